@@ -1,0 +1,372 @@
+//! The names and secrets of the protocol, each checked where it is made.
+//!
+//! A value of one of these types is well-formed; nothing behind the router checks again. `Debug` of a secret shows
+//! no secret.
+
+use std::{fmt, sync::Arc};
+
+use sha2::{Digest, Sha256};
+
+use crate::Kind;
+
+/// Why a text is no such identifier. Holds no part of the text, which may be a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {problem}")]
+pub struct InvalidIdentifier {
+    what: &'static str,
+    problem: &'static str,
+}
+
+const fn invalid(what: &'static str, problem: &'static str) -> InvalidIdentifier {
+    InvalidIdentifier { what, problem }
+}
+
+/// RFC 3986 "unreserved": what passes through any URL unchanged.
+fn is_unreserved(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+}
+
+macro_rules! text_identifier {
+    ($name:ident) => {
+        impl $name {
+            /// The identifier as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidIdentifier;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::new(text)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+macro_rules! plain_text {
+    ($name:ident) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+macro_rules! secret_text {
+    ($name:ident) => {
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(redacted)"))
+            }
+        }
+    };
+}
+
+/// A pass type identifier (`pass.com.example.ticket`) or order type identifier (`order.com.example.shop`).
+///
+/// 1 to 128 unreserved ASCII characters that start with the prefix of a [`Kind`], and something behind it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TypeIdentifier(Arc<str>);
+
+text_identifier!(TypeIdentifier);
+plain_text!(TypeIdentifier);
+
+impl TypeIdentifier {
+    /// Checks and takes `text`.
+    ///
+    /// # Errors
+    /// If it is too long, holds other characters, or starts with neither `pass.` nor `order.`.
+    pub fn new(text: &str) -> Result<Self, InvalidIdentifier> {
+        const WHAT: &str = "type identifier";
+        let Some(kind) = Kind::of_type(text) else {
+            return Err(invalid(WHAT, "starts with neither \"pass.\" nor \"order.\""));
+        };
+        if text.len() == kind.type_prefix().len() {
+            return Err(invalid(WHAT, "has nothing behind its prefix"));
+        }
+        if text.len() > 128 {
+            return Err(invalid(WHAT, "is longer than 128 characters"));
+        }
+        if !is_unreserved(text) {
+            return Err(invalid(
+                WHAT,
+                "has a character other than letters, digits, \"-\", \".\", \"_\" and \"~\"",
+            ));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Whether this names passes or orders.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        // `new` let no other prefix through.
+        Kind::of_type(&self.0).unwrap_or(Kind::Pass)
+    }
+}
+
+/// The serial number of a pass, or the order identifier of an order.
+///
+/// 1 to 512 bytes of any text without control characters: issuers put slashes, spaces and more into it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SerialNumber(Arc<str>);
+
+text_identifier!(SerialNumber);
+plain_text!(SerialNumber);
+
+impl SerialNumber {
+    /// Checks and takes `text`.
+    ///
+    /// # Errors
+    /// If it is empty, over 512 bytes, or holds a control character.
+    pub fn new(text: &str) -> Result<Self, InvalidIdentifier> {
+        const WHAT: &str = "serial number";
+        if text.is_empty() {
+            return Err(invalid(WHAT, "is empty"));
+        }
+        if text.len() > 512 {
+            return Err(invalid(WHAT, "is longer than 512 bytes"));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(invalid(WHAT, "has a control character"));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+/// A pass or an order: the pair that names it everywhere.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PassId {
+    /// The pass type identifier, or the order type identifier.
+    pub type_id: TypeIdentifier,
+    /// The serial number, or the order identifier.
+    pub serial: SerialNumber,
+}
+
+impl PassId {
+    /// Checks both parts.
+    ///
+    /// # Errors
+    /// What [`TypeIdentifier::new`] and [`SerialNumber::new`] say.
+    pub fn new(type_id: &str, serial: &str) -> Result<Self, InvalidIdentifier> {
+        Ok(Self { type_id: TypeIdentifier::new(type_id)?, serial: SerialNumber::new(serial)? })
+    }
+}
+
+impl fmt::Display for PassId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.type_id, self.serial)
+    }
+}
+
+/// A device library identifier (for orders: device identifier).
+///
+/// Opaque, 1 to 128 unreserved ASCII characters; Apple's devices send 32 hex digits, other wallets send other forms.
+/// Whoever knows it may list the device's passes, so it is a secret, and its `Debug` shows none of it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceIdentifier(Arc<str>);
+
+text_identifier!(DeviceIdentifier);
+secret_text!(DeviceIdentifier);
+
+impl DeviceIdentifier {
+    /// Checks and takes `text`.
+    ///
+    /// # Errors
+    /// If it is empty, over 128 characters, or holds a character that is not unreserved in URLs.
+    pub fn new(text: &str) -> Result<Self, InvalidIdentifier> {
+        const WHAT: &str = "device identifier";
+        if text.is_empty() {
+            return Err(invalid(WHAT, "is empty"));
+        }
+        if text.len() > 128 {
+            return Err(invalid(WHAT, "is longer than 128 characters"));
+        }
+        if !is_unreserved(text) {
+            return Err(invalid(
+                WHAT,
+                "has a character other than letters, digits, \"-\", \".\", \"_\" and \"~\"",
+            ));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+/// A device's APNs token: an even number of hexadecimal digits, 2 to 400, kept as received.
+///
+/// Two that differ only in case are equal. Secret: `Debug` shows none of it.
+#[derive(Clone)]
+pub struct PushToken(Arc<str>);
+
+text_identifier!(PushToken);
+secret_text!(PushToken);
+
+impl PushToken {
+    /// Checks and takes `text`.
+    ///
+    /// # Errors
+    /// If its length is odd, under 2 or over 400, or it holds anything but hexadecimal digits.
+    pub fn new(text: &str) -> Result<Self, InvalidIdentifier> {
+        const WHAT: &str = "push token";
+        if !(2..=400).contains(&text.len()) || !text.len().is_multiple_of(2) {
+            return Err(invalid(WHAT, "must have an even number of hexadecimal digits, 2 to 400"));
+        }
+        if !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(invalid(WHAT, "has a character that is no hexadecimal digit"));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl PartialEq for PushToken {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(&other.0)
+    }
+}
+
+impl Eq for PushToken {}
+
+impl std::hash::Hash for PushToken {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.bytes().for_each(|b| b.to_ascii_lowercase().hash(state));
+    }
+}
+
+/// The `authenticationToken` of a pass: the secret it shares with its web service.
+///
+/// At least 16 bytes, as Apple demands, at most 1,024, with no control character and no surrounding white space.
+/// Secret: `Debug` shows none of it.
+#[derive(Clone)]
+pub struct AuthToken(Arc<str>);
+
+text_identifier!(AuthToken);
+secret_text!(AuthToken);
+
+impl AuthToken {
+    /// Checks and takes `text`.
+    ///
+    /// # Errors
+    /// If it is under 16 bytes or over 1,024, holds a control character, or starts or ends with white space.
+    pub fn new(text: &str) -> Result<Self, InvalidIdentifier> {
+        const WHAT: &str = "authentication token";
+        if text.len() < 16 {
+            return Err(invalid(WHAT, "is shorter than 16 characters"));
+        }
+        if text.len() > 1024 {
+            return Err(invalid(WHAT, "is longer than 1,024 bytes"));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(invalid(WHAT, "has a control character"));
+        }
+        if text.trim() != text {
+            return Err(invalid(WHAT, "starts or ends with white space"));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The SHA-256 of the token: all that a server needs to keep for checking it.
+    #[must_use]
+    pub fn digest(&self) -> TokenDigest {
+        TokenDigest::of(self.0.as_bytes())
+    }
+}
+
+/// The SHA-256 of an authentication token, for checking a token without keeping it.
+#[derive(Clone, Copy)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    pub(crate) fn of(token: &[u8]) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+
+    /// Takes a digest that was kept.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes to keep.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl PartialEq for TokenDigest {
+    /// In constant time.
+    fn eq(&self, other: &Self) -> bool {
+        subtle::ConstantTimeEq::ct_eq(&self.0[..], &other.0[..]).into()
+    }
+}
+
+impl Eq for TokenDigest {}
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenDigest(redacted)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serials_of_the_wild_are_accepted() {
+        for serial in
+            ["H8JP44-ORD07/09/25-MARTINEZ/LANI-UA987-en", "ABC.123_x~1", "zwölf Stück", "a b", "..", "/"]
+        {
+            assert_eq!(SerialNumber::new(serial).unwrap().as_str(), serial);
+        }
+        for serial in ["", "a\0b", "a\nb", "\u{85}", &"x".repeat(513)] {
+            assert!(SerialNumber::new(serial).is_err(), "{serial:?}");
+        }
+    }
+
+    #[test]
+    fn types_say_their_kind() {
+        assert_eq!(TypeIdentifier::new("pass.com.example").unwrap().kind(), Kind::Pass);
+        assert_eq!(TypeIdentifier::new("order.com.example").unwrap().kind(), Kind::Order);
+        for text in ["", "pass.", "com.example", "pass.a/b", "PASS.a", &format!("pass.{}", "x".repeat(124))] {
+            assert!(TypeIdentifier::new(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn push_tokens_are_hex_and_compare_without_case() {
+        assert_eq!(PushToken::new("aB").unwrap(), PushToken::new("Ab").unwrap());
+        for text in ["", "a", "abc", "zz", " ab ", &"a".repeat(402)] {
+            assert!(PushToken::new(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let shown = format!(
+            "{:?} {:?} {:?} {:?}",
+            AuthToken::new("0123456789abcdef").unwrap(),
+            AuthToken::new("0123456789abcdef").unwrap().digest(),
+            PushToken::new("c0ffee").unwrap(),
+            DeviceIdentifier::new("c0ffee").unwrap(),
+        );
+        assert!(!shown.contains("0123") && !shown.contains("c0ffee"), "{shown}");
+        let error = AuthToken::new("short-secret").unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("short-secret"));
+    }
+}

@@ -1,0 +1,95 @@
+/// The two things Wallet keeps up to date, and every way in which their protocols differ.
+///
+/// Everything else is the same code for both; where these documents say *pass*, they mean a pass or an order.
+///
+/// Sources: Apple's *Wallet Passes* and *Wallet Orders* web-service references.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A pass: boarding pass, coupon, event ticket, store card or generic.
+    Pass,
+    /// An order, tracked in Wallet since iOS 16.
+    Order,
+}
+
+impl Kind {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Pass, Self::Order];
+
+    /// The kind a type identifier belongs to: the one whose [`type_prefix`](Self::type_prefix) it starts with.
+    #[must_use]
+    pub fn of_type(type_identifier: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| type_identifier.starts_with(kind.type_prefix()))
+    }
+
+    /// What every type identifier of this kind starts with: `pass.` or `order.`.
+    #[must_use]
+    pub const fn type_prefix(self) -> &'static str {
+        match self {
+            Self::Pass => "pass.",
+            Self::Order => "order.",
+        }
+    }
+
+    /// The path segment behind `/v1/` under which the newest version is fetched: `passes` or `orders`.
+    #[must_use]
+    pub const fn collection(self) -> &'static str {
+        match self {
+            Self::Pass => "passes",
+            Self::Order => "orders",
+        }
+    }
+
+    /// The scheme of the `Authorization` header: `ApplePass` or `AppleOrder`.
+    #[must_use]
+    pub const fn auth_scheme(self) -> &'static str {
+        match self {
+            Self::Pass => "ApplePass",
+            Self::Order => "AppleOrder",
+        }
+    }
+
+    /// The query parameter in which the list call carries the device's update tag.
+    #[must_use]
+    pub const fn since_parameter(self) -> &'static str {
+        match self {
+            Self::Pass => "passesUpdatedSince",
+            Self::Order => "ordersModifiedSince",
+        }
+    }
+
+    /// The key of the list answer that holds the changed serial numbers (or order identifiers).
+    #[must_use]
+    pub const fn serials_key(self) -> &'static str {
+        match self {
+            Self::Pass => "serialNumbers",
+            Self::Order => "orderIdentifiers",
+        }
+    }
+
+    /// The key of the list answer that holds the new update tag.
+    #[must_use]
+    pub const fn tag_key(self) -> &'static str {
+        match self {
+            Self::Pass => "lastUpdated",
+            Self::Order => "lastModified",
+        }
+    }
+
+    /// The media type of the archive.
+    #[must_use]
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Pass => "application/vnd.apple.pkpass",
+            Self::Order => "application/vnd.apple.finance.order",
+        }
+    }
+
+    /// The extension of the archive's file name, without the dot.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Pass => "pkpass",
+            Self::Order => "order",
+        }
+    }
+}
