@@ -1,8 +1,36 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+
+mod authorization;
+mod body;
+pub mod clock;
+mod conditional;
+mod device_log;
+mod endpoints;
 mod identifiers;
 mod kind;
+mod memory;
+mod refusal;
+mod request_body;
+mod response;
+mod route;
+mod service;
+mod source;
+mod store;
+mod tag;
+
+pub use async_trait::async_trait;
+pub use body::ResponseBody;
+pub use device_log::{DeviceLog, DeviceReport, DeviceTask, LogEntry, TracingLog};
 pub use identifiers::{
     AuthToken, DeviceIdentifier, InvalidIdentifier, PassId, PushToken, SerialNumber, TokenDigest,
     TypeIdentifier,
 };
 pub use kind::Kind;
+pub use memory::MemoryStore;
+pub use service::WalletService;
+pub use source::{Archive, Credentials, PassSource, SourceError};
+pub use store::{
+    Changes, DevicePage, PageCursor, PassState, Registered, RegisteredDevice, RegistrationStore, StoreError,
+    StoreErrorKind,
+};
+pub use tag::UpdateTag;

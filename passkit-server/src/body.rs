@@ -1,0 +1,91 @@
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use http_body::{Frame, SizeHint};
+
+use crate::{Archive, source::ArchiveContent};
+
+/// The body of an answer of [`WalletService`](crate::WalletService).
+pub struct ResponseBody(Content);
+
+enum Content {
+    /// Everything that is left to send, in one piece.
+    Whole(Bytes),
+    Stream {
+        chunks: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
+        left: u64,
+    },
+}
+
+impl ResponseBody {
+    pub(crate) fn empty() -> Self {
+        Self(Content::Whole(Bytes::new()))
+    }
+}
+
+impl From<Bytes> for ResponseBody {
+    fn from(bytes: Bytes) -> Self {
+        Self(Content::Whole(bytes))
+    }
+}
+
+impl From<Archive> for ResponseBody {
+    fn from(archive: Archive) -> Self {
+        Self(match archive.content {
+            ArchiveContent::Shared(bytes) => Content::Whole(bytes),
+            ArchiveContent::Stream(chunks) => Content::Stream { chunks, left: archive.length },
+        })
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut self.0 {
+            Content::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Content::Stream { chunks, left } => Poll::Ready(match ready!(chunks.as_mut().poll_next(cx)) {
+                Some(Ok(chunk)) => match left.checked_sub(chunk.len() as u64) {
+                    Some(rest) => {
+                        *left = rest;
+                        Some(Ok(Frame::data(chunk)))
+                    }
+                    None => Some(Err(io::Error::other("the archive is longer than its source said"))),
+                },
+                Some(Err(error)) => Some(Err(error)),
+                None if *left > 0 => Some(Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the archive is shorter than its source said",
+                ))),
+                None => None,
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(&self.0, Content::Whole(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(match &self.0 {
+            Content::Whole(bytes) => bytes.len() as u64,
+            Content::Stream { left, .. } => *left,
+        })
+    }
+}
+
+impl std::fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let size = http_body::Body::size_hint(self).exact();
+        f.debug_struct("ResponseBody").field("size", &size).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,391 @@
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Receives what devices post to the log endpoint: the only place where a phone says what it thinks of the service.
+///
+/// What arrives is unauthenticated and may be anything; a batch is at most 256 KiB. The call is made on the task that
+/// answers the device, so hand slow work elsewhere.
+pub trait DeviceLog: Send + Sync {
+    /// Takes one message.
+    fn record(&self, entry: &LogEntry<'_>);
+}
+
+/// A message of a device, and what it means where it is known.
+///
+/// Identifiers in it are whatever the sender wrote. The device identifier is a secret; the serial number may be one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogEntry<'a> {
+    /// The whole message as sent. May hold secrets and control characters.
+    pub text: &'a str,
+    /// The device's own time, as it wrote it: `2026-11-22 10:00:00 +0100`.
+    pub time: Option<&'a str>,
+    /// The call that failed, if the message is about one.
+    pub task: Option<DeviceTask>,
+    /// The pass type identifier or order type identifier.
+    pub type_id: Option<&'a str>,
+    /// The serial number or order identifier.
+    pub serial: Option<&'a str>,
+    /// What the message says.
+    pub report: DeviceReport<'a>,
+}
+
+/// The call a device was about to make, or had made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceTask {
+    /// Registering for a pass.
+    Register,
+    /// Unregistering from it.
+    Unregister,
+    /// Asking which passes changed.
+    List,
+    /// Fetching a pass.
+    Get,
+    /// Enrolling in a rewards programme.
+    Personalize,
+}
+
+/// What a device's message says about the service. Messages that are new count as [`Other`](Self::Other).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceReport<'a> {
+    /// The call was answered 401.
+    AuthenticationFailure,
+    /// The call was answered with a status that the protocol does not have there.
+    UnexpectedStatus(u16),
+    /// The list answer was no JSON of the expected form.
+    MalformedResponse,
+    /// What was sent as a pass is no valid signed pass.
+    InvalidPass,
+    /// Another pass was sent than was asked for.
+    WrongPass,
+    /// The list answer had serial numbers and the tag that the device had sent.
+    TagUnchanged,
+    /// The list answer had serial numbers and no tag.
+    TagMissing,
+    /// A push came, and the list answer was empty: pushed without a change, or before the change was visible.
+    SpuriousPush,
+    /// The pass was listed as changed, and was the same.
+    PassUnchanged,
+    /// The pass was sent whole although the device showed that it has it: another build of the same version.
+    ConditionIgnored,
+    /// The pass was sent without a date.
+    LastModifiedMissing,
+    /// A pass was listed that the device does not have any more.
+    NotRegistered,
+    /// The pass was personalized, and was the same afterwards.
+    PersonalizationUnchanged,
+    /// None of these: what the message says.
+    Other(&'a str),
+}
+
+impl DeviceReport<'_> {
+    /// What to look for in the service, in a sentence.
+    #[must_use]
+    pub fn meaning(&self) -> &'static str {
+        match self {
+            Self::AuthenticationFailure => {
+                "answered 401: the pass on the phone holds a token the source doesn't accept"
+            }
+            Self::UnexpectedStatus(_) => "answered with a status that phones don't understand here",
+            Self::MalformedResponse => "the list answer was not of the documented form",
+            Self::InvalidPass => {
+                "the archive is not a validly signed pass; check it with its manifest and certificate"
+            }
+            Self::WrongPass => "the archive is of another pass than was asked for",
+            Self::TagUnchanged => "the list answer named passes but carried the tag the phone had sent",
+            Self::TagMissing => "the list answer named passes but carried no tag",
+            Self::SpuriousPush => "pushed without a change, or before the change was marked",
+            Self::PassUnchanged => "a pass was marked as changed whose archive is the same",
+            Self::ConditionIgnored => {
+                "the same version of the pass was sent again: builds of it must be identical"
+            }
+            Self::LastModifiedMissing => "the pass was sent without Last-Modified",
+            Self::NotRegistered => "a pass was listed that the phone no longer has",
+            Self::PersonalizationUnchanged => "the pass was the same after its personalization",
+            Self::Other(_) => "a message of no known form",
+        }
+    }
+}
+
+impl<'a> LogEntry<'a> {
+    /// Reads a message. Never fails: what is not understood is [`DeviceReport::Other`].
+    #[must_use]
+    pub fn parse(text: &'a str) -> Self {
+        let (time, message) = split_time(text.trim());
+        let mut entry = Self {
+            text,
+            time,
+            task: None,
+            type_id: None,
+            serial: None,
+            report: DeviceReport::Other(message),
+        };
+        if let Some((task, reason)) = message.split_once(" encountered error: ") {
+            entry.task = task_of(task);
+            entry.type_id = after(task, "pass type ").and_then(word);
+            // A serial number may hold anything, so its end is found by what is written behind it.
+            entry.serial = after(task, "serial number ")
+                .and_then(|tail| {
+                    [", if-modified-since ", "; with web service url "]
+                        .iter()
+                        .find_map(|end| tail.split_once(end))
+                })
+                .map(|(serial, _)| serial);
+            entry.report = reason_of(reason);
+        } else if let Some(tail) = message.strip_prefix("Web service error for ") {
+            entry.type_id = word(tail);
+            if let Some((_, complaint)) = tail.split_once("): ") {
+                entry.serial = complaint
+                    .split_once("serial number '")
+                    .and_then(|(_, tail)| tail.split_once('\''))
+                    .map(|(serial, _)| serial)
+                    .or_else(|| after(complaint, "unregistered serial number "));
+                entry.report = complaint_of(complaint);
+            }
+        }
+        entry
+    }
+}
+
+/// `[2026-11-22 10:00:00 +0100] message`
+fn split_time(text: &str) -> (Option<&str>, &str) {
+    text.strip_prefix('[')
+        .and_then(|text| text.split_once("] "))
+        .map_or((None, text), |(time, message)| (Some(time), message))
+}
+
+fn after<'a>(text: &'a str, label: &str) -> Option<&'a str> {
+    text.split_once(label).map(|(_, tail)| tail)
+}
+
+/// Up to the next space or punctuation that no type identifier has.
+fn word(text: &str) -> Option<&str> {
+    text.split([' ', ',', ';', '(', ')']).next().filter(|word| !word.is_empty())
+}
+
+fn task_of(task: &str) -> Option<DeviceTask> {
+    [
+        ("Register task", DeviceTask::Register),
+        ("Unregister task", DeviceTask::Unregister),
+        ("Get serial #s task", DeviceTask::List),
+        ("Get pass task", DeviceTask::Get),
+        ("Personalize pass task", DeviceTask::Personalize),
+    ]
+    .into_iter()
+    .find_map(|(prefix, known)| task.starts_with(prefix).then_some(known))
+}
+
+fn reason_of(reason: &str) -> DeviceReport<'_> {
+    if reason.starts_with("Authentication failure") {
+        DeviceReport::AuthenticationFailure
+    } else if let Some(status) = after(reason, "Unexpected response code ") {
+        let digits = status.find(|c: char| !c.is_ascii_digit()).map_or(status, |end| &status[..end]);
+        digits.parse().map_or(DeviceReport::Other(reason), DeviceReport::UnexpectedStatus)
+    } else if reason.starts_with("Server response was malformed") {
+        DeviceReport::MalformedResponse
+    } else if reason.starts_with("Received invalid pass data") {
+        DeviceReport::InvalidPass
+    } else if reason.starts_with("Requested serial number ") || reason.starts_with("Requested pass of type ")
+    {
+        DeviceReport::WrongPass
+    } else {
+        DeviceReport::Other(reason)
+    }
+}
+
+fn complaint_of(complaint: &str) -> DeviceReport<'_> {
+    if complaint.starts_with("Response to 'What changed?' request") {
+        if complaint.contains("omitted a lastUpdated tag") {
+            DeviceReport::TagMissing
+        } else {
+            DeviceReport::TagUnchanged
+        }
+    } else if complaint.starts_with("Device received spurious push") {
+        DeviceReport::SpuriousPush
+    } else if complaint.starts_with("Server requested update to serial number") {
+        DeviceReport::PassUnchanged
+    } else if complaint.starts_with("Server ignored the 'if-modified-since' header") {
+        DeviceReport::ConditionIgnored
+    } else if complaint.contains("did not provide a 'last-modified' header") {
+        DeviceReport::LastModifiedMissing
+    } else if complaint.starts_with("Update requested for unregistered serial number") {
+        DeviceReport::NotRegistered
+    } else if complaint.starts_with("Personalization request was issued") {
+        DeviceReport::PersonalizationUnchanged
+    } else {
+        DeviceReport::Other(complaint)
+    }
+}
+
+/// The default [`DeviceLog`]: a `tracing` event at level `WARN` for each message, with no secret in it.
+///
+/// Messages of a known form are told by what they mean; of others the first 200 characters, escaped, with every word
+/// that could be an identifier left out. Beyond 20 messages a second the rest is counted and dropped: anyone may post
+/// here.
+#[derive(Debug, Default)]
+pub struct TracingLog {
+    window: Mutex<Window>,
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    start: Option<Instant>,
+    recorded: u32,
+    dropped: u64,
+}
+
+const PER_SECOND: u32 = 20;
+
+impl TracingLog {
+    /// Whether one more message may be recorded now.
+    fn admit(&self) -> bool {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.start.is_none_or(|start| start.elapsed() >= Duration::from_secs(1)) {
+            if window.dropped > 0 {
+                tracing::warn!(dropped = window.dropped, "too many device log messages");
+            }
+            *window = Window { start: Some(Instant::now()), recorded: 0, dropped: 0 };
+        }
+        if window.recorded < PER_SECOND {
+            window.recorded += 1;
+            return true;
+        }
+        window.dropped += 1;
+        false
+    }
+}
+
+impl DeviceLog for TracingLog {
+    fn record(&self, entry: &LogEntry<'_>) {
+        if !self.admit() {
+            return;
+        }
+        // Only a type identifier that is one; a stranger could write anything there.
+        let type_id = entry.type_id.filter(|id| crate::TypeIdentifier::new(id).is_ok()).unwrap_or("-");
+        let task = entry.task.map(tracing::field::debug);
+        match entry.report {
+            DeviceReport::Other(message) => {
+                tracing::warn!(task, type_id, message = redacted(message), "device log");
+            }
+            DeviceReport::UnexpectedStatus(status) => {
+                tracing::warn!(task, type_id, status, "device log: {}", entry.report.meaning());
+            }
+            _ => tracing::warn!(task, type_id, "device log: {}", entry.report.meaning()),
+        }
+    }
+}
+
+/// The start of a message, with control characters escaped, and with `…` in place of quoted text and of words that
+/// are long or hold a digit, any of which may be an identifier or a token.
+fn redacted(message: &str) -> String {
+    let start: String = message.chars().take(200).collect();
+    let mut words = Vec::new();
+    for word in start.split(char::is_whitespace) {
+        let secret = word.len() > 15 || word.chars().any(|c| c.is_ascii_digit() || c == '\'' || c == '"');
+        words.push(if secret { "…".to_owned() } else { word.escape_debug().to_string() });
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_calls_are_understood() {
+        let entry = LogEntry::parse(
+            "[2026-11-22 10:00:00 +0100] Get pass task (pass type pass.com.a, serial number A, 1/b; c, \
+             if-modified-since (null); with web service url https://a.example/) encountered error: \
+             Unexpected response code 204",
+        );
+        assert_eq!(entry.time, Some("2026-11-22 10:00:00 +0100"));
+        assert_eq!(entry.task, Some(DeviceTask::Get));
+        assert_eq!((entry.type_id, entry.serial), (Some("pass.com.a"), Some("A, 1/b; c")));
+        assert_eq!(entry.report, DeviceReport::UnexpectedStatus(204));
+
+        let entry = LogEntry::parse(
+            "[x] Register task (for device D, pass type pass.com.a, serial number S; with web service url u) \
+             encountered error: Authentication failure (401)",
+        );
+        assert_eq!((entry.task, entry.serial), (Some(DeviceTask::Register), Some("S")));
+        assert_eq!(entry.report, DeviceReport::AuthenticationFailure);
+    }
+
+    #[test]
+    fn complaints_are_understood() {
+        let report = |text: &'static str| {
+            let entry = LogEntry::parse(text);
+            assert_eq!(entry.type_id, Some("pass.com.a"), "{text}");
+            (entry.report, entry.serial)
+        };
+        let said = "[t] Web service error for pass.com.a (https://a.example/(x)): ";
+        for (text, expected, serial) in [
+            (
+                "Response to 'What changed?' request included 3 serial numbers but the lastUpdated tag (T) remained the same.",
+                DeviceReport::TagUnchanged,
+                None,
+            ),
+            (
+                "Response to 'What changed?' request included 3 serial numbers but omitted a lastUpdated tag.",
+                DeviceReport::TagMissing,
+                None,
+            ),
+            (
+                "Device received spurious push. Request for passesUpdatedSince 'T' returned no serial numbers. (Device = D)",
+                DeviceReport::SpuriousPush,
+                None,
+            ),
+            (
+                "Server requested update to serial number 'S 1', but the pass was unchanged.",
+                DeviceReport::PassUnchanged,
+                Some("S 1"),
+            ),
+            (
+                "Server ignored the 'if-modified-since' header (X) and returned the full unchanged pass data for serial number 'S'.",
+                DeviceReport::ConditionIgnored,
+                Some("S"),
+            ),
+            (
+                "Server returned the pass data for serial number 'S' but did not provide a 'last-modified' header.",
+                DeviceReport::LastModifiedMissing,
+                Some("S"),
+            ),
+            ("Update requested for unregistered serial number S", DeviceReport::NotRegistered, Some("S")),
+            (
+                "Personalization request was issued for serial number 'S', but the pass was unchanged.",
+                DeviceReport::PersonalizationUnchanged,
+                Some("S"),
+            ),
+            ("Something new", DeviceReport::Other("Something new"), None),
+        ] {
+            let text: &'static str = format!("{said}{text}").leak();
+            assert_eq!(report(text), (expected, serial), "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_kept_as_it_is() {
+        for text in ["", "[", "[] ", " encountered error: ", "Web service error for ", "\u{0}\u{202e}é", "'"]
+        {
+            assert_eq!(LogEntry::parse(text).text, text);
+        }
+    }
+
+    #[test]
+    fn unknown_messages_are_logged_without_secrets_or_control_characters() {
+        let shown =
+            redacted("token 0123456789abcdef of device\u{1b}[2J 'secret' said averyveryverylongword no");
+        assert_eq!(shown, "token … of … … said … no");
+        assert!(redacted(&"a ".repeat(500)).len() < 300);
+    }
+
+    #[test]
+    fn a_flood_is_dropped() {
+        let log = TracingLog::default();
+        assert_eq!((0..100).filter(|_| log.admit()).count(), PER_SECOND as usize);
+    }
+}

@@ -1,0 +1,26 @@
+use http::{Response, StatusCode};
+use serde_json::Value;
+
+use crate::{DeviceLog, LogEntry, ResponseBody, response};
+
+/// The largest body; a batch may hold fifty messages and more.
+pub(crate) const BODY_LIMIT: usize = 256 * 1024;
+
+/// `POST /v1/log`: 200 whatever was sent, for a device repeats anything else.
+///
+/// Apple's form is `{"logs":["…"]}`; also seen are `{"description":"…"}` and a bare array. Text that is none of these
+/// is taken as one message.
+pub(crate) fn log(hook: &dyn DeviceLog, body: &[u8]) -> Response<ResponseBody> {
+    let record = |text: &str| hook.record(&LogEntry::parse(text));
+    let messages = match serde_json::from_slice(body) {
+        Ok(Value::Object(mut object)) => object.remove("logs").or_else(|| object.remove("description")),
+        Ok(other) => Some(other),
+        Err(_) => Some(Value::String(String::from_utf8_lossy(body).into_owned())),
+    };
+    match messages {
+        Some(Value::Array(messages)) => messages.iter().filter_map(Value::as_str).for_each(record),
+        Some(Value::String(message)) if !message.trim().is_empty() => record(&message),
+        _ => {}
+    }
+    response::empty(StatusCode::OK)
+}

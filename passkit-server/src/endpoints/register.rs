@@ -1,0 +1,35 @@
+use http::{Response, StatusCode};
+use serde_json::Value;
+
+use crate::{
+    DeviceIdentifier, PassId, PushToken, Registered, RegistrationStore, ResponseBody, refusal::Refusal,
+    response, route::decode,
+};
+
+/// The largest body: `{"pushToken":"…"}` and whatever else a wallet adds.
+pub(crate) const BODY_LIMIT: usize = 16 * 1024;
+
+/// `POST /v1/devices/{device}/registrations/{type}/{serial}`, already authorized.
+pub(crate) async fn register<S: RegistrationStore>(
+    store: &S,
+    device: &str,
+    pass: &PassId,
+    body: &[u8],
+) -> Result<Response<ResponseBody>, Refusal> {
+    let device = DeviceIdentifier::new(&decode(device)?)?;
+    let push_token = push_token(body)?;
+    Ok(response::empty(match store.register(&device, pass, &push_token).await? {
+        Registered::Created => StatusCode::CREATED,
+        Registered::Existing => StatusCode::OK,
+    }))
+}
+
+/// Whatever the `Content-Type`, the body is JSON; keys other than `pushToken` are ignored.
+fn push_token(body: &[u8]) -> Result<PushToken, Refusal> {
+    let body: Value = serde_json::from_slice(body)
+        .map_err(|error| Refusal::Malformed(format!("the body is no JSON: {error}")))?;
+    let Some(Value::String(token)) = body.get("pushToken") else {
+        return Err(Refusal::Malformed("the body is no JSON object with a string \"pushToken\"".into()));
+    };
+    Ok(PushToken::new(token)?)
+}

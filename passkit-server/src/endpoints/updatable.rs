@@ -1,0 +1,82 @@
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+};
+
+use crate::{
+    Changes, DeviceIdentifier, Kind, RegistrationStore, ResponseBody, TypeIdentifier, UpdateTag,
+    refusal::Refusal,
+    response,
+    route::{decode, query_value},
+};
+
+/// `GET /v1/devices/{device}/registrations/{type}`: needs no credentials but the device identifier itself.
+///
+/// A device or type that is not known has no changes, which tells a stranger nothing. A tag that can't be read counts
+/// as none: refusing it would leave the device with it for ever.
+pub(crate) async fn updatable<S: RegistrationStore>(
+    store: &S,
+    device: &str,
+    type_id: &str,
+    query: Option<&str>,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let device = DeviceIdentifier::new(&decode(device)?)?;
+    let Ok(type_id) = TypeIdentifier::new(&decode(type_id)?) else {
+        return Ok(response::empty(StatusCode::NO_CONTENT));
+    };
+    let kind = type_id.kind();
+    let since = query_value(query, kind.since_parameter())
+        .and_then(|tag| decode(tag).ok())
+        .and_then(|tag| UpdateTag::parse(&tag));
+    let changes = store.updated_since(&device, &type_id, since).await?;
+    if changes.serials.is_empty() {
+        return Ok(response::empty(StatusCode::NO_CONTENT));
+    }
+    let mut answer = response::with_body(StatusCode::OK, to_json(kind, &changes));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(answer)
+}
+
+/// `{"serialNumbers":["…"],"lastUpdated":"…"}`, in the words of the kind.
+fn to_json(kind: Kind, changes: &Changes) -> Bytes {
+    let size: usize = changes.serials.iter().map(|serial| serial.as_str().len() + 3).sum();
+    let mut json = String::with_capacity(size + 96);
+    json.extend(["{\"", kind.serials_key(), "\":["]);
+    for (index, serial) in changes.serials.iter().enumerate() {
+        json.push_str(if index > 0 { ",\"" } else { "\"" });
+        // Serial numbers have no control characters, so these two are all that JSON wants escaped.
+        for part in serial.as_str().split_inclusive(['"', '\\']) {
+            match part.strip_suffix(['"', '\\']) {
+                Some(plain) => json.extend([plain, "\\", &part[plain.len()..]]),
+                None => json.push_str(part),
+            }
+        }
+        json.push('"');
+    }
+    json.extend(["],\"", kind.tag_key(), "\":\"", &changes.tag.to_string(), "\"}"]);
+    json.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::SerialNumber;
+
+    #[test]
+    fn the_answer_is_json_whatever_the_serials_hold() {
+        let serials = ["a\"b", "ü/ \\", "plain", "\"\"", "\\\"x"];
+        let changes = Changes {
+            serials: serials.map(|serial| SerialNumber::new(serial).unwrap()).to_vec(),
+            tag: UpdateTag { type_version: 16, device_version: 1 },
+        };
+        for kind in Kind::ALL {
+            let body: serde_json::Value = serde_json::from_slice(&to_json(kind, &changes)).unwrap();
+            assert_eq!(body, json!({ kind.serials_key(): serials, kind.tag_key(): "10-1" }));
+        }
+    }
+}

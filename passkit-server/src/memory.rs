@@ -1,0 +1,245 @@
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushToken, Registered,
+    RegisteredDevice, RegistrationStore, SerialNumber, StoreError, TypeIdentifier, UpdateTag,
+    clock::{self, next_last_modified, next_version},
+};
+
+/// A [`RegistrationStore`] in memory: the reference implementation, for tests and for reading.
+///
+/// It keeps the whole contract except that nothing outlives the process.
+#[derive(Debug)]
+pub struct MemoryStore {
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug)]
+struct Tables {
+    /// When the store was made, in whole seconds since the Unix epoch.
+    created: u64,
+    types: HashMap<TypeIdentifier, Type>,
+    /// What the last mark of each pass left.
+    passes: HashMap<PassId, PassState>,
+    devices: HashMap<DeviceIdentifier, Device>,
+    /// The devices of each pass, in the order in which pages give them.
+    devices_of: HashMap<PassId, BTreeSet<DeviceIdentifier>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Type {
+    version: u64,
+    /// What the last "every pass changed" left: counts for each pass where its own state is older.
+    floor: PassState,
+    /// The latest date given to any pass of the type.
+    latest_date: u64,
+}
+
+#[derive(Debug)]
+struct Device {
+    push_token: PushToken,
+    version: u64,
+    /// The device's version at the making of each registration.
+    registrations: BTreeMap<PassId, u64>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            tables: Mutex::new(Tables {
+                created: clock::now_micros() / 1_000_000,
+                types: HashMap::new(),
+                passes: HashMap::new(),
+                devices: HashMap::new(),
+                devices_of: HashMap::new(),
+            }),
+        }
+    }
+
+    /// No method panics half way through a change, so what a poisoned lock guards is whole.
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn type_state(&self, type_id: &TypeIdentifier) -> Type {
+        let unmarked = PassState { version: 0, last_modified: self.created };
+        self.types.get(type_id).copied().unwrap_or(Type {
+            version: 0,
+            floor: unmarked,
+            latest_date: self.created,
+        })
+    }
+
+    fn pass_state(&self, pass: &PassId) -> PassState {
+        let floor = self.type_state(&pass.type_id).floor;
+        self.passes.get(pass).map_or(floor, |own| PassState {
+            version: own.version.max(floor.version),
+            last_modified: own.last_modified.max(floor.last_modified),
+        })
+    }
+
+    fn remove_from_pass(&mut self, pass: &PassId, device: &DeviceIdentifier) {
+        if let Some(devices) = self.devices_of.get_mut(pass) {
+            devices.remove(device);
+            if devices.is_empty() {
+                self.devices_of.remove(pass);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl RegistrationStore for MemoryStore {
+    async fn register(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+        push_token: &PushToken,
+    ) -> Result<Registered, StoreError> {
+        let mut tables = self.tables();
+        let row = tables.devices.entry(device.clone()).or_insert_with(|| Device {
+            push_token: push_token.clone(),
+            version: 0,
+            registrations: BTreeMap::new(),
+        });
+        row.push_token = push_token.clone();
+        row.version = next_version(row.version, clock::now_micros());
+        let before = row.registrations.insert(pass.clone(), row.version);
+        tables.devices_of.entry(pass.clone()).or_default().insert(device.clone());
+        Ok(if before.is_some() { Registered::Existing } else { Registered::Created })
+    }
+
+    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+        let mut tables = self.tables();
+        let Some(row) = tables.devices.get_mut(device) else { return Ok(false) };
+        let existed = row.registrations.remove(pass).is_some();
+        if row.registrations.is_empty() {
+            tables.devices.remove(device);
+        }
+        tables.remove_from_pass(pass, device);
+        Ok(existed)
+    }
+
+    async fn updated_since(
+        &self,
+        device: &DeviceIdentifier,
+        type_id: &TypeIdentifier,
+        since: Option<UpdateTag>,
+    ) -> Result<Changes, StoreError> {
+        let tables = self.tables();
+        let type_version = tables.type_state(type_id).version;
+        let Some(row) = tables.devices.get(device) else {
+            return Ok(Changes { serials: Vec::new(), tag: UpdateTag { type_version, device_version: 0 } });
+        };
+        let tag = UpdateTag { type_version, device_version: row.version };
+        let since = since.and_then(|since| since.unless_ahead_of(tag));
+        let serials = row
+            .registrations
+            .iter()
+            .filter(|(pass, _)| pass.type_id == *type_id)
+            .filter(|(pass, registered)| {
+                since.is_none_or(|since| {
+                    tables.pass_state(pass).version > since.type_version
+                        || **registered > since.device_version
+                })
+            })
+            .map(|(pass, _)| pass.serial.clone())
+            .collect();
+        Ok(Changes { serials, tag })
+    }
+
+    async fn mark_updated(
+        &self,
+        type_id: &TypeIdentifier,
+        serials: &[SerialNumber],
+    ) -> Result<(), StoreError> {
+        if serials.is_empty() {
+            return Ok(());
+        }
+        let mut tables = self.tables();
+        let now = clock::now_micros();
+        let mut row = tables.type_state(type_id);
+        row.version = next_version(row.version, now);
+        for serial in serials {
+            let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+            let last_modified = next_last_modified(tables.pass_state(&pass).last_modified, now);
+            row.latest_date = row.latest_date.max(last_modified);
+            tables.passes.insert(pass, PassState { version: row.version, last_modified });
+        }
+        tables.types.insert(type_id.clone(), row);
+        Ok(())
+    }
+
+    async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        let now = clock::now_micros();
+        let mut row = tables.type_state(type_id);
+        row.version = next_version(row.version, now);
+        row.latest_date = next_last_modified(row.latest_date, now);
+        row.floor = PassState { version: row.version, last_modified: row.latest_date };
+        tables.types.insert(type_id.clone(), row);
+        Ok(())
+    }
+
+    async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
+        Ok(self.tables().pass_state(pass))
+    }
+
+    async fn devices_of(
+        &self,
+        pass: &PassId,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<DevicePage, StoreError> {
+        let tables = self.tables();
+        let Some(devices) = tables.devices_of.get(pass) else { return Ok(DevicePage::default()) };
+        // A position is the last device of a page; one that the store never gave reads from the start.
+        let after = after.and_then(|cursor| DeviceIdentifier::new(cursor.as_str()).ok());
+        let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let limit = limit.max(1);
+        let page: Vec<RegisteredDevice> = devices
+            .range((start, Bound::Unbounded))
+            .take(limit)
+            .filter_map(|device| {
+                let push_token = tables.devices.get(device)?.push_token.clone();
+                Some(RegisteredDevice { device: device.clone(), push_token })
+            })
+            .collect();
+        let full = page.len() == limit;
+        let next = page.last().filter(|_| full).map(|last| PageCursor::new(last.device.as_str()));
+        Ok(DevicePage { devices: page, next })
+    }
+
+    async fn forget_device(
+        &self,
+        device: &DeviceIdentifier,
+        unregistered_at: SystemTime,
+    ) -> Result<bool, StoreError> {
+        let mut tables = self.tables();
+        if tables.devices.get(device).is_none_or(|row| row.version > clock::micros(unregistered_at)) {
+            return Ok(false);
+        }
+        let Some(row) = tables.devices.remove(device) else { return Ok(false) };
+        for pass in row.registrations.keys() {
+            tables.remove_from_pass(pass, device);
+        }
+        Ok(true)
+    }
+}

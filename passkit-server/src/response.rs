@@ -1,0 +1,24 @@
+//! Answers and their common headers.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_LENGTH};
+
+use crate::ResponseBody;
+
+/// An answer without a body. All but 204 and 304, which can't have one, say so by their length.
+pub(crate) fn empty(status: StatusCode) -> Response<ResponseBody> {
+    let mut answer = Response::new(ResponseBody::empty());
+    *answer.status_mut() = status;
+    if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    answer
+}
+
+pub(crate) fn with_body(status: StatusCode, body: Bytes) -> Response<ResponseBody> {
+    let length = HeaderValue::from(body.len());
+    let mut answer = Response::new(ResponseBody::from(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_LENGTH, length);
+    answer
+}

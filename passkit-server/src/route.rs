@@ -1,0 +1,161 @@
+//! Which endpoint a path names.
+//!
+//! Done on the raw path and by hand, for a serial number may hold slashes, raw or encoded, and an encoded one must
+//! not be told apart by where a router splits.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use crate::{Kind, SerialNumber};
+
+/// An endpoint, with the parts of the path that name something, still as sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Route<'a> {
+    /// `/v1/devices/{device}/registrations/{type}/{serial}`
+    Registration { device: &'a str, type_id: &'a str, serial: &'a str },
+    /// `/v1/devices/{device}/registrations/{type}`
+    Updatable { device: &'a str, type_id: &'a str },
+    /// `/v1/passes/{type}/{serial}` and `/v1/orders/{type}/{serial}`
+    Latest { kind: Kind, type_id: &'a str, serial: &'a str },
+    /// `/v1/log`
+    Log,
+}
+
+impl<'a> Route<'a> {
+    /// The endpoint of a path. Any number of leading slashes is accepted (clients join `https://host/` and `/v1`),
+    /// and one trailing slash.
+    pub(crate) fn of(path: &'a str) -> Option<Self> {
+        let path = path.trim_start_matches('/').strip_prefix("v1/")?;
+        if matches!(path, "log" | "log/") {
+            return Some(Self::Log);
+        }
+        let (collection, path) = path.split_once('/')?;
+        if collection == "devices" {
+            let (device, path) = path.split_once('/')?;
+            let path = path.strip_prefix("registrations/")?;
+            let (type_id, serial) = path.split_once('/').unwrap_or((path, ""));
+            if device.is_empty() || type_id.is_empty() {
+                return None;
+            }
+            return Some(if serial.is_empty() {
+                Self::Updatable { device, type_id }
+            } else {
+                Self::Registration { device, type_id, serial }
+            });
+        }
+        let kind = Kind::ALL.into_iter().find(|kind| kind.collection() == collection)?;
+        let (type_id, serial) = path.split_once('/')?;
+        (!type_id.is_empty() && !serial.is_empty()).then_some(Self::Latest { kind, type_id, serial })
+    }
+
+    /// What the endpoint answers to, for the `Allow` header.
+    pub(crate) fn allowed_methods(&self) -> &'static str {
+        match self {
+            Self::Registration { .. } => "POST, DELETE",
+            Self::Updatable { .. } | Self::Latest { .. } => "GET, HEAD",
+            Self::Log => "POST",
+        }
+    }
+}
+
+/// A `%` that starts no escape, or escapes that are no UTF-8.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MalformedEscape;
+
+/// Decodes a path segment or query value once; a `+` stays a `+`.
+pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|b| *b == b'%') {
+        match &rest[at + 1..] {
+            [high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest = tail,
+            _ => return Err(MalformedEscape),
+        }
+    }
+    percent_decode_str(text).decode_utf8().map_err(|_| MalformedEscape)
+}
+
+/// The serial numbers that a raw path tail may mean, the likeliest first.
+///
+/// A trailing slash is usually a client's, but may belong to the serial number; and some clients encode twice. Which
+/// one is meant is decided by whose token is presented.
+pub(crate) fn serial_candidates(raw: &str) -> Result<impl Iterator<Item = SerialNumber>, MalformedEscape> {
+    let trimmed = raw.strip_suffix('/').unwrap_or(raw);
+    let once = decode(trimmed)?;
+    let with_slash = if trimmed.len() < raw.len() { Some(decode(raw)?) } else { None };
+    let twice = if once.contains('%') { decode(&once).ok().map(Cow::into_owned) } else { None };
+    let valid = |text: Cow<'_, str>| SerialNumber::new(&text).ok();
+    Ok([valid(once), with_slash.and_then(valid), twice.and_then(|text| valid(text.into()))]
+        .into_iter()
+        .flatten())
+}
+
+/// The value of the first parameter `name` of a raw query, still encoded.
+pub(crate) fn query_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+    query?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_endpoints() {
+        let registration = |serial| Some(Route::Registration { device: "D", type_id: "pass.a", serial });
+        assert_eq!(Route::of("/v1/devices/D/registrations/pass.a/S"), registration("S"));
+        assert_eq!(Route::of("//v1/devices/D/registrations/pass.a/a/b//c/"), registration("a/b//c/"));
+        assert_eq!(Route::of("/v1/devices/D/registrations/pass.a/%2F"), registration("%2F"));
+        let updatable = Some(Route::Updatable { device: "D", type_id: "pass.a" });
+        assert_eq!(Route::of("/v1/devices/D/registrations/pass.a"), updatable);
+        assert_eq!(Route::of("/v1/devices/D/registrations/pass.a/"), updatable);
+        for kind in Kind::ALL {
+            let path = format!("/v1/{}/T/S/1", kind.collection());
+            assert_eq!(Route::of(&path), Some(Route::Latest { kind, type_id: "T", serial: "S/1" }));
+        }
+        assert_eq!(Route::of("/v1/log"), Some(Route::Log));
+        assert_eq!(Route::of("/v1/log/"), Some(Route::Log));
+        for path in [
+            "",
+            "/",
+            "/v1",
+            "/v1/",
+            "/v2/log",
+            "/x/v1/log",
+            "/v1/log/x",
+            "/v1/devices/D",
+            "/v1/devices//registrations/T",
+            "/v1/devices/D/registrations/",
+            "/v1/devices/D/registrations//S",
+            "/v1/passes/T",
+            "/v1/passes/T/",
+            "/v1/passes//S",
+            "/v1/coupons/T/S",
+        ] {
+            assert_eq!(Route::of(path), None, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn serials_are_read_every_way_a_client_may_have_meant() {
+        let read = |raw| serial_candidates(raw).map(|c| c.map(|s| s.to_string()).collect::<Vec<_>>());
+        assert_eq!(read("a"), Ok(vec!["a".into()]));
+        assert_eq!(read("a/b%2Fc"), Ok(vec!["a/b/c".into()]));
+        assert_eq!(read("a/"), Ok(vec!["a".into(), "a/".into()]));
+        assert_eq!(read("a%2F"), Ok(vec!["a/".into()]));
+        assert_eq!(read("a%2520b"), Ok(vec!["a%20b".into(), "a b".into()]));
+        assert_eq!(read("100%25"), Ok(vec!["100%".into()]));
+        assert_eq!(read("a+b"), Ok(vec!["a+b".into()]));
+        assert_eq!(read("%00"), Ok(vec![]));
+        for raw in ["%", "%4", "%zz", "%ff", "a%C3"] {
+            assert_eq!(read(raw), Err(MalformedEscape), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_parameter_wins() {
+        assert_eq!(query_value(Some("x=1&since=a=b&since=c"), "since"), Some("a=b"));
+        assert_eq!(query_value(Some("since="), "since"), Some(""));
+        assert_eq!(query_value(Some("sincere=1&since"), "since"), None);
+        assert_eq!(query_value(None, "since"), None);
+    }
+}

@@ -1,0 +1,167 @@
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use crate::{
+    DeviceLog, Kind, PassSource, RegistrationStore, ResponseBody, TracingLog,
+    authorization::{Access, authorize},
+    endpoints::{latest::latest, log, register, unregister::unregister, updatable::updatable},
+    refusal::Refusal,
+    request_body,
+    route::Route,
+};
+
+/// The web service: Apple's endpoints for passes and orders, as a [`tower` service](Service).
+///
+/// It looks at paths from `/v1/` on. Mount it where the passes' `webServiceURL` points: at the root, or below any
+/// path of an axum router with `nest_service`. Clones share everything.
+///
+/// | call | method and path | answers |
+/// |---|---|---|
+/// | register | `POST /v1/devices/{device}/registrations/{type}/{serial}` | 201 new, 200 known, 400, 401, 413 |
+/// | unregister | `DELETE` of the same | 200, 401 |
+/// | what changed? | `GET /v1/devices/{device}/registrations/{type}?passesUpdatedSince={tag}` | 200, 204 |
+/// | get | `GET`, `HEAD /v1/passes/{type}/{serial}`, `/v1/orders/{type}/{serial}` | 200, 304, 401 |
+/// | log | `POST /v1/log` | 200, 413 |
+///
+/// Besides: 400 for a malformed path, 404 and 405 for what is no endpoint, 408 for a body that takes over ten
+/// seconds, 500 and 503 (with `Retry-After`) when the store or the source fails.
+///
+/// Sources: Apple's *Wallet Passes: Adding a Web Service to Update Passes* and *Wallet Orders*, web service.
+pub struct WalletService<S, P> {
+    store: Arc<S>,
+    source: Arc<P>,
+    options: Arc<Options>,
+}
+
+#[derive(Clone)]
+struct Options {
+    device_log: Arc<dyn DeviceLog>,
+    android_wallets: bool,
+    order_media_type: HeaderValue,
+}
+
+impl<S, P> WalletService<S, P> {
+    /// The service over a store and a source, with the defaults of the options below.
+    pub fn new(store: S, source: P) -> Self {
+        Self {
+            store: Arc::new(store),
+            source: Arc::new(source),
+            options: Arc::new(Options {
+                device_log: Arc::new(TracingLog::default()),
+                android_wallets: false,
+                order_media_type: HeaderValue::from_static(Kind::Order.media_type()),
+            }),
+        }
+    }
+
+    /// Sends device log messages to `hook` instead of to [`TracingLog`].
+    #[must_use]
+    pub fn device_log(mut self, hook: impl DeviceLog + 'static) -> Self {
+        Arc::make_mut(&mut self.options).device_log = Arc::new(hook);
+        self
+    }
+
+    /// Whether passes may also be opened with the scheme `AndroidPass`, which wallets for Android use. Default: no.
+    #[must_use]
+    pub fn android_wallets(mut self, accept: bool) -> Self {
+        Arc::make_mut(&mut self.options).android_wallets = accept;
+        self
+    }
+
+    /// The media type of orders. Default: `application/vnd.apple.finance.order`; others have been seen.
+    #[must_use]
+    pub fn order_media_type(mut self, media_type: HeaderValue) -> Self {
+        Arc::make_mut(&mut self.options).order_media_type = media_type;
+        self
+    }
+}
+
+impl<S, P> Clone for WalletService<S, P> {
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), source: self.source.clone(), options: self.options.clone() }
+    }
+}
+
+impl<S, P> std::fmt::Debug for WalletService<S, P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WalletService").finish_non_exhaustive()
+    }
+}
+
+impl<S, P, B> Service<Request<B>> for WalletService<S, P>
+where
+    S: RegistrationStore + 'static,
+    P: PassSource + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(service.answer(request).await.unwrap_or_else(Refusal::into_response)) })
+    }
+}
+
+impl<S: RegistrationStore, P: PassSource> WalletService<S, P> {
+    async fn answer<B>(&self, request: Request<B>) -> Result<Response<ResponseBody>, Refusal>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let route = Route::of(head.uri.path()).ok_or(Refusal::NotFound)?;
+        let (store, source, options) = (&*self.store, &*self.source, &*self.options);
+        let authorized = async |kind, pass, access| {
+            authorize(source, options.android_wallets, &head.headers, kind, pass, access).await
+        };
+        match (&route, &head.method) {
+            (&Route::Registration { device, type_id, serial }, &Method::POST) => {
+                let pass = authorized(None, (type_id, serial), Access::Use).await?;
+                let body: Bytes = request_body::read(body, register::BODY_LIMIT).await?;
+                register::register(store, device, &pass, &body).await
+            }
+            (&Route::Registration { device, type_id, serial }, &Method::DELETE) => {
+                let pass = authorized(None, (type_id, serial), Access::Unregister).await?;
+                unregister(store, device, &pass).await
+            }
+            (&Route::Updatable { device, type_id }, &Method::GET | &Method::HEAD) => {
+                let mut answer = updatable(store, device, type_id, head.uri.query()).await?;
+                if head.method == Method::HEAD {
+                    *answer.body_mut() = ResponseBody::empty();
+                }
+                Ok(answer)
+            }
+            (&Route::Latest { kind, type_id, serial }, &Method::GET | &Method::HEAD) => {
+                let pass = authorized(Some(kind), (type_id, serial), Access::Use).await?;
+                let media_type = match kind {
+                    Kind::Pass => HeaderValue::from_static(kind.media_type()),
+                    Kind::Order => options.order_media_type.clone(),
+                };
+                let with_body = head.method == Method::GET;
+                latest(store, source, media_type, &pass, &head.headers, with_body).await
+            }
+            (&Route::Log, &Method::POST) => {
+                let body = request_body::read(body, log::BODY_LIMIT).await?;
+                Ok(log::log(&*options.device_log, &body))
+            }
+            _ => Err(Refusal::Method(route.allowed_methods())),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+use std::{io, pin::Pin};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::Stream;
+
+use crate::{AuthToken, PassId, TokenDigest};
+
+/// Why a source could not answer: any error at all. The service answers 503 and logs it.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where passes come from: who may have them, and what they are now. Your own logic.
+///
+/// # Contract
+/// * [`credentials`](Self::credentials) is asked with every register, unregister and get call, so it should be quick.
+///   The service compares tokens itself, in constant time.
+/// * [`archive`](Self::archive) is asked only when the archive is about to be sent: never for a 304, nor for a request
+///   with wrong credentials.
+/// * Change the pass first, so that `archive` gives the new content, and then call
+///   [`RegistrationStore::mark_updated`](crate::RegistrationStore::mark_updated). The other way round, a device could
+///   fetch the old content under the new date and never ask again.
+/// * While a pass is not marked, its archive stays the same to the user: the files that its manifest lists have the
+///   same bytes. A signature made anew is fine.
+/// * The archive is for the very pass that was asked for, type and serial number alike.
+/// * A pass can't be taken off a phone: to end it, serve a last version with `"voided": true`, and mark it.
+///
+/// # Errors
+/// Any error: the device is told to come back later (503), and the error is logged.
+///
+/// # Implementing
+/// ```
+/// use std::collections::HashMap;
+/// use passkit_server::{Archive, AuthToken, Credentials, PassId, PassSource, SourceError, async_trait};
+///
+/// /// Passes held in memory, each with its token.
+/// struct Passes(HashMap<PassId, (AuthToken, bytes::Bytes)>);
+///
+/// #[async_trait]
+/// impl PassSource for Passes {
+///     async fn credentials(&self, pass: &PassId) -> Result<Option<Credentials>, SourceError> {
+///         Ok(self.0.get(pass).map(|(token, _)| Credentials::from(token)))
+///     }
+///
+///     async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
+///         Ok(self.0.get(pass).map(|(_, bytes)| Archive::from(bytes.clone())))
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait PassSource: Send + Sync {
+    /// The tokens that open `pass`; `None` if there is no such pass. A device can't tell that from a wrong token.
+    async fn credentials(&self, pass: &PassId) -> Result<Option<Credentials>, SourceError>;
+
+    /// The newest archive of `pass`; `None` if it went away since its credentials were asked for.
+    async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError>;
+}
+
+macro_rules! forward {
+    ($pointer:ty, $t:ident) => {
+        #[async_trait]
+        impl<$t: PassSource + ?Sized> PassSource for $pointer {
+            async fn credentials(&self, pass: &PassId) -> Result<Option<Credentials>, SourceError> {
+                (**self).credentials(pass).await
+            }
+
+            async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
+                (**self).archive(pass).await
+            }
+        }
+    };
+}
+
+forward!(&T, T);
+forward!(Box<T>, T);
+forward!(std::sync::Arc<T>, T);
+
+/// The tokens that open a pass: usually one, and more if its token ever changed, since old copies keep the old one.
+///
+/// Without any token nobody gets in.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    digests: Vec<TokenDigest>,
+    withdrawn: bool,
+}
+
+impl Credentials {
+    /// These credentials for a pass that is no longer offered: devices may unregister it, and nothing else.
+    #[must_use]
+    pub fn withdrawn(self) -> Self {
+        Self { withdrawn: true, ..self }
+    }
+
+    /// Whether the pass is no longer offered.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn
+    }
+
+    /// Whether `token` is one of them. Looks at all, in constant time.
+    pub(crate) fn accept(&self, token: &TokenDigest) -> bool {
+        self.digests.iter().fold(false, |found, digest| found | (digest == token))
+    }
+}
+
+impl From<&AuthToken> for Credentials {
+    fn from(token: &AuthToken) -> Self {
+        Self::from(token.digest())
+    }
+}
+
+impl From<TokenDigest> for Credentials {
+    fn from(digest: TokenDigest) -> Self {
+        Self { digests: vec![digest], withdrawn: false }
+    }
+}
+
+impl FromIterator<TokenDigest> for Credentials {
+    fn from_iter<I: IntoIterator<Item = TokenDigest>>(digests: I) -> Self {
+        Self { digests: digests.into_iter().collect(), withdrawn: false }
+    }
+}
+
+/// The bytes of a `.pkpass` or `.order` archive, shared or streamed.
+pub struct Archive {
+    pub(crate) length: u64,
+    pub(crate) content: ArchiveContent,
+}
+
+pub(crate) enum ArchiveContent {
+    Shared(Bytes),
+    Stream(Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>),
+}
+
+impl Archive {
+    /// An archive of `length` bytes that is read while it is sent. If the stream ends early, fails, or gives more,
+    /// the connection is closed and the device discards what it got.
+    pub fn stream(length: u64, chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
+        Self { length, content: ArchiveContent::Stream(Box::pin(chunks)) }
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+/// An archive in memory. [`Bytes`] are shared, not copied: keep them and hand out clones.
+impl From<Bytes> for Archive {
+    fn from(bytes: Bytes) -> Self {
+        Self { length: bytes.len() as u64, content: ArchiveContent::Shared(bytes) }
+    }
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archive").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listed_tokens_are_accepted() {
+        let token = |text| AuthToken::new(text).unwrap();
+        let [a, b, c] = ["a-token-of-16-chars", "b-token-of-16-chars", "c-token-of-16-chars"].map(token);
+        let both: Credentials = [a.digest(), b.digest()].into_iter().collect();
+        assert!(both.accept(&a.digest()) && both.accept(&b.digest()));
+        assert!(!both.accept(&c.digest()));
+        assert!(!Credentials::default().accept(&a.digest()));
+    }
+}
