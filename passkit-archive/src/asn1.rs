@@ -1,0 +1,180 @@
+//! As much of CMS (RFC 5652) and of X.509 (RFC 5280) as the signature of an archive needs, for reading and for writing.
+//!
+//! Parts of which nothing is needed are left as they are. Sets are lists: the order they came in matters for the
+//! signature, and real archives hold the same certificate twice, which a strict set would refuse.
+
+use der::{
+    Decode, Encode, Header, Reader, Sequence, SliceReader, Tag, TagNumber,
+    asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef},
+};
+
+/// The object identifiers, under the names of their RFCs.
+pub(crate) mod oid {
+    use der::asn1::ObjectIdentifier;
+
+    macro_rules! oids {
+        ($($name:ident = $text:literal;)*) => {
+            $(pub(crate) const $name: ObjectIdentifier = ObjectIdentifier::new_unwrap($text);)*
+        };
+    }
+
+    oids! {
+        DATA = "1.2.840.113549.1.7.1";
+        SIGNED_DATA = "1.2.840.113549.1.7.2";
+        CONTENT_TYPE = "1.2.840.113549.1.9.3";
+        MESSAGE_DIGEST = "1.2.840.113549.1.9.4";
+        SIGNING_TIME = "1.2.840.113549.1.9.5";
+
+        SHA_1 = "1.3.14.3.2.26";
+        SHA_256 = "2.16.840.1.101.3.4.2.1";
+        SHA_384 = "2.16.840.1.101.3.4.2.2";
+        SHA_512 = "2.16.840.1.101.3.4.2.3";
+
+        RSA_ENCRYPTION = "1.2.840.113549.1.1.1";
+        SHA_1_WITH_RSA = "1.2.840.113549.1.1.5";
+        SHA_256_WITH_RSA = "1.2.840.113549.1.1.11";
+        SHA_384_WITH_RSA = "1.2.840.113549.1.1.12";
+        SHA_512_WITH_RSA = "1.2.840.113549.1.1.13";
+
+        EC_PUBLIC_KEY = "1.2.840.10045.2.1";
+        ECDSA_WITH_SHA_1 = "1.2.840.10045.4.1";
+        ECDSA_WITH_SHA_256 = "1.2.840.10045.4.3.2";
+        ECDSA_WITH_SHA_384 = "1.2.840.10045.4.3.3";
+        ECDSA_WITH_SHA_512 = "1.2.840.10045.4.3.4";
+        P_256 = "1.2.840.10045.3.1.7";
+        P_384 = "1.3.132.0.34";
+
+        USER_ID = "0.9.2342.19200300.100.1.1";
+        COMMON_NAME = "2.5.4.3";
+        ORGANIZATION = "2.5.4.10";
+        ORGANIZATIONAL_UNIT = "2.5.4.11";
+        SUBJECT_KEY_IDENTIFIER = "2.5.29.14";
+    }
+}
+
+#[derive(Sequence)]
+pub(crate) struct ContentInfo<'a> {
+    pub(crate) content_type: ObjectIdentifier,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT")]
+    pub(crate) content: AnyRef<'a>,
+}
+
+#[derive(Sequence)]
+pub(crate) struct SignedData<'a> {
+    pub(crate) version: u8,
+    pub(crate) digest_algorithms: AnyRef<'a>,
+    pub(crate) content: EncapsulatedContent<'a>,
+    #[asn1(context_specific = "0", tag_mode = "IMPLICIT", constructed = "true", optional = "true")]
+    pub(crate) certificates: Option<Vec<AnyRef<'a>>>,
+    #[asn1(context_specific = "1", tag_mode = "IMPLICIT", constructed = "true", optional = "true")]
+    pub(crate) crls: Option<Vec<AnyRef<'a>>>,
+    pub(crate) signers: AnyRef<'a>,
+}
+
+#[derive(Sequence)]
+pub(crate) struct EncapsulatedContent<'a> {
+    pub(crate) content_type: ObjectIdentifier,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    pub(crate) content: Option<AnyRef<'a>>,
+}
+
+#[derive(Sequence)]
+pub(crate) struct SignerInfo<'a> {
+    pub(crate) version: u8,
+    /// An [`IssuerAndSerial`] or `[0]` with a subject key identifier.
+    pub(crate) signer: AnyRef<'a>,
+    pub(crate) digest_algorithm: AlgorithmIdentifier<'a>,
+    #[asn1(context_specific = "0", tag_mode = "IMPLICIT", constructed = "true", optional = "true")]
+    pub(crate) signed_attributes: Option<Vec<AnyRef<'a>>>,
+    pub(crate) signature_algorithm: AlgorithmIdentifier<'a>,
+    pub(crate) signature: OctetStringRef<'a>,
+    #[asn1(context_specific = "1", tag_mode = "IMPLICIT", constructed = "true", optional = "true")]
+    pub(crate) unsigned_attributes: Option<Vec<AnyRef<'a>>>,
+}
+
+#[derive(Sequence, PartialEq)]
+pub(crate) struct IssuerAndSerial<'a> {
+    pub(crate) issuer: AnyRef<'a>,
+    pub(crate) serial: AnyRef<'a>,
+}
+
+#[derive(Sequence)]
+pub(crate) struct Attribute<'a> {
+    pub(crate) attribute_type: ObjectIdentifier,
+    /// A set.
+    pub(crate) values: AnyRef<'a>,
+}
+
+#[derive(Clone, Copy, Sequence)]
+pub(crate) struct AlgorithmIdentifier<'a> {
+    pub(crate) algorithm: ObjectIdentifier,
+    pub(crate) parameters: Option<AnyRef<'a>>,
+}
+
+#[derive(Sequence)]
+pub(crate) struct Certificate<'a> {
+    pub(crate) to_be_signed: ToBeSigned<'a>,
+    pub(crate) signature_algorithm: AlgorithmIdentifier<'a>,
+    pub(crate) signature: BitStringRef<'a>,
+}
+
+#[derive(Sequence)]
+pub(crate) struct ToBeSigned<'a> {
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    pub(crate) version: Option<AnyRef<'a>>,
+    pub(crate) serial: AnyRef<'a>,
+    pub(crate) signature_algorithm: AlgorithmIdentifier<'a>,
+    pub(crate) issuer: AnyRef<'a>,
+    pub(crate) validity: AnyRef<'a>,
+    pub(crate) subject: AnyRef<'a>,
+    pub(crate) public_key: PublicKeyInfo<'a>,
+    #[asn1(context_specific = "1", tag_mode = "IMPLICIT", optional = "true")]
+    pub(crate) issuer_unique_id: Option<BitStringRef<'a>>,
+    #[asn1(context_specific = "2", tag_mode = "IMPLICIT", optional = "true")]
+    pub(crate) subject_unique_id: Option<BitStringRef<'a>>,
+    #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
+    pub(crate) extensions: Option<Vec<AnyRef<'a>>>,
+}
+
+#[derive(Sequence)]
+pub(crate) struct PublicKeyInfo<'a> {
+    pub(crate) algorithm: AlgorithmIdentifier<'a>,
+    pub(crate) key: BitStringRef<'a>,
+}
+
+#[derive(Sequence)]
+pub(crate) struct Extension<'a> {
+    pub(crate) id: ObjectIdentifier,
+    pub(crate) critical: Option<bool>,
+    pub(crate) value: OctetStringRef<'a>,
+}
+
+/// One attribute of a name, such as the common name.
+#[derive(Sequence)]
+pub(crate) struct NameAttribute<'a> {
+    pub(crate) attribute_type: ObjectIdentifier,
+    pub(crate) value: AnyRef<'a>,
+}
+
+/// The elements of a set or a sequence.
+pub(crate) fn elements<'a, T: Decode<'a>>(of: AnyRef<'a>) -> der::Result<Vec<T>> {
+    let mut reader = SliceReader::new(of.value())?;
+    let mut elements = Vec::new();
+    while !reader.is_finished() {
+        elements.push(T::decode(&mut reader)?);
+    }
+    Ok(elements)
+}
+
+/// Puts encoded elements, in this order, behind one header.
+pub(crate) fn wrap(tag: Tag, elements: &[Vec<u8>]) -> der::Result<Vec<u8>> {
+    let contents = elements.concat();
+    let mut wrapped = Header::new(tag, contents.len())?.to_der()?;
+    wrapped.extend_from_slice(&contents);
+    Ok(wrapped)
+}
+
+/// The tag `[number]` of a primitive element.
+pub(crate) const fn context_tag(number: TagNumber) -> Tag {
+    Tag::ContextSpecific { constructed: false, number }
+}

@@ -1,0 +1,177 @@
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fmt,
+    io::{Cursor, Write as _},
+};
+
+use passkit_server::Kind;
+use serde_json::{Map, Value};
+use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
+
+use crate::{
+    Signer,
+    layout::{Layout, MANIFEST, SIGNATURE, sha256},
+};
+
+/// Why an archive could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The zip archive could not be written.
+    #[error("failed to write the zip archive")]
+    Zip(#[source] Box<dyn Error + Send + Sync>),
+    /// The signature or its certificate could not be made.
+    #[error("failed to sign: {0}")]
+    Sign(String),
+}
+
+impl BuildError {
+    /// The errors of ring say little, and implement no `Error` without its `std` feature.
+    pub(crate) fn ring(error: impl fmt::Display) -> Self {
+        Self::Sign(error.to_string())
+    }
+
+    fn zip(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::Zip(Box::new(error))
+    }
+}
+
+impl From<der::Error> for BuildError {
+    fn from(error: der::Error) -> Self {
+        Self::Sign(error.to_string())
+    }
+}
+
+/// Makes an archive: puts in the files, and writes the manifest and the signature.
+///
+/// It makes what it is told to and checks nothing, so that tests can make broken archives with it too;
+/// [`Archive::check`](crate::Archive::check) says whether the outcome is good.
+///
+/// The zip archive is a function of the files: names sorted, times fixed. Only the signature differs each time, as it
+/// has the time and random numbers in it.
+///
+/// ```
+/// use passkit_archive::{Archive, ArchiveBuilder, Rules, Signer, placeholder_icon};
+/// use passkit_server::{Kind, TypeIdentifier};
+///
+/// let order = serde_json::json!({
+///     "schemaVersion": 1,
+///     "orderTypeIdentifier": "order.com.example.shop",
+///     "orderIdentifier": "1042",
+///     "orderType": "ecommerce",
+///     "orderManagementURL": "https://example.com/orders/1042",
+///     "merchant": {
+///         "displayName": "Example Shop",
+///         "merchantIdentifier": "com.example.shop",
+///         "url": "https://example.com",
+///     },
+///     "status": "open",
+///     "createdAt": "2026-01-31T12:00:00Z",
+///     "updatedAt": "2026-01-31T12:00:00Z",
+///     "webServiceURL": "https://example.com/wallet",
+///     "authenticationToken": "0123456789abcdef",
+/// });
+/// let signer = Signer::throwaway(&TypeIdentifier::new("order.com.example.shop")?, "ABCDE12345")?;
+/// let bytes = ArchiveBuilder::new(Kind::Order, order.to_string())
+///     .file("logo.png", placeholder_icon(64))
+///     .build_signed(&signer)?;
+/// assert_eq!(Archive::check(&bytes, Rules::default())?.organization_name, "Example Shop");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct ArchiveBuilder {
+    layout: &'static Layout,
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl ArchiveBuilder {
+    /// Starts with the bytes of `pass.json` or `order.json`.
+    pub fn new(kind: Kind, description: impl Into<Vec<u8>>) -> Self {
+        let layout = Layout::of(kind);
+        Self { layout, files: BTreeMap::from([(layout.description_file.to_owned(), description.into())]) }
+    }
+
+    /// Adds a file under its name within the archive, such as `icon.png` or `en.lproj/pass.strings`; a file of that
+    /// name is replaced.
+    pub fn file(mut self, name: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
+        self.files.insert(name.into(), content.into());
+        self
+    }
+
+    /// The archive with manifest and signature.
+    ///
+    /// # Errors
+    /// If signing fails, or a file does not fit into a zip archive.
+    pub fn build_signed(&self, signer: &Signer) -> Result<Vec<u8>, BuildError> {
+        let manifest = self.manifest();
+        let signature = signer.sign(&manifest)?;
+        self.zip([(MANIFEST, &manifest), (SIGNATURE, &signature)])
+    }
+
+    /// The archive with manifest, without signature.
+    ///
+    /// # Errors
+    /// If a file does not fit into a zip archive.
+    pub fn build_unsigned(&self) -> Result<Vec<u8>, BuildError> {
+        self.zip([(MANIFEST, &self.manifest())])
+    }
+
+    /// The bytes of the `manifest.json` that lists the files.
+    #[must_use]
+    pub fn manifest(&self) -> Vec<u8> {
+        let digests = self.files.iter().map(|(name, content)| {
+            let digest = self.layout.digest.listed(content, &sha256(content));
+            (name.clone(), Value::String(digest))
+        });
+        Value::Object(digests.collect::<Map<_, _>>()).to_string().into_bytes()
+    }
+
+    /// Zips the files and some more. One of the more replaces a file of the same name.
+    fn zip<const N: usize>(&self, more: [(&str, &Vec<u8>); N]) -> Result<Vec<u8>, BuildError> {
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Deflated)
+            .last_modified_time(DateTime::DEFAULT)
+            .unix_permissions(0o644);
+        let mut files: BTreeMap<&str, &Vec<u8>> =
+            self.files.iter().map(|(name, content)| (name.as_str(), content)).collect();
+        files.extend(more);
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, content) in files {
+            zip.start_file(name, options).map_err(BuildError::zip)?;
+            zip.write_all(content).map_err(BuildError::zip)?;
+        }
+        Ok(zip.finish().map_err(BuildError::zip)?.into_inner())
+    }
+}
+
+impl fmt::Debug for ArchiveBuilder {
+    /// The names of the files; their contents hold a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.files.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_files_make_the_same_bytes() {
+        let first = ArchiveBuilder::new(Kind::Pass, "{}").file("b.png", "b").file("a.png", "a");
+        let second = ArchiveBuilder::new(Kind::Pass, "{}").file("a.png", "a").file("b.png", "b");
+        assert_eq!(first.build_unsigned().unwrap(), second.build_unsigned().unwrap());
+    }
+
+    #[test]
+    fn manifests_list_the_digest_of_their_kind() {
+        // The SHA-1 and the SHA-256 of "abc", from the standards that define them.
+        let manifest = |kind| String::from_utf8(ArchiveBuilder::new(kind, "abc").manifest()).unwrap();
+        assert_eq!(manifest(Kind::Pass), r#"{"pass.json":"a9993e364706816aba3e25717850c26c9cd0d89d"}"#);
+        assert_eq!(
+            manifest(Kind::Order),
+            r#"{"order.json":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}"#
+        );
+    }
+}

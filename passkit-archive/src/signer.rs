@@ -1,0 +1,175 @@
+use std::time::{Duration, SystemTime};
+
+use der::{
+    Decode, Encode, Tag,
+    asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef, UtcTime},
+};
+use passkit_server::TypeIdentifier;
+use ring::{
+    rand::{SecureRandom as _, SystemRandom},
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _},
+};
+
+use crate::{
+    BuildError,
+    asn1::{
+        AlgorithmIdentifier, Attribute, Certificate, ContentInfo, EncapsulatedContent, IssuerAndSerial,
+        NameAttribute, PublicKeyInfo, SignedData, SignerInfo, ToBeSigned, oid, wrap,
+    },
+    layout::{Layout, sha256},
+};
+
+const SHA_256: AlgorithmIdentifier<'_> = AlgorithmIdentifier { algorithm: oid::SHA_256, parameters: None };
+const ECDSA_WITH_SHA_256: AlgorithmIdentifier<'_> =
+    AlgorithmIdentifier { algorithm: oid::ECDSA_WITH_SHA_256, parameters: None };
+
+/// Signs archives with a certificate that exists for this alone: for tests, demos and development.
+///
+/// The certificate names the type identifier and the team as Apple's do, and is signed by itself. So
+/// [`Archive::check`](crate::Archive::check) accepts the archives, and no phone does.
+#[derive(Debug)]
+pub struct Signer {
+    key: EcdsaKeyPair,
+    certificate: Vec<u8>,
+    random: SystemRandom,
+}
+
+impl Signer {
+    /// Makes a key (ECDSA, P-256) and a certificate for archives of this type, signed by this team. Valid for a year.
+    ///
+    /// # Errors
+    /// If the system has no random numbers, or its clock shows no year between 1970 and 2048.
+    pub fn throwaway(type_id: &TypeIdentifier, team_identifier: &str) -> Result<Self, BuildError> {
+        let random = SystemRandom::new();
+        let mut serial = [0; 16];
+        random.fill(&mut serial).map_err(BuildError::ring)?;
+        let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)
+            .map_err(BuildError::ring)?;
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.as_ref(), &random)
+            .map_err(BuildError::ring)?;
+        let subject = subject(type_id, team_identifier)?;
+        let certificate = self_signed(&key, &random, serial, &subject)?;
+        Ok(Self { key, certificate, random })
+    }
+
+    /// The certificate, in DER.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// Signs the bytes of a `manifest.json`: a detached CMS signature in DER, with the certificate and the time in it.
+    ///
+    /// # Errors
+    /// As for [`throwaway`](Self::throwaway).
+    pub fn sign(&self, manifest: &[u8]) -> Result<Vec<u8>, BuildError> {
+        let mut attributes = [
+            attribute(oid::CONTENT_TYPE, &oid::DATA)?,
+            attribute(oid::SIGNING_TIME, &utc_time(now()?)?)?,
+            attribute(oid::MESSAGE_DIGEST, &OctetStringRef::new(&sha256(manifest))?)?,
+        ];
+        attributes.sort_unstable();
+        let signature =
+            self.key.sign(&self.random, &wrap(Tag::Set, &attributes)?).map_err(BuildError::ring)?;
+
+        let certificate = Certificate::from_der(&self.certificate)?.to_be_signed;
+        let signer = IssuerAndSerial { issuer: certificate.issuer, serial: certificate.serial }.to_der()?;
+        let signer_info = SignerInfo {
+            version: 1,
+            signer: AnyRef::from_der(&signer)?,
+            digest_algorithm: SHA_256,
+            signed_attributes: Some(
+                attributes.iter().map(|attribute| AnyRef::from_der(attribute)).collect::<Result<_, _>>()?,
+            ),
+            signature_algorithm: ECDSA_WITH_SHA_256,
+            signature: OctetStringRef::new(signature.as_ref())?,
+            unsigned_attributes: None,
+        }
+        .to_der()?;
+        let signed_data = SignedData {
+            version: 1,
+            digest_algorithms: AnyRef::new(Tag::Set, &SHA_256.to_der()?)?,
+            content: EncapsulatedContent { content_type: oid::DATA, content: None },
+            certificates: Some(vec![AnyRef::from_der(&self.certificate)?]),
+            crls: None,
+            signers: AnyRef::new(Tag::Set, &signer_info)?,
+        }
+        .to_der()?;
+        let content_info =
+            ContentInfo { content_type: oid::SIGNED_DATA, content: AnyRef::from_der(&signed_data)? };
+        Ok(content_info.to_der()?)
+    }
+}
+
+/// The subject, in the form and order of Apple's certificates.
+fn subject(type_id: &TypeIdentifier, team_identifier: &str) -> der::Result<Vec<u8>> {
+    let common_name = format!("{}{type_id}", Layout::of(type_id.kind()).certificate_name);
+    let attributes = [
+        (oid::USER_ID, type_id.as_str()),
+        (oid::COMMON_NAME, &common_name),
+        (oid::ORGANIZATIONAL_UNIT, team_identifier),
+        (oid::ORGANIZATION, "Throw-away certificate, for tests"),
+    ];
+    let attributes = attributes.map(|(attribute_type, text)| {
+        let value = AnyRef::new(Tag::Utf8String, text.as_bytes())?;
+        wrap(Tag::Set, &[NameAttribute { attribute_type, value }.to_der()?])
+    });
+    wrap(Tag::Sequence, &attributes.into_iter().collect::<der::Result<Vec<_>>>()?)
+}
+
+fn self_signed(
+    key: &EcdsaKeyPair,
+    random: &SystemRandom,
+    mut serial: [u8; 16],
+    subject: &[u8],
+) -> Result<Vec<u8>, BuildError> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    // A positive number in its shortest form.
+    if let Some(first) = serial.first_mut() {
+        *first = *first & 0x3f | 0x40;
+    }
+    let now = now()?;
+    let validity = [utc_time(now.saturating_sub(DAY))?, utc_time(now + DAY * 365)?].to_vec().to_der()?;
+    let curve = oid::P_256.to_der()?;
+    let to_be_signed = ToBeSigned {
+        version: None,
+        serial: AnyRef::new(Tag::Integer, &serial)?,
+        signature_algorithm: ECDSA_WITH_SHA_256,
+        issuer: AnyRef::from_der(subject)?,
+        validity: AnyRef::from_der(&validity)?,
+        subject: AnyRef::from_der(subject)?,
+        public_key: PublicKeyInfo {
+            algorithm: AlgorithmIdentifier {
+                algorithm: oid::EC_PUBLIC_KEY,
+                parameters: Some(AnyRef::from_der(&curve)?),
+            },
+            key: BitStringRef::from_bytes(key.public_key().as_ref())?,
+        },
+        issuer_unique_id: None,
+        subject_unique_id: None,
+        extensions: None,
+    };
+    let signature = key.sign(random, &to_be_signed.to_der()?).map_err(BuildError::ring)?;
+    let certificate = Certificate {
+        to_be_signed,
+        signature_algorithm: ECDSA_WITH_SHA_256,
+        signature: BitStringRef::from_bytes(signature.as_ref())?,
+    };
+    Ok(certificate.to_der()?)
+}
+
+fn attribute(attribute_type: ObjectIdentifier, value: &impl Encode) -> der::Result<Vec<u8>> {
+    Attribute { attribute_type, values: AnyRef::new(Tag::Set, &value.to_der()?)? }.to_der()
+}
+
+fn now() -> Result<Duration, BuildError> {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_err(|_| BuildError::Sign("the clock is before 1970".into()))
+}
+
+fn utc_time(since_epoch: Duration) -> der::Result<UtcTime> {
+    // Whole seconds: UTCTime has no more.
+    UtcTime::from_unix_duration(Duration::from_secs(since_epoch.as_secs()))
+}

@@ -1,0 +1,37 @@
+use std::{error::Error, fmt};
+
+/// Why the program could not do its work: one line that says what, where, and the mend. Exit code 2.
+#[derive(Debug)]
+pub(crate) struct Failure(String);
+
+impl Failure {
+    pub(crate) fn new(line: impl Into<String>) -> Self {
+        Self(line.into().replace('\n', " "))
+    }
+
+    /// `what: error: its source: …`
+    pub(crate) fn from_error(what: impl fmt::Display, error: &dyn Error) -> Self {
+        Self::new(format!("{what}: {}", Chain(error)))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Shows an error and its sources on one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(error) = next {
+            write!(f, ": {error}")?;
+            next = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! The file beside the store that remembers what is served: a copy of each archive, and what was known of it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use passkit_server::{PassId, TokenDigest};
+use redb::{Database, Durability, OwnedAccessGuard, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::{Listed, files::Stamp};
+
+/// Type and serial number.
+type Key = (&'static str, &'static str);
+/// Path, stamp, content, tokens (32 bytes each), withdrawn, mark owed.
+type Value = (&'static str, [u64; 6], [u8; 32], &'static [u8], bool, bool);
+
+const PASSES: TableDefinition<'_, Key, Value> = TableDefinition::new("passes");
+const ARCHIVES: TableDefinition<'_, Key, &[u8]> = TableDefinition::new("archives");
+const SETTINGS: TableDefinition<'_, &str, bool> = TableDefinition::new("settings");
+const ALLOW_UNSIGNED: &str = "allow-unsigned";
+
+/// Bytes of archives and rows kept in memory.
+const CACHE: usize = 24 * 1024 * 1024;
+
+pub(super) struct Catalog {
+    path: PathBuf,
+    /// `None` after a failure, until it can be opened again.
+    database: RwLock<Option<Database>>,
+}
+
+/// A pass as it is kept.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) pass: PassId,
+    pub(super) listed: Listed,
+    pub(super) stamp: Stamp,
+    /// The store has not been told of the last change yet.
+    pub(super) owed: bool,
+}
+
+/// What happens to the archive of a pass whose row is written.
+pub(super) enum Copy {
+    Put(Bytes),
+    Keep,
+    Remove,
+}
+
+/// What the catalog held when it was opened.
+pub(super) struct Rows {
+    pub(super) rows: Vec<Row>,
+    /// Whether unsigned archives were allowed then.
+    pub(super) allowed_unsigned: bool,
+}
+
+impl Catalog {
+    /// Opens the catalog in `folder`, or makes it.
+    pub(super) fn open(folder: &Path) -> Result<(Self, Rows), redb::Error> {
+        fs::create_dir_all(folder).map_err(redb::Error::Io)?;
+        let path = folder.join("catalog.redb");
+        let database = open_database(&path)?;
+        // So that reading never meets a table that is not there.
+        let write = database.begin_write()?;
+        write.open_table(PASSES)?;
+        write.open_table(ARCHIVES)?;
+        write.open_table(SETTINGS)?;
+        write.commit()?;
+
+        let read = database.begin_read()?;
+        let mut rows = Vec::new();
+        for row in read.open_table(PASSES)?.iter()? {
+            let (key, value) = row?;
+            rows.extend(to_row(key.value(), value.value()));
+        }
+        let setting = read.open_table(SETTINGS)?.get(ALLOW_UNSIGNED)?;
+        let allowed_unsigned = setting.is_some_and(|value| value.value());
+        drop(read);
+        Ok((Self { path, database: RwLock::new(Some(database)) }, Rows { rows, allowed_unsigned }))
+    }
+
+    /// Writes rows and archives in one commit, on disk when this returns.
+    pub(super) fn put<'a>(&self, rows: impl IntoIterator<Item = (&'a Row, Copy)>) -> Result<(), redb::Error> {
+        self.write(Durability::Immediate, |write| {
+            let mut passes = write.open_table(PASSES)?;
+            let mut archives = write.open_table(ARCHIVES)?;
+            for (row, copy) in rows {
+                let key = (row.pass.type_id.as_str(), row.pass.serial.as_str());
+                match copy {
+                    Copy::Put(bytes) => drop(archives.insert(key, &bytes[..])?),
+                    Copy::Keep => {}
+                    Copy::Remove => drop(archives.remove(key)?),
+                }
+                insert(&mut passes, row)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes back the note that the marks of `passes` are owed. On disk with the next commit: until then a crash costs
+    /// marking them again.
+    pub(super) fn settle(&self, passes: &[PassId]) -> Result<(), redb::Error> {
+        self.write(Durability::None, |write| {
+            let mut table = write.open_table(PASSES)?;
+            for pass in passes {
+                let key = (pass.type_id.as_str(), pass.serial.as_str());
+                let row = table.get(key)?.and_then(|value| to_row(key, value.value()));
+                if let Some(row) = row {
+                    insert(&mut table, &Row { owed: false, ..row })?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Remembers by which rules everything in the catalog was checked.
+    pub(super) fn remember_rules(&self, allow_unsigned: bool) -> Result<(), redb::Error> {
+        self.write(Durability::Immediate, |write| {
+            write.open_table(SETTINGS)?.insert(ALLOW_UNSIGNED, allow_unsigned)?;
+            Ok(())
+        })
+    }
+
+    /// The archive of a pass, shared with the cache.
+    pub(super) fn archive(&self, pass: &PassId) -> Result<Option<Bytes>, redb::Error> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let read = database.as_ref().ok_or(redb::Error::PreviousIo)?.begin_read()?;
+        let archive = read.open_table(ARCHIVES)?.get_owned((pass.type_id.as_str(), pass.serial.as_str()))?;
+        Ok(archive.map(|archive| Bytes::from_owner(Owned(archive))))
+    }
+
+    fn write(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), redb::Error> {
+        self.reopen()?;
+        let written = {
+            let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            database.as_ref().ok_or(redb::Error::PreviousIo).and_then(|database| {
+                let mut write = database.begin_write()?;
+                write.set_durability(durability)?;
+                change(&write)?;
+                Ok(write.commit()?)
+            })
+        };
+        if written.is_err() {
+            // After a failed write (a full disk) the handle answers nothing any more: the next write gets a new one.
+            *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+            let _ = self.reopen();
+        }
+        written
+    }
+
+    fn reopen(&self) -> Result<(), redb::Error> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if database.is_none() {
+            *database = Some(open_database(&self.path)?);
+        }
+        Ok(())
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, redb::Error> {
+    Ok(Database::builder().set_cache_size(CACHE).create(path)?)
+}
+
+fn insert(table: &mut redb::Table<'_, Key, Value>, row: &Row) -> Result<(), redb::Error> {
+    let Row { pass, listed, stamp, owed } = row;
+    let tokens: Vec<u8> = listed.tokens.iter().flat_map(|token| *token.as_bytes()).collect();
+    let value = (&*listed.path, stamp.0, listed.content, &tokens[..], listed.withdrawn, *owed);
+    table.insert((pass.type_id.as_str(), pass.serial.as_str()), value)?;
+    Ok(())
+}
+
+/// `None` if the key is no pass by today's rules; such a row is as good as not there.
+fn to_row(
+    (type_id, serial): (&str, &str),
+    (path, stamp, content, tokens, withdrawn, owed): (&str, [u64; 6], [u8; 32], &[u8], bool, bool),
+) -> Option<Row> {
+    let tokens = tokens.as_chunks().0.iter().map(|token| TokenDigest::from_bytes(*token)).collect();
+    let pass = PassId::new(type_id, serial).ok()?;
+    Some(Row {
+        pass,
+        listed: Listed { tokens, content, path: path.into(), withdrawn },
+        stamp: Stamp(stamp),
+        owed,
+    })
+}
+
+struct Owned(OwnedAccessGuard<&'static [u8]>);
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        self.0.value()
+    }
+}

@@ -1,0 +1,112 @@
+//! What lies in a folder, and how to tell cheaply that a file is the one seen before.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use passkit_server::Kind;
+
+use super::with_path;
+
+/// Size, times and place of a file: as long as it stays the same, so does the content.
+///
+/// The time of the last change of the inode is part of it, which no program can set back, so that a file rewritten
+/// with its old size and modification time is noticed. Where a system has no such time, it isn't.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stamp(pub(super) [u64; 6]);
+
+impl Stamp {
+    /// `None` if there is no such file.
+    pub(super) fn of(path: &Path) -> io::Result<Option<Self>> {
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => Ok(Some(Self::of_metadata(&metadata))),
+            Ok(_) => Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cfg(unix)]
+    fn of_metadata(metadata: &fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        Self([
+            metadata.size(),
+            metadata.ino(),
+            metadata.mtime().cast_unsigned(),
+            metadata.mtime_nsec().cast_unsigned(),
+            metadata.ctime().cast_unsigned(),
+            metadata.ctime_nsec().cast_unsigned(),
+        ])
+    }
+
+    #[cfg(not(unix))]
+    fn of_metadata(metadata: &fs::Metadata) -> Self {
+        let modified =
+            metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        let modified = modified.unwrap_or_default();
+        Self([metadata.len(), 0, modified.as_secs(), u64::from(modified.subsec_nanos()), 0, 0])
+    }
+
+    /// In bytes.
+    pub(super) fn size(self) -> u64 {
+        self.0[0]
+    }
+}
+
+/// The archives found below some folders.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) files: Vec<(PathBuf, Stamp)>,
+    /// Folders and files that could not be looked at: of what is in them nothing is known.
+    pub(super) unreadable: Vec<(PathBuf, io::Error)>,
+}
+
+/// The absolute path of a folder that can be listed.
+pub(super) fn open_root(path: &Path) -> io::Result<PathBuf> {
+    let path = path.canonicalize()?;
+    fs::read_dir(&path)?;
+    Ok(path)
+}
+
+/// Whether a file below a folder of `kind` is one to look at: by its extension, and not hidden.
+pub(super) fn is_candidate(kind: Kind, path: &Path) -> bool {
+    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(kind.extension()))
+}
+
+/// Everything below `root`, in the order of the paths. Links to files are followed, links to folders are not.
+pub(super) fn find(kind: Kind, root: &Path, found: &mut Found) {
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                found.unreadable.push((folder, error));
+                continue;
+            }
+        };
+        for entry in entries {
+            let looked_at = entry.and_then(|entry| {
+                let path = entry.path();
+                if entry.file_type().map_err(|error| with_path(&path, &error))?.is_dir() {
+                    if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                        folders.push(path);
+                    }
+                    return Ok(None);
+                }
+                if !is_candidate(kind, &path) {
+                    return Ok(None);
+                }
+                Ok(Stamp::of(&path).map_err(|error| with_path(&path, &error))?.map(|stamp| (path, stamp)))
+            });
+            match looked_at {
+                Ok(Some(file)) => found.files.push(file),
+                Ok(None) => {}
+                Err(error) => found.unreadable.push((folder.clone(), error)),
+            }
+        }
+    }
+}

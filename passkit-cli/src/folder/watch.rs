@@ -1,0 +1,539 @@
+//! Noticing what changed in the folders, and publishing it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use notify::{EventKind, RecursiveMode, Watcher as _, event::ModifyKind};
+use passkit_archive::{Archive, MAX_ARCHIVE_BYTES, Rules};
+use passkit_server::{Kind, PassId, RegistrationStore, SerialNumber, TokenDigest, TypeIdentifier};
+
+use super::{
+    Listed, Shared, Watching,
+    catalog::{Copy, Row, Rows},
+    files::{self, Found, Stamp},
+};
+use crate::failure::Chain;
+
+/// A changed file is read once it has looked the same for this long: it may be half-written.
+const SETTLED_AFTER: Duration = Duration::from_millis(100);
+/// A file must be gone for this long before its pass is withdrawn: it may be about to be replaced.
+const GONE_AFTER: Duration = Duration::from_secs(1);
+/// The system tells of changes, but not on every file system and not of all when there are many. So the folders are
+/// looked through all the same, from time to time, for at most a fiftieth of the time.
+const SWEEP_EVERY: Duration = Duration::from_millis(500);
+const SWEEP_SHARE: u32 = 50;
+/// Archives are read and published in groups of at most so many bytes and files.
+const GROUP_BYTES: u64 = 16 * 1024 * 1024;
+const GROUP_FILES: usize = 1000;
+
+pub(super) enum Event {
+    Changed(notify::Result<notify::Event>),
+    Stop,
+}
+
+pub(super) struct Watcher {
+    shared: Arc<Shared>,
+    store: Arc<dyn RegistrationStore>,
+    runtime: tokio::runtime::Handle,
+    roots: Vec<(Kind, PathBuf)>,
+    rules: Rules,
+    /// Every candidate file that was read, and what became of it.
+    files: HashMap<Arc<str>, Seen>,
+    /// Files that look different from when they were read, and since when they look as they do.
+    unsettled: HashMap<PathBuf, (Stamp, Instant)>,
+    /// Files of passes that are not there any more, and since when.
+    gone: HashMap<PathBuf, Instant>,
+    /// Passes whose change the store has not been told of.
+    owed: BTreeSet<PassId>,
+    /// Whether the rules are stricter than those by which the catalog was filled.
+    stricter: bool,
+    /// Folders that could not be read: said once.
+    unreadable: BTreeSet<PathBuf>,
+}
+
+/// A file as it was when it was read last.
+struct Seen {
+    stamp: Stamp,
+    /// The pass it holds; `None` if it was refused.
+    pass: Option<PassId>,
+    /// The pass it holds too, but which another file got first.
+    rival: Option<PassId>,
+}
+
+/// What was found in a file.
+enum Content {
+    Good(Box<Archive>, Bytes),
+    Refused(String),
+}
+
+impl Watcher {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        store: Arc<dyn RegistrationStore>,
+        runtime: tokio::runtime::Handle,
+        roots: Vec<(Kind, PathBuf)>,
+        allow_unsigned: bool,
+        Rows { rows, allowed_unsigned }: Rows,
+    ) -> Self {
+        let stricter = allowed_unsigned && !allow_unsigned;
+        let mut files = HashMap::with_capacity(rows.len());
+        for Row { pass, listed, stamp, .. } in rows.iter().filter(|row| !row.listed.withdrawn) {
+            let stamp = if stricter { Stamp::default() } else { *stamp };
+            files.insert(listed.path.clone(), Seen { stamp, pass: Some(pass.clone()), rival: None });
+        }
+        let owed = rows.iter().filter(|row| row.owed).map(|row| row.pass.clone()).collect();
+        shared.write(|passes| passes.extend(rows.into_iter().map(|row| (row.pass, row.listed))));
+        Self {
+            shared,
+            store,
+            runtime,
+            roots,
+            rules: if allow_unsigned { Rules::development() } else { Rules::strict() },
+            files,
+            unsettled: HashMap::new(),
+            gone: HashMap::new(),
+            owed,
+            stricter,
+            unreadable: BTreeSet::new(),
+        }
+    }
+
+    /// Looks at everything once, then goes on in a thread of its own.
+    pub(super) fn start(mut self) -> Result<Watching, redb::Error> {
+        let (sender, events) = mpsc::channel();
+        // Watch first, so that nothing changes unseen between the first look and the watching.
+        let notifier = self.notifier(sender.clone());
+        let found = self.find();
+        self.withdraw_missing(&found)?;
+        let changed = found.files.into_iter().filter(|(path, stamp)| self.is_news(path, *stamp)).collect();
+        self.publish(changed)?;
+        self.shared.catalog.remember_rules(self.rules.allow_unsigned)?;
+        self.stricter = false;
+        let thread = std::thread::Builder::new()
+            .name("folder".into())
+            .spawn(move || self.run(&events, notifier))
+            .map_err(redb::Error::Io)?;
+        Ok(Watching { stop: sender, thread: Some(thread) })
+    }
+
+    fn notifier(&self, sender: mpsc::Sender<Event>) -> Option<notify::RecommendedWatcher> {
+        // Nobody listens any more once the watcher stops.
+        let tell = move |event| drop(sender.send(Event::Changed(event)));
+        let watching = notify::recommended_watcher(tell).and_then(|mut watcher| {
+            self.roots.iter().try_for_each(|(_, root)| watcher.watch(root, RecursiveMode::Recursive))?;
+            Ok(watcher)
+        });
+        watching
+            .inspect_err(|error| {
+                tracing::warn!(
+                    "the system doesn't tell of changes, so they are noticed more slowly: {error}"
+                );
+            })
+            .ok()
+    }
+
+    fn run(mut self, events: &mpsc::Receiver<Event>, _notifier: Option<notify::RecommendedWatcher>) {
+        let mut sweep_at = Instant::now() + SWEEP_EVERY;
+        loop {
+            let waiting = !(self.unsettled.is_empty() && self.gone.is_empty() && self.owed.is_empty());
+            let pause = sweep_at.saturating_duration_since(Instant::now());
+            let pause = if waiting { pause.min(SETTLED_AFTER / 2) } else { pause };
+            let mut sweep = false;
+            let mut next = events.recv_timeout(pause).ok();
+            while let Some(event) = next {
+                match event {
+                    Event::Stop => return,
+                    Event::Changed(change) => sweep |= self.take_note(change),
+                }
+                next = events.try_recv().ok();
+            }
+            let started = Instant::now();
+            if sweep || started >= sweep_at {
+                let found = self.find();
+                self.note_missing(&found);
+                for (path, stamp) in found.files {
+                    self.note(path, Some(stamp));
+                }
+                sweep_at = Instant::now() + SWEEP_EVERY.max(started.elapsed() * SWEEP_SHARE);
+            }
+            if let Err(error) = self.act() {
+                tracing::error!("can't publish changes, and will try again: {}", Chain(&error));
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        }
+    }
+
+    /// Takes note of what the system tells. Returns whether everything must be looked through.
+    fn take_note(&mut self, change: notify::Result<notify::Event>) -> bool {
+        let Ok(event) = change else { return true };
+        if matches!(event.kind, EventKind::Access(_)) {
+            return false;
+        }
+        let mut sweep = event.need_rescan();
+        let moved = matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_));
+        for path in event.paths {
+            if self.is_candidate(&path) {
+                let stamp = Stamp::of(&path).ok().flatten();
+                self.note(path, stamp);
+            } else if path.is_dir() {
+                sweep |= !matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
+            } else if moved {
+                // Perhaps a folder with archives in it.
+                sweep |= self.files.keys().any(|file| Path::new(&**file).starts_with(&path));
+            }
+        }
+        sweep
+    }
+
+    fn is_candidate(&self, path: &Path) -> bool {
+        self.roots.iter().any(|(kind, root)| {
+            path.strip_prefix(root).is_ok_and(|below| {
+                let hidden =
+                    below.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."));
+                !hidden && files::is_candidate(*kind, below)
+            })
+        })
+    }
+
+    /// Remembers a file that looks different from when it was read, or is gone.
+    fn note(&mut self, path: PathBuf, stamp: Option<Stamp>) {
+        let now = Instant::now();
+        match stamp {
+            Some(stamp) => {
+                self.gone.remove(&path);
+                if self.is_news(&path, stamp) {
+                    let since =
+                        self.unsettled.get(&path).filter(|(before, _)| *before == stamp).map_or(now, |s| s.1);
+                    self.unsettled.insert(path, (stamp, since));
+                } else {
+                    self.unsettled.remove(&path);
+                }
+            }
+            None => {
+                self.unsettled.remove(&path);
+                if self.seen(&path).is_some() {
+                    self.gone.entry(path).or_insert(now);
+                }
+            }
+        }
+    }
+
+    fn seen(&self, path: &Path) -> Option<&Seen> {
+        self.files.get(path.to_str()?)
+    }
+
+    fn is_news(&self, path: &Path, stamp: Stamp) -> bool {
+        self.seen(path).is_none_or(|seen| seen.stamp != stamp)
+    }
+
+    /// Everything that lies in the folders. What can't be read is said once.
+    fn find(&mut self) -> Found {
+        let mut found = Found::default();
+        for (kind, root) in &self.roots {
+            files::find(*kind, root, &mut found);
+        }
+        found.files.retain(|(path, _)| {
+            if path.to_str().is_none() && self.unreadable.insert(path.clone()) {
+                tracing::warn!("{}: refused: its name is no UTF-8; rename it", path.display());
+            }
+            path.to_str().is_some()
+        });
+        // A folder given for passes and for orders, or one within the other, is found once.
+        found.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        found.files.dedup_by(|a, b| a.0 == b.0);
+        for (path, error) in &found.unreadable {
+            if self.unreadable.insert(path.clone()) {
+                tracing::warn!("{}: can't be read, what was served of it stays: {error}", path.display());
+            }
+        }
+        found
+    }
+
+    /// The files that were seen before and are not among those found, unless they can't be looked for.
+    fn missing(&self, found: &Found) -> Vec<PathBuf> {
+        self.files
+            .keys()
+            .filter(|path| {
+                found.files.binary_search_by(|(there, _)| (**there).cmp(Path::new(&***path))).is_err()
+            })
+            .map(|path| PathBuf::from(&**path))
+            .filter(|path| !found.unreadable.iter().any(|(unknown, _)| path.starts_with(unknown)))
+            .collect()
+    }
+
+    fn note_missing(&mut self, found: &Found) {
+        for path in self.missing(found) {
+            self.note(path, None);
+        }
+    }
+
+    fn withdraw_missing(&mut self, found: &Found) -> Result<(), redb::Error> {
+        let missing = self.missing(found);
+        self.withdraw(&missing)
+    }
+
+    /// Does what is due: publishes files that have settled, withdraws passes whose file is gone, and tells the store.
+    fn act(&mut self) -> Result<(), redb::Error> {
+        let now = Instant::now();
+        let mut settled = Vec::new();
+        for (path, (stamp, since)) in std::mem::take(&mut self.unsettled) {
+            if now.duration_since(since) < SETTLED_AFTER {
+                self.unsettled.insert(path, (stamp, since));
+            } else if Stamp::of(&path).is_ok_and(|current| current == Some(stamp)) {
+                settled.push((path, stamp));
+            } else {
+                let current = Stamp::of(&path).ok().flatten();
+                self.note(path, current);
+            }
+        }
+        settled.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        if settled.is_empty() {
+            self.mark_owed();
+        } else {
+            self.publish(settled)?;
+        }
+
+        let due: Vec<PathBuf> = self
+            .gone
+            .iter()
+            .filter(|(_, since)| now.duration_since(**since) >= GONE_AFTER)
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in &due {
+            self.gone.remove(path);
+        }
+        let gone: Vec<PathBuf> = due.into_iter().filter(|path| matches!(Stamp::of(path), Ok(None))).collect();
+        self.withdraw(&gone)
+    }
+
+    /// Reads and checks files, and publishes those that are good, group by group.
+    fn publish(&mut self, files: Vec<(PathBuf, Stamp)>) -> Result<(), redb::Error> {
+        let total = files.len();
+        let mut said = Instant::now();
+        let mut rest = &files[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |(_, stamp): &&(PathBuf, Stamp)| {
+                bytes += stamp.size().min(MAX_ARCHIVE_BYTES as u64);
+                bytes <= GROUP_BYTES
+            };
+            let count = rest.iter().take(GROUP_FILES).take_while(fits).count().max(1);
+            let (group, later) = rest.split_at(count);
+            rest = later;
+            if let Err(error) = self.publish_group(group) {
+                self.unsettled.extend(
+                    group.iter().chain(rest).map(|(path, stamp)| (path.clone(), (*stamp, Instant::now()))),
+                );
+                return Err(error);
+            }
+            if said.elapsed() > Duration::from_secs(2) {
+                said = Instant::now();
+                tracing::info!("read {} of {total} archives", total - rest.len());
+            }
+        }
+        self.mark_owed();
+        Ok(())
+    }
+
+    fn publish_group(&mut self, group: &[(PathBuf, Stamp)]) -> Result<(), redb::Error> {
+        let mut rows: Vec<(Row, Copy)> = Vec::new();
+        let mut seen: Vec<(Arc<str>, Seen)> = Vec::new();
+        let mut ended: Vec<PathBuf> = Vec::new();
+        for ((path, stamp), content) in group.iter().zip(read_all(group, self.rules)) {
+            let Some(name) = path.to_str() else { continue };
+            let before = self.seen(path).and_then(|seen| seen.pass.clone());
+            let mut note = Seen { stamp: *stamp, pass: None, rival: None };
+            match content {
+                // The file still stands for the pass it held, whose last good version stays.
+                Content::Refused(reason) if before.is_some() && !self.stricter => {
+                    tracing::warn!("{name}: refused: {reason}; the version before stays");
+                    note.pass = before;
+                }
+                Content::Refused(reason) => {
+                    tracing::warn!("{name}: refused: {reason}");
+                    ended.push(path.clone());
+                }
+                Content::Good(archive, bytes) => {
+                    if before.is_some_and(|before| before != archive.id) {
+                        ended.push(path.clone());
+                    }
+                    if let Some(other) = self.rival_of(path, &archive.id, &rows) {
+                        let pass = &archive.id;
+                        tracing::warn!(
+                            "{name}: refused: holds {pass}, as does {other}, which is served; remove one of the two"
+                        );
+                        note.rival = Some(archive.id.clone());
+                    } else {
+                        note.pass = Some(archive.id.clone());
+                        rows.push(self.row(name, *stamp, &archive, bytes)?);
+                    }
+                }
+            }
+            seen.push((name.into(), note));
+        }
+        self.withdraw(&ended)?;
+        if !rows.is_empty() {
+            let copies = rows.iter_mut().map(|(row, copy)| (&*row, std::mem::replace(copy, Copy::Keep)));
+            self.shared.catalog.put(copies)?;
+        }
+        self.files.extend(seen);
+        self.shared.write(|passes| {
+            passes.extend(rows.iter().map(|(row, _)| (row.pass.clone(), row.listed.clone())));
+        });
+        self.owed.extend(rows.into_iter().filter(|(row, _)| row.owed).map(|(row, _)| row.pass));
+        Ok(())
+    }
+
+    /// Another file from which `pass` is served, and which still lies there.
+    fn rival_of(&self, path: &Path, pass: &PassId, group: &[(Row, Copy)]) -> Option<Arc<str>> {
+        if let Some((row, _)) = group.iter().find(|(row, _)| row.pass == *pass) {
+            return Some(row.listed.path.clone());
+        }
+        let listed = self.shared.read(|passes| passes.get(pass).cloned())?;
+        let other = Path::new(&*listed.path);
+        let holds = self.seen(other).is_some_and(|seen| seen.pass.as_ref() == Some(pass));
+        let there = !listed.withdrawn && other != path && holds && !matches!(Stamp::of(other), Ok(None));
+        there.then_some(listed.path)
+    }
+
+    /// What the catalog is to hold of a good archive. Its mark is owed if what it holds has changed, or is new.
+    fn row(
+        &self,
+        path: &str,
+        stamp: Stamp,
+        archive: &Archive,
+        bytes: Bytes,
+    ) -> Result<(Row, Copy), redb::Error> {
+        let before = self.shared.read(|passes| passes.get(&archive.id).cloned());
+        let token = archive.auth_token.digest();
+        let mut tokens: Vec<TokenDigest> =
+            before.as_ref().map_or_else(Vec::new, |listed| listed.tokens.to_vec());
+        if !tokens.contains(&token) {
+            tokens.push(token);
+        }
+        let same = before.as_ref().is_some_and(|listed| listed.content == archive.content_digest);
+        let owed = !same || self.owed.contains(&archive.id);
+        let copy = match self.shared.catalog.archive(&archive.id)? {
+            Some(copy) if copy == bytes => Copy::Keep,
+            _ => Copy::Put(bytes),
+        };
+        let listed = Listed {
+            tokens: tokens.into(),
+            content: archive.content_digest,
+            path: path.into(),
+            withdrawn: false,
+        };
+        Ok((Row { pass: archive.id.clone(), listed, stamp, owed }, copy))
+    }
+
+    /// Withdraws the passes of files that are gone, and looks again at files that had to stand back for them.
+    fn withdraw(&mut self, gone: &[PathBuf]) -> Result<(), redb::Error> {
+        let mut rows = Vec::new();
+        for path in gone {
+            let Some(pass) = self.seen(path).and_then(|seen| seen.pass.clone()) else { continue };
+            let listed = self.shared.read(|passes| passes.get(&pass).cloned());
+            // A file of the same pass may have taken over.
+            if let Some(listed) =
+                listed.filter(|listed| Path::new(&*listed.path) == path && !listed.withdrawn)
+            {
+                tracing::info!("{}: no longer serves {pass}", path.display());
+                let listed = Listed { withdrawn: true, ..listed };
+                let owed = self.owed.contains(&pass);
+                rows.push(Row { pass, listed, stamp: Stamp::default(), owed });
+            }
+        }
+        if !rows.is_empty() {
+            let written = self.shared.catalog.put(rows.iter().map(|row| (row, Copy::Remove)));
+            if let Err(error) = written {
+                self.gone.extend(gone.iter().map(|path| (path.clone(), Instant::now())));
+                return Err(error);
+            }
+        }
+        for path in gone {
+            if let Some(name) = path.to_str() {
+                self.files.remove(name);
+            }
+        }
+        let freed: BTreeSet<&PassId> = rows.iter().map(|row| &row.pass).collect();
+        let waiting =
+            self.files.iter().filter(|(_, seen)| seen.rival.as_ref().is_some_and(|p| freed.contains(p)));
+        for path in waiting.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            self.files.remove(&path);
+            if let Ok(Some(stamp)) = Stamp::of(Path::new(&*path)) {
+                self.note(PathBuf::from(&*path), Some(stamp));
+            }
+        }
+        self.shared.write(|passes| {
+            passes.extend(rows.iter().map(|row| (row.pass.clone(), row.listed.clone())));
+        });
+        Ok(())
+    }
+
+    /// Tells the store of every change it has not been told of. What it can't take now is tried again.
+    fn mark_owed(&mut self) {
+        let mut by_type: BTreeMap<TypeIdentifier, Vec<PassId>> = BTreeMap::new();
+        for pass in std::mem::take(&mut self.owed) {
+            by_type.entry(pass.type_id.clone()).or_default().push(pass);
+        }
+        for (type_id, passes) in by_type {
+            let serials: Vec<SerialNumber> = passes.iter().map(|pass| pass.serial.clone()).collect();
+            match self.runtime.block_on(self.store.mark_updated(&type_id, &serials)) {
+                Ok(()) => {
+                    tracing::info!("{} of {type_id} changed", counted(passes.len(), type_id.kind()));
+                    if let Err(error) = self.shared.catalog.settle(&passes) {
+                        tracing::warn!("marks will be repeated at the next start: {}", Chain(&error));
+                    }
+                }
+                Err(error) => {
+                    tracing::error!("can't mark changes of {type_id}, and will try again: {}", Chain(&error));
+                    self.owed.extend(passes);
+                }
+            }
+        }
+    }
+}
+
+fn counted(count: usize, kind: Kind) -> String {
+    let noun = match kind {
+        Kind::Pass if count == 1 => "pass",
+        Kind::Pass => "passes",
+        Kind::Order if count == 1 => "order",
+        Kind::Order => "orders",
+    };
+    format!("{count} {noun}")
+}
+
+/// Reads and checks a group of files on all processors. The answers are in the files' order.
+fn read_all(group: &[(PathBuf, Stamp)], rules: Rules) -> Vec<Content> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = group.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = group
+            .chunks(share)
+            .map(|part| {
+                scope.spawn(move || part.iter().map(|(path, _)| read(path, rules)).collect::<Vec<_>>())
+            })
+            .collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_default()).collect()
+    })
+}
+
+fn read(path: &Path, rules: Rules) -> Content {
+    use std::io::Read as _;
+
+    let mut bytes = Vec::new();
+    let limit = MAX_ARCHIVE_BYTES as u64 + 1;
+    if let Err(error) = fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
+        return Content::Refused(format!("can't be read: {error}"));
+    }
+    match Archive::check(&bytes, rules) {
+        Ok(archive) => Content::Good(Box::new(archive), bytes.into()),
+        Err(problems) => Content::Refused(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+    }
+}

@@ -1,0 +1,55 @@
+//! The `passkit` program: an Apple Wallet update service, and what one needs around it, without writing Rust.
+
+mod commands;
+mod failure;
+mod folder;
+mod server;
+mod store;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use failure::Failure;
+
+/// Keeps Apple Wallet passes and orders up to date.
+#[derive(Parser)]
+#[command(name = "passkit", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(commands::serve::Serve),
+    Check(commands::check::Check),
+    Device(commands::device::Device),
+    Demo(commands::demo::Demo),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("passkit: {failure}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("can't start worker threads: {error}")))?;
+    let code = match command {
+        Command::Check(check) => check.run(),
+        Command::Serve(serve) => runtime.block_on(serve.run()),
+        Command::Device(device) => runtime.block_on(device.run()),
+        Command::Demo(demo) => runtime.block_on(demo.run()),
+    };
+    // Blocking work that was given up, such as a first look at the folders, ends with the process.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    code
+}

@@ -1,0 +1,111 @@
+//! HTTP/1.1 on a socket, within bounds. TLS is left to the proxy in front.
+
+use std::{sync::Arc, time::Duration};
+
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use passkit_server::{PassSource, RegistrationStore, WalletService};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_io_timeout::TimeoutStream;
+
+/// How long a request's head may take to arrive, and how long an idle connection is kept.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may accept nothing of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests in flight may take after the signal to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes of a request's head, and how many headers it may have.
+const HEAD_LIMIT: usize = 32 * 1024;
+const HEADERS_LIMIT: usize = 64;
+
+/// Serves connections, at most `max_connections` at once, until `stop` is ready; then lets requests in flight finish.
+pub(crate) async fn serve<S, P>(
+    listener: TcpListener,
+    service: WalletService<S, P>,
+    max_connections: usize,
+    stop: impl Future<Output = ()>,
+) where
+    S: RegistrationStore + 'static,
+    P: PassSource + 'static,
+{
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_LIMIT)
+        .max_headers(HEADERS_LIMIT);
+    let places = Arc::new(Semaphore::new(max_connections));
+    let connections = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = async {
+            let place = places.clone().acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, stream) = tokio::select! {
+            () = &mut stop => break,
+            (place, accepted) = accepted => match accepted {
+                Ok((stream, _)) => (place, stream),
+                Err(error) => {
+                    // Out of file descriptors, or the client is gone: neither ends the service.
+                    tracing::warn!("can't accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("can't set TCP_NODELAY: {error}");
+        }
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        let service = TowerToHyperService::new(service.clone());
+        let connection = connections.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("connection ended: {error}");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(STOP_TIMEOUT, connections.shutdown()).await.is_err() {
+        tracing::warn!("requests were still in flight after {} s", STOP_TIMEOUT.as_secs());
+    }
+}
+
+/// Ready at the first SIGINT or SIGTERM.
+pub(crate) async fn stop_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    tokio::select! {
+        _ = interrupt => {}
+        () = terminate => {}
+    }
+}
+
+/// Lets the process have as many open files as it may ask for: each connection is one.
+pub(crate) fn raise_open_file_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::debug!("can't raise the limit of open files: {error}");
+        }
+    }
+}
