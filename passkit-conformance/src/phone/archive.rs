@@ -1,0 +1,24 @@
+//! The one place where the phone reads archives.
+
+use passkit_archive::{Archive, Problems, Rules};
+use passkit_server::{AuthToken, PassId};
+
+/// What a phone needs to know of a pass.
+pub(super) struct ReadPass {
+    pub(super) id: PassId,
+    pub(super) auth_token: AuthToken,
+    pub(super) web_service_url: String,
+    /// Equal for equal content, whoever signed it and when.
+    pub(super) digest: String,
+}
+
+/// Reads an archive, and checks its digests and its signature.
+pub(super) fn read(bytes: &[u8], rules: Rules) -> Result<ReadPass, Problems> {
+    let archive = Archive::check(bytes, rules)?;
+    Ok(ReadPass {
+        digest: archive.content_digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        id: archive.id,
+        auth_token: archive.auth_token,
+        web_service_url: archive.web_service_url,
+    })
+}

@@ -1,0 +1,51 @@
+use std::{io, path::PathBuf};
+
+use passkit_archive::Problems;
+use passkit_server::PassId;
+
+/// Why the phone could not begin with what it was asked to do, or not keep its state. What a web service does wrong
+/// is a [`Complaint`](super::Complaint) instead.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The archive is not one that a phone takes.
+    #[error("the archive is not valid: {}", one_line(.0))]
+    Archive(#[source] Problems),
+    /// The web service URL cannot be used.
+    #[error("the web service url {url:?} {problem}")]
+    ServiceUrl {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The phone does not hold the pass.
+    #[error("the phone does not hold {0}")]
+    NotHeld(PassId),
+    /// The system has no random numbers.
+    #[error("no random numbers from the system")]
+    Random(#[source] getrandom::Error),
+    /// The state file cannot be read or written.
+    #[error("cannot {action} the phone's state in {}: {source}", .path.display())]
+    StateFile {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state file is not one that the phone wrote.
+    #[error("the phone's state in {} is not readable: {source}", .path.display())]
+    StateFormat {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// The first line of a text, or all lines joined.
+pub(crate) fn one_line(text: &impl ToString) -> String {
+    text.to_string().lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}

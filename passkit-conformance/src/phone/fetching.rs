@@ -1,0 +1,144 @@
+use http::header;
+use passkit_server::{PassId, TypeIdentifier};
+
+use super::{
+    Error, HeldPass, Outcome, Phone,
+    answer::{archive_types, is_imf_fixdate, media_type_remark},
+    archive,
+    client::Response,
+    complaint::{Task, service_error},
+    error::one_line,
+    operations::{Call, status_reason},
+    service_url::ServiceUrl,
+};
+
+impl Phone {
+    /// Fetches all that is owed of a type, if its date changed: what was listed just now first, older debts after it.
+    pub(super) async fn fetch_owed(
+        &mut self,
+        service: &ServiceUrl,
+        url: &str,
+        type_id: &TypeIdentifier,
+        outcome: &mut Outcome,
+    ) -> Result<(), Error> {
+        let is_owed = |held: &&HeldPass| held.fetch_owed && held.url == url;
+        let mut owed: Vec<PassId> = self.state.passes.iter().filter(is_owed).map(HeldPass::id).collect();
+        owed.retain(|pass| pass.type_id == *type_id);
+        owed.sort_by_key(|pass| outcome.listed.iter().position(|one| one == pass).unwrap_or(usize::MAX));
+        for pass in owed {
+            self.fetch(service, &pass, true, outcome).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches a pass; with `conditional` only if it changed after the date that is kept.
+    pub(super) async fn fetch(
+        &mut self,
+        service: &ServiceUrl,
+        pass: &PassId,
+        conditional: bool,
+        outcome: &mut Outcome,
+    ) -> Result<(), Error> {
+        let Some(held) = self.state.find(pass).cloned() else { return Ok(()) };
+        let since = held.last_modified.as_deref().filter(|_| conditional);
+        let call = Call {
+            url: service.pass(pass),
+            auth: Some((pass.type_id.kind(), held.auth_token())),
+            if_modified_since: since,
+            secrets: self.secrets(&[]),
+            ..Call::default()
+        };
+        let task = Task::Get(pass, since);
+        let response = match self.send(call).await {
+            Err(reason) => {
+                outcome.complaints.push(task.error(&held.url, &reason, false));
+                return Ok(());
+            }
+            Ok(response) => response,
+        };
+        match response.status.as_u16() {
+            200 => self.receive(&held, since, &response, outcome),
+            304 if since.is_some() => {
+                if let Some(held) = self.state.find_mut(pass) {
+                    held.fetch_owed = false;
+                }
+                outcome.unchanged.push(pass.clone());
+            }
+            status => outcome.complaints.push(task.error(&held.url, &status_reason(status), true)),
+        }
+        Ok(())
+    }
+
+    /// Takes the archive that was sent for `held`, if it is good and the right one.
+    fn receive(&mut self, held: &HeldPass, since: Option<&str>, response: &Response, outcome: &mut Outcome) {
+        let (pass, url) = (&held.id(), &held.url);
+        let kind = pass.type_id.kind();
+        if let Some(remark) = media_type_remark(&response.headers, archive_types(kind)) {
+            outcome.complaints.push(service_error(url, &pass.type_id, Some(pass), &remark, false));
+        }
+        let read = match archive::read(&response.body, self.rules) {
+            Ok(read) => read,
+            Err(problems) => {
+                let reason = format!("Received invalid pass data ({})", one_line(&problems));
+                outcome.complaints.push(Task::Get(pass, since).error(url, &reason, true));
+                return;
+            }
+        };
+        if read.id != *pass {
+            let reason = if read.id.type_id == pass.type_id {
+                format!("Requested serial number {}, received serial number {}", pass.serial, read.id.serial)
+            } else {
+                format!("Requested pass of type {}, received pass of type {}", pass.type_id, read.id.type_id)
+            };
+            outcome.complaints.push(Task::Get(pass, since).error(url, &reason, true));
+            return;
+        }
+
+        let mut complain = |text: &str, is_logged| {
+            outcome.complaints.push(service_error(url, &pass.type_id, Some(pass), text, is_logged));
+        };
+        let last_modified = response
+            .headers
+            .get(header::LAST_MODIFIED)
+            .and_then(|value| String::from_utf8(value.as_bytes().to_vec()).ok());
+        match last_modified.as_deref() {
+            None => complain(
+                &format!(
+                    "Server returned the pass data for serial number '{}' but did not provide a \
+                     'last-modified' header.",
+                    pass.serial
+                ),
+                true,
+            ),
+            Some(date) if !is_imf_fixdate(date) => {
+                complain(&format!("the last-modified header ({date}) is not a date as HTTP wants it"), false);
+            }
+            Some(_) => {}
+        }
+        let unchanged = read.digest == held.digest;
+        match since {
+            Some(since) if unchanged && last_modified.as_deref() == Some(since) => complain(
+                &format!(
+                    "Server ignored the 'if-modified-since' header ({since}) and returned the full unchanged \
+                     pass data for serial number '{}'.",
+                    pass.serial
+                ),
+                true,
+            ),
+            Some(since) if last_modified.as_deref() == Some(since) => {
+                complain(
+                    &format!("the content changed but its last-modified header ({since}) did not"),
+                    false,
+                );
+            }
+            _ => {}
+        }
+        if let Some(held) = self.state.find_mut(pass) {
+            held.last_modified = last_modified;
+            held.digest = read.digest;
+            held.auth_token = read.auth_token;
+            held.fetch_owed = false;
+        }
+        if unchanged { &mut outcome.unchanged } else { &mut outcome.updated }.push(pass.clone());
+    }
+}

@@ -1,0 +1,341 @@
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use passkit_server::{AuthToken, DeviceIdentifier, PassId, PushToken, SerialNumber, TypeIdentifier};
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+
+/// What a phone remembers. Holds secrets in clear text when serialised; its `Debug` shows none.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    #[serde(with = "text")]
+    pub(super) push_token: PushToken,
+    #[serde(default)]
+    pub(super) services: Vec<Service>,
+    #[serde(default)]
+    pub(super) passes: Vec<HeldPass>,
+}
+
+/// What a phone keeps for a type of passes at a web service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    pub(super) url: String,
+    #[serde(with = "text")]
+    pub(super) type_id: TypeIdentifier,
+    #[serde(with = "text")]
+    pub(super) device: DeviceIdentifier,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tag: Option<String>,
+}
+
+/// A pass on the phone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldPass {
+    #[serde(with = "text")]
+    type_id: TypeIdentifier,
+    #[serde(with = "text")]
+    serial: SerialNumber,
+    #[serde(with = "text")]
+    pub(super) auth_token: AuthToken,
+    pub(super) url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) last_modified: Option<String>,
+    pub(super) registered: bool,
+    pub(super) digest: String,
+    pub(super) fetch_owed: bool,
+}
+
+impl State {
+    /// A new phone: a random push token, no passes.
+    ///
+    /// # Errors
+    /// If the system has no random numbers.
+    pub fn new() -> Result<Self, Error> {
+        let push_token = loop {
+            // Hexadecimal digits are a push token; there is no second round.
+            if let Ok(token) = PushToken::new(&random_hex::<32>()?) {
+                break token;
+            }
+        };
+        Ok(Self { push_token, services: Vec::new(), passes: Vec::new() })
+    }
+
+    /// The phone's push token, 64 hexadecimal digits when made by [`State::new`].
+    #[must_use]
+    pub fn push_token(&self) -> &PushToken {
+        &self.push_token
+    }
+
+    /// Gives the phone another push token. What is registered keeps the old one until it registers again.
+    pub fn set_push_token(&mut self, push_token: PushToken) {
+        self.push_token = push_token;
+    }
+
+    /// What is kept for each web service and type.
+    #[must_use]
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// The passes on the phone, in the order in which they were added.
+    #[must_use]
+    pub fn passes(&self) -> &[HeldPass] {
+        &self.passes
+    }
+
+    /// Reads a state that [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is something else.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = fs::read(path).map_err(|source| file_error("read", path, source))?;
+        serde_json::from_slice(&text).map_err(|source| Error::StateFormat { path: path.to_owned(), source })
+    }
+
+    /// Writes the state as JSON, readable by its owner only. Another file of that name is replaced in one step: a
+    /// crash leaves the old state or the new one.
+    ///
+    /// # Errors
+    /// If the file, or one beside it, cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let wrong = |source| file_error("write", path, source);
+        let mut text = serde_json::to_vec_pretty(self).map_err(|error| wrong(error.into()))?;
+        text.push(b'\n');
+        let beside = beside(path).map_err(wrong)?;
+        let written = write_new(&beside, &text).and_then(|()| fs::rename(&beside, path));
+        written.map_err(|source| {
+            // The new state is lost either way; a file left over is the lesser evil.
+            let _ = fs::remove_file(&beside);
+            wrong(source)
+        })
+    }
+
+    pub(super) fn find(&self, pass: &PassId) -> Option<&HeldPass> {
+        self.passes.iter().find(|held| held.is(pass))
+    }
+
+    pub(super) fn find_mut(&mut self, pass: &PassId) -> Option<&mut HeldPass> {
+        self.passes.iter_mut().find(|held| held.is(pass))
+    }
+
+    /// The service of `pass`'s type at `url`, made when there is none: with a new device identifier and no tag.
+    pub(super) fn service(&mut self, url: &str, type_id: &TypeIdentifier) -> Result<&mut Service, Error> {
+        let known = self.services.iter().position(|one| one.url == url && one.type_id == *type_id);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let device = loop {
+                    // Hexadecimal digits are an identifier; there is no second round.
+                    if let Ok(device) = DeviceIdentifier::new(&random_hex::<16>()?) {
+                        break device;
+                    }
+                };
+                let (url, type_id) = (url.to_owned(), type_id.clone());
+                self.services.push(Service { url, type_id, device, tag: None });
+                self.services.len() - 1
+            }
+        };
+        Ok(&mut self.services[at])
+    }
+}
+
+impl Service {
+    /// The web service URL, as the pass has it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The type of the passes.
+    #[must_use]
+    pub fn type_id(&self) -> &TypeIdentifier {
+        &self.type_id
+    }
+
+    /// What the phone calls itself there.
+    #[must_use]
+    pub fn device(&self) -> &DeviceIdentifier {
+        &self.device
+    }
+
+    /// The update tag of the last list answer.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+}
+
+impl HeldPass {
+    pub(super) fn new(id: PassId, auth_token: AuthToken, url: String, digest: String) -> Self {
+        let PassId { type_id, serial } = id;
+        Self {
+            type_id,
+            serial,
+            auth_token,
+            url,
+            last_modified: None,
+            registered: false,
+            digest,
+            fetch_owed: false,
+        }
+    }
+
+    pub(super) fn is(&self, pass: &PassId) -> bool {
+        self.serial == pass.serial && self.type_id == pass.type_id
+    }
+
+    /// Type and serial number.
+    #[must_use]
+    pub fn id(&self) -> PassId {
+        PassId { type_id: self.type_id.clone(), serial: self.serial.clone() }
+    }
+
+    /// The token that the pass shares with its web service.
+    #[must_use]
+    pub fn auth_token(&self) -> &AuthToken {
+        &self.auth_token
+    }
+
+    /// The web service URL of the pass.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `Last-Modified` of the last fetch, as it came.
+    #[must_use]
+    pub fn last_modified(&self) -> Option<&str> {
+        self.last_modified.as_deref()
+    }
+
+    /// Whether the service took the registration.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.registered
+    }
+
+    /// The digest of the content that the phone shows, in hexadecimal; equal for equal content.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Whether a change was announced that the phone could not fetch so far.
+    #[must_use]
+    pub fn is_fetch_owed(&self) -> bool {
+        self.fetch_owed
+    }
+}
+
+fn random_hex<const BYTES: usize>() -> Result<String, Error> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes).map_err(Error::Random)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn file_error(action: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::StateFile { action, path: path.to_owned(), source }
+}
+
+/// A name in the same folder that no other process uses.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let name =
+        path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    beside.push(format!(".{:016x}", u64::from_ne_bytes(random)));
+    Ok(path.with_file_name(beside))
+}
+
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+/// Identifiers as JSON strings.
+mod text {
+    use std::{fmt::Display, str::FromStr};
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<T: AsRef<str>, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(value.as_ref())
+    }
+
+    pub(super) fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_survives_its_file_and_shows_no_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("phone.json");
+        let mut state = State::new().unwrap();
+        let pass = PassId::new("pass.t", "A/1").unwrap();
+        let token = AuthToken::new("0123456789abcdef").unwrap();
+        state.service("https://h/", &pass.type_id).unwrap().tag = Some("\"odd\" tag".into());
+        state.passes.push(HeldPass::new(pass.clone(), token, "https://h/".into(), "d1".into()));
+        state.save(&path).unwrap();
+        state.passes[0].last_modified = Some("Fri, 18 Sep 2026 08:00:41 GMT".into());
+        state.save(&path).unwrap();
+
+        let read = State::load(&path).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&state).unwrap());
+        assert_eq!(read.push_token().as_str().len(), 64);
+        assert_eq!(read.services()[0].device().as_str().len(), 32);
+        assert_eq!(read.find(&pass).unwrap().last_modified(), Some("Fri, 18 Sep 2026 08:00:41 GMT"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no file is left beside it");
+        let shown = format!("{state:?}");
+        for secret in [state.push_token.as_str(), "0123456789abcdef", state.services[0].device.as_str()] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        #[cfg(unix)]
+        {
+            let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap());
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_file_error_is_one_line_with_file_and_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("no").join("phone.json");
+        for error in [State::load(&path).unwrap_err(), State::new().unwrap().save(&path).unwrap_err()] {
+            let text = error.to_string();
+            assert!(
+                text.contains("phone.json") && text.contains("No such file") && !text.contains('\n'),
+                "{text}"
+            );
+        }
+        let path = folder.path().join("phone.json");
+        fs::write(&path, "{\"pushToken\":\"zz\"}").unwrap();
+        let text = State::load(&path).unwrap_err().to_string();
+        assert!(
+            text.contains("phone.json") && text.contains("hexadecimal") && !text.contains('\n'),
+            "{text}"
+        );
+    }
+}

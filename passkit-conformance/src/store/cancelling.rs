@@ -1,0 +1,248 @@
+//! Calls that are given up half way.
+//!
+//! Each call is polled a few times and dropped, with more polls from round to round, until one comes to its end. A
+//! store may go on with the call on its own: what counts is that soon all reads agree on one of the two states.
+
+use std::{
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::{Duration, Instant, SystemTime},
+};
+
+use passkit_server::{PassId, PassState, RegistrationStore, StoreError};
+
+use super::{
+    breach::{Breach, Kept, Rule},
+    names::{Device, devices_of, new_passes, new_push_token, serials},
+};
+
+/// More polls than any call needs; where one needs more, the rest is not reached.
+const MOST_POLLS: usize = 24;
+
+/// How long a store may take until a call that was given up has happened or not.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// Polls `call` at most `polls` times, then drops it; says whether it came to its end.
+async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
+    struct GiveUp<'a, F> {
+        call: Pin<&'a mut F>,
+        left: usize,
+    }
+    impl<F: Future> Future for GiveUp<'_, F> {
+        type Output = bool;
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
+            if self.left == 0 {
+                return Poll::Ready(false);
+            }
+            self.left -= 1;
+            match self.call.as_mut().poll(cx) {
+                Poll::Ready(_) => Poll::Ready(true),
+                Poll::Pending if self.left == 0 => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
+        }
+    }
+    GiveUp { call: pin!(call), left: polls }.await
+}
+
+/// What disagrees, if anything does.
+type Halves<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Breach>> + Send + 'a>>;
+
+/// Reads until `halves` says `None`.
+async fn settles<'a>(what: &str, halves: impl Fn() -> Halves<'a>) -> Kept {
+    let start = Instant::now();
+    loop {
+        let Some(halves) = halves().await? else { return Ok(()) };
+        if start.elapsed() > SETTLING {
+            return Err(Breach::new(Rule::C12, format!("{what} to have happened or not"), halves));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Whether list and pages agree on what `device` is registered for: `Ok(Ok(registered))`, or what they say.
+async fn registered<S: RegistrationStore + ?Sized>(
+    store: &S,
+    device: &Device,
+    pass: &PassId,
+) -> Result<Result<bool, String>, Breach> {
+    let listed = device.list(store, &pass.type_id, None).await?.serials.contains(&pass.serial);
+    let found = devices_of(store, pass, 10, 10).await?;
+    let paged = found.iter().find(|one| one.device == device.id);
+    Ok(match paged {
+        None if listed => Err("the pass on the device, but not the device on the pass".into()),
+        Some(_) if !listed => Err("the device on the pass, but not the pass on the device".into()),
+        Some(one) if one.push_token != device.push_token => {
+            Err("a registration with an old push token".into())
+        }
+        _ => Ok(listed),
+    })
+}
+
+/// C12: a register that is given up leaves device, registration and push token together, or none of them.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn dropped_register_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (_, passes) = new_passes(1)?;
+    for polls in 0..MOST_POLLS {
+        let device = Device::new()?;
+        let done = give_up_after(polls, store.register(&device.id, &passes[0], &device.push_token)).await;
+        settles("a register that was given up", || {
+            Box::pin(async { Ok(registered(store, &device, &passes[0]).await?.err()) })
+        })
+        .await?;
+        // Again, as a phone would: now it is there whatever happened before.
+        store.register(&device.id, &passes[0], &device.push_token).await?;
+        if registered(store, &device, &passes[0]).await? != Ok(true) {
+            return Err(Breach::new(Rule::C12, "a registration after registering again", "none"));
+        }
+        store.unregister(&device.id, &passes[0]).await?;
+        if done {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// C12: an unregister that is given up leaves the registration on both sides, or on neither.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn dropped_unregister_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (_, passes) = new_passes(1)?;
+    for polls in 0..MOST_POLLS {
+        let device = Device::holding(store, &passes).await?;
+        let done = give_up_after(polls, store.unregister(&device.id, &passes[0])).await;
+        settles("an unregister that was given up", || {
+            Box::pin(async { Ok(registered(store, &device, &passes[0]).await?.err()) })
+        })
+        .await?;
+        store.unregister(&device.id, &passes[0]).await?;
+        if registered(store, &device, &passes[0]).await? != Ok(false) {
+            return Err(Breach::new(Rule::C12, "no registration after unregistering again", "one"));
+        }
+        if done {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn states<S: RegistrationStore + ?Sized>(
+    store: &S,
+    passes: &[PassId],
+) -> Result<Vec<PassState>, Breach> {
+    let mut states = Vec::new();
+    for pass in passes {
+        states.push(store.pass_state(pass).await?);
+    }
+    Ok(states)
+}
+
+type Mark<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
+
+/// Marks passes with `mark`, gives it up, and demands that all of them are marked or none, in the states as in the
+/// list of a device.
+async fn dropped_marks<S: RegistrationStore + ?Sized>(
+    store: &S,
+    what: &str,
+    mark: impl for<'a> Fn(&'a S, &'a [PassId]) -> Mark<'a>,
+) -> Kept {
+    let (type_id, passes) = new_passes(20)?;
+    let device = Device::holding(store, &passes).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    for polls in 0..MOST_POLLS {
+        let before = states(store, &passes).await?;
+        let done = give_up_after(polls, mark(store, &passes)).await;
+        settles(what, || {
+            Box::pin(async {
+                let after = states(store, &passes).await?;
+                let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+                let whole = before
+                    .iter()
+                    .zip(&after)
+                    .all(|(a, b)| (a.version == b.version) == (a.last_modified == b.last_modified));
+                // Marked passes are listed; before and after, the list is read around the same state.
+                let listed = device.list(store, &type_id, Some(tag)).await?.serials.len();
+                Ok(match moved {
+                    _ if !whole => Some("a pass with a new version and an old date, or the reverse".into()),
+                    0 | 20 if listed >= moved => None,
+                    _ => Some(format!("{moved} of 20 passes marked and {listed} listed")),
+                })
+            })
+        })
+        .await?;
+        mark(store, &passes).await?;
+        let listed = device.list(store, &type_id, Some(tag)).await?;
+        listed.has(&passes, Rule::C12, "after marking again")?;
+        tag = listed.tag;
+        if done {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// C12: a batch of marks that is given up marks all of its passes or none.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn dropped_mark_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    dropped_marks(store, "a batch of marks that was given up", |store, passes| {
+        Box::pin(async move { store.mark_updated(&passes[0].type_id, &serials(passes)).await })
+    })
+    .await
+}
+
+/// C12: a mark of a whole type that is given up marks all of its passes or none.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn dropped_mark_all_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    dropped_marks(store, "a mark of all that was given up", |store, passes| {
+        Box::pin(async move { store.mark_all_updated(&passes[0].type_id).await })
+    })
+    .await
+}
+
+/// C12: a device that is being forgotten goes with all of its registrations, or stays with them.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn dropped_forget_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (_, passes) = new_passes(8)?;
+    let later = SystemTime::now() + Duration::from_secs(3_600);
+    for polls in 0..MOST_POLLS {
+        let mut device = Device::holding(store, &passes).await?;
+        let done = give_up_after(polls, store.forget_device(&device.id, later)).await;
+        settles("forgetting that was given up", || {
+            Box::pin(async {
+                let mut there = 0;
+                for pass in &passes {
+                    match registered(store, &device, pass).await? {
+                        Ok(registered) => there += usize::from(registered),
+                        Err(halves) => return Ok(Some(halves)),
+                    }
+                }
+                Ok((there != 0 && there != passes.len()).then(|| format!("{there} of 8 registrations")))
+            })
+        })
+        .await?;
+        // The device comes back, or renews its token: all that it registers for is there.
+        device.push_token = new_push_token()?;
+        for pass in &passes {
+            store.register(&device.id, pass, &device.push_token).await?;
+        }
+        for pass in &passes {
+            if registered(store, &device, pass).await? != Ok(true) {
+                return Err(Breach::new(Rule::C12, "all registrations of a device that came back", "fewer"));
+            }
+        }
+        store.forget_device(&device.id, later).await?;
+        if done {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! Marks of a whole type, and the dates that every mark moves.
+
+use std::{
+    slice,
+    time::{Duration, Instant},
+};
+
+use passkit_server::{PassId, PassState, RegistrationStore, TypeIdentifier, clock};
+
+use super::{
+    breach::{Breach, Kept, Rule, demand},
+    names::{Device, new_passes, new_type, pass_of, serials},
+};
+
+/// C9, C2: after a mark of a whole type every device is told of every registration, once.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn mark_all_lists_every_registration_once<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (type_id, passes) = new_passes(5)?;
+    store.mark_updated(&type_id, &serials(&passes[..2])).await?;
+    let one = Device::holding(store, &passes[..4]).await?;
+    let two = Device::holding(store, &passes[3..]).await?;
+    let mut tag_one = one.lists_exactly(store, &type_id, &passes[..4], Rule::UpdatedSince).await?;
+    let mut tag_two = two.lists_exactly(store, &type_id, &passes[3..], Rule::UpdatedSince).await?;
+    for _ in 0..3 {
+        store.mark_all_updated(&type_id).await?;
+        for (device, tag, held) in [(&one, &mut tag_one, &passes[..4]), (&two, &mut tag_two, &passes[3..])] {
+            let listed = device.list(store, &type_id, Some(*tag)).await?;
+            listed.has(held, Rule::C9, "after a mark of all")?;
+            listed.is_within(held)?;
+            *tag = listed.tag;
+            let again = device.list(store, &type_id, Some(*tag)).await?;
+            again.is_empty(Rule::C9, "a second time after one mark of all")?;
+        }
+        // A single mark after it still counts, and nothing else comes back to stay.
+        store.mark_updated(&type_id, slice::from_ref(&passes[0].serial)).await?;
+        let listed = one.list(store, &type_id, Some(tag_one)).await?;
+        listed.has(&passes[..1], Rule::C1, "marked after a mark of all")?;
+        tag_one = listed.tag;
+        one.list(store, &type_id, Some(tag_one)).await?.is_empty(Rule::C2, "when asked again")?;
+        let listed = two.list(store, &type_id, Some(tag_two)).await?;
+        if !listed.serials.is_empty() {
+            tag_two = listed.tag;
+        }
+    }
+    Ok(())
+}
+
+/// C9: a mark of a whole type takes about the same time whether it has one pass or 5,000. The best of several runs
+/// count, with a wide margin, so that only a walk over the passes shows.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn mark_all_takes_constant_time<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    async fn best<S: RegistrationStore + ?Sized>(
+        store: &S,
+        type_id: &TypeIdentifier,
+    ) -> Result<Duration, Breach> {
+        let mut best = Duration::MAX;
+        for _ in 0..7 {
+            let start = Instant::now();
+            store.mark_all_updated(type_id).await?;
+            best = best.min(start.elapsed());
+        }
+        Ok(best)
+    }
+    let (small, few) = new_passes(1)?;
+    let (large, many) = new_passes(5_000)?;
+    store.mark_updated(&small, &serials(&few)).await?;
+    for part in many.chunks(500) {
+        store.mark_updated(&large, &serials(part)).await?;
+    }
+    let (small, large) = (best(store, &small).await?, best(store, &large).await?);
+    demand(
+        Rule::C9,
+        large < small * 10 + Duration::from_millis(20),
+        format!("a mark of 5,000 passes about as quick as the {small:?} of a mark of one"),
+        || format!("{large:?}"),
+    )
+}
+
+/// C14: each mark, alone or in a batch or of the whole type, gives a pass a strictly later date and a later version,
+/// also when marks come more than once a second and the dates run ahead of the clock.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn every_mark_moves_the_date<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (type_id, passes) = new_passes(3)?;
+    let serial = &passes[0].serial;
+    let batch = [serial.clone(), passes[1].serial.clone(), serial.clone()];
+    let start = clock::now_micros() / 1_000_000;
+    let mut last = store.pass_state(&passes[0]).await?;
+    // The second pass is marked now and then, the third only with the whole type.
+    let mut others = [store.pass_state(&passes[1]).await?, store.pass_state(&passes[2]).await?];
+    for round in 0..24 {
+        let what = match round % 4 {
+            0 | 1 => {
+                store.mark_updated(&type_id, slice::from_ref(serial)).await?;
+                "a mark"
+            }
+            2 => {
+                store.mark_updated(&type_id, &batch).await?;
+                others[0] = moved_on(store, &passes[1], others[0], "a mark in a batch").await?;
+                "a mark in a batch"
+            }
+            _ => {
+                store.mark_all_updated(&type_id).await?;
+                for (pass, last) in passes[1..].iter().zip(&mut others) {
+                    *last = moved_on(store, pass, *last, "a mark of all").await?;
+                }
+                "a mark of all"
+            }
+        };
+        last = moved_on(store, &passes[0], last, what).await?;
+        demand(Rule::C14, last.last_modified >= start, "a date not before the mark", || {
+            format!("one {} s before it", start - last.last_modified)
+        })?;
+    }
+    Ok(())
+}
+
+/// Demands that the state of `pass` is later than `last`, and returns it.
+async fn moved_on<S: RegistrationStore + ?Sized>(
+    store: &S,
+    pass: &PassId,
+    last: PassState,
+    what: &str,
+) -> Result<PassState, Breach> {
+    let state = store.pass_state(pass).await?;
+    demand(
+        Rule::C14,
+        state.last_modified > last.last_modified,
+        format!("a date after {} once there was {what}", last.last_modified),
+        || state.last_modified.to_string(),
+    )?;
+    demand(
+        Rule::C14,
+        state.version > last.version,
+        format!("a version after {} once there was {what}", last.version),
+        || state.version.to_string(),
+    )?;
+    Ok(state)
+}
+
+/// C14: registering, unregistering, forgetting, listing, paging, the passing of time, and marks of other passes and
+/// types move neither date nor version, of a marked pass and of one never marked.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn dates_move_with_marks_only<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (type_id, passes) = new_passes(3)?;
+    let other_type = new_type()?;
+    let never = pass_of(&new_type()?, &passes[0].serial);
+    let watched = [&passes[0], &passes[1], &never];
+    store.mark_updated(&type_id, &serials(&passes[..1])).await?;
+    let mut before = Vec::new();
+    for pass in watched {
+        before.push(store.pass_state(pass).await?);
+    }
+    let second = clock::now_micros() / 1_000_000;
+    let device = Device::new()?;
+    for step in 0..9 {
+        let what = match step {
+            0 => "register",
+            1 => "register again",
+            2 => "a list",
+            3 => "unregister",
+            4 => "forget_device",
+            5 => "a page of devices",
+            6 => "a mark of another pass",
+            7 => "marks of another type",
+            _ => "a second that passed",
+        };
+        for pass in watched {
+            match step {
+                0 | 1 => drop(store.register(&device.id, pass, &device.push_token).await?),
+                2 => drop(store.updated_since(&device.id, &pass.type_id, None).await?),
+                3 => drop(store.unregister(&device.id, pass).await?),
+                4 => {
+                    let device = Device::holding(store, [pass]).await?;
+                    let later = std::time::SystemTime::now() + Duration::from_secs(60);
+                    store.forget_device(&device.id, later).await?;
+                }
+                5 => drop(store.devices_of(pass, None, 10).await?),
+                _ => {}
+            }
+        }
+        match step {
+            // More than once: dates run ahead of the clock, and so out of the second at hand.
+            6 => {
+                for _ in 0..3 {
+                    store.mark_updated(&type_id, slice::from_ref(&passes[2].serial)).await?;
+                }
+            }
+            7 => {
+                for _ in 0..3 {
+                    store.mark_updated(&other_type, &serials(&passes)).await?;
+                    store.mark_all_updated(&other_type).await?;
+                }
+            }
+            8 => {
+                while clock::now_micros() / 1_000_000 <= second {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            _ => {}
+        }
+        for (pass, before) in watched.into_iter().zip(&before) {
+            let now = store.pass_state(pass).await?;
+            demand(Rule::C14, now == *before, format!("{before:?} still, after {what}"), || {
+                format!("{now:?}")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// C14: passes never marked, of whatever type, known or not, have one date that is not in the future, and version 0.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn never_marked_passes_share_one_date<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (type_id, passes) = new_passes(3)?;
+    let (_, others) = new_passes(2)?;
+    let order_type = format!("order.{}", others[0].type_id.as_str());
+    let order = PassId::new(&order_type, "order")?;
+    Device::holding(store, [&passes[0], &order]).await?;
+    // A marked neighbour lends nobody its date.
+    store.mark_updated(&type_id, slice::from_ref(&passes[2].serial)).await?;
+    let first = store.pass_state(&others[0]).await?;
+    for pass in [&passes[0], &passes[1], &others[1], &order] {
+        let state = store.pass_state(pass).await?;
+        demand(
+            Rule::C14,
+            state == PassState { version: 0, ..first },
+            format!("version 0 and date {} for a pass never marked", first.last_modified),
+            || format!("version {} and date {}", state.version, state.last_modified),
+        )?;
+    }
+    // A store may have been made by another machine, whose clock is a little ahead.
+    let soon = clock::now_micros() / 1_000_000 + 60;
+    demand(
+        Rule::C14,
+        (1_000_000_000..=soon).contains(&first.last_modified),
+        "the time of the store's creation in seconds",
+        || first.last_modified.to_string(),
+    )
+}

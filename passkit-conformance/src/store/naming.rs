@@ -1,0 +1,269 @@
+//! Names that are easily taken for one another: by joined keys, patterns, folding of case, or trimming.
+
+use std::slice;
+
+use passkit_server::{DeviceIdentifier, PassId, Registered, RegistrationStore, TypeIdentifier};
+
+use super::{
+    breach::{Breach, Kept, Rule, demand},
+    names::{Device, has_devices, new_device, new_passes, new_push_token, new_type, pass_of, serial, unique},
+};
+
+/// Serial numbers as issuers make them, and as keys and patterns misread them.
+fn wild_serials() -> Vec<String> {
+    let mut serials: Vec<String> = [
+        "A",
+        "A/B",
+        "A/B/C",
+        "A/",
+        "/A",
+        "/",
+        "//",
+        "a",
+        "A ",
+        " A",
+        "A B",
+        "A  B",
+        "A+B",
+        "A%2FB",
+        "A%252FB",
+        "%",
+        "%00",
+        "_",
+        "A_",
+        "A%",
+        "*",
+        "?",
+        "[A-Z]",
+        "..",
+        ".",
+        "../A",
+        "A:B",
+        "A|B",
+        "A,B",
+        "{A}",
+        "A}{",
+        "A\\B",
+        "A'B",
+        "A\"B",
+        "A#B",
+        "A?B=C",
+        "A&B",
+        "0",
+        "00",
+        "-1",
+        "1e3",
+        "null",
+        "NULL",
+        "zwölf Stück",
+        "\u{c4}",
+        "A\u{308}",
+        "\u{df}",
+        "SS",
+        "\u{131}",
+        "\u{fb01}",
+        "fi",
+        "\u{1f3ab}",
+        "\u{1f3ab}\u{fe0f}",
+        "チケット",
+        "تذكرة",
+        "A\u{200b}",
+        "A\u{2028}B",
+        "\u{feff}A",
+        "\u{10ffff}",
+        "H8JP44-ORD07/09/25-MARTINEZ/LANI-UA987-en",
+        "ABC.123_x~1",
+    ]
+    .map(String::from)
+    .to_vec();
+    // As long as may be, and different in the last byte only.
+    serials.push("x".repeat(512));
+    serials.push(format!("{}y", "x".repeat(511)));
+    serials.push("x".repeat(511));
+    serials.push("\u{fc}".repeat(256));
+    serials
+}
+
+/// Names: serial numbers with slashes, spaces, patterns and letters of all scripts, up to 512 bytes, are each
+/// registered, listed, marked, paged and unregistered as themselves and as no other.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn serials_of_the_wild<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let type_id = new_type()?;
+    let mut passes = Vec::new();
+    for text in wild_serials() {
+        passes.push(pass_of(&type_id, &serial(&text)?));
+    }
+    each_is_itself(store, &passes).await
+}
+
+/// Registers all of `passes`, all different, on one device and each on one of its own, then marks and unregisters
+/// one after another; demands that nothing ever happens to any of the others.
+async fn each_is_itself<S: RegistrationStore + ?Sized>(store: &S, passes: &[PassId]) -> Kept {
+    let all = Device::new()?;
+    let mut own = Vec::new();
+    for pass in passes {
+        for device in [&all, &Device::holding(store, [pass]).await?] {
+            let again = device.id != all.id;
+            let registered = store.register(&device.id, pass, &device.push_token).await?;
+            demand(
+                Rule::Names,
+                (registered == Registered::Existing) == again,
+                format!("a registration of its own for {}", brief(pass)),
+                || format!("{registered:?}"),
+            )?;
+            if again {
+                own.push(device.clone());
+            }
+        }
+    }
+    for (n, pass) in passes.iter().enumerate() {
+        // Marks: only the one pass moves.
+        let neighbour = &passes[(n + 1) % passes.len()];
+        let before = (store.pass_state(pass).await?, store.pass_state(neighbour).await?);
+        let tag = all
+            .lists_exactly(store, &pass.type_id, of_type(&passes[n..], &pass.type_id), Rule::Names)
+            .await?;
+        store.mark_updated(&pass.type_id, slice::from_ref(&pass.serial)).await?;
+        let after = (store.pass_state(pass).await?, store.pass_state(neighbour).await?);
+        demand(
+            Rule::Names,
+            after.0 != before.0 && after.1 == before.1,
+            format!("the mark of {} to move its date and no other", brief(pass)),
+            || format!("{before:?} to become {after:?}, the second that of {}", brief(neighbour)),
+        )?;
+        all.list(store, &pass.type_id, Some(tag)).await?.has([pass], Rule::Names, "after its mark")?;
+        own[n].lists_exactly(store, &pass.type_id, [pass], Rule::Names).await?;
+        has_devices(store, pass, [&all, &own[n]], Rule::Names).await?;
+        let existed = store.unregister(&all.id, pass).await?;
+        demand(Rule::Names, existed, format!("a registration for {}", brief(pass)), || "none".into())?;
+        has_devices(store, pass, [&own[n]], Rule::Names).await?;
+        own[n].lists_exactly(store, &pass.type_id, [pass], Rule::Names).await?;
+        let rest = of_type(&passes[n + 1..], &pass.type_id);
+        all.lists_exactly(store, &pass.type_id, rest, Rule::Names).await?;
+    }
+    Ok(())
+}
+
+fn of_type<'a>(passes: &'a [PassId], type_id: &TypeIdentifier) -> Vec<&'a PassId> {
+    passes.iter().filter(|pass| pass.type_id == *type_id).collect()
+}
+
+fn brief(pass: &PassId) -> String {
+    let start: String = pass.serial.as_str().chars().take(40).collect();
+    format!("{start:?} of {}", pass.type_id)
+}
+
+/// Names: types of which one begins another, or that differ in case, with serial numbers that make the joined texts
+/// equal, are kept apart.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn types_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let base = new_type()?;
+    let mut passes = vec![pass_of(&base, &serial("1")?)];
+    let upper = format!("pass.{}", base.as_str()[5..].to_uppercase());
+    passes.push(PassId::new(&upper, "1")?);
+    for joint in ["", ".", "-", "_", "~"] {
+        let long = format!("{base}{joint}u");
+        passes.push(PassId::new(&long, "1")?);
+        for behind in ["/", ":", "1", "", "\u{1f}"] {
+            // `pass.t` + `.u/1` against `pass.t.u` + `/1`: the same text once joined.
+            let tail = format!("{behind}1");
+            if let (Ok(one), Ok(two)) =
+                (PassId::new(base.as_str(), &format!("{joint}u{tail}")), PassId::new(&long, &tail))
+            {
+                passes.extend([one, two]);
+            }
+        }
+    }
+    passes.sort();
+    passes.dedup();
+    // Shuffled by length, so that short names meet long ones of either kind.
+    passes.sort_by_key(|pass| (pass.serial.as_str().len() * 7 + pass.type_id.as_str().len() * 3) % 11);
+    each_is_itself(store, &passes).await
+}
+
+/// Names: device identifiers of which one begins another, or that differ in case, are kept apart.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn devices_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (type_id, passes) = new_passes(2)?;
+    let base = unique();
+    let long = format!("{base}{}", "x".repeat(128 - base.len()));
+    let texts = [
+        base.clone(),
+        base.to_uppercase(),
+        format!("{base}0"),
+        format!("{base}.1"),
+        format!("{base}-1"),
+        format!("{base}_1"),
+        format!("{base}~"),
+        base[1..].to_owned(),
+        long.clone(),
+        long[..127].to_owned(),
+        format!("{}y", &long[..127]),
+    ];
+    let mut devices = Vec::new();
+    for text in &texts {
+        let id = DeviceIdentifier::new(text)?;
+        // Without a letter among its digits an identifier is its own upper case.
+        if devices.iter().any(|device: &Device| device.id == id) {
+            continue;
+        }
+        devices.push(Device { id, push_token: new_push_token()? });
+    }
+    for device in &devices {
+        for pass in &passes {
+            store.register(&device.id, pass, &device.push_token).await?;
+        }
+    }
+    has_devices(store, &passes[0], &devices, Rule::Names).await?;
+    for (n, device) in devices.iter().enumerate() {
+        let existed = store.unregister(&device.id, &passes[0]).await?;
+        demand(Rule::Names, existed, "a registration of its own for each device", || "none".into())?;
+        has_devices(store, &passes[0], &devices[n + 1..], Rule::Names).await?;
+        has_devices(store, &passes[1], &devices, Rule::Names).await?;
+        device.lists_exactly(store, &type_id, &passes[1..], Rule::Names).await?;
+    }
+    let stranger = Device { id: new_device()?, push_token: new_push_token()? };
+    stranger.list(store, &type_id, None).await?.is_empty(Rule::Names, "to a stranger")
+}
+
+/// Names: a pass and an order with equal serial numbers, of types that differ in their first word, are two.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn orders_and_passes_with_equal_serials<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let rest = unique();
+    let both = ["pass", "order"].map(|kind| format!("{kind}.conformance.{rest}"));
+    let mut passes = Vec::new();
+    for number in ["1", "A/1"] {
+        for type_id in &both {
+            passes.push(PassId::new(type_id, number)?);
+        }
+    }
+    each_is_itself(store, &passes).await?;
+    let device = Device::holding(store, &passes).await?;
+    for pass in &passes[..2] {
+        let other = TypeIdentifier::new(if pass.type_id.as_str() == both[0] { &both[1] } else { &both[0] })?;
+        let tag = device.list(store, &other, None).await?.tag;
+        let before = store.pass_state(&pass_of(&other, &pass.serial)).await?;
+        store.mark_all_updated(&pass.type_id).await?;
+        let after = store.pass_state(&pass_of(&other, &pass.serial)).await?;
+        if before != after {
+            return Err(Breach::new(
+                Rule::Names,
+                format!("{before:?} still, marking the other kind"),
+                format!("{after:?}"),
+            ));
+        }
+        device
+            .list(store, &other, Some(tag))
+            .await?
+            .is_empty(Rule::Names, "of the other kind after a mark of all")?;
+    }
+    Ok(())
+}

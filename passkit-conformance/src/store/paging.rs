@@ -1,0 +1,190 @@
+//! The devices of a pass, page by page.
+
+use std::{collections::HashSet, sync::Arc};
+
+use passkit_server::{DeviceIdentifier, PageCursor, PassId, RegistrationStore};
+use tokio::task::JoinSet;
+
+use super::{
+    breach::{Breach, Kept, Rule, demand},
+    names::{Device, devices_after, devices_of, new_passes, new_push_token},
+};
+
+/// C11: pages of any length, 0 and the greatest included, hold every device with its push token, and none beside.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn pages_hold_every_device<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    const DEVICES: usize = 130;
+    let (_, passes) = new_passes(2)?;
+    let mut devices = Vec::new();
+    for _ in 0..DEVICES {
+        devices.push(Device::holding(store, &passes[..1]).await?);
+    }
+    Device::holding(store, &passes[1..]).await?;
+    for limit in [1, 2, 7, 64, DEVICES - 1, DEVICES, DEVICES + 1, 1_000, 0, usize::MAX] {
+        let found = devices_of(store, &passes[0], limit, DEVICES).await?;
+        let missing = devices
+            .iter()
+            .filter(|device| {
+                !found.iter().any(|one| one.device == device.id && one.push_token == device.push_token)
+            })
+            .count();
+        let foreign = found.iter().filter(|one| devices.iter().all(|device| device.id != one.device)).count();
+        demand(
+            Rule::C11,
+            missing == 0 && foreign == 0,
+            format!("all of {DEVICES} devices in pages of {limit}"),
+            || format!("{missing} missing and {foreign} others"),
+        )?;
+    }
+    Ok(())
+}
+
+/// C11: a pass that is unknown, or on no device any more, has no devices, with a cursor or without.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn unknown_pass_has_no_devices<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (type_id, passes) = new_passes(3)?;
+    let mut devices = Vec::new();
+    for _ in 0..4 {
+        devices.push(Device::holding(store, &passes[..1]).await?);
+    }
+    let cursor = store.devices_of(&passes[0], None, 2).await?.next;
+    store.mark_updated(&type_id, std::slice::from_ref(&passes[1].serial)).await?;
+    let left = Device::holding(store, &passes[2..]).await?;
+    store.unregister(&left.id, &passes[2]).await?;
+    for pass in &passes[1..] {
+        for after in [None, cursor.clone()] {
+            let found = devices_after(store, pass, after, 10, 10).await?;
+            demand(Rule::C11, found.is_empty(), "no devices of a pass that is on none", || {
+                format!("{} devices", found.len())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// C11: a cursor that the store cannot have given reads from the start; one that might be a position does no harm.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn hostile_cursor_reads_from_the_start<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (_, passes) = new_passes(1)?;
+    let mut devices = Vec::new();
+    for _ in 0..20 {
+        devices.push(Device::holding(store, &passes).await?);
+    }
+    let long = "x y ".repeat(5_000);
+    for text in ["", "no such page!", "\0", " \n", "'; DROP TABLE device; --", "\u{fffd}ü\u{1f3ab}", &long] {
+        let after = Some(PageCursor::new(text));
+        let found = devices_after(store, &passes[0], after, 6, 20).await?;
+        let seen: HashSet<_> = found.iter().map(|one| &one.device).collect();
+        let missing = devices.iter().filter(|device| !seen.contains(&device.id)).count();
+        demand(
+            Rule::C11,
+            missing == 0,
+            "all devices from behind a cursor that the store never gave",
+            || format!("{missing} of 20 missing"),
+        )?;
+    }
+    // These may look like positions to a store: whatever they skip, they must neither fail nor show strangers.
+    for text in ["0", "-1", "18446744073709551616", "null", "zzzz", "%00", "0:0", "{}", "*"] {
+        let after = Some(PageCursor::new(text));
+        let found = devices_after(store, &passes[0], after, 6, 20).await.map_err(|e| e.under(Rule::C11))?;
+        let foreign = found.iter().filter(|one| devices.iter().all(|device| device.id != one.device)).count();
+        demand(Rule::C11, foreign == 0, "devices of the pass only", || format!("{foreign} others"))?;
+    }
+    Ok(())
+}
+
+/// C11: while devices come, go, and register again with new push tokens between two pages, none of those that stay
+/// is missed, even where the device at the end of a page goes.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn pages_under_change_miss_nobody<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    const DEVICES: usize = 240;
+    let (_, passes) = new_passes(1)?;
+    let pass = &passes[0];
+    for limit in [1, 10] {
+        let mut devices = Vec::new();
+        for _ in 0..DEVICES {
+            devices.push(Device::holding(store, [pass]).await?);
+        }
+        // A third goes, a third registers again, a third is left alone.
+        let (mut going, mut renewing): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
+        for (n, device) in devices.iter().enumerate() {
+            match n % 3 {
+                0 => going.push(device.id.clone()),
+                1 => renewing.push(device.id.clone()),
+                _ => {}
+            }
+        }
+        let throughout: HashSet<DeviceIdentifier> =
+            devices.iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, one)| one.id.clone()).collect();
+        let mut seen = HashSet::new();
+        let mut after = None;
+        let mut pages = 0;
+        loop {
+            let page = store.devices_of(pass, after.as_ref(), limit).await?;
+            after = page.next;
+            seen.extend(page.devices.iter().map(|one| one.device.clone()));
+            if after.is_none() {
+                break;
+            }
+            pages += 1;
+            demand(Rule::C11, pages < 8 * DEVICES, "pages that come to an end under change", || {
+                format!("{pages} pages")
+            })?;
+            // The end of the page first, if it is one of those that go.
+            if let Some(last) = page.devices.last().map(|one| &one.device)
+                && let Some(at) = going.iter().position(|id| id == last)
+            {
+                store.unregister(&going.swap_remove(at), pass).await?;
+            } else if let Some(id) = going.pop() {
+                store.unregister(&id, pass).await?;
+            }
+            if let Some(id) = renewing.pop() {
+                store.register(&id, pass, &new_push_token()?).await?;
+            }
+            if pages % 2 == 0 && pages < DEVICES / 2 {
+                Device::holding(store, [pass]).await?;
+            }
+        }
+        let missing = throughout.difference(&seen).count();
+        demand(
+            Rule::C11,
+            missing == 0,
+            format!("the {} devices that were registered throughout", throughout.len()),
+            || format!("{missing} of them missing, in pages of {limit}"),
+        )?;
+    }
+    Ok(())
+}
+
+/// Registers `count` devices for `pass`, many at a time.
+pub(crate) async fn crowd(
+    store: &Arc<dyn RegistrationStore>,
+    pass: &PassId,
+    count: usize,
+) -> Result<HashSet<DeviceIdentifier>, Breach> {
+    const AT_ONCE: usize = 64;
+    let mut tasks = JoinSet::new();
+    for worker in 0..AT_ONCE {
+        let (store, pass) = (store.clone(), pass.clone());
+        tasks.spawn(async move {
+            let mut devices = Vec::new();
+            for _ in (worker..count).step_by(AT_ONCE) {
+                devices.push(Device::holding(&store, [&pass]).await?.id);
+            }
+            Ok::<_, Breach>(devices)
+        });
+    }
+    let mut all = HashSet::new();
+    for devices in tasks.join_all().await {
+        all.extend(devices?);
+    }
+    Ok(all)
+}

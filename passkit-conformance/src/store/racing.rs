@@ -1,0 +1,377 @@
+//! Many callers at once.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use passkit_server::{PassId, Registered, RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag};
+use tokio::{sync::Barrier, task::JoinSet};
+
+use super::{
+    breach::{Breach, Kept, Rule, demand},
+    names::{Device, devices_of, has_devices, new_passes, new_push_token, serials},
+    paging::crowd,
+};
+
+/// The results of all tasks, or the first breach among them.
+async fn all<T: Send + 'static>(tasks: JoinSet<Result<T, Breach>>) -> Result<Vec<T>, Breach> {
+    tasks.join_all().await.into_iter().collect()
+}
+
+/// C10: of 24 parallel equal registers exactly one creates, whether the device was known or not, and what they leave
+/// is one registration.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn parallel_registers_create_once(store: &Arc<dyn RegistrationStore>) -> Kept {
+    const AT_ONCE: usize = 24;
+    let (type_id, passes) = new_passes(2)?;
+    for round in 0..8 {
+        let device = Device::new()?;
+        if round % 2 == 1 {
+            store.register(&device.id, &passes[1], &device.push_token).await?;
+        }
+        let start = Arc::new(Barrier::new(AT_ONCE));
+        let mut tasks = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let (store, start, device, pass) =
+                (store.clone(), start.clone(), device.clone(), passes[0].clone());
+            tasks.spawn(async move {
+                start.wait().await;
+                let registered = store.register(&device.id, &pass, &device.push_token).await;
+                registered.map_err(|error| Breach::from(error).under(Rule::C10))
+            });
+        }
+        let results = all(tasks).await?;
+        let created = results.iter().filter(|one| **one == Registered::Created).count();
+        demand(Rule::C10, created == 1, format!("one Created of {AT_ONCE} parallel registers"), || {
+            format!("{created}")
+        })?;
+        has_devices(store, &passes[0], [&device], Rule::C10).await?;
+        let held = if round % 2 == 1 { &passes[..] } else { &passes[..1] };
+        device.lists_exactly(store, &type_id, held, Rule::C10).await?;
+        let pages = devices_of(store, &passes[0], 10, 10).await?;
+        demand(Rule::C10, pages.len() == 1, "the device once in the pages of the pass", || {
+            format!("{} times", pages.len())
+        })?;
+        for pass in held {
+            store.unregister(&device.id, pass).await?;
+        }
+    }
+    Ok(())
+}
+
+/// C10: parallel registers and unregisters of one registration end as some order of them would: what they answered
+/// adds up, list and pages agree, and all passes of the device show one push token, the one of some register.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn parallel_register_and_unregister(store: &Arc<dyn RegistrationStore>) -> Kept {
+    const AT_ONCE: usize = 6;
+    let (type_id, passes) = new_passes(2)?;
+    for round in 0..40_usize {
+        let (contested, other) = (&passes[0], &passes[1]);
+        let mut device = Device::new()?;
+        // With and without the registration at the start, and with and without another one that keeps the device.
+        let there = round % 2 == 1;
+        let kept = round % 4 >= 2;
+        if there {
+            store.register(&device.id, contested, &device.push_token).await?;
+        }
+        if kept {
+            store.register(&device.id, other, &device.push_token).await?;
+        }
+        let callers = if round % 3 == 0 { 2 } else { AT_ONCE };
+        let start = Arc::new(Barrier::new(callers));
+        let mut tokens = vec![device.push_token.clone()];
+        let mut tasks = JoinSet::new();
+        for caller in 0..callers {
+            let (store, start, id, pass) =
+                (store.clone(), start.clone(), device.id.clone(), contested.clone());
+            let token = new_push_token()?;
+            if caller % 2 == 0 {
+                tokens.push(token.clone());
+            }
+            tasks.spawn(async move {
+                start.wait().await;
+                let change = if caller % 2 == 0 {
+                    i32::from(store.register(&id, &pass, &token).await? == Registered::Created)
+                } else {
+                    -i32::from(store.unregister(&id, &pass).await?)
+                };
+                Ok::<_, Breach>(change)
+            });
+        }
+        let changes: i32 = all(tasks).await.map_err(|breach| breach.under(Rule::C10))?.iter().sum();
+        let listed = device.list(store, &type_id, None).await?.serials;
+        let found = devices_of(store, contested, 10, 10).await?;
+        let now = listed.contains(&contested.serial);
+        demand(
+            Rule::C10,
+            found.iter().any(|one| one.device == device.id) == now && listed.contains(&other.serial) == kept,
+            "list and pages to agree after parallel register and unregister",
+            || format!("{} listed, {} in pages", listed.len(), found.len()),
+        )?;
+        demand(
+            Rule::C10,
+            i32::from(there) + changes == i32::from(now),
+            "every Created, and every unregister that found one, to add up to the registration left",
+            || format!("{} at the start, {changes:+} by answers, {} left", i32::from(there), i32::from(now)),
+        )?;
+        let mut shown = found;
+        shown.extend(devices_of(store, other, 10, 10).await?);
+        if let Some(one) = shown.iter().find(|one| one.device == device.id) {
+            let one_token = shown.iter().all(|other| other.push_token == one.push_token);
+            demand(
+                Rule::C10,
+                one_token && tokens.contains(&one.push_token),
+                "one of the push tokens sent",
+                || "another, or several".into(),
+            )?;
+            device.push_token = one.push_token.clone();
+        }
+        for pass in &passes {
+            store.unregister(&device.id, pass).await?;
+            has_devices(store, pass, [], Rule::C10).await?;
+        }
+    }
+    Ok(())
+}
+
+/// C14: each of many parallel marks of one pass finds its date later than before it.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn parallel_marks_move_the_date(store: &Arc<dyn RegistrationStore>) -> Kept {
+    let (type_id, passes) = new_passes(3)?;
+    let mut tasks = JoinSet::new();
+    for caller in 0..16 {
+        let (store, type_id, passes) = (store.clone(), type_id.clone(), passes.clone());
+        tasks.spawn(async move {
+            for round in 0..12 {
+                let pass = &passes[(caller + round) % 3];
+                let before = store.pass_state(pass).await?;
+                if (caller, round) == (0, 6) {
+                    store.mark_all_updated(&type_id).await?;
+                } else {
+                    store.mark_updated(&type_id, std::slice::from_ref(&pass.serial)).await?;
+                }
+                let after = store.pass_state(pass).await?;
+                demand(
+                    Rule::C14,
+                    after.last_modified > before.last_modified && after.version > before.version,
+                    format!("a date and version later than {before:?} after a mark among others"),
+                    || format!("{after:?}"),
+                )?;
+            }
+            Ok::<_, Breach>(())
+        });
+    }
+    all(tasks).await.map(drop)
+}
+
+const PASSES: usize = 200;
+const WRITERS: usize = 16;
+const BATCHES: usize = 60;
+
+/// What the check knows of the passes: the number of the newest content of each.
+struct Content {
+    type_id: TypeIdentifier,
+    passes: Vec<PassId>,
+    numbers: BTreeMap<SerialNumber, AtomicU64>,
+    writing: AtomicUsize,
+}
+
+impl Content {
+    fn of(&self, serial: &SerialNumber) -> Result<u64, Breach> {
+        self.numbers.get(serial).map(|number| number.load(SeqCst)).ok_or_else(|| {
+            Breach::new(Rule::UpdatedSince, "only passes registered on the device", "one that never was")
+        })
+    }
+}
+
+/// A device that polls, as it would on pushes: what it holds of each pass, and the tag it keeps.
+struct Poller {
+    device: Device,
+    seen: BTreeMap<SerialNumber, u64>,
+    tag: Option<UpdateTag>,
+}
+
+impl Poller {
+    /// One list and the downloads that follow; says how many passes were listed.
+    async fn poll(&mut self, store: &Arc<dyn RegistrationStore>, content: &Content) -> Result<usize, Breach> {
+        let listed = self.device.list(store, &content.type_id, self.tag).await?;
+        if listed.serials.is_empty() {
+            return Ok(0);
+        }
+        if let Some(last) = self.tag {
+            let forward = listed.tag.type_version >= last.type_version
+                && listed.tag.device_version >= last.device_version;
+            demand(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
+        }
+        self.tag = Some(listed.tag);
+        for serial in &listed.serials {
+            self.seen.insert(serial.clone(), content.of(serial)?);
+        }
+        Ok(listed.serials.len())
+    }
+
+    /// Downloads a pass, then registers for it: what changes in between must be told (C3).
+    async fn add(
+        &mut self,
+        store: &Arc<dyn RegistrationStore>,
+        content: &Content,
+        pass: &PassId,
+    ) -> Result<(), Breach> {
+        self.seen.insert(pass.serial.clone(), content.of(&pass.serial)?);
+        tokio::task::yield_now().await;
+        store.register(&self.device.id, pass, &self.device.push_token).await?;
+        Ok(())
+    }
+}
+
+/// C1 to C4: while 16 writers change and mark 200 passes in batches, and six devices poll and register for more
+/// of them, tags only go forward; when all is quiet one more list leaves no device with old content, and the next
+/// one is empty.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Kept {
+    let (type_id, passes) = new_passes(PASSES)?;
+    let numbers = passes.iter().map(|pass| (pass.serial.clone(), AtomicU64::new(0))).collect();
+    let content = Arc::new(Content { type_id, passes, numbers, writing: AtomicUsize::new(WRITERS) });
+
+    let mut devices = JoinSet::new();
+    for number in 0..6 {
+        let mut poller = Poller { device: Device::new()?, seen: BTreeMap::new(), tag: None };
+        // Some hold everything from the start, others add a pass with each poll.
+        let held = if number < 3 { PASSES } else { 5 };
+        for pass in &content.passes[..held] {
+            poller.add(store, &content, pass).await?;
+        }
+        let (store, content) = (store.clone(), content.clone());
+        devices.spawn(async move {
+            let mut to_add = content.passes[held..].iter();
+            loop {
+                let last_round = content.writing.load(SeqCst) == 0 && to_add.len() == 0;
+                poller.poll(&store, &content).await?;
+                if last_round {
+                    break;
+                }
+                if let Some(pass) = to_add.next() {
+                    poller.add(&store, &content, pass).await?;
+                }
+                tokio::task::yield_now().await;
+            }
+            Ok::<_, Breach>(poller)
+        });
+    }
+
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let (store, content) = (store.clone(), content.clone());
+        writers.spawn(async move {
+            let result = write(&store, &content, writer).await;
+            content.writing.fetch_sub(1, SeqCst);
+            result
+        });
+    }
+    all(writers).await?;
+
+    for mut poller in all(devices).await? {
+        let stale: Vec<_> = poller
+            .seen
+            .iter()
+            .filter(|(serial, seen)| content.of(serial).is_ok_and(|newest| newest != **seen))
+            .collect();
+        demand(Rule::C1, stale.is_empty(), "no device with old content once all is quiet", || {
+            format!("{} of {} passes old, and no list will name them", stale.len(), poller.seen.len())
+        })?;
+        let again = poller.poll(store, &content).await?;
+        demand(Rule::C2, again == 0, "nothing listed once all is quiet", || format!("{again} passes"))?;
+    }
+    Ok(())
+}
+
+/// Changes passes and marks them, in batches of one to nine; one writer marks the whole type now and then.
+async fn write(store: &Arc<dyn RegistrationStore>, content: &Content, writer: usize) -> Kept {
+    for batch in 0..BATCHES {
+        let size = 1 + (writer + batch) % 9;
+        let first = (writer * 37 + batch * 61) % PASSES;
+        let chosen: Vec<_> = (0..size).map(|n| content.passes[(first + n * 13) % PASSES].clone()).collect();
+        let whole_type = writer == 0 && batch % 20 == 7;
+        let changed = if whole_type { &content.passes } else { &chosen };
+        // The content first, then the mark.
+        for pass in changed {
+            if let Some(number) = content.numbers.get(&pass.serial) {
+                number.fetch_add(1, SeqCst);
+            }
+        }
+        if whole_type {
+            store.mark_all_updated(&content.type_id).await?;
+        } else {
+            store.mark_updated(&content.type_id, &serials(&chosen)).await?;
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+/// C1, C2, C9: a device with 10,000 passes is told of all of them, and of each change among them.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn ten_thousand_passes_on_one_device(store: &Arc<dyn RegistrationStore>) -> Kept {
+    const MANY: usize = 10_000;
+    let (type_id, passes) = new_passes(MANY)?;
+    let device = Device::new()?;
+    let mut tasks = JoinSet::new();
+    for part in passes.chunks(MANY / 16) {
+        let (store, device, part) = (store.clone(), device.clone(), part.to_vec());
+        tasks.spawn(async move {
+            for pass in &part {
+                store.register(&device.id, pass, &device.push_token).await?;
+            }
+            Ok::<_, Breach>(())
+        });
+    }
+    all(tasks).await?;
+    let tag = device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::C2, "when asked again")?;
+    let some: Vec<PassId> = passes.iter().step_by(97).cloned().collect();
+    store.mark_updated(&type_id, &serials(&some)).await?;
+    let listed = device.list(store, &type_id, Some(tag)).await?;
+    listed.has(&some, Rule::C1, "after a batch of marks")?;
+    device.list(store, &type_id, Some(listed.tag)).await?.is_empty(Rule::C2, "when asked again")?;
+    store.mark_all_updated(&type_id).await?;
+    let all = device.list(store, &type_id, Some(listed.tag)).await?;
+    all.has(&passes, Rule::C9, "after a mark of all")?;
+    device.list(store, &type_id, Some(all.tag)).await?.is_empty(Rule::C2, "when asked again")
+}
+
+/// C11: one pass on 20,000 devices is read in pages, each device once at least.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn one_pass_on_many_devices(store: &Arc<dyn RegistrationStore>) -> Kept {
+    const MANY: usize = 20_000;
+    let (_, passes) = new_passes(1)?;
+    let devices = crowd(store, &passes[0], MANY).await?;
+    for limit in [1_000, 4_999] {
+        let found = devices_of(store, &passes[0], limit, MANY / limit).await?;
+        let foreign = found.iter().filter(|one| !devices.contains(&one.device)).count();
+        let seen: std::collections::HashSet<_> = found.into_iter().map(|one| one.device).collect();
+        let missing = devices.difference(&seen).count();
+        demand(
+            Rule::C11,
+            missing == 0 && foreign == 0,
+            format!("all of {MANY} devices in pages of {limit}"),
+            || format!("{missing} missing and {foreign} others"),
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Registering and unregistering, one call at a time.
+
+use std::time::{Duration, SystemTime};
+
+use passkit_server::{Registered, RegistrationStore};
+
+use super::{
+    breach::{Kept, Rule, demand},
+    names::{Device, has_devices, new_passes, new_push_token, new_type},
+};
+
+/// C10: the first register of a pair creates, every later one finds it.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn first_register_creates<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (type_id, passes) = new_passes(2)?;
+    let (one, two) = (Device::new()?, Device::new()?);
+    for (device, pass) in [(&one, 0), (&two, 0), (&one, 1)] {
+        for attempt in 0..3 {
+            let registered = store.register(&device.id, &passes[pass], &device.push_token).await?;
+            let expected = if attempt == 0 { Registered::Created } else { Registered::Existing };
+            demand(
+                Rule::C10,
+                registered == expected,
+                format!("{expected:?} from register number {} of a device for a pass", attempt + 1),
+                || format!("{registered:?}"),
+            )?;
+        }
+    }
+    one.lists_exactly(store, &type_id, &passes, Rule::C10).await?;
+    has_devices(store, &passes[0], [&one, &two], Rule::C10).await?;
+    has_devices(store, &passes[1], [&one], Rule::C10).await
+}
+
+/// C10: every register stores the push token, new registration or not, and for all passes of the device.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn every_register_stores_the_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (_, passes) = new_passes(3)?;
+    let mut device = Device::holding(store, &passes[..2]).await?;
+    let other = Device::holding(store, &passes).await?;
+    has_devices(store, &passes[0], [&device, &other], Rule::C10).await?;
+    // Again for the first pass, then for a new one.
+    for pass in [0, 2] {
+        device.push_token = new_push_token()?;
+        store.register(&device.id, &passes[pass], &device.push_token).await?;
+        for pass in &passes[..2] {
+            has_devices(store, pass, [&device, &other], Rule::C10).await?;
+        }
+    }
+    has_devices(store, &passes[2], [&device, &other], Rule::C10).await
+}
+
+/// C10: several device identifiers may come with one push token, as those of one phone do.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn devices_may_share_a_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (_, passes) = new_passes(2)?;
+    let one = Device::new()?;
+    let two = Device { push_token: one.push_token.clone(), ..Device::new()? };
+    for device in [&one, &two] {
+        for pass in &passes {
+            store.register(&device.id, pass, &device.push_token).await?;
+        }
+    }
+    store.unregister(&one.id, &passes[0]).await?;
+    has_devices(store, &passes[0], [&two], Rule::C10).await?;
+    has_devices(store, &passes[1], [&one, &two], Rule::C10).await
+}
+
+/// What `unregister` says: the registration is gone, that one only, and the answer tells whether there was one.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn unregister_removes_the_registration<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (type_id, passes) = new_passes(3)?;
+    let one = Device::holding(store, &passes).await?;
+    let two = Device::holding(store, &passes).await?;
+    for expected in [true, false, false] {
+        let existed = store.unregister(&one.id, &passes[1]).await?;
+        demand(
+            Rule::Unregister,
+            existed == expected,
+            format!("{expected} when a registration {}", if expected { "exists" } else { "does not exist" }),
+            || existed.to_string(),
+        )?;
+        one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::Unregister).await?;
+        two.lists_exactly(store, &type_id, &passes, Rule::Unregister).await?;
+        has_devices(store, &passes[1], [&two], Rule::Unregister).await?;
+        has_devices(store, &passes[0], [&one, &two], Rule::Unregister).await?;
+    }
+    store.mark_updated(&type_id, std::slice::from_ref(&passes[1].serial)).await?;
+    one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::Unregister).await?;
+    let again = store.register(&one.id, &passes[1], &one.push_token).await?;
+    demand(Rule::Unregister, again == Registered::Created, "Created after unregister", || {
+        format!("{again:?}")
+    })?;
+    one.lists_exactly(store, &type_id, &passes, Rule::Unregister).await?;
+    has_devices(store, &passes[1], [&one, &two], Rule::Unregister).await
+}
+
+/// What `unregister` says: with its last registration the device goes, and then there is nothing to forget.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn unregister_removes_the_device_with_its_last_registration<S: RegistrationStore + ?Sized>(
+    store: &S,
+) -> Kept {
+    let later = SystemTime::now() + Duration::from_secs(86_400);
+    // The last registration may be one of another type.
+    let (_, mut passes) = new_passes(2)?;
+    passes[1].type_id = new_type()?;
+    let gone = Device::holding(store, &passes).await?;
+    let left = Device::holding(store, &passes).await?;
+    for pass in &passes {
+        store.unregister(&gone.id, pass).await?;
+    }
+    store.unregister(&left.id, &passes[0]).await?;
+    for (device, expected) in [(&gone, false), (&left, true)] {
+        let forgotten = store.forget_device(&device.id, later).await?;
+        demand(
+            Rule::Unregister,
+            forgotten == expected,
+            format!(
+                "{expected} from forget_device for a device with {} registration left",
+                if expected { "one" } else { "no" }
+            ),
+            || forgotten.to_string(),
+        )?;
+    }
+    let back = store.register(&gone.id, &passes[0], &gone.push_token).await?;
+    demand(Rule::Unregister, back == Registered::Created, "Created for a device that was gone", || {
+        format!("{back:?}")
+    })?;
+    has_devices(store, &passes[0], [&gone], Rule::Unregister).await
+}
+
+/// What `unregister` says: that there was no registration is no error, and changes nothing.
+///
+/// # Errors
+/// A breach of the contract.
+pub async fn unregistering_nothing_is_no_error<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (type_id, passes) = new_passes(3)?;
+    let (known, unknown) = (Device::holding(store, &passes[..1]).await?, Device::new()?);
+    let other = Device::holding(store, &passes[1..2]).await?;
+    for (device, pass) in [(&unknown, 0), (&unknown, 2), (&known, 1), (&known, 2)] {
+        let existed = store.unregister(&device.id, &passes[pass]).await?;
+        demand(Rule::Unregister, !existed, "false where no registration exists", || existed.to_string())?;
+    }
+    known.lists_exactly(store, &type_id, &passes[..1], Rule::Unregister).await?;
+    has_devices(store, &passes[0], [&known], Rule::Unregister).await?;
+    has_devices(store, &passes[1], [&other], Rule::Unregister).await
+}

@@ -1,0 +1,447 @@
+//! Stores that are wrong in one way each.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use passkit_server::{
+    Changes, DeviceIdentifier, DevicePage, MemoryStore, PageCursor, PassId, PassState, PushToken, Registered,
+    RegistrationStore, SerialNumber, StoreError, StoreErrorKind, TypeIdentifier, UpdateTag, clock,
+};
+use tokio::task::yield_now;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    TagsOfWholeSeconds,
+    GreaterOrEqual,
+    PushTokenNotReplaced,
+    AlwaysCreated,
+    AlwaysExisting,
+    RegisterChecksFirst,
+    RegisterInTwoSteps,
+    ListIgnoresType,
+    ListIgnoresDevice,
+    ListRepeatsSerials,
+    ListFailsForUnknownDevice,
+    OnlyTheNewestListed,
+    TagNowBesideTheQuery,
+    TagOfTheOldest,
+    TagNeverMoves,
+    TagAheadIsCovered,
+    RegistrationVersionIgnored,
+    NumberTakenBeforeItShows,
+    MarkAllDoesNothing,
+    MarkAllPanics,
+    MarkAllWalks,
+    FloorIgnoredInLists,
+    FloorIgnoredInDates,
+    EmptyBatchMarksAll,
+    BatchMarkedOneByOne,
+    DateIsNow,
+    UnmarkedDateIsNow,
+    DateSharedByType,
+    UnregisterLeavesRegistration,
+    UnregisterLeavesDevice,
+    UnregisterSaysTrue,
+    ForgetIgnoresTime,
+    ForgetNeedsLaterTime,
+    ForgetLeavesRegistrations,
+    PagesSkip,
+    PagesByOffset,
+    PageLimitIgnored,
+    CursorFails,
+    SerialsFolded,
+}
+
+pub(crate) struct Faulty {
+    inner: MemoryStore,
+    fault: Fault,
+    memory: Mutex<Memory>,
+}
+
+/// What some faults need to remember.
+#[derive(Default)]
+struct Memory {
+    types: BTreeSet<TypeIdentifier>,
+    devices: HashSet<DeviceIdentifier>,
+    first_tokens: HashMap<DeviceIdentifier, PushToken>,
+    marked: HashMap<PassId, PassState>,
+    hidden: HashSet<(DeviceIdentifier, PassId)>,
+    sequence: u64,
+}
+
+impl Faulty {
+    pub(crate) fn new(fault: Fault) -> Self {
+        Self { inner: MemoryStore::new(), fault, memory: Mutex::default() }
+    }
+
+    fn is(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    fn memory<T>(&self, f: impl FnOnce(&mut Memory) -> T) -> T {
+        f(&mut self.memory.lock().unwrap())
+    }
+
+    fn hidden_pass() -> PassId {
+        PassId::new("pass.hidden", "hidden").unwrap()
+    }
+
+    fn named(&self, pass: &PassId) -> PassId {
+        if self.is(Fault::SerialsFolded) {
+            PassId::new(pass.type_id.as_str(), &pass.serial.as_str().to_lowercase()).unwrap()
+        } else {
+            pass.clone()
+        }
+    }
+
+    async fn is_registered(&self, device: &DeviceIdentifier, pass: &PassId) -> bool {
+        let all = self.inner.updated_since(device, &pass.type_id, None).await.unwrap();
+        all.serials.contains(&pass.serial)
+    }
+
+    /// The answer of a store that decides by `changed(version, tag)` whether a pass changed; registrations are right.
+    async fn list_by(
+        &self,
+        device: &DeviceIdentifier,
+        type_id: &TypeIdentifier,
+        since: Option<UpdateTag>,
+        version: impl Fn(&PassId, PassState) -> u64 + Send,
+        changed: impl Fn(u64, u64) -> bool + Send,
+    ) -> Result<Changes, StoreError> {
+        let mut all = self.inner.updated_since(device, type_id, None).await?;
+        let Some(since) = since.and_then(|since| since.unless_ahead_of(all.tag)) else { return Ok(all) };
+        let registered = UpdateTag { device_version: since.device_version, ..all.tag };
+        let new = self.inner.updated_since(device, type_id, Some(registered)).await?;
+        let mut serials = new.serials;
+        for serial in all.serials {
+            let pass = PassId { type_id: type_id.clone(), serial };
+            let state = self.inner.pass_state(&pass).await?;
+            if changed(version(&pass, state), since.type_version) && !serials.contains(&pass.serial) {
+                serials.push(pass.serial);
+            }
+        }
+        all.serials = serials;
+        Ok(all)
+    }
+}
+
+#[async_trait]
+impl RegistrationStore for Faulty {
+    async fn register(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+        push_token: &PushToken,
+    ) -> Result<Registered, StoreError> {
+        let pass = &self.named(pass);
+        let first = self.memory(|memory| {
+            memory.devices.insert(device.clone());
+            memory.types.insert(pass.type_id.clone());
+            memory.first_tokens.entry(device.clone()).or_insert(push_token.clone()).clone()
+        });
+        match self.fault {
+            Fault::PushTokenNotReplaced => self.inner.register(device, pass, &first).await,
+            Fault::AlwaysCreated => {
+                self.inner.register(device, pass, push_token).await.map(|_| Registered::Created)
+            }
+            Fault::AlwaysExisting => {
+                self.inner.register(device, pass, push_token).await.map(|_| Registered::Existing)
+            }
+            Fault::RegisterChecksFirst => {
+                let existed = self.is_registered(device, pass).await;
+                yield_now().await;
+                self.inner.register(device, pass, push_token).await?;
+                Ok(if existed { Registered::Existing } else { Registered::Created })
+            }
+            Fault::RegisterInTwoSteps => {
+                let key = (device.clone(), pass.clone());
+                let new = !self.is_registered(device, pass).await;
+                if new {
+                    self.memory(|memory| memory.hidden.insert(key.clone()));
+                }
+                let registered = self.inner.register(device, pass, push_token).await?;
+                yield_now().await;
+                self.memory(|memory| memory.hidden.remove(&key));
+                Ok(registered)
+            }
+            Fault::UnregisterLeavesDevice => {
+                self.inner.register(device, &Self::hidden_pass(), push_token).await?;
+                self.inner.register(device, pass, push_token).await
+            }
+            _ => self.inner.register(device, pass, push_token).await,
+        }
+    }
+
+    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+        let pass = &self.named(pass);
+        match self.fault {
+            Fault::UnregisterLeavesRegistration => Ok(self.is_registered(device, pass).await),
+            Fault::UnregisterSaysTrue => self.inner.unregister(device, pass).await.map(|_| true),
+            _ => self.inner.unregister(device, pass).await,
+        }
+    }
+
+    async fn updated_since(
+        &self,
+        device: &DeviceIdentifier,
+        type_id: &TypeIdentifier,
+        since: Option<UpdateTag>,
+    ) -> Result<Changes, StoreError> {
+        let right = self.inner.updated_since(device, type_id, since).await?;
+        let own = |_: &PassId, state: PassState| state.version;
+        let second = |version: u64| version / 1_000_000;
+        match self.fault {
+            Fault::TagsOfWholeSeconds => {
+                self.list_by(device, type_id, since, own, |v, s| second(v) > second(s)).await
+            }
+            Fault::GreaterOrEqual => self.list_by(device, type_id, since, own, |v, s| v >= s).await,
+            Fault::FloorIgnoredInLists => {
+                let marked = self.memory(|memory| memory.marked.clone());
+                let version = move |pass: &PassId, _| marked.get(pass).map_or(0, |state| state.version);
+                self.list_by(device, type_id, since, version, |v, s| v > s).await
+            }
+            Fault::ListIgnoresType | Fault::ListIgnoresDevice => {
+                let (types, devices) = self.memory(|memory| (memory.types.clone(), memory.devices.clone()));
+                let mut serials: BTreeSet<_> = right.serials.into_iter().collect();
+                if self.is(Fault::ListIgnoresType) {
+                    for type_id in &types {
+                        serials.extend(self.inner.updated_since(device, type_id, since).await?.serials);
+                    }
+                } else {
+                    for device in &devices {
+                        serials.extend(self.inner.updated_since(device, type_id, since).await?.serials);
+                    }
+                }
+                Ok(Changes { serials: serials.into_iter().collect(), ..right })
+            }
+            Fault::ListRepeatsSerials => {
+                let mut serials = right.serials;
+                serials.extend(serials.first().cloned());
+                Ok(Changes { serials, ..right })
+            }
+            Fault::ListFailsForUnknownDevice if right.tag.device_version == 0 => {
+                Err(StoreError::new(StoreErrorKind::Other, "no such device"))
+            }
+            Fault::OnlyTheNewestListed => {
+                let mut states = Vec::new();
+                for serial in &right.serials {
+                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    states.push(self.inner.pass_state(&pass).await?.version);
+                }
+                let newest = states.iter().max().copied();
+                let mut states = states.into_iter();
+                let mut serials = right.serials;
+                serials.retain(|_| states.next() == newest);
+                Ok(Changes { serials, ..right })
+            }
+            Fault::TagNowBesideTheQuery => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let type_version = clock::now_micros();
+                let tag = UpdateTag { type_version, ..right.tag };
+                // Nothing is ahead of "now", and the inner store must not find it so.
+                let latest = self.inner.updated_since(device, type_id, None).await?.tag;
+                let since = since.map(|since| UpdateTag {
+                    type_version: since.type_version.min(latest.type_version),
+                    ..since
+                });
+                let serials = self.inner.updated_since(device, type_id, since).await?.serials;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Ok(Changes { serials, tag: UpdateTag { type_version: clock::now_micros(), ..tag } })
+            }
+            Fault::TagOfTheOldest => {
+                let mut oldest = right.tag.type_version;
+                for serial in &right.serials {
+                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    oldest = oldest.min(self.inner.pass_state(&pass).await?.version);
+                }
+                Ok(Changes { tag: UpdateTag { type_version: oldest, ..right.tag }, ..right })
+            }
+            Fault::TagNeverMoves => Ok(Changes { tag: since.unwrap_or(right.tag), ..right }),
+            Fault::TagAheadIsCovered => {
+                let since = since.map(|since| UpdateTag {
+                    type_version: since.type_version.min(right.tag.type_version),
+                    device_version: since.device_version.min(right.tag.device_version),
+                });
+                self.inner.updated_since(device, type_id, since).await
+            }
+            Fault::RegistrationVersionIgnored => {
+                let since = since.map(|since| UpdateTag {
+                    device_version: since.device_version.max(right.tag.device_version),
+                    ..since
+                });
+                self.inner.updated_since(device, type_id, since).await
+            }
+            Fault::NumberTakenBeforeItShows => {
+                let marked = self.memory(|memory| memory.marked.clone());
+                let all = self.inner.updated_since(device, type_id, None).await?;
+                let version = |serial: &SerialNumber| {
+                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    marked.get(&pass).map_or(0, |state| state.version)
+                };
+                let newest = all.serials.iter().map(version).max().unwrap_or(0);
+                let registered = since.map(|since| UpdateTag { type_version: all.tag.type_version, ..since });
+                let mut serials: BTreeSet<_> = self
+                    .inner
+                    .updated_since(device, type_id, registered)
+                    .await?
+                    .serials
+                    .into_iter()
+                    .collect();
+                serials.extend(
+                    all.serials
+                        .iter()
+                        .filter(|serial| since.is_none_or(|since| version(serial) > since.type_version))
+                        .cloned(),
+                );
+                let tag = UpdateTag { type_version: newest, ..all.tag };
+                Ok(Changes { serials: serials.into_iter().collect(), tag })
+            }
+            _ => Ok(right),
+        }
+    }
+
+    async fn mark_updated(
+        &self,
+        type_id: &TypeIdentifier,
+        serials: &[SerialNumber],
+    ) -> Result<(), StoreError> {
+        if self.is(Fault::EmptyBatchMarksAll) && serials.is_empty() {
+            return self.inner.mark_all_updated(type_id).await;
+        }
+        if self.is(Fault::BatchMarkedOneByOne) {
+            for serial in serials {
+                self.inner.mark_updated(type_id, std::slice::from_ref(serial)).await?;
+                yield_now().await;
+            }
+            return Ok(());
+        }
+        if self.is(Fault::NumberTakenBeforeItShows) {
+            let version = self.memory(|memory| {
+                memory.sequence += 1;
+                memory.sequence
+            });
+            tokio::time::sleep(Duration::from_millis(version % 3)).await;
+            self.memory(|memory| {
+                for serial in serials {
+                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    let state = memory.marked.entry(pass).or_insert(PassState { version, last_modified: 0 });
+                    state.version = state.version.max(version);
+                }
+            });
+            return Ok(());
+        }
+        for serial in serials {
+            let pass = self.named(&PassId { type_id: type_id.clone(), serial: serial.clone() });
+            self.inner.mark_updated(type_id, std::slice::from_ref(&pass.serial)).await?;
+            let state = self.inner.pass_state(&pass).await?;
+            self.memory(|memory| memory.marked.insert(pass, state));
+        }
+        Ok(())
+    }
+
+    async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
+        match self.fault {
+            Fault::MarkAllDoesNothing | Fault::NumberTakenBeforeItShows => Ok(()),
+            Fault::MarkAllPanics => panic!("not yet written"),
+            Fault::MarkAllWalks => {
+                let marked = self.memory(|memory| memory.marked.clone());
+                for pass in marked.keys().filter(|pass| pass.type_id == *type_id) {
+                    self.inner.mark_updated(type_id, std::slice::from_ref(&pass.serial)).await?;
+                    yield_now().await;
+                }
+                self.inner.mark_all_updated(type_id).await
+            }
+            _ => self.inner.mark_all_updated(type_id).await,
+        }
+    }
+
+    async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
+        let mut state = self.inner.pass_state(&self.named(pass)).await?;
+        let now = clock::now_micros() / 1_000_000;
+        match self.fault {
+            Fault::FloorIgnoredInDates => {
+                state = self.memory(|memory| memory.marked.get(pass).copied().unwrap_or(state));
+            }
+            Fault::DateIsNow if state.version > 0 => state.last_modified = state.version / 1_000_000,
+            Fault::UnmarkedDateIsNow if state.version == 0 => state.last_modified = now,
+            Fault::DateSharedByType if state.version > 0 => {
+                let shared = self.memory(|memory| {
+                    let of_type = memory.marked.iter().filter(|(other, _)| other.type_id == pass.type_id);
+                    of_type.map(|(_, state)| state.last_modified).max()
+                });
+                state.last_modified = state.last_modified.max(shared.unwrap_or(0));
+            }
+            _ => {}
+        }
+        Ok(state)
+    }
+
+    async fn devices_of(
+        &self,
+        pass: &PassId,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<DevicePage, StoreError> {
+        let pass = &self.named(pass);
+        match self.fault {
+            Fault::PagesSkip => {
+                let mut page = self.inner.devices_of(pass, after, limit.clamp(1, 1 << 40) + 1).await?;
+                if page.next.is_some() {
+                    page.devices.pop();
+                }
+                Ok(page)
+            }
+            Fault::PagesByOffset => {
+                let all = self.inner.devices_of(pass, None, usize::MAX).await?.devices;
+                let start = after.and_then(|cursor| cursor.as_str().parse().ok()).unwrap_or(0);
+                let end = limit.max(1).saturating_add(start);
+                let next = (end < all.len()).then(|| PageCursor::new(end.to_string()));
+                Ok(DevicePage { devices: all.into_iter().take(end).skip(start).collect(), next })
+            }
+            Fault::PageLimitIgnored => self.inner.devices_of(pass, after, usize::MAX).await,
+            Fault::CursorFails
+                if after.is_some_and(|cursor| DeviceIdentifier::new(cursor.as_str()).is_err()) =>
+            {
+                Err(StoreError::new(StoreErrorKind::Other, "no such cursor"))
+            }
+            Fault::RegisterInTwoSteps => {
+                let mut page = self.inner.devices_of(pass, after, limit).await?;
+                self.memory(|memory| {
+                    page.devices.retain(|one| !memory.hidden.contains(&(one.device.clone(), pass.clone())));
+                });
+                Ok(page)
+            }
+            _ => self.inner.devices_of(pass, after, limit).await,
+        }
+    }
+
+    async fn forget_device(
+        &self,
+        device: &DeviceIdentifier,
+        unregistered_at: SystemTime,
+    ) -> Result<bool, StoreError> {
+        let step = Duration::from_micros(1);
+        match self.fault {
+            Fault::ForgetIgnoresTime => {
+                self.inner.forget_device(device, SystemTime::now() + Duration::from_secs(3_600)).await
+            }
+            Fault::ForgetNeedsLaterTime => self.inner.forget_device(device, unregistered_at - step).await,
+            Fault::ForgetLeavesRegistrations => {
+                // The device is found and its time is right, but its rows stay.
+                let types = self.memory(|memory| memory.types.clone());
+                let mut version = 0;
+                for type_id in types {
+                    let tag = self.inner.updated_since(device, &type_id, None).await?.tag;
+                    version = version.max(tag.device_version);
+                }
+                Ok(version > 0 && version <= clock::micros(unregistered_at))
+            }
+            _ => self.inner.forget_device(device, unregistered_at).await,
+        }
+    }
+}
