@@ -1,5 +1,13 @@
 //! The `passkit` program: an Apple Wallet update service, and what one needs around it, without writing Rust.
 
+/// `println!` that does not mind when nobody reads any more, as in `passkit device list | head -1`.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod commands;
 mod failure;
 mod folder;

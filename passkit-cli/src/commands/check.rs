@@ -37,10 +37,10 @@ impl Check {
                             Kind::Order => "order",
                         };
                         let signed = if archive.signed { "signed" } else { "unsigned" };
-                        println!("{name}: good: {kind} {}, {signed}", archive.id);
+                        say!("{name}: good: {kind} {}, {signed}", archive.id);
                     }
                     Err(problems) => {
-                        problems.iter().for_each(|problem| println!("{name}: {problem}"));
+                        problems.iter().for_each(|problem| say!("{name}: {problem}"));
                         worst = worst.max(1);
                     }
                 },

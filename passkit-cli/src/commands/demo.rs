@@ -1,11 +1,225 @@
-use crate::failure::Failure;
+use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
+
 use clap::Args;
-use std::process::ExitCode;
-/// stub
+use passkit_archive::{ArchiveBuilder, BuildError, Signer, placeholder_icon};
+use passkit_conformance::phone::{Client, Phone, State};
+use passkit_server::{Kind, TypeIdentifier};
+use serde_json::json;
+
+use super::{
+    check::read_archive,
+    device::{print_outcome, save},
+    serve::{Serve, start_logging},
+};
+use crate::{failure::Failure, server, store::StoreUrl};
+
+const TEAM: &str = "EXAMPLE123";
+const PASS_TYPE: &str = "pass.com.example.coffee";
+const ORDER_TYPE: &str = "order.com.example.beans";
+/// How long the service may take to notice a changed file.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Shows the whole thing: makes an example pass and order, serves them, adds them to a virtual phone, and changes one.
+///
+/// Then it goes on serving, and says what to play with. Everything is in a temporary folder, which is removed at the
+/// end (Ctrl-C).
 #[derive(Args)]
-pub(crate) struct Demo {}
+pub(crate) struct Demo {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+}
+
 impl Demo {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        Ok(ExitCode::SUCCESS)
+        start_logging(tracing::Level::WARN);
+        let mut stop = std::pin::pin!(server::stop_signal());
+        let folder = tempfile::Builder::new()
+            .prefix("passkit-demo-")
+            .tempdir()
+            .map_err(|error| Failure::new(format!("can't make a temporary folder: {error}")))?;
+        let [passes, orders] = ["passes", "orders"].map(|name| folder.path().join(name));
+
+        say!("1. A signed pass and a signed order, in {}", folder.path().display());
+        let coffee = Coffee::new()?;
+        for path in [&passes, &orders] {
+            std::fs::create_dir(path).map_err(|error| cannot_write(path, &error))?;
+        }
+        let (pass, order) = (passes.join("coffee.pkpass"), orders.join("beans.order"));
+        write(&pass, &coffee.pass(3)?)?;
+        write(&order, &coffee.order()?)?;
+
+        let serve = Serve {
+            listen: self.listen,
+            store: StoreUrl::Sled(folder.path().join("store")),
+            passes: Some(passes),
+            orders: Some(orders),
+            allow_unsigned: false,
+            max_connections: 64,
+        };
+        let ready = serve.prepare().await?;
+        let url = format!("http://{}", ready.address);
+        say!("\n2. The service, over that folder and a store beside it");
+        say!("listening on {url}");
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let serving = tokio::spawn(ready.serve(async {
+            // Also when the sender is dropped.
+            let _ = ended.await;
+        }));
+
+        let state = folder.path().join("phone.json");
+        let shown = tokio::select! {
+            shown = show(&url, &state, &coffee, &pass, &order) => shown.map(|()| true),
+            () = &mut stop => Ok(false),
+        };
+        if matches!(shown, Ok(true)) {
+            let next = folder.path().join("coffee-1-left.pkpass");
+            write(&next, &coffee.pass(1)?)?;
+            invite(&state, &next, &pass);
+            stop.await;
+        }
+        drop(end);
+        if let Err(error) = serving.await {
+            tracing::error!("the service failed: {error}");
+        }
+        say!("\nbye");
+        shown.map(|_| ExitCode::SUCCESS)
     }
+}
+
+/// The part that goes by itself.
+async fn show(url: &str, state: &Path, coffee: &Coffee, pass: &Path, order: &Path) -> Result<(), Failure> {
+    let failed = |error| Failure::from_error("the virtual phone failed", &error);
+    let mut phone = Phone::new(State::new().map_err(failed)?, Client::default());
+    phone.observe(|exchange| say!("{exchange}"));
+    for (number, file, what) in [(3, pass, "pass"), (4, order, "order")] {
+        say!(
+            "\n{number}. A virtual phone adds the {what}: it registers, asks what changed, and fetches that"
+        );
+        let archive = read_archive(file)?;
+        print_outcome(&phone.add(&archive, Some(url)).await.map_err(failed)?);
+    }
+
+    say!(
+        "\n5. The pass changes: its file is replaced. The phone asks what changed, and gets the new version"
+    );
+    write(pass, &coffee.pass(2)?)?;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    phone.observe(|_| {});
+    while !changed(&phone).await {
+        if tokio::time::Instant::now() > deadline {
+            return Err(Failure::new("the service did not notice the changed file"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    phone.observe(|exchange| say!("{exchange}"));
+    print_outcome(&phone.sync().await.map_err(failed)?);
+    save(&phone, state)
+}
+
+/// Whether the service has something new for the phone, asked with a phone of the same memory.
+async fn changed(phone: &Phone) -> bool {
+    let mut other = Phone::new(phone.state().clone(), Client::default());
+    other.sync().await.is_ok_and(|outcome| !outcome.updated.is_empty())
+}
+
+/// What to do next.
+fn invite(state: &Path, next: &Path, pass: &Path) {
+    let program =
+        std::env::current_exe().map_or_else(|_| "passkit".into(), |path| path.display().to_string());
+    let (state, next, pass) = (state.display(), next.display(), pass.display());
+    say!(
+        "\n6. Your turn. The service goes on until Ctrl-C; in another terminal:\n\n\
+         # what is on the phone\n{program} device --state {state} list\n\n\
+         # change the pass, and let the phone ask\ncp {next} {pass}\n{program} device --state {state} sync\n\n\
+         # look at the archive\n{program} check {pass}\n\n\
+         # delete the pass from the phone\n{program} device --state {state} remove {pass}"
+    );
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    // Whole at once, so that the service never sees half of it.
+    let temporary = path.with_extension("part");
+    std::fs::write(&temporary, bytes)
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format!("can't write {}: {error}", path.display()))
+}
+
+/// Makes the example archives, signed with certificates that live as long as the demonstration.
+struct Coffee {
+    pass_signer: Signer,
+    order_signer: Signer,
+}
+
+impl Coffee {
+    fn new() -> Result<Self, Failure> {
+        let signer = |type_id: &str| -> Result<Signer, Failure> {
+            let type_id =
+                TypeIdentifier::new(type_id).map_err(|error| Failure::from_error(type_id, &error))?;
+            Signer::throwaway(&type_id, TEAM).map_err(|error| not_made(&error))
+        };
+        Ok(Self { pass_signer: signer(PASS_TYPE)?, order_signer: signer(ORDER_TYPE)? })
+    }
+
+    /// A stamp card with so many coffees left.
+    fn pass(&self, left: u32) -> Result<Vec<u8>, Failure> {
+        let description = json!({
+            "formatVersion": 1,
+            "passTypeIdentifier": PASS_TYPE,
+            "serialNumber": "CARD-0001",
+            "teamIdentifier": TEAM,
+            "organizationName": "Example Coffee",
+            "description": "A stamp card",
+            "logoText": "Example Coffee",
+            "backgroundColor": "rgb(87, 58, 42)",
+            "foregroundColor": "rgb(255, 255, 255)",
+            "labelColor": "rgb(220, 200, 180)",
+            "storeCard": {
+                "primaryFields": [
+                    { "key": "left", "label": "coffees left", "value": left, "changeMessage": "%@ coffees left" }
+                ]
+            },
+            "webServiceURL": "https://wallet.example.com/",
+            "authenticationToken": "an-example-token-for-CARD-0001",
+        });
+        build(Kind::Pass, &description, &self.pass_signer)
+    }
+
+    fn order(&self) -> Result<Vec<u8>, Failure> {
+        let description = json!({
+            "schemaVersion": 1,
+            "orderTypeIdentifier": ORDER_TYPE,
+            "orderIdentifier": "ORDER-0001",
+            "orderType": "ecommerce",
+            "orderNumber": "0001",
+            "orderManagementURL": "https://shop.example.com/orders/0001",
+            "merchant": {
+                "displayName": "Example Beans",
+                "merchantIdentifier": "merchant.com.example.beans",
+                "url": "https://shop.example.com",
+            },
+            "status": "open",
+            "createdAt": "2026-11-22T10:00:00Z",
+            "updatedAt": "2026-11-22T10:00:00Z",
+            "webServiceURL": "https://wallet.example.com/",
+            "authenticationToken": "an-example-token-for-ORDER-0001",
+        });
+        build(Kind::Order, &description, &self.order_signer)
+    }
+}
+
+fn build(kind: Kind, description: &serde_json::Value, signer: &Signer) -> Result<Vec<u8>, Failure> {
+    ArchiveBuilder::new(kind, description.to_string())
+        .file("icon.png", placeholder_icon(29))
+        .file("icon@2x.png", placeholder_icon(58))
+        .build_signed(signer)
+        .map_err(|error| not_made(&error))
+}
+
+fn not_made(error: &BuildError) -> Failure {
+    Failure::from_error("can't make the example", error)
 }

@@ -1,11 +1,153 @@
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand};
+use passkit_archive::{Archive, Rules};
+use passkit_conformance::phone::{Client, Outcome, Phone, State};
+use passkit_server::PassId;
+
+use super::check::read_archive;
 use crate::failure::Failure;
-use clap::Args;
-use std::process::ExitCode;
-/// stub
+
+/// Plays a phone against a web service, and prints what it sent and got.
+///
+/// It does what an iPhone does: registers and asks what changed when a pass is added, asks again when told to sync,
+/// fetches what changed, and verifies what it is served. Secrets are left out of what it prints.
+///
+/// Exit code: 0 all was well, 1 the service did something wrong, 2 it could not be tried.
 #[derive(Args)]
-pub(crate) struct Device {}
+pub(crate) struct Device {
+    /// Where the phone keeps what it remembers.
+    #[arg(
+        long,
+        env = "PASSKIT_DEVICE",
+        default_value = "passkit-device.json",
+        value_name = "FILE",
+        global = true
+    )]
+    state: PathBuf,
+
+    /// Take development passes too: without a signature, and with a webServiceURL of http://.
+    #[arg(long, global = true)]
+    allow_unsigned: bool,
+
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Adds a pass or order, as opening the file on a phone does.
+    Add {
+        /// The archive: .pkpass or .order.
+        file: PathBuf,
+        /// The web service to use instead of the one that the archive names.
+        #[arg(long)]
+        url: Option<String>,
+    },
+    /// Asks what changed and fetches it, as a push makes a phone do.
+    Sync,
+    /// Deletes a pass from the phone.
+    Remove {
+        /// Its serial number, its type and serial number, or its file; not needed if the phone has but one.
+        #[arg(num_args = 0..=2, value_name = "PASS")]
+        pass: Vec<String>,
+    },
+    /// Lists the passes on the phone.
+    List,
+}
+
 impl Device {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        Ok(ExitCode::SUCCESS)
+        let state = if self.state.exists() { State::load(&self.state) } else { State::new() };
+        let state = state.map_err(|error| Failure::from_error("can't use the phone's state", &error))?;
+        let mut phone = Phone::new(state, Client::default());
+        if self.allow_unsigned {
+            phone.set_rules(Rules::development());
+        }
+        phone.observe(|exchange| say!("{exchange}"));
+        let outcome = match &self.action {
+            Action::Add { file, url } => {
+                let archive = read_archive(file)?;
+                let added = phone.add(&archive, url.as_deref()).await;
+                added.map_err(|error| Failure::from_error(format!("can't add {}", file.display()), &error))?
+            }
+            Action::Sync => phone.sync().await.map_err(|error| Failure::from_error("can't sync", &error))?,
+            Action::Remove { pass } => {
+                let pass = find(&phone, pass)?;
+                phone
+                    .remove(&pass)
+                    .await
+                    .map_err(|error| Failure::from_error("can't remove the pass", &error))?
+            }
+            Action::List => {
+                list(&phone);
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
+        save(&phone, &self.state)?;
+        print_outcome(&outcome);
+        Ok(if outcome.complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+pub(crate) fn save(phone: &Phone, path: &Path) -> Result<(), Failure> {
+    phone.state().save(path).map_err(|error| Failure::from_error("can't keep the phone's state", &error))
+}
+
+pub(crate) fn print_outcome(outcome: &Outcome) {
+    let lines = [
+        ("registered", &outcome.registered),
+        ("updated", &outcome.updated),
+        ("unchanged", &outcome.unchanged),
+        ("removed", &outcome.unregistered),
+    ];
+    for (what, passes) in lines {
+        passes.iter().for_each(|pass| say!("{what}: {pass}"));
+    }
+    if lines.iter().all(|(_, passes)| passes.is_empty()) && outcome.complaints.is_empty() {
+        say!("nothing changed");
+    }
+    outcome.complaints.iter().for_each(|complaint| say!("wrong: {complaint}"));
+}
+
+fn list(phone: &Phone) {
+    if phone.list().is_empty() {
+        say!("no passes; add one with: passkit device add FILE");
+    }
+    for held in phone.list() {
+        let registered = if held.is_registered() { "registered" } else { "not registered" };
+        let date = held.last_modified().unwrap_or("never fetched");
+        say!("{}  {registered}  {}  {date}", held.id(), held.url());
+    }
+}
+
+/// The pass on the phone that the words name.
+fn find(phone: &Phone, words: &[String]) -> Result<PassId, Failure> {
+    let held: Vec<PassId> = phone.list().iter().map(passkit_conformance::phone::HeldPass::id).collect();
+    let named: Vec<&PassId> = match words {
+        [] => held.iter().collect(),
+        [serial] => held.iter().filter(|pass| pass.serial.as_str() == serial).collect(),
+        [type_id, serial, ..] => held
+            .iter()
+            .filter(|pass| pass.type_id.as_str() == type_id && pass.serial.as_str() == serial)
+            .collect(),
+    };
+    if let [pass] = named[..] {
+        return Ok(pass.clone());
+    }
+    if let [file] = words
+        && Path::new(file).is_file()
+        && let Ok(archive) = Archive::check(&read_archive(Path::new(file))?, Rules::development())
+        && held.contains(&archive.id)
+    {
+        return Ok(archive.id);
+    }
+    let choice: Vec<String> = held.iter().map(ToString::to_string).collect();
+    Err(Failure::new(match choice.len() {
+        0 => "there is no pass on the phone".to_owned(),
+        _ => format!("which pass? the phone has: {}", choice.join(", ")),
+    }))
 }

@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Args;
 use passkit_server::{Kind, RegistrationStore, WalletService};
@@ -57,7 +57,7 @@ pub(crate) struct Ready {
 
 impl Serve {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        start_logging();
+        start_logging(tracing::Level::INFO);
         // Before anything slow, so that no signal finds nobody listening for it.
         let stop = server::stop_signal();
         let mut stop = std::pin::pin!(stop);
@@ -65,7 +65,7 @@ impl Serve {
             ready = self.prepare() => ready?,
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
-        println!("listening on http://{}", ready.address);
+        say!("listening on http://{}", ready.address);
         ready.serve(stop).await;
         Ok(ExitCode::SUCCESS)
     }
@@ -116,12 +116,13 @@ impl Ready {
     }
 }
 
-/// Writes what happens to stderr.
-pub(crate) fn start_logging() {
-    let level = std::env::var("PASSKIT_LOG").ok().and_then(|level| level.parse().ok());
+/// Writes what happens to stderr, down to `level` unless PASSKIT_LOG says otherwise.
+pub(crate) fn start_logging(level: tracing::Level) {
+    let wanted = std::env::var("PASSKIT_LOG").ok().and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()
-        .with_max_level(level.unwrap_or(tracing::Level::INFO))
+        .with_max_level(wanted.unwrap_or(level))
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
 }

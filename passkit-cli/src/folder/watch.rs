@@ -534,6 +534,8 @@ fn read(path: &Path, rules: Rules) -> Content {
     }
     match Archive::check(&bytes, rules) {
         Ok(archive) => Content::Good(Box::new(archive), bytes.into()),
-        Err(problems) => Content::Refused(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+        Err(problems) => {
+            Content::Refused(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        }
     }
 }

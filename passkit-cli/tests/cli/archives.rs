@@ -1,0 +1,88 @@
+//! Archives like those that issuers make.
+
+use std::{collections::HashMap, path::Path, sync::Mutex};
+
+use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
+use passkit_server::{Kind, PassId};
+use serde_json::json;
+
+pub(crate) const TEAM: &str = "TEAM123456";
+
+/// What the token of a test pass is made of.
+pub(crate) fn token_of(serial: &str) -> String {
+    format!("token-of-{serial}-of-16").replace('\u{fc}', "ue")
+}
+
+pub(crate) fn pass(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
+    signed(type_id, serial, version, &[])
+}
+
+pub(crate) fn order(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
+    signed(type_id, serial, version, &[])
+}
+
+/// A pass or order, by its type, with more files in it.
+pub(crate) fn signed(type_id: &str, serial: &str, version: &str, files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    // Making a certificate takes a while, so one for each type will do.
+    static SIGNERS: Mutex<Option<HashMap<String, Signer>>> = Mutex::new(None);
+    let builder = builder(type_id, serial, version, files);
+    let mut signers = SIGNERS.lock().unwrap();
+    let signer = signers
+        .get_or_insert_default()
+        .entry(type_id.to_owned())
+        .or_insert_with(|| Signer::throwaway(&type_id.parse().unwrap(), TEAM).unwrap());
+    builder.build_signed(signer).unwrap()
+}
+
+pub(crate) fn unsigned(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
+    builder(type_id, serial, version, &[]).build_unsigned().unwrap()
+}
+
+fn builder(type_id: &str, serial: &str, version: &str, files: &[(&str, Vec<u8>)]) -> ArchiveBuilder {
+    let kind = PassId::new(type_id, serial).unwrap().type_id.kind();
+    let mut builder = ArchiveBuilder::new(kind, description(kind, type_id, serial, version).to_string())
+        .file("icon.png", placeholder_icon(29));
+    for (name, content) in files {
+        builder = builder.file(*name, content.clone());
+    }
+    builder
+}
+
+fn description(kind: Kind, type_id: &str, serial: &str, version: &str) -> serde_json::Value {
+    match kind {
+        Kind::Pass => json!({
+            "formatVersion": 1,
+            "passTypeIdentifier": type_id,
+            "serialNumber": serial,
+            "teamIdentifier": TEAM,
+            "organizationName": "Example",
+            "description": "An example",
+            "generic": { "primaryFields": [{ "key": "version", "value": version }] },
+            "webServiceURL": "https://wallet.example.com/",
+            "authenticationToken": token_of(serial),
+        }),
+        Kind::Order => json!({
+            "schemaVersion": 1,
+            "orderTypeIdentifier": type_id,
+            "orderIdentifier": serial,
+            "orderType": "ecommerce",
+            "orderManagementURL": "https://shop.example.com/",
+            "merchant": {
+                "displayName": "Shop", "merchantIdentifier": "merchant.com.example", "url": "https://shop.example.com/",
+            },
+            "status": "open",
+            "statusDescription": version,
+            "createdAt": "2026-11-22T10:00:00Z",
+            "updatedAt": "2026-11-22T10:00:00Z",
+            "webServiceURL": "https://wallet.example.com/",
+            "authenticationToken": token_of(serial),
+        }),
+    }
+}
+
+/// Replaces a file at once, as a careful program does.
+pub(crate) fn replace(path: &Path, content: &[u8]) {
+    let temporary = path.with_extension("new");
+    std::fs::write(&temporary, content).unwrap();
+    std::fs::rename(temporary, path).unwrap();
+}

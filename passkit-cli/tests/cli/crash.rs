@@ -1,0 +1,121 @@
+//! `kill -9` under load: what was acknowledged is there afterwards, and the next list misses nothing.
+
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    archives::{pass, replace},
+    program::{Service, authorization, eventually, registration, send},
+};
+
+const TYPE: &str = "pass.com.example.crash";
+const CLIENTS: usize = 32;
+const PASSES: usize = 8;
+const WATCHED: &str = "WATCHED";
+
+fn rounds() -> usize {
+    std::env::var("PASSKIT_CRASH_ROUNDS").map_or(10, |rounds| rounds.parse().expect("PASSKIT_CRASH_ROUNDS"))
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_killed_under_load() {
+    let mut service = Service::new();
+    for index in 0..PASSES {
+        let serial = format!("S-{index}");
+        fs::write(service.passes().join(format!("{serial}.pkpass")), pass(TYPE, &serial, "one")).unwrap();
+    }
+    let watched = service.passes().join("watched.pkpass");
+    fs::write(&watched, pass(TYPE, WATCHED, "0")).unwrap();
+    // What each device was told that it is registered for, and the devices that had a call under way when killed.
+    let registered: Arc<Mutex<HashMap<String, Vec<String>>>> = Arc::default();
+    let mut tag: Option<String> = None;
+    let mut served = Vec::new();
+    let rounds = rounds();
+    for round in 0..rounds {
+        service.start();
+        if round == 0 {
+            assert_eq!(service.register("watcher", TYPE, WATCHED), 201);
+        } else {
+            check(&service, &registered.lock().unwrap());
+            // The content changed before the kill, whether or not the service had come to notice it.
+            let listed = service.list("watcher", TYPE, tag.as_deref());
+            let answer = service.get(TYPE, WATCHED, None);
+            assert!(answer.body == served, "round {round}: the newest content is served");
+            let (serials, newer) = listed.unwrap_or_else(|| panic!("round {round}: the change was lost"));
+            assert_eq!(serials, [WATCHED]);
+            tag = Some(newer);
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                let (address, stop, registered) = (service.address(), stop.clone(), registered.clone());
+                std::thread::spawn(move || register_until(&stop, &address, round, client, &registered))
+            })
+            .collect();
+        // Anything from the first registrations to many groups of them; with the notice of the change in between.
+        let pause = Duration::from_millis(20 + (round as u64 * 37) % 400);
+        std::thread::sleep(pause / 2);
+        served = pass(TYPE, WATCHED, &format!("{}", round + 1));
+        replace(&watched, &served);
+        std::thread::sleep(pause / 2);
+        service.kill();
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().for_each(|client| client.join().unwrap());
+    }
+    service.start();
+    let registered = registered.lock().unwrap();
+    check(&service, &registered);
+    assert!(
+        registered.len() > rounds * CLIENTS / 2,
+        "only {} registered in {rounds} rounds",
+        registered.len()
+    );
+    eventually("the last change is listed", Duration::from_secs(2), || {
+        service.list("watcher", TYPE, tag.as_deref()).is_some()
+    });
+}
+
+/// Registers one device after another for a few passes each, and notes what was acknowledged.
+fn register_until(
+    stop: &AtomicBool,
+    address: &str,
+    round: usize,
+    client: usize,
+    registered: &Mutex<HashMap<String, Vec<String>>>,
+) {
+    for number in 0.. {
+        let device = format!("{round}-{client}-{number}");
+        for index in 0..3 {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let serial = format!("S-{}", (client + index) % PASSES);
+            let path = registration(&device, TYPE, &serial);
+            let headers = [("Authorization", &*authorization(TYPE, &serial))];
+            let Ok(answer) = send(address, "POST", &path, &headers, br#"{"pushToken":"c0ffee"}"#) else {
+                return;
+            };
+            assert_eq!(answer.status, 201);
+            registered.lock().unwrap().entry(device.clone()).or_default().push(serial);
+        }
+    }
+}
+
+fn check(service: &Service, registered: &HashMap<String, Vec<String>>) {
+    for (device, serials) in registered {
+        let listed = service.list(device, TYPE, None).map_or_else(Vec::new, |(serials, _)| serials);
+        for serial in serials {
+            assert!(
+                listed.contains(serial),
+                "{device} lost its registration for {serial}: it has {listed:?}"
+            );
+        }
+    }
+}

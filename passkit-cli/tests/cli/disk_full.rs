@@ -1,0 +1,85 @@
+//! A disk that is full: a small file system of its own, filled up. Needs root, to mount it.
+
+use std::{collections::BTreeSet, fs, io::Write as _, path::Path, process::Command, time::Duration};
+
+use crate::{
+    archives::pass,
+    program::{Service, authorization, eventually, registration, send},
+};
+
+const TYPE: &str = "pass.com.example.full";
+
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    /// `None` without root.
+    fn mount(path: &'a Path) -> Option<Self> {
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"]).arg(path).output();
+        let mounted = mount.as_ref().is_ok_and(|output| output.status.success());
+        if !mounted {
+            eprintln!("left out: filling a disk needs root, to mount a small one: {mount:?}");
+        }
+        mounted.then_some(Self(path))
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+#[test]
+fn registrations_answer_503_while_the_disk_is_full_and_go_on_when_there_is_room() {
+    let mut service = Service::new();
+    let store = service.store();
+    fs::create_dir(&store).unwrap();
+    let Some(_disk) = SmallDisk::mount(&store) else { return };
+    fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
+    service.start();
+    assert_eq!(service.register("first", TYPE, "A"), 201);
+
+    let ballast = store.join("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    drop(file);
+
+    let mut acknowledged: BTreeSet<String> = ["first".to_owned()].into();
+    let mut refused = 0;
+    let address = service.address();
+    let headers = [("Authorization", &*authorization(TYPE, "A"))];
+    for number in 0..20_000 {
+        let device = format!("D-{number}");
+        let path = registration(&device, TYPE, "A");
+        let answer = send(&address, "POST", &path, &headers, br#"{"pushToken":"c0ffee"}"#).unwrap();
+        match answer.status {
+            201 => drop(acknowledged.insert(device)),
+            503 => {
+                assert!(answer.header("retry-after").is_some() && answer.body.is_empty(), "{answer:?}");
+                refused += 1;
+            }
+            status => panic!("answered {status}; the service said {}", service.said()),
+        }
+        if refused >= 20 {
+            break;
+        }
+    }
+    assert!(refused >= 20, "the disk never was full");
+
+    fs::remove_file(&ballast).unwrap();
+    eventually("it goes on by itself", Duration::from_secs(20), || {
+        service.register("last", TYPE, "A") == 201
+    });
+    acknowledged.insert("last".to_owned());
+    for restarted in [false, true] {
+        for device in &acknowledged {
+            let listed = service.list(device, TYPE, None);
+            assert!(listed.is_some(), "{device} was acknowledged and is lost (restarted: {restarted})");
+        }
+        if !restarted {
+            service.kill();
+            service.start();
+        }
+    }
+    service.stop("TERM");
+}

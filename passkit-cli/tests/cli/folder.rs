@@ -1,0 +1,344 @@
+use std::{fs, time::Duration};
+
+use crate::{
+    archives::{self, order, pass, replace, token_of},
+    program::{Service, authorization, eventually},
+};
+
+const TYPE: &str = "pass.com.example.folder";
+const ORDERS: &str = "order.com.example.folder";
+/// In which a change of a file must be served.
+const A_SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_pass_is_registered_listed_fetched_changed_and_unregistered() {
+    let mut service = Service::new();
+    let file = service.passes().join("some name.pkpass");
+    let first = pass(TYPE, "A-1", "one");
+    fs::write(&file, &first).unwrap();
+    service.start();
+
+    assert_eq!(service.register("D", TYPE, "A-1"), 201);
+    assert_eq!(service.register("D", TYPE, "A-1"), 200);
+    let (serials, tag) = service.list("D", TYPE, None).unwrap();
+    assert_eq!(serials, ["A-1"]);
+    let answer = service.get(TYPE, "A-1", None);
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/vnd.apple.pkpass")));
+    assert!(answer.body == first);
+    let date = answer.header("last-modified").unwrap().to_owned();
+    assert_eq!(service.get(TYPE, "A-1", Some(&date)).status, 304);
+    assert_eq!(service.list("D", TYPE, Some(&tag)), None);
+
+    let second = pass(TYPE, "A-1", "two");
+    replace(&file, &second);
+    eventually("the change is listed", A_SECOND, || service.list("D", TYPE, Some(&tag)).is_some());
+    let (serials, newer) = service.list("D", TYPE, Some(&tag)).unwrap();
+    assert_eq!(serials, ["A-1"]);
+    let answer = service.get(TYPE, "A-1", Some(&date));
+    assert_eq!(answer.status, 200);
+    assert!(answer.body == second);
+    assert_eq!(service.get(TYPE, "A-1", answer.header("last-modified")).status, 304);
+    assert_eq!(service.list("D", TYPE, Some(&newer)), None);
+
+    assert_eq!(service.unregister("D", TYPE, "A-1"), 200);
+    assert_eq!(service.unregister("D", TYPE, "A-1"), 200);
+    assert_eq!(service.list("D", TYPE, None), None);
+    assert_eq!(service.stop("TERM").code(), Some(0));
+}
+
+#[test]
+fn orders_speak_their_own_words() {
+    let mut service = Service::new();
+    fs::write(service.orders().join("1.order"), order(ORDERS, "O/1", "one")).unwrap();
+    service.start();
+    let answer = service.get(ORDERS, "O/1", None);
+    let media_type = Some("application/vnd.apple.finance.order");
+    assert_eq!((answer.status, answer.header("content-type")), (200, media_type));
+    assert_eq!(service.register("D", ORDERS, "O/1"), 201);
+    let (orders, tag) = service.list("D", ORDERS, None).unwrap();
+    assert_eq!(orders, ["O/1"]);
+    replace(&service.orders().join("1.order"), &order(ORDERS, "O/1", "two"));
+    eventually("the change is listed", A_SECOND, || service.list("D", ORDERS, Some(&tag)).is_some());
+    let path = format!("/v1/orders/{ORDERS}/O%2F1");
+    let apple_pass = format!("ApplePass {}", token_of("O/1"));
+    assert_eq!(service.send("GET", &path, &[("Authorization", &apple_pass)], b"").status, 401);
+}
+
+#[test]
+fn serials_of_the_wild_are_served() {
+    let mut service = Service::new();
+    let serials =
+        ["H8JP44-ORD07/09/25-MARTINEZ/LANI-UA987-en", "a b", "z\u{fc}rich", "100%", "..", "ABC.123_x~1"];
+    for (index, serial) in serials.iter().enumerate() {
+        let folder = service.passes().join(format!("below/{index}"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("x.PKPASS"), pass(TYPE, serial, "one")).unwrap();
+    }
+    service.start();
+    for serial in serials {
+        assert_eq!(service.register("D", TYPE, serial), 201, "{serial}");
+        assert_eq!(service.get(TYPE, serial, None).status, 200, "{serial}");
+    }
+    let mut expected = serials.map(str::to_owned).to_vec();
+    expected.sort();
+    assert_eq!(service.list("D", TYPE, None).unwrap().0, expected);
+    // The airline's phones send the slashes as they are.
+    let raw = format!("/v1/passes/{TYPE}/{}", serials[0]);
+    let headers = [("Authorization", &*authorization(TYPE, serials[0]))];
+    assert_eq!(service.send("GET", &raw, &headers, b"").status, 200);
+    assert_eq!(service.send("GET", &format!("/{raw}/"), &headers, b"").status, 200);
+}
+
+#[test]
+fn only_content_counts_as_a_change() {
+    let mut service = Service::new();
+    let file = service.passes().join("a.pkpass");
+    let original = pass(TYPE, "A", "one");
+    fs::write(&file, &original).unwrap();
+    service.start();
+    service.register("D", TYPE, "A");
+    let (_, tag) = service.list("D", TYPE, None).unwrap();
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+
+    // Written again, moved, and signed anew: the same content, so nothing to tell.
+    replace(&file, &original);
+    let moved = service.passes().join("b.pkpass");
+    fs::rename(&file, &moved).unwrap();
+    let signed_anew = pass(TYPE, "A", "one");
+    replace(&moved, &signed_anew);
+    // Another pass that changes after them shows that they were looked at.
+    fs::write(service.passes().join("last.pkpass"), pass(TYPE, "LAST", "one")).unwrap();
+    eventually("the last file is served", A_SECOND, || service.get(TYPE, "LAST", None).status == 200);
+    eventually("the newest signature is served", A_SECOND, || {
+        service.get(TYPE, "A", None).body == signed_anew
+    });
+    assert_eq!(service.list("D", TYPE, Some(&tag)), None);
+
+    // Changed, with the old size and time stamp.
+    let changed = pass(TYPE, "A", "two");
+    let mut file = fs::File::create(&moved).unwrap();
+    std::io::Write::write_all(&mut file, &changed).unwrap();
+    file.set_modified(modified).unwrap();
+    drop(file);
+    eventually("the change is listed", A_SECOND, || service.list("D", TYPE, Some(&tag)).is_some());
+    assert!(service.get(TYPE, "A", None).body == changed);
+}
+
+#[test]
+fn a_change_made_while_it_was_down_is_noticed() {
+    let mut service = Service::new();
+    let file = service.passes().join("a.pkpass");
+    fs::write(&file, pass(TYPE, "A", "one")).unwrap();
+    fs::write(service.passes().join("b.pkpass"), pass(TYPE, "B", "one")).unwrap();
+    service.start();
+    service.register("D", TYPE, "A");
+    service.register("D", TYPE, "B");
+    let (_, tag) = service.list("D", TYPE, None).unwrap();
+    assert_eq!(service.stop("INT").code(), Some(0));
+
+    service.start();
+    assert_eq!(service.list("D", TYPE, Some(&tag)), None, "nothing changed over a restart");
+    service.stop("TERM");
+
+    fs::write(&file, pass(TYPE, "A", "two")).unwrap();
+    service.start();
+    assert_eq!(service.list("D", TYPE, Some(&tag)).unwrap().0, ["A"]);
+}
+
+#[test]
+fn a_broken_file_never_replaces_the_version_being_served() {
+    let mut service = Service::new();
+    let file = service.passes().join("a.pkpass");
+    let good = pass(TYPE, "A", "one");
+    fs::write(&file, &good).unwrap();
+    service.start();
+    service.register("D", TYPE, "A");
+    let (_, tag) = service.list("D", TYPE, None).unwrap();
+
+    fs::write(&file, &pass(TYPE, "A", "two")[..1000]).unwrap();
+    let refusal = format!("{}: refused: ", file.display());
+    eventually("the refusal is said", A_SECOND, || service.said().contains(&refusal));
+    let line = service.said().lines().find(|line| line.contains(&refusal)).unwrap().to_owned();
+    assert!(line.contains("the version before stays"), "{line}");
+    assert!(service.get(TYPE, "A", None).body == good);
+    assert_eq!(service.list("D", TYPE, Some(&tag)), None);
+
+    service.stop("TERM");
+    service.start();
+    assert!(service.get(TYPE, "A", None).body == good, "nor after a restart");
+    assert_eq!(service.list("D", TYPE, Some(&tag)), None);
+
+    fs::write(&file, pass(TYPE, "A", "two")).unwrap();
+    eventually("the mended file is listed", A_SECOND, || service.list("D", TYPE, Some(&tag)).is_some());
+}
+
+#[test]
+fn a_file_that_is_written_slowly_is_served_when_it_is_whole() {
+    let mut service = Service::new();
+    let file = service.passes().join("a.pkpass");
+    let first = pass(TYPE, "A", "one");
+    fs::write(&file, &first).unwrap();
+    service.start();
+    service.register("D", TYPE, "A");
+    let (_, tag) = service.list("D", TYPE, None).unwrap();
+    let second = archives::signed(
+        TYPE,
+        "A",
+        "two",
+        &[("strip.png", (0..100_000_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect())],
+    );
+    let mut writer = fs::File::create(&file).unwrap();
+    for part in second.chunks(second.len() / 6 + 1) {
+        std::io::Write::write_all(&mut writer, part).unwrap();
+        // Long enough to be looked at in between.
+        std::thread::sleep(Duration::from_millis(200));
+        let served = service.get(TYPE, "A", None).body;
+        assert!(served == first || served == second);
+    }
+    eventually("the whole file is listed", A_SECOND, || service.list("D", TYPE, Some(&tag)).is_some());
+    assert!(service.get(TYPE, "A", None).body == second);
+}
+
+#[test]
+fn of_two_files_with_one_pass_the_second_is_refused_until_the_first_is_gone() {
+    let mut service = Service::new();
+    let [a, b] = ["a.pkpass", "b.pkpass"].map(|name| service.passes().join(name));
+    let (one, two) = (pass(TYPE, "A", "one"), pass(TYPE, "A", "two"));
+    fs::write(&a, &one).unwrap();
+    fs::write(&b, &two).unwrap();
+    service.start();
+    let said = service.said();
+    let line = said.lines().find(|line| line.contains("refused")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains(a.to_str().unwrap()) && line.contains(b.to_str().unwrap()), "{line}");
+    assert!(service.get(TYPE, "A", None).body == one);
+    fs::remove_file(&a).unwrap();
+    eventually("the second is served", 5 * A_SECOND, || service.get(TYPE, "A", None).body == two);
+}
+
+#[test]
+fn a_removed_pass_is_unknown_but_can_be_unregistered_also_after_a_restart() {
+    let mut service = Service::new();
+    let file = service.passes().join("a.pkpass");
+    let content = pass(TYPE, "A", "one");
+    fs::write(&file, &content).unwrap();
+    service.start();
+    for device in ["D1", "D2", "D3"] {
+        assert_eq!(service.register(device, TYPE, "A"), 201);
+    }
+    fs::remove_file(&file).unwrap();
+    eventually("it is unknown", 5 * A_SECOND, || service.get(TYPE, "A", None).status == 401);
+    assert_eq!(service.register("D4", TYPE, "A"), 401);
+    assert_eq!(service.unregister("D1", TYPE, "A"), 200);
+    assert_eq!(service.list("D1", TYPE, None), None);
+    service.stop("TERM");
+    service.start();
+    assert_eq!(service.get(TYPE, "A", None).status, 401);
+    assert_eq!(service.unregister("D2", TYPE, "A"), 200);
+
+    fs::write(&file, &content).unwrap();
+    eventually("it is served again", A_SECOND, || service.get(TYPE, "A", None).body == content);
+    assert_eq!(service.list("D3", TYPE, None).unwrap().0, ["A"], "its registrations were kept");
+}
+
+#[test]
+fn a_file_that_comes_to_hold_another_pass_withdraws_the_one_it_held() {
+    let mut service = Service::new();
+    let file = service.passes().join("a.pkpass");
+    fs::write(&file, pass(TYPE, "A", "one")).unwrap();
+    service.start();
+    replace(&file, &pass(TYPE, "B", "one"));
+    eventually("the new pass is served", A_SECOND, || service.get(TYPE, "B", None).status == 200);
+    assert_eq!(service.get(TYPE, "A", None).status, 401);
+}
+
+#[test]
+fn a_token_of_an_old_copy_keeps_working() {
+    use passkit_archive::{ArchiveBuilder, placeholder_icon};
+    let with_token = |token: &str| {
+        let description = serde_json::json!({
+            "formatVersion": 1, "passTypeIdentifier": TYPE, "serialNumber": "A", "teamIdentifier": archives::TEAM,
+            "organizationName": "Example", "description": "An example", "generic": {},
+            "webServiceURL": "https://wallet.example.com/", "authenticationToken": token,
+        });
+        ArchiveBuilder::new(passkit_server::Kind::Pass, description.to_string())
+            .file("icon.png", placeholder_icon(29))
+            .build_unsigned()
+            .unwrap()
+    };
+    let mut service = Service::with_arguments(&["--allow-unsigned"]);
+    let file = service.passes().join("a.pkpass");
+    fs::write(&file, with_token("the-first-token-of-it")).unwrap();
+    service.start();
+    replace(&file, &with_token("the-second-token-of-it"));
+    let status = |service: &Service, token: &str| {
+        let headers = [("Authorization", &*format!("ApplePass {token}"))];
+        service.send("GET", &format!("/v1/passes/{TYPE}/A"), &headers, b"").status
+    };
+    eventually("the new token works", A_SECOND, || status(&service, "the-second-token-of-it") == 200);
+    assert_eq!(status(&service, "the-first-token-of-it"), 200);
+    service.stop("TERM");
+    service.start();
+    assert_eq!(status(&service, "the-first-token-of-it"), 200);
+    assert_eq!(status(&service, "a-third-token-of-none"), 401);
+}
+
+#[test]
+fn unsigned_passes_need_leave_and_lose_it_again() {
+    let mut lenient = Service::with_arguments(&["--allow-unsigned"]);
+    fs::write(lenient.passes().join("a.pkpass"), archives::unsigned(TYPE, "A", "one")).unwrap();
+    fs::write(lenient.passes().join("b.pkpass"), pass(TYPE, "B", "one")).unwrap();
+    lenient.start();
+    assert_eq!(lenient.get(TYPE, "A", None).status, 200);
+    lenient.stop("TERM");
+
+    // The same folders, strict now.
+    let mut strict = Service::new();
+    strict.folder = lenient.folder;
+    strict.start();
+    assert!(strict.said().contains("a.pkpass: refused"), "{}", strict.said());
+    assert_eq!(strict.get(TYPE, "A", None).status, 401);
+    assert_eq!(strict.get(TYPE, "B", None).status, 200);
+}
+
+#[test]
+fn new_folders_and_moved_folders_are_followed() {
+    let mut service = Service::new();
+    service.start();
+    let folder = service.passes().join("spring");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
+    eventually("it is served", 2 * A_SECOND, || service.get(TYPE, "A", None).status == 200);
+    fs::rename(&folder, service.passes().join("summer")).unwrap();
+    let two = pass(TYPE, "A", "two");
+    fs::write(service.passes().join("summer/a.pkpass"), &two).unwrap();
+    eventually("the change is served", 2 * A_SECOND, || service.get(TYPE, "A", None).body == two);
+    fs::remove_dir_all(service.passes().join("summer")).unwrap();
+    eventually("it is withdrawn", 5 * A_SECOND, || service.get(TYPE, "A", None).status == 401);
+    fs::write(service.passes().join(".hidden.pkpass"), pass(TYPE, "H", "one")).unwrap();
+    fs::write(service.passes().join("seen.pkpass"), pass(TYPE, "S", "one")).unwrap();
+    eventually("the other is served", A_SECOND, || service.get(TYPE, "S", None).status == 200);
+    assert_eq!(service.get(TYPE, "H", None).status, 401);
+}
+
+#[test]
+fn a_large_archive_is_served_whole() {
+    let mut service = Service::new();
+    let noise = |seed: u64| {
+        let mut state = seed;
+        (0..600_000)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (state >> 56) as u8
+            })
+            .collect::<Vec<u8>>()
+    };
+    let large = archives::signed(TYPE, "L", "one", &[("strip.png", noise(1)), ("strip@2x.png", noise(2))]);
+    assert!(large.len() > 1_000_000);
+    fs::write(service.passes().join("l.pkpass"), &large).unwrap();
+    service.start();
+    assert!(service.get(TYPE, "L", None).body == large);
+    let path = format!("/v1/passes/{TYPE}/L");
+    let head = service.send("HEAD", &path, &[("Authorization", &authorization(TYPE, "L"))], b"");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.header("content-length"), Some(&*large.len().to_string()));
+}

@@ -1,0 +1,13 @@
+//! The program as its users meet it: started as a process, spoken to over HTTP, signalled, and killed.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod archives;
+mod check;
+mod crash;
+mod disk_full;
+mod folder;
+mod limits;
+mod phone;
+mod program;
+mod refusals;

@@ -1,0 +1,120 @@
+//! The virtual phone, and the demonstration.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use crate::{
+    archives::{order, pass, replace},
+    program::{Service, eventually, passkit, run},
+};
+
+const TYPE: &str = "pass.com.example.phone";
+const ORDERS: &str = "order.com.example.phone";
+
+#[test]
+fn a_phone_adds_syncs_lists_and_removes() {
+    let mut service = Service::new();
+    let (file, order_file) = (service.passes().join("a.pkpass"), service.orders().join("a.order"));
+    fs::write(&file, pass(TYPE, "A/1", "one")).unwrap();
+    fs::write(&order_file, order(ORDERS, "O-1", "one")).unwrap();
+    service.start();
+    let (url, state) = (service.url(), service.folder.path().join("phone.json"));
+    let device = |arguments: &[&str]| run(passkit().arg("device").args(arguments).arg("--state").arg(&state));
+    let (pass_path, order_path) = (file.to_str().unwrap(), order_file.to_str().unwrap());
+
+    for (path, id) in [(pass_path, format!("{TYPE} A/1")), (order_path, format!("{ORDERS} O-1"))] {
+        let (code, stdout, stderr) = device(&["add", path, "--url", &url]);
+        assert_eq!((code, &*stderr), (Some(0), ""), "{stdout}");
+        assert!(stdout.contains(&format!("registered: {id}")), "{stdout}");
+        for word in ["POST", "201", "GET", "200"] {
+            assert!(stdout.contains(word), "{word} is not in {stdout}");
+        }
+        assert!(!stdout.contains("token-of-"), "a token is in {stdout}");
+    }
+    let (code, stdout, _) = device(&["sync"]);
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(stdout.contains("nothing changed"), "{stdout}");
+
+    replace(&file, &pass(TYPE, "A/1", "two"));
+    let mut stdout = String::new();
+    eventually("the phone gets the change", Duration::from_secs(5), || {
+        stdout = device(&["sync"]).1;
+        stdout.contains("updated")
+    });
+    assert!(stdout.contains(&format!("updated: {TYPE} A/1")), "{stdout}");
+
+    let (code, stdout, _) = device(&["list"]);
+    assert_eq!((code, stdout.lines().count()), (Some(0), 2), "{stdout}");
+    let (code, _, stderr) = device(&["remove"]);
+    assert_eq!((code, stderr.lines().count()), (Some(2), 1), "{stderr}");
+    for words in [vec!["remove", ORDERS, "O-1"], vec!["remove", pass_path]] {
+        let (code, stdout, stderr) = device(&words);
+        assert_eq!(code, Some(0), "{stdout}{stderr}");
+        assert!(stdout.contains("DELETE") && stdout.contains("removed:"), "{stdout}");
+    }
+    assert!(device(&["list"]).1.contains("no passes"));
+}
+
+#[test]
+fn a_phone_tells_what_a_service_does_wrong() {
+    let mut service = Service::new();
+    fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
+    service.start();
+    let unknown = service.folder.path().join("unknown.pkpass");
+    fs::write(&unknown, pass(TYPE, "UNKNOWN", "one")).unwrap();
+    let state = service.folder.path().join("phone.json");
+    let mut add = passkit();
+    add.args(["device", "add"]).arg(&unknown).args(["--url", &service.url(), "--state"]).arg(&state);
+    let (code, stdout, _) = run(&mut add);
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(stdout.contains("wrong: ") && stdout.contains("Authentication failure"), "{stdout}");
+    eventually("the phone's log is understood", Duration::from_secs(2), || {
+        service.said().contains("device log") && service.said().contains("401")
+    });
+}
+
+#[test]
+fn the_demonstration_goes_on_serving_until_it_is_told_to_end() {
+    let mut demo = passkit().arg("demo").stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut said = Vec::new();
+    let mut commands = Vec::new();
+    for line in lines.map(Result::unwrap) {
+        if let Some((_, command)) = line.split_once("target/").filter(|_| line.starts_with('/')) {
+            commands.push((line.clone(), command.to_owned()));
+        } else if line.starts_with("cp ") {
+            commands.push((line.clone(), line.clone()));
+        }
+        let last = line.contains(" remove ");
+        said.push(line);
+        if last {
+            break;
+        }
+    }
+    let said = said.join("\n");
+    for expected in
+        ["updated: pass.com.example.coffee CARD-0001", "registered: order.com.example.beans ORDER-0001"]
+    {
+        assert!(said.contains(expected), "{expected:?} is not in:\n{said}");
+    }
+    assert_eq!(commands.len(), 5, "{said}");
+    let folder = commands[1].0.split_whitespace().nth(1).unwrap().rsplit_once('/').unwrap().0.to_owned();
+    for (command, _) in &commands {
+        if command.contains(" sync") {
+            eventually("the phone gets the change", Duration::from_secs(5), || {
+                let output = Command::new("sh").args(["-c", command]).output().unwrap();
+                String::from_utf8_lossy(&output.stdout).contains("updated: ")
+            });
+        } else {
+            let output = Command::new("sh").args(["-c", command]).output().unwrap();
+            assert!(output.status.success(), "{command}: {output:?}");
+        }
+    }
+    assert!(Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap().success());
+    assert!(demo.wait().unwrap().success());
+    assert!(!std::path::Path::new(&folder).exists(), "{folder} was left behind");
+}

@@ -1,0 +1,274 @@
+//! `passkit serve` as a process, and a plain HTTP client for it.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::PathBuf,
+    process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use crate::archives::token_of;
+
+pub(crate) fn passkit() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_passkit"));
+    command.stdin(Stdio::null());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PASSKIT_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Folders of a service, and the service while it runs.
+pub(crate) struct Service {
+    pub(crate) folder: tempfile::TempDir,
+    arguments: Vec<String>,
+    running: Option<Running>,
+}
+
+struct Running {
+    process: Child,
+    address: String,
+    said: Arc<Mutex<String>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// An answer, whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+}
+
+impl Service {
+    /// A service over empty folders, not running yet.
+    pub(crate) fn new() -> Self {
+        Self::with_arguments(&[])
+    }
+
+    pub(crate) fn with_arguments(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["passes", "orders"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        Self { folder, arguments: arguments.iter().map(ToString::to_string).collect(), running: None }
+    }
+
+    pub(crate) fn passes(&self) -> PathBuf {
+        self.folder.path().join("passes")
+    }
+
+    pub(crate) fn orders(&self) -> PathBuf {
+        self.folder.path().join("orders")
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// The command that serves these folders on a free port.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = passkit();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .arg("--store")
+            .arg(format!("sled:{}", self.store().display()))
+            .arg("--passes")
+            .arg(self.passes())
+            .arg("--orders")
+            .arg(self.orders())
+            .args(&self.arguments);
+        command
+    }
+
+    /// Starts it and waits until it says that it listens.
+    pub(crate) fn start(&mut self) {
+        let mut process = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = collect(process.stderr.take().unwrap());
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| {
+            let _ = process.wait();
+            panic!("said {line:?}, and {}", said.lock().unwrap())
+        });
+        let address = address.to_owned();
+        self.running = Some(Running { process, address, said });
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.running.as_ref().unwrap().address.clone()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// What it wrote to stderr so far.
+    pub(crate) fn said(&self) -> String {
+        self.running.as_ref().unwrap().said.lock().unwrap().clone()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.running = None;
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.running.as_ref().unwrap().process.id()
+    }
+
+    /// Sends a signal by name, and waits for the end.
+    pub(crate) fn stop(&mut self, signal: &str) -> ExitStatus {
+        let mut running = self.running.take().unwrap();
+        let id = running.process.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &id]).status().unwrap().success());
+        running.process.wait().unwrap()
+    }
+
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        send(&self.address(), method, path, headers, body)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}; the service said {}", self.said()))
+    }
+
+    pub(crate) fn register(&self, device: &str, type_id: &str, serial: &str) -> u16 {
+        let path = registration(device, type_id, serial);
+        let body = br#"{"pushToken":"c0ffee"}"#;
+        self.send("POST", &path, &[("Authorization", &authorization(type_id, serial))], body).status
+    }
+
+    pub(crate) fn unregister(&self, device: &str, type_id: &str, serial: &str) -> u16 {
+        let path = registration(device, type_id, serial);
+        self.send("DELETE", &path, &[("Authorization", &authorization(type_id, serial))], b"").status
+    }
+
+    /// The serials that changed since the tag, and the new tag; `None` for 204.
+    pub(crate) fn list(
+        &self,
+        device: &str,
+        type_id: &str,
+        tag: Option<&str>,
+    ) -> Option<(Vec<String>, String)> {
+        let (parameter, serials, tag_key) = if type_id.starts_with("order.") {
+            ("ordersModifiedSince", "orderIdentifiers", "lastModified")
+        } else {
+            ("passesUpdatedSince", "serialNumbers", "lastUpdated")
+        };
+        let query = tag.map(|tag| format!("?{parameter}={tag}")).unwrap_or_default();
+        let answer =
+            self.send("GET", &format!("/v1/devices/{device}/registrations/{type_id}{query}"), &[], b"");
+        match answer.status {
+            204 => None,
+            200 => {
+                let json = answer.json();
+                let mut listed: Vec<String> = serde_json::from_value(json[serials].clone()).unwrap();
+                listed.sort();
+                Some((listed, json[tag_key].as_str().unwrap().to_owned()))
+            }
+            status => panic!("list answered {status}; the service said {}", self.said()),
+        }
+    }
+
+    pub(crate) fn get(&self, type_id: &str, serial: &str, since: Option<&str>) -> Answer {
+        let collection = if type_id.starts_with("order.") { "orders" } else { "passes" };
+        let authorization = authorization(type_id, serial);
+        let mut headers = vec![("Authorization", &*authorization)];
+        headers.extend(since.map(|since| ("If-Modified-Since", since)));
+        self.send("GET", &format!("/v1/{collection}/{type_id}/{}", encoded(serial)), &headers, b"")
+    }
+}
+
+pub(crate) fn authorization(type_id: &str, serial: &str) -> String {
+    let scheme = if type_id.starts_with("order.") { "AppleOrder" } else { "ApplePass" };
+    format!("{scheme} {}", token_of(serial))
+}
+
+pub(crate) fn registration(device: &str, type_id: &str, serial: &str) -> String {
+    format!("/v1/devices/{device}/registrations/{type_id}/{}", encoded(serial))
+}
+
+fn encoded(serial: &str) -> String {
+    serial
+        .bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}
+
+pub(crate) fn send(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() {
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    stream.write_all(format!("{head}\r\n").as_bytes())?;
+    stream.write_all(body)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let broken = || std::io::Error::other("the answer broke off");
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or_else(broken)?;
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = head.get(9..12).and_then(|status| status.parse().ok()).ok_or_else(broken)?;
+    let answer = Answer { status, head, body: answer[end + 4..].to_vec() };
+    let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+    if method != "HEAD" && answer.body.len() != length {
+        return Err(broken());
+    }
+    Ok(answer)
+}
+
+/// What a command did that ends by itself.
+pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// Waits for a condition, and fails when it does not come true in time.
+pub(crate) fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn collect(stderr: ChildStderr) -> Arc<Mutex<String>> {
+    let said = Arc::new(Mutex::new(String::new()));
+    let to = said.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let mut said = to.lock().unwrap();
+            said.push_str(&line);
+            said.push('\n');
+        }
+    });
+    said
+}

@@ -1,0 +1,65 @@
+//! What ends in one line on stderr, and exit code 2.
+
+use std::fs;
+
+use crate::program::{Service, passkit, run};
+
+fn refused(command: &mut std::process::Command, mention: &[&str]) {
+    let (code, stdout, stderr) = run(command);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert_eq!(stdout, "");
+    let lines: Vec<_> = stderr.lines().collect();
+    assert_eq!(lines.len(), 1, "{stderr}");
+    for word in mention {
+        assert!(lines[0].contains(word), "{word:?} is not in {stderr}");
+    }
+}
+
+#[test]
+fn a_store_in_use_by_another_process() {
+    let mut service = Service::new();
+    service.start();
+    refused(&mut service.command(), &[service.store().to_str().unwrap(), "another process"]);
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let service = Service::new();
+    refused(
+        passkit().args(["serve", "--listen", &address, "--passes"]).arg(service.passes()),
+        &[&address, "--listen"],
+    );
+}
+
+#[test]
+fn folders_that_can_not_be_read() {
+    let service = Service::new();
+    let store = format!("sled:{}", service.store().display());
+    let file = service.folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    for folder in [&file, &service.folder.path().join("nowhere")] {
+        let mut command = passkit();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--store", &store, "--passes"]).arg(folder);
+        refused(&mut command, &[folder.to_str().unwrap()]);
+    }
+    let store = format!("sled:{}", file.display());
+    let mut command = passkit();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--store", &store, "--passes"]).arg(service.passes());
+    refused(&mut command, &[file.to_str().unwrap()]);
+}
+
+#[test]
+fn nothing_to_serve() {
+    refused(passkit().args(["serve", "--listen", "127.0.0.1:0"]), &["--passes DIR"]);
+}
+
+#[test]
+fn a_store_url_of_no_known_kind() {
+    for url in ["postgres://localhost/passes", "./passkit-data", "sled:"] {
+        let (code, stdout, stderr) = run(passkit().args(["serve", "--passes", ".", "--store", url]));
+        assert_eq!((code, &*stdout), (Some(2), ""));
+        assert!(stderr.lines().next().unwrap().contains("sled:./passkit-data"), "{stderr}");
+    }
+}

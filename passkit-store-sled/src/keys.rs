@@ -1,0 +1,390 @@
+//! How the data lies in the one tree of the database: every key and every value is made and read here.
+//!
+//! | key | value |
+//! |---|---|
+//! | `m` | the format's version (1 byte), the time of creation (8) |
+//! | `t` type | the type's clock (8), the version (8) and date (8) of the last "every pass changed", the latest date (8) |
+//! | `d` device | the device's clock (8), its push token with its length (2), and its registrations, see [`Held`] |
+//! | `r` device NUL type NUL serial | the device's clock at the registration (8); only for a device with many |
+//! | `p` type NUL serial NUL device | nothing: every registration, by pass |
+//! | `s` type NUL serial | the version (8) and date (8) of the pass's last mark |
+//!
+//! Numbers are big-endian, versions in microseconds and dates in seconds since the Unix epoch. No identifier holds a
+//! NUL, so no two keys are spelt alike. A pass that was never marked has no row.
+
+use passkit_server::{DeviceIdentifier, PassId, PassState, PushToken, SerialNumber, TypeIdentifier};
+
+use crate::error::Failure;
+
+/// The format that this version writes, and the only one it reads.
+pub(crate) const FORMAT: u8 = 1;
+
+/// The key of the row about the store itself.
+pub(crate) const STORE: &[u8] = b"m";
+
+/// What the keys of all type rows start with.
+pub(crate) const TYPES: &[u8] = b"t";
+
+fn key(table: u8, parts: &[&str]) -> Vec<u8> {
+    let length = parts.iter().map(|part| part.len() + 1).sum::<usize>();
+    let mut key = Vec::with_capacity(1 + length);
+    key.push(table);
+    for (i, part) in parts.iter().enumerate() {
+        if i > 0 {
+            key.push(0);
+        }
+        key.extend_from_slice(part.as_bytes());
+    }
+    key
+}
+
+pub(crate) fn type_row(type_id: &TypeIdentifier) -> Vec<u8> {
+    key(b't', &[type_id.as_str()])
+}
+
+pub(crate) fn device(device: &DeviceIdentifier) -> Vec<u8> {
+    key(b'd', &[device.as_str()])
+}
+
+pub(crate) fn registration(device: &DeviceIdentifier, pass: &PassId) -> Vec<u8> {
+    key(b'r', &[device.as_str(), pass.type_id.as_str(), pass.serial.as_str()])
+}
+
+/// What the keys of the device's registrations of one type start with; a serial number follows.
+pub(crate) fn registrations_of_type(device: &DeviceIdentifier, type_id: &TypeIdentifier) -> Vec<u8> {
+    key(b'r', &[device.as_str(), type_id.as_str(), ""])
+}
+
+/// What the keys of all of the device's registrations start with; a type, NUL and a serial number follow.
+pub(crate) fn registrations(device: &DeviceIdentifier) -> Vec<u8> {
+    key(b'r', &[device.as_str(), ""])
+}
+
+pub(crate) fn device_of(pass: &PassId, device: &DeviceIdentifier) -> Vec<u8> {
+    key(b'p', &[pass.type_id.as_str(), pass.serial.as_str(), device.as_str()])
+}
+
+/// What the keys of the pass's devices start with; a device follows.
+pub(crate) fn devices_of(pass: &PassId) -> Vec<u8> {
+    key(b'p', &[pass.type_id.as_str(), pass.serial.as_str(), ""])
+}
+
+pub(crate) fn pass(type_id: &TypeIdentifier, serial: &SerialNumber) -> Vec<u8> {
+    key(b's', &[type_id.as_str(), serial.as_str()])
+}
+
+/// Reads what follows a key's prefix.
+fn text<'k>(rest: &'k [u8], what: &'static str) -> Result<&'k str, Failure> {
+    std::str::from_utf8(rest).map_err(|_| Failure::unreadable(what))
+}
+
+pub(crate) fn read_type(rest: &[u8]) -> Result<TypeIdentifier, Failure> {
+    const WHAT: &str = "type identifier";
+    TypeIdentifier::new(text(rest, WHAT)?).map_err(|_| Failure::unreadable(WHAT))
+}
+
+pub(crate) fn read_serial(rest: &[u8]) -> Result<SerialNumber, Failure> {
+    const WHAT: &str = "serial number";
+    SerialNumber::new(text(rest, WHAT)?).map_err(|_| Failure::unreadable(WHAT))
+}
+
+pub(crate) fn read_device(rest: &[u8]) -> Result<DeviceIdentifier, Failure> {
+    const WHAT: &str = "device identifier";
+    DeviceIdentifier::new(text(rest, WHAT)?).map_err(|_| Failure::unreadable(WHAT))
+}
+
+/// Reads the type, NUL and serial number behind [`registrations`].
+pub(crate) fn read_pass(rest: &[u8]) -> Result<PassId, Failure> {
+    let nul = rest.iter().position(|b| *b == 0).ok_or_else(|| Failure::unreadable("registration"))?;
+    Ok(PassId { type_id: read_type(&rest[..nul])?, serial: read_serial(&rest[nul + 1..])? })
+}
+
+/// Takes a number off the front of a value.
+fn number(value: &mut &[u8], what: &'static str) -> Result<u64, Failure> {
+    let (number, rest) = value.split_first_chunk().ok_or_else(|| Failure::unreadable(what))?;
+    *value = rest;
+    Ok(u64::from_be_bytes(*number))
+}
+
+fn end(value: &[u8], what: &'static str) -> Result<(), Failure> {
+    if value.is_empty() { Ok(()) } else { Err(Failure::unreadable(what)) }
+}
+
+/// About the store itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoreRow {
+    pub(crate) format: u8,
+    /// When the store was made: the date of every pass that was never marked.
+    pub(crate) created: u64,
+}
+
+impl StoreRow {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        [&[self.format][..], &self.created.to_be_bytes()].concat()
+    }
+
+    /// Reads the format of any version, and the rest only of this one's.
+    pub(crate) fn decode(value: &[u8]) -> Result<Self, Failure> {
+        const WHAT: &str = "row about the store";
+        let (&format, mut rest) = value.split_first().ok_or_else(|| Failure::unreadable(WHAT))?;
+        if format != FORMAT {
+            return Ok(Self { format, created: 0 });
+        }
+        let row = Self { format, created: number(&mut rest, WHAT)? };
+        end(rest, WHAT)?;
+        Ok(row)
+    }
+}
+
+/// The clock of a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TypeRow {
+    pub(crate) version: u64,
+    /// What the last "every pass changed" left: counts for each pass whose own state is older.
+    pub(crate) floor: PassState,
+    /// The latest date given to any pass of the type.
+    pub(crate) latest_date: u64,
+}
+
+impl TypeRow {
+    /// The clock of a type that nobody has marked, in a store made at `created`.
+    pub(crate) fn unmarked(created: u64) -> Self {
+        Self { version: 0, floor: PassState { version: 0, last_modified: created }, latest_date: created }
+    }
+
+    pub(crate) fn encode(self) -> Vec<u8> {
+        [self.version, self.floor.version, self.floor.last_modified, self.latest_date]
+            .map(u64::to_be_bytes)
+            .concat()
+    }
+
+    pub(crate) fn decode(mut value: &[u8]) -> Result<Self, Failure> {
+        const WHAT: &str = "clock of a type";
+        let value = &mut value;
+        let version = number(value, WHAT)?;
+        let floor = PassState { version: number(value, WHAT)?, last_modified: number(value, WHAT)? };
+        let latest_date = number(value, WHAT)?;
+        end(value, WHAT)?;
+        Ok(Self { version, floor, latest_date })
+    }
+}
+
+/// A device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceRow<'v> {
+    pub(crate) version: u64,
+    pub(crate) push_token: &'v str,
+    pub(crate) held: Held<'v>,
+}
+
+/// A device's registrations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held<'v> {
+    /// All of them: a device with a handful, as nearly every one is, is read at one stroke.
+    Few(Few<'v>),
+    /// How many there are, each in its own row. The device goes with its last one; counting them spares a scan.
+    Many(u32),
+}
+
+/// Registrations one behind the other, for each the device's clock (8), the type's length (1), the type, the serial
+/// number's length (2), the serial number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Few<'v>(&'v [u8]);
+
+/// What a device holds in its own row at most; about eighteen registrations.
+pub(crate) const FEW_BYTES: usize = 1024;
+
+impl<'v> DeviceRow<'v> {
+    const WHAT: &'static str = "device";
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let token = self.push_token.as_bytes();
+        let mut row = Vec::with_capacity(8 + 2 + token.len() + 1 + FEW_BYTES);
+        row.extend_from_slice(&self.version.to_be_bytes());
+        // At most 400, see `PushToken`.
+        row.extend_from_slice(&(token.len() as u16).to_be_bytes());
+        row.extend_from_slice(token);
+        match self.held {
+            Held::Few(few) => {
+                row.push(0);
+                row.extend_from_slice(few.0);
+            }
+            Held::Many(count) => {
+                row.push(1);
+                row.extend_from_slice(&count.to_be_bytes());
+            }
+        }
+        row
+    }
+
+    pub(crate) fn decode(mut value: &'v [u8]) -> Result<Self, Failure> {
+        let unreadable = || Failure::unreadable(Self::WHAT);
+        let version = number(&mut value, Self::WHAT)?;
+        let (length, rest) = value.split_first_chunk().ok_or_else(unreadable)?;
+        let (token, rest) =
+            rest.split_at_checked(u16::from_be_bytes(*length).into()).ok_or_else(unreadable)?;
+        let held = match rest {
+            [0, few @ ..] => Held::Few(Few(few)),
+            [1, count @ ..] => Held::Many(u32::from_be_bytes(count.try_into().map_err(|_| unreadable())?)),
+            _ => return Err(unreadable()),
+        };
+        Ok(Self { version, push_token: text(token, Self::WHAT)?, held })
+    }
+
+    pub(crate) fn push_token(&self) -> Result<PushToken, Failure> {
+        PushToken::new(self.push_token).map_err(|_| Failure::unreadable(Self::WHAT))
+    }
+}
+
+impl<'v> Few<'v> {
+    /// Type, serial number and version of each registration.
+    pub(crate) fn iter(self) -> impl Iterator<Item = Result<(&'v [u8], &'v [u8], u64), Failure>> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let one = take_one(&mut rest).ok_or_else(|| Failure::unreadable(DeviceRow::WHAT));
+            if one.is_err() {
+                rest = &[];
+            }
+            Some(one)
+        })
+    }
+
+    /// All but that of `pass`, and whether there was one.
+    pub(crate) fn without(self, pass: &PassId) -> Result<(Vec<u8>, bool), Failure> {
+        let mut others = Vec::with_capacity(FEW_BYTES);
+        let mut found = false;
+        for one in self.iter() {
+            let (type_id, serial, version) = one?;
+            if type_id == pass.type_id.as_str().as_bytes() && serial == pass.serial.as_str().as_bytes() {
+                found = true;
+            } else {
+                append(&mut others, type_id, serial, version);
+            }
+        }
+        Ok((others, found))
+    }
+
+    /// What [`add`](Self::add) and [`without`](Self::without) made.
+    pub(crate) fn new(few: &'v [u8]) -> Self {
+        Self(few)
+    }
+
+    pub(crate) fn add(few: &mut Vec<u8>, pass: &PassId, version: u64) {
+        append(few, pass.type_id.as_str().as_bytes(), pass.serial.as_str().as_bytes(), version);
+    }
+}
+
+fn append(few: &mut Vec<u8>, type_id: &[u8], serial: &[u8], version: u64) {
+    few.extend_from_slice(&version.to_be_bytes());
+    // At most 128 and 512, see `TypeIdentifier` and `SerialNumber`.
+    few.push(type_id.len() as u8);
+    few.extend_from_slice(type_id);
+    few.extend_from_slice(&(serial.len() as u16).to_be_bytes());
+    few.extend_from_slice(serial);
+}
+
+/// Takes a registration off the front of a device's.
+fn take_one<'v>(rest: &mut &'v [u8]) -> Option<(&'v [u8], &'v [u8], u64)> {
+    let (version, tail) = rest.split_first_chunk()?;
+    let (&length, tail) = tail.split_first()?;
+    let (type_id, tail) = tail.split_at_checked(length.into())?;
+    let (length, tail) = tail.split_first_chunk()?;
+    let (serial, tail) = tail.split_at_checked(u16::from_be_bytes(*length).into())?;
+    *rest = tail;
+    Some((type_id, serial, u64::from_be_bytes(*version)))
+}
+
+pub(crate) fn encode_registration(version: u64) -> Vec<u8> {
+    version.to_be_bytes().to_vec()
+}
+
+pub(crate) fn decode_registration(mut value: &[u8]) -> Result<u64, Failure> {
+    const WHAT: &str = "registration";
+    let version = number(&mut value, WHAT)?;
+    end(value, WHAT)?;
+    Ok(version)
+}
+
+pub(crate) fn encode_pass(state: PassState) -> Vec<u8> {
+    [state.version, state.last_modified].map(u64::to_be_bytes).concat()
+}
+
+pub(crate) fn decode_pass(mut value: &[u8]) -> Result<PassState, Failure> {
+    const WHAT: &str = "state of a pass";
+    let value = &mut value;
+    let state = PassState { version: number(value, WHAT)?, last_modified: number(value, WHAT)? };
+    end(value, WHAT)?;
+    Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_read_back() {
+        let store = StoreRow { format: FORMAT, created: 7 };
+        assert_eq!(StoreRow::decode(&store.encode()).unwrap(), store);
+        assert_eq!(StoreRow::decode(&[9, 1, 2]).unwrap().format, 9);
+        let clock =
+            TypeRow { version: 4, floor: PassState { version: 3, last_modified: 2 }, latest_date: u64::MAX };
+        assert_eq!(TypeRow::decode(&clock.encode()).unwrap(), clock);
+        let mut few = Vec::new();
+        for held in [Held::Few(Few::default()), Held::Many(3)] {
+            let device = DeviceRow { version: 5, push_token: "C0ffee", held };
+            assert_eq!(DeviceRow::decode(&device.encode()).unwrap(), device);
+        }
+        let [a, b] = ["ä/ 1", "2"].map(|serial| PassId::new("pass.a", serial).unwrap());
+        Few::add(&mut few, &a, 6);
+        Few::add(&mut few, &b, 7);
+        let device = DeviceRow { version: 7, push_token: "c0", held: Held::Few(Few::new(&few)) };
+        let row = device.encode();
+        let Held::Few(read) = DeviceRow::decode(&row).unwrap().held else { panic!("many") };
+        let all = read.iter().map(Result::unwrap).collect::<Vec<_>>();
+        assert_eq!(all, [(&b"pass.a"[..], "ä/ 1".as_bytes(), 6), (b"pass.a", b"2", 7)]);
+        let (rest, found) = read.without(&a).unwrap();
+        assert!(found && Few::new(&rest).iter().count() == 1);
+        assert!(!Few::new(&rest).without(&a).unwrap().1);
+        assert!(Few::new(&row[row.len() - 5..]).iter().any(|one| one.is_err()));
+        assert_eq!(decode_registration(&encode_registration(6)).unwrap(), 6);
+        let state = PassState { version: 8, last_modified: 9 };
+        assert_eq!(decode_pass(&encode_pass(state)).unwrap(), state);
+    }
+
+    #[test]
+    fn damaged_rows_are_errors() {
+        for damaged in [&b""[..], b"1234567", b"123456789", b"12345678\0\0\0\x01zz"] {
+            assert!(StoreRow::decode(damaged).is_err() || damaged.first() != Some(&FORMAT));
+            assert!(TypeRow::decode(damaged).is_err());
+            assert!(DeviceRow::decode(damaged).is_err());
+            assert!(decode_registration(damaged).is_err());
+            assert!(decode_pass(damaged).is_err());
+        }
+        assert!(read_pass(b"pass.a").is_err());
+        assert!(read_serial(b"\xff").is_err());
+        assert!(read_device(b"").is_err());
+    }
+
+    #[test]
+    fn a_prefix_covers_its_own_rows_only() {
+        let device = |text| DeviceIdentifier::new(text).unwrap();
+        let pass = |type_id, serial| PassId::new(type_id, serial).unwrap();
+        let key = registration(&device("ab"), &pass("pass.a", "1"));
+        assert!(key.starts_with(&registrations(&device("ab"))));
+        assert!(!key.starts_with(&registrations(&device("a"))));
+        let prefix = registrations_of_type(&device("ab"), &pass("pass.a", "1").type_id);
+        assert_eq!(key.strip_prefix(&prefix[..]), Some(&b"1"[..]));
+        assert!(!registration(&device("ab"), &pass("pass.ab", "1")).starts_with(&prefix));
+        let key = device_of(&pass("pass.a", "1"), &device("x"));
+        assert!(key.starts_with(&devices_of(&pass("pass.a", "1"))));
+        assert!(
+            !device_of(&pass("pass.a", "11"), &device("x")).starts_with(&devices_of(&pass("pass.a", "1")))
+        );
+        let rest = registration(&device("ab"), &pass("pass.a", "ä/ 1"));
+        let rest = rest.strip_prefix(&registrations(&device("ab"))[..]).unwrap();
+        assert_eq!(read_pass(rest).unwrap(), pass("pass.a", "ä/ 1"));
+    }
+}

@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod database;
+mod error;
+mod keys;
+mod reader;
+mod settled;
+mod store;
+mod writer;
+
+pub use config::Config;
+pub use store::SledStore;

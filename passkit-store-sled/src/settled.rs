@@ -1,0 +1,248 @@
+//! What readers may see: only what is durable.
+//!
+//! The engine shows a batch to readers as soon as it is applied, which is before it is durable. If that leaked, a
+//! crash could take back what a device was told: a tag, a date, or that a pass is gone. So before the writer applies
+//! a batch it publishes what each row held until then ([`State::replaced`]), and a reader that finds a row there
+//! takes that in place of what it read. When the batch is durable, the map goes and the new clocks come, in one step.
+//!
+//! **Every row that [`View::get`] or [`View::scan`] returns was durable at some moment of that call.** For a reader
+//! looks into the database first and into the map after: a value that is not durable was applied after the map with
+//! its row was published, so the map still has the row, or has been taken away because the value became durable.
+//! A map of a later batch does no harm either: what it says was durable before that batch began.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use passkit_server::TypeIdentifier;
+use sled::IVec;
+
+use crate::{
+    database::{Contents, Database},
+    error::Failure,
+    keys::TypeRow,
+};
+
+/// What a batch does to a row.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) before: Option<IVec>,
+    pub(crate) after: Option<Vec<u8>>,
+}
+
+/// By key.
+pub(crate) type Changes = BTreeMap<Vec<u8>, Change>;
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// `None` after a failed write, until it is opened again, and at the end.
+    pub(crate) database: Option<Arc<Database>>,
+    /// The date of every pass that was never marked.
+    pub(crate) created: u64,
+    /// The durable clocks.
+    pub(crate) types: HashMap<TypeIdentifier, TypeRow>,
+    /// The changes that are on their way: applied perhaps, but not durable.
+    pub(crate) replaced: Arc<Changes>,
+}
+
+impl State {
+    pub(crate) fn type_row(&self, type_id: &TypeIdentifier) -> TypeRow {
+        self.types.get(type_id).copied().unwrap_or_else(|| TypeRow::unmarked(self.created))
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    state: RwLock<State>,
+}
+
+impl Shared {
+    pub(crate) fn new(database: Database, contents: Contents) -> Self {
+        let shared = Self::default();
+        shared.reopened(database, contents);
+        shared
+    }
+
+    /// Nothing panics half way through a change, so what a poisoned lock guards is whole.
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A batch is about to be applied.
+    pub(crate) fn applying(&self, changes: Arc<Changes>) {
+        let before = std::mem::replace(&mut self.state_mut().replaced, changes);
+        drop(before);
+    }
+
+    /// The batch is durable, and these are the clocks it moved.
+    pub(crate) fn settled(&self, types: HashMap<TypeIdentifier, TypeRow>) {
+        let mut state = self.state_mut();
+        state.types.extend(types);
+        let replaced = std::mem::take(&mut state.replaced);
+        drop(state);
+        // Outside the lock, for it may be large.
+        drop(replaced);
+    }
+
+    /// A write failed: what the database shows in memory is not to be trusted any more.
+    pub(crate) fn closed(&self) {
+        let database = self.state_mut().database.take();
+        drop(database);
+    }
+
+    /// The database was opened, and all that it holds is durable.
+    pub(crate) fn reopened(&self, database: Database, contents: Contents) {
+        *self.state_mut() = State {
+            database: Some(Arc::new(database)),
+            created: contents.created,
+            types: contents.types,
+            replaced: Arc::default(),
+        };
+    }
+
+    pub(crate) fn database(&self) -> Option<Arc<Database>> {
+        self.state().database.clone()
+    }
+
+    pub(crate) fn view(&self) -> Result<View<'_>, Failure> {
+        Ok(View { shared: self, database: self.database().ok_or_else(Failure::closed)? })
+    }
+}
+
+/// The durable rows, for one reader.
+#[derive(Debug)]
+pub(crate) struct View<'s> {
+    shared: &'s Shared,
+    database: Arc<Database>,
+}
+
+/// Some rows, in the order of their keys.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub(crate) rows: Vec<(IVec, IVec)>,
+    /// The key behind which there may be more.
+    pub(crate) more_after: Option<IVec>,
+}
+
+impl View<'_> {
+    /// The state, unless the database was closed meanwhile: then what this view has read means nothing.
+    fn state(&self) -> Result<RwLockReadGuard<'_, State>, Failure> {
+        let state = self.shared.state();
+        match &state.database {
+            Some(current) if Arc::ptr_eq(current, &self.database) => Ok(state),
+            _ => Err(Failure::closed()),
+        }
+    }
+
+    pub(crate) fn type_row(&self, type_id: &TypeIdentifier) -> Result<TypeRow, Failure> {
+        Ok(self.state()?.type_row(type_id))
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<IVec>, Failure> {
+        let read = self.database.get(key)?;
+        let state = self.state()?;
+        Ok(match state.replaced.get(key) {
+            Some(change) => change.before.clone(),
+            None => read,
+        })
+    }
+
+    /// At most about `limit` of the rows whose keys start with `prefix`, and are behind the key `after`.
+    pub(crate) fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Rows, Failure> {
+        let mut found = Rows::default();
+        for row in self.database.scan(prefix, after)?.take(limit) {
+            found.rows.push(row?);
+        }
+        if found.rows.len() >= limit {
+            found.more_after = found.rows.last().map(|(key, _)| key.clone());
+        }
+        settle(&mut found, prefix, after, &self.state()?.replaced);
+        Ok(found)
+    }
+}
+
+/// Puts what rows held before the changes in place of what was read, as far as was read.
+fn settle(found: &mut Rows, prefix: &[u8], after: Option<&[u8]>, replaced: &Changes) {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    if replaced.is_empty() {
+        return;
+    }
+    let start = after.map_or(Included(prefix), Excluded);
+    let changes = replaced
+        .range::<[u8], _>((start, Unbounded))
+        .take_while(|(key, _)| key.starts_with(prefix))
+        .take_while(|(key, _)| found.more_after.as_ref().is_none_or(|last| key[..] <= last[..]));
+    for (key, change) in changes {
+        let at = found.rows.binary_search_by(|(row, _)| row[..].cmp(key));
+        match (at, &change.before) {
+            (Ok(at), Some(before)) => found.rows[at].1 = before.clone(),
+            (Ok(at), None) => {
+                found.rows.remove(at);
+            }
+            (Err(at), Some(before)) => found.rows.insert(at, (IVec::from(&key[..]), before.clone())),
+            (Err(_), None) => {}
+        }
+    }
+}
+
+/// All rows under `prefix` with `changes` done to them: the writer's own reading.
+pub(crate) fn scan_changed(
+    database: &Database,
+    prefix: &[u8],
+    changes: &Changes,
+) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Failure> {
+    use std::ops::Bound::{Included, Unbounded};
+    let mut rows = BTreeMap::new();
+    for row in database.scan(prefix, None)? {
+        let (key, value) = row?;
+        rows.insert(key.to_vec(), value.to_vec());
+    }
+    for (key, change) in
+        changes.range::<[u8], _>((Included(prefix), Unbounded)).take_while(|(key, _)| key.starts_with(prefix))
+    {
+        match &change.after {
+            Some(after) => rows.insert(key.clone(), after.clone()),
+            None => rows.remove(key),
+        };
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ivec(text: &str) -> IVec {
+        IVec::from(text)
+    }
+
+    #[test]
+    fn rows_on_their_way_show_what_they_held_before() {
+        let mut replaced = Changes::new();
+        for (key, before) in [("pa", Some("old a")), ("pb", None), ("pc", Some("old c")), ("pz", Some("z"))] {
+            replaced.insert(key.into(), Change { before: before.map(ivec), after: None });
+        }
+        replaced.insert("q".into(), Change { before: Some(ivec("other")), after: None });
+        let read = || vec![(ivec("pb"), ivec("new")), (ivec("pc"), ivec("new")), (ivec("pd"), ivec("d"))];
+        let shown = |found: &Rows| {
+            found
+                .rows
+                .iter()
+                .map(|(k, v)| format!("{}={}", String::from_utf8_lossy(k), String::from_utf8_lossy(v)))
+                .collect::<Vec<_>>()
+        };
+
+        let mut whole = Rows { rows: read(), more_after: None };
+        settle(&mut whole, b"p", None, &replaced);
+        assert_eq!(shown(&whole), ["pa=old a", "pc=old c", "pd=d", "pz=z"]);
+
+        let mut page = Rows { rows: read(), more_after: Some(ivec("pd")) };
+        settle(&mut page, b"p", Some(b"pa"), &replaced);
+        assert_eq!(shown(&page), ["pc=old c", "pd=d"]);
+    }
+}

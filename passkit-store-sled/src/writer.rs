@@ -1,0 +1,532 @@
+//! Writing: one thread, which makes many changes durable with one sync.
+
+use std::{
+    any::Any,
+    collections::{HashMap, HashSet, VecDeque},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc as std_mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use passkit_server::{
+    DeviceIdentifier, PassId, PassState, PushToken, Registered, SerialNumber, TypeIdentifier,
+    clock::{self, next_last_modified, next_version},
+};
+use sled::IVec;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    config::Config,
+    database::Database,
+    error::Failure,
+    keys::{self, DeviceRow, FEW_BYTES, Few, Held, TypeRow},
+    settled::{Change, Changes, Shared, scan_changed},
+};
+
+/// How many operations may wait; the callers of more wait for room.
+const WAITING: usize = 1024;
+
+/// How many operations share a sync at most.
+const OPERATIONS: usize = 512;
+
+/// After how many changed rows a group is made durable. It bounds how long readers wait for a batch to be applied,
+/// and how far the engine's log can run ahead of the last sync. A longer mark is made in steps of this size.
+const ROWS: usize = 1024;
+
+/// How soon after a failure, or a vain attempt, the database is opened again.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a write may have failed before the thread that waits for it is told.
+const WATCH: Duration = Duration::from_millis(500);
+
+type Answer<T> = oneshot::Sender<Result<T, Failure>>;
+
+/// What the thread is asked to do, and whom to tell when it is durable.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    Register {
+        device: DeviceIdentifier,
+        pass: PassId,
+        push_token: PushToken,
+        answer: Answer<Registered>,
+    },
+    Unregister {
+        device: DeviceIdentifier,
+        pass: PassId,
+        answer: Answer<bool>,
+    },
+    Mark {
+        type_id: TypeIdentifier,
+        serials: Vec<SerialNumber>,
+        answer: Answer<()>,
+    },
+    MarkAll {
+        type_id: TypeIdentifier,
+        answer: Answer<()>,
+    },
+    /// The time is in microseconds since the Unix epoch.
+    Forget {
+        device: DeviceIdentifier,
+        unregistered_at: u64,
+        answer: Answer<bool>,
+    },
+    /// A reader met a closed database.
+    Reopen,
+}
+
+/// The thread that writes, and what watches over it.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    /// `None` only while it is being dropped.
+    queue: Option<mpsc::Sender<Operation>>,
+    thread: Option<JoinHandle<()>>,
+    watch: Option<(std_mpsc::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Writer {
+    pub(crate) fn start(shared: &Arc<Shared>, config: &Config) -> io::Result<Self> {
+        let (end, ended) = std_mpsc::channel::<()>();
+        let watched = Arc::clone(shared);
+        let watch = thread::Builder::new().name("passkit-sled-watch".into()).spawn(move || {
+            while ended.recv_timeout(WATCH) == Err(std_mpsc::RecvTimeoutError::Timeout) {
+                if let Some(database) = watched.database() {
+                    database.wake_after_failure();
+                }
+            }
+        })?;
+        let (queue, operations) = mpsc::channel(WAITING);
+        let mut work = Work {
+            shared: Arc::clone(shared),
+            config: config.clone(),
+            closed: None,
+            waiting: VecDeque::new(),
+        };
+        let thread =
+            thread::Builder::new().name("passkit-sled-write".into()).spawn(move || work.run(operations))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), watch: Some((end, watch)) })
+    }
+
+    /// Hands an operation over and waits until what it did is durable. Dropped before the operation is handed over,
+    /// nothing happens; afterwards, all of it does.
+    pub(crate) async fn ask<T>(&self, operation: impl FnOnce(Answer<T>) -> Operation) -> Result<T, Failure> {
+        let queue = self.queue.as_ref().ok_or_else(Failure::stopped)?;
+        let (answer, answered) = oneshot::channel();
+        queue.send(operation(answer)).await.map_err(|_| Failure::stopped())?;
+        answered.await.unwrap_or_else(|_| Err(Failure::stopped()))
+    }
+
+    /// Has the database opened again if it is closed.
+    pub(crate) fn reopen(&self) {
+        if let Some(queue) = &self.queue {
+            // Where there is no room, others wait and ask for the same.
+            let _full = queue.try_send(Operation::Reopen);
+        }
+    }
+}
+
+impl Drop for Writer {
+    /// Returns when everything that was handed over is done.
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take() {
+            // It catches panics; were one to escape, there is nobody left to tell.
+            let _ended = thread.join();
+        }
+        if let Some((end, watch)) = self.watch.take() {
+            drop(end);
+            let _ended = watch.join();
+        }
+    }
+}
+
+struct Work {
+    shared: Arc<Shared>,
+    config: Config,
+    /// Since when the database is closed, or cannot be opened, and why.
+    closed: Option<(Instant, Failure)>,
+    waiting: VecDeque<Operation>,
+}
+
+impl Work {
+    fn run(&mut self, mut operations: mpsc::Receiver<Operation>) {
+        let mut taken = Vec::with_capacity(OPERATIONS);
+        loop {
+            if self.waiting.is_empty() {
+                if operations.blocking_recv_many(&mut taken, OPERATIONS) == 0 {
+                    return;
+                }
+                self.waiting.extend(taken.drain(..));
+            } else {
+                while self.waiting.len() < OPERATIONS
+                    && let Ok(operation) = operations.try_recv()
+                {
+                    self.waiting.push_back(operation);
+                }
+            }
+            // Who waits for an answer learns of a panic from its never coming.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.group())) {
+                self.close(Failure::panic(&self.config.path, &*panic as &(dyn Any + Send)));
+            }
+        }
+    }
+
+    /// Does some of what waits, and makes it durable.
+    fn group(&mut self) {
+        let database = match self.database() {
+            Ok(database) => database,
+            Err(failure) => {
+                self.waiting.drain(..).for_each(|operation| operation.refuse(failure.clone()));
+                return;
+            }
+        };
+        let mut group = Group::new(&self.shared, &database);
+        let mut rest = None;
+        while rest.is_none()
+            && !group.is_full()
+            && let Some(operation) = self.waiting.pop_front()
+        {
+            rest = group.add(operation);
+        }
+        match group.commit() {
+            Ok(()) => {
+                if let Some(operation) = rest {
+                    self.waiting.push_front(operation);
+                }
+            }
+            Err(failure) => {
+                tracing::error!(error = %failure, "a write failed; the store opens again when it can");
+                // Its first part is lost, so the whole has failed.
+                if let Some(operation) = rest {
+                    operation.refuse(failure.clone());
+                }
+                drop(database);
+                self.close(failure);
+            }
+        }
+    }
+
+    fn close(&mut self, failure: Failure) {
+        self.shared.closed();
+        self.closed = Some((Instant::now(), failure));
+    }
+
+    /// The open database; after a failure, opened again.
+    fn database(&mut self) -> Result<Arc<Database>, Failure> {
+        if let Some(database) = self.shared.database() {
+            if !database.has_failed() {
+                return Ok(database);
+            }
+            drop(database);
+            self.close(Failure::closed());
+        }
+        if let Some((since, failure)) = &self.closed
+            && since.elapsed() < REOPEN_AFTER
+        {
+            return Err(failure.clone());
+        }
+        match Database::open(&self.config, false) {
+            Ok((database, contents)) => {
+                tracing::info!(path = %self.config.path.display(), "the store is open again");
+                self.closed = None;
+                self.shared.reopened(database, contents);
+                self.shared.database().ok_or_else(Failure::closed)
+            }
+            Err(failure) => {
+                tracing::error!(error = %failure, "the store cannot be opened again yet");
+                self.closed = Some((Instant::now(), failure.clone()));
+                Err(failure)
+            }
+        }
+    }
+}
+
+impl Operation {
+    fn refuse(self, failure: Failure) {
+        fn tell<T>(answer: Answer<T>, failure: Failure) {
+            // The caller may have gone.
+            let _gone = answer.send(Err(failure));
+        }
+        match self {
+            Self::Register { answer, .. } => tell(answer, failure),
+            Self::Unregister { answer, .. } | Self::Forget { answer, .. } => tell(answer, failure),
+            Self::Mark { answer, .. } | Self::MarkAll { answer, .. } => tell(answer, failure),
+            Self::Reopen => {}
+        }
+    }
+}
+
+/// What to say when the group is durable, or has failed.
+type Outcome = Box<dyn FnOnce(Result<(), Failure>)>;
+
+/// Operations that become durable together. Each sees what those before it did.
+struct Group<'w> {
+    shared: &'w Shared,
+    database: &'w Database,
+    changes: Changes,
+    types: HashMap<TypeIdentifier, TypeRow>,
+    outcomes: Vec<Outcome>,
+    operations: usize,
+}
+
+/// Every operation reads all that it needs before it changes the first row, so that one which fails changes none.
+impl<'w> Group<'w> {
+    fn new(shared: &'w Shared, database: &'w Database) -> Self {
+        Self {
+            shared,
+            database,
+            changes: Changes::new(),
+            types: HashMap::new(),
+            outcomes: Vec::new(),
+            operations: 0,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.operations >= OPERATIONS || self.changes.len() >= ROWS
+    }
+
+    /// Does the operation, or as much of it as there is room for; returns the rest.
+    fn add(&mut self, operation: Operation) -> Option<Operation> {
+        self.operations += 1;
+        match operation {
+            Operation::Register { device, pass, push_token, answer } => {
+                let done = self.register(&device, &pass, &push_token);
+                self.answer(answer, done);
+            }
+            Operation::Unregister { device, pass, answer } => {
+                let done = self.unregister(&device, &pass);
+                self.answer(answer, done);
+            }
+            Operation::Mark { type_id, mut serials, answer } => {
+                let room = ROWS.saturating_sub(self.changes.len()).max(1);
+                let rest = if serials.len() > room { serials.split_off(room) } else { Vec::new() };
+                let done = self.mark(&type_id, &serials);
+                if done.is_ok() && !rest.is_empty() {
+                    return Some(Operation::Mark { type_id, serials: rest, answer });
+                }
+                self.answer(answer, done);
+            }
+            Operation::MarkAll { type_id, answer } => {
+                self.mark_all(&type_id);
+                self.answer(answer, Ok(()));
+            }
+            Operation::Forget { device, unregistered_at, answer } => {
+                let done = self.forget(&device, unregistered_at);
+                self.answer(answer, done);
+            }
+            Operation::Reopen => {}
+        }
+        None
+    }
+
+    fn answer<T: Send + 'static>(&mut self, answer: Answer<T>, done: Result<T, Failure>) {
+        self.outcomes.push(Box::new(move |durable| {
+            // The caller may have gone.
+            let _gone = answer.send(durable.and(done));
+        }));
+    }
+
+    /// A row as it is after the operations so far.
+    fn get(&self, key: &[u8]) -> Result<Option<IVec>, Failure> {
+        match self.changes.get(key) {
+            Some(change) => Ok(change.after.as_deref().map(IVec::from)),
+            None => self.database.get(key),
+        }
+    }
+
+    /// Changes a row that held `before`.
+    fn put(&mut self, key: Vec<u8>, before: Option<IVec>, after: Option<Vec<u8>>) {
+        self.changes.entry(key).or_insert(Change { before, after: None }).after = after;
+    }
+
+    fn type_row(&self, type_id: &TypeIdentifier) -> TypeRow {
+        self.types.get(type_id).copied().unwrap_or_else(|| self.shared.state().type_row(type_id))
+    }
+
+    fn put_type(&mut self, type_id: &TypeIdentifier, row: TypeRow) {
+        // Nobody reads this row while the database is open, so what it held does not matter.
+        self.put(keys::type_row(type_id), None, Some(row.encode()));
+        self.types.insert(type_id.clone(), row);
+    }
+
+    fn register(
+        &mut self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+        push_token: &PushToken,
+    ) -> Result<Registered, Failure> {
+        let device_key = keys::device(device);
+        let device_before = self.get(&device_key)?;
+        let row = device_before.as_deref().map(DeviceRow::decode).transpose()?;
+        let version = next_version(row.map_or(0, |row| row.version), clock::now_micros());
+
+        let mut few = Vec::new();
+        let (held, existed) = match row.map_or(Held::Few(Few::default()), |row| row.held) {
+            Held::Few(now) => {
+                let (others, existed) = now.without(pass)?;
+                few = others;
+                Few::add(&mut few, pass, version);
+                if few.len() <= FEW_BYTES {
+                    (Held::Few(Few::new(&few)), existed)
+                } else {
+                    (Held::Many(self.spread(device, Few::new(&few))?), existed)
+                }
+            }
+            Held::Many(count) => {
+                let key = keys::registration(device, pass);
+                let before = self.get(&key)?;
+                let existed = before.is_some();
+                self.put(key, before, Some(keys::encode_registration(version)));
+                (Held::Many(count.saturating_add(u32::from(!existed))), existed)
+            }
+        };
+        let after = DeviceRow { version, push_token: push_token.as_str(), held }.encode();
+        drop(few);
+        self.put(device_key, device_before, Some(after));
+        if existed {
+            return Ok(Registered::Existing);
+        }
+        self.put(keys::device_of(pass, device), None, Some(Vec::new()));
+        Ok(Registered::Created)
+    }
+
+    /// Gives each registration of the device its own row, and returns how many there are.
+    fn spread(&mut self, device: &DeviceIdentifier, few: Few<'_>) -> Result<u32, Failure> {
+        let prefix = keys::registrations(device);
+        let mut rows = Vec::new();
+        for one in few.iter() {
+            let (type_id, serial, version) = one?;
+            rows.push(([&prefix[..], type_id, &[0], serial].concat(), keys::encode_registration(version)));
+        }
+        let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        for (key, row) in rows {
+            self.put(key, None, Some(row));
+        }
+        Ok(count)
+    }
+
+    fn unregister(&mut self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, Failure> {
+        let device_key = keys::device(device);
+        let Some(device_before) = self.get(&device_key)? else { return Ok(false) };
+        let row = DeviceRow::decode(&device_before)?;
+        let few;
+        let (held, is_last) = match row.held {
+            Held::Few(now) => {
+                let (others, existed) = now.without(pass)?;
+                if !existed {
+                    return Ok(false);
+                }
+                few = others;
+                (Held::Few(Few::new(&few)), few.is_empty())
+            }
+            Held::Many(count) => {
+                let key = keys::registration(device, pass);
+                let Some(before) = self.get(&key)? else { return Ok(false) };
+                self.put(key, Some(before), None);
+                (Held::Many(count.saturating_sub(1)), count <= 1)
+            }
+        };
+        let after = (!is_last).then(|| DeviceRow { held, ..row }.encode());
+        self.put(device_key, Some(device_before.clone()), after);
+        self.put(keys::device_of(pass, device), Some(IVec::default()), None);
+        Ok(true)
+    }
+
+    fn mark(&mut self, type_id: &TypeIdentifier, serials: &[SerialNumber]) -> Result<(), Failure> {
+        let mut clock = self.type_row(type_id);
+        let mut seen = HashSet::with_capacity(serials.len());
+        let mut passes = Vec::with_capacity(serials.len());
+        for serial in serials.iter().filter(|serial| seen.insert(*serial)) {
+            let key = keys::pass(type_id, serial);
+            let before = self.get(&key)?;
+            let own = before.as_deref().map(keys::decode_pass).transpose()?;
+            passes.push((key, before, own.map_or(0, |own| own.last_modified)));
+        }
+
+        let now = clock::now_micros();
+        clock.version = next_version(clock.version, now);
+        for (key, before, own_date) in passes {
+            let last_modified = next_last_modified(own_date.max(clock.floor.last_modified), now);
+            clock.latest_date = clock.latest_date.max(last_modified);
+            let state = PassState { version: clock.version, last_modified };
+            self.put(key, before, Some(keys::encode_pass(state)));
+        }
+        self.put_type(type_id, clock);
+        Ok(())
+    }
+
+    fn mark_all(&mut self, type_id: &TypeIdentifier) {
+        let now = clock::now_micros();
+        let mut clock = self.type_row(type_id);
+        clock.version = next_version(clock.version, now);
+        clock.latest_date = next_last_modified(clock.latest_date, now);
+        clock.floor = PassState { version: clock.version, last_modified: clock.latest_date };
+        self.put_type(type_id, clock);
+    }
+
+    fn forget(&mut self, device: &DeviceIdentifier, unregistered_at: u64) -> Result<bool, Failure> {
+        let device_key = keys::device(device);
+        let Some(device_before) = self.get(&device_key)? else { return Ok(false) };
+        let row = DeviceRow::decode(&device_before)?;
+        if row.version > unregistered_at {
+            return Ok(false);
+        }
+        let mut passes = Vec::new();
+        let mut registrations = Vec::new();
+        match row.held {
+            Held::Few(few) => {
+                for one in few.iter() {
+                    let (type_id, serial, _) = one?;
+                    passes.push(PassId {
+                        type_id: keys::read_type(type_id)?,
+                        serial: keys::read_serial(serial)?,
+                    });
+                }
+            }
+            Held::Many(_) => {
+                let prefix = keys::registrations(device);
+                for (key, before) in scan_changed(self.database, &prefix, &self.changes)? {
+                    passes.push(keys::read_pass(&key[prefix.len()..])?);
+                    registrations.push((key, before));
+                }
+            }
+        }
+
+        self.put(device_key, Some(device_before.clone()), None);
+        for (key, before) in registrations {
+            self.put(key, Some(before.into()), None);
+        }
+        for pass in passes {
+            self.put(keys::device_of(&pass, device), Some(IVec::default()), None);
+        }
+        Ok(true)
+    }
+
+    /// Makes everything durable, and only then shows it and answers.
+    fn commit(mut self) -> Result<(), Failure> {
+        // One operation may have undone another.
+        self.changes.retain(|_, change| change.before.as_deref() != change.after.as_deref());
+        let result = if self.changes.is_empty() { Ok(()) } else { self.write() };
+        for outcome in self.outcomes {
+            outcome(result.clone());
+        }
+        result
+    }
+
+    fn write(&mut self) -> Result<(), Failure> {
+        let mut batch = sled::Batch::default();
+        for (key, change) in &self.changes {
+            match &change.after {
+                Some(after) => batch.insert(&key[..], &after[..]),
+                None => batch.remove(&key[..]),
+            }
+        }
+        self.shared.applying(Arc::new(std::mem::take(&mut self.changes)));
+        self.database.apply(batch)?;
+        self.database.sync()?;
+        self.shared.settled(std::mem::take(&mut self.types));
+        Ok(())
+    }
+}
