@@ -97,7 +97,7 @@ pub trait RegistrationStore: Send + Sync {
     /// A page of the devices registered for `pass`, at most about `limit` of them, from the start or `after` a page.
     ///
     /// A device may stand in two pages. A page may be empty and yet have a [`next`](DevicePage::next). A cursor that
-    /// the store never gave reads from the start.
+    /// can't be one of the store's reads from the start; no cursor is an error.
     async fn devices_of(
         &self,
         pass: &PassId,
