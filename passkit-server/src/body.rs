@@ -18,7 +18,11 @@ enum Content {
     Whole(Bytes),
     Stream {
         chunks: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
+        /// Bytes that the stream still has to give.
         left: u64,
+        /// The chunk that makes the archive whole. It is sent once the stream has ended well: a client that has all
+        /// the bytes it was promised looks no further.
+        last: Option<Bytes>,
     },
 }
 
@@ -38,7 +42,7 @@ impl From<Archive> for ResponseBody {
     fn from(archive: Archive) -> Self {
         Self(match archive.content {
             ArchiveContent::Shared(bytes) => Content::Whole(bytes),
-            ArchiveContent::Stream(chunks) => Content::Stream { chunks, left: archive.length },
+            ArchiveContent::Stream(chunks) => Content::Stream { chunks, left: archive.length, last: None },
         })
     }
 }
@@ -53,21 +57,32 @@ impl http_body::Body for ResponseBody {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Content::Stream { chunks, left } => Poll::Ready(match ready!(chunks.as_mut().poll_next(cx)) {
-                Some(Ok(chunk)) => match left.checked_sub(chunk.len() as u64) {
-                    Some(rest) => {
-                        *left = rest;
-                        Some(Ok(Frame::data(chunk)))
+            Content::Stream { chunks, left, last } => loop {
+                let chunk = match ready!(chunks.as_mut().poll_next(cx)) {
+                    Some(Ok(chunk)) if chunk.is_empty() => continue,
+                    Some(Ok(chunk)) => chunk,
+                    Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                    None if *left > 0 => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                    None => {
+                        let last = last.take();
+                        if last.is_some() {
+                            self.0 = Content::Whole(Bytes::new());
+                        }
+                        return Poll::Ready(last.map(|chunk| Ok(Frame::data(chunk))));
                     }
-                    None => Some(Err(io::Error::other("the archive is longer than its source said"))),
-                },
-                Some(Err(error)) => Some(Err(error)),
-                None if *left > 0 => Some(Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the archive is shorter than its source said",
-                ))),
-                None => None,
-            }),
+                };
+                *left = match left.checked_sub(chunk.len() as u64) {
+                    Some(rest) => rest,
+                    None => {
+                        let error = io::Error::other("the archive is longer than its source said");
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                };
+                if *left > 0 {
+                    return Poll::Ready(Some(Ok(Frame::data(chunk))));
+                }
+                *last = Some(chunk);
+            },
         }
     }
 
@@ -78,7 +93,7 @@ impl http_body::Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match &self.0 {
             Content::Whole(bytes) => bytes.len() as u64,
-            Content::Stream { left, .. } => *left,
+            Content::Stream { left, last, .. } => left + last.as_ref().map_or(0, |chunk| chunk.len() as u64),
         })
     }
 }

@@ -12,6 +12,13 @@ pub trait DeviceLog: Send + Sync {
     fn record(&self, entry: &LogEntry<'_>);
 }
 
+/// A closure will do: `|entry: &LogEntry<'_>| …`.
+impl<F: Fn(&LogEntry<'_>) + Send + Sync> DeviceLog for F {
+    fn record(&self, entry: &LogEntry<'_>) {
+        self(entry);
+    }
+}
+
 /// A message of a device, and what it means where it is known.
 ///
 /// Identifiers in it are whatever the sender wrote. The device identifier is a secret; the serial number may be one.

@@ -32,6 +32,9 @@ use crate::{
 /// | get | `GET`, `HEAD /v1/passes/{type}/{serial}`, `/v1/orders/{type}/{serial}` | 200, 304, 401 |
 /// | log | `POST /v1/log` | 200, 413 |
 ///
+/// A pass that changes twice within a second is fetched up to a second later: no two versions share a `Last-Modified`,
+/// and an answer may not carry one ahead of its own date.
+///
 /// Besides: 400 for a malformed path, 404 and 405 for what is no endpoint, 408 for a body that takes over ten
 /// seconds, 500 and 503 (with `Retry-After`) when the store or the source fails.
 ///
@@ -115,7 +118,14 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let service = self.clone();
-        Box::pin(async move { Ok(service.answer(request).await.unwrap_or_else(Refusal::into_response)) })
+        Box::pin(async move {
+            let is_head = request.method() == Method::HEAD;
+            let mut answer = service.answer(request).await.unwrap_or_else(Refusal::into_response);
+            if is_head {
+                *answer.body_mut() = ResponseBody::empty();
+            }
+            Ok(answer)
+        })
     }
 }
 
@@ -142,11 +152,7 @@ impl<S: RegistrationStore, P: PassSource> WalletService<S, P> {
                 unregister(store, device, &pass).await
             }
             (&Route::Updatable { device, type_id }, &Method::GET | &Method::HEAD) => {
-                let mut answer = updatable(store, device, type_id, head.uri.query()).await?;
-                if head.method == Method::HEAD {
-                    *answer.body_mut() = ResponseBody::empty();
-                }
-                Ok(answer)
+                updatable(store, device, type_id, head.uri.query()).await
             }
             (&Route::Latest { kind, type_id, serial }, &Method::GET | &Method::HEAD) => {
                 let pass = authorized(Some(kind), (type_id, serial), Access::Use).await?;
@@ -154,8 +160,7 @@ impl<S: RegistrationStore, P: PassSource> WalletService<S, P> {
                     Kind::Pass => HeaderValue::from_static(kind.media_type()),
                     Kind::Order => options.order_media_type.clone(),
                 };
-                let with_body = head.method == Method::GET;
-                latest(store, source, media_type, &pass, &head.headers, with_body).await
+                latest(store, source, media_type, &pass, &head.headers).await
             }
             (&Route::Log, &Method::POST) => {
                 let body = request_body::read(body, log::BODY_LIMIT).await?;

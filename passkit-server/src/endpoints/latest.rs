@@ -19,7 +19,6 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     media_type: HeaderValue,
     pass: &PassId,
     headers: &HeaderMap,
-    with_body: bool,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let state = store.pass_state(pass).await?;
     let mut answer = if conditional::is_unchanged(state, headers) {
@@ -29,7 +28,7 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
         let archive = source.archive(pass).await.map_err(Refusal::Source)?;
         let archive = archive.ok_or(Refusal::Unauthorized(pass.type_id.kind()))?;
         let length = archive.length();
-        let mut answer = Response::new(if with_body { archive.into() } else { ResponseBody::empty() });
+        let mut answer = Response::new(ResponseBody::from(archive));
         answer.headers_mut().insert(CONTENT_TYPE, media_type);
         answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
         answer

@@ -1,0 +1,26 @@
+//! The service as a device meets it: every rule of the protocol, over a store in memory and a few passes.
+//!
+//! One binary; each file holds one endpoint or one concern. `app` is the fixture, `phone` a device that
+//! remembers and echoes what it was told, `test_store` a store that fails on demand.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // These are tests; the helpers stand outside of `#[test]`.
+
+mod app;
+mod phone;
+mod test_store;
+
+mod auth;
+mod bodies;
+mod faults;
+mod fuzz;
+mod get;
+mod list;
+mod log;
+mod nesting;
+mod options;
+mod orders;
+mod register;
+mod traces;
+mod unregister;
+mod urls;
+mod wire;
