@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn damaged_rows_are_errors() {
-        for damaged in [&b""[..], b"1234567", b"123456789", b"12345678\0\0\0\x01zz"] {
+        for damaged in [&b""[..], b"1234567", b"123456789", b"12345678\0\x01a\x02", b"12345678\0\x09a\0"] {
             assert!(StoreRow::decode(damaged).is_err() || damaged.first() != Some(&FORMAT));
             assert!(TypeRow::decode(damaged).is_err());
             assert!(DeviceRow::decode(damaged).is_err());

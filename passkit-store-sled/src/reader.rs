@@ -221,6 +221,11 @@ impl Queue {
                 waiting.sleeping += 1;
                 waiting = self.something_new.wait(waiting).unwrap_or_else(PoisonError::into_inner);
                 waiting.sleeping -= 1;
+                // Under load the threads that ask have more at hand, and one turn for all costs far less than one
+                // each; otherwise nobody wants the processor, and it comes straight back.
+                drop(waiting);
+                thread::yield_now();
+                waiting = self.lock();
             }
             let share = waiting.jobs.len().div_ceil(2).min(AT_ONCE);
             taken.extend(waiting.jobs.drain(..share));

@@ -1,0 +1,190 @@
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use passkit_server::{PassState, Registered, RegistrationStore};
+use passkit_store_sled::SledStore;
+use tokio::task::JoinSet;
+
+use crate::support::{device, held, pass, serial, token, type_id};
+
+const PASSES: usize = 200;
+const MARKS: usize = 150;
+
+/// Sixteen writers mark two hundred passes while devices keep asking. In the end every device has the newest version
+/// of every pass, and hears nothing more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_device_ends_with_an_old_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(SledStore::open(folder.path()).unwrap());
+    let mut devices = JoinSet::new();
+    let done = Arc::new(AtomicBool::new(false));
+    // The first hold a few passes, the others all of them.
+    for (name, step) in [("a", 40), ("b", 25), ("c", 1), ("d", 1)] {
+        let device = device(name);
+        for i in (0..PASSES).step_by(step) {
+            store.register(&device, &pass(i.to_string()), &token()).await.unwrap();
+        }
+        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        devices.spawn(async move {
+            let mut tag = None;
+            let mut has: HashMap<String, PassState> = HashMap::new();
+            let mut fetched = 0;
+            loop {
+                let last_round = done.load(SeqCst);
+                let changes = store.updated_since(&device, &type_id(), tag).await.unwrap();
+                let unique = changes.serials.iter().collect::<BTreeSet<_>>();
+                assert_eq!(unique.len(), changes.serials.len(), "a serial number twice");
+                if !changes.serials.is_empty() {
+                    if let Some(asked) = tag {
+                        assert_ne!(asked, changes.tag, "serials under the tag that was asked with");
+                        assert!(changes.tag.type_version >= asked.type_version);
+                        assert!(changes.tag.device_version >= asked.device_version);
+                    }
+                    tag = Some(changes.tag);
+                }
+                for serial in &changes.serials {
+                    fetched += 1;
+                    let state = store.pass_state(&pass(serial.as_str())).await.unwrap();
+                    if let Some(old) = has.insert(serial.as_str().to_owned(), state) {
+                        assert!(state.version >= old.version && state.last_modified >= old.last_modified);
+                    }
+                }
+                if last_round {
+                    let quiet = store.updated_since(&device, &type_id(), tag).await.unwrap();
+                    assert!(quiet.serials.is_empty(), "{} again", quiet.serials.len());
+                    return (name, step, has, fetched);
+                }
+            }
+        });
+    }
+    let mut writers = JoinSet::new();
+    for writer in 0..16_usize {
+        let store = Arc::clone(&store);
+        writers.spawn(async move {
+            for i in 0..MARKS {
+                let number = (i * 7919 + writer * 104_729) % PASSES;
+                let serials = [serial(number.to_string()), serial(((number + 1) % PASSES).to_string())];
+                store.mark_updated(&type_id(), &serials[..1 + i % 2]).await.unwrap();
+            }
+        });
+    }
+    while let Some(ended) = writers.join_next().await {
+        ended.unwrap();
+    }
+    done.store(true, SeqCst);
+    while let Some(ended) = devices.join_next().await {
+        let (name, step, has, fetched) = ended.unwrap();
+        assert!(fetched >= PASSES / step);
+        for i in (0..PASSES).step_by(step) {
+            let now = store.pass_state(&pass(i.to_string())).await.unwrap();
+            assert_eq!(has[&i.to_string()], now, "device {name} is stale");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_parallel_registers_one_creates() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(SledStore::open(folder.path()).unwrap());
+    for round in 0..30 {
+        let mut tasks = JoinSet::new();
+        for _ in 0..16 {
+            let store = Arc::clone(&store);
+            tasks.spawn(
+                async move { store.register(&device("d"), &pass(format!("{round}")), &token()).await },
+            );
+        }
+        let results = tasks.join_all().await;
+        let created = results.iter().filter(|r| matches!(r, Ok(Registered::Created))).count();
+        let existing = results.iter().filter(|r| matches!(r, Ok(Registered::Existing))).count();
+        assert_eq!((created, existing), (1, 15));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pages_miss_no_device_that_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(SledStore::open(folder.path()).unwrap());
+    let staying = (0..300).map(|i| format!("{i:04}-stays")).collect::<BTreeSet<_>>();
+    let mut tasks = JoinSet::new();
+    for name in staying.clone() {
+        let store = Arc::clone(&store);
+        tasks.spawn(async move { store.register(&device(name), &pass("1"), &token()).await.unwrap() });
+    }
+    tasks.join_all().await;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let changes = Arc::new(AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    for task in 0..8_usize {
+        let (store, stop, changes) = (Arc::clone(&store), Arc::clone(&stop), Arc::clone(&changes));
+        tasks.spawn(async move {
+            let mut i = task;
+            while !stop.load(SeqCst) {
+                i += 8;
+                let comes = device(format!("{:04}-comes", i % 300));
+                store.register(&comes, &pass("1"), &token()).await.unwrap();
+                // A device that stays may register again meanwhile.
+                let stays = device(format!("{:04}-stays", (i * 7) % 300));
+                store.register(&stays, &pass("1"), &token()).await.unwrap();
+                store.unregister(&comes, &pass("1")).await.unwrap();
+                changes.fetch_add(1, SeqCst);
+            }
+        });
+    }
+    let mut rounds = 0;
+    while rounds < 20 || changes.load(SeqCst) < 500 {
+        rounds += 1;
+        let mut seen = BTreeSet::new();
+        let mut after = None;
+        loop {
+            let page = store.devices_of(&pass("1"), after.as_ref(), 7 + rounds % 5).await.unwrap();
+            for found in page.devices {
+                let fresh = seen.insert(found.device.as_str().to_owned());
+                assert!(fresh, "a device twice");
+                assert_eq!(found.push_token, token());
+            }
+            let Some(next) = page.next else { break };
+            after = Some(next);
+        }
+        assert!(staying.is_subset(&seen), "missing {:?}", staying.difference(&seen).next());
+    }
+    stop.store(true, SeqCst);
+    tasks.join_all().await;
+}
+
+/// A future that is dropped after it was handed over is done all the same, before the store is closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn dropped_calls_happen_wholly_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(SledStore::open(folder.path()).unwrap());
+    let mut tasks = JoinSet::new();
+    for i in 0..400_usize {
+        let store = Arc::clone(&store);
+        tasks.spawn(async move {
+            let (device, pass, token) = (device(format!("{i}")), pass(format!("{i}")), token());
+            let register = store.register(&device, &pass, &token);
+            tokio::select! {
+                biased;
+                _ = register => {}
+                () = async { for _ in 0..i % 5 { tokio::task::yield_now().await } } => {}
+            }
+        });
+    }
+    tasks.join_all().await;
+    drop(store);
+    let store = SledStore::open(folder.path()).unwrap();
+    let mut there = 0;
+    for i in 0..400 {
+        let held = held(&store, &device(format!("{i}"))).await;
+        let page = store.devices_of(&pass(format!("{i}")), None, 9).await.unwrap();
+        assert_eq!(held.len(), page.devices.len(), "half a registration");
+        there += held.len();
+    }
+    assert!(there > 0);
+}

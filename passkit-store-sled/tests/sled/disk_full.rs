@@ -1,0 +1,193 @@
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use passkit_server::{RegistrationStore, StoreErrorKind};
+use passkit_store_sled::SledStore;
+use tokio::{task::JoinSet, time::timeout};
+
+use crate::support::{device, held, pass, token, type_id};
+
+const WRITERS: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        assert!(run("umount", &[self.0.to_str().unwrap()]) || std::thread::panicking());
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).output().is_ok_and(|ended| ended.status.success())
+}
+
+/// `None` where this user cannot mount; root can, or the test fails.
+fn mount(folder: &Path, kind: &str) -> Option<Mounted> {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    if id.stdout != b"0\n" || std::env::var_os("PASSKIT_NO_MOUNT").is_some() {
+        eprintln!(
+            "left out: a full disk ({kind}) can be tested only as root, who may mount a small file system"
+        );
+        return None;
+    }
+    let at = folder.join("mnt");
+    fs::create_dir(&at).unwrap();
+    let mounted = match kind {
+        "tmpfs" => run("mount", &["-t", "tmpfs", "-o", "size=24m", "tmpfs", at.to_str().unwrap()]),
+        _ => {
+            let image = folder.join("image");
+            File::create(&image).unwrap().set_len(32 << 20).unwrap();
+            let image = image.to_str().unwrap();
+            run("mkfs.ext4", &["-q", "-F", "-m", "0", image])
+                && run("mount", &["-o", "loop", image, at.to_str().unwrap()])
+        }
+    };
+    assert!(
+        mounted,
+        "cannot mount a {kind} as root; allow it, for example with \"docker run --privileged\", or set PASSKIT_NO_MOUNT=1"
+    );
+    Some(Mounted(at))
+}
+
+/// Fills what is left, and says how much that was.
+fn fill(path: &Path) -> usize {
+    let mut file = File::create(path).unwrap();
+    let mut written = 0;
+    for size in [1 << 16, 1 << 10, 1] {
+        let block = vec![b'x'; size];
+        while file.write_all(&block).and_then(|()| file.sync_data()).is_ok() {
+            written += size;
+        }
+    }
+    written
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_ext4_loses_nothing_and_recovers() {
+    recovers("ext4").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_tmpfs_loses_nothing_and_recovers() {
+    recovers("tmpfs").await;
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let waited = timeout(PATIENCE, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "waited in vain for {what}");
+}
+
+async fn recovers(kind: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mounted) = mount(folder.path(), kind) else { return };
+    let path = mounted.0.join("store");
+    let ballast = mounted.0.join("ballast");
+    let store = Arc::new(SledStore::open(&path).unwrap());
+
+    let acknowledged = Arc::new(Mutex::new(BTreeMap::<usize, Vec<String>>::new()));
+    let successes: Arc<Vec<AtomicUsize>> = Arc::new((0..WRITERS).map(|_| AtomicUsize::new(0)).collect());
+    let failures: Arc<Vec<AtomicUsize>> = Arc::new((0..WRITERS).map(|_| AtomicUsize::new(0)).collect());
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
+        let (acknowledged, successes, failures) =
+            (Arc::clone(&acknowledged), Arc::clone(&successes), Arc::clone(&failures));
+        writers.spawn(async move {
+            let mut number = 0;
+            while !stop.load(SeqCst) {
+                // Few devices, so that the store stays small enough for its disk.
+                number += 1;
+                let device = device(format!("{writer}-{}", number / 30));
+                let name = format!("{}", number % 30);
+                let (pass, token) = (pass(&name), token());
+                let register = store.register(&device, &pass, &token);
+                match timeout(PATIENCE, register).await.expect("register hangs") {
+                    Ok(_) => {
+                        acknowledged
+                            .lock()
+                            .unwrap()
+                            .entry(writer)
+                            .or_default()
+                            .push(format!("{} {name}", device.as_str()));
+                        successes[writer].fetch_add(1, SeqCst);
+                        // Not the whole disk within a moment.
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    Err(error) => {
+                        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+                        failures[writer].fetch_add(1, SeqCst);
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+            }
+        });
+    }
+    let counts = |of: &Arc<Vec<AtomicUsize>>| of.iter().map(|n| n.load(SeqCst)).collect::<Vec<_>>();
+    let all_above =
+        |of: &Arc<Vec<AtomicUsize>>, than: &[usize]| of.iter().zip(than).all(|(n, t)| n.load(SeqCst) > *t);
+
+    for round in 0..3 {
+        let before = counts(&successes);
+        until("registrations", || all_above(&successes, &before)).await;
+        let failed = counts(&failures);
+        let ballast_bytes = fill(&ballast);
+        until("the disk to be full", || {
+            assert!(writers.len() == WRITERS);
+            all_above(&failures, &failed)
+        })
+        .await;
+        let asked = timeout(PATIENCE, store.updated_since(&device("0-0"), &type_id(), None)).await;
+        if let Err(error) = asked.expect("a read hangs") {
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+        }
+        // Long enough for it to try, in vain, to open again.
+        let failed = counts(&failures).iter().map(|n| n + 150).collect::<Vec<_>>();
+        until("more failures", || all_above(&failures, &failed)).await;
+        eprintln!(
+            "{kind}, round {round}: full after {ballast_bytes} bytes of ballast, failures {:?}",
+            counts(&failures)
+        );
+
+        fs::remove_file(&ballast).unwrap();
+        let before = counts(&successes);
+        until("recovery", || all_above(&successes, &before)).await;
+    }
+    stop.store(true, SeqCst);
+    while let Some(ended) = writers.join_next().await {
+        ended.unwrap();
+    }
+
+    let check = async |store: &SledStore| {
+        let mut checked = 0;
+        let all = acknowledged.lock().unwrap().clone();
+        for line in all.values().flatten() {
+            let (name, serial) = line.split_once(' ').unwrap();
+            let held = held(store, &device(name)).await;
+            assert!(held.iter().any(|held| held == serial), "{kind}: {line} was acknowledged and is lost");
+            checked += 1;
+        }
+        checked
+    };
+    let checked = check(&store).await;
+    drop(store);
+    let store = SledStore::open(&path).unwrap();
+    assert_eq!(check(&store).await, checked);
+    eprintln!("{kind}: {checked} acknowledged registrations, none lost");
+    drop(store);
+}

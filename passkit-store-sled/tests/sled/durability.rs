@@ -1,0 +1,195 @@
+use std::{
+    collections::HashMap,
+    fs,
+    io::ErrorKind,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use passkit_server::RegistrationStore;
+use passkit_store_sled::SledStore;
+
+use crate::support::{child, child_folder, device, held, pass, serial, tell, token, type_id};
+
+const OPERATIONS: usize = 30;
+
+#[test]
+fn the_child() {
+    let Some(folder) = child_folder() else { return };
+    // The harness leaves its own line open.
+    tell("");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = SledStore::open(folder).unwrap();
+        for i in 0..OPERATIONS {
+            tell(&format!("begin-{i}."));
+            let (device, pass) = (device(format!("{}", i / 3)), pass(format!("{}", i / 3)));
+            match i % 3 {
+                0 => drop(store.register(&device, &pass, &token()).await.unwrap()),
+                1 => store.mark_updated(&type_id(), &[serial("1")]).await.unwrap(),
+                _ => assert!(store.unregister(&device, &pass).await.unwrap()),
+            }
+            tell(&format!("acknowledged-{i}."));
+        }
+    });
+}
+
+/// A system call on the data file, by the lines of the trace at which it began and ended.
+struct Call {
+    name: String,
+    began: usize,
+    ended: usize,
+}
+
+/// Calls that other threads interrupted stand on two lines.
+fn calls(trace: &str, file: &str) -> Vec<Call> {
+    let mut unfinished: HashMap<(String, String), usize> = HashMap::new();
+    let mut calls = Vec::new();
+    for (at, line) in trace.lines().enumerate() {
+        let mut words = line.splitn(2, ' ');
+        let (thread, call) = (words.next().unwrap(), words.next().unwrap_or_default().trim_start());
+        if let Some(resumed) = call.strip_prefix("<... ") {
+            let name = resumed.split(' ').next().unwrap();
+            if let Some(began) = unfinished.remove(&(thread.to_owned(), name.to_owned())) {
+                calls.push(Call { name: name.to_owned(), began, ended: at });
+            }
+        } else if call.contains(file) {
+            let name = call.split('(').next().unwrap().to_owned();
+            if call.ends_with("<unfinished ...>") {
+                unfinished.insert((thread.to_owned(), name), at);
+            } else {
+                calls.push(Call { name, began: at, ended: at });
+            }
+        }
+    }
+    calls
+}
+
+/// Between the last write of a change and its acknowledgement the data file is synced.
+#[test]
+fn every_acknowledgement_follows_a_sync() {
+    if child_folder().is_some() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let trace_path = folder.path().join("trace");
+    let child = child("durability::the_child", &store);
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-y", "-e", "trace=pwrite64,write,fdatasync,sync_file_range", "-o"])
+        .arg(&trace_path)
+        .arg(child.get_program())
+        .args(child.get_args())
+        .env("PASSKIT_SLED_CHILD", &store)
+        .stdout(Stdio::null());
+    let ended = match strace.status() {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            panic!("this test needs strace: install it, for example with \"apt-get install strace\"")
+        }
+        ended => ended.unwrap(),
+    };
+    assert!(ended.success());
+
+    let trace = fs::read_to_string(trace_path).unwrap();
+    let file = format!("<{}>", fs::canonicalize(&store).unwrap().join("db").display());
+    let calls = calls(&trace, &file);
+    let line = |text: String| {
+        trace
+            .lines()
+            .position(|line| line.contains(&text) && line.contains("write(1"))
+            .unwrap_or_else(|| panic!("{text} is not in the trace"))
+    };
+    for i in 0..OPERATIONS {
+        let begin = line(format!("\"begin-{i}."));
+        let acknowledged = line(format!("\"acknowledged-{i}."));
+        let last_write = calls
+            .iter()
+            .filter(|call| call.name == "pwrite64" && (begin..acknowledged).contains(&call.began))
+            .map(|call| call.ended)
+            .max()
+            .unwrap_or_else(|| panic!("operation {i} wrote nothing"));
+        assert!(
+            calls
+                .iter()
+                .any(|call| call.name == "fdatasync" && call.began > last_write && call.ended < acknowledged),
+            "operation {i} was acknowledged without a sync after its last write"
+        );
+    }
+}
+
+/// With every sync taking a second, waits for what `show` shows to change, and then for the change itself to return.
+async fn shows_only_what_is_durable<T: PartialEq + std::fmt::Debug>(
+    change: impl Future<Output = ()> + Send + 'static,
+    show: impl AsyncFn() -> T,
+) {
+    let before = show().await;
+    let changing = tokio::spawn(change);
+    while show().await == before {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let returned = tokio::time::timeout(Duration::from_millis(400), changing).await;
+    assert!(returned.is_ok(), "a reader saw it long before it was durable: {:?}", show().await);
+    returned.unwrap().unwrap();
+}
+
+#[test]
+fn the_child_with_slow_syncs() {
+    let Some(folder) = child_folder() else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = Arc::new(SledStore::open(folder).unwrap());
+        let own = || Arc::clone(&store);
+        let (one, other) = (device("one"), device("other"));
+        store.register(&one, &pass("1"), &token()).await.unwrap();
+        let s = own();
+        let mark = async move { s.mark_updated(&type_id(), &[serial("1")]).await.unwrap() };
+        shows_only_what_is_durable(mark, async || store.pass_state(&pass("1")).await.unwrap()).await;
+        let (s, d) = (own(), one.clone());
+        let register = async move {
+            s.register(&d, &pass("2"), &token()).await.unwrap();
+        };
+        shows_only_what_is_durable(register, async || held(&store, &one).await).await;
+        let (s, d) = (own(), other.clone());
+        let register = async move {
+            s.register(&d, &pass("2"), &token()).await.unwrap();
+        };
+        let devices = async || store.devices_of(&pass("2"), None, 9).await.unwrap().devices;
+        shows_only_what_is_durable(register, devices).await;
+        let (s, d) = (own(), one.clone());
+        let unregister = async move { assert!(s.unregister(&d, &pass("1")).await.unwrap()) };
+        shows_only_what_is_durable(unregister, async || held(&store, &one).await).await;
+        let (s, d) = (own(), other.clone());
+        let forget = async move {
+            assert!(s.forget_device(&d, std::time::SystemTime::now()).await.unwrap());
+        };
+        shows_only_what_is_durable(forget, devices).await;
+    });
+}
+
+/// What a reader was told, a crash may not take back.
+#[test]
+fn readers_see_only_what_is_durable() {
+    if child_folder().is_some() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let child = child("durability::the_child_with_slow_syncs", &folder.path().join("store"));
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-qq", "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=1000000", "-o"])
+        .arg(folder.path().join("trace"))
+        .arg(child.get_program())
+        .args(child.get_args())
+        .env("PASSKIT_SLED_CHILD", folder.path().join("store"));
+    let ended = match strace.output() {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            panic!("this test needs strace: install it, for example with \"apt-get install strace\"")
+        }
+        ended => ended.unwrap(),
+    };
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
+    let trace = fs::read_to_string(folder.path().join("trace")).unwrap();
+    assert!(trace.matches("DELAYED").count() >= 6, "{trace}");
+}
