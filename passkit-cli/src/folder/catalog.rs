@@ -23,7 +23,7 @@ const SETTINGS: TableDefinition<'_, &str, bool> = TableDefinition::new("settings
 const ALLOW_UNSIGNED: &str = "allow-unsigned";
 
 /// Bytes of archives and rows kept in memory.
-const CACHE: usize = 24 * 1024 * 1024;
+const CACHE: usize = 16 * 1024 * 1024;
 
 pub(super) struct Catalog {
     path: PathBuf,

@@ -29,7 +29,7 @@ const GONE_AFTER: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_SHARE: u32 = 50;
 /// Archives are read and published in groups of at most so many bytes and files.
-const GROUP_BYTES: u64 = 16 * 1024 * 1024;
+const GROUP_BYTES: u64 = 2 * 1024 * 1024;
 const GROUP_FILES: usize = 1000;
 
 pub(super) enum Event {
@@ -293,11 +293,8 @@ impl Watcher {
             }
         }
         settled.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        if settled.is_empty() {
-            self.mark_owed();
-        } else {
-            self.publish(settled)?;
-        }
+        self.publish(settled)?;
+        self.mark_owed();
 
         let due: Vec<PathBuf> = self
             .gone
@@ -315,6 +312,12 @@ impl Watcher {
     /// Reads and checks files, and publishes those that are good, group by group.
     fn publish(&mut self, files: Vec<(PathBuf, Stamp)>) -> Result<(), redb::Error> {
         let total = files.len();
+        if total > 0 {
+            tracing::info!(
+                "reading {total} new or changed {}",
+                if total == 1 { "archive" } else { "archives" }
+            );
+        }
         let mut said = Instant::now();
         let mut rest = &files[..];
         while !rest.is_empty() {
@@ -326,7 +329,9 @@ impl Watcher {
             let count = rest.iter().take(GROUP_FILES).take_while(fits).count().max(1);
             let (group, later) = rest.split_at(count);
             rest = later;
-            if let Err(error) = self.publish_group(group) {
+            let published = self.publish_group(group);
+            self.mark_owed();
+            if let Err(error) = published {
                 self.unsettled.extend(
                     group.iter().chain(rest).map(|(path, stamp)| (path.clone(), (*stamp, Instant::now()))),
                 );
@@ -337,7 +342,6 @@ impl Watcher {
                 tracing::info!("read {} of {total} archives", total - rest.len());
             }
         }
-        self.mark_owed();
         Ok(())
     }
 
@@ -485,7 +489,7 @@ impl Watcher {
             let serials: Vec<SerialNumber> = passes.iter().map(|pass| pass.serial.clone()).collect();
             match self.runtime.block_on(self.store.mark_updated(&type_id, &serials)) {
                 Ok(()) => {
-                    tracing::info!("{} of {type_id} changed", counted(passes.len(), type_id.kind()));
+                    tracing::debug!("marked {} of {type_id}", counted(passes.len(), type_id.kind()));
                     if let Err(error) = self.shared.catalog.settle(&passes) {
                         tracing::warn!("marks will be repeated at the next start: {}", Chain(&error));
                     }
