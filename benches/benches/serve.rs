@@ -282,34 +282,38 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) {
     }
 }
 
-/// Registrations a second by [`CONNECTIONS`] clients: each flushed for itself, and through the store.
+/// Registrations a second by [`CONNECTIONS`] clients: taking turns, so that each has a flush of its own, and together.
 async fn registrations(folder: &Path) -> Outcome<(f64, f64)> {
-    let path = folder.join("single");
-    let database = sled::Config::new().path(&path).flush_every_ms(None).open()?;
-    let file = Arc::new(std::fs::File::open(path.join("db"))?);
-    let floor = {
-        let (database, file) = (database.clone(), file.clone());
-        rate(move |client, round| {
-            database.insert(format!("{client}-{round}"), vec![0; 64]).expect("inserted");
-            database.flush().expect("flushed");
-            file.sync_data().expect("synced");
-        })
-    };
-    let store = Arc::new(SledStore::open(folder.join("grouped"))?);
+    let (mut single, mut grouped) = (Vec::new(), Vec::new());
+    for round in 0..3 {
+        for (at_once, rates) in [(1, &mut single), (CONNECTIONS, &mut grouped)] {
+            let store = SledStore::open(folder.join(format!("registrations-{round}-{at_once}")))?;
+            rates.push(registering(Arc::new(store), at_once).await?);
+        }
+    }
+    Ok((median(single), median(grouped)))
+}
+
+/// The rate with so many of the clients' calls under way at once.
+async fn registering(store: Arc<SledStore>, at_once: usize) -> Outcome<f64> {
+    let turns = Arc::new(tokio::sync::Semaphore::new(at_once));
     let count = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
     let tasks: Vec<_> = (0..CONNECTIONS)
         .map(|client| {
-            let (store, count) = (store.clone(), count.clone());
+            let (store, turns, count) = (store.clone(), turns.clone(), count.clone());
             tokio::spawn(async move {
                 let token = PushToken::new(&"ab".repeat(32)).expect("a push token");
-                let device = DeviceIdentifier::new(&device(client)).expect("a device");
-                let mut round = 0;
-                while started.elapsed() < 2 * ROUND {
-                    let pass = PassId::new(TYPE, &format!("S-{round}")).expect("a pass");
+                for number in 0.. {
+                    let _turn = turns.acquire().await.expect("a turn");
+                    if started.elapsed() > ROUND {
+                        break;
+                    }
+                    let device = device(number * CONNECTIONS + client);
+                    let device = DeviceIdentifier::new(&device).expect("a device");
+                    let pass = PassId::new(TYPE, &format!("S-{}", number % PASSES)).expect("a pass");
                     store.register(&device, &pass, &token).await.expect("registered");
                     count.fetch_add(1, Ordering::Relaxed);
-                    round += 1;
                 }
             })
         })
@@ -317,26 +321,5 @@ async fn registrations(folder: &Path) -> Outcome<(f64, f64)> {
     for task in tasks {
         task.await?;
     }
-    Ok((floor, count.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64()))
-}
-
-/// How often a second `work` is done by [`CONNECTIONS`] threads.
-fn rate(work: impl Fn(usize, usize) + Sync) -> f64 {
-    let count = AtomicU64::new(0);
-    let started = Instant::now();
-    std::thread::scope(|scope| {
-        for client in 0..CONNECTIONS {
-            let (work, count) = (&work, &count);
-            scope.spawn(move || {
-                for round in 0.. {
-                    if started.elapsed() > 2 * ROUND {
-                        break;
-                    }
-                    work(client, round);
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    count.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64()
+    Ok(count.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64())
 }

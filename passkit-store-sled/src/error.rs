@@ -8,11 +8,13 @@ pub(crate) struct Failure {
     pub(crate) kind: StoreErrorKind,
     text: String,
     source: Option<Arc<io::Error>>,
+    /// Nothing failed: only the disk knows the answer, and this was a question to memory.
+    pub(crate) on_disk: bool,
 }
 
 impl Failure {
     pub(crate) fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), source: None }
+        Self { kind, text: text.into(), source: None, on_disk: false }
     }
 
     /// A failure of the operating system, in reaching what `what` names.
@@ -26,7 +28,7 @@ impl Failure {
             | io::ErrorKind::ReadOnlyFilesystem => StoreErrorKind::Configuration,
             _ => StoreErrorKind::Unavailable,
         };
-        Self { kind, text: what.to_string(), source: Some(Arc::new(error)) }
+        Self { kind, text: what.to_string(), source: Some(Arc::new(error)), on_disk: false }
     }
 
     /// What the engine reports about the store in `path`.
@@ -71,6 +73,11 @@ impl Failure {
             StoreErrorKind::Unavailable,
             "the store is closed after a failed write, and opens again by itself",
         )
+    }
+
+    pub(crate) fn on_disk() -> Self {
+        let text = String::new();
+        Self { kind: StoreErrorKind::Other, text, source: None, on_disk: true }
     }
 
     pub(crate) fn stopped() -> Self {

@@ -142,6 +142,7 @@ const AT_ONCE: usize = 16;
 /// The threads that read, and what waits for them.
 #[derive(Debug)]
 pub(crate) struct Readers {
+    shared: Arc<Shared>,
     queue: Arc<Queue>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -167,7 +168,7 @@ impl std::fmt::Debug for Queue {
 
 impl Readers {
     pub(crate) fn start(shared: &Arc<Shared>, threads: usize) -> io::Result<Self> {
-        let mut readers = Self { queue: Arc::default(), threads: Vec::new() };
+        let mut readers = Self { shared: Arc::clone(shared), queue: Arc::default(), threads: Vec::new() };
         for _ in 0..threads {
             let (queue, shared) = (Arc::clone(&readers.queue), Arc::clone(shared));
             let thread = thread::Builder::new()
@@ -178,12 +179,17 @@ impl Readers {
         Ok(readers)
     }
 
-    /// Has a thread ask `question`, unless nobody waits for the answer any more when its turn comes.
+    /// Asks `question` of the rows in memory, and if the answer is not there has a thread ask the disk, unless nobody
+    /// waits for it any more when its turn comes.
     pub(crate) async fn ask<T, F>(&self, question: F) -> Result<T, Failure>
     where
         T: Send + 'static,
-        F: FnOnce(&View<'_>) -> Result<T, Failure> + Send + 'static,
+        F: Fn(&View<'_>) -> Result<T, Failure> + Send + 'static,
     {
+        match self.shared.view_in_memory().and_then(|view| question(&view)) {
+            Err(failure) if failure.on_disk => {}
+            known => return known,
+        }
         let (answer, answered) = oneshot::channel();
         self.queue.push(Box::new(move |shared| {
             if !answer.is_closed() {

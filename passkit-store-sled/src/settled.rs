@@ -9,6 +9,11 @@
 //! looks into the database first and into the map after: a value that is not durable was applied after the map with
 //! its row was published, so the map still has the row, or has been taken away because the value became durable.
 //! A map of a later batch does no harm either: what it says was durable before that batch began.
+//!
+//! Rows that were read are kept in memory ([`Shared::rows`]), where they can be had without a thread that may wait for
+//! the disk. **A row in memory is the newest durable one.** For it is taken in only while no batch begins or ends
+//! between its reading and its taking in ([`State::turn`]); and when a batch becomes durable, the rows it changed go
+//! from memory in the same step in which its clocks come.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -44,6 +49,8 @@ pub(crate) struct State {
     pub(crate) types: HashMap<TypeIdentifier, TypeRow>,
     /// The changes that are on their way: applied perhaps, but not durable.
     pub(crate) replaced: Arc<Changes>,
+    /// Another number after each time that a batch began or became durable, or the database was closed or opened.
+    turn: u64,
 }
 
 impl State {
@@ -52,14 +59,34 @@ impl State {
     }
 }
 
-#[derive(Debug, Default)]
+/// How many bytes of rows are kept in memory.
+const ROWS_BYTES: u64 = 32 << 20;
+
+type RowsInMemory = quick_cache::sync::Cache<Box<[u8]>, Option<IVec>, RowSize>;
+
+#[derive(Clone, Debug)]
+struct RowSize;
+
+impl quick_cache::Weighter<Box<[u8]>, Option<IVec>> for RowSize {
+    fn weight(&self, key: &Box<[u8]>, row: &Option<IVec>) -> u64 {
+        /// What an entry takes besides its bytes, about.
+        const ENTRY: usize = 120;
+        (key.len() + row.as_ref().map_or(0, |row| row.len()) + ENTRY) as u64
+    }
+}
+
+#[derive(Debug)]
 pub(crate) struct Shared {
     state: RwLock<State>,
+    /// By key; `None` for a row that is not there.
+    rows: RowsInMemory,
 }
 
 impl Shared {
     pub(crate) fn new(database: Database, contents: Contents) -> Self {
-        let shared = Self::default();
+        let about = ROWS_BYTES as usize / 300;
+        let rows = RowsInMemory::with_weighter(about, ROWS_BYTES, RowSize);
+        let shared = Self { state: RwLock::default(), rows };
         shared.reopened(database, contents);
         shared
     }
@@ -75,7 +102,10 @@ impl Shared {
 
     /// A batch is about to be applied.
     pub(crate) fn applying(&self, changes: Arc<Changes>) {
-        let before = std::mem::replace(&mut self.state_mut().replaced, changes);
+        let mut state = self.state_mut();
+        state.turn += 1;
+        let before = std::mem::replace(&mut state.replaced, changes);
+        drop(state);
         drop(before);
     }
 
@@ -83,7 +113,11 @@ impl Shared {
     pub(crate) fn settled(&self, types: HashMap<TypeIdentifier, TypeRow>) {
         let mut state = self.state_mut();
         state.types.extend(types);
+        state.turn += 1;
         let replaced = std::mem::take(&mut state.replaced);
+        for key in replaced.keys() {
+            self.rows.remove(&key[..]);
+        }
         drop(state);
         // Outside the lock, for it may be large.
         drop(replaced);
@@ -91,17 +125,25 @@ impl Shared {
 
     /// A write failed: what the database shows in memory is not to be trusted any more.
     pub(crate) fn closed(&self) {
-        let database = self.state_mut().database.take();
+        let mut state = self.state_mut();
+        state.turn += 1;
+        self.rows.clear();
+        let database = state.database.take();
+        drop(state);
         drop(database);
     }
 
     /// The database was opened, and all that it holds is durable.
     pub(crate) fn reopened(&self, database: Database, contents: Contents) {
-        *self.state_mut() = State {
+        let mut state = self.state_mut();
+        let turn = state.turn + 1;
+        self.rows.clear();
+        *state = State {
             database: Some(Arc::new(database)),
             created: contents.created,
             types: contents.types,
             replaced: Arc::default(),
+            turn,
         };
     }
 
@@ -110,7 +152,12 @@ impl Shared {
     }
 
     pub(crate) fn view(&self) -> Result<View<'_>, Failure> {
-        Ok(View { shared: self, database: self.database().ok_or_else(Failure::closed)? })
+        Ok(View { shared: self, database: self.database().ok_or_else(Failure::closed)?, in_memory: false })
+    }
+
+    /// A view that never waits for the disk: what is not in memory is [on disk](Failure::on_disk).
+    pub(crate) fn view_in_memory(&self) -> Result<View<'_>, Failure> {
+        Ok(View { in_memory: true, ..self.view()? })
     }
 }
 
@@ -119,6 +166,7 @@ impl Shared {
 pub(crate) struct View<'s> {
     shared: &'s Shared,
     database: Arc<Database>,
+    in_memory: bool,
 }
 
 /// Some rows, in the order of their keys.
@@ -144,16 +192,30 @@ impl View<'_> {
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<IVec>, Failure> {
+        if let Some(row) = self.shared.rows.get(key) {
+            return Ok(row);
+        }
+        if self.in_memory {
+            return Err(Failure::on_disk());
+        }
+        let turn = self.state()?.turn;
         let read = self.database.get(key)?;
         let state = self.state()?;
-        Ok(match state.replaced.get(key) {
+        let row = match state.replaced.get(key) {
             Some(change) => change.before.clone(),
             None => read,
-        })
+        };
+        if state.turn == turn {
+            self.shared.rows.insert(key.into(), row.clone());
+        }
+        Ok(row)
     }
 
     /// At most about `limit` of the rows whose keys start with `prefix`, and are behind the key `after`.
     pub(crate) fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Rows, Failure> {
+        if self.in_memory {
+            return Err(Failure::on_disk());
+        }
         let mut found = Rows::default();
         for row in self.database.scan(prefix, after)?.take(limit) {
             found.rows.push(row?);

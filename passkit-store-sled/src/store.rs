@@ -68,7 +68,7 @@ impl SledStore {
     async fn read<T, F>(&self, question: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&View<'_>) -> Result<T, Failure> + Send + 'static,
+        F: Fn(&View<'_>) -> Result<T, Failure> + Send + 'static,
     {
         let answer = self.readers.ask(question).await;
         if let Err(failure) = &answer
