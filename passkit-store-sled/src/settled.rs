@@ -155,6 +155,13 @@ impl Shared {
         Ok(View { shared: self, database: self.database().ok_or_else(Failure::closed)?, in_memory: false })
     }
 
+    /// Takes a row into memory that was read since `turn`, if no batch began or ended since.
+    fn keep(&self, state: &State, turn: u64, key: &[u8], row: &Option<IVec>) {
+        if state.turn == turn {
+            self.rows.insert(key.into(), row.clone());
+        }
+    }
+
     /// A view that never waits for the disk: what is not in memory is [on disk](Failure::on_disk).
     pub(crate) fn view_in_memory(&self) -> Result<View<'_>, Failure> {
         Ok(View { in_memory: true, ..self.view()? })
@@ -205,9 +212,7 @@ impl View<'_> {
             Some(change) => change.before.clone(),
             None => read,
         };
-        if state.turn == turn {
-            self.shared.rows.insert(key.into(), row.clone());
-        }
+        self.shared.keep(&state, turn, key, &row);
         Ok(row)
     }
 
@@ -281,6 +286,50 @@ mod tests {
 
     fn ivec(text: &str) -> IVec {
         IVec::from(text)
+    }
+
+    /// Does to the database what the writer does.
+    fn write(shared: &Shared, before: Option<&str>, after: &str) {
+        let change = Change { before: before.map(ivec), after: Some(after.into()) };
+        shared.applying(Arc::new(Changes::from([(b"key".to_vec(), change)])));
+        let database = shared.database().unwrap();
+        let mut batch = sled::Batch::default();
+        batch.insert(&b"key"[..], after);
+        database.apply(batch).unwrap();
+        database.sync().unwrap();
+        shared.settled(HashMap::new());
+    }
+
+    #[test]
+    fn a_row_in_memory_is_the_newest_durable_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, contents) = Database::open(&crate::Config::new(folder.path()), true).unwrap();
+        let shared = Shared::new(database, contents);
+        let in_memory = || shared.view_in_memory().unwrap().get(b"key");
+        assert!(in_memory().unwrap_err().on_disk);
+
+        write(&shared, None, "one");
+        assert!(in_memory().unwrap_err().on_disk);
+        assert_eq!(shared.view().unwrap().get(b"key").unwrap(), Some(ivec("one")));
+        assert_eq!(in_memory().unwrap(), Some(ivec("one")));
+
+        // A reader that had read the row before it changed, and comes to keep it after.
+        let turn = shared.state().turn;
+        write(&shared, Some("one"), "two");
+        shared.keep(&shared.state(), turn, b"key", &Some(ivec("one")));
+        assert!(in_memory().unwrap_err().on_disk);
+        assert_eq!(shared.view().unwrap().get(b"key").unwrap(), Some(ivec("two")));
+
+        // While a change is on its way, what is durable is the row before it.
+        let change = Change { before: Some(ivec("two")), after: Some(b"three".to_vec()) };
+        shared.applying(Arc::new(Changes::from([(b"key".to_vec(), change)])));
+        assert_eq!(in_memory().unwrap(), Some(ivec("two")));
+        shared.settled(HashMap::new());
+        assert!(in_memory().unwrap_err().on_disk);
+
+        shared.view().unwrap().get(b"key").unwrap();
+        shared.closed();
+        assert!(shared.view_in_memory().is_err());
     }
 
     #[test]
