@@ -19,10 +19,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use failure::Failure;
 
-/// Half the memory of the system's allocator when many archives are read on many threads, and quicker on requests.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Keeps Apple Wallet passes and orders up to date.
 #[derive(Parser)]
 #[command(name = "passkit", version, max_term_width = 110)]

@@ -23,7 +23,7 @@ const SETTINGS: TableDefinition<'_, &str, bool> = TableDefinition::new("settings
 const ALLOW_UNSIGNED: &str = "allow-unsigned";
 
 /// Bytes of archives and rows kept in memory.
-const CACHE: usize = 16 * 1024 * 1024;
+const CACHE: usize = 8 * 1024 * 1024;
 
 pub(super) struct Catalog {
     path: PathBuf,
@@ -48,16 +48,9 @@ pub(super) enum Copy {
     Remove,
 }
 
-/// What the catalog held when it was opened.
-pub(super) struct Rows {
-    pub(super) rows: Vec<Row>,
-    /// Whether unsigned archives were allowed then.
-    pub(super) allowed_unsigned: bool,
-}
-
 impl Catalog {
     /// Opens the catalog in `folder`, or makes it.
-    pub(super) fn open(folder: &Path) -> Result<(Self, Rows), redb::Error> {
+    pub(super) fn open(folder: &Path) -> Result<Self, redb::Error> {
         fs::create_dir_all(folder).map_err(redb::Error::Io)?;
         let path = folder.join("catalog.redb");
         let database = open_database(&path)?;
@@ -67,17 +60,24 @@ impl Catalog {
         write.open_table(ARCHIVES)?;
         write.open_table(SETTINGS)?;
         write.commit()?;
+        Ok(Self { path, database: RwLock::new(Some(database)) })
+    }
 
-        let read = database.begin_read()?;
-        let mut rows = Vec::new();
-        for row in read.open_table(PASSES)?.iter()? {
+    /// Shows every row, type by type.
+    pub(super) fn rows(&self, mut show: impl FnMut(Row)) -> Result<(), redb::Error> {
+        for row in self.read()?.open_table(PASSES)?.iter()? {
             let (key, value) = row?;
-            rows.extend(to_row(key.value(), value.value()));
+            if let Some(row) = to_row(key.value(), value.value()) {
+                show(row);
+            }
         }
-        let setting = read.open_table(SETTINGS)?.get(ALLOW_UNSIGNED)?;
-        let allowed_unsigned = setting.is_some_and(|value| value.value());
-        drop(read);
-        Ok((Self { path, database: RwLock::new(Some(database)) }, Rows { rows, allowed_unsigned }))
+        Ok(())
+    }
+
+    /// Whether unsigned archives were allowed when the catalog was filled.
+    pub(super) fn allowed_unsigned(&self) -> Result<bool, redb::Error> {
+        let setting = self.read()?.open_table(SETTINGS)?.get(ALLOW_UNSIGNED)?;
+        Ok(setting.is_some_and(|value| value.value()))
     }
 
     /// Writes rows and archives in one commit, on disk when this returns.
@@ -128,6 +128,11 @@ impl Catalog {
         let read = database.as_ref().ok_or(redb::Error::PreviousIo)?.begin_read()?;
         let archive = read.open_table(ARCHIVES)?.get_owned((pass.type_id.as_str(), pass.serial.as_str()))?;
         Ok(archive.map(|archive| Bytes::from_owner(Owned(archive))))
+    }
+
+    fn read(&self) -> Result<redb::ReadTransaction, redb::Error> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(database.as_ref().ok_or(redb::Error::PreviousIo)?.begin_read()?)
     }
 
     fn write(

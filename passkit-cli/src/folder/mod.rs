@@ -99,14 +99,12 @@ impl Folder {
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let (catalog, rows) = Catalog::open(&options.catalog).map_err(|error| {
-            Failure::from_error(format!("can't open {}", options.catalog.display()), &error)
-        })?;
+        let unusable =
+            |error| Failure::from_error(format!("can't use {}", options.catalog.display()), &error);
+        let catalog = Catalog::open(&options.catalog).map_err(unusable)?;
         let shared = Arc::new(Shared { catalog, passes: RwLock::default() });
-        let watcher =
-            watch::Watcher::new(shared.clone(), store, runtime, roots, options.allow_unsigned, rows);
-        let watching =
-            watcher.start().map_err(|error| Failure::from_error("can't read the folder", &error))?;
+        let watcher = watch::Watcher::new(shared.clone(), store, runtime, roots, options.allow_unsigned);
+        let watching = watcher.and_then(watch::Watcher::start).map_err(unusable)?;
         Ok((Self { shared }, watching))
     }
 

@@ -15,7 +15,7 @@ use passkit_server::{Kind, PassId, RegistrationStore, SerialNumber, TokenDigest,
 
 use super::{
     Listed, Shared, Watching,
-    catalog::{Copy, Row, Rows},
+    catalog::{Copy, Row},
     files::{self, Found, Stamp},
 };
 use crate::failure::Chain;
@@ -45,6 +45,7 @@ pub(super) struct Watcher {
     rules: Rules,
     /// Every candidate file that was read, and what became of it.
     files: HashMap<Arc<str>, Seen>,
+    types: BTreeSet<TypeIdentifier>,
     /// Files that look different from when they were read, and since when they look as they do.
     unsettled: HashMap<PathBuf, (Stamp, Instant)>,
     /// Files of passes that are not there any more, and since when.
@@ -63,7 +64,7 @@ struct Seen {
     /// The pass it holds; `None` if it was refused.
     pass: Option<PassId>,
     /// The pass it holds too, but which another file got first.
-    rival: Option<PassId>,
+    rival: Option<Box<PassId>>,
 }
 
 /// What was found in a file.
@@ -79,29 +80,47 @@ impl Watcher {
         runtime: tokio::runtime::Handle,
         roots: Vec<(Kind, PathBuf)>,
         allow_unsigned: bool,
-        Rows { rows, allowed_unsigned }: Rows,
-    ) -> Self {
-        let stricter = allowed_unsigned && !allow_unsigned;
-        let mut files = HashMap::with_capacity(rows.len());
-        for Row { pass, listed, stamp, .. } in rows.iter().filter(|row| !row.listed.withdrawn) {
-            let stamp = if stricter { Stamp::default() } else { *stamp };
-            files.insert(listed.path.clone(), Seen { stamp, pass: Some(pass.clone()), rival: None });
-        }
-        let owed = rows.iter().filter(|row| row.owed).map(|row| row.pass.clone()).collect();
-        shared.write(|passes| passes.extend(rows.into_iter().map(|row| (row.pass, row.listed))));
-        Self {
+    ) -> Result<Self, redb::Error> {
+        let mut watcher = Self {
+            stricter: shared.catalog.allowed_unsigned()? && !allow_unsigned,
             shared,
             store,
             runtime,
             roots,
             rules: if allow_unsigned { Rules::development() } else { Rules::strict() },
-            files,
+            files: HashMap::new(),
+            types: BTreeSet::new(),
             unsettled: HashMap::new(),
             gone: HashMap::new(),
-            owed,
-            stricter,
+            owed: BTreeSet::new(),
             unreadable: BTreeSet::new(),
+        };
+        let shared = watcher.shared.clone();
+        shared.write(|passes| shared.catalog.rows(|row| watcher.recall(row, passes)))?;
+        Ok(watcher)
+    }
+
+    /// Takes up a row of the catalog where the last run left it.
+    fn recall(&mut self, row: Row, passes: &mut HashMap<PassId, Listed>) {
+        let Row { pass, listed, stamp, owed } = row;
+        let pass = self.shared_type(pass);
+        if !listed.withdrawn {
+            let stamp = if self.stricter { Stamp::default() } else { stamp };
+            self.files.insert(listed.path.clone(), Seen { stamp, pass: Some(pass.clone()), rival: None });
         }
+        if owed {
+            self.owed.insert(pass.clone());
+        }
+        passes.insert(pass, listed);
+    }
+
+    /// The same pass, with the type in one place in memory for all of its passes.
+    fn shared_type(&mut self, pass: PassId) -> PassId {
+        if let Some(type_id) = self.types.get(&pass.type_id) {
+            return PassId { type_id: type_id.clone(), ..pass };
+        }
+        self.types.insert(pass.type_id.clone());
+        pass
     }
 
     /// Looks at everything once, then goes on in a thread of its own.
@@ -363,7 +382,8 @@ impl Watcher {
                     tracing::warn!("{name}: refused: {reason}");
                     ended.push(path.clone());
                 }
-                Content::Good(archive, bytes) => {
+                Content::Good(mut archive, bytes) => {
+                    archive.id = self.shared_type(archive.id);
                     if before.is_some_and(|before| before != archive.id) {
                         ended.push(path.clone());
                     }
@@ -372,7 +392,7 @@ impl Watcher {
                         tracing::warn!(
                             "{name}: refused: holds {pass}, as does {other}, which is served; remove one of the two"
                         );
-                        note.rival = Some(archive.id.clone());
+                        note.rival = Some(Box::new(archive.id.clone()));
                     } else {
                         note.pass = Some(archive.id.clone());
                         rows.push(self.row(name, *stamp, &archive, bytes)?);
@@ -465,8 +485,10 @@ impl Watcher {
             }
         }
         let freed: BTreeSet<&PassId> = rows.iter().map(|row| &row.pass).collect();
-        let waiting =
-            self.files.iter().filter(|(_, seen)| seen.rival.as_ref().is_some_and(|p| freed.contains(p)));
+        let waiting = self
+            .files
+            .iter()
+            .filter(|(_, seen)| seen.rival.as_ref().is_some_and(|pass| freed.contains(&**pass)));
         for path in waiting.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             self.files.remove(&path);
             if let Ok(Some(stamp)) = Stamp::of(Path::new(&*path)) {
