@@ -131,6 +131,10 @@ impl Catalog {
     }
 
     fn read(&self) -> Result<redb::ReadTransaction, redb::Error> {
+        if let Some(database) = &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(database.begin_read()?);
+        }
+        self.reopen()?;
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         Ok(database.as_ref().ok_or(redb::Error::PreviousIo)?.begin_read()?)
     }

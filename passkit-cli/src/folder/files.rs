@@ -7,8 +7,6 @@ use std::{
 
 use passkit_server::Kind;
 
-use super::with_path;
-
 /// Size, times and place of a file: as long as it stays the same, so does the content.
 ///
 /// The time of the last change of the inode is part of it, which no program can set back, so that a file rewritten
@@ -64,9 +62,27 @@ pub(super) struct Found {
     pub(super) unreadable: Vec<(PathBuf, io::Error)>,
 }
 
+/// Which folder a path leads to: another after a link was changed or the folder replaced.
+pub(super) type Identity = (u64, u64);
+
+/// `None` if there is no such folder, or the system can't tell.
+pub(super) fn identity(path: &Path) -> Option<Identity> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
 /// The absolute path of a folder that can be listed.
 pub(super) fn open_root(path: &Path) -> io::Result<PathBuf> {
-    let path = path.canonicalize()?;
+    // A link stays a link: it may come to point elsewhere.
+    let path = std::path::absolute(path)?;
     fs::read_dir(&path)?;
     Ok(path)
 }
@@ -89,24 +105,31 @@ pub(super) fn find(kind: Kind, root: &Path, found: &mut Found) {
             }
         };
         for entry in entries {
-            let looked_at = entry.and_then(|entry| {
-                let path = entry.path();
-                if entry.file_type().map_err(|error| with_path(&path, &error))?.is_dir() {
-                    if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-                        folders.push(path);
-                    }
-                    return Ok(None);
-                }
-                if !is_candidate(kind, &path) {
-                    return Ok(None);
-                }
-                Ok(Stamp::of(&path).map_err(|error| with_path(&path, &error))?.map(|stamp| (path, stamp)))
-            });
-            match looked_at {
-                Ok(Some(file)) => found.files.push(file),
+            let path = match &entry {
+                Ok(entry) => entry.path(),
+                Err(_) => folder.clone(),
+            };
+            match entry.and_then(|entry| look_at(kind, &entry, &path, &mut folders)) {
+                Ok(Some(stamp)) => found.files.push((path, stamp)),
                 Ok(None) => {}
-                Err(error) => found.unreadable.push((folder.clone(), error)),
+                Err(error) => found.unreadable.push((path, error)),
             }
         }
     }
+}
+
+/// The stamp of a candidate file. A folder is put with those to look into.
+fn look_at(
+    kind: Kind,
+    entry: &fs::DirEntry,
+    path: &Path,
+    folders: &mut Vec<PathBuf>,
+) -> io::Result<Option<Stamp>> {
+    if entry.file_type()?.is_dir() {
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            folders.push(path.to_path_buf());
+        }
+        return Ok(None);
+    }
+    if is_candidate(kind, path) { Stamp::of(path) } else { Ok(None) }
 }

@@ -17,9 +17,12 @@ mod watch;
 
 use std::{
     collections::HashMap,
-    io,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
 };
 
@@ -67,14 +70,16 @@ struct Listed {
 
 /// Stops the watcher when dropped.
 pub(crate) struct Watching {
-    stop: std::sync::mpsc::Sender<watch::Event>,
+    stop: Arc<AtomicBool>,
+    wake: mpsc::Sender<watch::Event>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
         // A watcher that is gone needs no telling.
-        let _ = self.stop.send(watch::Event::Stop);
+        let _ = self.wake.send(watch::Event::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -140,9 +145,4 @@ impl PassSource for Folder {
         let bytes = tokio::task::spawn_blocking(move || shared.catalog.archive(&pass)).await??;
         Ok(bytes.map(Archive::from))
     }
-}
-
-/// An I/O error that says which file it is about.
-fn with_path(path: &std::path::Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

@@ -3,8 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs,
+    ops::Bound,
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -31,9 +36,12 @@ const SWEEP_SHARE: u32 = 50;
 /// Archives are read and published in groups of at most so many bytes and files.
 const GROUP_BYTES: u64 = 2 * 1024 * 1024;
 const GROUP_FILES: usize = 1000;
+/// How much of what the system tells is taken note of before something is done about it.
+const EVENTS_AT_ONCE: usize = 1000;
 
 pub(super) enum Event {
     Changed(notify::Result<notify::Event>),
+    /// Have a look at the stop flag.
     Stop,
 }
 
@@ -44,7 +52,7 @@ pub(super) struct Watcher {
     roots: Vec<(Kind, PathBuf)>,
     rules: Rules,
     /// Every candidate file that was read, and what became of it.
-    files: HashMap<Arc<str>, Seen>,
+    files: BTreeMap<Arc<str>, Seen>,
     types: BTreeSet<TypeIdentifier>,
     /// Files that look different from when they were read, and since when they look as they do.
     unsettled: HashMap<PathBuf, (Stamp, Instant)>,
@@ -52,10 +60,9 @@ pub(super) struct Watcher {
     gone: HashMap<PathBuf, Instant>,
     /// Passes whose change the store has not been told of.
     owed: BTreeSet<PassId>,
-    /// Whether the rules are stricter than those by which the catalog was filled.
-    stricter: bool,
-    /// Folders that could not be read: said once.
+    /// What could not be read when it was looked for last: said once.
     unreadable: BTreeSet<PathBuf>,
+    stop: Arc<AtomicBool>,
 }
 
 /// A file as it was when it was read last.
@@ -82,21 +89,28 @@ impl Watcher {
         allow_unsigned: bool,
     ) -> Result<Self, redb::Error> {
         let mut watcher = Self {
-            stricter: shared.catalog.allowed_unsigned()? && !allow_unsigned,
             shared,
             store,
             runtime,
             roots,
             rules: if allow_unsigned { Rules::development() } else { Rules::strict() },
-            files: HashMap::new(),
+            files: BTreeMap::new(),
             types: BTreeSet::new(),
             unsettled: HashMap::new(),
             gone: HashMap::new(),
             owed: BTreeSet::new(),
             unreadable: BTreeSet::new(),
+            stop: Arc::default(),
         };
         let shared = watcher.shared.clone();
         shared.write(|passes| shared.catalog.rows(|row| watcher.recall(row, passes)))?;
+        let allowed_unsigned = shared.catalog.allowed_unsigned()?;
+        if allowed_unsigned && !allow_unsigned {
+            watcher.withdraw_unsigned()?;
+        }
+        if allowed_unsigned != allow_unsigned {
+            shared.catalog.remember_rules(allow_unsigned)?;
+        }
         Ok(watcher)
     }
 
@@ -105,13 +119,29 @@ impl Watcher {
         let Row { pass, listed, stamp, owed } = row;
         let pass = self.shared_type(pass);
         if !listed.withdrawn {
-            let stamp = if self.stricter { Stamp::default() } else { stamp };
             self.files.insert(listed.path.clone(), Seen { stamp, pass: Some(pass.clone()), rival: None });
         }
         if owed {
             self.owed.insert(pass.clone());
         }
         passes.insert(pass, listed);
+    }
+
+    /// Withdraws what is served by more lenient rules than today's.
+    fn withdraw_unsigned(&mut self) -> Result<(), redb::Error> {
+        let served: Vec<(PassId, Arc<str>)> = self.shared.read(|passes| {
+            let served = passes.iter().filter(|(_, listed)| !listed.withdrawn);
+            served.map(|(pass, listed)| (pass.clone(), listed.path.clone())).collect()
+        });
+        tracing::info!("checking {} archives again, since unsigned ones are no longer allowed", served.len());
+        let mut refused = Vec::new();
+        for (pass, path) in served {
+            let copy = self.shared.catalog.archive(&pass)?;
+            if copy.is_none_or(|copy| Archive::check(&copy, self.rules).is_err()) {
+                refused.push(PathBuf::from(&*path));
+            }
+        }
+        self.withdraw(&refused)
     }
 
     /// The same pass, with the type in one place in memory for all of its passes.
@@ -132,13 +162,12 @@ impl Watcher {
         self.withdraw_missing(&found)?;
         let changed = found.files.into_iter().filter(|(path, stamp)| self.is_news(path, *stamp)).collect();
         self.publish(changed)?;
-        self.shared.catalog.remember_rules(self.rules.allow_unsigned)?;
-        self.stricter = false;
+        let (stop, wake) = (self.stop.clone(), sender.clone());
         let thread = std::thread::Builder::new()
             .name("folder".into())
-            .spawn(move || self.run(&events, notifier))
+            .spawn(move || self.run(&events, &sender, notifier))
             .map_err(redb::Error::Io)?;
-        Ok(Watching { stop: sender, thread: Some(thread) })
+        Ok(Watching { stop, wake, thread: Some(thread) })
     }
 
     fn notifier(&self, sender: mpsc::Sender<Event>) -> Option<notify::RecommendedWatcher> {
@@ -157,20 +186,34 @@ impl Watcher {
             .ok()
     }
 
-    fn run(mut self, events: &mpsc::Receiver<Event>, _notifier: Option<notify::RecommendedWatcher>) {
+    fn run(
+        mut self,
+        events: &mpsc::Receiver<Event>,
+        sender: &mpsc::Sender<Event>,
+        mut notifier: Option<notify::RecommendedWatcher>,
+    ) {
+        let mut watched = self.root_identities();
         let mut sweep_at = Instant::now() + SWEEP_EVERY;
         loop {
             let waiting = !(self.unsettled.is_empty() && self.gone.is_empty() && self.owed.is_empty());
             let pause = sweep_at.saturating_duration_since(Instant::now());
             let pause = if waiting { pause.min(SETTLED_AFTER / 2) } else { pause };
             let mut sweep = false;
-            let mut next = events.recv_timeout(pause).ok();
-            while let Some(event) = next {
-                match event {
-                    Event::Stop => return,
-                    Event::Changed(change) => sweep |= self.take_note(change),
+            let first = events.recv_timeout(pause).ok();
+            for event in first.into_iter().chain(events.try_iter()).take(EVENTS_AT_ONCE) {
+                if let Event::Changed(change) = event {
+                    sweep |= self.take_note(change);
                 }
-                next = events.try_recv().ok();
+            }
+            if self.stopping() {
+                return;
+            }
+            // A folder given by a link, or replaced as a whole, is another one to the system.
+            let identities = self.root_identities();
+            if identities != watched {
+                watched = identities;
+                drop(std::mem::replace(&mut notifier, self.notifier(sender.clone())));
+                sweep = true;
             }
             let started = Instant::now();
             if sweep || started >= sweep_at {
@@ -188,6 +231,14 @@ impl Watcher {
         }
     }
 
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn root_identities(&self) -> Vec<Option<files::Identity>> {
+        self.roots.iter().map(|(_, root)| files::identity(root)).collect()
+    }
+
     /// Takes note of what the system tells. Returns whether everything must be looked through.
     fn take_note(&mut self, change: notify::Result<notify::Event>) -> bool {
         let Ok(event) = change else { return true };
@@ -202,9 +253,11 @@ impl Watcher {
                 self.note(path, stamp);
             } else if path.is_dir() {
                 sweep |= !matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
-            } else if moved {
+            } else if moved && let Some(path) = path.to_str() {
                 // Perhaps a folder with archives in it.
-                sweep |= self.files.keys().any(|file| Path::new(&**file).starts_with(&path));
+                let below = format!("{path}/");
+                let next = self.files.range::<str, _>((Bound::Included(&*below), Bound::Unbounded)).next();
+                sweep |= next.is_some_and(|(file, _)| file.starts_with(&below));
             }
         }
         sweep
@@ -266,6 +319,8 @@ impl Watcher {
         // A folder given for passes and for orders, or one within the other, is found once.
         found.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         found.files.dedup_by(|a, b| a.0 == b.0);
+        let unnamed = |path: &PathBuf| path.to_str().is_none();
+        self.unreadable.retain(|path| unnamed(path) || found.unreadable.iter().any(|(now, _)| now == path));
         for (path, error) in &found.unreadable {
             if self.unreadable.insert(path.clone()) {
                 tracing::warn!("{}: can't be read, what was served of it stays: {error}", path.display());
@@ -339,7 +394,8 @@ impl Watcher {
         }
         let mut said = Instant::now();
         let mut rest = &files[..];
-        while !rest.is_empty() {
+        // What is left when it stops is noticed at the next start.
+        while !rest.is_empty() && !self.stopping() {
             let mut bytes = 0;
             let fits = |(_, stamp): &&(PathBuf, Stamp)| {
                 bytes += stamp.size().min(MAX_ARCHIVE_BYTES as u64);
@@ -365,65 +421,87 @@ impl Watcher {
     }
 
     fn publish_group(&mut self, group: &[(PathBuf, Stamp)]) -> Result<(), redb::Error> {
+        let contents = read_all(group, self.rules);
+        // The passes whose files have come to hold another. One of those may be in this group too: files change names
+        // among each other.
+        let mut left: BTreeMap<PassId, Row> = BTreeMap::new();
+        for ((path, _), content) in group.iter().zip(&contents) {
+            if let Content::Good(archive, _) = content
+                && let Some(row) = self.withdrawn(path)
+                && row.pass != archive.id
+            {
+                left.insert(row.pass.clone(), row);
+            }
+        }
         let mut rows: Vec<(Row, Copy)> = Vec::new();
         let mut seen: Vec<(Arc<str>, Seen)> = Vec::new();
-        let mut ended: Vec<PathBuf> = Vec::new();
-        for ((path, stamp), content) in group.iter().zip(read_all(group, self.rules)) {
+        for ((path, stamp), content) in group.iter().zip(contents) {
             let Some(name) = path.to_str() else { continue };
-            let before = self.seen(path).and_then(|seen| seen.pass.clone());
             let mut note = Seen { stamp: *stamp, pass: None, rival: None };
             match content {
-                // The file still stands for the pass it held, whose last good version stays.
-                Content::Refused(reason) if before.is_some() && !self.stricter => {
-                    tracing::warn!("{name}: refused: {reason}; the version before stays");
-                    note.pass = before;
-                }
                 Content::Refused(reason) => {
-                    tracing::warn!("{name}: refused: {reason}");
-                    ended.push(path.clone());
+                    // The file still stands for the pass it held, whose last good version stays.
+                    note.pass = self.seen(path).and_then(|seen| seen.pass.clone());
+                    let stays = if note.pass.is_some() { "; the version before stays" } else { "" };
+                    tracing::warn!("{name}: refused: {reason}{stays}");
                 }
                 Content::Good(mut archive, bytes) => {
                     archive.id = self.shared_type(archive.id);
-                    if before.is_some_and(|before| before != archive.id) {
-                        ended.push(path.clone());
-                    }
-                    if let Some(other) = self.rival_of(path, &archive.id, &rows) {
-                        let pass = &archive.id;
+                    let pass = &archive.id;
+                    let rival = rows
+                        .iter()
+                        .find(|(row, _)| row.pass == *pass)
+                        .map(|(row, _)| row.listed.path.clone());
+                    let rival = rival
+                        .or_else(|| if left.contains_key(pass) { None } else { self.rival_of(path, pass) });
+                    if let Some(other) = rival {
                         tracing::warn!(
                             "{name}: refused: holds {pass}, as does {other}, which is served; remove one of the two"
                         );
-                        note.rival = Some(Box::new(archive.id.clone()));
+                        note.rival = Some(Box::new(archive.id));
                     } else {
-                        note.pass = Some(archive.id.clone());
+                        left.remove(pass);
+                        note.pass = Some(pass.clone());
                         rows.push(self.row(name, *stamp, &archive, bytes)?);
                     }
                 }
             }
             seen.push((name.into(), note));
         }
-        self.withdraw(&ended)?;
-        if !rows.is_empty() {
-            let copies = rows.iter_mut().map(|(row, copy)| (&*row, std::mem::replace(copy, Copy::Keep)));
-            self.shared.catalog.put(copies)?;
-        }
+        let freed: BTreeSet<PassId> = left.keys().cloned().collect();
+        rows.extend(left.into_values().map(|row| (row, Copy::Remove)));
+        self.commit(rows)?;
         self.files.extend(seen);
-        self.shared.write(|passes| {
-            passes.extend(rows.iter().map(|(row, _)| (row.pass.clone(), row.listed.clone())));
-        });
-        self.owed.extend(rows.into_iter().filter(|(row, _)| row.owed).map(|(row, _)| row.pass));
+        self.look_again_at_rivals(&freed);
         Ok(())
     }
 
     /// Another file from which `pass` is served, and which still lies there.
-    fn rival_of(&self, path: &Path, pass: &PassId, group: &[(Row, Copy)]) -> Option<Arc<str>> {
-        if let Some((row, _)) = group.iter().find(|(row, _)| row.pass == *pass) {
-            return Some(row.listed.path.clone());
-        }
+    fn rival_of(&self, path: &Path, pass: &PassId) -> Option<Arc<str>> {
         let listed = self.shared.read(|passes| passes.get(pass).cloned())?;
         let other = Path::new(&*listed.path);
         let holds = self.seen(other).is_some_and(|seen| seen.pass.as_ref() == Some(pass));
         let there = !listed.withdrawn && other != path && holds && !matches!(Stamp::of(other), Ok(None));
         there.then_some(listed.path)
+    }
+
+    /// Writes rows to the catalog, and then shows them to requests.
+    fn commit(&mut self, mut rows: Vec<(Row, Copy)>) -> Result<(), redb::Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let copies = rows.iter_mut().map(|(row, copy)| (&*row, std::mem::replace(copy, Copy::Keep)));
+        self.shared.catalog.put(copies)?;
+        self.owed.extend(rows.iter().filter(|(row, _)| row.owed).map(|(row, _)| row.pass.clone()));
+        self.shared.write(|passes| {
+            for (row, _) in rows {
+                if row.listed.withdrawn {
+                    tracing::info!("{}: no longer serves {}", row.listed.path, row.pass);
+                }
+                passes.insert(row.pass, row.listed);
+            }
+        });
+        Ok(())
     }
 
     /// What the catalog is to hold of a good archive. Its mark is owed if what it holds has changed, or is new.
@@ -456,49 +534,52 @@ impl Watcher {
         Ok((Row { pass: archive.id.clone(), listed, stamp, owed }, copy))
     }
 
-    /// Withdraws the passes of files that are gone, and looks again at files that had to stand back for them.
+    /// Withdraws the passes of files that are gone.
     fn withdraw(&mut self, gone: &[PathBuf]) -> Result<(), redb::Error> {
-        let mut rows = Vec::new();
-        for path in gone {
-            let Some(pass) = self.seen(path).and_then(|seen| seen.pass.clone()) else { continue };
-            let listed = self.shared.read(|passes| passes.get(&pass).cloned());
-            // A file of the same pass may have taken over.
-            if let Some(listed) =
-                listed.filter(|listed| Path::new(&*listed.path) == path && !listed.withdrawn)
-            {
-                tracing::info!("{}: no longer serves {pass}", path.display());
-                let listed = Listed { withdrawn: true, ..listed };
-                let owed = self.owed.contains(&pass);
-                rows.push(Row { pass, listed, stamp: Stamp::default(), owed });
-            }
+        if gone.is_empty() {
+            return Ok(());
         }
-        if !rows.is_empty() {
-            let written = self.shared.catalog.put(rows.iter().map(|row| (row, Copy::Remove)));
-            if let Err(error) = written {
-                self.gone.extend(gone.iter().map(|path| (path.clone(), Instant::now())));
-                return Err(error);
-            }
+        let rows: Vec<(Row, Copy)> =
+            gone.iter().filter_map(|path| self.withdrawn(path)).map(|row| (row, Copy::Remove)).collect();
+        let freed: BTreeSet<PassId> = rows.iter().map(|(row, _)| row.pass.clone()).collect();
+        if let Err(error) = self.commit(rows) {
+            self.gone.extend(gone.iter().map(|path| (path.clone(), Instant::now())));
+            return Err(error);
         }
         for path in gone {
             if let Some(name) = path.to_str() {
                 self.files.remove(name);
             }
         }
-        let freed: BTreeSet<&PassId> = rows.iter().map(|row| &row.pass).collect();
-        let waiting = self
-            .files
-            .iter()
-            .filter(|(_, seen)| seen.rival.as_ref().is_some_and(|pass| freed.contains(&**pass)));
-        for path in waiting.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+        self.look_again_at_rivals(&freed);
+        Ok(())
+    }
+
+    /// The row of the pass that is served from this file, with the pass withdrawn. None if there is no such pass, or
+    /// another file of it has taken over.
+    fn withdrawn(&self, path: &Path) -> Option<Row> {
+        let pass = self.seen(path)?.pass.clone()?;
+        let listed = self.shared.read(|passes| passes.get(&pass).cloned())?;
+        let serves = Path::new(&*listed.path) == path && !listed.withdrawn;
+        let owed = self.owed.contains(&pass);
+        let listed = Listed { withdrawn: true, ..listed };
+        serves.then_some(Row { pass, listed, stamp: Stamp::default(), owed })
+    }
+
+    /// Files that had to stand back for a pass's other file get their turn when that is gone.
+    fn look_again_at_rivals(&mut self, freed: &BTreeSet<PassId>) {
+        if freed.is_empty() {
+            return;
+        }
+        let stands_back = |seen: &Seen| seen.rival.as_ref().is_some_and(|pass| freed.contains(&**pass));
+        let waiting: Vec<Arc<str>> =
+            self.files.iter().filter(|(_, seen)| stands_back(seen)).map(|(path, _)| path.clone()).collect();
+        for path in waiting {
             self.files.remove(&path);
             if let Ok(Some(stamp)) = Stamp::of(Path::new(&*path)) {
                 self.note(PathBuf::from(&*path), Some(stamp));
             }
         }
-        self.shared.write(|passes| {
-            passes.extend(rows.iter().map(|row| (row.pass.clone(), row.listed.clone())));
-        });
-        Ok(())
     }
 
     /// Tells the store of every change it has not been told of. What it can't take now is tried again.
@@ -546,7 +627,10 @@ fn read_all(group: &[(PathBuf, Stamp)], rules: Rules) -> Vec<Content> {
                 scope.spawn(move || part.iter().map(|(path, _)| read(path, rules)).collect::<Vec<_>>())
             })
             .collect();
-        parts.into_iter().flat_map(|part| part.join().unwrap_or_default()).collect()
+        let failed =
+            |part: &[_]| part.iter().map(|_| Content::Refused("it can't be checked".into())).collect();
+        let parts = parts.into_iter().zip(group.chunks(share));
+        parts.flat_map(|(part, files)| part.join().unwrap_or_else(|_| failed(files))).collect()
     })
 }
 

@@ -342,3 +342,111 @@ fn a_large_archive_is_served_whole() {
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_eq!(head.header("content-length"), Some(&*large.len().to_string()));
 }
+
+#[test]
+fn files_may_change_names_among_each_other() {
+    let mut service = Service::new();
+    let file = |service: &Service, number: usize| service.passes().join(format!("{number:02}.pkpass"));
+    let archive: Vec<_> = (0..10).map(|number| pass(TYPE, &format!("S-{number}"), "one")).collect();
+    for (number, content) in archive.iter().enumerate().skip(1) {
+        fs::write(file(&service, number), content).unwrap();
+    }
+    service.start();
+    service.register("D", TYPE, "S-1");
+    let (_, tag) = service.list("D", TYPE, None).unwrap();
+    let all_served = |service: &Service, numbers: std::ops::Range<usize>| {
+        numbers
+            .into_iter()
+            .all(|number| service.get(TYPE, &format!("S-{number}"), None).body == archive[number])
+    };
+
+    // Two swap their names.
+    let aside = service.folder.path().join("aside");
+    fs::rename(file(&service, 1), &aside).unwrap();
+    fs::rename(file(&service, 2), file(&service, 1)).unwrap();
+    fs::rename(&aside, file(&service, 2)).unwrap();
+    fs::write(service.passes().join("last.pkpass"), pass(TYPE, "LAST", "one")).unwrap();
+    eventually("the last is served", A_SECOND, || service.get(TYPE, "LAST", None).status == 200);
+    eventually("all are served", 2 * A_SECOND, || all_served(&service, 1..10));
+
+    // All move up by one while the service is down, and a new one comes in front.
+    service.stop("TERM");
+    for number in (1..10).rev() {
+        let holds = match number {
+            1 => &archive[0],
+            other => &archive[other - 1],
+        };
+        fs::write(file(&service, number), holds).unwrap();
+    }
+    fs::write(file(&service, 10), &archive[9]).unwrap();
+    service.start();
+    eventually("all are served", 2 * A_SECOND, || all_served(&service, 0..10));
+    assert_eq!(service.list("D", TYPE, Some(&tag)), None, "no content has changed");
+}
+
+#[test]
+fn unsigned_passes_of_an_interrupted_start_lose_their_leave_too() {
+    let mut lenient = Service::with_arguments(&["--allow-unsigned"]);
+    for number in 0..300 {
+        let content = archives::unsigned(TYPE, &format!("S-{number}"), "one");
+        fs::write(lenient.passes().join(format!("{number}.pkpass")), content).unwrap();
+    }
+    // Killed somewhere on the way, or after it.
+    lenient.kill_when(|service| {
+        fs::metadata(service.store().join("folder/catalog.redb")).is_ok_and(|file| file.len() > 300_000)
+    });
+    let mut strict = Service::new();
+    std::mem::swap(&mut strict.folder, &mut lenient.folder);
+    strict.start();
+    for number in 0..300 {
+        assert_eq!(strict.get(TYPE, &format!("S-{number}"), None).status, 401);
+    }
+}
+
+#[test]
+fn many_replacements_at_once_are_noticed_and_do_not_hold_up_the_end() {
+    let mut service = Service::new();
+    let count = 400;
+    for number in 0..count {
+        fs::write(
+            service.passes().join(format!("{number}.pkpass")),
+            pass(TYPE, &format!("S-{number}"), "one"),
+        )
+        .unwrap();
+    }
+    service.start();
+    for number in 0..count {
+        replace(
+            &service.passes().join(format!("{number}.pkpass")),
+            &pass(TYPE, &format!("S-{number}"), "two"),
+        );
+    }
+    let last = pass(TYPE, "LAST", "one");
+    fs::write(service.passes().join("last.pkpass"), &last).unwrap();
+    eventually("the last is served", 2 * A_SECOND, || service.get(TYPE, "LAST", None).body == last);
+    let started = std::time::Instant::now();
+    assert_eq!(service.stop("TERM").code(), Some(0));
+    assert!(started.elapsed() < 2 * A_SECOND, "{:?}", started.elapsed());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_folder_may_come_to_point_elsewhere() {
+    let mut service = Service::new();
+    let [first, second, link] = ["first", "second", "passes"].map(|name| service.folder.path().join(name));
+    fs::remove_dir(&link).unwrap();
+    for (folder, version) in [(&first, "one"), (&second, "two")] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("a.pkpass"), pass(TYPE, "A", version)).unwrap();
+    }
+    std::os::unix::fs::symlink(&first, &link).unwrap();
+    service.start();
+    let two = fs::read(second.join("a.pkpass")).unwrap();
+    let new_link = service.folder.path().join("link");
+    std::os::unix::fs::symlink(&second, &new_link).unwrap();
+    fs::rename(&new_link, &link).unwrap();
+    eventually("the other folder is served", 2 * A_SECOND, || service.get(TYPE, "A", None).body == two);
+    let three = pass(TYPE, "A", "three");
+    fs::write(second.join("a.pkpass"), &three).unwrap();
+    eventually("its change is served", A_SECOND, || service.get(TYPE, "A", None).body == three);
+}

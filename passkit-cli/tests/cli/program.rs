@@ -116,6 +116,15 @@ impl Service {
         self.running = Some(Running { process, address, said });
     }
 
+    /// Starts it, does not wait for it to listen, and kills it when the condition comes true.
+    pub(crate) fn kill_when(&mut self, mut condition: impl FnMut(&Self) -> bool) {
+        let mut process = self.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = collect(process.stderr.take().unwrap());
+        self.running = Some(Running { process, address: String::new(), said });
+        eventually("it may be killed", Duration::from_secs(20), || condition(self));
+        self.kill();
+    }
+
     pub(crate) fn address(&self) -> String {
         self.running.as_ref().unwrap().address.clone()
     }
