@@ -15,6 +15,25 @@ impl Failure {
     }
 }
 
+/// Help and version are printed at once, and end the program. Of an error the usage is left out.
+impl From<clap::Error> for Failure {
+    fn from(error: clap::Error) -> Self {
+        if !error.use_stderr() {
+            error.exit();
+        }
+        let text = error.to_string();
+        let message = text
+            .split("\n\nUsage:")
+            .next()
+            .unwrap_or_default()
+            .split("\n\nFor more")
+            .next()
+            .unwrap_or_default();
+        let words: Vec<&str> = message.trim_start_matches("error: ").split_whitespace().collect();
+        Self::new(words.join(" "))
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

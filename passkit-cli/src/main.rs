@@ -36,8 +36,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments.command) {
+    let outcome = Arguments::try_parse().map_err(Failure::from).and_then(|arguments| run(arguments.command));
+    match outcome {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("passkit: {failure}");

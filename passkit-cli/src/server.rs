@@ -16,8 +16,9 @@ use tokio_io_timeout::TimeoutStream;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may accept nothing of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long requests in flight may take after the signal to stop.
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long requests in flight may take after the signal to stop: less than the ten seconds after which those who run
+/// services often kill them.
+const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 /// Bytes of a request's head, and how many headers it may have.
 const HEAD_LIMIT: usize = 32 * 1024;
 const HEADERS_LIMIT: usize = 64;
@@ -77,23 +78,25 @@ pub(crate) async fn serve<S, P>(
     }
 }
 
-/// Ready at the first SIGINT or SIGTERM.
-pub(crate) async fn stop_signal() {
-    let interrupt = tokio::signal::ctrl_c();
+/// Ready at the first SIGINT or SIGTERM after this is called.
+pub(crate) fn stop_signal() -> impl Future<Output = ()> {
     #[cfg(unix)]
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
+    let signals = {
+        use tokio::signal::unix::{SignalKind, signal};
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        _ = interrupt => {}
-        () = terminate => {}
+    async move {
+        #[cfg(unix)]
+        if let (Ok(mut interrupt), Ok(mut terminate)) = signals {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

@@ -230,8 +230,8 @@ fn complaint_of(complaint: &str) -> DeviceReport<'_> {
 
 /// The default [`DeviceLog`]: a `tracing` event at level `WARN` for each message, with no secret in it.
 ///
-/// Messages of a known form are told by what they mean; of others the first 200 characters, escaped, with every word
-/// that could be an identifier left out. Beyond 20 messages a second the rest is counted and dropped: anyone may post
+/// Messages of a known form are told by what they mean; of others the first words, escaped, up to the first that could be
+/// an identifier. Beyond 20 messages a second the rest is counted and dropped: anyone may post
 /// here.
 #[derive(Debug, Default)]
 pub struct TracingLog {
@@ -286,14 +286,19 @@ impl DeviceLog for TracingLog {
     }
 }
 
-/// The start of a message, with control characters escaped, and with `…` in place of quoted text and of words that
-/// are long or hold a digit, any of which may be an identifier or a token.
+/// The start of a message with control characters escaped, up to the first quote, digit or long word: what follows may be
+/// an identifier or a token.
 fn redacted(message: &str) -> String {
     let start: String = message.chars().take(200).collect();
     let mut words = Vec::new();
     for word in start.split(char::is_whitespace) {
-        let secret = word.len() > 15 || word.chars().any(|c| c.is_ascii_digit() || c == '\'' || c == '"');
-        words.push(if secret { "…".to_owned() } else { word.escape_debug().to_string() });
+        if word.len() > 15
+            || word.chars().any(|c| c.is_ascii_digit() || matches!(c, '\'' | '"' | '\u{2018}'..='\u{201f}'))
+        {
+            words.push("…".to_owned());
+            break;
+        }
+        words.push(word.escape_debug().to_string());
     }
     words.join(" ")
 }
@@ -386,7 +391,8 @@ mod tests {
     fn unknown_messages_are_logged_without_secrets_or_control_characters() {
         let shown =
             redacted("token 0123456789abcdef of device\u{1b}[2J 'secret' said averyveryverylongword no");
-        assert_eq!(shown, "token … of … … said … no");
+        assert_eq!(shown, "token …");
+        assert_eq!(redacted("of\u{1b}x 'Anna Maria Huber' it said"), "of\\u{1b}x …");
         assert!(redacted(&"a ".repeat(500)).len() < 300);
     }
 

@@ -57,7 +57,10 @@ impl Demo {
             allow_unsigned: false,
             max_connections: 64,
         };
-        let ready = serve.prepare().await?;
+        let ready = tokio::select! {
+            ready = serve.prepare() => ready?,
+            () = &mut stop => return Ok(ExitCode::SUCCESS),
+        };
         let url = format!("http://{}", ready.address);
         say!("\n2. The service, over that folder and a store beside it");
         say!("listening on {url}");

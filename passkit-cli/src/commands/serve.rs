@@ -98,7 +98,7 @@ impl Serve {
                 .await
                 .map_err(|error| Failure::from_error("can't read the folders", &error))??
         };
-        tracing::info!("serving {} passes and orders", folder.len());
+        tracing::info!("passes and orders served: {}", folder.len());
         let service = WalletService::new(store, folder);
         Ok(Ready { listener, service, max_connections: self.max_connections, watching, address })
     }

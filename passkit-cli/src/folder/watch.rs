@@ -28,7 +28,7 @@ use crate::failure::Chain;
 /// A changed file is read once it has looked the same for this long: it may be half-written.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
 /// A file must be gone for this long before its pass is withdrawn: it may be about to be replaced.
-const GONE_AFTER: Duration = Duration::from_secs(1);
+const GONE_AFTER: Duration = Duration::from_millis(500);
 /// The system tells of changes, but not on every file system and not of all when there are many. So the folders are
 /// looked through all the same, from time to time, for at most a fiftieth of the time.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
