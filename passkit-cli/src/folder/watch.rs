@@ -162,6 +162,8 @@ impl Watcher {
         self.withdraw_missing(&found)?;
         let changed = found.files.into_iter().filter(|(path, stamp)| self.is_news(path, *stamp)).collect();
         self.publish(changed)?;
+        // Also what the last run left owing, before anyone is answered.
+        self.mark_owed();
         let (stop, wake) = (self.stop.clone(), sender.clone());
         let thread = std::thread::Builder::new()
             .name("folder".into())
