@@ -230,8 +230,9 @@ fn of_two_files_with_one_pass_the_second_is_refused_until_the_first_is_gone() {
     fs::write(&a, &one).unwrap();
     fs::write(&b, &two).unwrap();
     service.start();
+    eventually("the refusal is said", SOON, || service.said().contains("refused"));
     let said = service.said();
-    let line = said.lines().find(|line| line.contains("refused")).unwrap_or_else(|| panic!("{said}"));
+    let line = said.lines().find(|line| line.contains("refused")).unwrap();
     assert!(line.contains(a.to_str().unwrap()) && line.contains(b.to_str().unwrap()), "{line}");
     assert!(service.get(TYPE, "A", None).body == one);
     fs::remove_file(&a).unwrap();
@@ -318,7 +319,7 @@ fn unsigned_passes_need_leave_and_lose_it_again() {
     let mut strict = Service::new();
     strict.folder = lenient.folder;
     strict.start();
-    assert!(strict.said().contains("a.pkpass: refused"), "{}", strict.said());
+    eventually("the refusal is said", SOON, || strict.said().contains("a.pkpass: refused"));
     assert_eq!(strict.get(TYPE, "A", None).status, 401);
     assert_eq!(strict.get(TYPE, "B", None).status, 200);
 }
