@@ -1,5 +1,7 @@
 use std::{error::Error, fmt};
 
+use clap::error::ErrorKind;
+
 /// Why the program could not do its work: one line that says what, where, and the mend. Exit code 2.
 #[derive(Debug)]
 pub(crate) struct Failure(String);
@@ -18,17 +20,12 @@ impl Failure {
 /// Help and version are printed at once, and end the program. Of an error the usage is left out.
 impl From<clap::Error> for Failure {
     fn from(error: clap::Error) -> Self {
-        if !error.use_stderr() {
+        if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
             error.exit();
         }
         let text = error.to_string();
-        let message = text
-            .split("\n\nUsage:")
-            .next()
-            .unwrap_or_default()
-            .split("\n\nFor more")
-            .next()
-            .unwrap_or_default();
+        let usage = text.find("\n\nUsage:").or_else(|| text.find("\n\nFor more")).unwrap_or(text.len());
+        let message = &text[..usage];
         let words: Vec<&str> = message.trim_start_matches("error: ").split_whitespace().collect();
         Self::new(words.join(" "))
     }

@@ -594,7 +594,7 @@ impl Watcher {
             let serials: Vec<SerialNumber> = passes.iter().map(|pass| pass.serial.clone()).collect();
             match self.runtime.block_on(self.store.mark_updated(&type_id, &serials)) {
                 Ok(()) => {
-                    tracing::debug!("marked {} of {type_id}", counted(passes.len(), type_id.kind()));
+                    tracing::debug!("marked {} of {type_id}", passes.len());
                     if let Err(error) = self.shared.catalog.settle(&passes) {
                         tracing::warn!("marks will be repeated at the next start: {}", Chain(&error));
                     }
@@ -606,16 +606,6 @@ impl Watcher {
             }
         }
     }
-}
-
-fn counted(count: usize, kind: Kind) -> String {
-    let noun = match kind {
-        Kind::Pass if count == 1 => "pass",
-        Kind::Pass => "passes",
-        Kind::Order if count == 1 => "order",
-        Kind::Order => "orders",
-    };
-    format!("{count} {noun}")
 }
 
 /// Reads and checks a group of files on all processors. The answers are in the files' order.
