@@ -8,6 +8,7 @@ mod device_log;
 mod endpoints;
 mod identifiers;
 mod kind;
+mod maintenance;
 mod memory;
 mod refusal;
 mod request_body;
@@ -26,6 +27,7 @@ pub use identifiers::{
     TypeIdentifier,
 };
 pub use kind::Kind;
+pub use maintenance::{Registration, RegistrationPage, StoreMaintenance, StoreStats, TypeStats};
 pub use memory::MemoryStore;
 pub use service::WalletService;
 pub use source::{Archive, Credentials, PassSource, SourceError};

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 
 use crate::{
     Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushToken, Registered,
-    RegisteredDevice, RegistrationStore, SerialNumber, StoreError, TypeIdentifier, UpdateTag,
+    RegisteredDevice, Registration, RegistrationPage, RegistrationStore, SerialNumber, StoreError,
+    StoreMaintenance, StoreStats, TypeIdentifier, TypeStats, UpdateTag,
     clock::{self, next_last_modified, next_version},
 };
 
@@ -28,7 +29,7 @@ struct Tables {
     types: HashMap<TypeIdentifier, Type>,
     /// What the last mark of each pass left.
     passes: HashMap<PassId, PassState>,
-    devices: HashMap<DeviceIdentifier, Device>,
+    devices: BTreeMap<DeviceIdentifier, Device>,
     /// The devices of each pass, in the order in which pages give them.
     devices_of: HashMap<PassId, BTreeSet<DeviceIdentifier>>,
 }
@@ -65,7 +66,7 @@ impl MemoryStore {
                 created: clock::now_micros() / 1_000_000,
                 types: HashMap::new(),
                 passes: HashMap::new(),
-                devices: HashMap::new(),
+                devices: BTreeMap::new(),
                 devices_of: HashMap::new(),
             }),
         }
@@ -95,6 +96,19 @@ impl Tables {
         })
     }
 
+    fn register(&mut self, device: &DeviceIdentifier, pass: &PassId, push_token: &PushToken) -> Registered {
+        let row = self.devices.entry(device.clone()).or_insert_with(|| Device {
+            push_token: push_token.clone(),
+            version: 0,
+            registrations: BTreeMap::new(),
+        });
+        row.push_token = push_token.clone();
+        row.version = next_version(row.version, clock::now_micros());
+        let before = row.registrations.insert(pass.clone(), row.version);
+        self.devices_of.entry(pass.clone()).or_default().insert(device.clone());
+        if before.is_some() { Registered::Existing } else { Registered::Created }
+    }
+
     fn remove_from_pass(&mut self, pass: &PassId, device: &DeviceIdentifier) {
         if let Some(devices) = self.devices_of.get_mut(pass) {
             devices.remove(device);
@@ -113,17 +127,7 @@ impl RegistrationStore for MemoryStore {
         pass: &PassId,
         push_token: &PushToken,
     ) -> Result<Registered, StoreError> {
-        let mut tables = self.tables();
-        let row = tables.devices.entry(device.clone()).or_insert_with(|| Device {
-            push_token: push_token.clone(),
-            version: 0,
-            registrations: BTreeMap::new(),
-        });
-        row.push_token = push_token.clone();
-        row.version = next_version(row.version, clock::now_micros());
-        let before = row.registrations.insert(pass.clone(), row.version);
-        tables.devices_of.entry(pass.clone()).or_default().insert(device.clone());
-        Ok(if before.is_some() { Registered::Existing } else { Registered::Created })
+        Ok(self.tables().register(device, pass, push_token))
     }
 
     async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
@@ -241,5 +245,56 @@ impl RegistrationStore for MemoryStore {
             tables.remove_from_pass(pass, device);
         }
         Ok(true)
+    }
+}
+
+#[async_trait]
+impl StoreMaintenance for MemoryStore {
+    async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
+        let mut tables = self.tables();
+        let created = registrations.iter().filter(|Registration { device, push_token, pass }| {
+            tables.register(device, pass, push_token) == Registered::Created
+        });
+        Ok(created.count() as u64)
+    }
+
+    async fn registrations(
+        &self,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<RegistrationPage, StoreError> {
+        let tables = self.tables();
+        // A position is the last device of a page: a page holds all of a device, and so is longer than asked at times.
+        let after = after.and_then(|cursor| DeviceIdentifier::new(cursor.as_str()).ok());
+        let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut page = RegistrationPage::default();
+        for (device, row) in tables.devices.range((start, Bound::Unbounded)) {
+            page.registrations.extend(row.registrations.keys().map(|pass| Registration {
+                device: device.clone(),
+                push_token: row.push_token.clone(),
+                pass: pass.clone(),
+            }));
+            if page.registrations.len() >= limit.max(1) {
+                page.next = Some(PageCursor::new(device.as_str()));
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let tables = self.tables();
+        let mut types: BTreeMap<&TypeIdentifier, (u64, u64)> = BTreeMap::new();
+        for (pass, devices) in &tables.devices_of {
+            let (passes, registrations) = types.entry(&pass.type_id).or_default();
+            *passes += 1;
+            *registrations += devices.len() as u64;
+        }
+        let types = types.into_iter().map(|(type_id, (passes, registrations))| TypeStats {
+            type_id: type_id.clone(),
+            passes,
+            registrations,
+        });
+        Ok(StoreStats { devices: tables.devices.len() as u64, types: types.collect(), storage_bytes: None })
     }
 }

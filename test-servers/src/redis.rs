@@ -1,0 +1,1 @@
+//! Redis: one node, with Sentinels, or a Cluster.
