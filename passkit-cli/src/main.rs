@@ -33,6 +33,10 @@ enum Command {
     Check(commands::check::Check),
     Device(commands::device::Device),
     Demo(commands::demo::Demo),
+    Migrate(commands::migrate::Migrate),
+    Stats(commands::stats::Stats),
+    Import(commands::import::Import),
+    Export(commands::export::Export),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +60,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(serve) => runtime.block_on(serve.run()),
         Command::Device(device) => runtime.block_on(device.run()),
         Command::Demo(demo) => runtime.block_on(demo.run()),
+        Command::Migrate(migrate) => runtime.block_on(migrate.run()),
+        Command::Stats(stats) => runtime.block_on(stats.run()),
+        Command::Import(import) => runtime.block_on(import.run()),
+        Command::Export(export) => runtime.block_on(export.run()),
     };
     // Blocking work that was given up, such as a first look at the folders, ends with the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));

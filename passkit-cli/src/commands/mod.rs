@@ -3,4 +3,9 @@
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod device;
+pub(crate) mod export;
+pub(crate) mod import;
+pub(crate) mod migrate;
+mod progress;
 pub(crate) mod serve;
+pub(crate) mod stats;
