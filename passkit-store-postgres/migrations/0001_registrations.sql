@@ -1,0 +1,178 @@
+-- Versions are microseconds since the Unix epoch, advanced by max(last + 1, now). Dates are whole seconds since then.
+-- Text is compared byte for byte.
+
+do $$
+begin
+    -- Not "create schema if not exists", which asks for the right to create one even where it exists.
+    if to_regnamespace('passkit') is null then
+        create schema passkit;
+    end if;
+end
+$$;
+
+create table passkit.migration (
+    version    integer     primary key,
+    applied_at timestamptz not null default now()
+);
+
+-- One row: the date of every pass that was never marked.
+create table passkit.store (
+    only_row boolean primary key default true check (only_row),
+    created  bigint  not null
+);
+
+insert into passkit.store (created) values (extract(epoch from clock_timestamp())::bigint);
+
+-- The row of a type is the first thing that a mark writes, and so is held until it commits: a version that can be
+-- read has been committed, and so have all lower ones.
+create table passkit.clock (
+    pass_type   text collate "C" primary key,
+    version     bigint not null,
+    -- What the last "every pass has changed" left: counts for a pass whose own row is older.
+    floor       bigint not null,
+    floor_date  bigint not null,
+    -- No pass of the type has a later date.
+    latest_date bigint not null
+) with (fillfactor = 10);
+
+create table passkit.device (
+    device_id  text collate "C" primary key,
+    push_token text   not null,
+    version    bigint not null
+);
+
+-- No index on version: a mark then touches no index.
+create table passkit.pass (
+    pass_type     text collate "C" not null,
+    serial        text collate "C" not null,
+    version       bigint not null,
+    last_modified bigint not null,
+    primary key (pass_type, serial)
+) with (fillfactor = 85);
+
+-- Written only by those who hold the lock of the device's row, and there only where that row is.
+create table passkit.registration (
+    device_id text collate "C" not null,
+    pass_type text collate "C" not null,
+    serial    text collate "C" not null,
+    version   bigint not null,
+    primary key (device_id, pass_type, serial)
+);
+
+create index registration_by_pass on passkit.registration (pass_type, serial, device_id);
+
+create function passkit.now_micros() returns bigint language sql volatile
+as $$ select (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::bigint $$;
+
+-- In the functions below each statement has a snapshot of its own (they are volatile, and the isolation is "read
+-- committed"), so a statement that follows the locking of a row sees all that former holders of the lock did. Where the
+-- isolation is stricter, the loser of a race gets a serialization failure and tries again.
+
+-- Registers, for each n, devices[n] for the pass (pass_types[n], serials[n]). Says which registrations are new.
+create function passkit.register(devices text[], pass_types text[], serials text[], push_tokens text[])
+returns boolean[] language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+    created boolean[];
+begin
+    -- Locks the devices, in their order, so that two calls never wait for each other.
+    insert into passkit.device as d (device_id, push_token, version)
+    select a.device_id, a.push_token, passkit.now_micros()
+    from (
+        select distinct on (u.device_id collate "C") u.device_id collate "C" as device_id, u.push_token
+        from unnest(devices, push_tokens) with ordinality as u(device_id, push_token, n)
+        order by u.device_id collate "C", u.n desc
+    ) a
+    order by a.device_id
+    on conflict (device_id) do update
+    set push_token = excluded.push_token, version = greatest(d.version + 1, excluded.version);
+
+    with asked as (
+        select u.*, row_number() over (partition by u.device_id, u.pass_type, u.serial order by u.n) as nth
+        from unnest(devices, pass_types, serials) with ordinality as u(device_id, pass_type, serial, n)
+    ), known as (
+        -- As it was before this statement; nobody else can change it now.
+        select a.n, a.nth, r.device_id is not null as known
+        from asked a
+        left join passkit.registration r
+          on (r.device_id, r.pass_type, r.serial) = (a.device_id, a.pass_type, a.serial)
+    ), put as (
+        insert into passkit.registration as r (device_id, pass_type, serial, version)
+        select a.device_id, a.pass_type, a.serial, d.version
+        from asked a join passkit.device d on d.device_id = a.device_id
+        where a.nth = 1
+        on conflict (device_id, pass_type, serial) do update set version = excluded.version
+    )
+    select array_agg(not k.known and k.nth = 1 order by k.n) into created from known k;
+    return created;
+end
+$$;
+
+-- Says whether there was a registration. The device goes with its last one.
+create function passkit.unregister(device text, pass_type text, serial text)
+returns boolean language plpgsql volatile as $$
+#variable_conflict use_column
+begin
+    perform 1 from passkit.device d where d.device_id = $1 for update;
+    if not found then
+        return false;
+    end if;
+    delete from passkit.registration r where (r.device_id, r.pass_type, r.serial) = ($1, $2, $3);
+    if not found then
+        return false;
+    end if;
+    delete from passkit.device d where d.device_id = $1
+    and not exists (select from passkit.registration r where r.device_id = $1);
+    return true;
+end
+$$;
+
+-- Removes the device, if it last registered at that version or before. Says whether it did.
+create function passkit.forget(device text, unregistered_at bigint)
+returns boolean language plpgsql volatile as $$
+#variable_conflict use_column
+begin
+    perform 1 from passkit.device d where d.device_id = $1 and d.version <= $2 for update;
+    if not found then
+        return false;
+    end if;
+    delete from passkit.registration r where r.device_id = $1;
+    delete from passkit.device d where d.device_id = $1;
+    return true;
+end
+$$;
+
+-- Says that these passes have changed. Returns the version they have now.
+create function passkit.mark(marked_type text, serials text[])
+returns bigint language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+    at     bigint := passkit.now_micros();
+    clock  passkit.clock;
+    latest bigint;
+begin
+    insert into passkit.clock as c (pass_type, version, floor, floor_date, latest_date)
+    select marked_type, at, 0, s.created, greatest(s.created, at / 1000000) from passkit.store s
+    on conflict (pass_type) do update
+    set version = greatest(c.version + 1, excluded.version),
+        latest_date = greatest(c.latest_date, excluded.latest_date)
+    returning c.* into clock;
+
+    with put as (
+        insert into passkit.pass as p (pass_type, serial, version, last_modified)
+        select marked_type, s.serial, clock.version, greatest(at / 1000000, clock.floor_date + 1)
+        from (select distinct unnest(serials) as serial) s
+        on conflict (pass_type, serial) do update
+        set version = excluded.version, last_modified = greatest(excluded.last_modified, p.last_modified + 1)
+        returning p.last_modified
+    )
+    select max(put.last_modified) into latest from put;
+
+    if latest > clock.latest_date then
+        update passkit.clock c set latest_date = latest where c.pass_type = marked_type;
+    end if;
+    return clock.version;
+end
+$$;
+
+insert into passkit.migration (version) values (1);
