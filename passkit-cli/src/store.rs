@@ -3,6 +3,7 @@
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 use passkit_server::{PublishedContent, StoreMaintenance};
+use passkit_store_postgres::{Config, PostgresStore};
 use passkit_store_sled::SledStore;
 
 use crate::failure::Failure;
@@ -12,6 +13,8 @@ use crate::failure::Failure;
 pub(crate) enum StoreUrl {
     /// `sled:PATH`
     Sled(PathBuf),
+    /// `postgres://…`
+    Postgres(String),
 }
 
 /// A store that is ready.
@@ -22,16 +25,25 @@ pub(crate) struct OpenStore {
     pub(crate) published: Option<Arc<dyn PublishedContent>>,
 }
 
-const FORMS: &str = "sled:FOLDER, as in sled:./passkit-data";
+impl OpenStore {
+    fn shared(store: impl StoreMaintenance + PublishedContent + 'static) -> Self {
+        let store = Arc::new(store);
+        Self { registrations: store.clone(), published: Some(store) }
+    }
+}
+
+const FORMS: &str = "sled:FOLDER, as in sled:./passkit-data, or postgres://USER:PASSWORD@HOST/DATABASE";
 
 impl FromStr for StoreUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("sled:") {
-            Some("") => Err("no folder behind sled:, as in sled:./passkit-data".into()),
-            Some(path) => Ok(Self::Sled(path.into())),
-            None => Err(format!("not a store this program knows: write {FORMS}")),
+        let (scheme, rest) = text.split_once(':').unwrap_or_default();
+        match scheme {
+            "sled" if rest.is_empty() => Err("no folder behind sled:, as in sled:./passkit-data".into()),
+            "sled" => Ok(Self::Sled(rest.into())),
+            "postgres" | "postgresql" => Ok(Self::Postgres(text.into())),
+            _ => Err(format!("not a store this program knows: write {FORMS}")),
         }
     }
 }
@@ -40,7 +52,22 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sled(path) => write!(f, "sled:{}", path.display()),
+            Self::Postgres(url) => f.write_str(&without_password(url)),
         }
+    }
+}
+
+/// A URL with neither the password of its authority nor its query, which may hold one.
+fn without_password(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or_default();
+    let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((user, hosts)) => {
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}@{hosts}{path}")
+        }
+        None => format!("{scheme}://{rest}"),
     }
 }
 
@@ -60,6 +87,14 @@ impl StoreUrl {
                 let store = opened.map_err(|error| cannot(&error))?.map_err(|error| cannot(&error))?;
                 Ok(OpenStore { registrations: Arc::new(store), published: None })
             }
+            Self::Postgres(url) => {
+                let store = self.connect(&url).await?;
+                store
+                    .check()
+                    .await
+                    .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))?;
+                Ok(OpenStore::shared(store))
+            }
         }
     }
 
@@ -67,13 +102,25 @@ impl StoreUrl {
     pub(crate) async fn migrate(&self) -> Result<bool, Failure> {
         match self {
             Self::Sled(_) => Ok(false),
+            Self::Postgres(url) => {
+                let migrated = self.connect(url).await?.migrate().await;
+                migrated.map_err(|error| Failure::from_error(format!("can't migrate {self}"), &error))?;
+                Ok(true)
+            }
         }
+    }
+
+    async fn connect(&self, url: &str) -> Result<PostgresStore, Failure> {
+        PostgresStore::connect(url, Config::new())
+            .await
+            .map_err(|error| Failure::from_error(format!("can't connect to {self}"), &error))
     }
 
     /// The folder for what `serve` keeps of its own, where the store has one: under the same lock, on the same disk.
     pub(crate) fn companion_folder(&self) -> Option<PathBuf> {
         match self {
             Self::Sled(path) => Some(path.join("folder")),
+            Self::Postgres(_) => None,
         }
     }
 }
@@ -81,6 +128,12 @@ impl StoreUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(without_password("postgres://u:secret@h:5432/d?password=secret"), "postgres://u@h:5432/d");
+        assert_eq!(without_password("postgres://h/d"), "postgres://h/d");
+    }
 
     #[test]
     fn store_urls_are_read_or_explained() {

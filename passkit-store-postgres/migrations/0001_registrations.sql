@@ -47,6 +47,8 @@ create table passkit.pass (
     serial        text collate "C" not null,
     version       bigint not null,
     last_modified bigint not null,
+    -- The digest of what was published last, where several instances publish.
+    content       bytea,
     primary key (pass_type, serial)
 ) with (fillfactor = 85);
 
@@ -172,6 +174,34 @@ begin
         update passkit.clock c set latest_date = latest where c.pass_type = marked_type;
     end if;
     return clock.version;
+end
+$$;
+
+-- Marks the passes whose content is not the one published last, and keeps that. Returns how many those are.
+create function passkit.publish(published_type text, serials text[], contents bytea[])
+returns integer language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+    news text[];
+begin
+    -- Locks the type, as a mark does, so that what is compared stays so.
+    insert into passkit.clock as c (pass_type, version, floor, floor_date, latest_date)
+    select published_type, 0, 0, s.created, s.created from passkit.store s
+    on conflict (pass_type) do update set version = c.version;
+
+    select array_agg(u.serial) into news
+    from unnest(serials, contents) as u(serial, content)
+    left join passkit.pass p on p.pass_type = published_type and p.serial = u.serial
+    where p.content is distinct from u.content;
+    if news is null then
+        return 0;
+    end if;
+
+    perform passkit.mark(published_type, news);
+    update passkit.pass p set content = u.content
+    from unnest(serials, contents) as u(serial, content)
+    where p.pass_type = published_type and p.serial = u.serial and p.content is distinct from u.content;
+    return cardinality(news);
 end
 $$;
 

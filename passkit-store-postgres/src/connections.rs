@@ -97,7 +97,8 @@ impl Connections {
             return Err(failure);
         }
         let started = Instant::now();
-        let most = statement.extra_time.map_or(Duration::from_secs(86_400), |extra| self.config.timeout + extra);
+        let most =
+            statement.extra_time.map_or(Duration::from_secs(86_400), |extra| self.config.timeout + extra);
         let deadline = started + most;
         let mut pause = Duration::from_millis(10);
         let mut retries = 0;

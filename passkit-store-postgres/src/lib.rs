@@ -7,6 +7,7 @@ mod connections;
 mod error;
 mod maintenance;
 mod migrate;
+mod published;
 mod schema;
 mod store;
 

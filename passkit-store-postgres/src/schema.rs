@@ -37,6 +37,12 @@ pub(crate) const FORGET: &str = "select passkit.forget($1, $2)";
 /// Type, serial numbers; gives the version.
 pub(crate) const MARK: &str = "select passkit.mark($1, $2)";
 
+/// Type, serial numbers, digests; gives how many were marked.
+pub(crate) const PUBLISH: &str = "select passkit.publish($1, $2, $3)";
+
+/// Type, serial number; gives a digest or null.
+pub(crate) const PUBLISHED: &str = "select content from passkit.pass where pass_type = $1 and serial = $2";
+
 /// Type; gives the version.
 pub(crate) const MARK_ALL: &str = "\
 insert into passkit.clock as c (pass_type, version, floor, floor_date, latest_date)
@@ -126,6 +132,8 @@ pub const STATEMENTS: &[&str] = &[
     UNREGISTER,
     FORGET,
     MARK,
+    PUBLISH,
+    PUBLISHED,
     MARK_ALL,
     UPDATED_SINCE,
     PASS_STATE,

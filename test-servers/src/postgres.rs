@@ -42,7 +42,8 @@ impl Server {
     /// If there is none, and where to get one.
     pub fn find() -> Outcome<Self> {
         if let Ok(url) = std::env::var("PASSKIT_TEST_POSTGRES_URL") {
-            let url = url.rsplit_once('/').filter(|(before, _)| !before.ends_with('/')).map_or(&*url, |it| it.0);
+            let url =
+                url.rsplit_once('/').filter(|(before, _)| !before.ends_with('/')).map_or(&*url, |it| it.0);
             return Ok(Self::at(url.to_owned()));
         }
         if programs().is_some() {
@@ -217,9 +218,14 @@ impl Throwaway {
         }
         *guard = Some(process::guarded(&postgres, &self.folder, self.user)?);
         let ready = process::wait_until(PATIENCE, || {
-            self.status().is_some_and(|status| status.lines().nth(7).is_some_and(|line| line.trim() == "ready"))
+            self.status()
+                .is_some_and(|status| status.lines().nth(7).is_some_and(|line| line.trim() == "ready"))
         });
-        if ready { Ok(()) } else { Err(format!("PostgreSQL in {} does not start", self.folder.display()).into()) }
+        if ready {
+            Ok(())
+        } else {
+            Err(format!("PostgreSQL in {} does not start", self.folder.display()).into())
+        }
     }
 
     fn status(&self) -> Option<String> {

@@ -1,6 +1,10 @@
 //! How far something long has come, on stderr.
 
-use std::{cell::Cell, io::IsTerminal as _, time::{Duration, Instant}};
+use std::{
+    cell::Cell,
+    io::IsTerminal as _,
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 

@@ -24,7 +24,11 @@ impl Stats {
             .stats()
             .await
             .map_err(|error| Failure::from_error("can't count what is in the store", &error))?;
-        if self.json { print_json(&stats) } else { print(&stats) }
+        if self.json {
+            print_json(&stats)
+        } else {
+            print(&stats)
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

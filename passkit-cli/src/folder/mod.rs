@@ -87,7 +87,8 @@ impl Place {
                 result
             }
         };
-        result.map_err(|(_, path, error)| Failure::from_error(format!("can't use {}", path.display()), &error))
+        result
+            .map_err(|(_, path, error)| Failure::from_error(format!("can't use {}", path.display()), &error))
     }
 }
 

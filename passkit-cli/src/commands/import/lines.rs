@@ -224,12 +224,14 @@ mod tests {
     #[test]
     fn a_bad_line_spoils_no_other() {
         let long = "x".repeat(3 * LONGEST);
-        let text = format!("d1,aa\n\"d1,aa,pass.a,1\nd1,aa,pass.a,\u{fffd}\n{long}\nd2,aa,pass.a,2\na,b,c,d,e\n");
+        let text =
+            format!("d1,aa\n\"d1,aa,pass.a,1\nd1,aa,pass.a,\u{fffd}\n{long}\nd2,aa,pass.a,2\na,b,c,d,e\n");
         let mut bytes = text.into_bytes();
         let at = bytes.windows(3).position(|three| three == "\u{fffd}".as_bytes()).unwrap();
         bytes.splice(at..at + 3, *b"\xff");
         let lines = read(&bytes);
-        let bad: Vec<u64> = lines.iter().filter(|(_, line)| line.is_err()).map(|(number, _)| *number).collect();
+        let bad: Vec<u64> =
+            lines.iter().filter(|(_, line)| line.is_err()).map(|(number, _)| *number).collect();
         assert_eq!(bad, [1, 2, 3, 4, 6], "{lines:?}");
         assert_eq!(lines[4], (5, record(["d2", "aa", "pass.a", "2"])));
     }

@@ -96,7 +96,8 @@ impl Import {
             }
             registrations += group.len();
             reached.created += register(&store, &group).await.map_err(|error| {
-                let stopped = format!("stopped behind line {}; the same command goes on there", place.reached.lines);
+                let stopped =
+                    format!("stopped behind line {}; the same command goes on there", place.reached.lines);
                 Failure::from_error(stopped, &error)
             })?;
             (reached.lines, reached.bytes) = (lines.number, lines.bytes);
@@ -133,7 +134,9 @@ async fn register(store: &Arc<dyn StoreMaintenance>, group: &[Registration]) -> 
     }
 }
 
-fn to_registration([device, push_token, type_id, serial]: &Record) -> Result<Registration, InvalidIdentifier> {
+fn to_registration(
+    [device, push_token, type_id, serial]: &Record,
+) -> Result<Registration, InvalidIdentifier> {
     Ok(Registration {
         device: DeviceIdentifier::new(device)?,
         push_token: PushToken::new(push_token)?,

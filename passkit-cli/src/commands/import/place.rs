@@ -56,7 +56,8 @@ impl Place {
         name.push(".passkit-import");
         let file = PathBuf::from(name);
         let note = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Note>(&text).ok());
-        let reached = note.filter(|note| note.source == source).map_or_else(Reached::default, |note| note.reached);
+        let reached =
+            note.filter(|note| note.source == source).map_or_else(Reached::default, |note| note.reached);
         Self { file: Some(file), source, reached }
     }
 
