@@ -11,10 +11,9 @@ use std::{
 
 use passkit_server::{PassId, PassState, RegistrationStore, StoreError};
 
-use super::{
-    breach::{Breach, Kept, Rule},
-    names::{Device, devices_of, new_passes, new_push_token, serials},
-};
+use crate::{Breach, Rule, breach::Kept};
+
+use super::names::{Device, devices_of, new_passes, new_push_token, serials};
 
 /// More polls than any call needs; where one needs more, the rest is not reached.
 const MOST_POLLS: usize = 24;
@@ -151,7 +150,7 @@ async fn dropped_marks<S: RegistrationStore + ?Sized>(
 ) -> Kept {
     let (type_id, passes) = new_passes(20)?;
     let device = Device::holding(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     for polls in 0..MOST_POLLS {
         let before = states(store, &passes).await?;
         let done = give_up_after(polls, mark(store, &passes)).await;

@@ -7,10 +7,12 @@ use std::{
 
 use passkit_server::{PassId, Registered, RegistrationStore};
 
-use super::{
-    breach::{Breach, Kept, Rule, demand},
-    names::{Device, has_devices, new_passes, new_type},
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
 };
+
+use super::names::{Device, has_devices, new_passes, new_type};
 
 /// When `device` last registered, as the store's own clock says in the tags it gives.
 async fn last_registered<S: RegistrationStore + ?Sized>(
@@ -18,7 +20,7 @@ async fn last_registered<S: RegistrationStore + ?Sized>(
     device: &Device,
     passes: &[PassId],
 ) -> Result<SystemTime, Breach> {
-    let tag = device.lists_exactly(store, &passes[0].type_id, passes, Rule::UpdatedSince).await?;
+    let tag = device.lists_exactly(store, &passes[0].type_id, passes, Rule::UPDATED_SINCE).await?;
     Ok(UNIX_EPOCH + Duration::from_micros(tag.device_version))
 }
 

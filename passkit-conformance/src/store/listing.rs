@@ -4,10 +4,12 @@ use std::{collections::BTreeSet, slice};
 
 use passkit_server::{RegistrationStore, UpdateTag, clock};
 
-use super::{
-    breach::{Breach, Kept, Rule, demand},
-    names::{Device, new_passes, new_type, pass_of, serial, serials},
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
 };
+
+use super::names::{Device, new_passes, new_type, pass_of, serial, serials};
 
 /// What `updated_since` says: without a tag all passes of the type on the device, each once, however often they
 /// were marked or registered.
@@ -18,13 +20,13 @@ pub async fn no_tag_lists_all<S: RegistrationStore + ?Sized>(store: &S) -> Kept 
     let (type_id, passes) = new_passes(5)?;
     store.mark_updated(&type_id, &serials(&passes[..1])).await?;
     let device = Device::holding(store, &passes).await?;
-    device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     for _ in 0..3 {
         store.mark_updated(&type_id, &serials(&passes[..2])).await?;
         store.register(&device.id, &passes[2], &device.push_token).await?;
     }
     for _ in 0..2 {
-        device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+        device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     }
     Ok(())
 }
@@ -37,8 +39,8 @@ pub async fn list_keeps_devices_apart<S: RegistrationStore + ?Sized>(store: &S) 
     let (type_id, passes) = new_passes(10)?;
     let one = Device::holding(store, &passes[..6]).await?;
     let two = Device::holding(store, &passes[5..]).await?;
-    let tag_one = one.lists_exactly(store, &type_id, &passes[..6], Rule::UpdatedSince).await?;
-    let tag_two = two.lists_exactly(store, &type_id, &passes[5..], Rule::UpdatedSince).await?;
+    let tag_one = one.lists_exactly(store, &type_id, &passes[..6], Rule::UPDATED_SINCE).await?;
+    let tag_two = two.lists_exactly(store, &type_id, &passes[5..], Rule::UPDATED_SINCE).await?;
     store.mark_updated(&type_id, &serials(&passes)).await?;
     let listed = one.list(store, &type_id, Some(tag_one)).await?;
     listed.is_within(&passes[..6])?;
@@ -61,8 +63,8 @@ pub async fn list_keeps_types_apart<S: RegistrationStore + ?Sized>(store: &S) ->
         pass_of(&two, &serial("more")?),
     ];
     let device = Device::holding(store, &[&ones[..], &twos[..]].concat()).await?;
-    let tag_one = device.lists_exactly(store, &one, &ones, Rule::UpdatedSince).await?;
-    let tag_two = device.lists_exactly(store, &two, &twos, Rule::UpdatedSince).await?;
+    let tag_one = device.lists_exactly(store, &one, &ones, Rule::UPDATED_SINCE).await?;
+    let tag_two = device.lists_exactly(store, &two, &twos, Rule::UPDATED_SINCE).await?;
     store.mark_updated(&two, &serials(&twos)).await?;
     device.list(store, &one, Some(tag_one)).await?.is_within(&ones)?;
     let listed = device.list(store, &two, Some(tag_two)).await?;
@@ -72,9 +74,9 @@ pub async fn list_keeps_types_apart<S: RegistrationStore + ?Sized>(store: &S) ->
     store.mark_updated(&one, slice::from_ref(&ones[0].serial)).await?;
     device.list(store, &one, Some(tag_one)).await?.has(&ones[..1], Rule::C1, "after a mark")?;
     store.unregister(&device.id, &ones[0]).await?;
-    device.lists_exactly(store, &one, &ones[1..], Rule::UpdatedSince).await?;
-    device.lists_exactly(store, &two, &twos, Rule::UpdatedSince).await?;
-    device.list(store, &new_type()?, None).await?.is_empty(Rule::UpdatedSince, "for a type not held")
+    device.lists_exactly(store, &one, &ones[1..], Rule::UPDATED_SINCE).await?;
+    device.lists_exactly(store, &two, &twos, Rule::UPDATED_SINCE).await?;
+    device.list(store, &new_type()?, None).await?.is_empty(Rule::UPDATED_SINCE, "for a type not held")
 }
 
 /// What `updated_since` says: a device that is unknown, or holds nothing of the type, has no changes, with any tag.
@@ -87,13 +89,13 @@ pub async fn unknown_device_has_no_changes<S: RegistrationStore + ?Sized>(store:
     let known = Device::holding(store, &passes).await?;
     let elsewhere = Device::holding(store, &others).await?;
     store.mark_updated(&type_id, &serials(&passes)).await?;
-    let tag = known.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    let tag = known.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     for device in [Device::new()?, elsewhere] {
         for since in [None, Some(tag), Some(ZERO), Some(FAR)] {
             device
                 .list(store, &type_id, since)
                 .await?
-                .is_empty(Rule::UpdatedSince, "for a device that holds none of the type")?;
+                .is_empty(Rule::UPDATED_SINCE, "for a device that holds none of the type")?;
         }
     }
     Ok(())
@@ -111,9 +113,9 @@ pub async fn marked_pass_is_listed<S: RegistrationStore + ?Sized>(store: &S) -> 
     let (type_id, passes) = new_passes(6)?;
     store.mark_updated(&type_id, &serials(&passes[..1])).await?;
     let device = Device::holding(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     store.mark_updated(&type_id, &[]).await?;
-    device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::MarkUpdated, "after an empty batch")?;
+    device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::MARK_UPDATED, "after an empty batch")?;
 
     let unknown = serial("on-no-device")?;
     let batches = [
@@ -143,7 +145,7 @@ pub async fn marked_pass_is_listed<S: RegistrationStore + ?Sized>(store: &S) -> 
 pub async fn every_mark_counts_however_close<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(2)?;
     let device = Device::holding(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     for round in 0..200 {
         let pass = &passes[round % 3 % 2];
         store.mark_updated(&type_id, slice::from_ref(&pass.serial)).await?;
@@ -215,7 +217,7 @@ pub async fn new_registration_counts<S: RegistrationStore + ?Sized>(store: &S) -
     store.mark_updated(&type_id, &serials(&passes[2..])).await?;
     let device = Device::holding(store, &passes[..1]).await?;
     store.mark_updated(&type_id, &serials(&passes[..1])).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes[..1], Rule::UpdatedSince).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes[..1], Rule::UPDATED_SINCE).await?;
     let registers = [
         (1, "after its first registration, never marked"),
         (2, "after its first registration, marked before the tag"),
@@ -244,7 +246,7 @@ pub async fn tags_never_go_back<S: RegistrationStore + ?Sized>(store: &S) -> Kep
     let (type_id, passes) = new_passes(12)?;
     let device = Device::holding(store, &passes[..1]).await?;
     let bystander = Device::holding(store, &passes).await?;
-    let mut last = device.lists_exactly(store, &type_id, &passes[..1], Rule::UpdatedSince).await?;
+    let mut last = device.lists_exactly(store, &type_id, &passes[..1], Rule::UPDATED_SINCE).await?;
     let mut tags = vec![last];
     for round in 0..60 {
         match round % 6 {
@@ -286,7 +288,7 @@ pub async fn tag_ahead_counts_as_none<S: RegistrationStore + ?Sized>(store: &S) 
         if marked {
             store.mark_updated(&type_id, &serials(&passes[..2])).await?;
         }
-        let now = device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+        let now = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
         let ahead = clock::now_micros() + HOUR;
         for since in [
             UpdateTag { type_version: ahead, ..now },
@@ -372,7 +374,7 @@ pub async fn old_tags_miss_nothing<S: RegistrationStore + ?Sized>(store: &S) -> 
                 tags.push((listed.tag, BTreeSet::new()));
             }
         } else if !held.is_empty() {
-            let tag = device.lists_exactly(store, &type_id, &registered, Rule::UpdatedSince).await?;
+            let tag = device.lists_exactly(store, &type_id, &registered, Rule::UPDATED_SINCE).await?;
             tags.push((tag, BTreeSet::new()));
         }
     }

@@ -7,10 +7,12 @@ use std::{
 
 use passkit_server::{PassId, PassState, RegistrationStore, TypeIdentifier, clock};
 
-use super::{
-    breach::{Breach, Kept, Rule, demand},
-    names::{Device, new_passes, new_type, pass_of, serials},
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
 };
+
+use super::names::{Device, new_passes, new_type, pass_of, serials};
 
 /// C9, C2: after a mark of a whole type every device is told of every registration, once.
 ///
@@ -21,8 +23,8 @@ pub async fn mark_all_lists_every_registration_once<S: RegistrationStore + ?Size
     store.mark_updated(&type_id, &serials(&passes[..2])).await?;
     let one = Device::holding(store, &passes[..4]).await?;
     let two = Device::holding(store, &passes[3..]).await?;
-    let mut tag_one = one.lists_exactly(store, &type_id, &passes[..4], Rule::UpdatedSince).await?;
-    let mut tag_two = two.lists_exactly(store, &type_id, &passes[3..], Rule::UpdatedSince).await?;
+    let mut tag_one = one.lists_exactly(store, &type_id, &passes[..4], Rule::UPDATED_SINCE).await?;
+    let mut tag_two = two.lists_exactly(store, &type_id, &passes[3..], Rule::UPDATED_SINCE).await?;
     for _ in 0..3 {
         store.mark_all_updated(&type_id).await?;
         for (device, tag, held) in [(&one, &mut tag_one, &passes[..4]), (&two, &mut tag_two, &passes[3..])] {

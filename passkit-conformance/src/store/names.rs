@@ -14,7 +14,10 @@ use passkit_server::{
     RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag,
 };
 
-use super::breach::{Breach, Kept, Rule, demand};
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
+};
 
 /// 32 hexadecimal digits that no other call of any process gives.
 pub(crate) fn unique() -> String {
@@ -33,7 +36,7 @@ pub(crate) fn unique() -> String {
 /// The checks make no identifier that is not well-formed; if one did, that would be their own fault.
 impl From<InvalidIdentifier> for Breach {
     fn from(error: InvalidIdentifier) -> Self {
-        Self::new(Rule::Errors, "a check that makes well-formed identifiers", error.to_string())
+        Self::new(Rule::ERRORS, "a check that makes well-formed identifiers", error.to_string())
     }
 }
 
@@ -120,7 +123,7 @@ impl Device {
     ) -> Result<Listed, Breach> {
         let Changes { serials, tag } = store.updated_since(&self.id, type_id, since).await?;
         let set: BTreeSet<_> = serials.iter().cloned().collect();
-        demand(Rule::UpdatedSince, set.len() == serials.len(), "each serial number once", || {
+        demand(Rule::UPDATED_SINCE, set.len() == serials.len(), "each serial number once", || {
             format!("{} serial numbers of which {} differ", serials.len(), set.len())
         })?;
         Ok(Listed { serials: set, tag })
@@ -181,7 +184,7 @@ impl Listed {
         let foreign: BTreeSet<_> =
             self.serials.iter().filter(|serial| !held.contains(serial)).cloned().collect();
         demand(
-            Rule::UpdatedSince,
+            Rule::UPDATED_SINCE,
             foreign.is_empty(),
             "only passes registered on the device, of the type asked for",
             || format!("also {}", shown(&foreign)),

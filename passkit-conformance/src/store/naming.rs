@@ -4,9 +4,13 @@ use std::slice;
 
 use passkit_server::{DeviceIdentifier, PassId, Registered, RegistrationStore, TypeIdentifier};
 
-use super::{
-    breach::{Breach, Kept, Rule, demand},
-    names::{Device, has_devices, new_device, new_passes, new_push_token, new_type, pass_of, serial, unique},
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
+};
+
+use super::names::{
+    Device, has_devices, new_device, new_passes, new_push_token, new_type, pass_of, serial, unique,
 };
 
 /// Serial numbers as issuers make them, and as keys and patterns misread them.
@@ -108,7 +112,7 @@ async fn each_is_itself<S: RegistrationStore + ?Sized>(store: &S, passes: &[Pass
             let again = device.id != all.id;
             let registered = store.register(&device.id, pass, &device.push_token).await?;
             demand(
-                Rule::Names,
+                Rule::NAMES,
                 (registered == Registered::Existing) == again,
                 format!("a registration of its own for {}", brief(pass)),
                 || format!("{registered:?}"),
@@ -123,25 +127,25 @@ async fn each_is_itself<S: RegistrationStore + ?Sized>(store: &S, passes: &[Pass
         let neighbour = &passes[(n + 1) % passes.len()];
         let before = (store.pass_state(pass).await?, store.pass_state(neighbour).await?);
         let tag = all
-            .lists_exactly(store, &pass.type_id, of_type(&passes[n..], &pass.type_id), Rule::Names)
+            .lists_exactly(store, &pass.type_id, of_type(&passes[n..], &pass.type_id), Rule::NAMES)
             .await?;
         store.mark_updated(&pass.type_id, slice::from_ref(&pass.serial)).await?;
         let after = (store.pass_state(pass).await?, store.pass_state(neighbour).await?);
         demand(
-            Rule::Names,
+            Rule::NAMES,
             after.0 != before.0 && after.1 == before.1,
             format!("the mark of {} to move its date and no other", brief(pass)),
             || format!("{before:?} to become {after:?}, the second that of {}", brief(neighbour)),
         )?;
-        all.list(store, &pass.type_id, Some(tag)).await?.has([pass], Rule::Names, "after its mark")?;
-        own[n].lists_exactly(store, &pass.type_id, [pass], Rule::Names).await?;
-        has_devices(store, pass, [&all, &own[n]], Rule::Names).await?;
+        all.list(store, &pass.type_id, Some(tag)).await?.has([pass], Rule::NAMES, "after its mark")?;
+        own[n].lists_exactly(store, &pass.type_id, [pass], Rule::NAMES).await?;
+        has_devices(store, pass, [&all, &own[n]], Rule::NAMES).await?;
         let existed = store.unregister(&all.id, pass).await?;
-        demand(Rule::Names, existed, format!("a registration for {}", brief(pass)), || "none".into())?;
-        has_devices(store, pass, [&own[n]], Rule::Names).await?;
-        own[n].lists_exactly(store, &pass.type_id, [pass], Rule::Names).await?;
+        demand(Rule::NAMES, existed, format!("a registration for {}", brief(pass)), || "none".into())?;
+        has_devices(store, pass, [&own[n]], Rule::NAMES).await?;
+        own[n].lists_exactly(store, &pass.type_id, [pass], Rule::NAMES).await?;
         let rest = of_type(&passes[n + 1..], &pass.type_id);
-        all.lists_exactly(store, &pass.type_id, rest, Rule::Names).await?;
+        all.lists_exactly(store, &pass.type_id, rest, Rule::NAMES).await?;
     }
     Ok(())
 }
@@ -220,16 +224,16 @@ pub async fn devices_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) 
             store.register(&device.id, pass, &device.push_token).await?;
         }
     }
-    has_devices(store, &passes[0], &devices, Rule::Names).await?;
+    has_devices(store, &passes[0], &devices, Rule::NAMES).await?;
     for (n, device) in devices.iter().enumerate() {
         let existed = store.unregister(&device.id, &passes[0]).await?;
-        demand(Rule::Names, existed, "a registration of its own for each device", || "none".into())?;
-        has_devices(store, &passes[0], &devices[n + 1..], Rule::Names).await?;
-        has_devices(store, &passes[1], &devices, Rule::Names).await?;
-        device.lists_exactly(store, &type_id, &passes[1..], Rule::Names).await?;
+        demand(Rule::NAMES, existed, "a registration of its own for each device", || "none".into())?;
+        has_devices(store, &passes[0], &devices[n + 1..], Rule::NAMES).await?;
+        has_devices(store, &passes[1], &devices, Rule::NAMES).await?;
+        device.lists_exactly(store, &type_id, &passes[1..], Rule::NAMES).await?;
     }
     let stranger = Device { id: new_device()?, push_token: new_push_token()? };
-    stranger.list(store, &type_id, None).await?.is_empty(Rule::Names, "to a stranger")
+    stranger.list(store, &type_id, None).await?.is_empty(Rule::NAMES, "to a stranger")
 }
 
 /// Names: a pass and an order with equal serial numbers, of types that differ in their first word, are two.
@@ -255,7 +259,7 @@ pub async fn orders_and_passes_with_equal_serials<S: RegistrationStore + ?Sized>
         let after = store.pass_state(&pass_of(&other, &pass.serial)).await?;
         if before != after {
             return Err(Breach::new(
-                Rule::Names,
+                Rule::NAMES,
                 format!("{before:?} still, marking the other kind"),
                 format!("{after:?}"),
             ));
@@ -263,7 +267,7 @@ pub async fn orders_and_passes_with_equal_serials<S: RegistrationStore + ?Sized>
         device
             .list(store, &other, Some(tag))
             .await?
-            .is_empty(Rule::Names, "of the other kind after a mark of all")?;
+            .is_empty(Rule::NAMES, "of the other kind after a mark of all")?;
     }
     Ok(())
 }

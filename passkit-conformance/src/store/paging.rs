@@ -5,10 +5,12 @@ use std::{collections::HashSet, sync::Arc};
 use passkit_server::{DeviceIdentifier, PageCursor, PassId, RegistrationStore};
 use tokio::task::JoinSet;
 
-use super::{
-    breach::{Breach, Kept, Rule, demand},
-    names::{Device, devices_after, devices_of, new_passes, new_push_token},
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
 };
+
+use super::names::{Device, devices_after, devices_of, new_passes, new_push_token};
 
 /// C11: pages of any length, 0 and the greatest included, hold every device with its push token, and none beside.
 ///

@@ -11,8 +11,12 @@ use std::{
 use passkit_server::{PassId, Registered, RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag};
 use tokio::{sync::Barrier, task::JoinSet};
 
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
+};
+
 use super::{
-    breach::{Breach, Kept, Rule, demand},
     names::{Device, devices_of, has_devices, new_passes, new_push_token, serials},
     paging::crowd,
 };
@@ -189,7 +193,7 @@ struct Content {
 impl Content {
     fn of(&self, serial: &SerialNumber) -> Result<u64, Breach> {
         self.numbers.get(serial).map(|number| number.load(SeqCst)).ok_or_else(|| {
-            Breach::new(Rule::UpdatedSince, "only passes registered on the device", "one that never was")
+            Breach::new(Rule::UPDATED_SINCE, "only passes registered on the device", "one that never was")
         })
     }
 }
@@ -340,7 +344,7 @@ pub async fn ten_thousand_passes_on_one_device(store: &Arc<dyn RegistrationStore
         });
     }
     all(tasks).await?;
-    let tag = device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    let tag = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::C2, "when asked again")?;
     let some: Vec<PassId> = passes.iter().step_by(97).cloned().collect();
     store.mark_updated(&type_id, &serials(&some)).await?;

@@ -4,10 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use passkit_server::{Registered, RegistrationStore};
 
-use super::{
-    breach::{Kept, Rule, demand},
-    names::{Device, has_devices, new_passes, new_push_token, new_type},
+use crate::{
+    Rule,
+    breach::{Kept, demand},
 };
+
+use super::names::{Device, has_devices, new_passes, new_push_token, new_type};
 
 /// C10: the first register of a pair creates, every later one finds it.
 ///
@@ -82,24 +84,24 @@ pub async fn unregister_removes_the_registration<S: RegistrationStore + ?Sized>(
     for expected in [true, false, false] {
         let existed = store.unregister(&one.id, &passes[1]).await?;
         demand(
-            Rule::Unregister,
+            Rule::UNREGISTER,
             existed == expected,
             format!("{expected} when a registration {}", if expected { "exists" } else { "does not exist" }),
             || existed.to_string(),
         )?;
-        one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::Unregister).await?;
-        two.lists_exactly(store, &type_id, &passes, Rule::Unregister).await?;
-        has_devices(store, &passes[1], [&two], Rule::Unregister).await?;
-        has_devices(store, &passes[0], [&one, &two], Rule::Unregister).await?;
+        one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::UNREGISTER).await?;
+        two.lists_exactly(store, &type_id, &passes, Rule::UNREGISTER).await?;
+        has_devices(store, &passes[1], [&two], Rule::UNREGISTER).await?;
+        has_devices(store, &passes[0], [&one, &two], Rule::UNREGISTER).await?;
     }
     store.mark_updated(&type_id, std::slice::from_ref(&passes[1].serial)).await?;
-    one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::Unregister).await?;
+    one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::UNREGISTER).await?;
     let again = store.register(&one.id, &passes[1], &one.push_token).await?;
-    demand(Rule::Unregister, again == Registered::Created, "Created after unregister", || {
+    demand(Rule::UNREGISTER, again == Registered::Created, "Created after unregister", || {
         format!("{again:?}")
     })?;
-    one.lists_exactly(store, &type_id, &passes, Rule::Unregister).await?;
-    has_devices(store, &passes[1], [&one, &two], Rule::Unregister).await
+    one.lists_exactly(store, &type_id, &passes, Rule::UNREGISTER).await?;
+    has_devices(store, &passes[1], [&one, &two], Rule::UNREGISTER).await
 }
 
 /// What `unregister` says: with its last registration the device goes, and then there is nothing to forget.
@@ -122,7 +124,7 @@ pub async fn unregister_removes_the_device_with_its_last_registration<S: Registr
     for (device, expected) in [(&gone, false), (&left, true)] {
         let forgotten = store.forget_device(&device.id, later).await?;
         demand(
-            Rule::Unregister,
+            Rule::UNREGISTER,
             forgotten == expected,
             format!(
                 "{expected} from forget_device for a device with {} registration left",
@@ -132,10 +134,10 @@ pub async fn unregister_removes_the_device_with_its_last_registration<S: Registr
         )?;
     }
     let back = store.register(&gone.id, &passes[0], &gone.push_token).await?;
-    demand(Rule::Unregister, back == Registered::Created, "Created for a device that was gone", || {
+    demand(Rule::UNREGISTER, back == Registered::Created, "Created for a device that was gone", || {
         format!("{back:?}")
     })?;
-    has_devices(store, &passes[0], [&gone], Rule::Unregister).await
+    has_devices(store, &passes[0], [&gone], Rule::UNREGISTER).await
 }
 
 /// What `unregister` says: that there was no registration is no error, and changes nothing.
@@ -148,9 +150,9 @@ pub async fn unregistering_nothing_is_no_error<S: RegistrationStore + ?Sized>(st
     let other = Device::holding(store, &passes[1..2]).await?;
     for (device, pass) in [(&unknown, 0), (&unknown, 2), (&known, 1), (&known, 2)] {
         let existed = store.unregister(&device.id, &passes[pass]).await?;
-        demand(Rule::Unregister, !existed, "false where no registration exists", || existed.to_string())?;
+        demand(Rule::UNREGISTER, !existed, "false where no registration exists", || existed.to_string())?;
     }
-    known.lists_exactly(store, &type_id, &passes[..1], Rule::Unregister).await?;
-    has_devices(store, &passes[0], [&known], Rule::Unregister).await?;
-    has_devices(store, &passes[1], [&other], Rule::Unregister).await
+    known.lists_exactly(store, &type_id, &passes[..1], Rule::UNREGISTER).await?;
+    has_devices(store, &passes[0], [&known], Rule::UNREGISTER).await?;
+    has_devices(store, &passes[1], [&other], Rule::UNREGISTER).await
 }

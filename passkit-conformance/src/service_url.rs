@@ -2,37 +2,45 @@ use http::Uri;
 use passkit_server::{DeviceIdentifier, PassId, TypeIdentifier};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::Error;
-
 /// What stands for itself in a path segment and in a query value: the unreserved characters of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The base of a web service, without trailing slashes.
 #[derive(Clone, Debug)]
-pub(super) struct ServiceUrl(String);
+pub(crate) struct ServiceUrl(String);
 
 impl ServiceUrl {
-    pub(super) fn new(url: &str) -> Result<Self, Error> {
-        let wrong = |problem| Error::ServiceUrl { url: url.to_owned(), problem };
+    /// The error says what is wrong with the URL.
+    pub(crate) fn new(url: &str) -> Result<Self, &'static str> {
         if url.contains('#') || url.contains('?') {
-            return Err(wrong("has a query or a fragment; the path is appended to it"));
+            return Err("has a query or a fragment; the path is appended to it");
         }
-        let uri: Uri = url.parse().map_err(|_| wrong("is not a url"))?;
+        let uri: Uri = url.parse().map_err(|_| "is not a url")?;
         if !matches!(uri.scheme_str(), Some("https" | "http")) {
-            return Err(wrong("starts with neither https:// nor http://"));
+            return Err("starts with neither https:// nor http://");
         }
-        let authority = uri.authority().ok_or_else(|| wrong("names no host"))?;
+        let authority = uri.authority().ok_or("names no host")?;
         if authority.as_str().contains('@') {
-            return Err(wrong("has a user name in it"));
+            return Err("has a user name in it");
         }
         Ok(Self(url.trim_end_matches('/').to_owned()))
     }
 
-    pub(super) fn registration(&self, device: &DeviceIdentifier, pass: &PassId) -> String {
+    /// Where a service in this process is said to be.
+    pub(crate) fn in_process() -> Self {
+        Self("http://in-process".into())
+    }
+
+    /// The base, without trailing slashes.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn registration(&self, device: &DeviceIdentifier, pass: &PassId) -> String {
         format!("{}/{}", self.registrations(device, &pass.type_id), encoded(pass.serial.as_str()))
     }
 
-    pub(super) fn list(
+    pub(crate) fn list(
         &self,
         device: &DeviceIdentifier,
         type_id: &TypeIdentifier,
@@ -45,23 +53,23 @@ impl ServiceUrl {
         }
     }
 
-    pub(super) fn pass(&self, pass: &PassId) -> String {
+    pub(crate) fn pass(&self, pass: &PassId) -> String {
         let (collection, type_id) = (pass.type_id.kind().collection(), encoded(pass.type_id.as_str()));
         format!("{}/v1/{collection}/{type_id}/{}", self.0, encoded(pass.serial.as_str()))
     }
 
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         format!("{}/v1/log", self.0)
     }
 
-    fn registrations(&self, device: &DeviceIdentifier, type_id: &TypeIdentifier) -> String {
+    pub(crate) fn registrations(&self, device: &DeviceIdentifier, type_id: &TypeIdentifier) -> String {
         let Self(base) = self;
         format!("{base}/v1/devices/{}/registrations/{}", encoded(device.as_str()), encoded(type_id.as_str()))
     }
 }
 
 /// A text as one path segment. The segments "." and "..", which URLs would resolve, are encoded whole.
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     match text {
         "." => "%2E".into(),
         ".." => "%2E%2E".into(),

@@ -1,8 +1,5 @@
 //! The phone against a scripted web service on the loopback interface.
 
-// The exemption for tests does not reach their helpers.
-#![allow(clippy::unwrap_used)]
-
 mod service;
 
 use std::{
@@ -14,7 +11,10 @@ use std::{
 };
 
 use passkit_archive::ArchiveBuilder;
-use passkit_conformance::phone::{Client, Error, Limits, Outcome, Phone, Rules, State};
+use passkit_conformance::{
+    Client, Limits,
+    phone::{Error, Outcome, Phone, Rules, State},
+};
 use passkit_server::{Kind, PassId};
 use service::{Answer, Asked, Service, endless, json, status};
 

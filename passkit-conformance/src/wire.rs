@@ -5,16 +5,16 @@ use passkit_server::{Kind, SerialNumber};
 use serde_json::Value;
 
 /// A list answer that could be read.
-pub(super) struct ListAnswer {
-    pub(super) serials: Vec<SerialNumber>,
-    pub(super) tag: Option<String>,
+pub(crate) struct ListAnswer {
+    pub(crate) serials: Vec<SerialNumber>,
+    pub(crate) tag: Option<String>,
     /// Oddities that a phone puts up with.
-    pub(super) remarks: Vec<String>,
+    pub(crate) remarks: Vec<String>,
 }
 
 impl ListAnswer {
     /// `None` if the body is not what a phone reads: an object with a list of strings, and a string for the tag.
-    pub(super) fn read(kind: Kind, body: &[u8]) -> Option<Self> {
+    pub(crate) fn read(kind: Kind, body: &[u8]) -> Option<Self> {
         let Ok(Value::Object(mut body)) = serde_json::from_slice(body) else { return None };
         let Some(Value::Array(listed)) = body.remove(kind.serials_key()) else { return None };
         let tag = match body.remove(kind.tag_key()) {
@@ -42,7 +42,7 @@ impl ListAnswer {
 }
 
 /// A remark if the answer is not of one of the media types `expected`.
-pub(super) fn media_type_remark(headers: &HeaderMap, expected: &[&str]) -> Option<String> {
+pub(crate) fn media_type_remark(headers: &HeaderMap, expected: &[&str]) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let essence = value.as_deref().and_then(|value| value.split(';').next()).map(str::trim);
     if essence.is_some_and(|essence| expected.iter().any(|one| one.eq_ignore_ascii_case(essence))) {
@@ -53,7 +53,7 @@ pub(super) fn media_type_remark(headers: &HeaderMap, expected: &[&str]) -> Optio
 }
 
 /// The media types in which an archive of `kind` comes.
-pub(super) fn archive_types(kind: Kind) -> &'static [&'static str] {
+pub(crate) fn archive_types(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Pass => &["application/vnd.apple.pkpass"],
         // The second is in use as well.
@@ -62,7 +62,7 @@ pub(super) fn archive_types(kind: Kind) -> &'static [&'static str] {
 }
 
 /// Whether a text is a date in the one form that servers may send.
-pub(super) fn is_imf_fixdate(text: &str) -> bool {
+pub(crate) fn is_imf_fixdate(text: &str) -> bool {
     httpdate::parse_http_date(text).is_ok_and(|date| httpdate::fmt_http_date(date) == text)
 }
 

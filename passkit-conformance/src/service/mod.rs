@@ -1,0 +1,81 @@
+//! What phones send, replayed against any web service: a tower `Service` in this process, or a URL.
+//!
+//! A case makes devices of its own, under random identifiers, does what phones do, and looks at every answer. At its
+//! end it unregisters what it registered. What it needs to know is in a [`Target`]: some passes with their tokens, and
+//! a way to change one.
+
+mod answer;
+mod registering;
+mod session;
+mod target;
+
+use std::{pin::Pin, time::Instant};
+
+use passkit_server::Kind;
+
+use self::session::Session;
+pub use self::target::{Subject, Target};
+use crate::{Case, CaseResult, Report, Verdict};
+
+type CaseFuture<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
+
+/// A case of a web service.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceCase {
+    /// What it is about.
+    pub case: Case,
+    kind: Kind,
+    run: for<'a> fn(&'a Session) -> CaseFuture<'a>,
+}
+
+impl ServiceCase {
+    /// Runs the case, and removes what it left registered.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with time enabled.
+    pub async fn run(&self, target: &Target) -> CaseResult {
+        let start = Instant::now();
+        let session = Session::new(target.clone(), self.kind);
+        let outcome = (self.run)(&session).await.into();
+        let transcript = session.end().await;
+        CaseResult { case: self.case, outcome, elapsed: start.elapsed(), transcript }
+    }
+}
+
+/// Makes the list of a module's cases: id, kind, level, rules, function, steps, consequence.
+macro_rules! catalogue {
+    ($($id:literal $kind:ident $level:ident [$($rule:ident)+] $function:ident, $steps:literal, $consequence:literal;)+) => {
+        pub(super) const CASES: &[crate::service::ServiceCase] = &[
+            $(crate::service::ServiceCase {
+                case: crate::Case {
+                    id: $id,
+                    level: crate::Level::$level,
+                    rules: &[$(crate::Rule::$rule),+],
+                    steps: $steps,
+                    consequence: $consequence,
+                },
+                kind: passkit_server::Kind::$kind,
+                run: |session| Box::pin($function(session)),
+            }),+
+        ];
+    };
+}
+use catalogue;
+
+/// All cases, endpoint by endpoint.
+#[must_use]
+pub fn cases() -> Vec<ServiceCase> {
+    [registering::CASES].concat()
+}
+
+/// Runs cases one after the other.
+///
+/// # Panics
+/// Outside of a Tokio runtime with time enabled.
+pub async fn run<'a>(cases: impl IntoIterator<Item = &'a ServiceCase>, target: &Target) -> Report {
+    let mut report = Report::default();
+    for case in cases {
+        report.results.push(case.run(target).await);
+    }
+    report
+}
