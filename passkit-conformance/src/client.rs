@@ -85,9 +85,12 @@ pub(crate) enum SendError {
     /// No connection: nothing was asked.
     #[error("{0}")]
     Unreachable(String),
-    /// The service was asked, and did not give a whole and well-formed answer within the limits.
+    /// The service was asked, and hung up, or answered something malformed or too long.
     #[error("{0}")]
     NoAnswer(String),
+    /// The service was asked, and its answer was not whole in time.
+    #[error("{0}")]
+    TooSlow(String),
 }
 
 impl Client {
@@ -144,7 +147,7 @@ impl Client {
         let start = Instant::now();
         let answer = match tokio::time::timeout(time, self.exchange(request)).await {
             Ok(result) => result,
-            Err(_) => Err(SendError::NoAnswer(format!("no whole answer within {time:?}"))),
+            Err(_) => Err(SendError::TooSlow(format!("no whole answer within {time:?}"))),
         };
         secrets.answered(&mut exchange, &answer, start.elapsed());
         (answer, exchange)

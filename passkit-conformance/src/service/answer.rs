@@ -14,6 +14,8 @@ pub(crate) struct Answer {
     method: Method,
     response: Response,
     secrets: Secrets,
+    /// What was asked, where a case asks several things.
+    about: String,
 }
 
 /// A list that was read.
@@ -26,7 +28,13 @@ pub(crate) struct Listed {
 
 impl Answer {
     pub(crate) fn new(method: Method, response: Response, secrets: Secrets) -> Self {
-        Self { method, response, secrets }
+        Self { method, response, secrets, about: String::new() }
+    }
+
+    /// Says what was asked, for the breaches.
+    pub(crate) fn about(mut self, what: impl Into<String>) -> Self {
+        self.about = what.into();
+        self
     }
 
     pub(crate) fn status(&self) -> u16 {
@@ -44,6 +52,10 @@ impl Answer {
 
     /// A breach of `rule`, with the secrets left out of what happened.
     pub(crate) fn breach(&self, rule: Rule, expected: impl Into<String>, actual: impl AsRef<str>) -> Stop {
+        let expected = match (expected.into(), &*self.about) {
+            (expected, "") => expected,
+            (expected, about) => format!("{expected} in answer to {about}"),
+        };
         Breach::new(rule, expected, self.secrets.hide(actual.as_ref())).into()
     }
 
@@ -77,6 +89,14 @@ impl Answer {
             }
         }
         Ok(())
+    }
+
+    /// Demands a status from 400 to 499: the service says no, and does not fail.
+    pub(crate) fn is_client_error(&self, rule: Rule) -> Verdict {
+        match self.status() {
+            400..500 => Ok(()),
+            status => Err(self.breach(rule, "a status from 400 to 499", format!("status {status}"))),
+        }
     }
 
     /// Demands a list of `kind` with a tag: status 200, the right media type, the right shape.

@@ -62,11 +62,14 @@ pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) headers: Vec<(HeaderName, String)>,
     pub(crate) body: Bytes,
+    /// As a phone's unless told.
+    pub(crate) user_agent: Option<&'static str>,
 }
 
 impl Call {
     pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), headers: Vec::new(), body: Bytes::new() }
+        let user_agent = Some("passd/1.0 CFNetwork/1568.100.1 Darwin/24.0.0");
+        Self { method, path: path.into(), headers: Vec::new(), body: Bytes::new(), user_agent }
     }
 
     pub(crate) fn header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
@@ -199,8 +202,13 @@ impl Session {
 
     /// A device that nobody has seen before.
     pub(crate) fn device(&self) -> Result<Device, Stop> {
+        self.device_called(str::to_owned)
+    }
+
+    /// The same, its identifier made from 32 random hexadecimal digits.
+    pub(crate) fn device_called(&self, form: impl FnOnce(&str) -> String) -> Result<Device, Stop> {
         let unusable = |error: &dyn std::fmt::Display| Stop::Error(format!("no random identifier: {error}"));
-        let id = random_hex::<16>().map_err(|error| unusable(&error))?;
+        let id = form(&random_hex::<16>().map_err(|error| unusable(&error))?);
         let push_token = random_hex::<32>().map_err(|error| unusable(&error))?;
         let device = Device {
             id: DeviceIdentifier::new(&id).map_err(|error| unusable(&error))?,
@@ -311,6 +319,14 @@ impl Session {
     /// Sends a call and reads the whole answer. No answer, or half of one, breaks [`Rule::HTTP_2`]; a service that
     /// can't be reached ends the case with an error.
     pub(crate) async fn send(&self, call: Call) -> Result<Answer, Stop> {
+        self.try_send(call).await?.map_err(|error| {
+            let actual = self.notes().secrets.hide(&error.to_string());
+            Breach::new(Rule::HTTP_2, "a whole, well-formed answer in time", actual).into()
+        })
+    }
+
+    /// Sends a call for which a service may well hang up.
+    pub(crate) async fn try_send(&self, call: Call) -> Result<Result<Answer, SendError>, Stop> {
         let secrets = self.notes().secrets.clone();
         let method = call.method.clone();
         let request =
@@ -318,22 +334,19 @@ impl Session {
         let (answer, exchange) = self.target.client.send(request, &secrets).await;
         self.notes().transcript.push(exchange);
         match answer {
-            Ok(answer) => Ok(Answer::new(method, answer, secrets)),
             Err(SendError::Unreachable(reason)) => {
                 Err(Stop::Error(format!("the service can't be reached: {}", secrets.hide(&reason))))
             }
-            Err(SendError::NoAnswer(reason)) => {
-                Err(Breach::new(Rule::HTTP_2, "a whole, well-formed answer in time", secrets.hide(&reason))
-                    .into())
-            }
+            answer => Ok(answer.map(|answer| Answer::new(method, answer, secrets))),
         }
     }
 
     fn request(&self, call: Call) -> Result<Request<Full<Bytes>>, http::Error> {
-        let mut request = Request::builder()
-            .method(call.method)
-            .uri(format!("{}{}", self.target.url.as_str(), call.path))
-            .header(header::USER_AGENT, "passd/1.0 CFNetwork/1568.100.1 Darwin/24.0.0");
+        let mut request =
+            Request::builder().method(call.method).uri(format!("{}{}", self.target.url.as_str(), call.path));
+        if let Some(agent) = call.user_agent {
+            request = request.header(header::USER_AGENT, agent);
+        }
         for (name, value) in call.headers {
             request = request.header(name, HeaderValue::from_bytes(value.as_bytes())?);
         }

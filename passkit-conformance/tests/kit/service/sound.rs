@@ -11,6 +11,8 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
 use passkit_conformance::{Limits, service::Target};
 use passkit_server::{
@@ -18,6 +20,7 @@ use passkit_server::{
     TypeIdentifier, WalletService, async_trait,
 };
 use serde_json::json;
+use tokio::net::TcpListener;
 use tower_service::Service;
 
 /// Type, serial number and token of everything that is served.
@@ -81,8 +84,29 @@ impl Sound {
 
     /// The target that answers as `wrong` does.
     pub(crate) fn target_with(&self, wrong: Wrong) -> Target {
+        self.known(Target::in_process(Wrapped(wrong), Limits::default()))
+    }
+
+    /// The target behind a real HTTP server on loopback, which ends with the runtime.
+    pub(crate) async fn target_on_loopback(&self) -> Target {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let service = WalletService::new(self.store.clone(), self.passes.clone());
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let service = service.clone();
+                let serve = service_fn(move |asked| service.clone().call(asked));
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), serve));
+            }
+        });
+        self.known(Target::at(&url, Limits::default()).unwrap())
+    }
+
+    /// Tells a target what there is.
+    fn known(&self, target: Target) -> Target {
         let sound = self.clone();
-        let target = Target::in_process(Wrapped(wrong), Limits::default()).changed_by(move |pass| {
+        let target = target.changed_by(move |pass| {
             let sound = sound.clone();
             async move { sound.change(pass).await }
         });
@@ -142,9 +166,14 @@ impl Passes {
             .map(|(_, _, token)| *token)
     }
 
+    /// How often the pass changed.
+    pub(crate) fn version(&self, pass: &PassId) -> u32 {
+        self.versions.lock().unwrap().get(pass).copied().unwrap_or_default()
+    }
+
     /// The signed archive as it is now.
     pub(crate) fn build(&self, pass: &PassId, token: &str) -> Vec<u8> {
-        let version = self.versions.lock().unwrap().get(pass).copied().unwrap_or_default();
+        let version = self.version(pass);
         let description = match pass.type_id.kind() {
             Kind::Pass => json!({
                 "formatVersion": 1, "passTypeIdentifier": pass.type_id.as_str(),
