@@ -5,9 +5,15 @@
 //! a way to change one.
 
 mod answer;
+mod credentials;
+mod demands;
+mod logging;
 mod registering;
 mod session;
 mod target;
+mod transport;
+mod unregistering;
+mod urls;
 
 use std::{pin::Pin, time::Instant};
 
@@ -65,7 +71,15 @@ use catalogue;
 /// All cases, endpoint by endpoint.
 #[must_use]
 pub fn cases() -> Vec<ServiceCase> {
-    [registering::CASES].concat()
+    [
+        registering::CASES,
+        unregistering::CASES,
+        credentials::CASES,
+        urls::CASES,
+        transport::CASES,
+        logging::CASES,
+    ]
+    .concat()
 }
 
 /// Runs cases one after the other.

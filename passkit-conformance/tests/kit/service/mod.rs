@@ -1,7 +1,13 @@
 //! The cases of a web service: the sound one passes them all, and each of many wrong ones fails the right ones.
 
+mod credentials;
+mod logging;
 mod registering;
 mod sound;
+mod transport;
+mod unregistering;
+mod urls;
+mod wrong;
 
 use std::collections::BTreeSet;
 
@@ -20,6 +26,13 @@ async fn the_sound_service_passes_all() {
     assert_eq!(skipped, 0, "nothing is lacking\n{report}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sound_service_passes_all_over_the_network() {
+    let report = run(&cases(), &Sound::new().target_on_loopback().await).await;
+    println!("{report}");
+    report.assert_kept();
+}
+
 /// A service that is wrong in one way.
 pub(crate) struct Fault {
     /// What it does wrong.
@@ -33,7 +46,17 @@ pub(crate) struct Fault {
 }
 
 fn faults() -> Vec<&'static Fault> {
-    [registering::FAULTS].into_iter().flatten().collect()
+    [
+        registering::FAULTS,
+        unregistering::FAULTS,
+        credentials::FAULTS,
+        urls::FAULTS,
+        transport::FAULTS,
+        logging::FAULTS,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
