@@ -73,6 +73,13 @@ pub(crate) fn serials<'a>(passes: impl IntoIterator<Item = &'a PassId>) -> Vec<S
     passes.into_iter().map(|pass| pass.serial.clone()).collect()
 }
 
+/// The results of all tasks, or the first breach among them.
+pub(crate) async fn all<T: Send + 'static>(
+    tasks: tokio::task::JoinSet<Result<T, Breach>>,
+) -> Result<Vec<T>, Breach> {
+    tasks.join_all().await.into_iter().collect()
+}
+
 /// A device with its push token, as a check holds it.
 #[derive(Clone)]
 pub(crate) struct Device {
