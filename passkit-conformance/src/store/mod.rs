@@ -23,6 +23,7 @@ mod crowds;
 mod forgetting;
 mod listing;
 mod marking;
+mod modelling;
 mod names;
 mod naming;
 mod paging;
@@ -168,6 +169,7 @@ pub fn cases() -> Vec<StoreCase> {
         forgetting::CASES,
         cancelling::CASES,
         naming::CASES,
+        modelling::CASES,
         racing::CASES,
         crowds::CASES,
     ]

@@ -1,10 +1,12 @@
 //! The store checks: the reference store passes them all, and each of many wrong stores fails the right ones.
 
 mod faulty;
+mod memory;
 
 use std::sync::Arc;
 
 use faulty::{Fault, Faulty};
+use memory::Memory;
 use passkit_conformance::{
     Outcome, Rule,
     store::{cases, run, run_all},
@@ -13,7 +15,7 @@ use passkit_server::{MemoryStore, RegistrationStore};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reference_store_keeps_the_contract() {
-    let report = run_all(|| async { Arc::new(MemoryStore::new()) as Arc<dyn RegistrationStore> }).await;
+    let report = run_all(Memory).await;
     println!("{report}");
     report.assert_kept();
 }
