@@ -21,13 +21,16 @@
 mod cancelling;
 mod crowds;
 mod forgetting;
+pub mod history;
 mod listing;
 mod marking;
 mod modelling;
 mod names;
 mod naming;
 mod paging;
+mod parallel;
 mod racing;
+mod random;
 mod registering;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -171,6 +174,7 @@ pub fn cases() -> Vec<StoreCase> {
         naming::CASES,
         modelling::CASES,
         racing::CASES,
+        parallel::CASES,
         crowds::CASES,
     ]
     .concat()

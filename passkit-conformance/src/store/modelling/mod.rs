@@ -12,11 +12,8 @@ use std::{
 
 use passkit_server::RegistrationStore;
 
-use self::{
-    operation::{Operation, Random},
-    reference::Reference,
-};
-use super::catalogue;
+use self::{operation::Operation, reference::Reference};
+use super::{catalogue, random::Random};
 use crate::{Breach, Rule, breach::Kept};
 
 catalogue! {

@@ -1,9 +1,8 @@
 //! The calls of a sequence, by the numbers of their devices and passes.
 
-use std::{
-    fmt,
-    hash::{BuildHasher, RandomState},
-};
+use std::fmt;
+
+use crate::store::random::Random;
 
 pub(super) const DEVICES: usize = 3;
 /// The passes by type and serial number: both types have a pass `1`.
@@ -161,28 +160,6 @@ impl fmt::Display for Operation {
                 write!(f, "forget device {} {time} its last register", name(device))
             }
         }
-    }
-}
-
-/// Numbers that follow from a seed (splitmix64).
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A seed that no other run has.
-    pub(super) fn from_time() -> u64 {
-        RandomState::new().hash_one(std::process::id())
-    }
-
-    pub(super) fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) >> 33).unwrap_or(0) % end
     }
 }
 
