@@ -23,6 +23,7 @@ mod crowds;
 mod forgetting;
 pub mod history;
 mod listing;
+mod maintaining;
 mod marking;
 mod modelling;
 mod names;
@@ -32,6 +33,7 @@ mod parallel;
 mod racing;
 mod random;
 mod registering;
+mod reopening;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -176,6 +178,8 @@ pub fn cases() -> Vec<StoreCase> {
         racing::CASES,
         parallel::CASES,
         crowds::CASES,
+        maintaining::CASES,
+        reopening::CASES,
     ]
     .concat()
 }
@@ -202,6 +206,18 @@ pub async fn run<'a>(
         report.results.push(case.run(stores.clone()).await);
     }
     report
+}
+
+/// A [trial](libtest_mimic::Trial) for each of the [`cases`], named by its id; one that is skipped is shown as ignored,
+/// with the reason. [`store_tests!`](crate::store_tests) makes a whole test of them.
+#[cfg(feature = "trials")]
+#[must_use]
+pub fn trials(stores: impl Stores + 'static) -> Vec<libtest_mimic::Trial> {
+    let stores: Arc<dyn Stores> = Arc::new(stores);
+    crate::trials::trials(cases().into_iter().map(|one| {
+        let stores = stores.clone();
+        (one.case, async move { one.run(stores).await })
+    }))
 }
 
 #[cfg(test)]
