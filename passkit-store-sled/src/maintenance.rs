@@ -77,7 +77,7 @@ impl StoreMaintenance for SledStore {
                 break;
             }
         }
-        stats.storage_bytes = Some(self.read(View::bytes_on_disk).await?);
+        stats.storage_bytes = Some(self.read(|view| view.bytes_on_disk()).await?);
         Ok(stats)
     }
 }

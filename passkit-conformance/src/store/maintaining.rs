@@ -267,7 +267,7 @@ async fn stats_count_what_is_there(store: &Store) -> Kept {
     let second = Device::holding(store, &passes[1..2]).await?;
     counts(store, 2, &[of(&one, 1, 1), of(&two, 2, 3)], "registering").await?;
     store.register(&second.id, &passes[1], &second.push_token).await?;
-    store.mark_updated(&new_type()?, &serials(&passes)).await?;
+    store.mark_updated(&two, &serials(&passes)).await?;
     store.mark_all_updated(&two).await?;
     counts(store, 2, &[of(&one, 1, 1), of(&two, 2, 3)], "registering again and marks").await?;
     store.unregister(&first.id, &passes[0]).await?;
