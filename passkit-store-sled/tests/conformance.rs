@@ -60,9 +60,13 @@ impl Stores for SledStores {
 fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
-        let (from, to) = (entry?.path(), to);
+        let from = entry?.path();
         let to = to.join(from.file_name().unwrap_or_default());
-        if from.is_dir() { copy_all(&from, &to)? } else { drop(fs::copy(&from, &to)?) }
+        if from.is_dir() {
+            copy_all(&from, &to)?;
+        } else {
+            fs::copy(&from, &to)?;
+        }
     }
     Ok(())
 }

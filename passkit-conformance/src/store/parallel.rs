@@ -123,7 +123,7 @@ async fn write(recorder: &Recorder, passes: &[PassId], devices: &[Device], rando
         12..=13 => {
             // Any device renews its push token, with a pass that it held at the start.
             let at = random.below(devices.len());
-            drop(recorder.register(&devices[at].id, &passes[at], &new_push_token()?).await?)
+            recorder.register(&devices[at].id, &passes[at], &new_push_token()?).await.map(drop)?
         }
         14..=16 => drop(recorder.unregister(&device.id, pass).await?),
         17 => drop(recorder.devices_of(pass, None, 2 * devices.len()).await?),
