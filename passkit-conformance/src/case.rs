@@ -2,8 +2,8 @@ use std::{fmt, str::FromStr};
 
 use crate::{Breach, Rule};
 
-/// What a case is about. The catalogues are [`store::CASES`](crate::store::CASES) and
-/// [`service::CASES`](crate::service::CASES).
+/// What a case is about. The catalogues are [`store::cases`](crate::store::cases) and
+/// [`service::cases`](crate::service::cases).
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Case {

@@ -10,7 +10,12 @@ mod rule;
 pub mod service;
 mod service_url;
 pub mod store;
+#[cfg(feature = "trials")]
+mod trials;
 mod wire;
+
+#[cfg(feature = "trials")]
+pub use libtest_mimic;
 
 pub use self::{
     breach::{Breach, Kept},

@@ -93,3 +93,14 @@ pub async fn run<'a>(cases: impl IntoIterator<Item = &'a ServiceCase>, target: &
     }
     report
 }
+
+/// A [trial](libtest_mimic::Trial) for each of the [`cases`], named by its id; one that is skipped is shown as ignored,
+/// with the reason.
+#[cfg(feature = "trials")]
+#[must_use]
+pub fn trials(target: &Target) -> Vec<libtest_mimic::Trial> {
+    crate::trials::trials(cases().into_iter().map(|one| {
+        let target = target.clone();
+        (one.case, async move { one.run(&target).await })
+    }))
+}

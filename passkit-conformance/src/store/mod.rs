@@ -1,8 +1,8 @@
-//! The contract of [`RegistrationStore`], as checks that any store can run.
+//! The contract of [`RegistrationStore`], as cases that any store can run.
 //!
-//! A check is an async function over a store: it makes its own random types, devices and serial numbers, so that any
-//! number of checks may share a store with each other and with real data, and it returns the first [`Breach`] it
-//! finds. [`CASES`] names them all, and [`run_all`] runs them; a store's own test is
+//! A case makes its own random types, devices and serial numbers, so that any number of cases may share a store with
+//! each other and with real data, and ends with the first [`Breach`] that it finds. [`cases`] gives them all, and
+//! [`run_all`] runs them; a store's own test is
 //!
 //! ```
 //! use std::sync::Arc;
@@ -14,38 +14,33 @@
 //! # });
 //! ```
 //!
-//! Run them on a multi-threaded Tokio runtime: races need more than one thread. C6 (durability) and C8 (the order at
-//! the source) are no properties of a running store and are not checked here.
-//!
-//! What is checked where:
-//!
-//! | module | rules |
-//! | --- | --- |
-//! | [`registering`] | C10 and what `unregister` promises |
-//! | [`listing`] | C1 to C5, C7 |
-//! | [`marking`] | C9, C14 |
-//! | [`paging`] | C11 |
-//! | [`cancelling`] | C12 |
-//! | [`forgetting`] | C13 |
-//! | [`naming`] | serial numbers, types and devices that are easily taken for one another |
-//! | [`racing`] | C1 to C4, C10 and C14 under parallel load |
+//! Run them on a multi-threaded Tokio runtime: races need more than one thread. C8 (the order at the source) is no
+//! property of a store and is not checked here; C6 (durability) wants a store that can be opened
+//! [anew](Stores::reopen), and [`StoreMaintenance`] one that [has it](Stores::maintained).
 
-pub mod cancelling;
-pub mod forgetting;
-pub mod listing;
-pub mod marking;
+mod cancelling;
+mod crowds;
+mod forgetting;
+pub mod history;
+mod listing;
+mod maintaining;
+mod marking;
+mod modelling;
 mod names;
-pub mod naming;
-pub mod paging;
-pub mod racing;
-pub mod registering;
+mod naming;
+mod paging;
+mod parallel;
+mod racing;
+mod random;
+mod registering;
+mod reopening;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use passkit_server::{RegistrationStore, StoreMaintenance};
 
-use crate::{Breach, Case, CaseResult, Level, Report, Rule, Stop, Verdict};
+use crate::{Breach, Case, CaseResult, Report, Rule, Stop, Verdict};
 
 /// A case waits this long for the store, then calls it hanging.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -91,7 +86,7 @@ where
 
 type CaseFuture = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
-/// One entry of [`CASES`].
+/// A case of a store.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreCase {
     /// What it is about.
@@ -127,128 +122,77 @@ fn not_opened(error: BoxError) -> Stop {
     Stop::Error(format!("the store can't be opened: {error}"))
 }
 
-macro_rules! cases {
-    ($($id:literal [$($rule:ident)+] $module:ident :: $function:ident, $steps:literal, $consequence:literal;)+) => {
-        /// All cases, those that find simple faults first.
-        pub const CASES: &[StoreCase] = &[
-            $(StoreCase {
-                case: Case {
+async fn open(stores: Arc<dyn Stores>) -> Result<Arc<dyn RegistrationStore>, Stop> {
+    stores.open().await.map_err(not_opened)
+}
+
+async fn open_maintained(stores: Arc<dyn Stores>) -> Result<Arc<dyn StoreMaintenance>, Stop> {
+    const LACKING: &str =
+        "Stores::maintained gives no store: implement it where the store has StoreMaintenance";
+    let store = stores.maintained().await.ok_or_else(|| Stop::Skip(LACKING.into()))?;
+    store.map_err(not_opened)
+}
+
+/// Makes the list of a module's cases: id, level, rules, what the function takes, function, steps, consequence.
+///
+/// A function takes a `store`, one that can be `maintained`, or the `stores`, to open what it wants.
+macro_rules! catalogue {
+    (@run store $function:ident) => {
+        |stores| Box::pin(async move { Ok($function(&crate::store::open(stores).await?).await?) })
+    };
+    (@run maintained $function:ident) => {
+        |stores| Box::pin(async move { Ok($function(&crate::store::open_maintained(stores).await?).await?) })
+    };
+    (@run stores $function:ident) => {
+        |stores| Box::pin($function(stores))
+    };
+    ($($id:literal $level:ident [$($rule:ident)+] $takes:ident $function:ident, $steps:literal, $consequence:literal;)+) => {
+        pub(super) const CASES: &[crate::store::StoreCase] = &[
+            $(crate::store::StoreCase {
+                case: crate::Case {
                     id: $id,
-                    level: Level::Must,
-                    rules: &[$(Rule::$rule),+],
+                    level: crate::Level::$level,
+                    rules: &[$(crate::Rule::$rule),+],
                     steps: $steps,
                     consequence: $consequence,
                 },
-                run: |stores| Box::pin(async move {
-                    let store = stores.open().await.map_err(not_opened)?;
-                    Ok($module::$function(&store).await?)
-                }),
+                run: crate::store::catalogue!(@run $takes $function),
             }),+
         ];
     };
 }
+use catalogue;
 
-cases! {
-    "store/first-register-creates" [C10] registering::first_register_creates,
-        "", "";
-    "store/every-register-stores-the-push-token" [C10] registering::every_register_stores_the_push_token,
-        "", "";
-    "store/devices-may-share-a-push-token" [C10] registering::devices_may_share_a_push_token,
-        "", "";
-    "store/unregister-removes-the-registration" [UNREGISTER] registering::unregister_removes_the_registration,
-        "", "";
-    "store/unregister-removes-the-device-with-its-last-registration" [UNREGISTER]
-        registering::unregister_removes_the_device_with_its_last_registration,
-        "", "";
-    "store/unregistering-nothing-is-no-error" [UNREGISTER] registering::unregistering_nothing_is_no_error,
-        "", "";
-    "store/no-tag-lists-all" [UPDATED_SINCE C7] listing::no_tag_lists_all,
-        "", "";
-    "store/list-keeps-devices-apart" [UPDATED_SINCE] listing::list_keeps_devices_apart,
-        "", "";
-    "store/list-keeps-types-apart" [UPDATED_SINCE] listing::list_keeps_types_apart,
-        "", "";
-    "store/unknown-device-has-no-changes" [UPDATED_SINCE] listing::unknown_device_has_no_changes,
-        "", "";
-    "store/marked-pass-is-listed" [C1 MARK_UPDATED] listing::marked_pass_is_listed,
-        "", "";
-    "store/every-mark-counts-however-close" [C1 C4] listing::every_mark_counts_however_close,
-        "", "";
-    "store/asking-again-gives-nothing" [C2] listing::asking_again_gives_nothing,
-        "", "";
-    "store/new-registration-counts" [C3] listing::new_registration_counts,
-        "", "";
-    "store/tags-never-go-back" [C4] listing::tags_never_go_back,
-        "", "";
-    "store/tag-ahead-counts-as-none" [C5] listing::tag_ahead_counts_as_none,
-        "", "";
-    "store/old-tags-miss-nothing" [C1 C3 C7] listing::old_tags_miss_nothing,
-        "", "";
-    "store/mark-all-lists-every-registration-once" [C9 C2] marking::mark_all_lists_every_registration_once,
-        "", "";
-    "store/mark-all-takes-constant-time" [C9] marking::mark_all_takes_constant_time,
-        "", "";
-    "store/every-mark-moves-the-date" [C14] marking::every_mark_moves_the_date,
-        "", "";
-    "store/dates-move-with-marks-only" [C14] marking::dates_move_with_marks_only,
-        "", "";
-    "store/never-marked-passes-share-one-date" [C14] marking::never_marked_passes_share_one_date,
-        "", "";
-    "store/pages-hold-every-device" [C11] paging::pages_hold_every_device,
-        "", "";
-    "store/unknown-pass-has-no-devices" [C11] paging::unknown_pass_has_no_devices,
-        "", "";
-    "store/hostile-cursor-reads-from-the-start" [C11] paging::hostile_cursor_reads_from_the_start,
-        "", "";
-    "store/pages-under-change-miss-nobody" [C11] paging::pages_under_change_miss_nobody,
-        "", "";
-    "store/forget-minds-the-time" [C13] forgetting::forget_minds_the_time,
-        "", "";
-    "store/forget-counts-from-the-last-register" [C13] forgetting::forget_counts_from_the_last_register,
-        "", "";
-    "store/forget-leaves-others-alone" [C13] forgetting::forget_leaves_others_alone,
-        "", "";
-    "store/dropped-register-is-whole" [C12] cancelling::dropped_register_is_whole,
-        "", "";
-    "store/dropped-unregister-is-whole" [C12] cancelling::dropped_unregister_is_whole,
-        "", "";
-    "store/dropped-mark-is-whole" [C12] cancelling::dropped_mark_is_whole,
-        "", "";
-    "store/dropped-mark-all-is-whole" [C12] cancelling::dropped_mark_all_is_whole,
-        "", "";
-    "store/dropped-forget-is-whole" [C12] cancelling::dropped_forget_is_whole,
-        "", "";
-    "store/serials-of-the-wild" [NAMES] naming::serials_of_the_wild,
-        "", "";
-    "store/types-that-start-alike" [NAMES] naming::types_that_start_alike,
-        "", "";
-    "store/devices-that-start-alike" [NAMES] naming::devices_that_start_alike,
-        "", "";
-    "store/orders-and-passes-with-equal-serials" [NAMES] naming::orders_and_passes_with_equal_serials,
-        "", "";
-    "store/parallel-registers-create-once" [C10] racing::parallel_registers_create_once,
-        "", "";
-    "store/parallel-register-and-unregister" [C10] racing::parallel_register_and_unregister,
-        "", "";
-    "store/parallel-marks-move-the-date" [C14] racing::parallel_marks_move_the_date,
-        "", "";
-    "store/no-device-goes-stale" [C1 C2 C3 C4] racing::no_device_goes_stale,
-        "", "";
-    "store/ten-thousand-passes-on-one-device" [C1 C2 C9] racing::ten_thousand_passes_on_one_device,
-        "", "";
-    "store/one-pass-on-many-devices" [C11] racing::one_pass_on_many_devices,
-        "", "";
+/// All cases, those that find simple faults first.
+#[must_use]
+pub fn cases() -> Vec<StoreCase> {
+    [
+        registering::CASES,
+        listing::CASES,
+        marking::CASES,
+        paging::CASES,
+        forgetting::CASES,
+        cancelling::CASES,
+        naming::CASES,
+        modelling::CASES,
+        racing::CASES,
+        parallel::CASES,
+        crowds::CASES,
+        maintaining::CASES,
+        reopening::CASES,
+    ]
+    .concat()
 }
 
-/// Runs all of [`CASES`].
+/// Runs all [`cases`].
 ///
 /// # Panics
 /// Outside of a Tokio runtime with time enabled.
 pub async fn run_all(stores: impl Stores + 'static) -> Report {
-    run(CASES, stores).await
+    run(&cases(), stores).await
 }
 
-/// Runs some of [`CASES`].
+/// Runs cases one after the other.
 ///
 /// # Panics
 /// Outside of a Tokio runtime with time enabled.
@@ -264,19 +208,38 @@ pub async fn run<'a>(
     report
 }
 
+/// A [trial](libtest_mimic::Trial) for each of the [`cases`], named by its id; one that is skipped is shown as ignored,
+/// with the reason. [`store_tests!`](crate::store_tests) makes a whole test of them.
+#[cfg(feature = "trials")]
+#[must_use]
+pub fn trials(stores: impl Stores + 'static) -> Vec<libtest_mimic::Trial> {
+    let stores: Arc<dyn Stores> = Arc::new(stores);
+    crate::trials::trials(cases().into_iter().map(|one| {
+        let stores = stores.clone();
+        (one.case, async move { one.run(stores).await })
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_unique_and_well_formed() {
-        let mut ids: Vec<_> = CASES.iter().map(|one| one.case.id).collect();
-        assert!(ids.iter().all(|id| {
-            id.strip_prefix("store/")
-                .is_some_and(|rest| rest.bytes().all(|b| b == b'-' || b.is_ascii_lowercase()))
-        }));
+    fn the_catalogue_is_whole() {
+        let cases = cases();
+        let mut ids: Vec<_> = cases.iter().map(|one| one.case.id).collect();
+        for StoreCase { case, .. } in &cases {
+            let name = case.id.strip_prefix("store/").unwrap();
+            assert!(
+                name.bytes().all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit()),
+                "{name}"
+            );
+            for text in [case.steps, case.consequence] {
+                assert!(text.ends_with('.') && text.len() > 30 && !text.contains("  "), "{name}: {text:?}");
+            }
+        }
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), CASES.len());
+        assert_eq!(ids.len(), cases.len());
     }
 }

@@ -73,6 +73,13 @@ pub(crate) fn serials<'a>(passes: impl IntoIterator<Item = &'a PassId>) -> Vec<S
     passes.into_iter().map(|pass| pass.serial.clone()).collect()
 }
 
+/// The results of all tasks, or the first breach among them.
+pub(crate) async fn all<T: Send + 'static>(
+    tasks: tokio::task::JoinSet<Result<T, Breach>>,
+) -> Result<Vec<T>, Breach> {
+    tasks.join_all().await.into_iter().collect()
+}
+
 /// A device with its push token, as a check holds it.
 #[derive(Clone)]
 pub(crate) struct Device {
@@ -253,8 +260,19 @@ pub(crate) async fn has_devices<'a, S: RegistrationStore + ?Sized>(
     devices: impl IntoIterator<Item = &'a Device>,
     rule: Rule,
 ) -> Kept {
+    has_devices_in_pages(store, pass, devices, 100, rule).await
+}
+
+/// The same, reading `limit` at a time.
+pub(crate) async fn has_devices_in_pages<'a, S: RegistrationStore + ?Sized>(
+    store: &S,
+    pass: &PassId,
+    devices: impl IntoIterator<Item = &'a Device>,
+    limit: usize,
+    rule: Rule,
+) -> Kept {
     let wanted: Vec<&Device> = devices.into_iter().collect();
-    let found = devices_of(store, pass, 100, wanted.len()).await?;
+    let found = devices_of(store, pass, limit, wanted.len()).await?;
     let missing = wanted.iter().filter(|device| found.iter().all(|one| one.device != device.id)).count();
     let foreign = found.iter().filter(|one| wanted.iter().all(|device| device.id != one.device)).count();
     demand(

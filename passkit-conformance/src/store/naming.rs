@@ -9,9 +9,28 @@ use crate::{
     breach::{Kept, demand},
 };
 
-use super::names::{
-    Device, has_devices, new_device, new_passes, new_push_token, new_type, pass_of, serial, unique,
+use super::{
+    catalogue,
+    names::{Device, has_devices, new_device, new_passes, new_push_token, new_type, pass_of, serial, unique},
 };
+
+catalogue! {
+    "store/serials-of-the-wild" Must [NAMES] store serials_of_the_wild,
+        "Registers, lists, marks, pages and unregisters serial numbers with slashes, spaces, patterns, letters of all \
+         scripts, up to 512 bytes, each as itself and no other.",
+        "A boarding pass whose serial number holds a slash is never updated, or its owner gets the update of another.";
+    "store/types-that-start-alike" Must [NAMES] store types_that_start_alike,
+        "The same for types of which one begins another, or that differ in case, with serial numbers that make the \
+         joined texts equal.",
+        "Passes of one type are taken for those of another.";
+    "store/devices-that-start-alike" Must [NAMES] store devices_that_start_alike,
+        "Registers and unregisters devices of which one's identifier begins another's, or that differ in case.",
+        "One phone is shown, and unregisters, the passes of another.";
+    "store/orders-and-passes-with-equal-serials" Must [NAMES] store orders_and_passes_with_equal_serials,
+        "Registers, marks and unregisters passes and orders of equal serial numbers, and types that differ in the \
+         first word.",
+        "An order's update is announced as that of a pass, or never.";
+}
 
 /// Serial numbers as issuers make them, and as keys and patterns misread them.
 fn wild_serials() -> Vec<String> {
@@ -88,12 +107,7 @@ fn wild_serials() -> Vec<String> {
     serials
 }
 
-/// Names: serial numbers with slashes, spaces, patterns and letters of all scripts, up to 512 bytes, are each
-/// registered, listed, marked, paged and unregistered as themselves and as no other.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn serials_of_the_wild<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn serials_of_the_wild<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let type_id = new_type()?;
     let mut passes = Vec::new();
     for text in wild_serials() {
@@ -159,12 +173,7 @@ fn brief(pass: &PassId) -> String {
     format!("{start:?} of {}", pass.type_id)
 }
 
-/// Names: types of which one begins another, or that differ in case, with serial numbers that make the joined texts
-/// equal, are kept apart.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn types_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn types_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let base = new_type()?;
     let mut passes = vec![pass_of(&base, &serial("1")?)];
     let upper = format!("pass.{}", base.as_str()[5..].to_uppercase());
@@ -189,11 +198,7 @@ pub async fn types_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) ->
     each_is_itself(store, &passes).await
 }
 
-/// Names: device identifiers of which one begins another, or that differ in case, are kept apart.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn devices_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn devices_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(2)?;
     let base = unique();
     let long = format!("{base}{}", "x".repeat(128 - base.len()));
@@ -236,11 +241,7 @@ pub async fn devices_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) 
     stranger.list(store, &type_id, None).await?.is_empty(Rule::NAMES, "to a stranger")
 }
 
-/// Names: a pass and an order with equal serial numbers, of types that differ in their first word, are two.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn orders_and_passes_with_equal_serials<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn orders_and_passes_with_equal_serials<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let rest = unique();
     let both = ["pass", "order"].map(|kind| format!("{kind}.conformance.{rest}"));
     let mut passes = Vec::new();

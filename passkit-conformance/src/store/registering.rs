@@ -9,13 +9,38 @@ use crate::{
     breach::{Kept, demand},
 };
 
-use super::names::{Device, has_devices, new_passes, new_push_token, new_type};
+use super::{
+    catalogue,
+    names::{Device, has_devices, new_passes, new_push_token, new_type},
+};
 
-/// C10: the first register of a pair creates, every later one finds it.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn first_register_creates<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+catalogue! {
+    "store/first-register-creates" Must [C10] store first_register_creates,
+        "Two devices register for passes, each of them three times: the first answer is Created, the others Existing.",
+        "The service answers 201 and 200 by it; counts of what is installed, and whatever is done once for each new \
+         pass on a phone, go wrong.";
+    "store/every-register-stores-the-push-token" Must [C10] store every_register_stores_the_push_token,
+        "A device registers again with another push token, first for a pass that it has, then for a new one; the \
+         pages of all of its passes are read.",
+        "Pushes go to a push token that is no longer in use: the phone never hears of an update again.";
+    "store/devices-may-share-a-push-token" Must [C10] store devices_may_share_a_push_token,
+        "Two device identifiers come with one push token, as those of one phone do; one of them unregisters.",
+        "A phone with passes of two types is pushed for one of them only.";
+    "store/unregister-removes-the-registration" Must [UNREGISTER] store unregister_removes_the_registration,
+        "One of two devices unregisters one of its three passes, again and again, and registers for it anew; lists \
+         and pages are read in between.",
+        "A pass that was deleted from the phone is pushed and listed for ever, or another pass of the phone, or of \
+         another phone, gets no more updates.";
+    "store/unregister-removes-the-device-with-its-last-registration" Must [UNREGISTER] store
+        unregister_removes_the_device_with_its_last_registration,
+        "A device unregisters all of its passes, of two types, another one all but one; then both are to be forgotten.",
+        "Push tokens of phones that have no pass left pile up, and are kept without a reason.";
+    "store/unregistering-nothing-is-no-error" Must [UNREGISTER] store unregistering_nothing_is_no_error,
+        "Unregisters passes that the device does not have, and devices that do not exist.",
+        "A phone that unregisters twice gets an error, and tries again for ever.";
+}
+
+async fn first_register_creates<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(2)?;
     let (one, two) = (Device::new()?, Device::new()?);
     for (device, pass) in [(&one, 0), (&two, 0), (&one, 1)] {
@@ -35,11 +60,7 @@ pub async fn first_register_creates<S: RegistrationStore + ?Sized>(store: &S) ->
     has_devices(store, &passes[1], [&one], Rule::C10).await
 }
 
-/// C10: every register stores the push token, new registration or not, and for all passes of the device.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn every_register_stores_the_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn every_register_stores_the_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (_, passes) = new_passes(3)?;
     let mut device = Device::holding(store, &passes[..2]).await?;
     let other = Device::holding(store, &passes).await?;
@@ -55,11 +76,7 @@ pub async fn every_register_stores_the_push_token<S: RegistrationStore + ?Sized>
     has_devices(store, &passes[2], [&device, &other], Rule::C10).await
 }
 
-/// C10: several device identifiers may come with one push token, as those of one phone do.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn devices_may_share_a_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn devices_may_share_a_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (_, passes) = new_passes(2)?;
     let one = Device::new()?;
     let two = Device { push_token: one.push_token.clone(), ..Device::new()? };
@@ -73,11 +90,7 @@ pub async fn devices_may_share_a_push_token<S: RegistrationStore + ?Sized>(store
     has_devices(store, &passes[1], [&one, &two], Rule::C10).await
 }
 
-/// What `unregister` says: the registration is gone, that one only, and the answer tells whether there was one.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn unregister_removes_the_registration<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn unregister_removes_the_registration<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(3)?;
     let one = Device::holding(store, &passes).await?;
     let two = Device::holding(store, &passes).await?;
@@ -104,11 +117,7 @@ pub async fn unregister_removes_the_registration<S: RegistrationStore + ?Sized>(
     has_devices(store, &passes[1], [&one, &two], Rule::UNREGISTER).await
 }
 
-/// What `unregister` says: with its last registration the device goes, and then there is nothing to forget.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn unregister_removes_the_device_with_its_last_registration<S: RegistrationStore + ?Sized>(
+async fn unregister_removes_the_device_with_its_last_registration<S: RegistrationStore + ?Sized>(
     store: &S,
 ) -> Kept {
     let later = SystemTime::now() + Duration::from_secs(86_400);
@@ -140,11 +149,7 @@ pub async fn unregister_removes_the_device_with_its_last_registration<S: Registr
     has_devices(store, &passes[0], [&gone], Rule::UNREGISTER).await
 }
 
-/// What `unregister` says: that there was no registration is no error, and changes nothing.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn unregistering_nothing_is_no_error<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn unregistering_nothing_is_no_error<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(3)?;
     let (known, unknown) = (Device::holding(store, &passes[..1]).await?, Device::new()?);
     let other = Device::holding(store, &passes[1..2]).await?;

@@ -1,134 +1,17 @@
-//! Stores that are wrong in one way each.
-
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::Mutex,
+    collections::{BTreeSet, HashSet},
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
 use passkit_server::{
-    Changes, DeviceIdentifier, DevicePage, MemoryStore, PageCursor, PassId, PassState, PushToken, Registered,
-    RegistrationStore, SerialNumber, StoreError, StoreErrorKind, TypeIdentifier, UpdateTag, clock,
+    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushToken, Registered,
+    RegistrationStore, SerialNumber, StoreError, StoreErrorKind, StoreMaintenance, TypeIdentifier, UpdateTag,
+    clock,
 };
 use tokio::task::yield_now;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    None,
-    TagsOfWholeSeconds,
-    GreaterOrEqual,
-    PushTokenNotReplaced,
-    AlwaysCreated,
-    AlwaysExisting,
-    RegisterChecksFirst,
-    RegisterInTwoSteps,
-    ListIgnoresType,
-    ListIgnoresDevice,
-    ListRepeatsSerials,
-    ListFailsForUnknownDevice,
-    OnlyTheNewestListed,
-    TagNowBesideTheQuery,
-    TagOfTheOldest,
-    TagNeverMoves,
-    TagAheadIsCovered,
-    RegistrationVersionIgnored,
-    NumberTakenBeforeItShows,
-    MarkAllDoesNothing,
-    MarkAllPanics,
-    MarkAllWalks,
-    FloorIgnoredInLists,
-    FloorIgnoredInDates,
-    EmptyBatchMarksAll,
-    BatchMarkedOneByOne,
-    DateIsNow,
-    UnmarkedDateIsNow,
-    DateSharedByType,
-    UnregisterLeavesRegistration,
-    UnregisterLeavesDevice,
-    UnregisterSaysTrue,
-    ForgetIgnoresTime,
-    ForgetNeedsLaterTime,
-    ForgetLeavesRegistrations,
-    PagesSkip,
-    PagesByOffset,
-    PageLimitIgnored,
-    CursorFails,
-    SerialsFolded,
-}
-
-pub(crate) struct Faulty {
-    inner: MemoryStore,
-    fault: Fault,
-    memory: Mutex<Memory>,
-}
-
-/// What some faults need to remember.
-#[derive(Default)]
-struct Memory {
-    types: BTreeSet<TypeIdentifier>,
-    devices: HashSet<DeviceIdentifier>,
-    first_tokens: HashMap<DeviceIdentifier, PushToken>,
-    marked: HashMap<PassId, PassState>,
-    hidden: HashSet<(DeviceIdentifier, PassId)>,
-    sequence: u64,
-}
-
-impl Faulty {
-    pub(crate) fn new(fault: Fault) -> Self {
-        Self { inner: MemoryStore::new(), fault, memory: Mutex::default() }
-    }
-
-    fn is(&self, fault: Fault) -> bool {
-        self.fault == fault
-    }
-
-    fn memory<T>(&self, f: impl FnOnce(&mut Memory) -> T) -> T {
-        f(&mut self.memory.lock().unwrap())
-    }
-
-    fn hidden_pass() -> PassId {
-        PassId::new("pass.hidden", "hidden").unwrap()
-    }
-
-    fn named(&self, pass: &PassId) -> PassId {
-        if self.is(Fault::SerialsFolded) {
-            PassId::new(pass.type_id.as_str(), &pass.serial.as_str().to_lowercase()).unwrap()
-        } else {
-            pass.clone()
-        }
-    }
-
-    async fn is_registered(&self, device: &DeviceIdentifier, pass: &PassId) -> bool {
-        let all = self.inner.updated_since(device, &pass.type_id, None).await.unwrap();
-        all.serials.contains(&pass.serial)
-    }
-
-    /// The answer of a store that decides by `changed(version, tag)` whether a pass changed; registrations are right.
-    async fn list_by(
-        &self,
-        device: &DeviceIdentifier,
-        type_id: &TypeIdentifier,
-        since: Option<UpdateTag>,
-        version: impl Fn(&PassId, PassState) -> u64 + Send,
-        changed: impl Fn(u64, u64) -> bool + Send,
-    ) -> Result<Changes, StoreError> {
-        let mut all = self.inner.updated_since(device, type_id, None).await?;
-        let Some(since) = since.and_then(|since| since.unless_ahead_of(all.tag)) else { return Ok(all) };
-        let registered = UpdateTag { device_version: since.device_version, ..all.tag };
-        let new = self.inner.updated_since(device, type_id, Some(registered)).await?;
-        let mut serials = new.serials;
-        for serial in all.serials {
-            let pass = PassId { type_id: type_id.clone(), serial };
-            let state = self.inner.pass_state(&pass).await?;
-            if changed(version(&pass, state), since.type_version) && !serials.contains(&pass.serial) {
-                serials.push(pass.serial);
-            }
-        }
-        all.serials = serials;
-        Ok(all)
-    }
-}
+use super::{Fault, Faulty, Memory};
 
 #[async_trait]
 impl RegistrationStore for Faulty {
@@ -138,10 +21,14 @@ impl RegistrationStore for Faulty {
         pass: &PassId,
         push_token: &PushToken,
     ) -> Result<Registered, StoreError> {
-        let pass = &self.named(pass);
+        let (pass, device) = (&self.named(pass), &self.device_named(device));
         let first = self.memory(|memory| {
             memory.devices.insert(device.clone());
             memory.types.insert(pass.type_id.clone());
+            memory.passes.insert(pass.clone());
+            if memory.gone.remove(device) {
+                memory.returned.insert(device.clone());
+            }
             memory.first_tokens.entry(device.clone()).or_insert(push_token.clone()).clone()
         });
         match self.fault {
@@ -178,8 +65,31 @@ impl RegistrationStore for Faulty {
     }
 
     async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
-        let pass = &self.named(pass);
+        let (pass, device) = (&self.named(pass), &self.device_named(device));
         match self.fault {
+            Fault::UnregisterOfAnother => {
+                let page = self.inner.devices_of(pass, None, usize::MAX).await?;
+                let Some(one) = page.devices.first() else { return Ok(false) };
+                let existed = self.is_registered(device, pass).await;
+                self.inner.unregister(&one.device, pass).await?;
+                Ok(existed)
+            }
+            Fault::UnregisterInTwoSteps => {
+                let key = (device.clone(), pass.clone());
+                self.memory(|memory| memory.hidden.insert(key.clone()));
+                yield_now().await;
+                let existed = self.inner.unregister(device, pass).await;
+                self.memory(|memory| memory.hidden.remove(&key));
+                existed
+            }
+            Fault::ReturnedDeviceIsOld => {
+                let existed = self.inner.unregister(device, pass).await?;
+                let page = self.inner.registrations(None, usize::MAX).await?;
+                if existed && page.registrations.iter().all(|one| one.device != *device) {
+                    self.memory(|memory| memory.gone.insert(device.clone()));
+                }
+                Ok(existed)
+            }
             Fault::UnregisterLeavesRegistration => Ok(self.is_registered(device, pass).await),
             Fault::UnregisterSaysTrue => self.inner.unregister(device, pass).await.map(|_| true),
             _ => self.inner.unregister(device, pass).await,
@@ -192,6 +102,7 @@ impl RegistrationStore for Faulty {
         type_id: &TypeIdentifier,
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
+        let (type_id, device) = (&self.type_named(type_id), &self.device_named(device));
         let right = self.inner.updated_since(device, type_id, since).await?;
         let own = |_: &PassId, state: PassState| state.version;
         let second = |version: u64| version / 1_000_000;
@@ -269,7 +180,15 @@ impl RegistrationStore for Faulty {
                 });
                 self.inner.updated_since(device, type_id, since).await
             }
-            Fault::RegistrationVersionIgnored => {
+            Fault::ListsAtMostAThousand => {
+                let mut serials = right.serials;
+                serials.truncate(1_000);
+                Ok(Changes { serials, ..right })
+            }
+            Fault::ReturnedDeviceIsOld if !self.memory(|memory| memory.returned.contains(device)) => {
+                Ok(right)
+            }
+            Fault::RegistrationVersionIgnored | Fault::ReturnedDeviceIsOld => {
                 let since = since.map(|since| UpdateTag {
                     device_version: since.device_version.max(right.tag.device_version),
                     ..since
@@ -310,6 +229,7 @@ impl RegistrationStore for Faulty {
         type_id: &TypeIdentifier,
         serials: &[SerialNumber],
     ) -> Result<(), StoreError> {
+        let type_id = &self.type_named(type_id);
         if self.is(Fault::EmptyBatchMarksAll) && serials.is_empty() {
             return self.inner.mark_all_updated(type_id).await;
         }
@@ -345,12 +265,22 @@ impl RegistrationStore for Faulty {
     }
 
     async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
+        let type_id = &self.type_named(type_id);
         match self.fault {
+            Fault::MarkAllOneByOne => {
+                for pass in self.passes().into_iter().filter(|pass| pass.type_id == *type_id) {
+                    self.inner.mark_updated(type_id, &[pass.serial]).await?;
+                    yield_now().await;
+                }
+                Ok(())
+            }
             Fault::MarkAllDoesNothing | Fault::NumberTakenBeforeItShows => Ok(()),
             Fault::MarkAllPanics => panic!("not yet written"),
             Fault::MarkAllWalks => {
-                let marked = self.memory(|memory| memory.marked.clone());
-                for pass in marked.keys().filter(|pass| pass.type_id == *type_id) {
+                let of_type = |memory: &mut Memory| {
+                    memory.marked.keys().filter(|pass| pass.type_id == *type_id).cloned().collect::<Vec<_>>()
+                };
+                for pass in self.memory(of_type) {
                     self.inner.mark_updated(type_id, std::slice::from_ref(&pass.serial)).await?;
                     yield_now().await;
                 }
@@ -369,7 +299,9 @@ impl RegistrationStore for Faulty {
             }
             Fault::DateIsNow if state.version > 0 => state.last_modified = state.version / 1_000_000,
             Fault::UnmarkedDateIsNow if state.version == 0 => state.last_modified = now,
-            Fault::DateSharedByType if state.version > 0 => {
+            Fault::DateSharedByType | Fault::UnmarkedDateOfItsType
+                if self.is(Fault::DateSharedByType) == (state.version > 0) =>
+            {
                 let shared = self.memory(|memory| {
                     let of_type = memory.marked.iter().filter(|(other, _)| other.type_id == pass.type_id);
                     of_type.map(|(_, state)| state.last_modified).max()
@@ -409,7 +341,23 @@ impl RegistrationStore for Faulty {
             {
                 Err(StoreError::new(StoreErrorKind::Other, "no such cursor"))
             }
-            Fault::RegisterInTwoSteps => {
+            Fault::PushTokenIsTheKey => {
+                let mut page = self.inner.devices_of(pass, after, limit).await?;
+                let mut tokens = HashSet::new();
+                page.devices.retain(|one| tokens.insert(one.push_token.as_str().to_owned()));
+                Ok(page)
+            }
+            Fault::PagesForgetThePass => {
+                let of_type = self.passes().into_iter().find(|other| other.type_id == pass.type_id);
+                let page = self.inner.devices_of(pass, after, limit).await?;
+                match of_type {
+                    Some(other) if page.devices.is_empty() => {
+                        self.inner.devices_of(&other, after, limit).await
+                    }
+                    _ => Ok(page),
+                }
+            }
+            Fault::RegisterInTwoSteps | Fault::UnregisterInTwoSteps => {
                 let mut page = self.inner.devices_of(pass, after, limit).await?;
                 self.memory(|memory| {
                     page.devices.retain(|one| !memory.hidden.contains(&(one.device.clone(), pass.clone())));
@@ -425,10 +373,23 @@ impl RegistrationStore for Faulty {
         device: &DeviceIdentifier,
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
+        let device = &self.device_named(device);
         let step = Duration::from_micros(1);
         match self.fault {
             Fault::ForgetIgnoresTime => {
                 self.inner.forget_device(device, SystemTime::now() + Duration::from_secs(3_600)).await
+            }
+            // As nanoseconds in 64 bits.
+            Fault::ForgetTimeOverflows if clock::micros(unregistered_at) > 9_223_372_036_854_775 => Ok(false),
+            Fault::ForgetOneByOne => {
+                let mut forgotten = false;
+                for pass in self.passes() {
+                    if self.is_registered(device, &pass).await {
+                        forgotten |= self.inner.unregister(device, &pass).await?;
+                    }
+                    yield_now().await;
+                }
+                Ok(forgotten)
             }
             Fault::ForgetNeedsLaterTime => self.inner.forget_device(device, unregistered_at - step).await,
             Fault::ForgetLeavesRegistrations => {
