@@ -5,17 +5,27 @@
 //! a way to change one.
 
 mod answer;
+#[cfg(feature = "cli")]
+mod changing;
 mod registering;
+mod running;
 mod session;
 mod target;
+#[cfg(feature = "cli")]
+mod target_file;
 
 use std::{pin::Pin, time::Instant};
 
 use passkit_server::Kind;
 
 use self::session::Session;
-pub use self::target::{Subject, Target};
-use crate::{Case, CaseResult, Report, Verdict};
+#[cfg(feature = "cli")]
+pub use self::target_file::TargetFile;
+pub use self::{
+    running::{Progress, run, run_watched},
+    target::{Subject, Target},
+};
+use crate::{Case, CaseResult, Verdict};
 
 type CaseFuture<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
@@ -66,16 +76,4 @@ use catalogue;
 #[must_use]
 pub fn cases() -> Vec<ServiceCase> {
     [registering::CASES].concat()
-}
-
-/// Runs cases one after the other.
-///
-/// # Panics
-/// Outside of a Tokio runtime with time enabled.
-pub async fn run<'a>(cases: impl IntoIterator<Item = &'a ServiceCase>, target: &Target) -> Report {
-    let mut report = Report::default();
-    for case in cases {
-        report.results.push(case.run(target).await);
-    }
-    report
 }
