@@ -80,3 +80,87 @@ async fn unreachable(target: &Target) -> Option<String> {
         Ok(_) | Err(SendError::NoAnswer(_)) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        pin::Pin,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::{Context, Poll},
+    };
+
+    use http::{Method, Response};
+    use passkit_server::Kind;
+    use tower_service::Service;
+
+    use super::*;
+    use crate::{Level, Limits, Outcome, service::session::Call};
+
+    /// Answers the requests whose number `answered` says.
+    #[derive(Clone)]
+    struct Fitful {
+        asked: Arc<AtomicUsize>,
+        answered: fn(usize) -> bool,
+    }
+
+    impl Service<Request<Full<Bytes>>> for Fitful {
+        type Response = Response<Full<Bytes>>;
+        type Error = io::Error;
+        type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+            let answered = (self.answered)(self.asked.fetch_add(1, Ordering::Relaxed));
+            Box::pin(async move {
+                if answered { Ok(Response::default()) } else { Err(io::Error::other("out of order")) }
+            })
+        }
+    }
+
+    /// Cases that ask once, but for the second, which asks nothing.
+    async fn outcomes(answered: fn(usize) -> bool) -> Report {
+        let case = Case { id: "x/y", level: Level::Must, rules: &[], steps: "", consequence: "" };
+        let asks = ServiceCase {
+            case,
+            kind: Kind::Pass,
+            run: |session| {
+                Box::pin(async { session.send(Call::new(Method::GET, "/v1/x")).await.map(|_| ()) })
+            },
+        };
+        let mut cases = vec![asks; 9];
+        cases[1].run = |_| Box::pin(async { Err(crate::Stop::Skip("not now".into())) });
+        let service = Fitful { asked: Arc::default(), answered };
+        let mut seen = 0;
+        let report = run_watched(&cases, &Target::in_process(service, Limits::default()), |progress| {
+            seen += usize::from(matches!(progress, Progress::Done(_)));
+        })
+        .await;
+        assert_eq!(report.results.len(), cases.len());
+        let untried = report.results.iter().filter(|result| matches!(result.outcome, Outcome::Error(_)));
+        assert_eq!(seen, cases.len() - untried.count());
+        report
+    }
+
+    #[tokio::test]
+    async fn a_service_that_fell_silent_ends_the_run() {
+        let report = outcomes(|number| number < 2).await;
+        let counts = report.counts();
+        assert_eq!((counts.pass, counts.skip, counts.fail, counts.error), (2, 1, 3, 3), "{report}");
+        assert_eq!(report.stopped(), Some("3 cases in a row got no answer from the service"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_now_and_then_keeps_it_going() {
+        let report = outcomes(|number| number % 3 == 2).await;
+        let counts = report.counts();
+        assert_eq!((counts.pass, counts.skip, counts.fail, counts.error), (2, 1, 6, 0), "{report}");
+        assert_eq!(report.stopped(), None);
+    }
+}
