@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, time::Duration, time::SystemTime};
 
 use super::{CaseResult, Counts, Report};
-use crate::{Breach, Outcome};
+use crate::{Breach, Outcome, Rule};
 
 const PAGE: &str = include_str!("page.html");
 
@@ -53,7 +53,29 @@ impl Report {
             self.results.iter().filter_map(|result| Some((result, result.breach()?))).collect();
         failed.sort_by_key(|(result, _)| result.case.level);
         let cards: String = failed.into_iter().map(|(result, breach)| card(result, breach)).collect();
-        if cards.is_empty() { cards } else { format!("<h2>Failures</h2>\n{cards}") }
+        if cards.is_empty() { cards } else { format!("{}<h2>Failures</h2>\n{cards}", self.broken_rules()) }
+    }
+
+    /// What to mend: each broken rule with the cases that came upon it, the most broken first.
+    fn broken_rules(&self) -> String {
+        let mut broken: Vec<(Rule, Vec<String>)> = Vec::new();
+        for (result, breach) in self.results.iter().filter_map(|result| Some((result, result.breach()?))) {
+            match broken.iter_mut().find(|(rule, _)| *rule == breach.rule()) {
+                Some((_, links)) => links.push(link(result)),
+                None => broken.push((breach.rule(), vec![link(result)])),
+            }
+        }
+        broken.sort_by_key(|(_, links)| std::cmp::Reverse(links.len()));
+        let entry = |(rule, links): (Rule, Vec<String>)| {
+            let sentence = escaped(&capitalised(rule.sentence()));
+            format!(
+                "<li><p><b>{}</b> {sentence}</p><span class=\"quiet\">{}</span></li>\n",
+                rule,
+                links.join(", ")
+            )
+        };
+        let entries: String = broken.into_iter().map(entry).collect();
+        format!("<h2>Broken rules</h2>\n<div class=\"sheet\"><ul class=\"reasons\">\n{entries}</ul></div>\n")
     }
 
     /// The cases for which there is a reason, by reason.
@@ -99,12 +121,16 @@ impl Report {
     }
 }
 
+fn link(result: &CaseResult) -> String {
+    let id = escaped(result.case.id);
+    format!("<a href=\"#{id}\"><code>{id}</code></a>")
+}
+
 fn row(result: &CaseResult) -> String {
     let case = &result.case;
-    let id = escaped(case.id);
     let id = match result.breach() {
-        Some(_) => format!("<a href=\"#{id}\"><code>{id}</code></a>"),
-        None => format!("<code>{id}</code>"),
+        Some(_) => link(result),
+        None => format!("<code>{}</code>", escaped(case.id)),
     };
     let rules: Vec<_> = case
         .rules
@@ -169,7 +195,10 @@ fn bar(counts: Counts) -> String {
 
 fn numbers(counts: Counts) -> String {
     let words = ["passed", "failed", "errors", "skipped"];
-    let number = |((name, count), word)| format!("<li class=\"{name}\"><b>{count}</b>{word}</li>");
+    let number = |((name, count), word)| {
+        let class = if count == 0 { "none" } else { name };
+        format!("<li class=\"{class}\"><b>{count}</b>{word}</li>")
+    };
     parts(counts).into_iter().zip(words).map(number).collect()
 }
 

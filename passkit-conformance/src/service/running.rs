@@ -77,7 +77,7 @@ async fn unreachable(target: &Target) -> Option<String> {
         Err(SendError::Unreachable(reason)) => {
             Some(format!("the service at {} can't be reached: {reason}", target.url.as_str()))
         }
-        Ok(_) | Err(SendError::NoAnswer(_)) => None,
+        _ => None,
     }
 }
 
