@@ -106,8 +106,7 @@ impl Run {
             return Err("--url and --target are needed".into());
         };
         let files = self.report_files()?;
-        let mut limits = Limits::default();
-        limits.time = self.timeout;
+        let limits = Limits { time: self.timeout, ..Limits::default() };
         let target = TargetFile::load(file).and_then(|file| file.target(url, limits));
         let (report, problem) = match target {
             Ok(target) => {

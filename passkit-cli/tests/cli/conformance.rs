@@ -255,7 +255,7 @@ fn wrong_arguments_and_files_are_told_of_in_one_line() {
         "{said}"
     );
     fs::write(&target, target_file("")).unwrap();
-    let mut whole = || {
+    let whole = || {
         let mut kit = kit();
         kit.arg("--target").arg(&target);
         kit

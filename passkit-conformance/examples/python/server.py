@@ -80,11 +80,21 @@ class Wallet:
             return dict(self.passes[key])
 
 
-def archive(kind, key, version):
-    """The same bytes for the same version. A real service signs the manifest as well."""
-    content = {**dict(zip(kind["names"], key)), "description": f"version {version}"}
+def archive(kind, key, token, version, modified):
+    """The same bytes for the same version. A real service has images in it, and signs the manifest."""
+    content = dict(zip(kind["names"], key), webServiceURL="https://wallet.example.com", authenticationToken=token)
+    if kind["file"] == "pass.json":
+        content |= {"formatVersion": 1, "teamIdentifier": "EXAMPLE123", "organizationName": "Example",
+                    "description": "An example", "generic": {"primaryFields": [{"key": "version", "value": version}]}}
+    else:
+        changed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(modified))
+        content |= {"schemaVersion": 1, "orderType": "ecommerce", "orderManagementURL": "https://shop.example.com",
+                    "status": "open", "createdAt": "2026-01-01T00:00:00Z", "updatedAt": changed,
+                    "merchant": {"merchantIdentifier": "merchant.com.example", "displayName": "Example",
+                                 "url": "https://shop.example.com"}}
     files = {kind["file"]: json.dumps(content).encode()}
-    files["manifest.json"] = json.dumps({name: kind["digest"](data).hexdigest() for name, data in files.items()}).encode()
+    digests = {name: kind["digest"](data).hexdigest() for name, data in files.items()}
+    files["manifest.json"] = json.dumps(digests).encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as zipped:
         for name, data in files.items():
@@ -158,7 +168,8 @@ class Handler(BaseHTTPRequestHandler):
     def list(self, device, type_id, query):
         kind = kind_of(type_id)
         # By hand: a form decoder would make spaces of plus signs.
-        values = [value for name, _, value in (part.partition("=") for part in query.split("&")) if name == kind["since"]]
+        start = kind["since"] + "="
+        values = [part.removeprefix(start) for part in query.split("&") if part.startswith(start)]
         serials, tag = self.wallet.changed(device, type_id, urllib.parse.unquote(values[0]) if values else "")
         if not serials:
             return self.reply(204)
@@ -174,7 +185,8 @@ class Handler(BaseHTTPRequestHandler):
         if since is not None and newest["modified"] <= since:
             return self.reply(304, **headers)
         time.sleep(max(0, newest["modified"] - time.time()))  # a date is never ahead of the clock
-        self.reply(200, archive(kind, key, newest["version"]), Content_Type=kind["media_type"], **headers)
+        body = archive(kind, key, self.wallet.tokens[key], newest["version"], newest["modified"])
+        self.reply(200, body, Content_Type=kind["media_type"], **headers)
 
     def touch(self, key):
         if key not in self.wallet.tokens:
