@@ -41,7 +41,7 @@ fn target_file(change: &str) -> String {
     let mut text = format!("{change}\n");
     for (type_id, serial) in SUBJECTS {
         let key = if type_id.starts_with("order.") { "orders" } else { "passes" };
-        let token = token_of(serial);
+        let token = token_of(type_id, serial);
         let _ = writeln!(text, "[[{key}]]\ntype = {type_id:?}\nserial = {serial:?}\ntoken = {token:?}");
     }
     text
