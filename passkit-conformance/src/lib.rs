@@ -2,7 +2,11 @@
 
 mod breach;
 mod case;
+#[cfg(feature = "cli")]
+pub mod cli;
 mod client;
+#[cfg(feature = "cli")]
+mod closest;
 mod exchange;
 pub mod phone;
 mod report;
@@ -22,7 +26,7 @@ pub use self::{
     case::{Case, Level, Outcome, Stop, Verdict},
     client::{Client, Limits},
     exchange::Exchange,
-    report::{CaseResult, Report},
+    report::{CaseResult, Counts, Report},
     rule::Rule,
 };
 

@@ -5,12 +5,17 @@
 //! a way to change one.
 
 mod answer;
+#[cfg(feature = "cli")]
+mod changing;
 mod credentials;
 mod demands;
 mod logging;
 mod registering;
+mod running;
 mod session;
 mod target;
+#[cfg(feature = "cli")]
+mod target_file;
 mod transport;
 mod unregistering;
 mod urls;
@@ -20,8 +25,13 @@ use std::{pin::Pin, time::Instant};
 use passkit_server::Kind;
 
 use self::session::Session;
-pub use self::target::{Subject, Target};
-use crate::{Case, CaseResult, Report, Verdict};
+#[cfg(feature = "cli")]
+pub use self::target_file::TargetFile;
+pub use self::{
+    running::{Progress, run, run_watched},
+    target::{Subject, Target},
+};
+use crate::{Case, CaseResult, Verdict};
 
 type CaseFuture<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
@@ -80,18 +90,6 @@ pub fn cases() -> Vec<ServiceCase> {
         logging::CASES,
     ]
     .concat()
-}
-
-/// Runs cases one after the other.
-///
-/// # Panics
-/// Outside of a Tokio runtime with time enabled.
-pub async fn run<'a>(cases: impl IntoIterator<Item = &'a ServiceCase>, target: &Target) -> Report {
-    let mut report = Report::default();
-    for case in cases {
-        report.results.push(case.run(target).await);
-    }
-    report
 }
 
 /// A [trial](libtest_mimic::Trial) for each of the [`cases`], named by its id; one that is skipped is shown as ignored,

@@ -3,6 +3,9 @@
 // The exemption for tests does not reach their helpers.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+#[cfg(feature = "cli")]
+mod example;
 mod phone;
 mod service;
 mod store;
+mod table;
