@@ -5,9 +5,15 @@
 //! a way to change one.
 
 mod answer;
+mod archives;
+mod fetching;
+mod listing;
+mod orders;
+mod racing;
 mod registering;
 mod session;
 mod target;
+mod traces;
 
 use std::{pin::Pin, time::Instant};
 
@@ -65,7 +71,16 @@ use catalogue;
 /// All cases, endpoint by endpoint.
 #[must_use]
 pub fn cases() -> Vec<ServiceCase> {
-    [registering::CASES].concat()
+    [
+        registering::CASES,
+        listing::CASES,
+        racing::CASES,
+        fetching::CASES,
+        archives::CASES,
+        orders::CASES,
+        traces::CASES,
+    ]
+    .concat()
 }
 
 /// Runs cases one after the other.
