@@ -172,7 +172,7 @@ pub(super) async fn until_past(date: &str) {
 async fn two_changes_have_two_dates(session: &Session) -> Verdict {
     session.can_change()?;
     let one = session.rested(1)?[0];
-    session.rest(one).await;
+    until_past(&fetched(session, one).await?).await;
     session.early_in_a_second().await;
     session.change(one).await?;
     let before = session.fetch(one, None).await?.archive()?;

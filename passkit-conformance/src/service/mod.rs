@@ -74,11 +74,11 @@ pub fn cases() -> Vec<ServiceCase> {
     [
         registering::CASES,
         listing::CASES,
-        racing::CASES,
         fetching::CASES,
         archives::CASES,
         orders::CASES,
         traces::CASES,
+        racing::CASES,
     ]
     .concat()
 }

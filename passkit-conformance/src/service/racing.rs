@@ -1,24 +1,33 @@
 //! Changes and lists at the same time.
 
-use std::{collections::BTreeMap, future::poll_fn, pin::Pin, task::Poll};
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::Poll,
+    time::{Duration, Instant},
+};
 
-use passkit_server::{PassId, SerialNumber};
-use tokio::sync::watch;
+use passkit_server::SerialNumber;
 
 use super::{
     answer::Answer,
     archives::readable,
     catalogue,
-    listing::{is_quiet, list},
+    listing::{is_quiet, list, names},
     session::{Device, Session},
     target::Subject,
 };
 use crate::{Rule, Verdict};
 
 catalogue! {
-    "list/no-lost-update-under-writers" Pass Must [LIST_5] no_lost_update_under_writers,
-        "Passes change in parallel, at most nine times in all, while four devices ask with their tags and fetch what \
-         is listed. When all is quiet, what each device holds is compared with what the service serves.",
+    "list/no-lost-update-under-writers" Pass Must [LIST_5 CON_1] no_lost_update_under_writers,
+        "Passes change in parallel, twelve times in all, while four devices ask again and again with their tags. Each \
+         change is to be named to each of them, and fetched whole; then all is quiet.",
         "Now and then a phone keeps old content, and no later list names it: the update is lost for ever.";
     "list/registered-in-parallel-is-listed-once" Pass Must [LIST_11 REG_3] registered_in_parallel_is_listed_once,
         "One device registers twenty times at once for a pass and asks what changed; then it unregisters as often at once.",
@@ -28,7 +37,7 @@ catalogue! {
 const DEVICES: usize = 4;
 
 /// Few, for a careful service dates each a second after the one before.
-const CHANGES_OF_ONE: usize = 3;
+const CHANGES_OF_ONE: usize = 4;
 
 type Task<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
@@ -49,30 +58,91 @@ async fn together(mut tasks: Vec<Task<'_>>) -> Verdict {
     .await
 }
 
-/// A device that asks with each push: its tag, and what it fetched last of each pass.
+/// What happens while the devices ask.
+struct Race<'a> {
+    session: &'a Session,
+    passes: Vec<&'a Subject>,
+    writing: AtomicUsize,
+    /// When the latest change of each pass that is done had begun.
+    changed: Mutex<BTreeMap<SerialNumber, Instant>>,
+}
+
+impl Race<'_> {
+    fn changed(&self) -> MutexGuard<'_, BTreeMap<SerialNumber, Instant>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes one pass again and again.
+    async fn write(&self, index: usize) -> Verdict {
+        let pass = self.passes[index];
+        tokio::time::sleep(Duration::from_millis(index as u64)).await;
+        for _ in 0..CHANGES_OF_ONE {
+            // In bursts: the passes shortly after one another, with time for lists before the next burst.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let start = Instant::now();
+            self.session.change_at_once(pass).await?;
+            self.changed().insert(pass.pass.serial.clone(), start);
+        }
+        self.writing.fetch_sub(1, SeqCst);
+        Ok(())
+    }
+
+    /// Asks until all is written: often at first, for most services change a pass in no time.
+    async fn ask(&self, number: u64, poller: &mut Poller) -> Verdict {
+        for asked in 0.. {
+            if self.writing.load(SeqCst) == 0 {
+                break;
+            }
+            let pause = if asked < 60 { 1 + number } else { 50 };
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            poller.poll(self).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A device: its tag, when it was last told of each pass, and what it fetched then.
 struct Poller {
     device: Device,
+    fetches: bool,
     tag: Option<String>,
+    told: BTreeMap<SerialNumber, Instant>,
     held: BTreeMap<SerialNumber, Answer>,
 }
 
 impl Poller {
-    /// One list, and the fetching of what it names. Without a date: what a wrong 304 does is seen elsewhere.
-    async fn poll(&mut self, session: &Session, passes: &[&Subject]) -> Verdict {
-        let answer = list(session, &self.device, passes[0], self.tag.as_deref()).await?;
-        if answer.status() == 204 {
-            return Ok(());
+    /// One list, and the fetching of what it names.
+    ///
+    /// Each change that was done before the device asked must have been in this answer, or in an earlier one that came
+    /// after the change began.
+    async fn poll(&mut self, race: &Race<'_>) -> Verdict {
+        let done = race.changed().clone();
+        let answer = list(race.session, &self.device, race.passes[0], self.tag.as_deref()).await?;
+        let mut serials = Vec::new();
+        if answer.status() != 204 {
+            let listed = answer.listed(race.session.kind())?;
+            self.tag = Some(listed.tag);
+            serials = listed.serials;
         }
-        let listed = answer.listed(session.kind())?;
-        self.tag = Some(listed.tag);
-        for serial in listed.serials {
-            let Some(pass) = passes.iter().find(|one| one.pass.serial == serial) else {
+        let now = Instant::now();
+        for serial in &serials {
+            self.told.insert(serial.clone(), now);
+        }
+        if let Some((lost, _)) =
+            done.iter().find(|(serial, start)| self.told.get(*serial).is_none_or(|told| told < *start))
+        {
+            let expected = format!("'{lost}' in the list: it changed, and no list has named it since");
+            return Err(answer.breach(Rule::LIST_5, expected, "a list without it, so the change is lost"));
+        }
+        for serial in serials.iter().filter(|_| self.fetches) {
+            let Some(pass) = race.passes.iter().find(|one| one.pass.serial == *serial) else {
                 let expected = "only passes that the device registered";
                 return Err(answer.breach(Rule::LIST_3, expected, serial.to_string()));
             };
-            let fetched = session.fetch(pass, None).await?;
+            // Without a date: what a wrong 304 does is seen elsewhere.
+            let fetched = race.session.fetch(pass, None).await?;
             fetched.archive()?;
-            self.held.insert(serial, fetched);
+            self.held.insert(serial.clone(), fetched);
         }
         Ok(())
     }
@@ -93,65 +163,41 @@ async fn no_lost_update_under_writers(session: &Session) -> Verdict {
     for pass in &passes {
         session.rest(pass).await;
     }
+    let race = Race { session, writing: AtomicUsize::new(passes.len()), passes, changed: Mutex::default() };
     let mut pollers = Vec::new();
-    for _ in 0..DEVICES {
+    for number in 0..DEVICES {
         let device = session.device()?;
-        for pass in &passes {
+        for pass in &race.passes {
             session.registered(&device, pass).await?;
         }
-        let mut poller = Poller { device, tag: None, held: BTreeMap::new() };
-        poller.poll(session, &passes).await?;
+        // Fetching takes time, in which nothing is asked: one device does it, for all.
+        let (told, held) = (BTreeMap::new(), BTreeMap::new());
+        let mut poller = Poller { device, fetches: number == 0, tag: None, told, held };
+        poller.poll(&race).await?;
         pollers.push(poller);
     }
-
-    let (push, pushed) = watch::channel(());
-    {
-        let passes = &passes;
-        let mut tasks: Vec<Task<'_>> = Vec::new();
-        // Each writer holds a sender: when the last is done, the devices learn that there is no more to come.
-        for pass in passes {
-            for _ in 0..CHANGES_OF_ONE {
-                let push = push.clone();
-                tasks.push(Box::pin(async move {
-                    session.change_at_once(pass).await?;
-                    push.send_replace(());
-                    Ok(())
-                }));
-            }
-        }
-        drop(push);
-        for poller in &mut pollers {
-            let mut pushed = pushed.clone();
-            tasks.push(Box::pin(async move {
-                while pushed.changed().await.is_ok() {
-                    poller.poll(session, passes).await?;
-                }
-                Ok(())
-            }));
-        }
-        together(tasks).await?;
+    let mut tasks: Vec<Task<'_>> = Vec::new();
+    for index in 0..race.passes.len() {
+        let race = &race;
+        tasks.push(Box::pin(race.write(index)));
     }
-
-    let mut newest: BTreeMap<&PassId, Answer> = BTreeMap::new();
-    for pass in &passes {
-        newest.insert(&pass.pass, session.fetch(pass, None).await?);
+    for (number, poller) in (0..).zip(&mut pollers) {
+        tasks.push(Box::pin(race.ask(number, poller)));
     }
+    together(tasks).await?;
+
     for mut poller in pollers {
-        poller.poll(session, &passes).await?;
-        for pass in &passes {
-            let (Some(held), Some(newest)) = (poller.held.get(&pass.pass.serial), newest.get(&pass.pass))
-            else {
-                continue;
-            };
-            if !is_same(held, newest) {
-                let expected =
-                    format!("'{}' in a list, after its last change, for each device", pass.pass.serial);
-                let actual = "a device with old content that no list names any more";
-                return Err(held.breach(Rule::LIST_5, expected, actual));
+        poller.poll(&race).await?;
+        let again = list(session, &poller.device, race.passes[0], poller.tag.as_deref()).await?;
+        is_quiet(session.kind(), &again)?;
+        for pass in race.passes.iter().filter(|_| poller.fetches) {
+            let newest = session.fetch(pass, None).await?;
+            if poller.held.get(&pass.pass.serial).is_some_and(|held| !is_same(held, &newest)) {
+                let expected = format!("'{}' in a list once its new content is there", pass.pass.serial);
+                let actual = "old content on a device which was told of the last change";
+                return Err(newest.breach(Rule::CON_1, expected, actual));
             }
         }
-        let again = list(session, &poller.device, passes[0], poller.tag.as_deref()).await?;
-        is_quiet(session.kind(), &again)?;
     }
     Ok(())
 }
@@ -164,7 +210,7 @@ async fn registered_in_parallel_is_listed_once(session: &Session) -> Verdict {
     };
     together((0..20).map(|_| register()).collect()).await?;
     let answer = list(session, &device, one, None).await?;
-    super::listing::names(&answer, &[one], Rule::LIST_11)?;
+    names(&answer, &[one], Rule::LIST_11)?;
     let unregister =
         || -> Task<'_> { Box::pin(async { session.unregister(&device, one).await?.is(200, Rule::UNR_2) }) };
     together((0..20).map(|_| unregister()).collect()).await?;

@@ -92,8 +92,7 @@ pub(super) fn edit_tag(answer: &mut Answered, edit: impl FnOnce(&str) -> Value) 
 }
 
 pub(super) fn edit_json(answer: &mut Answered, edit: impl FnOnce(&mut Value)) {
-    let is_json =
-        answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json");
+    let is_json = answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json");
     if is_json {
         let mut body = serde_json::from_slice(answer.body()).unwrap();
         edit(&mut body);

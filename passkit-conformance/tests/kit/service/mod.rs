@@ -1,15 +1,26 @@
 //! The cases of a web service: the sound one passes them all, and each of many wrong ones fails the right ones.
 
+mod altered;
+mod archives;
+mod fetching;
+mod listing;
+mod orders;
+mod racing;
 mod registering;
 mod sound;
+mod stores;
+mod traces;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use passkit_conformance::{
     Outcome, Rule,
-    service::{cases, run},
+    service::{Target, cases, run},
 };
 use sound::{Sound, Wrong};
+use tokio::task::JoinSet;
+
+use crate::store::faulty::Faulty;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sound_service_passes_all() {
@@ -33,34 +44,55 @@ pub(crate) struct Fault {
 }
 
 fn faults() -> Vec<&'static Fault> {
-    [registering::FAULTS].into_iter().flatten().collect()
+    [registering::FAULTS, listing::FAULTS, fetching::FAULTS, archives::FAULTS, orders::FAULTS, traces::FAULTS]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_is_found_and_named() {
-    let all = cases();
-    let mut missed = Vec::new();
+    let mut tries = JoinSet::new();
     for Fault { name, rule, caught_by, wrong } in faults() {
-        let chosen: Vec<_> = all.iter().filter(|one| caught_by.contains(&one.case.id)).collect();
-        assert_eq!(chosen.len(), caught_by.len(), "{name} names an unknown case");
         let sound = Sound::new();
         let target = sound.target_with(wrong(sound.clone()));
-        for result in run(chosen, &target).await.results {
-            let id = result.case.id;
-            match result.outcome {
-                Outcome::Fail(breach) if breach.rule() == *rule => println!("{name}: {id}: {breach}"),
-                Outcome::Fail(breach) => missed.push(format!("{name}: {id} found {breach}")),
-                other => missed.push(format!("{name}: {id} found nothing: {other:?}")),
-            }
+        tries.spawn(missed((*name).into(), *rule, caught_by, target));
+    }
+    for (fault, rule, caught_by) in stores::FAULTS {
+        let target = Sound::over(Arc::new(Faulty::new(*fault))).target();
+        tries.spawn(missed(format!("{fault:?}"), *rule, caught_by, target));
+    }
+    let missed = tries.join_all().await.concat();
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+/// What the cases should have said of a fault, and did not.
+async fn missed(name: String, rule: Rule, caught_by: &'static [&'static str], target: Target) -> Vec<String> {
+    let all = cases();
+    let chosen: Vec<_> = all.iter().filter(|one| caught_by.contains(&one.case.id)).collect();
+    assert_eq!(chosen.len(), caught_by.len(), "{name} names an unknown case");
+    let mut missed = Vec::new();
+    for result in run(chosen, &target).await.results {
+        let id = result.case.id;
+        match result.outcome {
+            Outcome::Fail(breach) if breach.rule() == rule => println!("{name}: {id}: {breach}"),
+            Outcome::Fail(breach) => missed.push(format!("{name}: {id} found {breach}")),
+            other => missed.push(format!("{name}: {id} found nothing: {other:?}")),
         }
     }
-    assert!(missed.is_empty(), "{}", missed.join("\n"));
+    missed
 }
 
 /// No case is without a service that it catches.
 #[test]
 fn every_case_has_caught_something() {
-    let caught: BTreeSet<_> = faults().iter().flat_map(|fault| fault.caught_by).copied().collect();
+    let caught: BTreeSet<_> = faults()
+        .iter()
+        .map(|fault| fault.caught_by)
+        .chain(stores::FAULTS.iter().map(|(_, _, caught_by)| *caught_by))
+        .flatten()
+        .copied()
+        .collect();
     let idle: Vec<_> = cases().iter().map(|one| one.case.id).filter(|id| !caught.contains(id)).collect();
     assert!(idle.is_empty(), "never seen to fail: {idle:?}");
 }

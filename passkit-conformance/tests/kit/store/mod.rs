@@ -1,6 +1,6 @@
 //! The store checks: the reference store passes them all, and each of many wrong stores fails the right ones.
 
-mod faulty;
+pub(crate) mod faulty;
 
 use std::sync::Arc;
 
