@@ -50,24 +50,57 @@ fn faults() -> Vec<&'static Fault> {
         .collect()
 }
 
+/// A wrong service, made anew for each try: its name, the rule, the cases that must find it.
+struct Try {
+    name: String,
+    rule: Rule,
+    caught_by: &'static [&'static str],
+    target: Box<dyn Fn() -> Target + Send + Sync>,
+}
+
+fn tries() -> Vec<Try> {
+    let around = faults().into_iter().map(|Fault { name, rule, caught_by, wrong }| Try {
+        name: (*name).into(),
+        rule: *rule,
+        caught_by,
+        target: Box::new(|| {
+            let sound = Sound::new();
+            sound.target_with(wrong(sound.clone()))
+        }),
+    });
+    let over = stores::FAULTS.iter().map(|(fault, rule, caught_by)| Try {
+        name: format!("{fault:?}"),
+        rule: *rule,
+        caught_by,
+        target: Box::new(|| Sound::over(Arc::new(Faulty::new(*fault))).target()),
+    });
+    around.chain(over).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_is_found_and_named() {
-    let mut tries = JoinSet::new();
-    for Fault { name, rule, caught_by, wrong } in faults() {
-        let sound = Sound::new();
-        let target = sound.target_with(wrong(sound.clone()));
-        tries.spawn(missed((*name).into(), *rule, caught_by, target));
+    let mut all = JoinSet::new();
+    for one in tries() {
+        let target = (one.target)();
+        all.spawn(async move { (missed(&one, target).await, one) });
     }
-    for (fault, rule, caught_by) in stores::FAULTS {
-        let target = Sound::over(Arc::new(Faulty::new(*fault))).target();
-        tries.spawn(missed(format!("{fault:?}"), *rule, caught_by, target));
+    let mut still = Vec::new();
+    for (mut found, one) in all.join_all().await {
+        // Some faults show at certain moments only, which a busy machine misses: those are tried again, alone.
+        for _ in 0..5 {
+            if found.is_empty() {
+                break;
+            }
+            found = missed(&one, (one.target)()).await;
+        }
+        still.extend(found);
     }
-    let missed = tries.join_all().await.concat();
-    assert!(missed.is_empty(), "{}", missed.join("\n"));
+    assert!(still.is_empty(), "{}", still.join("\n"));
 }
 
 /// What the cases should have said of a fault, and did not.
-async fn missed(name: String, rule: Rule, caught_by: &'static [&'static str], target: Target) -> Vec<String> {
+async fn missed(one: &Try, target: Target) -> Vec<String> {
+    let Try { name, rule, caught_by, .. } = one;
     let all = cases();
     let chosen: Vec<_> = all.iter().filter(|one| caught_by.contains(&one.case.id)).collect();
     assert_eq!(chosen.len(), caught_by.len(), "{name} names an unknown case");
@@ -75,7 +108,7 @@ async fn missed(name: String, rule: Rule, caught_by: &'static [&'static str], ta
     for result in run(chosen, &target).await.results {
         let id = result.case.id;
         match result.outcome {
-            Outcome::Fail(breach) if breach.rule() == rule => println!("{name}: {id}: {breach}"),
+            Outcome::Fail(breach) if breach.rule() == *rule => println!("{name}: {id}: {breach}"),
             Outcome::Fail(breach) => missed.push(format!("{name}: {id} found {breach}")),
             other => missed.push(format!("{name}: {id} found nothing: {other:?}")),
         }
