@@ -153,6 +153,7 @@ rules! {
     GET_5 "GET-5" "a 304 repeats Last-Modified";
     GET_6 "GET-6" "a pass that did not change is built the same again";
     GET_7 "GET-7" "the pass served is the one asked for, by type and serial number";
+    GET_8 "GET-8" "an ETag that is sent and comes back as If-None-Match is answered 304 while nothing changed";
     GET_9 "GET-9" "a pass can be fetched without being registered";
     GET_11 "GET-11" "no compression is applied to the archive, and no cache may give it to others";
     ARCHIVE "archive" "what is served is a signed archive as phones take it";
@@ -168,10 +169,6 @@ rules! {
     ORD_2 "ORD-2" "orders have their own words: orderIdentifiers, lastModified, ordersModifiedSince, /v1/orders/, AppleOrder";
     ORD_3 "ORD-3" "an order can be fetched before it is registered";
     ORD_4 "ORD-4" "an order is application/vnd.apple.finance.order";
-}
-"Apple, Return a Personalized Pass" {
-    PER_1 "PER-1" "personalizing is answered 200 with a signature of the token";
-    PER_5 "PER-5" "personalizing asks for the pass's token, and signs nothing that could be a manifest";
 }
 }
 

@@ -5,6 +5,24 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 /// What stands for itself in a path segment and in a query value: the unreserved characters of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// Besides these, the characters that a query value may hold as they are.
+const NOT_IN_QUERIES: &AsciiSet = &RESERVED
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@')
+    .remove(b'/')
+    .remove(b'?');
+
 /// The base of a web service, without trailing slashes.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceUrl(String);
@@ -75,6 +93,11 @@ pub(crate) fn encoded(text: &str) -> String {
         ".." => "%2E%2E".into(),
         _ => utf8_percent_encode(text, RESERVED).to_string(),
     }
+}
+
+/// A text as a query value, with nothing encoded that URLs let stand.
+pub(crate) fn encoded_where_needed(text: &str) -> String {
+    utf8_percent_encode(text, NOT_IN_QUERIES).to_string()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::{
     Breach, Rule, Stop, Verdict,
     client::Response,
     exchange::Secrets,
-    wire::{ListAnswer, archive_types, is_imf_fixdate, media_type_remark},
+    wire::{ListAnswer, is_imf_fixdate, media_type_remark},
 };
 
 /// An answer of the service, and what can be demanded of any.
@@ -99,7 +99,7 @@ impl Answer {
         }
     }
 
-    /// Demands a list of `kind` with a tag: status 200, the right media type, the right shape.
+    /// Demands a list of `kind` with a tag: status 200, the right shape.
     pub(crate) fn listed(&self, kind: Kind) -> Result<Listed, Stop> {
         let (serials, tag) = (kind.serials_key(), kind.tag_key());
         let shape_rule = match kind {
@@ -110,9 +110,6 @@ impl Answer {
             return Err(self.breach(Rule::LIST_1, "status 200 and a list", "status 204"));
         }
         self.is(200, Rule::LIST_1)?;
-        if let Some(remark) = media_type_remark(&self.response.headers, &["application/json"]) {
-            return Err(self.breach(Rule::HTTP_7, "content-type application/json", remark));
-        }
         let shape = format!("an object with {serials}, a list of strings, and {tag}, a string");
         let shown = String::from_utf8_lossy(&self.body()[..self.body().len().min(300)]).into_owned();
         let Some(list) = ListAnswer::read(kind, self.body()) else {
@@ -130,16 +127,17 @@ impl Answer {
         Ok(Listed { serials, tag: read_tag })
     }
 
-    /// Demands status 200 and an archive's headers; gives `Last-Modified`.
-    pub(crate) fn archive(&self, kind: Kind) -> Result<String, Stop> {
-        self.is(200, Rule::GET_9)?;
-        if let Some(remark) = media_type_remark(&self.response.headers, archive_types(kind)) {
-            let rule = match kind {
-                Kind::Pass => Rule::HTTP_7,
-                Kind::Order => Rule::ORD_4,
-            };
-            return Err(self.breach(rule, format!("content-type {}", kind.media_type()), remark));
+    /// Demands one of some media types, the best first.
+    pub(crate) fn media_type(&self, expected: &[&str], rule: Rule) -> Verdict {
+        match media_type_remark(&self.response.headers, expected) {
+            None => Ok(()),
+            Some(remark) => Err(self.breach(rule, format!("content-type {}", expected.join(" or ")), remark)),
         }
+    }
+
+    /// Demands status 200 and an archive with `Last-Modified`, which it gives.
+    pub(crate) fn archive(&self) -> Result<String, Stop> {
+        self.is(200, Rule::GET_9)?;
         if self.method != Method::HEAD && self.body().is_empty() {
             return Err(self.breach(Rule::ARCHIVE, "an archive", "an empty body"));
         }

@@ -5,17 +5,23 @@
 //! a way to change one.
 
 mod answer;
+mod archives;
 #[cfg(feature = "cli")]
 mod changing;
 mod credentials;
 mod demands;
+mod fetching;
+mod listing;
 mod logging;
+mod orders;
+mod racing;
 mod registering;
 mod running;
 mod session;
 mod target;
 #[cfg(feature = "cli")]
 mod target_file;
+mod traces;
 mod transport;
 mod unregistering;
 mod urls;
@@ -83,6 +89,12 @@ use catalogue;
 pub fn cases() -> Vec<ServiceCase> {
     [
         registering::CASES,
+        listing::CASES,
+        fetching::CASES,
+        archives::CASES,
+        orders::CASES,
+        traces::CASES,
+        racing::CASES,
         unregistering::CASES,
         credentials::CASES,
         urls::CASES,

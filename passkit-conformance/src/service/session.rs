@@ -1,7 +1,6 @@
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+mod changing;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, header};
@@ -16,9 +15,6 @@ use crate::{
     Breach, Exchange, Rule, Stop, Verdict, client::SendError, exchange::Secrets, random_hex,
     service_url::encoded,
 };
-
-/// A change takes no longer than this.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// One case on its way: what it may use of the target, the devices it made, and all that was said.
 pub(crate) struct Session {
@@ -132,6 +128,14 @@ impl Session {
         }
     }
 
+    /// A pass and an order.
+    pub(crate) fn one_of_each(&self) -> Result<(&Subject, &Subject), Stop> {
+        match (self.target.passes.first(), self.target.orders.first()) {
+            (Some(pass), Some(order)) => Ok((pass, order)),
+            _ => Err(Stop::Skip("needs a pass and an order: add them to the target file".into())),
+        }
+    }
+
     /// The first pass.
     pub(crate) fn one(&self) -> Result<&Subject, Stop> {
         self.all().first().ok_or_else(|| self.lacking("one"))
@@ -168,26 +172,6 @@ impl Session {
             Kind::Order => "orders",
         };
         Stop::Skip(format!("needs {what} among the {word}: add them to the target file"))
-    }
-
-    /// Changes a pass, and returns once the change is published.
-    pub(crate) async fn change(&self, subject: &Subject) -> Verdict {
-        let Some(change) = &self.target.change else {
-            return Err(Stop::Skip(
-                "needs a way to change a pass: set change or change_url in the target file".into(),
-            ));
-        };
-        let failed = |reason: String| {
-            Stop::Error(format!(
-                "{} could not be changed: {}",
-                subject.pass,
-                self.notes().secrets.hide(&reason)
-            ))
-        };
-        match tokio::time::timeout(CHANGE_PATIENCE, change(subject.pass.clone())).await {
-            Ok(changed) => changed.map_err(failed),
-            Err(_) => Err(failed(format!("not done within {CHANGE_PATIENCE:?}"))),
-        }
     }
 
     /// Ends the case early unless passes can be changed: before anything is sent.
@@ -306,14 +290,18 @@ impl Session {
         self.send(Call::new(Method::GET, path)).await
     }
 
-    /// Fetches a pass, if it changed since the date.
-    pub(crate) async fn fetch(&self, subject: &Subject, since: Option<&str>) -> Result<Answer, Stop> {
+    /// The fetching of a pass, as a phone asks for it, if it changed since the date.
+    pub(crate) fn fetch_call(&self, subject: &Subject, since: Option<&str>) -> Call {
         let call = Call::new(Method::GET, self.pass_path(&subject.pass)).auth(&Auth::Token(subject));
-        self.send(match since {
+        match since {
             Some(since) => call.header(header::IF_MODIFIED_SINCE, since),
             None => call,
-        })
-        .await
+        }
+    }
+
+    /// Fetches a pass, if it changed since the date.
+    pub(crate) async fn fetch(&self, subject: &Subject, since: Option<&str>) -> Result<Answer, Stop> {
+        self.send(self.fetch_call(subject, since)).await
     }
 
     /// Sends a call and reads the whole answer. No answer, or half of one, breaks [`Rule::HTTP_2`]; a service that

@@ -1,4 +1,10 @@
-use std::{fmt, pin::Pin, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use http::Request;
@@ -16,6 +22,8 @@ pub struct Target {
     pub(crate) passes: Vec<Subject>,
     pub(crate) orders: Vec<Subject>,
     pub(crate) change: Option<Change>,
+    /// When the dates of each pass's changes are surely past.
+    rests: Arc<Mutex<HashMap<PassId, Instant>>>,
 }
 
 /// A pass or an order that the service serves, and its token.
@@ -36,7 +44,8 @@ impl Target {
     /// # Errors
     /// What is wrong with the URL.
     pub fn at(url: &str, limits: Limits) -> Result<Self, String> {
-        Self::new(Client::new(limits), url)
+        let url = ServiceUrl::new(url).map_err(|problem| format!("the url {url:?} {problem}"))?;
+        Ok(Self::new(Client::new(limits), url))
     }
 
     /// A tower service in this process, whose paths begin with `/v1/`.
@@ -48,13 +57,16 @@ impl Target {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let client = Client::in_process(service, limits);
-        Self { client, url: ServiceUrl::in_process(), passes: Vec::new(), orders: Vec::new(), change: None }
+        Self::new(Client::in_process(service, limits), ServiceUrl::in_process())
     }
 
-    fn new(client: Client, url: &str) -> Result<Self, String> {
-        let url = ServiceUrl::new(url).map_err(|problem| format!("the url {url:?} {problem}"))?;
-        Ok(Self { client, url, passes: Vec::new(), orders: Vec::new(), change: None })
+    fn new(client: Client, url: ServiceUrl) -> Self {
+        Self { client, url, passes: Vec::new(), orders: Vec::new(), change: None, rests: Arc::default() }
+    }
+
+    /// When the dates of each pass's changes are surely past.
+    pub(crate) fn rests(&self) -> MutexGuard<'_, HashMap<PassId, Instant>> {
+        self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a pass, or an order, that the service serves. Two of one type and one of another let most cases run.

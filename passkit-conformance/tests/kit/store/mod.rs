@@ -1,7 +1,7 @@
 //! The store checks: the reference store passes them all, and each of many wrong stores fails the right ones.
 
 mod faults;
-mod faulty;
+pub(crate) mod faulty;
 mod memory;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -10,8 +10,8 @@ use faults::FAULTS;
 use faulty::{Fault, FaultyStores};
 use memory::Memory;
 use passkit_conformance::{
-    Outcome,
-    store::{cases, run, run_all},
+    Outcome, Rule,
+    store::{StoreCase, cases, run, run_all},
 };
 use passkit_server::{MemoryStore, RegistrationStore};
 
@@ -36,18 +36,31 @@ async fn every_fault_is_found_and_named() {
         let checks: Vec<_> =
             all.iter().filter(|one| ids.contains(&one.case.id.trim_start_matches("store/"))).collect();
         assert_eq!(checks.len(), ids.len(), "{fault:?} names an unknown check");
-        let fault = *fault;
-        let report = run(checks, FaultyStores::new(fault)).await;
-        for result in report.results {
-            let id = result.case.id;
-            match result.outcome {
-                Outcome::Fail(breach) if breach.rule() == *rule => println!("{fault:?}: {id}: {breach}"),
-                Outcome::Fail(breach) => missed.push(format!("{fault:?}: {id} found {breach}")),
-                other => missed.push(format!("{fault:?}: {id} found nothing: {other:?}")),
+        for one in checks {
+            // Races and random sequences may miss once on a busy machine.
+            let mut found = Err(String::new());
+            for _ in 0..5 {
+                found = try_fault(one, *fault, *rule).await;
+                if found.is_ok() {
+                    break;
+                }
             }
+            missed.extend(found.err());
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+async fn try_fault(one: &StoreCase, fault: Fault, rule: Rule) -> Result<(), String> {
+    let id = one.case.id;
+    match one.run(Arc::new(FaultyStores::new(fault))).await.outcome {
+        Outcome::Fail(breach) if breach.rule() == rule => {
+            println!("{fault:?}: {id}: {breach}");
+            Ok(())
+        }
+        Outcome::Fail(breach) => Err(format!("{fault:?}: {id} found {breach}")),
+        other => Err(format!("{fault:?}: {id} found nothing: {other:?}")),
+    }
 }
 
 /// The wrapper itself is no fault.

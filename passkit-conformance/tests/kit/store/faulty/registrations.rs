@@ -245,7 +245,7 @@ impl RegistrationStore for Faulty {
                 memory.sequence += 1;
                 memory.sequence
             });
-            tokio::time::sleep(Duration::from_millis(version % 3)).await;
+            tokio::time::sleep(Duration::from_millis(version % 3 * 4)).await;
             self.memory(|memory| {
                 for serial in serials {
                     let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
