@@ -109,9 +109,11 @@ fn decoded(segment: &str) -> String {
 fn the_service_conforms() {
     let (service, files) = service();
     let service = Arc::new(service);
-    let changing = service.clone();
+    // Weak, so that the service ends with the test; the thread that listens goes on.
+    let changing = Arc::downgrade(&service);
     // What a change_url does: a new version of the file, and an answer when the service has it.
     let address = listen(move |mut stream| {
+        let Some(changing) = changing.upgrade() else { return };
         let mut request = String::new();
         BufReader::new(&stream).read_line(&mut request).unwrap();
         let path = request.strip_prefix("POST /touch/").unwrap().split(' ').next().unwrap();
