@@ -21,7 +21,7 @@
 //! [`Exchange`], with no secret in it.
 //!
 //! ```no_run
-//! use passkit_conformance::phone::{Client, Phone, State};
+//! use passkit_conformance::{Client, phone::{Phone, State}};
 //!
 //! # async fn example(archive: &[u8]) -> Result<(), passkit_conformance::phone::Error> {
 //! let path = std::path::Path::new("phone.json");
@@ -38,23 +38,17 @@
 //!
 //! Where the behaviour of real phones is not documented, this one follows what is seen of them in the field.
 
-mod answer;
 mod archive;
-mod client;
 mod complaint;
 mod error;
-mod exchange;
 mod fetching;
 mod listing;
 mod operations;
-mod service_url;
 mod state;
 
 pub use self::{
-    client::{Client, Limits},
     complaint::Complaint,
     error::Error,
-    exchange::Exchange,
     operations::{Outcome, Phone},
     state::{HeldPass, Service, State},
 };
