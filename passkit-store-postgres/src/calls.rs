@@ -89,7 +89,8 @@ impl Work for Lists {
             let tag = UpdateTag { type_version: unsigned(row, 0)?, device_version: unsigned(row, 1)? };
             let serials: Option<Vec<String>> = column(row, 2)?;
             let serials = serials.unwrap_or_default().into_iter();
-            let serials = serials.map(|text| identifier(&text, SerialNumber::new)).collect::<Result<_, _>>()?;
+            let serials =
+                serials.map(|text| identifier(&text, SerialNumber::new)).collect::<Result<_, _>>()?;
             Ok(Changes { serials, tag })
         })
     }

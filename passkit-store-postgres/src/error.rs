@@ -114,7 +114,9 @@ impl Failure {
             // A primary that has become a replica: another connection may find the new one.
             "25006" => Self::new(Unavailable, "the database is read-only").retried(),
             "53100" => Self::new(Unavailable, "the disk of PostgreSQL is full"),
-            _ if code.starts_with("53") => Self::new(Unavailable, "PostgreSQL has run out of something").retried(),
+            _ if code.starts_with("53") => {
+                Self::new(Unavailable, "PostgreSQL has run out of something").retried()
+            }
             _ if code.starts_with("08") || code.starts_with("57P") || code == "25P03" => {
                 Self::new(Unavailable, "the connection to PostgreSQL failed").retried()
             }

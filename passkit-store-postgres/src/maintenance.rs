@@ -37,8 +37,11 @@ impl StoreMaintenance for PostgresStore {
         limit: usize,
     ) -> Result<RegistrationPage, StoreError> {
         let (device, type_id, serial) = after.and_then(position).unwrap_or_default();
-        let statement =
-            Statement::new(schema::REGISTRATIONS).bind(device).bind(type_id).bind(serial).bind(limit_of(limit));
+        let statement = Statement::new(schema::REGISTRATIONS)
+            .bind(device)
+            .bind(type_id)
+            .bind(serial)
+            .bind(limit_of(limit));
         let rows = self.connections().fetch(statement).await?;
         let registrations = rows
             .iter()

@@ -244,9 +244,8 @@ impl RegistrationStore for PostgresStore {
         device: &DeviceIdentifier,
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
-        let statement = Statement::new(schema::FORGET)
-            .bind(device.as_str())
-            .bind(signed(clock::micros(unregistered_at)));
+        let statement =
+            Statement::new(schema::FORGET).bind(device.as_str()).bind(signed(clock::micros(unregistered_at)));
         Ok(only(&self.connections().fetch(statement).await?)?)
     }
 }

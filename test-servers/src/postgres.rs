@@ -32,7 +32,7 @@ pub struct Server {
     url: String,
     throwaway: Option<Throwaway>,
     #[cfg(feature = "containers")]
-    _container: Option<crate::container::Container>,
+    pub(crate) container: Option<crate::container::Container>,
 }
 
 impl Server {
@@ -42,7 +42,8 @@ impl Server {
     /// If there is none, and where to get one.
     pub fn find() -> Outcome<Self> {
         if let Ok(url) = std::env::var("PASSKIT_TEST_POSTGRES_URL") {
-            let url = url.rsplit_once('/').filter(|(before, _)| !before.ends_with('/')).map_or(&*url, |it| it.0);
+            let url =
+                url.rsplit_once('/').filter(|(before, _)| !before.ends_with('/')).map_or(&*url, |it| it.0);
             return Ok(Self::at(url.to_owned()));
         }
         if programs().is_some() {
@@ -85,7 +86,7 @@ impl Server {
             url,
             throwaway: None,
             #[cfg(feature = "containers")]
-            _container: None,
+            container: None,
         }
     }
 
@@ -142,6 +143,17 @@ impl Server {
         processes.insert(0, postmaster);
         signal("KILL", &processes)?;
         own.wait_for_end(&processes)
+    }
+
+    /// Gives a folder to the user that a throw-away runs as.
+    ///
+    /// # Errors
+    /// If it is no throw-away.
+    pub fn give(&self, folder: &Path) -> Outcome<()> {
+        match self.own()?.user {
+            Some((user, group)) => Ok(std::os::unix::fs::chown(folder, Some(user), Some(group))?),
+            None => Ok(()),
+        }
     }
 
     fn own(&self) -> Outcome<&Throwaway> {
@@ -217,9 +229,14 @@ impl Throwaway {
         }
         *guard = Some(process::guarded(&postgres, &self.folder, self.user)?);
         let ready = process::wait_until(PATIENCE, || {
-            self.status().is_some_and(|status| status.lines().nth(7).is_some_and(|line| line.trim() == "ready"))
+            self.status()
+                .is_some_and(|status| status.lines().nth(7).is_some_and(|line| line.trim() == "ready"))
         });
-        if ready { Ok(()) } else { Err(format!("PostgreSQL in {} does not start", self.folder.display()).into()) }
+        if ready {
+            Ok(())
+        } else {
+            Err(format!("PostgreSQL in {} does not start", self.folder.display()).into())
+        }
     }
 
     fn status(&self) -> Option<String> {

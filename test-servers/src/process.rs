@@ -70,6 +70,15 @@ pub(crate) fn guarded(program: &Command, folder: &Path, user: Option<(u32, u32)>
     guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
+/// Runs `command` when the process has ended that holds the returned child's standard input, or gives it free.
+#[cfg(feature = "containers")]
+pub(crate) fn at_end(command: &Command) -> io::Result<Child> {
+    let mut guard = Command::new("sh");
+    guard.args(["-c", r#"while read -r _; do :; done; exec "$@""#, "guard"]);
+    guard.arg(command.get_program()).args(command.get_args());
+    guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+}
+
 /// Asks until the answer is yes.
 pub(crate) fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();

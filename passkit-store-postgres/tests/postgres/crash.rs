@@ -25,7 +25,13 @@ struct Acknowledged {
     states: HashMap<usize, PassState>,
 }
 
-async fn work(store: PostgresStore, task: usize, known: Arc<Mutex<Acknowledged>>, stop: Arc<AtomicBool>, done: Arc<AtomicUsize>) {
+async fn work(
+    store: PostgresStore,
+    task: usize,
+    known: Arc<Mutex<Acknowledged>>,
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+) {
     let device = device(format!("d{task}"));
     for i in 0.. {
         if stop.load(SeqCst) {

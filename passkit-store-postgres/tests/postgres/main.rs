@@ -3,7 +3,10 @@
 
 mod conformance;
 mod crash;
+mod disk_full;
+mod examples;
 mod faults;
+mod maintenance;
 mod plans;
 mod pooler;
 mod schema;

@@ -41,8 +41,8 @@ fn hot() -> Vec<(&'static str, String)> {
             format!("array[{d}], array['pass.com.example.ticket'], array[9999], array[1]"),
         ),
         (first("as a(pass_type"), "array['pass.com.example.ticket'], array['777']".into()),
-        (first("select page.device_id, d.push_token from"), format!("'pass.com.example.ticket', '777', {d}, 100")),
-        (first("page.serial"), format!("{d}, 'pass.com.example.ticket', '', 100")),
+        (first("order by r.device_id limit"), format!("'pass.com.example.ticket', '777', {d}, 100")),
+        (first("order by r.device_id, r.pass_type"), format!("{d}, 'pass.com.example.ticket', '', 100")),
     ]
 }
 

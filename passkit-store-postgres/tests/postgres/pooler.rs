@@ -7,7 +7,7 @@ use passkit_test_servers::postgres::{PgBouncer, Server};
 
 use crate::support::text_of;
 
-/// The checks that need hours of round trips in five times as many are left to the direct connection.
+/// The checks that make very many round trips are left to the direct connection.
 const LONG: [&str; 4] = [
     "store/ten-thousand-passes-on-one-device",
     "store/one-pass-on-many-devices",

@@ -16,7 +16,8 @@ async fn every_statement_can_be_prepared() {
 
 /// The error of each call.
 async fn errors(store: &PostgresStore) -> Vec<StoreError> {
-    let registration = passkit_server::Registration { device: device("d"), push_token: token(), pass: pass("1") };
+    let registration =
+        passkit_server::Registration { device: device("d"), push_token: token(), pass: pass("1") };
     let mut connection = store.pool().acquire().await.unwrap();
     vec![
         store.check().await.unwrap_err(),
@@ -54,7 +55,12 @@ async fn many_may_migrate_at_once_and_again() {
     for _ in 0..8 {
         let url = url.clone();
         tasks.spawn(async move {
-            PostgresStore::connect(&url, Config::new().connections(1)).await.unwrap().migrate().await.unwrap();
+            PostgresStore::connect(&url, Config::new().connections(1))
+                .await
+                .unwrap()
+                .migrate()
+                .await
+                .unwrap();
         });
     }
     tasks.join_all().await;
@@ -103,7 +109,12 @@ async fn missing_rights_are_told() {
     };
     run(format!("create role {user} login password 'secret'")).await;
     let pool = PgPool::connect_with(
-        SERVER.url(&database).parse::<sqlx::postgres::PgConnectOptions>().unwrap().username(&user).password("secret"),
+        SERVER
+            .url(&database)
+            .parse::<sqlx::postgres::PgConnectOptions>()
+            .unwrap()
+            .username(&user)
+            .password("secret"),
     )
     .await
     .unwrap();

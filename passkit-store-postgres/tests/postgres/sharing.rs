@@ -47,7 +47,8 @@ async fn a_dropped_caller_harms_nobody() {
             let mark = store.mark_updated(&type_id, &serials);
             let register = store.register(&device, &pass, &token);
             if i % 3 == 0 {
-                let gone = tokio::time::timeout(std::time::Duration::ZERO, async { tokio::join!(mark, register) });
+                let gone =
+                    tokio::time::timeout(std::time::Duration::ZERO, async { tokio::join!(mark, register) });
                 let _gone = gone.await;
             } else {
                 mark.await.unwrap();
@@ -64,7 +65,10 @@ async fn a_dropped_caller_harms_nobody() {
 async fn an_error_reaches_only_whom_it_concerns() {
     let store = new_store().await;
     let mut connection = store.pool().acquire().await.unwrap();
-    sqlx::raw_sql("alter table passkit.pass add check (serial <> 'bad')").execute(&mut *connection).await.unwrap();
+    sqlx::raw_sql("alter table passkit.pass add check (serial <> 'bad')")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
     // A row that this crate never writes.
     store.register(&device("broken"), &pass("1"), &token()).await.unwrap();
     sqlx::raw_sql("update passkit.registration set serial = e'a\\nb' where device_id = 'broken'")
@@ -83,7 +87,10 @@ async fn an_error_reaches_only_whom_it_concerns() {
             assert_eq!(version == 0, bad);
             let asked = if bad { device("broken") } else { device("other") };
             let listed = store.updated_since(&asked, &type_id(), None).await;
-            assert_eq!(listed.as_ref().err().map(|error| error.kind()), bad.then_some(StoreErrorKind::Corrupt));
+            assert_eq!(
+                listed.as_ref().err().map(|error| error.kind()),
+                bad.then_some(StoreErrorKind::Corrupt)
+            );
         });
     }
     tasks.join_all().await;
