@@ -46,7 +46,7 @@ async fn work(
                     known.lock().unwrap().registered.insert(number, Some(false));
                 })
             }
-            3 => match store.mark_updated(&type_id(), &[pass.serial.clone()]).await {
+            3 => match store.mark_updated(&type_id(), std::slice::from_ref(&pass.serial)).await {
                 Ok(()) => store.pass_state(&pass).await.map(|state| {
                     known.lock().unwrap().states.insert(number, state);
                 }),

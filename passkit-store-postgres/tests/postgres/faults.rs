@@ -87,7 +87,7 @@ async fn cut_connections_are_not_noticed() {
             for i in 0..100 {
                 let (device, pass) = (device(format!("{task}")), pass(format!("{}", i % 7)));
                 store.register(&device, &pass, &token()).await.unwrap();
-                store.mark_updated(&type_id(), &[pass.serial.clone()]).await.unwrap();
+                store.mark_updated(&type_id(), std::slice::from_ref(&pass.serial)).await.unwrap();
                 assert!(held(&store, &device).await.contains(&pass.serial.as_str().to_owned()));
                 store.unregister(&device, &pass).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(2)).await;

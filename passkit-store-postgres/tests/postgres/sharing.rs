@@ -21,7 +21,7 @@ async fn each_caller_gets_its_own_answer() {
             let serials: BTreeSet<_> = all.serials.iter().map(|serial| serial.as_str().to_owned()).collect();
             assert_eq!(serials, BTreeSet::from([format!("{i}"), "all".into()]));
             let before = store.pass_state(&own).await.unwrap();
-            store.mark_updated(&type_id(), &[own.serial.clone()]).await.unwrap();
+            store.mark_updated(&type_id(), std::slice::from_ref(&own.serial)).await.unwrap();
             let after = store.pass_state(&own).await.unwrap();
             assert!(after.version > before.version && after.last_modified > before.last_modified);
             let news = store.updated_since(&device, &type_id(), Some(all.tag)).await.unwrap();
