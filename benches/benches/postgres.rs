@@ -214,7 +214,7 @@ async fn together(store: &PostgresStore, url: &str, large: usize) -> Outcome<()>
     let folder = tempfile::tempdir()?;
     let script = folder.path().join("list.sql");
     let list = LIST
-        .replace("$1", "lpad(to_hex(:d), 32, '0')")
+        .replace("$1", "lpad(to_hex(cast(:d as int)), 32, '0')")
         .replace("$2", &format!("'{TYPE}'"))
         .replace("$3", &tag.type_version.to_string())
         .replace("$4", &tag.device_version.to_string());
