@@ -89,23 +89,27 @@ begin
     on conflict (device_id) do update
     set push_token = excluded.push_token, version = greatest(d.version + 1, excluded.version);
 
+    -- Subqueries where joins would say the same: a plan that was made while the tables were empty then does for full
+    -- ones too.
     with asked as (
-        select u.*, row_number() over (partition by u.device_id, u.pass_type, u.serial order by u.n) as nth
+        select u.*, row_number() over (partition by u.device_id, u.pass_type, u.serial order by u.n) = 1 as first
         from unnest(devices, pass_types, serials) with ordinality as u(device_id, pass_type, serial, n)
     ), known as (
         -- As it was before this statement; nobody else can change it now.
-        select a.n, a.nth, r.device_id is not null as known
+        select a.n, a.first, (
+            select true from passkit.registration r
+            where (r.device_id, r.pass_type, r.serial) = (a.device_id, a.pass_type, a.serial)
+        ) is not null as known
         from asked a
-        left join passkit.registration r
-          on (r.device_id, r.pass_type, r.serial) = (a.device_id, a.pass_type, a.serial)
     ), put as (
         insert into passkit.registration as r (device_id, pass_type, serial, version)
-        select a.device_id, a.pass_type, a.serial, d.version
-        from asked a join passkit.device d on d.device_id = a.device_id
-        where a.nth = 1
+        select a.device_id, a.pass_type, a.serial,
+            (select d.version from passkit.device d where d.device_id = a.device_id)
+        from asked a
+        where a.first
         on conflict (device_id, pass_type, serial) do update set version = excluded.version
     )
-    select array_agg(not k.known and k.nth = 1 order by k.n) into created from known k;
+    select array_agg(k.first and not k.known order by k.n) into created from known k;
     return created;
 end
 $$;

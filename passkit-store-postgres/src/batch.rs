@@ -1,8 +1,9 @@
 //! Questions that wait at the same moment share a statement.
 //!
-//! A caller who comes while fewer than [`Work::AT_ONCE`] statements are under way starts one at once, for its question
-//! alone. Who comes later waits in the queue, and the next statement takes along all who wait. A task of its own does
-//! the asking, so a caller who goes away leaves the others, and even its own question, untouched.
+//! A caller who comes while fewer than [`Work::AT_ONCE`] statements are under way, and nobody waits, asks by itself at
+//! once: handing its question to another task would take longer than the answer does. Who comes later waits in the
+//! queue, and a task of its own asks for all who wait with the next statement, so one of them who goes away leaves the
+//! others untouched.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +13,7 @@ use std::{
 
 use passkit_server::StoreErrorKind;
 use sqlx::postgres::PgRow;
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     connections::{Connections, Statement},
@@ -66,13 +67,26 @@ impl<W: Work> Batcher<W> {
 
     pub(crate) async fn ask(&self, question: W::Question) -> Result<W::Answer, Failure> {
         let (asker, answer) = oneshot::channel();
-        {
+        let alone = {
             let mut queue = self.shared.queue();
-            queue.waiting.push_back((question, asker));
-            if queue.under_way < W::AT_ONCE {
+            let free = queue.under_way < W::AT_ONCE;
+            if free {
                 queue.under_way += 1;
-                tokio::spawn(UnderWay { shared: self.shared.clone(), ended: false }.run());
             }
+            if free && queue.waiting.is_empty() {
+                Some(question)
+            } else {
+                queue.waiting.push_back((question, asker));
+                if free {
+                    tokio::spawn(UnderWay::new(&self.shared).run());
+                }
+                None
+            }
+        };
+        if let Some(question) = alone {
+            let _place = UnderWay { shared: self.shared.clone(), begun: true };
+            let answer = self.shared.answer(std::slice::from_ref(&question)).await.pop();
+            return answer.unwrap_or_else(|| Err(Failure::stopped()));
         }
         answer.await.unwrap_or_else(|_| Err(Failure::stopped()))
     }
@@ -126,21 +140,24 @@ impl<W: Work> Queue<W> {
     }
 }
 
-/// One of the statements under way: gives its place free however it ends.
+/// The place of one of the statements under way: goes to those who wait, however it ends, or else is free.
 struct UnderWay<W: Work> {
     shared: Arc<Shared<W>>,
-    ended: bool,
+    /// A task that a runtime at its end takes never begins.
+    begun: bool,
 }
 
 impl<W: Work> UnderWay<W> {
+    fn new(shared: &Arc<Shared<W>>) -> Self {
+        Self { shared: shared.clone(), begun: false }
+    }
+
     async fn run(mut self) {
+        self.begun = true;
         loop {
             let (questions, askers) = {
                 let mut queue = self.shared.queue();
                 if queue.waiting.is_empty() {
-                    // In one step with the look at the queue, or a question might be left in it.
-                    queue.under_way -= 1;
-                    self.ended = true;
                     return;
                 }
                 queue.take(&self.shared.work)
@@ -158,13 +175,20 @@ impl<W: Work> UnderWay<W> {
 
 impl<W: Work> Drop for UnderWay<W> {
     fn drop(&mut self) {
-        if !self.ended {
-            let mut queue = self.shared.queue();
-            queue.under_way -= 1;
-            if queue.under_way == 0 {
-                // Nobody is left to ask for those who wait: they are told so.
-                queue.waiting.clear();
-            }
+        let mut queue = self.shared.queue();
+        if self.begun
+            && !queue.waiting.is_empty()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            drop(queue);
+            drop(runtime.spawn(Self::new(&self.shared).run()));
+            return;
+        }
+        // In one step with the look at the queue, or a question might be left in it.
+        queue.under_way -= 1;
+        if queue.under_way == 0 {
+            // Only without a runtime does anybody wait here, and nobody is left to ask: they are told so.
+            queue.waiting.clear();
         }
     }
 }

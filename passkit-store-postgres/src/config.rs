@@ -13,7 +13,7 @@ pub struct Config {
     /// what a caller who is gone left behind. Zero for none. For a pool of your own, set it there.
     pub statement_timeout: Duration,
     /// Whether there is a pooler in between, PgBouncer for one, that hands out connections for one transaction at a
-    /// time, and knows no prepared statements: each call is then a transaction, in five round trips in place of one.
+    /// time, and knows no prepared statements: each call is then a transaction, in four round trips in place of one.
     pub transaction_pooler: bool,
     /// Whether [`migrate`](crate::PostgresStore::migrate) keeps others out with an advisory lock. Switch it off for an
     /// engine that has none, and then see to it that only one migrates.

@@ -27,7 +27,7 @@ use crate::{config::Config, error::Failure};
 const LINGER: Duration = Duration::from_millis(250);
 
 /// How often a statement is sent again.
-const RETRIES: u32 = 2;
+const RETRIES: u32 = 3;
 
 /// What to ask, and how long an answer may take beyond the usual time; `None` for any time.
 #[derive(Clone, Debug)]
@@ -117,7 +117,7 @@ impl Connections {
             }
             tracing::debug!(%failure, retries, "sending a statement again");
             sleep(pause).await;
-            pause *= 10;
+            pause *= 5;
         }
     }
 

@@ -57,6 +57,13 @@ impl Failure {
         Self::new(StoreErrorKind::Configuration, RUN_MIGRATE)
     }
 
+    fn needs_pooler_setting() -> Self {
+        Self::new(
+            StoreErrorKind::Configuration,
+            "there is a transaction pooler before PostgreSQL; say so in the store's configuration",
+        )
+    }
+
     pub(crate) fn newer_schema(version: i32, known: i32) -> Self {
         Self::new(StoreErrorKind::Configuration, "the database was migrated by a newer passkit; use that one")
             .caused_by(format!("its schema has version {version}, this passkit knows {known}"))
@@ -69,10 +76,14 @@ impl From<sqlx::Error> for Failure {
         match &error {
             sqlx::Error::Database(refusal) => {
                 let code = refusal.code().unwrap_or_default();
+                // What a pooler says to settings that it does not pass on.
+                if code == "08P01" && refusal.message().contains("startup parameter") {
+                    return Self::needs_pooler_setting().caused_by(error);
+                }
                 Self::of_state(&code).caused_by(error)
             }
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
-                Self::new(Unavailable, "lost the connection to PostgreSQL").caused_by(error).retried()
+                Self::new(Unavailable, "the connection to PostgreSQL failed").caused_by(error).retried()
             }
             sqlx::Error::PoolTimedOut => Self::new(
                 Unavailable,
@@ -107,17 +118,14 @@ impl Failure {
                 Self::new(Unavailable, "PostgreSQL has run out of something").retried()
             }
             _ if code.starts_with("08") || code.starts_with("57P") || code == "25P03" => {
-                Self::new(Unavailable, "lost the connection to PostgreSQL").retried()
+                Self::new(Unavailable, "the connection to PostgreSQL failed").retried()
             }
             _ if code.starts_with("58") => Self::new(Unavailable, "the system under PostgreSQL failed"),
             // "cached plan must not change result type": the schema changed under a prepared statement.
             "0A000" => Self::new(Other, "PostgreSQL cannot do this").retried(),
             "42P01" | "3F000" | "42883" | "42703" => Self::no_schema(),
             "42501" => Self::new(Configuration, "the database user lacks a right on the schema passkit"),
-            "26000" | "42P05" => Self::new(
-                Configuration,
-                "a pooler hands out connections for one transaction at a time; say so in the store's configuration",
-            ),
+            "26000" | "42P05" => Self::needs_pooler_setting(),
             "3D000" => Self::new(Configuration, "there is no such database"),
             _ if code.starts_with("28") => Self::new(Configuration, "PostgreSQL does not let this user in"),
             _ if code.starts_with("XX") => Self::new(Corrupt, "PostgreSQL found its files damaged"),

@@ -32,7 +32,7 @@ pub struct Server {
     url: String,
     throwaway: Option<Throwaway>,
     #[cfg(feature = "containers")]
-    _container: Option<crate::container::Container>,
+    pub(crate) container: Option<crate::container::Container>,
 }
 
 impl Server {
@@ -86,7 +86,7 @@ impl Server {
             url,
             throwaway: None,
             #[cfg(feature = "containers")]
-            _container: None,
+            container: None,
         }
     }
 
@@ -143,6 +143,17 @@ impl Server {
         processes.insert(0, postmaster);
         signal("KILL", &processes)?;
         own.wait_for_end(&processes)
+    }
+
+    /// Gives a folder to the user that a throw-away runs as.
+    ///
+    /// # Errors
+    /// If it is no throw-away.
+    pub fn give(&self, folder: &Path) -> Outcome<()> {
+        match self.own()?.user {
+            Some((user, group)) => Ok(std::os::unix::fs::chown(folder, Some(user), Some(group))?),
+            None => Ok(()),
+        }
     }
 
     fn own(&self) -> Outcome<&Throwaway> {

@@ -5,18 +5,23 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-/// A port that nobody uses, from a range that the system gives to no one by itself, so that it stays free for now.
+/// A port that nobody uses, from a range that the system gives to no one by itself. Never the same one twice.
 pub(crate) fn free_port() -> io::Result<u16> {
-    let mut port = 10_000 + (std::process::id() % 5_000) as u16;
-    for _ in 0..10_000 {
+    const PORTS: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Other processes look elsewhere.
+    let start = std::process::id().wrapping_mul(37);
+    for _ in 0..PORTS {
+        let next = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let port = 10_000 + next as u16;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return Ok(port);
         }
-        port = if port < 22_000 { port + 1 } else { 10_000 };
     }
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port from 10000 to 22000"))
 }
@@ -62,6 +67,15 @@ pub(crate) fn guarded(program: &Command, folder: &Path, user: Option<(u32, u32)>
     if let Some((user, group)) = user {
         guard.uid(user).gid(group);
     }
+    guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+}
+
+/// Runs `command` when the process has ended that holds the returned child's standard input, or gives it free.
+#[cfg(feature = "containers")]
+pub(crate) fn at_end(command: &Command) -> io::Result<Child> {
+    let mut guard = Command::new("sh");
+    guard.args(["-c", r#"while read -r _; do :; done; exec "$@""#, "guard"]);
+    guard.arg(command.get_program()).args(command.get_args());
     guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 

@@ -2,4 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic")]
 
 mod conformance;
+mod crash;
+mod disk_full;
+mod examples;
+mod faults;
+mod maintenance;
+mod plans;
+mod pooler;
+mod schema;
+mod sharing;
 mod support;
+mod transactions;

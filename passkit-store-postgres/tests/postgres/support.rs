@@ -46,3 +46,8 @@ pub(crate) async fn held(store: &dyn RegistrationStore, device: &DeviceIdentifie
     held.sort();
     held
 }
+
+/// An error with its reason.
+pub(crate) fn text_of(error: &dyn std::error::Error) -> String {
+    format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default())
+}
