@@ -33,6 +33,7 @@ enum Command {
     Check(commands::check::Check),
     Device(commands::device::Device),
     Demo(commands::demo::Demo),
+    Conformance(commands::conformance::Conformance),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +57,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(serve) => runtime.block_on(serve.run()),
         Command::Device(device) => runtime.block_on(device.run()),
         Command::Demo(demo) => runtime.block_on(demo.run()),
+        Command::Conformance(conformance) => runtime.block_on(conformance.run()),
     };
     // Blocking work that was given up, such as a first look at the folders, ends with the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));

@@ -1,4 +1,37 @@
 #![doc = include_str!("../README.md")]
 
+mod breach;
+mod case;
+#[cfg(feature = "cli")]
+pub mod cli;
+mod client;
+#[cfg(feature = "cli")]
+mod closest;
+mod exchange;
 pub mod phone;
+mod report;
+mod rule;
+pub mod service;
+mod service_url;
 pub mod store;
+#[cfg(feature = "trials")]
+mod trials;
+mod wire;
+
+#[cfg(feature = "trials")]
+pub use libtest_mimic;
+
+pub use self::{
+    breach::{Breach, Kept},
+    case::{Case, Level, Outcome, Stop, Verdict},
+    client::{Client, Limits},
+    exchange::Exchange,
+    report::{CaseResult, Counts, Report},
+    rule::Rule,
+};
+
+pub(crate) fn random_hex<const BYTES: usize>() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -235,6 +235,25 @@ impl Database {
         Ok(())
     }
 
+    /// How many bytes all files in the folder have.
+    pub(crate) fn bytes_on_disk(&self) -> Result<u64, Failure> {
+        fn bytes(folder: &Path) -> io::Result<u64> {
+            let mut sum = 0;
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                match entry.metadata() {
+                    Ok(file) if file.is_dir() => sum += bytes(&entry.path())?,
+                    Ok(file) => sum += file.len(),
+                    // The engine puts a new snapshot in the place of the old one now and then.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(sum)
+        }
+        bytes(&self.path).map_err(|e| Failure::io(format!("read the folder {}", self.path.display()), e))
+    }
+
     /// Whether the engine has met a failed write, after which it refuses everything until it is opened again.
     pub(crate) fn has_failed(&self) -> bool {
         self.engine.as_ref().is_none_or(|engine| engine.context.global_error().is_err())

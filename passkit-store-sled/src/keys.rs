@@ -25,6 +25,12 @@ pub(crate) const STORE: &[u8] = b"m";
 /// What the keys of all type rows start with.
 pub(crate) const TYPES: &[u8] = b"t";
 
+/// What the keys of all device rows start with; a device follows.
+pub(crate) const DEVICES: &[u8] = b"d";
+
+/// What the keys of all registrations by pass start with; see [`read_device_of`].
+pub(crate) const DEVICES_OF: &[u8] = b"p";
+
 fn key(table: u8, parts: &[&str]) -> Vec<u8> {
     let length = parts.iter().map(|part| part.len() + 1).sum::<usize>();
     let mut key = Vec::with_capacity(1 + length);
@@ -97,6 +103,15 @@ pub(crate) fn read_device(rest: &[u8]) -> Result<DeviceIdentifier, Failure> {
 pub(crate) fn read_pass(rest: &[u8]) -> Result<PassId, Failure> {
     let nul = rest.iter().position(|b| *b == 0).ok_or_else(|| Failure::unreadable("registration"))?;
     Ok(PassId { type_id: read_type(&rest[..nul])?, serial: read_serial(&rest[nul + 1..])? })
+}
+
+/// Reads the type and the serial number behind [`DEVICES_OF`], as they are spelt.
+pub(crate) fn read_device_of(rest: &[u8]) -> Result<(&[u8], &[u8]), Failure> {
+    let mut parts = rest.split(|b| *b == 0);
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(type_id), Some(serial), Some(_)) => Ok((type_id, serial)),
+        _ => Err(Failure::unreadable("registration")),
+    }
 }
 
 /// Takes a number off the front of a value.

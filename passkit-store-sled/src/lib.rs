@@ -4,6 +4,7 @@ mod config;
 mod database;
 mod error;
 mod keys;
+mod maintenance;
 mod reader;
 mod settled;
 mod store;

@@ -216,6 +216,14 @@ impl View<'_> {
         Ok(row)
     }
 
+    /// How many bytes the files of the store have.
+    pub(crate) fn bytes_on_disk(&self) -> Result<u64, Failure> {
+        if self.in_memory {
+            return Err(Failure::on_disk());
+        }
+        self.database.bytes_on_disk()
+    }
+
     /// At most about `limit` of the rows whose keys start with `prefix`, and are behind the key `after`.
     pub(crate) fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Rows, Failure> {
         if self.in_memory {

@@ -65,7 +65,7 @@ impl SledStore {
         Ok(Self { readers, writer, _shared: shared, _lock: lock })
     }
 
-    async fn read<T, F>(&self, question: F) -> Result<T, StoreError>
+    pub(crate) async fn read<T, F>(&self, question: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Fn(&View<'_>) -> Result<T, Failure> + Send + 'static,
@@ -79,7 +79,7 @@ impl SledStore {
         Ok(answer?)
     }
 
-    async fn write<T>(
+    pub(crate) async fn write<T>(
         &self,
         operation: impl FnOnce(tokio::sync::oneshot::Sender<Result<T, Failure>>) -> Operation,
     ) -> Result<T, StoreError> {

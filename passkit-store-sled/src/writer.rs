@@ -11,7 +11,7 @@ use std::{
 };
 
 use passkit_server::{
-    DeviceIdentifier, PassId, PassState, PushToken, Registered, SerialNumber, TypeIdentifier,
+    DeviceIdentifier, PassId, PassState, PushToken, Registered, Registration, SerialNumber, TypeIdentifier,
     clock::{self, next_last_modified, next_version},
 };
 use sled::IVec;
@@ -32,8 +32,9 @@ const WAITING: usize = 1024;
 const OPERATIONS: usize = 512;
 
 /// After how many changed rows a group is made durable. It bounds how long readers wait for a batch to be applied,
-/// and how far the engine's log can run ahead of the last sync. A longer mark is made in steps of this size.
-const ROWS: usize = 1024;
+/// and how far the engine's log can run ahead of the last sync. A longer mark is made in steps of this size, and what
+/// registers many at once asks for half as many each time.
+pub(crate) const ROWS: usize = 1024;
 
 /// How soon after a failure, or a vain attempt, the database is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
@@ -51,6 +52,11 @@ pub(crate) enum Operation {
         pass: PassId,
         push_token: PushToken,
         answer: Answer<Registered>,
+    },
+    /// At most about half as many as there are [`ROWS`], so that they share a batch. Answers how many are new.
+    RegisterMany {
+        registrations: Vec<Registration>,
+        answer: Answer<u64>,
     },
     Unregister {
         device: DeviceIdentifier,
@@ -250,6 +256,7 @@ impl Operation {
         }
         match self {
             Self::Register { answer, .. } => tell(answer, failure),
+            Self::RegisterMany { answer, .. } => tell(answer, failure),
             Self::Unregister { answer, .. } | Self::Forget { answer, .. } => tell(answer, failure),
             Self::Mark { answer, .. } | Self::MarkAll { answer, .. } => tell(answer, failure),
             Self::Reopen => {}
@@ -293,6 +300,10 @@ impl<'w> Group<'w> {
         match operation {
             Operation::Register { device, pass, push_token, answer } => {
                 let done = self.register(&device, &pass, &push_token);
+                self.answer(answer, done);
+            }
+            Operation::RegisterMany { registrations, answer } => {
+                let done = self.register_many(&registrations);
                 self.answer(answer, done);
             }
             Operation::Unregister { device, pass, answer } => {
@@ -390,6 +401,15 @@ impl<'w> Group<'w> {
         }
         self.put(keys::device_of(pass, device), None, Some(Vec::new()));
         Ok(Registered::Created)
+    }
+
+    fn register_many(&mut self, registrations: &[Registration]) -> Result<u64, Failure> {
+        let mut created = 0;
+        for Registration { device, push_token, pass } in registrations {
+            // One that fails leaves those before it, each of them whole.
+            created += u64::from(self.register(device, pass, push_token)? == Registered::Created);
+        }
+        Ok(created)
     }
 
     /// Gives each registration of the device its own row, and returns how many there are.

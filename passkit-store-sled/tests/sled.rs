@@ -3,8 +3,6 @@
 
 #[path = "sled/concurrency.rs"]
 mod concurrency;
-#[path = "sled/conformance.rs"]
-mod conformance;
 #[path = "sled/crash.rs"]
 mod crash;
 #[path = "sled/disk_full.rs"]
@@ -13,6 +11,8 @@ mod disk_full;
 mod durability;
 #[path = "sled/faults.rs"]
 mod faults;
+#[path = "sled/maintenance.rs"]
+mod maintenance;
 #[path = "sled/opening.rs"]
 mod opening;
 #[path = "sled/rows.rs"]

@@ -2,7 +2,10 @@ use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
 use passkit_archive::{ArchiveBuilder, BuildError, Signer, placeholder_icon};
-use passkit_conformance::phone::{Client, Phone, State};
+use passkit_conformance::{
+    Client,
+    phone::{Phone, State},
+};
 use passkit_server::{Kind, TypeIdentifier};
 use serde_json::json;
 

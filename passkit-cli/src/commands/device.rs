@@ -5,7 +5,10 @@ use std::{
 
 use clap::{Args, Subcommand};
 use passkit_archive::{Archive, Rules};
-use passkit_conformance::phone::{Client, Outcome, Phone, State};
+use passkit_conformance::{
+    Client,
+    phone::{Outcome, Phone, State},
+};
 use passkit_server::PassId;
 
 use super::check::read_archive;

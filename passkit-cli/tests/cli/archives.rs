@@ -9,8 +9,8 @@ use serde_json::json;
 pub(crate) const TEAM: &str = "TEAM123456";
 
 /// What the token of a test pass is made of.
-pub(crate) fn token_of(serial: &str) -> String {
-    format!("token-of-{serial}-of-16").replace('\u{fc}', "ue")
+pub(crate) fn token_of(type_id: &str, serial: &str) -> String {
+    format!("token-of-{serial}-of-{type_id}").replace('\u{fc}', "ue")
 }
 
 pub(crate) fn pass(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
@@ -59,7 +59,7 @@ fn description(kind: Kind, type_id: &str, serial: &str, version: &str) -> serde_
             "description": "An example",
             "generic": { "primaryFields": [{ "key": "version", "value": version }] },
             "webServiceURL": "https://wallet.example.com/",
-            "authenticationToken": token_of(serial),
+            "authenticationToken": token_of(type_id, serial),
         }),
         Kind::Order => json!({
             "schemaVersion": 1,
@@ -75,7 +75,7 @@ fn description(kind: Kind, type_id: &str, serial: &str, version: &str) -> serde_
             "createdAt": "2026-11-22T10:00:00Z",
             "updatedAt": "2026-11-22T10:00:00Z",
             "webServiceURL": "https://wallet.example.com/",
-            "authenticationToken": token_of(serial),
+            "authenticationToken": token_of(type_id, serial),
         }),
     }
 }

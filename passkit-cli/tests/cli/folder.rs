@@ -85,7 +85,7 @@ fn orders_speak_their_own_words() {
     replace(&service.orders().join("1.order"), &order(ORDERS, "O/1", "two"));
     eventually("the change is listed", SOON, || service.list("D", ORDERS, Some(&tag)).is_some());
     let path = format!("/v1/orders/{ORDERS}/O%2F1");
-    let apple_pass = format!("ApplePass {}", token_of("O/1"));
+    let apple_pass = format!("ApplePass {}", token_of(ORDERS, "O/1"));
     assert_eq!(service.send("GET", &path, &[("Authorization", &apple_pass)], b"").status, 401);
 }
 

@@ -4,6 +4,7 @@
 
 mod archives;
 mod check;
+mod conformance;
 mod crash;
 mod disk_full;
 mod folder;

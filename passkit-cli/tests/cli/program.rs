@@ -208,7 +208,7 @@ impl Service {
 
 pub(crate) fn authorization(type_id: &str, serial: &str) -> String {
     let scheme = if type_id.starts_with("order.") { "AppleOrder" } else { "ApplePass" };
-    format!("{scheme} {}", token_of(serial))
+    format!("{scheme} {}", token_of(type_id, serial))
 }
 
 pub(crate) fn registration(device: &str, type_id: &str, serial: &str) -> String {

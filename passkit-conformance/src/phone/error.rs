@@ -3,6 +3,8 @@ use std::{io, path::PathBuf};
 use passkit_archive::Problems;
 use passkit_server::PassId;
 
+use crate::service_url::ServiceUrl;
+
 /// Why the phone could not begin with what it was asked to do, or not keep its state. What a web service does wrong
 /// is a [`Complaint`](super::Complaint) instead.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,10 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
+}
+
+pub(super) fn service_url(url: &str) -> Result<ServiceUrl, Error> {
+    ServiceUrl::new(url).map_err(|problem| Error::ServiceUrl { url: url.to_owned(), problem })
 }
 
 /// The first line of a text, or all lines joined.

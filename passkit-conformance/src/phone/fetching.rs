@@ -2,14 +2,15 @@ use http::header;
 use passkit_server::{PassId, TypeIdentifier};
 
 use super::{
-    Error, HeldPass, Outcome, Phone,
-    answer::{archive_types, is_imf_fixdate, media_type_remark},
-    archive,
-    client::Response,
+    Error, HeldPass, Outcome, Phone, archive,
     complaint::{Task, service_error},
     error::one_line,
     operations::{Call, status_reason},
+};
+use crate::{
+    client::Response,
     service_url::ServiceUrl,
+    wire::{archive_types, is_imf_fixdate, media_type_remark},
 };
 
 impl Phone {

@@ -2,10 +2,12 @@ use passkit_server::{PassId, SerialNumber, TypeIdentifier};
 
 use super::{
     Error, Outcome, Phone,
-    answer::{ListAnswer, media_type_remark},
     complaint::{Task, service_error},
     operations::Call,
+};
+use crate::{
     service_url::ServiceUrl,
+    wire::{ListAnswer, media_type_remark},
 };
 
 impl Phone {

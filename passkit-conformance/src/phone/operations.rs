@@ -1,7 +1,4 @@
-use std::{
-    fmt,
-    time::{Instant, SystemTime},
-};
+use std::{fmt, time::SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
@@ -9,12 +6,11 @@ use http_body_util::Full;
 use passkit_server::{AuthToken, Kind, PassId};
 
 use super::{
-    Client, Complaint, Error, Exchange, HeldPass, Rules, State, archive,
-    client::Response,
+    Complaint, Error, HeldPass, Rules, State, archive,
     complaint::{Task, log_entry, service_error},
-    exchange::Secrets,
-    service_url::ServiceUrl,
+    error::service_url,
 };
+use crate::{Client, Exchange, client::Response, exchange::Secrets, service_url::ServiceUrl};
 
 /// A phone; see [the module](super).
 pub struct Phone {
@@ -100,7 +96,7 @@ impl Phone {
     pub async fn add(&mut self, archive: &[u8], url: Option<&str>) -> Result<Outcome, Error> {
         let read = archive::read(archive, self.rules).map_err(Error::Archive)?;
         let url = url.unwrap_or(&read.web_service_url).to_owned();
-        let service = ServiceUrl::new(&url)?;
+        let service = service_url(&url)?;
         let pass = read.id.clone();
         let mut outcome = Outcome::default();
         let was_registered = self.state.find(&pass).is_some_and(|held| held.registered && held.url == url);
@@ -134,7 +130,7 @@ impl Phone {
         let mut outcome = Outcome::default();
         for held in self.state.passes.clone() {
             if !held.registered {
-                let service = ServiceUrl::new(&held.url)?;
+                let service = service_url(&held.url)?;
                 self.register(&service, &held.url, &held.id(), &mut outcome).await?;
             }
         }
@@ -144,7 +140,7 @@ impl Phone {
             if !self.state.passes.iter().any(any) {
                 continue;
             }
-            let service = ServiceUrl::new(url)?;
+            let service = service_url(url)?;
             self.list_changes(&service, url, type_id, &mut outcome).await?;
             self.fetch_owed(&service, url, type_id, &mut outcome).await?;
         }
@@ -159,7 +155,7 @@ impl Phone {
     pub async fn refresh(&mut self, pass: &PassId) -> Result<Outcome, Error> {
         let url = self.held(pass)?.url.clone();
         let mut outcome = Outcome::default();
-        self.fetch(&ServiceUrl::new(&url)?, pass, true, &mut outcome).await?;
+        self.fetch(&service_url(&url)?, pass, true, &mut outcome).await?;
         self.post_log(&mut outcome).await;
         Ok(outcome)
     }
@@ -176,7 +172,7 @@ impl Phone {
         let mut outcome = Outcome::default();
         let call = Call {
             method: Method::DELETE,
-            url: ServiceUrl::new(url)?.registration(&device, pass),
+            url: service_url(url)?.registration(&device, pass),
             auth: Some((pass.type_id.kind(), held.auth_token())),
             secrets: self.secrets(&[device.as_str()]),
             ..Call::default()
@@ -284,33 +280,10 @@ impl Phone {
             secrets.add(token.as_str(), "<token>");
         }
         let request = request(&method, &url, auth, if_modified_since, body.as_deref());
-        let request_headers = request.as_ref().map_or(Vec::new(), |request| {
-            secrets.headers(request.headers(), &["authorization", "content-type", "if-modified-since"])
-        });
-        let start = Instant::now();
-        let response = match request {
-            Ok(request) => self.client.send(request).await,
-            Err(error) => Err(format!("the request cannot be made: {error}")),
-        };
-        let elapsed = start.elapsed();
-        let path_at = url.find("://").and_then(|at| url[at + 3..].find('/').map(|slash| at + 3 + slash));
-        let (origin, path) = url.split_at(path_at.unwrap_or(url.len()));
-        let shown = ["content-type", "last-modified", "location", "retry-after", "www-authenticate"];
-        let exchange = Exchange {
-            method,
-            origin: origin.to_owned(),
-            path: secrets.hide(path),
-            request_headers,
-            request_body: body.map(|body| secrets.hide(&body)),
-            status: response.as_ref().map(|response| response.status.as_u16()).map_err(Clone::clone),
-            response_headers: response
-                .as_ref()
-                .map_or(Vec::new(), |response| secrets.headers(&response.headers, &shown)),
-            response_body: response.as_ref().map_or(String::new(), |response| secrets.body(&response.body)),
-            elapsed,
-        };
+        let request = request.map_err(|error| format!("the request cannot be made: {error}"))?;
+        let (response, exchange) = self.client.send(request, &secrets).await;
         (self.observer)(&exchange);
-        response
+        response.map_err(|error| error.to_string())
     }
 }
 

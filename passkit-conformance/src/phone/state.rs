@@ -8,6 +8,7 @@ use passkit_server::{AuthToken, DeviceIdentifier, PassId, PushToken, SerialNumbe
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::random_hex;
 
 /// What a phone remembers. Holds secrets in clear text when serialised; its `Debug` shows none.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,7 +61,7 @@ impl State {
     pub fn new() -> Result<Self, Error> {
         let push_token = loop {
             // Hexadecimal digits are a push token; there is no second round.
-            if let Ok(token) = PushToken::new(&random_hex::<32>()?) {
+            if let Ok(token) = PushToken::new(&random_hex::<32>().map_err(Error::Random)?) {
                 break token;
             }
         };
@@ -133,7 +134,7 @@ impl State {
             None => {
                 let device = loop {
                     // Hexadecimal digits are an identifier; there is no second round.
-                    if let Ok(device) = DeviceIdentifier::new(&random_hex::<16>()?) {
+                    if let Ok(device) = DeviceIdentifier::new(&random_hex::<16>().map_err(Error::Random)?) {
                         break device;
                     }
                 };
@@ -232,12 +233,6 @@ impl HeldPass {
     pub fn is_fetch_owed(&self) -> bool {
         self.fetch_owed
     }
-}
-
-fn random_hex<const BYTES: usize>() -> Result<String, Error> {
-    let mut bytes = [0; BYTES];
-    getrandom::fill(&mut bytes).map_err(Error::Random)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn file_error(action: &'static str, path: &Path, source: io::Error) -> Error {

@@ -11,10 +11,30 @@ use std::{
 
 use passkit_server::{PassId, PassState, RegistrationStore, StoreError};
 
+use crate::{Breach, Rule, breach::Kept};
+
 use super::{
-    breach::{Breach, Kept, Rule},
+    catalogue,
     names::{Device, devices_of, new_passes, new_push_token, serials},
 };
+
+catalogue! {
+    "store/dropped-register-is-whole" Must [C12] store dropped_register_is_whole,
+        "Polls a register 0, 1, 2, ... times and drops it; list and pages must come to agree on it.",
+        "A phone whose connection breaks is registered by half: it is listed and never pushed, or the reverse.";
+    "store/dropped-unregister-is-whole" Must [C12] store dropped_unregister_is_whole,
+        "Polls an unregister 0, 1, 2, ... times and drops it; list and pages must come to agree on it.",
+        "A phone whose connection breaks is pushed for ever for a pass that it deleted.";
+    "store/dropped-mark-is-whole" Must [C12] store dropped_mark_is_whole,
+        "Polls a mark of 20 passes 0, 1, 2, ... times and drops it; states and list must come to show all or none.",
+        "Some of the passes that changed together never reach the phones.";
+    "store/dropped-mark-all-is-whole" Must [C12] store dropped_mark_all_is_whole,
+        "Polls a mark of a whole type 0, 1, 2, ... times and drops it; states and list must come to show all or none.",
+        "Some of the passes keep the old design on the phones.";
+    "store/dropped-forget-is-whole" Must [C12] store dropped_forget_is_whole,
+        "Polls forgetting a device with eight passes 0, 1, 2, ... times and drops it; then the device comes back.",
+        "A phone that comes back finds some of its passes registered by half.";
+}
 
 /// More polls than any call needs; where one needs more, the rest is not reached.
 const MOST_POLLS: usize = 24;
@@ -79,11 +99,7 @@ async fn registered<S: RegistrationStore + ?Sized>(
     })
 }
 
-/// C12: a register that is given up leaves device, registration and push token together, or none of them.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn dropped_register_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn dropped_register_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (_, passes) = new_passes(1)?;
     for polls in 0..MOST_POLLS {
         let device = Device::new()?;
@@ -105,11 +121,7 @@ pub async fn dropped_register_is_whole<S: RegistrationStore + ?Sized>(store: &S)
     Ok(())
 }
 
-/// C12: an unregister that is given up leaves the registration on both sides, or on neither.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn dropped_unregister_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn dropped_unregister_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (_, passes) = new_passes(1)?;
     for polls in 0..MOST_POLLS {
         let device = Device::holding(store, &passes).await?;
@@ -151,7 +163,7 @@ async fn dropped_marks<S: RegistrationStore + ?Sized>(
 ) -> Kept {
     let (type_id, passes) = new_passes(20)?;
     let device = Device::holding(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     for polls in 0..MOST_POLLS {
         let before = states(store, &passes).await?;
         let done = give_up_after(polls, mark(store, &passes)).await;
@@ -184,33 +196,21 @@ async fn dropped_marks<S: RegistrationStore + ?Sized>(
     Ok(())
 }
 
-/// C12: a batch of marks that is given up marks all of its passes or none.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn dropped_mark_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn dropped_mark_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     dropped_marks(store, "a batch of marks that was given up", |store, passes| {
         Box::pin(async move { store.mark_updated(&passes[0].type_id, &serials(passes)).await })
     })
     .await
 }
 
-/// C12: a mark of a whole type that is given up marks all of its passes or none.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn dropped_mark_all_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn dropped_mark_all_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     dropped_marks(store, "a mark of all that was given up", |store, passes| {
         Box::pin(async move { store.mark_all_updated(&passes[0].type_id).await })
     })
     .await
 }
 
-/// C12: a device that is being forgotten goes with all of its registrations, or stays with them.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn dropped_forget_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn dropped_forget_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (_, passes) = new_passes(8)?;
     let later = SystemTime::now() + Duration::from_secs(3_600);
     for polls in 0..MOST_POLLS {

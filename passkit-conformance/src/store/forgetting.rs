@@ -7,10 +7,27 @@ use std::{
 
 use passkit_server::{PassId, Registered, RegistrationStore};
 
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
+};
+
 use super::{
-    breach::{Breach, Kept, Rule, demand},
+    catalogue,
     names::{Device, has_devices, new_passes, new_type},
 };
+
+catalogue! {
+    "store/forget-minds-the-time" Must [C13] store forget_minds_the_time,
+        "Forgets a device as of times before, at and after its last register, and registers it again.",
+        "A phone that came back a minute ago gets no more pushes, or one that is gone is pushed for ever.";
+    "store/forget-counts-from-the-last-register" Must [C13] store forget_counts_from_the_last_register,
+        "A device registers again, for a pass it has and for a new one; it is forgotten as of the time before that.",
+        "APNs's late word on an old push token removes a phone that has sent its new one.";
+    "store/forget-leaves-others-alone" Must [C13] store forget_leaves_others_alone,
+        "Forgets one of two devices with the same passes, unknown ones, and as of times from before 1970 to 9999.",
+        "One phone that was wiped takes others with it.";
+}
 
 /// When `device` last registered, as the store's own clock says in the tags it gives.
 async fn last_registered<S: RegistrationStore + ?Sized>(
@@ -18,7 +35,7 @@ async fn last_registered<S: RegistrationStore + ?Sized>(
     device: &Device,
     passes: &[PassId],
 ) -> Result<SystemTime, Breach> {
-    let tag = device.lists_exactly(store, &passes[0].type_id, passes, Rule::UpdatedSince).await?;
+    let tag = device.lists_exactly(store, &passes[0].type_id, passes, Rule::UPDATED_SINCE).await?;
     Ok(UNIX_EPOCH + Duration::from_micros(tag.device_version))
 }
 
@@ -33,11 +50,7 @@ async fn forgets<S: RegistrationStore + ?Sized>(
     demand(Rule::C13, forgotten == expected, format!("{expected} for {when}"), || forgotten.to_string())
 }
 
-/// C13: before the device's last register nothing happens, at and after it the device goes with all it had.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn forget_minds_the_time<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn forget_minds_the_time<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     // The steps of APNs are milliseconds.
     let step = Duration::from_millis(1);
     let (type_id, passes) = new_passes(2)?;
@@ -71,11 +84,7 @@ pub async fn forget_minds_the_time<S: RegistrationStore + ?Sized>(store: &S) -> 
     Ok(())
 }
 
-/// C13: it is the last register that counts, for a new pass or an old one, and unregistering is none.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn forget_counts_from_the_last_register<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn forget_counts_from_the_last_register<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, mut passes) = new_passes(3)?;
     let device = Device::holding(store, &passes[..2]).await?;
     let mut last = last_registered(store, &device, &passes[..2]).await?;
@@ -97,11 +106,7 @@ pub async fn forget_counts_from_the_last_register<S: RegistrationStore + ?Sized>
     has_devices(store, &passes[2], [], Rule::C13).await
 }
 
-/// C13: an unknown device is no error; forgetting one leaves all others alone; no time is too far off.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn forget_leaves_others_alone<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn forget_leaves_others_alone<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(2)?;
     let (one, two) = (Device::holding(store, &passes).await?, Device::holding(store, &passes).await?);
     // 2255, 2262 and a bit, 9999: where nanoseconds, and the dates of some databases, end.

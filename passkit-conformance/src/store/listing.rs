@@ -4,41 +4,78 @@ use std::{collections::BTreeSet, slice};
 
 use passkit_server::{RegistrationStore, UpdateTag, clock};
 
-use super::{
-    breach::{Breach, Kept, Rule, demand},
-    names::{Device, new_passes, new_type, pass_of, serial, serials},
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
 };
 
-/// What `updated_since` says: without a tag all passes of the type on the device, each once, however often they
-/// were marked or registered.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn no_tag_lists_all<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+use super::{
+    catalogue,
+    names::{Device, new_passes, new_type, pass_of, serial, serials},
+    random::Random,
+};
+
+catalogue! {
+    "store/no-tag-lists-all" Must [UPDATED_SINCE C7] store no_tag_lists_all,
+        "A device asks without a tag, before and after some of its passes are marked and registered again.",
+        "A phone that lost its tag never learns of some of its passes again.";
+    "store/list-keeps-devices-apart" Must [UPDATED_SINCE] store list_keeps_devices_apart,
+        "Two devices hold six and five of ten passes, one of them in common; all ten are marked, and both ask.",
+        "A phone is told of passes that it does not have, whose serial numbers belong to other people.";
+    "store/list-keeps-types-apart" Must [UPDATED_SINCE] store list_keeps_types_apart,
+        "A device holds passes of two types, two of them with one serial number; each type is marked and asked for.",
+        "A phone is told of passes of another type: it asks for something that does not exist, and takes the service \
+         for broken.";
+    "store/unknown-device-has-no-changes" Must [UPDATED_SINCE] store unknown_device_has_no_changes,
+        "A device that is unknown, and one that holds passes of another type only, ask with and without a tag.",
+        "A phone whose last pass was just removed gets an error or the passes of others in place of an empty answer.";
+    "store/marked-pass-is-listed" Must [C1 MARK_UPDATED] store marked_pass_is_listed,
+        "Marks passes alone, in a batch, twice in one, and beside unknown ones; the device asks after each mark, and \
+         after an empty batch.",
+        "An update is lost: the phone shows the old pass, at the gate as well.";
+    "store/every-mark-counts-however-close" Must [C1 C4] store every_mark_counts_however_close,
+        "200 times, as fast as the store takes it: a mark, then a list. Tags of whole seconds or milliseconds fail.",
+        "The second of two updates in one second never reaches the phone.";
+    "store/asking-again-gives-nothing" Must [C2] store asking_again_gives_nothing,
+        "After registering, marking, marking all and unregistering the device asks, and then again with the tag it got.",
+        "With every push the phone fetches passes that did not change, and complains to the log.";
+    "store/new-registration-counts" Must [C3] store new_registration_counts,
+        "After a tag was issued the device registers: for passes marked before it and never marked, again for one it \
+         has, and for one that it had given up.",
+        "A change between the download of a pass and its registration never reaches the phone.";
+    "store/tags-never-go-back" Must [C4] store tags_never_go_back,
+        "60 marks and registrations; after each the device asks with its last tag, its oldest, and none.",
+        "The phone keeps an older tag and is told of the same passes again, or misses some.";
+    "store/tag-ahead-counts-as-none" Must [C5] store tag_ahead_counts_as_none,
+        "The device asks with tags that are ahead of the store's clocks, in either part, up to the greatest there is.",
+        "After a backup was restored, phones hold tags from the future and hear of no update for as long as it takes \
+         the clock to come there.";
+    "store/old-tags-miss-nothing" Must [C1 C3 C7] store old_tags_miss_nothing,
+        "250 marks and registrations of eight passes; in between the device asks with tags from all along the way.",
+        "A phone that was off for a while misses updates.";
+}
+
+async fn no_tag_lists_all<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(5)?;
     store.mark_updated(&type_id, &serials(&passes[..1])).await?;
     let device = Device::holding(store, &passes).await?;
-    device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     for _ in 0..3 {
         store.mark_updated(&type_id, &serials(&passes[..2])).await?;
         store.register(&device.id, &passes[2], &device.push_token).await?;
     }
     for _ in 0..2 {
-        device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+        device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     }
     Ok(())
 }
 
-/// What `updated_since` says: passes of other devices are not listed, marked or not.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn list_keeps_devices_apart<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn list_keeps_devices_apart<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(10)?;
     let one = Device::holding(store, &passes[..6]).await?;
     let two = Device::holding(store, &passes[5..]).await?;
-    let tag_one = one.lists_exactly(store, &type_id, &passes[..6], Rule::UpdatedSince).await?;
-    let tag_two = two.lists_exactly(store, &type_id, &passes[5..], Rule::UpdatedSince).await?;
+    let tag_one = one.lists_exactly(store, &type_id, &passes[..6], Rule::UPDATED_SINCE).await?;
+    let tag_two = two.lists_exactly(store, &type_id, &passes[5..], Rule::UPDATED_SINCE).await?;
     store.mark_updated(&type_id, &serials(&passes)).await?;
     let listed = one.list(store, &type_id, Some(tag_one)).await?;
     listed.is_within(&passes[..6])?;
@@ -48,11 +85,7 @@ pub async fn list_keeps_devices_apart<S: RegistrationStore + ?Sized>(store: &S) 
     listed.has(&passes[5..], Rule::C1, "after a mark of all")
 }
 
-/// What `updated_since` says: passes of other types are not listed, and equal serial numbers of two types are two.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn list_keeps_types_apart<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn list_keeps_types_apart<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (one, ones) = new_passes(3)?;
     let two = new_type()?;
     let twos = [
@@ -61,8 +94,8 @@ pub async fn list_keeps_types_apart<S: RegistrationStore + ?Sized>(store: &S) ->
         pass_of(&two, &serial("more")?),
     ];
     let device = Device::holding(store, &[&ones[..], &twos[..]].concat()).await?;
-    let tag_one = device.lists_exactly(store, &one, &ones, Rule::UpdatedSince).await?;
-    let tag_two = device.lists_exactly(store, &two, &twos, Rule::UpdatedSince).await?;
+    let tag_one = device.lists_exactly(store, &one, &ones, Rule::UPDATED_SINCE).await?;
+    let tag_two = device.lists_exactly(store, &two, &twos, Rule::UPDATED_SINCE).await?;
     store.mark_updated(&two, &serials(&twos)).await?;
     device.list(store, &one, Some(tag_one)).await?.is_within(&ones)?;
     let listed = device.list(store, &two, Some(tag_two)).await?;
@@ -72,28 +105,24 @@ pub async fn list_keeps_types_apart<S: RegistrationStore + ?Sized>(store: &S) ->
     store.mark_updated(&one, slice::from_ref(&ones[0].serial)).await?;
     device.list(store, &one, Some(tag_one)).await?.has(&ones[..1], Rule::C1, "after a mark")?;
     store.unregister(&device.id, &ones[0]).await?;
-    device.lists_exactly(store, &one, &ones[1..], Rule::UpdatedSince).await?;
-    device.lists_exactly(store, &two, &twos, Rule::UpdatedSince).await?;
-    device.list(store, &new_type()?, None).await?.is_empty(Rule::UpdatedSince, "for a type not held")
+    device.lists_exactly(store, &one, &ones[1..], Rule::UPDATED_SINCE).await?;
+    device.lists_exactly(store, &two, &twos, Rule::UPDATED_SINCE).await?;
+    device.list(store, &new_type()?, None).await?.is_empty(Rule::UPDATED_SINCE, "for a type not held")
 }
 
-/// What `updated_since` says: a device that is unknown, or holds nothing of the type, has no changes, with any tag.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn unknown_device_has_no_changes<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn unknown_device_has_no_changes<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(2)?;
     let (_, others) = new_passes(1)?;
     let known = Device::holding(store, &passes).await?;
     let elsewhere = Device::holding(store, &others).await?;
     store.mark_updated(&type_id, &serials(&passes)).await?;
-    let tag = known.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    let tag = known.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     for device in [Device::new()?, elsewhere] {
         for since in [None, Some(tag), Some(ZERO), Some(FAR)] {
             device
                 .list(store, &type_id, since)
                 .await?
-                .is_empty(Rule::UpdatedSince, "for a device that holds none of the type")?;
+                .is_empty(Rule::UPDATED_SINCE, "for a device that holds none of the type")?;
         }
     }
     Ok(())
@@ -102,18 +131,13 @@ pub async fn unknown_device_has_no_changes<S: RegistrationStore + ?Sized>(store:
 const ZERO: UpdateTag = UpdateTag { type_version: 0, device_version: 0 };
 const FAR: UpdateTag = UpdateTag { type_version: u64::MAX, device_version: u64::MAX };
 
-/// C1: a marked pass is in the next list, be it marked alone or in a batch, twice in one, or beside passes that are
-/// unknown. An empty batch does nothing.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn marked_pass_is_listed<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn marked_pass_is_listed<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(6)?;
     store.mark_updated(&type_id, &serials(&passes[..1])).await?;
     let device = Device::holding(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     store.mark_updated(&type_id, &[]).await?;
-    device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::MarkUpdated, "after an empty batch")?;
+    device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::MARK_UPDATED, "after an empty batch")?;
 
     let unknown = serial("on-no-device")?;
     let batches = [
@@ -135,15 +159,10 @@ pub async fn marked_pass_is_listed<S: RegistrationStore + ?Sized>(store: &S) -> 
     device.list(store, &type_id, Some(tag)).await?.is_within(&passes)
 }
 
-/// C1, C4: marks that follow one another as fast as the store takes them, with a list after each, are all listed.
-/// Tags of whole seconds or milliseconds fail here.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn every_mark_counts_however_close<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn every_mark_counts_however_close<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(2)?;
     let device = Device::holding(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     for round in 0..200 {
         let pass = &passes[round % 3 % 2];
         store.mark_updated(&type_id, slice::from_ref(&pass.serial)).await?;
@@ -157,12 +176,7 @@ pub async fn every_mark_counts_however_close<S: RegistrationStore + ?Sized>(stor
     Ok(())
 }
 
-/// C2: asking with the returned tag gives nothing, as often as one asks: after registering, marking, marking all, and
-/// unregistering.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn asking_again_gives_nothing<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn asking_again_gives_nothing<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(4)?;
     let device = Device::holding(store, &passes).await?;
     let mut since = None;
@@ -205,17 +219,12 @@ pub async fn asking_again_gives_nothing<S: RegistrationStore + ?Sized>(store: &S
     Ok(())
 }
 
-/// C3: a pass registered after a tag was issued is listed for that tag, be it older, never marked, registered again,
-/// or back after unregistering.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn new_registration_counts<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn new_registration_counts<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(4)?;
     store.mark_updated(&type_id, &serials(&passes[2..])).await?;
     let device = Device::holding(store, &passes[..1]).await?;
     store.mark_updated(&type_id, &serials(&passes[..1])).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes[..1], Rule::UpdatedSince).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes[..1], Rule::UPDATED_SINCE).await?;
     let registers = [
         (1, "after its first registration, never marked"),
         (2, "after its first registration, marked before the tag"),
@@ -235,16 +244,11 @@ pub async fn new_registration_counts<S: RegistrationStore + ?Sized>(store: &S) -
     device.list(store, &type_id, Some(tag)).await?.has([&passes[1]], Rule::C3, "after it came back")
 }
 
-/// C4: over a history of marks and registrations no part of the tags given to a device goes back, whatever tag it
-/// asks with, and reading moves nothing.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn tags_never_go_back<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn tags_never_go_back<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(12)?;
     let device = Device::holding(store, &passes[..1]).await?;
     let bystander = Device::holding(store, &passes).await?;
-    let mut last = device.lists_exactly(store, &type_id, &passes[..1], Rule::UpdatedSince).await?;
+    let mut last = device.lists_exactly(store, &type_id, &passes[..1], Rule::UPDATED_SINCE).await?;
     let mut tags = vec![last];
     for round in 0..60 {
         match round % 6 {
@@ -272,12 +276,7 @@ pub async fn tags_never_go_back<S: RegistrationStore + ?Sized>(store: &S) -> Kep
     Ok(())
 }
 
-/// C5: a tag ahead of the store's clocks, in either part, is answered with everything, and the tag that comes with it
-/// works.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn tag_ahead_counts_as_none<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn tag_ahead_counts_as_none<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     const HOUR: u64 = 3_600_000_000;
     let (type_id, passes) = new_passes(3)?;
     let device = Device::holding(store, &passes).await?;
@@ -286,7 +285,7 @@ pub async fn tag_ahead_counts_as_none<S: RegistrationStore + ?Sized>(store: &S) 
         if marked {
             store.mark_updated(&type_id, &serials(&passes[..2])).await?;
         }
-        let now = device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
+        let now = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
         let ahead = clock::now_micros() + HOUR;
         for since in [
             UpdateTag { type_version: ahead, ..now },
@@ -319,14 +318,11 @@ pub async fn tag_ahead_counts_as_none<S: RegistrationStore + ?Sized>(store: &S) 
     Ok(())
 }
 
-/// C1, C3, C7: over a history of marks and registrations, every tag ever given still gets all that came after it.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn old_tags_miss_nothing<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn old_tags_miss_nothing<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(8)?;
     let device = Device::new()?;
-    let mut random = Sequence(0x2545_f491_4f6c_dd1d);
+    // A fixed start: a failing history is the same in the next run.
+    let mut random = Random::new(0x2545_f491_4f6c_dd1d);
     let mut held = BTreeSet::new();
     // Each tag with the passes that changed, or were registered, since.
     let mut tags: Vec<(UpdateTag, BTreeSet<usize>)> = Vec::new();
@@ -372,7 +368,7 @@ pub async fn old_tags_miss_nothing<S: RegistrationStore + ?Sized>(store: &S) -> 
                 tags.push((listed.tag, BTreeSet::new()));
             }
         } else if !held.is_empty() {
-            let tag = device.lists_exactly(store, &type_id, &registered, Rule::UpdatedSince).await?;
+            let tag = device.lists_exactly(store, &type_id, &registered, Rule::UPDATED_SINCE).await?;
             tags.push((tag, BTreeSet::new()));
         }
     }
@@ -380,16 +376,4 @@ pub async fn old_tags_miss_nothing<S: RegistrationStore + ?Sized>(store: &S) -> 
         return Err(Breach::new(Rule::C1, "a list that names passes now and then", "none"));
     }
     Ok(())
-}
-
-/// A fixed sequence of numbers (xorshift): a failing history is the same in the next run.
-struct Sequence(u64);
-
-impl Sequence {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap_or(0) % end
-    }
 }

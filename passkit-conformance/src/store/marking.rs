@@ -7,22 +7,43 @@ use std::{
 
 use passkit_server::{PassId, PassState, RegistrationStore, TypeIdentifier, clock};
 
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
+};
+
 use super::{
-    breach::{Breach, Kept, Rule, demand},
+    catalogue,
     names::{Device, new_passes, new_type, pass_of, serials},
 };
 
-/// C9, C2: after a mark of a whole type every device is told of every registration, once.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn mark_all_lists_every_registration_once<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+catalogue! {
+    "store/mark-all-lists-every-registration-once" Must [C9 C2] store mark_all_lists_every_registration_once,
+        "Marks a whole type three times, with single marks in between; two devices with passes in common ask after each.",
+        "After a change of the design some phones keep the old passes, or fetch all of theirs with every push.";
+    "store/mark-all-takes-constant-time" Must [C9] store mark_all_takes_constant_time,
+        "Marks a type of one pass and one of 5,000: the best of seven runs each, with a wide margin, so that only a \
+         walk over the passes shows.",
+        "Marking a type with a million passes takes minutes, in which no other mark gets through.";
+    "store/every-mark-moves-the-date" Must [C14] store every_mark_moves_the_date,
+        "24 marks in a row, alone, in a batch and of the whole type, faster than one a second.",
+        "Two versions of a pass share a date: a phone that has the first is answered 304 and keeps it.";
+    "store/dates-move-with-marks-only" Must [C14] store dates_move_with_marks_only,
+        "Registers, unregisters, forgets, lists, pages, waits for a second, and marks other passes and types; dates \
+         and versions are read after each.",
+        "Phones download passes that did not change.";
+    "store/never-marked-passes-share-one-date" Must [C14] store never_marked_passes_share_one_date,
+        "Reads the state of passes and orders that were never marked, registered or not, of known and unknown types.",
+        "Phones download passes that never changed, or are answered 304 for those that did.";
+}
+
+async fn mark_all_lists_every_registration_once<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(5)?;
     store.mark_updated(&type_id, &serials(&passes[..2])).await?;
     let one = Device::holding(store, &passes[..4]).await?;
     let two = Device::holding(store, &passes[3..]).await?;
-    let mut tag_one = one.lists_exactly(store, &type_id, &passes[..4], Rule::UpdatedSince).await?;
-    let mut tag_two = two.lists_exactly(store, &type_id, &passes[3..], Rule::UpdatedSince).await?;
+    let mut tag_one = one.lists_exactly(store, &type_id, &passes[..4], Rule::UPDATED_SINCE).await?;
+    let mut tag_two = two.lists_exactly(store, &type_id, &passes[3..], Rule::UPDATED_SINCE).await?;
     for _ in 0..3 {
         store.mark_all_updated(&type_id).await?;
         for (device, tag, held) in [(&one, &mut tag_one, &passes[..4]), (&two, &mut tag_two, &passes[3..])] {
@@ -47,12 +68,7 @@ pub async fn mark_all_lists_every_registration_once<S: RegistrationStore + ?Size
     Ok(())
 }
 
-/// C9: a mark of a whole type takes about the same time whether it has one pass or 5,000. The best of several runs
-/// count, with a wide margin, so that only a walk over the passes shows.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn mark_all_takes_constant_time<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn mark_all_takes_constant_time<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     async fn best<S: RegistrationStore + ?Sized>(
         store: &S,
         type_id: &TypeIdentifier,
@@ -80,12 +96,7 @@ pub async fn mark_all_takes_constant_time<S: RegistrationStore + ?Sized>(store: 
     )
 }
 
-/// C14: each mark, alone or in a batch or of the whole type, gives a pass a strictly later date and a later version,
-/// also when marks come more than once a second and the dates run ahead of the clock.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn every_mark_moves_the_date<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn every_mark_moves_the_date<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(3)?;
     let serial = &passes[0].serial;
     let batch = [serial.clone(), passes[1].serial.clone(), serial.clone()];
@@ -143,12 +154,7 @@ async fn moved_on<S: RegistrationStore + ?Sized>(
     Ok(state)
 }
 
-/// C14: registering, unregistering, forgetting, listing, paging, the passing of time, and marks of other passes and
-/// types move neither date nor version, of a marked pass and of one never marked.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn dates_move_with_marks_only<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn dates_move_with_marks_only<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(3)?;
     let other_type = new_type()?;
     let never = pass_of(&new_type()?, &passes[0].serial);
@@ -216,11 +222,7 @@ pub async fn dates_move_with_marks_only<S: RegistrationStore + ?Sized>(store: &S
     Ok(())
 }
 
-/// C14: passes never marked, of whatever type, known or not, have one date that is not in the future, and version 0.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn never_marked_passes_share_one_date<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn never_marked_passes_share_one_date<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(3)?;
     let (_, others) = new_passes(2)?;
     let order_type = format!("order.{}", others[0].type_id.as_str());

@@ -1,8 +1,8 @@
-//! The contract of [`RegistrationStore`], as checks that any store can run.
+//! The contract of [`RegistrationStore`], as cases that any store can run.
 //!
-//! A check is an async function over a store: it makes its own random types, devices and serial numbers, so that any
-//! number of checks may share a store with each other and with real data, and it returns the first [`Breach`] it
-//! finds. [`CHECKS`] names them all, and [`run_all`] runs them; a store's own test is
+//! A case makes its own random types, devices and serial numbers, so that any number of cases may share a store with
+//! each other and with real data, and ends with the first [`Breach`] that it finds. [`cases`] gives them all, and
+//! [`run_all`] runs them; a store's own test is
 //!
 //! ```
 //! use std::sync::Arc;
@@ -14,184 +14,210 @@
 //! # });
 //! ```
 //!
-//! Run them on a multi-threaded Tokio runtime: races need more than one thread. C6 (durability) and C8 (the order at
-//! the source) are no properties of a running store and are not checked here.
-//!
-//! What is checked where:
-//!
-//! | module | rules |
-//! | --- | --- |
-//! | [`registering`] | C10 and what `unregister` promises |
-//! | [`listing`] | C1 to C5, C7 |
-//! | [`marking`] | C9, C14 |
-//! | [`paging`] | C11 |
-//! | [`cancelling`] | C12 |
-//! | [`forgetting`] | C13 |
-//! | [`naming`] | serial numbers, types and devices that are easily taken for one another |
-//! | [`racing`] | C1 to C4, C10 and C14 under parallel load |
+//! Run them on a multi-threaded Tokio runtime: races need more than one thread. C8 (the order at the source) is no
+//! property of a store and is not checked here; C6 (durability) wants a store that can be opened
+//! [anew](Stores::reopen), and [`StoreMaintenance`] one that [has it](Stores::maintained).
 
-mod breach;
-pub mod cancelling;
-pub mod forgetting;
-pub mod listing;
-pub mod marking;
+mod cancelling;
+mod crowds;
+mod forgetting;
+pub mod history;
+mod listing;
+mod maintaining;
+mod marking;
+mod modelling;
 mod names;
-pub mod naming;
-pub mod paging;
-pub mod racing;
-pub mod registering;
-mod report;
+mod naming;
+mod paging;
+mod parallel;
+mod racing;
+mod random;
+mod registering;
+mod reopening;
 
-use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use passkit_server::RegistrationStore;
+use async_trait::async_trait;
+use passkit_server::{RegistrationStore, StoreMaintenance};
 
-pub use self::{
-    breach::{Breach, Kept, Rule},
-    report::{CheckResult, Report},
-};
+use crate::{Breach, Case, CaseResult, Report, Rule, Stop, Verdict};
 
-/// A check waits this long for the store, then calls it hanging.
+/// A case waits this long for the store, then calls it hanging.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-type CheckFuture = Pin<Box<dyn Future<Output = Kept> + Send>>;
+/// Any error, for a reason in a report.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// One entry of [`CHECKS`].
-#[derive(Clone, Copy)]
-pub struct Check {
-    id: &'static str,
-    rules: &'static [Rule],
-    run: fn(Arc<dyn RegistrationStore>) -> CheckFuture,
+/// Where the cases get their stores from. A closure `async || Arc<dyn RegistrationStore>` is one already.
+///
+/// Cases do not meet: a store may be the same for all of them, or a new one for each.
+#[async_trait]
+pub trait Stores: Send + Sync {
+    /// A store to try.
+    async fn open(&self) -> Result<Arc<dyn RegistrationStore>, BoxError>;
+
+    /// The storage of `store` as it lies now, opened anew as after its process was killed: what this store has not
+    /// acknowledged may be lost. `store` was given by [`open`](Self::open) and is still open. `None`, if that can't
+    /// be had here, skips the cases that want it.
+    async fn reopen(
+        &self,
+        store: Arc<dyn RegistrationStore>,
+    ) -> Option<Result<Arc<dyn RegistrationStore>, BoxError>> {
+        drop(store);
+        None
+    }
+
+    /// An empty store that can be maintained; `None` skips the cases that want one.
+    async fn maintained(&self) -> Option<Result<Arc<dyn StoreMaintenance>, BoxError>> {
+        None
+    }
 }
 
-impl Check {
-    /// The stable name, `store/` and the function's name with hyphens.
-    #[must_use]
-    pub fn id(&self) -> &'static str {
-        self.id
+#[async_trait]
+impl<F, S> Stores for F
+where
+    F: Fn() -> S + Send + Sync,
+    S: Future<Output = Arc<dyn RegistrationStore>> + Send,
+{
+    async fn open(&self) -> Result<Arc<dyn RegistrationStore>, BoxError> {
+        Ok(self().await)
     }
+}
 
-    /// The rules that the check is about. It may come upon a breach of another one on its way.
-    #[must_use]
-    pub fn rules(&self) -> &'static [Rule] {
-        self.rules
-    }
+type CaseFuture = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
-    /// Runs the check. A store that panics, or does not answer for five minutes, breaks [`Rule::Errors`].
-    ///
-    /// # Errors
-    /// The first breach found.
+/// A case of a store.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreCase {
+    /// What it is about.
+    pub case: Case,
+    run: fn(Arc<dyn Stores>) -> CaseFuture,
+}
+
+impl StoreCase {
+    /// Runs the case. A store that panics, or does not answer for five minutes, breaks [`Rule::ERRORS`].
     ///
     /// # Panics
     /// Outside of a Tokio runtime with time enabled.
-    pub async fn run(&self, store: Arc<dyn RegistrationStore>) -> Kept {
-        // A task of its own, so that a panic ends this check only; the set aborts it when dropped.
+    pub async fn run(&self, stores: Arc<dyn Stores>) -> CaseResult {
+        let start = std::time::Instant::now();
+        // A task of its own, so that a panic ends this case only; the set aborts it when dropped.
         let mut task = tokio::task::JoinSet::new();
-        task.spawn((self.run)(store));
-        match tokio::time::timeout(PATIENCE, task.join_next()).await {
-            Ok(Some(Ok(kept))) => kept,
-            Ok(Some(Err(error))) => Err(Breach::new(Rule::Errors, "no panic", error.to_string())),
-            Ok(None) | Err(_) => Err(Breach::new(Rule::Errors, "an answer", "none for five minutes")),
+        task.spawn((self.run)(stores));
+        let verdict = match tokio::time::timeout(PATIENCE, task.join_next()).await {
+            Ok(Some(Ok(verdict))) => verdict,
+            Ok(Some(Err(error))) => Err(Breach::new(Rule::ERRORS, "no panic", error.to_string()).into()),
+            Ok(None) | Err(_) => Err(Breach::new(Rule::ERRORS, "an answer", "none for five minutes").into()),
+        };
+        CaseResult {
+            case: self.case,
+            outcome: verdict.into(),
+            elapsed: start.elapsed(),
+            transcript: Vec::new(),
         }
     }
 }
 
-impl fmt::Debug for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Check").field("id", &self.id).field("rules", &self.rules).finish_non_exhaustive()
-    }
+fn not_opened(error: BoxError) -> Stop {
+    Stop::Error(format!("the store can't be opened: {error}"))
 }
 
-macro_rules! checks {
-    ($($id:literal [$($rule:ident)+] $module:ident :: $function:ident;)+) => {
-        /// All checks, those that find simple faults first.
-        pub const CHECKS: &[Check] = &[
-            $(Check {
-                id: $id,
-                rules: &[$(Rule::$rule),+],
-                run: |store| Box::pin(async move { $module::$function(&store).await }),
+async fn open(stores: Arc<dyn Stores>) -> Result<Arc<dyn RegistrationStore>, Stop> {
+    stores.open().await.map_err(not_opened)
+}
+
+async fn open_maintained(stores: Arc<dyn Stores>) -> Result<Arc<dyn StoreMaintenance>, Stop> {
+    const LACKING: &str =
+        "Stores::maintained gives no store: implement it where the store has StoreMaintenance";
+    let store = stores.maintained().await.ok_or_else(|| Stop::Skip(LACKING.into()))?;
+    store.map_err(not_opened)
+}
+
+/// Makes the list of a module's cases: id, level, rules, what the function takes, function, steps, consequence.
+///
+/// A function takes a `store`, one that can be `maintained`, or the `stores`, to open what it wants.
+macro_rules! catalogue {
+    (@run store $function:ident) => {
+        |stores| Box::pin(async move { Ok($function(&crate::store::open(stores).await?).await?) })
+    };
+    (@run maintained $function:ident) => {
+        |stores| Box::pin(async move { Ok($function(&crate::store::open_maintained(stores).await?).await?) })
+    };
+    (@run stores $function:ident) => {
+        |stores| Box::pin($function(stores))
+    };
+    ($($id:literal $level:ident [$($rule:ident)+] $takes:ident $function:ident, $steps:literal, $consequence:literal;)+) => {
+        pub(super) const CASES: &[crate::store::StoreCase] = &[
+            $(crate::store::StoreCase {
+                case: crate::Case {
+                    id: $id,
+                    level: crate::Level::$level,
+                    rules: &[$(crate::Rule::$rule),+],
+                    steps: $steps,
+                    consequence: $consequence,
+                },
+                run: crate::store::catalogue!(@run $takes $function),
             }),+
         ];
     };
 }
+use catalogue;
 
-checks! {
-    "store/first-register-creates" [C10] registering::first_register_creates;
-    "store/every-register-stores-the-push-token" [C10] registering::every_register_stores_the_push_token;
-    "store/devices-may-share-a-push-token" [C10] registering::devices_may_share_a_push_token;
-    "store/unregister-removes-the-registration" [Unregister] registering::unregister_removes_the_registration;
-    "store/unregister-removes-the-device-with-its-last-registration" [Unregister]
-        registering::unregister_removes_the_device_with_its_last_registration;
-    "store/unregistering-nothing-is-no-error" [Unregister] registering::unregistering_nothing_is_no_error;
-    "store/no-tag-lists-all" [UpdatedSince C7] listing::no_tag_lists_all;
-    "store/list-keeps-devices-apart" [UpdatedSince] listing::list_keeps_devices_apart;
-    "store/list-keeps-types-apart" [UpdatedSince] listing::list_keeps_types_apart;
-    "store/unknown-device-has-no-changes" [UpdatedSince] listing::unknown_device_has_no_changes;
-    "store/marked-pass-is-listed" [C1 MarkUpdated] listing::marked_pass_is_listed;
-    "store/every-mark-counts-however-close" [C1 C4] listing::every_mark_counts_however_close;
-    "store/asking-again-gives-nothing" [C2] listing::asking_again_gives_nothing;
-    "store/new-registration-counts" [C3] listing::new_registration_counts;
-    "store/tags-never-go-back" [C4] listing::tags_never_go_back;
-    "store/tag-ahead-counts-as-none" [C5] listing::tag_ahead_counts_as_none;
-    "store/old-tags-miss-nothing" [C1 C3 C7] listing::old_tags_miss_nothing;
-    "store/mark-all-lists-every-registration-once" [C9 C2] marking::mark_all_lists_every_registration_once;
-    "store/mark-all-takes-constant-time" [C9] marking::mark_all_takes_constant_time;
-    "store/every-mark-moves-the-date" [C14] marking::every_mark_moves_the_date;
-    "store/dates-move-with-marks-only" [C14] marking::dates_move_with_marks_only;
-    "store/never-marked-passes-share-one-date" [C14] marking::never_marked_passes_share_one_date;
-    "store/pages-hold-every-device" [C11] paging::pages_hold_every_device;
-    "store/unknown-pass-has-no-devices" [C11] paging::unknown_pass_has_no_devices;
-    "store/hostile-cursor-reads-from-the-start" [C11] paging::hostile_cursor_reads_from_the_start;
-    "store/pages-under-change-miss-nobody" [C11] paging::pages_under_change_miss_nobody;
-    "store/forget-minds-the-time" [C13] forgetting::forget_minds_the_time;
-    "store/forget-counts-from-the-last-register" [C13] forgetting::forget_counts_from_the_last_register;
-    "store/forget-leaves-others-alone" [C13] forgetting::forget_leaves_others_alone;
-    "store/dropped-register-is-whole" [C12] cancelling::dropped_register_is_whole;
-    "store/dropped-unregister-is-whole" [C12] cancelling::dropped_unregister_is_whole;
-    "store/dropped-mark-is-whole" [C12] cancelling::dropped_mark_is_whole;
-    "store/dropped-mark-all-is-whole" [C12] cancelling::dropped_mark_all_is_whole;
-    "store/dropped-forget-is-whole" [C12] cancelling::dropped_forget_is_whole;
-    "store/serials-of-the-wild" [Names] naming::serials_of_the_wild;
-    "store/types-that-start-alike" [Names] naming::types_that_start_alike;
-    "store/devices-that-start-alike" [Names] naming::devices_that_start_alike;
-    "store/orders-and-passes-with-equal-serials" [Names] naming::orders_and_passes_with_equal_serials;
-    "store/parallel-registers-create-once" [C10] racing::parallel_registers_create_once;
-    "store/parallel-register-and-unregister" [C10] racing::parallel_register_and_unregister;
-    "store/parallel-marks-move-the-date" [C14] racing::parallel_marks_move_the_date;
-    "store/no-device-goes-stale" [C1 C2 C3 C4] racing::no_device_goes_stale;
-    "store/ten-thousand-passes-on-one-device" [C1 C2 C9] racing::ten_thousand_passes_on_one_device;
-    "store/one-pass-on-many-devices" [C11] racing::one_pass_on_many_devices;
+/// All cases, those that find simple faults first.
+#[must_use]
+pub fn cases() -> Vec<StoreCase> {
+    [
+        registering::CASES,
+        listing::CASES,
+        marking::CASES,
+        paging::CASES,
+        forgetting::CASES,
+        cancelling::CASES,
+        naming::CASES,
+        modelling::CASES,
+        racing::CASES,
+        parallel::CASES,
+        crowds::CASES,
+        maintaining::CASES,
+        reopening::CASES,
+    ]
+    .concat()
 }
 
-/// Runs all of [`CHECKS`], each on a store that `fresh` makes for it.
+/// Runs all [`cases`].
 ///
 /// # Panics
 /// Outside of a Tokio runtime with time enabled.
-pub async fn run_all<F, S>(fresh: F) -> Report
-where
-    F: Fn() -> S,
-    S: Future<Output = Arc<dyn RegistrationStore>>,
-{
-    run(CHECKS, fresh).await
+pub async fn run_all(stores: impl Stores + 'static) -> Report {
+    run(&cases(), stores).await
 }
 
-/// Runs some of [`CHECKS`], each on a store that `fresh` makes for it.
+/// Runs cases one after the other.
 ///
 /// # Panics
 /// Outside of a Tokio runtime with time enabled.
-pub async fn run<'a, F, S>(checks: impl IntoIterator<Item = &'a Check>, fresh: F) -> Report
-where
-    F: Fn() -> S,
-    S: Future<Output = Arc<dyn RegistrationStore>>,
-{
+pub async fn run<'a>(
+    cases: impl IntoIterator<Item = &'a StoreCase>,
+    stores: impl Stores + 'static,
+) -> Report {
+    let stores: Arc<dyn Stores> = Arc::new(stores);
     let mut report = Report::default();
-    for check in checks {
-        let store = fresh().await;
-        let start = std::time::Instant::now();
-        let kept = check.run(store).await;
-        report.push(*check, start.elapsed(), kept);
+    for case in cases {
+        report.results.push(case.run(stores.clone()).await);
     }
     report
+}
+
+/// A [trial](libtest_mimic::Trial) for each of the [`cases`], named by its id; one that is skipped is shown as ignored,
+/// with the reason. [`store_tests!`](crate::store_tests) makes a whole test of them.
+#[cfg(feature = "trials")]
+#[must_use]
+pub fn trials(stores: impl Stores + 'static) -> Vec<libtest_mimic::Trial> {
+    let stores: Arc<dyn Stores> = Arc::new(stores);
+    crate::trials::trials(cases().into_iter().map(|one| {
+        let stores = stores.clone();
+        (one.case, async move { one.run(stores).await })
+    }))
 }
 
 #[cfg(test)]
@@ -199,14 +225,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_unique_and_well_formed() {
-        let mut ids: Vec<_> = CHECKS.iter().map(Check::id).collect();
-        assert!(ids.iter().all(|id| {
-            id.strip_prefix("store/")
-                .is_some_and(|rest| rest.bytes().all(|b| b == b'-' || b.is_ascii_lowercase()))
-        }));
+    fn the_catalogue_is_whole() {
+        let cases = cases();
+        let mut ids: Vec<_> = cases.iter().map(|one| one.case.id).collect();
+        for StoreCase { case, .. } in &cases {
+            let name = case.id.strip_prefix("store/").unwrap();
+            assert!(
+                name.bytes().all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit()),
+                "{name}"
+            );
+            for text in [case.steps, case.consequence] {
+                assert!(text.ends_with('.') && text.len() > 30 && !text.contains("  "), "{name}: {text:?}");
+            }
+        }
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), CHECKS.len());
+        assert_eq!(ids.len(), cases.len());
     }
 }

@@ -14,7 +14,10 @@ use passkit_server::{
     RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag,
 };
 
-use super::breach::{Breach, Kept, Rule, demand};
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
+};
 
 /// 32 hexadecimal digits that no other call of any process gives.
 pub(crate) fn unique() -> String {
@@ -33,7 +36,7 @@ pub(crate) fn unique() -> String {
 /// The checks make no identifier that is not well-formed; if one did, that would be their own fault.
 impl From<InvalidIdentifier> for Breach {
     fn from(error: InvalidIdentifier) -> Self {
-        Self::new(Rule::Errors, "a check that makes well-formed identifiers", error.to_string())
+        Self::new(Rule::ERRORS, "a check that makes well-formed identifiers", error.to_string())
     }
 }
 
@@ -68,6 +71,13 @@ pub(crate) fn new_passes(count: usize) -> Result<(TypeIdentifier, Vec<PassId>), 
 
 pub(crate) fn serials<'a>(passes: impl IntoIterator<Item = &'a PassId>) -> Vec<SerialNumber> {
     passes.into_iter().map(|pass| pass.serial.clone()).collect()
+}
+
+/// The results of all tasks, or the first breach among them.
+pub(crate) async fn all<T: Send + 'static>(
+    tasks: tokio::task::JoinSet<Result<T, Breach>>,
+) -> Result<Vec<T>, Breach> {
+    tasks.join_all().await.into_iter().collect()
 }
 
 /// A device with its push token, as a check holds it.
@@ -120,7 +130,7 @@ impl Device {
     ) -> Result<Listed, Breach> {
         let Changes { serials, tag } = store.updated_since(&self.id, type_id, since).await?;
         let set: BTreeSet<_> = serials.iter().cloned().collect();
-        demand(Rule::UpdatedSince, set.len() == serials.len(), "each serial number once", || {
+        demand(Rule::UPDATED_SINCE, set.len() == serials.len(), "each serial number once", || {
             format!("{} serial numbers of which {} differ", serials.len(), set.len())
         })?;
         Ok(Listed { serials: set, tag })
@@ -181,7 +191,7 @@ impl Listed {
         let foreign: BTreeSet<_> =
             self.serials.iter().filter(|serial| !held.contains(serial)).cloned().collect();
         demand(
-            Rule::UpdatedSince,
+            Rule::UPDATED_SINCE,
             foreign.is_empty(),
             "only passes registered on the device, of the type asked for",
             || format!("also {}", shown(&foreign)),
@@ -250,8 +260,19 @@ pub(crate) async fn has_devices<'a, S: RegistrationStore + ?Sized>(
     devices: impl IntoIterator<Item = &'a Device>,
     rule: Rule,
 ) -> Kept {
+    has_devices_in_pages(store, pass, devices, 100, rule).await
+}
+
+/// The same, reading `limit` at a time.
+pub(crate) async fn has_devices_in_pages<'a, S: RegistrationStore + ?Sized>(
+    store: &S,
+    pass: &PassId,
+    devices: impl IntoIterator<Item = &'a Device>,
+    limit: usize,
+    rule: Rule,
+) -> Kept {
     let wanted: Vec<&Device> = devices.into_iter().collect();
-    let found = devices_of(store, pass, 100, wanted.len()).await?;
+    let found = devices_of(store, pass, limit, wanted.len()).await?;
     let missing = wanted.iter().filter(|device| found.iter().all(|one| one.device != device.id)).count();
     let foreign = found.iter().filter(|one| wanted.iter().all(|device| device.id != one.device)).count();
     demand(

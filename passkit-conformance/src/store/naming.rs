@@ -4,10 +4,33 @@ use std::slice;
 
 use passkit_server::{DeviceIdentifier, PassId, Registered, RegistrationStore, TypeIdentifier};
 
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
+};
+
 use super::{
-    breach::{Breach, Kept, Rule, demand},
+    catalogue,
     names::{Device, has_devices, new_device, new_passes, new_push_token, new_type, pass_of, serial, unique},
 };
+
+catalogue! {
+    "store/serials-of-the-wild" Must [NAMES] store serials_of_the_wild,
+        "Registers, lists, marks, pages and unregisters serial numbers with slashes, spaces, patterns, letters of all \
+         scripts, up to 512 bytes, each as itself and no other.",
+        "A boarding pass whose serial number holds a slash is never updated, or its owner gets the update of another.";
+    "store/types-that-start-alike" Must [NAMES] store types_that_start_alike,
+        "The same for types of which one begins another, or that differ in case, with serial numbers that make the \
+         joined texts equal.",
+        "Passes of one type are taken for those of another.";
+    "store/devices-that-start-alike" Must [NAMES] store devices_that_start_alike,
+        "Registers and unregisters devices of which one's identifier begins another's, or that differ in case.",
+        "One phone is shown, and unregisters, the passes of another.";
+    "store/orders-and-passes-with-equal-serials" Must [NAMES] store orders_and_passes_with_equal_serials,
+        "Registers, marks and unregisters passes and orders of equal serial numbers, and types that differ in the \
+         first word.",
+        "An order's update is announced as that of a pass, or never.";
+}
 
 /// Serial numbers as issuers make them, and as keys and patterns misread them.
 fn wild_serials() -> Vec<String> {
@@ -84,12 +107,7 @@ fn wild_serials() -> Vec<String> {
     serials
 }
 
-/// Names: serial numbers with slashes, spaces, patterns and letters of all scripts, up to 512 bytes, are each
-/// registered, listed, marked, paged and unregistered as themselves and as no other.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn serials_of_the_wild<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn serials_of_the_wild<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let type_id = new_type()?;
     let mut passes = Vec::new();
     for text in wild_serials() {
@@ -108,7 +126,7 @@ async fn each_is_itself<S: RegistrationStore + ?Sized>(store: &S, passes: &[Pass
             let again = device.id != all.id;
             let registered = store.register(&device.id, pass, &device.push_token).await?;
             demand(
-                Rule::Names,
+                Rule::NAMES,
                 (registered == Registered::Existing) == again,
                 format!("a registration of its own for {}", brief(pass)),
                 || format!("{registered:?}"),
@@ -123,25 +141,25 @@ async fn each_is_itself<S: RegistrationStore + ?Sized>(store: &S, passes: &[Pass
         let neighbour = &passes[(n + 1) % passes.len()];
         let before = (store.pass_state(pass).await?, store.pass_state(neighbour).await?);
         let tag = all
-            .lists_exactly(store, &pass.type_id, of_type(&passes[n..], &pass.type_id), Rule::Names)
+            .lists_exactly(store, &pass.type_id, of_type(&passes[n..], &pass.type_id), Rule::NAMES)
             .await?;
         store.mark_updated(&pass.type_id, slice::from_ref(&pass.serial)).await?;
         let after = (store.pass_state(pass).await?, store.pass_state(neighbour).await?);
         demand(
-            Rule::Names,
+            Rule::NAMES,
             after.0 != before.0 && after.1 == before.1,
             format!("the mark of {} to move its date and no other", brief(pass)),
             || format!("{before:?} to become {after:?}, the second that of {}", brief(neighbour)),
         )?;
-        all.list(store, &pass.type_id, Some(tag)).await?.has([pass], Rule::Names, "after its mark")?;
-        own[n].lists_exactly(store, &pass.type_id, [pass], Rule::Names).await?;
-        has_devices(store, pass, [&all, &own[n]], Rule::Names).await?;
+        all.list(store, &pass.type_id, Some(tag)).await?.has([pass], Rule::NAMES, "after its mark")?;
+        own[n].lists_exactly(store, &pass.type_id, [pass], Rule::NAMES).await?;
+        has_devices(store, pass, [&all, &own[n]], Rule::NAMES).await?;
         let existed = store.unregister(&all.id, pass).await?;
-        demand(Rule::Names, existed, format!("a registration for {}", brief(pass)), || "none".into())?;
-        has_devices(store, pass, [&own[n]], Rule::Names).await?;
-        own[n].lists_exactly(store, &pass.type_id, [pass], Rule::Names).await?;
+        demand(Rule::NAMES, existed, format!("a registration for {}", brief(pass)), || "none".into())?;
+        has_devices(store, pass, [&own[n]], Rule::NAMES).await?;
+        own[n].lists_exactly(store, &pass.type_id, [pass], Rule::NAMES).await?;
         let rest = of_type(&passes[n + 1..], &pass.type_id);
-        all.lists_exactly(store, &pass.type_id, rest, Rule::Names).await?;
+        all.lists_exactly(store, &pass.type_id, rest, Rule::NAMES).await?;
     }
     Ok(())
 }
@@ -155,12 +173,7 @@ fn brief(pass: &PassId) -> String {
     format!("{start:?} of {}", pass.type_id)
 }
 
-/// Names: types of which one begins another, or that differ in case, with serial numbers that make the joined texts
-/// equal, are kept apart.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn types_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn types_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let base = new_type()?;
     let mut passes = vec![pass_of(&base, &serial("1")?)];
     let upper = format!("pass.{}", base.as_str()[5..].to_uppercase());
@@ -185,11 +198,7 @@ pub async fn types_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) ->
     each_is_itself(store, &passes).await
 }
 
-/// Names: device identifiers of which one begins another, or that differ in case, are kept apart.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn devices_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn devices_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(2)?;
     let base = unique();
     let long = format!("{base}{}", "x".repeat(128 - base.len()));
@@ -220,23 +229,19 @@ pub async fn devices_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) 
             store.register(&device.id, pass, &device.push_token).await?;
         }
     }
-    has_devices(store, &passes[0], &devices, Rule::Names).await?;
+    has_devices(store, &passes[0], &devices, Rule::NAMES).await?;
     for (n, device) in devices.iter().enumerate() {
         let existed = store.unregister(&device.id, &passes[0]).await?;
-        demand(Rule::Names, existed, "a registration of its own for each device", || "none".into())?;
-        has_devices(store, &passes[0], &devices[n + 1..], Rule::Names).await?;
-        has_devices(store, &passes[1], &devices, Rule::Names).await?;
-        device.lists_exactly(store, &type_id, &passes[1..], Rule::Names).await?;
+        demand(Rule::NAMES, existed, "a registration of its own for each device", || "none".into())?;
+        has_devices(store, &passes[0], &devices[n + 1..], Rule::NAMES).await?;
+        has_devices(store, &passes[1], &devices, Rule::NAMES).await?;
+        device.lists_exactly(store, &type_id, &passes[1..], Rule::NAMES).await?;
     }
     let stranger = Device { id: new_device()?, push_token: new_push_token()? };
-    stranger.list(store, &type_id, None).await?.is_empty(Rule::Names, "to a stranger")
+    stranger.list(store, &type_id, None).await?.is_empty(Rule::NAMES, "to a stranger")
 }
 
-/// Names: a pass and an order with equal serial numbers, of types that differ in their first word, are two.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn orders_and_passes_with_equal_serials<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn orders_and_passes_with_equal_serials<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let rest = unique();
     let both = ["pass", "order"].map(|kind| format!("{kind}.conformance.{rest}"));
     let mut passes = Vec::new();
@@ -255,7 +260,7 @@ pub async fn orders_and_passes_with_equal_serials<S: RegistrationStore + ?Sized>
         let after = store.pass_state(&pass_of(&other, &pass.serial)).await?;
         if before != after {
             return Err(Breach::new(
-                Rule::Names,
+                Rule::NAMES,
                 format!("{before:?} still, marking the other kind"),
                 format!("{after:?}"),
             ));
@@ -263,7 +268,7 @@ pub async fn orders_and_passes_with_equal_serials<S: RegistrationStore + ?Sized>
         device
             .list(store, &other, Some(tag))
             .await?
-            .is_empty(Rule::Names, "of the other kind after a mark of all")?;
+            .is_empty(Rule::NAMES, "of the other kind after a mark of all")?;
     }
     Ok(())
 }

@@ -1,20 +1,37 @@
 //! The devices of a pass, page by page.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
-use passkit_server::{DeviceIdentifier, PageCursor, PassId, RegistrationStore};
-use tokio::task::JoinSet;
+use passkit_server::{DeviceIdentifier, PageCursor, RegistrationStore};
+
+use crate::{
+    Rule,
+    breach::{Kept, demand},
+};
 
 use super::{
-    breach::{Breach, Kept, Rule, demand},
+    catalogue,
     names::{Device, devices_after, devices_of, new_passes, new_push_token},
 };
 
-/// C11: pages of any length, 0 and the greatest included, hold every device with its push token, and none beside.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn pages_hold_every_device<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+catalogue! {
+    "store/pages-hold-every-device" Must [C11] store pages_hold_every_device,
+        "130 devices register for a pass; it is read in pages of 1, 2, 7 and so on up to the greatest number, and of 0.",
+        "Some phones get no push when the pass changes, or strangers do.";
+    "store/unknown-pass-has-no-devices" Must [C11] store unknown_pass_has_no_devices,
+        "Reads the devices of a pass that was only marked, and of one that was given up, with a cursor of another pass \
+         and without.",
+        "Pushes go to phones that do not have the pass.";
+    "store/hostile-cursor-reads-from-the-start" Must [C11] store hostile_cursor_reads_from_the_start,
+        "Reads pages from behind cursors that the store never gave: empty, endless, SQL, and what looks like a position.",
+        "Pushing ends half way after an upgrade of the store, or shows the devices of others.";
+    "store/pages-under-change-miss-nobody" Must [C11] store pages_under_change_miss_nobody,
+        "240 devices are read in pages of 1 and of 10; between two pages devices come, go (the one at the page's end \
+         first) and register again.",
+        "A phone gets no push because another one deleted its pass at that moment.";
+}
+
+async fn pages_hold_every_device<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     const DEVICES: usize = 130;
     let (_, passes) = new_passes(2)?;
     let mut devices = Vec::new();
@@ -41,11 +58,7 @@ pub async fn pages_hold_every_device<S: RegistrationStore + ?Sized>(store: &S) -
     Ok(())
 }
 
-/// C11: a pass that is unknown, or on no device any more, has no devices, with a cursor or without.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn unknown_pass_has_no_devices<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn unknown_pass_has_no_devices<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(3)?;
     let mut devices = Vec::new();
     for _ in 0..4 {
@@ -66,11 +79,7 @@ pub async fn unknown_pass_has_no_devices<S: RegistrationStore + ?Sized>(store: &
     Ok(())
 }
 
-/// C11: a cursor that the store cannot have given reads from the start; one that might be a position does no harm.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn hostile_cursor_reads_from_the_start<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn hostile_cursor_reads_from_the_start<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (_, passes) = new_passes(1)?;
     let mut devices = Vec::new();
     for _ in 0..20 {
@@ -99,12 +108,7 @@ pub async fn hostile_cursor_reads_from_the_start<S: RegistrationStore + ?Sized>(
     Ok(())
 }
 
-/// C11: while devices come, go, and register again with new push tokens between two pages, none of those that stay
-/// is missed, even where the device at the end of a page goes.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn pages_under_change_miss_nobody<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn pages_under_change_miss_nobody<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     const DEVICES: usize = 240;
     let (_, passes) = new_passes(1)?;
     let pass = &passes[0];
@@ -162,29 +166,4 @@ pub async fn pages_under_change_miss_nobody<S: RegistrationStore + ?Sized>(store
         )?;
     }
     Ok(())
-}
-
-/// Registers `count` devices for `pass`, many at a time.
-pub(crate) async fn crowd(
-    store: &Arc<dyn RegistrationStore>,
-    pass: &PassId,
-    count: usize,
-) -> Result<HashSet<DeviceIdentifier>, Breach> {
-    const AT_ONCE: usize = 64;
-    let mut tasks = JoinSet::new();
-    for worker in 0..AT_ONCE {
-        let (store, pass) = (store.clone(), pass.clone());
-        tasks.spawn(async move {
-            let mut devices = Vec::new();
-            for _ in (worker..count).step_by(AT_ONCE) {
-                devices.push(Device::holding(&store, [&pass]).await?.id);
-            }
-            Ok::<_, Breach>(devices)
-        });
-    }
-    let mut all = HashSet::new();
-    for devices in tasks.join_all().await {
-        all.extend(devices?);
-    }
-    Ok(all)
 }

@@ -11,23 +11,34 @@ use std::{
 use passkit_server::{PassId, Registered, RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag};
 use tokio::{sync::Barrier, task::JoinSet};
 
-use super::{
-    breach::{Breach, Kept, Rule, demand},
-    names::{Device, devices_of, has_devices, new_passes, new_push_token, serials},
-    paging::crowd,
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
 };
 
-/// The results of all tasks, or the first breach among them.
-async fn all<T: Send + 'static>(tasks: JoinSet<Result<T, Breach>>) -> Result<Vec<T>, Breach> {
-    tasks.join_all().await.into_iter().collect()
+use super::{
+    catalogue,
+    names::{Device, all, devices_of, has_devices, new_passes, new_push_token, serials},
+};
+
+catalogue! {
+    "store/parallel-registers-create-once" Must [C10] store parallel_registers_create_once,
+        "24 equal registers at once, eight times, of devices that are known and unknown; list and pages are read.",
+        "A phone that repeats its call stands twice in the table: it is pushed twice, and one unregister is not enough.";
+    "store/parallel-register-and-unregister" Must [C10] store parallel_register_and_unregister,
+        "Registers and unregisters of one registration at once, 40 times: what they answered must add up to what is \
+         left, list and pages must agree, and the push token must be one of those sent.",
+        "A pass that was removed and added again at once is listed and never pushed, or the reverse.";
+    "store/parallel-marks-move-the-date" Must [C14] store parallel_marks_move_the_date,
+        "16 tasks mark three passes; each reads date and version before and after its mark.",
+        "Two versions of a pass share a date: a phone that has the first is answered 304 and keeps it.";
+    "store/no-device-goes-stale" Must [C1 C2 C3 C4] store no_device_goes_stale,
+        "16 writers change and mark 200 passes in batches, while six devices poll and register for more of them; when \
+         all is quiet, each device asks twice more.",
+        "A phone ends with an old pass and will never hear of the new one.";
 }
 
-/// C10: of 24 parallel equal registers exactly one creates, whether the device was known or not, and what they leave
-/// is one registration.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn parallel_registers_create_once(store: &Arc<dyn RegistrationStore>) -> Kept {
+async fn parallel_registers_create_once(store: &Arc<dyn RegistrationStore>) -> Kept {
     const AT_ONCE: usize = 24;
     let (type_id, passes) = new_passes(2)?;
     for round in 0..8 {
@@ -65,12 +76,7 @@ pub async fn parallel_registers_create_once(store: &Arc<dyn RegistrationStore>) 
     Ok(())
 }
 
-/// C10: parallel registers and unregisters of one registration end as some order of them would: what they answered
-/// adds up, list and pages agree, and all passes of the device show one push token, the one of some register.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn parallel_register_and_unregister(store: &Arc<dyn RegistrationStore>) -> Kept {
+async fn parallel_register_and_unregister(store: &Arc<dyn RegistrationStore>) -> Kept {
     const AT_ONCE: usize = 6;
     let (type_id, passes) = new_passes(2)?;
     for round in 0..40_usize {
@@ -142,11 +148,7 @@ pub async fn parallel_register_and_unregister(store: &Arc<dyn RegistrationStore>
     Ok(())
 }
 
-/// C14: each of many parallel marks of one pass finds its date later than before it.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn parallel_marks_move_the_date(store: &Arc<dyn RegistrationStore>) -> Kept {
+async fn parallel_marks_move_the_date(store: &Arc<dyn RegistrationStore>) -> Kept {
     let (type_id, passes) = new_passes(3)?;
     let mut tasks = JoinSet::new();
     for caller in 0..16 {
@@ -189,7 +191,7 @@ struct Content {
 impl Content {
     fn of(&self, serial: &SerialNumber) -> Result<u64, Breach> {
         self.numbers.get(serial).map(|number| number.load(SeqCst)).ok_or_else(|| {
-            Breach::new(Rule::UpdatedSince, "only passes registered on the device", "one that never was")
+            Breach::new(Rule::UPDATED_SINCE, "only passes registered on the device", "one that never was")
         })
     }
 }
@@ -234,13 +236,7 @@ impl Poller {
     }
 }
 
-/// C1 to C4: while 16 writers change and mark 200 passes in batches, and six devices poll and register for more
-/// of them, tags only go forward; when all is quiet one more list leaves no device with old content, and the next
-/// one is empty.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Kept {
+async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Kept {
     let (type_id, passes) = new_passes(PASSES)?;
     let numbers = passes.iter().map(|pass| (pass.serial.clone(), AtomicU64::new(0))).collect();
     let content = Arc::new(Content { type_id, passes, numbers, writing: AtomicUsize::new(WRITERS) });
@@ -317,61 +313,6 @@ async fn write(store: &Arc<dyn RegistrationStore>, content: &Content, writer: us
             store.mark_updated(&content.type_id, &serials(&chosen)).await?;
         }
         tokio::task::yield_now().await;
-    }
-    Ok(())
-}
-
-/// C1, C2, C9: a device with 10,000 passes is told of all of them, and of each change among them.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn ten_thousand_passes_on_one_device(store: &Arc<dyn RegistrationStore>) -> Kept {
-    const MANY: usize = 10_000;
-    let (type_id, passes) = new_passes(MANY)?;
-    let device = Device::new()?;
-    let mut tasks = JoinSet::new();
-    for part in passes.chunks(MANY / 16) {
-        let (store, device, part) = (store.clone(), device.clone(), part.to_vec());
-        tasks.spawn(async move {
-            for pass in &part {
-                store.register(&device.id, pass, &device.push_token).await?;
-            }
-            Ok::<_, Breach>(())
-        });
-    }
-    all(tasks).await?;
-    let tag = device.lists_exactly(store, &type_id, &passes, Rule::UpdatedSince).await?;
-    device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::C2, "when asked again")?;
-    let some: Vec<PassId> = passes.iter().step_by(97).cloned().collect();
-    store.mark_updated(&type_id, &serials(&some)).await?;
-    let listed = device.list(store, &type_id, Some(tag)).await?;
-    listed.has(&some, Rule::C1, "after a batch of marks")?;
-    device.list(store, &type_id, Some(listed.tag)).await?.is_empty(Rule::C2, "when asked again")?;
-    store.mark_all_updated(&type_id).await?;
-    let all = device.list(store, &type_id, Some(listed.tag)).await?;
-    all.has(&passes, Rule::C9, "after a mark of all")?;
-    device.list(store, &type_id, Some(all.tag)).await?.is_empty(Rule::C2, "when asked again")
-}
-
-/// C11: one pass on 20,000 devices is read in pages, each device once at least.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn one_pass_on_many_devices(store: &Arc<dyn RegistrationStore>) -> Kept {
-    const MANY: usize = 20_000;
-    let (_, passes) = new_passes(1)?;
-    let devices = crowd(store, &passes[0], MANY).await?;
-    for limit in [1_000, 4_999] {
-        let found = devices_of(store, &passes[0], limit, MANY / limit).await?;
-        let foreign = found.iter().filter(|one| !devices.contains(&one.device)).count();
-        let seen: std::collections::HashSet<_> = found.into_iter().map(|one| one.device).collect();
-        let missing = devices.difference(&seen).count();
-        demand(
-            Rule::C11,
-            missing == 0 && foreign == 0,
-            format!("all of {MANY} devices in pages of {limit}"),
-            || format!("{missing} missing and {foreign} others"),
-        )?;
     }
     Ok(())
 }

@@ -4,16 +4,43 @@ use std::time::{Duration, SystemTime};
 
 use passkit_server::{Registered, RegistrationStore};
 
+use crate::{
+    Rule,
+    breach::{Kept, demand},
+};
+
 use super::{
-    breach::{Kept, Rule, demand},
+    catalogue,
     names::{Device, has_devices, new_passes, new_push_token, new_type},
 };
 
-/// C10: the first register of a pair creates, every later one finds it.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn first_register_creates<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+catalogue! {
+    "store/first-register-creates" Must [C10] store first_register_creates,
+        "Two devices register for passes, each of them three times: the first answer is Created, the others Existing.",
+        "The service answers 201 and 200 by it; counts of what is installed, and whatever is done once for each new \
+         pass on a phone, go wrong.";
+    "store/every-register-stores-the-push-token" Must [C10] store every_register_stores_the_push_token,
+        "A device registers again with another push token, first for a pass that it has, then for a new one; the \
+         pages of all of its passes are read.",
+        "Pushes go to a push token that is no longer in use: the phone never hears of an update again.";
+    "store/devices-may-share-a-push-token" Must [C10] store devices_may_share_a_push_token,
+        "Two device identifiers come with one push token, as those of one phone do; one of them unregisters.",
+        "A phone with passes of two types is pushed for one of them only.";
+    "store/unregister-removes-the-registration" Must [UNREGISTER] store unregister_removes_the_registration,
+        "One of two devices unregisters one of its three passes, again and again, and registers for it anew; lists \
+         and pages are read in between.",
+        "A pass that was deleted from the phone is pushed and listed for ever, or another pass of the phone, or of \
+         another phone, gets no more updates.";
+    "store/unregister-removes-the-device-with-its-last-registration" Must [UNREGISTER] store
+        unregister_removes_the_device_with_its_last_registration,
+        "A device unregisters all of its passes, of two types, another one all but one; then both are to be forgotten.",
+        "Push tokens of phones that have no pass left pile up, and are kept without a reason.";
+    "store/unregistering-nothing-is-no-error" Must [UNREGISTER] store unregistering_nothing_is_no_error,
+        "Unregisters passes that the device does not have, and devices that do not exist.",
+        "A phone that unregisters twice gets an error, and tries again for ever.";
+}
+
+async fn first_register_creates<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(2)?;
     let (one, two) = (Device::new()?, Device::new()?);
     for (device, pass) in [(&one, 0), (&two, 0), (&one, 1)] {
@@ -33,11 +60,7 @@ pub async fn first_register_creates<S: RegistrationStore + ?Sized>(store: &S) ->
     has_devices(store, &passes[1], [&one], Rule::C10).await
 }
 
-/// C10: every register stores the push token, new registration or not, and for all passes of the device.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn every_register_stores_the_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn every_register_stores_the_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (_, passes) = new_passes(3)?;
     let mut device = Device::holding(store, &passes[..2]).await?;
     let other = Device::holding(store, &passes).await?;
@@ -53,11 +76,7 @@ pub async fn every_register_stores_the_push_token<S: RegistrationStore + ?Sized>
     has_devices(store, &passes[2], [&device, &other], Rule::C10).await
 }
 
-/// C10: several device identifiers may come with one push token, as those of one phone do.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn devices_may_share_a_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn devices_may_share_a_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (_, passes) = new_passes(2)?;
     let one = Device::new()?;
     let two = Device { push_token: one.push_token.clone(), ..Device::new()? };
@@ -71,42 +90,34 @@ pub async fn devices_may_share_a_push_token<S: RegistrationStore + ?Sized>(store
     has_devices(store, &passes[1], [&one, &two], Rule::C10).await
 }
 
-/// What `unregister` says: the registration is gone, that one only, and the answer tells whether there was one.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn unregister_removes_the_registration<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn unregister_removes_the_registration<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(3)?;
     let one = Device::holding(store, &passes).await?;
     let two = Device::holding(store, &passes).await?;
     for expected in [true, false, false] {
         let existed = store.unregister(&one.id, &passes[1]).await?;
         demand(
-            Rule::Unregister,
+            Rule::UNREGISTER,
             existed == expected,
             format!("{expected} when a registration {}", if expected { "exists" } else { "does not exist" }),
             || existed.to_string(),
         )?;
-        one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::Unregister).await?;
-        two.lists_exactly(store, &type_id, &passes, Rule::Unregister).await?;
-        has_devices(store, &passes[1], [&two], Rule::Unregister).await?;
-        has_devices(store, &passes[0], [&one, &two], Rule::Unregister).await?;
+        one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::UNREGISTER).await?;
+        two.lists_exactly(store, &type_id, &passes, Rule::UNREGISTER).await?;
+        has_devices(store, &passes[1], [&two], Rule::UNREGISTER).await?;
+        has_devices(store, &passes[0], [&one, &two], Rule::UNREGISTER).await?;
     }
     store.mark_updated(&type_id, std::slice::from_ref(&passes[1].serial)).await?;
-    one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::Unregister).await?;
+    one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::UNREGISTER).await?;
     let again = store.register(&one.id, &passes[1], &one.push_token).await?;
-    demand(Rule::Unregister, again == Registered::Created, "Created after unregister", || {
+    demand(Rule::UNREGISTER, again == Registered::Created, "Created after unregister", || {
         format!("{again:?}")
     })?;
-    one.lists_exactly(store, &type_id, &passes, Rule::Unregister).await?;
-    has_devices(store, &passes[1], [&one, &two], Rule::Unregister).await
+    one.lists_exactly(store, &type_id, &passes, Rule::UNREGISTER).await?;
+    has_devices(store, &passes[1], [&one, &two], Rule::UNREGISTER).await
 }
 
-/// What `unregister` says: with its last registration the device goes, and then there is nothing to forget.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn unregister_removes_the_device_with_its_last_registration<S: RegistrationStore + ?Sized>(
+async fn unregister_removes_the_device_with_its_last_registration<S: RegistrationStore + ?Sized>(
     store: &S,
 ) -> Kept {
     let later = SystemTime::now() + Duration::from_secs(86_400);
@@ -122,7 +133,7 @@ pub async fn unregister_removes_the_device_with_its_last_registration<S: Registr
     for (device, expected) in [(&gone, false), (&left, true)] {
         let forgotten = store.forget_device(&device.id, later).await?;
         demand(
-            Rule::Unregister,
+            Rule::UNREGISTER,
             forgotten == expected,
             format!(
                 "{expected} from forget_device for a device with {} registration left",
@@ -132,25 +143,21 @@ pub async fn unregister_removes_the_device_with_its_last_registration<S: Registr
         )?;
     }
     let back = store.register(&gone.id, &passes[0], &gone.push_token).await?;
-    demand(Rule::Unregister, back == Registered::Created, "Created for a device that was gone", || {
+    demand(Rule::UNREGISTER, back == Registered::Created, "Created for a device that was gone", || {
         format!("{back:?}")
     })?;
-    has_devices(store, &passes[0], [&gone], Rule::Unregister).await
+    has_devices(store, &passes[0], [&gone], Rule::UNREGISTER).await
 }
 
-/// What `unregister` says: that there was no registration is no error, and changes nothing.
-///
-/// # Errors
-/// A breach of the contract.
-pub async fn unregistering_nothing_is_no_error<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn unregistering_nothing_is_no_error<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     let (type_id, passes) = new_passes(3)?;
     let (known, unknown) = (Device::holding(store, &passes[..1]).await?, Device::new()?);
     let other = Device::holding(store, &passes[1..2]).await?;
     for (device, pass) in [(&unknown, 0), (&unknown, 2), (&known, 1), (&known, 2)] {
         let existed = store.unregister(&device.id, &passes[pass]).await?;
-        demand(Rule::Unregister, !existed, "false where no registration exists", || existed.to_string())?;
+        demand(Rule::UNREGISTER, !existed, "false where no registration exists", || existed.to_string())?;
     }
-    known.lists_exactly(store, &type_id, &passes[..1], Rule::Unregister).await?;
-    has_devices(store, &passes[0], [&known], Rule::Unregister).await?;
-    has_devices(store, &passes[1], [&other], Rule::Unregister).await
+    known.lists_exactly(store, &type_id, &passes[..1], Rule::UNREGISTER).await?;
+    has_devices(store, &passes[0], [&known], Rule::UNREGISTER).await?;
+    has_devices(store, &passes[1], [&other], Rule::UNREGISTER).await
 }

@@ -1,0 +1,19 @@
+use std::process::ExitCode;
+
+use clap::Args;
+use passkit_conformance::cli::Command;
+
+use crate::failure::Failure;
+
+/// Tests a Wallet web service at a URL, in whatever language it is written.
+#[derive(Args)]
+pub(crate) struct Conformance {
+    #[command(subcommand)]
+    command: Command,
+}
+
+impl Conformance {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        self.command.run().await.map_err(Failure::new)
+    }
+}

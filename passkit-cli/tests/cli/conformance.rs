@@ -1,0 +1,277 @@
+//! `passkit conformance run`, against `passkit serve` and against services that are hardly any.
+
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    archives::{order, pass, replace, token_of},
+    program::{Service, eventually, passkit, run},
+};
+
+const SUBJECTS: &[(&str, &str)] = &[
+    ("pass.com.example.kit.a", "A-1"),
+    ("pass.com.example.kit.a", "A-2"),
+    ("pass.com.example.kit.a", "A-3"),
+    ("pass.com.example.kit.a", "H8JP44-ORD07/09/25-MARTINEZ/LANI"),
+    ("pass.com.example.kit.b", "A-1"),
+    ("order.com.example.kit.c", "O-1"),
+    ("order.com.example.kit.c", "O-2"),
+    ("order.com.example.kit.d", "O-1"),
+];
+
+fn kit() -> Command {
+    let mut command = passkit();
+    command.args(["conformance", "run"]);
+    command
+}
+
+/// A target file of all that is served.
+fn target_file(change: &str) -> String {
+    let mut text = format!("{change}\n");
+    for (type_id, serial) in SUBJECTS {
+        let key = if type_id.starts_with("order.") { "orders" } else { "passes" };
+        let token = token_of(type_id, serial);
+        let _ = writeln!(text, "[[{key}]]\ntype = {type_id:?}\nserial = {serial:?}\ntoken = {token:?}");
+    }
+    text
+}
+
+fn archive(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
+    if type_id.starts_with("order.") {
+        order(type_id, serial, version)
+    } else {
+        pass(type_id, serial, version)
+    }
+}
+
+/// A service over one file for each subject.
+fn service() -> (Service, HashMap<(String, String), PathBuf>) {
+    let mut service = Service::new();
+    let mut files = HashMap::new();
+    for (number, (type_id, serial)) in SUBJECTS.iter().enumerate() {
+        let file = if type_id.starts_with("order.") {
+            service.orders().join(format!("{number}.order"))
+        } else {
+            service.passes().join(format!("{number}.pkpass"))
+        };
+        fs::write(&file, archive(type_id, serial, "0")).unwrap();
+        files.insert(((*type_id).to_owned(), (*serial).to_owned()), file);
+    }
+    service.start();
+    (service, files)
+}
+
+/// Answers each connection in its own thread; gives the address.
+fn listen(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let answer = answer.clone();
+            std::thread::spawn(move || answer(stream));
+        }
+    });
+    address
+}
+
+fn decoded(segment: &str) -> String {
+    let bytes = segment.as_bytes();
+    let mut text = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'%' => {
+                text.push(u8::from_str_radix(&segment[at + 1..at + 3], 16).unwrap());
+                at += 3;
+            }
+            byte => {
+                text.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn the_service_conforms() {
+    let (service, files) = service();
+    let service = Arc::new(service);
+    // Weak, so that the service ends with the test; the thread that listens goes on.
+    let changing = Arc::downgrade(&service);
+    // What a change_url does: a new version of the file, and an answer when the service has it.
+    let address = listen(move |mut stream| {
+        let Some(changing) = changing.upgrade() else { return };
+        let mut request = String::new();
+        BufReader::new(&stream).read_line(&mut request).unwrap();
+        let path = request.strip_prefix("POST /touch/").unwrap().split(' ').next().unwrap();
+        let (type_id, serial) = path.split_once('/').unwrap();
+        let (type_id, serial) = (decoded(type_id), decoded(serial));
+        // The store gives out the date, so that the change is published when that has moved.
+        let date = || changing.get(&type_id, &serial, None).header("last-modified").unwrap().to_owned();
+        let before = date();
+        let version = format!("{:?}", Instant::now());
+        replace(&files[&(type_id.clone(), serial.clone())], &archive(&type_id, &serial, &version));
+        eventually("the change is served", Duration::from_secs(10), || date() != before);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+    });
+    let folder = service.folder.path();
+    let target = folder.join("target.toml");
+    let change = format!("change_url = \"http://{address}/touch/{{type}}/{{serial}}\"");
+    fs::write(&target, target_file(&change)).unwrap();
+    let [json, junit, html] = ["json", "xml", "html"].map(|name| folder.join(format!("report.{name}")));
+    let (code, stdout, stderr) = run(kit()
+        .args(["--url", &service.url(), "--level", "advisory", "--target"])
+        .arg(&target)
+        .arg("--json")
+        .arg(&json)
+        .arg("--junit")
+        .arg(&junit)
+        .arg("--html")
+        .arg(&html));
+    assert_eq!((code, &*stderr), (Some(0), ""), "{stdout}\n{}", service.said());
+
+    let report: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    let cases = report["cases"].as_array().unwrap();
+    let (_, listed, _) = run(kit().args(["--list", "--level", "advisory"]));
+    assert_eq!(cases.len(), listed.lines().count());
+    assert_eq!(report["summary"]["pass"].as_u64().unwrap(), cases.len() as u64, "{stdout}");
+    for case in cases {
+        let id = case["id"].as_str().unwrap();
+        assert!(listed.contains(id) && case["outcome"] == "pass" && case["message"] == "", "{case}");
+    }
+    assert!(fs::read_to_string(junit).unwrap().contains("failures=\"0\" errors=\"0\" skipped=\"0\""));
+    assert!(fs::read_to_string(html).unwrap().contains("<h1>Conforms</h1>"));
+}
+
+/// The code, the output, the one line on stderr if there is one, and the JSON report.
+fn run_against(url: &str, arguments: &[&str]) -> (Option<i32>, String, String, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let (target, json) = (folder.path().join("target.toml"), folder.path().join("report.json"));
+    fs::write(&target, target_file("change = \"true\"")).unwrap();
+    let mut kit = kit();
+    kit.args(["--url", url, "--target"]).arg(target).arg("--json").arg(&json).args(arguments);
+    let (code, stdout, stderr) = run(&mut kit);
+    assert!(stderr.lines().count() <= 1, "{stderr}");
+    (code, stdout, stderr, serde_json::from_slice(&fs::read(json).unwrap()).unwrap())
+}
+
+#[test]
+fn a_service_that_is_not_there_ends_the_run_in_one_line() {
+    // A port that nobody has, since this one had it.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let plain = listen(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+    });
+    for url in
+        [format!("http://{free}"), format!("https://{plain}"), "http://no-such-host.invalid".to_owned()]
+    {
+        let (code, stdout, stderr, report) = run_against(&url, &[]);
+        assert_eq!(code, Some(2), "{url}: {stdout}");
+        assert!(stderr.contains(&format!("the service at {url} can't be reached: ")), "{stderr}");
+        assert_eq!(
+            report["summary"]["error"].as_u64().unwrap(),
+            report["cases"].as_array().unwrap().len() as u64
+        );
+        assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    }
+}
+
+#[test]
+fn a_service_that_is_none_ends_the_run_in_time() {
+    let silent = listen(|mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let garbage = listen(|mut stream| {
+        let _ = stream.write_all(&[0xff; 1000]);
+    });
+    let endless = listen(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        while stream.write_all(&[b'x'; 65536]).is_ok() {}
+    });
+    for address in [silent, garbage, endless] {
+        let start = Instant::now();
+        let (code, stdout, _, report) = run_against(&format!("http://{address}"), &["--timeout", "1"]);
+        assert_eq!(code, Some(1), "{stdout}");
+        assert!(start.elapsed() < Duration::from_secs(60));
+        assert!(stdout.contains("HTTP-2: every request gets one whole, well-formed answer"), "{stdout}");
+        assert!(report["summary"]["fail"].as_u64().unwrap() >= 1, "{stdout}");
+        assert_eq!(report["summary"]["pass"], 0, "{stdout}");
+    }
+}
+
+#[test]
+fn a_failure_says_what_to_mend() {
+    let not_found = listen(|mut stream| {
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+        while lines.by_ref().find(String::is_empty).is_some() {
+            let _ =
+                stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let url = format!("http://{not_found}");
+    let (code, stdout, stderr, report) = run_against(&url, &["register/new-pass-is-201"]);
+    assert_eq!((code, &*stderr), (Some(1), ""), "{stdout}");
+    for expected in [
+        "REG-1: ",
+        "status 201",
+        "status 404",
+        "on a phone",
+        "> authorization: ApplePass <token>",
+        "1 failed",
+    ] {
+        assert!(stdout.contains(expected), "{expected:?} is not in {stdout}");
+    }
+    assert!(!stdout.contains("token-of-"), "{stdout}");
+    let case = &report["cases"][0];
+    assert_eq!((&case["outcome"], &case["broken_rule"]), (&"fail".into(), &"REG-1".into()));
+    assert!(case["message"].as_str().unwrap().starts_with("breaks REG-1 "), "{case}");
+}
+
+#[test]
+fn wrong_arguments_and_files_are_told_of_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("target.toml");
+    fs::write(&target, target_file("").replacen("serial", "serail", 1)).unwrap();
+    let url = ["--url", "http://127.0.0.1:1"];
+    let refused = |command: &mut Command| {
+        let (code, stdout, stderr) = run(command);
+        assert_eq!((code, stderr.lines().count()), (Some(2), 1), "{stdout}{stderr}");
+        stderr
+    };
+    let said = refused(kit().args(url).arg("--target").arg(&target));
+    assert!(
+        said.contains("target.toml, line 4: \"serail\" is no key") && said.contains("\"serial\"?"),
+        "{said}"
+    );
+    fs::write(&target, target_file("")).unwrap();
+    let whole = || {
+        let mut kit = kit();
+        kit.arg("--target").arg(&target);
+        kit
+    };
+    assert!(
+        refused(whole().args(url).arg("register/new-pass-is-200"))
+            .contains("did you mean register/new-pass-is-201")
+    );
+    assert!(refused(whole().args(url).args(["--level", "most"])).contains("must, should or advisory"));
+    assert!(
+        refused(whole().args(url).args(["--html", "no/such/folder/x"]))
+            .contains("can't write no/such/folder/x")
+    );
+    assert!(refused(whole().args(["--url", "wallet"])).contains("the url \"wallet\""));
+    assert!(refused(&mut whole()).contains("--url"));
+    assert!(refused(kit().args(url).args(["--target", "no/such.toml"])).contains("can't read no/such.toml"));
+}

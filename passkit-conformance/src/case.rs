@@ -1,0 +1,104 @@
+use std::{fmt, str::FromStr};
+
+use crate::{Breach, Rule};
+
+/// What a case is about. The catalogues are [`store::cases`](crate::store::cases) and
+/// [`service::cases`](crate::service::cases).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Case {
+    /// The stable name: the endpoint or `store`, a slash, and what is demanded, as in `register/new-pass-is-201`.
+    pub id: &'static str,
+    /// How binding it is.
+    pub level: Level,
+    /// The rules it is about; it may come upon a breach of another one on its way.
+    pub rules: &'static [Rule],
+    /// What is done, in a sentence or two.
+    pub steps: &'static str,
+    /// What a phone, or its owner, suffers when it fails.
+    pub consequence: &'static str,
+}
+
+/// How binding a case is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Phones rely on it: updates are lost, or repeat for ever, or a stranger gets in.
+    Must,
+    /// Phones get along without it, not always well.
+    Should,
+    /// Good practice.
+    Advisory,
+}
+
+impl Level {
+    /// `must`, `should` or `advisory`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Must => "must",
+            Self::Should => "should",
+            Self::Advisory => "advisory",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Must, Self::Should, Self::Advisory]
+            .into_iter()
+            .find(|level| level.as_str() == text)
+            .ok_or_else(|| format!("no level is called {text:?}: write must, should or advisory"))
+    }
+}
+
+/// What came of a case.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The rules were kept.
+    Pass,
+    /// A rule was broken.
+    Fail(Breach),
+    /// The case does not apply to the target, for this reason.
+    Skip(String),
+    /// The case could not be tried to its end, for this reason: nothing is said about the target.
+    Error(String),
+}
+
+/// Why a case of a web service ends early.
+#[derive(Debug)]
+pub enum Stop {
+    /// A rule was broken.
+    Fail(Breach),
+    /// The case does not apply to the target, for this reason.
+    Skip(String),
+    /// The case cannot go on, for this reason.
+    Error(String),
+}
+
+impl From<Breach> for Stop {
+    fn from(breach: Breach) -> Self {
+        Self::Fail(breach)
+    }
+}
+
+/// What a case of a web service returns.
+pub type Verdict = Result<(), Stop>;
+
+impl From<Verdict> for Outcome {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Ok(()) => Self::Pass,
+            Err(Stop::Fail(breach)) => Self::Fail(breach),
+            Err(Stop::Skip(reason)) => Self::Skip(reason),
+            Err(Stop::Error(reason)) => Self::Error(reason),
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The program: its arguments, what it prints, and its exit codes. `passkit-conformance` and `passkit conformance` are
+//! both made of it.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{IsTerminal as _, Write as _, stderr, stdout},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    Case, Level, Limits, Outcome, Report,
+    closest::closest,
+    service::{Progress, ServiceCase, TargetFile, cases, run_watched},
+};
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Replays what phones send against the web service at a URL, and says which rules it breaks.
+    ///
+    /// It makes devices of its own, and unregisters them at the end; passes are changed by the way that the target
+    /// file gives, other devices and their registrations are left alone.
+    ///
+    /// Exit code: 0 all cases passed or were skipped, 1 one failed, 2 the service could not be tested.
+    Run(Run),
+}
+
+/// Which cases to run against what, and where to write the reports.
+#[derive(Args, Debug)]
+#[non_exhaustive]
+pub struct Run {
+    /// The web service: the webServiceURL of its passes.
+    #[arg(long, required_unless_present = "list")]
+    url: Option<String>,
+
+    /// What is known of it: some passes with their tokens, and a way to change one.
+    #[arg(long, value_name = "FILE.toml", required_unless_present = "list")]
+    target: Option<PathBuf>,
+
+    /// The cases to run, whatever their level; or some of them, as in list/ or get/*-304. All, unless told.
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+
+    /// Leave out the cases below this level: must, should or advisory.
+    #[arg(long, default_value = "should")]
+    level: Level,
+
+    /// Only list the cases, with their levels and rules.
+    #[arg(long)]
+    list: bool,
+
+    /// Write a report in the XML of JUnit.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+
+    /// Write a report as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Write a report for reading, as a page of HTML.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    /// How long an answer may take.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    timeout: Duration,
+}
+
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number")?;
+    if !(0.001..=3600.0).contains(&seconds) {
+        return Err("not between 0.001 and 3600");
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+impl Command {
+    /// Does what it says, and prints the results.
+    ///
+    /// # Errors
+    /// A line that says why it could not be done: exit code 2.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with time and I/O enabled.
+    pub async fn run(self) -> Result<ExitCode, String> {
+        match self {
+            Self::Run(run) => run.run().await,
+        }
+    }
+}
+
+impl Run {
+    async fn run(self) -> Result<ExitCode, String> {
+        let all = cases();
+        let chosen = chosen(&all, &self.ids, self.level)?;
+        if self.list {
+            list(&chosen);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let (Some(url), Some(file)) = (&self.url, &self.target) else {
+            return Err("--url and --target are needed".into());
+        };
+        let files = self.report_files()?;
+        let limits = Limits { time: self.timeout, ..Limits::default() };
+        let target = TargetFile::load(file).and_then(|file| file.target(url, limits));
+        let (report, problem) = match target {
+            Ok(target) => {
+                let mut lines = Lines::new(chosen.len());
+                let report = run_watched(chosen, &target, |progress| lines.show(progress)).await;
+                let problem = report.stopped().map(str::to_owned);
+                (report, problem)
+            }
+            Err(problem) => (Report::not_run(chosen.iter().map(|one| one.case), &problem), Some(problem)),
+        };
+        for (path, mut file, render) in files {
+            file.write_all(render(&report, url).as_bytes()).map_err(|error| cannot_write(path, &error))?;
+        }
+        conclude(&report);
+        let counts = report.counts();
+        match problem {
+            Some(problem) if counts.fail == 0 => Err(problem),
+            Some(problem) => {
+                say(&format!("the run ended early: {problem}"));
+                Ok(ExitCode::FAILURE)
+            }
+            None if counts.fail > 0 => Ok(ExitCode::FAILURE),
+            None if counts.error > 0 => Ok(ExitCode::from(2)),
+            None => Ok(ExitCode::SUCCESS),
+        }
+    }
+
+    /// The files for the reports, opened before anything is tried.
+    fn report_files(&self) -> Result<Vec<(&Path, File, Render)>, String> {
+        let wanted: [(&Option<PathBuf>, Render); 3] = [
+            (&self.junit, |report, _| report.junit()),
+            (&self.json, |report, _| report.json()),
+            (&self.html, |report, url| report.html(url)),
+        ];
+        wanted
+            .into_iter()
+            .filter_map(|(path, render)| Some((path.as_deref()?, render)))
+            .map(|(path, render)| match File::create(path) {
+                Ok(file) => Ok((path, file, render)),
+                Err(error) => Err(cannot_write(path, &error)),
+            })
+            .collect()
+    }
+}
+
+type Render = fn(&Report, &str) -> String;
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> String {
+    format!("can't write {}: {error}", path.display())
+}
+
+/// The cases that are named, or all of the level and above.
+fn chosen<'a>(all: &'a [ServiceCase], ids: &[String], level: Level) -> Result<Vec<&'a ServiceCase>, String> {
+    let mut wanted = BTreeSet::new();
+    for id in ids {
+        let named: Vec<_> = all.iter().filter(|one| names(id, one.case.id)).collect();
+        if named.is_empty() {
+            return Err(unknown(id, all));
+        }
+        // A case that is named is meant; of a group, those of the level.
+        let of_level = |one: &&&ServiceCase| one.case.id == id || one.case.level <= level;
+        wanted.extend(named.iter().filter(of_level).map(|one| one.case.id));
+        if !named.iter().any(|one| wanted.contains(one.case.id)) {
+            return Err(format!("the cases of {id:?} are all below the level {level}: give a --level"));
+        }
+    }
+    let is_wanted = |one: &&ServiceCase| match ids {
+        [] => one.case.level <= level,
+        _ => wanted.contains(one.case.id),
+    };
+    Ok(all.iter().filter(is_wanted).collect())
+}
+
+/// Whether what was written names the case: its id, the part before and with the slash, or a pattern with `*`.
+fn names(written: &str, id: &str) -> bool {
+    if written.ends_with('/') {
+        return id.starts_with(written);
+    }
+    let Some((start, rest)) = written.split_once('*') else { return written == id };
+    let Some(mut left) = id.strip_prefix(start) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let end = parts.pop().unwrap_or_default();
+    for part in parts {
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
+    }
+    left.ends_with(end)
+}
+
+fn unknown(id: &str, all: &[ServiceCase]) -> String {
+    if id.starts_with("store/") {
+        return format!(
+            "{id:?} is a case of a store, which runs in the store's own tests, not against a URL"
+        );
+    }
+    let near = closest(id, all.iter().map(|one| one.case.id));
+    if near.is_empty() {
+        format!("no case is called {id:?}; --list shows them all")
+    } else {
+        format!("no case is called {id:?}; did you mean {}?", near.join(" or "))
+    }
+}
+
+fn list(cases: &[&ServiceCase]) {
+    for Case { id, level, rules, .. } in cases.iter().map(|one| one.case) {
+        let rules: Vec<_> = rules.iter().map(|rule| rule.id()).collect();
+        say(&format!("{id:55} {level:9} {}", rules.join(" ")));
+    }
+}
+
+/// What failed, in full, and how many did.
+fn conclude(report: &Report) {
+    for failure in report.results.iter().filter_map(|result| result.failure()) {
+        say(&format!("\n{}", failure.trim_end()));
+    }
+    let tried = report.results.iter().any(|result| !matches!(result.outcome, Outcome::Error(_)));
+    if tried {
+        say("");
+    }
+    say(&report.counts().to_string());
+}
+
+/// A line of results. Nobody may read them any more, as in `… | head -1`.
+fn say(line: &str) {
+    let _ = writeln!(stdout(), "{line}");
+}
+
+/// What is seen while it runs: a line for each case, and on a terminal the one that is on.
+struct Lines {
+    all: usize,
+    begun: usize,
+    terminal: bool,
+}
+
+impl Lines {
+    fn new(all: usize) -> Self {
+        Self { all, begun: 0, terminal: stderr().is_terminal() }
+    }
+
+    fn show(&mut self, progress: Progress<'_>) {
+        let clear = if self.terminal { "\r\x1b[K" } else { "" };
+        match progress {
+            Progress::Begins(case) => {
+                self.begun += 1;
+                if self.terminal {
+                    let _ = write!(stderr(), "{clear}[{}/{}] {}", self.begun, self.all, case.id);
+                }
+            }
+            Progress::Done(result) => {
+                let _ = write!(stderr(), "{clear}");
+                say(&result.line());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    fn parsed(arguments: &str) -> Result<Run, String> {
+        let arguments = std::iter::once("program").chain(arguments.split(' '));
+        let program = Program::try_parse_from(arguments).map_err(|error| error.to_string())?;
+        let Command::Run(run) = program.command;
+        Ok(run)
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Program::command().debug_assert();
+        let run = parsed("run --url http://h --target t.toml register/ --level must --timeout 0.5").unwrap();
+        assert_eq!((run.level, run.timeout, run.ids.len()), (Level::Must, Duration::from_millis(500), 1));
+        assert!(parsed("run --list").is_ok());
+        for wrong in [
+            "run",
+            "run --url http://h",
+            "run --list --level most",
+            "run --list --timeout 0",
+            "run --list --timeout x",
+            "run --list --timeout inf",
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_case_has_many_names() {
+        for (written, id, expected) in [
+            ("list/quiet", "list/quiet", true),
+            ("list/quiet", "list/quiet-2", false),
+            ("list/", "list/quiet", true),
+            ("list", "list/quiet", false),
+            ("list/*", "list/quiet", true),
+            ("*/quiet", "list/quiet", true),
+            ("*", "list/quiet", true),
+            ("l*q*t", "list/quiet", true),
+            ("l*q*x*t", "list/quiet", false),
+            ("list/quiet*t", "list/quiet", false),
+        ] {
+            assert_eq!(names(written, id), expected, "{written} {id}");
+        }
+    }
+
+    #[test]
+    fn a_case_that_is_named_runs_whatever_its_level() {
+        let mut all = cases();
+        let mut other = all[0];
+        other.case.id = "register/advice";
+        other.case.level = Level::Advisory;
+        all.push(other);
+        let ids = |ids: &[&str], level| {
+            let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+            chosen(&all, &ids, level).map(|cases| cases.iter().map(|one| one.case.id).collect::<Vec<_>>())
+        };
+        assert!(!ids(&[], Level::Should).unwrap().contains(&"register/advice"));
+        assert!(ids(&[], Level::Advisory).unwrap().contains(&"register/advice"));
+        assert_eq!(ids(&["register/advice"], Level::Must).unwrap(), ["register/advice"]);
+        assert!(!ids(&["register/"], Level::Must).unwrap().contains(&"register/advice"));
+        assert!(ids(&["*/advice"], Level::Must).unwrap_err().contains("--level"));
+        assert!(
+            ids(&["register/advise"], Level::Must).unwrap_err().contains("did you mean register/advice?")
+        );
+        assert!(ids(&["store/no-tag-lists-all"], Level::Must).unwrap_err().contains("a case of a store"));
+        assert!(ids(&["nonsense"], Level::Must).unwrap_err().contains("--list"));
+    }
+}

@@ -1,0 +1,203 @@
+use std::{
+    error::Error as _,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client as HyperClient, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tower_service::Service;
+
+use crate::exchange::{Exchange, Secrets};
+
+/// What a [`Client`] puts up with.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The longest body of an answer, in bytes: 20 MiB unless told.
+    pub response_bytes: usize,
+    /// The longest wait from the request to the end of the answer: 10 s unless told.
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { response_bytes: 20 * 1024 * 1024, time: Duration::from_secs(10) }
+    }
+}
+
+/// How requests get to a web service, for one phone or for many: clones share the connections.
+///
+/// Over the network: HTTP/1.1; TLS by the certificates that the system trusts, with plain HTTP where a URL says so; no
+/// redirects are followed and no request is repeated.
+#[derive(Clone)]
+pub struct Client {
+    transport: Transport,
+    limits: Limits,
+}
+
+type Boxed = Pin<Box<dyn Future<Output = Result<http::Response<AnyBody>, SendError>> + Send>>;
+type AnyBody = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct BodyError(Box<dyn std::error::Error + Send + Sync>);
+
+#[derive(Clone)]
+enum Transport {
+    Network(HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    InProcess(Arc<dyn Fn(Request<Full<Bytes>>) -> Boxed + Send + Sync>),
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// An answer, whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Response {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// Why there is no answer, or not a whole one. The text is a reason in one line.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// No connection: nothing was asked.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The service was asked, and hung up, or answered something malformed or too long.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// The service was asked, and its answer was not whole in time.
+    #[error("{0}")]
+    TooSlow(String),
+}
+
+impl Client {
+    /// A client for the network within `limits`. Where the system has no certificates to trust, only plain HTTP will
+    /// work.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let https =
+            HttpsConnectorBuilder::new().with_tls_config(tls()).https_or_http().enable_http1().build();
+        Self {
+            transport: Transport::Network(HyperClient::builder(TokioExecutor::new()).build(https)),
+            limits,
+        }
+    }
+
+    /// A client whose requests all go to `service`, in this process, whatever host they name.
+    ///
+    /// Over the network, a server adds things of its own to answers, such as `Date`; they are absent here.
+    #[must_use]
+    pub fn in_process<S, B>(service: S, limits: Limits) -> Self
+    where
+        S: Service<Request<Full<Bytes>>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let call = move |request| -> Boxed {
+            let mut service = service.clone();
+            Box::pin(async move {
+                let broken = |error: S::Error| SendError::NoAnswer(error.into().to_string());
+                std::future::poll_fn(|context| service.poll_ready(context)).await.map_err(broken)?;
+                let answer = service.call(request).await.map_err(broken)?;
+                Ok(answer.map(any_body))
+            })
+        };
+        Self { transport: Transport::InProcess(Arc::new(call)), limits }
+    }
+
+    /// Whether requests go over the network.
+    pub(crate) fn is_network(&self) -> bool {
+        matches!(self.transport, Transport::Network(_))
+    }
+
+    /// Sends a request, reads the whole answer, and tells of both without `secrets`.
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        secrets: &Secrets,
+    ) -> (Result<Response, SendError>, Exchange) {
+        let Limits { time, .. } = self.limits;
+        let body = request.body().clone().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let mut exchange = secrets.asked(&request, &body);
+        let start = Instant::now();
+        let answer = match tokio::time::timeout(time, self.exchange(request)).await {
+            Ok(result) => result,
+            Err(_) => Err(SendError::TooSlow(format!("no whole answer within {time:?}"))),
+        };
+        secrets.answered(&mut exchange, &answer, start.elapsed());
+        (answer, exchange)
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response, SendError> {
+        let answer = match &self.transport {
+            Transport::InProcess(call) => call(request).await?,
+            Transport::Network(hyper) => {
+                let answer = hyper.request(request).await.map_err(|error| {
+                    let mut text = error.to_string();
+                    let mut source = error.source();
+                    while let Some(cause) = source {
+                        text = format!("{text}: {cause}");
+                        source = cause.source();
+                    }
+                    if error.is_connect() { SendError::Unreachable(text) } else { SendError::NoAnswer(text) }
+                })?;
+                answer.map(any_body)
+            }
+        };
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, self.limits.response_bytes).collect().await.map_err(|error| {
+            SendError::NoAnswer(if error.is::<LengthLimitError>() {
+                format!("the answer is longer than {} bytes", self.limits.response_bytes)
+            } else {
+                format!("the answer broke off: {error}")
+            })
+        })?;
+        Ok(Response { status: head.status, headers: head.headers, body: body.to_bytes() })
+    }
+}
+
+fn any_body<B>(body: B) -> AnyBody
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    body.map_err(|error| BodyError(error.into())).boxed_unsync()
+}
+
+fn tls() -> ClientConfig {
+    let provider = Arc::new(ring::default_provider());
+    let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+    // The provider has both versions; its own default has them as well.
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&versions)
+        .unwrap_or_else(|_| ClientConfig::builder());
+    match builder.clone().with_native_roots() {
+        Ok(builder) => builder.with_no_client_auth(),
+        Err(_) => builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
+    }
+}

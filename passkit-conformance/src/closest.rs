@@ -1,0 +1,43 @@
+//! What someone may have meant who mistyped a name.
+
+/// The candidates that are nearly `word`, the closest first, three at most.
+pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let allowed = (word.chars().count() / 3).max(1);
+    let mut near: Vec<(usize, &str)> = candidates
+        .into_iter()
+        .map(|candidate| (distance(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= allowed || (word.len() >= 3 && candidate.contains(word)))
+        .collect();
+    near.sort_by_key(|(distance, _)| *distance);
+    near.into_iter().map(|(_, candidate)| candidate).take(3).collect()
+}
+
+/// How many letters must be put in, left out or changed to make one of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, c) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = line + 1;
+        for (column, d) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(c != *d);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_meant_is_found() {
+        assert_eq!(closest("serail", ["type", "serial", "token"]), ["serial"]);
+        assert_eq!(closest("tok", ["type", "serial", "token"]), ["token"]);
+        assert_eq!(closest("quiet", ["list/quiet", "list/shape"]), ["list/quiet"]);
+        assert!(closest("xyz", ["type", "serial"]).is_empty());
+        assert_eq!((distance("", "abc"), distance("kitten", "sitting")), (3, 3));
+    }
+}

@@ -1,0 +1,153 @@
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request};
+use http_body_util::Full;
+
+use crate::client::{Response, SendError};
+
+/// A request and what came back. Holds no push token, authentication token or device identifier: where
+/// one stood, there is a word in angle brackets.
+///
+/// `Display` gives some lines for a transcript, the first being the request line.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Exchange {
+    /// The method.
+    pub method: Method,
+    /// Scheme, host and port of the service.
+    pub origin: String,
+    /// Path and query, as sent.
+    pub path: String,
+    /// The request headers that matter: `authorization`, `content-type`, `if-modified-since`, `if-none-match`.
+    pub request_headers: Vec<(String, String)>,
+    /// The request body, if there was one.
+    pub request_body: Option<String>,
+    /// The status; or, where no whole answer came, why.
+    pub status: Result<u16, String>,
+    /// The answer's headers that matter: `allow`, `cache-control`, `content-type`, `date`, `etag`, `last-modified`,
+    /// `location`, `retry-after`, `www-authenticate`.
+    pub response_headers: Vec<(String, String)>,
+    /// The answer's body, if it is a short text; else its length. Empty if it is.
+    pub response_body: String,
+    /// From sending the request until the answer was read.
+    pub elapsed: Duration,
+}
+
+impl fmt::Display for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.method, self.origin, self.path)?;
+        for (name, value) in &self.request_headers {
+            write!(f, "\n  > {name}: {value}")?;
+        }
+        if let Some(body) = &self.request_body {
+            write!(f, "\n  > {body}")?;
+        }
+        match &self.status {
+            Ok(status) => write!(f, "\n  < {status} in {:.1?}", self.elapsed)?,
+            Err(reason) => write!(f, "\n  < no answer in {:.1?}: {reason}", self.elapsed)?,
+        }
+        for (name, value) in &self.response_headers {
+            write!(f, "\n  < {name}: {value}")?;
+        }
+        if !self.response_body.is_empty() {
+            write!(f, "\n  < {}", self.response_body)?;
+        }
+        Ok(())
+    }
+}
+
+/// The headers of a request that are shown.
+const REQUEST_HEADERS: [&str; 4] = ["authorization", "content-type", "if-modified-since", "if-none-match"];
+
+/// The headers of an answer that are shown.
+const RESPONSE_HEADERS: [&str; 9] = [
+    "allow",
+    "cache-control",
+    "content-type",
+    "date",
+    "etag",
+    "last-modified",
+    "location",
+    "retry-after",
+    "www-authenticate",
+];
+
+/// Texts that must not be shown, each with the word that is shown instead.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Secrets(Vec<(String, String)>);
+
+impl Secrets {
+    pub(crate) fn add(&mut self, secret: &str, shown: impl Into<String>) {
+        let shown = shown.into();
+        // As it stands in a JSON body.
+        let quoted = serde_json::Value::from(secret).to_string();
+        let inside = quoted.trim_matches('"');
+        if inside != secret {
+            self.0.push((inside.to_owned(), shown.clone()));
+        }
+        self.0.push((secret.to_owned(), shown));
+        // Where one secret holds another, the longer one goes first.
+        self.0.sort_by_key(|(secret, _)| std::cmp::Reverse(secret.len()));
+    }
+
+    pub(crate) fn hide(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, (secret, shown)| text.replace(secret, shown))
+    }
+
+    fn headers(&self, headers: &HeaderMap, names: &[&str]) -> Vec<(String, String)> {
+        let value = |name: &&str| {
+            let value = headers.get(*name)?;
+            Some(((*name).to_owned(), self.hide(&String::from_utf8_lossy(value.as_bytes()))))
+        };
+        names.iter().filter_map(value).collect()
+    }
+
+    /// A body for reading: all of a short text, the length of anything else.
+    fn body(&self, body: &[u8]) -> String {
+        const SHORT: usize = 2_000;
+        match std::str::from_utf8(body) {
+            Ok(text)
+                if text.len() <= SHORT && !text.chars().any(|c| c.is_control() && !c.is_whitespace()) =>
+            {
+                self.hide(text.trim())
+            }
+            _ => format!("{} bytes", body.len()),
+        }
+    }
+
+    /// The exchange of a request that is about to be sent, without its answer.
+    pub(crate) fn asked(&self, request: &Request<Full<Bytes>>, body: &Bytes) -> Exchange {
+        let uri = request.uri();
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        Exchange {
+            method: request.method().clone(),
+            origin: format!("{}://{authority}", uri.scheme_str().unwrap_or("http")),
+            path: self.hide(uri.path_and_query().map_or("/", |path| path.as_str())),
+            request_headers: self.headers(request.headers(), &REQUEST_HEADERS),
+            request_body: (!body.is_empty()).then(|| self.body(body)),
+            status: Err("not sent".into()),
+            response_headers: Vec::new(),
+            response_body: String::new(),
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    /// Adds what came back.
+    pub(crate) fn answered(
+        &self,
+        exchange: &mut Exchange,
+        answer: &Result<Response, SendError>,
+        elapsed: Duration,
+    ) {
+        exchange.elapsed = elapsed;
+        match answer {
+            Ok(answer) => {
+                exchange.status = Ok(answer.status.as_u16());
+                exchange.response_headers = self.headers(&answer.headers, &RESPONSE_HEADERS);
+                exchange.response_body = self.body(&answer.body);
+            }
+            Err(error) => exchange.status = Err(self.hide(&error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What came of running cases, for people and for programs.
+
+mod html;
+mod json;
+mod junit;
+mod text;
+
+use std::time::Duration;
+
+use crate::{Breach, Case, Exchange, Outcome};
+
+/// What came of running some cases. `Display` gives a line for each, what is not well in full, and a summary.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// All results, in the order in which the cases ran.
+    pub results: Vec<CaseResult>,
+    /// If the last of the cases were not tried: from which one on, and why.
+    stopped: Option<(usize, String)>,
+}
+
+/// What came of one case. `Display` gives a line, and more where it is not well.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct CaseResult {
+    /// The case.
+    pub case: Case,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// What was sent to a web service and came back, without secrets. Empty for a store.
+    pub transcript: Vec<Exchange>,
+}
+
+/// How many cases came to which end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Kept the rules.
+    pub pass: usize,
+    /// Broke one.
+    pub fail: usize,
+    /// Did not apply.
+    pub skip: usize,
+    /// Could not be tried to the end.
+    pub error: usize,
+}
+
+impl Counts {
+    /// All of them.
+    #[must_use]
+    pub const fn total(self) -> usize {
+        self.pass + self.fail + self.skip + self.error
+    }
+
+    /// Adds one.
+    pub fn add(&mut self, outcome: &Outcome) {
+        *match outcome {
+            Outcome::Pass => &mut self.pass,
+            Outcome::Fail(_) => &mut self.fail,
+            Outcome::Skip(_) => &mut self.skip,
+            Outcome::Error(_) => &mut self.error,
+        } += 1;
+    }
+}
+
+impl Report {
+    /// A report of cases of which none could be tried, for this reason.
+    #[must_use]
+    pub fn not_run(cases: impl IntoIterator<Item = Case>, reason: &str) -> Self {
+        let mut report = Self::default();
+        report.stop(cases, reason);
+        report
+    }
+
+    /// Adds cases that are not tried, for this reason.
+    pub(crate) fn stop(&mut self, cases: impl IntoIterator<Item = Case>, reason: &str) {
+        self.stopped = Some((self.results.len(), reason.to_owned()));
+        self.results.extend(cases.into_iter().map(|case| CaseResult {
+            case,
+            outcome: Outcome::Error(format!("not tried: {reason}")),
+            elapsed: Duration::ZERO,
+            transcript: Vec::new(),
+        }));
+    }
+
+    /// Why the last of the cases were not tried, if they were not. Each of them is an error with this reason.
+    #[must_use]
+    pub fn stopped(&self) -> Option<&str> {
+        self.stopped.as_ref().map(|(_, reason)| reason.as_str())
+    }
+
+    /// How many cases came to which end.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.results.iter().for_each(|result| counts.add(&result.outcome));
+        counts
+    }
+
+    /// Whether every case passed or was skipped.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        let counts = self.counts();
+        counts.fail + counts.error == 0
+    }
+
+    /// Does nothing if every case passed or was skipped: the last line of a test.
+    ///
+    /// # Panics
+    /// With the whole report if one did not.
+    pub fn assert_kept(&self) {
+        assert!(self.is_kept(), "not all cases pass\n{self}");
+    }
+
+    /// The results by what stands before the slash of their id, in the order in which each came first.
+    fn endpoints(&self) -> Vec<(&'static str, Vec<&CaseResult>)> {
+        let mut endpoints: Vec<(&str, Vec<&CaseResult>)> = Vec::new();
+        for result in &self.results {
+            let endpoint = result.case.endpoint();
+            match endpoints.iter_mut().find(|(name, _)| *name == endpoint) {
+                Some((_, results)) => results.push(result),
+                None => endpoints.push((endpoint, vec![result])),
+            }
+        }
+        endpoints
+    }
+}
+
+impl CaseResult {
+    /// One line or a few that say what came of it, for a program to keep: empty if it passed.
+    fn message(&self) -> String {
+        match &self.outcome {
+            Outcome::Pass => String::new(),
+            Outcome::Fail(breach) if self.case.consequence.is_empty() => breach.to_string(),
+            Outcome::Fail(breach) => format!("{breach}. On a phone: {}", self.case.consequence),
+            Outcome::Skip(reason) | Outcome::Error(reason) => reason.clone(),
+        }
+    }
+
+    fn breach(&self) -> Option<&Breach> {
+        match &self.outcome {
+            Outcome::Fail(breach) => Some(breach),
+            _ => None,
+        }
+    }
+}
+
+impl Outcome {
+    /// `pass`, `fail`, `skip` or `error`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail(_) => "fail",
+            Self::Skip(_) => "skip",
+            Self::Error(_) => "error",
+        }
+    }
+}
+
+impl Case {
+    /// What the case is about: the part of the id before the slash.
+    #[must_use]
+    pub fn endpoint(&self) -> &'static str {
+        self.id.split_once('/').map_or(self.id, |(endpoint, _)| endpoint)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod samples {
+    //! A report with everything in it that a service may say to spoil one.
+
+    use std::time::Duration;
+
+    use http::Method;
+
+    use super::{CaseResult, Report};
+    use crate::{Breach, Case, Exchange, Level, Outcome, Rule};
+
+    const fn case(id: &'static str, level: Level, rules: &'static [Rule]) -> Case {
+        Case { id, level, rules, steps: "A device asks.", consequence: "The phone asks for ever & ever." }
+    }
+
+    pub(crate) fn report() -> Report {
+        let exchange = Exchange {
+            method: Method::GET,
+            origin: "http://127.0.0.1:8080".into(),
+            path: "/v1/devices/<device 1>/registrations/pass.com.example.a?passesUpdatedSince=5".into(),
+            request_headers: vec![("authorization".into(), "ApplePass <token>".into())],
+            request_body: None,
+            status: Ok(200),
+            response_headers: vec![("content-type".into(), "text/html".into())],
+            response_body: "<script>alert(1)</script>\u{1b}[31m ]]> \u{0}".into(),
+            elapsed: Duration::from_micros(1_250),
+        };
+        let silent = Exchange { status: Err("no whole answer within 1s".into()), ..exchange.clone() };
+        let breach = Breach::new(
+            Rule::LIST_4,
+            "an object with \"serialNumbers\"",
+            "<script>alert(1)</script>\u{1b}[31m ]]> \u{0}\nand more",
+        );
+        let result = |case, outcome, transcript| CaseResult {
+            case,
+            outcome,
+            elapsed: Duration::from_millis(12),
+            transcript,
+        };
+        let mut report = Report {
+            results: vec![
+                result(case("register/new-pass-is-201", Level::Must, &[Rule::REG_1]), Outcome::Pass, vec![]),
+                result(
+                    case("list/shape", Level::Must, &[Rule::LIST_4, Rule::LIST_1]),
+                    Outcome::Fail(breach),
+                    vec![exchange, silent],
+                ),
+                result(
+                    case("list/quiet", Level::Should, &[Rule::LIST_2]),
+                    Outcome::Skip("needs a way to change a pass".into()),
+                    vec![],
+                ),
+                result(
+                    case("get/date", Level::Advisory, &[Rule::GET_1]),
+                    Outcome::Error("it rains".into()),
+                    vec![],
+                ),
+            ],
+            stopped: None,
+        };
+        report.stop([case("log/odd", Level::Should, &[Rule::LOG_2])], "three cases got no answer");
+        report
+    }
+}

@@ -1,0 +1,162 @@
+//! Reports for a terminal.
+
+use std::fmt::{self, Write as _};
+
+use super::{CaseResult, Counts, Report};
+use crate::{Breach, Outcome};
+
+/// What fits in a line of a terminal, beside the words on its left.
+const WIDTH: usize = 96;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tried = self.stopped.as_ref().map_or(self.results.len(), |(tried, _)| *tried);
+        self.results.iter().take(tried).try_for_each(|result| write!(f, "{result}"))?;
+        if let Some((_, reason)) = &self.stopped {
+            writeln!(f, "ERROR  {} not tried: {}", self.results.len() - tried, printable(reason))?;
+        }
+        writeln!(f, "{}", self.counts())
+    }
+}
+
+impl CaseResult {
+    /// The line of the case, and the reason if it was not tried to its end.
+    pub(crate) fn line(&self) -> String {
+        let word = match self.outcome {
+            Outcome::Pass => "pass",
+            Outcome::Fail(_) => "FAIL",
+            Outcome::Skip(_) => "skip",
+            Outcome::Error(_) => "ERROR",
+        };
+        let mut line = format!("{word:5}  {:>8}  {}", format!("{:.1?}", self.elapsed), self.case.id);
+        match &self.outcome {
+            Outcome::Pass => {}
+            Outcome::Fail(breach) => {
+                let _ = write!(line, ": breaks {}", breach.rule());
+            }
+            Outcome::Skip(reason) | Outcome::Error(reason) => {
+                let _ = write!(line, ": {}", printable(reason));
+            }
+        }
+        line
+    }
+
+    /// All that helps to mend a failure; nothing if it is none.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.breach().map(|breach| self.explained(breach))
+    }
+
+    fn explained(&self, breach: &Breach) -> String {
+        let rule = breach.rule();
+        let mut text = format!("FAIL  {} ({})\n", self.case.id, self.case.level);
+        let mut part = |name: &str, content: &str| {
+            if !content.is_empty() {
+                let _ = writeln!(text, "  {name:10}  {}", wrapped(&printable(content)));
+            }
+        };
+        part("rule", &format!("{rule}: {}", rule.sentence()));
+        part("source", rule.source());
+        part("expected", breach.expected());
+        part("got", breach.actual());
+        part("steps", self.case.steps);
+        part("on a phone", self.case.consequence);
+        if !self.transcript.is_empty() {
+            text.push_str("  sent and got\n");
+        }
+        for exchange in &self.transcript {
+            for line in exchange.to_string().lines() {
+                let _ = writeln!(text, "    {}", printable(line));
+            }
+        }
+        text
+    }
+}
+
+impl fmt::Display for CaseResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.failure() {
+            Some(failure) => write!(f, "{failure}"),
+            None => writeln!(f, "{}", self.line()),
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pass, fail, skip, error } = *self;
+        let total = self.total();
+        let cases = if total == 1 { "case" } else { "cases" };
+        write!(f, "{total} {cases}: {pass} passed, {fail} failed, {skip} skipped, {error} errors")?;
+        if skip == total {
+            f.write_str("; nothing was tested, all were skipped")?;
+        }
+        Ok(())
+    }
+}
+
+/// Without what could move a terminal's cursor.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+/// In lines of bearable length, those after the first behind the words on the left.
+fn wrapped(text: &str) -> String {
+    let mut lines = Vec::new();
+    for paragraph in text.lines() {
+        let mut line = String::new();
+        for word in paragraph.split(' ') {
+            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        lines.push(line);
+    }
+    lines.join("\n              ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples::report;
+
+    #[test]
+    fn a_failure_says_all_that_helps() {
+        let text = report().to_string();
+        for expected in [
+            "FAIL  list/shape (must)",
+            "LIST-4: the answer is an object",
+            "Apple, Get the List of Updatable Passes",
+            "expected    an object with \"serialNumbers\"",
+            "got         <script>",
+            "steps       A device asks.",
+            "on a phone  The phone asks for ever & ever.",
+            "GET http://127.0.0.1:8080/v1/devices/<device 1>",
+            "< 200 in 1.2",
+            "< no answer in",
+            "list/quiet: needs a way to change a pass",
+            "get/date: it rains",
+            "ERROR  1 not tried: three cases got no answer",
+            "5 cases: 1 passed, 1 failed, 1 skipped, 2 errors\n",
+        ] {
+            assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+        }
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+    }
+
+    #[test]
+    fn a_run_that_tested_nothing_says_so() {
+        let mut report = report();
+        report.results.retain(|result| matches!(result.outcome, Outcome::Skip(_)));
+        assert!(report.counts().to_string().ends_with("nothing was tested, all were skipped"));
+        assert!(report.is_kept());
+    }
+
+    #[test]
+    fn long_texts_are_wrapped() {
+        assert!(wrapped(&"many words ".repeat(40)).lines().all(|line| line.len() < WIDTH + 15));
+    }
+}

@@ -1,0 +1,186 @@
+//! Everything that the cases hold an implementation to, sentence by sentence.
+
+use std::fmt;
+
+/// A demand on a web service or on a store: a stable name, one sentence, and where it comes from.
+///
+/// The rules are the associated constants: `Rule::REG_1`, `Rule::C10`.
+#[derive(Clone, Copy)]
+pub struct Rule {
+    id: &'static str,
+    sentence: &'static str,
+    source: &'static str,
+}
+
+impl Rule {
+    /// The short name, such as `REG-1` or `C10`.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        self.id
+    }
+
+    /// The rule in one sentence.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        self.sentence
+    }
+
+    /// The document that it comes from, or what it follows from.
+    #[must_use]
+    pub const fn source(self) -> &'static str {
+        self.source
+    }
+}
+
+impl PartialEq for Rule {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Rule {}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id)
+    }
+}
+
+macro_rules! rules {
+    ($($source:literal { $($name:ident $id:literal $sentence:literal;)+ })+) => {
+        impl Rule {
+            $($(
+                #[doc = concat!("`", $id, "`: ", $sentence, ".")]
+                pub const $name: Rule = Rule { id: $id, sentence: $sentence, source: $source };
+            )+)+
+
+            /// All rules.
+            pub const ALL: &[Rule] = &[$($(Rule::$name,)+)+];
+        }
+    };
+}
+
+rules! {
+"the contract of RegistrationStore" {
+    C1 "C1" "a marked pass is in the next list of every device that holds it";
+    C2 "C2" "with no mark and no registration in between, asking with the returned tag gives nothing";
+    C3 "C3" "a pass registered after a tag was issued is in the list for that tag";
+    C4 "C4" "tags never go backwards, and an answer with serial numbers never carries the tag asked with";
+    C5 "C5" "a tag ahead of the store's clocks counts as no tag";
+    C6 "C6" "what was acknowledged is there when the storage is opened again, also after a crash";
+    C7 "C7" "a list may name too many passes of the device, never too few";
+    C9 "C9" "marking a whole type takes constant time and lists every registration once to each device";
+    C10 "C10" "of parallel equal registers one creates, each stores the push token, and none fails";
+    C11 "C11" "a device that is registered while all pages are read is in one of them";
+    C12 "C12" "a future that is dropped half way leaves the store as before or as after the call";
+    C13 "C13" "a device is forgotten only if it last registered at or before the given time";
+    C14 "C14" "the date of a pass is strictly greater after every mark and never moves otherwise";
+    UNREGISTER "unregister" "unregister removes the registration, and the device with its last one, and says if there was one";
+    UPDATED_SINCE "updated_since" "a list holds passes of that type that are registered on that device, each once";
+    MARK_UPDATED "mark_updated" "passes may be unknown or stand twice in a batch, and an empty batch does nothing";
+    NAMES "names" "a pass is named by exactly its type and serial number, a device by exactly its identifier";
+    ERRORS "errors" "a call fails only when the storage does";
+    MAINTENANCE "maintenance" "registrations go in and out in bulk as they would one by one, and are counted right";
+}
+"Apple, Adding a Web Service to Update Passes" {
+    URL_1 "URL-1" "the endpoints are the webServiceURL with /v1/ and their path behind it";
+    AUTH_1 "AUTH-1" "the header is 'Authorization: ApplePass' (for orders 'AppleOrder') and the pass's token";
+    AUTH_2 "AUTH-2" "a token opens the one pass that it belongs to, by type and serial number";
+    AUTH_5 "AUTH-5" "credentials are checked before anything else is read or changed";
+    AUTH_6 "AUTH-6" "a token stays valid when its pass changes";
+    CON_1 "CON-1" "a change between list and fetch is fetched, and listed by the next call";
+    TAG_1 "TAG-1" "each update has an update tag of its own, however close two of them are";
+    TAG_4 "TAG-4" "a pass that did not change gets no new update tag";
+}
+"RFC 9110 and what phones send" {
+    URL_4 "URL-4" "//v1/ is the same as /v1/, and a slash at the end changes nothing";
+    URL_7 "URL-7" "each path segment is percent-decoded once; what can't be decoded is answered 400 or as an unknown pass";
+    URL_8 "URL-8" "the tag is read from the raw query: a plus sign is no space";
+    URL_9 "URL-9" "unknown query parameters are ignored";
+    URL_10 "URL-10" "a serial number may hold any character, a slash also, sent as %2F or as it is";
+    HTTP_1 "HTTP-1" "header names are compared without case";
+    HTTP_2 "HTTP-2" "every request gets one whole, well-formed answer, in well under ten seconds";
+    HTTP_3 "HTTP-3" "no answer depends on the User-Agent";
+    HTTP_5 "HTTP-5" "no answer is a redirect: the phone would drop its token, or turn a POST into a GET";
+    HTTP_7 "HTTP-7" "lists are application/json, passes application/vnd.apple.pkpass";
+    HTTP_8 "HTTP-8" "204 and 304 have no body";
+    HTTP_9 "HTTP-9" "a JSON body is read whatever its Content-Type";
+    HTTP_10 "HTTP-10" "HEAD of a pass is answered as GET is, without the body";
+    HTTP_11 "HTTP-11" "a wrong method on a known path is answered 405 with Allow, an unknown path 404";
+    HTTP_12 "HTTP-12" "a 401 never asks for Basic, Digest, Bearer or Negotiate";
+    HTTP_13 "HTTP-13" "a body far beyond what phones send is answered 413";
+    AUTH_3 "AUTH-3" "a missing header, another scheme or an empty token is answered 401";
+    AUTH_4 "AUTH-4" "an unknown pass and a wrong token are answered alike: 401 and the same body";
+}
+"Apple, Register a Pass for Update Notifications" {
+    REG_1 "REG-1" "the first registration of a pass on a device is answered 201, every further one 200";
+    REG_2 "REG-2" "every registration stores the push token of the device";
+    REG_3 "REG-3" "of parallel equal registrations one is answered 201, the others 200";
+    REG_4 "REG-4" "a body without a hexadecimal pushToken is answered 400 and changes nothing; unknown keys are ignored";
+    REG_5 "REG-5" "a device identifier is any text of 1 to 128 unreserved characters";
+    REG_6 "REG-6" "a pass that the service does not know is answered 401";
+}
+"Apple, Unregister a Pass for Update Notifications" {
+    UNR_1 "UNR-1" "unregistering is answered 200, and the pass is no longer listed";
+    UNR_2 "UNR-2" "unregistering what is not registered is answered 200 as well";
+    UNR_3 "UNR-3" "unregistering leaves other passes and other devices alone";
+}
+"Apple, Get the List of Updatable Passes" {
+    LIST_1 "LIST-1" "without a tag, or with an empty one, all registered passes of the type are listed";
+    LIST_2 "LIST-2" "with a tag, the registered passes that changed after it are listed";
+    LIST_3 "LIST-3" "only passes of the type in the path are listed, and only those that the device registered";
+    LIST_4 "LIST-4" "the answer is an object with serialNumbers and lastUpdated, all of them strings";
+    LIST_5 "LIST-5" "lastUpdated belongs to the same state as the list: what it does not hold is in the next one";
+    LIST_6 "LIST-6" "an answer with serial numbers carries another tag than it was asked with";
+    LIST_7 "LIST-7" "when nothing matches, the answer is 204 without a body";
+    LIST_8 "LIST-8" "an unknown device or type is answered 204";
+    LIST_9 "LIST-9" "a tag that can't be read counts as none";
+    LIST_10 "LIST-10" "asking again gives the same answer";
+    LIST_11 "LIST-11" "no serial number is listed twice";
+    LIST_12 "LIST-12" "the list asks for no credentials and minds none";
+}
+"Apple, Send an Updated Pass" {
+    GET_1 "GET-1" "every 200 has Last-Modified as an IMF-fixdate, the same until the pass changes, not ahead of Date";
+    GET_2 "GET-2" "If-Modified-Since with that value is answered 304 while nothing changed, and 200 after a change";
+    GET_3 "GET-3" "all three date forms of HTTP are understood, and what is no date is ignored";
+    GET_4 "GET-4" "304 if the pass is not newer than If-Modified-Since, else 200; wrong credentials come first";
+    GET_5 "GET-5" "a 304 repeats Last-Modified";
+    GET_6 "GET-6" "a pass that did not change is built the same again";
+    GET_7 "GET-7" "the pass served is the one asked for, by type and serial number";
+    GET_8 "GET-8" "an ETag that is sent and comes back as If-None-Match is answered 304 while nothing changed";
+    GET_9 "GET-9" "a pass can be fetched without being registered";
+    GET_11 "GET-11" "no compression is applied to the archive, and no cache may give it to others";
+    ARCHIVE "archive" "what is served is a signed archive as phones take it";
+}
+"Apple, Log a Message" {
+    LOG_1 "LOG-1" "a log message is answered 200, nothing else";
+    LOG_2 "LOG-2" "a malformed log body is answered 200 too";
+    LOG_3 "LOG-3" "a bare array and an object with a description are taken as logs";
+    LOG_4 "LOG-4" "the log asks for no credentials";
+}
+"Apple, Wallet Orders" {
+    ORD_1 "ORD-1" "orders are registered, listed, fetched and unregistered by the same rules as passes";
+    ORD_2 "ORD-2" "orders have their own words: orderIdentifiers, lastModified, ordersModifiedSince, /v1/orders/, AppleOrder";
+    ORD_3 "ORD-3" "an order can be fetched before it is registered";
+    ORD_4 "ORD-4" "an order is application/vnd.apple.finance.order";
+}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique() {
+        let mut ids: Vec<_> = Rule::ALL.iter().map(|rule| rule.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), Rule::ALL.len());
+    }
+}

@@ -1,0 +1,105 @@
+//! What is in the archive, where it is one that can be read.
+
+use passkit_archive::{Archive, Rules};
+
+use super::{answer::Answer, catalogue, session::Session, target::Subject};
+use crate::{Rule, Stop, Verdict};
+
+catalogue! {
+    "get/is-the-pass-asked-for" Pass Must [GET_7] is_the_pass_asked_for,
+        "Two passes of a type are fetched; type and serial number are read in them.",
+        "The phone drops the pass and reports it to the log; or a stranger's pass is shown to it.";
+    "get/holds-its-token" Pass Must [AUTH_6] holds_its_token,
+        "A pass is fetched; its authenticationToken is compared with the one it is opened with.",
+        "The phone takes over the new token and is refused with it: the pass is never updated again.";
+    "get/unchanged-pass-is-the-same" Pass Must [GET_6] unchanged_pass_is_the_same,
+        "A pass is fetched twice without a change in between; the files in both archives are compared.",
+        "The phone takes each of them for an update, and reports that its date was ignored.";
+    "get/changed-pass-has-new-content" Pass Should [CON_1] changed_pass_has_new_content,
+        "A pass is fetched, changes, and is fetched again; the files in both archives are compared.",
+        "The phone is sent for an update that is not there; and keeps old content, which now has the new date.";
+    "get/is-a-signed-archive" Pass Advisory [ARCHIVE] is_a_signed_archive,
+        "A pass is fetched and checked as a phone does: files, manifest, signature.",
+        "The phone does not take the pass, and keeps the old one. Fit for services that sign with real certificates.";
+    "orders/is-the-order-asked-for" Order Must [GET_7 ORD_1] is_the_pass_asked_for,
+        "Two orders of a type are fetched; type and identifier are read in them.",
+        "The phone drops the order; or a stranger's order is shown to it.";
+}
+
+/// An archive's rules as far as these cases go: the signature and the URL are for another one.
+const LENIENT: Rules = Rules::development();
+
+async fn fetched(session: &Session, subject: &Subject) -> Result<Answer, Stop> {
+    let answer = session.fetch(subject, None).await?;
+    answer.is(200, Rule::GET_9)?;
+    Ok(answer)
+}
+
+/// The archive in an answer; none if it can't be read.
+pub(super) fn readable(answer: &Answer) -> Option<Archive> {
+    Archive::check(answer.body(), LENIENT).ok()
+}
+
+/// The archive in an answer. A service may serve anything in its tests, so what can't be read is not held against it
+/// here.
+fn read(answer: &Answer) -> Result<Archive, Stop> {
+    Archive::check(answer.body(), LENIENT).map_err(|problems| {
+        let problem = problems.iter().next().map(ToString::to_string).unwrap_or_default();
+        Stop::Skip(format!("needs a pass that can be read; {problem}"))
+    })
+}
+
+async fn is_the_pass_asked_for(session: &Session) -> Verdict {
+    let (one, two) = session.two()?;
+    for subject in [one, two] {
+        let answer = fetched(session, subject).await?;
+        let found = read(&answer)?.id;
+        if found != subject.pass {
+            return Err(answer.breach(Rule::GET_7, subject.pass.to_string(), found.to_string()));
+        }
+    }
+    Ok(())
+}
+
+async fn holds_its_token(session: &Session) -> Verdict {
+    let one = session.one()?;
+    let answer = fetched(session, one).await?;
+    if read(&answer)?.auth_token.as_str() == one.token.as_str() {
+        return Ok(());
+    }
+    Err(answer.breach(Rule::AUTH_6, "the authenticationToken by which the pass was fetched", "another one"))
+}
+
+async fn unchanged_pass_is_the_same(session: &Session) -> Verdict {
+    let one = session.one()?;
+    let first = read(&fetched(session, one).await?)?;
+    let answer = fetched(session, one).await?;
+    if read(&answer)?.content_digest == first.content_digest {
+        return Ok(());
+    }
+    let expected = "the same files in the archive as a moment ago: nothing was changed";
+    Err(answer.breach(Rule::GET_6, expected, "other files, or files with other content"))
+}
+
+async fn changed_pass_has_new_content(session: &Session) -> Verdict {
+    session.can_change()?;
+    let one = session.rested(1)?[0];
+    let first = read(&fetched(session, one).await?)?;
+    session.change(one).await?;
+    let answer = fetched(session, one).await?;
+    if read(&answer)?.content_digest != first.content_digest {
+        return Ok(());
+    }
+    let expected = "a file with other content than before the change";
+    Err(answer.breach(Rule::CON_1, expected, "the same files as before"))
+}
+
+async fn is_a_signed_archive(session: &Session) -> Verdict {
+    let answer = fetched(session, session.one()?).await?;
+    let mut rules = Rules::strict();
+    // Where the service is reached is said by the target, not by its passes.
+    rules.allow_http = true;
+    let Err(problems) = Archive::check(answer.body(), rules) else { return Ok(()) };
+    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    Err(answer.breach(Rule::ARCHIVE, "an archive as phones take it", problems.join("; ")))
+}

@@ -1,0 +1,243 @@
+//! What opens a pass, and what does not.
+
+use http::{Method, header};
+
+use super::{
+    answer::Answer,
+    catalogue,
+    session::{Auth, Call, Device, Session},
+    target::Subject,
+};
+use crate::{Rule, Stop, Verdict};
+
+catalogue! {
+    "auth/token-of-another-pass-is-401" Pass Must [AUTH_2] token_of_another_pass,
+        "Register, unregister and fetch a pass with the token of another pass of its type; then lists.",
+        "Whoever holds one pass can read and unregister everybody's.";
+    "auth/token-of-another-type-is-401" Pass Must [AUTH_2] token_of_another_type,
+        "Register, unregister and fetch a pass with the token of a pass of another type, with the same serial number if \
+         there is one; then lists.",
+        "Whoever holds one pass can read and unregister a pass of another type.";
+    "auth/no-token-is-401" Pass Must [AUTH_3 HTTP_12] no_token_is_401,
+        "Register, unregister and fetch without Authorization, and with an empty token; then lists.",
+        "Whoever knows or guesses a serial number can read the pass, and end its updates.";
+    "auth/almost-the-token-is-401" Pass Must [AUTH_2] almost_the_token_is_401,
+        "Register, unregister and fetch with the token cut short, with one character more, and in other case; then lists.",
+        "Tokens can be guessed bit by bit.";
+    "auth/wrong-scheme-is-401" Pass Should [AUTH_3 AUTH_1] wrong_scheme_is_401,
+        "Register, unregister and fetch with the right token under Bearer, under the scheme of orders, and under none.",
+        "What is meant for other clients and proxies passes for a phone.";
+    "auth/unknown-pass-is-not-served" Pass Must [AUTH_4] unknown_pass_is_not_served,
+        "A serial number that does not exist is fetched with the token of another pass.",
+        "The phone does not understand another answer, and reports it to the log each time.";
+    "auth/unknown-and-wrong-look-alike" Pass Should [AUTH_4] unknown_and_wrong_look_alike,
+        "Register, unregister and fetch with a wrong token, for a pass that exists and for one that does not.",
+        "Anyone can find out which serial numbers exist: how many passes there are, and for some, of whom.";
+    "auth/each-request-is-judged-alone" Pass Must [AUTH_3] each_request_is_judged_alone,
+        "A pass is fetched with its token, then without, then with a wrong one.",
+        "After each phone that fetches its pass, strangers get it too.";
+    "auth/token-survives-a-change" Pass Must [AUTH_6] token_survives_a_change,
+        "A pass is changed, and fetched with the token that it had before.",
+        "Copies of the pass that missed the update can never be updated again.";
+    "auth/scheme-in-any-case" Pass Advisory [AUTH_1] scheme_in_any_case,
+        "A pass is fetched with the scheme in small letters, and with more spaces around the token.",
+        "No phone sends it so today; other wallets may, since HTTP compares schemes without case.";
+    "orders/token-of-another-order-is-401" Order Must [ORD_1 AUTH_2] token_of_another_pass,
+        "Register, unregister and fetch an order with the token of another order of its type; then lists.",
+        "Whoever holds one order can read everybody's.";
+    "orders/no-token-is-401" Order Must [ORD_1 AUTH_3] no_token_is_401,
+        "Register, unregister and fetch an order without Authorization, and with an empty token; then lists.",
+        "Whoever knows or guesses an order's identifier can read the order, and end its updates.";
+    "orders/wrong-scheme-is-401" Order Should [ORD_2 AUTH_3] wrong_scheme_is_401,
+        "Register, unregister and fetch an order with the right token under Bearer, under ApplePass, and under none.",
+        "What is meant for other clients and proxies passes for a phone.";
+}
+
+/// A token that opens nothing.
+const NO_TOKEN: &str = "a-token-of-no-pass-at-all";
+
+/// The three calls that need a token, without any: a new device registers, another one unregisters, and a fetch.
+fn calls(session: &Session, newcomer: &Device, holder: &Device, subject: &Subject) -> [Call; 3] {
+    let mut register = session.register_call(newcomer, subject);
+    register.headers.retain(|(name, _)| *name != header::AUTHORIZATION);
+    let unregister = Call::new(Method::DELETE, session.registration_path(&holder.id, &subject.pass));
+    [register, unregister, Call::new(Method::GET, session.pass_path(&subject.pass))]
+}
+
+/// Demands that none of the keys, each with its name, opens the pass, and that nothing comes of trying.
+async fn none_opens(session: &Session, subject: &Subject, rule: Rule, keys: &[(&str, Auth<'_>)]) -> Verdict {
+    let (newcomer, holder) = (session.device()?, session.device()?);
+    session.given(&holder, subject).await?;
+    session.will_register(&newcomer, subject);
+    for (key, auth) in keys {
+        for call in calls(session, &newcomer, &holder, subject) {
+            let what = format!("{} with {key}", call.method);
+            session.send(call.auth(auth)).await?.about(what).is(401, rule)?;
+        }
+    }
+    session.holds(&holder, subject, &[subject], rule).await?;
+    session.holds(&newcomer, subject, &[], rule).await
+}
+
+/// The header with another token in it.
+fn key(session: &Session, token: &str) -> Auth<'static> {
+    Auth::Raw(format!("{} {token}", session.kind().auth_scheme()))
+}
+
+async fn token_of_another_pass(session: &Session) -> Verdict {
+    let (subject, other) = session.two()?;
+    with_token_of(session, subject, other, "the token of another pass").await
+}
+
+async fn token_of_another_type(session: &Session) -> Verdict {
+    let (first, second) = session.two_types()?;
+    // Equal serial numbers show more.
+    let all = session.all();
+    let same_serial = all.iter().find_map(|one| {
+        let twin = |two: &&Subject| {
+            two.pass.serial == one.pass.serial
+                && two.pass.type_id != one.pass.type_id
+                && two.token.as_str() != one.token.as_str()
+        };
+        Some((one, all.iter().find(twin)?))
+    });
+    let (subject, other) = same_serial.unwrap_or((first, second));
+    with_token_of(session, subject, other, "the token of a pass of another type").await
+}
+
+async fn with_token_of(session: &Session, subject: &Subject, other: &Subject, what: &str) -> Verdict {
+    if subject.token.as_str() == other.token.as_str() {
+        return Err(Stop::Skip(format!(
+            "needs {} and {} to have different tokens, as each pass should",
+            subject.pass, other.pass
+        )));
+    }
+    none_opens(session, subject, Rule::AUTH_2, &[(what, key(session, other.token.as_str()))]).await
+}
+
+async fn no_token_is_401(session: &Session) -> Verdict {
+    let scheme = session.kind().auth_scheme();
+    let keys = [
+        ("no Authorization", Auth::None),
+        ("a scheme and no token", Auth::Raw(scheme.into())),
+        ("a scheme and an empty token", Auth::Raw(format!("{scheme} "))),
+    ];
+    none_opens(session, session.one()?, Rule::AUTH_3, &keys).await
+}
+
+async fn almost_the_token_is_401(session: &Session) -> Verdict {
+    let subject = session.one()?;
+    let token = subject.token.as_str();
+    let swapped: String = token
+        .chars()
+        .map(|c| if c.is_ascii_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() })
+        .collect();
+    let short: String = token.chars().take(token.chars().count() - 1).collect();
+    for almost in [&swapped, &short] {
+        session.hide(almost, "<almost the token>");
+    }
+    let mut keys = vec![
+        ("the token without its last character", key(session, &short)),
+        ("the token and one character more", key(session, &format!("{token}0"))),
+    ];
+    if swapped != token {
+        keys.push(("the token in other case", key(session, &swapped)));
+    }
+    none_opens(session, subject, Rule::AUTH_2, &keys).await
+}
+
+async fn wrong_scheme_is_401(session: &Session) -> Verdict {
+    let subject = session.one()?;
+    let token = subject.token.as_str();
+    let others = ["ApplePass", "AppleOrder"].into_iter().filter(|one| *one != session.kind().auth_scheme());
+    let mut keys = vec![
+        ("the token as Bearer", Auth::Raw(format!("Bearer {token}"))),
+        ("the token and no scheme", Auth::Raw(token.into())),
+    ];
+    keys.extend(
+        others
+            .map(|other| ("the token under the other kind's scheme", Auth::Raw(format!("{other} {token}")))),
+    );
+    none_opens(session, subject, Rule::AUTH_3, &keys).await
+}
+
+async fn unknown_pass_is_not_served(session: &Session) -> Verdict {
+    let unknown = session.unknown(session.one()?)?;
+    session.fetch(&unknown, None).await?.is(401, Rule::AUTH_4)
+}
+
+/// What a stranger sees of an answer; the serial number may be repeated in it.
+fn look(answer: &Answer, subject: &Subject) -> [String; 4] {
+    let header = |name| answer.header(name).unwrap_or_else(|| "none".into());
+    [
+        format!("WWW-Authenticate: {}", header(header::WWW_AUTHENTICATE)),
+        format!("Content-Type: {}", header(header::CONTENT_TYPE)),
+        format!("Cache-Control: {}", header(header::CACHE_CONTROL)),
+        String::from_utf8_lossy(answer.body()).replace(subject.pass.serial.as_str(), "…"),
+    ]
+}
+
+async fn unknown_and_wrong_look_alike(session: &Session) -> Verdict {
+    let (device, known) = (session.device()?, session.one()?);
+    let unknown = session.unknown(known)?;
+    session.will_register(&device, known);
+    let wrong = key(session, NO_TOKEN);
+    for method in 0..3 {
+        let mut looks = Vec::new();
+        // Twice for the one that exists: where its answers differ, in a time or in a request's number, nothing can be
+        // told from the body.
+        for subject in [known, known, &unknown] {
+            let [register, unregister, fetch] = calls(session, &device, &device, subject);
+            let call = [register, unregister, fetch].into_iter().nth(method).map(|call| call.auth(&wrong));
+            let Some(call) = call else { continue };
+            let known = if subject.pass == known.pass { "a pass that exists" } else { "one that does not" };
+            let what = format!("{} of {known} with a wrong token", call.method);
+            let answer = session.send(call).await?.about(what);
+            answer.is(401, Rule::AUTH_4)?;
+            looks.push((look(&answer, subject), answer));
+        }
+        if let [(first, _), (second, _), (unknown, answer)] = &looks[..] {
+            let differs = |(i, part): &(usize, &String)| first[*i] == second[*i] && first[*i] != **part;
+            if let Some((i, part)) = unknown.iter().enumerate().find(differs) {
+                let shown = |text: &str| if i == 3 { format!("the body '{text}'") } else { text.to_owned() };
+                let expected = format!("{}, as for a pass that exists", shown(&first[i]));
+                return Err(answer.breach(Rule::AUTH_4, expected, shown(part)));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn each_request_is_judged_alone(session: &Session) -> Verdict {
+    let subject = session.one()?;
+    let keys = [("without Authorization", Auth::None), ("with a wrong token", key(session, NO_TOKEN))];
+    for (key, auth) in keys {
+        session.fetch(subject, None).await?.is(200, Rule::GET_9)?;
+        let call = Call::new(Method::GET, session.pass_path(&subject.pass)).auth(&auth);
+        session.send(call).await?.about(format!("the next GET, {key}")).is(401, Rule::AUTH_3)?;
+    }
+    Ok(())
+}
+
+async fn token_survives_a_change(session: &Session) -> Verdict {
+    session.can_change()?;
+    let subject = session.one()?;
+    session.change(subject).await?;
+    session.fetch(subject, None).await?.about("GET after a change").is(200, Rule::AUTH_6)
+}
+
+async fn scheme_in_any_case(session: &Session) -> Verdict {
+    let subject = session.one()?;
+    let (scheme, token) = (session.kind().auth_scheme(), subject.token.as_str());
+    let keys = [
+        ("the scheme in small letters", format!("{} {token}", scheme.to_lowercase())),
+        ("the scheme in capitals", format!("{} {token}", scheme.to_uppercase())),
+        ("two spaces before the token", format!("{scheme}  {token}")),
+        ("a space at the end", format!("{scheme} {token} ")),
+    ];
+    for (what, header) in keys {
+        let call = Call::new(Method::GET, session.pass_path(&subject.pass)).auth(&Auth::Raw(header));
+        session.send(call).await?.about(format!("GET with {what}")).is(200, Rule::AUTH_1)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,336 @@
+//! Fetching a pass, and not fetching it again.
+
+use std::time::{Duration, SystemTime};
+
+use http::{Method, header};
+
+use super::{
+    answer::Answer,
+    catalogue,
+    session::{Auth, Session},
+    target::Subject,
+};
+use crate::{Rule, Stop, Verdict, wire::archive_types};
+
+catalogue! {
+    "get/works-unregistered" Pass Must [GET_9] works_unregistered,
+        "A pass is fetched with its token; no device of the kit is registered for it.",
+        "A phone fetches a pass before it registers in some cases, and other wallets always do: they get nothing.";
+    "get/is-a-pkpass" Pass Must [HTTP_7] has_media_type,
+        "A pass is fetched; the answer's content-type is read.",
+        "Where the answer goes through a browser, a mail program or another wallet, it is not taken for a pass.";
+    "get/has-last-modified" Pass Must [GET_1] has_last_modified,
+        "A pass is fetched; Last-Modified is read as HTTP prescribes it.",
+        "The phone has no date to ask with: it loads the whole pass each time, and reports that to the log.";
+    "get/last-modified-stays" Pass Must [GET_1] last_modified_stays,
+        "An unchanged pass is fetched in two different seconds.",
+        "With the date of the answer instead of that of the pass, a change in the same second is never fetched.";
+    "get/last-modified-is-past" Pass Should [GET_1] last_modified_is_past,
+        "A pass is fetched; Last-Modified is compared with Date.",
+        "Proxies and other clients take the answer for broken, and keep or drop it as they like.";
+    "get/date-given-back-is-304" Pass Must [GET_2] date_given_back_is_304,
+        "A pass is fetched, and again with its Last-Modified as If-Modified-Since.",
+        "The phone loads the whole pass with every push, and reports to the log that its date was ignored.";
+    "orders/date-given-back-is-304" Order Must [GET_2 ORD_1] date_given_back_is_304,
+        "An order is fetched, and again with its Last-Modified as If-Modified-Since.",
+        "The phone loads the whole order with every push.";
+    "get/changed-pass-is-200" Pass Must [GET_2] changed_pass_is_200,
+        "A pass is fetched, changes, and is fetched with the date of before.",
+        "The phone is told that nothing changed, and keeps old content.";
+    "orders/changed-order-is-200" Order Must [GET_2 ORD_1] changed_pass_is_200,
+        "An order is fetched, changes, and is fetched with the date of before.",
+        "The phone is told that nothing changed, and keeps old content.";
+    "get/two-changes-in-a-second-have-two-dates" Pass Should [GET_2] two_changes_have_two_dates,
+        "A pass changes and is fetched, changes again within the second, and is fetched with the date of before.",
+        "The phone is told that nothing changed, and keeps the first of the two versions until the next change.";
+    "get/unreadable-date-is-no-date" Pass Must [GET_3] unreadable_date_is_no_date,
+        "A pass is fetched with words, a number and an ISO date as If-Modified-Since.",
+        "A phone that kept such a date from earlier software gets an error, or is told for ever that nothing changed.";
+    "get/all-date-forms-are-read" Pass Advisory [GET_3] all_date_forms_are_read,
+        "A pass is fetched with its Last-Modified in the two older forms of HTTP dates.",
+        "Phones send the date as they got it; other clients, which may not, load the pass again.";
+    "get/older-date-is-200" Pass Must [GET_4] older_date_is_200,
+        "A pass is fetched with a date a second before its Last-Modified.",
+        "The phone is told that nothing changed, and keeps old content.";
+    "get/newer-date-is-304" Pass Advisory [GET_4] newer_date_is_304,
+        "A pass is fetched with a date a second after its Last-Modified.",
+        "Clients that send the date of their own last request load the pass again each time.";
+    "get/wrong-token-with-date-is-401" Pass Must [GET_4 AUTH_5] wrong_token_with_date_is_401,
+        "A pass is asked for with its Last-Modified and a wrong token.",
+        "A stranger learns when somebody's pass changes.";
+    "get/304-repeats-last-modified" Pass Advisory [GET_5] not_modified_repeats_last_modified,
+        "A pass is fetched with its own date; the 304 is looked at.",
+        "Phones do without; caches on the way cannot keep their copy in order.";
+    "get/head-is-like-get" Pass Must [HTTP_10] head_is_like_get,
+        "HEAD of a pass with its token: the status, content-type and date of GET.",
+        "Phones and proxies that ask so first take the pass for gone.";
+    "get/head-is-conditional" Pass Must [HTTP_10] head_is_conditional,
+        "HEAD of a pass with its date, and without a token.",
+        "Phones and proxies that ask so load a pass that they have, or a stranger learns about it.";
+    "get/is-not-compressed" Pass Should [GET_11] is_not_compressed,
+        "A pass is fetched by a client that also takes gzip.",
+        "Clients that do not unpack it save a file that no wallet opens; for the others nothing is won.";
+    "get/is-not-for-shared-caches" Pass Advisory [GET_11] is_not_for_shared_caches,
+        "A pass is fetched; Cache-Control is read.",
+        "A cache on the way gives one holder's pass to somebody else who knows its address.";
+    "get/etag-given-back-is-304" Pass Advisory [GET_8] etag_given_back_is_304,
+        "A pass is fetched, and again with its ETag as If-None-Match.",
+        "Phones do without; clients that go by the ETag load the pass each time.";
+}
+
+/// Fetches a pass as a phone does for the first time; gives its date.
+pub(super) async fn fetched(session: &Session, subject: &Subject) -> Result<String, Stop> {
+    session.rest(subject).await;
+    session.fetch(subject, None).await?.archive()
+}
+
+async fn works_unregistered(session: &Session) -> Verdict {
+    session.fetch(session.one()?, None).await?.is(200, Rule::GET_9)
+}
+
+async fn has_media_type(session: &Session) -> Verdict {
+    let answer = session.fetch(session.one()?, None).await?;
+    answer.is(200, Rule::GET_9)?;
+    answer.media_type(archive_types(session.kind()), Rule::HTTP_7)
+}
+
+async fn has_last_modified(session: &Session) -> Verdict {
+    session.fetch(session.one()?, None).await?.archive().map(drop)
+}
+
+async fn last_modified_stays(session: &Session) -> Verdict {
+    let one = session.one()?;
+    let first = fetched(session, one).await?;
+    // The date of the answer itself would be another one then.
+    tokio::time::sleep(Duration::from_millis(1_050)).await;
+    let answer = session.fetch(one, None).await?;
+    let second = answer.archive()?;
+    if first == second {
+        Ok(())
+    } else {
+        Err(answer.breach(Rule::GET_1, format!("Last-Modified '{first}', as before"), format!("'{second}'")))
+    }
+}
+
+async fn last_modified_is_past(session: &Session) -> Verdict {
+    let one = session.one()?;
+    session.rest(one).await;
+    let answer = session.fetch(one, None).await?;
+    let modified = answer.archive()?;
+    let now = match answer.header(header::DATE) {
+        Some(date) => date,
+        // There is no server to send a Date, and only one clock.
+        None if !session.is_network() => httpdate::fmt_http_date(SystemTime::now()),
+        None => return Err(Stop::Skip("the service sends no Date to compare with".into())),
+    };
+    let is_ahead = match (httpdate::parse_http_date(&modified), httpdate::parse_http_date(&now)) {
+        (Ok(modified), Ok(now)) => modified > now,
+        _ => false,
+    };
+    let expected = format!("Last-Modified not after Date, '{now}'");
+    if is_ahead { Err(answer.breach(Rule::GET_1, expected, format!("'{modified}'"))) } else { Ok(()) }
+}
+
+async fn date_given_back_is_304(session: &Session) -> Verdict {
+    let one = session.one()?;
+    let date = fetched(session, one).await?;
+    session.fetch(one, Some(&date)).await?.is(304, Rule::GET_2)
+}
+
+async fn changed_pass_is_200(session: &Session) -> Verdict {
+    session.can_change()?;
+    let one = session.rested(1)?[0];
+    let before = fetched(session, one).await?;
+    until_past(&before).await;
+    session.change(one).await?;
+    is_newer(&session.fetch(one, Some(&before)).await?, &before)
+}
+
+/// Demands a pass that is dated otherwise than before.
+pub(super) fn is_newer(answer: &Answer, before: &str) -> Verdict {
+    if answer.status() == 304 {
+        let expected = format!("status 200: the pass changed after it was fetched with the date '{before}'");
+        return Err(answer.breach(Rule::GET_2, expected, "status 304"));
+    }
+    if answer.archive()? == before {
+        let expected = "another Last-Modified than before the change";
+        return Err(answer.breach(Rule::GET_2, expected, format!("'{before}' again")));
+    }
+    Ok(())
+}
+
+/// Waits until the second of a date is over by this machine's clock, if it is the present one.
+///
+/// A change in the very second of the version before it is for one case to look at, not for all of them.
+pub(super) async fn until_past(date: &str) {
+    let Ok(date) = httpdate::parse_http_date(date) else { return };
+    if let Ok(left) = (date + Duration::from_secs(1)).duration_since(SystemTime::now()) {
+        tokio::time::sleep(left.min(Duration::from_secs(2))).await;
+    }
+}
+
+async fn two_changes_have_two_dates(session: &Session) -> Verdict {
+    session.can_change()?;
+    let one = session.rested(1)?[0];
+    until_past(&fetched(session, one).await?).await;
+    session.early_in_a_second().await;
+    session.change(one).await?;
+    let before = session.fetch(one, None).await?.archive()?;
+    session.change_at_once(one).await?;
+    is_newer(&session.fetch(one, Some(&before)).await?, &before)
+}
+
+async fn unreadable_date_is_no_date(session: &Session) -> Verdict {
+    let one = session.one()?;
+    for date in ["garbage", "4102444800", "2100-01-01T00:00:00Z", "Fri, 99 Foo 2100 00:00:00 GMT"] {
+        let answer = session.fetch(one, Some(date)).await?;
+        if answer.status() != 200 {
+            let expected = format!("status 200: '{date}' is no HTTP date");
+            return Err(answer.breach(Rule::GET_3, expected, format!("status {}", answer.status())));
+        }
+    }
+    Ok(())
+}
+
+async fn all_date_forms_are_read(session: &Session) -> Verdict {
+    let one = session.one()?;
+    let date = fetched(session, one).await?;
+    for form in older_forms(&date) {
+        session.fetch(one, Some(&form)).await?.is(304, Rule::GET_3)?;
+    }
+    Ok(())
+}
+
+/// An IMF-fixdate such as `Fri, 18 Sep 2026 08:00:41 GMT` in the two forms before it.
+fn older_forms(date: &str) -> Vec<String> {
+    let parts: Vec<_> = date.split(' ').collect();
+    let [day, number, month, year, time, _] = parts[..] else { return Vec::new() };
+    let day = day.trim_end_matches(',');
+    let long = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+        .into_iter()
+        .find(|long| long.starts_with(day))
+        .unwrap_or(day);
+    let short_year = year.get(2..).unwrap_or(year);
+    let padded = number.strip_prefix('0').map_or_else(|| number.to_owned(), |digit| format!(" {digit}"));
+    vec![
+        format!("{long}, {number}-{month}-{short_year} {time} GMT"),
+        format!("{day} {month} {padded} {time} {year}"),
+    ]
+}
+
+/// A date some seconds after another, or before it.
+fn moved(answer: &Answer, date: &str, later: bool) -> Result<String, Stop> {
+    let date = httpdate::parse_http_date(date)
+        .map_err(|_| answer.breach(Rule::GET_1, "a Last-Modified that is a date", date))?;
+    let second = Duration::from_secs(1);
+    Ok(httpdate::fmt_http_date(if later { date + second } else { date - second }))
+}
+
+async fn older_date_is_200(session: &Session) -> Verdict {
+    let one = session.one()?;
+    session.rest(one).await;
+    let answer = session.fetch(one, None).await?;
+    let before = moved(&answer, &answer.archive()?, false)?;
+    session.fetch(one, Some(&before)).await?.is(200, Rule::GET_4)
+}
+
+async fn newer_date_is_304(session: &Session) -> Verdict {
+    let one = session.one()?;
+    session.rest(one).await;
+    let answer = session.fetch(one, None).await?;
+    let after = moved(&answer, &answer.archive()?, true)?;
+    session.fetch(one, Some(&after)).await?.is(304, Rule::GET_4)
+}
+
+async fn wrong_token_with_date_is_401(session: &Session) -> Verdict {
+    let one = session.one()?;
+    let date = fetched(session, one).await?;
+    let wrong = format!("{} not-the-token-of-this-pass", session.kind().auth_scheme());
+    let mut call = session.fetch_call(one, Some(&date));
+    call.headers.retain(|(name, _)| name != header::AUTHORIZATION);
+    session.send(call.auth(&Auth::Raw(wrong))).await?.is(401, Rule::GET_4)
+}
+
+async fn not_modified_repeats_last_modified(session: &Session) -> Verdict {
+    let one = session.one()?;
+    let date = fetched(session, one).await?;
+    let answer = session.fetch(one, Some(&date)).await?;
+    answer.is(304, Rule::GET_2)?;
+    match answer.header(header::LAST_MODIFIED) {
+        Some(again) if again == date => Ok(()),
+        other => {
+            let actual = other.map_or("none".into(), |other| format!("'{other}'"));
+            Err(answer.breach(Rule::GET_5, format!("Last-Modified '{date}' with the 304"), actual))
+        }
+    }
+}
+
+async fn head_is_like_get(session: &Session) -> Verdict {
+    let one = session.one()?;
+    session.rest(one).await;
+    let get = session.fetch(one, None).await?;
+    let date = get.archive()?;
+    let mut call = session.fetch_call(one, None);
+    call.method = Method::HEAD;
+    let head = session.send(call).await?;
+    head.is(200, Rule::HTTP_10)?;
+    if !head.body().is_empty() {
+        return Err(head.breach(Rule::HTTP_10, "no body", format!("{} bytes", head.body().len())));
+    }
+    for (name, value) in
+        [(header::LAST_MODIFIED, Some(date)), (header::CONTENT_TYPE, get.header(header::CONTENT_TYPE))]
+    {
+        let found = head.header(&name);
+        if found != value {
+            let shown = |value: Option<String>| value.unwrap_or_else(|| "none".into());
+            let expected = format!("{name}: {}, as with GET", shown(value));
+            return Err(head.breach(Rule::HTTP_10, expected, shown(found)));
+        }
+    }
+    Ok(())
+}
+
+async fn head_is_conditional(session: &Session) -> Verdict {
+    let one = session.one()?;
+    let date = fetched(session, one).await?;
+    let mut call = session.fetch_call(one, Some(&date));
+    call.method = Method::HEAD;
+    session.send(call.clone()).await?.is(304, Rule::HTTP_10)?;
+    call.headers.retain(|(name, _)| name != header::AUTHORIZATION);
+    session.send(call).await?.is(401, Rule::HTTP_10)
+}
+
+async fn is_not_compressed(session: &Session) -> Verdict {
+    let call = session.fetch_call(session.one()?, None).header(header::ACCEPT_ENCODING, "gzip, deflate, br");
+    let answer = session.send(call).await?;
+    answer.is(200, Rule::GET_9)?;
+    match answer.header(header::CONTENT_ENCODING) {
+        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => Err(answer.breach(
+            Rule::GET_11,
+            "no Content-Encoding: an archive is compressed already",
+            encoding,
+        )),
+        _ => Ok(()),
+    }
+}
+
+async fn is_not_for_shared_caches(session: &Session) -> Verdict {
+    let answer = session.fetch(session.one()?, None).await?;
+    answer.is(200, Rule::GET_9)?;
+    let control = answer.header(header::CACHE_CONTROL).unwrap_or_default().to_ascii_lowercase();
+    let is_shared =
+        control.split(',').map(str::trim).any(|one| one == "public" || one.starts_with("s-maxage"));
+    let expected = "Cache-Control: private, no-cache";
+    if is_shared { Err(answer.breach(Rule::GET_11, expected, control)) } else { Ok(()) }
+}
+
+async fn etag_given_back_is_304(session: &Session) -> Verdict {
+    let one = session.one()?;
+    let answer = session.fetch(one, None).await?;
+    answer.is(200, Rule::GET_9)?;
+    let Some(etag) = answer.header(header::ETAG) else {
+        return Err(Stop::Skip("the service sends no ETag, which phones do not need".into()));
+    };
+    let call = session.fetch_call(one, None).header(header::IF_NONE_MATCH, etag);
+    session.send(call).await?.is(304, Rule::GET_8)
+}

@@ -1,0 +1,406 @@
+//! Asking what changed.
+
+use http::Method;
+use passkit_server::{Kind, TypeIdentifier};
+
+use super::{
+    answer::Answer,
+    catalogue,
+    session::{Auth, Call, Device, Session},
+    target::Subject,
+};
+use crate::{
+    Rule, Stop, Verdict, random_hex,
+    service_url::{encoded, encoded_where_needed},
+    wire::ListAnswer,
+};
+
+catalogue! {
+    "list/no-tag-lists-all" Pass Must [LIST_1] no_tag_lists_all,
+        "A device registers for two passes and asks what changed, without a tag.",
+        "A phone that just added its passes is not told of them, and fetches none.";
+    "orders/no-tag-lists-all" Order Must [LIST_1 ORD_1] no_tag_lists_all,
+        "A device registers for two orders and asks what changed, without a tag.",
+        "A phone that just added its orders is not told of them, and fetches none.";
+    "list/empty-tag-lists-all" Pass Must [LIST_1] empty_tag_lists_all,
+        "A registered device asks with an empty tag.",
+        "Phones without a tag are seen to send an empty one: they are never told of anything.";
+    "list/is-json" Pass Must [HTTP_7] is_json,
+        "A registered device asks what changed; the answer's content-type is read.",
+        "A proxy or a client that goes by the content-type takes the list for a file.";
+    "list/values-are-strings" Pass Must [LIST_4] values_are_strings,
+        "A registered device asks what changed, and reads the answer as a phone does.",
+        "The phone drops the whole answer as malformed, and asks again until it gives up: no update arrives.";
+    "list/only-what-was-registered" Pass Must [LIST_3] only_what_was_registered,
+        "A device registers for two of three passes of a type, and asks what changed.",
+        "The phone is told of passes that it does not have, some of them other people's.";
+    "list/keeps-devices-apart" Pass Must [LIST_3] keeps_devices_apart,
+        "Two devices register for a pass each; both ask what changed.",
+        "A phone is told of somebody else's passes.";
+    "list/keeps-types-apart" Pass Must [LIST_3] keeps_types_apart,
+        "A device registers for a pass of one type and asks for another type, then registers there too.",
+        "The phone asks once for each type: it is told of serial numbers that it does not know there.";
+    "list/tag-lists-only-newer" Pass Must [LIST_2] tag_lists_only_newer,
+        "A device with two passes keeps the tag of its list; one pass changes; it asks with the tag.",
+        "Either the change is missed, or the phone fetches passes that did not change with every push.";
+    "orders/tag-lists-only-newer" Order Must [LIST_2 ORD_1] tag_lists_only_newer,
+        "A device with two orders keeps the tag of its list; one order changes; it asks with the tag.",
+        "Either the change is missed, or the phone fetches orders that did not change with every push.";
+    "list/all-changes-are-listed" Pass Must [LIST_2] all_changes_are_listed,
+        "Two or three passes of a device change before it asks.",
+        "The phone keeps old content of the passes left out, for no later list names them either.";
+    "list/each-change-is-listed" Pass Must [LIST_2] each_change_is_listed,
+        "A pass changes, the device asks with its tag and keeps the new one; another pass changes, and so on.",
+        "The first update arrives and no other: the phone's second tag is not understood as the first was.";
+    "list/changes-close-together" Pass Must [TAG_1] changes_close_together,
+        "A pass changes twice within a second, and the device asks in between.",
+        "The second change is never listed, and the phone keeps old content.";
+    "list/tag-moves-with-each-list" Pass Must [LIST_6] tag_moves_with_each_list,
+        "A pass changes; the device asks with its tag, and compares the tag that comes back.",
+        "The phone reports that the tag stayed the same, and fetches the same passes with every push.";
+    "list/nothing-new-is-204" Pass Must [LIST_7 LIST_2] nothing_new_is_204,
+        "A device asks with the tag that it was just given.",
+        "The phone fetches everything again and again, or reports an answer that it does not expect.";
+    "orders/nothing-new-is-204" Order Must [LIST_7 LIST_2 ORD_1] nothing_new_is_204,
+        "A device asks with the tag that it was just given.",
+        "The phone fetches everything again and again, or reports an answer that it does not expect.";
+    "list/unknown-device-is-204" Pass Should [LIST_8] unknown_device_is_204,
+        "A device that never registered asks what changed, without a tag and with one.",
+        "A phone whose registrations are gone takes the answer for an error: it asks again, and reports it to the log.";
+    "list/unknown-type-is-204" Pass Should [LIST_8] unknown_type_is_204,
+        "A registered device asks for a type that the service does not have.",
+        "A phone with a pass of a type that was given up asks again and again, and reports it to the log.";
+    "list/unreadable-tag-is-no-error" Pass Must [LIST_9] unreadable_tag_is_no_error,
+        "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
+        "A phone gets a new tag only with a good answer: after a change of software it is stuck with its old one for ever.";
+    "orders/unreadable-tag-is-no-error" Order Must [LIST_9 ORD_1] unreadable_tag_is_no_error,
+        "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
+        "A phone gets a new tag only with a good answer: after a change of software it is stuck with its old one for ever.";
+    "list/unreadable-tag-lists-all" Pass Must [LIST_9] unreadable_tag_lists_all,
+        "A registered device asks with texts that cannot be a tag of the service.",
+        "A phone whose tag is from other software, or from before a move, is not told what it missed.";
+    "list/tag-of-another-type-is-no-error" Pass Must [LIST_9] tag_of_another_type_is_no_error,
+        "A device with passes of two types asks for one of them with the tag of the other.",
+        "A phone that sends it gets an error instead of a new tag, and sends it for ever.";
+    "list/tag-ahead-lists-all" Pass Advisory [LIST_9] tag_ahead_lists_all,
+        "A registered device asks with a number far beyond any that the service can have issued.",
+        "After a backup is restored, phones hold tags ahead of the service, and hear of no update until it catches up.";
+    "list/asking-again-gives-the-same" Pass Must [LIST_10] asking_again_gives_the_same,
+        "A registered device asks twice in the same words.",
+        "An answer that is lost on its way takes the update with it: the phone asks again and is told of nothing.";
+    "list/no-serial-twice" Pass Should [LIST_11] no_serial_twice,
+        "A device registers twice for a pass and asks what changed.",
+        "The phone fetches the pass once for each time that it is named.";
+    "list/needs-no-authorization" Pass Must [LIST_12] needs_no_authorization,
+        "A registered device asks without an Authorization header, as all phones do.",
+        "No phone ever gets an update: all of their lists are refused.";
+    "list/minds-no-authorization" Pass Should [LIST_12] minds_no_authorization,
+        "A registered device asks with an Authorization header that holds nothing of use.",
+        "Clients that send the header with each call get no updates.";
+    "list/tag-survives-the-url" Pass Must [URL_8] tag_survives_the_url,
+        "A device asks with the tag that it was given, once percent-encoded and once as it is.",
+        "Phones send characters such as + and : as they are: the tag arrives as another one, and counts as old or as none.";
+    "list/new-registration-is-listed" Pass Advisory [C3] new_registration_is_listed,
+        "A device asks, then registers for a second pass, and asks with the tag that it has.",
+        "A pass that changes between its download and its registration stays old until it changes again.";
+}
+
+/// Tags that no service issues, as they stand in a query.
+const FOREIGN_TAGS: [&str; 12] = [
+    "garbage",
+    "0",
+    "-1",
+    "1e3",
+    "99999999999999999999999999",
+    "2001-01-01T00:00:00Z",
+    "%00",
+    "%C3%BC%E2%9C%93",
+    "%27%22%3B--",
+    "%zz",
+    "%ff",
+    "%",
+];
+
+/// Demands a list of exactly these passes, which are of one type; gives its tag.
+pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Result<String, Stop> {
+    let kind = expected.first().map_or(Kind::Pass, |one| one.pass.type_id.kind());
+    let mut expected: Vec<_> = expected.iter().map(|one| one.pass.serial.as_str()).collect();
+    expected.sort_unstable();
+    let wanted = format!("status 200 and a list of exactly {}", expected.join(", "));
+    if answer.status() == 204 {
+        return Err(answer.breach(rule, wanted, "status 204"));
+    }
+    answer.is(200, rule)?;
+    let listed = answer.listed(kind)?;
+    let found: Vec<_> = listed.serials.iter().map(|serial| serial.as_str()).collect();
+    if found != expected {
+        return Err(answer.breach(rule, wanted, format!("a list of {}", found.join(", "))));
+    }
+    Ok(listed.tag)
+}
+
+/// Demands the answer to a device that is up to date.
+pub(super) fn is_quiet(kind: Kind, answer: &Answer) -> Verdict {
+    let again = ListAnswer::read(kind, answer.body()).filter(|list| !list.serials.is_empty());
+    if let (200, Some(again)) = (answer.status(), again) {
+        let actual = format!("status 200, {} named again", again.serials.len());
+        return Err(answer.breach(Rule::LIST_2, "status 204: nothing changed after the tag", actual));
+    }
+    answer.is(204, Rule::LIST_7)
+}
+
+/// Registers for passes of one type, lists them, and gives the tag.
+pub(super) async fn registered_and_listed(
+    session: &Session,
+    device: &Device,
+    subjects: &[&Subject],
+) -> Result<String, Stop> {
+    for subject in subjects {
+        session.registered(device, subject).await?;
+    }
+    names(&list(session, device, subjects[0], None).await?, subjects, Rule::LIST_1)
+}
+
+/// Asks for the type of a pass.
+pub(super) async fn list(
+    session: &Session,
+    device: &Device,
+    subject: &Subject,
+    tag: Option<&str>,
+) -> Result<Answer, Stop> {
+    session.list(device, &subject.pass.type_id, tag).await
+}
+
+/// Asks with a query as it stands.
+async fn list_raw(session: &Session, device: &Device, subject: &Subject, tag: &str) -> Result<Answer, Stop> {
+    let path = session.list_path(&device.id, &subject.pass.type_id);
+    let parameter = session.kind().since_parameter();
+    session.send(Call::new(Method::GET, format!("{path}?{parameter}={tag}"))).await
+}
+
+async fn no_tag_lists_all(session: &Session) -> Verdict {
+    let (one, two) = session.two()?;
+    registered_and_listed(session, &session.device()?, &[one, two]).await.map(drop)
+}
+
+async fn empty_tag_lists_all(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.registered(&device, one).await?;
+    names(&list_raw(session, &device, one, "").await?, &[one], Rule::LIST_1).map(drop)
+}
+
+async fn is_json(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.registered(&device, one).await?;
+    let answer = list(session, &device, one, None).await?;
+    names(&answer, &[one], Rule::LIST_1)?;
+    answer.media_type(&["application/json"], Rule::HTTP_7)
+}
+
+async fn values_are_strings(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.registered(&device, one).await?;
+    list(session, &device, one, None).await?.listed(session.kind()).map(drop)
+}
+
+async fn only_what_was_registered(session: &Session) -> Verdict {
+    let mut held = session.rested(3)?;
+    held.pop();
+    let device = session.device()?;
+    for one in &held {
+        session.registered(&device, one).await?;
+    }
+    names(&list(session, &device, held[0], None).await?, &held, Rule::LIST_3).map(drop)
+}
+
+async fn keeps_devices_apart(session: &Session) -> Verdict {
+    let (one, two) = session.two()?;
+    let (first, second) = (session.device()?, session.device()?);
+    session.registered(&first, one).await?;
+    session.registered(&second, two).await?;
+    names(&list(session, &first, one, None).await?, &[one], Rule::LIST_3)?;
+    names(&list(session, &second, two, None).await?, &[two], Rule::LIST_3).map(drop)
+}
+
+async fn keeps_types_apart(session: &Session) -> Verdict {
+    let (one, other) = session.two_types()?;
+    let device = session.device()?;
+    session.registered(&device, one).await?;
+    list(session, &device, other, None).await?.is(204, Rule::LIST_3)?;
+    session.registered(&device, other).await?;
+    names(&list(session, &device, one, None).await?, &[one], Rule::LIST_3)?;
+    names(&list(session, &device, other, None).await?, &[other], Rule::LIST_3).map(drop)
+}
+
+async fn tag_lists_only_newer(session: &Session) -> Verdict {
+    session.can_change()?;
+    let both = session.rested(2)?;
+    let device = session.device()?;
+    let tag = registered_and_listed(session, &device, &both).await?;
+    session.change(both[0]).await?;
+    names(&list(session, &device, both[0], Some(&tag)).await?, &both[..1], Rule::LIST_2).map(drop)
+}
+
+async fn all_changes_are_listed(session: &Session) -> Verdict {
+    session.can_change()?;
+    let changed = match session.rested(3) {
+        Ok(three) => three,
+        Err(_) => session.rested(2)?,
+    };
+    let device = session.device()?;
+    let tag = registered_and_listed(session, &device, &changed).await?;
+    for one in &changed {
+        session.change(one).await?;
+    }
+    names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::LIST_2).map(drop)
+}
+
+async fn each_change_is_listed(session: &Session) -> Verdict {
+    session.can_change()?;
+    let both = session.rested(2)?;
+    let device = session.device()?;
+    let mut tag = registered_and_listed(session, &device, &both).await?;
+    for one in both {
+        session.change(one).await?;
+        tag = names(&list(session, &device, one, Some(&tag)).await?, &[one], Rule::LIST_2)?;
+    }
+    Ok(())
+}
+
+async fn changes_close_together(session: &Session) -> Verdict {
+    session.can_change()?;
+    let (device, changed) = (session.device()?, session.rested(1)?);
+    let tag = registered_and_listed(session, &device, &changed).await?;
+    session.rest(changed[0]).await;
+    session.early_in_a_second().await;
+    session.change(changed[0]).await?;
+    let tag = names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::LIST_2)?;
+    session.change_at_once(changed[0]).await?;
+    names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::TAG_1).map(drop)
+}
+
+async fn tag_moves_with_each_list(session: &Session) -> Verdict {
+    session.can_change()?;
+    let (device, changed) = (session.device()?, session.rested(1)?);
+    let tag = registered_and_listed(session, &device, &changed).await?;
+    session.change(changed[0]).await?;
+    let answer = list(session, &device, changed[0], Some(&tag)).await?;
+    let again = names(&answer, &changed, Rule::LIST_2)?;
+    let expected = format!("another {} than '{tag}', with which was asked", session.kind().tag_key());
+    if again == tag { Err(answer.breach(Rule::LIST_6, expected, "the same")) } else { Ok(()) }
+}
+
+async fn nothing_new_is_204(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    let tag = registered_and_listed(session, &device, &[one]).await?;
+    is_quiet(session.kind(), &list(session, &device, one, Some(&tag)).await?)
+}
+
+async fn unknown_device_is_204(session: &Session) -> Verdict {
+    let (device, stranger, one) = (session.device()?, session.device()?, session.one()?);
+    let tag = registered_and_listed(session, &device, &[one]).await?;
+    list(session, &stranger, one, None).await?.is(204, Rule::LIST_8)?;
+    list(session, &stranger, one, Some(&tag)).await?.is(204, Rule::LIST_8)
+}
+
+async fn unknown_type_is_204(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.registered(&device, one).await?;
+    let unusable = |error: &dyn std::fmt::Display| Stop::Error(format!("no random type: {error}"));
+    let random = random_hex::<8>().map_err(|error| unusable(&error))?;
+    let type_id = TypeIdentifier::new(&format!("{}unknown.{random}", session.kind().type_prefix()))
+        .map_err(|error| unusable(&error))?;
+    session.list(&device, &type_id, None).await?.is(204, Rule::LIST_8)
+}
+
+async fn unreadable_tag_is_no_error(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.registered(&device, one).await?;
+    let long = "x".repeat(1_000);
+    for tag in FOREIGN_TAGS.into_iter().chain([long.as_str()]) {
+        list_raw(session, &device, one, tag).await?.is_one_of(&[200, 204], Rule::LIST_9)?;
+    }
+    Ok(())
+}
+
+async fn unreadable_tag_lists_all(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.registered(&device, one).await?;
+    for tag in ["garbage", "%C3%BC%E2%9C%93", "%00"] {
+        names(&list_raw(session, &device, one, tag).await?, &[one], Rule::LIST_9)?;
+    }
+    Ok(())
+}
+
+async fn tag_of_another_type_is_no_error(session: &Session) -> Verdict {
+    let (one, other) = session.two_types()?;
+    let device = session.device()?;
+    session.registered(&device, other).await?;
+    let tag = registered_and_listed(session, &device, &[one]).await?;
+    list(session, &device, other, Some(&tag)).await?.is_one_of(&[200, 204], Rule::LIST_9)
+}
+
+async fn tag_ahead_lists_all(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.registered(&device, one).await?;
+    let answer = list(session, &device, one, Some("999999999999999999")).await?;
+    names(&answer, &[one], Rule::LIST_9).map(drop)
+}
+
+async fn asking_again_gives_the_same(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    registered_and_listed(session, &device, &[one]).await?;
+    names(&list(session, &device, one, None).await?, &[one], Rule::LIST_10).map(drop)
+}
+
+async fn no_serial_twice(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.registered(&device, one).await?;
+    session.register(&device, one).await?.is(200, Rule::REG_1)?;
+    names(&list(session, &device, one, None).await?, &[one], Rule::LIST_11).map(drop)
+}
+
+async fn needs_no_authorization(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.registered(&device, one).await?;
+    names(&list(session, &device, one, None).await?, &[one], Rule::LIST_12).map(drop)
+}
+
+async fn minds_no_authorization(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.registered(&device, one).await?;
+    let scheme = session.kind().auth_scheme();
+    for value in [format!("{scheme} not-the-token-of-this-pass"), "Bearer x".into(), scheme.into()] {
+        let path = session.list_path(&device.id, &one.pass.type_id);
+        let answer = session.send(Call::new(Method::GET, path).auth(&Auth::Raw(value))).await?;
+        names(&answer, &[one], Rule::LIST_12)?;
+    }
+    Ok(())
+}
+
+async fn tag_survives_the_url(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    let tag = registered_and_listed(session, &device, &[one]).await?;
+    let forms = [encoded(&tag), encoded_where_needed(&tag)];
+    let answers = [
+        list_raw(session, &device, one, &forms[0]).await?,
+        list_raw(session, &device, one, &forms[1]).await?,
+    ];
+    // What fails in both forms is not about the URL.
+    for (answer, other, how) in [(&answers[0], &answers[1], &forms[0]), (&answers[1], &answers[0], &forms[1])]
+    {
+        if answer.status() != 204 && other.status() == 204 {
+            let expected = format!("status 204 to the tag '{tag}' sent as '{how}'");
+            return Err(answer.breach(Rule::URL_8, expected, format!("status {}", answer.status())));
+        }
+    }
+    is_quiet(session.kind(), &answers[0])
+}
+
+async fn new_registration_is_listed(session: &Session) -> Verdict {
+    let (one, two) = session.two()?;
+    let device = session.device()?;
+    let tag = registered_and_listed(session, &device, &[one]).await?;
+    session.registered(&device, two).await?;
+    names(&list(session, &device, two, Some(&tag)).await?, &[two], Rule::C3).map(drop)
+}

@@ -1,0 +1,107 @@
+//! The messages that phones post.
+
+use http::{Method, header};
+use serde_json::json;
+
+use super::{
+    answer::Answer,
+    catalogue,
+    session::{Call, Session},
+};
+use crate::{Rule, Verdict};
+
+catalogue! {
+    "log/messages-are-200" Pass Must [LOG_1 LOG_4] messages_are_200,
+        "Messages in the form that phones send, without credentials.",
+        "The phone posts the same messages again and again, and nobody learns what went wrong.";
+    "log/sixty-messages-are-200" Pass Must [LOG_1] sixty_messages_are_200,
+        "Sixty messages in one request, as from a phone that was off line.",
+        "The phone posts them again and again, more each time.";
+    "log/credentials-do-not-matter" Pass Should [LOG_4] credentials_do_not_matter,
+        "Messages with an Authorization that fits nothing.",
+        "Messages are lost that would tell why the token does not fit.";
+    "log/malformed-is-200" Pass Should [LOG_2] malformed_is_200,
+        "Bodies that are empty, no JSON, no text, or hold something else than messages.",
+        "Whoever sent it sends it again and again; the service's log fills with failures of its own.";
+    "log/other-forms-are-200" Pass Should [LOG_3] other_forms_are_200,
+        "A bare list of messages, and an object with a description, as older and other clients send them.",
+        "Whoever sent it sends it again and again, and nobody learns what went wrong.";
+    "log/any-content-type" Pass Should [HTTP_9] any_content_type,
+        "Messages whose Content-Type has a charset, is another one, or is absent.",
+        "Messages of wallets that say it in another way are lost.";
+}
+
+/// Where messages go.
+const PATH: &str = "/v1/log";
+
+/// So many messages, in the form that phones send.
+fn messages(count: usize) -> String {
+    let message =
+        |i| format!("[2026-11-23 10:00:00 +0000] A test of passkit-conformance: message {i}, \"ü\" <b>");
+    json!({ "logs": (1..=count).map(message).collect::<Vec<_>>() }).to_string()
+}
+
+/// Demands status 200 under `rule`, unless the answer shows that there is no log, or none without credentials.
+fn taken(answer: &Answer, rule: Rule) -> Verdict {
+    let rule = match answer.status() {
+        401 | 403 => Rule::LOG_4,
+        200..300 | 404 | 405 => Rule::LOG_1,
+        _ => rule,
+    };
+    answer.is(200, rule)
+}
+
+async fn messages_are_200(session: &Session) -> Verdict {
+    taken(&session.send(Call::new(Method::POST, PATH).json(messages(2))).await?, Rule::LOG_1)
+}
+
+async fn sixty_messages_are_200(session: &Session) -> Verdict {
+    taken(&session.send(Call::new(Method::POST, PATH).json(messages(60))).await?, Rule::LOG_1)
+}
+
+async fn credentials_do_not_matter(session: &Session) -> Verdict {
+    for value in ["ApplePass a-token-of-no-pass-at-all", "Bearer x", "?"] {
+        let call = Call::new(Method::POST, PATH).json(messages(1)).header(header::AUTHORIZATION, value);
+        let answer = session.send(call).await?.about(format!("messages with Authorization: {value}"));
+        taken(&answer, Rule::LOG_4)?;
+    }
+    Ok(())
+}
+
+async fn malformed_is_200(session: &Session) -> Verdict {
+    let bodies: [(&str, &[u8]); 8] = [
+        ("an empty body", b""),
+        ("the body 'not json'", b"not json"),
+        ("a body that is cut off", br#"{"logs":["A test"#),
+        ("a body that is no text", b"\xff\xfe\x00\x01"),
+        ("the body {}", b"{}"),
+        ("the body null", b"null"),
+        (r#"the body {"logs":1}"#, br#"{"logs":1}"#),
+        (r#"the body {"logs":[1,null,{}]}"#, br#"{"logs":[1,null,{}]}"#),
+    ];
+    for (what, body) in bodies {
+        taken(&session.send(Call::new(Method::POST, PATH).json(body)).await?.about(what), Rule::LOG_2)?;
+    }
+    Ok(())
+}
+
+async fn other_forms_are_200(session: &Session) -> Verdict {
+    let text = "A test of passkit-conformance";
+    for (what, body) in [("a bare list", json!([text])), ("a description", json!({ "description": text }))] {
+        let call = Call::new(Method::POST, PATH).json(body.to_string());
+        taken(&session.send(call).await?.about(what), Rule::LOG_3)?;
+    }
+    Ok(())
+}
+
+async fn any_content_type(session: &Session) -> Verdict {
+    for content_type in [Some("application/json; charset=utf-8"), Some("text/plain"), None] {
+        let call = Call::new(Method::POST, PATH).body(messages(1));
+        let (call, what) = match content_type {
+            Some(one) => (call.header(header::CONTENT_TYPE, one), format!("the Content-Type {one}")),
+            None => (call, "no Content-Type".into()),
+        };
+        taken(&session.send(call).await?.about(what), Rule::HTTP_9)?;
+    }
+    Ok(())
+}

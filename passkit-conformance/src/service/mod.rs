@@ -1,0 +1,116 @@
+//! What phones send, replayed against any web service: a tower `Service` in this process, or a URL.
+//!
+//! A case makes devices of its own, under random identifiers, does what phones do, and looks at every answer. At its
+//! end it unregisters what it registered. What it needs to know is in a [`Target`]: some passes with their tokens, and
+//! a way to change one.
+
+mod answer;
+mod archives;
+#[cfg(feature = "cli")]
+mod changing;
+mod credentials;
+mod demands;
+mod fetching;
+mod listing;
+mod logging;
+mod orders;
+mod racing;
+mod registering;
+mod running;
+mod session;
+mod target;
+#[cfg(feature = "cli")]
+mod target_file;
+mod traces;
+mod transport;
+mod unregistering;
+mod urls;
+
+use std::{pin::Pin, time::Instant};
+
+use passkit_server::Kind;
+
+use self::session::Session;
+#[cfg(feature = "cli")]
+pub use self::target_file::TargetFile;
+pub use self::{
+    running::{Progress, run, run_watched},
+    target::{Subject, Target},
+};
+use crate::{Case, CaseResult, Verdict};
+
+type CaseFuture<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
+
+/// A case of a web service.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceCase {
+    /// What it is about.
+    pub case: Case,
+    kind: Kind,
+    run: for<'a> fn(&'a Session) -> CaseFuture<'a>,
+}
+
+impl ServiceCase {
+    /// Runs the case, and removes what it left registered.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with time enabled.
+    pub async fn run(&self, target: &Target) -> CaseResult {
+        let start = Instant::now();
+        let session = Session::new(target.clone(), self.kind);
+        let outcome = (self.run)(&session).await.into();
+        let transcript = session.end().await;
+        CaseResult { case: self.case, outcome, elapsed: start.elapsed(), transcript }
+    }
+}
+
+/// Makes the list of a module's cases: id, kind, level, rules, function, steps, consequence.
+macro_rules! catalogue {
+    ($($id:literal $kind:ident $level:ident [$($rule:ident)+] $function:ident, $steps:literal, $consequence:literal;)+) => {
+        pub(super) const CASES: &[crate::service::ServiceCase] = &[
+            $(crate::service::ServiceCase {
+                case: crate::Case {
+                    id: $id,
+                    level: crate::Level::$level,
+                    rules: &[$(crate::Rule::$rule),+],
+                    steps: $steps,
+                    consequence: $consequence,
+                },
+                kind: passkit_server::Kind::$kind,
+                run: |session| Box::pin($function(session)),
+            }),+
+        ];
+    };
+}
+use catalogue;
+
+/// All cases, endpoint by endpoint.
+#[must_use]
+pub fn cases() -> Vec<ServiceCase> {
+    [
+        registering::CASES,
+        listing::CASES,
+        fetching::CASES,
+        archives::CASES,
+        orders::CASES,
+        traces::CASES,
+        racing::CASES,
+        unregistering::CASES,
+        credentials::CASES,
+        urls::CASES,
+        transport::CASES,
+        logging::CASES,
+    ]
+    .concat()
+}
+
+/// A [trial](libtest_mimic::Trial) for each of the [`cases`], named by its id; one that is skipped is shown as ignored,
+/// with the reason.
+#[cfg(feature = "trials")]
+#[must_use]
+pub fn trials(target: &Target) -> Vec<libtest_mimic::Trial> {
+    crate::trials::trials(cases().into_iter().map(|one| {
+        let target = target.clone();
+        (one.case, async move { one.run(&target).await })
+    }))
+}

@@ -1,0 +1,87 @@
+//! Orders, where their words differ from those of passes.
+
+use http::{Method, header};
+
+use super::{
+    catalogue,
+    listing::{is_quiet, list, names, registered_and_listed},
+    session::{Auth, Call, Session},
+};
+use crate::{Rule, Verdict, wire::archive_types};
+
+catalogue! {
+    "orders/list-has-its-own-words" Order Must [ORD_2] list_has_its_own_words,
+        "A registered device asks what changed, and reads orderIdentifiers and lastModified.",
+        "The phone drops the answer as malformed: no order is ever updated.";
+    "orders/tag-has-its-own-word" Order Must [ORD_2] tag_has_its_own_word,
+        "A device asks with the tag that it was just given, as ordersModifiedSince.",
+        "The tag is not seen, and the phone fetches all of its orders with every push.";
+    "orders/scheme-is-appleorder" Order Must [ORD_2 AUTH_3] scheme_is_appleorder,
+        "An order is asked for with its token under the scheme ApplePass.",
+        "Nothing on a phone; but passes and orders are not told apart, where a token should open one thing.";
+    "orders/fetched-before-registered" Order Must [ORD_3] fetched_before_registered,
+        "An order is fetched with its token; no device of the kit is registered for it.",
+        "After paying, the phone fetches the order before it registers: the order never shows up.";
+    "orders/has-media-type" Order Must [ORD_4] has_media_type,
+        "An order is fetched; its content-type is one of the two in use.",
+        "Where the answer goes through a browser or a mail program, it is not taken for an order.";
+    "orders/has-apples-media-type" Order Advisory [ORD_4] has_apples_media_type,
+        "An order is fetched; its content-type is the one that Apple documents.",
+        "Programs that know the documented type only do not open the order.";
+    "orders/lists-go-by-type" Order Must [LIST_3 ORD_2] lists_go_by_type,
+        "A device registers for a pass and for an order, and asks for the type of each without a tag.",
+        "The phone drops an answer in the words of the other kind, and gets no update for either.";
+}
+
+async fn list_has_its_own_words(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.registered(&device, one).await?;
+    list(session, &device, one, None).await?.listed(session.kind()).map(drop)
+}
+
+async fn tag_has_its_own_word(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    let tag = registered_and_listed(session, &device, &[one]).await?;
+    let answer = list(session, &device, one, Some(&tag)).await?;
+    if answer.status() == 200 {
+        let expected = "status 204 to the newest tag as ordersModifiedSince";
+        return Err(answer.breach(Rule::ORD_2, expected, "status 200"));
+    }
+    is_quiet(session.kind(), &answer)
+}
+
+async fn scheme_is_appleorder(session: &Session) -> Verdict {
+    let one = session.one()?;
+    let mut call = session.fetch_call(one, None);
+    call.headers.retain(|(name, _)| name != header::AUTHORIZATION);
+    let other = Auth::Raw(format!("ApplePass {}", one.token.as_str()));
+    session.send(call.auth(&other)).await?.is(401, Rule::ORD_2)
+}
+
+async fn fetched_before_registered(session: &Session) -> Verdict {
+    session.fetch(session.one()?, None).await?.is(200, Rule::ORD_3)
+}
+
+async fn has_media_type(session: &Session) -> Verdict {
+    let answer = session.fetch(session.one()?, None).await?;
+    answer.is(200, Rule::ORD_3)?;
+    answer.media_type(archive_types(session.kind()), Rule::ORD_4)
+}
+
+async fn has_apples_media_type(session: &Session) -> Verdict {
+    let answer = session.fetch(session.one()?, None).await?;
+    answer.is(200, Rule::ORD_3)?;
+    answer.media_type(&[session.kind().media_type()], Rule::ORD_4)
+}
+
+async fn lists_go_by_type(session: &Session) -> Verdict {
+    let (pass, order) = session.one_of_each()?;
+    let device = session.device()?;
+    session.registered(&device, pass).await?;
+    session.registered(&device, order).await?;
+    for one in [pass, order] {
+        let path = session.list_path(&device.id, &one.pass.type_id);
+        names(&session.send(Call::new(Method::GET, path)).await?, &[one], Rule::LIST_3)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! Changes and lists at the same time.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use passkit_server::SerialNumber;
+
+use super::{
+    answer::Answer,
+    archives::readable,
+    catalogue,
+    listing::{is_quiet, list, names},
+    session::{Device, Session},
+    target::Subject,
+};
+use crate::{Rule, Verdict};
+
+catalogue! {
+    "list/no-lost-update-under-writers" Pass Must [LIST_5 CON_1] no_lost_update_under_writers,
+        "Three passes change in parallel, four times, while four devices ask again and again with their tags. Each \
+         change is to be named to each of them, and fetched whole; then all is quiet.",
+        "Now and then a phone keeps old content, and no later list names it: the update is lost for ever.";
+    "list/registered-in-parallel-is-listed-once" Pass Must [LIST_11 REG_3] registered_in_parallel_is_listed_once,
+        "One device registers twenty times at once for a pass and asks what changed; then it unregisters as often at once.",
+        "A phone that repeats a call which was slow is told of each pass twice, or never gets rid of it.";
+}
+
+const DEVICES: u32 = 4;
+
+/// Few, for a careful service dates each a second after the one before.
+const ROUNDS: u32 = 4;
+
+type Task<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
+
+/// Runs all at once. The first that ends badly ends it.
+async fn together(mut tasks: Vec<Task<'_>>) -> Verdict {
+    poll_fn(|context| {
+        let mut result = Ok(());
+        tasks.retain_mut(|task| match task.as_mut().poll(context) {
+            Poll::Ready(Ok(())) => false,
+            Poll::Ready(Err(stop)) => {
+                result = Err(stop);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if result.is_err() || tasks.is_empty() { Poll::Ready(result) } else { Poll::Pending }
+    })
+    .await
+}
+
+/// What happens while the devices ask.
+struct Race<'a> {
+    session: &'a Session,
+    passes: Vec<&'a Subject>,
+    /// How many changes of this round are not done.
+    writing: AtomicUsize,
+    /// When the latest change of each pass that is done had begun.
+    changed: Mutex<BTreeMap<SerialNumber, Instant>>,
+    /// How long a list takes.
+    list_time: Duration,
+}
+
+impl Race<'_> {
+    fn changed(&self) -> MutexGuard<'_, BTreeMap<SerialNumber, Instant>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes a pass. In each round the passes change at other moments of the lists under way.
+    async fn write(&self, index: u32, pass: &Subject, round: u32) -> Verdict {
+        tokio::time::sleep(self.list_time * (3 * index + round) / 4).await;
+        let start = Instant::now();
+        self.session.change_at_once(pass).await?;
+        self.changed().insert(pass.pass.serial.clone(), start);
+        self.writing.fetch_sub(1, SeqCst);
+        Ok(())
+    }
+
+    /// Asks until all changes of the round are done, and once more.
+    async fn ask(&self, number: u32, poller: &mut Poller) -> Verdict {
+        tokio::time::sleep(self.list_time * number / DEVICES).await;
+        for asked in 0.. {
+            let is_last = self.writing.load(SeqCst) == 0;
+            poller.poll(self).await?;
+            if is_last {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(if asked < 20 { 1 } else { 20 })).await;
+        }
+        Ok(())
+    }
+}
+
+/// A device: its tag, when it was last told of each pass, and what it fetched then.
+struct Poller {
+    device: Device,
+    fetches: bool,
+    tag: Option<String>,
+    told: BTreeMap<SerialNumber, Instant>,
+    held: BTreeMap<SerialNumber, Answer>,
+}
+
+impl Poller {
+    /// One list, and the fetching of what it names.
+    ///
+    /// Each change that was done before the device asked must have been in this answer, or in an earlier one that came
+    /// after the change began.
+    async fn poll(&mut self, race: &Race<'_>) -> Verdict {
+        let done = race.changed().clone();
+        let answer = list(race.session, &self.device, race.passes[0], self.tag.as_deref()).await?;
+        let mut serials = Vec::new();
+        if answer.status() != 204 {
+            let listed = answer.listed(race.session.kind())?;
+            self.tag = Some(listed.tag);
+            serials = listed.serials;
+        }
+        let now = Instant::now();
+        for serial in &serials {
+            self.told.insert(serial.clone(), now);
+        }
+        if let Some((lost, _)) =
+            done.iter().find(|(serial, start)| self.told.get(*serial).is_none_or(|told| told < *start))
+        {
+            let expected = format!("'{lost}' in the list: it changed, and no list has named it since");
+            return Err(answer.breach(Rule::LIST_5, expected, "a list without it, so the change is lost"));
+        }
+        for serial in serials.iter().filter(|_| self.fetches) {
+            let Some(pass) = race.passes.iter().find(|one| one.pass.serial == *serial) else {
+                let expected = "only passes that the device registered";
+                return Err(answer.breach(Rule::LIST_3, expected, serial));
+            };
+            // Without a date: what a wrong 304 does is seen elsewhere.
+            let fetched = race.session.fetch(pass, None).await?;
+            fetched.archive()?;
+            self.held.insert(serial.clone(), fetched);
+        }
+        Ok(())
+    }
+}
+
+/// Whether two answers hold the same version: the same files, where they can be read; else the same bytes, or the same
+/// date.
+fn is_same(one: &Answer, other: &Answer) -> bool {
+    match (readable(one), readable(other)) {
+        (Some(one), Some(other)) => one.content_digest == other.content_digest,
+        _ => one.body() == other.body() || one.archive().ok() == other.archive().ok(),
+    }
+}
+
+async fn no_lost_update_under_writers(session: &Session) -> Verdict {
+    session.can_change()?;
+    let passes = session.rested(3).or_else(|_| session.rested(2)).or_else(|_| session.rested(1))?;
+    for pass in &passes {
+        session.rest(pass).await;
+    }
+    let (writing, changed, list_time) = (AtomicUsize::new(0), Mutex::default(), Duration::ZERO);
+    let mut race = Race { session, passes, writing, changed, list_time };
+    let mut pollers = Vec::new();
+    for number in 0..DEVICES {
+        let device = session.device()?;
+        for pass in &race.passes {
+            session.registered(&device, pass).await?;
+        }
+        let (told, held) = (BTreeMap::new(), BTreeMap::new());
+        let mut poller = Poller { device, fetches: number == 0, tag: None, told, held };
+        poller.poll(&race).await?;
+        // Fetching takes time, in which nothing is asked: that is for the last round, and for one device.
+        poller.fetches = false;
+        let start = Instant::now();
+        poller.poll(&race).await?;
+        race.list_time = start.elapsed();
+        pollers.push(poller);
+    }
+    for round in 0..ROUNDS {
+        race.writing = AtomicUsize::new(race.passes.len());
+        pollers[0].fetches = round + 1 == ROUNDS;
+        let race = &race;
+        let mut tasks: Vec<Task<'_>> = Vec::new();
+        for (index, pass) in (0..).zip(&race.passes) {
+            tasks.push(Box::pin(race.write(index, pass, round)));
+        }
+        for (number, poller) in (0..).zip(&mut pollers) {
+            tasks.push(Box::pin(race.ask(number, poller)));
+        }
+        together(tasks).await?;
+    }
+
+    for poller in pollers {
+        let again = list(session, &poller.device, race.passes[0], poller.tag.as_deref()).await?;
+        is_quiet(session.kind(), &again)?;
+        for pass in race.passes.iter().filter(|_| poller.fetches) {
+            let newest = session.fetch(pass, None).await?;
+            if poller.held.get(&pass.pass.serial).is_some_and(|held| !is_same(held, &newest)) {
+                let expected = format!("'{}' in a list once its new content is there", pass.pass.serial);
+                let actual = "old content on a device which was told of the last change";
+                return Err(newest.breach(Rule::CON_1, expected, actual));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn registered_in_parallel_is_listed_once(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.will_register(&device, one);
+    let register = || -> Task<'_> {
+        Box::pin(async { session.register(&device, one).await?.is_one_of(&[200, 201], Rule::REG_3) })
+    };
+    together((0..20).map(|_| register()).collect()).await?;
+    let answer = list(session, &device, one, None).await?;
+    names(&answer, &[one], Rule::LIST_11)?;
+    let unregister =
+        || -> Task<'_> { Box::pin(async { session.unregister(&device, one).await?.is(200, Rule::UNR_2) }) };
+    together((0..20).map(|_| unregister()).collect()).await?;
+    list(session, &device, one, None).await?.is(204, Rule::UNR_1)
+}

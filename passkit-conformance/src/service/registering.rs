@@ -1,0 +1,260 @@
+//! Registering a pass on a device.
+
+use http::{Method, header};
+use passkit_server::PassId;
+use serde_json::json;
+
+use super::{
+    catalogue,
+    demands::{random, together},
+    session::{Auth, Call, Device, Session},
+    target::Subject,
+};
+use crate::{Rule, Stop, Verdict};
+
+catalogue! {
+    "register/new-pass-is-201" Pass Must [REG_1] new_pass_is_201,
+        "A new device registers for a pass.",
+        "The phone takes any answer but 200 and 201 for a failure: it tries again and again, and reports it to the log.";
+    "register/known-pass-is-200" Pass Must [REG_1] known_pass_is_200,
+        "A device registers for one pass three times, with the same push token, and lists.",
+        "A phone that registers again, as it does when it got no answer, counts twice or is told that it failed.";
+    "register/second-device-is-201" Pass Must [REG_1 LIST_3] second_device_is_201,
+        "Two devices register for one pass, as when it is shared; each lists.",
+        "Of the phones and watches that hold one pass, only one is told of updates.";
+    "register/after-unregistering-is-201" Pass Must [REG_1] after_unregistering_is_201,
+        "A device registers, unregisters, registers again and lists.",
+        "Who switches automatic updates off and on again, or adds a deleted pass again, gets no more updates.";
+    "register/new-push-token-is-200" Pass Must [REG_2 REG_1] new_push_token_is_200,
+        "A device registers for two passes, then for the first again with another push token, and lists.",
+        "After a phone's push token changed, the pass has two registrations, or the phone's other passes have none.";
+    "register/in-parallel-creates-once" Pass Must [REG_3] in_parallel_creates_once,
+        "A device sends the same registration twenty times at once, and lists.",
+        "A phone that repeats a slow request is registered twice, and gets every push twice, or an error.";
+    "register/malformed-body-is-400" Pass Should [REG_4 REG_1] malformed_body_is_400,
+        "With the right token: bodies that are empty, no JSON, no object, or have no pushToken that is a text. Then a list, \
+         and a correct registration, which must be new.",
+        "A device is kept that no push will ever reach, or the service stumbles over what anyone may send.";
+    "register/push-token-is-hexadecimal" Pass Advisory [REG_4] push_token_is_hexadecimal,
+        "A push token that is no hexadecimal text, then a list.",
+        "The text becomes part of a URL when a push is sent: Apple's push service refuses it, or worse is asked for.";
+    "register/unknown-keys-are-ignored" Pass Should [REG_4] unknown_keys_are_ignored,
+        "A registration whose body has more keys than pushToken.",
+        "The day that phones send one key more, no phone can register.";
+    "register/any-content-type" Pass Should [HTTP_9] any_content_type,
+        "Registrations whose Content-Type has a charset, is another one, or is absent.",
+        "Wallets that say it in another way than today's phones can't register.";
+    "register/device-identifier-of-any-form" Pass Should [REG_5] device_identifier_of_any_form,
+        "Devices with identifiers of 128 characters, and like a UUID with hyphens, register, list and unregister.",
+        "Wallets other than Apple's can't register, nor can phones once Apple makes identifiers of another form.";
+    "register/impossible-device-identifier-is-refused" Pass Advisory [REG_5] impossible_device_identifier,
+        "With the right token: device identifiers of 10,000 characters, and with a NUL in it.",
+        "Whoever has one pass fills the database with texts of any length, or makes the service fail.";
+    "register/unknown-pass-is-401" Pass Must [REG_6] unknown_pass_is_401,
+        "A device registers for a serial number that does not exist, with the token of another pass, and lists.",
+        "Phones are registered for passes that nobody will ever update, and everybody can make up more.";
+    "register/unknown-type-is-401" Pass Should [REG_6] unknown_type_is_401,
+        "A device registers for a pass of a type that does not exist, with the token of a pass of another type.",
+        "The log fills with the failures of phones that hold passes of a type given up.";
+    "register/credentials-come-before-the-body" Pass Should [AUTH_5] credentials_come_before_the_body,
+        "A registration with a wrong token and with a body that is no JSON.",
+        "Strangers are told about their mistakes, and have their data read, before they showed a token.";
+    "orders/register-new-is-201" Order Must [ORD_1 REG_1] new_pass_is_201,
+        "A new device registers for an order.",
+        "The phone takes any answer but 200 and 201 for a failure, and tries again and again.";
+    "orders/register-known-is-200" Order Must [ORD_1 REG_1] known_pass_is_200,
+        "A device registers for one order three times, with the same push token, and lists.",
+        "A phone that registers again, as it does when it got no answer, counts twice or is told that it failed.";
+}
+
+async fn new_pass_is_201(session: &Session) -> Verdict {
+    let device = session.device()?;
+    session.register(&device, session.one()?).await?.is(201, Rule::REG_1)
+}
+
+async fn known_pass_is_200(session: &Session) -> Verdict {
+    let (device, pass) = (session.device()?, session.one()?);
+    session.given(&device, pass).await?;
+    for time in ["the second registration", "the third registration"] {
+        session.register(&device, pass).await?.about(time).is(200, Rule::REG_1)?;
+    }
+    session.holds(&device, pass, &[pass], Rule::REG_1).await
+}
+
+async fn second_device_is_201(session: &Session) -> Verdict {
+    let (first, second, pass) = (session.device()?, session.device()?, session.one()?);
+    session.given(&first, pass).await?;
+    session.register(&second, pass).await?.about("the second device").is(201, Rule::REG_1)?;
+    session.holds(&first, pass, &[pass], Rule::LIST_3).await?;
+    session.holds(&second, pass, &[pass], Rule::LIST_3).await
+}
+
+async fn after_unregistering_is_201(session: &Session) -> Verdict {
+    let (device, pass) = (session.device()?, session.one()?);
+    session.given(&device, pass).await?;
+    session.unregister(&device, pass).await?.is(200, Rule::UNR_1)?;
+    session.register(&device, pass).await?.about("the registration after it").is(201, Rule::REG_1)?;
+    session.holds(&device, pass, &[pass], Rule::REG_1).await
+}
+
+async fn new_push_token_is_200(session: &Session) -> Verdict {
+    let (device, (one, two)) = (session.device()?, session.two()?);
+    session.given(&device, one).await?;
+    session.given(&device, two).await?;
+    let renewed = Device { id: device.id.clone(), push_token: session.device()?.push_token };
+    let answer = session.register(&renewed, one).await?;
+    answer.about("the registration with another push token").is(200, Rule::REG_1)?;
+    session.holds(&device, one, &[one, two], Rule::REG_2).await
+}
+
+async fn in_parallel_creates_once(session: &Session) -> Verdict {
+    let (device, pass) = (session.device()?, session.one()?);
+    let mut created = 0;
+    for answer in together((0..20).map(|_| session.register(&device, pass))).await {
+        let answer = answer?.about("one of twenty equal registrations at once");
+        answer.is_one_of(&[200, 201], Rule::REG_3)?;
+        created += usize::from(answer.status() == 201);
+        if created > 1 {
+            return Err(answer.breach(Rule::REG_3, "status 201 once, else 200", "status 201 more than once"));
+        }
+    }
+    let list = session.list(&device, &pass.pass.type_id, None).await?;
+    if created == 0 {
+        return Err(list.breach(
+            Rule::REG_3,
+            "status 201 to one of twenty equal registrations",
+            "status 200 twenty times",
+        ));
+    }
+    session.names(&list, &[pass], Rule::REG_3)
+}
+
+/// A registration with this body.
+fn with_body(session: &Session, device: &Device, pass: &Subject, body: &str) -> Call {
+    session.will_register(device, pass);
+    session.register_call(device, pass).body(body.to_owned())
+}
+
+async fn malformed_body_is_400(session: &Session) -> Verdict {
+    let (device, pass) = (session.device()?, session.one()?);
+    let bodies = [
+        "",
+        "not json",
+        "[]",
+        "null",
+        "{}",
+        r#"{"pushToken":1}"#,
+        r#"{"pushToken":null}"#,
+        r#"{"pushToken":""}"#,
+    ];
+    for body in bodies {
+        let answer = session.send(with_body(session, &device, pass, body)).await?;
+        let what = if body.is_empty() { "an empty body".into() } else { format!("the body {body}") };
+        answer.about(what).is(400, Rule::REG_4)?;
+    }
+    session.holds(&device, pass, &[], Rule::REG_4).await?;
+    let answer = session.register(&device, pass).await?;
+    answer.about("the first correct registration").is(201, Rule::REG_1)
+}
+
+async fn push_token_is_hexadecimal(session: &Session) -> Verdict {
+    let (device, pass) = (session.device()?, session.one()?);
+    for token in ["not hexadecimal", "../../1"] {
+        let body = json!({ "pushToken": token }).to_string();
+        let answer = session.send(with_body(session, &device, pass, &body)).await?;
+        answer.about(format!("the body {body}")).is(400, Rule::REG_4)?;
+    }
+    session.holds(&device, pass, &[], Rule::REG_4).await
+}
+
+async fn unknown_keys_are_ignored(session: &Session) -> Verdict {
+    let (device, pass) = (session.device()?, session.one()?);
+    let token = device.push_token.as_str();
+    let body = json!({ "deviceName": "x", "pushToken": token, "more": { "pushToken": [1] } });
+    let answer = session.send(with_body(session, &device, pass, &body.to_string())).await?;
+    answer.is_one_of(&[200, 201], Rule::REG_4)?;
+    session.holds(&device, pass, &[pass], Rule::REG_4).await
+}
+
+async fn any_content_type(session: &Session) -> Verdict {
+    let pass = session.one()?;
+    for content_type in [Some("application/json; charset=utf-8"), Some("text/plain"), None] {
+        let device = session.device()?;
+        session.will_register(&device, pass);
+        let mut call = session.register_call(&device, pass);
+        call.headers.retain(|(name, _)| *name != header::CONTENT_TYPE);
+        if let Some(content_type) = content_type {
+            call = call.header(header::CONTENT_TYPE, content_type);
+        }
+        let what = content_type.map_or("no Content-Type".into(), |one| format!("the Content-Type {one}"));
+        session.send(call).await?.about(what).is_one_of(&[200, 201], Rule::HTTP_9)?;
+        session.holds(&device, pass, &[pass], Rule::HTTP_9).await?;
+    }
+    Ok(())
+}
+
+async fn device_identifier_of_any_form(session: &Session) -> Verdict {
+    let pass = session.one()?;
+    let uuid = |hex: &str| {
+        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+        parts.join("-").to_uppercase()
+    };
+    let long = |hex: &str| format!("{hex}.Wallet_of~others-{}", "x".repeat(128 - hex.len() - 18));
+    let devices = [
+        ("a device identifier like a UUID", session.device_called(uuid)?),
+        ("a device identifier of 128 characters", session.device_called(long)?),
+    ];
+    for (what, device) in devices {
+        let answer = session.register(&device, pass).await?.about(what);
+        answer.is_one_of(&[200, 201], Rule::REG_5)?;
+        let list = session.list(&device, &pass.pass.type_id, None).await?.about(what);
+        session.names(&list, &[pass], Rule::REG_5)?;
+        session.unregister(&device, pass).await?.about(what).is_one_of(&[200, 204], Rule::REG_5)?;
+    }
+    Ok(())
+}
+
+async fn impossible_device_identifier(session: &Session) -> Verdict {
+    let (device, pass) = (session.device()?, session.one()?);
+    let path = session.registration_path(&device.id, &pass.pass);
+    let long = "x".repeat(10_000);
+    session.hide(&long, "<10,000 times x>");
+    let forms = [
+        ("a device identifier of 10,000 characters", long),
+        ("a device identifier with a NUL in it", format!("{}%00", device.id.as_str())),
+    ];
+    for (what, id) in forms {
+        let mut call = session.register_call(&device, pass);
+        call.path = path.replacen(device.id.as_str(), &id, 1);
+        let remove = Call::new(Method::DELETE, &*call.path).auth(&Auth::Token(pass));
+        let answer = session.send(call).await?.about(what);
+        if (200..300).contains(&answer.status()) {
+            session.send(remove).await?;
+        }
+        answer.is_client_error(Rule::REG_5)?;
+    }
+    Ok(())
+}
+
+async fn unknown_pass_is_401(session: &Session) -> Verdict {
+    let (device, unknown) = (session.device()?, session.unknown(session.one()?)?);
+    session.register(&device, &unknown).await?.is(401, Rule::REG_6)?;
+    session.holds(&device, &unknown, &[], Rule::REG_6).await
+}
+
+async fn unknown_type_is_401(session: &Session) -> Verdict {
+    let (device, pass) = (session.device()?, session.one()?);
+    let type_id = format!("{}.unknown-{}", pass.pass.type_id, random()?);
+    let unknown = PassId::new(&type_id, pass.pass.serial.as_str())
+        .map_err(|error| Stop::Error(format!("no unknown type: {error}")))?;
+    let unknown = Subject { pass: unknown, token: pass.token.clone() };
+    session.register(&device, &unknown).await?.is(401, Rule::REG_6)
+}
+
+async fn credentials_come_before_the_body(session: &Session) -> Verdict {
+    let (device, pass) = (session.device()?, session.one()?);
+    let path = session.registration_path(&device.id, &pass.pass);
+    let wrong = Auth::Raw(format!("{} a-token-of-no-pass-at-all", session.kind().auth_scheme()));
+    let call = Call::new(Method::POST, path).auth(&wrong).json("not json");
+    session.send(call).await?.is(401, Rule::AUTH_5)
+}

@@ -1,0 +1,166 @@
+//! Runs cases one after the other, and gives up on a service that is not there.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+
+use super::{ServiceCase, Target};
+use crate::{Case, CaseResult, Report, client::SendError, exchange::Secrets};
+
+/// After so many cases in a row without any answer, the service is taken to be gone: one that hangs would otherwise
+/// take the time limit for each request of each case.
+const PATIENCE: usize = 3;
+
+/// Runs cases one after the other. A service that can't be reached, or that stops answering, ends the run: the cases
+/// that are left become errors.
+///
+/// # Panics
+/// Outside of a Tokio runtime with time enabled.
+pub async fn run<'a>(cases: impl IntoIterator<Item = &'a ServiceCase>, target: &Target) -> Report {
+    run_watched(cases, target, |_| {}).await
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// A case begins.
+    Begins(&'a Case),
+    /// A case is done.
+    Done(&'a CaseResult),
+}
+
+/// As [`run`], telling `watch` how far it is.
+///
+/// # Panics
+/// Outside of a Tokio runtime with time enabled.
+pub async fn run_watched<'a>(
+    cases: impl IntoIterator<Item = &'a ServiceCase>,
+    target: &Target,
+    mut watch: impl FnMut(Progress<'_>),
+) -> Report {
+    let mut cases = cases.into_iter();
+    let mut report = Report::default();
+    let mut stopped = unreachable(target).await;
+    let mut silent = 0;
+    while stopped.is_none()
+        && let Some(case) = cases.next()
+    {
+        watch(Progress::Begins(&case.case));
+        let result = case.run(target).await;
+        watch(Progress::Done(&result));
+        if result.transcript.iter().any(|exchange| exchange.status.is_ok()) {
+            silent = 0;
+        } else if !result.transcript.is_empty() {
+            silent += 1;
+        }
+        report.results.push(result);
+        if silent == PATIENCE {
+            stopped = Some(format!("{PATIENCE} cases in a row got no answer from the service"));
+        }
+    }
+    let mut left = cases.map(|one| one.case).peekable();
+    if let (Some(reason), Some(_)) = (stopped, left.peek()) {
+        report.stop(left, &reason);
+    }
+    report
+}
+
+/// Why no connection can be made, if so.
+async fn unreachable(target: &Target) -> Option<String> {
+    if !target.client.is_network() {
+        return None;
+    }
+    // Any answer will do, and no answer is for the cases to tell of.
+    let request =
+        Request::builder().uri(format!("{}/v1/", target.url.as_str())).body(Full::<Bytes>::default());
+    match target.client.send(request.ok()?, &Secrets::default()).await.0 {
+        Err(SendError::Unreachable(reason)) => {
+            Some(format!("the service at {} can't be reached: {reason}", target.url.as_str()))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        pin::Pin,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::{Context, Poll},
+    };
+
+    use http::{Method, Response};
+    use passkit_server::Kind;
+    use tower_service::Service;
+
+    use super::*;
+    use crate::{Level, Limits, Outcome, service::session::Call};
+
+    /// Answers the requests whose number `answered` says.
+    #[derive(Clone)]
+    struct Fitful {
+        asked: Arc<AtomicUsize>,
+        answered: fn(usize) -> bool,
+    }
+
+    impl Service<Request<Full<Bytes>>> for Fitful {
+        type Response = Response<Full<Bytes>>;
+        type Error = io::Error;
+        type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+            let answered = (self.answered)(self.asked.fetch_add(1, Ordering::Relaxed));
+            Box::pin(async move {
+                if answered { Ok(Response::default()) } else { Err(io::Error::other("out of order")) }
+            })
+        }
+    }
+
+    /// Cases that ask once, but for the second, which asks nothing.
+    async fn outcomes(answered: fn(usize) -> bool) -> Report {
+        let case = Case { id: "x/y", level: Level::Must, rules: &[], steps: "", consequence: "" };
+        let asks = ServiceCase {
+            case,
+            kind: Kind::Pass,
+            run: |session| {
+                Box::pin(async { session.send(Call::new(Method::GET, "/v1/x")).await.map(|_| ()) })
+            },
+        };
+        let mut cases = vec![asks; 9];
+        cases[1].run = |_| Box::pin(async { Err(crate::Stop::Skip("not now".into())) });
+        let service = Fitful { asked: Arc::default(), answered };
+        let mut seen = 0;
+        let report = run_watched(&cases, &Target::in_process(service, Limits::default()), |progress| {
+            seen += usize::from(matches!(progress, Progress::Done(_)));
+        })
+        .await;
+        assert_eq!(report.results.len(), cases.len());
+        let untried = report.results.iter().filter(|result| matches!(result.outcome, Outcome::Error(_)));
+        assert_eq!(seen, cases.len() - untried.count());
+        report
+    }
+
+    #[tokio::test]
+    async fn a_service_that_fell_silent_ends_the_run() {
+        let report = outcomes(|number| number < 2).await;
+        let counts = report.counts();
+        assert_eq!((counts.pass, counts.skip, counts.fail, counts.error), (2, 1, 3, 3), "{report}");
+        assert_eq!(report.stopped(), Some("3 cases in a row got no answer from the service"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_now_and_then_keeps_it_going() {
+        let report = outcomes(|number| number % 3 == 2).await;
+        let counts = report.counts();
+        assert_eq!((counts.pass, counts.skip, counts.fail, counts.error), (2, 1, 6, 0), "{report}");
+        assert_eq!(report.stopped(), None);
+    }
+}

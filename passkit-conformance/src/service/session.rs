@@ -1,0 +1,361 @@
+mod changing;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, header};
+use http_body_util::Full;
+use passkit_server::{DeviceIdentifier, Kind, PassId, PushToken, TypeIdentifier};
+
+use super::{
+    answer::Answer,
+    target::{Subject, Target},
+};
+use crate::{
+    Breach, Exchange, Rule, Stop, Verdict, client::SendError, exchange::Secrets, random_hex,
+    service_url::encoded,
+};
+
+/// One case on its way: what it may use of the target, the devices it made, and all that was said.
+pub(crate) struct Session {
+    target: Target,
+    kind: Kind,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Default)]
+struct Notes {
+    secrets: Secrets,
+    devices: usize,
+    /// What was registered, as far as is known, to be removed at the end.
+    registered: Vec<(DeviceIdentifier, Subject)>,
+    transcript: Vec<Exchange>,
+}
+
+/// A device that the case made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) id: DeviceIdentifier,
+    pub(crate) push_token: PushToken,
+}
+
+/// How a call shows its credentials.
+#[derive(Clone, Debug)]
+pub(crate) enum Auth<'a> {
+    /// As a phone does.
+    Token(&'a Subject),
+    /// This value of the header.
+    Raw(String),
+    /// No header.
+    None,
+}
+
+/// A call, to be sent with [`Session::send`].
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    /// From `/v1/` on, with the query.
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(HeaderName, String)>,
+    pub(crate) body: Bytes,
+    /// As a phone's unless told.
+    pub(crate) user_agent: Option<&'static str>,
+}
+
+impl Call {
+    pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
+        let user_agent = Some("passd/1.0 CFNetwork/1568.100.1 Darwin/24.0.0");
+        Self { method, path: path.into(), headers: Vec::new(), body: Bytes::new(), user_agent }
+    }
+
+    pub(crate) fn header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn auth(self, auth: &Auth<'_>) -> Self {
+        match auth {
+            Auth::Token(subject) => {
+                let scheme = subject.pass.type_id.kind().auth_scheme();
+                self.header(header::AUTHORIZATION, format!("{scheme} {}", subject.token.as_str()))
+            }
+            Auth::Raw(value) => self.header(header::AUTHORIZATION, value),
+            Auth::None => self,
+        }
+    }
+
+    /// A body, said to be JSON.
+    pub(crate) fn json(self, body: impl Into<Bytes>) -> Self {
+        self.header(header::CONTENT_TYPE, "application/json").body(body)
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+}
+
+impl Session {
+    pub(crate) fn new(target: Target, kind: Kind) -> Self {
+        let mut notes = Notes::default();
+        for subject in target.passes.iter().chain(&target.orders) {
+            notes.secrets.add(subject.token.as_str(), "<token>");
+        }
+        Self { target, kind, notes: Mutex::new(notes) }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the case is about passes or about orders.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether requests go over the network, through a real HTTP server.
+    pub(crate) fn is_network(&self) -> bool {
+        self.target.client.is_network()
+    }
+
+    // What the target has.
+
+    /// All passes, or all orders, that are known of the target.
+    pub(crate) fn all(&self) -> &[Subject] {
+        match self.kind {
+            Kind::Pass => &self.target.passes,
+            Kind::Order => &self.target.orders,
+        }
+    }
+
+    /// A pass and an order.
+    pub(crate) fn one_of_each(&self) -> Result<(&Subject, &Subject), Stop> {
+        match (self.target.passes.first(), self.target.orders.first()) {
+            (Some(pass), Some(order)) => Ok((pass, order)),
+            _ => Err(Stop::Skip("needs a pass and an order: add them to the target file".into())),
+        }
+    }
+
+    /// The first pass.
+    pub(crate) fn one(&self) -> Result<&Subject, Stop> {
+        self.all().first().ok_or_else(|| self.lacking("one"))
+    }
+
+    /// Two passes of one type.
+    pub(crate) fn two(&self) -> Result<(&Subject, &Subject), Stop> {
+        let all = self.all();
+        let pairs =
+            all.iter().enumerate().flat_map(|(i, one)| all[i + 1..].iter().map(move |two| (one, two)));
+        let same_type = |(one, two): &(&Subject, &Subject)| one.pass.type_id == two.pass.type_id;
+        pairs.into_iter().find(same_type).ok_or_else(|| self.lacking("two of one type"))
+    }
+
+    /// Two passes of different types.
+    pub(crate) fn two_types(&self) -> Result<(&Subject, &Subject), Stop> {
+        let one = self.one()?;
+        let other = self.all().iter().find(|two| two.pass.type_id != one.pass.type_id);
+        Ok((one, other.ok_or_else(|| self.lacking("two of different types"))?))
+    }
+
+    /// All passes of the type that has most of them, at least `least`.
+    pub(crate) fn many(&self, least: usize) -> Result<Vec<&Subject>, Stop> {
+        let of_type = |type_id: &TypeIdentifier| {
+            self.all().iter().filter(|one| one.pass.type_id == *type_id).collect::<Vec<_>>()
+        };
+        let most = self.all().iter().map(|one| of_type(&one.pass.type_id)).max_by_key(Vec::len);
+        most.filter(|most| most.len() >= least).ok_or_else(|| self.lacking(&format!("{least} of one type")))
+    }
+
+    fn lacking(&self, what: &str) -> Stop {
+        let word = match self.kind {
+            Kind::Pass => "passes",
+            Kind::Order => "orders",
+        };
+        Stop::Skip(format!("needs {what} among the {word}: add them to the target file"))
+    }
+
+    /// Ends the case early unless passes can be changed: before anything is sent.
+    pub(crate) fn can_change(&self) -> Verdict {
+        match self.target.change {
+            Some(_) => Ok(()),
+            None => Err(Stop::Skip(
+                "needs a way to change a pass: set change or change_url in the target file".into(),
+            )),
+        }
+    }
+
+    /// A device that nobody has seen before.
+    pub(crate) fn device(&self) -> Result<Device, Stop> {
+        self.device_called(str::to_owned)
+    }
+
+    /// The same, its identifier made from 32 random hexadecimal digits.
+    pub(crate) fn device_called(&self, form: impl FnOnce(&str) -> String) -> Result<Device, Stop> {
+        let unusable = |error: &dyn std::fmt::Display| Stop::Error(format!("no random identifier: {error}"));
+        let id = form(&random_hex::<16>().map_err(|error| unusable(&error))?);
+        let push_token = random_hex::<32>().map_err(|error| unusable(&error))?;
+        let device = Device {
+            id: DeviceIdentifier::new(&id).map_err(|error| unusable(&error))?,
+            push_token: PushToken::new(&push_token).map_err(|error| unusable(&error))?,
+        };
+        let mut notes = self.notes();
+        notes.devices += 1;
+        let number = notes.devices;
+        notes.secrets.add(&id, format!("<device {number}>"));
+        notes.secrets.add(&push_token, format!("<push token {number}>"));
+        Ok(device)
+    }
+
+    /// A pass that the service cannot know, of the type of `subject`, with its token.
+    pub(crate) fn unknown(&self, subject: &Subject) -> Result<Subject, Stop> {
+        let unusable =
+            |error: &dyn std::fmt::Display| Stop::Error(format!("no random serial number: {error}"));
+        let serial = format!("unknown-{}", random_hex::<8>().map_err(|error| unusable(&error))?);
+        let pass = PassId::new(subject.pass.type_id.as_str(), &serial).map_err(|error| unusable(&error))?;
+        Ok(Subject { pass, token: subject.token.clone() })
+    }
+
+    /// Hides a text from the transcript.
+    pub(crate) fn hide(&self, secret: &str, shown: &str) {
+        self.notes().secrets.add(secret, shown);
+    }
+
+    // What a phone sends.
+
+    /// The path of a registration.
+    pub(crate) fn registration_path(&self, device: &DeviceIdentifier, pass: &PassId) -> String {
+        format!("{}/{}", self.list_path(device, &pass.type_id), encoded(pass.serial.as_str()))
+    }
+
+    /// The path of a list.
+    pub(crate) fn list_path(&self, device: &DeviceIdentifier, type_id: &TypeIdentifier) -> String {
+        format!("/v1/devices/{}/registrations/{}", encoded(device.as_str()), encoded(type_id.as_str()))
+    }
+
+    /// The path of a pass.
+    pub(crate) fn pass_path(&self, pass: &PassId) -> String {
+        let collection = pass.type_id.kind().collection();
+        format!("/v1/{collection}/{}/{}", encoded(pass.type_id.as_str()), encoded(pass.serial.as_str()))
+    }
+
+    /// A registration, as a phone asks for it.
+    pub(crate) fn register_call(&self, device: &Device, subject: &Subject) -> Call {
+        let body = serde_json::json!({ "pushToken": device.push_token.as_str() }).to_string();
+        Call::new(Method::POST, self.registration_path(&device.id, &subject.pass))
+            .auth(&Auth::Token(subject))
+            .json(body)
+    }
+
+    /// Registers, and notes it for the end.
+    pub(crate) async fn register(&self, device: &Device, subject: &Subject) -> Result<Answer, Stop> {
+        self.will_register(device, subject);
+        self.send(self.register_call(device, subject)).await
+    }
+
+    /// Notes a registration that the case makes by [`send`](Self::send), to be removed at the end.
+    pub(crate) fn will_register(&self, device: &Device, subject: &Subject) {
+        let mut notes = self.notes();
+        if !notes.registered.iter().any(|(id, one)| *id == device.id && one.pass == subject.pass) {
+            notes.registered.push((device.id.clone(), subject.clone()));
+        }
+    }
+
+    /// Registers, and demands that it is taken as new.
+    pub(crate) async fn registered(&self, device: &Device, subject: &Subject) -> Verdict {
+        self.register(device, subject).await?.is(201, Rule::REG_1)
+    }
+
+    /// Unregisters.
+    pub(crate) async fn unregister(&self, device: &Device, subject: &Subject) -> Result<Answer, Stop> {
+        let path = self.registration_path(&device.id, &subject.pass);
+        let answer = self.send(Call::new(Method::DELETE, path).auth(&Auth::Token(subject))).await?;
+        if answer.status() == 200 {
+            self.notes().registered.retain(|(id, one)| *id != device.id || one.pass != subject.pass);
+        }
+        Ok(answer)
+    }
+
+    /// Asks what changed.
+    pub(crate) async fn list(
+        &self,
+        device: &Device,
+        type_id: &TypeIdentifier,
+        tag: Option<&str>,
+    ) -> Result<Answer, Stop> {
+        let path = self.list_path(&device.id, type_id);
+        let path = match tag {
+            Some(tag) => format!("{path}?{}={}", type_id.kind().since_parameter(), encoded(tag)),
+            None => path,
+        };
+        self.send(Call::new(Method::GET, path)).await
+    }
+
+    /// The fetching of a pass, as a phone asks for it, if it changed since the date.
+    pub(crate) fn fetch_call(&self, subject: &Subject, since: Option<&str>) -> Call {
+        let call = Call::new(Method::GET, self.pass_path(&subject.pass)).auth(&Auth::Token(subject));
+        match since {
+            Some(since) => call.header(header::IF_MODIFIED_SINCE, since),
+            None => call,
+        }
+    }
+
+    /// Fetches a pass, if it changed since the date.
+    pub(crate) async fn fetch(&self, subject: &Subject, since: Option<&str>) -> Result<Answer, Stop> {
+        self.send(self.fetch_call(subject, since)).await
+    }
+
+    /// Sends a call and reads the whole answer. No answer, or half of one, breaks [`Rule::HTTP_2`]; a service that
+    /// can't be reached ends the case with an error.
+    pub(crate) async fn send(&self, call: Call) -> Result<Answer, Stop> {
+        self.try_send(call).await?.map_err(|error| {
+            let actual = self.notes().secrets.hide(&error.to_string());
+            Breach::new(Rule::HTTP_2, "a whole, well-formed answer in time", actual).into()
+        })
+    }
+
+    /// Sends a call for which a service may well hang up.
+    pub(crate) async fn try_send(&self, call: Call) -> Result<Result<Answer, SendError>, Stop> {
+        let secrets = self.notes().secrets.clone();
+        let method = call.method.clone();
+        let request =
+            self.request(call).map_err(|error| Stop::Error(format!("the request can't be made: {error}")))?;
+        let (answer, exchange) = self.target.client.send(request, &secrets).await;
+        self.notes().transcript.push(exchange);
+        match answer {
+            Err(SendError::Unreachable(reason)) => {
+                Err(Stop::Error(format!("the service can't be reached: {}", secrets.hide(&reason))))
+            }
+            answer => Ok(answer.map(|answer| Answer::new(method, answer, secrets))),
+        }
+    }
+
+    fn request(&self, call: Call) -> Result<Request<Full<Bytes>>, http::Error> {
+        let mut request =
+            Request::builder().method(call.method).uri(format!("{}{}", self.target.url.as_str(), call.path));
+        if let Some(agent) = call.user_agent {
+            request = request.header(header::USER_AGENT, agent);
+        }
+        for (name, value) in call.headers {
+            request = request.header(name, HeaderValue::from_bytes(value.as_bytes())?);
+        }
+        request.body(Full::new(call.body))
+    }
+
+    // The end.
+
+    /// Removes what the case left registered, and gives all that was said, the removing left out.
+    pub(crate) async fn end(self) -> Vec<Exchange> {
+        let (registered, said) = {
+            let mut notes = self.notes();
+            (std::mem::take(&mut notes.registered), std::mem::take(&mut notes.transcript))
+        };
+        for (device, subject) in registered {
+            let path = self.registration_path(&device, &subject.pass);
+            // The case is over; whoever does not answer now did not before.
+            if self.send(Call::new(Method::DELETE, path).auth(&Auth::Token(&subject))).await.is_err() {
+                break;
+            }
+        }
+        said
+    }
+}

@@ -1,0 +1,99 @@
+use std::{
+    collections::HashMap,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use passkit_server::{AuthToken, PassId};
+use tower_service::Service;
+
+use crate::{Client, Limits, service_url::ServiceUrl};
+
+/// A web service to try, and what is known of it.
+#[derive(Clone)]
+pub struct Target {
+    pub(crate) client: Client,
+    pub(crate) url: ServiceUrl,
+    pub(crate) passes: Vec<Subject>,
+    pub(crate) orders: Vec<Subject>,
+    pub(crate) change: Option<Change>,
+    /// When the dates of each pass's changes are surely past.
+    rests: Arc<Mutex<HashMap<PassId, Instant>>>,
+}
+
+/// A pass or an order that the service serves, and its token.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Type and serial number.
+    pub pass: PassId,
+    /// What opens it.
+    pub token: AuthToken,
+}
+
+pub(crate) type Change =
+    Arc<dyn Fn(PassId) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+impl Target {
+    /// The web service at `url`, which is the `webServiceURL` of its passes.
+    ///
+    /// # Errors
+    /// What is wrong with the URL.
+    pub fn at(url: &str, limits: Limits) -> Result<Self, String> {
+        let url = ServiceUrl::new(url).map_err(|problem| format!("the url {url:?} {problem}"))?;
+        Ok(Self::new(Client::new(limits), url))
+    }
+
+    /// A tower service in this process, whose paths begin with `/v1/`.
+    pub fn in_process<S, B>(service: S, limits: Limits) -> Self
+    where
+        S: Service<Request<Full<Bytes>>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        Self::new(Client::in_process(service, limits), ServiceUrl::in_process())
+    }
+
+    fn new(client: Client, url: ServiceUrl) -> Self {
+        Self { client, url, passes: Vec::new(), orders: Vec::new(), change: None, rests: Arc::default() }
+    }
+
+    /// When the dates of each pass's changes are surely past.
+    pub(crate) fn rests(&self) -> MutexGuard<'_, HashMap<PassId, Instant>> {
+        self.rests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a pass, or an order, that the service serves. Two of one type and one of another let most cases run.
+    #[must_use]
+    pub fn with(mut self, pass: PassId, token: AuthToken) -> Self {
+        let list = match pass.type_id.kind() {
+            passkit_server::Kind::Pass => &mut self.passes,
+            passkit_server::Kind::Order => &mut self.orders,
+        };
+        list.push(Subject { pass, token });
+        self
+    }
+
+    /// Says how to change a pass: the future ends once the change is published, or with a reason.
+    #[must_use]
+    pub fn changed_by<F, R>(mut self, change: F) -> Self
+    where
+        F: Fn(PassId) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        self.change = Some(Arc::new(move |pass| Box::pin(change(pass))));
+        self
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("url", &self.url).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,260 @@
+//! What is known of a web service, in a file.
+
+use std::path::Path;
+
+use passkit_server::{AuthToken, Kind, PassId};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    Target,
+    changing::{ChangeCommand, ChangeUrl, Changing},
+};
+use crate::{Limits, closest::closest};
+
+/// A target file: the passes of a web service with their tokens, and a way to change one.
+///
+/// ```toml
+/// change = "touch.sh {type} {serial}"                          # a command, or instead of it:
+/// # change_url = "http://127.0.0.1:9000/touch/{type}/{serial}" # a POST
+///
+/// [[passes]]                         # two of one type and one of another let most cases run
+/// type = "pass.com.example.a"
+/// serial = "A-1"
+/// token = "0123456789abcdef"
+///
+/// [[orders]]                         # likewise, optional
+/// type = "order.com.example.b"
+/// serial = "O-1"
+/// token = "0123456789abcdef"
+/// ```
+///
+/// The command is split into words as a shell does it, and run without one, in the folder of the file; a program that
+/// lies there is taken before one on the `PATH`. The names take the place of `{type}` and `{serial}` within words, and
+/// are percent-encoded in the URL. Either returns once the change is published: the command with exit status 0, the
+/// POST with a status of 2xx, within a minute.
+#[derive(Clone, Debug, Default)]
+pub struct TargetFile {
+    subjects: Vec<(PassId, AuthToken)>,
+    changing: Option<Changing>,
+}
+
+/// An error in a target file: the line, and what is wrong there.
+type Problem = (usize, String);
+
+impl TargetFile {
+    /// Reads a target file.
+    ///
+    /// # Errors
+    /// What is wrong with it, and in which line.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let name = path.display();
+        let text = std::fs::read_to_string(path).map_err(|error| format!("can't read {name}: {error}"))?;
+        let folder = std::path::absolute(path)
+            .map_err(|error| format!("can't tell the folder of {name}: {error}"))?
+            .parent()
+            .map(Path::to_owned)
+            .unwrap_or_default();
+        Self::parse(&text, &folder).map_err(|(at, problem)| {
+            let line = text.get(..at).unwrap_or(&text).matches('\n').count() + 1;
+            format!("{name}, line {line}: {problem}")
+        })
+    }
+
+    /// The web service at `url`, with what is known of it.
+    ///
+    /// # Errors
+    /// What is wrong with the URL.
+    pub fn target(&self, url: &str, limits: Limits) -> Result<Target, String> {
+        let known = self.subjects.iter().cloned();
+        let target = known.fold(Target::at(url, limits)?, |target, (pass, token)| target.with(pass, token));
+        Ok(match self.changing.clone() {
+            Some(changing) => target.changed_by(move |pass| {
+                let changing = changing.clone();
+                async move { changing.change(&pass).await }
+            }),
+            None => target,
+        })
+    }
+
+    fn parse(text: &str, folder: &Path) -> Result<Self, Problem> {
+        let parsed = DeTable::parse(text).map_err(|error| {
+            let message = error.message().replace('\n', ", ");
+            (error.span().map_or(0, |span| span.start), message)
+        })?;
+        let table = parsed.get_ref();
+        known_keys(table, &["change", "change_url", "passes", "orders"], "a target file")?;
+        let mut file = Self::default();
+        let read = |key: &str| {
+            table.get(key).map(|value| Ok((value.span().start, text_of(key, value)?))).transpose()
+        };
+        file.changing = match (read("change")?, read("change_url")?) {
+            (Some(_), Some((at, _))) => {
+                return Err((at, "change_url: there is a change already; one of them will do".into()));
+            }
+            (Some((at, command)), None) => Some(Changing::Command(
+                ChangeCommand::new(command, folder).map_err(|problem| (at, format!("change: {problem}")))?,
+            )),
+            (None, Some((at, url))) => Some(Changing::Url(
+                ChangeUrl::new(url).map_err(|problem| (at, format!("change_url: {url:?} {problem}")))?,
+            )),
+            (None, None) => None,
+        };
+        for (key, kind) in [("passes", Kind::Pass), ("orders", Kind::Order)] {
+            let Some(list) = table.get(key) else { continue };
+            let not_a_list = || (list.span().start, format!("{key} is no list of tables: write [[{key}]]"));
+            for entry in list.get_ref().as_array().ok_or_else(not_a_list)?.iter() {
+                let (pass, token) = subject(key, kind, entry)?;
+                if file.subjects.iter().any(|(known, _)| *known == pass) {
+                    return Err((entry.span().start, format!("{key}: {pass} is here twice")));
+                }
+                file.subjects.push((pass, token));
+            }
+        }
+        Ok(file)
+    }
+}
+
+fn subject(key: &str, kind: Kind, entry: &Spanned<DeValue<'_>>) -> Result<(PassId, AuthToken), Problem> {
+    let at = entry.span().start;
+    let Some(table) = entry.get_ref().as_table() else {
+        return Err((at, format!("{key} is no list of tables: write [[{key}]]")));
+    };
+    known_keys(table, &["type", "serial", "token"], &format!("[[{key}]]"))?;
+    let read = |name: &str| match table.get(name) {
+        Some(value) => Ok((value.span().start, text_of(name, value)?)),
+        None => Err((at, format!("{key}: {name} is missing"))),
+    };
+    let ((type_at, type_id), (serial_at, serial), (token_at, token)) =
+        (read("type")?, read("serial")?, read("token")?);
+    let named = format!("{key}: {type_id:?} {serial:?}");
+    if Kind::of_type(type_id).is_some_and(|other| other != kind) {
+        let expected = kind.type_prefix();
+        return Err((type_at, format!("{named}: the type does not start with {expected:?}, as {key} do")));
+    }
+    // To blame the right line, each for itself.
+    type_id
+        .parse::<passkit_server::TypeIdentifier>()
+        .map_err(|error| (type_at, format!("{named}: {error}")))?;
+    let pass = PassId::new(type_id, serial).map_err(|error| (serial_at, format!("{named}: {error}")))?;
+    let token = AuthToken::new(token).map_err(|error| (token_at, format!("{named}: {error}")))?;
+    Ok((pass, token))
+}
+
+fn text_of<'a>(key: &str, value: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Problem> {
+    let found = value.get_ref();
+    found.as_str().ok_or_else(|| {
+        (value.span().start, format!("{key} is no text but {}: put it in quotes", found.type_str()))
+    })
+}
+
+fn known_keys(table: &DeTable<'_>, known: &[&str], of: &str) -> Result<(), Problem> {
+    let unknown = table.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
+    // The table is sorted by name; the first in the file is the one to tell of.
+    let Some(key) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
+    let name = key.get_ref();
+    Err((
+        key.span().start,
+        match closest(name, known.iter().copied()).first() {
+            Some(near) => format!("{name:?} is no key of {of}; did you mean {near:?}?"),
+            None => format!("{name:?} is no key of {of}, which has {}", known.join(", ")),
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"
+change_url = "http://127.0.0.1:9000/touch/{type}/{serial}"
+[[passes]]
+type = "pass.com.example.a"
+serial = "A-1"
+token = "0123456789abcdef"
+[[passes]]
+type = "pass.com.example.a"
+serial = "H8/07 'x'"
+token = "0123456789abcdef"
+[[orders]]
+type = "order.com.example.b"
+serial = "A-1"
+token = "0123456789abcdef"
+"#;
+
+    fn load(text: &str) -> Result<TargetFile, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("target.toml");
+        std::fs::write(&path, text).unwrap();
+        let shown = path.display().to_string();
+        TargetFile::load(&path).map_err(|error| error.replace(&shown, "target.toml"))
+    }
+
+    #[test]
+    fn a_file_is_read_whole() {
+        let file = load(WHOLE).unwrap();
+        let target = file.target("https://wallet.example.com/", Limits::default()).unwrap();
+        assert_eq!((target.passes.len(), target.orders.len()), (2, 1));
+        assert_eq!(target.passes[1].pass.serial.as_str(), "H8/07 'x'");
+        assert!(target.change.is_some());
+        assert!(file.target("wallet", Limits::default()).unwrap_err().contains("\"wallet\""));
+        assert!(load("").unwrap().target("http://h", Limits::default()).unwrap().change.is_none());
+    }
+
+    #[test]
+    fn an_error_names_line_and_key() {
+        for (from, to, expected) in [
+            (
+                "serial = \"A-1\"",
+                "serail = \"A-1\"",
+                "line 5: \"serail\" is no key of [[passes]]; did you mean \"serial\"?",
+            ),
+            (
+                "[[orders]]",
+                "[[order]]",
+                "line 11: \"order\" is no key of a target file; did you mean \"orders\"?",
+            ),
+            ("[[orders]]", "[orders]", "line 11: orders is no list of tables: write [[orders]]"),
+            (
+                "[[orders]]",
+                "[[passes]]",
+                "line 12: passes: \"order.com.example.b\" \"A-1\": the type does not start with \"pass.\", as passes do",
+            ),
+            ("\"pass.com.example.a\"", "\"com.example.a\"", "line 4: passes: \"com.example.a\" \"A-1\": "),
+            ("serial = \"A-1\"\n", "", "line 3: passes: serial is missing"),
+            ("serial = \"A-1\"", "serial = 7", "line 5: serial is no text but integer: put it in quotes"),
+            ("serial = \"A-1\"", "serial = \"\"", "line 5: passes: \"pass.com.example.a\" \"\": "),
+            (
+                "0123456789abcdef",
+                "short-secret",
+                "line 6: passes: \"pass.com.example.a\" \"A-1\": authentication token is shorter than 16",
+            ),
+            ("H8/07 'x'", "A-1", "line 7: passes: pass.com.example.a A-1 is here twice"),
+            ("http://", "ftp://", "line 2: change_url: \"ftp://"),
+            (
+                "change_url",
+                "change_ulr",
+                "line 2: \"change_ulr\" is no key of a target file; did you mean \"change_url\"?",
+            ),
+            (
+                "change_url = \"",
+                "change = \"no-such-program ",
+                "line 2: change: \"no-such-program\" is neither beside",
+            ),
+            ("change_url", "change = \"sh x\"\nchange_url", "line 3: change_url: there is a change already"),
+            ("type = \"pass", "type = pass", "line 4: "),
+        ] {
+            let text = WHOLE.replacen(from, to, 1);
+            assert_ne!(text, WHOLE, "{from}");
+            let error = load(&text).map(|_| ()).unwrap_err();
+            assert!(error.starts_with(&format!("target.toml, {expected}")), "{error}\nis not {expected}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+            assert!(!error.contains("short-secret"), "{error}");
+        }
+        assert!(
+            TargetFile::load(Path::new("no/such/file.toml")).unwrap_err().contains("can't read no/such/file")
+        );
+    }
+}

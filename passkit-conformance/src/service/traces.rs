@@ -1,0 +1,393 @@
+//! Whole sequences of calls, as phones make them.
+
+use http::{Method, header};
+
+use super::{
+    answer::Answer,
+    catalogue,
+    fetching::{fetched, is_newer, until_past},
+    listing::{is_quiet, list, names, registered_and_listed},
+    session::{Auth, Call, Device, Session},
+    target::Subject,
+};
+use crate::{Rule, Stop, Verdict};
+
+catalogue! {
+    "trace/first-pass" Pass Must [REG_1 LIST_1 GET_9] first_pass,
+        "A phone gets its first pass: it registers (201), asks what changed (200), fetches the pass (200).",
+        "The pass is on the phone, and never updated.";
+    "trace/second-pass" Pass Must [REG_1 LIST_2 GET_9] second_pass,
+        "A second pass of the type: register (201), list with the first one's tag (200 or 204), fetch (200).",
+        "The second pass is never updated, or the first one is fetched anew with each further pass.";
+    "trace/update" Pass Must [LIST_2 GET_2 LIST_7] update,
+        "A pass changes: list (200), fetch with the old date (200), list again (204), fetch with the new date (304).",
+        "The update does not arrive, or arrives again and again.";
+    "trace/order-update" Order Must [LIST_2 GET_2 LIST_7 ORD_1] update,
+        "An order changes: list (200), fetch with the old date (200), list again (204), fetch with the new date (304).",
+        "The update does not arrive, or arrives again and again.";
+    "trace/two-passes-changed" Pass Must [LIST_2 GET_2] two_passes_changed,
+        "Two passes change before the phone asks: one list names both (200), each is fetched (200).",
+        "One of the two updates is lost.";
+    "trace/two-changes-before-the-phone-acts" Pass Must [LIST_2 GET_2] two_changes_before_the_phone_acts,
+        "A pass changes twice before the phone asks: it is listed once (200) and fetched (200), the next list is quiet (204).",
+        "The phone fetches the pass once for each change, or for ever.";
+    "trace/change-between-list-and-fetch" Pass Must [CON_1] change_between_list_and_fetch,
+        "A pass changes again after it was listed: the fetch has it (200), the next list names it (200), then 304.",
+        "The second of two changes is lost for ever, whichever of the two calls misses it.";
+    "trace/nothing-to-report" Pass Must [LIST_7 LOG_1] nothing_to_report,
+        "A push without a change: list (204); the phone complains to the log (200).",
+        "The phone fetches what did not change, or repeats its complaint for ever.";
+    "trace/registered-again" Pass Must [REG_1 LIST_11] registered_again,
+        "A phone registers again in the same words (200), and lists (200, the pass once).",
+        "The phone tries again for ever, or is told of the same pass twice.";
+    "trace/new-push-token" Pass Must [REG_1 LIST_2] new_push_token,
+        "A registered phone registers with a new push token (200); the pass changes; list (200).",
+        "After its push token changed, the phone gets no updates any more.";
+    "trace/new-device-identifier" Pass Must [REG_1 LIST_2] new_device_identifier,
+        "A phone comes back under another identifier (201); the pass changes; both identifiers list it (200).",
+        "After a restore, the phone gets no updates any more.";
+    "trace/deleted" Pass Must [UNR_1] deleted,
+        "One of two passes is deleted from the phone (200): the list has the other one only; the pass can still be fetched.",
+        "The phone is pushed and told of passes that it does not have.";
+    "trace/deleted-twice" Pass Must [UNR_2] deleted_twice,
+        "A phone unregisters what it never registered (200), registers (201), unregisters twice (200, 200).",
+        "The phone repeats the call until it gives up, and reports it to the log.";
+    "trace/order-deleted-twice" Order Must [UNR_2 ORD_1] deleted_twice,
+        "A phone unregisters what it never registered (200), registers (201), unregisters twice (200, 200).",
+        "The phone repeats the call until it gives up.";
+    "trace/one-after-the-other-deleted" Pass Must [UNR_3] one_after_the_other_deleted,
+        "Of two passes one is deleted (200); the other changes and is listed (200); it is deleted too (200, then 204).",
+        "With one pass the phone loses the updates of all.";
+    "trace/added-again" Pass Must [REG_1 GET_9] added_again,
+        "A pass is deleted (200) and added again (201): list with the old tag (200 or 204), fetch without a date (200).",
+        "A pass that was once deleted is never updated again.";
+    "trace/updates-off-and-on" Pass Must [UNR_1 REG_1 GET_2] updates_off_and_on,
+        "Updates are switched off (200) and on (201): list (200 or 204), fetch with the date the phone has (304).",
+        "The owner's switch ends the updates for good, or costs a download each time.";
+    "trace/wrong-token" Pass Must [AUTH_2] wrong_token,
+        "Register, unregister and fetch with another pass's token, none, and another scheme (401); the list is as before.",
+        "A stranger reads the pass, or ends its updates.";
+    "trace/unknown-pass" Pass Must [REG_6] unknown_pass,
+        "Register, unregister and fetch a serial number that does not exist (401).",
+        "Anyone can try out which serial numbers exist, or fill the tables.";
+    "trace/same-serial-in-two-types" Pass Must [AUTH_2] same_serial_in_two_types,
+        "The token of a pass is shown for its serial number under another type (401); the other type's list stays empty.",
+        "Who has one pass can read another that happens to have its number.";
+    "trace/shared-pass" Pass Must [UNR_3 LIST_2] shared_pass,
+        "Two phones hold one pass (201, 201): both are told of a change; one deletes it (200), the other is still told.",
+        "When one of a family deletes the pass, the others get no updates any more.";
+    "trace/pull-to-refresh" Pass Must [GET_2] pull_to_refresh,
+        "The owner asks for news: fetch with the date (304); the pass changes; again (200).",
+        "The owner pulls, and sees old content.";
+    "trace/answer-lost" Pass Must [LIST_10] answer_lost,
+        "A list names a change (200) but is lost on its way; the phone asks again with the tag it has (200, the same).",
+        "After each failure of the network, updates are lost.";
+    "trace/order-from-apple-pay" Order Must [ORD_3 REG_1 LIST_1] order_from_apple_pay,
+        "An order made with Apple Pay: fetch (200) before the phone registers (201), then list (200).",
+        "The order never shows up in the wallet.";
+}
+
+/// A phone that holds passes of one type: they were registered, listed and fetched.
+struct Phone<'a> {
+    session: &'a Session,
+    device: Device,
+    tag: String,
+    /// Each pass with its date.
+    passes: Vec<(&'a Subject, String)>,
+}
+
+impl<'a> Phone<'a> {
+    async fn with(session: &'a Session, passes: Vec<&'a Subject>) -> Result<Self, Stop> {
+        let device = session.device()?;
+        let tag = registered_and_listed(session, &device, &passes).await?;
+        let mut dated = Vec::new();
+        for pass in passes {
+            dated.push((pass, fetched(session, pass).await?));
+        }
+        Ok(Self { session, device, tag, passes: dated })
+    }
+
+    /// Changes one of the passes, in a later second than that of the version which the phone has.
+    async fn change(&self, index: usize) -> Verdict {
+        let (pass, date) = &self.passes[index];
+        until_past(date).await;
+        self.session.change(pass).await
+    }
+
+    /// Asks with the tag.
+    async fn list(&self) -> Result<Answer, Stop> {
+        list(self.session, &self.device, self.passes[0].0, Some(&self.tag)).await
+    }
+
+    /// Asks with the tag, demands exactly these, and keeps the new tag.
+    async fn is_told_of(&mut self, expected: &[&Subject], rule: Rule) -> Verdict {
+        self.tag = names(&self.list().await?, expected, rule)?;
+        Ok(())
+    }
+
+    async fn is_up_to_date(&self) -> Verdict {
+        is_quiet(self.session.kind(), &self.list().await?)
+    }
+
+    /// Fetches a pass that changed, and keeps its new date.
+    async fn fetches_new(&mut self, index: usize) -> Verdict {
+        let (pass, date) = &mut self.passes[index];
+        let answer = self.session.fetch(pass, Some(date)).await?;
+        is_newer(&answer, date)?;
+        *date = answer.archive()?;
+        Ok(())
+    }
+
+    async fn has_newest(&self, index: usize) -> Verdict {
+        let (pass, date) = &self.passes[index];
+        self.session.fetch(pass, Some(date)).await?.is(304, Rule::GET_2)
+    }
+}
+
+async fn first_pass(session: &Session) -> Verdict {
+    Phone::with(session, vec![session.one()?]).await.map(drop)
+}
+
+async fn second_pass(session: &Session) -> Verdict {
+    let (one, two) = session.two()?;
+    let phone = Phone::with(session, vec![one]).await?;
+    session.registered(&phone.device, two).await?;
+    let answer = phone.list().await?;
+    if answer.status() != 204 {
+        names(&answer, &[two], Rule::LIST_2)?;
+    }
+    fetched(session, two).await.map(drop)
+}
+
+async fn update(session: &Session) -> Verdict {
+    session.can_change()?;
+    let mut phone = Phone::with(session, session.rested(1)?).await?;
+    let pass = phone.passes[0].0;
+    phone.change(0).await?;
+    phone.is_told_of(&[pass], Rule::LIST_2).await?;
+    phone.fetches_new(0).await?;
+    phone.is_up_to_date().await?;
+    phone.has_newest(0).await
+}
+
+async fn two_passes_changed(session: &Session) -> Verdict {
+    session.can_change()?;
+    let both = session.rested(2)?;
+    let mut phone = Phone::with(session, both.clone()).await?;
+    phone.change(0).await?;
+    phone.change(1).await?;
+    phone.is_told_of(&both, Rule::LIST_2).await?;
+    phone.fetches_new(0).await?;
+    phone.fetches_new(1).await
+}
+
+async fn two_changes_before_the_phone_acts(session: &Session) -> Verdict {
+    session.can_change()?;
+    let mut phone = Phone::with(session, session.rested(1)?).await?;
+    let pass = phone.passes[0].0;
+    phone.change(0).await?;
+    session.change_at_once(pass).await?;
+    phone.is_told_of(&[pass], Rule::LIST_2).await?;
+    phone.fetches_new(0).await?;
+    phone.is_up_to_date().await
+}
+
+async fn change_between_list_and_fetch(session: &Session) -> Verdict {
+    session.can_change()?;
+    let mut phone = Phone::with(session, session.rested(1)?).await?;
+    let pass = phone.passes[0].0;
+    phone.change(0).await?;
+    phone.is_told_of(&[pass], Rule::LIST_2).await?;
+    session.change_at_once(pass).await?;
+    phone.fetches_new(0).await?;
+    phone.is_told_of(&[pass], Rule::CON_1).await?;
+    phone.has_newest(0).await?;
+    phone.is_up_to_date().await
+}
+
+async fn nothing_to_report(session: &Session) -> Verdict {
+    let phone = Phone::with(session, vec![session.one()?]).await?;
+    phone.is_up_to_date().await?;
+    let complaint = serde_json::json!({ "logs": [
+        "[2026-11-23 08:00:41 +0000] Device received spurious push. (This was written by a test of the web service.)"
+    ] });
+    session.send(Call::new(Method::POST, "/v1/log").json(complaint.to_string())).await?.is(200, Rule::LOG_1)
+}
+
+async fn registered_again(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.registered(&device, one).await?;
+    session.register(&device, one).await?.is(200, Rule::REG_1)?;
+    names(&list(session, &device, one, None).await?, &[one], Rule::LIST_11).map(drop)
+}
+
+async fn new_push_token(session: &Session) -> Verdict {
+    session.can_change()?;
+    let mut phone = Phone::with(session, session.rested(1)?).await?;
+    let pass = phone.passes[0].0;
+    phone.device.push_token = session.device()?.push_token;
+    session.register(&phone.device, pass).await?.is(200, Rule::REG_1)?;
+    // A registration may be listed again, just as a new one may.
+    let answer = phone.list().await?;
+    if answer.status() != 204 {
+        phone.tag = names(&answer, &[pass], Rule::LIST_2)?;
+    }
+    phone.change(0).await?;
+    phone.is_told_of(&[pass], Rule::LIST_2).await
+}
+
+async fn new_device_identifier(session: &Session) -> Verdict {
+    session.can_change()?;
+    let pass = session.rested(1)?[0];
+    let (old, new) = (session.device()?, session.device()?);
+    let old_tag = registered_and_listed(session, &old, &[pass]).await?;
+    let new_tag = registered_and_listed(session, &new, &[pass]).await?;
+    session.change(pass).await?;
+    names(&list(session, &old, pass, Some(&old_tag)).await?, &[pass], Rule::LIST_2)?;
+    names(&list(session, &new, pass, Some(&new_tag)).await?, &[pass], Rule::LIST_2).map(drop)
+}
+
+async fn deleted(session: &Session) -> Verdict {
+    let (one, two) = session.two()?;
+    let device = session.device()?;
+    registered_and_listed(session, &device, &[one, two]).await?;
+    session.unregister(&device, one).await?.is(200, Rule::UNR_1)?;
+    names(&list(session, &device, one, None).await?, &[two], Rule::UNR_1)?;
+    fetched(session, one).await.map(drop)
+}
+
+async fn deleted_twice(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.unregister(&device, one).await?.is(200, Rule::UNR_2)?;
+    session.registered(&device, one).await?;
+    session.unregister(&device, one).await?.is(200, Rule::UNR_1)?;
+    session.unregister(&device, one).await?.is(200, Rule::UNR_2)
+}
+
+async fn one_after_the_other_deleted(session: &Session) -> Verdict {
+    session.can_change()?;
+    let both = session.rested(2)?;
+    let device = session.device()?;
+    let tag = registered_and_listed(session, &device, &both).await?;
+    let (gone, kept) = (both[0], both[1]);
+    session.unregister(&device, gone).await?.is(200, Rule::UNR_1)?;
+    names(&list(session, &device, kept, None).await?, &[kept], Rule::UNR_3)?;
+    session.change(kept).await?;
+    names(&list(session, &device, kept, Some(&tag)).await?, &[kept], Rule::UNR_3)?;
+    session.unregister(&device, kept).await?.is(200, Rule::UNR_1)?;
+    list(session, &device, kept, None).await?.is(204, Rule::UNR_1)
+}
+
+async fn added_again(session: &Session) -> Verdict {
+    let one = session.one()?;
+    let phone = Phone::with(session, vec![one]).await?;
+    session.unregister(&phone.device, one).await?.is(200, Rule::UNR_1)?;
+    session.registered(&phone.device, one).await?;
+    phone.list().await?.is_one_of(&[200, 204], Rule::LIST_2)?;
+    fetched(session, one).await.map(drop)
+}
+
+async fn updates_off_and_on(session: &Session) -> Verdict {
+    let one = session.one()?;
+    let phone = Phone::with(session, vec![one]).await?;
+    session.unregister(&phone.device, one).await?.is(200, Rule::UNR_1)?;
+    list(session, &phone.device, one, None).await?.is(204, Rule::UNR_1)?;
+    session.registered(&phone.device, one).await?;
+    phone.list().await?.is_one_of(&[200, 204], Rule::LIST_2)?;
+    phone.has_newest(0).await
+}
+
+/// Register, unregister and fetch, with these credentials.
+fn guarded_calls(session: &Session, device: &Device, subject: &Subject, auth: &Auth<'_>) -> [Call; 3] {
+    let path = session.registration_path(&device.id, &subject.pass);
+    let mut calls = [
+        session.register_call(device, subject),
+        Call::new(Method::DELETE, path),
+        Call::new(Method::GET, session.pass_path(&subject.pass)),
+    ];
+    for call in &mut calls {
+        call.headers.retain(|(name, _)| name != header::AUTHORIZATION);
+    }
+    calls.map(|call| call.auth(auth))
+}
+
+async fn wrong_token(session: &Session) -> Verdict {
+    let (one, other) = session.two()?;
+    let (device, stranger) = (session.device()?, session.device()?);
+    registered_and_listed(session, &device, &[one]).await?;
+    let bearer = Auth::Raw(format!("Bearer {}", one.token.as_str()));
+    for auth in [Auth::Token(other), Auth::None, bearer] {
+        session.will_register(&stranger, one);
+        let [register, ..] = guarded_calls(session, &stranger, one, &auth);
+        session.send(register).await?.is(401, Rule::AUTH_2)?;
+        let [_, unregister, fetch] = guarded_calls(session, &device, one, &auth);
+        session.send(unregister).await?.is(401, Rule::AUTH_2)?;
+        session.send(fetch).await?.is(401, Rule::AUTH_2)?;
+    }
+    names(&list(session, &device, one, None).await?, &[one], Rule::AUTH_5)?;
+    list(session, &stranger, one, None).await?.is(204, Rule::AUTH_5)
+}
+
+async fn unknown_pass(session: &Session) -> Verdict {
+    let (device, unknown) = (session.device()?, session.unknown(session.one()?)?);
+    session.will_register(&device, &unknown);
+    for call in guarded_calls(session, &device, &unknown, &Auth::Token(&unknown)) {
+        session.send(call).await?.is(401, Rule::REG_6)?;
+    }
+    Ok(())
+}
+
+async fn same_serial_in_two_types(session: &Session) -> Verdict {
+    let (one, other) = session.two_types()?;
+    let mut namesake = one.clone();
+    namesake.pass.type_id = other.pass.type_id.clone();
+    let is_namesake = |known: &&Subject| known.pass == namesake.pass;
+    if session.all().iter().find(is_namesake).is_some_and(|known| known.token.as_str() == one.token.as_str())
+    {
+        let reason = "needs passes of equal serial numbers in two types to have different tokens";
+        return Err(Stop::Skip(reason.into()));
+    }
+    let device = session.device()?;
+    registered_and_listed(session, &device, &[one]).await?;
+    session.will_register(&device, &namesake);
+    for call in guarded_calls(session, &device, &namesake, &Auth::Token(one)) {
+        session.send(call).await?.is(401, Rule::AUTH_2)?;
+    }
+    list(session, &device, other, None).await?.is(204, Rule::LIST_3)
+}
+
+async fn shared_pass(session: &Session) -> Verdict {
+    session.can_change()?;
+    let pass = session.rested(1)?[0];
+    let (first, second) = (session.device()?, session.device()?);
+    let first_tag = registered_and_listed(session, &first, &[pass]).await?;
+    let second_tag = registered_and_listed(session, &second, &[pass]).await?;
+    session.change(pass).await?;
+    names(&list(session, &first, pass, Some(&first_tag)).await?, &[pass], Rule::LIST_2)?;
+    session.unregister(&first, pass).await?.is(200, Rule::UNR_1)?;
+    list(session, &first, pass, None).await?.is(204, Rule::UNR_1)?;
+    names(&list(session, &second, pass, Some(&second_tag)).await?, &[pass], Rule::UNR_3).map(drop)
+}
+
+async fn pull_to_refresh(session: &Session) -> Verdict {
+    session.can_change()?;
+    let mut phone = Phone::with(session, session.rested(1)?).await?;
+    phone.has_newest(0).await?;
+    phone.change(0).await?;
+    phone.fetches_new(0).await
+}
+
+async fn answer_lost(session: &Session) -> Verdict {
+    session.can_change()?;
+    let (device, changed) = (session.device()?, session.rested(1)?);
+    let tag = registered_and_listed(session, &device, &changed).await?;
+    session.change(changed[0]).await?;
+    names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::LIST_2)?;
+    names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::LIST_10).map(drop)
+}
+
+async fn order_from_apple_pay(session: &Session) -> Verdict {
+    let (device, one) = (session.device()?, session.one()?);
+    session.fetch(one, None).await?.is(200, Rule::ORD_3)?;
+    registered_and_listed(session, &device, &[one]).await.map(drop)
+}

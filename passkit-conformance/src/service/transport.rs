@@ -1,0 +1,136 @@
+//! What holds for any request.
+
+use http::{Method, header};
+
+use super::{
+    answer::Answer,
+    catalogue,
+    session::{Auth, Call, Session},
+};
+use crate::{Breach, Rule, Stop, Verdict, client::SendError};
+
+catalogue! {
+    "http/any-user-agent" Pass Should [HTTP_3] any_user_agent,
+        "Register, list, fetch and unregister as a phone, with the User-Agent of another program, and without: the statuses \
+         are the same.",
+        "With a new version of iOS, or on a watch, no pass is updated any more.";
+    "http/wrong-method-is-405" Pass Advisory [HTTP_11] wrong_method_is_405,
+        "POST to the path of a list and to that of a pass, GET of the log.",
+        "None on a phone; whoever writes a client, or watches the service, is told the wrong thing.";
+    "http/unknown-path-is-404" Pass Advisory [HTTP_11] unknown_path_is_404,
+        "GET of paths that are no endpoints, and of another version of the interface.",
+        "None on a phone; whoever writes a client, or watches the service, is told the wrong thing.";
+    "http/long-registration-is-413" Pass Advisory [HTTP_13] long_registration_is_413,
+        "A registration with a body of 300 KiB, and the right token. The service may also hang up.",
+        "Whoever has one pass can fill the service's memory.";
+    "http/long-log-is-413" Pass Advisory [HTTP_13] long_log_is_413,
+        "Log messages of 1 MiB. The service may also hang up.",
+        "Anyone can fill the service's memory and disk.";
+    "http/long-path-or-header-is-refused" Pass Advisory [HTTP_2] long_path_or_header_is_refused,
+        "A path of 30,000 characters, and an Authorization of 60,000. The service may also hang up.",
+        "Anyone can make the service fail, or hold it up.";
+}
+
+async fn any_user_agent(session: &Session) -> Verdict {
+    let subject = session.one()?;
+    let mut as_phone = Vec::new();
+    for other in [None, Some((Some("curl/8.5.0"), "the User-Agent curl")), Some((None, "no User-Agent"))] {
+        let device = session.device()?;
+        session.will_register(&device, subject);
+        let registration = session.registration_path(&device.id, &subject.pass);
+        let calls = [
+            session.register_call(&device, subject),
+            Call::new(Method::GET, session.list_path(&device.id, &subject.pass.type_id)),
+            Call::new(Method::GET, session.pass_path(&subject.pass)).auth(&Auth::Token(subject)),
+            Call::new(Method::DELETE, registration).auth(&Auth::Token(subject)),
+        ];
+        for (i, mut call) in calls.into_iter().enumerate() {
+            let Some((user_agent, what)) = other else {
+                as_phone.push(session.send(call).await?.status());
+                continue;
+            };
+            call.user_agent = user_agent;
+            let about = format!("{} with {what}", call.method);
+            session.send(call).await?.about(about).is(as_phone[i], Rule::HTTP_3)?;
+        }
+    }
+    Ok(())
+}
+
+async fn wrong_method_is_405(session: &Session) -> Verdict {
+    let (device, subject) = (session.device()?, session.one()?);
+    let calls = [
+        Call::new(Method::POST, session.list_path(&device.id, &subject.pass.type_id)),
+        Call::new(Method::POST, session.pass_path(&subject.pass)),
+        Call::new(Method::GET, "/v1/log"),
+    ];
+    for call in calls {
+        let what = format!("{} to a path that has other methods", call.method);
+        let answer = session.send(call).await?.about(what);
+        answer.is(405, Rule::HTTP_11)?;
+        if answer.header(header::ALLOW).is_none() {
+            return Err(answer.breach(Rule::HTTP_11, "the header Allow", "none"));
+        }
+    }
+    Ok(())
+}
+
+async fn unknown_path_is_404(session: &Session) -> Verdict {
+    let subject = session.one()?;
+    for path in ["/v1/no-endpoint".to_owned(), session.pass_path(&subject.pass).replacen("/v1/", "/v9/", 1)] {
+        let call = Call::new(Method::GET, path).auth(&Auth::Token(subject));
+        session.send(call).await?.about("GET of what is no endpoint").is(404, Rule::HTTP_11)?;
+    }
+    Ok(())
+}
+
+/// The answer to a call that is far too large; `None` if the service hung up, as it may: half of it need not be read.
+async fn answer_to_too_much(session: &Session, call: Call) -> Result<Option<Answer>, Stop> {
+    match session.try_send(call).await? {
+        Ok(answer) => Ok(Some(answer)),
+        Err(SendError::TooSlow(reason)) => {
+            Err(Breach::new(Rule::HTTP_2, "an answer, or the end of the connection", reason).into())
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+async fn long_registration_is_413(session: &Session) -> Verdict {
+    let (device, subject) = (session.device()?, session.one()?);
+    session.will_register(&device, subject);
+    let body =
+        format!(r#"{{"pushToken":"{}","more":"{}"}}"#, device.push_token.as_str(), "x".repeat(300 * 1024));
+    match answer_to_too_much(session, session.register_call(&device, subject).body(body)).await? {
+        Some(answer) => answer.about("a registration of 300 KiB").is_one_of(&[413, 400], Rule::HTTP_13),
+        None => Ok(()),
+    }
+}
+
+async fn long_log_is_413(session: &Session) -> Verdict {
+    let body = format!(r#"{{"logs":["A test of passkit-conformance: {}"]}}"#, "x".repeat(1024 * 1024));
+    match answer_to_too_much(session, Call::new(Method::POST, "/v1/log").json(body)).await? {
+        Some(answer) => answer.about("log messages of 1 MiB").is(413, Rule::HTTP_13),
+        None => Ok(()),
+    }
+}
+
+async fn long_path_or_header_is_refused(session: &Session) -> Verdict {
+    let subject = session.one()?;
+    let (serial, token) = ("x".repeat(30_000), "y".repeat(60_000));
+    session.hide(&serial, "<30,000 times x>");
+    session.hide(&token, "<60,000 times y>");
+    let path = session.pass_path(&subject.pass);
+    let calls = [
+        (
+            "a path of 30,000 characters",
+            Call::new(Method::GET, format!("{path}{serial}")).auth(&Auth::Token(subject)),
+        ),
+        ("an Authorization of 60,000 characters", Call::new(Method::GET, path).auth(&Auth::Raw(token))),
+    ];
+    for (what, call) in calls {
+        if let Some(answer) = answer_to_too_much(session, call).await? {
+            answer.about(what).is_client_error(Rule::HTTP_2)?;
+        }
+    }
+    Ok(())
+}

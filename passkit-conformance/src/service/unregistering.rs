@@ -1,0 +1,86 @@
+//! Unregistering a pass from a device.
+
+use super::{catalogue, demands::together, session::Session};
+use crate::{Rule, Verdict};
+
+catalogue! {
+    "unregister/known-pass-is-200" Pass Must [UNR_1 LIST_3] known_pass_is_200,
+        "A device registers, unregisters, lists, and fetches the pass, which it still may.",
+        "The phone goes on trying to unregister a pass that its owner deleted, or is told of its updates for ever.";
+    "unregister/again-is-200" Pass Must [UNR_2] again_is_200,
+        "A device registers, and unregisters twice.",
+        "A phone that repeats the request because it got no answer is told that it failed, and repeats it again.";
+    "unregister/never-registered-is-200" Pass Must [UNR_2] never_registered_is_200,
+        "A new device unregisters a pass that it never registered.",
+        "Phones do this for passes added with automatic updates off; they try again and again, and fill the log.";
+    "unregister/leaves-other-passes" Pass Must [UNR_3] leaves_other_passes,
+        "A device registers two passes, and unregisters them one after the other; a list after each.",
+        "Who deletes one pass gets no more updates of the others.";
+    "unregister/leaves-other-devices" Pass Must [UNR_3] leaves_other_devices,
+        "Two devices register one pass, the first unregisters it; both list.",
+        "When one holder of a shared pass deletes it, all others get no more updates.";
+    "unregister/in-parallel-is-200" Pass Must [UNR_2] in_parallel_is_200,
+        "A device registers, sends the same request to unregister twenty times at once, and lists.",
+        "A phone that repeats a slow request is told that it failed.";
+    "unregister/unknown-pass-is-401" Pass Must [AUTH_4] unknown_pass_is_401,
+        "A device unregisters a serial number that does not exist, with the token of another pass.",
+        "Whoever has one pass can find out which other serial numbers exist.";
+    "orders/unregister-is-200" Order Must [ORD_1 UNR_1] known_pass_is_200,
+        "A device registers for an order, unregisters, lists, and fetches the order, which it still may.",
+        "The phone goes on trying to unregister an order that its owner removed, or is told of its updates for ever.";
+    "orders/unregister-again-is-200" Order Must [ORD_1 UNR_2] again_is_200,
+        "A device registers for an order, and unregisters twice.",
+        "A phone that repeats the request because it got no answer is told that it failed, and repeats it again.";
+}
+
+async fn known_pass_is_200(session: &Session) -> Verdict {
+    let (device, pass) = (session.device()?, session.one()?);
+    session.given(&device, pass).await?;
+    session.unregister(&device, pass).await?.is(200, Rule::UNR_1)?;
+    session.holds(&device, pass, &[], Rule::UNR_1).await?;
+    session.fetch(pass, None).await?.about("fetching it without being registered").is(200, Rule::GET_9)
+}
+
+async fn again_is_200(session: &Session) -> Verdict {
+    let (device, pass) = (session.device()?, session.one()?);
+    session.given(&device, pass).await?;
+    session.unregister(&device, pass).await?.is(200, Rule::UNR_1)?;
+    session.unregister(&device, pass).await?.about("the second time").is(200, Rule::UNR_2)
+}
+
+async fn never_registered_is_200(session: &Session) -> Verdict {
+    session.unregister(&session.device()?, session.one()?).await?.is(200, Rule::UNR_2)
+}
+
+async fn leaves_other_passes(session: &Session) -> Verdict {
+    let (device, (one, two)) = (session.device()?, session.two()?);
+    session.given(&device, one).await?;
+    session.given(&device, two).await?;
+    session.unregister(&device, one).await?.is(200, Rule::UNR_1)?;
+    session.holds(&device, one, &[two], Rule::UNR_3).await?;
+    session.unregister(&device, two).await?.is(200, Rule::UNR_1)?;
+    session.holds(&device, one, &[], Rule::UNR_1).await
+}
+
+async fn leaves_other_devices(session: &Session) -> Verdict {
+    let (leaver, other, pass) = (session.device()?, session.device()?, session.one()?);
+    session.given(&leaver, pass).await?;
+    session.given(&other, pass).await?;
+    session.unregister(&leaver, pass).await?.is(200, Rule::UNR_1)?;
+    session.holds(&other, pass, &[pass], Rule::UNR_3).await?;
+    session.holds(&leaver, pass, &[], Rule::UNR_1).await
+}
+
+async fn in_parallel_is_200(session: &Session) -> Verdict {
+    let (device, pass) = (session.device()?, session.one()?);
+    session.given(&device, pass).await?;
+    for answer in together((0..20).map(|_| session.unregister(&device, pass))).await {
+        answer?.about("one of twenty equal requests at once").is(200, Rule::UNR_2)?;
+    }
+    session.holds(&device, pass, &[], Rule::UNR_1).await
+}
+
+async fn unknown_pass_is_401(session: &Session) -> Verdict {
+    let unknown = session.unknown(session.one()?)?;
+    session.unregister(&session.device()?, &unknown).await?.is(401, Rule::AUTH_4)
+}

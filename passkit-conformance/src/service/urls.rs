@@ -1,0 +1,221 @@
+//! How paths and queries are read.
+
+use http::Method;
+use passkit_server::SerialNumber;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::{
+    catalogue,
+    demands::random,
+    session::{Auth, Call, Session},
+    target::Subject,
+};
+use crate::{Rule, Stop, Verdict, service_url::encoded};
+
+catalogue! {
+    "url/double-slash-is-one" Pass Must [URL_4 HTTP_5] double_slash_is_one,
+        "All calls with //v1/ for /v1/: register, list, fetch, log, unregister.",
+        "Phones and wallets that join 'https://host/' and '/v1/' never get an update.";
+    "url/slash-at-the-end-changes-nothing" Pass Should [URL_4 HTTP_5] slash_at_the_end,
+        "All calls with a slash behind the path.",
+        "Clients that join paths in another way never get an update.";
+    "url/encoded-characters-are-decoded" Pass Should [URL_7] encoded_characters_are_decoded,
+        "Register and fetch, every character of device identifier, type and serial number percent-encoded; list as usual.",
+        "Clients that encode more than they need are strangers to the service.";
+    "url/undecodable-escapes-are-refused" Pass Should [URL_7] undecodable_escapes_are_refused,
+        "Serial numbers with escapes that are malformed, no UTF-8, or a NUL are fetched, with the token of a pass.",
+        "Anyone can make the service fail with a short request.";
+    "url/tag-is-read-from-the-raw-query" Pass Must [URL_8] tag_is_read_from_the_raw_query,
+        "A list with the tag of the last one: percent-encoded, then with all that a query may hold left as it is.",
+        "The service does not know its own tag again: with every push, phones fetch all passes, or none.";
+    "url/unknown-parameters-are-ignored" Pass Should [URL_9] unknown_parameters_are_ignored,
+        "Lists with more parameters before and behind the tag, and the fetch of a pass with some.",
+        "Phones, or the caches before the service, that add a parameter get no more updates.";
+    "url/serial-with-reserved-characters" Pass Must [URL_10] serial_with_reserved_characters,
+        "A pass whose serial number needs encoding is registered, listed, fetched and unregistered, encoded as one segment.",
+        "Such passes, airlines issue them, are never updated.";
+    "url/serial-with-raw-slashes" Pass Must [URL_10] serial_with_raw_slashes,
+        "A pass whose serial number holds a slash is registered, listed, fetched and unregistered, its slashes as they are.",
+        "Such passes, airlines issue them, are never updated on phones that leave the slash as it is.";
+}
+
+/// The paths under which one pass is registered, listed and fetched.
+struct Paths {
+    registration: String,
+    list: String,
+    pass: String,
+}
+
+/// Goes once through a registration's life under these paths, and demands under `rule` that nothing is different.
+async fn life(
+    session: &Session,
+    subject: &Subject,
+    rule: Rule,
+    how: &str,
+    paths: fn(Paths, &Subject) -> Paths,
+) -> Verdict {
+    let device = session.device()?;
+    let auth = Auth::Token(subject);
+    let plain = Paths {
+        registration: session.registration_path(&device.id, &subject.pass),
+        list: session.list_path(&device.id, &subject.pass.type_id),
+        pass: session.pass_path(&subject.pass),
+    };
+    let paths = paths(plain, subject);
+    session.will_register(&device, subject);
+    let mut register = session.register_call(&device, subject);
+    register.path.clone_from(&paths.registration);
+    let ask =
+        async |call: Call, what| Ok::<_, Stop>(session.send(call).await?.about(format!("{what} {how}")));
+
+    ask(register, "POST").await?.is_one_of(&[200, 201], rule)?;
+    let list = ask(Call::new(Method::GET, paths.list), "the list").await?;
+    session.names(&list, &[subject], rule)?;
+    ask(Call::new(Method::GET, paths.pass).auth(&auth), "GET").await?.is(200, rule)?;
+    // That 204 is wrong, wherever, is for the cases of unregistering.
+    ask(Call::new(Method::DELETE, paths.registration).auth(&auth), "DELETE")
+        .await?
+        .is_one_of(&[200, 204], rule)
+}
+
+/// Demands that the log is no different at this path.
+async fn log_at(session: &Session, path: &str) -> Verdict {
+    let call = |path| Call::new(Method::POST, path).json(r#"{"logs":["A test of passkit-conformance"]}"#);
+    let usual = session.send(call("/v1/log")).await?.status();
+    session.send(call(path)).await?.about(format!("POST {path}")).is(usual, Rule::URL_4)
+}
+
+async fn double_slash_is_one(session: &Session) -> Verdict {
+    let double = |paths: Paths, _: &Subject| Paths {
+        registration: format!("/{}", paths.registration),
+        list: format!("/{}", paths.list),
+        pass: format!("/{}", paths.pass),
+    };
+    life(session, session.one()?, Rule::URL_4, "with //v1/", double).await?;
+    log_at(session, "//v1/log").await
+}
+
+async fn slash_at_the_end(session: &Session) -> Verdict {
+    let slash = |paths: Paths, _: &Subject| Paths {
+        registration: format!("{}/", paths.registration),
+        list: format!("{}/", paths.list),
+        pass: format!("{}/", paths.pass),
+    };
+    life(session, session.one()?, Rule::URL_4, "with a slash at the end", slash).await?;
+    log_at(session, "/v1/log/").await
+}
+
+/// Every byte as an escape.
+fn all_encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+async fn encoded_characters_are_decoded(session: &Session) -> Verdict {
+    let subject = session.one()?;
+    // In this form, too, the identifier is a secret.
+    let device = session.device()?;
+    session.hide(&all_encoded(device.id.as_str()), "<device, encoded>");
+    let (type_id, serial) =
+        (all_encoded(subject.pass.type_id.as_str()), all_encoded(subject.pass.serial.as_str()));
+    session.will_register(&device, subject);
+    let mut register = session.register_call(&device, subject);
+    register.path =
+        format!("/v1/devices/{}/registrations/{type_id}/{serial}", all_encoded(device.id.as_str()));
+    session.send(register).await?.about("POST, all encoded").is_one_of(&[200, 201], Rule::URL_7)?;
+    session.holds(&device, subject, &[subject], Rule::URL_7).await?;
+    let collection = session.kind().collection();
+    let fetch =
+        Call::new(Method::GET, format!("/v1/{collection}/{type_id}/{serial}")).auth(&Auth::Token(subject));
+    session.send(fetch).await?.about("GET, all encoded").is(200, Rule::URL_7)
+}
+
+async fn undecodable_escapes_are_refused(session: &Session) -> Verdict {
+    let subject = session.one()?;
+    let (collection, type_id) = (session.kind().collection(), encoded(subject.pass.type_id.as_str()));
+    for escape in ["%zz", "%", "%ff", "%C3", "%00"] {
+        let path = format!("/v1/{collection}/{type_id}/unknown-{escape}");
+        let answer = session.send(Call::new(Method::GET, path).auth(&Auth::Token(subject))).await?;
+        let answer = answer.about(format!("GET of a serial number with {escape}"));
+        answer.is_one_of(&[400, 401, 404], Rule::URL_7)?;
+    }
+    Ok(())
+}
+
+/// What can't stand in a query, and what ends a value in one.
+const NOT_IN_A_VALUE: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'&')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// A pass registered on a new device; the list's path, and the parameter with the tag of the first list.
+async fn with_tag(session: &Session) -> Result<(String, String, String), Stop> {
+    let (device, subject) = (session.device()?, session.one()?);
+    let type_id = &subject.pass.type_id;
+    session.given(&device, subject).await?;
+    let tag = session.list(&device, type_id, None).await?.listed(session.kind())?.tag;
+    // What a service tells with its tag when nothing changed is for other cases; here, only whether it knows it again.
+    let again = session.list(&device, type_id, Some(&tag)).await?;
+    again.about("the list with its own tag, percent-encoded").is(204, Rule::LIST_7)?;
+    Ok((session.list_path(&device.id, type_id), session.kind().since_parameter().to_owned(), tag))
+}
+
+async fn tag_is_read_from_the_raw_query(session: &Session) -> Verdict {
+    let (path, parameter, tag) = with_tag(session).await?;
+    let path = format!("{path}?{parameter}={}", utf8_percent_encode(&tag, NOT_IN_A_VALUE));
+    let answer = session.send(Call::new(Method::GET, path)).await?;
+    answer.about("the list with its own tag as it is").is(204, Rule::URL_8)
+}
+
+async fn unknown_parameters_are_ignored(session: &Session) -> Verdict {
+    let (path, parameter, tag) = with_tag(session).await?;
+    let (subject, since) = (session.one()?, format!("{parameter}={}", encoded(&tag)));
+    for query in
+        [format!("{since}&more=1"), format!("more=1&{since}"), format!("x{parameter}=0&more&{since}")]
+    {
+        let answer = session.send(Call::new(Method::GET, format!("{path}?{query}"))).await?;
+        answer.about("the list with its own tag and more parameters").is(204, Rule::URL_9)?;
+    }
+    let answer = session.send(Call::new(Method::GET, format!("{path}?more={}", random()?))).await?;
+    session.names(&answer.about("the list with other parameters"), &[subject], Rule::URL_9)?;
+    let fetch = Call::new(Method::GET, format!("{}?more=1", session.pass_path(&subject.pass)));
+    session.send(fetch.auth(&Auth::Token(subject))).await?.about("GET with a query").is(200, Rule::URL_9)
+}
+
+fn with_serial(session: &Session, what: &str, fits: fn(&SerialNumber) -> bool) -> Result<Subject, Stop> {
+    let found = session.all().iter().find(|one| fits(&one.pass.serial)).cloned();
+    found.ok_or_else(|| {
+        let reason = "add one to the target file if the service issues such passes";
+        Stop::Skip(format!("needs a pass whose serial number holds {what}: {reason}"))
+    })
+}
+
+async fn serial_with_reserved_characters(session: &Session) -> Verdict {
+    let subject = with_serial(
+        session,
+        "a character that is encoded in a path, such as a slash or a space",
+        |serial| encoded(serial.as_str()) != serial.as_str(),
+    )?;
+    life(session, &subject, Rule::URL_10, "of such a serial number", |paths, _| paths).await
+}
+
+async fn serial_with_raw_slashes(session: &Session) -> Verdict {
+    let subject = with_serial(session, "a slash", |serial| serial.as_str().contains('/'))?;
+    let raw = |paths: Paths, subject: &Subject| {
+        let encoded = encoded(subject.pass.serial.as_str());
+        let raw = encoded.replace("%2F", "/");
+        let with_raw =
+            |path: &str| path.strip_suffix(&*encoded).map_or(path.to_owned(), |head| format!("{head}{raw}"));
+        Paths { registration: with_raw(&paths.registration), pass: with_raw(&paths.pass), list: paths.list }
+    };
+    life(session, &subject, Rule::URL_10, "with the slashes as they are", raw).await
+}

@@ -1,0 +1,70 @@
+//! Whether versions and dates followed the marks.
+
+use std::collections::HashMap;
+
+use passkit_server::{PassId, PassState};
+
+use super::{Event, History, Span};
+use crate::{
+    Rule,
+    breach::{Kept, demand},
+};
+
+struct Read {
+    begin: u64,
+    end: u64,
+    state: PassState,
+}
+
+pub(super) fn check(history: &History) -> Kept {
+    let mut reads: HashMap<&PassId, Vec<Read>> = HashMap::new();
+    for call in &history.calls {
+        if let (Event::State { pass, answer: Some(state) }, Some(end)) = (&call.event, call.end) {
+            reads.entry(pass).or_default().push(Read { begin: call.begin, end, state: *state });
+        }
+    }
+    for (pass, mut reads) in reads {
+        let marks: Vec<Span> = history
+            .calls
+            .iter()
+            .filter(|call| match &call.event {
+                Event::Mark { type_id, serials } => {
+                    *type_id == pass.type_id && serials.contains(&pass.serial)
+                }
+                Event::MarkAll { type_id } => *type_id == pass.type_id,
+                _ => false,
+            })
+            .map(|call| call.span())
+            .collect();
+        for now in &reads {
+            if let Some(before) = reads.iter().filter(|one| one.end < now.begin).max_by_key(|one| one.end) {
+                follows(before, now, &marks)?;
+            }
+        }
+        reads.sort_by_key(|read| (read.state.version, read.state.last_modified));
+        for pair in reads.windows(2) {
+            let (one, two) = (pair[0].state, pair[1].state);
+            let together = one == two || (one.version < two.version && one.last_modified < two.last_modified);
+            demand(Rule::C14, together, "versions and dates of a pass that grow together", || {
+                format!("{one:?} and {two:?}")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn follows(before: &Read, now: &Read, marks: &[Span]) -> Kept {
+    let (was, is) = (before.state, now.state);
+    let later = is.version > was.version && is.last_modified > was.last_modified;
+    if marks.iter().any(|mark| mark.begin > before.end && mark.over_before(now.begin)) {
+        demand(Rule::C14, later, format!("version and date later than {was:?} after a mark"), || {
+            format!("{is:?}")
+        })
+    } else if marks.iter().any(|mark| mark.touches(before.begin, now.end)) {
+        demand(Rule::C14, later || is == was, format!("version and date not before {was:?}"), || {
+            format!("{is:?}")
+        })
+    } else {
+        demand(Rule::C14, is == was, format!("{was:?} still, as nothing was marked"), || format!("{is:?}"))
+    }
+}

@@ -1,0 +1,176 @@
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+use passkit_server::{
+    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushToken, Registered,
+    RegistrationStore, SerialNumber, StoreError, TypeIdentifier, UpdateTag,
+};
+
+use super::{Call, Event, History};
+
+/// A store that writes down what another one is asked, and what it answers.
+#[derive(Clone)]
+pub struct Recorder {
+    store: Arc<dyn RegistrationStore>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    time: u64,
+    calls: Vec<Call>,
+}
+
+impl Recorder {
+    /// Records from now on.
+    #[must_use]
+    pub fn new(store: Arc<dyn RegistrationStore>) -> Self {
+        Self { store, kept: Arc::default() }
+    }
+
+    /// Goes on with the same history over another store: the same storage, opened anew.
+    #[must_use]
+    pub fn over(&self, store: Arc<dyn RegistrationStore>) -> Self {
+        Self { store, kept: self.kept.clone() }
+    }
+
+    /// All calls so far.
+    #[must_use]
+    pub fn history(&self) -> History {
+        History { calls: self.kept().calls.clone() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes the begin of a call, before it is made.
+    fn begin(&self, event: Event) -> usize {
+        let mut kept = self.kept();
+        kept.time += 1;
+        let begin = kept.time;
+        kept.calls.push(Call { begin, end: None, event });
+        kept.calls.len() - 1
+    }
+
+    /// Notes the end of a call, if it was answered.
+    fn end<T>(
+        &self,
+        at: usize,
+        result: Result<T, StoreError>,
+        answered: impl FnOnce(&mut Event, &T),
+    ) -> Result<T, StoreError> {
+        if let Ok(answer) = &result {
+            let mut kept = self.kept();
+            kept.time += 1;
+            let end = kept.time;
+            if let Some(call) = kept.calls.get_mut(at) {
+                call.end = Some(end);
+                answered(&mut call.event, answer);
+            }
+        }
+        result
+    }
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").field("calls", &self.kept().calls.len()).finish_non_exhaustive()
+    }
+}
+
+/// Puts the answer into an event of the given kind.
+macro_rules! answer {
+    ($kind:ident) => {
+        |event, given| {
+            if let Event::$kind { answer, .. } = event {
+                *answer = Some(given.clone());
+            }
+        }
+    };
+}
+
+#[async_trait]
+impl RegistrationStore for Recorder {
+    async fn register(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+        push_token: &PushToken,
+    ) -> Result<Registered, StoreError> {
+        let at = self.begin(Event::Register {
+            device: device.clone(),
+            pass: pass.clone(),
+            push_token: push_token.clone(),
+            answer: None,
+        });
+        let result = self.store.register(device, pass, push_token).await;
+        self.end(at, result, answer!(Register))
+    }
+
+    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+        let event = Event::Unregister { device: device.clone(), pass: pass.clone(), answer: None };
+        let at = self.begin(event);
+        let result = self.store.unregister(device, pass).await;
+        self.end(at, result, answer!(Unregister))
+    }
+
+    async fn updated_since(
+        &self,
+        device: &DeviceIdentifier,
+        type_id: &TypeIdentifier,
+        since: Option<UpdateTag>,
+    ) -> Result<Changes, StoreError> {
+        let (of, type_of) = (device.clone(), type_id.clone());
+        let at = self.begin(Event::List { device: of, type_id: type_of, since, answer: None });
+        let result = self.store.updated_since(device, type_id, since).await;
+        self.end(at, result, answer!(List))
+    }
+
+    async fn mark_updated(
+        &self,
+        type_id: &TypeIdentifier,
+        serials: &[SerialNumber],
+    ) -> Result<(), StoreError> {
+        let at = self.begin(Event::Mark { type_id: type_id.clone(), serials: serials.to_vec() });
+        let result = self.store.mark_updated(type_id, serials).await;
+        self.end(at, result, |_, ()| {})
+    }
+
+    async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
+        let at = self.begin(Event::MarkAll { type_id: type_id.clone() });
+        let result = self.store.mark_all_updated(type_id).await;
+        self.end(at, result, |_, ()| {})
+    }
+
+    async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
+        let at = self.begin(Event::State { pass: pass.clone(), answer: None });
+        let result = self.store.pass_state(pass).await;
+        self.end(at, result, answer!(State))
+    }
+
+    async fn devices_of(
+        &self,
+        pass: &PassId,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<DevicePage, StoreError> {
+        let from_start = after.is_none();
+        let at = self.begin(Event::Devices { pass: pass.clone(), from_start, answer: None });
+        let result = self.store.devices_of(pass, after, limit).await;
+        self.end(at, result, answer!(Devices))
+    }
+
+    async fn forget_device(
+        &self,
+        device: &DeviceIdentifier,
+        unregistered_at: SystemTime,
+    ) -> Result<bool, StoreError> {
+        let at = self.begin(Event::Forget { device: device.clone(), answer: None });
+        let result = self.store.forget_device(device, unregistered_at).await;
+        self.end(at, result, answer!(Forget))
+    }
+}

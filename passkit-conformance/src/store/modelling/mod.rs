@@ -1,0 +1,106 @@
+//! Random sequences of calls, beside a small model of what the answers may be.
+//!
+//! A sequence that fails is made smaller, call by call, and reported as numbered steps.
+
+mod operation;
+mod reference;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use passkit_server::RegistrationStore;
+
+use self::{operation::Operation, reference::Reference};
+use super::{catalogue, random::Random};
+use crate::{Breach, Rule, breach::Kept};
+
+catalogue! {
+    "store/random-sequences-follow-the-model" Must [C1 C2 C3 C4 C5 C7 C9 C10 C11 C13 C14] store
+        random_sequences_follow_the_model,
+        "Up to 200 random sequences of some 40 calls over three devices and five passes of two types, for three \
+         seconds at most; each answer is held against a model. PASSKIT_CONFORMANCE_SEED=n repeats a run.",
+        "Whatever the steps show: an update that is lost, or one that is told for ever.";
+}
+
+const SEQUENCES: u64 = 200;
+const BUDGET: Duration = Duration::from_secs(3);
+/// How long a failing sequence is made smaller.
+const SHRINKING: Duration = Duration::from_secs(5);
+
+/// What a run starts from; set it to the number in a report to run the same sequences again.
+const SEED: &str = "PASSKIT_CONFORMANCE_SEED";
+
+async fn random_sequences_follow_the_model(store: &Arc<dyn RegistrationStore>) -> Kept {
+    let start = Instant::now();
+    let first = match std::env::var(SEED) {
+        Ok(text) => text.trim().parse().map_err(|_| {
+            Breach::new(Rule::ERRORS, format!("a number in {SEED}"), format!("{text:?} in the environment"))
+        })?,
+        // Short, as people copy it.
+        Err(_) => Random::from_time() % 1_000_000_000,
+    };
+    for seed in first..first.saturating_add(SEQUENCES) {
+        let sequence = operation::sequence(&mut Random::new(seed));
+        if let Err((breach, end)) = run(store, &sequence).await {
+            let (smallest, breach) = shrink(store, &sequence[..end], breach).await;
+            return Err(told(&smallest, &breach, seed));
+        }
+        if start.elapsed() > BUDGET {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Runs a sequence under identifiers of its own. A breach comes with the number of steps that led to it.
+async fn run(store: &Arc<dyn RegistrationStore>, sequence: &[Operation]) -> Result<(), (Breach, usize)> {
+    let mut reference = Reference::new().map_err(|breach| (breach, 0))?;
+    for (n, operation) in sequence.iter().enumerate() {
+        reference.step(store, operation).await.map_err(|breach| (breach, n + 1))?;
+    }
+    Ok(())
+}
+
+/// Leaves out more and more of a failing sequence, large pieces first, as long as it breaks the same rule.
+async fn shrink(
+    store: &Arc<dyn RegistrationStore>,
+    failing: &[Operation],
+    mut breach: Breach,
+) -> (Vec<Operation>, Breach) {
+    let start = Instant::now();
+    let mut smallest = failing.to_vec();
+    let mut piece = smallest.len().div_ceil(2).max(1);
+    loop {
+        let mut at = 0;
+        let mut smaller = false;
+        while at < smallest.len() && start.elapsed() < SHRINKING {
+            let mut less = smallest.clone();
+            less.drain(at..(at + piece).min(smallest.len()));
+            match run(store, &less).await {
+                Err((found, end)) if found.rule() == breach.rule() => {
+                    less.truncate(end);
+                    (smallest, breach, smaller) = (less, found, true);
+                }
+                _ => at += piece,
+            }
+        }
+        if start.elapsed() >= SHRINKING || (piece == 1 && !smaller) {
+            return (smallest, breach);
+        }
+        if !smaller {
+            piece = piece.div_ceil(2);
+        }
+    }
+}
+
+/// The breach with the steps that lead to it.
+fn told(steps: &[Operation], breach: &Breach, seed: u64) -> Breach {
+    let mut actual = format!("{}; the steps are", breach.actual());
+    for (n, step) in steps.iter().enumerate() {
+        actual.push_str(&format!(" ({}) {step};", n + 1));
+    }
+    actual.push_str(&format!(" {SEED}={seed} repeats them"));
+    Breach::new(breach.rule(), breach.expected(), actual)
+}

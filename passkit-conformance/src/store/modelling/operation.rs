@@ -1,0 +1,176 @@
+//! The calls of a sequence, by the numbers of their devices and passes.
+
+use std::fmt;
+
+use crate::store::random::Random;
+
+pub(super) const DEVICES: usize = 3;
+/// The passes by type and serial number: both types have a pass `1`.
+pub(super) const PASSES: [(usize, &str); 5] = [(0, "1"), (0, "2"), (0, "A/3"), (1, "1"), (1, "4")];
+pub(super) const TYPES: usize = 2;
+
+#[derive(Clone, Debug)]
+pub(super) enum Operation {
+    /// With the push token that it has, or a new one.
+    Register {
+        device: usize,
+        pass: usize,
+        new_token: bool,
+    },
+    Unregister {
+        device: usize,
+        pass: usize,
+    },
+    /// Passes of one type; a pass may stand twice.
+    Mark {
+        type_id: usize,
+        passes: Vec<usize>,
+    },
+    MarkAll {
+        type_id: usize,
+    },
+    List {
+        device: usize,
+        type_id: usize,
+        since: Since,
+    },
+    State {
+        pass: usize,
+    },
+    Devices {
+        pass: usize,
+        limit: usize,
+    },
+    Forget {
+        device: usize,
+        time: Time,
+    },
+}
+
+/// The tag that a device asks with.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Since {
+    None,
+    /// That of its last answer with serial numbers.
+    Last,
+    /// One from before that, so many answers back.
+    Older(usize),
+    /// The last one of another device.
+    Foreign,
+    Ahead,
+}
+
+/// A time beside the last register of a device.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Time {
+    Before,
+    At,
+    After,
+}
+
+/// Some 30 random calls, and then a look at everything.
+pub(super) fn sequence(random: &mut Random) -> Vec<Operation> {
+    let length = 15 + random.below(30);
+    let mut all: Vec<_> = (0..length).map(|_| one(random)).collect();
+    for device in 0..DEVICES {
+        for type_id in 0..TYPES {
+            for since in [Since::Older(1), Since::Last, Since::Last, Since::None] {
+                all.push(Operation::List { device, type_id, since });
+            }
+        }
+    }
+    for pass in 0..PASSES.len() {
+        all.push(Operation::State { pass });
+        all.push(Operation::Devices { pass, limit: 2 });
+    }
+    all
+}
+
+fn one(random: &mut Random) -> Operation {
+    let device = random.below(DEVICES);
+    let pass = random.below(PASSES.len());
+    let type_id = PASSES[pass].0;
+    match random.below(32) {
+        0..=7 => Operation::Register { device, pass, new_token: random.below(3) == 0 },
+        8..=10 => Operation::Unregister { device, pass },
+        11..=15 => {
+            let of_type: Vec<_> = (0..PASSES.len()).filter(|pass| PASSES[*pass].0 == type_id).collect();
+            let count = 1 + random.below(3);
+            let passes = (0..count).map(|_| of_type[random.below(of_type.len())]).collect();
+            Operation::Mark { type_id, passes }
+        }
+        16 => Operation::MarkAll { type_id },
+        17..=24 => {
+            let since = match random.below(10) {
+                0..=4 => Since::Last,
+                5..=6 => Since::Older(1 + random.below(4)),
+                7 => Since::None,
+                8 => Since::Foreign,
+                _ => Since::Ahead,
+            };
+            Operation::List { device, type_id, since }
+        }
+        25..=27 => Operation::State { pass },
+        28..=29 => Operation::Devices { pass, limit: random.below(4) },
+        _ => {
+            let time = [Time::Before, Time::At, Time::After][random.below(3)];
+            Operation::Forget { device, time }
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |device: &usize| char::from(b'A' + u8::try_from(*device).unwrap_or(0));
+        let pass = |pass: &usize| {
+            let (type_id, serial) = PASSES[*pass];
+            format!("pass {serial} of type {type_id}")
+        };
+        match self {
+            Self::Register { device, pass: of, new_token } => {
+                let token = if *new_token { " with a new push token" } else { "" };
+                write!(f, "register device {} for {}{token}", name(device), pass(of))
+            }
+            Self::Unregister { device, pass: of } => {
+                write!(f, "unregister device {} from {}", name(device), pass(of))
+            }
+            Self::Mark { type_id, passes } => {
+                let serials: Vec<_> = passes.iter().map(|pass| PASSES[*pass].1).collect();
+                write!(f, "mark {} of type {type_id}", serials.join(", "))
+            }
+            Self::MarkAll { type_id } => write!(f, "mark all of type {type_id}"),
+            Self::List { device, type_id, since } => {
+                let since = match since {
+                    Since::None => "no tag".to_owned(),
+                    Since::Last => "its last tag".to_owned(),
+                    Since::Older(back) => format!("its tag of {back} answers before the last"),
+                    Since::Foreign => "the tag of another device".to_owned(),
+                    Since::Ahead => "a tag ahead of the clocks".to_owned(),
+                };
+                write!(f, "list type {type_id} for device {} with {since}", name(device))
+            }
+            Self::State { pass: of } => write!(f, "state of {}", pass(of)),
+            Self::Devices { pass: of, limit } => write!(f, "devices of {} in pages of {limit}", pass(of)),
+            Self::Forget { device, time } => {
+                let time = match time {
+                    Time::Before => "a millisecond before",
+                    Time::At => "as of",
+                    Time::After => "an hour after",
+                };
+                write!(f, "forget device {} {time} its last register", name(device))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_one_sequence() {
+        let shown = |seed| format!("{:?}", sequence(&mut Random::new(seed)));
+        assert_eq!(shown(7), shown(7));
+        assert_ne!(shown(7), shown(8));
+    }
+}

@@ -1,0 +1,246 @@
+//! What is registered, what changed since each tag, and so what each answer may be.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use passkit_server::{PassId, PassState, PushToken, Registered, RegistrationStore, UpdateTag, clock};
+
+use super::operation::{DEVICES, Operation, PASSES, Since, TYPES, Time};
+use crate::{
+    Breach, Rule,
+    breach::{Kept, demand},
+    store::names::{Device, has_devices_in_pages, new_push_token, new_type, pass_of, serial},
+};
+
+pub(super) struct Reference {
+    devices: Vec<Device>,
+    passes: Vec<PassId>,
+    /// By device, the passes.
+    registered: Vec<BTreeSet<usize>>,
+    /// By device and type, the answers that had serial numbers.
+    answers: BTreeMap<(usize, usize), Vec<Answered>>,
+    /// By pass.
+    states: Vec<Seen>,
+}
+
+/// A tag, and what happened since it was issued.
+struct Answered {
+    tag: UpdateTag,
+    /// What the next answer owes, and under which rule.
+    due: BTreeMap<usize, Rule>,
+    /// Nothing was marked in the type, and nothing registered on the device.
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    last: Option<PassState>,
+    ever_marked: bool,
+    marked_since: bool,
+}
+
+impl Reference {
+    /// Nothing is registered, under identifiers of its own.
+    pub(super) fn new() -> Result<Self, Breach> {
+        let types = (0..TYPES).map(|_| new_type()).collect::<Result<Vec<_>, _>>()?;
+        let pass = |(type_id, number): (usize, &str)| Ok(pass_of(&types[type_id], &serial(number)?));
+        Ok(Self {
+            devices: (0..DEVICES).map(|_| Device::new()).collect::<Result<_, _>>()?,
+            passes: PASSES.into_iter().map(pass).collect::<Result<_, Breach>>()?,
+            registered: vec![BTreeSet::new(); DEVICES],
+            answers: BTreeMap::new(),
+            states: vec![Seen::default(); PASSES.len()],
+        })
+    }
+
+    /// Makes a call, holds its answer against the model, and lets the model follow.
+    pub(super) async fn step<S: RegistrationStore + ?Sized>(
+        &mut self,
+        store: &S,
+        operation: &Operation,
+    ) -> Kept {
+        match *operation {
+            Operation::Register { device, pass, new_token } => {
+                let token = new_token.then(new_push_token).transpose()?;
+                self.register(store, device, pass, token).await
+            }
+            Operation::Unregister { device, pass } => {
+                let existed = store.unregister(&self.devices[device].id, &self.passes[pass]).await?;
+                let wanted = self.registered[device].remove(&pass);
+                demand(Rule::UNREGISTER, existed == wanted, format!("{wanted} from unregister"), || {
+                    existed.to_string()
+                })
+            }
+            Operation::Mark { type_id, ref passes } => {
+                let serials: Vec<_> = passes.iter().map(|pass| self.passes[*pass].serial.clone()).collect();
+                store.mark_updated(&self.passes[passes[0]].type_id, &serials).await?;
+                self.marked(type_id, passes.iter().copied(), Rule::C1);
+                Ok(())
+            }
+            Operation::MarkAll { type_id } => {
+                let passes: Vec<_> = of_type(type_id).collect();
+                store.mark_all_updated(&self.passes[passes[0]].type_id).await?;
+                self.marked(type_id, passes, Rule::C9);
+                Ok(())
+            }
+            Operation::List { device, type_id, since } => self.list(store, device, type_id, since).await,
+            Operation::State { pass } => self.state(store, pass).await,
+            Operation::Devices { pass, limit } => {
+                let holding = (0..DEVICES).filter(|device| self.registered[*device].contains(&pass));
+                let holding = holding.map(|device| &self.devices[device]);
+                has_devices_in_pages(store, &self.passes[pass], holding, limit, Rule::C11).await
+            }
+            Operation::Forget { device, time } => self.forget(store, device, time).await,
+        }
+    }
+
+    async fn register<S: RegistrationStore + ?Sized>(
+        &mut self,
+        store: &S,
+        device: usize,
+        pass: usize,
+        token: Option<PushToken>,
+    ) -> Kept {
+        if let Some(token) = token {
+            self.devices[device].push_token = token;
+        }
+        let Device { id, push_token } = &self.devices[device];
+        let registered = store.register(id, &self.passes[pass], push_token).await?;
+        let new = self.registered[device].insert(pass);
+        let wanted = if new { Registered::Created } else { Registered::Existing };
+        for ((of, type_id), answers) in &mut self.answers {
+            for answered in answers.iter_mut().filter(|_| *of == device) {
+                answered.quiet = false;
+                if *type_id == PASSES[pass].0 {
+                    answered.due.insert(pass, Rule::C3);
+                }
+            }
+        }
+        demand(Rule::C10, registered == wanted, format!("{wanted:?} from register"), || {
+            format!("{registered:?}")
+        })
+    }
+
+    fn marked(&mut self, type_id: usize, passes: impl IntoIterator<Item = usize>, rule: Rule) {
+        let passes: Vec<_> = passes.into_iter().collect();
+        for pass in &passes {
+            let seen = &mut self.states[*pass];
+            (seen.ever_marked, seen.marked_since) = (true, true);
+        }
+        for ((_, of), answers) in &mut self.answers {
+            for answered in answers.iter_mut().filter(|_| *of == type_id) {
+                answered.quiet = false;
+                answered.due.extend(passes.iter().map(|pass| (*pass, rule)));
+            }
+        }
+    }
+
+    async fn list<S: RegistrationStore + ?Sized>(
+        &mut self,
+        store: &S,
+        device: usize,
+        type_id: usize,
+        since: Since,
+    ) -> Kept {
+        let name = &self.passes[of_type(type_id).next().unwrap_or(0)].type_id;
+        let own = self.answers.get(&(device, type_id)).map_or(&[][..], Vec::as_slice);
+        let foreign = || (0..DEVICES).find(|other| *other != device && self.last(*other, type_id).is_some());
+        let known = match since {
+            Since::Last => own.last(),
+            Since::Older(back) => own.len().checked_sub(back + 1).map(|at| &own[at]).or(own.first()),
+            Since::None | Since::Foreign | Since::Ahead => None,
+        };
+        let tag = match since {
+            Since::Foreign => foreign().and_then(|other| self.last(other, type_id)).map(|one| one.tag),
+            Since::Ahead => {
+                let ahead = clock::now_micros() + 3_600_000_000;
+                Some(UpdateTag { type_version: ahead, device_version: ahead })
+            }
+            _ => known.map(|answered| answered.tag),
+        };
+        let listed = self.devices[device].list(store, name, tag).await?;
+
+        let held: Vec<_> =
+            self.registered[device].iter().copied().filter(|pass| PASSES[*pass].0 == type_id).collect();
+        listed.is_within(held.iter().map(|pass| &self.passes[*pass]))?;
+        for pass in &held {
+            let rule = match (known, since) {
+                (Some(answered), _) => answered.due.get(pass).copied(),
+                (None, Since::Ahead) => Some(Rule::C5),
+                // What another device's tag covers is open.
+                (None, Since::Foreign) if tag.is_some() => None,
+                (None, _) => Some(Rule::UPDATED_SINCE),
+            };
+            if let Some(rule) = rule {
+                listed.has([&self.passes[*pass]], rule, "by this list")?;
+            }
+        }
+        if known.is_some_and(|answered| answered.quiet) {
+            listed.is_empty(Rule::C2, "when nothing happened since the tag was issued")?;
+        }
+        if listed.serials.is_empty() {
+            return Ok(());
+        }
+        if let Some(last) = own.last().map(|answered| answered.tag) {
+            let forward = listed.tag.type_version >= last.type_version
+                && listed.tag.device_version >= last.device_version;
+            demand(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
+        }
+        let answered = Answered { tag: listed.tag, due: BTreeMap::new(), quiet: true };
+        self.answers.entry((device, type_id)).or_default().push(answered);
+        Ok(())
+    }
+
+    fn last(&self, device: usize, type_id: usize) -> Option<&Answered> {
+        self.answers.get(&(device, type_id)).and_then(|answers| answers.last())
+    }
+
+    async fn state<S: RegistrationStore + ?Sized>(&mut self, store: &S, pass: usize) -> Kept {
+        let now = store.pass_state(&self.passes[pass]).await?;
+        let seen = self.states[pass];
+        self.states[pass] = Seen { last: Some(now), marked_since: false, ..seen };
+        demand(Rule::C14, (now.version > 0) == seen.ever_marked, "version 0 until the first mark", || {
+            format!("version {}", now.version)
+        })?;
+        let Some(last) = seen.last else { return Ok(()) };
+        let holds = if seen.marked_since {
+            now.version > last.version && now.last_modified > last.last_modified
+        } else {
+            now == last
+        };
+        let expected = if seen.marked_since { "later than" } else { "still" };
+        demand(Rule::C14, holds, format!("version and date {expected} {last:?}"), || format!("{now:?}"))
+    }
+
+    async fn forget<S: RegistrationStore + ?Sized>(&mut self, store: &S, device: usize, time: Time) -> Kept {
+        // Any type will do: the tag holds the device's clock.
+        let Some(pass) = self.registered[device].first() else {
+            let later = UNIX_EPOCH + Duration::from_micros(clock::now_micros()) + Duration::from_secs(3_600);
+            let forgotten = store.forget_device(&self.devices[device].id, later).await?;
+            return demand(Rule::C13, !forgotten, "false for a device without registrations", || {
+                forgotten.to_string()
+            });
+        };
+        let listed = self.devices[device].ask(store, &self.passes[*pass].type_id, None).await?;
+        let last = UNIX_EPOCH + Duration::from_micros(listed.tag.device_version);
+        let at = match time {
+            Time::Before => last - Duration::from_millis(1),
+            Time::At => last,
+            Time::After => last + Duration::from_secs(3_600),
+        };
+        let wanted = !matches!(time, Time::Before);
+        let forgotten = store.forget_device(&self.devices[device].id, at).await?;
+        if wanted {
+            self.registered[device].clear();
+        }
+        demand(Rule::C13, forgotten == wanted, format!("{wanted} from forget_device"), || {
+            forgotten.to_string()
+        })
+    }
+}
+
+fn of_type(type_id: usize) -> impl Iterator<Item = usize> {
+    (0..PASSES.len()).filter(move |pass| PASSES[*pass].0 == type_id)
+}

@@ -1,0 +1,133 @@
+//! Everything at once, judged afterwards from what was recorded.
+
+use std::{
+    slice,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use passkit_server::{PassId, RegistrationStore, TypeIdentifier, UpdateTag};
+use tokio::task::JoinSet;
+
+use super::{
+    catalogue,
+    history::Recorder,
+    names::{Device, all, new_passes, new_push_token, serials},
+    random::Random,
+};
+use crate::{Breach, breach::Kept};
+
+catalogue! {
+    "store/parallel-history-adds-up" Must [C1 C2 C3 C4 C9 C10 C11 C14 UPDATED_SINCE UNREGISTER] store
+        parallel_history_adds_up,
+        "16 tasks mark, register, unregister, rotate push tokens and read pages of 24 passes, while eight devices \
+         poll and fetch; every call is recorded with its begin and end, and the whole is judged afterwards.",
+        "Under load a phone misses an update, is pushed at an old push token, or is told of passes it gave up.";
+}
+
+const DEVICES: usize = 8;
+const PASSES: usize = 24;
+const WRITERS: usize = 16;
+const WRITES: usize = 50;
+
+async fn parallel_history_adds_up(store: &Arc<dyn RegistrationStore>) -> Kept {
+    let recorder = Recorder::new(store.clone());
+    busy(&recorder).await?;
+    recorder.history().check()
+}
+
+/// Keeps a store busy until all writers are done, then has every device ask twice more, and reads everything.
+async fn busy(recorder: &Recorder) -> Kept {
+    let (type_id, passes) = new_passes(PASSES)?;
+    let passes = Arc::new(passes);
+    let devices = (0..DEVICES).map(|_| Device::new()).collect::<Result<Vec<_>, _>>()?;
+    let writing = Arc::new(AtomicUsize::new(WRITERS));
+    let mut tasks = JoinSet::new();
+    for (number, device) in devices.iter().enumerate() {
+        // The first ones hold passes that nobody else registers or unregisters.
+        for pass in passes.iter().skip(number).step_by(6) {
+            recorder.register(&device.id, pass, &device.push_token).await?;
+        }
+        let (recorder, type_id, device) = (recorder.clone(), type_id.clone(), device.clone());
+        let writing = writing.clone();
+        tasks.spawn(async move {
+            let mut tag = None;
+            loop {
+                let last_round = writing.load(SeqCst) == 0;
+                poll(&recorder, &type_id, &device, &mut tag).await?;
+                if last_round {
+                    return poll(&recorder, &type_id, &device, &mut tag).await;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    for writer in 0..WRITERS {
+        let (recorder, passes, devices) = (recorder.clone(), passes.clone(), devices.clone());
+        let writing = writing.clone();
+        tasks.spawn(async move {
+            let mut random = Random::new(Random::from_time() ^ writer as u64);
+            let mut result = Ok(());
+            for _ in 0..WRITES {
+                result = write(&recorder, &passes, &devices, &mut random).await;
+                if result.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            writing.fetch_sub(1, SeqCst);
+            result
+        });
+    }
+    all(tasks).await?;
+    for pass in passes.iter() {
+        recorder.pass_state(pass).await?;
+        recorder.devices_of(pass, None, 2 * DEVICES).await?;
+    }
+    Ok(())
+}
+
+/// A list, and the fetches that follow.
+async fn poll(
+    recorder: &Recorder,
+    type_id: &TypeIdentifier,
+    device: &Device,
+    tag: &mut Option<UpdateTag>,
+) -> Kept {
+    let changes = recorder.updated_since(&device.id, type_id, *tag).await?;
+    if changes.serials.is_empty() {
+        return Ok(());
+    }
+    *tag = Some(changes.tag);
+    for serial in changes.serials.into_iter().take(4) {
+        recorder.pass_state(&PassId { type_id: type_id.clone(), serial }).await?;
+    }
+    Ok(())
+}
+
+/// One change, or one look at what others change.
+async fn write(recorder: &Recorder, passes: &[PassId], devices: &[Device], random: &mut Random) -> Kept {
+    let pass = &passes[random.below(passes.len())];
+    // Half of the devices keep what they have.
+    let device = &devices[devices.len() / 2 + random.below(devices.len() / 2)];
+    match random.below(20) {
+        0..=5 => recorder.mark_updated(&pass.type_id, slice::from_ref(&pass.serial)).await?,
+        6..=8 => {
+            let batch: Vec<_> = (0..5).map(|_| passes[random.below(passes.len())].clone()).collect();
+            recorder.mark_updated(&pass.type_id, &serials(&batch)).await?;
+        }
+        9 if random.below(8) == 0 => recorder.mark_all_updated(&pass.type_id).await?,
+        9..=11 => drop(recorder.register(&device.id, pass, &device.push_token).await?),
+        12..=13 => {
+            // Any device renews its push token, with a pass that it held at the start.
+            let at = random.below(devices.len());
+            recorder.register(&devices[at].id, &passes[at], &new_push_token()?).await.map(drop)?
+        }
+        14..=16 => drop(recorder.unregister(&device.id, pass).await?),
+        17 => drop(recorder.devices_of(pass, None, 2 * devices.len()).await?),
+        _ => drop(recorder.pass_state(pass).await?),
+    }
+    Ok::<_, Breach>(())
+}

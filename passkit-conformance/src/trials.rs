@@ -1,0 +1,59 @@
+//! Cases as trials of [libtest-mimic](libtest_mimic): a named test for each, with the filters of `cargo test`.
+
+use std::{num::NonZero, sync::Arc, thread};
+
+use libtest_mimic::{Completion, Failed, Trial};
+
+use crate::{Case, CaseResult, Outcome};
+
+/// A trial for each case, all on one runtime.
+pub(crate) fn trials<R>(cases: impl IntoIterator<Item = (Case, R)>) -> Vec<Trial>
+where
+    R: Future<Output = CaseResult> + Send + 'static,
+{
+    // Races need more than one thread.
+    let threads = thread::available_parallelism().map_or(2, NonZero::get).max(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = Arc::new(runtime);
+    let trial = |(case, run): (Case, R)| {
+        let runtime = runtime.clone();
+        Trial::ignorable_test(case.id, move || match &*runtime {
+            Ok(runtime) => told(runtime.block_on(run)),
+            Err(error) => Err(Failed::from(format!("no runtime could be started: {error}"))),
+        })
+    };
+    cases.into_iter().map(trial).collect()
+}
+
+fn told(CaseResult { case, outcome, transcript, .. }: CaseResult) -> Result<Completion, Failed> {
+    let breach = match outcome {
+        Outcome::Pass => return Ok(Completion::Completed),
+        Outcome::Skip(reason) => return Ok(Completion::ignored_with(reason)),
+        Outcome::Error(reason) => return Err(Failed::from(format!("the case could not be tried: {reason}"))),
+        Outcome::Fail(breach) => breach,
+    };
+    let mut text = format!("{breach}\nsteps: {}\nconsequence: {}", case.steps, case.consequence);
+    for exchange in transcript {
+        text.push_str(&format!("\n{exchange}"));
+    }
+    Err(Failed::from(text))
+}
+
+/// The whole `main` of a test that runs every store case, as a trial of its own, on what the expression makes, which
+/// is a [`Stores`](crate::store::Stores). The test needs `harness = false`.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use passkit_server::{MemoryStore, RegistrationStore};
+///
+/// passkit_conformance::store_tests!(|| async { Arc::new(MemoryStore::new()) as Arc<dyn RegistrationStore> });
+/// ```
+#[macro_export]
+macro_rules! store_tests {
+    ($stores:expr $(,)?) => {
+        fn main() -> ::std::process::ExitCode {
+            let arguments = $crate::libtest_mimic::Arguments::from_args();
+            $crate::libtest_mimic::run(&arguments, $crate::store::trials($stores)).exit_code()
+        }
+    };
+}

@@ -1,0 +1,213 @@
+//! A web service that does everything right, in this process.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, LazyLock, Mutex},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
+use passkit_conformance::{Limits, service::Target};
+use passkit_server::{
+    Archive, AuthToken, Credentials, Kind, MemoryStore, PassId, PassSource, RegistrationStore, SourceError,
+    TypeIdentifier, WalletService, async_trait,
+};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tower_service::Service;
+
+/// Type, serial number and token of everything that is served.
+pub(crate) const SUBJECTS: &[(&str, &str, &str)] = &[
+    ("pass.com.example.a", "A-1", "token-of-a-1-0123456789"),
+    ("pass.com.example.a", "A-2", "token-of-a-2-0123456789"),
+    ("pass.com.example.a", "A-3", "token-of-a-3-0123456789"),
+    // A serial number as an airline makes them, and one like a pass's of the other type.
+    ("pass.com.example.a", "H8JP44-ORD07/09/25-MARTINEZ/LANI", "token-of-a-4-0123456789"),
+    ("pass.com.example.b", "A-1", "token-of-b-1-0123456789"),
+    ("pass.com.example.b", "ABC.123_x~1", "token-of-b-2-0123456789"),
+    ("order.com.example.c", "O-1", "token-of-c-1-0123456789"),
+    ("order.com.example.c", "O-2", "token-of-c-2-0123456789"),
+    ("order.com.example.d", "O-1", "token-of-d-1-0123456789"),
+];
+
+/// A request or an answer with its whole body.
+pub(crate) type Asked = Request<Bytes>;
+pub(crate) type Answered = Response<Bytes>;
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
+
+/// The sound service, for wrong ones to do wrong things with.
+#[derive(Clone)]
+pub(crate) struct Sound {
+    pub(crate) store: Arc<dyn RegistrationStore>,
+    pub(crate) passes: Arc<Passes>,
+}
+
+impl Sound {
+    pub(crate) fn new() -> Self {
+        Self::over(Arc::new(MemoryStore::new()))
+    }
+
+    /// The same over a store that may be wrong.
+    pub(crate) fn over(store: Arc<dyn RegistrationStore>) -> Self {
+        Self { store, passes: Arc::default() }
+    }
+
+    /// What the service answers.
+    pub(crate) async fn answer(&self, asked: Asked) -> Answered {
+        let mut service = WalletService::new(self.store.clone(), self.passes.clone());
+        let Ok(answer) = service.call(asked.map(Full::new)).await;
+        let (head, body) = answer.into_parts();
+        Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+    }
+
+    /// Gives a pass new content, then marks it.
+    pub(crate) async fn change(&self, pass: PassId) -> Result<(), String> {
+        *self.passes.versions.lock().unwrap().entry(pass.clone()).or_default() += 1;
+        self.store.mark_updated(&pass.type_id, &[pass.serial]).await.map_err(|error| error.to_string())
+    }
+
+    /// The target, with everything that is served and a way to change it.
+    pub(crate) fn target(&self) -> Target {
+        let sound = self.clone();
+        self.target_with(Arc::new(move |asked| {
+            let sound = sound.clone();
+            Box::pin(async move { sound.answer(asked).await })
+        }))
+    }
+
+    /// The target that answers as `wrong` does.
+    pub(crate) fn target_with(&self, wrong: Wrong) -> Target {
+        self.known(Target::in_process(Wrapped(wrong), Limits::default()))
+    }
+
+    /// The target behind a real HTTP server on loopback, which ends with the runtime.
+    pub(crate) async fn target_on_loopback(&self) -> Target {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let service = WalletService::new(self.store.clone(), self.passes.clone());
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let service = service.clone();
+                let serve = service_fn(move |asked| service.clone().call(asked));
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), serve));
+            }
+        });
+        self.known(Target::at(&url, Limits::default()).unwrap())
+    }
+
+    /// Tells a target what there is.
+    fn known(&self, target: Target) -> Target {
+        let sound = self.clone();
+        let target = target.changed_by(move |pass| {
+            let sound = sound.clone();
+            async move { sound.change(pass).await }
+        });
+        SUBJECTS.iter().fold(target, |target, (type_id, serial, token)| {
+            target.with(PassId::new(type_id, serial).unwrap(), AuthToken::new(token).unwrap())
+        })
+    }
+}
+
+/// How a wrong service answers.
+pub(crate) type Wrong = Arc<dyn Fn(Asked) -> Answering + Send + Sync>;
+
+#[derive(Clone)]
+struct Wrapped(Wrong);
+
+impl Service<Request<Full<Bytes>>> for Wrapped {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        let wrong = self.0.clone();
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let asked = Request::from_parts(head, body.collect().await.unwrap().to_bytes());
+            Ok(wrong(asked).await.map(Full::new))
+        })
+    }
+}
+
+/// Signed archives, built when asked for.
+#[derive(Default)]
+pub(crate) struct Passes {
+    versions: Mutex<HashMap<PassId, u32>>,
+}
+
+/// A key pair takes a while: one for each type.
+static SIGNERS: LazyLock<HashMap<&str, Signer>> = LazyLock::new(|| {
+    SUBJECTS
+        .iter()
+        .map(|(type_id, ..)| {
+            let signer = Signer::throwaway(&TypeIdentifier::new(type_id).unwrap(), "EXAMPLE123").unwrap();
+            (*type_id, signer)
+        })
+        .collect()
+});
+
+impl Passes {
+    pub(crate) fn token(pass: &PassId) -> Option<&'static str> {
+        SUBJECTS
+            .iter()
+            .find(|(type_id, serial, _)| *type_id == pass.type_id.as_str() && *serial == pass.serial.as_str())
+            .map(|(_, _, token)| *token)
+    }
+
+    /// How often the pass changed.
+    pub(crate) fn version(&self, pass: &PassId) -> u32 {
+        self.versions.lock().unwrap().get(pass).copied().unwrap_or_default()
+    }
+
+    /// The signed archive as it is now.
+    pub(crate) fn build(&self, pass: &PassId, token: &str) -> Vec<u8> {
+        let version = self.version(pass);
+        let description = match pass.type_id.kind() {
+            Kind::Pass => json!({
+                "formatVersion": 1, "passTypeIdentifier": pass.type_id.as_str(),
+                "serialNumber": pass.serial.as_str(), "teamIdentifier": "EXAMPLE123",
+                "organizationName": "Example", "description": "A pass",
+                "generic": { "primaryFields": [{ "key": "version", "value": version }] },
+                "webServiceURL": "https://wallet.example.com", "authenticationToken": token,
+            }),
+            Kind::Order => json!({
+                "schemaVersion": 1, "orderTypeIdentifier": pass.type_id.as_str(),
+                "orderIdentifier": pass.serial.as_str(), "orderType": "ecommerce", "orderNumber": version.to_string(),
+                "orderManagementURL": "https://shop.example.com",
+                "merchant": { "displayName": "Example", "merchantIdentifier": "merchant.com.example",
+                    "url": "https://shop.example.com" },
+                "status": "open", "createdAt": "2026-11-22T10:00:00Z", "updatedAt": "2026-11-22T10:00:00Z",
+                "webServiceURL": "https://wallet.example.com", "authenticationToken": token,
+            }),
+        };
+        ArchiveBuilder::new(pass.type_id.kind(), description.to_string())
+            .file("icon.png", placeholder_icon(29))
+            .file("icon@2x.png", placeholder_icon(58))
+            .build_signed(&SIGNERS[pass.type_id.as_str()])
+            .unwrap()
+    }
+}
+
+#[async_trait]
+impl PassSource for Passes {
+    async fn credentials(&self, pass: &PassId) -> Result<Option<Credentials>, SourceError> {
+        Ok(Self::token(pass).map(|token| Credentials::from(&AuthToken::new(token).unwrap())))
+    }
+
+    async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
+        let Some(token) = Self::token(pass) else { return Ok(None) };
+        Ok(Some(Archive::from(Bytes::from(self.build(pass, token)))))
+    }
+}

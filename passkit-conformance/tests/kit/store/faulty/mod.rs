@@ -1,0 +1,179 @@
+//! Stores that are wrong in one way each.
+
+mod maintenance;
+mod registrations;
+
+pub(crate) use maintenance::FaultyStores;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Mutex,
+};
+
+use passkit_server::{
+    Changes, DeviceIdentifier, MemoryStore, PassId, PassState, PushToken, RegistrationStore, StoreError,
+    TypeIdentifier, UpdateTag,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    TagsOfWholeSeconds,
+    GreaterOrEqual,
+    PushTokenNotReplaced,
+    AlwaysCreated,
+    AlwaysExisting,
+    RegisterChecksFirst,
+    RegisterInTwoSteps,
+    ListIgnoresType,
+    ListIgnoresDevice,
+    ListRepeatsSerials,
+    ListFailsForUnknownDevice,
+    OnlyTheNewestListed,
+    TagNowBesideTheQuery,
+    TagOfTheOldest,
+    TagNeverMoves,
+    TagAheadIsCovered,
+    RegistrationVersionIgnored,
+    NumberTakenBeforeItShows,
+    MarkAllDoesNothing,
+    MarkAllPanics,
+    MarkAllWalks,
+    FloorIgnoredInLists,
+    FloorIgnoredInDates,
+    EmptyBatchMarksAll,
+    BatchMarkedOneByOne,
+    DateIsNow,
+    UnmarkedDateIsNow,
+    DateSharedByType,
+    UnregisterLeavesRegistration,
+    UnregisterLeavesDevice,
+    UnregisterSaysTrue,
+    ForgetIgnoresTime,
+    ForgetNeedsLaterTime,
+    ForgetLeavesRegistrations,
+    PagesSkip,
+    PagesByOffset,
+    PageLimitIgnored,
+    CursorFails,
+    SerialsFolded,
+    TypesFolded,
+    DevicesFolded,
+    KindIgnored,
+    PushTokenIsTheKey,
+    PagesForgetThePass,
+    UnmarkedDateOfItsType,
+    ForgetTimeOverflows,
+    ForgetOneByOne,
+    UnregisterInTwoSteps,
+    UnregisterOfAnother,
+    MarkAllOneByOne,
+    ListsAtMostAThousand,
+    ReturnedDeviceIsOld,
+    ManyKeepsTheFirstToken,
+    ManyCountsAll,
+    ManySkipsExisting,
+    RegistrationPagesSkip,
+    RegistrationPagesByOffset,
+    StatsCountGoneDevices,
+    StatsCountMarks,
+    LosesARegistration,
+    OpensEmpty,
+    ClocksStartAnew,
+}
+
+pub(crate) struct Faulty {
+    inner: MemoryStore,
+    fault: Fault,
+    memory: Mutex<Memory>,
+}
+
+/// What some faults need to remember.
+#[derive(Default)]
+struct Memory {
+    types: BTreeSet<TypeIdentifier>,
+    devices: HashSet<DeviceIdentifier>,
+    first_tokens: HashMap<DeviceIdentifier, PushToken>,
+    marked: HashMap<PassId, PassState>,
+    hidden: HashSet<(DeviceIdentifier, PassId)>,
+    sequence: u64,
+    passes: BTreeSet<PassId>,
+    gone: HashSet<DeviceIdentifier>,
+    returned: HashSet<DeviceIdentifier>,
+}
+
+impl Faulty {
+    pub(crate) fn new(fault: Fault) -> Self {
+        Self { inner: MemoryStore::new(), fault, memory: Mutex::default() }
+    }
+
+    fn is(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    fn memory<T>(&self, f: impl FnOnce(&mut Memory) -> T) -> T {
+        f(&mut self.memory.lock().unwrap())
+    }
+
+    fn hidden_pass() -> PassId {
+        PassId::new("pass.hidden", "hidden").unwrap()
+    }
+
+    fn named(&self, pass: &PassId) -> PassId {
+        let serial = pass.serial.as_str();
+        let serial = if self.is(Fault::SerialsFolded) { serial.to_lowercase() } else { serial.to_owned() };
+        PassId::new(self.type_named(&pass.type_id).as_str(), &serial).unwrap()
+    }
+
+    fn type_named(&self, type_id: &TypeIdentifier) -> TypeIdentifier {
+        let text = type_id.as_str();
+        match self.fault {
+            Fault::TypesFolded => TypeIdentifier::new(&text.to_lowercase()).unwrap(),
+            Fault::KindIgnored => TypeIdentifier::new(&text.replacen("order.", "pass.", 1)).unwrap(),
+            _ => type_id.clone(),
+        }
+    }
+
+    fn device_named(&self, device: &DeviceIdentifier) -> DeviceIdentifier {
+        if self.is(Fault::DevicesFolded) {
+            DeviceIdentifier::new(&device.as_str().to_lowercase()).unwrap()
+        } else {
+            device.clone()
+        }
+    }
+
+    /// What the device may be registered for.
+    fn passes(&self) -> BTreeSet<PassId> {
+        self.memory(|memory| memory.passes.clone())
+    }
+
+    async fn is_registered(&self, device: &DeviceIdentifier, pass: &PassId) -> bool {
+        let all = self.inner.updated_since(device, &pass.type_id, None).await.unwrap();
+        all.serials.contains(&pass.serial)
+    }
+
+    /// The answer of a store that decides by `changed(version, tag)` whether a pass changed; registrations are right.
+    async fn list_by(
+        &self,
+        device: &DeviceIdentifier,
+        type_id: &TypeIdentifier,
+        since: Option<UpdateTag>,
+        version: impl Fn(&PassId, PassState) -> u64 + Send,
+        changed: impl Fn(u64, u64) -> bool + Send,
+    ) -> Result<Changes, StoreError> {
+        let mut all = self.inner.updated_since(device, type_id, None).await?;
+        let Some(since) = since.and_then(|since| since.unless_ahead_of(all.tag)) else { return Ok(all) };
+        let registered = UpdateTag { device_version: since.device_version, ..all.tag };
+        let new = self.inner.updated_since(device, type_id, Some(registered)).await?;
+        let mut serials = new.serials;
+        for serial in all.serials {
+            let pass = PassId { type_id: type_id.clone(), serial };
+            let state = self.inner.pass_state(&pass).await?;
+            if changed(version(&pass, state), since.type_version) && !serials.contains(&pass.serial) {
+                serials.push(pass.serial);
+            }
+        }
+        all.serials = serials;
+        Ok(all)
+    }
+}

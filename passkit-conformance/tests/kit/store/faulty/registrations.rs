@@ -1,0 +1,408 @@
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use passkit_server::{
+    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushToken, Registered,
+    RegistrationStore, SerialNumber, StoreError, StoreErrorKind, StoreMaintenance, TypeIdentifier, UpdateTag,
+    clock,
+};
+use tokio::task::yield_now;
+
+use super::{Fault, Faulty, Memory};
+
+#[async_trait]
+impl RegistrationStore for Faulty {
+    async fn register(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+        push_token: &PushToken,
+    ) -> Result<Registered, StoreError> {
+        let (pass, device) = (&self.named(pass), &self.device_named(device));
+        let first = self.memory(|memory| {
+            memory.devices.insert(device.clone());
+            memory.types.insert(pass.type_id.clone());
+            memory.passes.insert(pass.clone());
+            if memory.gone.remove(device) {
+                memory.returned.insert(device.clone());
+            }
+            memory.first_tokens.entry(device.clone()).or_insert(push_token.clone()).clone()
+        });
+        match self.fault {
+            Fault::PushTokenNotReplaced => self.inner.register(device, pass, &first).await,
+            Fault::AlwaysCreated => {
+                self.inner.register(device, pass, push_token).await.map(|_| Registered::Created)
+            }
+            Fault::AlwaysExisting => {
+                self.inner.register(device, pass, push_token).await.map(|_| Registered::Existing)
+            }
+            Fault::RegisterChecksFirst => {
+                let existed = self.is_registered(device, pass).await;
+                yield_now().await;
+                self.inner.register(device, pass, push_token).await?;
+                Ok(if existed { Registered::Existing } else { Registered::Created })
+            }
+            Fault::RegisterInTwoSteps => {
+                let key = (device.clone(), pass.clone());
+                let new = !self.is_registered(device, pass).await;
+                if new {
+                    self.memory(|memory| memory.hidden.insert(key.clone()));
+                }
+                let registered = self.inner.register(device, pass, push_token).await?;
+                yield_now().await;
+                self.memory(|memory| memory.hidden.remove(&key));
+                Ok(registered)
+            }
+            Fault::UnregisterLeavesDevice => {
+                self.inner.register(device, &Self::hidden_pass(), push_token).await?;
+                self.inner.register(device, pass, push_token).await
+            }
+            _ => self.inner.register(device, pass, push_token).await,
+        }
+    }
+
+    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+        let (pass, device) = (&self.named(pass), &self.device_named(device));
+        match self.fault {
+            Fault::UnregisterOfAnother => {
+                let page = self.inner.devices_of(pass, None, usize::MAX).await?;
+                let Some(one) = page.devices.first() else { return Ok(false) };
+                let existed = self.is_registered(device, pass).await;
+                self.inner.unregister(&one.device, pass).await?;
+                Ok(existed)
+            }
+            Fault::UnregisterInTwoSteps => {
+                let key = (device.clone(), pass.clone());
+                self.memory(|memory| memory.hidden.insert(key.clone()));
+                yield_now().await;
+                let existed = self.inner.unregister(device, pass).await;
+                self.memory(|memory| memory.hidden.remove(&key));
+                existed
+            }
+            Fault::ReturnedDeviceIsOld => {
+                let existed = self.inner.unregister(device, pass).await?;
+                let page = self.inner.registrations(None, usize::MAX).await?;
+                if existed && page.registrations.iter().all(|one| one.device != *device) {
+                    self.memory(|memory| memory.gone.insert(device.clone()));
+                }
+                Ok(existed)
+            }
+            Fault::UnregisterLeavesRegistration => Ok(self.is_registered(device, pass).await),
+            Fault::UnregisterSaysTrue => self.inner.unregister(device, pass).await.map(|_| true),
+            _ => self.inner.unregister(device, pass).await,
+        }
+    }
+
+    async fn updated_since(
+        &self,
+        device: &DeviceIdentifier,
+        type_id: &TypeIdentifier,
+        since: Option<UpdateTag>,
+    ) -> Result<Changes, StoreError> {
+        let (type_id, device) = (&self.type_named(type_id), &self.device_named(device));
+        let right = self.inner.updated_since(device, type_id, since).await?;
+        let own = |_: &PassId, state: PassState| state.version;
+        let second = |version: u64| version / 1_000_000;
+        match self.fault {
+            Fault::TagsOfWholeSeconds => {
+                self.list_by(device, type_id, since, own, |v, s| second(v) > second(s)).await
+            }
+            Fault::GreaterOrEqual => self.list_by(device, type_id, since, own, |v, s| v >= s).await,
+            Fault::FloorIgnoredInLists => {
+                let marked = self.memory(|memory| memory.marked.clone());
+                let version = move |pass: &PassId, _| marked.get(pass).map_or(0, |state| state.version);
+                self.list_by(device, type_id, since, version, |v, s| v > s).await
+            }
+            Fault::ListIgnoresType | Fault::ListIgnoresDevice => {
+                let (types, devices) = self.memory(|memory| (memory.types.clone(), memory.devices.clone()));
+                let mut serials: BTreeSet<_> = right.serials.into_iter().collect();
+                if self.is(Fault::ListIgnoresType) {
+                    for type_id in &types {
+                        serials.extend(self.inner.updated_since(device, type_id, since).await?.serials);
+                    }
+                } else {
+                    for device in &devices {
+                        serials.extend(self.inner.updated_since(device, type_id, since).await?.serials);
+                    }
+                }
+                Ok(Changes { serials: serials.into_iter().collect(), ..right })
+            }
+            Fault::ListRepeatsSerials => {
+                let mut serials = right.serials;
+                serials.extend(serials.first().cloned());
+                Ok(Changes { serials, ..right })
+            }
+            Fault::ListFailsForUnknownDevice if right.tag.device_version == 0 => {
+                Err(StoreError::new(StoreErrorKind::Other, "no such device"))
+            }
+            Fault::OnlyTheNewestListed => {
+                let mut states = Vec::new();
+                for serial in &right.serials {
+                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    states.push(self.inner.pass_state(&pass).await?.version);
+                }
+                let newest = states.iter().max().copied();
+                let mut states = states.into_iter();
+                let mut serials = right.serials;
+                serials.retain(|_| states.next() == newest);
+                Ok(Changes { serials, ..right })
+            }
+            Fault::TagNowBesideTheQuery => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let type_version = clock::now_micros();
+                let tag = UpdateTag { type_version, ..right.tag };
+                // Nothing is ahead of "now", and the inner store must not find it so.
+                let latest = self.inner.updated_since(device, type_id, None).await?.tag;
+                let since = since.map(|since| UpdateTag {
+                    type_version: since.type_version.min(latest.type_version),
+                    ..since
+                });
+                let serials = self.inner.updated_since(device, type_id, since).await?.serials;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Ok(Changes { serials, tag: UpdateTag { type_version: clock::now_micros(), ..tag } })
+            }
+            Fault::TagOfTheOldest => {
+                let mut oldest = right.tag.type_version;
+                for serial in &right.serials {
+                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    oldest = oldest.min(self.inner.pass_state(&pass).await?.version);
+                }
+                Ok(Changes { tag: UpdateTag { type_version: oldest, ..right.tag }, ..right })
+            }
+            Fault::TagNeverMoves => Ok(Changes { tag: since.unwrap_or(right.tag), ..right }),
+            Fault::TagAheadIsCovered => {
+                let since = since.map(|since| UpdateTag {
+                    type_version: since.type_version.min(right.tag.type_version),
+                    device_version: since.device_version.min(right.tag.device_version),
+                });
+                self.inner.updated_since(device, type_id, since).await
+            }
+            Fault::ListsAtMostAThousand => {
+                let mut serials = right.serials;
+                serials.truncate(1_000);
+                Ok(Changes { serials, ..right })
+            }
+            Fault::ReturnedDeviceIsOld if !self.memory(|memory| memory.returned.contains(device)) => {
+                Ok(right)
+            }
+            Fault::RegistrationVersionIgnored | Fault::ReturnedDeviceIsOld => {
+                let since = since.map(|since| UpdateTag {
+                    device_version: since.device_version.max(right.tag.device_version),
+                    ..since
+                });
+                self.inner.updated_since(device, type_id, since).await
+            }
+            Fault::NumberTakenBeforeItShows => {
+                let marked = self.memory(|memory| memory.marked.clone());
+                let all = self.inner.updated_since(device, type_id, None).await?;
+                let version = |serial: &SerialNumber| {
+                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    marked.get(&pass).map_or(0, |state| state.version)
+                };
+                let newest = all.serials.iter().map(version).max().unwrap_or(0);
+                let registered = since.map(|since| UpdateTag { type_version: all.tag.type_version, ..since });
+                let mut serials: BTreeSet<_> = self
+                    .inner
+                    .updated_since(device, type_id, registered)
+                    .await?
+                    .serials
+                    .into_iter()
+                    .collect();
+                serials.extend(
+                    all.serials
+                        .iter()
+                        .filter(|serial| since.is_none_or(|since| version(serial) > since.type_version))
+                        .cloned(),
+                );
+                let tag = UpdateTag { type_version: newest, ..all.tag };
+                Ok(Changes { serials: serials.into_iter().collect(), tag })
+            }
+            _ => Ok(right),
+        }
+    }
+
+    async fn mark_updated(
+        &self,
+        type_id: &TypeIdentifier,
+        serials: &[SerialNumber],
+    ) -> Result<(), StoreError> {
+        let type_id = &self.type_named(type_id);
+        if self.is(Fault::EmptyBatchMarksAll) && serials.is_empty() {
+            return self.inner.mark_all_updated(type_id).await;
+        }
+        if self.is(Fault::BatchMarkedOneByOne) {
+            for serial in serials {
+                self.inner.mark_updated(type_id, std::slice::from_ref(serial)).await?;
+                yield_now().await;
+            }
+            return Ok(());
+        }
+        if self.is(Fault::NumberTakenBeforeItShows) {
+            let version = self.memory(|memory| {
+                memory.sequence += 1;
+                memory.sequence
+            });
+            tokio::time::sleep(Duration::from_millis(version % 3 * 4)).await;
+            self.memory(|memory| {
+                for serial in serials {
+                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    let state = memory.marked.entry(pass).or_insert(PassState { version, last_modified: 0 });
+                    state.version = state.version.max(version);
+                }
+            });
+            return Ok(());
+        }
+        for serial in serials {
+            let pass = self.named(&PassId { type_id: type_id.clone(), serial: serial.clone() });
+            self.inner.mark_updated(type_id, std::slice::from_ref(&pass.serial)).await?;
+            let state = self.inner.pass_state(&pass).await?;
+            self.memory(|memory| memory.marked.insert(pass, state));
+        }
+        Ok(())
+    }
+
+    async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
+        let type_id = &self.type_named(type_id);
+        match self.fault {
+            Fault::MarkAllOneByOne => {
+                for pass in self.passes().into_iter().filter(|pass| pass.type_id == *type_id) {
+                    self.inner.mark_updated(type_id, &[pass.serial]).await?;
+                    yield_now().await;
+                }
+                Ok(())
+            }
+            Fault::MarkAllDoesNothing | Fault::NumberTakenBeforeItShows => Ok(()),
+            Fault::MarkAllPanics => panic!("not yet written"),
+            Fault::MarkAllWalks => {
+                let of_type = |memory: &mut Memory| {
+                    memory.marked.keys().filter(|pass| pass.type_id == *type_id).cloned().collect::<Vec<_>>()
+                };
+                for pass in self.memory(of_type) {
+                    self.inner.mark_updated(type_id, std::slice::from_ref(&pass.serial)).await?;
+                    yield_now().await;
+                }
+                self.inner.mark_all_updated(type_id).await
+            }
+            _ => self.inner.mark_all_updated(type_id).await,
+        }
+    }
+
+    async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
+        let mut state = self.inner.pass_state(&self.named(pass)).await?;
+        let now = clock::now_micros() / 1_000_000;
+        match self.fault {
+            Fault::FloorIgnoredInDates => {
+                state = self.memory(|memory| memory.marked.get(pass).copied().unwrap_or(state));
+            }
+            Fault::DateIsNow if state.version > 0 => state.last_modified = state.version / 1_000_000,
+            Fault::UnmarkedDateIsNow if state.version == 0 => state.last_modified = now,
+            Fault::DateSharedByType | Fault::UnmarkedDateOfItsType
+                if self.is(Fault::DateSharedByType) == (state.version > 0) =>
+            {
+                let shared = self.memory(|memory| {
+                    let of_type = memory.marked.iter().filter(|(other, _)| other.type_id == pass.type_id);
+                    of_type.map(|(_, state)| state.last_modified).max()
+                });
+                state.last_modified = state.last_modified.max(shared.unwrap_or(0));
+            }
+            _ => {}
+        }
+        Ok(state)
+    }
+
+    async fn devices_of(
+        &self,
+        pass: &PassId,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<DevicePage, StoreError> {
+        let pass = &self.named(pass);
+        match self.fault {
+            Fault::PagesSkip => {
+                let mut page = self.inner.devices_of(pass, after, limit.clamp(1, 1 << 40) + 1).await?;
+                if page.next.is_some() {
+                    page.devices.pop();
+                }
+                Ok(page)
+            }
+            Fault::PagesByOffset => {
+                let all = self.inner.devices_of(pass, None, usize::MAX).await?.devices;
+                let start = after.and_then(|cursor| cursor.as_str().parse().ok()).unwrap_or(0);
+                let end = limit.max(1).saturating_add(start);
+                let next = (end < all.len()).then(|| PageCursor::new(end.to_string()));
+                Ok(DevicePage { devices: all.into_iter().take(end).skip(start).collect(), next })
+            }
+            Fault::PageLimitIgnored => self.inner.devices_of(pass, after, usize::MAX).await,
+            Fault::CursorFails
+                if after.is_some_and(|cursor| DeviceIdentifier::new(cursor.as_str()).is_err()) =>
+            {
+                Err(StoreError::new(StoreErrorKind::Other, "no such cursor"))
+            }
+            Fault::PushTokenIsTheKey => {
+                let mut page = self.inner.devices_of(pass, after, limit).await?;
+                let mut tokens = HashSet::new();
+                page.devices.retain(|one| tokens.insert(one.push_token.as_str().to_owned()));
+                Ok(page)
+            }
+            Fault::PagesForgetThePass => {
+                let of_type = self.passes().into_iter().find(|other| other.type_id == pass.type_id);
+                let page = self.inner.devices_of(pass, after, limit).await?;
+                match of_type {
+                    Some(other) if page.devices.is_empty() => {
+                        self.inner.devices_of(&other, after, limit).await
+                    }
+                    _ => Ok(page),
+                }
+            }
+            Fault::RegisterInTwoSteps | Fault::UnregisterInTwoSteps => {
+                let mut page = self.inner.devices_of(pass, after, limit).await?;
+                self.memory(|memory| {
+                    page.devices.retain(|one| !memory.hidden.contains(&(one.device.clone(), pass.clone())));
+                });
+                Ok(page)
+            }
+            _ => self.inner.devices_of(pass, after, limit).await,
+        }
+    }
+
+    async fn forget_device(
+        &self,
+        device: &DeviceIdentifier,
+        unregistered_at: SystemTime,
+    ) -> Result<bool, StoreError> {
+        let device = &self.device_named(device);
+        let step = Duration::from_micros(1);
+        match self.fault {
+            Fault::ForgetIgnoresTime => {
+                self.inner.forget_device(device, SystemTime::now() + Duration::from_secs(3_600)).await
+            }
+            // As nanoseconds in 64 bits.
+            Fault::ForgetTimeOverflows if clock::micros(unregistered_at) > 9_223_372_036_854_775 => Ok(false),
+            Fault::ForgetOneByOne => {
+                let mut forgotten = false;
+                for pass in self.passes() {
+                    if self.is_registered(device, &pass).await {
+                        forgotten |= self.inner.unregister(device, &pass).await?;
+                    }
+                    yield_now().await;
+                }
+                Ok(forgotten)
+            }
+            Fault::ForgetNeedsLaterTime => self.inner.forget_device(device, unregistered_at - step).await,
+            Fault::ForgetLeavesRegistrations => {
+                // The device is found and its time is right, but its rows stay.
+                let types = self.memory(|memory| memory.types.clone());
+                let mut version = 0;
+                for type_id in types {
+                    let tag = self.inner.updated_since(device, &type_id, None).await?.tag;
+                    version = version.max(tag.device_version);
+                }
+                Ok(version > 0 && version <= clock::micros(unregistered_at))
+            }
+            _ => self.inner.forget_device(device, unregistered_at).await,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The store checks: the reference store passes them all, and each of many wrong stores fails the right ones.
+
+mod faults;
+pub(crate) mod faulty;
+mod memory;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use faults::FAULTS;
+use faulty::{Fault, FaultyStores};
+use memory::Memory;
+use passkit_conformance::{
+    Outcome, Rule,
+    store::{StoreCase, cases, run, run_all},
+};
+use passkit_server::{MemoryStore, RegistrationStore};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reference_store_keeps_the_contract() {
+    let report = run_all(Memory).await;
+    println!("{report}");
+    report.assert_kept();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_checks_may_share_one_store() {
+    let store: Arc<dyn RegistrationStore> = Arc::new(MemoryStore::new());
+    run_all(move || std::future::ready(store.clone())).await.assert_kept();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_is_found_and_named() {
+    let all = cases();
+    let mut missed = Vec::new();
+    for (fault, rule, ids) in FAULTS {
+        let checks: Vec<_> =
+            all.iter().filter(|one| ids.contains(&one.case.id.trim_start_matches("store/"))).collect();
+        assert_eq!(checks.len(), ids.len(), "{fault:?} names an unknown check");
+        for one in checks {
+            // Races and random sequences may miss once on a busy machine.
+            let mut found = Err(String::new());
+            for _ in 0..5 {
+                found = try_fault(one, *fault, *rule).await;
+                if found.is_ok() {
+                    break;
+                }
+            }
+            missed.extend(found.err());
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+async fn try_fault(one: &StoreCase, fault: Fault, rule: Rule) -> Result<(), String> {
+    let id = one.case.id;
+    match one.run(Arc::new(FaultyStores::new(fault))).await.outcome {
+        Outcome::Fail(breach) if breach.rule() == rule => {
+            println!("{fault:?}: {id}: {breach}");
+            Ok(())
+        }
+        Outcome::Fail(breach) => Err(format!("{fault:?}: {id} found {breach}")),
+        other => Err(format!("{fault:?}: {id} found nothing: {other:?}")),
+    }
+}
+
+/// The wrapper itself is no fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_faulty_store_without_fault_is_right() {
+    let all = cases();
+    let slow = ["dropped-mark-is-whole", "mark-all-takes-constant-time"];
+    let checks = all.iter().filter(|one| !slow.contains(&one.case.id.trim_start_matches("store/")));
+    run(checks, FaultyStores::new(Fault::None)).await.assert_kept();
+}
+
+/// No case is without a store that it catches.
+#[test]
+fn every_case_has_caught_something() {
+    let caught: BTreeSet<_> = FAULTS.iter().flat_map(|(_, _, ids)| *ids).collect();
+    let all = cases();
+    let names = all.iter().map(|one| one.case.id.trim_start_matches("store/"));
+    let idle: Vec<_> = names.filter(|name| !caught.contains(name)).collect();
+    assert!(idle.is_empty(), "never seen to fail: {idle:?}");
+}
