@@ -133,7 +133,7 @@ struct Counted {
 
 fn passes(view: &View<'_>, after: Option<&[u8]>) -> Result<Counted, Failure> {
     let rows = view.scan(keys::DEVICES_OF, after, AT_ONCE)?;
-    let mut counts: Vec<((&[u8], &[u8]), u64)> = Vec::new();
+    let mut counts: Vec<(_, u64)> = Vec::new();
     for (key, _) in &rows.rows {
         let pass = keys::read_device_of(&key[keys::DEVICES_OF.len()..])?;
         match counts.last_mut() {
