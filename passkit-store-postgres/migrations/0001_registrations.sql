@@ -21,7 +21,8 @@ create table passkit.store (
     created  bigint  not null
 );
 
-insert into passkit.store (created) values (extract(epoch from clock_timestamp())::bigint);
+-- A cast would round, to a time that is yet to come.
+insert into passkit.store (created) values (floor(extract(epoch from clock_timestamp()))::bigint);
 
 -- The row of a type is the first thing that a mark writes, and so is held until it commits: a version that can be
 -- read has been committed, and so have all lower ones.

@@ -25,7 +25,8 @@ fn database() -> String {
     server().url(&name)
 }
 
-fn migrated() -> String {
+/// An empty database with the tables.
+pub(crate) fn migrated() -> String {
     let url = database();
     for _ in 0..2 {
         let (code, out, said) = run(passkit().args(["migrate", "--store", &url]));
