@@ -41,6 +41,9 @@ pub(super) struct Lines {
 /// Device, push token, type, serial number.
 pub(super) type Record = [String; 4];
 
+/// A line's number, and what it holds or what is wrong with it.
+pub(super) type Line = (u64, Result<Record, String>);
+
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<(Self, Option<File>), Failure> {
         let cannot = |error: io::Error| Failure::new(format!("can't read {}: {error}", path.display()));
@@ -66,7 +69,7 @@ impl Lines {
     }
 
     /// The next line that holds something: its number, and its fields in the order of the columns or what is wrong.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, Result<Record, String>)>, Failure> {
+    pub(super) fn next(&mut self) -> Result<Option<Line>, Failure> {
         loop {
             let whole = self
                 .read_line()
@@ -200,7 +203,7 @@ fn named_columns(fields: &[String]) -> Option<[usize; 4]> {
 mod tests {
     use super::*;
 
-    fn read(text: &[u8]) -> Vec<(u64, Result<Record, String>)> {
+    fn read(text: &[u8]) -> Vec<Line> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");
         std::fs::write(&path, text).unwrap();
