@@ -36,11 +36,13 @@ fn hot() -> Vec<(&'static str, String)> {
     let first = |start: &str| *STATEMENTS.iter().find(|sql| sql.contains(start)).unwrap();
     let d = "lpad(to_hex(777), 32, '0')";
     vec![
+        (first("$1::text as device_id"), format!("{d}, 'pass.com.example.ticket', 9999, 1")),
         (
-            first("as a(device_id"),
-            format!("array[{d}], array['pass.com.example.ticket'], array[9999], array[1]"),
+            first("as asked(device_id"),
+            format!("array[{d}, {d}], array['pass.com.example.ticket', 'none'], array[9999, 0], array[1, 1]"),
         ),
-        (first("as a(pass_type"), "array['pass.com.example.ticket'], array['777']".into()),
+        (first("p.pass_type = $1"), "'pass.com.example.ticket', '777'".into()),
+        (first("as a(pass_type"), "array['pass.com.example.ticket', 'none'], array['777', '1']".into()),
         (first("order by r.device_id limit"), format!("'pass.com.example.ticket', '777', {d}, 100")),
         (first("order by r.device_id, r.pass_type"), format!("{d}, 'pass.com.example.ticket', '', 100")),
     ]
