@@ -183,7 +183,10 @@ impl Work for Registers {
 
     fn answers(&self, rows: &[PgRow], count: usize) -> Result<Vec<Result<Registered, Failure>>, Failure> {
         let created = if count == 1 { vec![only(rows)?] } else { Self::created(rows, count)? };
-        Ok(created.into_iter().map(|new| Ok(if new { Registered::Created } else { Registered::Existing })).collect())
+        Ok(created
+            .into_iter()
+            .map(|new| Ok(if new { Registered::Created } else { Registered::Existing }))
+            .collect())
     }
 }
 
