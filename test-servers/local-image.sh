@@ -5,6 +5,7 @@ set -eu
 name=${1:-passkit-postgres:local}
 mirror=${2:-http://deb.debian.org/debian}
 root=$(mktemp -d)
+chmod 755 "$root"
 trap 'rm -rf "$root"' EXIT
 
 debootstrap --variant=minbase --include=postgresql bookworm "$root" "$mirror"
