@@ -70,44 +70,87 @@ as $$ select (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::bigin
 -- In the functions below each statement has a snapshot of its own (they are volatile, and the isolation is "read
 -- committed"), so a statement that follows the locking of a row sees all that former holders of the lock did. Where the
 -- isolation is stricter, the loser of a race gets a serialization failure and tries again.
+--
+-- Two things keep their plans. An array goes through a subquery with "offset 0", behind which its length is unknown:
+-- else PostgreSQL thinks a plan for the length at hand the better one, and plans anew each time. And subqueries stand
+-- where joins would say the same: a plan that was made while the tables were empty then does for full ones too.
+
+-- Registers. Says whether the registration is new.
+create function passkit.register(device text, pass_type text, serial text, push_token text)
+returns boolean language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+    registered bigint;
+begin
+    -- Locks the device: nobody else can write its registrations now.
+    insert into passkit.device as d (device_id, push_token, version)
+    values ($1, $4, passkit.now_micros())
+    on conflict (device_id) do update
+    set push_token = excluded.push_token, version = greatest(d.version + 1, excluded.version)
+    returning d.version into registered;
+
+    insert into passkit.registration (device_id, pass_type, serial, version)
+    values ($1, $2, $3, registered)
+    on conflict (device_id, pass_type, serial) do nothing;
+    if found then
+        return true;
+    end if;
+    update passkit.registration r set version = registered
+    where (r.device_id, r.pass_type, r.serial) = ($1, $2, $3);
+    return false;
+end
+$$;
 
 -- Registers, for each n, devices[n] for the pass (pass_types[n], serials[n]). Says which registrations are new.
-create function passkit.register(devices text[], pass_types text[], serials text[], push_tokens text[])
+create function passkit.register_many(devices text[], pass_types text[], serials text[], push_tokens text[])
 returns boolean[] language plpgsql volatile as $$
 #variable_conflict use_column
 declare
+    at      bigint := passkit.now_micros();
+    added   integer;
     created boolean[];
 begin
     -- Locks the devices, in their order, so that two calls never wait for each other.
     insert into passkit.device as d (device_id, push_token, version)
-    select a.device_id, a.push_token, passkit.now_micros()
+    select a.device_id, a.push_token, at
     from (
         select distinct on (u.device_id collate "C") u.device_id collate "C" as device_id, u.push_token
-        from unnest(devices, push_tokens) with ordinality as u(device_id, push_token, n)
+        from (select devices as d, push_tokens as p offset 0) arrays,
+            unnest(d, p) with ordinality as u(device_id, push_token, n)
         order by u.device_id collate "C", u.n desc
     ) a
     order by a.device_id
     on conflict (device_id) do update
     set push_token = excluded.push_token, version = greatest(d.version + 1, excluded.version);
 
-    -- Subqueries where joins would say the same: a plan that was made while the tables were empty then does for full
-    -- ones too.
+    insert into passkit.registration (device_id, pass_type, serial, version)
+    select u.device_id, u.pass_type, u.serial,
+        (select d.version from passkit.device d where d.device_id = u.device_id)
+    from (select devices as d, pass_types as t, serials as s offset 0) arrays,
+        unnest(d, t, s) as u(device_id, pass_type, serial)
+    on conflict (device_id, pass_type, serial) do nothing;
+    get diagnostics added = row_count;
+    if added = cardinality(devices) then
+        return array_fill(true, array[added]);
+    end if;
+
+    -- Some were there before, and so have an older version than their device has now; or some stand here twice.
     with asked as (
-        select u.*, row_number() over (partition by u.device_id, u.pass_type, u.serial order by u.n) = 1 as first
-        from unnest(devices, pass_types, serials) with ordinality as u(device_id, pass_type, serial, n)
+        select u.*, (select d.version from passkit.device d where d.device_id = u.device_id) as version,
+            row_number() over (
+                partition by u.device_id collate "C", u.pass_type collate "C", u.serial collate "C" order by u.n
+            ) = 1 as first
+        from (select devices as d, pass_types as t, serials as s offset 0) arrays,
+            unnest(d, t, s) with ordinality as u(device_id, pass_type, serial, n)
     ), known as (
-        -- As it was before this statement; nobody else can change it now.
-        select a.n, a.first, (
-            select true from passkit.registration r
+        select a.*, a.version > (
+            select r.version from passkit.registration r
             where (r.device_id, r.pass_type, r.serial) = (a.device_id, a.pass_type, a.serial)
-        ) is not null as known
+        ) as known
         from asked a
     ), put as (
         insert into passkit.registration as r (device_id, pass_type, serial, version)
-        select a.device_id, a.pass_type, a.serial,
-            (select d.version from passkit.device d where d.device_id = a.device_id)
-        from asked a
-        where a.first
+        select k.device_id, k.pass_type, k.serial, k.version from known k where k.first and k.known
         on conflict (device_id, pass_type, serial) do update set version = excluded.version
     )
     select array_agg(k.first and not k.known order by k.n) into created from known k;
@@ -168,7 +211,10 @@ begin
     with put as (
         insert into passkit.pass as p (pass_type, serial, version, last_modified)
         select marked_type, s.serial, clock.version, greatest(at / 1000000, clock.floor_date + 1)
-        from (select distinct unnest(serials) as serial) s
+        from (
+            select distinct u.serial collate "C" as serial
+            from (select serials as all_of_them offset 0) a, unnest(a.all_of_them) as u(serial)
+        ) s
         on conflict (pass_type, serial) do update
         set version = excluded.version, last_modified = greatest(excluded.last_modified, p.last_modified + 1)
         returning p.last_modified
@@ -195,17 +241,23 @@ begin
     on conflict (pass_type) do update set version = c.version;
 
     select array_agg(u.serial) into news
-    from unnest(serials, contents) as u(serial, content)
-    left join passkit.pass p on p.pass_type = published_type and p.serial = u.serial
-    where p.content is distinct from u.content;
+    from (select serials as s, contents as c offset 0) arrays, unnest(s, c) as u(serial, content)
+    where u.content is distinct from (
+        select p.content from passkit.pass p where p.pass_type = published_type and p.serial = u.serial
+    );
     if news is null then
         return 0;
     end if;
 
     perform passkit.mark(published_type, news);
-    update passkit.pass p set content = u.content
-    from unnest(serials, contents) as u(serial, content)
-    where p.pass_type = published_type and p.serial = u.serial and p.content is distinct from u.content;
+    -- Those rows are there now.
+    insert into passkit.pass as p (pass_type, serial, version, last_modified, content)
+    select published_type, u.serial, 0, 0, u.content
+    from (select serials as s, contents as c offset 0) arrays, unnest(s, c) as u(serial, content)
+    where u.content is distinct from (
+        select p.content from passkit.pass p where p.pass_type = published_type and p.serial = u.serial
+    )
+    on conflict (pass_type, serial) do update set content = excluded.content;
     return cardinality(news);
 end
 $$;

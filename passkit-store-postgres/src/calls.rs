@@ -1,4 +1,5 @@
-//! The calls that may share a statement: what goes in as arrays, and comes out as rows.
+//! The calls that may share a statement: what goes in as arrays, and comes out as rows. A lone question goes without
+//! arrays, which is quicker.
 
 use std::time::Duration;
 
@@ -74,10 +75,17 @@ impl Work for Lists {
     }
 
     fn statement(&self, questions: &[ListQuestion]) -> Statement {
+        if let [one] = questions {
+            return Statement::new(schema::UPDATED_SINCE)
+                .bind(one.device.as_str())
+                .bind(one.type_id.as_str())
+                .bind(one.since.map(|tag| signed(tag.type_version)))
+                .bind(one.since.map(|tag| signed(tag.device_version)));
+        }
         let part = |of: fn(UpdateTag) -> u64| -> Vec<Option<i64>> {
             questions.iter().map(|one| one.since.map(|tag| signed(of(tag)))).collect()
         };
-        Statement::new(schema::UPDATED_SINCE)
+        Statement::new(schema::UPDATED_SINCE_MANY)
             .bind(questions.iter().map(|one| one.device.as_str()).collect::<Vec<_>>())
             .bind(questions.iter().map(|one| one.type_id.as_str()).collect::<Vec<_>>())
             .bind(part(|tag| tag.type_version))
@@ -87,8 +95,7 @@ impl Work for Lists {
     fn answers(&self, rows: &[PgRow], count: usize) -> Result<Vec<Result<Changes, Failure>>, Failure> {
         row_for_each(rows, count, |row| {
             let tag = UpdateTag { type_version: unsigned(row, 0)?, device_version: unsigned(row, 1)? };
-            let serials: Option<Vec<String>> = column(row, 2)?;
-            let serials = serials.unwrap_or_default().into_iter();
+            let serials = column::<Vec<String>>(row, 2)?.into_iter();
             let serials =
                 serials.map(|text| identifier(&text, SerialNumber::new)).collect::<Result<_, _>>()?;
             Ok(Changes { serials, tag })
@@ -110,7 +117,11 @@ impl Work for States {
     }
 
     fn statement(&self, passes: &[PassId]) -> Statement {
-        Statement::new(schema::PASS_STATE)
+        if let [pass] = passes {
+            let statement = Statement::new(schema::PASS_STATE);
+            return statement.bind(pass.type_id.as_str()).bind(pass.serial.as_str());
+        }
+        Statement::new(schema::PASS_STATES)
             .bind(passes.iter().map(|pass| pass.type_id.as_str()).collect::<Vec<_>>())
             .bind(passes.iter().map(|pass| pass.serial.as_str()).collect::<Vec<_>>())
     }
@@ -136,7 +147,7 @@ impl Registers {
             serials.push(pass.serial.as_str());
             tokens.push(push_token.as_str());
         }
-        Statement::new(schema::REGISTER).bind(devices).bind(types).bind(serials).bind(tokens)
+        Statement::new(schema::REGISTER_MANY).bind(devices).bind(types).bind(serials).bind(tokens)
     }
 
     pub(crate) fn created(rows: &[PgRow], count: usize) -> Result<Vec<bool>, Failure> {
@@ -160,12 +171,22 @@ impl Work for Registers {
     }
 
     fn statement(&self, questions: &[Self::Question]) -> Statement {
+        if let [(device, pass, push_token)] = questions {
+            return Statement::new(schema::REGISTER)
+                .bind(device.as_str())
+                .bind(pass.type_id.as_str())
+                .bind(pass.serial.as_str())
+                .bind(push_token.as_str());
+        }
         Self::statement_of(questions.iter().map(|(device, pass, push_token)| (device, pass, push_token)))
     }
 
     fn answers(&self, rows: &[PgRow], count: usize) -> Result<Vec<Result<Registered, Failure>>, Failure> {
-        let created = Self::created(rows, count)?.into_iter();
-        Ok(created.map(|new| Ok(if new { Registered::Created } else { Registered::Existing })).collect())
+        let created = if count == 1 { vec![only(rows)?] } else { Self::created(rows, count)? };
+        Ok(created
+            .into_iter()
+            .map(|new| Ok(if new { Registered::Created } else { Registered::Existing }))
+            .collect())
     }
 }
 

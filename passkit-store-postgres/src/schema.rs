@@ -25,8 +25,11 @@ pub(crate) const HAS_SCHEMA: &str = "select to_regclass('passkit.migration') is 
 
 pub(crate) const SCHEMA_VERSION: &str = "select coalesce(max(version), 0) from passkit.migration";
 
-/// Devices, types, serial numbers, push tokens; gives which registrations are new.
+/// Device, type, serial number, push token; gives whether the registration is new.
 pub(crate) const REGISTER: &str = "select passkit.register($1, $2, $3, $4)";
+
+/// The same in arrays; gives an array.
+pub(crate) const REGISTER_MANY: &str = "select passkit.register_many($1, $2, $3, $4)";
 
 /// Device, type, serial number; gives whether there was a registration.
 pub(crate) const UNREGISTER: &str = "select passkit.unregister($1, $2, $3)";
@@ -58,33 +61,68 @@ set version = greatest(c.version + 1, excluded.version),
     latest_date = greatest(c.latest_date + 1, excluded.floor_date)
 returning c.version";
 
-/// Devices, types, and both parts of the tags or null; gives for each the clocks and the serial numbers.
-///
 /// A tag that is ahead of the clocks counts as none. One that equals them has nothing behind it.
-pub(crate) const UPDATED_SINCE: &str = "\
-select coalesce(c.version, 0), coalesce(d.version, 0), found.serials
-from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) with ordinality
-    as a(device_id, pass_type, type_part, device_part, n)
-left join passkit.clock c on c.pass_type = a.pass_type
-left join passkit.device d on d.device_id = a.device_id
-left join lateral (
-    select array_agg(r.serial) as serials
-    from passkit.registration r
-    left join passkit.pass p on p.pass_type = r.pass_type and p.serial = r.serial
+///
+/// In subqueries and behind `offset 0` for the sake of its plan, as `migrations/` says.
+macro_rules! updated_since {
+    ($asked:literal, $order:literal) => {
+        concat!(
+            "\
+select a.clock, a.device_clock, array(
+    select r.serial from passkit.registration r
     where r.device_id = a.device_id and r.pass_type = a.pass_type
-    and (a.type_part, a.device_part) is distinct from (coalesce(c.version, 0), coalesce(d.version, 0))
-    and (a.type_part is null or a.type_part > coalesce(c.version, 0) or a.device_part > coalesce(d.version, 0)
-        or greatest(p.version, c.floor) > a.type_part or r.version > a.device_part)
-) found on true
-order by a.n";
+    and (a.type_part, a.device_part) is distinct from (a.clock, a.device_clock)
+    and (a.type_part is null or a.type_part > a.clock or a.device_part > a.device_clock
+        or a.floor > a.type_part or r.version > a.device_part
+        or (select p.version from passkit.pass p where p.pass_type = r.pass_type and p.serial = r.serial)
+            > a.type_part)
+)
+from (
+    select asked.*, coalesce(c.version, 0) as clock, c.floor,
+        coalesce((select d.version from passkit.device d where d.device_id = asked.device_id), 0) as device_clock
+    from ",
+            $asked,
+            " left join passkit.clock c on c.pass_type = asked.pass_type
+    offset 0
+) a",
+            $order
+        )
+    };
+}
 
-/// Types, serial numbers; gives for each version and date.
+/// Device, type, and both parts of the tag or null; gives the clocks and the serial numbers.
+pub(crate) const UPDATED_SINCE: &str = updated_since!(
+    "(select $1::text as device_id, $2::text as pass_type, $3::bigint as type_part, $4::bigint as device_part
+        offset 0) asked",
+    ""
+);
+
+/// The same in arrays; gives a row for each.
+pub(crate) const UPDATED_SINCE_MANY: &str = updated_since!(
+    "(select $1::text[] as d, $2::text[] as t, $3::bigint[] as x, $4::bigint[] as y offset 0) arrays,
+        unnest(d, t, x, y) with ordinality as asked(device_id, pass_type, type_part, device_part, n)",
+    " order by a.n"
+);
+
+/// Type, serial number; gives version and date.
 pub(crate) const PASS_STATE: &str = "\
 select coalesce(greatest(p.version, c.floor), 0), greatest(p.last_modified, c.floor_date, s.created)
-from unnest($1::text[], $2::text[]) with ordinality as a(pass_type, serial, n)
+from passkit.store s
+left join passkit.clock c on c.pass_type = $1
+left join passkit.pass p on p.pass_type = $1 and p.serial = $2";
+
+/// The same in arrays; gives a row for each.
+pub(crate) const PASS_STATES: &str = "\
+select coalesce(greatest(c.floor, (
+        select p.version from passkit.pass p where p.pass_type = a.pass_type and p.serial = a.serial
+    )), 0),
+    greatest(c.floor_date, s.created, (
+        select p.last_modified from passkit.pass p where p.pass_type = a.pass_type and p.serial = a.serial
+    ))
+from (select $1::text[] as t, $2::text[] as s offset 0) arrays,
+    unnest(t, s) with ordinality as a(pass_type, serial, n)
 cross join passkit.store s
 left join passkit.clock c on c.pass_type = a.pass_type
-left join passkit.pass p on p.pass_type = a.pass_type and p.serial = a.serial
 order by a.n";
 
 /// Type, serial number, the device to start behind or an empty text, limit; gives devices and push tokens.
@@ -123,6 +161,7 @@ pub const STATEMENTS: &[&str] = &[
     HAS_SCHEMA,
     SCHEMA_VERSION,
     REGISTER,
+    REGISTER_MANY,
     UNREGISTER,
     FORGET,
     MARK,
@@ -130,7 +169,9 @@ pub const STATEMENTS: &[&str] = &[
     PUBLISHED,
     MARK_ALL,
     UPDATED_SINCE,
+    UPDATED_SINCE_MANY,
     PASS_STATE,
+    PASS_STATES,
     DEVICES_OF,
     REGISTRATIONS,
     COUNT_DEVICES,

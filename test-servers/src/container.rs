@@ -1,19 +1,18 @@
 //! A server in a container, where the machine has none of its own.
 
 use std::{
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     thread,
 };
 
+use sqlx::{Connection as _, PgConnection};
 use testcontainers::{
-    ContainerAsync, GenericImage, ImageExt as _,
-    core::{IntoContainerPort as _, WaitFor},
-    runners::AsyncRunner as _,
+    ContainerAsync, GenericImage, ImageExt as _, core::IntoContainerPort as _, runners::AsyncRunner as _,
 };
 use tokio::runtime::Runtime;
 
 use crate::{
-    postgres::{Outcome, Server},
+    postgres::{Outcome, PATIENCE, Server},
     process,
 };
 
@@ -33,6 +32,13 @@ impl Drop for Container {
     }
 }
 
+/// Whether a Docker engine answers.
+pub(crate) fn engine_answers() -> bool {
+    let mut version = Command::new("docker");
+    version.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
+    version.status().is_ok_and(|status| status.success())
+}
+
 /// PostgreSQL from the image that `PASSKIT_TEST_POSTGRES_IMAGE` names, `postgres:17` where it names none.
 pub(crate) fn postgres() -> Outcome<Server> {
     let image = std::env::var("PASSKIT_TEST_POSTGRES_IMAGE").unwrap_or_else(|_| "postgres:17".into());
@@ -43,14 +49,10 @@ pub(crate) fn postgres() -> Outcome<Server> {
 
 fn start(image: &str) -> Outcome<Server> {
     let (name, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
-    let ready = "database system is ready to accept connections";
     let runtime = Runtime::new()?;
     let (container, port) = runtime.block_on(async {
         let container = GenericImage::new(name, tag)
             .with_exposed_port(5432.tcp())
-            // Once while it sets itself up, on the one stream, and once for good.
-            .with_wait_for(WaitFor::message_on_stdout(ready))
-            .with_wait_for(WaitFor::message_on_stderr(ready))
             .with_env_var("POSTGRES_PASSWORD", "passkit")
             .with_cmd(["postgres", "-c", "fsync=off", "-c", "max_connections=200"])
             .start()
@@ -62,6 +64,16 @@ fn start(image: &str) -> Outcome<Server> {
     remove.args(["rm", "-fv", container.id()]);
     let guard = process::at_end(&remove)?;
     let mut server = Server::at(format!("postgres://postgres:passkit@127.0.0.1:{port}"));
+    // While it sets itself up, it lets nobody in from outside.
+    let url = server.url("postgres");
+    let mut refusal = None;
+    let ready = process::wait_until(PATIENCE, || {
+        refusal = runtime.block_on(PgConnection::connect(&url)).err();
+        refusal.is_none()
+    });
     server.container = Some(Container { guard, _runtime: runtime, _container: container });
-    Ok(server)
+    match refusal {
+        Some(refusal) if !ready => Err(format!("the container of {image} lets nobody in: {refusal}").into()),
+        _ => Ok(server),
+    }
 }

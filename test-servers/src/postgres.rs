@@ -23,7 +23,7 @@ pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 const NO_SERVER: &str = "no PostgreSQL: set PASSKIT_TEST_POSTGRES_URL, or install it (Debian: apt-get install \
     postgresql), or start Docker and use the feature \"containers\" of passkit-test-servers";
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server, and the right to make databases on it.
 #[derive(Debug)]
@@ -79,6 +79,16 @@ impl Server {
         let mut server = Self::at(format!("postgres://postgres@127.0.0.1:{}", throwaway.port));
         server.throwaway = Some(throwaway);
         Ok(server)
+    }
+
+    /// A server in a container, from the image that `PASSKIT_TEST_POSTGRES_IMAGE` names; `None` where no Docker engine
+    /// answers.
+    ///
+    /// # Errors
+    /// If there is no such image, or it does not work.
+    #[cfg(feature = "containers")]
+    pub fn container() -> Outcome<Option<Self>> {
+        if crate::container::engine_answers() { crate::container::postgres().map(Some) } else { Ok(None) }
     }
 
     pub(crate) fn at(url: String) -> Self {

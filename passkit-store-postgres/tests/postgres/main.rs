@@ -8,6 +8,7 @@ mod faults;
 mod maintenance;
 mod plans;
 mod pooler;
+mod published;
 mod schema;
 mod sharing;
 mod support;
