@@ -21,14 +21,12 @@ const BETWEEN: char = '\n';
 #[async_trait]
 impl StoreMaintenance for PostgresStore {
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
-        let mut created = 0;
-        for part in registrations.chunks(TOGETHER) {
-            let each = part.iter().map(|one| (&one.device, &one.pass, &one.push_token));
-            let rows = self.connections().fetch(Registers::statement_of(each)).await?;
-            let new = Registers::created(&rows, part.len())?;
-            created += new.into_iter().filter(|new| *new).count() as u64;
-        }
-        Ok(created)
+        // By device, for what is asked of one device stays in its order.
+        let (one, other): (Vec<_>, Vec<_>) = registrations.iter().partition(|registration| {
+            registration.device.as_str().bytes().fold(0, u8::wrapping_add) % 2 == 0
+        });
+        let (one, other) = tokio::try_join!(self.register_in_turn(&one), self.register_in_turn(&other))?;
+        Ok(one + other)
     }
 
     async fn registrations(
@@ -78,6 +76,19 @@ impl StoreMaintenance for PostgresStore {
             types: types.collect::<Result<_, Failure>>()?,
             storage_bytes: Some(unsigned(devices, 1)?),
         })
+    }
+}
+
+impl PostgresStore {
+    async fn register_in_turn(&self, registrations: &[&Registration]) -> Result<u64, StoreError> {
+        let mut created = 0;
+        for part in registrations.chunks(TOGETHER) {
+            let each = part.iter().map(|one| (&one.device, &one.pass, &one.push_token));
+            let rows = self.connections().fetch(Registers::statement_of(each)).await?;
+            let new = Registers::created(&rows, part.len())?;
+            created += new.into_iter().filter(|new| *new).count() as u64;
+        }
+        Ok(created)
     }
 }
 

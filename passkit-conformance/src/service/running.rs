@@ -75,7 +75,9 @@ pub async fn run_watched<'a>(
 fn name_what_was_asked(result: &mut CaseResult) {
     let outcome = std::mem::replace(&mut result.outcome, Outcome::Pass);
     result.outcome = match (outcome, result.case.rules.first()) {
-        (Outcome::Fail(breach), Some(rule)) if breach.rule() == Rule::HTTP_2 => Outcome::Fail(breach.under(*rule)),
+        (Outcome::Fail(breach), Some(rule)) if breach.rule() == Rule::HTTP_2 => {
+            Outcome::Fail(breach.under(*rule))
+        }
         (outcome, _) => outcome,
     };
 }
