@@ -5,4 +5,5 @@
 //! the error's one line names all three.
 
 pub mod postgres;
+mod process;
 pub mod redis;
