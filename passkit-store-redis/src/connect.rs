@@ -16,6 +16,7 @@ use crate::{
     connection::{Call, Connection, Runner},
     error::Failure,
     keys::{self, Keys},
+    scripts,
 };
 
 /// How many changes wait for replicas at the same time.
@@ -47,7 +48,9 @@ impl Address {
             return Err(wrong("has an unknown scheme"));
         }
         if base == "rediss" && cfg!(not(feature = "tls")) {
-            return Err(Failure::configuration("a rediss URL needs the feature \"tls\" of passkit-store-redis"));
+            return Err(Failure::configuration(
+                "a rediss URL needs the feature \"tls\" of passkit-store-redis",
+            ));
         }
         if mode.is_empty() {
             return Ok(Self { mode: Mode::Node, nodes: vec![url.to_owned()] });
@@ -75,7 +78,8 @@ impl Address {
     }
 }
 
-pub(crate) async fn connect(url: &str, config: &Config) -> Result<Runner, Failure> {
+/// Connects, and opens the store.
+pub(crate) async fn connect(url: &str, config: &Config) -> Result<(Runner, Meta), Failure> {
     let address = Address::parse(url)?;
     #[cfg(feature = "tls")]
     // Another part of the program may have chosen already.
@@ -89,7 +93,9 @@ pub(crate) async fn connect(url: &str, config: &Config) -> Result<Runner, Failur
     for _ in 0..count {
         writers.push(within(config, address.connection(config)).await.map_err(about)?);
     }
-    Ok(Runner::new(connection, writers, config))
+    let runner = Runner::new(connection, writers, config);
+    let meta = open(&runner, config).await.map_err(about)?;
+    Ok((runner, meta))
 }
 
 async fn within<T>(
@@ -151,9 +157,8 @@ impl Address {
                 }
                 let settings = sentinels[0].redis_settings().clone();
                 let addresses = sentinels.iter().map(|node| node.addr().clone()).collect::<Vec<_>>();
-                let mut builder =
-                    SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?
-                        .set_client_to_redis_db(settings.db());
+                let mut builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?
+                    .set_client_to_redis_db(settings.db());
                 if let Some(username) = settings.username() {
                     builder = builder.set_client_to_redis_username(username);
                 }
@@ -197,6 +202,8 @@ pub(crate) async fn open(runner: &Runner, config: &Config) -> Result<Meta, Failu
     check(runner, config).await?;
 
     let key = Keys::store(prefix);
+    // Changes nothing, but tells whether scripts may run.
+    runner.read(vec![Call::script(&scripts::UNHINT, key.clone())]).await?;
     let now = clock::now_micros() / 1_000_000;
     let set = |field, value: u64| Call::plain("HSETNX", key.clone()).arg(field).arg(value);
     runner
@@ -227,8 +234,7 @@ pub(crate) async fn open(runner: &Runner, config: &Config) -> Result<Meta, Failu
 /// Refuses what would lose data, and warns of what may.
 async fn check(runner: &Runner, config: &Config) -> Result<(), Failure> {
     let connection = runner.connection();
-    let answers = runner.read(vec![Call::anywhere(redis::cmd("PING"))]);
-    answers.await?;
+    runner.read(vec![Call::anywhere(redis::cmd("PING"))]).await?;
     for info in connection.on_masters(redis::cmd("INFO")).await? {
         let info: String = redis::from_redis_value(info).map_err(|_| Failure::unreadable("server's INFO"))?;
         let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -283,9 +289,14 @@ mod tests {
 
     #[test]
     fn wrong_addresses_are_told_in_one_line_without_the_password() {
-        for url in
-            ["localhost", "http://u:secret@h", "redis+x://h", "redis+cluster://", "redis+cluster://a,,b", "redis+sentinel://a:1"]
-        {
+        for url in [
+            "localhost",
+            "http://u:secret@h",
+            "redis+x://h",
+            "redis+cluster://",
+            "redis+cluster://a,,b",
+            "redis+sentinel://a:1",
+        ] {
             let failure = Address::parse(url).unwrap_err();
             let text = failure.to_string();
             assert!(!text.contains('\n') && !text.contains("secret"), "{text}");

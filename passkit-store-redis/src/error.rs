@@ -67,9 +67,22 @@ impl From<RedisError> for Failure {
     }
 }
 
+/// What the server, or the driver for it, says where the set-up is wrong. The Cluster's driver wraps such errors in text.
+const SET_UP: [&str; 7] = [
+    "AuthenticationFailed",
+    "DB index",
+    "SELECT is not allowed",
+    "cluster support disabled",
+    "switch database",
+    "unknown command",
+    "without any password",
+];
+
 fn kind(error: &RedisError) -> StoreErrorKind {
     use StoreErrorKind::{Configuration, Corrupt, Other, Unavailable};
+    let text = error.to_string();
     match error.kind() {
+        _ if SET_UP.iter().any(|part| text.contains(part)) => Configuration,
         ErrorKind::AuthenticationFailed
         | ErrorKind::InvalidClientConfig
         | ErrorKind::EmptySentinelList
@@ -77,17 +90,6 @@ fn kind(error: &RedisError) -> StoreErrorKind {
         | ErrorKind::Server(ServerErrorKind::NoPerm) => Configuration,
         _ if is_passing(error) => Unavailable,
         ErrorKind::UnexpectedReturnType => Corrupt,
-        ErrorKind::Server(ServerErrorKind::ResponseError) => {
-            let about_set_up = [
-                "DB index",
-                "SELECT is not allowed",
-                "cluster support disabled",
-                "unknown command",
-                "without any password",
-            ];
-            let detail = error.detail().unwrap_or_default();
-            if about_set_up.iter().any(|text| detail.contains(text)) { Configuration } else { Other }
-        }
         _ => match error.code() {
             Some("NOAUTH" | "WRONGPASS" | "DENIED" | "NOPROTO") => Configuration,
             Some("WRONGTYPE") => Corrupt,

@@ -148,8 +148,7 @@ impl Inner {
     pub(crate) async fn forget(&self, device: &DeviceIdentifier, at: u64) -> Result<bool, Failure> {
         // Numbers of scripts are exact up to here.
         let at = at.min(1 << 53);
-        let call =
-            Call::script(&scripts::FORGET, self.keys.device(device.as_str())).arg(at).arg(LINGER);
+        let call = Call::script(&scripts::FORGET, self.keys.device(device.as_str())).arg(at).arg(LINGER);
         let removed: Option<Vec<(String, u64)>> =
             read(one(self.runner.write(vec![call]).await?), "registration")?;
         let Some(removed) = removed else { return Ok(false) };
@@ -186,9 +185,7 @@ impl Inner {
 
     async fn remove_hints(&self, hints: &[(PassId, DeviceIdentifier, u64)]) -> Result<(), Failure> {
         let calls = hints.iter().map(|(pass, device, hint)| {
-            Call::script(&scripts::UNHINT, self.keys.part_with(pass, device))
-                .arg(device.as_str())
-                .arg(*hint)
+            Call::script(&scripts::UNHINT, self.keys.part_with(pass, device)).arg(device.as_str()).arg(*hint)
         });
         // A hint too many is no loss, so no replica is waited for.
         self.runner.read(calls.collect()).await.map(drop)

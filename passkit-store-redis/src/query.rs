@@ -76,9 +76,8 @@ impl Inner {
     }
 
     pub(crate) async fn pass_state(&self, pass: &PassId) -> Result<PassState, Failure> {
-        let call = Call::plain("HMGET", self.keys.bucket_with(pass))
-            .arg(&BUCKET_HEAD)
-            .arg(pass.serial.as_str());
+        let call =
+            Call::plain("HMGET", self.keys.bucket_with(pass)).arg(&BUCKET_HEAD).arg(pass.serial.as_str());
         let values = values(one(self.runner.read(vec![call]).await?))?;
         let unmarked = PassState { version: 0, last_modified: self.created };
         let bucket = BucketState::read(values, &[()])?;
@@ -254,7 +253,9 @@ pub(crate) fn pairs(value: Value) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Failure> {
     let unreadable = || Failure::unreadable("device");
     let bytes = |value| if let Value::BulkString(bytes) = value { Ok(bytes) } else { Err(unreadable()) };
     match value {
-        Value::Map(pairs) => pairs.into_iter().map(|(field, value)| Ok((bytes(field)?, bytes(value)?))).collect(),
+        Value::Map(pairs) => {
+            pairs.into_iter().map(|(field, value)| Ok((bytes(field)?, bytes(value)?))).collect()
+        }
         Value::Array(values) => {
             let mut values = values.into_iter();
             let mut pairs = Vec::with_capacity(values.len() / 2);

@@ -52,8 +52,8 @@ impl RedisStore {
     /// store of another format or number of buckets; [`Unavailable`](passkit_server::StoreErrorKind::Unavailable) if
     /// it can't be reached.
     pub async fn connect(url: &str, config: Config) -> Result<Self, StoreError> {
-        let runner = connect::connect(url, &config).await?;
-        Ok(Self::open(runner, &config).await?)
+        let (runner, meta) = connect::connect(url, &config).await?;
+        Ok(Self::with(runner, meta))
     }
 
     /// Over a connection of your own, with its time-outs. Where `config` waits for replicas give it a connection that
@@ -63,12 +63,12 @@ impl RedisStore {
     /// As [`connect`](Self::connect).
     pub async fn new(connection: impl Into<Connection>, config: Config) -> Result<Self, StoreError> {
         let runner = Runner::new(connection.into(), Vec::new(), &config);
-        Ok(Self::open(runner, &config).await?)
+        let meta = connect::open(&runner, &config).await?;
+        Ok(Self::with(runner, meta))
     }
 
-    async fn open(runner: Runner, config: &Config) -> Result<Self, Failure> {
-        let Meta { keys, created } = connect::open(&runner, config).await?;
-        Ok(Self { inner: Arc::new(Inner { runner, keys, created }) })
+    fn with(runner: Runner, Meta { keys, created }: Meta) -> Self {
+        Self { inner: Arc::new(Inner { runner, keys, created }) }
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {

@@ -55,7 +55,7 @@ impl Process {
     /// Starts a program in a folder, where its output goes to `log`.
     pub(crate) fn start(program: &Path, args: &[String], folder: &Path) -> io::Result<Self> {
         const WATCH: &str =
-            r#""$@" >>log 2>&1 </dev/null & echo $!; exec >/dev/null; cat >/dev/null; kill -9 $!; wait"#;
+            r#""$@" >>log 2>&1 </dev/null & echo $!; exec >/dev/null 2>&1; cat >/dev/null; kill -9 $!; wait"#;
         let mut watch = Command::new("/bin/sh")
             .args(["-c", WATCH, "watch"])
             .arg(program)

@@ -54,7 +54,9 @@ impl Single {
 
     #[cfg(feature = "containers")]
     fn in_container(missing: io::Error) -> io::Result<Self> {
-        use testcontainers::{GenericImage, core::IntoContainerPort as _, core::WaitFor, runners::SyncRunner as _};
+        use testcontainers::{
+            GenericImage, core::IntoContainerPort as _, core::WaitFor, runners::SyncRunner as _,
+        };
         let image = env::var("PASSKIT_TEST_REDIS_IMAGE").unwrap_or_else(|_| "redis:7".into());
         let (name, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
         let container = GenericImage::new(name, tag)
@@ -125,9 +127,8 @@ impl Node {
     }
 
     fn prepare(options: &[&str]) -> io::Result<Self> {
-        let program = find("redis-server")
-            .or_else(|| find("valkey-server"))
-            .ok_or_else(|| missing("redis-server"))?;
+        let program =
+            find("redis-server").or_else(|| find("valkey-server")).ok_or_else(|| missing("redis-server"))?;
         let port = free_port()?;
         let mut args = format!("--port {port} --bind 127.0.0.1 --repl-diskless-sync-delay 0");
         if !options.contains(&"--save") {
