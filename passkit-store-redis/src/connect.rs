@@ -8,6 +8,7 @@ use redis::{
     Client, IntoConnectionInfo as _, RedisError, Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
     cluster::ClusterClientBuilder,
+    io::tcp::TcpSettings,
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
 
@@ -129,7 +130,8 @@ impl Address {
             + if config.min_replicas > 0 { config.replica_timeout } else { Duration::ZERO };
         match &self.mode {
             Mode::Node => {
-                let client = Client::open(self.nodes[0].as_str())?;
+                let node = self.nodes[0].as_str().into_connection_info()?.set_tcp_settings(tcp(config));
+                let client = Client::open(node)?;
                 let manager = ConnectionManagerConfig::new()
                     .set_response_timeout(Some(response))
                     .set_connection_timeout(Some(config.response_timeout))
@@ -141,6 +143,7 @@ impl Address {
             }
             Mode::Cluster => {
                 let client = ClusterClientBuilder::new(self.nodes.iter().map(String::as_str))
+                    .tcp_settings(tcp(config))
                     .connection_timeout(config.response_timeout)
                     .response_timeout(response)
                     .overall_response_timeout(Some(config.call_timeout))
@@ -158,7 +161,9 @@ impl Address {
                 let settings = sentinels[0].redis_settings().clone();
                 let addresses = sentinels.iter().map(|node| node.addr().clone()).collect::<Vec<_>>();
                 let mut builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?
-                    .set_client_to_redis_db(settings.db());
+                    .set_client_to_redis_db(settings.db())
+                    .set_client_to_redis_tcp_settings(tcp(config))
+                    .set_client_to_sentinel_tcp_settings(tcp(config));
                 if let Some(username) = settings.username() {
                     builder = builder.set_client_to_redis_username(username);
                 }
@@ -178,6 +183,16 @@ impl Address {
             }
         }
     }
+}
+
+/// A connection is given up when the other side takes nothing for that long: a machine that vanished says no word.
+fn tcp(config: &Config) -> TcpSettings {
+    let settings = TcpSettings::default().set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(config.call_timeout);
+    #[cfg(not(target_os = "linux"))]
+    let _ = config;
+    settings
 }
 
 /// What every store of one prefix agrees on.

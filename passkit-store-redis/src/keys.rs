@@ -40,6 +40,12 @@ impl Keys {
         format!("{prefix}store")
     }
 
+    /// Whether it is a key of this store, and not of one whose prefix only starts alike.
+    pub(crate) fn is_own(&self, key: &str) -> bool {
+        let kind = key.strip_prefix(&self.prefix);
+        kind.is_some_and(|kind| ["b{", "d{", "p{"].iter().any(|start| kind.starts_with(start)))
+    }
+
     pub(crate) fn device(&self, device: &str) -> String {
         format!("{}d{{{device}}}", self.prefix)
     }
@@ -137,6 +143,7 @@ mod tests {
             assert_eq!(keys.read_device(&keys.device(device.as_str())), Some(device));
         }
         assert_eq!(keys.read_device("a:b{pass.a:1}"), None);
+        assert!(keys.is_own("a:b{pass.a:1}") && !keys.is_own("a:b:d{1}") && !keys.is_own("b:d{1}"));
     }
 
     #[test]

@@ -159,7 +159,8 @@ impl Inner {
         let mut cmd = redis::cmd("SCAN");
         cmd.arg(position.0).arg("MATCH").arg(format!("{}*", self.keys.prefix)).arg("COUNT").arg(STEP);
         let answer = one(self.runner.read(vec![Call::anywhere(cmd)]).await?);
-        let (next, found): (u64, Vec<String>) = read(answer, "key")?;
+        let (next, mut found): (u64, Vec<String>) = read(answer, "key")?;
+        found.retain(|key| self.keys.is_own(key));
         Ok((found, (next != 0).then_some(Position(next))))
     }
 
@@ -188,7 +189,7 @@ impl Inner {
             let keys: Vec<Vec<u8>> = read(keys, "key")?;
             found.extend(keys.into_iter().filter_map(|key| String::from_utf8(key).ok()));
         }
-        found.retain(|key| key.starts_with(&self.keys.prefix));
+        found.retain(|key| self.keys.is_own(key));
         Ok((found, (end < SLOTS).then_some(Position(u64::from(end)))))
     }
 

@@ -248,8 +248,11 @@ fn values(value: Value) -> Result<Vec<Option<Vec<u8>>>, Failure> {
     bytes.collect()
 }
 
+/// A field and its value.
+pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+
 /// The fields and values of a hash.
-pub(crate) fn pairs(value: Value) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Failure> {
+pub(crate) fn pairs(value: Value) -> Result<Vec<Pair>, Failure> {
     let unreadable = || Failure::unreadable("device");
     let bytes = |value| if let Value::BulkString(bytes) = value { Ok(bytes) } else { Err(unreadable()) };
     match value {

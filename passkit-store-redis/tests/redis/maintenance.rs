@@ -79,11 +79,9 @@ async fn repair_brings_both_sides_in_line() {
 
     // What a process leaves that ends between the two steps of a register, and what a failover may lose.
     let mut c = connection(server.url()).await;
-    let parts: Vec<String> = redis::cmd("KEYS").arg(format!("{prefix}p*")).query_async(&mut c).await.unwrap();
     // All hints of a device are in parts of one number.
     store.register(&device("ghost"), &pass("1"), &token()).await.unwrap();
-    let parts: Vec<String> =
-        redis::cmd("KEYS").arg(format!("{prefix}p*")).query_async(&mut c).await.unwrap();
+    let parts: Vec<String> = redis::cmd("KEYS").arg(format!("{prefix}p*")).query_async(&mut c).await.unwrap();
     let mut number = String::new();
     for part in &parts {
         if redis::cmd("HEXISTS").arg(part).arg("ghost").query_async(&mut c).await.unwrap() {
