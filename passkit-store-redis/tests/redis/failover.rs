@@ -1,11 +1,11 @@
-//! Masters killed one after another, and slots moved, under load. `PASSKIT_CRASH_ROUNDS` sets how often.
+//! Masters killed one after another, slots moved, and clocks that differ, under load. `PASSKIT_CRASH_ROUNDS` sets how often.
 
 use std::{sync::Arc, thread, time::Duration};
 
 use passkit_store_redis::{Config, RedisStore};
 use passkit_test_servers::redis::{Cluster, Node, SentinelSet};
 
-use crate::load::survives;
+use crate::{load::survives, support::type_id};
 
 fn rounds(default: usize) -> usize {
     std::env::var("PASSKIT_CRASH_ROUNDS").map_or(default, |rounds| rounds.parse().unwrap())
@@ -111,6 +111,24 @@ async fn cluster_loses_nothing_while_slots_move() {
         }
         assert!(moved.len() > 20, "{} slots moved", moved.len());
         servers
+    })
+    .await;
+}
+
+/// Hosts whose clocks are ahead by up to three seconds leave some buckets ahead of others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_lost_when_clocks_differ() {
+    let server = Node::start(&[]).unwrap();
+    let store = RedisStore::connect(&server.url(), Config::new().buckets(16)).await.unwrap();
+    survives(store, move || {
+        let raise = include_str!("../../src/scripts/raise.lua");
+        for round in 0..300_u64 {
+            let ahead = passkit_server::clock::now_micros() + round * 7_919 % 3_000 * 1_000;
+            let key = format!("passkit:b{{{}:{}}}", type_id(), round * 31 % 16);
+            server.ask(&["EVAL", raise, "1", &key, &ahead.to_string(), "\tc"]).unwrap();
+            thread::sleep(Duration::from_millis(5));
+        }
+        server
     })
     .await;
 }
