@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | `store` | hash | `format`, `created` (seconds), `buckets` |
 //! | `b{T:b}` | hash | of the passes of type T in bucket b: serial number -> `version:date` of the last mark; and `\tc` the bucket's clock, `\tv` and `\td` version and date of the last mark of all, `\tl` the latest date given |
-//! | `d{D}` | hash | of device D: `t` push token, `c` clock, `x` the highest hint that was condemned, and `T/S` -> a [`Registered`] |
+//! | `d{D}` | hash | of device D: `t` push token, `c` clock, `x` the highest hint that was condemned, and `T/S` -> a registration, see `register.lua` |
 //! | `p{T:S:k}` | hash | of pass S, part k: device -> hint |
 //!
 //! A type holds neither `:` nor `/`, a device no brace, and a serial number no control character, so no two of these
