@@ -1,7 +1,7 @@
 //! A phone made of software: it behaves towards a web service as an iPhone does, checks what it is served, and
 //! complains in the words of a real one.
 //!
-//! A [`Phone`] is a [`State`] (what a phone remembers, to be kept in a file) and a [`Client`] (the connections). Four
+//! A [`Phone`] is a [`State`] (what a phone remembers, to be kept in a file) and a [`Client`](crate::Client) (the connections). Four
 //! operations make requests:
 //!
 //! | operation | on a real phone | requests |
@@ -18,7 +18,7 @@
 //!
 //! What goes wrong with the service is no error but a [`Complaint`] in the [`Outcome`]; those that a real phone would
 //! log are posted to `/v1/log` at the end of the operation. Each request and its answer are shown to an observer as an
-//! [`Exchange`], with no secret in it.
+//! [`Exchange`](crate::Exchange), with no secret in it.
 //!
 //! ```no_run
 //! use passkit_conformance::{Client, phone::{Phone, State}};
