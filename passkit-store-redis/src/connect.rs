@@ -146,12 +146,13 @@ impl Address {
                     .tcp_settings(tcp(config))
                     .connection_timeout(config.response_timeout)
                     .response_timeout(response)
-                    .overall_response_timeout(Some(config.call_timeout))
+                    // Leaves time for another attempt, should the driver be stuck.
+                    .overall_response_timeout(Some((response * 3 / 2).min(config.call_timeout * 3 / 4)))
                     .retries(4)
                     .min_retry_wait(10)
                     .max_retry_wait(100)
                     .build()?;
-                Ok(client.get_async_connection().await?.into())
+                Connection::cluster(client, config.call_timeout).await
             }
             Mode::Sentinel { master } => {
                 let mut sentinels = Vec::new();

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -11,15 +11,16 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use redis::{
-    Arg, Cmd, Pipeline, RedisResult, Value,
+    Arg, Cmd, Pipeline, RedisError, RedisResult, Value,
     aio::{ConnectionManager, MultiplexedConnection},
+    cluster::ClusterClient,
     cluster_async::ClusterConnection,
     cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr},
     sentinel::SentinelClient,
 };
 use tokio::{
     sync::Mutex,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
 /// A connection to one node, to the master that Sentinels name, or to a Cluster.
 ///
 /// Cheap to clone; clones share it. Made [from](From) a connection of the driver, or by
-/// [`RedisStore::connect`](crate::RedisStore::connect).
+/// [`RedisStore::connect`](crate::RedisStore::connect), whose connection to a Cluster is replaced when it gets stuck.
 #[derive(Clone)]
 pub struct Connection(Kind);
 
@@ -39,7 +40,22 @@ pub struct Connection(Kind);
 enum Kind {
     Node(ConnectionManager),
     Sentinel(Arc<Mutex<Sentinel>>),
-    Cluster(ClusterConnection),
+    Cluster(Arc<Cluster>),
+}
+
+/// While slots move, or masters change, the driver may wait for ever for a lock that a command holds which it no longer
+/// polls. So a connection that let a command time out is replaced; commands go on over the old one until then.
+struct Cluster {
+    /// With how long connecting may take. `None` where the connection was given to us.
+    client: Option<(ClusterClient, Duration)>,
+    current: std::sync::Mutex<Current>,
+}
+
+struct Current {
+    connection: ClusterConnection,
+    /// Counts the connections, so that of many calls that time out on one only the first has it replaced.
+    generation: u64,
+    is_replaced: bool,
 }
 
 /// The master as the Sentinels last named it; asked again after every failure.
@@ -59,7 +75,7 @@ impl From<ConnectionManager> for Connection {
 
 impl From<ClusterConnection> for Connection {
     fn from(connection: ClusterConnection) -> Self {
-        Self(Kind::Cluster(connection))
+        Self::with_cluster(None, connection)
     }
 }
 
@@ -86,6 +102,16 @@ type Answer = RedisResult<(Value, Option<i64>)>;
 impl Connection {
     pub(crate) fn sentinel(client: SentinelClient, config: redis::AsyncConnectionConfig) -> Self {
         Self(Kind::Sentinel(Arc::new(Mutex::new(Sentinel { client, config, master: None, generation: 0 }))))
+    }
+
+    pub(crate) async fn cluster(client: ClusterClient, patience: Duration) -> RedisResult<Self> {
+        let connection = client.get_async_connection().await?;
+        Ok(Self::with_cluster(Some((client, patience)), connection))
+    }
+
+    fn with_cluster(client: Option<(ClusterClient, Duration)>, connection: ClusterConnection) -> Self {
+        let current = Current { connection, generation: 0, is_replaced: false };
+        Self(Kind::Cluster(Arc::new(Cluster { client, current: std::sync::Mutex::new(current) })))
     }
 
     pub(crate) fn is_cluster(&self) -> bool {
@@ -123,8 +149,14 @@ impl Connection {
                 }
                 answers
             }
-            Kind::Cluster(connection) => {
-                join_all(calls.iter().map(|call| on_cluster(connection.clone(), call, wait))).await
+            Kind::Cluster(cluster) => {
+                let (connection, generation) = cluster.current();
+                let answers =
+                    join_all(calls.iter().map(|call| on_cluster(connection.clone(), call, wait))).await;
+                if answers.iter().any(|answer| answer.as_ref().is_err_and(RedisError::is_timeout)) {
+                    cluster.replace(generation);
+                }
+                answers
             }
         }
     }
@@ -137,9 +169,9 @@ impl Connection {
     async fn on_masters_inner(&self, cmd: Cmd) -> Result<Vec<Value>, Failure> {
         use redis::cluster_routing::MultipleNodeRoutingInfo::AllMasters;
         match &self.0 {
-            Kind::Cluster(connection) => {
+            Kind::Cluster(cluster) => {
                 let routing = RoutingInfo::MultiNode((AllMasters, None));
-                match connection.clone().route_command(cmd, routing).await? {
+                match cluster.current().0.route_command(cmd, routing).await? {
                     Value::Map(by_node) => Ok(by_node.into_iter().map(|(_, value)| value).collect()),
                     value => Ok(vec![value]),
                 }
@@ -153,6 +185,41 @@ impl Connection {
                 Ok(answers)
             }
         }
+    }
+}
+
+impl Cluster {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn current(&self) -> (ClusterConnection, u64) {
+        let current = self.lock();
+        (current.connection.clone(), current.generation)
+    }
+
+    /// Connects anew beside the calls, unless that was done or is being done.
+    fn replace(self: &Arc<Self>, generation: u64) {
+        let Some((client, patience)) = self.client.clone() else { return };
+        {
+            let mut current = self.lock();
+            if current.generation != generation || current.is_replaced {
+                return;
+            }
+            current.is_replaced = true;
+        }
+        let cluster = Arc::clone(self);
+        let replacing = async move {
+            let connected = timeout(patience, client.get_async_connection()).await;
+            let mut current = cluster.lock();
+            current.is_replaced = false;
+            if let Ok(Ok(connection)) = connected {
+                tracing::warn!("a connection to the Redis Cluster timed out and was replaced");
+                current.connection = connection;
+                current.generation += 1;
+            }
+        };
+        tokio::spawn(replacing.boxed());
     }
 }
 

@@ -5,7 +5,7 @@
 //! | key behind the prefix | type | holds |
 //! | --- | --- | --- |
 //! | `store` | hash | `format`, `created` (seconds), `buckets` |
-//! | `b{T:b}` | hash | of the passes of type T in bucket b: serial number -> `version:date` of the last mark; and `\tc` the bucket's clock, `\tv` and `\td` version and date of the last mark of all, `\tl` the latest date given |
+//! | `b{T:b}` | hash | of the passes of type T in bucket b: serial number -> `version:date` of the last mark; and `\tc` the bucket's clock, `\tv` and `\td` version and date of the last mark of all, `\tl` the latest date given, `\t#` with a serial number behind it the digest of the content published last |
 //! | `d{D}` | hash | of device D: `t` push token, `c` clock, `x` the highest hint that was condemned, and `T/S` -> a registration, see `register.lua` |
 //! | `p{T:S:k}` | hash | of pass S, part k: device -> hint |
 //!
@@ -82,6 +82,11 @@ impl Keys {
         let (type_id, rest) = tag.split_once(':')?;
         PassId::new(type_id, rest.rsplit_once(':')?.0).ok()
     }
+}
+
+/// The field of a pass's content in its bucket.
+pub(crate) fn content_field(serial: &SerialNumber) -> String {
+    format!("\t#{serial}")
 }
 
 /// The field of a pass in the hash of a device.

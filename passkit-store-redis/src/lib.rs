@@ -7,6 +7,7 @@ mod error;
 mod index;
 mod keys;
 mod maintenance;
+mod published;
 mod query;
 mod scripts;
 mod store;

@@ -42,7 +42,7 @@ use crate::{
 const SKEW: u64 = 10_000_000;
 
 /// The most passes that one script marks.
-const MARKS: usize = 1_000;
+pub(crate) const MARKS: usize = 1_000;
 
 impl Inner {
     pub(crate) async fn mark(

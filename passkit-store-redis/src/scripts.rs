@@ -25,6 +25,7 @@ scripts! {
     FORGET = "scripts/forget.lua";
     UNHINT = "scripts/unhint.lua";
     MARK = "scripts/mark.lua";
+    PUBLISH = "scripts/publish.lua";
     MARK_ALL = "scripts/mark_all.lua";
     RAISE = "scripts/raise.lua";
 }

@@ -1,12 +1,12 @@
 //! The store on real servers: under load, with masters killed and slots moved, and set up in the wrong way.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic")]
 
-mod conformance;
 mod durability;
 mod failover;
 mod index;
 mod load;
 mod maintenance;
+mod published;
 mod scripts;
 mod set_up;
 

@@ -143,6 +143,34 @@ async fn scripts_of_buckets_run_twice() {
     assert_eq!(values[0].as_deref(), Some("1790000000999999"), "a clock never goes back");
 }
 
+#[tokio::test]
+async fn publishing_runs_twice() {
+    let server = Single::start().unwrap();
+    let mut c = connection(server.url()).await;
+    let p = prefix();
+    let key = p.as_str();
+    let now = "1790000000123456";
+    let publish = script!("publish");
+    for marked in [2, 0] {
+        assert_eq!(run::<u64>(&mut c, &publish, key, &[now, "1000", "1", "aa", "2", "bb"]).await, marked);
+        for (field, value) in [
+            ("1", "1790000000123456:1790000000"),
+            ("\t#1", "aa"),
+            ("\t#2", "bb"),
+            ("\tc", "1790000000123456"),
+            ("\tl", "1790000000"),
+        ] {
+            assert_eq!(get(&mut c, key, field).await.unwrap(), value);
+        }
+    }
+    for marked in [1, 0] {
+        assert_eq!(run::<u64>(&mut c, &publish, key, &[now, "1000", "1", "aa", "2", "cc"]).await, marked);
+        assert_eq!(get(&mut c, key, "1").await.unwrap(), "1790000000123456:1790000000");
+        assert_eq!(get(&mut c, key, "2").await.unwrap(), "1790000000123457:1790000001");
+        assert_eq!(get(&mut c, key, "\tc").await.unwrap(), "1790000000123457");
+    }
+}
+
 /// A server that restarts, or takes over, knows no scripts.
 #[tokio::test]
 async fn scripts_are_sent_again_when_the_server_lost_them() {
