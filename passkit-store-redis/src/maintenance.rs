@@ -168,24 +168,24 @@ impl Inner {
     async fn keys_of_slots(&self, position: Position) -> Result<(Vec<String>, Option<Position>), Failure> {
         let first = u16::try_from(position.0).unwrap_or(SLOTS).min(SLOTS);
         let end = (first + 64).min(SLOTS);
-        let on_slots = |what: &str, counts: &[u64]| {
-            let calls = (first..end).zip(counts).map(|(slot, count)| {
-                let mut cmd = redis::cmd("CLUSTER");
-                cmd.arg(what).arg(slot);
-                if *count > 0 {
-                    cmd.arg(*count);
-                }
-                Call::on_slot(slot, cmd)
-            });
-            calls.collect::<Vec<_>>()
+        let count = |slot| {
+            let mut cmd = redis::cmd("CLUSTER");
+            cmd.arg("COUNTKEYSINSLOT").arg(slot);
+            Call::on_slot(slot, cmd)
         };
-        let counts = self.runner.read(on_slots("COUNTKEYSINSLOT", &[0; 64])).await?;
-        let counts: Vec<u64> =
-            counts.into_iter().map(|count| read(count, "count")).collect::<Result<_, _>>()?;
-        // Some more, as keys may have come.
-        let counts: Vec<u64> = counts.into_iter().map(|count| count + 100).collect();
+        let counts = self.runner.read((first..end).map(count).collect()).await?;
+        let mut gets = Vec::new();
+        for (slot, count) in (first..end).zip(counts) {
+            let count: u64 = read(count, "count")?;
+            if count > 0 {
+                let mut cmd = redis::cmd("CLUSTER");
+                // Some more, as keys may have come.
+                cmd.arg("GETKEYSINSLOT").arg(slot).arg(count + 100);
+                gets.push(Call::on_slot(slot, cmd));
+            }
+        }
         let mut found = Vec::new();
-        for keys in self.runner.read(on_slots("GETKEYSINSLOT", &counts)).await? {
+        for keys in self.runner.read(gets).await? {
             let keys: Vec<Vec<u8>> = read(keys, "key")?;
             found.extend(keys.into_iter().filter_map(|key| String::from_utf8(key).ok()));
         }
