@@ -91,7 +91,11 @@ const LONG_ON_SENTINEL: [&str; 3] = [
 ];
 
 /// These read all slots of a Cluster again and again, or fill a part of it; other tests do so once.
-const LONG_ON_CLUSTER: [&str; 2] = ["store/one-pass-on-many-devices", "store/stats-count-what-is-there"];
+const LONG_ON_CLUSTER: [&str; 3] = [
+    "store/all-registrations-come-back-under-change",
+    "store/one-pass-on-many-devices",
+    "store/stats-count-what-is-there",
+];
 
 /// `PASSKIT_ALL_CASES=1` leaves out none.
 fn main() -> ExitCode {
