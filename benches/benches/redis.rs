@@ -175,8 +175,8 @@ impl Floor {
             }
             Self::Cluster(_) => {
                 let mut tasks = JoinSet::new();
-                for cmd in cmds.iter().cloned() {
-                    let mut floor = self.clone();
+                for cmd in cmds {
+                    let (mut floor, cmd) = (self.clone(), cmd.clone());
                     tasks.spawn(async move { floor.run(&cmd).await });
                 }
                 tasks.join_all().await;
