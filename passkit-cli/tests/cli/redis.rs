@@ -60,7 +60,7 @@ fn a_start_that_cannot_be_is_one_line() {
     let wrong_password = locked.url().replace("redis://", "redis://:secret@");
     for (url, mention) in [
         (evicting.url(), "noeviction"),
-        (wrong_password, "password"),
+        (wrong_password, "Password"),
         ("redis://:secret@127.0.0.1:1".to_owned(), "127.0.0.1:1"),
         ("redis+cluster://127.0.0.1:1,127.0.0.1:2".to_owned(), "127.0.0.1:1"),
     ] {
