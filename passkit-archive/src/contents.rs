@@ -290,6 +290,8 @@ fn unpack(zip: &mut Zip<'_>, index: usize, limit: usize, unpacked: &mut Vec<u8>)
 
 fn zip_error(error: ZipError) -> String {
     match error {
+        // The library's word for the list of files at the end of an archive.
+        ZipError::InvalidArchive(reason) if reason.contains("EOCD") => "its end is missing".into(),
         ZipError::InvalidArchive(reason) => reason.into_owned(),
         other => other.to_string(),
     }

@@ -34,6 +34,10 @@ enum Command {
     Device(commands::device::Device),
     Demo(commands::demo::Demo),
     Conformance(commands::conformance::Conformance),
+    Migrate(commands::migrate::Migrate),
+    Stats(commands::stats::Stats),
+    Import(commands::import::Import),
+    Export(commands::export::Export),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +62,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Device(device) => runtime.block_on(device.run()),
         Command::Demo(demo) => runtime.block_on(demo.run()),
         Command::Conformance(conformance) => runtime.block_on(conformance.run()),
+        Command::Migrate(migrate) => runtime.block_on(migrate.run()),
+        Command::Stats(stats) => runtime.block_on(stats.run()),
+        Command::Import(import) => runtime.block_on(import.run()),
+        Command::Export(export) => runtime.block_on(export.run()),
     };
     // Blocking work that was given up, such as a first look at the folders, ends with the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));

@@ -1,49 +1,127 @@
 //! What `--store` names.
 
-use std::{path::PathBuf, str::FromStr, sync::Arc};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
-use passkit_server::RegistrationStore;
+use passkit_server::{PublishedContent, StoreMaintenance};
+use passkit_store_postgres::{Config, PostgresStore};
 use passkit_store_sled::SledStore;
 
 use crate::failure::Failure;
 
-/// A store, as written on the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A store, as written on the command line. Neither `Display` nor `Debug` shows a password.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum StoreUrl {
     /// `sled:PATH`
     Sled(PathBuf),
+    /// `postgres://…`
+    Postgres(String),
 }
+
+/// A store that is ready.
+#[derive(Clone)]
+pub(crate) struct OpenStore {
+    pub(crate) registrations: Arc<dyn StoreMaintenance>,
+    /// The same store, if several processes may use it at once.
+    pub(crate) published: Option<Arc<dyn PublishedContent>>,
+}
+
+impl OpenStore {
+    fn shared(store: impl StoreMaintenance + PublishedContent + 'static) -> Self {
+        let store = Arc::new(store);
+        Self { registrations: store.clone(), published: Some(store) }
+    }
+}
+
+const FORMS: &str = "sled:FOLDER, as in sled:./passkit-data, or postgres://USER:PASSWORD@HOST/DATABASE";
 
 impl FromStr for StoreUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("sled:") {
-            Some("") => Err("no folder behind sled:, as in sled:./passkit-data".into()),
-            Some(path) => Ok(Self::Sled(path.into())),
-            None => {
-                Err("not a store this program knows: write sled:FOLDER, as in sled:./passkit-data".into())
-            }
+        let (scheme, rest) = text.split_once(':').unwrap_or_default();
+        match scheme {
+            "sled" if rest.is_empty() => Err("no folder behind sled:, as in sled:./passkit-data".into()),
+            "sled" => Ok(Self::Sled(rest.into())),
+            "postgres" | "postgresql" => Ok(Self::Postgres(text.into())),
+            _ => Err(format!("not a store this program knows: write {FORMS}")),
         }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sled(path) => write!(f, "sled:{}", path.display()),
+            Self::Postgres(url) => f.write_str(&without_password(url)),
+        }
+    }
+}
+
+/// A URL with neither the password of its authority nor its query, which may hold one.
+fn without_password(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or_default();
+    let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((user, hosts)) => {
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}@{hosts}{path}")
+        }
+        None => format!("{scheme}://{rest}"),
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
 impl StoreUrl {
     /// Opens the store.
-    pub(crate) async fn open(&self) -> Result<Arc<dyn RegistrationStore>, Failure> {
-        let Self::Sled(path) = self.clone();
-        let opened = tokio::task::spawn_blocking(move || SledStore::open(path)).await;
-        match opened {
-            Ok(Ok(store)) => Ok(Arc::new(store)),
-            Ok(Err(error)) => Err(Failure::from_error("can't open the store", &error)),
-            Err(error) => Err(Failure::from_error("can't open the store", &error)),
+    pub(crate) async fn open(&self) -> Result<OpenStore, Failure> {
+        let cannot = |error: &dyn std::error::Error| Failure::from_error("can't open the store", error);
+        match self.clone() {
+            Self::Sled(path) => {
+                let opened = tokio::task::spawn_blocking(move || SledStore::open(path)).await;
+                let store = opened.map_err(|error| cannot(&error))?.map_err(|error| cannot(&error))?;
+                Ok(OpenStore { registrations: Arc::new(store), published: None })
+            }
+            Self::Postgres(url) => {
+                let store = self.connect(&url).await?;
+                store
+                    .check()
+                    .await
+                    .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))?;
+                Ok(OpenStore::shared(store))
+            }
         }
     }
 
-    /// The folder for what `serve` keeps beside the store: under the same lock, on the same disk.
-    pub(crate) fn companion_folder(&self) -> PathBuf {
-        let Self::Sled(path) = self;
-        path.join("folder")
+    /// Makes or updates what the store needs; `false` if there is nothing of the kind.
+    pub(crate) async fn migrate(&self) -> Result<bool, Failure> {
+        match self {
+            Self::Sled(_) => Ok(false),
+            Self::Postgres(url) => {
+                let migrated = self.connect(url).await?.migrate().await;
+                migrated.map_err(|error| Failure::from_error(format!("can't migrate {self}"), &error))?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn connect(&self, url: &str) -> Result<PostgresStore, Failure> {
+        PostgresStore::connect(url, Config::new())
+            .await
+            .map_err(|error| Failure::from_error(format!("can't connect to {self}"), &error))
+    }
+
+    /// The folder for what `serve` keeps of its own, where the store has one: under the same lock, on the same disk.
+    pub(crate) fn companion_folder(&self) -> Option<PathBuf> {
+        match self {
+            Self::Sled(path) => Some(path.join("folder")),
+            Self::Postgres(_) => None,
+        }
     }
 }
 
@@ -52,9 +130,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(without_password("postgres://u:secret@h:5432/d?password=secret"), "postgres://u@h:5432/d");
+        assert_eq!(without_password("postgres://h/d"), "postgres://h/d");
+    }
+
+    #[test]
     fn store_urls_are_read_or_explained() {
         assert_eq!("sled:./a b".parse(), Ok(StoreUrl::Sled("./a b".into())));
-        for wrong in ["sled:", "", "postgres://localhost", "./passkit-data"] {
+        for wrong in ["sled:", "", "mysql://localhost", "./passkit-data"] {
             assert!(wrong.parse::<StoreUrl>().unwrap_err().contains("sled:./passkit-data"), "{wrong}");
         }
     }

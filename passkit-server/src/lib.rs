@@ -10,6 +10,7 @@ mod identifiers;
 mod kind;
 mod maintenance;
 mod memory;
+mod published;
 mod refusal;
 mod request_body;
 mod response;
@@ -29,6 +30,7 @@ pub use identifiers::{
 pub use kind::Kind;
 pub use maintenance::{Registration, RegistrationPage, StoreMaintenance, StoreStats, TypeStats};
 pub use memory::MemoryStore;
+pub use published::{ContentDigest, PublishedContent};
 pub use service::WalletService;
 pub use source::{Archive, Credentials, PassSource, SourceError};
 pub use store::{

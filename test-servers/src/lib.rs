@@ -4,5 +4,8 @@
 //! then run as a throw-away on a free port; a container, where a Docker engine answers. Where there is none of these,
 //! the error's one line names all three.
 
+#[cfg(feature = "containers")]
+mod container;
 pub mod postgres;
+mod process;
 pub mod redis;

@@ -55,6 +55,7 @@ impl Demo {
         let serve = Serve {
             listen: self.listen,
             store: StoreUrl::Sled(folder.path().join("store")),
+            copies: folder.path().join("copies"),
             passes: Some(passes),
             orders: Some(orders),
             allow_unsigned: false,

@@ -1,12 +1,12 @@
 use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Args;
-use passkit_server::{Kind, RegistrationStore, WalletService};
+use passkit_server::{Kind, StoreMaintenance, WalletService};
 use tokio::net::TcpListener;
 
 use crate::{
     failure::Failure,
-    folder::{Folder, FolderOptions, Watching},
+    folder::{Folder, FolderOptions, Place, Watching},
     server,
     store::StoreUrl,
 };
@@ -24,9 +24,14 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     pub(crate) listen: SocketAddr,
 
-    /// Where registrations are kept: sled:FOLDER.
+    /// Where registrations are kept: sled:FOLDER, for one instance; or a database, for any number of them.
     #[arg(long, env = "PASSKIT_STORE", default_value = "sled:./passkit-data", value_name = "URL")]
     pub(crate) store: StoreUrl,
+
+    /// Where this instance keeps copies of the archives it serves, if the store is no folder. Another instance started
+    /// in the same place takes the next name, with -2 behind it and so on.
+    #[arg(long, env = "PASSKIT_COPIES", default_value = "./passkit-copies", value_name = "DIR")]
+    pub(crate) copies: PathBuf,
 
     /// A folder with .pkpass files.
     #[arg(long, env = "PASSKIT_PASSES", value_name = "DIR")]
@@ -49,7 +54,7 @@ pub(crate) struct Serve {
 /// A service that listens and has not begun to answer.
 pub(crate) struct Ready {
     listener: TcpListener,
-    service: WalletService<Arc<dyn RegistrationStore>, Folder>,
+    service: WalletService<Arc<dyn StoreMaintenance>, Folder>,
     max_connections: usize,
     watching: Watching,
     pub(crate) address: SocketAddr,
@@ -88,7 +93,10 @@ impl Serve {
         let store = self.store.open().await?;
         let options = FolderOptions {
             roots,
-            catalog: self.store.companion_folder(),
+            catalog: match self.store.companion_folder() {
+                Some(folder) => Place::Own(folder),
+                None => Place::FirstFree(self.copies.clone()),
+            },
             allow_unsigned: self.allow_unsigned,
         };
         let runtime = tokio::runtime::Handle::current();
@@ -99,7 +107,7 @@ impl Serve {
                 .map_err(|error| Failure::from_error("can't read the folders", &error))??
         };
         tracing::info!("passes and orders served: {}", folder.len());
-        let service = WalletService::new(store, folder);
+        let service = WalletService::new(store.registrations, folder);
         Ok(Ready { listener, service, max_connections: self.max_connections, watching, address })
     }
 }

@@ -37,8 +37,6 @@ pub(super) struct Row {
     pub(super) pass: PassId,
     pub(super) listed: Listed,
     pub(super) stamp: Stamp,
-    /// The store has not been told of the last change yet.
-    pub(super) owed: bool,
 }
 
 /// What happens to the archive of a pass whose row is written.
@@ -107,7 +105,8 @@ impl Catalog {
                 let key = (pass.type_id.as_str(), pass.serial.as_str());
                 let row = table.get(key)?.and_then(|value| to_row(key, value.value()));
                 if let Some(row) = row {
-                    insert(&mut table, &Row { owed: false, ..row })?;
+                    let listed = Listed { owed: false, ..row.listed };
+                    insert(&mut table, &Row { listed, ..row })?;
                 }
             }
             Ok(())
@@ -176,9 +175,9 @@ fn open_database(path: &Path) -> Result<Database, redb::Error> {
 }
 
 fn insert(table: &mut redb::Table<'_, Key, Value>, row: &Row) -> Result<(), redb::Error> {
-    let Row { pass, listed, stamp, owed } = row;
+    let Row { pass, listed, stamp } = row;
     let tokens: Vec<u8> = listed.tokens.iter().flat_map(|token| *token.as_bytes()).collect();
-    let value = (&*listed.path, stamp.0, listed.content, &tokens[..], listed.withdrawn, *owed);
+    let value = (&*listed.path, stamp.0, listed.content, &tokens[..], listed.withdrawn, listed.owed);
     table.insert((pass.type_id.as_str(), pass.serial.as_str()), value)?;
     Ok(())
 }
@@ -192,9 +191,8 @@ fn to_row(
     let pass = PassId::new(type_id, serial).ok()?;
     Some(Row {
         pass,
-        listed: Listed { tokens, content, path: path.into(), withdrawn },
+        listed: Listed { tokens, content, owed, path: path.into(), withdrawn },
         stamp: Stamp(stamp),
-        owed,
     })
 }
 

@@ -10,6 +10,10 @@
 //! 2. memory: requests see it;
 //! 3. store: the pass is marked;
 //! 4. catalog: the note is taken back.
+//!
+//! Several processes may serve the same folder over one store, each with a catalog of its own. The store then knows
+//! which content was published last: a change is marked by whoever notices it first, and whoever has not seen that
+//! content yet looks at the file before it serves the pass.
 
 mod catalog;
 mod files;
@@ -24,30 +28,77 @@ use std::{
         mpsc,
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use catalog::Catalog;
 use passkit_server::{
-    Archive, Credentials, Kind, PassId, PassSource, RegistrationStore, SourceError, TokenDigest,
+    Archive, ContentDigest, Credentials, Kind, PassId, PassSource, PublishedContent, SourceError, TokenDigest,
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, store::OpenStore};
+
+/// How long a request waits for content that another process has published already.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Which folders to serve, and by which rules.
 #[derive(Clone, Debug)]
 pub(crate) struct FolderOptions {
     /// Each folder with the kind of archives it is searched for.
     pub(crate) roots: Vec<(Kind, PathBuf)>,
-    /// Where the catalog is kept.
-    pub(crate) catalog: PathBuf,
+    pub(crate) catalog: Place,
     pub(crate) allow_unsigned: bool,
+}
+
+/// Where the catalog is kept.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// In this folder, which nobody else uses.
+    Own(PathBuf),
+    /// In this folder, or the next with a number that no other process uses.
+    FirstFree(PathBuf),
+}
+
+/// The most processes that share a place for their catalogs.
+const NEIGHBOURS: u32 = 64;
+
+impl Place {
+    fn open(&self) -> Result<Catalog, Failure> {
+        let opened = |path: &PathBuf| {
+            Catalog::open(path)
+                .map_err(|error| (matches!(error, redb::Error::DatabaseAlreadyOpen), path.clone(), error))
+        };
+        let result = match self {
+            Self::Own(path) => opened(path),
+            Self::FirstFree(first) => {
+                let numbered = (2..=NEIGHBOURS).map(|number| {
+                    let mut name = first.clone().into_os_string();
+                    name.push(format!("-{number}"));
+                    PathBuf::from(name)
+                });
+                let mut result = opened(first);
+                for path in numbered {
+                    if !matches!(result, Err((true, ..))) {
+                        break;
+                    }
+                    result = opened(&path);
+                }
+                result
+            }
+        };
+        result
+            .map_err(|(_, path, error)| Failure::from_error(format!("can't use {}", path.display()), &error))
+    }
 }
 
 /// The passes and orders in some folders, as they are now.
 #[derive(Clone)]
 pub(crate) struct Folder {
     shared: Arc<Shared>,
+    /// Where other processes publish too.
+    published: Option<Arc<dyn PublishedContent>>,
+    wake: mpsc::Sender<watch::Event>,
 }
 
 struct Shared {
@@ -62,7 +113,9 @@ struct Listed {
     /// Of every token the pass ever had: copies on phones may hold an old one.
     tokens: Box<[TokenDigest]>,
     /// What its files hold, whatever the signature: the pass has changed when this has.
-    content: [u8; 32],
+    content: ContentDigest,
+    /// The store has not been told of the last change yet.
+    owed: bool,
     /// The file it came from last.
     path: Arc<str>,
     withdrawn: bool,
@@ -92,7 +145,7 @@ impl Folder {
     /// Blocks until everything has been looked at once.
     pub(crate) fn open(
         options: &FolderOptions,
-        store: Arc<dyn RegistrationStore>,
+        store: OpenStore,
         runtime: tokio::runtime::Handle,
     ) -> Result<(Self, Watching), Failure> {
         let roots = options
@@ -104,13 +157,40 @@ impl Folder {
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let unusable =
-            |error| Failure::from_error(format!("can't use {}", options.catalog.display()), &error);
-        let catalog = Catalog::open(&options.catalog).map_err(unusable)?;
+        let catalog = options.catalog.open()?;
+        let published = store.published.clone();
         let shared = Arc::new(Shared { catalog, passes: RwLock::default() });
         let watcher = watch::Watcher::new(shared.clone(), store, runtime, roots, options.allow_unsigned);
-        let watching = watcher.and_then(watch::Watcher::start).map_err(unusable)?;
-        Ok((Self { shared }, watching))
+        let watching = watcher
+            .and_then(watch::Watcher::start)
+            .map_err(|error| Failure::from_error("can't use the copies of the archives", &error))?;
+        Ok((Self { shared, published, wake: watching.wake.clone() }, watching))
+    }
+
+    /// Waits until this process has the content that was published last, or newer.
+    async fn catch_up(&self, published: &dyn PublishedContent, pass: &PassId) -> Result<(), SourceError> {
+        let Some(last) = published.published(pass).await? else { return Ok(()) };
+        let behind = || {
+            self.shared.read(|passes| {
+                let listed = passes.get(pass)?;
+                (listed.content != last && !listed.owed).then(|| listed.path.clone())
+            })
+        };
+        let Some(path) = behind() else { return Ok(()) };
+        let deadline = tokio::time::Instant::now() + CATCH_UP;
+        // A watcher that is gone is about to end the process.
+        let _ = self.wake.send(watch::Event::Look(path.clone()));
+        while behind().is_some() {
+            if tokio::time::Instant::now() > deadline {
+                // Or it was this process that was ahead, and another one has caught up meanwhile.
+                if published.published(pass).await? != Some(last) {
+                    return Ok(());
+                }
+                return Err(format!("{path} is not the version of {pass} that was published last").into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     /// How many passes and orders are offered.
@@ -141,6 +221,9 @@ impl PassSource for Folder {
     }
 
     async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
+        if let Some(published) = &self.published {
+            self.catch_up(&**published, pass).await?;
+        }
         let (shared, pass) = (self.shared.clone(), pass.clone());
         let bytes = tokio::task::spawn_blocking(move || shared.catalog.archive(&pass)).await??;
         Ok(bytes.map(Archive::from))

@@ -16,14 +16,14 @@ use std::{
 use bytes::Bytes;
 use notify::{EventKind, RecursiveMode, Watcher as _, event::ModifyKind};
 use passkit_archive::{Archive, MAX_ARCHIVE_BYTES, Rules};
-use passkit_server::{Kind, PassId, RegistrationStore, SerialNumber, TokenDigest, TypeIdentifier};
+use passkit_server::{ContentDigest, Kind, PassId, SerialNumber, StoreError, TokenDigest, TypeIdentifier};
 
 use super::{
     Listed, Shared, Watching,
     catalog::{Copy, Row},
     files::{self, Found, Stamp},
 };
-use crate::failure::Chain;
+use crate::{failure::Chain, store::OpenStore};
 
 /// A changed file is read once it has looked the same for this long: it may be half-written.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
@@ -41,13 +41,15 @@ const EVENTS_AT_ONCE: usize = 1000;
 
 pub(super) enum Event {
     Changed(notify::Result<notify::Event>),
+    /// This file is said to have changed.
+    Look(Arc<str>),
     /// Have a look at the stop flag.
     Stop,
 }
 
 pub(super) struct Watcher {
     shared: Arc<Shared>,
-    store: Arc<dyn RegistrationStore>,
+    store: OpenStore,
     runtime: tokio::runtime::Handle,
     roots: Vec<(Kind, PathBuf)>,
     rules: Rules,
@@ -83,7 +85,7 @@ enum Content {
 impl Watcher {
     pub(super) fn new(
         shared: Arc<Shared>,
-        store: Arc<dyn RegistrationStore>,
+        store: OpenStore,
         runtime: tokio::runtime::Handle,
         roots: Vec<(Kind, PathBuf)>,
         allow_unsigned: bool,
@@ -116,12 +118,12 @@ impl Watcher {
 
     /// Takes up a row of the catalog where the last run left it.
     fn recall(&mut self, row: Row, passes: &mut HashMap<PassId, Listed>) {
-        let Row { pass, listed, stamp, owed } = row;
+        let Row { pass, listed, stamp } = row;
         let pass = self.shared_type(pass);
         if !listed.withdrawn {
             self.files.insert(listed.path.clone(), Seen { stamp, pass: Some(pass.clone()), rival: None });
         }
-        if owed {
+        if listed.owed {
             self.owed.insert(pass.clone());
         }
         passes.insert(pass, listed);
@@ -203,8 +205,13 @@ impl Watcher {
             let mut sweep = false;
             let first = events.recv_timeout(pause).ok();
             for event in first.into_iter().chain(events.try_iter()).take(EVENTS_AT_ONCE) {
-                if let Event::Changed(change) = event {
-                    sweep |= self.take_note(change);
+                match event {
+                    Event::Changed(change) => sweep |= self.take_note(change),
+                    Event::Look(path) => {
+                        let stamp = Stamp::of(Path::new(&*path)).ok().flatten();
+                        self.note(PathBuf::from(&*path), stamp);
+                    }
+                    Event::Stop => {}
                 }
             }
             if self.stopping() {
@@ -494,7 +501,7 @@ impl Watcher {
         }
         let copies = rows.iter_mut().map(|(row, copy)| (&*row, std::mem::replace(copy, Copy::Keep)));
         self.shared.catalog.put(copies)?;
-        self.owed.extend(rows.iter().filter(|(row, _)| row.owed).map(|(row, _)| row.pass.clone()));
+        self.owed.extend(rows.iter().filter(|(row, _)| row.listed.owed).map(|(row, _)| row.pass.clone()));
         self.shared.write(|passes| {
             for (row, _) in rows {
                 if row.listed.withdrawn {
@@ -530,10 +537,11 @@ impl Watcher {
         let listed = Listed {
             tokens: tokens.into(),
             content: archive.content_digest,
+            owed,
             path: path.into(),
             withdrawn: false,
         };
-        Ok((Row { pass: archive.id.clone(), listed, stamp, owed }, copy))
+        Ok((Row { pass: archive.id.clone(), listed, stamp }, copy))
     }
 
     /// Withdraws the passes of files that are gone.
@@ -563,9 +571,8 @@ impl Watcher {
         let pass = self.seen(path)?.pass.clone()?;
         let listed = self.shared.read(|passes| passes.get(&pass).cloned())?;
         let serves = Path::new(&*listed.path) == path && !listed.withdrawn;
-        let owed = self.owed.contains(&pass);
         let listed = Listed { withdrawn: true, ..listed };
-        serves.then_some(Row { pass, listed, stamp: Stamp::default(), owed })
+        serves.then_some(Row { pass, listed, stamp: Stamp::default() })
     }
 
     /// Files that had to stand back for a pass's other file get their turn when that is gone.
@@ -591,10 +598,16 @@ impl Watcher {
             by_type.entry(pass.type_id.clone()).or_default().push(pass);
         }
         for (type_id, passes) in by_type {
-            let serials: Vec<SerialNumber> = passes.iter().map(|pass| pass.serial.clone()).collect();
-            match self.runtime.block_on(self.store.mark_updated(&type_id, &serials)) {
+            match self.runtime.block_on(self.mark(&type_id, &passes)) {
                 Ok(()) => {
                     tracing::debug!("marked {} of {type_id}", passes.len());
+                    self.shared.write(|listed| {
+                        passes.iter().for_each(|pass| {
+                            if let Some(listed) = listed.get_mut(pass) {
+                                listed.owed = false;
+                            }
+                        });
+                    });
                     if let Err(error) = self.shared.catalog.settle(&passes) {
                         tracing::warn!("marks will be repeated at the next start: {}", Chain(&error));
                     }
@@ -605,6 +618,20 @@ impl Watcher {
                 }
             }
         }
+    }
+}
+
+impl Watcher {
+    async fn mark(&self, type_id: &TypeIdentifier, passes: &[PassId]) -> Result<(), StoreError> {
+        let Some(published) = &self.store.published else {
+            let serials: Vec<SerialNumber> = passes.iter().map(|pass| pass.serial.clone()).collect();
+            return self.store.registrations.mark_updated(type_id, &serials).await;
+        };
+        let contents: Vec<(SerialNumber, ContentDigest)> = self.shared.read(|listed| {
+            let content = |pass: &PassId| Some((pass.serial.clone(), listed.get(pass)?.content));
+            passes.iter().filter_map(content).collect()
+        });
+        published.publish(type_id, &contents).await
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,6 +19,7 @@ use serde_json::Value;
 
 use crate::{
     archives::{order, pass, replace, token_of},
+    postgres,
     program::{Service, eventually, passkit, run},
 };
 
@@ -55,9 +59,8 @@ fn archive(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
     }
 }
 
-/// A service over one file for each subject.
-fn service() -> (Service, HashMap<(String, String), PathBuf>) {
-    let mut service = Service::new();
+/// A service over one file for each subject, not running yet.
+fn with_files(service: Service) -> (Service, HashMap<(String, String), PathBuf>) {
     let mut files = HashMap::new();
     for (number, (type_id, serial)) in SUBJECTS.iter().enumerate() {
         let file = if type_id.starts_with("order.") {
@@ -68,8 +71,37 @@ fn service() -> (Service, HashMap<(String, String), PathBuf>) {
         fs::write(&file, archive(type_id, serial, "0")).unwrap();
         files.insert(((*type_id).to_owned(), (*serial).to_owned()), file);
     }
-    service.start();
     (service, files)
+}
+
+/// Passes each request on to the next of some services; gives the address.
+fn spread(addresses: Vec<String>) -> String {
+    let turn = AtomicUsize::new(0);
+    listen(move |mut client| {
+        let mut reader = BufReader::new(client.try_clone().unwrap());
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse().unwrap();
+            }
+            head += &line;
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        let next = &addresses[turn.fetch_add(1, Ordering::Relaxed) % addresses.len()];
+        let mut service = TcpStream::connect(next).unwrap();
+        service.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
+        let _ = service.write_all(&body).and_then(|()| std::io::copy(&mut service, &mut client).map(drop));
+    })
 }
 
 /// Answers each connection in its own thread; gives the address.
@@ -107,7 +139,24 @@ fn decoded(segment: &str) -> String {
 
 #[test]
 fn the_service_conforms() {
-    let (service, files) = service();
+    let (mut service, files) = with_files(Service::new());
+    service.start();
+    let url = service.url();
+    conforms(service, files, &url);
+}
+
+#[test]
+fn two_instances_over_one_database_conform_as_one() {
+    let (mut service, files) = with_files(Service::over(&postgres::migrated()));
+    let mut other = service.sibling();
+    service.start();
+    other.start();
+    let url = format!("http://{}", spread(vec![service.address(), other.address()]));
+    conforms(service, files, &url);
+}
+
+/// Runs all cases against `url`, behind which `service` is, alone or among others.
+fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &str) {
     let service = Arc::new(service);
     // Weak, so that the service ends with the test; the thread that listens goes on.
     let changing = Arc::downgrade(&service);
@@ -133,7 +182,7 @@ fn the_service_conforms() {
     fs::write(&target, target_file(&change)).unwrap();
     let [json, junit, html] = ["json", "xml", "html"].map(|name| folder.join(format!("report.{name}")));
     let (code, stdout, stderr) = run(kit()
-        .args(["--url", &service.url(), "--level", "advisory", "--target"])
+        .args(["--url", url, "--level", "advisory", "--target"])
         .arg(&target)
         .arg("--json")
         .arg(&json)

@@ -9,6 +9,8 @@ mod crash;
 mod disk_full;
 mod folder;
 mod limits;
+mod moving;
 mod phone;
+mod postgres;
 mod program;
 mod refusals;

@@ -22,7 +22,8 @@ pub(crate) fn passkit() -> Command {
 
 /// Folders of a service, and the service while it runs.
 pub(crate) struct Service {
-    pub(crate) folder: tempfile::TempDir,
+    pub(crate) folder: Arc<tempfile::TempDir>,
+    store: String,
     arguments: Vec<String>,
     running: Option<Running>,
 }
@@ -68,11 +69,25 @@ impl Service {
     }
 
     pub(crate) fn with_arguments(arguments: &[&str]) -> Self {
+        let mut service = Self::over("");
+        service.store = format!("sled:{}", service.store().display());
+        service.arguments = arguments.iter().map(ToString::to_string).collect();
+        service
+    }
+
+    /// A service over empty folders and this store.
+    pub(crate) fn over(store: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["passes", "orders"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        Self { folder, arguments: arguments.iter().map(ToString::to_string).collect(), running: None }
+        Self { folder: Arc::new(folder), store: store.to_owned(), arguments: Vec::new(), running: None }
+    }
+
+    /// Another instance over the same folders and the same store.
+    pub(crate) fn sibling(&self) -> Self {
+        let Self { folder, store, arguments, .. } = self;
+        Self { folder: folder.clone(), store: store.clone(), arguments: arguments.clone(), running: None }
     }
 
     pub(crate) fn passes(&self) -> PathBuf {
@@ -93,7 +108,9 @@ impl Service {
         command
             .args(["serve", "--listen", "127.0.0.1:0"])
             .arg("--store")
-            .arg(format!("sled:{}", self.store().display()))
+            .arg(&self.store)
+            .arg("--copies")
+            .arg(self.folder.path().join("copies"))
             .arg("--passes")
             .arg(self.passes())
             .arg("--orders")

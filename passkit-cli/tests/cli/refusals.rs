@@ -57,7 +57,7 @@ fn nothing_to_serve() {
 
 #[test]
 fn a_store_url_of_no_known_kind() {
-    for url in ["postgres://localhost/passes", "./passkit-data", "sled:"] {
+    for url in ["mysql://localhost/passes", "./passkit-data", "sled:"] {
         refused(passkit().args(["serve", "--passes", ".", "--store", url]), &["sled:./passkit-data"]);
     }
     refused(passkit().args(["serve", "--passes", ".", "--listen", "here"]), &["--listen", "here"]);

@@ -5,7 +5,7 @@ use http::Request;
 use http_body_util::Full;
 
 use super::{ServiceCase, Target};
-use crate::{Case, CaseResult, Report, client::SendError, exchange::Secrets};
+use crate::{Case, CaseResult, Outcome, Report, Rule, client::SendError, exchange::Secrets};
 
 /// After so many cases in a row without any answer, the service is taken to be gone: one that hangs would otherwise
 /// take the time limit for each request of each case.
@@ -41,14 +41,19 @@ pub async fn run_watched<'a>(
     let mut cases = cases.into_iter();
     let mut report = Report::default();
     let mut stopped = unreachable(target).await;
-    let mut silent = 0;
+    let (mut silent, mut answers) = (0, false);
     while stopped.is_none()
         && let Some(case) = cases.next()
     {
         watch(Progress::Begins(&case.case));
-        let result = case.run(target).await;
+        let mut result = case.run(target).await;
+        let answered = result.transcript.iter().any(|exchange| exchange.status.is_ok());
+        answers |= answered;
+        if answers {
+            name_what_was_asked(&mut result);
+        }
         watch(Progress::Done(&result));
-        if result.transcript.iter().any(|exchange| exchange.status.is_ok()) {
+        if answered {
             silent = 0;
         } else if !result.transcript.is_empty() {
             silent += 1;
@@ -63,6 +68,18 @@ pub async fn run_watched<'a>(
         report.stop(left, &reason);
     }
     report
+}
+
+/// A service that answers as a rule, and breaks off at what a case sends, as many do when they come upon something that
+/// they did not expect, breaks the rule that the case is about.
+fn name_what_was_asked(result: &mut CaseResult) {
+    let outcome = std::mem::replace(&mut result.outcome, Outcome::Pass);
+    result.outcome = match (outcome, result.case.rules.first()) {
+        (Outcome::Fail(breach), Some(rule)) if breach.rule() == Rule::HTTP_2 => {
+            Outcome::Fail(breach.under(*rule))
+        }
+        (outcome, _) => outcome,
+    };
 }
 
 /// Why no connection can be made, if so.
@@ -98,7 +115,7 @@ mod tests {
     use tower_service::Service;
 
     use super::*;
-    use crate::{Level, Limits, Outcome, service::session::Call};
+    use crate::{Level, Limits, service::session::Call};
 
     /// Answers the requests whose number `answered` says.
     #[derive(Clone)]
@@ -126,7 +143,7 @@ mod tests {
 
     /// Cases that ask once, but for the second, which asks nothing.
     async fn outcomes(answered: fn(usize) -> bool) -> Report {
-        let case = Case { id: "x/y", level: Level::Must, rules: &[], steps: "", consequence: "" };
+        let case = Case { id: "x/y", level: Level::Must, rules: &[Rule::LIST_9], steps: "", consequence: "" };
         let asks = ServiceCase {
             case,
             kind: Kind::Pass,
@@ -154,6 +171,19 @@ mod tests {
         let counts = report.counts();
         assert_eq!((counts.pass, counts.skip, counts.fail, counts.error), (2, 1, 3, 3), "{report}");
         assert_eq!(report.stopped(), Some("3 cases in a row got no answer from the service"));
+    }
+
+    #[tokio::test]
+    async fn breaking_off_breaks_the_rule_of_the_case() {
+        let rules = |report: Report| -> Vec<&str> {
+            let fails = report.results.into_iter().filter_map(|result| match result.outcome {
+                Outcome::Fail(breach) => Some(breach.rule().id()),
+                _ => None,
+            });
+            fails.collect()
+        };
+        assert_eq!(rules(outcomes(|_| false).await), ["HTTP-2"; 3]);
+        assert_eq!(rules(outcomes(|number| number != 1).await), ["LIST-9"]);
     }
 
     #[tokio::test]

@@ -103,12 +103,14 @@ impl StoreCase {
         let start = std::time::Instant::now();
         // A task of its own, so that a panic ends this case only; the set aborts it when dropped.
         let mut task = tokio::task::JoinSet::new();
-        task.spawn((self.run)(stores));
+        // The stores may end what they are kept in when they are dropped, and so outlive the case.
+        task.spawn((self.run)(stores.clone()));
         let verdict = match tokio::time::timeout(PATIENCE, task.join_next()).await {
             Ok(Some(Ok(verdict))) => verdict,
             Ok(Some(Err(error))) => Err(Breach::new(Rule::ERRORS, "no panic", error.to_string()).into()),
             Ok(None) | Err(_) => Err(Breach::new(Rule::ERRORS, "an answer", "none for five minutes").into()),
         };
+        drop(stores);
         CaseResult {
             case: self.case,
             outcome: verdict.into(),

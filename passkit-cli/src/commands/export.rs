@@ -1,0 +1,95 @@
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Args;
+use passkit_server::Registration;
+
+use super::progress::Progress;
+use crate::{failure::Failure, store::StoreUrl};
+
+/// Registrations are read in pages of about so many.
+const PAGE: usize = 5_000;
+
+/// Writes all registrations of a store as a CSV file that `passkit import` reads.
+///
+/// The store may be in use meanwhile: what is registered throughout is in the file. It holds push tokens and device
+/// identifiers, which are secrets.
+#[derive(Args)]
+pub(crate) struct Export {
+    /// The store to read.
+    #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
+    store: StoreUrl,
+
+    /// The file to write; standard output if there is none.
+    #[arg(long, value_name = "FILE.csv")]
+    to: Option<PathBuf>,
+}
+
+impl Export {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        let store = self.store.open().await?.registrations;
+        let shown = self.to.as_ref().map_or("standard output".into(), |path| path.display().to_string());
+        let cannot_write = |error: io::Error| Failure::new(format!("can't write {shown}: {error}"));
+        // Beside its place until it is whole.
+        let part = self.to.as_ref().map(|path| {
+            let mut name = path.clone().into_os_string();
+            name.push(".part");
+            PathBuf::from(name)
+        });
+        let mut out: Box<dyn Write + Send> = match &part {
+            Some(part) => Box::new(BufWriter::new(create_private(part).map_err(cannot_write)?)),
+            None => Box::new(BufWriter::new(io::stdout())),
+        };
+        writeln!(out, "device,push_token,type,serial").map_err(cannot_write)?;
+        let progress = Progress::new("registrations", None);
+        let (mut count, mut after) = (0_u64, None);
+        loop {
+            let page = store
+                .registrations(after.as_ref(), PAGE)
+                .await
+                .map_err(|error| Failure::from_error("can't read the store", &error))?;
+            for registration in &page.registrations {
+                write_line(&mut out, registration).map_err(cannot_write)?;
+            }
+            count += page.registrations.len() as u64;
+            progress.set(count, 0);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        out.flush().map_err(cannot_write)?;
+        drop(out);
+        progress.finish();
+        if let (Some(part), Some(path)) = (part, &self.to) {
+            File::open(&part)
+                .and_then(|file| file.sync_all())
+                .and_then(|()| std::fs::rename(&part, path))
+                .map_err(cannot_write)?;
+            say!("{count} registrations written to {shown}");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A file that only its owner reads.
+fn create_private(path: &std::path::Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn write_line(out: &mut dyn Write, registration: &Registration) -> io::Result<()> {
+    let Registration { device, push_token, pass } = registration;
+    // Of these only serial numbers may hold more than letters, digits and "-._~".
+    let serial = pass.serial.as_str();
+    let is_plain = serial.trim() == serial && !serial.contains([',', '"', '\r', '\n']);
+    let serial = if is_plain { serial.to_owned() } else { format!("\"{}\"", serial.replace('"', "\"\"")) };
+    writeln!(out, "{},{},{},{serial}", device.as_str(), push_token.as_str(), pass.type_id)
+}

@@ -1,0 +1,241 @@
+//! A CSV file, line by line: a quote that is never closed spoils its own line and no other.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use csv_core::ReadRecordResult;
+
+use crate::failure::Failure;
+
+/// The longest line; identifiers have their own, shorter bounds.
+const LONGEST: usize = 16 * 1024;
+
+/// Names of the columns as they are found in the wild, without case, blanks and punctuation.
+const NAMES: [&[&str]; 4] = [
+    &["device", "deviceid", "deviceidentifier", "devicelibraryidentifier"],
+    &["pushtoken", "token"],
+    &["type", "passtype", "passtypeidentifier", "typeidentifier", "ordertype", "ordertypeidentifier"],
+    &["serial", "serialnumber", "orderidentifier"],
+];
+
+pub(super) struct Lines {
+    path: PathBuf,
+    reader: Box<dyn BufRead + Send>,
+    parser: csv_core::Reader,
+    line: Vec<u8>,
+    /// Which field of a line is which column.
+    order: [usize; 4],
+    /// Whether the first line names the columns.
+    pub(super) named: bool,
+    /// How many lines were read.
+    pub(super) number: u64,
+    /// How many bytes were read.
+    pub(super) bytes: u64,
+    /// How long the file is; `None` for standard input.
+    pub(super) length: Option<u64>,
+}
+
+/// Device, push token, type, serial number.
+pub(super) type Record = [String; 4];
+
+/// A line's number, and what it holds or what is wrong with it.
+pub(super) type Line = (u64, Result<Record, String>);
+
+impl Lines {
+    pub(super) fn open(path: &Path) -> Result<(Self, Option<File>), Failure> {
+        let cannot = |error: io::Error| Failure::new(format!("can't read {}: {error}", path.display()));
+        let is_standard_input = path == Path::new("-");
+        let file = if is_standard_input { None } else { Some(File::open(path).map_err(cannot)?) };
+        let length = file.as_ref().map(File::metadata).transpose().map_err(cannot)?.map(|data| data.len());
+        let reader: Box<dyn BufRead + Send> = match &file {
+            Some(file) => Box::new(BufReader::with_capacity(1 << 18, file.try_clone().map_err(cannot)?)),
+            None => Box::new(BufReader::new(io::stdin())),
+        };
+        let lines = Self {
+            path: path.to_owned(),
+            reader,
+            parser: csv_core::Reader::new(),
+            line: Vec::new(),
+            order: [0, 1, 2, 3],
+            named: false,
+            number: 0,
+            bytes: 0,
+            length,
+        };
+        Ok((lines, file))
+    }
+
+    /// The next line that holds something: its number, and its fields in the order of the columns or what is wrong.
+    pub(super) fn next(&mut self) -> Result<Option<Line>, Failure> {
+        loop {
+            let whole = self
+                .read_line()
+                .map_err(|error| Failure::new(format!("can't read {}: {error}", self.path.display())))?;
+            let Some(whole) = whole else { return Ok(None) };
+            self.number += 1;
+            if !whole {
+                return Ok(Some((self.number, Err(format!("longer than {LONGEST} bytes")))));
+            }
+            if self.number == 1 && self.line.starts_with("\u{feff}".as_bytes()) {
+                self.line.drain(..3);
+            }
+            if self.line.trim_ascii().is_empty() {
+                continue;
+            }
+            let fields = self.fields();
+            if self.number == 1
+                && let Ok(fields) = &fields
+                && let Some(order) = named_columns(fields)
+            {
+                (self.order, self.named) = (order, true);
+                continue;
+            }
+            let wanted = if self.named { self.order.into_iter().max().unwrap_or(0) + 1 } else { 4 };
+            let record = fields.and_then(|mut fields| {
+                let count = fields.len();
+                if count < wanted || (!self.named && count > 4) {
+                    return Err(format!("{count} fields instead of {}", wanted.max(4)));
+                }
+                let [device, push_token, type_id, serial] =
+                    self.order.map(|at| std::mem::take(&mut fields[at]));
+                // A blank may be part of a serial number, of the others never.
+                Ok([device.trim().into(), push_token.trim().into(), type_id.trim().into(), serial])
+            });
+            return Ok(Some((self.number, record)));
+        }
+    }
+
+    /// The line that was read last, as it stands.
+    pub(super) fn raw(&self) -> &[u8] {
+        &self.line
+    }
+
+    /// Goes on behind the first `lines`, which are `bytes` long.
+    pub(super) fn skip_to(&mut self, file: &mut File, lines: u64, bytes: u64) -> io::Result<()> {
+        file.seek(SeekFrom::Start(bytes))?;
+        self.reader = Box::new(BufReader::with_capacity(1 << 18, file.try_clone()?));
+        (self.number, self.bytes) = (lines, bytes);
+        Ok(())
+    }
+
+    /// Whether a line was read whole; `None` at the end.
+    fn read_line(&mut self) -> io::Result<Option<bool>> {
+        self.line.clear();
+        let read = self.reader.by_ref().take(LONGEST as u64).read_until(b'\n', &mut self.line)?;
+        self.bytes += read as u64;
+        if read == 0 {
+            return Ok(None);
+        }
+        let whole = self.line.ends_with(b"\n") || read < LONGEST;
+        if !whole {
+            self.bytes += skip_line(&mut *self.reader)?;
+        }
+        Ok(Some(whole))
+    }
+
+    fn fields(&mut self) -> Result<Vec<String>, String> {
+        self.parser.reset();
+        let mut text = vec![0; self.line.len() + 1];
+        let mut ends = [0; 32];
+        let (mut input, mut written, mut count) = (&self.line[..], 0, 0);
+        loop {
+            let (result, read, wrote, ended) =
+                self.parser.read_record(input, &mut text[written..], &mut ends[count..]);
+            input = &input[read..];
+            written += wrote;
+            count += ended;
+            match result {
+                ReadRecordResult::Record => break,
+                ReadRecordResult::InputEmpty if read > 0 || !input.is_empty() => {}
+                ReadRecordResult::InputEmpty | ReadRecordResult::End => break,
+                ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => {
+                    return Err(format!("more than {} fields", ends.len()));
+                }
+            }
+        }
+        if !input.trim_ascii().is_empty() {
+            return Err("a line break inside of a field".into());
+        }
+        let mut start = 0;
+        ends[..count]
+            .iter()
+            .map(|end| {
+                let field = std::str::from_utf8(&text[start..*end]).map_err(|_| "not UTF-8".to_owned());
+                start = *end;
+                field.map(str::to_owned)
+            })
+            .collect()
+    }
+}
+
+/// Reads to the end of a line, and returns how many bytes that was.
+fn skip_line(reader: &mut dyn BufRead) -> io::Result<u64> {
+    let mut skipped = 0;
+    loop {
+        let buffer = reader.fill_buf()?;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let used = end.map_or(buffer.len(), |end| end + 1);
+        reader.consume(used);
+        skipped += used as u64;
+        if end.is_some() || used == 0 {
+            return Ok(skipped);
+        }
+    }
+}
+
+/// Where each column stands, if these are names of columns.
+fn named_columns(fields: &[String]) -> Option<[usize; 4]> {
+    let plain = |field: &String| -> String {
+        field.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
+    };
+    let fields: Vec<String> = fields.iter().map(plain).collect();
+    let mut order = [0; 4];
+    for (place, names) in order.iter_mut().zip(NAMES) {
+        *place = fields.iter().position(|field| names.contains(&field.as_str()))?;
+    }
+    Some(order)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &[u8]) -> Vec<Line> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        std::fs::write(&path, text).unwrap();
+        let (mut lines, _) = Lines::open(&path).unwrap();
+        std::iter::from_fn(|| lines.next().unwrap()).collect()
+    }
+
+    fn record(fields: [&str; 4]) -> Result<Record, String> {
+        Ok(fields.map(str::to_owned))
+    }
+
+    #[test]
+    fn lines_are_read_with_and_without_names() {
+        let plain = read(b"d1,aa,pass.a,1\r\n\n\"d2\", bb , pass.a,\"a \"\"b\"\", c\"\n");
+        assert_eq!(plain[0], (1, record(["d1", "aa", "pass.a", "1"])));
+        assert_eq!(plain[1], (3, record(["d2", "bb", "pass.a", "a \"b\", c"])));
+        let named = read(b"\xef\xbb\xbfSerial Number,type,x,Device_ID,pushToken\n1,pass.a,-,d1,aa");
+        assert_eq!(named, [(2, record(["d1", "aa", "pass.a", "1"]))]);
+    }
+
+    #[test]
+    fn a_bad_line_spoils_no_other() {
+        let long = "x".repeat(3 * LONGEST);
+        let text =
+            format!("d1,aa\n\"d1,aa,pass.a,1\nd1,aa,pass.a,\u{fffd}\n{long}\nd2,aa,pass.a,2\na,b,c,d,e\n");
+        let mut bytes = text.into_bytes();
+        let at = bytes.windows(3).position(|three| three == "\u{fffd}".as_bytes()).unwrap();
+        bytes.splice(at..at + 3, *b"\xff");
+        let lines = read(&bytes);
+        let bad: Vec<u64> =
+            lines.iter().filter(|(_, line)| line.is_err()).map(|(number, _)| *number).collect();
+        assert_eq!(bad, [1, 2, 3, 4, 6], "{lines:?}");
+        assert_eq!(lines[4], (5, record(["d2", "aa", "pass.a", "2"])));
+    }
+}

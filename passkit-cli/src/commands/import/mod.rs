@@ -1,0 +1,177 @@
+mod lines;
+mod place;
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+use lines::{Lines, Record};
+use passkit_server::{
+    DeviceIdentifier, InvalidIdentifier, PassId, PushToken, Registration, SerialNumber, StoreError,
+    StoreMaintenance, TypeIdentifier,
+};
+use place::Place;
+
+use super::progress::Progress;
+use crate::{
+    failure::{Chain, Failure},
+    store::StoreUrl,
+};
+
+/// Registrations are stored in groups of so many.
+const GROUP: usize = 5_000;
+/// How often a group is tried while the store is unavailable.
+const TRIES: u32 = 10;
+
+/// Takes registrations from a CSV file into a store.
+///
+/// Four columns: device identifier, push token, type identifier, serial number; in this order, or in any with a first
+/// line that names them (device, push_token, type, serial). What is registered already stays so, and every device gets
+/// the push token of its last line. The store may be in use meanwhile.
+///
+/// A line that holds no registration is reported by its number and left out. When the import is stopped, the same
+/// command takes it up where it was.
+///
+/// Exit code: 0 all lines are in the store, 1 some were left out, 2 it could not be done.
+#[derive(Args)]
+pub(crate) struct Import {
+    /// The CSV file; - reads standard input.
+    #[arg(long, value_name = "FILE.csv")]
+    from: PathBuf,
+
+    /// The store to fill.
+    #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
+    store: StoreUrl,
+
+    /// Copies the lines that are left out to this file.
+    #[arg(long, value_name = "FILE.csv")]
+    rejects: Option<PathBuf>,
+}
+
+impl Import {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        let from = self.from.display();
+        let (mut lines, file) = Lines::open(&self.from)?;
+        let mut place = Place::find(&self.from, self.store.to_string());
+        let mut reached = place.reached;
+        let rejects = self.rejects.as_deref().map(|path| Rejects::open(path, reached.lines > 0));
+        let mut rejects = rejects.transpose()?;
+        let store = self.store.open().await?.registrations;
+        if let Some(mut file) = file
+            && reached.lines > 0
+        {
+            // Through the first line, which may name the columns.
+            lines.next()?;
+            lines
+                .skip_to(&mut file, reached.lines, reached.bytes)
+                .map_err(|error| Failure::new(format!("can't read {from}: {error}")))?;
+            eprintln!("passkit: goes on behind line {}, where the last import stopped", reached.lines);
+        }
+        let mut registrations = 0;
+        let progress = Progress::new("lines", lines.length);
+        loop {
+            let mut group = Vec::with_capacity(GROUP);
+            while group.len() < GROUP
+                && let Some((number, record)) = lines.next()?
+            {
+                match record.and_then(|record| to_registration(&record).map_err(|error| error.to_string())) {
+                    Ok(registration) => group.push(registration),
+                    Err(problem) => {
+                        progress.say(&format!("{from}:{number}: {problem}; left out"));
+                        reached.left_out += 1;
+                        if let Some(rejects) = &mut rejects {
+                            rejects.add(lines.raw())?;
+                        }
+                    }
+                }
+            }
+            if group.is_empty() {
+                break;
+            }
+            registrations += group.len();
+            reached.created += register(&store, &group).await.map_err(|error| {
+                let stopped =
+                    format!("stopped behind line {}; the same command goes on there", place.reached.lines);
+                Failure::from_error(stopped, &error)
+            })?;
+            (reached.lines, reached.bytes) = (lines.number, lines.bytes);
+            place.reached = reached;
+            place.remember();
+            progress.set(lines.number, lines.bytes);
+        }
+        if let Some(rejects) = &mut rejects {
+            rejects.finish()?;
+        }
+        progress.finish();
+        place.forget();
+        say!(
+            "{registrations} registrations imported, {} of them new; {} lines left out",
+            reached.created,
+            reached.left_out
+        );
+        Ok(if reached.left_out == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Stores a group, and waits for a store that is unavailable for a while.
+async fn register(store: &Arc<dyn StoreMaintenance>, group: &[Registration]) -> Result<u64, StoreError> {
+    let mut tries = 1;
+    loop {
+        match store.register_many(group).await {
+            Err(error) if error.is_transient() && tries < TRIES => {
+                tracing::warn!("will try again: {}", Chain(&error));
+                tokio::time::sleep(Duration::from_millis(200) * tries).await;
+                tries += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn to_registration(
+    [device, push_token, type_id, serial]: &Record,
+) -> Result<Registration, InvalidIdentifier> {
+    Ok(Registration {
+        device: DeviceIdentifier::new(device)?,
+        push_token: PushToken::new(push_token)?,
+        pass: PassId { type_id: TypeIdentifier::new(type_id)?, serial: SerialNumber::new(serial)? },
+    })
+}
+
+/// The file of lines that are left out.
+struct Rejects {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Rejects {
+    fn open(path: &Path, goes_on: bool) -> Result<Self, Failure> {
+        let mut options = File::options();
+        let file = options
+            .create(true)
+            .write(true)
+            .append(goes_on)
+            .truncate(!goes_on)
+            .open(path)
+            .map_err(|error| Failure::new(format!("can't write {}: {error}", path.display())))?;
+        Ok(Self { path: path.to_owned(), file: BufWriter::new(file) })
+    }
+
+    fn add(&mut self, line: &[u8]) -> Result<(), Failure> {
+        let end: &[u8] = if line.ends_with(b"\n") { b"" } else { b"\n" };
+        let written = self.file.write_all(line).and_then(|()| self.file.write_all(end));
+        written.map_err(|error| Failure::new(format!("can't write {}: {error}", self.path.display())))
+    }
+
+    fn finish(&mut self) -> Result<(), Failure> {
+        self.file
+            .flush()
+            .map_err(|error| Failure::new(format!("can't write {}: {error}", self.path.display())))
+    }
+}

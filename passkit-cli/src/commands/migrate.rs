@@ -1,0 +1,26 @@
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::{failure::Failure, store::StoreUrl};
+
+/// Makes the tables of a PostgreSQL store, or brings them up to date.
+///
+/// Needed once before the first use, and after an update that says so. It may run while the service does.
+#[derive(Args)]
+pub(crate) struct Migrate {
+    /// The store.
+    #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
+    store: StoreUrl,
+}
+
+impl Migrate {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        if self.store.migrate().await? {
+            say!("the tables are up to date");
+        } else {
+            say!("nothing to do: {} needs no tables made beforehand", self.store);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+
+mod batch;
+mod calls;
+mod config;
+mod connections;
+mod error;
+mod maintenance;
+mod migrate;
+mod published;
+mod schema;
+mod store;
+
+pub use config::Config;
+pub use sqlx;
+pub use store::{PostgresStore, mark_updated_in};
+
+#[doc(hidden)]
+pub use schema::STATEMENTS;

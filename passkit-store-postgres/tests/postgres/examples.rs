@@ -1,0 +1,8 @@
+#[path = "../../examples/ticket.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a program of its own as well")]
+mod ticket;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_runs() {
+    ticket::run(&crate::support::new_database().await).await.unwrap();
+}

@@ -1,0 +1,181 @@
+use std::time::{Duration, Instant};
+
+use passkit_server::{Registered, RegistrationStore, StoreErrorKind};
+use passkit_store_postgres::{Config, PostgresStore};
+use passkit_test_servers::postgres::Server;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio::task::JoinSet;
+
+use crate::support::{SERVER, device, held, new_database, new_store, pass, serial, text_of, token, type_id};
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn run(connection: &mut PgConnection, sql: String) {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap();
+}
+
+/// Registers until it works; what fails before is unavailable.
+async fn recovers(store: &PostgresStore) {
+    let start = Instant::now();
+    while let Err(error) = store.register(&device("again"), &pass("1"), &token()).await {
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+        assert!(start.elapsed() < SOON, "does not recover: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_is_told_at_once() {
+    // Of a port that was given free just now.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let start = Instant::now();
+    let error = PostgresStore::connect(&format!("postgres://postgres@127.0.0.1:{port}/p"), Config::new())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+    assert!(text_of(&error).contains("refused"), "{error:?}");
+    assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_restart_loses_nothing_and_needs_no_help() {
+    let server = Server::throwaway(&["fsync=off"]).unwrap();
+    let url = server.url(&server.new_database().await.unwrap());
+    let config = Config::new().timeout(Duration::from_secs(1));
+    let store = PostgresStore::connect(&url, config).await.unwrap();
+    store.migrate().await.unwrap();
+    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+
+    server.stop().unwrap();
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for i in 0..30 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let error = match i % 3 {
+                0 => store.updated_since(&device("d"), &type_id(), None).await.unwrap_err(),
+                1 => store.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
+                _ => store.unregister(&device("e"), &pass("1")).await.unwrap_err(),
+            };
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
+    assert!(start.elapsed() < SOON, "took {:?} to fail", start.elapsed());
+
+    server.start().unwrap();
+    recovers(&store).await;
+    assert_eq!(held(&store, &device("d")).await, ["1"]);
+
+    // Restarted while nobody looks: the next call does not even notice.
+    server.stop().unwrap();
+    server.start().unwrap();
+    assert_eq!(store.register(&device("d"), &pass("1"), &token()).await.unwrap(), Registered::Existing);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cut_connections_are_not_noticed() {
+    let store = new_store().await;
+    let mut admin = PgConnection::connect(&SERVER.url("postgres")).await.unwrap();
+    let database: String =
+        sqlx::query_scalar("select current_database()::text").fetch_one(store.pool()).await.unwrap();
+    let mut tasks = JoinSet::new();
+    for task in 0..6 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            for i in 0..100 {
+                let (device, pass) = (device(format!("{task}")), pass(format!("{}", i % 7)));
+                store.register(&device, &pass, &token()).await.unwrap();
+                store.mark_updated(&type_id(), std::slice::from_ref(&pass.serial)).await.unwrap();
+                assert!(held(&store, &device).await.contains(&pass.serial.as_str().to_owned()));
+                store.unregister(&device, &pass).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+    }
+    let mut cuts = 0;
+    let mut pause = tokio::time::interval(Duration::from_millis(400));
+    loop {
+        tokio::select! {
+            ended = tasks.join_next() => match ended {
+                Some(ended) => ended.unwrap(),
+                None => break,
+            },
+            _ = pause.tick() => {
+                let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1";
+                let cut: i64 = sqlx::query_scalar(cut).bind(&database).fetch_one(&mut admin).await.unwrap();
+                cuts += cut;
+            }
+        }
+    }
+    assert!(cuts > 0);
+}
+
+/// Who waits too long is told so, the next one is not, and what was given up does not pile up at the server.
+#[tokio::test]
+async fn what_takes_too_long_is_given_up() {
+    let url = new_database().await;
+    let first = PostgresStore::connect(&url, Config::new()).await.unwrap();
+    first.migrate().await.unwrap();
+    let ours = Config::new().timeout(Duration::from_millis(300));
+    let servers = Config::new().statement_timeout(Duration::from_millis(300));
+    for config in [ours, servers] {
+        let store = PostgresStore::connect(&url, config).await.unwrap();
+        store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+        let mut locked = first.pool().begin().await.unwrap();
+        sqlx::query("lock table passkit.device").execute(&mut *locked).await.unwrap();
+        let start = Instant::now();
+        for error in [
+            store.register(&device("d"), &pass("1"), &token()).await.unwrap_err(),
+            store.unregister(&device("d"), &pass("1")).await.unwrap_err(),
+            store.updated_since(&device("d"), &type_id(), None).await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+        }
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        // What needs no such lock goes on.
+        store.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
+        locked.rollback().await.unwrap();
+        recovers(&store).await;
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_database_serves_reads() {
+    let store = new_store().await;
+    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+    let mut admin = PgConnection::connect(&SERVER.url("postgres")).await.unwrap();
+    let name: String =
+        sqlx::query_scalar("select current_database()::text").fetch_one(store.pool()).await.unwrap();
+    let cut = format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
+    run(&mut admin, format!("alter database {name} set default_transaction_read_only = on")).await;
+    run(&mut admin, cut).await;
+    assert_eq!(held(&store, &device("d")).await, ["1"]);
+    for error in [
+        store.register(&device("d"), &pass("2"), &token()).await.unwrap_err(),
+        store.unregister(&device("d"), &pass("1")).await.unwrap_err(),
+        store.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
+        store.mark_all_updated(&type_id()).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+        assert!(text_of(&error).contains("read-only"), "{error:?}");
+    }
+    run(&mut admin, format!("alter database {name} reset default_transaction_read_only")).await;
+    recovers(&store).await;
+}
+
+/// A store whose connections were in use may end outside of any runtime.
+#[test]
+fn a_store_may_be_dropped_anywhere() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(async {
+        let store = new_store().await;
+        store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+        store
+    });
+    drop(store);
+    let store = runtime.block_on(new_store());
+    drop(runtime);
+    drop(store);
+}

@@ -1,0 +1,146 @@
+use std::time::SystemTime;
+
+use passkit_server::{RegistrationStore, StoreError, StoreErrorKind, StoreMaintenance};
+use passkit_store_postgres::{Config, PostgresStore, STATEMENTS, mark_updated_in};
+use sqlx::{AssertSqlSafe, Executor as _, PgPool};
+
+use crate::support::{SERVER, device, new_database, new_store, pass, serial, text_of, token, type_id};
+
+#[tokio::test]
+async fn every_statement_can_be_prepared() {
+    let store = new_store().await;
+    for statement in STATEMENTS {
+        store.pool().prepare(sqlx::SqlStr::from_static(statement)).await.unwrap();
+    }
+}
+
+/// The error of each call.
+async fn errors(store: &PostgresStore) -> Vec<StoreError> {
+    let registration =
+        passkit_server::Registration { device: device("d"), push_token: token(), pass: pass("1") };
+    let mut connection = store.pool().acquire().await.unwrap();
+    vec![
+        store.check().await.unwrap_err(),
+        store.register(&device("d"), &pass("1"), &token()).await.unwrap_err(),
+        store.unregister(&device("d"), &pass("1")).await.unwrap_err(),
+        store.updated_since(&device("d"), &type_id(), None).await.unwrap_err(),
+        store.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
+        store.mark_all_updated(&type_id()).await.unwrap_err(),
+        store.pass_state(&pass("1")).await.unwrap_err(),
+        store.devices_of(&pass("1"), None, 9).await.unwrap_err(),
+        store.forget_device(&device("d"), SystemTime::now()).await.unwrap_err(),
+        store.register_many(&[registration]).await.unwrap_err(),
+        store.registrations(None, 9).await.unwrap_err(),
+        store.stats().await.unwrap_err(),
+        mark_updated_in(&mut connection, &type_id(), &[serial("1")]).await.unwrap_err(),
+    ]
+}
+
+#[tokio::test]
+async fn before_migrating_every_call_says_how() {
+    let store = PostgresStore::connect(&new_database().await, Config::new()).await.unwrap();
+    for error in errors(&store).await {
+        assert_eq!(error.kind(), StoreErrorKind::Configuration, "{error:?}");
+        assert!(text_of(&error).contains("passkit migrate"), "{error:?}");
+    }
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
+    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_may_migrate_at_once_and_again() {
+    let url = new_database().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let url = url.clone();
+        tasks.spawn(async move {
+            PostgresStore::connect(&url, Config::new().connections(1))
+                .await
+                .unwrap()
+                .migrate()
+                .await
+                .unwrap();
+        });
+    }
+    tasks.join_all().await;
+    let store = PostgresStore::connect(&url, Config::new().migration_lock(false)).await.unwrap();
+    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+    store.migrate().await.unwrap();
+    assert_eq!(store.stats().await.unwrap().devices, 1);
+}
+
+#[tokio::test]
+async fn the_files_can_be_run_by_other_tools() {
+    let store = PostgresStore::connect(&new_database().await, Config::new()).await.unwrap();
+    let mut files: Vec<_> =
+        std::fs::read_dir("migrations").unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    for file in files {
+        let sql = std::fs::read_to_string(file).unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(store.pool()).await.unwrap();
+    }
+    store.check().await.unwrap();
+    store.migrate().await.unwrap();
+    store.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_or_older_schema_is_refused() {
+    let store = new_store().await;
+    sqlx::query("insert into passkit.migration values (99)").execute(store.pool()).await.unwrap();
+    for error in [store.migrate().await.unwrap_err(), store.check().await.unwrap_err()] {
+        assert_eq!(error.kind(), StoreErrorKind::Configuration);
+        let text = text_of(&error);
+        assert!(text.contains("newer passkit") && text.contains("99"), "{text}");
+    }
+    sqlx::query("delete from passkit.migration").execute(store.pool()).await.unwrap();
+    let error = store.check().await.unwrap_err();
+    assert!(text_of(&error).contains("passkit migrate"), "{error:?}");
+}
+
+#[tokio::test]
+async fn missing_rights_are_told() {
+    let database = SERVER.new_database().await.unwrap();
+    let owner = PostgresStore::connect(&SERVER.url(&database), Config::new()).await.unwrap();
+    let user = format!("{database}_user");
+    let run = async |sql: String| {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(owner.pool()).await.unwrap();
+    };
+    run(format!("create role {user} login password 'secret'")).await;
+    let pool = PgPool::connect_with(
+        SERVER
+            .url(&database)
+            .parse::<sqlx::postgres::PgConnectOptions>()
+            .unwrap()
+            .username(&user)
+            .password("secret"),
+    )
+    .await
+    .unwrap();
+    let store = PostgresStore::new(pool);
+    let refused = store.migrate().await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Configuration, "{refused:?}");
+
+    owner.migrate().await.unwrap();
+    for error in errors(&store).await {
+        assert_eq!(error.kind(), StoreErrorKind::Configuration, "{error:?}");
+        assert!(text_of(&error).contains("right"), "{error:?}");
+    }
+
+    // A schema that was made for the user is enough for it to migrate.
+    run(format!("drop schema passkit cascade; create schema passkit authorization {user}")).await;
+    store.migrate().await.unwrap();
+    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+    store.pool().close().await;
+    run(format!("drop schema passkit cascade; drop role {user}")).await;
+}
+
+#[tokio::test]
+async fn a_wrong_address_is_told() {
+    let url = SERVER.url("no_such_database_here");
+    let error = PostgresStore::connect(&url, Config::new()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Configuration, "{error:?}");
+    let error = PostgresStore::connect("postgres://[", Config::new()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Configuration, "{error:?}");
+}

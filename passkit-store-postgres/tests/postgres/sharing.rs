@@ -1,0 +1,117 @@
+use std::collections::BTreeSet;
+
+use passkit_server::{RegistrationStore, StoreErrorKind};
+use tokio::task::JoinSet;
+
+use crate::support::{device, held, new_store, pass, serial, token, type_id};
+
+const CALLERS: usize = 300;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_caller_gets_its_own_answer() {
+    let store = new_store().await;
+    let mut tasks = JoinSet::new();
+    for i in 0..CALLERS {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let (device, own, other) = (device(format!("d{i}")), pass(format!("{i}")), pass("all"));
+            store.register(&device, &own, &token()).await.unwrap();
+            store.register(&device, &other, &token()).await.unwrap();
+            let all = store.updated_since(&device, &type_id(), None).await.unwrap();
+            let serials: BTreeSet<_> = all.serials.iter().map(|serial| serial.as_str().to_owned()).collect();
+            assert_eq!(serials, BTreeSet::from([format!("{i}"), "all".into()]));
+            let before = store.pass_state(&own).await.unwrap();
+            store.mark_updated(&type_id(), std::slice::from_ref(&own.serial)).await.unwrap();
+            let after = store.pass_state(&own).await.unwrap();
+            assert!(after.version > before.version && after.last_modified > before.last_modified);
+            let news = store.updated_since(&device, &type_id(), Some(all.tag)).await.unwrap();
+            assert_eq!(news.serials, [own.serial]);
+            after.version
+        });
+    }
+    let versions: BTreeSet<_> = tasks.join_all().await.into_iter().collect();
+    assert!(versions.len() < CALLERS / 2, "{} statements for {CALLERS} marks", versions.len());
+}
+
+/// A caller that goes away harms nobody, and does not even take its own mark along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_dropped_caller_harms_nobody() {
+    let store = new_store().await;
+    let mut tasks = JoinSet::new();
+    for i in 0..CALLERS {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let (device, serials, pass) = (device(format!("d{i}")), [serial(format!("{i}"))], pass("1"));
+            let token = token();
+            let type_id = type_id();
+            let mark = store.mark_updated(&type_id, &serials);
+            let register = store.register(&device, &pass, &token);
+            if i % 3 == 0 {
+                let gone =
+                    tokio::time::timeout(std::time::Duration::ZERO, async { tokio::join!(mark, register) });
+                let _gone = gone.await;
+            } else {
+                mark.await.unwrap();
+                register.await.unwrap();
+                assert!(store.pass_state(&crate::support::pass(format!("{i}"))).await.unwrap().version > 0);
+                assert_eq!(held(&store, &device).await, ["1"]);
+            }
+        });
+    }
+    tasks.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_error_reaches_only_whom_it_concerns() {
+    let store = new_store().await;
+    let mut connection = store.pool().acquire().await.unwrap();
+    sqlx::raw_sql("alter table passkit.pass add check (serial <> 'bad')")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    // A row that this crate never writes.
+    store.register(&device("broken"), &pass("1"), &token()).await.unwrap();
+    sqlx::raw_sql("update passkit.registration set serial = e'a\\nb' where device_id = 'broken'")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    let mut tasks = JoinSet::new();
+    for i in 0..100 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let bad = i % 10 == 3;
+            let name = if bad { "bad".to_owned() } else { format!("{i}") };
+            let marked = store.mark_updated(&type_id(), &[serial(&name)]).await;
+            assert_eq!(marked.is_err(), bad, "{marked:?}");
+            let version = store.pass_state(&pass(&name)).await.unwrap().version;
+            assert_eq!(version == 0, bad);
+            let asked = if bad { device("broken") } else { device("other") };
+            let listed = store.updated_since(&asked, &type_id(), None).await;
+            assert_eq!(
+                listed.as_ref().err().map(|error| error.kind()),
+                bad.then_some(StoreErrorKind::Corrupt)
+            );
+        });
+    }
+    tasks.join_all().await;
+}
+
+/// Types do not wait for each other: one whose row is locked stops no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_locked_type_stops_no_other() {
+    let store = new_store().await;
+    let other = passkit_server::TypeIdentifier::new("pass.com.example.other").unwrap();
+    let mut transaction = store.pool().begin().await.unwrap();
+    passkit_store_postgres::mark_updated_in(&mut transaction, &type_id(), &[serial("1")]).await.unwrap();
+    let waiting = (0..40).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { store.mark_updated(&type_id(), &[serial("2")]).await })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    store.mark_updated(&other, &[serial("1")]).await.unwrap();
+    assert!(waiting.iter().all(|task| !task.is_finished()));
+    transaction.commit().await.unwrap();
+    for task in waiting {
+        task.await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Makes an image of Debian's PostgreSQL that stands in for the official one, where no registry of images can be reached
+# but a Debian mirror can. As root; needs debootstrap and a Docker engine.
+set -eu
+name=${1:-passkit-postgres:local}
+mirror=${2:-http://deb.debian.org/debian}
+root=$(mktemp -d)
+chmod 755 "$root"
+trap 'rm -rf "$root"' EXIT
+
+debootstrap --variant=minbase --include=postgresql bookworm "$root" "$mirror"
+rm -rf "$root"/var/cache/apt "$root"/var/lib/apt/lists
+cat > "$root/entrypoint" <<'ENTRYPOINT'
+#!/bin/sh
+# As the official image does: takes the password from the environment, and anyone who knows it.
+set -eu
+PATH=$(echo /usr/lib/postgresql/*/bin):$PATH
+export PGDATA=/var/lib/postgresql/data
+echo "$POSTGRES_PASSWORD" > /tmp/password
+runuser -u postgres -- initdb -U postgres -E UTF8 --locale=C.UTF-8 --auth=scram-sha-256 --pwfile=/tmp/password
+echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
+exec setpriv --reuid=postgres --regid=postgres --init-groups "$@" -c listen_addresses='*'
+ENTRYPOINT
+chmod 755 "$root/entrypoint"
+tar -C "$root" --numeric-owner -c . |
+    docker import --change 'ENTRYPOINT ["/entrypoint"]' --change 'EXPOSE 5432' - "$name"

@@ -1,0 +1,113 @@
+//! Programs that run beside the tests and never outlive them.
+
+use std::{
+    io,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A port that nobody uses, from a range that the system gives to no one by itself. Never the same one twice.
+pub(crate) fn free_port() -> io::Result<u16> {
+    const PORTS: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Other processes look elsewhere.
+    let start = std::process::id().wrapping_mul(37);
+    for _ in 0..PORTS {
+        let next = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let port = 10_000 + next as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port from 10000 to 22000"))
+}
+
+/// The program of this name on the `PATH`, or in one of the folders.
+pub(crate) fn find(name: &str, folders: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain(folders).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// An unprivileged user for a program that refuses to run as root: `None` unless we are root.
+pub(crate) fn unprivileged(names: &[&str]) -> Option<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt as _;
+    if std::fs::metadata("/proc/self").ok()?.uid() != 0 {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    names.iter().find_map(|name| {
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    })
+}
+
+/// Runs `program` until the process ends that holds the returned child's standard input, or gives it free: however a
+/// process ends, the system closes its pipes. Then `program` gets SIGINT, and `folder` is removed, unless the child was
+/// sent a line before.
+pub(crate) fn guarded(program: &Command, folder: &Path, user: Option<(u32, u32)>) -> io::Result<Child> {
+    use std::os::unix::process::CommandExt as _;
+    const GUARD: &str = r#"
+        folder=$1; shift
+        "$@" </dev/null & child=$!
+        while read -r _; do folder=; done
+        kill -INT $child 2>/dev/null
+        wait $child
+        [ -z "$folder" ] || rm -rf "$folder"
+    "#;
+    let mut guard = Command::new("sh");
+    guard.args(["-c", GUARD, "guard"]).arg(folder).arg(program.get_program()).args(program.get_args());
+    if let Some(here) = program.get_current_dir() {
+        guard.current_dir(here);
+    }
+    if let Some((user, group)) = user {
+        guard.uid(user).gid(group);
+    }
+    guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+}
+
+/// Runs `command` when the process has ended that holds the returned child's standard input, or gives it free.
+#[cfg(feature = "containers")]
+pub(crate) fn at_end(command: &Command) -> io::Result<Child> {
+    let mut guard = Command::new("sh");
+    guard.args(["-c", r#"while read -r _; do :; done; exec "$@""#, "guard"]);
+    guard.arg(command.get_program()).args(command.get_args());
+    guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+}
+
+/// Asks until the answer is yes.
+pub(crate) fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !condition() {
+        if start.elapsed() > patience {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// The processes that this one started.
+pub(crate) fn children(parent: u32) -> io::Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // The name, in brackets, may hold anything.
+        let status = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let fields = status.rsplit_once(')').map_or("", |(_, fields)| fields);
+        if fields.split_whitespace().nth(1) == Some(&parent.to_string()) {
+            children.push(id);
+        }
+    }
+    Ok(children)
+}
+
+/// Whether the process runs; one that ended and was not waited for does not.
+pub(crate) fn is_alive(id: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    status.rsplit_once(')').is_some_and(|(_, fields)| !fields.trim_start().starts_with('Z'))
+}
