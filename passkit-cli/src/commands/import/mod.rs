@@ -73,7 +73,6 @@ impl Import {
                 .map_err(|error| Failure::new(format!("can't read {from}: {error}")))?;
             eprintln!("passkit: goes on behind line {}, where the last import stopped", reached.lines);
         }
-        let mut registrations = 0;
         let progress = Progress::new("lines", lines.length);
         loop {
             let mut group = Vec::with_capacity(GROUP);
@@ -94,13 +93,17 @@ impl Import {
             if group.is_empty() {
                 break;
             }
-            registrations += group.len();
+            let registrations = group.len() as u64;
             reached.created += register(&store, &group).await.map_err(|error| {
                 let stopped =
                     format!("stopped behind line {}; the same command goes on there", place.reached.lines);
                 Failure::from_error(stopped, &error)
             })?;
+            reached.registrations += registrations;
             (reached.lines, reached.bytes) = (lines.number, lines.bytes);
+            if let Some(rejects) = &mut rejects {
+                rejects.finish()?; // the next import goes on behind them
+            }
             place.reached = reached;
             place.remember();
             progress.set(lines.number, lines.bytes);
@@ -111,7 +114,8 @@ impl Import {
         progress.finish();
         place.forget();
         say!(
-            "{registrations} registrations imported, {} of them new; {} lines left out",
+            "{} registrations imported, {} of them new; {} lines left out",
+            reached.registrations,
             reached.created,
             reached.left_out
         );
