@@ -36,7 +36,7 @@ const TRIES: u32 = 10;
 /// the push token of its last line. The store may be in use meanwhile.
 ///
 /// A line that holds no registration is reported by its number and left out. When the import is stopped, the same
-/// command takes it up where it was.
+/// command takes it up where it was: FILE.csv.passkit-import says where. Remove that to begin at the start.
 ///
 /// Exit code: 0 all lines are in the store, 1 some were left out, 2 it could not be done.
 #[derive(Args)]
@@ -94,7 +94,7 @@ impl Import {
                 break;
             }
             let registrations = group.len() as u64;
-            reached.created += register(&store, &group).await.map_err(|error| {
+            reached.created += register(&store, &group, &progress).await.map_err(|error| {
                 let stopped =
                     format!("stopped behind line {}; the same command goes on there", place.reached.lines);
                 Failure::from_error(stopped, &error)
@@ -124,12 +124,16 @@ impl Import {
 }
 
 /// Stores a group, and waits for a store that is unavailable for a while.
-async fn register(store: &Arc<dyn StoreMaintenance>, group: &[Registration]) -> Result<u64, StoreError> {
+async fn register(
+    store: &Arc<dyn StoreMaintenance>,
+    group: &[Registration],
+    progress: &Progress,
+) -> Result<u64, StoreError> {
     let mut tries = 1;
     loop {
         match store.register_many(group).await {
             Err(error) if error.is_transient() && tries < TRIES => {
-                tracing::warn!("will try again: {}", Chain(&error));
+                progress.say(&format!("will try again: {}", Chain(&error)));
                 tokio::time::sleep(Duration::from_millis(200) * tries).await;
                 tries += 1;
             }
