@@ -426,6 +426,9 @@ mod tests {
         assert_eq!(shown, "token …");
         assert_eq!(redacted("of\u{1b}x 'Anna Maria Huber' it said"), "of\\u{1b}x …");
         assert!(redacted(&"a ".repeat(500)).len() < 300);
+        for (length, shown) in [(15, "aaaaaaaaaaaaaaa said"), (16, "…"), (17, "…")] {
+            assert_eq!(redacted(&format!("{} said", "a".repeat(length))), shown);
+        }
     }
 
     #[test]

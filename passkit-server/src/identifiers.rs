@@ -382,6 +382,14 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_is_the_sha_256_and_survives_being_kept() {
+        let digest = AuthToken::new("0123456789abcdef").unwrap().digest();
+        assert_eq!(digest.as_bytes()[..], Sha256::digest(b"0123456789abcdef")[..]);
+        assert_eq!(TokenDigest::from_bytes(*digest.as_bytes()), digest);
+        assert_ne!(TokenDigest::from_bytes([0; 32]), digest);
+    }
+
+    #[test]
     fn secrets_do_not_print() {
         let shown = format!(
             "{:?} {:?} {:?} {:?}",
