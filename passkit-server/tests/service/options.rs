@@ -253,6 +253,7 @@ fn what_devices_report_is_logged_and_a_flood_is_counted() {
     for part in ["status=500", "task=Register", TICKET, "answered with a status"] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
+    assert!(!text.contains("dropped"), "{text}");
 
     log.record(&LogEntry::parse("something new"));
     let text = take();
