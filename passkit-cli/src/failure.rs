@@ -26,8 +26,22 @@ impl From<clap::Error> for Failure {
         let text = error.to_string();
         let usage = text.find("\n\nUsage:").or_else(|| text.find("\n\nFor more")).unwrap_or(text.len());
         let message = &text[..usage];
-        let words: Vec<&str> = message.trim_start_matches("error: ").split_whitespace().collect();
+        let words: Vec<String> =
+            message.trim_start_matches("error: ").split_whitespace().map(without_secrets).collect();
         Self::new(words.join(" "))
+    }
+}
+
+/// A word that may be the URL of a store, mistyped: shown without user, password and query.
+fn without_secrets(word: &str) -> String {
+    match word.split_once("://") {
+        Some((scheme, rest)) if rest.contains(['@', '?']) => {
+            let end = word.trim_start_matches(|c| c != '\'').len().min(1);
+            let host = rest.rsplit('@').next().unwrap_or_default();
+            let host = host.split('?').next().unwrap_or_default().trim_end_matches('\'');
+            format!("{scheme}://{host}{}", &"'"[..end])
+        }
+        _ => word.to_owned(),
     }
 }
 

@@ -38,6 +38,7 @@ enum Command {
     Stats(commands::stats::Stats),
     Import(commands::import::Import),
     Export(commands::export::Export),
+    Repair(commands::repair::Repair),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +67,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Stats(stats) => runtime.block_on(stats.run()),
         Command::Import(import) => runtime.block_on(import.run()),
         Command::Export(export) => runtime.block_on(export.run()),
+        Command::Repair(repair) => runtime.block_on(repair.run()),
     };
     // Blocking work that was given up, such as a first look at the folders, ends with the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));

@@ -4,6 +4,7 @@ use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 use passkit_server::{PublishedContent, StoreMaintenance};
 use passkit_store_postgres::{Config, PostgresStore};
+use passkit_store_redis::{RedisStore, Repaired};
 use passkit_store_sled::SledStore;
 
 use crate::failure::Failure;
@@ -15,6 +16,8 @@ pub(crate) enum StoreUrl {
     Sled(PathBuf),
     /// `postgres://…`
     Postgres(String),
+    /// `redis://…` and its relatives.
+    Redis(String),
 }
 
 /// A store that is ready.
@@ -32,7 +35,8 @@ impl OpenStore {
     }
 }
 
-const FORMS: &str = "sled:FOLDER, as in sled:./passkit-data, or postgres://USER:PASSWORD@HOST/DATABASE";
+const FORMS: &str = "sled:FOLDER, as in sled:./passkit-data, postgres://USER:PASSWORD@HOST/DATABASE, \
+                     redis://HOST:PORT, redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT/MASTER";
 
 impl FromStr for StoreUrl {
     type Err = String;
@@ -43,6 +47,8 @@ impl FromStr for StoreUrl {
             "sled" if rest.is_empty() => Err("no folder behind sled:, as in sled:./passkit-data".into()),
             "sled" => Ok(Self::Sled(rest.into())),
             "postgres" | "postgresql" => Ok(Self::Postgres(text.into())),
+            "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
+            | "rediss+sentinel" => Ok(Self::Redis(text.into())),
             _ => Err(format!("not a store this program knows: write {FORMS}")),
         }
     }
@@ -52,8 +58,18 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sled(path) => write!(f, "sled:{}", path.display()),
-            Self::Postgres(url) => f.write_str(&without_password(url)),
+            Self::Postgres(url) | Self::Redis(url) => f.write_str(&without_password(url)),
         }
+    }
+}
+
+/// What the environment says of a store; these are for a few, and so no options of each command.
+fn setting(name: &str) -> Result<Option<String>, Failure> {
+    match std::env::var(name) {
+        Ok(value) if value.is_empty() => Ok(None),
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(error) => Err(Failure::from_error(name, &error)),
     }
 }
 
@@ -95,13 +111,14 @@ impl StoreUrl {
                     .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))?;
                 Ok(OpenStore::shared(store))
             }
+            Self::Redis(url) => Ok(OpenStore::shared(self.connect_redis(&url).await?)),
         }
     }
 
     /// Makes or updates what the store needs; `false` if there is nothing of the kind.
     pub(crate) async fn migrate(&self) -> Result<bool, Failure> {
         match self {
-            Self::Sled(_) => Ok(false),
+            Self::Sled(_) | Self::Redis(_) => Ok(false),
             Self::Postgres(url) => {
                 let migrated = self.connect(url).await?.migrate().await;
                 migrated.map_err(|error| Failure::from_error(format!("can't migrate {self}"), &error))?;
@@ -110,8 +127,39 @@ impl StoreUrl {
         }
     }
 
+    /// Removes what is left of registrations that are gone; `None` if nothing can be left.
+    pub(crate) async fn repair(&self) -> Result<Option<Repaired>, Failure> {
+        match self {
+            Self::Sled(_) | Self::Postgres(_) => Ok(None),
+            Self::Redis(url) => {
+                let repaired = self.connect_redis(url).await?.repair().await;
+                repaired
+                    .map(Some)
+                    .map_err(|error| Failure::from_error(format!("can't repair {self}"), &error))
+            }
+        }
+    }
+
+    async fn connect_redis(&self, url: &str) -> Result<RedisStore, Failure> {
+        let mut config = passkit_store_redis::Config::new();
+        if let Some(prefix) = setting("PASSKIT_REDIS_PREFIX")? {
+            config = config.prefix(prefix);
+        }
+        if let Some(replicas) = setting("PASSKIT_REDIS_MIN_REPLICAS")? {
+            let replicas = replicas.parse().map_err(|_| {
+                Failure::new(format!("PASSKIT_REDIS_MIN_REPLICAS is no number of replicas: {replicas:?}"))
+            })?;
+            config = config.min_replicas(replicas);
+        }
+        RedisStore::connect(url, config)
+            .await
+            .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))
+    }
+
     async fn connect(&self, url: &str) -> Result<PostgresStore, Failure> {
-        PostgresStore::connect(url, Config::new())
+        let pooler =
+            setting("PASSKIT_POSTGRES_POOLER")?.is_some_and(|value| value != "0" && value != "false");
+        PostgresStore::connect(url, Config::new().transaction_pooler(pooler))
             .await
             .map_err(|error| Failure::from_error(format!("can't connect to {self}"), &error))
     }
@@ -120,7 +168,7 @@ impl StoreUrl {
     pub(crate) fn companion_folder(&self) -> Option<PathBuf> {
         match self {
             Self::Sled(path) => Some(path.join("folder")),
-            Self::Postgres(_) => None,
+            Self::Postgres(_) | Self::Redis(_) => None,
         }
     }
 }
@@ -138,6 +186,9 @@ mod tests {
     #[test]
     fn store_urls_are_read_or_explained() {
         assert_eq!("sled:./a b".parse(), Ok(StoreUrl::Sled("./a b".into())));
+        for url in ["postgresql://h/d", "redis://h", "redis+cluster://h:1,h:2", "rediss+sentinel://h:1/m"] {
+            assert!(url.parse::<StoreUrl>().is_ok_and(|store| store.to_string() == url), "{url}");
+        }
         for wrong in ["sled:", "", "mysql://localhost", "./passkit-data"] {
             assert!(wrong.parse::<StoreUrl>().unwrap_err().contains("sled:./passkit-data"), "{wrong}");
         }

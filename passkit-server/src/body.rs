@@ -104,3 +104,63 @@ impl std::fmt::Debug for ResponseBody {
         f.debug_struct("ResponseBody").field("size", &size).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http_body::Body;
+
+    use super::*;
+
+    /// Gives these in turn, and is not ready in the place of a `None`.
+    struct Chunks(Vec<Option<&'static str>>);
+
+    impl Stream for Chunks {
+        type Item = io::Result<Bytes>;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            if self.0.is_empty() {
+                return Poll::Ready(None);
+            }
+            self.0.remove(0).map_or(Poll::Pending, |chunk| Poll::Ready(Some(Ok(chunk.into()))))
+        }
+    }
+
+    /// The next frame, if there is one, and the size that is left behind it.
+    fn next(body: &mut ResponseBody) -> (Poll<Option<Bytes>>, Option<u64>) {
+        let frame = Pin::new(&mut *body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        let data = frame.map(|frame| frame.map(|frame| frame.unwrap().into_data().unwrap()));
+        (data, body.size_hint().exact())
+    }
+
+    fn ready(chunk: &'static str) -> Poll<Option<Bytes>> {
+        Poll::Ready(Some(chunk.into()))
+    }
+
+    #[test]
+    fn a_body_knows_its_size_and_its_end() {
+        let empty = ResponseBody::empty();
+        assert!(empty.is_end_stream());
+        assert_eq!(empty.size_hint().exact(), Some(0));
+        let mut whole = ResponseBody::from(Bytes::from_static(b"whole"));
+        assert!(!whole.is_end_stream());
+        assert_eq!(format!("{whole:?}"), "ResponseBody { size: Some(5), .. }");
+        assert_eq!(next(&mut whole), (ready("whole"), Some(0)));
+        assert!(whole.is_end_stream());
+    }
+
+    #[test]
+    fn the_chunk_that_is_held_back_counts_as_left() {
+        let chunks = Chunks(vec![Some("ab"), Some("cde"), None, None]);
+        let mut body = ResponseBody::from(Archive::stream(5, chunks));
+        assert_eq!(body.size_hint().exact(), Some(5));
+        assert_eq!(next(&mut body), (ready("ab"), Some(3)));
+        for _ in 0..2 {
+            assert_eq!(next(&mut body), (Poll::Pending, Some(3)));
+            assert!(!body.is_end_stream());
+        }
+        assert_eq!(next(&mut body), (ready("cde"), Some(0)));
+        assert!(body.is_end_stream());
+    }
+}

@@ -308,6 +308,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_closure_takes_the_messages() {
+        let seen = Mutex::new(Vec::new());
+        let hook = |entry: &LogEntry<'_>| seen.lock().unwrap().push(entry.text.to_owned());
+        DeviceLog::record(&hook, &LogEntry::parse("hello"));
+        assert_eq!(seen.into_inner().unwrap(), ["hello"]);
+    }
+
+    #[test]
+    fn each_report_has_a_meaning_of_its_own() {
+        let mut meanings = [
+            DeviceReport::AuthenticationFailure,
+            DeviceReport::UnexpectedStatus(500),
+            DeviceReport::MalformedResponse,
+            DeviceReport::InvalidPass,
+            DeviceReport::WrongPass,
+            DeviceReport::TagUnchanged,
+            DeviceReport::TagMissing,
+            DeviceReport::SpuriousPush,
+            DeviceReport::PassUnchanged,
+            DeviceReport::ConditionIgnored,
+            DeviceReport::LastModifiedMissing,
+            DeviceReport::NotRegistered,
+            DeviceReport::PersonalizationUnchanged,
+            DeviceReport::Other("new"),
+        ]
+        .map(|report| report.meaning());
+        meanings.sort_unstable();
+        assert!(meanings.windows(2).all(|pair| pair[0] != pair[1]), "{meanings:?}");
+        assert!(!meanings[0].is_empty());
+    }
+
+    #[test]
     fn failed_calls_are_understood() {
         let entry = LogEntry::parse(
             "[2026-11-22 10:00:00 +0100] Get pass task (pass type pass.com.a, serial number A, 1/b; c, \
@@ -394,6 +426,9 @@ mod tests {
         assert_eq!(shown, "token …");
         assert_eq!(redacted("of\u{1b}x 'Anna Maria Huber' it said"), "of\\u{1b}x …");
         assert!(redacted(&"a ".repeat(500)).len() < 300);
+        for (length, shown) in [(15, "aaaaaaaaaaaaaaa said"), (16, "…"), (17, "…")] {
+            assert_eq!(redacted(&format!("{} said", "a".repeat(length))), shown);
+        }
     }
 
     #[test]

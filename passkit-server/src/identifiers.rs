@@ -325,7 +325,24 @@ impl fmt::Debug for TokenDigest {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+
     use super::*;
+
+    #[test]
+    fn the_longest_of_each_is_accepted_and_one_more_is_not() {
+        let is_type =
+            |length: usize| TypeIdentifier::new(&format!("pass.{}", "x".repeat(length - 5))).is_ok();
+        assert!(is_type(6) && is_type(128) && !is_type(129));
+        let is_serial = |length| SerialNumber::new(&"x".repeat(length)).is_ok();
+        assert!(is_serial(1) && is_serial(512) && !is_serial(513));
+        let is_device = |length| DeviceIdentifier::new(&"x".repeat(length)).is_ok();
+        assert!(!is_device(0) && is_device(1) && is_device(128) && !is_device(129));
+        let is_push_token = |length| PushToken::new(&"a".repeat(length)).is_ok();
+        assert!(is_push_token(2) && is_push_token(400) && !is_push_token(402));
+        let is_token = |length| AuthToken::new(&"x".repeat(length)).is_ok();
+        assert!(!is_token(15) && is_token(16) && is_token(1024) && !is_token(1025));
+    }
 
     #[test]
     fn serials_of_the_wild_are_accepted() {
@@ -351,9 +368,25 @@ mod tests {
     #[test]
     fn push_tokens_are_hex_and_compare_without_case() {
         assert_eq!(PushToken::new("aB").unwrap(), PushToken::new("Ab").unwrap());
+        assert_ne!(PushToken::new("ab").unwrap(), PushToken::new("ac").unwrap());
+        let hash = |text| {
+            let mut hasher = DefaultHasher::new();
+            PushToken::new(text).unwrap().hash(&mut hasher);
+            hasher.finish()
+        };
+        assert_eq!(hash("aB"), hash("Ab"));
+        assert_ne!(hash("ab"), hash("ac"));
         for text in ["", "a", "abc", "zz", " ab ", &"a".repeat(402)] {
             assert!(PushToken::new(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_digest_is_the_sha_256_and_survives_being_kept() {
+        let digest = AuthToken::new("0123456789abcdef").unwrap().digest();
+        assert_eq!(digest.as_bytes()[..], Sha256::digest(b"0123456789abcdef")[..]);
+        assert_eq!(TokenDigest::from_bytes(*digest.as_bytes()), digest);
+        assert_ne!(TokenDigest::from_bytes([0; 32]), digest);
     }
 
     #[test]
@@ -366,6 +399,7 @@ mod tests {
             DeviceIdentifier::new("c0ffee").unwrap(),
         );
         assert!(!shown.contains("0123") && !shown.contains("c0ffee"), "{shown}");
+        assert_eq!(shown.matches("(redacted)").count(), 4, "{shown}");
         let error = AuthToken::new("short-secret").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("short-secret"));
     }

@@ -93,3 +93,13 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_have_the_extensions_of_apple() {
+        assert_eq!(Kind::ALL.map(Kind::extension), ["pkpass", "order"]);
+    }
+}

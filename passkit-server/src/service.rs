@@ -170,3 +170,13 @@ impl<S: RegistrationStore, P: PassSource> WalletService<S, P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_shows_nothing_of_what_it_holds() {
+        assert_eq!(format!("{:?}", WalletService::new("store", "source")), "WalletService { .. }");
+    }
+}

@@ -170,5 +170,13 @@ mod tests {
         assert!(both.accept(&a.digest()) && both.accept(&b.digest()));
         assert!(!both.accept(&c.digest()));
         assert!(!Credentials::default().accept(&a.digest()));
+        let twice: Credentials = [a.digest(), a.digest()].into_iter().collect();
+        assert!(twice.accept(&a.digest()) && !twice.accept(&b.digest()));
+    }
+
+    #[test]
+    fn an_archive_shows_its_length_and_no_more() {
+        let archive = Archive::from(Bytes::from_static(b"secret"));
+        assert_eq!(format!("{archive:?}"), "Archive { length: 6, .. }");
     }
 }

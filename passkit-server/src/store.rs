@@ -316,3 +316,36 @@ impl Error for StoreError {
         Some(&*self.source)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_gives_back_what_was_put_in_and_shows_none_of_it() {
+        let cursor = PageCursor::new("device-1");
+        assert_eq!(cursor.as_str(), "device-1");
+        assert_eq!(format!("{cursor:?}"), "PageCursor(redacted)");
+    }
+
+    #[test]
+    fn an_error_says_its_kind_and_leaves_the_detail_to_its_source() {
+        let mut texts = Vec::new();
+        for kind in [
+            StoreErrorKind::Unavailable,
+            StoreErrorKind::Conflict,
+            StoreErrorKind::Corrupt,
+            StoreErrorKind::Configuration,
+            StoreErrorKind::Other,
+        ] {
+            let error = StoreError::new(kind, "detail");
+            let text = error.to_string();
+            assert!(text.starts_with("the store ") && !text.contains("detail"), "{text}");
+            assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("detail"));
+            texts.push(text);
+        }
+        texts.sort_unstable();
+        texts.dedup();
+        assert_eq!(texts.len(), 5, "{texts:?}");
+    }
+}

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use passkit_test_servers::redis::Cluster;
 use serde_json::Value;
 
 use crate::{
@@ -153,6 +154,26 @@ fn two_instances_over_one_database_conform_as_one() {
     other.start();
     let url = format!("http://{}", spread(vec![service.address(), other.address()]));
     conforms(service, files, &url);
+}
+
+#[test]
+fn two_instances_over_a_cluster_conform_while_a_master_is_away() {
+    let cluster = Cluster::start_own(&[]).unwrap();
+    let (mut service, files) = with_files(Service::over(&cluster.url()));
+    let mut other = service.sibling();
+    service.start();
+    other.start();
+    let url = format!("http://{}", spread(vec![service.address(), other.address()]));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let master = cluster.masters().next().unwrap();
+            std::thread::sleep(Duration::from_secs(3));
+            master.kill().unwrap();
+            std::thread::sleep(Duration::from_secs(6));
+            master.restart().unwrap();
+        });
+        conforms(service, files, &url);
+    });
 }
 
 /// Runs all cases against `url`, behind which `service` is, alone or among others.

@@ -60,6 +60,10 @@ fn a_store_url_of_no_known_kind() {
     for url in ["mysql://localhost/passes", "./passkit-data", "sled:"] {
         refused(passkit().args(["serve", "--passes", ".", "--store", url]), &["sled:./passkit-data"]);
     }
+    let mut secret = passkit();
+    secret.args(["serve", "--passes", ".", "--store", "mysql://root:secret@host/passes?password=secret"]);
+    let (code, _, said) = run(&mut secret);
+    assert!(code == Some(2) && said.contains("'mysql://host/passes'") && !said.contains("secret"), "{said}");
     refused(passkit().args(["serve", "--passes", ".", "--listen", "here"]), &["--listen", "here"]);
     refused(passkit().args(["check"]), &["FILE"]);
 }

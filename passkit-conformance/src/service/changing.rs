@@ -56,6 +56,7 @@ impl ChangeCommand {
     /// The command in `text`, in words as a shell would take them, run in `folder` without a shell. Its program is
     /// looked for in the folder first, then on the `PATH`.
     pub(super) fn new(text: &str, folder: &Path) -> Result<Self, String> {
+        known_placeholders(text)?;
         let mut words = words(text)?.into_iter();
         let program = words.next().filter(|word| !word.is_empty()).ok_or("names no command")?;
         let beside = folder.join(&program);
@@ -160,6 +161,7 @@ pub(super) struct ChangeUrl {
 
 impl ChangeUrl {
     pub(super) fn new(url: &str) -> Result<Self, String> {
+        known_placeholders(url)?;
         ServiceUrl::new(url.split('?').next().unwrap_or_default().replace(['{', '}'], "").as_str())
             .map_err(str::to_owned)?;
         let mut limits = Limits::default();
@@ -177,6 +179,18 @@ impl ChangeUrl {
             Err(error) => Err(format!("POST {url}: {error}")),
         }
     }
+}
+
+/// Refuses what looks like a placeholder and is none.
+fn known_placeholders(text: &str) -> Result<(), String> {
+    let inside = text.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
+    for name in inside {
+        let is_word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if is_word && name != "type" && name != "serial" {
+            return Err(format!("has {{{name}}}, but only {{type}} and {{serial}} are replaced"));
+        }
+    }
+    Ok(())
 }
 
 /// `text` with `{type}` and `{serial}` replaced, each once: a serial number may hold either.
@@ -321,6 +335,7 @@ mod tests {
     fn a_command_must_be_there() {
         let folder = tempfile::tempdir().unwrap();
         let error = |text| ChangeCommand::new(text, folder.path()).unwrap_err();
+        assert!(error("sh change.sh {type} {serail}").contains("{serail}"));
         assert!(error("no-such-program x").contains("neither beside this file nor on the PATH"));
         assert!(error("./gone.sh").contains("there is no file"));
         assert!(error(" ").contains("names no command"));

@@ -29,7 +29,7 @@ catalogue! {
         "A device registers for two passes, then for the first again with another push token, and lists.",
         "After a phone's push token changed, the pass has two registrations, or the phone's other passes have none.";
     "register/in-parallel-creates-once" Pass Must [REG_3] in_parallel_creates_once,
-        "A device sends the same registration twenty times at once, and lists.",
+        "Five times, a new device sends the same registration twenty times at once, and lists.",
         "A phone that repeats a slow request is registered twice, and gets every push twice, or an error.";
     "register/malformed-body-is-400" Pass Should [REG_4 REG_1] malformed_body_is_400,
         "With the right token: bodies that are empty, no JSON, no object, or have no pushToken that is a text. Then a list, \
@@ -108,9 +108,16 @@ async fn new_push_token_is_200(session: &Session) -> Verdict {
 }
 
 async fn in_parallel_creates_once(session: &Session) -> Verdict {
-    let (device, pass) = (session.device()?, session.one()?);
+    // Some rounds: a gap of milliseconds shows by chance, and hardly while connections are being made.
+    for _ in 0..5 {
+        creates_once(session, &session.device()?, session.one()?).await?;
+    }
+    Ok(())
+}
+
+async fn creates_once(session: &Session, device: &Device, pass: &Subject) -> Verdict {
     let mut created = 0;
-    for answer in together((0..20).map(|_| session.register(&device, pass))).await {
+    for answer in together((0..20).map(|_| session.register(device, pass))).await {
         let answer = answer?.about("one of twenty equal registrations at once");
         answer.is_one_of(&[200, 201], Rule::REG_3)?;
         created += usize::from(answer.status() == 201);
@@ -118,7 +125,7 @@ async fn in_parallel_creates_once(session: &Session) -> Verdict {
             return Err(answer.breach(Rule::REG_3, "status 201 once, else 200", "status 201 more than once"));
         }
     }
-    let list = session.list(&device, &pass.pass.type_id, None).await?;
+    let list = session.list(device, &pass.pass.type_id, None).await?;
     if created == 0 {
         return Err(list.breach(
             Rule::REG_3,

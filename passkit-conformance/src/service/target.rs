@@ -2,7 +2,7 @@ use std::{
     collections::HashMap,
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Instant,
 };
 
@@ -24,6 +24,8 @@ pub struct Target {
     pub(crate) change: Option<Change>,
     /// When the dates of each pass's changes are surely past.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
+    /// Whether a change did not end in time.
+    pub(crate) changes_hang: Arc<AtomicBool>,
 }
 
 /// A pass or an order that the service serves, and its token.
@@ -61,7 +63,15 @@ impl Target {
     }
 
     fn new(client: Client, url: ServiceUrl) -> Self {
-        Self { client, url, passes: Vec::new(), orders: Vec::new(), change: None, rests: Arc::default() }
+        Self {
+            client,
+            url,
+            passes: Vec::new(),
+            orders: Vec::new(),
+            change: None,
+            rests: Arc::default(),
+            changes_hang: Arc::default(),
+        }
     }
 
     /// When the dates of each pass's changes are surely past.

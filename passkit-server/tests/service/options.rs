@@ -3,14 +3,16 @@
 use std::{
     fmt::Write,
     sync::{Arc, Mutex},
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::HeaderValue;
 use http_body_util::BodyExt;
 use passkit_server::{
-    Archive, AuthToken, Credentials, MemoryStore, PassId, PassSource, RegistrationStore, SourceError,
-    StoreErrorKind, WalletService, async_trait,
+    Archive, AuthToken, Credentials, DeviceLog, LogEntry, MemoryStore, PassId, PassSource, RegistrationStore,
+    SourceError, StoreErrorKind, TracingLog, WalletService, async_trait,
 };
 use tower::ServiceExt;
 use tracing::{Subscriber, field::Visit, span};
@@ -234,4 +236,36 @@ async fn nothing_secret_is_logged() {
     for secret in [DEVICE, secret_serial, &token, PUSH, "\u{1b}", "\nfake"] {
         assert!(!text.contains(secret), "{secret:?} in {text}");
     }
+}
+
+#[test]
+fn what_devices_report_is_logged_and_a_flood_is_counted() {
+    let kept = Kept::default();
+    let _guard = tracing::subscriber::set_default(kept.clone());
+    let take = || std::mem::take(&mut *kept.0.lock().unwrap());
+    let log = TracingLog::default();
+
+    log.record(&LogEntry::parse(&format!(
+        "Register task (for device {DEVICE}, pass type {TICKET}, serial number A-1; with web service url \
+         https://a.example/) encountered error: Unexpected response code 500"
+    )));
+    let text = take();
+    for part in ["status=500", "task=Register", TICKET, "answered with a status"] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    assert!(!text.contains("dropped"), "{text}");
+
+    log.record(&LogEntry::parse("something new"));
+    let text = take();
+    assert!(text.contains("message=\"something new\""), "{text}");
+    assert!(!text.contains("dropped"), "{text}");
+
+    for _ in 0..23 {
+        log.record(&LogEntry::parse("more of it"));
+    }
+    assert_eq!(take().matches("more of it").count(), 18, "twenty in all");
+    thread::sleep(Duration::from_millis(1050));
+    log.record(&LogEntry::parse("later"));
+    let text = take();
+    assert!(text.contains("dropped=5") && text.contains("later"), "{text}");
 }

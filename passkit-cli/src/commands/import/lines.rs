@@ -30,6 +30,8 @@ pub(super) struct Lines {
     order: [usize; 4],
     /// Whether the first line names the columns.
     pub(super) named: bool,
+    /// How many fields a line may have.
+    columns: usize,
     /// How many lines were read.
     pub(super) number: u64,
     /// How many bytes were read.
@@ -61,6 +63,7 @@ impl Lines {
             line: Vec::new(),
             order: [0, 1, 2, 3],
             named: false,
+            columns: 4,
             number: 0,
             bytes: 0,
             length,
@@ -90,14 +93,15 @@ impl Lines {
                 && let Ok(fields) = &fields
                 && let Some(order) = named_columns(fields)
             {
-                (self.order, self.named) = (order, true);
+                (self.order, self.named, self.columns) = (order, true, fields.len());
                 continue;
             }
             let wanted = if self.named { self.order.into_iter().max().unwrap_or(0) + 1 } else { 4 };
             let record = fields.and_then(|mut fields| {
                 let count = fields.len();
-                if count < wanted || (!self.named && count > 4) {
-                    return Err(format!("{count} fields instead of {}", wanted.max(4)));
+                // One more may be a serial number with a comma that lacks its quotes.
+                if count < wanted || count > self.columns {
+                    return Err(format!("{count} fields instead of {}", self.columns));
                 }
                 let [device, push_token, type_id, serial] =
                     self.order.map(|at| std::mem::take(&mut fields[at]));
@@ -222,6 +226,9 @@ mod tests {
         assert_eq!(plain[1], (3, record(["d2", "bb", "pass.a", "a \"b\", c"])));
         let named = read(b"\xef\xbb\xbfSerial Number,type,x,Device_ID,pushToken\n1,pass.a,-,d1,aa");
         assert_eq!(named, [(2, record(["d1", "aa", "pass.a", "1"]))]);
+        let comma = read(b"device,token,type,serial\nd1,aa,pass.a,1,5\nd1,aa,pass.a,\"1,5\"\n");
+        assert_eq!(comma[0], (2, Err("5 fields instead of 4".into())), "no other serial number");
+        assert_eq!(comma[1], (3, record(["d1", "aa", "pass.a", "1,5"])));
     }
 
     #[test]

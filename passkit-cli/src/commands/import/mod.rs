@@ -36,7 +36,7 @@ const TRIES: u32 = 10;
 /// the push token of its last line. The store may be in use meanwhile.
 ///
 /// A line that holds no registration is reported by its number and left out. When the import is stopped, the same
-/// command takes it up where it was.
+/// command takes it up where it was: FILE.csv.passkit-import says where. Remove that to begin at the start.
 ///
 /// Exit code: 0 all lines are in the store, 1 some were left out, 2 it could not be done.
 #[derive(Args)]
@@ -73,7 +73,6 @@ impl Import {
                 .map_err(|error| Failure::new(format!("can't read {from}: {error}")))?;
             eprintln!("passkit: goes on behind line {}, where the last import stopped", reached.lines);
         }
-        let mut registrations = 0;
         let progress = Progress::new("lines", lines.length);
         loop {
             let mut group = Vec::with_capacity(GROUP);
@@ -94,13 +93,17 @@ impl Import {
             if group.is_empty() {
                 break;
             }
-            registrations += group.len();
-            reached.created += register(&store, &group).await.map_err(|error| {
+            let registrations = group.len() as u64;
+            reached.created += register(&store, &group, &progress).await.map_err(|error| {
                 let stopped =
                     format!("stopped behind line {}; the same command goes on there", place.reached.lines);
                 Failure::from_error(stopped, &error)
             })?;
+            reached.registrations += registrations;
             (reached.lines, reached.bytes) = (lines.number, lines.bytes);
+            if let Some(rejects) = &mut rejects {
+                rejects.finish()?; // the next import goes on behind them
+            }
             place.reached = reached;
             place.remember();
             progress.set(lines.number, lines.bytes);
@@ -111,7 +114,8 @@ impl Import {
         progress.finish();
         place.forget();
         say!(
-            "{registrations} registrations imported, {} of them new; {} lines left out",
+            "{} registrations imported, {} of them new; {} lines left out",
+            reached.registrations,
             reached.created,
             reached.left_out
         );
@@ -120,12 +124,16 @@ impl Import {
 }
 
 /// Stores a group, and waits for a store that is unavailable for a while.
-async fn register(store: &Arc<dyn StoreMaintenance>, group: &[Registration]) -> Result<u64, StoreError> {
+async fn register(
+    store: &Arc<dyn StoreMaintenance>,
+    group: &[Registration],
+    progress: &Progress,
+) -> Result<u64, StoreError> {
     let mut tries = 1;
     loop {
         match store.register_many(group).await {
             Err(error) if error.is_transient() && tries < TRIES => {
-                tracing::warn!("will try again: {}", Chain(&error));
+                progress.say(&format!("will try again: {}", Chain(&error)));
                 tokio::time::sleep(Duration::from_millis(200) * tries).await;
                 tries += 1;
             }

@@ -22,6 +22,8 @@ pub(super) struct Place {
 pub(super) struct Reached {
     pub(super) lines: u64,
     pub(super) bytes: u64,
+    #[serde(default)]
+    pub(super) registrations: u64,
     pub(super) created: u64,
     pub(super) left_out: u64,
 }

@@ -1,12 +1,17 @@
 //! Changing passes, no faster than dates of whole seconds can tell.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use super::Session;
 use crate::{Stop, Verdict, service::target::Subject};
 
 /// A change takes no longer than this.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
+/// One that fails after so long is taken to hang, and no other is tried.
+const HANGS: Duration = Duration::from_secs(20);
 
 impl Session {
     /// The most rested passes of one type: those whose last change is longest ago. Serial numbers that clients send in
@@ -64,8 +69,15 @@ impl Session {
                 self.notes().secrets.hide(&reason)
             ))
         };
+        if self.target.changes_hang.load(Ordering::Relaxed) {
+            return Err(failed("a change before did not end in time, and no other is tried".into()));
+        }
+        let started = Instant::now();
         let changed = tokio::time::timeout(CHANGE_PATIENCE, change(subject.pass.clone())).await;
         let now = Instant::now();
+        if !matches!(changed, Ok(Ok(()))) && now - started >= HANGS {
+            self.target.changes_hang.store(true, Ordering::Relaxed);
+        }
         let mut rests = self.target.rests();
         let until = rests.get(&subject.pass).copied().filter(|until| *until > now).unwrap_or(now);
         rests.insert(subject.pass.clone(), until + Duration::from_secs(1));

@@ -1,0 +1,74 @@
+//! The program over Redis.
+
+use std::fs;
+
+use passkit_test_servers::redis::{Cluster, Node, SentinelSet, Single};
+
+use crate::{
+    instances,
+    moving::registrations,
+    program::{Service, passkit, run},
+};
+
+#[test]
+fn instances_over_one_node_agree() {
+    let server = Single::start().unwrap();
+    instances::agree(server.url());
+}
+
+#[test]
+fn instances_over_sentinels_agree() {
+    let servers = SentinelSet::start().unwrap();
+    instances::agree(&servers.url());
+}
+
+#[test]
+fn instances_over_a_cluster_agree() {
+    let servers = Cluster::start_own(&[]).unwrap();
+    instances::agree(&servers.url());
+}
+
+#[test]
+fn registrations_are_imported_counted_and_repaired() {
+    let server = Single::start().unwrap();
+    let url = server.url();
+    let folder = tempfile::tempdir().unwrap();
+    let file = registrations(folder.path().join("a.csv"), 20_000);
+    let (code, out, said) = run(passkit().args(["import", "--store", url, "--from"]).arg(&file));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.starts_with("20000 registrations imported, 20000 of them new"), "{out}");
+    let (code, out, said) = run(passkit().args(["stats", "--json", "--store", url]));
+    assert_eq!(code, Some(0), "{said}");
+    let stats: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(stats["registrations"], 20_000);
+    let (code, out, _) = run(passkit().args(["export", "--store", url]));
+    assert_eq!(code, Some(0));
+    let mut exported: Vec<_> = out.lines().skip(1).collect();
+    exported.sort_unstable();
+    exported.dedup();
+    assert_eq!(exported.join("\n"), fs::read_to_string(&file).unwrap().trim_end());
+    let (code, out, said) = run(passkit().args(["repair", "--store", url]));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.ends_with(" 0 removed, 0 restored\n"), "{out}");
+}
+
+#[test]
+fn a_start_that_cannot_be_is_one_line() {
+    let service = Service::over("");
+    let evicting = Node::start(&["--maxmemory-policy", "allkeys-lru"]).unwrap();
+    let locked = Node::start(&["--requirepass", "correct"]).unwrap();
+    let wrong_password = locked.url().replace("redis://", "redis://:secret@");
+    for (url, mention) in [
+        (evicting.url(), "noeviction"),
+        (wrong_password, "Password"),
+        ("redis://:secret@127.0.0.1:1".to_owned(), "127.0.0.1:1"),
+        ("redis+cluster://127.0.0.1:1,127.0.0.1:2".to_owned(), "127.0.0.1:1"),
+    ] {
+        let mut command = passkit();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--store", &url, "--passes"]).arg(service.passes());
+        let (code, _, said) = run(&mut command);
+        assert_eq!(code, Some(2), "{said}");
+        assert_eq!(said.lines().filter(|line| line.starts_with("passkit: ")).count(), 1, "{said}");
+        assert!(said.contains(mention) && !said.contains("secret"), "{mention}: {said}");
+    }
+}

@@ -1,0 +1,84 @@
+use std::time::Duration;
+
+/// How a [`RedisStore`](crate::RedisStore) uses its server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// What every key starts with, so that several services may share a server: letters, digits, and any of `:._-`.
+    pub prefix: String,
+    /// How many buckets the passes of a type are spread over, 1 to 4,096. `None` takes what the store has, and 64 for
+    /// a new one. It can't be changed later: another number is refused.
+    pub buckets: Option<u16>,
+    /// How many replicas must have a change before it is acknowledged. With 0 it is acknowledged once the master has
+    /// it, and a failover may lose it.
+    pub min_replicas: u16,
+    /// How long the replicas are waited for before the call fails.
+    pub replica_timeout: Duration,
+    /// How long one answer of the server is waited for before the command is sent again.
+    pub response_timeout: Duration,
+    /// How long a call goes on trying, while a server is away or a failover goes on, before it fails.
+    pub call_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            prefix: "passkit:".into(),
+            buckets: None,
+            min_replicas: 0,
+            replica_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(2),
+            call_timeout: Duration::from_secs(6),
+        }
+    }
+}
+
+impl Config {
+    /// The defaults: the prefix `passkit:`, and no replica waited for.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With this prefix.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// With this many buckets for each type.
+    #[must_use]
+    pub fn buckets(mut self, buckets: u16) -> Self {
+        self.buckets = Some(buckets);
+        self
+    }
+
+    /// Acknowledging what this many replicas have.
+    #[must_use]
+    pub fn min_replicas(mut self, replicas: u16) -> Self {
+        self.min_replicas = replicas;
+        self
+    }
+
+    /// Waiting this long for replicas.
+    #[must_use]
+    pub fn replica_timeout(mut self, timeout: Duration) -> Self {
+        self.replica_timeout = timeout;
+        self
+    }
+
+    /// Waiting this long for one answer.
+    #[must_use]
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = timeout;
+        self
+    }
+
+    /// Trying this long.
+    #[must_use]
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.call_timeout = timeout;
+        self
+    }
+}

@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod connect;
+mod connection;
+mod error;
+mod index;
+mod keys;
+mod maintenance;
+mod published;
+mod query;
+mod scripts;
+mod store;
+
+pub use config::Config;
+pub use connection::Connection;
+pub use maintenance::Repaired;
+pub use redis;
+pub use store::RedisStore;

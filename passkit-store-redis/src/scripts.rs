@@ -1,0 +1,31 @@
+//! The scripts. Each touches one key, which it is given, and may run twice with no harm.
+
+use std::sync::LazyLock;
+
+#[derive(Debug)]
+pub(crate) struct Script {
+    pub(crate) source: &'static str,
+    pub(crate) hash: String,
+}
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal;)+) => {
+        $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
+            let source = include_str!($file);
+            Script { source, hash: redis::Script::new(source).get_hash().to_owned() }
+        });)+
+    };
+}
+
+scripts! {
+    HINT = "scripts/hint.lua";
+    REGISTER = "scripts/register.lua";
+    UNREGISTER = "scripts/unregister.lua";
+    CONDEMN = "scripts/condemn.lua";
+    FORGET = "scripts/forget.lua";
+    UNHINT = "scripts/unhint.lua";
+    MARK = "scripts/mark.lua";
+    PUBLISH = "scripts/publish.lua";
+    MARK_ALL = "scripts/mark_all.lua";
+    RAISE = "scripts/raise.lua";
+}

@@ -1,0 +1,85 @@
+//! What an acknowledged change outlives.
+
+use std::time::{Duration, Instant};
+
+use passkit_server::{RegistrationStore as _, StoreErrorKind};
+use passkit_store_redis::{Config, RedisStore};
+use passkit_test_servers::redis::{Node, SentinelSet};
+
+use crate::support::{device, devices_of, held, pass, serial, token, told, type_id};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_few_replicas_are_an_error() {
+    let servers = SentinelSet::start().unwrap();
+    let config = Config::new().min_replicas(2).replica_timeout(Duration::from_millis(200));
+    let store = RedisStore::connect(&servers.url(), config).await.unwrap();
+    let (me, one, two) = (device("d"), pass("1"), pass("2"));
+    store.register(&me, &one, &token()).await.unwrap();
+
+    servers.nodes[2].pause().unwrap();
+    for attempt in 0..2 {
+        for error in [
+            store.register(&me, &two, &token()).await.map(drop).unwrap_err(),
+            store.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
+            store.mark_all_updated(&type_id()).await.unwrap_err(),
+            // Done by the first attempt, but not confirmed: the second must not call it done either.
+            store.unregister(&me, &one).await.map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+            assert!(told(&error).contains("1 of 2 replicas"), "attempt {attempt}: {}", told(&error));
+        }
+    }
+    servers.nodes[2].resume().unwrap();
+    let start = Instant::now();
+    while let Err(error) = store.register(&me, &two, &token()).await {
+        assert!(start.elapsed() < Duration::from_secs(20), "{}", told(&error));
+    }
+    assert!(!store.unregister(&me, &one).await.unwrap());
+    assert_eq!(held(&store, &me).await, ["2"]);
+    assert!(devices_of(&store, &one).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_append_only_file_outlives_kill() {
+    let server = Node::start(&["--appendonly", "yes", "--appendfsync", "always"]).unwrap();
+    let store = RedisStore::connect(&server.url(), Config::new()).await.unwrap();
+    let (me, one) = (device("d"), pass("1"));
+    store.register(&me, &one, &token()).await.unwrap();
+    let tag = store.updated_since(&me, &type_id(), None).await.unwrap().tag;
+    store.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
+    let state = store.pass_state(&one).await.unwrap();
+    for _ in 0..2 {
+        server.kill().unwrap();
+        // A call made meanwhile waits for the server.
+        let waiting = tokio::spawn({
+            let (store, one) = (store.clone(), one.clone());
+            async move { store.pass_state(&one).await }
+        });
+        server.restart().unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap(), state);
+        assert_eq!(store.updated_since(&me, &type_id(), Some(tag)).await.unwrap().serials, [serial("1")]);
+        assert_eq!(devices_of(&store, &one).await, ["d"]);
+    }
+}
+
+/// A server that hangs costs a bounded time, and nothing of what comes after.
+#[tokio::test]
+async fn a_server_that_hangs_is_unavailable_in_bounded_time() {
+    let server = Node::start(&[]).unwrap();
+    let config =
+        Config::new().response_timeout(Duration::from_millis(200)).call_timeout(Duration::from_millis(900));
+    let store = RedisStore::connect(&server.url(), config).await.unwrap();
+    let (me, one) = (device("d"), pass("1"));
+    store.register(&me, &one, &token()).await.unwrap();
+    server.pause().unwrap();
+    let start = Instant::now();
+    for error in [
+        store.pass_state(&one).await.map(drop).unwrap_err(),
+        store.register(&me, &one, &token()).await.map(drop).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", told(&error));
+    }
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    server.resume().unwrap();
+    assert_eq!(held(&store, &me).await, ["1"]);
+}

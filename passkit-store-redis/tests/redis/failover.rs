@@ -1,0 +1,134 @@
+//! Masters killed one after another, slots moved, and clocks that differ, under load. `PASSKIT_CRASH_ROUNDS` sets how often.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use passkit_store_redis::{Config, RedisStore};
+use passkit_test_servers::redis::{Cluster, Node, SentinelSet};
+
+use crate::{load::survives, support::type_id};
+
+fn rounds(default: usize) -> usize {
+    std::env::var("PASSKIT_CRASH_ROUNDS").map_or(default, |rounds| rounds.parse().unwrap())
+}
+
+fn config() -> Config {
+    Config::new()
+        .min_replicas(1)
+        .replica_timeout(Duration::from_millis(300))
+        .response_timeout(Duration::from_millis(700))
+        .call_timeout(Duration::from_secs(2))
+}
+
+/// Waits until one of the nodes but this one is a master with this many masters in all.
+fn wait_for_masters(nodes: &[Node], count: usize) {
+    for _ in 0..1_000 {
+        if nodes.iter().filter(|node| node.is_master()).count() == count {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("no new master after 20 s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cluster_loses_nothing_acknowledged_when_masters_are_killed() {
+    let servers = Arc::new(Cluster::start_own(&[]).unwrap());
+    let store = RedisStore::connect(&servers.url(), config()).await.unwrap();
+    survives(store, move || {
+        for round in 0..rounds(2) {
+            thread::sleep(Duration::from_millis(300));
+            let master = servers.masters().nth(round % 3).unwrap();
+            master.kill().unwrap();
+            wait_for_masters(&servers.nodes, 3);
+            master.restart().unwrap();
+            servers.wait_until_whole().unwrap();
+        }
+        servers
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
+    let servers = Arc::new(SentinelSet::start().unwrap());
+    let store = RedisStore::connect(&servers.url(), config()).await.unwrap();
+    survives(store, move || {
+        for _ in 0..rounds(1) {
+            thread::sleep(Duration::from_millis(300));
+            let master = servers.master().unwrap();
+            master.kill().unwrap();
+            wait_for_masters(&servers.nodes, 1);
+            master.restart().unwrap();
+            servers.wait_until_whole().unwrap();
+        }
+        servers
+    })
+    .await;
+}
+
+/// A master that hangs, and comes back when another has taken over, must not have acknowledged anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cluster_loses_nothing_acknowledged_when_a_master_hangs() {
+    let servers = Arc::new(Cluster::start_own(&[]).unwrap());
+    let store = RedisStore::connect(&servers.url(), config()).await.unwrap();
+    survives(store, move || {
+        thread::sleep(Duration::from_millis(300));
+        let master = servers.masters().next().unwrap();
+        master.pause().unwrap();
+        let others: Vec<&Node> = servers.nodes.iter().filter(|node| node.port() != master.port()).collect();
+        for _ in 0..1_000 {
+            if others.iter().filter(|node| node.is_master()).count() == 3 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        master.resume().unwrap();
+        servers.wait_until_whole().unwrap();
+        servers
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cluster_loses_nothing_while_slots_move() {
+    let servers = Arc::new(Cluster::start_own(&[]).unwrap());
+    let config = Config::new().min_replicas(1);
+    let store = RedisStore::connect(&servers.url(), config).await.unwrap();
+    survives(store, move || {
+        thread::sleep(Duration::from_millis(200));
+        let masters: Vec<&Node> = servers.masters().collect();
+        // The slots that hold anything, from the first master to the second, and some on to the third.
+        let mut moved = Vec::new();
+        for slot in 0..16_384 / 3 {
+            let count = masters[0].ask(&["CLUSTER", "COUNTKEYSINSLOT", &slot.to_string()]).unwrap();
+            if count != "0" {
+                servers.move_slot(slot, masters[0], masters[1]).unwrap();
+                moved.push(slot);
+            }
+        }
+        for slot in moved.iter().step_by(3) {
+            servers.move_slot(*slot, masters[1], masters[2]).unwrap();
+        }
+        assert!(moved.len() > 20, "{} slots moved", moved.len());
+        servers
+    })
+    .await;
+}
+
+/// Hosts whose clocks are ahead by up to three seconds leave some buckets ahead of others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_lost_when_clocks_differ() {
+    let server = Node::start(&[]).unwrap();
+    let store = RedisStore::connect(&server.url(), Config::new().buckets(16)).await.unwrap();
+    survives(store, move || {
+        let raise = include_str!("../../src/scripts/raise.lua");
+        for round in 0..300_u64 {
+            let ahead = passkit_server::clock::now_micros() + round * 7_919 % 3_000 * 1_000;
+            let key = format!("passkit:b{{{}:{}}}", type_id(), round * 31 % 16);
+            server.ask(&["EVAL", raise, "1", &key, &ahead.to_string(), "\tc"]).unwrap();
+            thread::sleep(Duration::from_millis(5));
+        }
+        server
+    })
+    .await;
+}

@@ -1,0 +1,87 @@
+//! The store on real servers: under load, with masters killed and slots moved, and set up in the wrong way.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic")]
+
+mod durability;
+mod failover;
+mod index;
+mod load;
+mod maintenance;
+mod published;
+mod scripts;
+mod set_up;
+
+mod support {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use passkit_server::{
+        DeviceIdentifier, PassId, PushToken, RegistrationStore, SerialNumber, TypeIdentifier,
+    };
+    use passkit_store_redis::redis;
+
+    pub(crate) fn type_id() -> TypeIdentifier {
+        TypeIdentifier::new("pass.com.example.ticket").unwrap()
+    }
+
+    pub(crate) fn serial(text: impl AsRef<str>) -> SerialNumber {
+        SerialNumber::new(text.as_ref()).unwrap()
+    }
+
+    pub(crate) fn pass(text: impl AsRef<str>) -> PassId {
+        PassId { type_id: type_id(), serial: serial(text) }
+    }
+
+    pub(crate) fn device(text: impl AsRef<str>) -> DeviceIdentifier {
+        DeviceIdentifier::new(text.as_ref()).unwrap()
+    }
+
+    pub(crate) fn token() -> PushToken {
+        PushToken::new("c0ffee").unwrap()
+    }
+
+    /// A prefix of its own for each test, on a server that others use as well.
+    pub(crate) fn prefix() -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let time = passkit_server::clock::now_micros();
+        format!("test-{time}-{}:", NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The serial numbers registered on a device, sorted.
+    pub(crate) async fn held(store: &dyn RegistrationStore, device: &DeviceIdentifier) -> Vec<String> {
+        let all = store.updated_since(device, &type_id(), None).await.unwrap();
+        let mut held = all.serials.iter().map(|s| s.as_str().to_owned()).collect::<Vec<_>>();
+        held.sort();
+        held
+    }
+
+    /// The devices in all pages of a pass, sorted.
+    pub(crate) async fn devices_of(store: &dyn RegistrationStore, pass: &PassId) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = store.devices_of(pass, after.as_ref(), 100).await.unwrap();
+            found.extend(page.devices.into_iter().map(|one| one.device.as_str().to_owned()));
+            after = page.next;
+            if after.is_none() {
+                found.sort();
+                return found;
+            }
+        }
+    }
+
+    /// A connection beside the store's.
+    pub(crate) async fn connection(url: &str) -> redis::aio::MultiplexedConnection {
+        redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
+    }
+
+    /// An error and its causes, in one line.
+    pub(crate) fn told(error: &dyn std::error::Error) -> String {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text
+    }
+}
