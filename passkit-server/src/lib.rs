@@ -11,6 +11,7 @@ mod kind;
 mod maintenance;
 mod memory;
 mod published;
+mod push;
 mod refusal;
 mod request_body;
 mod response;
@@ -31,6 +32,7 @@ pub use kind::Kind;
 pub use maintenance::{Registration, RegistrationPage, StoreMaintenance, StoreStats, TypeStats};
 pub use memory::MemoryStore;
 pub use published::{ContentDigest, PublishedContent};
+pub use push::{Debt, HeldPage, HeldPush, Owed, Owing, PushOutcome, PushQueue, PushSender, Reached};
 pub use service::WalletService;
 pub use source::{Archive, Credentials, PassSource, SourceError};
 pub use store::{

@@ -14,6 +14,8 @@ pub type ContentDigest = [u8; 32];
 pub trait PublishedContent: RegistrationStore {
     /// Marks the passes, as [`mark_updated`](RegistrationStore::mark_updated) does, whose content is not the one
     /// published last, and remembers it, in one step. Serial numbers stand once.
+    ///
+    /// A store that is a [`PushQueue`](crate::PushQueue) owes the pushes of what it marks in the same step.
     async fn publish(
         &self,
         type_id: &TypeIdentifier,

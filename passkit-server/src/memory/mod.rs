@@ -1,3 +1,5 @@
+mod queue;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
@@ -14,7 +16,8 @@ use crate::{
     clock::{self, next_last_modified, next_version},
 };
 
-/// A [`RegistrationStore`] in memory: the reference implementation, for tests and for reading.
+/// A [`RegistrationStore`] in memory, with all that a store may have beside: the reference implementation, for tests and
+/// for reading.
 ///
 /// It keeps the whole contract except that nothing outlives the process.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ struct Tables {
     devices: BTreeMap<DeviceIdentifier, Device>,
     /// The devices of each pass, in the order in which pages give them.
     devices_of: HashMap<PassId, BTreeSet<DeviceIdentifier>>,
+    pushes: queue::Pushes,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +72,7 @@ impl MemoryStore {
                 passes: HashMap::new(),
                 devices: BTreeMap::new(),
                 devices_of: HashMap::new(),
+                pushes: queue::Pushes::default(),
             }),
         }
     }
@@ -107,6 +112,31 @@ impl Tables {
         let before = row.registrations.insert(pass.clone(), row.version);
         self.devices_of.entry(pass.clone()).or_default().insert(device.clone());
         if before.is_some() { Registered::Existing } else { Registered::Created }
+    }
+
+    /// The version that the passes have now.
+    fn mark(&mut self, type_id: &TypeIdentifier, serials: &[SerialNumber]) -> u64 {
+        let now = clock::now_micros();
+        let mut row = self.type_state(type_id);
+        row.version = next_version(row.version, now);
+        for serial in serials {
+            let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+            let last_modified = next_last_modified(self.pass_state(&pass).last_modified, now);
+            row.latest_date = row.latest_date.max(last_modified);
+            self.passes.insert(pass, PassState { version: row.version, last_modified });
+        }
+        self.types.insert(type_id.clone(), row);
+        row.version
+    }
+
+    fn mark_all(&mut self, type_id: &TypeIdentifier) -> u64 {
+        let now = clock::now_micros();
+        let mut row = self.type_state(type_id);
+        row.version = next_version(row.version, now);
+        row.latest_date = next_last_modified(row.latest_date, now);
+        row.floor = PassState { version: row.version, last_modified: row.latest_date };
+        self.types.insert(type_id.clone(), row);
+        row.version
     }
 
     fn remove_from_pass(&mut self, pass: &PassId, device: &DeviceIdentifier) {
@@ -174,31 +204,14 @@ impl RegistrationStore for MemoryStore {
         type_id: &TypeIdentifier,
         serials: &[SerialNumber],
     ) -> Result<(), StoreError> {
-        if serials.is_empty() {
-            return Ok(());
+        if !serials.is_empty() {
+            self.tables().mark(type_id, serials);
         }
-        let mut tables = self.tables();
-        let now = clock::now_micros();
-        let mut row = tables.type_state(type_id);
-        row.version = next_version(row.version, now);
-        for serial in serials {
-            let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
-            let last_modified = next_last_modified(tables.pass_state(&pass).last_modified, now);
-            row.latest_date = row.latest_date.max(last_modified);
-            tables.passes.insert(pass, PassState { version: row.version, last_modified });
-        }
-        tables.types.insert(type_id.clone(), row);
         Ok(())
     }
 
     async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        let mut tables = self.tables();
-        let now = clock::now_micros();
-        let mut row = tables.type_state(type_id);
-        row.version = next_version(row.version, now);
-        row.latest_date = next_last_modified(row.latest_date, now);
-        row.floor = PassState { version: row.version, last_modified: row.latest_date };
-        tables.types.insert(type_id.clone(), row);
+        self.tables().mark_all(type_id);
         Ok(())
     }
 
