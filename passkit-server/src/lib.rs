@@ -32,7 +32,10 @@ pub use kind::Kind;
 pub use maintenance::{Registration, RegistrationPage, StoreMaintenance, StoreStats, TypeStats};
 pub use memory::MemoryStore;
 pub use published::{ContentDigest, PublishedContent};
-pub use push::{Debt, HeldPage, HeldPush, Owed, Owing, PushOutcome, PushQueue, PushSender, Reached};
+pub use push::{
+    Debt, HeldPage, HeldPush, Owed, Owing, Publisher, PushConfig, PushOutcome, PushQueue, PushReport,
+    PushSender, Reached,
+};
 pub use service::WalletService;
 pub use source::{Archive, Credentials, PassSource, SourceError};
 pub use store::{

@@ -77,6 +77,14 @@ impl MemoryStore {
         }
     }
 
+    /// As if the device had registered last at this time.
+    #[cfg(test)]
+    pub(crate) fn set_registered_at(&self, device: &DeviceIdentifier, time: SystemTime) {
+        if let Some(row) = self.tables().devices.get_mut(device) {
+            row.version = clock::micros(time);
+        }
+    }
+
     /// No method panics half way through a change, so what a poisoned lock guards is whole.
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,10 +1,11 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
-    time::{Duration, Instant, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::MemoryStore;
 use crate::{

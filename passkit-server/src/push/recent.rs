@@ -1,0 +1,59 @@
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    time::SystemTime,
+};
+
+use tokio::time::Instant;
+
+use crate::PushToken;
+
+/// Stands for a push token: equal tokens have equal keys, and it takes a known room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TokenKey(u64, u64);
+
+/// When a push to each token was last begun, and what was learned of it. Forgets the oldest when it is full, at the cost
+/// of a push too many.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    hashers: (RandomState, RandomState),
+    young: HashMap<TokenKey, Pushed>,
+    old: HashMap<TokenKey, Pushed>,
+    newest: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pushed {
+    pub(super) at: Instant,
+    /// When the token went out of use, if it did.
+    pub(super) gone: Option<SystemTime>,
+}
+
+/// How many tokens a generation holds; there are two.
+const GENERATION: usize = 250_000;
+
+impl Recent {
+    pub(super) fn key(&self, token: &PushToken) -> TokenKey {
+        TokenKey(self.hashers.0.hash_one(token), self.hashers.1.hash_one(token))
+    }
+
+    pub(super) fn get(&self, key: TokenKey) -> Option<Pushed> {
+        self.young.get(&key).or_else(|| self.old.get(&key)).copied()
+    }
+
+    pub(super) fn insert(&mut self, key: TokenKey, pushed: Pushed) {
+        if self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, pushed);
+        self.newest = self.newest.max(Some(pushed.at));
+    }
+
+    /// Gives back the room if all of it is from before.
+    pub(super) fn clear_if_older(&mut self, than: Instant) {
+        if self.newest.take_if(|newest| *newest < than).is_some() {
+            self.young = HashMap::new();
+            self.old = HashMap::new();
+        }
+    }
+}

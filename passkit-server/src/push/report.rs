@@ -1,0 +1,62 @@
+use std::{collections::BTreeMap, fmt};
+
+/// What became of pushes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PushReport {
+    /// How many were accepted.
+    pub sent: u64,
+    /// How many registrations needed none of their own, as another one to the same push token covers them.
+    pub coalesced: u64,
+    /// How many devices were removed, as their push tokens went out of use.
+    pub forgotten: u64,
+    /// How many were put off.
+    pub deferred: u64,
+    /// How many failed for this change, by reason.
+    pub failed: BTreeMap<String, u64>,
+    /// Why the rest still waits, if it does.
+    pub stopped: Option<String>,
+}
+
+impl PushReport {
+    pub(super) fn fail(&mut self, reason: &str) {
+        *self.failed.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.coalesced += other.coalesced;
+        self.forgotten += other.forgotten;
+        self.deferred += other.deferred;
+        for (reason, count) in &other.failed {
+            *self.failed.entry(reason.clone()).or_default() += count;
+        }
+        if other.stopped.is_some() {
+            self.stopped.clone_from(&other.stopped);
+        }
+    }
+}
+
+/// On one line, such as `3 sent, 1 coalesced, 2 failed (BadDeviceToken)`.
+impl fmt::Display for PushReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} sent", self.sent)?;
+        let counts = [
+            (self.coalesced, "coalesced"),
+            (self.forgotten, "devices forgotten"),
+            (self.deferred, "deferred"),
+        ];
+        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, ", {count} {what}")?;
+        }
+        let failed: u64 = self.failed.values().sum();
+        if failed > 0 {
+            let reasons: Vec<&str> = self.failed.keys().map(String::as_str).collect();
+            write!(f, ", {failed} failed ({})", reasons.join(", "))?;
+        }
+        if let Some(reason) = &self.stopped {
+            write!(f, ", the rest waits ({reason})")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,421 @@
+//! What is sent, to whom, how often, and what comes of each answer; over the memory store and a sender that answers as
+//! it is told.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::{DeviceIdentifier, MemoryStore, PassId, PushToken, RegistrationStore as _, TypeIdentifier};
+
+#[derive(Default)]
+struct Sender {
+    sent: Mutex<Vec<(String, String, Instant)>>,
+    /// By token; the last one stays.
+    answers: Mutex<HashMap<String, Vec<PushOutcome>>>,
+    takes: Mutex<Duration>,
+}
+
+#[async_trait]
+impl PushSender for Sender {
+    async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
+        let takes = *self.takes.lock().unwrap();
+        sleep(takes).await;
+        self.sent.lock().unwrap().push((topic.to_string(), token.as_str().to_owned(), Instant::now()));
+        let mut answers = self.answers.lock().unwrap();
+        let Some(answers) = answers.get_mut(token.as_str()) else { return PushOutcome::Sent };
+        if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() }
+    }
+}
+
+impl Sender {
+    fn answer(&self, token: &str, answers: impl IntoIterator<Item = PushOutcome>) {
+        self.answers.lock().unwrap().insert(token.to_owned(), answers.into_iter().collect());
+    }
+
+    /// How often each token was pushed since the last call.
+    fn taken(&self) -> BTreeMap<String, u32> {
+        let mut counts = BTreeMap::new();
+        for (_, token, _) in self.sent.lock().unwrap().drain(..) {
+            *counts.entry(token).or_default() += 1;
+        }
+        counts
+    }
+}
+
+struct Fixture {
+    store: Arc<MemoryStore>,
+    sender: Arc<Sender>,
+    publisher: Arc<Publisher>,
+}
+
+fn fixture() -> Fixture {
+    let (store, sender) = (Arc::new(MemoryStore::new()), Arc::new(Sender::default()));
+    let publisher = publisher(&store, &sender);
+    Fixture { store, sender, publisher }
+}
+
+fn publisher(store: &Arc<MemoryStore>, sender: &Arc<Sender>) -> Arc<Publisher> {
+    Arc::new(Publisher::new(store.clone(), sender.clone(), PushConfig::new()))
+}
+
+fn type_id() -> TypeIdentifier {
+    TypeIdentifier::new("pass.a").unwrap()
+}
+
+fn pass(serial: &str) -> PassId {
+    PassId::new("pass.a", serial).unwrap()
+}
+
+fn device(name: &str) -> DeviceIdentifier {
+    DeviceIdentifier::new(name).unwrap()
+}
+
+fn counts<const N: usize>(of: [(&str, u32); N]) -> BTreeMap<String, u32> {
+    of.into_iter().map(|(token, count)| (token.to_owned(), count)).collect()
+}
+
+impl Fixture {
+    async fn register(&self, name: &str, serial: &str, token: &str) {
+        let token = PushToken::new(token).unwrap();
+        self.store.register(&device(name), &pass(serial), &token).await.unwrap();
+    }
+
+    async fn change(&self, serials: &[&str]) -> PushReport {
+        let passes: Vec<PassId> = serials.iter().map(|serial| pass(serial)).collect();
+        self.publisher.publish(&passes).await.unwrap();
+        self.publisher.push_owed().await.unwrap()
+    }
+
+    async fn debts(&self) -> Vec<Debt> {
+        self.store.debts(&type_id(), 1_000).await.unwrap()
+    }
+
+    async fn is_registered(&self, name: &str, serial: &str) -> bool {
+        let page = self.store.devices_of(&pass(serial), None, 1_000).await.unwrap();
+        page.devices.iter().any(|one| one.device == device(name))
+    }
+
+    async fn held(&self) -> Vec<HeldPush> {
+        self.store.held(&type_id(), None, 1_000).await.unwrap().pushes
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_push_for_each_token_however_many_passes_and_devices_share_it() {
+    let f = fixture();
+    for (name, serial, token) in
+        [("d1", "1", "aa"), ("d1", "2", "aa"), ("d2", "1", "AA"), ("d3", "1", "bb"), ("d4", "9", "cc")]
+    {
+        f.register(name, serial, token).await;
+    }
+    let report = f.change(&["1", "2"]).await;
+    let sent = f.sender.taken();
+    assert_eq!(sent.values().sum::<u32>(), 2, "{sent:?}");
+    assert!(sent.contains_key("bb") && !sent.contains_key("cc"));
+    assert_eq!((report.sent, report.coalesced, report.stopped), (2, 2, None));
+    assert_eq!(f.debts().await, []);
+    assert_eq!(f.store.owing().await.unwrap(), []);
+
+    // A pass that nobody has.
+    assert_eq!(f.change(&["none"]).await, PushReport::default());
+    assert_eq!(f.debts().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_type_pushes_each_device_that_has_one_of_it() {
+    let f = fixture();
+    for n in 0..2_500 {
+        f.register(&format!("d{n}"), &format!("s{}", n % 50), &format!("{n:06x}")).await;
+    }
+    f.publisher.publish_all(&type_id()).await.unwrap();
+    assert_eq!(f.publisher.push_owed().await.unwrap().sent, 2_500);
+    assert!(f.sender.taken().values().all(|count| *count == 1));
+    assert_eq!(f.debts().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_within_the_spacing_share_the_next_push() {
+    let f = fixture();
+    f.register("d1", "1", "aa").await;
+    f.register("d1", "2", "aa").await;
+    f.register("d2", "2", "bb").await;
+    let running = f.publisher.clone();
+    let running = tokio::spawn(async move { running.run().await });
+    let start = Instant::now();
+    for n in 0..10 {
+        f.publisher.publish(&[pass(if n % 2 == 0 { "1" } else { "2" })]).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+    }
+    sleep(Duration::from_secs(5)).await;
+    let times: Vec<_> =
+        f.sender.sent.lock().unwrap().iter().map(|(_, token, at)| (token.clone(), *at - start)).collect();
+    let of = |token: &str| times.iter().filter(|(to, _)| to == token).map(|(_, at)| *at).collect::<Vec<_>>();
+    assert_eq!((of("aa").len(), of("bb").len()), (2, 2), "{times:?}");
+    assert!(of("aa")[0] < Duration::from_millis(15) && of("bb")[0] < Duration::from_millis(40), "{times:?}");
+    assert!(of("aa")[1] - of("aa")[0] >= Duration::from_secs(1), "{times:?}");
+    assert_eq!(f.debts().await, []);
+    running.abort();
+}
+
+/// A device may have asked between the push and the change.
+#[tokio::test(start_paused = true)]
+async fn a_change_while_a_push_is_under_way_is_pushed_again() {
+    let f = fixture();
+    f.register("d1", "1", "aa").await;
+    *f.sender.takes.lock().unwrap() = Duration::from_millis(300);
+    let running = f.publisher.clone();
+    let running = tokio::spawn(async move { running.run().await });
+    f.publisher.publish(&[pass("1")]).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    f.publisher.publish(&[pass("1")]).await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(f.sender.taken(), counts([("aa", 2)]));
+    assert_eq!(f.debts().await, []);
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_out_of_use_ends_its_devices_unless_they_registered_since() {
+    let f = fixture();
+    f.register("old", "1", "aa").await;
+    f.register("old2", "1", "aa").await;
+    f.register("new", "1", "bb").await;
+    f.sender.answer("aa", [PushOutcome::Gone(SystemTime::now() + Duration::from_secs(60))]);
+    f.sender.answer("bb", [PushOutcome::Gone(SystemTime::now() - Duration::from_secs(60))]);
+    let report = f.change(&["1"]).await;
+    assert_eq!((report.sent, report.forgotten), (0, 2));
+    assert!(!f.is_registered("old", "1").await && !f.is_registered("old2", "1").await);
+    assert!(f.is_registered("new", "1").await);
+    assert_eq!(f.debts().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_push_among_a_hundred_stops_nothing_and_is_not_repeated() {
+    let f = fixture();
+    for n in 0..100 {
+        f.register(&format!("d{n}"), "1", &format!("{n:04x}")).await;
+    }
+    f.sender.answer("0001", [PushOutcome::BadToken("BadDeviceToken".into())]);
+    f.sender.answer("0002", [PushOutcome::Rejected("PayloadEmpty".into())]);
+    let report = f.change(&["1"]).await;
+    assert_eq!(report.sent, 98);
+    assert_eq!(report.failed.values().sum::<u64>(), 2);
+    assert!(f.sender.taken().values().all(|count| *count == 1));
+    assert!(f.is_registered("d1", "1").await && f.is_registered("d2", "1").await);
+    assert_eq!(f.debts().await, []);
+    assert_eq!(report.to_string(), "98 sent, 2 failed (BadDeviceToken, PayloadEmpty)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_stays_bad_for_a_day_ends_its_device() {
+    let f = fixture();
+    let hours_ago = |hours: u64| SystemTime::now() - Duration::from_secs(hours * 3_600);
+    for (name, token) in [("bad", "aa"), ("came", "ab"), ("lately", "ac"), ("good", "bb")] {
+        f.register(name, "1", token).await;
+        f.store.set_registered_at(&device(name), hours_ago(if name == "came" { 24 } else { 48 }));
+        if name != "good" {
+            f.sender.answer(token, [PushOutcome::BadToken("BadDeviceToken".into())]);
+        }
+    }
+    f.change(&["1"]).await;
+    assert!(f.is_registered("bad", "1").await, "not on first sight");
+    let mut held = f.held().await;
+    assert!(held.len() == 3 && held.iter().all(|push| push.due.is_none()));
+    for push in &mut held {
+        push.bad_since = Some(hours_ago(if push.device == device("lately") { 23 } else { 25 }));
+    }
+    f.store.hold(&type_id(), &held).await.unwrap();
+    let f = Fixture { publisher: publisher(&f.store, &f.sender), ..f };
+    sleep(Duration::from_secs(2)).await;
+    let report = f.change(&["1"]).await;
+    assert_eq!((report.forgotten, report.failed["BadDeviceToken"]), (1, 3));
+    assert!(!f.is_registered("bad", "1").await);
+    assert!(f.is_registered("came", "1").await, "it registered after its token was first called bad");
+    assert!(f.is_registered("lately", "1").await && f.is_registered("good", "1").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_bad_tokens_deletes_nothing_and_pauses_the_type() {
+    let f = fixture();
+    let long_ago = SystemTime::now() - Duration::from_secs(48 * 3_600);
+    for n in 0..200 {
+        let (name, token) = (format!("d{n}"), format!("{n:04x}"));
+        f.register(&name, "1", &token).await;
+        f.sender.answer(&token, [PushOutcome::BadToken("BadDeviceToken".into())]);
+        let push_token = PushToken::new(&token).unwrap();
+        let held =
+            HeldPush { device: device(&name), push_token, due: None, attempts: 0, bad_since: Some(long_ago) };
+        f.store.hold(&type_id(), &[held]).await.unwrap();
+    }
+    *f.sender.takes.lock().unwrap() = Duration::from_millis(10);
+    let f = Fixture {
+        publisher: Arc::new(Publisher::new(
+            f.store.clone(),
+            f.sender.clone(),
+            PushConfig::new().concurrency(2),
+        )),
+        ..f
+    };
+    let report = f.change(&["1"]).await;
+    assert_eq!((report.forgotten, report.stopped.as_deref()), (0, Some("BadDeviceToken")));
+    assert!(f.sender.taken().len() < 10);
+    assert_eq!(f.debts().await.len(), 1, "the others are still owed");
+    assert_eq!(f.store.devices_of(&pass("1"), None, 1_000).await.unwrap().devices.len(), 200);
+    // Mended: after the pause all others are pushed.
+    f.sender.answers.lock().unwrap().clear();
+    sleep(Duration::from_secs(3_600)).await;
+    assert!(f.publisher.push_owed().await.unwrap().sent > 190);
+    assert_eq!(f.debts().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_credentials_keep_everything_owed_and_every_device() {
+    let f = fixture();
+    f.register("d1", "1", "aa").await;
+    f.sender.answer("aa", [PushOutcome::Misconfigured("BadCertificate".into()), PushOutcome::Sent]);
+    let report = f.change(&["1"]).await;
+    assert_eq!((report.sent, report.stopped.as_deref()), (0, Some("BadCertificate")));
+    assert_eq!(f.debts().await.len(), 1);
+    assert!(f.is_registered("d1", "1").await);
+    // Not at once, but by itself.
+    assert_eq!(f.publisher.push_owed().await.unwrap(), PushReport::default());
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(f.publisher.push_owed().await.unwrap().sent, 1);
+    assert_eq!(f.debts().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_answer_is_tried_again_soon_while_nothing_is_lost() {
+    let f = fixture();
+    for n in 0..20 {
+        let token = format!("{n:04x}");
+        f.register(&format!("d{n}"), "1", &token).await;
+        let away = PushOutcome::Unreachable("connection refused".into());
+        f.sender.answer(&token, [away.clone(), away, PushOutcome::Sent]);
+    }
+    let running = f.publisher.clone();
+    let running = tokio::spawn(async move { running.run().await });
+    f.publisher.publish(&[pass("1")]).await.unwrap();
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(f.publisher.totals().sent, 20);
+    assert_eq!(f.debts().await, []);
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn pushes_that_are_put_off_outlive_the_worker_and_are_given_up_in_the_end() {
+    let f = fixture();
+    f.register("d1", "1", "aa").await;
+    f.register("d2", "1", "bb").await;
+    f.sender.answer("aa", [PushOutcome::TooMany("TooManyRequests".into()), PushOutcome::Sent]);
+    f.sender.answer("bb", [PushOutcome::Unavailable("InternalServerError".into())]);
+    let report = f.change(&["1"]).await;
+    assert_eq!((report.deferred, report.stopped), (2, None));
+    assert_eq!(f.debts().await, []);
+    let mut held = f.held().await;
+    let wait = |push: &HeldPush| push.due.unwrap().duration_since(SystemTime::now()).unwrap().as_secs();
+    assert!((55..=75).contains(&wait(&held[0])), "{}", wait(&held[0]));
+    assert!((890..=1_125).contains(&wait(&held[1])), "{}", wait(&held[1]));
+    let owing = f.store.owing().await.unwrap();
+    assert_eq!((owing[0].debts, owing[0].next_held), (0, held[0].due));
+
+    held[0].due = Some(SystemTime::now());
+    (held[1].due, held[1].attempts) = (held[0].due, 7);
+    f.store.hold(&type_id(), &held).await.unwrap();
+    let f = Fixture { publisher: publisher(&f.store, &f.sender), ..f };
+    sleep(Duration::from_secs(2)).await;
+    let report = f.publisher.push_owed().await.unwrap();
+    assert_eq!((report.sent, report.failed["InternalServerError"]), (1, 1));
+    assert_eq!(f.held().await, []);
+    assert_eq!(f.store.owing().await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_push_does_not_keep_one_from_a_new_token() {
+    let f = fixture();
+    f.register("d1", "1", "aa").await;
+    f.sender.answer("aa", [PushOutcome::TooMany("TooManyRequests".into())]);
+    f.change(&["1"]).await;
+    f.register("d1", "1", "bb").await;
+    sleep(Duration::from_secs(2)).await;
+    f.sender.taken();
+    f.change(&["1"]).await;
+    assert_eq!(f.sender.taken(), counts([("bb", 1)]));
+    assert_eq!(f.held().await, [], "the device was reached");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_workers_push_once_between_them_and_one_takes_over() {
+    let f = fixture();
+    for n in 0..600 {
+        f.register(&format!("d{n}"), &format!("s{}", n % 7), &format!("{n:04x}")).await;
+    }
+    *f.sender.takes.lock().unwrap() = Duration::from_millis(50);
+    let other = publisher(&f.store, &f.sender);
+    let run = |publisher: Arc<Publisher>| tokio::spawn(async move { publisher.run().await });
+    let (one, two) = (run(f.publisher.clone()), run(other.clone()));
+    let passes: Vec<PassId> = (0..7).map(|n| pass(&format!("s{n}"))).collect();
+    f.publisher.publish(&passes).await.unwrap();
+    other.wake();
+    sleep(Duration::from_secs(5)).await;
+    let sent = f.sender.taken();
+    assert_eq!((sent.len(), sent.values().max()), (600, Some(&1)));
+
+    // One ends in the middle; the other has the type when the lease is over, and nobody is left out.
+    *f.sender.takes.lock().unwrap() = Duration::from_millis(700);
+    f.publisher.publish(&passes).await.unwrap();
+    sleep(Duration::from_millis(400)).await;
+    let first = if f.publisher.totals().sent > 0 { &one } else { &two };
+    first.abort();
+    sleep(Duration::from_secs(40)).await;
+    assert_eq!(f.sender.taken().len(), 600);
+    assert_eq!(f.debts().await, []);
+    one.abort();
+    two.abort();
+}
+
+/// The head of a long list is pushed again, its tail hears of the change as well.
+#[tokio::test(start_paused = true)]
+async fn a_change_in_the_middle_of_a_broadcast_reaches_everybody() {
+    let f = fixture();
+    for n in 0..12_000 {
+        f.register(&format!("d{n:05}"), "1", &format!("{n:06x}")).await;
+    }
+    *f.sender.takes.lock().unwrap() = Duration::from_millis(100);
+    let running = f.publisher.clone();
+    let running = tokio::spawn(async move { running.run().await });
+    f.publisher.publish(&[pass("1")]).await.unwrap();
+    sleep(Duration::from_millis(1_050)).await;
+    let before = f.sender.taken().len();
+    assert!((1_000..11_000).contains(&before), "{before}");
+    let second = Instant::now();
+    f.publisher.publish(&[pass("1")]).await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    let sent = std::mem::take(&mut *f.sender.sent.lock().unwrap());
+    let late = sent.iter().filter(|(_, _, at)| *at >= second + Duration::from_millis(100));
+    assert_eq!(late.map(|(_, token, _)| token).collect::<HashSet<_>>().len(), 12_000);
+    assert!(sent.len() < 12_000 + 6_000, "{}", sent.len());
+    assert_eq!(f.debts().await, []);
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn types_are_pushed_apart() {
+    let f = fixture();
+    let order = PassId::new("order.a", "1").unwrap();
+    let token = PushToken::new("aa").unwrap();
+    f.store.register(&device("d1"), &order, &token).await.unwrap();
+    f.register("d1", "1", "aa").await;
+    f.publisher.publish(&[pass("1"), order]).await.unwrap();
+    assert_eq!(f.publisher.push_owed().await.unwrap().sent, 2);
+    let mut topics: Vec<_> =
+        f.sender.sent.lock().unwrap().iter().map(|(topic, _, _)| topic.clone()).collect();
+    topics.sort();
+    assert_eq!(topics, ["order.a", "pass.a"]);
+}
