@@ -13,10 +13,11 @@
 //!   the list was made; these are listed once again.
 //! * **C3**: a pass registered after d is listed whatever its version is. Its bucket may be behind t; it is brought up
 //!   before a tag that covers the registration is given.
-//! * **C4**: clocks never go back, and T is never below the tag asked with, unless that one lies in the future. A tag
-//!   asked with none can only be lower than an earlier one if every bucket was exchanged, by unregistering; then T is
-//!   no lower than the time of the registrations. Where something is listed, its version or its registration is above
-//!   the tag asked with, and T or the device's clock no lower than that.
+//! * **C4**: clocks never go back, so T is no lower than in an earlier tag as long as one bucket is left that was
+//!   touched then. Where all were exchanged, by unregistering, whatever tag the device asks with may be older than its
+//!   last; so there T is no lower than the time of the registrations, which came after that tag. Where something is
+//!   listed, its version or its registration is above the tag asked with, and T or the device's clock no lower than
+//!   that.
 //! * **C5**: a tag above T, or above the device's clock, is none. The clocks are brought above it if it may have come
 //!   from a host whose clock is a little ahead, so that C4 holds as well.
 //!
@@ -107,19 +108,19 @@ impl Inner {
         self.read_buckets(type_id, &mut buckets, None).await?;
         let mut reading = buckets.iter().map(|(_, bucket)| bucket.state.clock).max().unwrap_or(0);
         let mut covered = since;
-        match since {
-            Some(since) if since.type_version > reading => {
+        if let Some(since) = since {
+            if since.type_version > reading {
                 covered = None;
                 if since.type_version <= clock::now_micros() + SKEW {
                     reading = since.type_version + 1;
                 }
+            } else if since.device_version > held.clock {
+                covered = None;
             }
-            Some(since) if since.device_version > held.clock => covered = None,
-            None if held.lost_some => {
-                let registered = buckets.iter().flat_map(|(_, bucket)| &bucket.passes);
-                reading = registered.map(|(_, version)| *version).fold(reading, u64::max);
-            }
-            _ => {}
+        }
+        if held.lost_some {
+            let registered = buckets.iter().flat_map(|(_, bucket)| &bucket.passes);
+            reading = registered.map(|(_, version)| *version).fold(reading, u64::max);
         }
         self.read_buckets(type_id, &mut buckets, Some(reading)).await?;
 
