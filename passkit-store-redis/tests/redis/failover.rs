@@ -11,9 +11,9 @@ fn rounds(default: usize) -> usize {
     std::env::var("PASSKIT_CRASH_ROUNDS").map_or(default, |rounds| rounds.parse().unwrap())
 }
 
-fn config() -> Config {
+fn config(replicas: u16) -> Config {
     Config::new()
-        .min_replicas(1)
+        .min_replicas(replicas)
         .replica_timeout(Duration::from_millis(300))
         .response_timeout(Duration::from_millis(700))
         .call_timeout(Duration::from_secs(2))
@@ -21,19 +21,19 @@ fn config() -> Config {
 
 /// Waits until one of the nodes but this one is a master with this many masters in all.
 fn wait_for_masters(nodes: &[Node], count: usize) {
-    for _ in 0..1_000 {
+    for _ in 0..2_000 {
         if nodes.iter().filter(|node| node.is_master()).count() == count {
             return;
         }
         thread::sleep(Duration::from_millis(20));
     }
-    panic!("no new master after 20 s");
+    panic!("no new master after 40 s");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn cluster_loses_nothing_acknowledged_when_masters_are_killed() {
     let servers = Arc::new(Cluster::start_own(&[]).unwrap());
-    let store = RedisStore::connect(&servers.url(), config()).await.unwrap();
+    let store = RedisStore::connect(&servers.url(), config(1)).await.unwrap();
     survives(store, move || {
         for round in 0..rounds(2) {
             thread::sleep(Duration::from_millis(300));
@@ -48,11 +48,12 @@ async fn cluster_loses_nothing_acknowledged_when_masters_are_killed() {
     .await;
 }
 
-#[ignore = "an open fault: once in some rounds a polling device missed a change in a Sentinel failover"]
+/// All replicas must have a change: Sentinels may choose the one that has less, as what they know of it is some seconds
+/// old.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
     let servers = Arc::new(SentinelSet::start().unwrap());
-    let store = RedisStore::connect(&servers.url(), config()).await.unwrap();
+    let store = RedisStore::connect(&servers.url(), config(2)).await.unwrap();
     survives(store, move || {
         for _ in 0..rounds(1) {
             thread::sleep(Duration::from_millis(300));
@@ -71,7 +72,7 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn cluster_loses_nothing_acknowledged_when_a_master_hangs() {
     let servers = Arc::new(Cluster::start_own(&[]).unwrap());
-    let store = RedisStore::connect(&servers.url(), config()).await.unwrap();
+    let store = RedisStore::connect(&servers.url(), config(1)).await.unwrap();
     survives(store, move || {
         thread::sleep(Duration::from_millis(300));
         let master = servers.masters().next().unwrap();
