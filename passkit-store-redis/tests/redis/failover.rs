@@ -1,11 +1,19 @@
 //! Masters killed one after another, slots moved, and clocks that differ, under load. `PASSKIT_CRASH_ROUNDS` sets how often.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
+use passkit_server::{RegistrationStore as _, StoreErrorKind};
 use passkit_store_redis::{Config, RedisStore};
 use passkit_test_servers::redis::{Cluster, Node, SentinelSet};
 
-use crate::{load::survives, support::type_id};
+use crate::{
+    load::survives,
+    support::{device, held, pass, serial, token, told, type_id},
+};
 
 fn rounds(default: usize) -> usize {
     std::env::var("PASSKIT_CRASH_ROUNDS").map_or(default, |rounds| rounds.parse().unwrap())
@@ -66,6 +74,60 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
         servers
     })
     .await;
+}
+
+/// A master that is cut off from the others, but not from all clients, must neither acknowledge anything nor tell a device
+/// anything; and nothing is lost when it comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
+    let (servers, gate) = SentinelSet::start_gated().unwrap();
+    // Until all replicas have the same: see above.
+    let store = RedisStore::connect(&servers.url(), config(2)).await.unwrap();
+    let (me, one, two) = (device("d"), pass("1"), pass("2"));
+    store.register(&me, &one, &token()).await.unwrap();
+    store.mark_updated(&type_id(), &[serial("1"), serial("2")]).await.unwrap();
+    let before = store.updated_since(&me, &type_id(), None).await.unwrap().tag;
+    let store = RedisStore::connect(&servers.url(), config(1)).await.unwrap();
+    let cut_off = RedisStore::connect(&servers.nodes[0].url(), config(1)).await.unwrap();
+    cut_off.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
+
+    gate.shut();
+    let mut rounds_after = 0;
+    while rounds_after < 2 {
+        let is_replaced = servers.nodes[1..].iter().any(Node::is_master);
+        rounds_after += usize::from(is_replaced);
+        for error in [
+            cut_off.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
+            cut_off.register(&device("e"), &one, &token()).await.map(drop).unwrap_err(),
+            cut_off.unregister(&me, &one).await.map(drop).unwrap_err(),
+            cut_off.updated_since(&me, &type_id(), Some(before)).await.map(drop).unwrap_err(),
+            cut_off.pass_state(&one).await.map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", told(&error));
+        }
+    }
+    assert!(servers.nodes[0].is_master(), "the old one does not know");
+    let done = Instant::now();
+    while let Err(error) = store.register(&me, &two, &token()).await {
+        assert!(done.elapsed() < Duration::from_secs(20), "{}", told(&error));
+    }
+    store.mark_updated(&type_id(), &[serial("2")]).await.unwrap();
+    let state = store.pass_state(&two).await.unwrap();
+    assert!(cut_off.pass_state(&two).await.is_err());
+
+    gate.open();
+    tokio::task::block_in_place(|| servers.wait_until_whole()).unwrap();
+    for error in [
+        cut_off.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
+        cut_off.pass_state(&two).await.map(drop).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "of a replica: {}", told(&error));
+    }
+    assert_eq!(store.pass_state(&two).await.unwrap(), state);
+    assert_eq!(held(&store, &me).await, ["1", "2"]);
+    let mut listed = store.updated_since(&me, &type_id(), Some(before)).await.unwrap().serials;
+    listed.sort();
+    assert_eq!(listed, [serial("1"), serial("2")], "acknowledged before, and in between");
 }
 
 /// A master that hangs, and comes back when another has taken over, must not have acknowledged anything.
