@@ -32,6 +32,7 @@ pub(crate) enum Fault {
     OnlyTheNewestListed,
     TagNowBesideTheQuery,
     TagOfTheOldest,
+    TagOfWhatIsHeld,
     TagNeverMoves,
     TagAheadIsCovered,
     RegistrationVersionIgnored,
