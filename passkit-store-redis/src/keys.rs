@@ -211,6 +211,17 @@ mod tests {
             assert_eq!(keys.read_device(&keys.device(device.as_str())), Some(device));
         }
         assert_eq!(keys.read_device("a:b{pass.a:1}"), None);
+        let type_id = TypeIdentifier::new("pass.a").unwrap();
+        assert_eq!(keys.read_debts_by_age(&keys.debts_by_age(&type_id, 7)), Some((type_id.clone(), 7)));
+        assert_eq!(keys.read_held(&keys.held(&type_id)), Some(type_id.clone()));
+        for key in keys.bucket_and_debts(&type_id, 7) {
+            assert!(keys.is_own(&key) && key.ends_with("{pass.a:7}"));
+        }
+        for key in
+            [keys.notes(&type_id), keys.lease(&type_id), keys.held(&type_id), keys.held_times(&type_id)]
+        {
+            assert!(keys.is_own(&key) && key.ends_with("{pass.a}"));
+        }
         assert!(keys.is_own("a:b{pass.a:1}") && !keys.is_own("a:b:d{1}") && !keys.is_own("b:d{1}"));
     }
 

@@ -21,6 +21,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 use passkit_server::{
     Debt, DeviceIdentifier, HeldPage, HeldPush, Owed, Owing, PageCursor, PushQueue, PushToken, Reached,
     SerialNumber, StoreError, TypeIdentifier, clock,
@@ -226,19 +227,19 @@ impl Inner {
         });
         let mut answers = self.runner.read(calls.collect()).await?.into_iter();
         let mut answer = || answers.next().unwrap_or(Value::Nil);
-        let mut owing = Vec::new();
+        let mut looks = Vec::new();
         for type_id in types {
             let notes: BTreeMap<u64, u64> = read(answer(), "note")?;
             // One field is none.
             let has_held = length(answer()) > 1;
-            let next_held = first_time(answer())?;
-            let looked_into = self.look_into(&type_id, &notes, sweeps).await?;
-            let since = looked_into.since.map(at);
-            let one = Owing { type_id, debts: looked_into.debts, since, next_held: next_held.map(at) };
-            if has_held || one.debts > 0 {
-                owing.push(one);
-            }
+            let next_held = first_time(answer())?.map(at);
+            looks.push(async move {
+                let LookedInto { debts, since } = self.look_into(&type_id, &notes, sweeps).await?;
+                let owing = Owing { type_id, debts, since: since.map(at), next_held };
+                Ok::<_, Failure>((has_held || debts > 0).then_some(owing))
+            });
         }
+        let owing = try_join_all(looks).await?.into_iter().flatten().collect();
         if sweeps {
             *lock(&self.notes.swept) = Some(now);
         }
@@ -519,4 +520,45 @@ fn read_held(device: &str, value: &str) -> Result<HeldPush, Failure> {
         attempts: attempts.parse().map_err(|_| unreadable())?,
         bad_since: time(bad_since)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debts_are_read() {
+        let debt = |owed, version, reached: Option<(u64, &str)>| {
+            let reached =
+                reached.map(|(version, next)| Reached { version, next: Some(PageCursor::new(next)) });
+            Debt { owed, version, reached }
+        };
+        let pass = || Owed::Pass(SerialNumber::new("a:b").unwrap());
+        assert_eq!(read_debt("a:b", "17").unwrap(), debt(pass(), 17, None));
+        assert_eq!(read_debt("a:b", "17:16:").unwrap(), debt(pass(), 17, Some((16, ""))));
+        assert_eq!(read_debt(ALL, "17:16:0-:\nx").unwrap(), debt(Owed::Type, 17, Some((16, "0-:\nx"))));
+        for value in ["", "x", "17:16", "17:x:y", ":16:y"] {
+            assert!(read_debt("a:b", value).is_err(), "{value}");
+        }
+        assert!(read_debt(PENDING, "17").is_err());
+    }
+
+    #[test]
+    fn held_pushes_are_read_back() {
+        for (due, bad_since) in
+            [(None, None), (Some(at(1)), None), (None, Some(at(2))), (Some(at(3)), Some(at(4)))]
+        {
+            let push = HeldPush {
+                device: DeviceIdentifier::new("d").unwrap(),
+                push_token: PushToken::new("c0ffee").unwrap(),
+                due,
+                attempts: u32::MAX,
+                bad_since,
+            };
+            assert_eq!(read_held("d", &held_value(&push)).unwrap(), push);
+        }
+        for value in ["", ":1:", ":1::x", ":x::c0ffee", "x:1::c0ffee", ":1:x:c0ffee"] {
+            assert!(read_held("d", value).is_err(), "{value}");
+        }
+    }
 }
