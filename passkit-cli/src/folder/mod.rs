@@ -17,6 +17,8 @@
 
 mod catalog;
 mod files;
+mod judge;
+mod publish;
 mod watch;
 
 use std::{
@@ -160,9 +162,9 @@ impl Folder {
         let catalog = options.catalog.open()?;
         let published = store.published.clone();
         let shared = Arc::new(Shared { catalog, passes: RwLock::default() });
-        let watcher = watch::Watcher::new(shared.clone(), store, runtime, roots, options.allow_unsigned);
-        let watching = watcher
-            .and_then(watch::Watcher::start)
+        let publishing = publish::Publishing::new(shared.clone(), store, runtime, options.allow_unsigned);
+        let watching = publishing
+            .and_then(|publishing| watch::Watcher::new(publishing, roots).start())
             .map_err(|error| Failure::from_error("can't use the copies of the archives", &error))?;
         Ok((Self { shared, published, wake: watching.wake.clone() }, watching))
     }
