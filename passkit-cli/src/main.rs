@@ -11,6 +11,7 @@ macro_rules! say {
 mod commands;
 mod failure;
 mod folder;
+mod metrics;
 mod server;
 mod store;
 

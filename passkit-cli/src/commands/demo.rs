@@ -60,6 +60,7 @@ impl Demo {
             orders: Some(orders),
             allow_unsigned: false,
             max_connections: 64,
+            metrics: None,
         };
         let ready = tokio::select! {
             ready = serve.prepare() => ready?,

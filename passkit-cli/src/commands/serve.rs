@@ -1,14 +1,16 @@
 use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Args;
-use passkit_server::{Kind, StoreMaintenance, WalletService};
+use hyper_util::service::TowerToHyperService;
+use passkit_server::{Kind, Measured, StoreMaintenance, WalletService};
 use tokio::net::TcpListener;
 
 use crate::{
     failure::Failure,
     folder::{Folder, FolderOptions, Place, Watching},
+    metrics::Metrics,
     server,
-    store::StoreUrl,
+    store::{OpenStore, StoreUrl},
 };
 
 /// Serves the passes and orders in folders to phones, and notices when they change.
@@ -49,14 +51,20 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_MAX_CONNECTIONS", default_value_t = 4096, value_name = "N",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_connections: usize,
+
+    /// Where to answer Prometheus, at /metrics; nowhere if not given. To be kept from the public.
+    #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// A service that listens and has not begun to answer.
 pub(crate) struct Ready {
     listener: TcpListener,
-    service: WalletService<Arc<dyn StoreMaintenance>, Folder>,
+    service: WalletService<Measured<Arc<dyn StoreMaintenance>>, Folder>,
     max_connections: usize,
     watching: Watching,
+    metrics: Option<Metrics>,
+    store: OpenStore,
     pub(crate) address: SocketAddr,
 }
 
@@ -85,11 +93,11 @@ impl Serve {
             return Err(Failure::new("nothing to serve: name a folder with --passes DIR or --orders DIR"));
         }
         server::raise_open_file_limit();
-        let cannot_listen = |error| {
-            Failure::new(format!("can't listen on {}: {error}; choose another --listen", self.listen))
+        let (listener, address) = server::bind(self.listen, "--listen").await?;
+        let metrics = match self.metrics {
+            Some(address) => Some(Metrics::bind(address).await?),
+            None => None,
         };
-        let listener = TcpListener::bind(self.listen).await.map_err(cannot_listen)?;
-        let address = listener.local_addr().map_err(cannot_listen)?;
         let store = self.store.open().await?;
         let options = FolderOptions {
             roots,
@@ -107,15 +115,26 @@ impl Serve {
                 .map_err(|error| Failure::from_error("can't read the folders", &error))??
         };
         tracing::info!("passes and orders served: {}", folder.len());
-        let service = WalletService::new(store.registrations, folder);
-        Ok(Ready { listener, service, max_connections: self.max_connections, watching, address })
+        let service = WalletService::new(Measured::new(store.registrations.clone()), folder);
+        Ok(Ready {
+            listener,
+            service,
+            max_connections: self.max_connections,
+            watching,
+            metrics,
+            store,
+            address,
+        })
     }
 }
 
 impl Ready {
     /// Answers until `stop` is ready, then lets requests in flight finish and closes everything.
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) {
-        server::serve(self.listener, self.service, self.max_connections, stop).await;
+        let metrics = self.metrics.map(|metrics| metrics.serve(self.store));
+        let service = TowerToHyperService::new(self.service);
+        server::serve(self.listener, service, self.max_connections, stop).await;
+        drop(metrics);
         // Joins a thread, which may be marking changes through this runtime.
         let closed = tokio::task::spawn_blocking(move || drop(self.watching)).await;
         if let Err(error) = closed {

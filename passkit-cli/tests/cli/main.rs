@@ -10,6 +10,7 @@ mod disk_full;
 mod folder;
 mod instances;
 mod limits;
+mod metrics;
 mod moving;
 mod phone;
 mod postgres;
