@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "apns")]
+pub mod apns;
 mod breach;
 mod case;
 #[cfg(feature = "cli")]

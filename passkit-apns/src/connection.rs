@@ -1,0 +1,124 @@
+use std::{
+    error::Error,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::{answer::Answer, endpoint::Endpoint};
+
+/// How often an idle connection is asked whether it lives, and how long it may take to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// An HTTP/2 connection. It ends when it is dropped and its last push is answered.
+pub(crate) struct Connection {
+    requests: SendRequest<Full<Bytes>>,
+    /// Of the certificate that it was made with.
+    pub(crate) generation: u64,
+    answers: AtomicUsize,
+    failed: AtomicBool,
+    ended: Arc<OnceLock<String>>,
+}
+
+impl Connection {
+    pub(crate) async fn open(
+        endpoint: &Endpoint,
+        tls: Arc<ClientConfig>,
+        generation: u64,
+    ) -> Result<Self, String> {
+        let Endpoint { host, port, connect_timeout, .. } = endpoint;
+        let opened = tokio::time::timeout(*connect_timeout, async {
+            let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| chain(&error))?;
+            // A push is one small packet. Where the system refuses, it waits a little.
+            let _ = tcp.set_nodelay(true);
+            Self::start(tcp, endpoint.name.clone(), tls, generation).await
+        })
+        .await
+        .unwrap_or_else(|_| Err(format!("no connection within {connect_timeout:?}")));
+        opened.map_err(|problem| format!("{host}:{port}: {problem}"))
+    }
+
+    async fn start(
+        tcp: TcpStream,
+        name: ServerName<'static>,
+        tls: Arc<ClientConfig>,
+        generation: u64,
+    ) -> Result<Self, String> {
+        let tls = TlsConnector::from(tls).connect(name, tcp).await.map_err(|error| chain(&error))?;
+        let (requests, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true)
+            // Until the server says how many it takes: with a token that is one.
+            .initial_max_send_streams(1)
+            .handshake(TokioIo::new(tls))
+            .await
+            .map_err(|error| chain(&error))?;
+        let ended = Arc::new(OnceLock::new());
+        let note = Arc::clone(&ended);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                let why = chain(&error);
+                tracing::debug!("a connection to APNs ended: {why}");
+                let _ = note.set(why);
+            }
+        });
+        Ok(Self { requests, generation, answers: AtomicUsize::new(0), failed: AtomicBool::new(false), ended })
+    }
+
+    /// Whether it takes no more pushes: after a GOAWAY, or when it ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    /// Sends a push, within the server's limit of streams, and reads its answer. The error says why there is none.
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+        match self.requests.clone().send_request(request).await {
+            Ok(response) => {
+                let answer = Answer::read(response).await;
+                self.answers.fetch_add(1, Ordering::Relaxed);
+                Ok(answer)
+            }
+            // The end of the connection tells more than the push that it took along.
+            Err(error) => Err(self.ended.get().cloned().unwrap_or_else(|| chain(&error))),
+        }
+    }
+
+    /// How many answers came.
+    pub(crate) fn answers(&self) -> usize {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Whether this is the first time that it is called failed.
+    pub(crate) fn fails_first(&self) -> bool {
+        !self.failed.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some repeat what their cause says.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,74 @@
+use std::{sync::Arc, time::Duration};
+
+use http::uri::Authority;
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::ResolvesClientCert,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    sign::SingleCertAndKey,
+};
+
+use crate::{ApnsError, Config, Identity};
+
+/// The server: where it is, and how it is known.
+pub(crate) struct Endpoint {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) name: ServerName<'static>,
+    pub(crate) authority: Authority,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    roots: Arc<RootCertStore>,
+}
+
+impl Endpoint {
+    pub(crate) fn new(config: &Config) -> Result<Self, ApnsError> {
+        let Config { host, port, .. } = config;
+        let bad_host = || ApnsError::new(format!("{host:?} is no name of a host"));
+        let name = ServerName::try_from(host.clone()).map_err(|_| bad_host())?;
+        let written = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let authority = if *port == 443 { written } else { format!("{written}:{port}") };
+        Ok(Self {
+            host: host.clone(),
+            port: *port,
+            name,
+            authority: authority.parse().map_err(|_| bad_host())?,
+            connect_timeout: config.connect_timeout,
+            request_timeout: config.request_timeout,
+            roots: Arc::new(roots(&config.roots)?),
+        })
+    }
+
+    /// How connections are encrypted, and with which certificate.
+    pub(crate) fn tls(&self, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, ApnsError> {
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ApnsError::new(error.to_string()))?
+            .with_root_certificates(Arc::clone(&self.roots));
+        let mut tls = match identity {
+            Some(identity) => {
+                let resolver: Arc<dyn ResolvesClientCert> =
+                    Arc::new(SingleCertAndKey::from(identity.certified()));
+                builder.with_client_cert_resolver(resolver)
+            }
+            None => builder.with_no_client_auth(),
+        };
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(tls))
+    }
+}
+
+fn roots(extra: &[u8]) -> Result<RootCertStore, ApnsError> {
+    let mut roots = RootCertStore::empty();
+    // What the system has that can't be read is not trusted; the rest is.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for certificate in CertificateDer::pem_slice_iter(extra) {
+        let bad = |error: &dyn std::fmt::Display| ApnsError::new(format!("root certificates: {error}"));
+        roots.add(certificate.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(ApnsError::new("the system trusts no root certificates: install ca-certificates"));
+    }
+    Ok(roots)
+}

@@ -1,0 +1,107 @@
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use async_trait::async_trait;
+use passkit_server::{PushOutcome, PushSender, PushToken, TypeIdentifier};
+
+use crate::{
+    ApnsError, Config,
+    endpoint::Endpoint,
+    pool::{Credentials, Failure, Pool},
+    request::Requests,
+    watch::Watched,
+};
+
+/// Sends pushes through APNs.
+///
+/// Must be used within a Tokio runtime with time and I/O. Dropping it ends its connections.
+pub struct ApnsSender {
+    requests: Requests,
+    certificates: HashMap<TypeIdentifier, Pool>,
+    token: Option<Pool>,
+}
+
+impl fmt::Debug for ApnsSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApnsSender")
+            .field("host", &self.requests.authority.as_str())
+            .field("certificates", &self.certificates.keys())
+            .field("token", &self.token.is_some())
+            .finish()
+    }
+}
+
+impl ApnsSender {
+    /// Connects to nothing yet. Reads the root certificates of the system from disk.
+    ///
+    /// # Errors
+    /// If a setting can't work, there is neither certificate nor key, or the system trusts no root certificate.
+    pub fn new(config: Config) -> Result<Self, ApnsError> {
+        if config.identities.is_empty() && config.token_key.is_none() {
+            return Err(ApnsError::new("there is neither a certificate nor a token key for pushes"));
+        }
+        if config.expiration.as_secs() == 0 {
+            return Err(ApnsError::new(
+                "an expiration of 0 is refused: phones that are off would never hear of a change",
+            ));
+        }
+        if config.connections == 0 {
+            return Err(ApnsError::new("there must be at least 1 connection"));
+        }
+        let endpoint = Arc::new(Endpoint::new(&config)?);
+        let pool = |credentials| Pool::new(credentials, Arc::clone(&endpoint), config.connections);
+        let mut certificates = HashMap::new();
+        for identity in config.identities {
+            let topic = identity.topic().clone();
+            let watched = Watched::new(identity, &endpoint, config.look_interval)?;
+            certificates.insert(topic, pool(Credentials::Certificate(watched)));
+        }
+        let token = match config.token_key {
+            Some(key) => Some(pool(Credentials::Token(key, endpoint.tls(None)?))),
+            None => None,
+        };
+        let requests = Requests {
+            authority: endpoint.authority.clone(),
+            profile: config.profile,
+            expiration: config.expiration,
+        };
+        Ok(Self { requests, certificates, token })
+    }
+}
+
+#[async_trait]
+impl PushSender for ApnsSender {
+    async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
+        let Some(pool) = self.certificates.get(topic).or(self.token.as_ref()) else {
+            return PushOutcome::Misconfigured(format!("no certificate for {topic}"));
+        };
+        let mut first = true;
+        loop {
+            let authorization = match pool.authorization() {
+                Ok(authorization) => authorization,
+                Err(error) => return PushOutcome::Misconfigured(error.to_string()),
+            };
+            let request = match self.requests.push(topic, token, authorization.as_ref()) {
+                Ok(request) => request,
+                Err(error) => return PushOutcome::Rejected(error.to_string()),
+            };
+            let outcome = match pool.send(request).await {
+                Ok(answer) => {
+                    let again = answer.is(400, "IdleTimeout")
+                        || answer.is(403, "ExpiredProviderToken")
+                            && pool.token_expired(authorization.as_ref());
+                    if again && first {
+                        first = false;
+                        continue;
+                    }
+                    answer.outcome()
+                }
+                Err(Failure::Lost(_)) if first => {
+                    first = false;
+                    continue;
+                }
+                Err(Failure::Lost(outcome) | Failure::Final(outcome)) => outcome,
+            };
+            return outcome;
+        }
+    }
+}

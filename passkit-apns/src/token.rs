@@ -1,0 +1,142 @@
+use std::{
+    fmt,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+use http::HeaderValue;
+use ring::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
+};
+use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
+use serde_json::json;
+
+use crate::ApnsError;
+
+/// A key of Apple's (`AuthKey_….p8`) that makes provider tokens, in place of a certificate for each topic. Apple has not
+/// documented it for passes; it is reported to work for the types of the key's own team.
+pub struct TokenKey {
+    key: EcdsaKeyPair,
+    key_id: String,
+    team_id: String,
+    refresh: Duration,
+    keep: Duration,
+    made: Mutex<Option<(SystemTime, HeaderValue)>>,
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenKey").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+impl TokenKey {
+    /// From PEM, as Apple gives it, with the ids of the key and of the team, 10 letters and digits each.
+    ///
+    /// # Errors
+    /// If there is no key on the curve P-256 in it, or an id has other characters.
+    pub fn from_pem(key: &[u8], key_id: &str, team_id: &str) -> Result<Self, ApnsError> {
+        Self::load(key, None, key_id, team_id)
+    }
+
+    /// From a file.
+    ///
+    /// # Errors
+    /// As of [`from_pem`](Self::from_pem), and if the file can't be read.
+    pub fn from_file(file: impl AsRef<Path>, key_id: &str, team_id: &str) -> Result<Self, ApnsError> {
+        let file = file.as_ref();
+        let key = std::fs::read(file).map_err(|error| ApnsError::of(&called(key_id), Some(file), error))?;
+        Self::load(&key, Some(file), key_id, team_id)
+    }
+
+    fn load(key: &[u8], file: Option<&Path>, key_id: &str, team_id: &str) -> Result<Self, ApnsError> {
+        for (what, id) in [("key id", key_id), ("team id", team_id)] {
+            if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                return Err(ApnsError::new(format!("the {what} {id:?} is not of letters and digits")));
+            }
+        }
+        let bad = |problem: &str| ApnsError::of(&called(key_id), file, problem);
+        let key = PrivatePkcs8KeyDer::from_pem_slice(key).map_err(|_| bad("has no private key in PEM"))?;
+        let key = EcdsaKeyPair::from_pkcs8(
+            &ECDSA_P256_SHA256_FIXED_SIGNING,
+            key.secret_pkcs8_der(),
+            &SystemRandom::new(),
+        )
+        .map_err(|_| bad("its private key is not one of the curve P-256"))?;
+        Ok(Self {
+            key,
+            key_id: key_id.into(),
+            team_id: team_id.into(),
+            refresh: Duration::from_secs(40 * 60),
+            keep: Duration::from_secs(20 * 60),
+            made: Mutex::default(),
+        })
+    }
+
+    /// How old a token is used before another one is made, and how long it is used even if APNs calls it expired: 40 and
+    /// 20 minutes unless told. Apple refuses tokens older than an hour, and those who make more than one in 20 minutes.
+    #[must_use]
+    pub fn ages(mut self, refresh: Duration, keep: Duration) -> Self {
+        self.refresh = refresh;
+        self.keep = keep;
+        self
+    }
+
+    /// The header `authorization`.
+    pub(crate) fn header(&self) -> Result<HeaderValue, ApnsError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, header)) = &*made
+            && age(*at).is_some_and(|age| age < self.refresh)
+        {
+            return Ok(header.clone());
+        }
+        let (at, header) = self.make()?;
+        *made = Some((at, header.clone()));
+        Ok(header)
+    }
+
+    /// Told that APNs calls the token of `used` expired. Whether another one is there, or may be made.
+    pub(crate) fn expired(&self, used: &HeaderValue) -> bool {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*made {
+            Some((at, header)) if header == used => {
+                if age(*at).is_some_and(|age| age < self.keep) {
+                    return false;
+                }
+                *made = None;
+                true
+            }
+            _ => true,
+        }
+    }
+
+    fn make(&self) -> Result<(SystemTime, HeaderValue), ApnsError> {
+        let now = SystemTime::now();
+        let issued = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let part = |json: serde_json::Value| BASE64.encode(json.to_string());
+        let signed = format!(
+            "{}.{}",
+            part(json!({ "alg": "ES256", "kid": self.key_id })),
+            part(json!({ "iss": self.team_id, "iat": issued })),
+        );
+        let failed = || ApnsError::of(&called(&self.key_id), None, "no token could be signed");
+        let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).map_err(|_| failed())?;
+        let mut header = HeaderValue::try_from(format!("bearer {signed}.{}", BASE64.encode(signature)))
+            .map_err(|_| failed())?;
+        // Keeps it out of logs and of the compression's tables.
+        header.set_sensitive(true);
+        Ok((now, header))
+    }
+}
+
+fn called(key_id: &str) -> String {
+    format!("token key {key_id}")
+}
+
+/// By the wall clock, which goes on while the machine sleeps, and which Apple compares with. `None` if it was set back.
+fn age(of: SystemTime) -> Option<Duration> {
+    of.elapsed().ok()
+}

@@ -1,0 +1,133 @@
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustls::ClientConfig;
+use tokio::sync::Mutex;
+
+use crate::{ApnsError, Identity, endpoint::Endpoint, identity::Stamp};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long before its end a certificate is warned of, once a day.
+const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A certificate that follows its files.
+pub(crate) struct Watched {
+    current: RwLock<Current>,
+    /// The current one's, for a quick look.
+    generation: AtomicU64,
+    interval: Duration,
+    started: Instant,
+    /// When the files are to be looked at, in milliseconds after the start.
+    due: AtomicU64,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Clone)]
+struct Current {
+    identity: Identity,
+    tls: Arc<ClientConfig>,
+    /// Counts the certificates that were taken.
+    generation: u64,
+}
+
+struct Seen {
+    stamp: Stamp,
+    warned: Option<Instant>,
+}
+
+impl Watched {
+    pub(crate) fn new(
+        identity: Identity,
+        endpoint: &Endpoint,
+        interval: Duration,
+    ) -> Result<Self, ApnsError> {
+        let tls = endpoint.tls(Some(&identity))?;
+        let mut seen = Seen { stamp: identity.stamp(), warned: None };
+        warn_of_end(&identity, &mut seen);
+        Ok(Self {
+            current: RwLock::new(Current { identity, tls, generation: 0 }),
+            generation: AtomicU64::new(0),
+            interval,
+            started: Instant::now(),
+            due: AtomicU64::new(millis(interval)),
+            seen: Mutex::new(seen),
+        })
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn current(&self) -> Current {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For a new connection: how it is encrypted, and the generation of the certificate, unless that is expired.
+    pub(crate) async fn tls(&self, endpoint: &Endpoint) -> Result<(Arc<ClientConfig>, u64), ApnsError> {
+        self.look(endpoint).await;
+        let Current { identity, tls, generation } = self.current();
+        if identity.not_after() <= SystemTime::now() {
+            let date = httpdate::fmt_http_date(identity.not_after());
+            return Err(ApnsError::new(format!(
+                "the certificate for {} expired on {date}",
+                identity.topic()
+            )));
+        }
+        Ok((tls, generation))
+    }
+
+    /// Looks at the files if that is due. Others go on with the old certificate meanwhile.
+    pub(crate) async fn look_if_due(&self, endpoint: &Endpoint) {
+        let now = millis(self.started.elapsed());
+        let due = self.due.load(Ordering::Relaxed);
+        let next = now.saturating_add(millis(self.interval));
+        if now >= due && self.due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.look(endpoint).await;
+        }
+    }
+
+    async fn look(&self, endpoint: &Endpoint) {
+        let mut seen = self.seen.lock().await;
+        let Current { identity, .. } = self.current();
+        let last = seen.stamp;
+        let looked = tokio::task::spawn_blocking(move || {
+            let stamp = identity.stamp_now();
+            (stamp != last).then(|| (stamp, identity.read_again()))
+        });
+        if let Ok(Some((stamp, read))) = looked.await {
+            // A broken one is complained of once.
+            seen.stamp = stamp;
+            match read.and_then(|identity| Ok((endpoint.tls(Some(&identity))?, identity))) {
+                Ok((tls, identity)) => {
+                    tracing::info!(topic = %identity.topic(), "a new certificate is used for pushes");
+                    let generation = self.generation() + 1;
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) =
+                        Current { identity, tls, generation };
+                    self.generation.store(generation, Ordering::Release);
+                    seen.warned = None;
+                }
+                Err(error) => tracing::warn!("{error}: the one that was read before stays in use"),
+            }
+        }
+        warn_of_end(&self.current().identity, &mut seen);
+    }
+}
+
+fn warn_of_end(identity: &Identity, seen: &mut Seen) {
+    let soon = identity.not_after() <= SystemTime::now() + WARN_BEFORE;
+    if soon && seen.warned.is_none_or(|warned| warned.elapsed() >= DAY) {
+        seen.warned = Some(Instant::now());
+        let date = httpdate::fmt_http_date(identity.not_after());
+        tracing::warn!(topic = %identity.topic(), "the certificate for pushes expires on {date}");
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

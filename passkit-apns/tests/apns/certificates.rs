@@ -1,0 +1,183 @@
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use passkit_apns::{ApnsSender, Identity};
+use passkit_conformance::apns::Issued;
+use passkit_server::PushOutcome;
+
+use crate::{TOPIC, apns, assert_no_breaches, config, push, topic};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn from_pem(certificate: &str, key: &str) -> Result<Identity, String> {
+    Identity::from_pem(&topic(), certificate.as_bytes(), key.as_bytes()).map_err(|error| error.to_string())
+}
+
+fn write(folder: &Path, issued: &Issued) {
+    std::fs::write(folder.join("a.pem"), &issued.certificate).unwrap();
+    std::fs::write(folder.join("a.key"), &issued.key).unwrap();
+}
+
+#[tokio::test]
+async fn each_fault_of_a_certificate_is_one_line_that_names_it() {
+    let apns = apns().await;
+    let good = apns.issue(TOPIC).unwrap();
+    let other = apns.issue("pass.com.example.other").unwrap();
+    let now = SystemTime::now();
+    let expired = apns.issue_for(TOPIC, now - 2 * DAY, SystemTime::UNIX_EPOCH + 10_000 * DAY).unwrap();
+    let named = "certificate for pass.com.example.ticket: ";
+    for (certificate, key, text) in [
+        ("", good.key.as_str(), "has no certificate in PEM"),
+        (&good.key, &good.key, "has no certificate in PEM"),
+        (&good.certificate, "", "has no private key in PEM"),
+        (&good.certificate, &good.certificate, "has no private key in PEM"),
+        (
+            &good.certificate,
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "its private key is encrypted: decrypt it with `openssl pkey`",
+        ),
+        (&good.certificate, &other.key, "its private key does not fit the certificate"),
+        (
+            &other.certificate,
+            &other.key,
+            "is a certificate for pass.com.example.other, not for pass.com.example.ticket",
+        ),
+        (&expired.certificate, &expired.key, "expired on Mon, 19 May 1997 00:00:00 GMT"),
+    ] {
+        let error = from_pem(certificate, key).unwrap_err();
+        assert_eq!(error, format!("{named}{text}"));
+    }
+    let garbage = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+    let error = from_pem(garbage, &good.key).unwrap_err();
+    assert!(error.starts_with(&format!("{named}is no PEM: ")), "{error}");
+    assert!(!error.contains('\n'));
+}
+
+#[tokio::test]
+async fn a_fault_in_a_file_names_the_file() {
+    let apns = apns().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("a.pem"), folder.path().join("a.key"));
+    let error = || Identity::from_files(&topic(), &certificate, &key).unwrap_err().to_string();
+    let named = |file: &Path| format!("certificate for pass.com.example.ticket: {}: ", file.display());
+
+    assert!(error().starts_with(&format!("{}No such file", named(&certificate))), "{}", error());
+    write(folder.path(), &apns.issue("pass.com.example.other").unwrap());
+    assert_eq!(
+        error(),
+        format!("{}is a certificate for pass.com.example.other, not for {TOPIC}", named(&certificate))
+    );
+    std::fs::write(&key, apns.issue(TOPIC).unwrap().key).unwrap();
+    assert_eq!(error(), format!("{}its private key does not fit the certificate", named(&key)));
+    std::fs::remove_file(&key).unwrap();
+    assert!(error().starts_with(&format!("{}No such file", named(&key))), "{}", error());
+}
+
+#[tokio::test]
+async fn certificate_key_and_chain_may_share_a_file_in_any_order() {
+    let apns = apns().await;
+    let issued = apns.issue(TOPIC).unwrap();
+    for parts in [
+        [issued.key.as_str(), &issued.certificate, apns.root_pem()],
+        [apns.root_pem(), &issued.certificate, &issued.key],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("all.pem");
+        std::fs::write(&file, format!("Bag Attributes\n    friendlyName: x\n{}", parts.concat())).unwrap();
+        let identity = Identity::from_files(&topic(), &file, &file).unwrap();
+        let sender = ApnsSender::new(config(&apns).identity(identity)).unwrap();
+        assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+    }
+    assert_no_breaches(&apns);
+}
+
+#[tokio::test]
+async fn an_identity_tells_until_when_it_is_good() {
+    let apns = apns().await;
+    let end = SystemTime::UNIX_EPOCH + 40_000 * DAY;
+    let issued = apns.issue_for(TOPIC, SystemTime::now() - DAY, end).unwrap();
+    let identity = from_pem(&issued.certificate, &issued.key).unwrap();
+    assert_eq!(identity.not_after(), end);
+    assert_eq!(identity.topic(), &topic());
+}
+
+#[tokio::test]
+async fn a_certificate_that_the_server_refuses_is_a_matter_for_the_operator() {
+    let (here, elsewhere) = (apns().await, apns().await);
+    let foreign = elsewhere.issue(TOPIC).unwrap();
+    let identity = from_pem(&foreign.certificate, &foreign.key).unwrap();
+    let sender = ApnsSender::new(config(&here).identity(identity)).unwrap();
+    for _ in 0..3 {
+        let outcome = push(&sender, "c0ffee").await;
+        assert!(
+            matches!(&outcome, PushOutcome::Misconfigured(why) if why.contains("fatal alert")),
+            "{outcome:?}"
+        );
+    }
+    assert!(here.pushes().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_vouches_for_gets_nothing() {
+    let (here, elsewhere) = (apns().await, apns().await);
+    let config = config(&elsewhere).identity(crate::identity(&here)).endpoint(here.host(), here.port());
+    let outcome = push(&ApnsSender::new(config).unwrap(), "c0ffee").await;
+    assert!(
+        matches!(&outcome, PushOutcome::Unreachable(why) if why.contains("invalid peer certificate")),
+        "{outcome:?}"
+    );
+    assert_eq!(here.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_meanwhile_makes_no_connection() {
+    let apns = apns().await;
+    let now = SystemTime::now();
+    let issued = apns.issue_for(TOPIC, now - DAY, now + Duration::from_secs(2)).unwrap();
+    let sender =
+        ApnsSender::new(config(&apns).identity(from_pem(&issued.certificate, &issued.key).unwrap())).unwrap();
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let outcome = push(&sender, "c0ffee").await;
+    let text = "the certificate for pass.com.example.ticket expired on ";
+    assert!(matches!(&outcome, PushOutcome::Misconfigured(why) if why.starts_with(text)), "{outcome:?}");
+    assert_eq!(apns.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
+    let (apns, elsewhere) = (apns().await, apns().await);
+    let folder = tempfile::tempdir().unwrap();
+    // One that the service knows nothing of, and so refuses.
+    write(folder.path(), &elsewhere.issue(TOPIC).unwrap());
+    let identity =
+        Identity::from_files(&topic(), folder.path().join("a.pem"), folder.path().join("a.key")).unwrap();
+    let config = config(&apns).identity(identity).connections(1).look_interval(Duration::from_millis(50));
+    let sender = ApnsSender::new(config).unwrap();
+    let look = || tokio::time::sleep(Duration::from_millis(400));
+    assert!(matches!(push(&sender, "c0ffee").await, PushOutcome::Misconfigured(_)));
+
+    write(folder.path(), &apns.issue(TOPIC).unwrap());
+    look().await;
+    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+    let connections = apns.connections();
+
+    // Half written: the certificate is there, its key not yet.
+    let renewed = apns.issue(TOPIC).unwrap();
+    std::fs::write(folder.path().join("a.pem"), &renewed.certificate).unwrap();
+    look().await;
+    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+    assert_eq!(apns.connections(), connections, "the old one stays");
+
+    write(folder.path(), &renewed);
+    look().await;
+    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+    assert_eq!(apns.connections(), connections + 1, "the new one is used");
+
+    std::fs::remove_file(folder.path().join("a.pem")).unwrap();
+    look().await;
+    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+    assert_eq!(apns.connections(), connections + 1);
+    assert_no_breaches(&apns);
+}

@@ -1,0 +1,206 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use passkit_apns::{ApnsSender, Config};
+use passkit_conformance::apns::{Answer, LocalApns, Options};
+use passkit_server::PushOutcome;
+use tokio::{net::TcpListener, task::JoinSet};
+
+use crate::{apns, assert_no_breaches, config, identity, push, sender};
+
+/// Pushes to so many tokens at once.
+async fn push_all(sender: &Arc<ApnsSender>, count: usize) -> Vec<PushOutcome> {
+    let mut pushes = JoinSet::new();
+    for number in 0..count {
+        let sender = Arc::clone(sender);
+        pushes.spawn(async move { push(&sender, &format!("{number:08x}")).await });
+    }
+    pushes.join_all().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_pushes_share_two_connections() {
+    let apns = LocalApns::start(Options::new().max_concurrent_streams(50)).await.unwrap();
+    let sender = Arc::new(sender(&apns));
+    let outcomes = push_all(&sender, 1_000).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == PushOutcome::Sent));
+    assert_eq!(apns.connections(), 2);
+    assert_eq!(apns.pushes().len(), 1_000);
+    assert_no_breaches(&apns);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_one_stream_at_a_time_is_served() {
+    let apns = LocalApns::start(Options::new().max_concurrent_streams(1)).await.unwrap();
+    let sender = ApnsSender::new(config(&apns).identity(identity(&apns)).connections(1)).unwrap();
+    let outcomes = push_all(&Arc::new(sender), 50).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == PushOutcome::Sent), "{outcomes:?}");
+    assert_eq!(apns.connections(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_that_a_goaway_leaves_behind_are_sent_again() {
+    let apns = LocalApns::start(Options::new().max_concurrent_streams(50)).await.unwrap();
+    let sender = Arc::new(sender(&apns));
+    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+    // Some are on their way, with an answer that takes a while, when it comes.
+    apns.answer_next(20, Answer::accept().after(Duration::from_millis(200)));
+    apns.answer_next(1, Answer::go_away("Shutdown"));
+    let outcomes = push_all(&sender, 200).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == PushOutcome::Sent), "{outcomes:?}");
+    assert_eq!(apns.connections(), 3);
+    assert_no_breaches(&apns);
+}
+
+#[tokio::test]
+async fn a_push_is_sent_again_once_whatever_ended_the_first_try() {
+    for answer in [Answer::go_away("x"), Answer::close(), Answer::reset(), Answer::refuse(400, "IdleTimeout")]
+    {
+        let apns = apns().await;
+        let sender = sender(&apns);
+        apns.answer_next(1, answer.clone());
+        assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent, "{answer:?}");
+        assert_eq!((apns.connections(), apns.pushes().len()), (2, 2), "{answer:?}");
+
+        apns.answer_next(2, answer.clone());
+        let outcome = push(&sender, "c0ffee").await;
+        assert!(matches!(outcome, PushOutcome::Unreachable(_)), "{answer:?}: {outcome:?}");
+        assert_eq!(apns.pushes().len(), 4, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_reason_of_a_goaway_is_told() {
+    let apns = apns().await;
+    let sender = sender(&apns);
+    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+    apns.answer_token("c0ffee", Answer::go_away("BadWeather"));
+    let outcome = push(&sender, "c0ffee").await;
+    assert!(matches!(&outcome, PushOutcome::Unreachable(why) if why.contains("BadWeather")), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn after_shutdown_there_is_a_new_connection() {
+    let apns = apns().await;
+    let sender = ApnsSender::new(config(&apns).identity(identity(&apns)).connections(1)).unwrap();
+    apns.answer_next(1, Answer::refuse(503, "Shutdown"));
+    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Unavailable("Shutdown".into()));
+    assert_eq!(apns.connections(), 1);
+    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+    assert_eq!(apns.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_push_that_is_never_answered_ends() {
+    let apns = apns().await;
+    let timeout = Duration::from_millis(300);
+    let config = config(&apns).identity(identity(&apns)).connections(1).request_timeout(timeout);
+    let sender = Arc::new(ApnsSender::new(config).unwrap());
+    assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
+    apns.answer_token("c0ffee", Answer::stall());
+
+    // Others are answered over the same connection meanwhile, which so is not given up.
+    let stalled = tokio::spawn({
+        let sender = Arc::clone(&sender);
+        async move { push(&sender, "c0ffee").await }
+    });
+    tokio::time::sleep(timeout / 3).await;
+    assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
+    let start = Instant::now();
+    assert_eq!(stalled.await.unwrap(), PushOutcome::Unreachable("no answer within 300ms".into()));
+    assert!(start.elapsed() < 2 * timeout, "{:?}", start.elapsed());
+    assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
+    assert_eq!(apns.connections(), 1);
+
+    // Alone, it shows that the connection may be dead.
+    assert!(matches!(push(&sender, "c0ffee").await, PushOutcome::Unreachable(_)));
+    assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
+    assert_eq!(apns.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_never_says_a_word_is_given_up() {
+    // Takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let config = Config::new()
+        .identity(identity(&apns().await))
+        .endpoint("127.0.0.1", port)
+        .connect_timeout(Duration::from_millis(200));
+    let sender = Arc::new(ApnsSender::new(config).unwrap());
+    let start = Instant::now();
+    let outcomes = push_all(&sender, 200).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, PushOutcome::Unreachable(_))), "{outcomes:?}");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_dead_server_is_not_hammered() {
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = dead.local_addr().unwrap().port();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    // Hangs up on everyone.
+    tokio::spawn(async move {
+        while dead.accept().await.is_ok() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let config = Config::new().identity(identity(&apns().await)).endpoint("127.0.0.1", port);
+    let sender = ApnsSender::new(config).unwrap();
+    let start = Instant::now();
+    let mut pushes = 0;
+    let mut last = PushOutcome::Sent;
+    while start.elapsed() < Duration::from_secs(1) {
+        last = push(&sender, "c0ffee").await;
+        pushes += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // At 0, 100, 300 and 700 ms.
+    let connections = connections.load(Ordering::Relaxed);
+    assert!((2..=4).contains(&connections), "{connections}");
+    assert!(pushes > 50, "{pushes}");
+    assert!(
+        matches!(&last, PushOutcome::Unreachable(why) if why.contains("127.0.0.1") && why.contains("tried again in")),
+        "{last:?}"
+    );
+}
+
+#[tokio::test]
+async fn connections_that_end_before_an_answer_count_as_failures() {
+    let apns = apns().await;
+    let sender = sender(&apns);
+    apns.answer_token("c0ffee", Answer::close());
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(1) {
+        push(&sender, "c0ffee").await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!((3..=6).contains(&apns.connections()), "{}", apns.connections());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
+}
+
+/// What a phone does on a push, it may do before the push is answered.
+#[tokio::test]
+async fn the_service_tells_of_a_push_before_it_answers() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&told);
+    let options = Options::new().on_push(move |topic, token| {
+        let counted = Arc::clone(&counted);
+        async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!((topic.as_str(), token.as_str()), (crate::TOPIC, "c0ffee"));
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let apns = LocalApns::start(options).await.unwrap();
+    assert_eq!(push(&sender(&apns), "c0ffee").await, PushOutcome::Sent);
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+}

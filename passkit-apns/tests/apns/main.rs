@@ -1,0 +1,47 @@
+//! The sender against a push service on this machine, over real TLS.
+
+mod answers;
+mod certificates;
+mod connections;
+mod tokens;
+
+use passkit_apns::{ApnsSender, Config, Identity};
+use passkit_conformance::apns::{LocalApns, Options};
+use passkit_server::{PushOutcome, PushSender, PushToken, TypeIdentifier};
+
+const TOPIC: &str = "pass.com.example.ticket";
+
+fn topic() -> TypeIdentifier {
+    TypeIdentifier::new(TOPIC).unwrap()
+}
+
+fn token(text: &str) -> PushToken {
+    PushToken::new(text).unwrap()
+}
+
+async fn apns() -> LocalApns {
+    LocalApns::start(Options::new()).await.unwrap()
+}
+
+/// A configuration that knows the service, and no certificate.
+fn config(apns: &LocalApns) -> Config {
+    Config::new().endpoint(apns.host(), apns.port()).root_certificates(apns.root_pem())
+}
+
+fn identity(apns: &LocalApns) -> Identity {
+    let issued = apns.issue(TOPIC).unwrap();
+    Identity::from_pem(&topic(), issued.certificate.as_bytes(), issued.key.as_bytes()).unwrap()
+}
+
+fn sender(apns: &LocalApns) -> ApnsSender {
+    ApnsSender::new(config(apns).identity(identity(apns))).unwrap()
+}
+
+async fn push(sender: &ApnsSender, to: &str) -> PushOutcome {
+    sender.push(&topic(), &token(to)).await
+}
+
+#[track_caller]
+fn assert_no_breaches(apns: &LocalApns) {
+    assert!(apns.breaches().is_empty(), "{:?}", apns.breaches());
+}

@@ -1,0 +1,297 @@
+//! A push service like APNs on this machine, for testing what sends pushes: real TLS with client certificates, HTTP/2,
+//! answers on demand, and a judgement of each request.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+//! use passkit_conformance::apns::{Answer, LocalApns, Options};
+//!
+//! let apns = LocalApns::start(Options::new()).await?;
+//! let issued = apns.issue("pass.com.example.ticket")?;
+//! // Give your sender `apns.host()`, `apns.port()`, `apns.root_pem()`, `issued.certificate` and `issued.key`.
+//! apns.answer_token("c0ffee", Answer::refuse(400, "BadDeviceToken"));
+//! // … let it push …
+//! assert!(apns.breaches().is_empty(), "{:?}", apns.breaches());
+//! assert!(apns.pushes().iter().all(|push| push.topic == "pass.com.example.ticket"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! It is no copy of APNs: it knows of no device but those it is told, and stores nothing.
+
+mod answer;
+mod connection;
+mod issuer;
+mod judge;
+mod provider_token;
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::SystemTime,
+};
+
+use http::HeaderMap;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
+
+pub use self::{
+    answer::Answer,
+    issuer::{IssueError, Issued},
+    provider_token::TokenKey,
+};
+use self::{answer::Script, issuer::Issuer, judge::KnownTokens, provider_token::TokenKeys};
+
+pub(crate) type Hook = Arc<dyn Fn(String, String) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// How a [`LocalApns`] behaves.
+#[derive(Clone)]
+pub struct Options {
+    max_concurrent_streams: u32,
+    provider_tokens: bool,
+    record: bool,
+    on_push: Option<Hook>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_concurrent_streams: 500, provider_tokens: false, record: true, on_push: None }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("max_concurrent_streams", &self.max_concurrent_streams)
+            .field("provider_tokens", &self.provider_tokens)
+            .field("record", &self.record)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// Client certificates are demanded, 500 streams allowed on a connection, and all pushes recorded.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Allowing this many streams on a connection.
+    #[must_use]
+    pub fn max_concurrent_streams(mut self, streams: u32) -> Self {
+        self.max_concurrent_streams = streams;
+        self
+    }
+
+    /// Taking clients without a certificate, which then must send provider tokens: see
+    /// [`LocalApns::issue_token_key`].
+    #[must_use]
+    pub fn provider_tokens(mut self) -> Self {
+        self.provider_tokens = true;
+        self
+    }
+
+    /// Without a record of the pushes, which takes memory in long runs.
+    #[must_use]
+    pub fn without_record(mut self) -> Self {
+        self.record = false;
+        self
+    }
+
+    /// Calling this with topic and token of each push, before it is answered.
+    #[must_use]
+    pub fn on_push<F, Called>(mut self, hook: F) -> Self
+    where
+        F: Fn(String, String) -> Called + Send + Sync + 'static,
+        Called: Future<Output = ()> + Send + 'static,
+    {
+        self.on_push = Some(Arc::new(move |topic, token| Box::pin(hook(topic, token))));
+        self
+    }
+}
+
+/// A push as it came.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Received {
+    /// The header `apns-topic`.
+    pub topic: String,
+    /// The device token in the path.
+    pub token: String,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// Which connection it came over: 0 is the first.
+    pub connection: usize,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// A push service on 127.0.0.1, until it is dropped.
+#[derive(Debug)]
+pub struct LocalApns {
+    shared: Arc<Shared>,
+    port: u16,
+    accepting: JoinHandle<()>,
+}
+
+/// What all connections share. Nothing here is locked on the way of a push that is answered normally.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) issuer: Issuer,
+    pub(crate) token_keys: TokenKeys,
+    pub(crate) script: Script,
+    pub(crate) known: KnownTokens,
+    /// One list for each connection, so that they do not wait for each other.
+    received: Mutex<Vec<Arc<Mutex<Vec<Received>>>>>,
+    breaches: Mutex<Vec<String>>,
+    connections: AtomicUsize,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// No code panics under these locks.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn connected(&self) -> (usize, Arc<Mutex<Vec<Received>>>) {
+        let list = Arc::new(Mutex::new(Vec::new()));
+        let mut lists = lock(&self.received);
+        lists.push(Arc::clone(&list));
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        (lists.len() - 1, list)
+    }
+
+    pub(crate) fn breach(&self, text: impl Into<String>) {
+        lock(&self.breaches).push(text.into());
+    }
+}
+
+impl LocalApns {
+    /// Starts one on a free port, within a Tokio runtime.
+    ///
+    /// # Errors
+    /// If it gets no port, or can make no certificates.
+    pub async fn start(options: Options) -> Result<Self, IssueError> {
+        let issuer = Issuer::new()?;
+        let tls = TlsAcceptor::from(Arc::new(issuer.server_config(options.provider_tokens)?));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let port = listener.local_addr()?.port();
+        let shared = Arc::new(Shared {
+            options,
+            issuer,
+            token_keys: TokenKeys::default(),
+            script: Script::default(),
+            known: KnownTokens::default(),
+            received: Mutex::default(),
+            breaches: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        });
+        let accepting = tokio::spawn(connection::accept(listener, tls, Arc::clone(&shared)));
+        Ok(Self { shared, port, accepting })
+    }
+
+    /// Where it listens: `127.0.0.1`.
+    #[must_use]
+    pub fn host(&self) -> &'static str {
+        "127.0.0.1"
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The certificate, in PEM, of the authority that vouches for it and for the clients.
+    #[must_use]
+    pub fn root_pem(&self) -> &str {
+        self.shared.issuer.root_pem()
+    }
+
+    /// A client certificate for pushes of `topic`, good since yesterday and for a year.
+    ///
+    /// # Errors
+    /// If the topic can stand in no certificate.
+    pub fn issue(&self, topic: &str) -> Result<Issued, IssueError> {
+        let now = SystemTime::now();
+        self.issue_for(topic, now - issuer::DAY, now + 365 * issuer::DAY)
+    }
+
+    /// A client certificate for pushes of `topic` between two times, which may lie in the past.
+    ///
+    /// # Errors
+    /// If the topic can stand in no certificate.
+    pub fn issue_for(
+        &self,
+        topic: &str,
+        not_before: SystemTime,
+        not_after: SystemTime,
+    ) -> Result<Issued, IssueError> {
+        self.shared.issuer.issue(topic, not_before, not_after)
+    }
+
+    /// A key for provider tokens, for all topics.
+    ///
+    /// # Errors
+    /// If there is no randomness.
+    pub fn issue_token_key(&self) -> Result<TokenKey, IssueError> {
+        self.shared.token_keys.issue()
+    }
+
+    /// Tells of a device token that exists. Once one is told, all others are answered `BadDeviceToken`; and one that
+    /// differs from it in upper and lower case is a breach.
+    pub fn know(&self, token: &str) {
+        self.shared.known.add(token);
+    }
+
+    /// Answers each push to this token so, from now on.
+    pub fn answer_token(&self, token: &str, answer: Answer) {
+        self.shared.script.token(token, answer);
+    }
+
+    /// Answers the next pushes so, whatever their token; behind those that were told before.
+    pub fn answer_next(&self, pushes: usize, answer: Answer) {
+        self.shared.script.next(pushes, answer);
+    }
+
+    /// Forgets all that was told of answers: pushes without fault are accepted again.
+    pub fn answer_normally(&self) {
+        self.shared.script.clear();
+    }
+
+    /// All pushes that came, with a fault or without, in the order of their times.
+    #[must_use]
+    pub fn pushes(&self) -> Vec<Received> {
+        let lists = lock(&self.shared.received).clone();
+        let mut all: Vec<_> = lists.iter().flat_map(|list| lock(list).clone()).collect();
+        all.sort_by_key(|push| push.at);
+        all
+    }
+
+    /// What was wrong with requests, in one line each. No line holds a token.
+    #[must_use]
+    pub fn breaches(&self) -> Vec<String> {
+        lock(&self.shared.breaches).clone()
+    }
+
+    /// How many connections were made, up to the end of the TLS handshake.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for LocalApns {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}

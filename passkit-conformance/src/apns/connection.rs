@@ -1,0 +1,202 @@
+use std::{
+    future::poll_fn,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, server::SendResponse};
+use http::{Request, Response, StatusCode, request::Parts};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc::{UnboundedSender, unbounded_channel},
+    task::JoinSet,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    Received, Shared,
+    answer::Act,
+    judge::{self, Fault},
+    lock,
+};
+
+/// No payload of APNs may be longer.
+const MAX_PAYLOAD: usize = 4096;
+
+/// How long the client may go on reading after a GOAWAY.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Takes connections, and ends them all when it is dropped.
+pub(crate) async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                if let Ok((tcp, _)) = accepted {
+                    connections.spawn(connection(tcp, tls.clone(), Arc::clone(&shared)));
+                }
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// What a push did to its connection.
+enum End {
+    Close,
+    GoAway { last: u32, reason: String },
+}
+
+struct Context {
+    shared: Arc<Shared>,
+    number: usize,
+    /// The topic of the client's certificate, if it has one.
+    topic: Option<String>,
+    received: Arc<Mutex<Vec<Received>>>,
+    end: UnboundedSender<End>,
+}
+
+async fn connection(tcp: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
+    // Answers are small; where the system refuses this they are slow.
+    let _ = tcp.set_nodelay(true);
+    let Ok(mut tls) = tls.accept(tcp).await else { return };
+    if let Some(End::GoAway { last, reason }) = serve(&mut tls, shared).await {
+        go_away(&mut tls, last, &reason).await;
+    }
+}
+
+async fn serve(tls: &mut TlsStream<TcpStream>, shared: Arc<Shared>) -> Option<End> {
+    let (number, received) = shared.connected();
+    let topic = tls
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .and_then(|certificate| shared.issuer.topic(certificate));
+    let mut http = h2::server::Builder::new()
+        .max_concurrent_streams(shared.options.max_concurrent_streams)
+        .handshake::<_, Bytes>(tls)
+        .await
+        .ok()?;
+    let (end, mut ended) = unbounded_channel();
+    let context = Arc::new(Context { shared, number, topic, received, end });
+    loop {
+        tokio::select! {
+            accepted = http.accept() => {
+                let (request, respond) = accepted?.ok()?;
+                tokio::spawn(push(request, respond, Arc::clone(&context)));
+            }
+            end = ended.recv() => return end,
+        }
+    }
+}
+
+/// The HTTP library can't give a reason, so this writes the frame itself. It stands between whole frames: the library
+/// left nothing half written when it last waited.
+async fn go_away(tls: &mut TlsStream<TcpStream>, last: u32, reason: &str) {
+    let reason = json!({ "reason": reason }).to_string();
+    let length = u32::try_from(8 + reason.len()).unwrap_or(8).to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], 0x7, 0, 0, 0, 0, 0];
+    frame.extend(last.to_be_bytes());
+    frame.extend(0_u32.to_be_bytes());
+    frame.extend(reason.as_bytes());
+    // A client that is gone needs none of it.
+    let _ = tls.write_all(&frame).await;
+    let _ = tls.flush().await;
+    let _ = tls.shutdown().await;
+    // To close with bytes unread would take the frame from the client again.
+    let mut rest = [0; 1024];
+    let _ =
+        tokio::time::timeout(LINGER, async { while tls.read(&mut rest).await.is_ok_and(|read| read > 0) {} })
+            .await;
+}
+
+async fn push(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, context: Arc<Context>) {
+    let (head, body) = request.into_parts();
+    let Some(body) = payload(body).await else { return };
+    let fault = fault(&head, &body, &context);
+    if let Some(breach) = fault.as_ref().and_then(|fault| fault.breach.as_deref()) {
+        context.shared.breach(breach);
+    }
+    let topic = judge::text(&head.headers, "apns-topic").unwrap_or_default();
+    let token = judge::token(&head).unwrap_or_default();
+    let answer = context.shared.script.answer(token);
+    let called = context.shared.options.on_push.as_ref().map(|hook| hook(topic.into(), token.into()));
+    if context.shared.options.record {
+        lock(&context.received).push(Received {
+            topic: topic.into(),
+            token: token.into(),
+            headers: head.headers,
+            connection: context.number,
+            at: SystemTime::now(),
+        });
+    }
+    if let Some(called) = called {
+        called.await;
+    }
+    if !answer.delay.is_zero() {
+        tokio::time::sleep(answer.delay).await;
+    }
+    match answer.act {
+        Act::Judge => match fault {
+            None => send(&mut respond, StatusCode::OK, Bytes::new()),
+            Some(fault) => {
+                let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST);
+                send(&mut respond, status, json!({ "reason": fault.reason }).to_string().into());
+            }
+        },
+        Act::Respond(status, body) => send(&mut respond, status, body),
+        Act::Stall => {
+            // Until the client gives up.
+            let _ = poll_fn(|context| respond.poll_reset(context)).await;
+        }
+        Act::Reset => respond.send_reset(Reason::INTERNAL_ERROR),
+        Act::GoAway(reason) => {
+            // The push itself was not processed; streams of clients have odd numbers.
+            let last = respond.stream_id().as_u32().saturating_sub(2);
+            let _ = context.end.send(End::GoAway { last, reason });
+            let _ = poll_fn(|context| respond.poll_reset(context)).await;
+        }
+        Act::Close => {
+            let _ = context.end.send(End::Close);
+            let _ = poll_fn(|context| respond.poll_reset(context)).await;
+        }
+    }
+}
+
+/// The whole payload, or as much of it as shows that it is too long.
+async fn payload(mut body: RecvStream) -> Option<Bytes> {
+    let mut whole = Bytes::new();
+    while let Some(part) = body.data().await {
+        let part = part.ok()?;
+        body.flow_control().release_capacity(part.len()).ok()?;
+        whole = if whole.is_empty() { part } else { [whole, part].concat().into() };
+        if whole.len() > MAX_PAYLOAD {
+            break;
+        }
+    }
+    Some(whole)
+}
+
+fn fault(head: &Parts, body: &[u8], context: &Context) -> Option<Fault> {
+    if context.topic.is_none()
+        && let Some(reason) = context.shared.token_keys.fault(head.headers.get("authorization"))
+    {
+        return Some(Fault::not_a_breach(403, reason));
+    }
+    judge::fault(head, body, context.topic.as_deref(), &context.shared.known)
+}
+
+fn send(respond: &mut SendResponse<Bytes>, status: StatusCode, body: Bytes) {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    // Where the client is gone, there is nobody to answer.
+    if let Ok(mut stream) = respond.send_response(response, body.is_empty())
+        && !body.is_empty()
+    {
+        let _ = stream.send_data(body, true);
+    }
+}

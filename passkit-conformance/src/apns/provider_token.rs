@@ -1,0 +1,89 @@
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::RwLock,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+use http::HeaderValue;
+use rcgen::KeyPair;
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use serde_json::Value;
+
+use super::issuer::IssueError;
+
+/// What Apple accepts.
+const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// A key that signs provider tokens.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct TokenKey {
+    /// The private key, as in a file `AuthKey_….p8` of Apple: PKCS #8 in PEM.
+    pub key: String,
+    /// Its identifier.
+    pub key_id: String,
+    /// The team.
+    pub team_id: String,
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenKey").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+/// The public keys, by key id.
+#[derive(Default)]
+pub(crate) struct TokenKeys(RwLock<HashMap<String, Vec<u8>>>);
+
+const TEAM: &str = "ABCDE12345";
+
+impl TokenKeys {
+    pub(crate) fn issue(&self) -> Result<TokenKey, IssueError> {
+        let key = KeyPair::generate()?;
+        let key_id = crate::random_hex::<5>().map_err(IssueError::new)?.to_uppercase();
+        if let Ok(mut keys) = self.0.write() {
+            keys.insert(key_id.clone(), key.public_key_raw().to_vec());
+        }
+        Ok(TokenKey { key: key.serialize_pem(), key_id, team_id: TEAM.into() })
+    }
+
+    /// The reason to refuse this header, if there is one.
+    pub(crate) fn fault(&self, authorization: Option<&HeaderValue>) -> Option<&'static str> {
+        let Some(token) = authorization
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.strip_prefix("bearer ").or_else(|| text.strip_prefix("Bearer ")))
+        else {
+            return Some("MissingProviderToken");
+        };
+        match self.issued_at(token) {
+            None => Some("InvalidProviderToken"),
+            Some(at) if SystemTime::now().duration_since(at).is_ok_and(|age| age > MAX_AGE) => {
+                Some("ExpiredProviderToken")
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// When a token of one of the keys was issued.
+    fn issued_at(&self, token: &str) -> Option<SystemTime> {
+        let (signed, signature) = token.rsplit_once('.')?;
+        let (header, claims) = signed.split_once('.')?;
+        let header = json(header)?;
+        let claims = json(claims)?;
+        let keys = self.0.read().ok()?;
+        let key = keys.get(header.get("kid")?.as_str()?)?;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key)
+            .verify(signed.as_bytes(), &BASE64.decode(signature).ok()?)
+            .ok()?;
+        let right = header.get("alg")? == "ES256" && claims.get("iss")? == TEAM;
+        let issued = UNIX_EPOCH.checked_add(Duration::from_secs(claims.get("iat")?.as_u64()?))?;
+        right.then_some(issued)
+    }
+}
+
+fn json(part: &str) -> Option<Value> {
+    serde_json::from_slice(&BASE64.decode(part).ok()?).ok()
+}
