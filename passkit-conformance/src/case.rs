@@ -7,7 +7,7 @@ use crate::{Breach, Rule};
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Case {
-    /// The stable name: the endpoint or `store`, a slash, and what is demanded, as in `register/new-pass-is-201`.
+    /// The stable name: the endpoint, `store` or `queue`, a slash, and what is demanded, as in `register/new-pass-is-201`.
     pub id: &'static str,
     /// How binding it is.
     pub level: Level,

@@ -197,7 +197,7 @@ fn names(written: &str, id: &str) -> bool {
 }
 
 fn unknown(id: &str, all: &[ServiceCase]) -> String {
-    if id.starts_with("store/") {
+    if id.starts_with("store/") || id.starts_with("queue/") {
         return format!(
             "{id:?} is a case of a store, which runs in the store's own tests, not against a URL"
         );

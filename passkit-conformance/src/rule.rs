@@ -88,6 +88,13 @@ rules! {
     ERRORS "errors" "a call fails only when the storage does";
     MAINTENANCE "maintenance" "registrations go in and out in bulk as they would one by one, and are counted right";
 }
+"the contract of PushQueue" {
+    Q1 "Q1" "what mark_and_owe and mark_all_and_owe mark is owed in the same step, and no other mark owes anything";
+    Q2 "Q2" "a debt is there until its newest version is settled, and remembers how far it was worked off";
+    Q3 "Q3" "a debt whose newest version is settled is gone, and a type without debts and held pushes is not named";
+    Q4 "Q4" "of workers that ask for the lease of a type one has it, until it lets go or its time runs out";
+    Q5 "Q5" "held pushes are there for each device and type as they were put there last, until they are dropped";
+}
 "Apple, Adding a Web Service to Update Passes" {
     URL_1 "URL-1" "the endpoints are the webServiceURL with /v1/ and their path behind it";
     AUTH_1 "AUTH-1" "the header is 'Authorization: ApplePass' (for orders 'AppleOrder') and the pass's token";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use passkit_conformance::store::{BoxError, Stores};
-use passkit_server::{MemoryStore, RegistrationStore, StoreMaintenance};
+use passkit_server::{MemoryStore, PushQueue, RegistrationStore, StoreMaintenance};
 
 struct Memory;
 
@@ -15,6 +15,10 @@ impl Stores for Memory {
     }
 
     async fn maintained(&self) -> Option<Result<Arc<dyn StoreMaintenance>, BoxError>> {
+        Some(Ok(Arc::new(MemoryStore::new())))
+    }
+
+    async fn queued(&self) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
         Some(Ok(Arc::new(MemoryStore::new())))
     }
 }

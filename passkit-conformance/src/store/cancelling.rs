@@ -37,13 +37,13 @@ catalogue! {
 }
 
 /// More polls than any call needs; where one needs more, the rest is not reached.
-const MOST_POLLS: usize = 24;
+pub(super) const MOST_POLLS: usize = 24;
 
 /// How long a store may take until a call that was given up has happened or not.
 const SETTLING: Duration = Duration::from_secs(2);
 
 /// Polls `call` at most `polls` times, then drops it; says whether it came to its end.
-async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
+pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
     struct GiveUp<'a, F> {
         call: Pin<&'a mut F>,
         left: usize,
@@ -66,10 +66,10 @@ async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
 }
 
 /// What disagrees, if anything does.
-type Halves<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Breach>> + Send + 'a>>;
+pub(super) type Halves<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Breach>> + Send + 'a>>;
 
 /// Reads until `halves` says `None`.
-async fn settles<'a>(what: &str, halves: impl Fn() -> Halves<'a>) -> Kept {
+pub(super) async fn settles<'a>(what: &str, halves: impl Fn() -> Halves<'a>) -> Kept {
     let start = Instant::now();
     loop {
         let Some(halves) = halves().await? else { return Ok(()) };
@@ -141,7 +141,7 @@ async fn dropped_unregister_is_whole<S: RegistrationStore + ?Sized>(store: &S) -
     Ok(())
 }
 
-async fn states<S: RegistrationStore + ?Sized>(
+pub(super) async fn states<S: RegistrationStore + ?Sized>(
     store: &S,
     passes: &[PassId],
 ) -> Result<Vec<PassState>, Breach> {

@@ -16,29 +16,34 @@
 //!
 //! Run them on a multi-threaded Tokio runtime: races need more than one thread. C8 (the order at the source) is no
 //! property of a store and is not checked here; C6 (durability) wants a store that can be opened
-//! [anew](Stores::reopen), and [`StoreMaintenance`] one that [has it](Stores::maintained).
+//! [anew](Stores::reopen), [`StoreMaintenance`] one that [has it](Stores::maintained), and [`PushQueue`] one that
+//! [is one](Stores::queued).
 
 mod cancelling;
 mod crowds;
 mod forgetting;
 pub mod history;
+mod holding;
+mod leasing;
 mod listing;
 mod maintaining;
 mod marking;
 mod modelling;
 mod names;
 mod naming;
+mod owing;
 mod paging;
 mod parallel;
 mod racing;
 mod random;
 mod registering;
 mod reopening;
+mod settling;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use passkit_server::{RegistrationStore, StoreMaintenance};
+use passkit_server::{PushQueue, RegistrationStore, StoreMaintenance};
 
 use crate::{Breach, Case, CaseResult, Report, Rule, Stop, Verdict};
 
@@ -69,6 +74,17 @@ pub trait Stores: Send + Sync {
 
     /// An empty store that can be maintained; `None` skips the cases that want one.
     async fn maintained(&self) -> Option<Result<Arc<dyn StoreMaintenance>, BoxError>> {
+        None
+    }
+
+    /// A store that remembers which pushes are owed; `None` skips the cases that want one.
+    async fn queued(&self) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
+        None
+    }
+
+    /// As [`reopen`](Self::reopen), of a store that [`queued`](Self::queued) gave.
+    async fn reopen_queued(&self, store: Arc<dyn PushQueue>) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
+        drop(store);
         None
     }
 }
@@ -135,15 +151,25 @@ async fn open_maintained(stores: Arc<dyn Stores>) -> Result<Arc<dyn StoreMainten
     store.map_err(not_opened)
 }
 
+async fn open_queued(stores: Arc<dyn Stores>) -> Result<Arc<dyn PushQueue>, Stop> {
+    const LACKING: &str = "Stores::queued gives no store: implement it where the store is a PushQueue";
+    let store = stores.queued().await.ok_or_else(|| Stop::Skip(LACKING.into()))?;
+    store.map_err(not_opened)
+}
+
 /// Makes the list of a module's cases: id, level, rules, what the function takes, function, steps, consequence.
 ///
-/// A function takes a `store`, one that can be `maintained`, or the `stores`, to open what it wants.
+/// A function takes a `store`, one that can be `maintained`, one that is a `queue`, or the `stores`, to open what it
+/// wants.
 macro_rules! catalogue {
     (@run store $function:ident) => {
         |stores| Box::pin(async move { Ok($function(&crate::store::open(stores).await?).await?) })
     };
     (@run maintained $function:ident) => {
         |stores| Box::pin(async move { Ok($function(&crate::store::open_maintained(stores).await?).await?) })
+    };
+    (@run queue $function:ident) => {
+        |stores| Box::pin(async move { Ok($function(&crate::store::open_queued(stores).await?).await?) })
     };
     (@run stores $function:ident) => {
         |stores| Box::pin($function(stores))
@@ -182,6 +208,10 @@ pub fn cases() -> Vec<StoreCase> {
         crowds::CASES,
         maintaining::CASES,
         reopening::CASES,
+        owing::CASES,
+        holding::CASES,
+        leasing::CASES,
+        settling::CASES,
     ]
     .concat()
 }
@@ -231,7 +261,7 @@ mod tests {
         let cases = cases();
         let mut ids: Vec<_> = cases.iter().map(|one| one.case.id).collect();
         for StoreCase { case, .. } in &cases {
-            let name = case.id.strip_prefix("store/").unwrap();
+            let name = case.id.strip_prefix("store/").or_else(|| case.id.strip_prefix("queue/")).unwrap();
             assert!(
                 name.bytes().all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit()),
                 "{name}"

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use passkit_conformance::store::{BoxError, Stores};
-use passkit_server::{MemoryStore, RegistrationStore, StoreMaintenance};
+use passkit_server::{MemoryStore, PushQueue, RegistrationStore, StoreMaintenance};
 
 /// A new store for each case. It is "opened anew" as it is, as one that loses nothing would be.
 pub(crate) struct Memory;
@@ -24,5 +24,13 @@ impl Stores for Memory {
 
     async fn maintained(&self) -> Option<Result<Arc<dyn StoreMaintenance>, BoxError>> {
         Some(Ok(Arc::new(MemoryStore::new())))
+    }
+
+    async fn queued(&self) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
+        Some(Ok(Arc::new(MemoryStore::new())))
+    }
+
+    async fn reopen_queued(&self, store: Arc<dyn PushQueue>) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
+        Some(Ok(store))
     }
 }

@@ -3,8 +3,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use passkit_conformance::store::{BoxError, Stores};
 use passkit_server::{
-    MemoryStore, PageCursor, Registered, Registration, RegistrationPage, RegistrationStore, StoreError,
-    StoreMaintenance, StoreStats,
+    MemoryStore, PageCursor, PushQueue, Registered, Registration, RegistrationPage, RegistrationStore,
+    StoreError, StoreMaintenance, StoreStats,
 };
 
 use super::{Fault, Faulty};
@@ -124,5 +124,17 @@ impl Stores for FaultyStores {
 
     async fn maintained(&self) -> Option<Result<Arc<dyn StoreMaintenance>, BoxError>> {
         Some(Ok(Arc::new(Faulty::new(self.fault))))
+    }
+
+    async fn queued(&self) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
+        let store = Arc::new(Faulty::new(self.fault));
+        *self.last.lock().unwrap() = Some(store.clone());
+        Some(Ok(store))
+    }
+
+    async fn reopen_queued(&self, store: Arc<dyn PushQueue>) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
+        let last = self.last.lock().unwrap().clone()?;
+        last.queue_anew().await;
+        Some(Ok(store))
     }
 }

@@ -1,6 +1,7 @@
 //! Stores that are wrong in one way each.
 
 mod maintenance;
+mod queue;
 mod registrations;
 
 pub(crate) use maintenance::FaultyStores;
@@ -80,10 +81,47 @@ pub(crate) enum Fault {
     LosesARegistration,
     OpensEmpty,
     ClocksStartAnew,
+    OwesNothing,
+    OwesTheFirstOnly,
+    OwesWithoutMarking,
+    OwesNoTypes,
+    EmptyBatchOwesAll,
+    MarksThenOwes,
+    PlainMarksOwe,
+    OwedAgainKeepsItsVersion,
+    OwedAgainForgetsThePage,
+    PagesAreNotKept,
+    AnyVersionSettles,
+    OldVersionKeepsThePage,
+    NothingSettles,
+    AdvanceOwes,
+    OwingNamesSettledTypes,
+    OwingMissesHeld,
+    OwingSinceIsNow,
+    DebtsOfTypesThatStartAlike,
+    DebtLimitIgnored,
+    DebtsByName,
+    LeaseChecksFirst,
+    LeaseNotForItsHolder,
+    LeaseOfAllTypes,
+    LeaseNeverEnds,
+    LeaseEndsAtOnce,
+    LeaseIsNotProlonged,
+    AnyoneReleases,
+    HoldKeepsTheFirst,
+    HeldTimesAreSeconds,
+    HeldPagesSkip,
+    UnholdsOneOnly,
+    NextHeldIsNowWithoutTimes,
+    NextHeldIsAnyOne,
+    ReopeningForgetsDebts,
+    ReopeningForgetsPages,
+    ReopeningForgetsHeld,
 }
 
 pub(crate) struct Faulty {
     inner: MemoryStore,
+    beside: MemoryStore,
     fault: Fault,
     memory: Mutex<Memory>,
 }
@@ -100,11 +138,12 @@ struct Memory {
     passes: BTreeSet<PassId>,
     gone: HashSet<DeviceIdentifier>,
     returned: HashSet<DeviceIdentifier>,
+    queue: queue::Queue,
 }
 
 impl Faulty {
     pub(crate) fn new(fault: Fault) -> Self {
-        Self { inner: MemoryStore::new(), fault, memory: Mutex::default() }
+        Self { inner: MemoryStore::new(), beside: MemoryStore::new(), fault, memory: Mutex::default() }
     }
 
     fn is(&self, fault: Fault) -> bool {

@@ -5,7 +5,7 @@ use std::{
 
 use async_trait::async_trait;
 use passkit_server::{
-    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushToken, Registered,
+    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushQueue, PushToken, Registered,
     RegistrationStore, SerialNumber, StoreError, StoreErrorKind, StoreMaintenance, TypeIdentifier, UpdateTag,
     clock,
 };
@@ -230,6 +230,9 @@ impl RegistrationStore for Faulty {
         serials: &[SerialNumber],
     ) -> Result<(), StoreError> {
         let type_id = &self.type_named(type_id);
+        if self.is(Fault::PlainMarksOwe) {
+            return self.inner.mark_and_owe(type_id, serials).await;
+        }
         if self.is(Fault::EmptyBatchMarksAll) && serials.is_empty() {
             return self.inner.mark_all_updated(type_id).await;
         }
