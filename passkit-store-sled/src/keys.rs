@@ -8,11 +8,21 @@
 //! | `r` device NUL type NUL serial | the device's clock at the registration (8); only for a device with many |
 //! | `p` type NUL serial NUL device | nothing: every registration, by pass |
 //! | `s` type NUL serial | the version (8) and date (8) of the pass's last mark |
+//! | `o` type NUL serial | a debt: since when (8), its version (8), and if it was begun the version begun with (8) and the cursor reached; without a serial that of the type |
+//! | `a` type NUL since (8) serial | nothing: every debt, by its age |
+//! | `h` type NUL device | a held push, see [`encode_held`] |
+//! | `e` type NUL due (8) device | nothing: every held push that has a time, by that |
+//! | `q` type | how many debts (8) and held pushes (8) the type has; only where it has any |
 //!
 //! Numbers are big-endian, versions in microseconds and dates in seconds since the Unix epoch. No identifier holds a
 //! NUL, so no two keys are spelt alike. A pass that was never marked has no row.
 
-use passkit_server::{DeviceIdentifier, PassId, PassState, PushToken, SerialNumber, TypeIdentifier};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use passkit_server::{
+    DeviceIdentifier, HeldPush, Owed, PageCursor, PassId, PassState, PushToken, Reached, SerialNumber,
+    TypeIdentifier, clock,
+};
 
 use crate::error::Failure;
 
@@ -30,6 +40,12 @@ pub(crate) const DEVICES: &[u8] = b"d";
 
 /// What the keys of all registrations by pass start with; see [`read_device_of`].
 pub(crate) const DEVICES_OF: &[u8] = b"p";
+
+/// What the keys of all rows about owed and held pushes start with; a type follows.
+pub(crate) const QUEUES: &[u8] = b"q";
+
+/// How many bytes a time has in a key.
+pub(crate) const TIME_BYTES: usize = 8;
 
 fn key(table: u8, parts: &[&str]) -> Vec<u8> {
     let length = parts.iter().map(|part| part.len() + 1).sum::<usize>();
@@ -77,6 +93,58 @@ pub(crate) fn devices_of(pass: &PassId) -> Vec<u8> {
 
 pub(crate) fn pass(type_id: &TypeIdentifier, serial: &SerialNumber) -> Vec<u8> {
     key(b's', &[type_id.as_str(), serial.as_str()])
+}
+
+pub(crate) fn debt(type_id: &TypeIdentifier, owed: &Owed) -> Vec<u8> {
+    key(b'o', &[type_id.as_str(), owed_text(owed)])
+}
+
+/// No serial number is empty.
+fn owed_text(owed: &Owed) -> &str {
+    match owed {
+        Owed::Pass(serial) => serial.as_str(),
+        Owed::Type => "",
+    }
+}
+
+/// What the keys of the type's debts by age start with; a time and a serial number follow.
+pub(crate) fn debts_by_age(type_id: &TypeIdentifier) -> Vec<u8> {
+    key(b'a', &[type_id.as_str(), ""])
+}
+
+pub(crate) fn debt_by_age(type_id: &TypeIdentifier, since: u64, owed: &Owed) -> Vec<u8> {
+    [&debts_by_age(type_id)[..], &since.to_be_bytes(), owed_text(owed).as_bytes()].concat()
+}
+
+/// What the keys of the type's held pushes start with; a device follows.
+pub(crate) fn held_of(type_id: &TypeIdentifier) -> Vec<u8> {
+    key(b'h', &[type_id.as_str(), ""])
+}
+
+pub(crate) fn held(type_id: &TypeIdentifier, device: &DeviceIdentifier) -> Vec<u8> {
+    key(b'h', &[type_id.as_str(), device.as_str()])
+}
+
+/// What the keys of the type's held pushes by their time start with; a time and a device follow.
+pub(crate) fn held_by_time(type_id: &TypeIdentifier) -> Vec<u8> {
+    key(b'e', &[type_id.as_str(), ""])
+}
+
+pub(crate) fn held_at(type_id: &TypeIdentifier, due: u64, device: &DeviceIdentifier) -> Vec<u8> {
+    [&held_by_time(type_id)[..], &due.to_be_bytes(), device.as_str().as_bytes()].concat()
+}
+
+pub(crate) fn queue(type_id: &TypeIdentifier) -> Vec<u8> {
+    key(b'q', &[type_id.as_str()])
+}
+
+/// Reads the time that a key goes on with.
+pub(crate) fn read_time(mut rest: &[u8]) -> Result<u64, Failure> {
+    number(&mut rest, "time")
+}
+
+pub(crate) fn read_owed(rest: &[u8]) -> Result<Owed, Failure> {
+    Ok(if rest.is_empty() { Owed::Type } else { Owed::Pass(read_serial(rest)?) })
 }
 
 /// Reads what follows a key's prefix.
@@ -335,6 +403,89 @@ pub(crate) fn decode_pass(mut value: &[u8]) -> Result<PassState, Failure> {
     Ok(state)
 }
 
+/// A debt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DebtRow {
+    /// The version of the first mark that is not settled.
+    pub(crate) since: u64,
+    pub(crate) version: u64,
+    /// Never the end.
+    pub(crate) reached: Option<Reached>,
+}
+
+impl DebtRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut row = [self.since, self.version].map(u64::to_be_bytes).concat();
+        if let Some(Reached { version, next: Some(next) }) = &self.reached {
+            row.extend_from_slice(&version.to_be_bytes());
+            row.extend_from_slice(next.as_str().as_bytes());
+        }
+        row
+    }
+
+    pub(crate) fn decode(mut value: &[u8]) -> Result<Self, Failure> {
+        const WHAT: &str = "debt";
+        let value = &mut value;
+        let (since, version) = (number(value, WHAT)?, number(value, WHAT)?);
+        let reached = if value.is_empty() {
+            None
+        } else {
+            let version = number(value, WHAT)?;
+            Some(Reached { version, next: Some(PageCursor::new(text(value, WHAT)?)) })
+        };
+        Ok(Self { since, version, reached })
+    }
+}
+
+/// How much is owed and held for a type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct QueueRow {
+    pub(crate) debts: u64,
+    pub(crate) held: u64,
+}
+
+impl QueueRow {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        [self.debts, self.held].map(u64::to_be_bytes).concat()
+    }
+
+    pub(crate) fn decode(mut value: &[u8]) -> Result<Self, Failure> {
+        const WHAT: &str = "sum of what is owed";
+        let value = &mut value;
+        let row = Self { debts: number(value, WHAT)?, held: number(value, WHAT)? };
+        end(value, WHAT)?;
+        Ok(row)
+    }
+}
+
+/// Attempts (4), when it is due and since when its token was bad (1 and 8 each, or 0), the push token.
+pub(crate) fn encode_held(push: &HeldPush) -> Vec<u8> {
+    let mut row = push.attempts.to_be_bytes().to_vec();
+    for time in [push.due, push.bad_since] {
+        row.push(u8::from(time.is_some()));
+        row.extend(time.into_iter().flat_map(|time| clock::micros(time).to_be_bytes()));
+    }
+    row.extend_from_slice(push.push_token.as_str().as_bytes());
+    row
+}
+
+pub(crate) fn decode_held(device: DeviceIdentifier, value: &[u8]) -> Result<HeldPush, Failure> {
+    const WHAT: &str = "held push";
+    let unreadable = || Failure::unreadable(WHAT);
+    let (attempts, mut rest) = value.split_first_chunk().ok_or_else(unreadable)?;
+    let mut time = || -> Result<Option<SystemTime>, Failure> {
+        let (&is_there, tail) = rest.split_first().ok_or_else(unreadable)?;
+        rest = tail;
+        if is_there == 0 {
+            return Ok(None);
+        }
+        Ok(Some(UNIX_EPOCH + Duration::from_micros(number(&mut rest, WHAT)?)))
+    };
+    let (due, bad_since) = (time()?, time()?);
+    let push_token = PushToken::new(text(rest, WHAT)?).map_err(|_| unreadable())?;
+    Ok(HeldPush { device, push_token, due, attempts: u32::from_be_bytes(*attempts), bad_since })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,6 +518,20 @@ mod tests {
         assert_eq!(decode_registration(&encode_registration(6)).unwrap(), 6);
         let state = PassState { version: 8, last_modified: 9 };
         assert_eq!(decode_pass(&encode_pass(state)).unwrap(), state);
+        let begun = Reached { version: 3, next: Some(PageCursor::new("ä\n")) };
+        for reached in [None, Some(begun)] {
+            let debt = DebtRow { since: 2, version: 4, reached };
+            assert_eq!(DebtRow::decode(&debt.encode()).unwrap(), debt);
+        }
+        let queue = QueueRow { debts: 1, held: 2 };
+        assert_eq!(QueueRow::decode(&queue.encode()).unwrap(), queue);
+        let time = |micros| UNIX_EPOCH + Duration::from_micros(micros);
+        for (due, bad_since) in [(None, None), (Some(time(5)), None), (None, Some(time(0)))] {
+            let device = DeviceIdentifier::new("d").unwrap();
+            let push_token = PushToken::new("c0ffee").unwrap();
+            let push = HeldPush { device: device.clone(), push_token, due, attempts: 6, bad_since };
+            assert_eq!(decode_held(device, &encode_held(&push)).unwrap(), push);
+        }
     }
 
     #[test]
@@ -375,6 +540,8 @@ mod tests {
             assert!(StoreRow::decode(damaged).is_err() || damaged.first() != Some(&FORMAT));
             assert!(TypeRow::decode(damaged).is_err());
             assert!(DeviceRow::decode(damaged).is_err());
+            assert!(DebtRow::decode(damaged).is_err() && QueueRow::decode(damaged).is_err());
+            assert!(decode_held(DeviceIdentifier::new("d").unwrap(), damaged).is_err());
             assert!(decode_registration(damaged).is_err());
             assert!(decode_pass(damaged).is_err());
         }

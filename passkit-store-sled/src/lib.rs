@@ -5,6 +5,7 @@ mod database;
 mod error;
 mod keys;
 mod maintenance;
+mod queue;
 mod reader;
 mod settled;
 mod store;

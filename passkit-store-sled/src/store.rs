@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     database::{Database, FolderLock},
     error::Failure,
+    queue::Leases,
     reader::{self, Readers},
     settled::{Shared, View},
     writer::{Operation, Writer},
@@ -33,6 +34,7 @@ pub struct SledStore {
     // In this order they end: no reader and no writer outlives the database, and the folder is given free last.
     readers: Readers,
     writer: Writer,
+    pub(crate) leases: Leases,
     _shared: Arc<Shared>,
     _lock: FolderLock,
 }
@@ -62,7 +64,7 @@ impl SledStore {
         let no_thread = |e| Failure::io("start a thread", e);
         let writer = Writer::start(&shared, config).map_err(no_thread)?;
         let readers = Readers::start(&shared, READERS).map_err(no_thread)?;
-        Ok(Self { readers, writer, _shared: shared, _lock: lock })
+        Ok(Self { readers, writer, leases: Leases::default(), _shared: shared, _lock: lock })
     }
 
     pub(crate) async fn read<T, F>(&self, question: F) -> Result<T, StoreError>
@@ -123,12 +125,12 @@ impl RegistrationStore for SledStore {
             return Ok(());
         }
         let (type_id, serials) = (type_id.clone(), serials.to_vec());
-        self.write(|answer| Operation::Mark { type_id, serials, answer }).await
+        self.write(|answer| Operation::Mark { type_id, serials, owe: false, answer }).await
     }
 
     async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
         let type_id = type_id.clone();
-        self.write(|answer| Operation::MarkAll { type_id, answer }).await
+        self.write(|answer| Operation::MarkAll { type_id, owe: false, answer }).await
     }
 
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {

@@ -11,7 +11,8 @@ use std::{
 };
 
 use passkit_server::{
-    DeviceIdentifier, PassId, PassState, PushToken, Registered, Registration, SerialNumber, TypeIdentifier,
+    DeviceIdentifier, HeldPush, Owed, PassId, PassState, PushToken, Reached, Registered, Registration,
+    SerialNumber, TypeIdentifier,
     clock::{self, next_last_modified, next_version},
 };
 use sled::IVec;
@@ -21,7 +22,7 @@ use crate::{
     config::Config,
     database::Database,
     error::Failure,
-    keys::{self, DeviceRow, FEW_BYTES, Few, Held, TypeRow},
+    keys::{self, DebtRow, DeviceRow, FEW_BYTES, Few, Held, QueueRow, TypeRow},
     settled::{Change, Changes, Shared, scan_changed},
 };
 
@@ -66,10 +67,12 @@ pub(crate) enum Operation {
     Mark {
         type_id: TypeIdentifier,
         serials: Vec<SerialNumber>,
+        owe: bool,
         answer: Answer<()>,
     },
     MarkAll {
         type_id: TypeIdentifier,
+        owe: bool,
         answer: Answer<()>,
     },
     /// The time is in microseconds since the Unix epoch.
@@ -77,6 +80,18 @@ pub(crate) enum Operation {
         device: DeviceIdentifier,
         unregistered_at: u64,
         answer: Answer<bool>,
+    },
+    /// Few enough to share a batch.
+    Advance {
+        type_id: TypeIdentifier,
+        reached: Vec<(Owed, Reached)>,
+        answer: Answer<()>,
+    },
+    /// What is held for each device from now on, or nothing; few enough to share a batch.
+    Hold {
+        type_id: TypeIdentifier,
+        pushes: Vec<(DeviceIdentifier, Option<HeldPush>)>,
+        answer: Answer<()>,
     },
     /// A reader met a closed database.
     Reopen,
@@ -259,6 +274,7 @@ impl Operation {
             Self::RegisterMany { answer, .. } => tell(answer, failure),
             Self::Unregister { answer, .. } | Self::Forget { answer, .. } => tell(answer, failure),
             Self::Mark { answer, .. } | Self::MarkAll { answer, .. } => tell(answer, failure),
+            Self::Advance { answer, .. } | Self::Hold { answer, .. } => tell(answer, failure),
             Self::Reopen => {}
         }
     }
@@ -310,21 +326,32 @@ impl<'w> Group<'w> {
                 let done = self.unregister(&device, &pass);
                 self.answer(answer, done);
             }
-            Operation::Mark { type_id, mut serials, answer } => {
-                let room = ROWS.saturating_sub(self.changes.len()).max(1);
+            Operation::Mark { type_id, mut serials, owe, answer } => {
+                // One that is owed changes three rows.
+                let room = ROWS.saturating_sub(self.changes.len()) / if owe { 3 } else { 1 };
+                let room = room.max(1);
                 let rest = if serials.len() > room { serials.split_off(room) } else { Vec::new() };
-                let done = self.mark(&type_id, &serials);
+                let done = self.mark(&type_id, &serials, owe);
                 if done.is_ok() && !rest.is_empty() {
-                    return Some(Operation::Mark { type_id, serials: rest, answer });
+                    return Some(Operation::Mark { type_id, serials: rest, owe, answer });
                 }
                 self.answer(answer, done);
             }
-            Operation::MarkAll { type_id, answer } => {
-                self.mark_all(&type_id);
-                self.answer(answer, Ok(()));
+            Operation::MarkAll { type_id, owe, answer } => {
+                let done = self.mark_all(&type_id, owe);
+                self.answer(answer, done);
             }
             Operation::Forget { device, unregistered_at, answer } => {
                 let done = self.forget(&device, unregistered_at);
+                self.answer(answer, done);
+            }
+            Operation::Advance { type_id, reached, answer } => {
+                let done = reached.iter().try_for_each(|(owed, to)| self.advance(&type_id, owed, to));
+                self.answer(answer, done);
+            }
+            Operation::Hold { type_id, pushes, answer } => {
+                let mut pushes = pushes.iter();
+                let done = pushes.try_for_each(|(device, push)| self.hold(&type_id, device, push.as_ref()));
                 self.answer(answer, done);
             }
             Operation::Reopen => {}
@@ -454,16 +481,22 @@ impl<'w> Group<'w> {
         Ok(true)
     }
 
-    fn mark(&mut self, type_id: &TypeIdentifier, serials: &[SerialNumber]) -> Result<(), Failure> {
+    fn mark(&mut self, type_id: &TypeIdentifier, serials: &[SerialNumber], owe: bool) -> Result<(), Failure> {
         let mut clock = self.type_row(type_id);
         let mut seen = HashSet::with_capacity(serials.len());
         let mut passes = Vec::with_capacity(serials.len());
+        let mut debts = Vec::new();
         for serial in serials.iter().filter(|serial| seen.insert(*serial)) {
             let key = keys::pass(type_id, serial);
             let before = self.get(&key)?;
             let own = before.as_deref().map(keys::decode_pass).transpose()?;
             passes.push((key, before, own.map_or(0, |own| own.last_modified)));
+            if owe {
+                let owed = Owed::Pass(serial.clone());
+                debts.push((self.debt(type_id, &owed)?, owed));
+            }
         }
+        let queue = if owe { Some(self.queue(type_id)?) } else { None };
 
         let now = clock::now_micros();
         clock.version = next_version(clock.version, now);
@@ -474,16 +507,127 @@ impl<'w> Group<'w> {
             self.put(key, before, Some(keys::encode_pass(state)));
         }
         self.put_type(type_id, clock);
+        if let Some(queue) = queue {
+            self.owe(type_id, debts, queue, clock.version);
+        }
         Ok(())
     }
 
-    fn mark_all(&mut self, type_id: &TypeIdentifier) {
+    fn mark_all(&mut self, type_id: &TypeIdentifier, owe: bool) -> Result<(), Failure> {
+        let debt = if owe { Some((self.debt(type_id, &Owed::Type)?, self.queue(type_id)?)) } else { None };
         let now = clock::now_micros();
         let mut clock = self.type_row(type_id);
         clock.version = next_version(clock.version, now);
         clock.latest_date = next_last_modified(clock.latest_date, now);
         clock.floor = PassState { version: clock.version, last_modified: clock.latest_date };
         self.put_type(type_id, clock);
+        if let Some((debt, queue)) = debt {
+            self.owe(type_id, vec![(debt, Owed::Type)], queue, clock.version);
+        }
+        Ok(())
+    }
+
+    fn debt(&self, type_id: &TypeIdentifier, owed: &Owed) -> Result<Option<DebtRow>, Failure> {
+        self.get(&keys::debt(type_id, owed))?.as_deref().map(DebtRow::decode).transpose()
+    }
+
+    fn put_debt(
+        &mut self,
+        type_id: &TypeIdentifier,
+        owed: &Owed,
+        before: Option<&DebtRow>,
+        after: Option<&DebtRow>,
+    ) {
+        let row = |row: &DebtRow| row.encode();
+        self.put(keys::debt(type_id, owed), before.map(row).map(IVec::from), after.map(row));
+        let (old, new) = (before.map(|row| row.since), after.map(|row| row.since));
+        if old != new {
+            let place = |since| keys::debt_by_age(type_id, since, owed);
+            if let Some(since) = old {
+                self.put(place(since), Some(IVec::default()), None);
+            }
+            if let Some(since) = new {
+                self.put(place(since), None, Some(Vec::new()));
+            }
+        }
+    }
+
+    /// How much is owed and held for the type.
+    fn queue(&self, type_id: &TypeIdentifier) -> Result<QueueRow, Failure> {
+        let row = self.get(&keys::queue(type_id))?;
+        Ok(row.as_deref().map(QueueRow::decode).transpose()?.unwrap_or_default())
+    }
+
+    fn put_queue(&mut self, type_id: &TypeIdentifier, before: QueueRow, after: QueueRow) {
+        let row = |row: QueueRow| (row != QueueRow::default()).then(|| row.encode());
+        self.put(keys::queue(type_id), row(before).map(IVec::from), row(after));
+    }
+
+    fn owe(
+        &mut self,
+        type_id: &TypeIdentifier,
+        debts: Vec<(Option<DebtRow>, Owed)>,
+        before: QueueRow,
+        version: u64,
+    ) {
+        let mut queue = before;
+        for (debt, owed) in debts {
+            let after = match debt.clone() {
+                Some(debt) => DebtRow { version, ..debt },
+                None => {
+                    queue.debts += 1;
+                    DebtRow { since: version, version, reached: None }
+                }
+            };
+            self.put_debt(type_id, &owed, debt.as_ref(), Some(&after));
+        }
+        self.put_queue(type_id, before, queue);
+    }
+
+    fn advance(&mut self, type_id: &TypeIdentifier, owed: &Owed, reached: &Reached) -> Result<(), Failure> {
+        let Some(before) = self.debt(type_id, owed)? else { return Ok(()) };
+        if reached.next.is_some() {
+            let after = DebtRow { reached: Some(reached.clone()), ..before.clone() };
+            self.put_debt(type_id, owed, Some(&before), Some(&after));
+        } else if before.version == reached.version {
+            let queue = self.queue(type_id)?;
+            let debts = queue.debts.saturating_sub(1);
+            self.put_debt(type_id, owed, Some(&before), None);
+            self.put_queue(type_id, queue, QueueRow { debts, ..queue });
+        } else {
+            let after = DebtRow { since: before.version, version: before.version, reached: None };
+            self.put_debt(type_id, owed, Some(&before), Some(&after));
+        }
+        Ok(())
+    }
+
+    fn hold(
+        &mut self,
+        type_id: &TypeIdentifier,
+        device: &DeviceIdentifier,
+        push: Option<&HeldPush>,
+    ) -> Result<(), Failure> {
+        let key = keys::held(type_id, device);
+        let before = self.get(&key)?;
+        let old = before.as_deref().map(|row| keys::decode_held(device.clone(), row)).transpose()?;
+        let queue = self.queue(type_id)?;
+
+        let held = queue.held + u64::from(push.is_some());
+        let held = held.saturating_sub(u64::from(old.is_some()));
+        self.put_queue(type_id, queue, QueueRow { held, ..queue });
+        self.put(key, before, push.map(keys::encode_held));
+        let due = |push: &HeldPush| push.due.map(clock::micros);
+        let (old, new) = (old.as_ref().and_then(due), push.and_then(due));
+        if old != new {
+            let place = |due| keys::held_at(type_id, due, device);
+            if let Some(due) = old {
+                self.put(place(due), Some(IVec::default()), None);
+            }
+            if let Some(due) = new {
+                self.put(place(due), None, Some(Vec::new()));
+            }
+        }
+        Ok(())
     }
 
     fn forget(&mut self, device: &DeviceIdentifier, unregistered_at: u64) -> Result<bool, Failure> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use passkit_conformance::store::{BoxError, Stores};
-use passkit_server::{RegistrationStore, StoreMaintenance, async_trait};
+use passkit_server::{PushQueue, RegistrationStore, StoreMaintenance, async_trait};
 use passkit_store_sled::SledStore;
 use tempfile::TempDir;
 
@@ -31,6 +31,14 @@ impl SledStores {
         opened.insert(Arc::as_ptr(&store).addr(), (folder, store.clone()));
         Ok(store)
     }
+
+    /// A copy of the files as they lie: what is not in them is what a `kill -9` would lose.
+    fn open_copy(&self, address: usize) -> Result<Arc<SledStore>, BoxError> {
+        let folder = self.opened.lock().unwrap()[&address].0.clone();
+        let copy = folder.with_extension("copy");
+        copy_all(&folder, &copy)?;
+        Ok(Arc::new(SledStore::open(copy)?))
+    }
 }
 
 #[async_trait]
@@ -39,21 +47,23 @@ impl Stores for SledStores {
         Ok(self.make()?)
     }
 
-    /// Opens a copy of the files as they lie: what is not in them is what a `kill -9` would lose.
     async fn reopen(
         &self,
         store: Arc<dyn RegistrationStore>,
     ) -> Option<Result<Arc<dyn RegistrationStore>, BoxError>> {
-        let folder = self.opened.lock().unwrap()[&Arc::as_ptr(&store).addr()].0.clone();
-        let copy = folder.with_extension("copy");
-        Some(copy_all(&folder, &copy).map_err(BoxError::from).and_then(|()| {
-            let store: Arc<dyn RegistrationStore> = Arc::new(SledStore::open(copy)?);
-            Ok(store)
-        }))
+        Some(self.open_copy(Arc::as_ptr(&store).addr()).map(|store| store as Arc<dyn RegistrationStore>))
     }
 
     async fn maintained(&self) -> Option<Result<Arc<dyn StoreMaintenance>, BoxError>> {
         Some(self.make().map(|store| store as Arc<dyn StoreMaintenance>))
+    }
+
+    async fn queued(&self) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
+        Some(self.make().map(|store| store as Arc<dyn PushQueue>))
+    }
+
+    async fn reopen_queued(&self, store: Arc<dyn PushQueue>) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
+        Some(self.open_copy(Arc::as_ptr(&store).addr()).map(|store| store as Arc<dyn PushQueue>))
     }
 }
 

@@ -98,7 +98,7 @@ pub enum Owed {
 pub struct Debt {
     /// What they are owed for.
     pub owed: Owed,
-    /// Of the last mark that owed them: greater each time.
+    /// The version that the last mark which owed them gave the passes: greater each time.
     pub version: u64,
     /// How far a worker came, if one has begun; then its version says what that one was about.
     pub reached: Option<Reached>,

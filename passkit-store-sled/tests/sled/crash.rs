@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{PassState, RegistrationStore, UpdateTag};
+use passkit_server::{Owed, PassState, PushQueue, RegistrationStore, UpdateTag};
 use passkit_store_sled::SledStore;
 use tokio::task::JoinSet;
 
@@ -61,7 +61,7 @@ fn the_child() {
                         3 => {
                             let old = store.pass_state(&pass).await.unwrap();
                             store
-                                .mark_updated(&type_id(), &[pass.serial.clone(), serial("all")])
+                                .mark_and_owe(&type_id(), &[pass.serial.clone(), serial("all")])
                                 .await
                                 .unwrap();
                             let new = store.pass_state(&pass).await.unwrap();
@@ -195,12 +195,19 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
                     assert_eq!(is, *was, "round {round}: {name} is not as acknowledged");
                 }
             }
+            let debts = store.debts(&type_id(), usize::MAX).await.unwrap();
+            let sum = store.owing().await.unwrap().first().map_or(0, |sum| sum.debts);
+            assert_eq!(sum, debts.len() as u64, "round {round}: the sum of the debts is wrong");
+            let owed: HashMap<_, _> = debts.into_iter().map(|debt| (debt.owed, debt.version)).collect();
             for (name, seen) in &mut expected.passes {
                 let now = store.pass_state(&pass(name)).await.unwrap();
                 assert!(
                     now.version >= seen.version && now.last_modified >= seen.last_modified,
                     "round {round}: {name} went back from {seen:?} to {now:?}"
                 );
+                // Nobody sends the pushes: what was ever marked is owed with its last mark.
+                let owed = owed.get(&Owed::Pass(serial(&*name))).copied();
+                assert_eq!(owed.unwrap_or(0), now.version, "round {round}: {name} is marked and not owed");
                 *seen = now;
             }
             for (name, tag) in tags {
