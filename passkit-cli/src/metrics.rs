@@ -1,6 +1,11 @@
 //! What Prometheus is told, on a listener of its own.
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{
@@ -10,7 +15,7 @@ use http::{
 use hyper::{body::Incoming, service::service_fn};
 use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use passkit_server::ResponseBody;
+use passkit_server::{PushQueue, ResponseBody};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
@@ -30,6 +35,8 @@ const CONNECTIONS: usize = 16;
 
 const REGISTRATIONS: &str = "passkit_registrations";
 const DEVICES: &str = "passkit_devices";
+const OWED: &str = "passkit_changes_owed";
+const OLDEST_OWED: &str = "passkit_oldest_owed_seconds";
 
 pub(crate) struct Metrics {
     listener: TcpListener,
@@ -47,6 +54,8 @@ impl Metrics {
         passkit_server::describe_metrics();
         describe_gauge!(REGISTRATIONS, "Registrations in the store, counted every ten minutes.");
         describe_gauge!(DEVICES, "Devices in the store, counted every ten minutes.");
+        describe_gauge!(OWED, "Changes of a pass, or of all of a type, whose pushes are owed.");
+        describe_gauge!(OLDEST_OWED, "For how long the oldest of them is owed.");
         tracing::info!("metrics at http://{address}/metrics");
         Ok(Self { listener, handle })
     }
@@ -55,7 +64,7 @@ impl Metrics {
     pub(crate) fn serve(self, store: OpenStore) -> JoinSet<()> {
         let Self { listener, handle } = self;
         let mut tasks = JoinSet::new();
-        tasks.spawn(refresh(handle.clone()));
+        tasks.spawn(refresh(handle.clone(), store.queue.clone()));
         tasks.spawn(count(store));
         let service = service_fn(move |request: Request<Incoming>| {
             let answer = answer(&handle, &request);
@@ -80,9 +89,21 @@ fn answer(handle: &PrometheusHandle, request: &Request<Incoming>) -> Response<Re
 }
 
 /// Also if nobody scrapes: single measurements are summed up, and take no memory any more.
-async fn refresh(handle: PrometheusHandle) {
+async fn refresh(handle: PrometheusHandle, queue: Option<Arc<dyn PushQueue>>) {
     loop {
         handle.run_upkeep();
+        if let Some(queue) = &queue {
+            match queue.owing().await {
+                Ok(owing) => {
+                    let debts: u64 = owing.iter().map(|one| one.debts).sum();
+                    let oldest = owing.iter().filter_map(|one| one.since).min();
+                    let age = oldest.and_then(|since| SystemTime::now().duration_since(since).ok());
+                    gauge!(OWED).set(debts as f64);
+                    gauge!(OLDEST_OWED).set(age.unwrap_or_default().as_secs_f64());
+                }
+                Err(error) => tracing::warn!("can't count the pushes owed: {}", Chain(&error)),
+            }
+        }
         tokio::time::sleep(REFRESH).await;
     }
 }

@@ -15,5 +15,6 @@ mod moving;
 mod phone;
 mod postgres;
 mod program;
+mod push;
 mod redis;
 mod refusals;
