@@ -184,7 +184,7 @@ impl Pool {
 /// the text comes through the layers in between.
 fn outcome(why: String) -> PushOutcome {
     let refused = why.split_once("received fatal alert").is_some_and(|(_, alert)| {
-        ["Certificate", "UnknownCA", "AccessDenied"].iter().any(|name| alert.contains(name))
+        ["Certificate", "UnknownCA", "AccessDenied", "DecryptError"].iter().any(|name| alert.contains(name))
     });
     if refused { PushOutcome::Misconfigured(why) } else { PushOutcome::Unreachable(why) }
 }

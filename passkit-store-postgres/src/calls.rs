@@ -190,21 +190,20 @@ impl Work for Registers {
     }
 }
 
-/// Marks of one type.
+/// Marks of one type, with or without owing the pushes.
 #[derive(Debug)]
 pub(crate) struct Marks {
     pub(crate) type_id: TypeIdentifier,
+    pub(crate) owe: bool,
 }
 
 impl Marks {
-    pub(crate) fn statement_of<'a>(
-        type_id: &TypeIdentifier,
-        serials: impl Iterator<Item = &'a SerialNumber>,
-    ) -> Statement {
+    fn statement_of<'a>(&self, serials: impl Iterator<Item = &'a SerialNumber>) -> Statement {
         let serials: Vec<_> = serials.map(SerialNumber::as_str).collect();
         // As the documentation of the configuration says.
         let extra_time = Duration::from_micros(200 * serials.len() as u64);
-        Statement::new(schema::MARK).bind(type_id.as_str()).bind(serials).extra_time(extra_time)
+        let mark = if self.owe { schema::MARK_AND_OWE } else { schema::MARK };
+        Statement::new(mark).bind(self.type_id.as_str()).bind(serials).extra_time(extra_time)
     }
 }
 
@@ -220,7 +219,7 @@ impl Work for Marks {
     }
 
     fn statement(&self, questions: &[Vec<SerialNumber>]) -> Statement {
-        Self::statement_of(&self.type_id, questions.iter().flatten())
+        self.statement_of(questions.iter().flatten())
     }
 
     fn answers(&self, rows: &[PgRow], count: usize) -> Result<Vec<Result<(), Failure>>, Failure> {

@@ -8,12 +8,13 @@ mod error;
 mod maintenance;
 mod migrate;
 mod published;
+mod queue;
 mod schema;
 mod store;
 
 pub use config::Config;
 pub use sqlx;
-pub use store::{PostgresStore, mark_updated_in};
+pub use store::{PostgresStore, mark_and_owe_in, mark_updated_in};
 
 #[doc(hidden)]
 pub use schema::STATEMENTS;

@@ -1,7 +1,7 @@
 //! The layout of the data, in `migrations/`, and every statement.
 //!
-//! Whatever writes a registration locks the row of its device first; whatever marks a pass locks the row of its type
-//! first. A statement locks devices in their order, and one type only: so no two of them wait for each other.
+//! Whatever writes a registration locks the row of its device first; whatever marks a pass, or changes what is owed,
+//! locks the row of its type first. A statement locks devices in their order, and one type only: so no two of them wait for each other.
 
 /// A step from one version of the schema to the next.
 #[derive(Clone, Copy, Debug)]
@@ -12,8 +12,10 @@ pub(crate) struct Migration {
 }
 
 /// All steps, in their order.
-pub(crate) const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, sql: include_str!("../migrations/0001_registrations.sql") }];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, sql: include_str!("../migrations/0001_registrations.sql") },
+    Migration { version: 2, sql: include_str!("../migrations/0002_pushes.sql") },
+];
 
 /// The version that the statements below are written for.
 pub(crate) const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
@@ -40,14 +42,18 @@ pub(crate) const FORGET: &str = "select passkit.forget($1, $2)";
 /// Type, serial numbers; gives the version.
 pub(crate) const MARK: &str = "select passkit.mark($1, $2)";
 
+/// The same, and owes the pushes.
+pub(crate) const MARK_AND_OWE: &str = "select passkit.mark_and_owe($1, $2)";
+
 /// Type, serial numbers, digests; gives how many were marked.
 pub(crate) const PUBLISH: &str = "select passkit.publish($1, $2, $3)";
 
 /// Type, serial number; gives a digest or null.
 pub(crate) const PUBLISHED: &str = "select content from passkit.pass where pass_type = $1 and serial = $2";
 
-/// Type; gives the version.
-pub(crate) const MARK_ALL: &str = "\
+macro_rules! mark_all {
+    () => {
+        "\
 insert into passkit.clock as c (pass_type, version, floor, floor_date, latest_date)
 select $1, n.at, n.at, n.date, n.date
 from (
@@ -59,7 +65,23 @@ set version = greatest(c.version + 1, excluded.version),
     floor = greatest(c.version + 1, excluded.version),
     floor_date = greatest(c.latest_date + 1, excluded.floor_date),
     latest_date = greatest(c.latest_date + 1, excluded.floor_date)
-returning c.version";
+returning c.version"
+    };
+}
+
+/// Type; gives the version.
+pub(crate) const MARK_ALL: &str = mark_all!();
+
+/// The same, and owes the pushes.
+pub(crate) const MARK_ALL_AND_OWE: &str = concat!(
+    "with marked as (",
+    mark_all!(),
+    ")
+insert into passkit.owed as o (pass_type, serial, since, version)
+select $1, '', m.version, m.version from marked m
+on conflict (pass_type, serial) do update set version = excluded.version
+returning o.version"
+);
 
 /// A tag that is ahead of the clocks counts as none. One that equals them has nothing behind it.
 ///
@@ -142,6 +164,70 @@ from passkit.registration r
 where (r.device_id, r.pass_type, r.serial) > ($1, $2, $3)
 order by r.device_id, r.pass_type, r.serial limit $4";
 
+/// Gives for each type with debts or held pushes: how many debts, the version of the oldest, the time of the first
+/// held push.
+///
+/// Goes from type to type in the indexes, which are few, however much each of them owes; only the count reads more.
+pub(crate) const OWING: &str = "\
+with recursive debtor as (
+    (select o.pass_type from passkit.owed o order by o.pass_type limit 1)
+    union all
+    select (select o.pass_type from passkit.owed o where o.pass_type > d.pass_type order by o.pass_type limit 1)
+    from debtor d where d.pass_type is not null
+), holder as (
+    (select h.pass_type from passkit.held h order by h.pass_type limit 1)
+    union all
+    select (select h.pass_type from passkit.held h where h.pass_type > d.pass_type order by h.pass_type limit 1)
+    from holder d where d.pass_type is not null
+)
+select t.pass_type,
+    (select count(*) from passkit.owed o where o.pass_type = t.pass_type),
+    (select o.since from passkit.owed o where o.pass_type = t.pass_type order by o.since limit 1),
+    (select h.due from passkit.held h where h.pass_type = t.pass_type and h.due is not null order by h.due limit 1)
+from (select d.pass_type from debtor d union select h.pass_type from holder h) t
+where t.pass_type is not null";
+
+/// Type, worker, microseconds; gives a row if the worker has the lease now.
+pub(crate) const LEASE: &str = "\
+insert into passkit.lease as l (pass_type, worker, until) values ($1, $2, passkit.now_micros() + $3)
+on conflict (pass_type) do update set worker = excluded.worker, until = passkit.now_micros() + $3
+where l.worker = excluded.worker or l.until <= passkit.now_micros()
+returning true";
+
+/// Type, worker.
+pub(crate) const RELEASE: &str = "delete from passkit.lease l where l.pass_type = $1 and l.worker = $2";
+
+/// Type, limit; gives serial number or an empty text, version, and the version begun with and the cursor or nulls.
+pub(crate) const DEBTS: &str = "\
+select o.serial, o.version, o.begun, o.next from passkit.owed o where o.pass_type = $1 order by o.since limit $2";
+
+/// Type, serial numbers or empty texts, versions, cursors or nulls.
+pub(crate) const ADVANCE: &str = "select passkit.advance($1, $2, $3, $4)";
+
+/// Type, devices in their order, push tokens, times or nulls, attempts, times or nulls.
+pub(crate) const HOLD: &str = "\
+insert into passkit.held as h (pass_type, device_id, push_token, due, attempts, bad_since)
+select $1, u.*
+from (select $2::text[] as d, $3::text[] as t, $4::bigint[] as x, $5::bigint[] as n, $6::bigint[] as b offset 0) arrays,
+    unnest(d, t, x, n, b) as u(device_id, push_token, due, attempts, bad_since)
+on conflict (pass_type, device_id) do update
+set push_token = excluded.push_token, due = excluded.due, attempts = excluded.attempts,
+    bad_since = excluded.bad_since";
+
+/// Type, devices. Locks them in their order, as holding does.
+pub(crate) const UNHOLD: &str = "\
+with locked as (
+    select h.device_id from passkit.held h where h.pass_type = $1 and h.device_id = any($2)
+    order by h.device_id for update
+)
+delete from passkit.held h
+where h.pass_type = $1 and h.device_id = any(array(select l.device_id from locked l))";
+
+/// Type, the device to start behind or an empty text, limit; gives held pushes.
+pub(crate) const HELD: &str = "\
+select h.device_id, h.push_token, h.due, h.attempts, h.bad_since
+from passkit.held h where h.pass_type = $1 and h.device_id > $2 order by h.device_id limit $3";
+
 /// Gives how many devices there are, and how many bytes the tables take.
 pub(crate) const COUNT_DEVICES: &str = "\
 select (select count(*) from passkit.device),
@@ -165,15 +251,25 @@ pub const STATEMENTS: &[&str] = &[
     UNREGISTER,
     FORGET,
     MARK,
+    MARK_AND_OWE,
     PUBLISH,
     PUBLISHED,
     MARK_ALL,
+    MARK_ALL_AND_OWE,
     UPDATED_SINCE,
     UPDATED_SINCE_MANY,
     PASS_STATE,
     PASS_STATES,
     DEVICES_OF,
     REGISTRATIONS,
+    OWING,
+    LEASE,
+    RELEASE,
+    DEBTS,
+    ADVANCE,
+    HOLD,
+    UNHOLD,
+    HELD,
     COUNT_DEVICES,
     COUNT_REGISTRATIONS,
 ];

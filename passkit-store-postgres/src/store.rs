@@ -45,8 +45,8 @@ struct Parts {
     lists: Batcher<Lists>,
     states: Batcher<States>,
     registers: Batcher<Registers>,
-    /// One for each type that was ever marked, of which there are few.
-    marks: Mutex<HashMap<TypeIdentifier, Arc<Batcher<Marks>>>>,
+    /// One for each type that was ever marked, of which there are few, and one where the pushes were owed too.
+    marks: Mutex<HashMap<(TypeIdentifier, bool), Arc<Batcher<Marks>>>>,
 }
 
 impl PostgresStore {
@@ -126,13 +126,13 @@ impl PostgresStore {
         &self.parts.connections
     }
 
-    fn marks_of(&self, type_id: &TypeIdentifier) -> Arc<Batcher<Marks>> {
+    pub(crate) fn marks_of(&self, type_id: &TypeIdentifier, owe: bool) -> Arc<Batcher<Marks>> {
         let mut marks = self.parts.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(marks) = marks.get(type_id) {
-            return marks.clone();
-        }
-        let new = Batcher::new(Marks { type_id: type_id.clone() }, self.parts.connections.clone());
-        marks.entry(type_id.clone()).or_insert(Arc::new(new)).clone()
+        let new = || {
+            let work = Marks { type_id: type_id.clone(), owe };
+            Arc::new(Batcher::new(work, self.parts.connections.clone()))
+        };
+        marks.entry((type_id.clone(), owe)).or_insert_with(new).clone()
     }
 }
 
@@ -150,11 +150,34 @@ pub async fn mark_updated_in(
     type_id: &TypeIdentifier,
     serials: &[SerialNumber],
 ) -> Result<(), StoreError> {
+    mark_in(connection, schema::MARK, type_id, serials).await
+}
+
+/// Marks passes as [`mark_updated_in`] does, and owes the pushes as
+/// [`mark_and_owe`](passkit_server::PushQueue::mark_and_owe) does: content, mark and pushes then commit together, or not
+/// at all.
+///
+/// # Errors
+/// As [`mark_updated_in`].
+pub async fn mark_and_owe_in(
+    connection: &mut PgConnection,
+    type_id: &TypeIdentifier,
+    serials: &[SerialNumber],
+) -> Result<(), StoreError> {
+    mark_in(connection, schema::MARK_AND_OWE, type_id, serials).await
+}
+
+async fn mark_in(
+    connection: &mut PgConnection,
+    mark: &'static str,
+    type_id: &TypeIdentifier,
+    serials: &[SerialNumber],
+) -> Result<(), StoreError> {
     if serials.is_empty() {
         return Ok(());
     }
     let serials: Vec<_> = serials.iter().map(SerialNumber::as_str).collect();
-    let mark = sqlx::query(schema::MARK).bind(type_id.as_str()).bind(serials);
+    let mark = sqlx::query(mark).bind(type_id.as_str()).bind(serials);
     mark.execute(connection).await.map_err(Failure::from)?;
     Ok(())
 }
@@ -200,7 +223,7 @@ impl RegistrationStore for PostgresStore {
         if serials.is_empty() {
             return Ok(());
         }
-        Ok(self.marks_of(type_id).ask(serials.to_vec()).await?)
+        Ok(self.marks_of(type_id, false).ask(serials.to_vec()).await?)
     }
 
     async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use passkit_conformance::store::{BoxError, Stores};
-use passkit_server::{RegistrationStore, StoreMaintenance, async_trait};
+use passkit_server::{PushQueue, RegistrationStore, StoreMaintenance, async_trait};
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_test_servers::postgres::Server;
 
@@ -29,6 +29,11 @@ impl PostgresStores {
         self.opened.lock().unwrap().insert(Arc::as_ptr(&store).addr(), (url, store.clone()));
         Ok(store)
     }
+
+    async fn connect_anew(&self, address: usize) -> Result<Arc<PostgresStore>, BoxError> {
+        let url = self.opened.lock().unwrap()[&address].0.clone();
+        Ok(Arc::new(PostgresStore::connect(&url, Config::new()).await?))
+    }
 }
 
 #[async_trait]
@@ -43,15 +48,23 @@ impl Stores for PostgresStores {
         &self,
         store: Arc<dyn RegistrationStore>,
     ) -> Option<Result<Arc<dyn RegistrationStore>, BoxError>> {
-        let url = self.opened.lock().unwrap()[&Arc::as_ptr(&store).addr()].0.clone();
-        Some(match PostgresStore::connect(&url, Config::new()).await {
-            Ok(store) => Ok(Arc::new(store)),
-            Err(error) => Err(error.into()),
-        })
+        Some(
+            self.connect_anew(Arc::as_ptr(&store).addr())
+                .await
+                .map(|store| store as Arc<dyn RegistrationStore>),
+        )
     }
 
     async fn maintained(&self) -> Option<Result<Arc<dyn StoreMaintenance>, BoxError>> {
         Some(self.make().await.map(|store| store as Arc<dyn StoreMaintenance>))
+    }
+
+    async fn queued(&self) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
+        Some(self.make().await.map(|store| store as Arc<dyn PushQueue>))
+    }
+
+    async fn reopen_queued(&self, store: Arc<dyn PushQueue>) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
+        Some(self.connect_anew(Arc::as_ptr(&store).addr()).await.map(|store| store as Arc<dyn PushQueue>))
     }
 }
 

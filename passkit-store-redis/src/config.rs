@@ -9,8 +9,8 @@ pub struct Config {
     /// How many buckets the passes of a type are spread over, 1 to 4,096. `None` takes what the store has, and 64 for
     /// a new one. It can't be changed later: another number is refused.
     pub buckets: Option<u16>,
-    /// How many replicas must have a change before it is acknowledged. With 0 it is acknowledged once the master has
-    /// it, and a failover may lose it.
+    /// How many replicas must have a change before it is acknowledged, and what a device is told before it is told. With
+    /// 0 the master alone has it, and a failover may lose it.
     pub min_replicas: u16,
     /// How long the replicas are waited for before the call fails.
     pub replica_timeout: Duration,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
+use passkit_server::clock;
 use redis::{
     Arg, Cmd, Pipeline, RedisError, RedisResult, Value,
     aio::{ConnectionManager, MultiplexedConnection},
@@ -26,7 +27,7 @@ use tokio::{
 use crate::{
     config::Config,
     error::{self, Failure},
-    scripts::Script,
+    scripts::{self, Script},
 };
 
 /// A connection to one node, to the master that Sentinels name, or to a Cluster.
@@ -177,7 +178,7 @@ impl Connection {
                 }
             }
             _ => {
-                let call = Call { route: To::Any, cmd, script: None };
+                let call = Call { route: To::Any, cmd, script: None, is_timed: false };
                 let mut answers = Vec::new();
                 for answer in self.attempt(&[&call], None).await {
                     answers.push(answer?.0.extract_error()?);
@@ -297,34 +298,45 @@ pub(crate) struct Call {
     route: To,
     cmd: Cmd,
     script: Option<&'static Script>,
+    /// Whether the script's first argument is the time.
+    is_timed: bool,
 }
+
+/// Where a script stands in its command, and its first argument behind the only key.
+const SCRIPT: usize = 1;
+const TIME: usize = 4;
 
 impl Call {
     pub(crate) fn plain(name: &str, key: String) -> Self {
         let mut cmd = redis::cmd(name);
         cmd.arg(&key);
-        Self { route: To::Key(key), cmd, script: None }
+        Self { route: To::Key(key), cmd, script: None, is_timed: false }
     }
 
     /// A command whose key stands behind a second word.
     pub(crate) fn keyed(name: &str, second: &str, key: String) -> Self {
         let mut cmd = redis::cmd(name);
         cmd.arg(second).arg(&key);
-        Self { route: To::Key(key), cmd, script: None }
+        Self { route: To::Key(key), cmd, script: None, is_timed: false }
     }
 
     pub(crate) fn script(script: &'static Script, key: String) -> Self {
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&script.hash).arg(1).arg(&key);
-        Self { route: To::Key(key), cmd, script: Some(script) }
+        Self { route: To::Key(key), cmd, script: Some(script), is_timed: false }
+    }
+
+    /// A script whose first argument is the time.
+    pub(crate) fn timed(script: &'static Script, key: String) -> Self {
+        Self { is_timed: true, ..Self::script(script, key).arg(clock::now_micros()) }
     }
 
     pub(crate) fn on_slot(slot: u16, cmd: Cmd) -> Self {
-        Self { route: To::Slot(slot), cmd, script: None }
+        Self { route: To::Slot(slot), cmd, script: None, is_timed: false }
     }
 
     pub(crate) fn anywhere(cmd: Cmd) -> Self {
-        Self { route: To::Any, cmd, script: None }
+        Self { route: To::Any, cmd, script: None, is_timed: false }
     }
 
     pub(crate) fn arg(mut self, arg: impl redis::ToRedisArgs) -> Self {
@@ -335,15 +347,27 @@ impl Call {
     /// With the script itself in place of its hash, which the server then keeps. Whether there was one.
     fn spell_out(&mut self) -> bool {
         let Some(script) = self.script.take() else { return false };
-        let mut cmd = redis::cmd("EVAL");
-        cmd.arg(script.source);
-        for arg in self.cmd.args_iter().skip(2) {
+        self.replace(0, b"EVAL");
+        self.replace(SCRIPT, script.source.as_bytes());
+        true
+    }
+
+    /// With the time as it is now. A server that took over may lack what others saw before, and so must not be told a
+    /// time from before.
+    fn renew(&mut self) {
+        if self.is_timed {
+            self.replace(TIME, clock::now_micros().to_string().as_bytes());
+        }
+    }
+
+    fn replace(&mut self, at: usize, new: &[u8]) {
+        let mut cmd = Cmd::new();
+        for (n, arg) in self.cmd.args_iter().enumerate() {
             if let Arg::Simple(arg) = arg {
-                cmd.arg(arg);
+                cmd.arg(if n == at { new } else { arg });
             }
         }
         self.cmd = cmd;
-        true
     }
 }
 
@@ -376,7 +400,7 @@ impl Runner {
         &self.connection
     }
 
-    /// Runs commands that only read, or whose loss does no harm; answers in their order.
+    /// Runs commands that only read, if nothing a device is told follows from it, or whose loss does no harm; answers in their order.
     pub(crate) async fn read(&self, calls: Vec<Call>) -> Result<Vec<Value>, Failure> {
         self.run(&self.connection, calls, None).await
     }
@@ -385,6 +409,28 @@ impl Runner {
     pub(crate) async fn write(&self, calls: Vec<Call>) -> Result<Vec<Value>, Failure> {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.writers.len();
         self.run(&self.writers[next], calls, self.wait).await
+    }
+
+    /// Reads fields of a device or a bucket, or all of them. Where changes wait for replicas so does this: what a device
+    /// was told must not be lost.
+    pub(crate) async fn read_confirmed(
+        &self,
+        key: String,
+        clock: &str,
+        fields: &[&str],
+    ) -> Result<Value, Failure> {
+        let answers = if self.waits() {
+            self.write(vec![Call::script(&scripts::CONFIRM, key).arg(clock).arg(fields)]).await?
+        } else {
+            let name = if fields.is_empty() { "HGETALL" } else { "HMGET" };
+            self.read(vec![Call::plain(name, key).arg(fields)]).await?
+        };
+        Ok(answers.into_iter().next().unwrap_or(Value::Nil))
+    }
+
+    /// Whether changes wait for replicas.
+    pub(crate) fn waits(&self) -> bool {
+        self.wait.is_some()
     }
 
     async fn run(
@@ -433,6 +479,7 @@ impl Runner {
                 }
                 sleep(pause).await;
                 pause = (pause * 2).min(PAUSES.1);
+                open.iter().for_each(|at| calls[*at].renew());
             }
         }
         Ok(answers)

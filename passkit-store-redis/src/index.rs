@@ -108,11 +108,10 @@ impl Inner {
             devices.entry(registrations[*at].device.as_str()).or_default().push(*at);
         }
         let devices: Vec<(&str, Vec<usize>)> = devices.into_iter().collect();
-        let now = clock::now_micros();
         let calls = devices.iter().map(|(device, members)| {
             // In their order, so the last push token stays.
             let token = members.last().map_or("", |at| registrations[*at].push_token.as_str());
-            let call = Call::script(&scripts::REGISTER, self.keys.device(device)).arg(now).arg(token);
+            let call = Call::timed(&scripts::REGISTER, self.keys.device(device)).arg(token);
             members.iter().fold(call, |call, at| {
                 call.arg(keys::field(&registrations[*at].pass)).arg(hints.get(at).copied().unwrap_or(0))
             })

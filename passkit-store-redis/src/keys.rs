@@ -23,7 +23,9 @@ pub(crate) const FORMAT: u64 = 1;
 pub(crate) const PARTS: u64 = 8;
 
 /// The fields that stand before those of the serial numbers where a bucket is read.
-pub(crate) const BUCKET_HEAD: [&str; 3] = ["\tc", "\tv", "\td"];
+pub(crate) const BUCKET_HEAD: [&str; 3] = [BUCKET_CLOCK, "\tv", "\td"];
+
+pub(crate) const BUCKET_CLOCK: &str = "\tc";
 
 pub(crate) const PUSH_TOKEN: &str = "t";
 pub(crate) const DEVICE_CLOCK: &str = "c";

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use passkit_server::{
-    ContentDigest, PassId, PublishedContent, SerialNumber, StoreError, TypeIdentifier, clock,
-};
+use passkit_server::{ContentDigest, PassId, PublishedContent, SerialNumber, StoreError, TypeIdentifier};
 use redis::Value;
 
 use crate::{
@@ -48,12 +46,11 @@ impl Inner {
         for one in contents {
             buckets.entry(self.keys.bucket_of(one.0.as_str())).or_default().push(one);
         }
-        let now = clock::now_micros();
         let mut calls = Vec::new();
         for (bucket, contents) in buckets {
             for contents in contents.chunks(MARKS) {
                 let key = self.keys.bucket(type_id, bucket);
-                let call = Call::script(&scripts::PUBLISH, key).arg(now).arg(self.created);
+                let call = Call::timed(&scripts::PUBLISH, key).arg(self.created);
                 calls.push(
                     contents
                         .iter()

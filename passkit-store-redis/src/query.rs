@@ -13,14 +13,23 @@
 //!   the list was made; these are listed once again.
 //! * **C3**: a pass registered after d is listed whatever its version is. Its bucket may be behind t; it is brought up
 //!   before a tag that covers the registration is given.
-//! * **C4**: clocks never go back, and T is never below the tag asked with, unless that one lies in the future. A tag
-//!   asked with none can only be lower than an earlier one if every bucket was exchanged, by unregistering; then T is
-//!   no lower than the time of the registrations. Where something is listed, its version or its registration is above
-//!   the tag asked with, and T or the device's clock no lower than that.
+//! * **C4**: clocks never go back, so T is no lower than in an earlier tag as long as one bucket is left that was
+//!   touched then. Where all were exchanged, by unregistering, whatever tag the device asks with may be older than its
+//!   last; so there T is no lower than the time of the registrations, which came after that tag. Where something is
+//!   listed, its version or its registration is above the tag asked with, and T or the device's clock no lower than
+//!   that.
 //! * **C5**: a tag above T, or above the device's clock, is none. The clocks are brought above it if it may have come
 //!   from a host whose clock is a little ahead, so that C4 holds as well.
 //!
 //! A list that touches no bucket has no serial numbers, and a tag of which all this holds for want of passes.
+//!
+//! A failover may lose what the replica that takes over had not. With `min_replicas` no mark and no registration that
+//! was acknowledged is lost; but no clock may be either that went into a tag: what comes after it on the new master would
+//! be numbered from below, and count as known to the device for ever. The same goes for a date that was given with a
+//! pass. So there the answers to devices rest on what the replicas confirmed, as changes do: the clocks of the device and
+//! of each bucket are written, if only as they are, in the script that reads what goes into the answer. Without
+//! `min_replicas` what comes after a failover is numbered by the time, which is taken anew for each attempt, and so lies
+//! above what was lost if the clocks of the hosts agree.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -32,8 +41,7 @@ use redis::Value;
 use crate::{
     connection::Call,
     error::Failure,
-    index::one,
-    keys::{self, BUCKET_HEAD, CONDEMNED, DEVICE_CLOCK},
+    keys::{self, BUCKET_CLOCK, BUCKET_HEAD, CONDEMNED, DEVICE_CLOCK},
     scripts,
     store::Inner,
 };
@@ -54,13 +62,12 @@ impl Inner {
         for serial in serials {
             buckets.entry(self.keys.bucket_of(serial.as_str())).or_default().insert(serial.as_str());
         }
-        let now = clock::now_micros();
         let mut calls = Vec::new();
         for (bucket, serials) in buckets {
             let serials: Vec<&str> = serials.into_iter().collect();
             for serials in serials.chunks(MARKS) {
                 let key = self.keys.bucket(type_id, bucket);
-                calls.push(Call::script(&scripts::MARK, key).arg(now).arg(self.created).arg(serials));
+                calls.push(Call::timed(&scripts::MARK, key).arg(self.created).arg(serials));
             }
         }
         self.runner.write(calls).await.map(drop)
@@ -68,17 +75,16 @@ impl Inner {
 
     /// One step for each bucket, however many passes there are. If it is cut off, some passes are marked.
     pub(crate) async fn mark_all(&self, type_id: &TypeIdentifier) -> Result<(), Failure> {
-        let now = clock::now_micros();
         let calls = (0..self.keys.buckets).map(|bucket| {
-            Call::script(&scripts::MARK_ALL, self.keys.bucket(type_id, bucket)).arg(now).arg(self.created)
+            Call::timed(&scripts::MARK_ALL, self.keys.bucket(type_id, bucket)).arg(self.created)
         });
         self.runner.write(calls.collect()).await.map(drop)
     }
 
     pub(crate) async fn pass_state(&self, pass: &PassId) -> Result<PassState, Failure> {
-        let call =
-            Call::plain("HMGET", self.keys.bucket_with(pass)).arg(&BUCKET_HEAD).arg(pass.serial.as_str());
-        let values = values(one(self.runner.read(vec![call]).await?))?;
+        let fields = [&BUCKET_HEAD[..], &[pass.serial.as_str()]].concat();
+        let values =
+            values(self.runner.read_confirmed(self.keys.bucket_with(pass), BUCKET_CLOCK, &fields).await?)?;
         let unmarked = PassState { version: 0, last_modified: self.created };
         let bucket = BucketState::read(values, &[()])?;
         Ok(bucket.states.first().map_or(unmarked, |state| PassState {
@@ -104,24 +110,30 @@ impl Inner {
             return Ok(Changes { serials: Vec::new(), tag });
         }
 
-        self.read_buckets(type_id, &mut buckets, None).await?;
-        let mut reading = buckets.iter().map(|(_, bucket)| bucket.state.clock).max().unwrap_or(0);
+        self.read_buckets(type_id, buckets.iter_mut().collect(), None).await?;
+        let mut reading = latest(&buckets);
         let mut covered = since;
-        match since {
-            Some(since) if since.type_version > reading => {
+        if let Some(since) = since {
+            if since.type_version > reading {
                 covered = None;
                 if since.type_version <= clock::now_micros() + SKEW {
                     reading = since.type_version + 1;
                 }
+            } else if since.device_version > held.clock {
+                covered = None;
             }
-            Some(since) if since.device_version > held.clock => covered = None,
-            None if held.lost_some => {
-                let registered = buckets.iter().flat_map(|(_, bucket)| &bucket.passes);
-                reading = registered.map(|(_, version)| *version).fold(reading, u64::max);
-            }
-            _ => {}
         }
-        self.read_buckets(type_id, &mut buckets, Some(reading)).await?;
+        if held.lost_some {
+            let registered = buckets.iter().flat_map(|(_, bucket)| &bucket.passes);
+            reading = registered.map(|(_, version)| *version).fold(reading, u64::max);
+        }
+        if self.runner.waits() {
+            self.read_buckets(type_id, buckets.iter_mut().collect(), Some(reading)).await?;
+            // Marks may have come in between, and what is listed must not be newer than the tag if that is the old one.
+            reading = latest(&buckets);
+        }
+        let behind = buckets.iter_mut().filter(|(_, bucket)| bucket.state.clock < reading);
+        self.read_buckets(type_id, behind.collect(), Some(reading)).await?;
 
         let mut serials = Vec::new();
         for (_, bucket) in buckets {
@@ -138,9 +150,9 @@ impl Inner {
     }
 
     async fn held(&self, device: &DeviceIdentifier, type_id: &TypeIdentifier) -> Result<Held, Failure> {
-        let call = Call::plain("HGETALL", self.keys.device(device.as_str()));
         let mut held = Held::default();
-        for (field, value) in pairs(one(self.runner.read(vec![call]).await?))? {
+        let key = self.keys.device(device.as_str());
+        for (field, value) in pairs(self.runner.read_confirmed(key, DEVICE_CLOCK, &[]).await?)? {
             if let Some(serial) = keys::read_field_of(&field, type_id) {
                 held.passes.push((serial, keys::read_registration(&value)?));
             } else if field == DEVICE_CLOCK.as_bytes() {
@@ -152,18 +164,14 @@ impl Inner {
         Ok(held)
     }
 
-    /// Reads the buckets; with a reading, only those whose clocks are behind it, after bringing them up.
+    /// Reads buckets, after bringing their clocks up to the reading if there is one, which confirms what is read.
     async fn read_buckets(
         &self,
         type_id: &TypeIdentifier,
-        buckets: &mut [(u64, Bucket)],
+        mut buckets: Vec<&mut (u64, Bucket)>,
         reading: Option<u64>,
     ) -> Result<(), Failure> {
-        let mut these: Vec<&mut (u64, Bucket)> = buckets
-            .iter_mut()
-            .filter(|(_, bucket)| reading.is_none_or(|reading| bucket.state.clock < reading))
-            .collect();
-        let calls: Vec<Call> = these
+        let calls: Vec<Call> = buckets
             .iter()
             .map(|(number, bucket)| {
                 let key = self.keys.bucket(type_id, *number);
@@ -182,11 +190,16 @@ impl Inner {
             None => self.runner.read(calls).await?,
             Some(_) => self.runner.write(calls).await?,
         };
-        for ((_, bucket), answer) in these.iter_mut().zip(answers) {
+        for ((_, bucket), answer) in buckets.iter_mut().zip(answers) {
             bucket.state = BucketState::read(values(answer)?, &bucket.passes)?;
         }
         Ok(())
     }
+}
+
+/// The highest of the buckets' clocks.
+fn latest(buckets: &[(u64, Bucket)]) -> u64 {
+    buckets.iter().map(|(_, bucket)| bucket.state.clock).max().unwrap_or(0)
 }
 
 /// What a device has of a type.

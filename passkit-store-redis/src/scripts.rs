@@ -24,6 +24,7 @@ scripts! {
     CONDEMN = "scripts/condemn.lua";
     FORGET = "scripts/forget.lua";
     UNHINT = "scripts/unhint.lua";
+    CONFIRM = "scripts/confirm.lua";
     MARK = "scripts/mark.lua";
     PUBLISH = "scripts/publish.lua";
     MARK_ALL = "scripts/mark_all.lua";

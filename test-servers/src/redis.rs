@@ -5,9 +5,10 @@
 use std::{
     env,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     path::PathBuf,
-    sync::Mutex,
+    sync::{Arc, Condvar, Mutex},
+    thread,
     time::Duration,
 };
 
@@ -268,6 +269,65 @@ fn answer(reader: &mut BufReader<&TcpStream>) -> io::Result<String> {
     }
 }
 
+/// A way to a server that can be shut. Connections then stay, and what is sent waits, as where a cable was cut.
+#[derive(Debug)]
+pub struct Gate {
+    port: u16,
+    is_open: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Gate {
+    fn to(server: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let gate =
+            Self { port: listener.local_addr()?.port(), is_open: Arc::new((true.into(), Condvar::new())) };
+        let is_open = Arc::clone(&gate.is_open);
+        thread::spawn(move || {
+            for caller in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
+                for (from, to) in [(&caller, &server), (&server, &caller)] {
+                    if let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) {
+                        let is_open = Arc::clone(&is_open);
+                        thread::spawn(move || pass_on(&from, &to, &is_open));
+                    }
+                }
+            }
+        });
+        Ok(gate)
+    }
+
+    /// Lets nothing through until it is opened.
+    pub fn shut(&self) {
+        *lock(&self.is_open.0) = false;
+    }
+
+    /// Lets everything through, what was sent meanwhile first.
+    pub fn open(&self) {
+        *lock(&self.is_open.0) = true;
+        self.is_open.1.notify_all();
+    }
+}
+
+impl Drop for Gate {
+    /// Or its threads would wait for ever.
+    fn drop(&mut self) {
+        self.open();
+    }
+}
+
+fn pass_on(mut from: &TcpStream, mut to: &TcpStream, (is_open, opened): &(Mutex<bool>, Condvar)) {
+    let mut bytes = [0; 4_096];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        drop(opened.wait_while(lock(is_open), |is_open| !*is_open));
+        if to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    for stream in [from, to] {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
 /// A master with two replicas, and three Sentinels that call it `main`.
 #[derive(Debug)]
 pub struct SentinelSet {
@@ -284,7 +344,23 @@ impl SentinelSet {
     /// If there is no `redis-server`, or it does not start.
     pub fn start() -> io::Result<Self> {
         let master = Node::start(&[])?;
-        let port = master.port.to_string();
+        let port = master.port;
+        Self::follow(master, port)
+    }
+
+    /// The same, but replicas and Sentinels reach the master through a gate.
+    ///
+    /// # Errors
+    /// If there is no `redis-server`, or it does not start.
+    pub fn start_gated() -> io::Result<(Self, Gate)> {
+        let master = Node::start(&[])?;
+        let gate = Gate::to(master.port)?;
+        Ok((Self::follow(master, gate.port)?, gate))
+    }
+
+    /// With a master that the others find on this port.
+    fn follow(master: Node, port: u16) -> io::Result<Self> {
+        let port = port.to_string();
         let mut nodes = vec![master];
         for _ in 0..2 {
             nodes.push(Node::start(&["--replicaof", "127.0.0.1", &port])?);

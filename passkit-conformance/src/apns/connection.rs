@@ -9,7 +9,7 @@ use h2::{Reason, RecvStream, server::SendResponse};
 use http::{Request, Response, StatusCode, request::Parts};
 use serde_json::json;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc::{UnboundedSender, unbounded_channel},
     task::JoinSet,
@@ -26,7 +26,7 @@ use super::{
 /// No payload of APNs may be longer.
 const MAX_PAYLOAD: usize = 4096;
 
-/// How long the client may go on reading after a GOAWAY.
+/// How long a client is read from after it was told that this is the end.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Takes connections, and ends them all when it is dropped.
@@ -62,7 +62,10 @@ struct Context {
 async fn connection(tcp: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
     // Answers are small; where the system refuses this they are slow.
     let _ = tcp.set_nodelay(true);
-    let Ok(mut tls) = tls.accept(tcp).await else { return };
+    let mut tls = match tls.accept(tcp).into_fallible().await {
+        Ok(tls) => tls,
+        Err((_, mut tcp)) => return linger(&mut tcp).await,
+    };
     if let Some(End::GoAway { last, reason }) = serve(&mut tls, shared).await {
         go_away(&mut tls, last, &reason).await;
     }
@@ -107,11 +110,14 @@ async fn go_away(tls: &mut TlsStream<TcpStream>, last: u32, reason: &str) {
     let _ = tls.write_all(&frame).await;
     let _ = tls.flush().await;
     let _ = tls.shutdown().await;
-    // To close with bytes unread would take the frame from the client again.
+    linger(tls).await;
+}
+
+/// Reads on for a while: to close with bytes unread would take from the client what it was told last.
+async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = [0; 1024];
-    let _ =
-        tokio::time::timeout(LINGER, async { while tls.read(&mut rest).await.is_ok_and(|read| read > 0) {} })
-            .await;
+    let read_on = async { while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
+    let _ = tokio::time::timeout(LINGER, read_on).await;
 }
 
 async fn push(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, context: Arc<Context>) {

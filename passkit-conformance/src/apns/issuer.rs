@@ -82,7 +82,9 @@ impl Issuer {
         let mut params = CertificateParams::new([])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.distinguished_name.push(DnType::CommonName, "Local APNs authority");
+        // Two of the same name would pass for one whose signatures are wrong.
+        let name = format!("Local APNs authority {}", crate::random_hex::<8>().map_err(IssueError::new)?);
+        params.distinguished_name.push(DnType::CommonName, name);
         let root = params.self_signed(&key)?;
         Ok(Self {
             root: root.der().clone(),

@@ -46,6 +46,10 @@ catalogue! {
     "store/tags-never-go-back" Must [C4] store tags_never_go_back,
         "60 marks and registrations; after each the device asks with its last tag, its oldest, and none.",
         "The phone keeps an older tag and is told of the same passes again, or misses some.";
+    "store/tags-outlive-the-passes" Must [C4] store tags_outlive_the_passes,
+        "Six times the only pass of a device is marked and listed, then given up for one never marked, before or after \
+         that is registered; the device asks with its oldest tag, its last, and none, each of them first in turn.",
+        "A phone that exchanged all its passes gets an older tag than it had, and is told of the same passes again.";
     "store/tag-ahead-counts-as-none" Must [C5] store tag_ahead_counts_as_none,
         "The device asks with tags that are ahead of the store's clocks, in either part, up to the greatest there is.",
         "After a backup was restored, phones hold tags from the future and hear of no update for as long as it takes \
@@ -271,6 +275,41 @@ async fn tags_never_go_back<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
             demand(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
             last = listed.tag;
             tags.push(last);
+        }
+    }
+    Ok(())
+}
+
+async fn tags_outlive_the_passes<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+    let (type_id, passes) = new_passes(7)?;
+    let device = Device::holding(store, &passes[..1]).await?;
+    let oldest = device.lists_exactly(store, &type_id, &passes[..1], Rule::UPDATED_SINCE).await?;
+    let mut last = oldest;
+    for (round, exchanged) in passes.windows(2).enumerate() {
+        let [old, new] = exchanged else { continue };
+        store.mark_updated(&type_id, slice::from_ref(&old.serial)).await?;
+        let listed = device.list(store, &type_id, Some(last)).await?;
+        listed.has([old], Rule::C1, "after its mark")?;
+        last = listed.tag;
+        if round % 2 == 0 {
+            store.unregister(&device.id, old).await?;
+            store.register(&device.id, new, &device.push_token).await?;
+        } else {
+            store.register(&device.id, new, &device.push_token).await?;
+            store.unregister(&device.id, old).await?;
+        }
+        // The first question may bring the store's clocks up, and so hide what the others would show.
+        let mut asked = [Some(oldest), None, Some(last)];
+        asked.rotate_left(round / 2);
+        for since in asked {
+            let listed = device.list(store, &type_id, since).await?;
+            if listed.serials.is_empty() {
+                continue;
+            }
+            let forward = listed.tag.type_version >= last.type_version
+                && listed.tag.device_version >= last.device_version;
+            demand(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
+            last = listed.tag;
         }
     }
     Ok(())

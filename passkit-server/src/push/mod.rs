@@ -1,5 +1,6 @@
 //! From "this pass changed" to every phone: what is owed, who sends it, and what comes of it.
 
+mod judging;
 mod publisher;
 mod queue;
 mod recent;
@@ -8,8 +9,10 @@ mod sender;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod worker;
 
-pub use publisher::{Publisher, PushConfig};
+pub use publisher::Publisher;
 pub use queue::{Debt, HeldPage, HeldPush, Owed, Owing, PushQueue, Reached};
 pub use report::PushReport;
 pub use sender::{PushOutcome, PushSender};
+pub use worker::PushConfig;

@@ -1,7 +1,6 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    hash::{BuildHasher as _, RandomState},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -17,71 +16,9 @@ use super::{
     report::PushReport,
     sender::PushSender,
     topic::Topic,
+    worker::{PushConfig, Worker},
 };
 use crate::{PassId, SerialNumber, StoreError, TypeIdentifier};
-
-/// How a [`Publisher`] goes about it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct PushConfig {
-    /// The least time between two pushes of one type to one push token. A change within it waits, and shares the next
-    /// push with all others. Devices limit what a type may push: see Apple's *Adding a Web Service to Update Passes*.
-    pub spacing: Duration,
-    /// How many pushes of a type may be under way at a time.
-    pub concurrency: usize,
-    /// For how long a worker has a type to itself before it must say that it is still there; after a crash another one
-    /// takes over that much later.
-    pub lease: Duration,
-    /// How often the queue is asked for what other processes owe.
-    pub poll: Duration,
-}
-
-impl Default for PushConfig {
-    fn default() -> Self {
-        Self {
-            spacing: Duration::from_secs(1),
-            concurrency: 500,
-            lease: Duration::from_secs(30),
-            poll: Duration::from_millis(250),
-        }
-    }
-}
-
-impl PushConfig {
-    /// The defaults: a second between two pushes of a type to a device, 500 pushes at a time.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// With this least time between two pushes to one device.
-    #[must_use]
-    pub fn spacing(mut self, spacing: Duration) -> Self {
-        self.spacing = spacing;
-        self
-    }
-
-    /// With this many pushes at a time.
-    #[must_use]
-    pub fn concurrency(mut self, concurrency: usize) -> Self {
-        self.concurrency = concurrency;
-        self
-    }
-
-    /// With leases of this length.
-    #[must_use]
-    pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease;
-        self
-    }
-
-    /// Asking this often.
-    #[must_use]
-    pub fn poll(mut self, poll: Duration) -> Self {
-        self.poll = poll;
-        self
-    }
-}
 
 /// From "this pass changed" to a push for every phone that has it.
 ///
@@ -103,16 +40,6 @@ pub struct Publisher {
     worker: Worker,
     topics: Mutex<HashMap<TypeIdentifier, Arc<tokio::sync::Mutex<Topic>>>>,
     owed: Notify,
-    totals: Mutex<PushReport>,
-}
-
-/// What the work on each type needs.
-pub(super) struct Worker {
-    pub(super) queue: Arc<dyn PushQueue>,
-    pub(super) sender: Arc<dyn PushSender>,
-    pub(super) config: PushConfig,
-    /// Tells this one from all others.
-    pub(super) name: String,
 }
 
 /// The pause after the store failed.
@@ -122,14 +49,7 @@ impl Publisher {
     /// Over a queue and a sender.
     #[must_use]
     pub fn new(queue: Arc<dyn PushQueue>, sender: Arc<dyn PushSender>, config: PushConfig) -> Self {
-        let random = || RandomState::new().hash_one(0);
-        let name = format!("{:016x}{:016x}", random(), random());
-        Self {
-            worker: Worker { queue, sender, config, name },
-            topics: Mutex::default(),
-            owed: Notify::new(),
-            totals: Mutex::default(),
-        }
+        Self { worker: Worker::new(queue, sender, config), topics: Mutex::default(), owed: Notify::new() }
     }
 
     /// Says that these passes have changed, whose new content can be fetched by now. Returns when that is marked and the
@@ -220,7 +140,7 @@ impl Publisher {
     /// What became of all pushes since this publisher was made.
     #[must_use]
     pub fn totals(&self) -> PushReport {
-        self.totals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.worker.totals()
     }
 
     fn topic(&self, type_id: &TypeIdentifier) -> Arc<tokio::sync::Mutex<Topic>> {
@@ -237,7 +157,6 @@ impl Publisher {
         let topic = self.topic(type_id);
         let mut topic = topic.lock().await;
         let next = topic.work_off(&self.worker, type_id, report).await;
-        self.totals.lock().unwrap_or_else(PoisonError::into_inner).add(report);
         if report.sent > 0 || !report.failed.is_empty() {
             tracing::info!(%type_id, "pushes: {report}");
         }

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    hash::{BuildHasher as _, RandomState},
     time::{Duration, SystemTime},
 };
 
@@ -13,13 +12,13 @@ use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 
 use super::{
-    publisher::{PushConfig, Worker},
+    judging::{Consequences, Judge, Stop, Wanted},
     queue::{Debt, HeldPush, Owed, Reached},
-    recent::{Pushed, Recent, TokenKey},
+    recent::TokenKey,
     report::PushReport,
-    sender::PushOutcome,
+    worker::{PushConfig, Worker},
 };
-use crate::{DeviceIdentifier, PassId, PushToken, RegisteredDevice, StoreError, TypeIdentifier};
+use crate::{DeviceIdentifier, PassId, RegisteredDevice, StoreError, TypeIdentifier};
 
 /// The most debts of a round.
 const DEBTS: usize = 256;
@@ -31,32 +30,17 @@ const FIRST_PAGE: usize = 500;
 /// How many calls of the store a round makes at a time.
 const STORE_CALLS: usize = 16;
 
-/// How long a token must be called bad before the device is given up, and after how long without a push that is forgotten.
-const BAD_FOR: Duration = Duration::from_secs(24 * 3_600);
+/// After how long without a push it is forgotten that a token was called bad.
 const BAD_UNTIL: Duration = Duration::from_secs(180 * 24 * 3_600);
-/// So many bad tokens in a row, and no good one, are taken for a fault of ours.
-const STORM: u32 = 5;
-/// The answers that the share of bad tokens is taken of.
-const WINDOW: u32 = 1_000;
-/// So many 5xx in a row are taken for an outage.
-const OUTAGE: u32 = 20;
-/// After so many attempts a held push is given up: about a day for 5xx.
-const ATTEMPTS: u32 = 8;
 
 /// What a worker knows of a type.
 #[derive(Debug, Default)]
 pub(super) struct Topic {
-    recent: Recent,
     seen: HashMap<Owed, Seen>,
-    held: HashMap<DeviceIdentifier, HeldPush>,
+    judge: Judge,
     /// Until then nobody else can have the lease.
     leased_until: Option<Instant>,
     paused_until: Option<Instant>,
-    /// Pauses since the last push that was accepted.
-    pauses: u32,
-    answers: Answers,
-    /// Devices whose token was called bad now and long ago.
-    suspects: Vec<(DeviceIdentifier, SystemTime)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,47 +51,11 @@ struct Seen {
     waits_until: Option<Instant>,
 }
 
-/// The latest answers.
-#[derive(Debug, Default)]
-struct Answers {
-    all: u32,
-    sent: u32,
-    bad: u32,
-    /// 5xx in a row.
-    unavailable: u32,
-}
-
 /// The devices of a debt that a round is about.
 struct Page {
     debt: Debt,
     devices: Vec<RegisteredDevice>,
     reached: Reached,
-}
-
-#[derive(Debug)]
-struct Wanted {
-    token: PushToken,
-    devices: Vec<DeviceIdentifier>,
-}
-
-/// What the answers of a round ask for, and which tokens have none yet.
-#[derive(Debug, Default)]
-struct Consequences {
-    forget: Vec<(DeviceIdentifier, SystemTime)>,
-    hold: Vec<HeldPush>,
-    unhold: Vec<DeviceIdentifier>,
-    unreachable: Vec<(TokenKey, Wanted)>,
-    open: HashSet<TokenKey>,
-}
-
-/// Why a type has to wait as a whole.
-#[derive(Debug)]
-enum Stop {
-    Misconfigured(String),
-    Storm(String),
-    Outage(String),
-    Unreachable(String),
-    LeaseLost,
 }
 
 impl Topic {
@@ -127,7 +75,7 @@ impl Topic {
         if self.seen.is_empty()
             && let Some(then) = Instant::now().checked_sub(worker.config.spacing)
         {
-            self.recent.clear_if_older(then);
+            self.judge.recent.clear_if_older(then);
         }
         if !self.lease(worker, type_id).await? {
             report.stopped = Some("another worker sends them".to_owned());
@@ -137,7 +85,11 @@ impl Topic {
             if !self.lease(worker, type_id).await? {
                 break Some(Stop::LeaseLost);
             }
-            match self.round(worker, type_id, report).await? {
+            let mut this = PushReport::default();
+            let round = self.round(worker, type_id, &mut this).await;
+            worker.count(&this);
+            report.add(&this);
+            match round? {
                 Round::Went => {}
                 Round::Over => break None,
                 Round::Stopped(why) => break Some(why),
@@ -149,7 +101,9 @@ impl Topic {
                 // Another worker may have a better certificate, or network.
                 self.set_lease(worker, type_id, Duration::ZERO).await?;
             }
-            report.stopped = Some(self.pause(why, type_id));
+            let (time, reason) = self.judge.pause(why, type_id);
+            self.paused_until = Some(Instant::now() + time);
+            report.stopped = Some(reason);
         } else if self.seen.is_empty() {
             // What is pushed in other processes keeps its distance from what was pushed here.
             self.set_lease(worker, type_id, worker.config.spacing).await?;
@@ -160,7 +114,7 @@ impl Topic {
     /// When there is something to do again, as far as is known here.
     fn next(&self) -> Option<Instant> {
         let waiting = self.seen.values().filter_map(|seen| seen.waits_until).min();
-        let held = self.held.values().filter_map(|push| push.due).min();
+        let held = self.judge.held.values().filter_map(|push| push.due).min();
         let held =
             held.map(|due| Instant::now() + due.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO));
         let next = waiting.into_iter().chain(held).min();
@@ -179,7 +133,7 @@ impl Topic {
             return Ok(false);
         }
         if is_new {
-            self.held = held(worker, type_id).await?;
+            self.judge.held = held(worker, type_id).await?;
         }
         Ok(true)
     }
@@ -217,7 +171,7 @@ impl Topic {
             .collect();
         let due: Vec<HeldPush> = {
             let time = SystemTime::now();
-            self.held.values().filter(|push| push.due.is_some_and(|due| due <= time)).cloned().collect()
+            self.judge.held.values().filter(|push| push.due.is_some_and(|due| due <= time)).cloned().collect()
         };
         if ready.is_empty() && due.is_empty() {
             return Ok(Round::Over);
@@ -239,7 +193,7 @@ impl Topic {
             .into_iter()
             .filter(|page| self.seen.get(&page.debt.owed).is_none_or(|seen| seen.waits_until.is_none()))
             .filter(|page| {
-                let mut keys = page.devices.iter().map(|device| self.recent.key(&device.push_token));
+                let mut keys = page.devices.iter().map(|device| self.judge.recent.key(&device.push_token));
                 keys.all(|key| !consequences.open.contains(&key))
             })
             .map(|page| (page.debt.owed, page.reached))
@@ -274,22 +228,22 @@ impl Topic {
         let time = SystemTime::now();
         let mut wanted: HashMap<TokenKey, Wanted> = HashMap::new();
         for HeldPush { device, push_token, .. } in due {
-            let wanted = wanted.entry(self.recent.key(&push_token));
+            let wanted = wanted.entry(self.judge.recent.key(&push_token));
             wanted.or_insert(Wanted { token: push_token, devices: Vec::new() }).devices.push(device);
         }
         for Page { debt, devices, .. } in pages {
             let Some(seen) = self.seen.get_mut(&debt.owed) else { continue };
             seen.waits_until = None;
             for RegisteredDevice { device, push_token } in devices {
-                let key = self.recent.key(push_token);
+                let key = self.judge.recent.key(push_token);
                 if let Some(wanted) = wanted.get_mut(&key) {
                     report.coalesced += 1;
                     wanted.devices.push(device.clone());
                     continue;
                 }
-                let held = self.held.get(device).filter(|push| push.push_token == *push_token);
+                let held = self.judge.held.get(device).filter(|push| push.push_token == *push_token);
                 let waits = held.is_some_and(|push| push.due.is_some_and(|due| due > time));
-                match self.recent.get(key) {
+                match self.judge.recent.get(key) {
                     Some(pushed) if pushed.at >= seen.at => {
                         report.coalesced += 1;
                         consequences.forget.extend(pushed.gone.map(|gone| (device.clone(), gone)));
@@ -345,7 +299,7 @@ impl Topic {
             };
             let Some((key, wanted, at, outcome)) = next else { break };
             let before = report.sent;
-            stop = self.judge(key, wanted, at, outcome, consequences, report);
+            stop = self.judge.judge(key, wanted, at, outcome, consequences, report);
             sent += report.sent - before;
             if stop.is_some() {
                 break;
@@ -359,124 +313,10 @@ impl Topic {
         if stop.is_none() {
             for (key, wanted) in std::mem::take(&mut consequences.unreachable) {
                 consequences.open.remove(&key);
-                self.hold(wanted, Duration::from_secs(30), "no answer", consequences, report);
+                self.judge.hold(wanted, Duration::from_secs(30), "no answer", consequences, report);
             }
         }
         Ok(stop)
-    }
-
-    /// Notes what an answer asks for.
-    fn judge(
-        &mut self,
-        key: TokenKey,
-        wanted: Wanted,
-        at: Instant,
-        outcome: PushOutcome,
-        consequences: &mut Consequences,
-        report: &mut PushReport,
-    ) -> Option<Stop> {
-        let mut pushed = Pushed { at, gone: None };
-        self.answers.note(&outcome);
-        let stop = match outcome {
-            PushOutcome::Sent => {
-                report.sent += 1;
-                self.pauses = 0;
-                consequences.unhold.extend(self.unheld(&wanted));
-                None
-            }
-            PushOutcome::Gone(since) => {
-                pushed.gone = Some(since);
-                consequences.unhold.extend(self.unheld(&wanted));
-                consequences.forget.extend(wanted.devices.into_iter().map(|device| (device, since)));
-                None
-            }
-            PushOutcome::BadToken(reason) => {
-                report.fail(&reason);
-                self.quarantine(wanted, consequences);
-                self.answers.is_storm().then_some(Stop::Storm(reason))
-            }
-            PushOutcome::Rejected(reason) => {
-                tracing::error!(reason, "APNs will not take pushes like this one");
-                report.fail(&reason);
-                None
-            }
-            PushOutcome::TooMany(reason) => {
-                self.hold(wanted, Duration::from_secs(60), &reason, consequences, report);
-                None
-            }
-            PushOutcome::Unavailable(reason) => {
-                self.hold(wanted, Duration::from_secs(15 * 60), &reason, consequences, report);
-                (self.answers.unavailable >= OUTAGE).then_some(Stop::Outage(reason))
-            }
-            PushOutcome::Misconfigured(reason) => return Some(Stop::Misconfigured(reason)),
-            PushOutcome::Unreachable(_) => {
-                consequences.unreachable.push((key, wanted));
-                return None;
-            }
-        };
-        self.recent.insert(key, pushed);
-        consequences.open.remove(&key);
-        stop
-    }
-
-    /// Those of the devices for which something was held.
-    fn unheld(&mut self, wanted: &Wanted) -> Vec<DeviceIdentifier> {
-        wanted.devices.iter().filter(|device| self.held.remove(*device).is_some()).cloned().collect()
-    }
-
-    /// Holds the push back, for longer each time, and gives it up in the end.
-    fn hold(
-        &mut self,
-        wanted: Wanted,
-        first: Duration,
-        reason: &str,
-        consequences: &mut Consequences,
-        report: &mut PushReport,
-    ) {
-        for device in wanted.devices {
-            let before = self.held.remove(&device);
-            let attempts = before.as_ref().map_or(0, |push| push.attempts) + 1;
-            let bad_since = before.and_then(|push| push.bad_since);
-            if attempts >= ATTEMPTS {
-                report.fail(reason);
-                consequences.unhold.push(device);
-                continue;
-            }
-            report.deferred += 1;
-            let pause = jittered((first * 2_u32.pow(attempts - 1)).min(Duration::from_secs(6 * 3_600)));
-            let due = Some(SystemTime::now() + pause);
-            let push = HeldPush {
-                device: device.clone(),
-                push_token: wanted.token.clone(),
-                due,
-                attempts,
-                bad_since,
-            };
-            self.held.insert(device, push.clone());
-            consequences.hold.push(push);
-        }
-    }
-
-    /// A token is called bad also when it is we who are wrong, so a device is given up only when that was so for long.
-    fn quarantine(&mut self, wanted: Wanted, consequences: &mut Consequences) {
-        let now = SystemTime::now();
-        for device in wanted.devices {
-            let before = self.held.get(&device).filter(|push| push.push_token == wanted.token);
-            let bad_since = before.and_then(|push| push.bad_since).unwrap_or(now);
-            if now.duration_since(bad_since).is_ok_and(|time| time >= BAD_FOR) {
-                self.suspects.push((device.clone(), bad_since));
-            }
-            let push_token = wanted.token.clone();
-            let push = HeldPush {
-                device: device.clone(),
-                push_token,
-                due: None,
-                attempts: 0,
-                bad_since: Some(bad_since),
-            };
-            self.held.insert(device, push.clone());
-            consequences.hold.push(push);
-        }
     }
 
     async fn carry_out(
@@ -497,44 +337,16 @@ impl Topic {
         type_id: &TypeIdentifier,
         report: &mut PushReport,
     ) -> Result<(), StoreError> {
-        let suspects = std::mem::take(&mut self.suspects);
-        if suspects.is_empty() || !self.answers.are_trusted() {
+        let suspects = self.judge.suspects();
+        if suspects.is_empty() {
             return Ok(());
         }
-        report.forgotten += forget(worker, &suspects).await?;
+        let forgotten = forget(worker, &suspects).await?;
+        report.forgotten += forgotten;
+        worker.count(&PushReport { forgotten, ..PushReport::default() });
         let devices: Vec<DeviceIdentifier> = suspects.into_iter().map(|(device, _)| device).collect();
-        self.held.retain(|device, _| !devices.contains(device));
+        self.judge.held.retain(|device, _| !devices.contains(device));
         worker.queue.unhold(type_id, &devices).await
-    }
-
-    /// The reason, in a sentence.
-    fn pause(&mut self, why: Stop, type_id: &TypeIdentifier) -> String {
-        let doubled = |first: u64, most: u64| Duration::from_secs((first << self.pauses.min(16)).min(most));
-        let (time, text) = match why {
-            Stop::Misconfigured(reason) => {
-                tracing::error!(%type_id, reason, "no push of this type goes out until this is mended");
-                (Duration::from_secs(60), reason)
-            }
-            Stop::Storm(reason) => {
-                tracing::error!(
-                    %type_id, reason,
-                    "every push token is refused: is it the certificate of this type, and the production service?"
-                );
-                (jittered(doubled(15 * 60, 4 * 3_600)), reason)
-            }
-            Stop::Outage(reason) => {
-                tracing::warn!(%type_id, reason, "the push service has a fault: what is owed waits");
-                (jittered(doubled(15 * 60, 4 * 3_600)), reason)
-            }
-            Stop::Unreachable(reason) => {
-                tracing::warn!(%type_id, reason, "the push service can't be reached: what is owed waits");
-                (jittered(doubled(1, 60)), reason)
-            }
-            Stop::LeaseLost => (Duration::ZERO, "another worker sends them".to_owned()),
-        };
-        self.pauses += 1;
-        self.paused_until = Some(Instant::now() + time);
-        text
     }
 }
 
@@ -543,44 +355,6 @@ enum Round {
     Went,
     Over,
     Stopped(Stop),
-}
-
-impl Answers {
-    fn note(&mut self, outcome: &PushOutcome) {
-        if self.all >= WINDOW {
-            (self.all, self.sent, self.bad) = (self.all / 2, self.sent / 2, self.bad / 2);
-        }
-        self.unavailable =
-            if matches!(outcome, PushOutcome::Unavailable(_)) { self.unavailable + 1 } else { 0 };
-        match outcome {
-            PushOutcome::Sent => self.sent += 1,
-            PushOutcome::BadToken(_) => self.bad += 1,
-            _ => return,
-        }
-        self.all += 1;
-    }
-
-    fn is_storm(&mut self) -> bool {
-        let is_storm = self.bad >= STORM && self.sent == 0;
-        if is_storm {
-            // The next few decide anew.
-            *self = Self::default();
-        }
-        is_storm
-    }
-
-    /// Whether tokens that are called bad are so, and it is not all of them.
-    fn are_trusted(&self) -> bool {
-        let trusted = self.sent > 0 && (self.bad < STORM || self.bad * 5 <= self.all);
-        if !trusted {
-            tracing::error!(
-                bad = self.bad,
-                of = self.all,
-                "too many push tokens are refused: no device is removed"
-            );
-        }
-        trusted
-    }
 }
 
 async fn held(
@@ -643,10 +417,4 @@ async fn forget(worker: &Worker, devices: &[(DeviceIdentifier, SystemTime)]) -> 
         count += u64::from(removed?);
     }
     Ok(count)
-}
-
-/// Up to a quarter longer, so that not all come again at once.
-fn jittered(time: Duration) -> Duration {
-    let random = RandomState::new().hash_one(0) % 1_000;
-    time + time.mul_f64(random as f64 / 4_000.0)
 }

@@ -1,12 +1,15 @@
 use std::collections::BTreeMap;
 
-use passkit_server::{PublishedContent, Registration, RegistrationStore, StoreMaintenance};
+use passkit_server::{
+    HeldPush, Owed, PublishedContent, PushQueue, Reached, Registration, RegistrationStore, StoreMaintenance,
+};
 use passkit_store_postgres::{Config, PostgresStore, STATEMENTS};
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
 
 use crate::support::{device, new_database, pass, serial, token, type_id};
 
-/// A device with three passes each, 1,000 passes in all, and one device with 10,000.
+/// A device with three passes each, 1,000 passes in all, and one device with 10,000; 30,000 debts and held pushes of 31
+/// types.
 const FILL: &str = "
 insert into passkit.device select lpad(to_hex(n), 32, '0'), 'c0ffee', n from generate_series(1, 30000) n;
 insert into passkit.registration
@@ -16,6 +19,13 @@ insert into passkit.device values ('many', 'c0ffee', 1);
 insert into passkit.registration
 select 'many', 'pass.com.example.ticket', n, 1 from generate_series(1, 10000) n;
 insert into passkit.pass select 'pass.com.example.ticket', n, n, n from generate_series(1, 10000) n;
+insert into passkit.owed
+select 'pass.com.example.' || case when n % 31 = 0 then 'ticket' else n % 31 || '' end, n, n, n
+from generate_series(1, 30000) n;
+insert into passkit.held
+select 'pass.com.example.' || case when n % 31 = 0 then 'ticket' else n % 31 || '' end, lpad(to_hex(n), 32, '0'),
+    'c0ffee', nullif(n % 3, 0) * n, 1, null
+from generate_series(1, 30000) n;
 insert into passkit.clock values ('pass.com.example.ticket', 20000, 0, 0, 20000);
 ";
 
@@ -30,7 +40,7 @@ async fn single(url: &str) -> PostgresStore {
     store
 }
 
-/// The statements that serve phones, with values for their parameters.
+/// The statements that serve phones and find what is owed, with values for their parameters.
 fn hot() -> Vec<(&'static str, String)> {
     let first = |start: &str| *STATEMENTS.iter().find(|sql| sql.contains(start)).unwrap();
     let d = "lpad(to_hex(777), 32, '0')";
@@ -44,15 +54,35 @@ fn hot() -> Vec<(&'static str, String)> {
         (first("as a(pass_type"), "array['pass.com.example.ticket', 'none'], array['777', '1']".into()),
         (first("order by r.device_id limit"), format!("'pass.com.example.ticket', '777', {d}, 100")),
         (first("order by r.device_id, r.pass_type"), format!("{d}, 'pass.com.example.ticket', '', 100")),
+        (first("with recursive debtor"), String::new()),
+        (first("o.begun, o.next"), "'pass.com.example.ticket', 100".into()),
+        (first("h.device_id > $2"), format!("'pass.com.example.ticket', {d}, 100")),
+        (first("insert into passkit.lease"), "'pass.com.example.ticket', 'worker', 1000".into()),
+        (first("delete from passkit.lease"), "'pass.com.example.ticket', 'worker'".into()),
+        (
+            first("insert into passkit.held"),
+            format!(
+                "'pass.com.example.none', array[{d}, 'x'], array['c0', 'c0'], array[1, null], array[1, 2], array[null, 1]"
+            ),
+        ),
+        (first("delete from passkit.held"), format!("'pass.com.example.none', array[{d}, 'x']")),
     ]
+}
+
+fn execute(number: usize, values: &str) -> String {
+    if values.is_empty() {
+        format!("execute hot_{number}")
+    } else {
+        format!("execute hot_{number}({values})")
+    }
 }
 
 async fn assert_no_table_is_read_whole(pool: &PgPool) {
     for (number, (_, values)) in hot().into_iter().enumerate() {
-        let explain = AssertSqlSafe(format!("explain execute hot_{number}({values})"));
+        let explain = AssertSqlSafe(format!("explain {}", execute(number, &values)));
         let rows = sqlx::raw_sql(explain).fetch_all(pool).await.unwrap();
         let plan = rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n");
-        for table in ["registration", "device", "pass"] {
+        for table in ["registration", "device", "pass", "owed", "held"] {
             assert!(!plan.contains(&format!("Seq Scan on {table} ")), "reads all of {table}:\n{plan}");
         }
     }
@@ -68,7 +98,7 @@ async fn prepare_hot(pool: &PgPool) {
 async fn hot_statements_use_the_indexes() {
     let store = single(&new_database().await).await;
     run(store.pool(), FILL).await;
-    run(store.pool(), "analyze passkit.device, passkit.registration, passkit.pass, passkit.clock").await;
+    run(store.pool(), "analyze").await;
     prepare_hot(store.pool()).await;
     for mode in ["force_custom_plan", "force_generic_plan"] {
         run(store.pool(), &format!("set plan_cache_mode = {mode}")).await;
@@ -83,7 +113,7 @@ async fn plans_of_empty_tables_do_for_full_ones() {
     prepare_hot(store.pool()).await;
     for (number, (_, values)) in hot().into_iter().enumerate() {
         for _ in 0..8 {
-            run(store.pool(), &format!("execute hot_{number}({values})")).await;
+            run(store.pool(), &execute(number, &values)).await;
         }
     }
     run(store.pool(), FILL).await;
@@ -115,6 +145,25 @@ async fn writing_uses_the_indexes() {
             let contents = ["a", "d"].map(|name| (serial(name), [i; 32]));
             store.publish(&type_id(), &contents).await.unwrap();
             store.mark_all_updated(&type_id()).await.unwrap();
+            store.mark_and_owe(&type_id(), &[serial("a"), serial("b")]).await.unwrap();
+            store.mark_all_and_owe(&type_id()).await.unwrap();
+            let debts = store.debts(&type_id(), 3).await.unwrap();
+            let done: Vec<(Owed, Reached)> = debts
+                .into_iter()
+                .map(|debt| (debt.owed, Reached { version: debt.version, next: None }))
+                .collect();
+            store.mark_and_owe(&type_id(), &[serial("a")]).await.unwrap();
+            store.advance(&type_id(), &done).await.unwrap();
+            let held = HeldPush {
+                device: device.clone(),
+                push_token: token(),
+                due: Some(std::time::SystemTime::now()),
+                attempts: 1,
+                bad_since: None,
+            };
+            store.hold(&type_id(), &[held]).await.unwrap();
+            store.held(&type_id(), None, 3).await.unwrap();
+            store.unhold(&type_id(), std::slice::from_ref(&device)).await.unwrap();
             store.updated_since(&device, &type_id(), None).await.unwrap();
         }
         if round == 0 {
@@ -137,7 +186,7 @@ async fn writing_uses_the_indexes() {
         from pg_stat_user_tables where schemaname = 'passkit'",
     );
     let counts: BTreeMap<_, _> = counts.fetch_all(store.pool()).await.unwrap().into_iter().collect();
-    for table in ["registration", "device", "pass"] {
+    for table in ["registration", "device", "pass", "owed", "held"] {
         assert_eq!(counts[table], 0, "{table} was read whole: {counts:?}");
     }
 }

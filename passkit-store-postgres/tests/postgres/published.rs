@@ -1,4 +1,4 @@
-use passkit_server::{ContentDigest, PublishedContent, RegistrationStore, SerialNumber};
+use passkit_server::{ContentDigest, Owed, PublishedContent, PushQueue, RegistrationStore, SerialNumber};
 use passkit_store_postgres::{Config, PostgresStore};
 use tokio::task::JoinSet;
 
@@ -51,6 +51,21 @@ async fn only_new_content_is_marked() {
     store.publish(&type_id, &[content("1", 0)]).await.unwrap();
     assert_eq!(told().await, ["1"]);
     assert!(store.pass_state(&pass("1")).await.unwrap().last_modified > before.last_modified);
+}
+
+/// Exactly what was marked is owed, with the version of its mark.
+#[tokio::test]
+async fn what_is_published_is_owed() {
+    let store = new_store().await;
+    store.publish(&type_id(), &[content("1", 1), content("2", 1)]).await.unwrap();
+    let first = store.pass_state(&pass("1")).await.unwrap().version;
+    store.publish(&type_id(), &[content("1", 1), content("2", 2)]).await.unwrap();
+    let second = store.pass_state(&pass("2")).await.unwrap().version;
+    let debts = store.debts(&type_id(), 9).await.unwrap();
+    let mut owed: Vec<_> = debts.into_iter().map(|debt| (debt.owed, debt.version)).collect();
+    owed.sort();
+    assert!(second > first);
+    assert_eq!(owed, [(Owed::Pass(serial("1")), first), (Owed::Pass(serial("2")), second)]);
 }
 
 /// More than one statement takes.

@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
-use passkit_server::{RegistrationStore, StoreError, StoreErrorKind, StoreMaintenance};
-use passkit_store_postgres::{Config, PostgresStore, STATEMENTS, mark_updated_in};
+use passkit_server::{PushQueue, RegistrationStore, StoreError, StoreErrorKind, StoreMaintenance};
+use passkit_store_postgres::{Config, PostgresStore, STATEMENTS, mark_and_owe_in, mark_updated_in};
 use sqlx::{AssertSqlSafe, Executor as _, PgPool};
 
 use crate::support::{SERVER, device, new_database, new_store, pass, serial, text_of, token, type_id};
@@ -33,6 +33,13 @@ async fn errors(store: &PostgresStore) -> Vec<StoreError> {
         store.registrations(None, 9).await.unwrap_err(),
         store.stats().await.unwrap_err(),
         mark_updated_in(&mut connection, &type_id(), &[serial("1")]).await.unwrap_err(),
+        mark_and_owe_in(&mut connection, &type_id(), &[serial("1")]).await.unwrap_err(),
+        store.mark_and_owe(&type_id(), &[serial("1")]).await.unwrap_err(),
+        store.mark_all_and_owe(&type_id()).await.unwrap_err(),
+        store.owing().await.unwrap_err(),
+        store.debts(&type_id(), 9).await.unwrap_err(),
+        store.lease(&type_id(), "w", std::time::Duration::from_secs(1)).await.unwrap_err(),
+        store.held(&type_id(), None, 9).await.unwrap_err(),
     ]
 }
 
@@ -83,6 +90,25 @@ async fn the_files_can_be_run_by_other_tools() {
     store.check().await.unwrap();
     store.migrate().await.unwrap();
     store.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
+}
+
+/// The step after the first finds what the first left.
+#[tokio::test]
+async fn a_store_of_the_first_version_goes_on() {
+    let store = PostgresStore::connect(&new_database().await, Config::new()).await.unwrap();
+    let first = std::fs::read_to_string("migrations/0001_registrations.sql").unwrap();
+    sqlx::raw_sql(AssertSqlSafe(first)).execute(store.pool()).await.unwrap();
+    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+    store.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
+    let before = store.pass_state(&pass("1")).await.unwrap();
+    let error = store.check().await.unwrap_err();
+    assert!(text_of(&error).contains("passkit migrate"), "{error:?}");
+    store.migrate().await.unwrap();
+    assert_eq!(store.pass_state(&pass("1")).await.unwrap(), before);
+    store.mark_and_owe(&type_id(), &[serial("1")]).await.unwrap();
+    let after = store.pass_state(&pass("1")).await.unwrap();
+    assert!(after.version > before.version);
+    assert_eq!(store.debts(&type_id(), 9).await.unwrap()[0].version, after.version);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-use passkit_server::{RegistrationStore, TypeIdentifier};
-use passkit_store_postgres::mark_updated_in;
+use passkit_server::{Owed, PushQueue, Reached, RegistrationStore, TypeIdentifier};
+use passkit_store_postgres::{mark_and_owe_in, mark_updated_in};
 use tokio::task::JoinSet;
 
 use crate::support::{device, new_store, pass, serial, token, type_id};
@@ -31,6 +31,28 @@ async fn content_and_mark_commit_together_or_not_at_all() {
     }
 }
 
+#[tokio::test]
+async fn content_mark_and_pushes_commit_together_or_not_at_all() {
+    let store = new_store().await;
+    for commit in [false, true] {
+        let before = store.pass_state(&pass("1")).await.unwrap();
+        let mut transaction = store.pool().begin().await.unwrap();
+        mark_and_owe_in(&mut transaction, &type_id(), &[serial("1"), serial("1")]).await.unwrap();
+        mark_and_owe_in(&mut transaction, &type_id(), &[]).await.unwrap();
+        assert!(store.debts(&type_id(), 9).await.unwrap().is_empty());
+        if commit {
+            transaction.commit().await.unwrap();
+        } else {
+            transaction.rollback().await.unwrap();
+        }
+        let after = store.pass_state(&pass("1")).await.unwrap();
+        assert_eq!(after.version > before.version, commit);
+        let debts = store.debts(&type_id(), 9).await.unwrap();
+        let versions: Vec<_> = debts.iter().map(|debt| debt.version).collect();
+        assert_eq!(versions, if commit { vec![after.version] } else { vec![] });
+    }
+}
+
 /// Transactions that mark several types in their order, and the store's own marks of each, all at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn marks_of_several_types_never_deadlock() {
@@ -47,10 +69,22 @@ async fn marks_of_several_types_never_deadlock() {
                     let mut transaction = store.pool().begin().await.unwrap();
                     for type_id in &types[task % 2..] {
                         mark_updated_in(&mut transaction, type_id, &serials).await.unwrap();
+                        mark_and_owe_in(&mut transaction, type_id, &serials[..1]).await.unwrap();
+                        mark_and_owe_in(&mut transaction, type_id, &serials[1..]).await.unwrap();
                     }
                     transaction.commit().await.unwrap();
                 } else if task == 3 {
                     store.mark_all_updated(&types[round % 4]).await.unwrap();
+                } else if task < 6 {
+                    let debts = store.debts(&types[task % 4], 5).await.unwrap();
+                    let done: Vec<(Owed, Reached)> = debts
+                        .into_iter()
+                        .map(|debt| (debt.owed, Reached { version: debt.version, next: None }))
+                        .collect();
+                    store.advance(&types[task % 4], &done).await.unwrap();
+                    store.mark_all_and_owe(&types[round % 4]).await.unwrap();
+                } else if task < 9 {
+                    store.mark_and_owe(&types[task % 4], &serials).await.unwrap();
                 } else {
                     store.mark_updated(&types[task % 4], &serials).await.unwrap();
                 }

@@ -39,6 +39,48 @@ async fn too_few_replicas_are_an_error() {
     assert!(devices_of(&store, &one).await.is_empty());
 }
 
+/// A failover may lose what the replicas did not confirm. A device that was told of it, or got a tag from it, would take
+/// what comes after the failover for old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_confirmed_is_not_told() {
+    let servers = SentinelSet::start().unwrap();
+    let config = Config::new().replica_timeout(Duration::from_millis(200));
+    let store = RedisStore::connect(&servers.url(), config.clone().min_replicas(2)).await.unwrap();
+    let hasty = RedisStore::connect(&servers.url(), config).await.unwrap();
+    let (me, one, two) = (device("d"), pass("1"), pass("2"));
+    store.register(&me, &one, &token()).await.unwrap();
+    let before = store.updated_since(&me, &type_id(), None).await.unwrap().tag;
+
+    servers.nodes[2].pause().unwrap();
+    // Each change alone: a clock of a bucket, and a clock of a device.
+    for step in 0..2 {
+        if step == 0 {
+            hasty.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
+        } else {
+            hasty.register(&me, &two, &token()).await.unwrap();
+        }
+        for error in [
+            store.updated_since(&me, &type_id(), Some(before)).await.map(drop).unwrap_err(),
+            store.pass_state(&one).await.map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+            assert!(told(&error).contains("1 of 2 replicas"), "step {step}: {}", told(&error));
+        }
+        hasty.updated_since(&me, &type_id(), Some(before)).await.unwrap();
+        hasty.pass_state(&one).await.unwrap();
+    }
+    servers.nodes[2].resume().unwrap();
+    let start = Instant::now();
+    let changes = loop {
+        match store.updated_since(&me, &type_id(), Some(before)).await {
+            Ok(changes) => break changes,
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(20), "{}", told(&error)),
+        }
+    };
+    assert_eq!(changes.serials.len(), 2);
+    assert_eq!(store.pass_state(&one).await.unwrap(), hasty.pass_state(&one).await.unwrap());
+}
+
 #[tokio::test]
 async fn an_append_only_file_outlives_kill() {
     let server = Node::start(&["--appendonly", "yes", "--appendfsync", "always"]).unwrap();

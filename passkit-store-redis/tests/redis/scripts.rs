@@ -83,6 +83,18 @@ async fn scripts_of_devices_run_twice() {
     }
     assert_eq!(get(&mut c, key, "x").await.unwrap(), "500");
 
+    let confirm = script!("confirm");
+    let before = hash(&mut c, key).await;
+    for _ in 0..2 {
+        let all: Vec<String> = run(&mut c, &confirm, key, &["c"]).await;
+        assert_eq!(all.len(), 2 * before.len());
+        let some: Vec<Option<String>> = run(&mut c, &confirm, key, &["c", "t", "no such"]).await;
+        assert_eq!(some, [Some("cc".to_owned()), None]);
+        assert_eq!(hash(&mut c, key).await, before);
+    }
+    let none: Vec<String> = run(&mut c, &confirm, &format!("{p}none"), &["c"]).await;
+    assert!(none.is_empty() && hash(&mut c, &format!("{p}none")).await.is_empty());
+
     let forget = script!("forget");
     assert_eq!(run::<Option<Vec<String>>>(&mut c, &forget, key, &["10", "60"]).await, None);
     let forgotten = run::<Option<Vec<String>>>(&mut c, &forget, key, &["9007199254740992", "60"]).await;

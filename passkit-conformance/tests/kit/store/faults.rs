@@ -36,6 +36,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (Fault::OnlyTheNewestListed, Rule::C1, &["list-keeps-devices-apart"]),
     (Fault::TagNowBesideTheQuery, Rule::C1, &["no-device-goes-stale"]),
     (Fault::TagOfTheOldest, Rule::C2, &["asking-again-gives-nothing"]),
+    (Fault::TagOfWhatIsHeld, Rule::C4, &["tags-outlive-the-passes"]),
     (Fault::TagNeverMoves, Rule::C4, &["marked-pass-is-listed", "tags-never-go-back"]),
     (Fault::TagAheadIsCovered, Rule::C5, &["tag-ahead-counts-as-none"]),
     (Fault::RegistrationVersionIgnored, Rule::C3, &["new-registration-counts"]),

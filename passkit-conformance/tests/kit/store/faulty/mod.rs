@@ -33,6 +33,7 @@ pub(crate) enum Fault {
     OnlyTheNewestListed,
     TagNowBesideTheQuery,
     TagOfTheOldest,
+    TagOfWhatIsHeld,
     TagNeverMoves,
     TagAheadIsCovered,
     RegistrationVersionIgnored,

@@ -172,6 +172,14 @@ impl RegistrationStore for Faulty {
                 }
                 Ok(Changes { tag: UpdateTag { type_version: oldest, ..right.tag }, ..right })
             }
+            Fault::TagOfWhatIsHeld => {
+                let mut newest = 0;
+                for serial in self.inner.updated_since(device, type_id, None).await?.serials {
+                    let pass = PassId { type_id: type_id.clone(), serial };
+                    newest = newest.max(self.inner.pass_state(&pass).await?.version);
+                }
+                Ok(Changes { tag: UpdateTag { type_version: newest, ..right.tag }, ..right })
+            }
             Fault::TagNeverMoves => Ok(Changes { tag: since.unwrap_or(right.tag), ..right }),
             Fault::TagAheadIsCovered => {
                 let since = since.map(|since| UpdateTag {
