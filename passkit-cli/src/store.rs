@@ -38,7 +38,7 @@ impl OpenStore {
 
     fn postgres(store: PostgresStore) -> Self {
         let store = Arc::new(store);
-        Self { registrations: store.clone(), published: Some(store), queue: None }
+        Self { registrations: store.clone(), published: Some(store.clone()), queue: Some(store) }
     }
 
     fn redis(store: RedisStore) -> Self {
