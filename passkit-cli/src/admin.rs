@@ -16,14 +16,14 @@ use http::{
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use passkit_server::{PassId, Publisher, ResponseBody, SerialNumber, StoreError, TypeIdentifier};
+use passkit_server::{PassId, ResponseBody, SerialNumber, StoreError, TypeIdentifier};
 use serde::Deserialize;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 
 use crate::{
     failure::{Chain, Failure},
-    store::OpenStore,
+    marking::Marking,
 };
 
 pub(crate) const PATH: &str = "/admin/v1/publish";
@@ -65,8 +65,16 @@ pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<Response
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) token: AdminToken,
-    pub(crate) store: OpenStore,
-    pub(crate) publisher: Option<Arc<Publisher>>,
+    pub(crate) marking: Marking,
+}
+
+/// What was done with a request.
+#[derive(Default)]
+struct Done {
+    /// How many debts were made.
+    owed: usize,
+    /// Whether some pushes can't be sent from here.
+    lacks_certificate: bool,
 }
 
 /// Which passes changed.
@@ -109,25 +117,26 @@ impl Admin {
     pub(crate) fn answer(self, request: Request<Incoming>) -> Answering {
         Box::pin(async move {
             Ok(match self.publish(request).await {
-                Ok(owed) => answer(StatusCode::ACCEPTED, &self.told(owed)),
+                Ok(done) => answer(StatusCode::ACCEPTED, &self.told(&done)),
                 Err(refusal) => refusal.into_response(),
             })
         })
     }
 
-    fn told(&self, owed: usize) -> serde_json::Value {
-        let note = match (&self.publisher, self.owes()) {
-            (Some(_), _) => return json!({ "owed": owed }),
-            (None, true) => {
-                "no certificate for APNs is configured here: the pushes wait for an instance that has one"
-            }
-            (None, false) => "marked; no push is sent, as no certificate for APNs is configured",
+    fn told(&self, done: &Done) -> serde_json::Value {
+        let owed = done.owed;
+        if !done.lacks_certificate {
+            return json!({ "owed": owed });
+        }
+        let note = if self.marking.store.published.is_some() && self.marking.store.queue.is_some() {
+            "there is no certificate for APNs here: pushes wait for an instance that has one"
+        } else {
+            "there is no certificate for APNs: what has none was marked, and no push is sent"
         };
         json!({ "owed": owed, "note": note })
     }
 
-    /// Returns how many debts were made.
-    async fn publish(&self, request: Request<Incoming>) -> Result<usize, Refusal> {
+    async fn publish(&self, request: Request<Incoming>) -> Result<Done, Refusal> {
         if !self.is_authorized(&request) {
             return Err(Refusal::Unauthorized);
         }
@@ -146,13 +155,15 @@ impl Admin {
                 r#"write {"passes":[{"type":"pass.…","serial":"…"}]} or {"type":"pass.…","all":true}"#.into(),
             )
         })?;
-        let owed = match changed {
+        let mut done = Done::default();
+        match changed {
             Changed::All { all: false, .. } => {
                 return Err(Refusal::Malformed(r#""all" must be true: otherwise name the passes"#.into()));
             }
             Changed::All { r#type, .. } => {
-                self.mark_all(&TypeIdentifier::new(&r#type)?).await?;
-                1
+                let type_id = TypeIdentifier::new(&r#type)?;
+                self.marking.mark_all(&type_id).await?;
+                self.note(&mut done, &type_id, 1);
             }
             Changed::Passes { passes } if passes.len() > PASSES_LIMIT => return Err(Refusal::TooLarge),
             Changed::Passes { passes } => {
@@ -161,51 +172,27 @@ impl Admin {
                     let PassId { type_id, serial } = PassId::new(r#type, serial)?;
                     types.entry(type_id).or_default().insert(serial);
                 }
-                let mut owed = 0;
                 for (type_id, serials) in types {
                     let serials: Vec<_> = serials.into_iter().collect();
-                    self.mark(&type_id, &serials).await?;
-                    owed += serials.len();
+                    self.marking.mark(&type_id, &serials).await?;
+                    self.note(&mut done, &type_id, serials.len());
                 }
-                owed
             }
-        };
-        Ok(if self.owes() { owed } else { 0 })
+        }
+        Ok(done)
+    }
+
+    fn note(&self, done: &mut Done, type_id: &TypeIdentifier, debts: usize) {
+        done.lacks_certificate |= !self.marking.sends(type_id);
+        if self.marking.owes(type_id).is_some() {
+            done.owed += debts;
+        }
     }
 
     fn is_authorized(&self, request: &Request<Incoming>) -> bool {
         let shown = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
         let Some((scheme, token)) = shown.split_at_checked(7) else { return false };
         scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(token.ct_eq(self.token.0.as_bytes()))
-    }
-
-    /// Whether pushes are owed: here, or for another instance over the same store.
-    fn owes(&self) -> bool {
-        self.store.queue.is_some() && (self.publisher.is_some() || self.store.published.is_some())
-    }
-
-    async fn mark(&self, type_id: &TypeIdentifier, serials: &[SerialNumber]) -> Result<(), StoreError> {
-        match &self.store.queue {
-            Some(queue) if self.owes() => queue.mark_and_owe(type_id, serials).await?,
-            _ => self.store.registrations.mark_updated(type_id, serials).await?,
-        }
-        self.wake();
-        Ok(())
-    }
-
-    async fn mark_all(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        match &self.store.queue {
-            Some(queue) if self.owes() => queue.mark_all_and_owe(type_id).await?,
-            _ => self.store.registrations.mark_all_updated(type_id).await?,
-        }
-        self.wake();
-        Ok(())
-    }
-
-    fn wake(&self) {
-        if let Some(publisher) = &self.publisher {
-            publisher.wake();
-        }
     }
 }
 

@@ -90,10 +90,26 @@ struct Token {
 
 /// Certificates and keys that were found good.
 pub(crate) struct Apns {
-    sender: Arc<ApnsSender>,
-    types: BTreeSet<TypeIdentifier>,
-    has_token: bool,
+    sender: ApnsSender,
+    pub(crate) topics: Topics,
     spacing: Duration,
+}
+
+/// The types whose pushes can be sent; `None` with a token, for all.
+#[derive(Clone)]
+pub(crate) struct Topics(Option<BTreeSet<TypeIdentifier>>);
+
+impl Topics {
+    pub(crate) fn covers(&self, type_id: &TypeIdentifier) -> bool {
+        self.0.as_ref().is_none_or(|types| types.contains(type_id))
+    }
+}
+
+/// What sends the pushes that a store owes.
+#[derive(Clone)]
+pub(crate) struct Pushing {
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) topics: Topics,
 }
 
 impl ApnsOptions {
@@ -107,8 +123,8 @@ impl ApnsOptions {
             (None, Some(file)) => read(file)?,
             (None, None) => return Ok(None),
         };
-        let types: BTreeSet<_> = identities.iter().map(|identity| identity.topic().clone()).collect();
-        let has_token = token.is_some();
+        let types = identities.iter().map(|identity| identity.topic().clone()).collect();
+        let topics = Topics(if token.is_some() { None } else { Some(types) });
         let mut config = identities.into_iter().fold(Config::new(), Config::identity);
         if let Some(token) = token {
             config = config.token_key(token);
@@ -120,23 +136,18 @@ impl ApnsOptions {
             config = config.root_certificates(fs::read(root).map_err(|error| cannot_read(root, &error))?);
         }
         let sender = ApnsSender::new(config).map_err(|error| Failure::new(error.to_string()))?;
-        Ok(Some(Apns { sender: Arc::new(sender), types, has_token, spacing: self.push_spacing }))
+        Ok(Some(Apns { sender, topics, spacing: self.push_spacing }))
     }
 }
 
 impl Apns {
-    /// Whether pushes of this type can be sent.
-    pub(crate) fn covers(&self, type_id: &TypeIdentifier) -> bool {
-        self.has_token || self.types.contains(type_id)
-    }
-
-    /// What sends the pushes that the store owes.
-    pub(crate) fn publisher(&self, store: &OpenStore) -> Result<Arc<Publisher>, Failure> {
+    pub(crate) fn over(self, store: &OpenStore) -> Result<Pushing, Failure> {
         let queue = store.queue.clone().ok_or_else(|| {
             Failure::new("pushes over Redis are not there yet: leave out --apns-cert and --apns-config")
         })?;
         let config = PushConfig::new().spacing(self.spacing);
-        Ok(Arc::new(Publisher::new(queue, Arc::new(Measured::new(self.sender.clone())), config)))
+        let publisher = Publisher::new(queue, Arc::new(Measured::new(self.sender)), config);
+        Ok(Pushing { publisher: Arc::new(publisher), topics: self.topics })
     }
 }
 

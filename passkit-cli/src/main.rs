@@ -13,6 +13,7 @@ mod apns;
 mod commands;
 mod failure;
 mod folder;
+mod marking;
 mod metrics;
 mod server;
 mod store;

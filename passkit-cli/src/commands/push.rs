@@ -69,14 +69,14 @@ impl Push {
                 "no certificate to push with: name one with --apns-cert FILE or --apns-config FILE.toml",
             )
         })?;
-        if !apns.covers(&self.type_id) {
+        if !apns.topics.covers(&self.type_id) {
             return Err(Failure::new(format!("no certificate is for {}: nothing was marked", self.type_id)));
         }
         let store = tokio::select! {
             store = self.store.open() => store?,
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
-        let publisher = apns.publisher(&store)?;
+        let publisher = apns.over(&store)?.publisher;
         let queue = store.queue.clone().ok_or_else(|| Failure::new("this store keeps no pushes"))?;
         let marked = if self.all {
             publisher.publish_all(&self.type_id).await

@@ -6,18 +6,19 @@ use bytes::Bytes;
 use clap::Args;
 use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use hyper::{body::Incoming, service::service_fn};
-use passkit_server::{Kind, Measured, Publisher, ResponseBody, StoreMaintenance, WalletService};
+use passkit_server::{Kind, Measured, ResponseBody, StoreMaintenance, WalletService};
 use tokio::{net::TcpListener, task::JoinSet};
 use tower_service::Service as _;
 
 use crate::{
     admin::{self, Admin, AdminToken},
-    apns::ApnsOptions,
+    apns::{ApnsOptions, Pushing},
     failure::Failure,
     folder::{Folder, FolderOptions, Place, Watching},
+    marking::Marking,
     metrics::Metrics,
     server,
-    store::{OpenStore, StoreUrl},
+    store::StoreUrl,
 };
 
 /// Serves the passes and orders in folders to phones, and notices when they change.
@@ -88,8 +89,7 @@ pub(crate) struct Ready {
     metrics: Option<Metrics>,
     admin: Option<Admin>,
     admin_listener: Option<TcpListener>,
-    publisher: Option<Arc<Publisher>>,
-    store: OpenStore,
+    marking: Marking,
     pub(crate) address: SocketAddr,
 }
 
@@ -134,7 +134,8 @@ impl Serve {
             None => None,
         };
         let store = self.store.open().await?;
-        let publisher = apns.as_ref().map(|apns| apns.publisher(&store)).transpose()?;
+        let pushing = apns.map(|apns| apns.over(&store)).transpose()?;
+        let marking = Marking { store, pushing };
         let options = FolderOptions {
             roots,
             catalog: match self.store.companion_folder() {
@@ -145,26 +146,21 @@ impl Serve {
         };
         let runtime = tokio::runtime::Handle::current();
         let (folder, watching) = {
-            let (store, publisher) = (store.clone(), publisher.clone());
-            tokio::task::spawn_blocking(move || Folder::open(&options, store, publisher, runtime))
+            let marking = marking.clone();
+            tokio::task::spawn_blocking(move || Folder::open(&options, marking, runtime))
                 .await
                 .map_err(|error| Failure::from_error("can't read the folders", &error))??
         };
         tracing::info!("passes and orders served: {}", folder.len());
-        if let Some(apns) = &apns {
-            for type_id in folder.types().into_iter().filter(|type_id| !apns.covers(type_id)) {
+        if marking.pushing.is_some() {
+            for type_id in folder.types().into_iter().filter(|type_id| !marking.sends(type_id)) {
                 tracing::warn!(
                     "{type_id}: is served, but no certificate is for it: its phones get no pushes"
                 );
             }
         }
-        let service = WalletService::new(Measured::new(store.registrations.clone()), folder);
-        let (admin_store, admin_publisher) = (store.clone(), publisher.clone());
-        let admin = self.admin_token.clone().map(|token| Admin {
-            token,
-            store: admin_store,
-            publisher: admin_publisher,
-        });
+        let service = WalletService::new(Measured::new(marking.store.registrations.clone()), folder);
+        let admin = self.admin_token.clone().map(|token| Admin { token, marking: marking.clone() });
         Ok(Ready {
             listener,
             service,
@@ -173,8 +169,7 @@ impl Serve {
             metrics,
             admin,
             admin_listener,
-            publisher,
-            store,
+            marking,
             address,
         })
     }
@@ -185,8 +180,8 @@ impl Ready {
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) {
         // These end when they are dropped.
         let mut beside = JoinSet::new();
-        let metrics = self.metrics.map(|metrics| metrics.serve(self.store));
-        if let Some(publisher) = self.publisher {
+        let metrics = self.metrics.map(|metrics| metrics.serve(self.marking.store));
+        if let Some(Pushing { publisher, .. }) = self.marking.pushing {
             beside.spawn(async move { publisher.run().await });
         }
         let admin = match (self.admin, self.admin_listener) {

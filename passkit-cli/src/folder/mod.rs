@@ -36,11 +36,11 @@ use std::{
 use async_trait::async_trait;
 use catalog::Catalog;
 use passkit_server::{
-    Archive, ContentDigest, Credentials, Kind, PassId, PassSource, PublishedContent, Publisher, SourceError,
+    Archive, ContentDigest, Credentials, Kind, PassId, PassSource, PublishedContent, SourceError,
     TokenDigest, TypeIdentifier,
 };
 
-use crate::{failure::Failure, store::OpenStore};
+use crate::{failure::Failure, marking::Marking};
 
 /// How long a request waits for content that another process has published already.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -143,14 +143,12 @@ impl Drop for Watching {
 }
 
 impl Folder {
-    /// Reads the folders, marks in `store` what changed since they were last served, and keeps watching them. With a
-    /// publisher the pushes for what changes are owed, and it is told.
+    /// Reads the folders, marks what changed since they were last served, and keeps watching them.
     ///
     /// Blocks until everything has been looked at once.
     pub(crate) fn open(
         options: &FolderOptions,
-        store: OpenStore,
-        publisher: Option<Arc<Publisher>>,
+        marking: Marking,
         runtime: tokio::runtime::Handle,
     ) -> Result<(Self, Watching), Failure> {
         let roots = options
@@ -163,10 +161,9 @@ impl Folder {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let catalog = options.catalog.open()?;
-        let published = store.published.clone();
+        let published = marking.store.published.clone();
         let shared = Arc::new(Shared { catalog, passes: RwLock::default() });
-        let marking = publish::Marking { store, publisher, runtime };
-        let publishing = publish::Publishing::new(shared.clone(), marking, options.allow_unsigned);
+        let publishing = publish::Publishing::new(shared.clone(), marking, runtime, options.allow_unsigned);
         let watching = publishing
             .and_then(|publishing| watch::Watcher::new(publishing, roots).start())
             .map_err(|error| Failure::from_error("can't use the copies of the archives", &error))?;

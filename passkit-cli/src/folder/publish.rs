@@ -9,9 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use passkit_archive::{Archive, Rules};
-use passkit_server::{
-    ContentDigest, PassId, Publisher, SerialNumber, StoreError, TokenDigest, TypeIdentifier,
-};
+use passkit_server::{ContentDigest, PassId, SerialNumber, StoreError, TokenDigest, TypeIdentifier};
 
 use super::{
     Listed, Shared,
@@ -19,24 +17,18 @@ use super::{
     files::Stamp,
     judge::{Content, read_all},
 };
-use crate::{failure::Chain, store::OpenStore};
+use crate::{failure::Chain, marking::Marking};
 
 pub(super) struct Publishing {
     shared: Arc<Shared>,
     marking: Marking,
+    runtime: tokio::runtime::Handle,
     rules: Rules,
     /// Every candidate file that was read, and what became of it.
     files: BTreeMap<Arc<str>, Seen>,
     types: BTreeSet<TypeIdentifier>,
     /// Passes whose change the store has not been told of.
     owed: BTreeSet<PassId>,
-}
-
-/// How the store is told of changes.
-pub(super) struct Marking {
-    pub(super) store: OpenStore,
-    pub(super) publisher: Option<Arc<Publisher>>,
-    pub(super) runtime: tokio::runtime::Handle,
 }
 
 /// A file as it was when it was read last.
@@ -53,11 +45,13 @@ impl Publishing {
     pub(super) fn new(
         shared: Arc<Shared>,
         marking: Marking,
+        runtime: tokio::runtime::Handle,
         allow_unsigned: bool,
     ) -> Result<Self, redb::Error> {
         let mut publishing = Self {
             shared,
             marking,
+            runtime,
             rules: if allow_unsigned { Rules::development() } else { Rules::strict() },
             files: BTreeMap::new(),
             types: BTreeSet::new(),
@@ -301,7 +295,7 @@ impl Publishing {
             by_type.entry(pass.type_id.clone()).or_default().push(pass);
         }
         for (type_id, passes) in by_type {
-            match self.marking.runtime.block_on(self.mark(&type_id, &passes)) {
+            match self.runtime.block_on(self.mark(&type_id, &passes)) {
                 Ok(()) => {
                     tracing::debug!("marked {} of {type_id}", passes.len());
                     self.shared.write(|listed| {
@@ -324,23 +318,16 @@ impl Publishing {
     }
 
     async fn mark(&self, type_id: &TypeIdentifier, passes: &[PassId]) -> Result<(), StoreError> {
-        let Marking { store, publisher, .. } = &self.marking;
-        let Some(published) = &store.published else {
-            if let Some(publisher) = publisher {
-                return publisher.publish(passes).await;
-            }
-            // Nobody would ever send what was owed: this process has the store to itself.
+        let Some(published) = &self.marking.store.published else {
             let serials: Vec<SerialNumber> = passes.iter().map(|pass| pass.serial.clone()).collect();
-            return store.registrations.mark_updated(type_id, &serials).await;
+            return self.marking.mark(type_id, &serials).await;
         };
         let contents: Vec<(SerialNumber, ContentDigest)> = self.shared.read(|listed| {
             let content = |pass: &PassId| Some((pass.serial.clone(), listed.get(pass)?.content));
             passes.iter().filter_map(content).collect()
         });
         published.publish(type_id, &contents).await?;
-        if let Some(publisher) = publisher {
-            publisher.wake();
-        }
+        self.marking.wake();
         Ok(())
     }
 }

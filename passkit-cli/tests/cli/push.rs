@@ -105,6 +105,9 @@ fn a_changed_file_is_pushed_listed_and_fetched() {
     fs::write(&file, &one).unwrap();
     fs::write(&other, pass("pass.com.example.uncertified", "B-1", "one")).unwrap();
     service.start();
+    eventually("it is said that a type has no certificate", SOON, || {
+        service.said().contains("no certificate is for it")
+    });
     let warned = service.said();
     assert!(
         warned.contains("pass.com.example.uncertified") && !warned.contains(&format!("{TYPE}:")),
