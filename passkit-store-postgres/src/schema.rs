@@ -181,7 +181,7 @@ with recursive debtor as (
     from holder d where d.pass_type is not null
 )
 select t.pass_type,
-    (select count(*) from passkit.owed o where o.pass_type = t.pass_type),
+    (select count(*) from (select from passkit.owed o where o.pass_type = t.pass_type limit 10000) o),
     (select o.since from passkit.owed o where o.pass_type = t.pass_type order by o.since limit 1),
     (select h.due from passkit.held h where h.pass_type = t.pass_type and h.due is not null order by h.due limit 1)
 from (select d.pass_type from debtor d union select h.pass_type from holder h) t

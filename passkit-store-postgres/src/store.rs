@@ -45,9 +45,11 @@ struct Parts {
     lists: Batcher<Lists>,
     states: Batcher<States>,
     registers: Batcher<Registers>,
-    /// One for each type that was ever marked, of which there are few, and one where the pushes were owed too.
-    marks: Mutex<HashMap<(TypeIdentifier, bool), Arc<Batcher<Marks>>>>,
+    marks: Mutex<MarksOf>,
 }
+
+/// One for each type that was ever marked, of which there are few, and one where the pushes were owed too.
+type MarksOf = HashMap<(TypeIdentifier, bool), Arc<Batcher<Marks>>>;
 
 impl PostgresStore {
     /// A store over your own pool, with the default configuration. Asks nothing of the database yet.

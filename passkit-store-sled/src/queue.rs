@@ -27,6 +27,9 @@ const TOGETHER: usize = ROWS / 4;
 const AT_ONCE: usize = 1_024;
 
 /// Who works on which type. All workers are in this process, and none outlives it.
+/// The longest lease.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
 #[derive(Debug, Default)]
 pub(crate) struct Leases(Mutex<HashMap<TypeIdentifier, Lease>>);
 
@@ -43,7 +46,7 @@ impl Leases {
         if leases.get(type_id).is_some_and(|lease| lease.worker != worker && lease.until > now) {
             return false;
         }
-        leases.insert(type_id.clone(), Lease { worker: worker.to_owned(), until: now + time });
+        leases.insert(type_id.clone(), Lease { worker: worker.to_owned(), until: now + time.min(YEAR) });
         true
     }
 

@@ -18,6 +18,9 @@ use crate::process::{self, Process, free_port};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A Sentinel that found no time for two seconds does nothing for thirty (`TILT`).
+const SENTINELS_PATIENCE: Duration = Duration::from_secs(90);
+
 /// Asks until it is so.
 fn wait_until(what: &str, limit: Duration, is_so: impl FnMut() -> bool) -> io::Result<()> {
     if process::wait_until(limit, is_so) {
@@ -411,7 +414,7 @@ impl SentinelSet {
     /// # Errors
     /// If that takes too long.
     pub fn wait_until_whole(&self) -> io::Result<()> {
-        wait_until("a master with two replicas", PATIENCE, || {
+        wait_until("a master with two replicas", SENTINELS_PATIENCE, || {
             self.master().is_some_and(|master| {
                 master.told(&["INFO", "replication"], "connected_slaves").as_deref() == Some("2")
             }) && self.nodes.iter().filter(|node| node.is_linked()).count() == 2

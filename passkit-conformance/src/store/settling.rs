@@ -255,7 +255,7 @@ async fn fill(queue: &Queue, number: usize) -> Result<Done, Breach> {
     let settled = new_type()?;
     queue.mark_and_owe(&type_id, &serials(&passes)).await?;
     queue.mark_and_owe(&settled, &serials(&passes)).await?;
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         queue.mark_all_and_owe(&type_id).await?;
     }
     let first = debts(queue, &type_id).await?;

@@ -13,6 +13,9 @@ use crate::{
     StoreError, TypeIdentifier,
 };
 
+/// The longest lease.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
 #[derive(Debug, Default)]
 pub(super) struct Pushes {
     owed: BTreeMap<TypeIdentifier, BTreeMap<Owed, Row>>,
@@ -112,7 +115,7 @@ impl PushQueue for MemoryStore {
         if leases.get(type_id).is_some_and(|lease| lease.worker != worker && lease.until > now) {
             return Ok(false);
         }
-        leases.insert(type_id.clone(), Lease { worker: worker.to_owned(), until: now + time });
+        leases.insert(type_id.clone(), Lease { worker: worker.to_owned(), until: now + time.min(YEAR) });
         Ok(true)
     }
 

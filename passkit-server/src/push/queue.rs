@@ -51,8 +51,8 @@ pub trait PushQueue: StoreMaintenance {
     /// The types that have debts or held pushes. Quick: workers ask several times a second.
     async fn owing(&self) -> Result<Vec<Owing>, StoreError>;
 
-    /// Takes all that is owed for a type for this worker, or keeps it, for `time` from now. `false` if another worker has
-    /// it.
+    /// Takes all that is owed for a type for this worker, or keeps it, for `time` from now, a year at most. `false` if
+    /// another worker has it.
     async fn lease(&self, type_id: &TypeIdentifier, worker: &str, time: Duration)
     -> Result<bool, StoreError>;
 
@@ -66,7 +66,7 @@ pub trait PushQueue: StoreMaintenance {
     /// read from the start.
     ///
     /// Up to a page, that is where the next worker goes on. To the end (no cursor), the debt is gone if it still has that
-    /// version; otherwise it stays, to be read from the start. A debt that is not there is left so.
+    /// version; otherwise it stays, to be read from the start. A debt that is not there is left so. Taken in their order.
     async fn advance(&self, type_id: &TypeIdentifier, reached: &[(Owed, Reached)]) -> Result<(), StoreError>;
 
     /// Keeps these pushes for later, each in place of what was held for its device and this type.
@@ -119,7 +119,7 @@ pub struct Reached {
 pub struct Owing {
     /// The type, which is the topic of the pushes.
     pub type_id: TypeIdentifier,
-    /// How many debts there are.
+    /// How many debts there are. A store may stop counting at 10,000.
     pub debts: u64,
     /// When the oldest of them was owed, or somewhat before that; `None` without debts.
     pub since: Option<SystemTime>,

@@ -27,15 +27,31 @@ fn config(replicas: u16) -> Config {
         .call_timeout(Duration::from_secs(2))
 }
 
+/// For how long the servers' doings are waited for, in steps of [`STEP`]. Sentinels that found no time for two seconds do
+/// nothing for thirty.
+const STEPS: usize = 4_500;
+const STEP: Duration = Duration::from_millis(20);
+
 /// Waits until one of the nodes but this one is a master with this many masters in all.
 fn wait_for_masters(nodes: &[Node], count: usize) {
-    for _ in 0..2_000 {
+    for _ in 0..STEPS {
         if nodes.iter().filter(|node| node.is_master()).count() == count {
             return;
         }
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(STEP);
     }
-    panic!("no new master after 40 s");
+    panic!("no new master after a long while");
+}
+
+/// On a busy machine the Sentinels may just be changing masters of their own accord.
+fn named_master(servers: &SentinelSet) -> &Node {
+    for _ in 0..STEPS {
+        if let Some(master) = servers.master() {
+            return master;
+        }
+        thread::sleep(STEP);
+    }
+    panic!("no master named after a long while");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -65,7 +81,7 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
     survives(store, move || {
         for _ in 0..rounds(1) {
             thread::sleep(Duration::from_millis(300));
-            let master = servers.master().unwrap();
+            let master = named_master(&servers);
             master.kill().unwrap();
             wait_for_masters(&servers.nodes, 1);
             master.restart().unwrap();

@@ -206,7 +206,7 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
                     "round {round}: {name} went back from {seen:?} to {now:?}"
                 );
                 // Nobody sends the pushes: what was ever marked is owed with its last mark.
-                let owed = owed.get(&Owed::Pass(serial(&*name))).copied();
+                let owed = owed.get(&Owed::Pass(serial(name))).copied();
                 assert_eq!(owed.unwrap_or(0), now.version, "round {round}: {name} is marked and not owed");
                 *seen = now;
             }

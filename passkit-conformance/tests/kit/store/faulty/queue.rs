@@ -159,10 +159,10 @@ impl PushQueue for Faulty {
                     debt.version =
                         self.memory(|memory| *memory.queue.seen.entry(key).or_insert(debt.version));
                 }
-                Fault::OwedAgainForgetsThePage => {
-                    if self.memory(|memory| memory.queue.owed_again.contains(&key)) {
-                        debt.reached = None;
-                    }
+                Fault::OwedAgainForgetsThePage
+                    if self.memory(|memory| memory.queue.owed_again.contains(&key)) =>
+                {
+                    debt.reached = None;
                 }
                 Fault::OldVersionKeepsThePage => {
                     debt.reached = self.memory(|memory| memory.queue.begun.get(&key).cloned());
