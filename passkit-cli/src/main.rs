@@ -8,9 +8,13 @@ macro_rules! say {
     }};
 }
 
+mod admin;
+mod apns;
 mod commands;
 mod failure;
 mod folder;
+mod marking;
+mod metrics;
 mod server;
 mod store;
 
@@ -30,6 +34,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(commands::serve::Serve),
+    Push(commands::push::Push),
     Check(commands::check::Check),
     Device(commands::device::Device),
     Demo(commands::demo::Demo),
@@ -59,6 +64,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::new(format!("can't start worker threads: {error}")))?;
     let code = match command {
         Command::Check(check) => check.run(),
+        Command::Push(push) => runtime.block_on(push.run()),
         Command::Serve(serve) => runtime.block_on(serve.run()),
         Command::Device(device) => runtime.block_on(device.run()),
         Command::Demo(demo) => runtime.block_on(demo.run()),

@@ -1,16 +1,18 @@
 //! HTTP/1.1 on a socket, within bounds. TLS is left to the proxy in front.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use hyper::server::conn::http1;
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
 };
-use passkit_server::{PassSource, RegistrationStore, WalletService};
+use passkit_server::ResponseBody;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_io_timeout::TimeoutStream;
+
+use crate::failure::Failure;
 
 /// How long a request's head may take to arrive, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,15 +25,27 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 const HEAD_LIMIT: usize = 32 * 1024;
 const HEADERS_LIMIT: usize = 64;
 
+/// A listener, for which `option` names the address, and the address it got.
+pub(crate) async fn bind(address: SocketAddr, option: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let cannot_listen =
+        |error| Failure::new(format!("can't listen on {address}: {error}; choose another {option}"));
+    let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+    Ok((listener, address))
+}
+
 /// Serves connections, at most `max_connections` at once, until `stop` is ready; then lets requests in flight finish.
-pub(crate) async fn serve<S, P>(
+pub(crate) async fn serve<S>(
     listener: TcpListener,
-    service: WalletService<S, P>,
+    service: S,
     max_connections: usize,
     stop: impl Future<Output = ()>,
 ) where
-    S: RegistrationStore + 'static,
-    P: PassSource + 'static,
+    S: hyper::service::Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -63,8 +77,8 @@ pub(crate) async fn serve<S, P>(
         }
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
-        let service = TowerToHyperService::new(service.clone());
-        let connection = connections.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
+        let connection =
+            connections.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service.clone()));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!("connection ended: {error}");

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
-use passkit_server::{PublishedContent, StoreMaintenance};
+use passkit_server::{PublishedContent, PushQueue, StoreMaintenance};
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_store_redis::{RedisStore, Repaired};
 use passkit_store_sled::SledStore;
@@ -26,12 +26,24 @@ pub(crate) struct OpenStore {
     pub(crate) registrations: Arc<dyn StoreMaintenance>,
     /// The same store, if several processes may use it at once.
     pub(crate) published: Option<Arc<dyn PublishedContent>>,
+    /// The same store, if it remembers which pushes are owed.
+    pub(crate) queue: Option<Arc<dyn PushQueue>>,
 }
 
 impl OpenStore {
-    fn shared(store: impl StoreMaintenance + PublishedContent + 'static) -> Self {
+    fn sled(store: SledStore) -> Self {
         let store = Arc::new(store);
-        Self { registrations: store.clone(), published: Some(store) }
+        Self { registrations: store.clone(), published: None, queue: Some(store) }
+    }
+
+    fn postgres(store: PostgresStore) -> Self {
+        let store = Arc::new(store);
+        Self { registrations: store.clone(), published: Some(store.clone()), queue: Some(store) }
+    }
+
+    fn redis(store: RedisStore) -> Self {
+        let store = Arc::new(store);
+        Self { registrations: store.clone(), published: Some(store), queue: None }
     }
 }
 
@@ -101,7 +113,7 @@ impl StoreUrl {
             Self::Sled(path) => {
                 let opened = tokio::task::spawn_blocking(move || SledStore::open(path)).await;
                 let store = opened.map_err(|error| cannot(&error))?.map_err(|error| cannot(&error))?;
-                Ok(OpenStore { registrations: Arc::new(store), published: None })
+                Ok(OpenStore::sled(store))
             }
             Self::Postgres(url) => {
                 let store = self.connect(&url).await?;
@@ -109,9 +121,9 @@ impl StoreUrl {
                     .check()
                     .await
                     .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))?;
-                Ok(OpenStore::shared(store))
+                Ok(OpenStore::postgres(store))
             }
-            Self::Redis(url) => Ok(OpenStore::shared(self.connect_redis(&url).await?)),
+            Self::Redis(url) => Ok(OpenStore::redis(self.connect_redis(&url).await?)),
         }
     }
 

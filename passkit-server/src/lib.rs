@@ -9,6 +9,8 @@ mod endpoints;
 mod identifiers;
 mod kind;
 mod maintenance;
+#[cfg(feature = "metrics")]
+mod measured;
 mod memory;
 mod published;
 mod push;
@@ -30,6 +32,8 @@ pub use identifiers::{
 };
 pub use kind::Kind;
 pub use maintenance::{Registration, RegistrationPage, StoreMaintenance, StoreStats, TypeStats};
+#[cfg(feature = "metrics")]
+pub use measured::{Measured, describe_metrics};
 pub use memory::MemoryStore;
 pub use published::{ContentDigest, PublishedContent};
 pub use push::{

@@ -120,10 +120,14 @@ where
         let service = self.clone();
         Box::pin(async move {
             let is_head = request.method() == Method::HEAD;
+            #[cfg(feature = "metrics")]
+            let measured = crate::measured::Request::new(request.method(), request.uri().path());
             let mut answer = service.answer(request).await.unwrap_or_else(Refusal::into_response);
             if is_head {
                 *answer.body_mut() = ResponseBody::empty();
             }
+            #[cfg(feature = "metrics")]
+            measured.answered(answer.status());
             Ok(answer)
         })
     }

@@ -1,31 +1,39 @@
-use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Args;
 use passkit_archive::{ArchiveBuilder, BuildError, Signer, placeholder_icon};
 use passkit_conformance::{
     Client,
+    apns::{self, LocalApns},
     phone::{Phone, State},
 };
 use passkit_server::{Kind, TypeIdentifier};
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::{
     check::read_archive,
     device::{print_outcome, save},
     serve::{Serve, start_logging},
 };
-use crate::{failure::Failure, server, store::StoreUrl};
+use crate::{apns::ApnsOptions, failure::Failure, server, store::StoreUrl};
 
 const TEAM: &str = "EXAMPLE123";
 const PASS_TYPE: &str = "pass.com.example.coffee";
 const ORDER_TYPE: &str = "order.com.example.beans";
-/// How long the service may take to notice a changed file.
+/// How long the push for a changed file may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Shows the whole thing: makes an example pass and order, serves them, adds them to a virtual phone, and changes one.
+/// Shows the whole thing: makes an example pass and order, serves them, adds them to a virtual phone, and changes one,
+/// which a push tells the phone.
 ///
-/// Then it goes on serving, and says what to play with. Everything is in a temporary folder, which is removed at the
-/// end (Ctrl-C).
+/// Then it goes on serving, and says what to play with. Everything is on this machine, the push service too, and in a
+/// temporary folder, which is removed at the end (Ctrl-C).
 #[derive(Args)]
 pub(crate) struct Demo {
     /// Where to listen; port 0 takes a free one.
@@ -52,6 +60,8 @@ impl Demo {
         write(&pass, &coffee.pass(3)?)?;
         write(&order, &coffee.order()?)?;
 
+        let (tell, mut pushes) = mpsc::unbounded_channel();
+        let (apns, options) = local_apns(folder.path(), tell).await?;
         let serve = Serve {
             listen: self.listen,
             store: StoreUrl::Sled(folder.path().join("store")),
@@ -60,13 +70,19 @@ impl Demo {
             orders: Some(orders),
             allow_unsigned: false,
             max_connections: 64,
+            apns: options,
+            admin_token: None,
+            admin_listen: None,
+            metrics: None,
         };
         let ready = tokio::select! {
             ready = serve.prepare() => ready?,
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
         let url = format!("http://{}", ready.address);
-        say!("\n2. The service, over that folder and a store beside it");
+        say!(
+            "\n2. The service, over that folder and a store beside it; and a push service that stands in for APNs"
+        );
         say!("listening on {url}");
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(ready.serve(async {
@@ -76,26 +92,42 @@ impl Demo {
 
         let state = folder.path().join("phone.json");
         let shown = tokio::select! {
-            shown = show(&url, &state, &coffee, &pass, &order) => shown.map(|()| true),
+            shown = show(&url, &state, &coffee, &pass, &order, &mut pushes) => shown.map(|()| true),
             () = &mut stop => Ok(false),
         };
         if matches!(shown, Ok(true)) {
             let next = folder.path().join("coffee-1-left.pkpass");
             write(&next, &coffee.pass(1)?)?;
             invite(&state, &next, &pass);
-            stop.await;
+            let tell = async {
+                while let Some(push) = pushes.recv().await {
+                    say!("{}", push.0);
+                }
+            };
+            tokio::select! {
+                () = &mut stop => {}
+                () = tell => {}
+            }
         }
         drop(end);
         if let Err(error) = serving.await {
             tracing::error!("the service failed: {error}");
         }
+        drop(apns);
         say!("\nbye");
         shown.map(|_| ExitCode::SUCCESS)
     }
 }
 
 /// The part that goes by itself.
-async fn show(url: &str, state: &Path, coffee: &Coffee, pass: &Path, order: &Path) -> Result<(), Failure> {
+async fn show(
+    url: &str,
+    state: &Path,
+    coffee: &Coffee,
+    pass: &Path,
+    order: &Path,
+    pushes: &mut mpsc::UnboundedReceiver<Push>,
+) -> Result<(), Failure> {
     let failed = |error| Failure::from_error("the virtual phone failed", &error);
     let mut phone = Phone::new(State::new().map_err(failed)?, Client::default());
     phone.observe(|exchange| say!("{exchange}"));
@@ -108,26 +140,57 @@ async fn show(url: &str, state: &Path, coffee: &Coffee, pass: &Path, order: &Pat
     }
 
     say!(
-        "\n5. The pass changes: its file is replaced. The phone asks what changed, and gets the new version"
+        "\n5. The pass changes: its file is replaced. A push tells the phone, which asks what changed, and fetches that"
     );
     write(pass, &coffee.pass(2)?)?;
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    phone.observe(|_| {});
-    while !changed(&phone).await {
-        if tokio::time::Instant::now() > deadline {
-            return Err(Failure::new("the service did not notice the changed file"));
+    loop {
+        let push = tokio::time::timeout_at(deadline, pushes.recv()).await.ok().flatten();
+        say!("{}", push.ok_or_else(|| Failure::new("no push came for the changed file"))?.0);
+        let outcome = phone.sync().await.map_err(failed)?;
+        print_outcome(&outcome);
+        // A push may also be for what the phone has fetched already.
+        if !outcome.updated.is_empty() {
+            return save(&phone, state);
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    phone.observe(|exchange| say!("{exchange}"));
-    print_outcome(&phone.sync().await.map_err(failed)?);
-    save(&phone, state)
 }
 
-/// Whether the service has something new for the phone, asked with a phone of the same memory.
-async fn changed(phone: &Phone) -> bool {
-    let mut other = Phone::new(phone.state().clone(), Client::default());
-    other.sync().await.is_ok_and(|outcome| !outcome.updated.is_empty())
+/// A line that tells of a push.
+struct Push(String);
+
+/// A push service on this machine, which tells of each push; and how `serve` is told to use it.
+async fn local_apns(
+    folder: &Path,
+    tell: mpsc::UnboundedSender<Push>,
+) -> Result<(LocalApns, ApnsOptions), Failure> {
+    let failed = |error| Failure::from_error("can't start the push service", &error);
+    let options = apns::Options::new().on_push(move |topic, _token| {
+        // Nobody listens any more at the end.
+        let _ = tell.send(Push(format!("push of {topic} to the phone")));
+        std::future::ready(())
+    });
+    let apns = LocalApns::start(options).await.map_err(failed)?;
+    let file = |name: &str, content: &str| -> Result<PathBuf, Failure> {
+        let path = folder.join(name);
+        std::fs::write(&path, content).map_err(|error| cannot_write(&path, &error))?;
+        Ok(path)
+    };
+    let mut config = String::new();
+    for type_id in [PASS_TYPE, ORDER_TYPE] {
+        let issued = apns.issue(type_id).map_err(failed)?;
+        let name = format!("{type_id}.pem");
+        file(&name, &format!("{}{}", issued.certificate, issued.key))?;
+        config += &format!("[[topic]]\ntype = \"{type_id}\"\ncert = \"{name}\"\n");
+    }
+    let options = ApnsOptions {
+        config: Some(file("apns.toml", &config)?),
+        endpoint: Some((apns.host().to_owned(), apns.port())),
+        root: Some(file("apns-root.pem", apns.root_pem())?),
+        push_spacing: Duration::from_secs(1),
+        ..ApnsOptions::default()
+    };
+    Ok((apns, options))
 }
 
 /// What to do next.

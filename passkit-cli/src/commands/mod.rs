@@ -8,6 +8,7 @@ pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod migrate;
 mod progress;
+pub(crate) mod push;
 pub(crate) mod repair;
 pub(crate) mod serve;
 pub(crate) mod stats;

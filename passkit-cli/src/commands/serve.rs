@@ -1,12 +1,22 @@
-use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    convert::Infallible, io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc,
+};
 
+use bytes::Bytes;
 use clap::Args;
-use passkit_server::{Kind, StoreMaintenance, WalletService};
-use tokio::net::TcpListener;
+use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_LENGTH};
+use hyper::{body::Incoming, service::service_fn};
+use passkit_server::{Kind, Measured, ResponseBody, StoreMaintenance, WalletService};
+use tokio::{net::TcpListener, task::JoinSet};
+use tower_service::Service as _;
 
 use crate::{
+    admin::{self, Admin, AdminToken},
+    apns::{ApnsOptions, Pushing},
     failure::Failure,
     folder::{Folder, FolderOptions, Place, Watching},
+    marking::Marking,
+    metrics::Metrics,
     server,
     store::StoreUrl,
 };
@@ -49,14 +59,37 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_MAX_CONNECTIONS", default_value_t = 4096, value_name = "N",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_connections: usize,
+
+    #[command(flatten)]
+    pub(crate) apns: ApnsOptions,
+
+    /// Takes POST /admin/v1/publish, by which another program says that passes changed, with `Authorization: Bearer TOKEN`.
+    /// At least 16 characters; better given as an environment variable.
+    #[arg(long, env = "PASSKIT_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) admin_token: Option<AdminToken>,
+
+    /// Takes that here, instead of where phones are answered.
+    #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT", requires = "admin_token")]
+    pub(crate) admin_listen: Option<SocketAddr>,
+
+    /// Where to answer Prometheus, at /metrics; nowhere if not given. To be kept from the public.
+    #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
 }
+
+/// Those who publish are few.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// A service that listens and has not begun to answer.
 pub(crate) struct Ready {
     listener: TcpListener,
-    service: WalletService<Arc<dyn StoreMaintenance>, Folder>,
+    service: WalletService<Measured<Arc<dyn StoreMaintenance>>, Folder>,
     max_connections: usize,
     watching: Watching,
+    metrics: Option<Metrics>,
+    admin: Option<Admin>,
+    admin_listener: Option<TcpListener>,
+    marking: Marking,
     pub(crate) address: SocketAddr,
 }
 
@@ -84,13 +117,25 @@ impl Serve {
         if roots.is_empty() {
             return Err(Failure::new("nothing to serve: name a folder with --passes DIR or --orders DIR"));
         }
+        let apns = self.apns.load()?;
+        self.admin_token.as_ref().map_or(Ok(()), AdminToken::check)?;
         server::raise_open_file_limit();
-        let cannot_listen = |error| {
-            Failure::new(format!("can't listen on {}: {error}; choose another --listen", self.listen))
+        let (listener, address) = server::bind(self.listen, "--listen").await?;
+        let metrics = match self.metrics {
+            Some(address) => Some(Metrics::bind(address).await?),
+            None => None,
         };
-        let listener = TcpListener::bind(self.listen).await.map_err(cannot_listen)?;
-        let address = listener.local_addr().map_err(cannot_listen)?;
+        let admin_listener = match self.admin_listen {
+            Some(address) => {
+                let (listener, address) = server::bind(address, "--admin-listen").await?;
+                tracing::info!("publish at http://{address}{}", admin::PATH);
+                Some(listener)
+            }
+            None => None,
+        };
         let store = self.store.open().await?;
+        let pushing = apns.map(|apns| apns.over(&store)).transpose()?;
+        let marking = Marking { store, pushing };
         let options = FolderOptions {
             roots,
             catalog: match self.store.companion_folder() {
@@ -101,27 +146,79 @@ impl Serve {
         };
         let runtime = tokio::runtime::Handle::current();
         let (folder, watching) = {
-            let store = store.clone();
-            tokio::task::spawn_blocking(move || Folder::open(&options, store, runtime))
+            let marking = marking.clone();
+            tokio::task::spawn_blocking(move || Folder::open(&options, marking, runtime))
                 .await
                 .map_err(|error| Failure::from_error("can't read the folders", &error))??
         };
         tracing::info!("passes and orders served: {}", folder.len());
-        let service = WalletService::new(store.registrations, folder);
-        Ok(Ready { listener, service, max_connections: self.max_connections, watching, address })
+        if marking.pushing.is_some() {
+            for type_id in folder.types().into_iter().filter(|type_id| !marking.sends(type_id)) {
+                tracing::warn!(
+                    "{type_id}: is served, but no certificate is for it: its phones get no pushes"
+                );
+            }
+        }
+        let service = WalletService::new(Measured::new(marking.store.registrations.clone()), folder);
+        let admin = self.admin_token.clone().map(|token| Admin { token, marking: marking.clone() });
+        Ok(Ready {
+            listener,
+            service,
+            max_connections: self.max_connections,
+            watching,
+            metrics,
+            admin,
+            admin_listener,
+            marking,
+            address,
+        })
     }
 }
 
 impl Ready {
     /// Answers until `stop` is ready, then lets requests in flight finish and closes everything.
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) {
-        server::serve(self.listener, self.service, self.max_connections, stop).await;
+        // These end when they are dropped.
+        let mut beside = JoinSet::new();
+        let metrics = self.metrics.map(|metrics| metrics.serve(self.marking.store));
+        if let Some(Pushing { publisher, .. }) = self.marking.pushing {
+            beside.spawn(async move { publisher.run().await });
+        }
+        let admin = match (self.admin, self.admin_listener) {
+            (Some(admin), Some(listener)) => {
+                let service = service_fn(move |request| answer_publish(admin.clone(), request));
+                beside.spawn(server::serve(listener, service, ADMIN_CONNECTIONS, std::future::pending()));
+                None
+            }
+            (admin, _) => admin,
+        };
+        let wallet = self.service;
+        let service = service_fn(move |request: Request<Incoming>| match &admin {
+            Some(admin) if request.uri().path() == admin::PATH => admin.clone().answer(request),
+            _ => wallet.clone().call(request),
+        });
+        server::serve(self.listener, service, self.max_connections, stop).await;
+        drop((metrics, beside));
         // Joins a thread, which may be marking changes through this runtime.
         let closed = tokio::task::spawn_blocking(move || drop(self.watching)).await;
         if let Err(error) = closed {
             tracing::error!("the folder watcher failed: {error}");
         }
     }
+}
+
+/// On a listener of its own.
+async fn answer_publish(
+    admin: Admin,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    if request.uri().path() == admin::PATH {
+        return admin.answer(request).await;
+    }
+    let mut answer = Response::new(ResponseBody::from(Bytes::new()));
+    *answer.status_mut() = StatusCode::NOT_FOUND;
+    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    Ok(answer)
 }
 
 /// Writes what happens to stderr, down to `level` unless PASSKIT_LOG says otherwise.

@@ -8,7 +8,7 @@
 //! A change goes through these steps, each of which may be the last before a crash:
 //! 1. catalog: the new archive, with a note that its mark is owed, in one commit;
 //! 2. memory: requests see it;
-//! 3. store: the pass is marked;
+//! 3. store: the pass is marked, and its pushes are owed;
 //! 4. catalog: the note is taken back.
 //!
 //! Several processes may serve the same folder over one store, each with a catalog of its own. The store then knows
@@ -17,10 +17,12 @@
 
 mod catalog;
 mod files;
+mod judge;
+mod publish;
 mod watch;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
@@ -34,10 +36,11 @@ use std::{
 use async_trait::async_trait;
 use catalog::Catalog;
 use passkit_server::{
-    Archive, ContentDigest, Credentials, Kind, PassId, PassSource, PublishedContent, SourceError, TokenDigest,
+    Archive, ContentDigest, Credentials, Kind, PassId, PassSource, PublishedContent, SourceError,
+    TokenDigest, TypeIdentifier,
 };
 
-use crate::{failure::Failure, store::OpenStore};
+use crate::{failure::Failure, marking::Marking};
 
 /// How long a request waits for content that another process has published already.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -140,12 +143,12 @@ impl Drop for Watching {
 }
 
 impl Folder {
-    /// Reads the folders, marks in `store` what changed since they were last served, and keeps watching them.
+    /// Reads the folders, marks what changed since they were last served, and keeps watching them.
     ///
     /// Blocks until everything has been looked at once.
     pub(crate) fn open(
         options: &FolderOptions,
-        store: OpenStore,
+        marking: Marking,
         runtime: tokio::runtime::Handle,
     ) -> Result<(Self, Watching), Failure> {
         let roots = options
@@ -158,11 +161,11 @@ impl Folder {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let catalog = options.catalog.open()?;
-        let published = store.published.clone();
+        let published = marking.store.published.clone();
         let shared = Arc::new(Shared { catalog, passes: RwLock::default() });
-        let watcher = watch::Watcher::new(shared.clone(), store, runtime, roots, options.allow_unsigned);
-        let watching = watcher
-            .and_then(watch::Watcher::start)
+        let publishing = publish::Publishing::new(shared.clone(), marking, runtime, options.allow_unsigned);
+        let watching = publishing
+            .and_then(|publishing| watch::Watcher::new(publishing, roots).start())
             .map_err(|error| Failure::from_error("can't use the copies of the archives", &error))?;
         Ok((Self { shared, published, wake: watching.wake.clone() }, watching))
     }
@@ -196,6 +199,14 @@ impl Folder {
     /// How many passes and orders are offered.
     pub(crate) fn len(&self) -> usize {
         self.shared.read(|passes| passes.values().filter(|listed| !listed.withdrawn).count())
+    }
+
+    /// Their types.
+    pub(crate) fn types(&self) -> BTreeSet<TypeIdentifier> {
+        self.shared.read(|passes| {
+            let offered = passes.iter().filter(|(_, listed)| !listed.withdrawn);
+            offered.map(|(pass, _)| pass.type_id.clone()).collect()
+        })
     }
 }
 

@@ -1,9 +1,7 @@
-//! Noticing what changed in the folders, and publishing it.
+//! Noticing what changed in the folders.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fs,
-    ops::Bound,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,17 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use notify::{EventKind, RecursiveMode, Watcher as _, event::ModifyKind};
-use passkit_archive::{Archive, MAX_ARCHIVE_BYTES, Rules};
-use passkit_server::{ContentDigest, Kind, PassId, SerialNumber, StoreError, TokenDigest, TypeIdentifier};
+use passkit_archive::MAX_ARCHIVE_BYTES;
+use passkit_server::Kind;
 
 use super::{
-    Listed, Shared, Watching,
-    catalog::{Copy, Row},
+    Watching,
     files::{self, Found, Stamp},
+    publish::Publishing,
 };
-use crate::{failure::Chain, store::OpenStore};
+use crate::failure::Chain;
 
 /// A changed file is read once it has looked the same for this long: it may be half-written.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
@@ -48,111 +45,27 @@ pub(super) enum Event {
 }
 
 pub(super) struct Watcher {
-    shared: Arc<Shared>,
-    store: OpenStore,
-    runtime: tokio::runtime::Handle,
+    publishing: Publishing,
     roots: Vec<(Kind, PathBuf)>,
-    rules: Rules,
-    /// Every candidate file that was read, and what became of it.
-    files: BTreeMap<Arc<str>, Seen>,
-    types: BTreeSet<TypeIdentifier>,
     /// Files that look different from when they were read, and since when they look as they do.
     unsettled: HashMap<PathBuf, (Stamp, Instant)>,
     /// Files of passes that are not there any more, and since when.
     gone: HashMap<PathBuf, Instant>,
-    /// Passes whose change the store has not been told of.
-    owed: BTreeSet<PassId>,
     /// What could not be read when it was looked for last: said once.
     unreadable: BTreeSet<PathBuf>,
     stop: Arc<AtomicBool>,
 }
 
-/// A file as it was when it was read last.
-struct Seen {
-    stamp: Stamp,
-    /// The pass it holds; `None` if it was refused.
-    pass: Option<PassId>,
-    /// The pass it holds too, but which another file got first.
-    rival: Option<Box<PassId>>,
-}
-
-/// What was found in a file.
-enum Content {
-    Good(Box<Archive>, Bytes),
-    Refused(String),
-}
-
 impl Watcher {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        store: OpenStore,
-        runtime: tokio::runtime::Handle,
-        roots: Vec<(Kind, PathBuf)>,
-        allow_unsigned: bool,
-    ) -> Result<Self, redb::Error> {
-        let mut watcher = Self {
-            shared,
-            store,
-            runtime,
+    pub(super) fn new(publishing: Publishing, roots: Vec<(Kind, PathBuf)>) -> Self {
+        Self {
+            publishing,
             roots,
-            rules: if allow_unsigned { Rules::development() } else { Rules::strict() },
-            files: BTreeMap::new(),
-            types: BTreeSet::new(),
             unsettled: HashMap::new(),
             gone: HashMap::new(),
-            owed: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             stop: Arc::default(),
-        };
-        let shared = watcher.shared.clone();
-        shared.write(|passes| shared.catalog.rows(|row| watcher.recall(row, passes)))?;
-        let allowed_unsigned = shared.catalog.allowed_unsigned()?;
-        if allowed_unsigned && !allow_unsigned {
-            watcher.withdraw_unsigned()?;
         }
-        if allowed_unsigned != allow_unsigned {
-            shared.catalog.remember_rules(allow_unsigned)?;
-        }
-        Ok(watcher)
-    }
-
-    /// Takes up a row of the catalog where the last run left it.
-    fn recall(&mut self, row: Row, passes: &mut HashMap<PassId, Listed>) {
-        let Row { pass, listed, stamp } = row;
-        let pass = self.shared_type(pass);
-        if !listed.withdrawn {
-            self.files.insert(listed.path.clone(), Seen { stamp, pass: Some(pass.clone()), rival: None });
-        }
-        if listed.owed {
-            self.owed.insert(pass.clone());
-        }
-        passes.insert(pass, listed);
-    }
-
-    /// Withdraws what is served by more lenient rules than today's.
-    fn withdraw_unsigned(&mut self) -> Result<(), redb::Error> {
-        let served: Vec<(PassId, Arc<str>)> = self.shared.read(|passes| {
-            let served = passes.iter().filter(|(_, listed)| !listed.withdrawn);
-            served.map(|(pass, listed)| (pass.clone(), listed.path.clone())).collect()
-        });
-        tracing::info!("checking {} archives again, since unsigned ones are no longer allowed", served.len());
-        let mut refused = Vec::new();
-        for (pass, path) in served {
-            let copy = self.shared.catalog.archive(&pass)?;
-            if copy.is_none_or(|copy| Archive::check(&copy, self.rules).is_err()) {
-                refused.push(PathBuf::from(&*path));
-            }
-        }
-        self.withdraw(&refused)
-    }
-
-    /// The same pass, with the type in one place in memory for all of its passes.
-    fn shared_type(&mut self, pass: PassId) -> PassId {
-        if let Some(type_id) = self.types.get(&pass.type_id) {
-            return PassId { type_id: type_id.clone(), ..pass };
-        }
-        self.types.insert(pass.type_id.clone());
-        pass
     }
 
     /// Looks at everything once, then goes on in a thread of its own.
@@ -162,10 +75,11 @@ impl Watcher {
         let notifier = self.notifier(sender.clone());
         let found = self.find();
         self.withdraw_missing(&found)?;
-        let changed = found.files.into_iter().filter(|(path, stamp)| self.is_news(path, *stamp)).collect();
+        let changed =
+            found.files.into_iter().filter(|(path, stamp)| self.publishing.is_news(path, *stamp)).collect();
         self.publish(changed)?;
         // Also what the last run left owing, before anyone is answered.
-        self.mark_owed();
+        self.publishing.mark_owed();
         let (stop, wake) = (self.stop.clone(), sender.clone());
         let thread = std::thread::Builder::new()
             .name("folder".into())
@@ -199,7 +113,7 @@ impl Watcher {
         let mut watched = self.root_identities();
         let mut sweep_at = Instant::now() + SWEEP_EVERY;
         loop {
-            let waiting = !(self.unsettled.is_empty() && self.gone.is_empty() && self.owed.is_empty());
+            let waiting = !(self.unsettled.is_empty() && self.gone.is_empty()) || self.publishing.owes();
             let pause = sweep_at.saturating_duration_since(Instant::now());
             let pause = if waiting { pause.min(SETTLED_AFTER / 2) } else { pause };
             let mut sweep = false;
@@ -264,9 +178,7 @@ impl Watcher {
                 sweep |= !matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
             } else if moved && let Some(path) = path.to_str() {
                 // Perhaps a folder with archives in it.
-                let below = format!("{path}/");
-                let next = self.files.range::<str, _>((Bound::Included(&*below), Bound::Unbounded)).next();
-                sweep |= next.is_some_and(|(file, _)| file.starts_with(&below));
+                sweep |= self.publishing.has_below(&format!("{path}/"));
             }
         }
         sweep
@@ -288,7 +200,7 @@ impl Watcher {
         match stamp {
             Some(stamp) => {
                 self.gone.remove(&path);
-                if self.is_news(&path, stamp) {
+                if self.publishing.is_news(&path, stamp) {
                     let since =
                         self.unsettled.get(&path).filter(|(before, _)| *before == stamp).map_or(now, |s| s.1);
                     self.unsettled.insert(path, (stamp, since));
@@ -298,19 +210,11 @@ impl Watcher {
             }
             None => {
                 self.unsettled.remove(&path);
-                if self.seen(&path).is_some() {
+                if self.publishing.has_seen(&path) {
                     self.gone.entry(path).or_insert(now);
                 }
             }
         }
-    }
-
-    fn seen(&self, path: &Path) -> Option<&Seen> {
-        self.files.get(path.to_str()?)
-    }
-
-    fn is_news(&self, path: &Path, stamp: Stamp) -> bool {
-        self.seen(path).is_none_or(|seen| seen.stamp != stamp)
     }
 
     /// Everything that lies in the folders. What can't be read is said once.
@@ -340,13 +244,12 @@ impl Watcher {
 
     /// The files that were seen before and are not among those found, unless they can't be looked for.
     fn missing(&self, found: &Found) -> Vec<PathBuf> {
-        self.files
-            .keys()
-            .filter(|path| {
-                found.files.binary_search_by(|(there, _)| (**there).cmp(Path::new(&***path))).is_err()
-            })
-            .map(|path| PathBuf::from(&**path))
+        self.publishing
+            .files()
+            .map(Path::new)
+            .filter(|path| found.files.binary_search_by(|(there, _)| (**there).cmp(path)).is_err())
             .filter(|path| !found.unreadable.iter().any(|(unknown, _)| path.starts_with(unknown)))
+            .map(Path::to_path_buf)
             .collect()
     }
 
@@ -377,7 +280,7 @@ impl Watcher {
         }
         settled.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         self.publish(settled)?;
-        self.mark_owed();
+        self.publishing.mark_owed();
 
         let due: Vec<PathBuf> = self
             .gone
@@ -413,13 +316,19 @@ impl Watcher {
             let count = rest.iter().take(GROUP_FILES).take_while(fits).count().max(1);
             let (group, later) = rest.split_at(count);
             rest = later;
-            let published = self.publish_group(group);
-            self.mark_owed();
-            if let Err(error) = published {
-                self.unsettled.extend(
-                    group.iter().chain(rest).map(|(path, stamp)| (path.clone(), (*stamp, Instant::now()))),
-                );
-                return Err(error);
+            let published = self.publishing.publish(group);
+            self.publishing.mark_owed();
+            match published {
+                Ok(rivals) => self.look_again(rivals),
+                Err(error) => {
+                    self.unsettled.extend(
+                        group
+                            .iter()
+                            .chain(rest)
+                            .map(|(path, stamp)| (path.clone(), (*stamp, Instant::now()))),
+                    );
+                    return Err(error);
+                }
             }
             if said.elapsed() > Duration::from_secs(2) {
                 said = Instant::now();
@@ -429,242 +338,28 @@ impl Watcher {
         Ok(())
     }
 
-    fn publish_group(&mut self, group: &[(PathBuf, Stamp)]) -> Result<(), redb::Error> {
-        let contents = read_all(group, self.rules);
-        // The passes whose files have come to hold another. One of those may be in this group too: files change names
-        // among each other.
-        let mut left: BTreeMap<PassId, Row> = BTreeMap::new();
-        for ((path, _), content) in group.iter().zip(&contents) {
-            if let Content::Good(archive, _) = content
-                && let Some(row) = self.withdrawn(path)
-                && row.pass != archive.id
-            {
-                left.insert(row.pass.clone(), row);
-            }
-        }
-        let mut rows: Vec<(Row, Copy)> = Vec::new();
-        let mut seen: Vec<(Arc<str>, Seen)> = Vec::new();
-        for ((path, stamp), content) in group.iter().zip(contents) {
-            let Some(name) = path.to_str() else { continue };
-            let mut note = Seen { stamp: *stamp, pass: None, rival: None };
-            match content {
-                Content::Refused(reason) => {
-                    // The file still stands for the pass it held, whose last good version stays.
-                    note.pass = self.seen(path).and_then(|seen| seen.pass.clone());
-                    let stays = if note.pass.is_some() { "; the version before stays" } else { "" };
-                    tracing::warn!("{name}: refused: {reason}{stays}");
-                }
-                Content::Good(mut archive, bytes) => {
-                    archive.id = self.shared_type(archive.id);
-                    let pass = &archive.id;
-                    let rival = rows
-                        .iter()
-                        .find(|(row, _)| row.pass == *pass)
-                        .map(|(row, _)| row.listed.path.clone());
-                    let rival = rival
-                        .or_else(|| if left.contains_key(pass) { None } else { self.rival_of(path, pass) });
-                    if let Some(other) = rival {
-                        tracing::warn!(
-                            "{name}: refused: holds {pass}, as does {other}, which is served; remove one of the two"
-                        );
-                        note.rival = Some(Box::new(archive.id));
-                    } else {
-                        left.remove(pass);
-                        note.pass = Some(pass.clone());
-                        rows.push(self.row(name, *stamp, &archive, bytes)?);
-                    }
-                }
-            }
-            seen.push((name.into(), note));
-        }
-        let freed: BTreeSet<PassId> = left.keys().cloned().collect();
-        rows.extend(left.into_values().map(|row| (row, Copy::Remove)));
-        self.commit(rows)?;
-        self.files.extend(seen);
-        self.look_again_at_rivals(&freed);
-        Ok(())
-    }
-
-    /// Another file from which `pass` is served, and which still lies there.
-    fn rival_of(&self, path: &Path, pass: &PassId) -> Option<Arc<str>> {
-        let listed = self.shared.read(|passes| passes.get(pass).cloned())?;
-        let other = Path::new(&*listed.path);
-        let holds = self.seen(other).is_some_and(|seen| seen.pass.as_ref() == Some(pass));
-        let there = !listed.withdrawn && other != path && holds && !matches!(Stamp::of(other), Ok(None));
-        there.then_some(listed.path)
-    }
-
-    /// Writes rows to the catalog, and then shows them to requests.
-    fn commit(&mut self, mut rows: Vec<(Row, Copy)>) -> Result<(), redb::Error> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let copies = rows.iter_mut().map(|(row, copy)| (&*row, std::mem::replace(copy, Copy::Keep)));
-        self.shared.catalog.put(copies)?;
-        self.owed.extend(rows.iter().filter(|(row, _)| row.listed.owed).map(|(row, _)| row.pass.clone()));
-        self.shared.write(|passes| {
-            for (row, _) in rows {
-                if row.listed.withdrawn {
-                    tracing::info!("{}: no longer serves {}", row.listed.path, row.pass);
-                }
-                passes.insert(row.pass, row.listed);
-            }
-        });
-        Ok(())
-    }
-
-    /// What the catalog is to hold of a good archive. Its mark is owed if what it holds has changed, or is new.
-    fn row(
-        &self,
-        path: &str,
-        stamp: Stamp,
-        archive: &Archive,
-        bytes: Bytes,
-    ) -> Result<(Row, Copy), redb::Error> {
-        let before = self.shared.read(|passes| passes.get(&archive.id).cloned());
-        let token = archive.auth_token.digest();
-        let mut tokens: Vec<TokenDigest> =
-            before.as_ref().map_or_else(Vec::new, |listed| listed.tokens.to_vec());
-        if !tokens.contains(&token) {
-            tokens.push(token);
-        }
-        let same = before.as_ref().is_some_and(|listed| listed.content == archive.content_digest);
-        let owed = !same || self.owed.contains(&archive.id);
-        let copy = match self.shared.catalog.archive(&archive.id)? {
-            Some(copy) if copy == bytes => Copy::Keep,
-            _ => Copy::Put(bytes),
-        };
-        let listed = Listed {
-            tokens: tokens.into(),
-            content: archive.content_digest,
-            owed,
-            path: path.into(),
-            withdrawn: false,
-        };
-        Ok((Row { pass: archive.id.clone(), listed, stamp }, copy))
-    }
-
     /// Withdraws the passes of files that are gone.
     fn withdraw(&mut self, gone: &[PathBuf]) -> Result<(), redb::Error> {
         if gone.is_empty() {
             return Ok(());
         }
-        let rows: Vec<(Row, Copy)> =
-            gone.iter().filter_map(|path| self.withdrawn(path)).map(|row| (row, Copy::Remove)).collect();
-        let freed: BTreeSet<PassId> = rows.iter().map(|(row, _)| row.pass.clone()).collect();
-        if let Err(error) = self.commit(rows) {
-            self.gone.extend(gone.iter().map(|path| (path.clone(), Instant::now())));
-            return Err(error);
-        }
-        for path in gone {
-            if let Some(name) = path.to_str() {
-                self.files.remove(name);
+        match self.publishing.withdraw(gone) {
+            Ok(rivals) => {
+                self.look_again(rivals);
+                Ok(())
             }
-        }
-        self.look_again_at_rivals(&freed);
-        Ok(())
-    }
-
-    /// The row of the pass that is served from this file, with the pass withdrawn. None if there is no such pass, or
-    /// another file of it has taken over.
-    fn withdrawn(&self, path: &Path) -> Option<Row> {
-        let pass = self.seen(path)?.pass.clone()?;
-        let listed = self.shared.read(|passes| passes.get(&pass).cloned())?;
-        let serves = Path::new(&*listed.path) == path && !listed.withdrawn;
-        let listed = Listed { withdrawn: true, ..listed };
-        serves.then_some(Row { pass, listed, stamp: Stamp::default() })
-    }
-
-    /// Files that had to stand back for a pass's other file get their turn when that is gone.
-    fn look_again_at_rivals(&mut self, freed: &BTreeSet<PassId>) {
-        if freed.is_empty() {
-            return;
-        }
-        let stands_back = |seen: &Seen| seen.rival.as_ref().is_some_and(|pass| freed.contains(&**pass));
-        let waiting: Vec<Arc<str>> =
-            self.files.iter().filter(|(_, seen)| stands_back(seen)).map(|(path, _)| path.clone()).collect();
-        for path in waiting {
-            self.files.remove(&path);
-            if let Ok(Some(stamp)) = Stamp::of(Path::new(&*path)) {
-                self.note(PathBuf::from(&*path), Some(stamp));
+            Err(error) => {
+                self.gone.extend(gone.iter().map(|path| (path.clone(), Instant::now())));
+                Err(error)
             }
         }
     }
 
-    /// Tells the store of every change it has not been told of. What it can't take now is tried again.
-    fn mark_owed(&mut self) {
-        let mut by_type: BTreeMap<TypeIdentifier, Vec<PassId>> = BTreeMap::new();
-        for pass in std::mem::take(&mut self.owed) {
-            by_type.entry(pass.type_id.clone()).or_default().push(pass);
-        }
-        for (type_id, passes) in by_type {
-            match self.runtime.block_on(self.mark(&type_id, &passes)) {
-                Ok(()) => {
-                    tracing::debug!("marked {} of {type_id}", passes.len());
-                    self.shared.write(|listed| {
-                        passes.iter().for_each(|pass| {
-                            if let Some(listed) = listed.get_mut(pass) {
-                                listed.owed = false;
-                            }
-                        });
-                    });
-                    if let Err(error) = self.shared.catalog.settle(&passes) {
-                        tracing::warn!("marks will be repeated at the next start: {}", Chain(&error));
-                    }
-                }
-                Err(error) => {
-                    tracing::error!("can't mark changes of {type_id}, and will try again: {}", Chain(&error));
-                    self.owed.extend(passes);
-                }
+    fn look_again(&mut self, paths: Vec<PathBuf>) {
+        for path in paths {
+            if let Ok(Some(stamp)) = Stamp::of(&path) {
+                self.note(path, Some(stamp));
             }
-        }
-    }
-}
-
-impl Watcher {
-    async fn mark(&self, type_id: &TypeIdentifier, passes: &[PassId]) -> Result<(), StoreError> {
-        let Some(published) = &self.store.published else {
-            let serials: Vec<SerialNumber> = passes.iter().map(|pass| pass.serial.clone()).collect();
-            return self.store.registrations.mark_updated(type_id, &serials).await;
-        };
-        let contents: Vec<(SerialNumber, ContentDigest)> = self.shared.read(|listed| {
-            let content = |pass: &PassId| Some((pass.serial.clone(), listed.get(pass)?.content));
-            passes.iter().filter_map(content).collect()
-        });
-        published.publish(type_id, &contents).await
-    }
-}
-
-/// Reads and checks a group of files on all processors. The answers are in the files' order.
-fn read_all(group: &[(PathBuf, Stamp)], rules: Rules) -> Vec<Content> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = group.len().div_ceil(threads).max(1);
-    std::thread::scope(|scope| {
-        let parts: Vec<_> = group
-            .chunks(share)
-            .map(|part| {
-                scope.spawn(move || part.iter().map(|(path, _)| read(path, rules)).collect::<Vec<_>>())
-            })
-            .collect();
-        let failed =
-            |part: &[_]| part.iter().map(|_| Content::Refused("it can't be checked".into())).collect();
-        let parts = parts.into_iter().zip(group.chunks(share));
-        parts.flat_map(|(part, files)| part.join().unwrap_or_else(|_| failed(files))).collect()
-    })
-}
-
-fn read(path: &Path, rules: Rules) -> Content {
-    use std::io::Read as _;
-
-    let mut bytes = Vec::new();
-    let limit = MAX_ARCHIVE_BYTES as u64 + 1;
-    if let Err(error) = fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
-        return Content::Refused(format!("can't be read: {error}"));
-    }
-    match Archive::check(&bytes, rules) {
-        Ok(archive) => Content::Good(Box::new(archive), bytes.into()),
-        Err(problems) => {
-            Content::Refused(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         }
     }
 }

@@ -90,6 +90,19 @@ impl Service {
         Self { folder: folder.clone(), store: store.clone(), arguments: arguments.clone(), running: None }
     }
 
+    /// With these arguments besides.
+    pub(crate) fn given(mut self, arguments: &[impl ToString]) -> Self {
+        self.arguments.extend(arguments.iter().map(ToString::to_string));
+        self
+    }
+
+    /// As [`sibling`](Self::sibling), with these arguments only.
+    pub(crate) fn sibling_with(&self, arguments: &[impl ToString]) -> Self {
+        let mut sibling = self.sibling();
+        sibling.arguments.clear();
+        sibling.given(arguments)
+    }
+
     pub(crate) fn passes(&self) -> PathBuf {
         self.folder.path().join("passes")
     }

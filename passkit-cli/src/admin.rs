@@ -1,0 +1,239 @@
+//! The endpoint by which another program says that passes have changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    pin::Pin,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use passkit_server::{PassId, ResponseBody, SerialNumber, StoreError, TypeIdentifier};
+use serde::Deserialize;
+use serde_json::json;
+use subtle::ConstantTimeEq as _;
+
+use crate::{
+    failure::{Chain, Failure},
+    marking::Marking,
+};
+
+pub(crate) const PATH: &str = "/admin/v1/publish";
+const BODY_LIMIT: usize = 1024 * 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Passes of a request.
+const PASSES_LIMIT: usize = 10_000;
+
+/// What `Authorization: Bearer` must show. Not shown by `Debug`.
+#[derive(Clone)]
+pub(crate) struct AdminToken(Arc<str>);
+
+/// Never fails: such an error would show the token.
+impl FromStr for AdminToken {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.into()))
+    }
+}
+
+impl AdminToken {
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.0.len() >= 16 && self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(());
+        }
+        Err(Failure::new("--admin-token must be at least 16 letters, digits and signs of ASCII"))
+    }
+}
+
+impl std::fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AdminToken(redacted)")
+    }
+}
+
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>> + Send>>;
+
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) token: AdminToken,
+    pub(crate) marking: Marking,
+}
+
+/// What was done with a request.
+#[derive(Default)]
+struct Done {
+    /// How many debts were made.
+    owed: usize,
+    /// Whether some pushes can't be sent from here.
+    lacks_certificate: bool,
+}
+
+/// Which passes changed.
+#[derive(Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Changed {
+    Passes { passes: Vec<One> },
+    All { r#type: String, all: bool },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct One {
+    r#type: String,
+    serial: String,
+}
+
+enum Refusal {
+    Unauthorized,
+    Method,
+    Malformed(String),
+    Slow,
+    TooLarge,
+    Store(StoreError),
+}
+
+impl From<passkit_server::InvalidIdentifier> for Refusal {
+    fn from(error: passkit_server::InvalidIdentifier) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Admin {
+    pub(crate) fn answer(self, request: Request<Incoming>) -> Answering {
+        Box::pin(async move {
+            Ok(match self.publish(request).await {
+                Ok(done) => answer(StatusCode::ACCEPTED, &self.told(&done)),
+                Err(refusal) => refusal.into_response(),
+            })
+        })
+    }
+
+    fn told(&self, done: &Done) -> serde_json::Value {
+        let owed = done.owed;
+        if !done.lacks_certificate {
+            return json!({ "owed": owed });
+        }
+        let note = if self.marking.store.published.is_some() && self.marking.store.queue.is_some() {
+            "there is no certificate for APNs here: pushes wait for an instance that has one"
+        } else {
+            "there is no certificate for APNs: what has none was marked, and no push is sent"
+        };
+        json!({ "owed": owed, "note": note })
+    }
+
+    async fn publish(&self, request: Request<Incoming>) -> Result<Done, Refusal> {
+        if !self.is_authorized(&request) {
+            return Err(Refusal::Unauthorized);
+        }
+        if request.method() != Method::POST {
+            return Err(Refusal::Method);
+        }
+        let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
+        let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Refusal::TooLarge),
+            Ok(Err(_)) => return Err(Refusal::Malformed("the body broke off".into())),
+            Err(_) => return Err(Refusal::Slow),
+        };
+        let changed = serde_json::from_slice(&body).map_err(|_| {
+            Refusal::Malformed(
+                r#"write {"passes":[{"type":"pass.…","serial":"…"}]} or {"type":"pass.…","all":true}"#.into(),
+            )
+        })?;
+        let mut done = Done::default();
+        match changed {
+            Changed::All { all: false, .. } => {
+                return Err(Refusal::Malformed(r#""all" must be true: otherwise name the passes"#.into()));
+            }
+            Changed::All { r#type, .. } => {
+                let type_id = TypeIdentifier::new(&r#type)?;
+                self.marking.mark_all(&type_id).await?;
+                self.note(&mut done, &type_id, 1);
+            }
+            Changed::Passes { passes } if passes.len() > PASSES_LIMIT => return Err(Refusal::TooLarge),
+            Changed::Passes { passes } => {
+                let mut types: BTreeMap<TypeIdentifier, BTreeSet<SerialNumber>> = BTreeMap::new();
+                for One { r#type, serial } in &passes {
+                    let PassId { type_id, serial } = PassId::new(r#type, serial)?;
+                    types.entry(type_id).or_default().insert(serial);
+                }
+                for (type_id, serials) in types {
+                    let serials: Vec<_> = serials.into_iter().collect();
+                    self.marking.mark(&type_id, &serials).await?;
+                    self.note(&mut done, &type_id, serials.len());
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    fn note(&self, done: &mut Done, type_id: &TypeIdentifier, debts: usize) {
+        done.lacks_certificate |= !self.marking.sends(type_id);
+        if self.marking.owes(type_id).is_some() {
+            done.owed += debts;
+        }
+    }
+
+    fn is_authorized(&self, request: &Request<Incoming>) -> bool {
+        let shown = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
+        let Some((scheme, token)) = shown.split_at_checked(7) else { return false };
+        scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(token.ct_eq(self.token.0.as_bytes()))
+    }
+}
+
+impl Refusal {
+    fn into_response(self) -> Response<ResponseBody> {
+        let (status, text, header) = match self {
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "show the token: Authorization: Bearer …".to_owned(),
+                Some((WWW_AUTHENTICATE, "Bearer")),
+            ),
+            Self::Method => {
+                (StatusCode::METHOD_NOT_ALLOWED, "only POST is known here".to_owned(), Some((ALLOW, "POST")))
+            }
+            Self::Malformed(text) => (StatusCode::BAD_REQUEST, text, None),
+            Self::Slow => (StatusCode::REQUEST_TIMEOUT, "the body did not arrive in 10 s".to_owned(), None),
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("at most {PASSES_LIMIT} passes, and 1 MiB, at a time"),
+                None,
+            ),
+            Self::Store(error) => {
+                tracing::error!("can't mark what is published: {}", Chain(&error));
+                let text = "the store can't take it now; some may be marked: send it again later".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, text, Some((RETRY_AFTER, "30")))
+            }
+        };
+        let mut answer = answer(status, &json!({ "error": text }));
+        if let Some((name, value)) = header {
+            answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        answer
+    }
+}
+
+fn answer(status: StatusCode, json: &serde_json::Value) -> Response<ResponseBody> {
+    let text = format!("{json}\n");
+    let length = HeaderValue::from(text.len());
+    let mut answer = Response::new(ResponseBody::from(Bytes::from(text)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(CONTENT_LENGTH, length);
+    answer
+}

@@ -1,0 +1,232 @@
+//! The certificates and keys by which pushes go to APNs.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+use passkit_apns::{ApnsSender, Config, Identity, TokenKey};
+use passkit_server::{Measured, Publisher, PushConfig, TypeIdentifier};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use serde::Deserialize;
+
+use crate::{failure::Failure, store::OpenStore};
+
+/// Pushes: by which certificates, and how.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ApnsOptions {
+    /// The certificate that signs the passes, in PEM: with it pushes go out, so that phones learn of changes.
+    #[arg(long = "apns-cert", env = "PASSKIT_APNS_CERT", value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+
+    /// Its private key, in PEM and not encrypted, if that is in a file of its own.
+    #[arg(long = "apns-key", env = "PASSKIT_APNS_KEY", value_name = "FILE", requires = "certificate")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Instead: a file that names the certificate of each type.
+    #[arg(
+        long = "apns-config",
+        env = "PASSKIT_APNS_CONFIG",
+        value_name = "FILE.toml",
+        conflicts_with = "certificate"
+    )]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Another server than Apple's, for tests.
+    #[arg(long = "apns-endpoint", env = "PASSKIT_APNS_ENDPOINT", value_name = "HOST:PORT", value_parser = endpoint)]
+    pub(crate) endpoint: Option<(String, u16)>,
+
+    /// The root certificate of that server, in PEM.
+    #[arg(long = "apns-root", env = "PASSKIT_APNS_ROOT", value_name = "FILE")]
+    pub(crate) root: Option<PathBuf>,
+
+    /// The least time between two pushes of a type to one phone.
+    #[arg(long, env = "PASSKIT_PUSH_SPACING", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub(crate) push_spacing: Duration,
+}
+
+fn endpoint(text: &str) -> Result<(String, u16), String> {
+    let (host, port) = text.rsplit_once(':').ok_or("no port: write HOST:PORT")?;
+    let port = port.parse().map_err(|_| format!("{port:?} is no port"))?;
+    Ok((host.trim_matches(['[', ']']).to_owned(), port))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|time| *time <= Duration::from_secs(3600))
+        .ok_or("must be between 0 and 3600".into())
+}
+
+/// What `--apns-config` holds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    topic: Vec<Topic>,
+    token: Option<Token>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Topic {
+    r#type: String,
+    cert: PathBuf,
+    key: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Token {
+    key: PathBuf,
+    key_id: String,
+    team_id: String,
+}
+
+/// Certificates and keys that were found good.
+pub(crate) struct Apns {
+    sender: ApnsSender,
+    pub(crate) topics: Topics,
+    spacing: Duration,
+}
+
+/// The types whose pushes can be sent; `None` with a token, for all.
+#[derive(Clone)]
+pub(crate) struct Topics(Option<BTreeSet<TypeIdentifier>>);
+
+impl Topics {
+    pub(crate) fn covers(&self, type_id: &TypeIdentifier) -> bool {
+        self.0.as_ref().is_none_or(|types| types.contains(type_id))
+    }
+}
+
+/// What sends the pushes that a store owes.
+#[derive(Clone)]
+pub(crate) struct Pushing {
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) topics: Topics,
+}
+
+impl ApnsOptions {
+    /// Reads and checks what was given; `None` if nothing was.
+    pub(crate) fn load(&self) -> Result<Option<Apns>, Failure> {
+        let (identities, token) = match (&self.certificate, &self.config) {
+            (Some(certificate), _) => {
+                let key = self.key.as_ref().unwrap_or(certificate);
+                (vec![of_its_type(certificate, key)?], None)
+            }
+            (None, Some(file)) => read(file)?,
+            (None, None) => return Ok(None),
+        };
+        let types = identities.iter().map(|identity| identity.topic().clone()).collect();
+        let topics = Topics(if token.is_some() { None } else { Some(types) });
+        let mut config = identities.into_iter().fold(Config::new(), Config::identity);
+        if let Some(token) = token {
+            config = config.token_key(token);
+        }
+        if let Some((host, port)) = &self.endpoint {
+            config = config.endpoint(host, *port);
+        }
+        if let Some(root) = &self.root {
+            config = config.root_certificates(fs::read(root).map_err(|error| cannot_read(root, &error))?);
+        }
+        let sender = ApnsSender::new(config).map_err(|error| Failure::new(error.to_string()))?;
+        Ok(Some(Apns { sender, topics, spacing: self.push_spacing }))
+    }
+}
+
+impl Apns {
+    pub(crate) fn over(self, store: &OpenStore) -> Result<Pushing, Failure> {
+        let queue = store.queue.clone().ok_or_else(|| {
+            Failure::new("pushes over Redis are not there yet: leave out --apns-cert and --apns-config")
+        })?;
+        let config = PushConfig::new().spacing(self.spacing);
+        let publisher = Publisher::new(queue, Arc::new(Measured::new(self.sender)), config);
+        Ok(Pushing { publisher: Arc::new(publisher), topics: self.topics })
+    }
+}
+
+fn cannot_read(file: &Path, error: &dyn std::error::Error) -> Failure {
+    Failure::from_error(format!("can't read {}", file.display()), error)
+}
+
+fn read(file: &Path) -> Result<(Vec<Identity>, Option<TokenKey>), Failure> {
+    let text = fs::read_to_string(file).map_err(|error| cannot_read(file, &error))?;
+    let wrong = |problem: &dyn std::fmt::Display| Failure::new(format!("{}: {problem}", file.display()));
+    let File { topic, token } = toml::from_str(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        wrong(&format!("line {line}: {}", error.message()))
+    })?;
+    // Paths are those of files beside this one.
+    let beside = |path: &Path| file.parent().unwrap_or(Path::new("")).join(path);
+    let identities = topic
+        .iter()
+        .map(|Topic { r#type, cert, key }| {
+            let type_id = TypeIdentifier::new(r#type).map_err(|error| wrong(&error))?;
+            let (cert, key) = (beside(cert), beside(key.as_ref().unwrap_or(cert)));
+            Identity::from_files(&type_id, cert, key).map_err(|error| wrong(&error))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let token = token
+        .map(|Token { key, key_id, team_id }| TokenKey::from_file(beside(&key), &key_id, &team_id))
+        .transpose()
+        .map_err(|error| wrong(&error))?;
+    Ok((identities, token))
+}
+
+/// The certificate in a file, for the type that it names itself.
+fn of_its_type(certificate: &Path, key: &Path) -> Result<Identity, Failure> {
+    let wrong =
+        |problem: &dyn std::fmt::Display| Failure::new(format!("{}: {problem}", certificate.display()));
+    let pem = fs::read(certificate).map_err(|error| cannot_read(certificate, &error))?;
+    let chain = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| wrong(&format!("is no PEM: {error}")))?;
+    let mut first_error = None;
+    for type_id in chain.iter().flat_map(|certificate| types_in(certificate)) {
+        match Identity::from_files(&type_id, certificate, key) {
+            Ok(identity) => return Ok(identity),
+            Err(error) => drop(first_error.get_or_insert(error)),
+        }
+    }
+    Err(match first_error {
+        Some(error) => Failure::new(error.to_string()),
+        None if chain.is_empty() => wrong(&"has no certificate in PEM"),
+        None => wrong(&"names no type of passes or orders: it is no certificate of a Pass Type ID"),
+    })
+}
+
+/// Types that a certificate may be for. Which it is, is found out when it is checked.
+fn types_in(certificate: &[u8]) -> impl Iterator<Item = TypeIdentifier> + '_ {
+    /// The name of the attribute of the subject that holds the type (UID), as it is encoded.
+    const USER_ID: [u8; 12] = [0x06, 0x0A, 0x09, 0x92, 0x26, 0x89, 0x93, 0xF2, 0x2C, 0x64, 0x01, 0x01];
+    certificate.windows(USER_ID.len()).enumerate().filter(|(_, window)| *window == USER_ID).filter_map(
+        |(at, _)| {
+            // Behind the name: the kind of string, its length, which is below 128, and the text.
+            let [_, length, text @ ..] = certificate.get(at + USER_ID.len()..)? else { return None };
+            let text = std::str::from_utf8(text.get(..usize::from(*length))?).ok()?;
+            TypeIdentifier::new(text).ok()
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_and_times_are_read_or_explained() {
+        assert_eq!(endpoint("127.0.0.1:2197"), Ok(("127.0.0.1".into(), 2197)));
+        assert_eq!(endpoint("[::1]:443"), Ok(("::1".into(), 443)));
+        assert!(endpoint("api.push.apple.com").is_err() && endpoint("host:port").is_err());
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["-1", "NaN", "inf", "4000", "1s", ""] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

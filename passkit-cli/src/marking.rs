@@ -1,0 +1,56 @@
+//! Telling a store what changed.
+
+use std::sync::Arc;
+
+use passkit_server::{PushQueue, SerialNumber, StoreError, TypeIdentifier};
+
+use crate::{apns::Pushing, store::OpenStore};
+
+/// Marks passes in a store, and owes their pushes where somebody will send them.
+#[derive(Clone)]
+pub(crate) struct Marking {
+    pub(crate) store: OpenStore,
+    pub(crate) pushing: Option<Pushing>,
+}
+
+impl Marking {
+    /// Whether this process sends the pushes of a type.
+    pub(crate) fn sends(&self, type_id: &TypeIdentifier) -> bool {
+        self.pushing.as_ref().is_some_and(|pushing| pushing.topics.covers(type_id))
+    }
+
+    /// Where the pushes of a type are owed: nowhere if only this process could send them, and can't.
+    pub(crate) fn owes(&self, type_id: &TypeIdentifier) -> Option<&Arc<dyn PushQueue>> {
+        let others_may = self.store.published.is_some();
+        self.store.queue.as_ref().filter(|_| others_may || self.sends(type_id))
+    }
+
+    pub(crate) async fn mark(
+        &self,
+        type_id: &TypeIdentifier,
+        serials: &[SerialNumber],
+    ) -> Result<(), StoreError> {
+        match self.owes(type_id) {
+            Some(queue) => queue.mark_and_owe(type_id, serials).await?,
+            None => self.store.registrations.mark_updated(type_id, serials).await?,
+        }
+        self.wake();
+        Ok(())
+    }
+
+    pub(crate) async fn mark_all(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
+        match self.owes(type_id) {
+            Some(queue) => queue.mark_all_and_owe(type_id).await?,
+            None => self.store.registrations.mark_all_updated(type_id).await?,
+        }
+        self.wake();
+        Ok(())
+    }
+
+    /// Pushes may be owed that are to go out now.
+    pub(crate) fn wake(&self) {
+        if let Some(pushing) = &self.pushing {
+            pushing.publisher.wake();
+        }
+    }
+}
