@@ -141,7 +141,12 @@ async fn long_queues_are_read_in_small_steps() {
     let server = Node::start(&["--slowlog-log-slower-than", "50000"]).unwrap();
     let store = open(&server.url(), &prefix()).await;
     let serials = many(60_000);
+    let start = Instant::now();
+    store.mark_updated(&type_id(), &serials).await.unwrap();
+    println!("mark: {:?}", start.elapsed());
+    let start = Instant::now();
     store.mark_and_owe(&type_id(), &serials).await.unwrap();
+    println!("mark and owe: {:?}", start.elapsed());
     store.mark_all_and_owe(&type_id()).await.unwrap();
     let start = Instant::now();
     for _ in 0..50 {
@@ -151,6 +156,9 @@ async fn long_queues_are_read_in_small_steps() {
     let mut left = 60_001;
     let mut rounds = 0;
     while left > 0 {
+        if rounds == 20 {
+            println!("20 rounds of 256: {:?}", start.elapsed());
+        }
         let limit = if rounds < 20 { 256 } else { 20_000 };
         let debts = store.debts(&type_id(), limit).await.unwrap();
         assert!((limit.min(left)..=limit).contains(&debts.len()), "{} of {left}", debts.len());
