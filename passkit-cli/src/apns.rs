@@ -143,7 +143,9 @@ impl ApnsOptions {
 impl Apns {
     pub(crate) fn over(self, store: &OpenStore) -> Result<Pushing, Failure> {
         let queue = store.queue.clone().ok_or_else(|| {
-            Failure::new("pushes over Redis are not there yet: leave out --apns-cert and --apns-config")
+            Failure::new(
+                "pushes over Redis are not there yet: take another store, or serve without certificates",
+            )
         })?;
         let config = PushConfig::new().spacing(self.spacing);
         let publisher = Publisher::new(queue, Arc::new(Measured::new(self.sender)), config);
