@@ -178,7 +178,7 @@ impl Connection {
                 }
             }
             _ => {
-                let call = Call { route: To::Any, cmd, script: None, is_timed: false };
+                let call = Call { route: To::Any, cmd, script: None, time: None };
                 let mut answers = Vec::new();
                 for answer in self.attempt(&[&call], None).await {
                     answers.push(answer?.0.extract_error()?);
@@ -298,45 +298,57 @@ pub(crate) struct Call {
     route: To,
     cmd: Cmd,
     script: Option<&'static Script>,
-    /// Whether the script's first argument is the time.
-    is_timed: bool,
+    /// Where the time stands in the command, if it does.
+    time: Option<usize>,
 }
 
-/// Where a script stands in its command, and its first argument behind the only key.
+/// Where a script stands in its command, and its first key.
 const SCRIPT: usize = 1;
-const TIME: usize = 4;
+const KEYS: usize = 3;
 
 impl Call {
     pub(crate) fn plain(name: &str, key: String) -> Self {
         let mut cmd = redis::cmd(name);
         cmd.arg(&key);
-        Self { route: To::Key(key), cmd, script: None, is_timed: false }
+        Self { route: To::Key(key), cmd, script: None, time: None }
     }
 
     /// A command whose key stands behind a second word.
     pub(crate) fn keyed(name: &str, second: &str, key: String) -> Self {
         let mut cmd = redis::cmd(name);
         cmd.arg(second).arg(&key);
-        Self { route: To::Key(key), cmd, script: None, is_timed: false }
+        Self { route: To::Key(key), cmd, script: None, time: None }
     }
 
     pub(crate) fn script(script: &'static Script, key: String) -> Self {
+        Self::script_on(script, vec![key])
+    }
+
+    /// A script that touches several keys, which are in one slot.
+    pub(crate) fn script_on(script: &'static Script, keys: impl Into<Vec<String>>) -> Self {
+        let mut keys = keys.into();
         let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(&script.hash).arg(1).arg(&key);
-        Self { route: To::Key(key), cmd, script: Some(script), is_timed: false }
+        cmd.arg(&script.hash).arg(keys.len()).arg(&keys);
+        Self { route: To::Key(keys.swap_remove(0)), cmd, script: Some(script), time: None }
     }
 
     /// A script whose first argument is the time.
-    pub(crate) fn timed(script: &'static Script, key: String) -> Self {
-        Self { is_timed: true, ..Self::script(script, key).arg(clock::now_micros()) }
+    pub(crate) fn timed(script: &'static Script, keys: impl Into<Vec<String>>) -> Self {
+        Self::timed_at(script, keys, clock::now_micros())
+    }
+
+    /// The same with a time that several scripts share, each until it has to be run again.
+    pub(crate) fn timed_at(script: &'static Script, keys: impl Into<Vec<String>>, now: u64) -> Self {
+        let keys = keys.into();
+        Self { time: Some(KEYS + keys.len()), ..Self::script_on(script, keys).arg(now) }
     }
 
     pub(crate) fn on_slot(slot: u16, cmd: Cmd) -> Self {
-        Self { route: To::Slot(slot), cmd, script: None, is_timed: false }
+        Self { route: To::Slot(slot), cmd, script: None, time: None }
     }
 
     pub(crate) fn anywhere(cmd: Cmd) -> Self {
-        Self { route: To::Any, cmd, script: None, is_timed: false }
+        Self { route: To::Any, cmd, script: None, time: None }
     }
 
     pub(crate) fn arg(mut self, arg: impl redis::ToRedisArgs) -> Self {
@@ -355,8 +367,8 @@ impl Call {
     /// With the time as it is now. A server that took over may lack what others saw before, and so must not be told a
     /// time from before.
     fn renew(&mut self) {
-        if self.is_timed {
-            self.replace(TIME, clock::now_micros().to_string().as_bytes());
+        if let Some(at) = self.time {
+            self.replace(at, clock::now_micros().to_string().as_bytes());
         }
     }
 

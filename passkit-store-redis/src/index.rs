@@ -111,7 +111,7 @@ impl Inner {
         let calls = devices.iter().map(|(device, members)| {
             // In their order, so the last push token stays.
             let token = members.last().map_or("", |at| registrations[*at].push_token.as_str());
-            let call = Call::timed(&scripts::REGISTER, self.keys.device(device)).arg(token);
+            let call = Call::timed(&scripts::REGISTER, [self.keys.device(device)]).arg(token);
             members.iter().fold(call, |call, at| {
                 call.arg(keys::field(&registrations[*at].pass)).arg(hints.get(at).copied().unwrap_or(0))
             })
@@ -225,33 +225,50 @@ impl Inner {
         limit: usize,
     ) -> Result<(Vec<String>, Option<Place>), Failure> {
         let Place { part, cursor, after } = place;
-        let (next, hints) = self.scan(self.keys.part(pass, part), cursor, limit).await?;
-        let mut devices: Vec<String> = hints.into_iter().map(|(device, _)| device).collect();
+        let key = self.keys.part(pass, part);
+        let (hints, next) = self.page::<u64>(key, cursor, after, limit, "hint").await?;
+        let devices = hints.into_iter().map(|(device, _)| device).collect();
+        let next = match next {
+            Some((cursor, after)) => Some(Place { part, cursor, after }),
+            None => Place { part, ..Place::default() }.next_part(),
+        };
+        Ok((devices, next))
+    }
+
+    /// About `limit` entries of a hash, from a place on, and the place behind them.
+    pub(crate) async fn page<V: redis::FromRedisValue>(
+        &self,
+        key: String,
+        cursor: u64,
+        after: String,
+        limit: usize,
+        what: &'static str,
+    ) -> Result<Page<V>, Failure> {
+        let (next, mut entries) = self.scan(key, cursor, limit, what).await?;
         if cursor != 0 || next != 0 {
-            let then = Place { part, cursor: next, after: String::new() };
-            let then = if next == 0 { then.next_part() } else { Some(then) };
-            return Ok((devices, then));
+            return Ok((entries, (next != 0).then(|| (next, String::new()))));
         }
         // The server gives a small hash whole, however much was asked for.
-        devices.retain(|device| *device > after);
-        devices.sort_unstable();
-        if devices.len() <= limit {
-            return Ok((devices, Place { part, ..Place::default() }.next_part()));
+        entries.retain(|(field, _)| *field > after);
+        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        if entries.len() <= limit {
+            return Ok((entries, None));
         }
-        devices.truncate(limit);
-        let after = devices.last().cloned().unwrap_or_default();
-        Ok((devices, Some(Place { part, cursor: 0, after })))
+        entries.truncate(limit);
+        let after = entries.last().map_or_else(String::new, |(field, _)| field.clone());
+        Ok((entries, Some((0, after))))
     }
 
     /// A step through a hash.
-    pub(crate) async fn scan(
+    pub(crate) async fn scan<V: redis::FromRedisValue>(
         &self,
         key: String,
         cursor: u64,
         count: usize,
-    ) -> Result<(u64, Vec<(String, u64)>), Failure> {
+        what: &'static str,
+    ) -> Result<(u64, Vec<(String, V)>), Failure> {
         let call = Call::plain("HSCAN", key).arg(cursor).arg("COUNT").arg(count.min(SCAN));
-        read(one(self.runner.read(vec![call]).await?), "hint")
+        read(one(self.runner.read(vec![call]).await?), what)
     }
 
     /// Those of the devices that are registered for the pass.
@@ -281,6 +298,9 @@ impl Inner {
         Ok(registered)
     }
 }
+
+/// Some entries of a hash, and where the next begin.
+type Page<V> = (Vec<(String, V)>, Option<(u64, String)>);
 
 /// Where a page of devices ends: in a part, at a cursor of the server's, or, in a part that comes whole, at a device.
 #[derive(Debug, Default, PartialEq)]
@@ -318,7 +338,7 @@ pub(crate) fn read<T: redis::FromRedisValue>(value: Value, what: &'static str) -
     redis::from_redis_value(value).map_err(|_| Failure::unreadable(what))
 }
 
-fn length(value: Value) -> u64 {
+pub(crate) fn length(value: Value) -> u64 {
     if let Value::Int(length) = value { u64::try_from(length).unwrap_or(0) } else { 0 }
 }
 

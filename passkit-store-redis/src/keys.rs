@@ -1,6 +1,7 @@
 //! The layout of the data: every key, and what stands in it.
 //!
-//! Each key has a hash tag (in braces), and each script touches one key, so that the store works on a Cluster.
+//! Each key but two has a hash tag (in braces), and each script touches keys of one tag, so that the store works on a
+//! Cluster.
 //!
 //! | key behind the prefix | type | holds |
 //! | --- | --- | --- |
@@ -8,8 +9,15 @@
 //! | `b{T:b}` | hash | of the passes of type T in bucket b: serial number -> `version:date` of the last mark; and `\tc` the bucket's clock, `\tv` and `\td` version and date of the last mark of all, `\tl` the latest date given, `\t#` with a serial number behind it the digest of the content published last |
 //! | `d{D}` | hash | of device D: `t` push token, `c` clock, `x` the highest hint that was condemned, and `T/S` -> a registration, see `register.lua` |
 //! | `p{T:S:k}` | hash | of pass S, part k: device -> hint |
+//! | `o{T:b}` | hash | the debts of bucket b: serial number, or `\tall` for the whole type (in bucket 0) -> version, and if a worker has begun `:version:cursor` of what it reached |
+//! | `a{T:b}` | sorted set | the same debts -> when they were owed; and in bucket 0 `\tp` with a number behind it, each a mark of all under way |
+//! | `types` | hash | the types that ever owed or held a push |
+//! | `q{T}` | hash | bucket -> when it was noted that it may have debts |
+//! | `l{T}` | string | the worker that has the lease; expires with it |
+//! | `h{T}` | hash | held pushes: device -> `due:attempts:bad_since:token`; and `\t`, which says nothing |
+//! | `z{T}` | sorted set | those of the held pushes that have a time: device -> time |
 //!
-//! A type holds neither `:` nor `/`, a device no brace, and a serial number no control character, so no two of these
+//! Times are microseconds. A type holds neither `:` nor `/`, a device no brace, and a serial number no control character, so no two of these
 //! are ever the same text. A bucket is chosen by the serial number, a part by the device.
 
 use passkit_server::{DeviceIdentifier, PassId, PassState, SerialNumber, TypeIdentifier};
@@ -26,6 +34,13 @@ pub(crate) const PARTS: u64 = 8;
 pub(crate) const BUCKET_HEAD: [&str; 3] = [BUCKET_CLOCK, "\tv", "\td"];
 
 pub(crate) const BUCKET_CLOCK: &str = "\tc";
+
+/// What stands among the debts for the whole type, and the start of what stands there while that is being marked. No
+/// serial numbers.
+pub(crate) const ALL: &str = "\tall";
+pub(crate) const PENDING: &str = "\tp";
+
+const KINDS: [&str; 9] = ["a{", "b{", "d{", "h{", "l{", "o{", "p{", "q{", "z{"];
 
 pub(crate) const PUSH_TOKEN: &str = "t";
 pub(crate) const DEVICE_CLOCK: &str = "c";
@@ -45,7 +60,7 @@ impl Keys {
     /// Whether it is a key of this store, and not of one whose prefix only starts alike.
     pub(crate) fn is_own(&self, key: &str) -> bool {
         let kind = key.strip_prefix(&self.prefix);
-        kind.is_some_and(|kind| ["b{", "d{", "p{"].iter().any(|start| kind.starts_with(start)))
+        kind.is_some_and(|kind| KINDS.iter().any(|start| kind.starts_with(start)))
     }
 
     pub(crate) fn device(&self, device: &str) -> String {
@@ -68,6 +83,52 @@ impl Keys {
 
     pub(crate) fn bucket_with(&self, pass: &PassId) -> String {
         self.bucket(&pass.type_id, self.bucket_of(pass.serial.as_str()))
+    }
+
+    /// What a mark changes that owes as well: the bucket, its debts, and these by age.
+    pub(crate) fn bucket_and_debts(&self, type_id: &TypeIdentifier, bucket: u64) -> [String; 3] {
+        [self.bucket(type_id, bucket), self.debts(type_id, bucket), self.debts_by_age(type_id, bucket)]
+    }
+
+    pub(crate) fn debts(&self, type_id: &TypeIdentifier, bucket: u64) -> String {
+        format!("{}o{{{type_id}:{bucket}}}", self.prefix)
+    }
+
+    pub(crate) fn debts_by_age(&self, type_id: &TypeIdentifier, bucket: u64) -> String {
+        format!("{}a{{{type_id}:{bucket}}}", self.prefix)
+    }
+
+    /// The type and bucket of a key that [`debts_by_age`](Self::debts_by_age) made.
+    pub(crate) fn read_debts_by_age(&self, key: &str) -> Option<(TypeIdentifier, u64)> {
+        let tag = key.strip_prefix(&self.prefix)?.strip_prefix("a{")?.strip_suffix('}')?;
+        let (type_id, bucket) = tag.split_once(':')?;
+        Some((TypeIdentifier::new(type_id).ok()?, bucket.parse().ok()?))
+    }
+
+    pub(crate) fn types(&self) -> String {
+        format!("{}types", self.prefix)
+    }
+
+    pub(crate) fn notes(&self, type_id: &TypeIdentifier) -> String {
+        format!("{}q{{{type_id}}}", self.prefix)
+    }
+
+    pub(crate) fn lease(&self, type_id: &TypeIdentifier) -> String {
+        format!("{}l{{{type_id}}}", self.prefix)
+    }
+
+    pub(crate) fn held(&self, type_id: &TypeIdentifier) -> String {
+        format!("{}h{{{type_id}}}", self.prefix)
+    }
+
+    /// The type of a key that [`held`](Self::held) made.
+    pub(crate) fn read_held(&self, key: &str) -> Option<TypeIdentifier> {
+        let type_id = key.strip_prefix(&self.prefix)?.strip_prefix("h{")?.strip_suffix('}')?;
+        TypeIdentifier::new(type_id).ok()
+    }
+
+    pub(crate) fn held_times(&self, type_id: &TypeIdentifier) -> String {
+        format!("{}z{{{type_id}}}", self.prefix)
     }
 
     pub(crate) fn part_with(&self, pass: &PassId, device: &DeviceIdentifier) -> String {
@@ -150,6 +211,17 @@ mod tests {
             assert_eq!(keys.read_device(&keys.device(device.as_str())), Some(device));
         }
         assert_eq!(keys.read_device("a:b{pass.a:1}"), None);
+        let type_id = TypeIdentifier::new("pass.a").unwrap();
+        assert_eq!(keys.read_debts_by_age(&keys.debts_by_age(&type_id, 7)), Some((type_id.clone(), 7)));
+        assert_eq!(keys.read_held(&keys.held(&type_id)), Some(type_id.clone()));
+        for key in keys.bucket_and_debts(&type_id, 7) {
+            assert!(keys.is_own(&key) && key.ends_with("{pass.a:7}"));
+        }
+        for key in
+            [keys.notes(&type_id), keys.lease(&type_id), keys.held(&type_id), keys.held_times(&type_id)]
+        {
+            assert!(keys.is_own(&key) && key.ends_with("{pass.a}"));
+        }
         assert!(keys.is_own("a:b{pass.a:1}") && !keys.is_own("a:b:d{1}") && !keys.is_own("b:d{1}"));
     }
 

@@ -9,6 +9,7 @@ mod keys;
 mod maintenance;
 mod published;
 mod query;
+mod queue;
 mod scripts;
 mod store;
 

@@ -42,7 +42,8 @@ impl RedisStore {
     /// Brings the devices of each pass in line with the registrations of each device, which are the truth.
     ///
     /// They differ where a process ended half way through a call, at the cost of a needless look at each push; and
-    /// where a failover lost what no replica had, at the cost of pushes. May run while the service does, reads
+    /// where a failover lost what no replica had, at the cost of pushes. Where debts and held pushes are is noted again as
+    /// well. May run while the service does, reads
     /// everything in small steps, and may be given up and run again.
     ///
     /// # Errors
@@ -57,6 +58,10 @@ impl RedisStore {
             for key in &found {
                 if let Some(pass) = inner.keys.read_part(key) {
                     inner.repair_part(key, &pass, &mut repaired).await?;
+                } else if let Some((type_id, bucket)) = inner.keys.read_debts_by_age(key) {
+                    inner.set_notes(&type_id, &[None, Some(bucket)]).await?;
+                } else if let Some(type_id) = inner.keys.read_held(key) {
+                    inner.set_notes(&type_id, &[None]).await?;
                 }
             }
             for registrations in inner.read_devices(&found).await?.chunks(STEP) {
@@ -229,7 +234,7 @@ impl Inner {
         let field = keys::field(pass);
         let mut cursor = 0;
         loop {
-            let (next, hints) = self.scan(key.to_owned(), cursor, STEP).await?;
+            let (next, hints) = self.scan::<u64>(key.to_owned(), cursor, STEP, "hint").await?;
             repaired.looked_at += hints.len() as u64;
             for hints in hints.chunks(STEP) {
                 let calls = hints

@@ -1,4 +1,5 @@
-//! Which content was published last: it stands in the bucket, beside the mark, so that one script changes both.
+//! Which content was published last: it stands in the bucket, beside the mark, so that one script changes both; the pushes
+//! that the mark owes stand in the same slot.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::{
     error::Failure,
     index::one,
     keys,
-    query::MARKS,
+    query::MARKS_AND_DEBTS,
     scripts,
     store::{Inner, RedisStore},
 };
@@ -46,11 +47,12 @@ impl Inner {
         for one in contents {
             buckets.entry(self.keys.bucket_of(one.0.as_str())).or_default().push(one);
         }
+        self.note(type_id, buckets.keys().copied()).await?;
         let mut calls = Vec::new();
         for (bucket, contents) in buckets {
-            for contents in contents.chunks(MARKS) {
-                let key = self.keys.bucket(type_id, bucket);
-                let call = Call::timed(&scripts::PUBLISH, key).arg(self.created);
+            for contents in contents.chunks(MARKS_AND_DEBTS) {
+                let keys = self.keys.bucket_and_debts(type_id, bucket);
+                let call = Call::timed(&scripts::PUBLISH, keys).arg(self.created);
                 calls.push(
                     contents
                         .iter()

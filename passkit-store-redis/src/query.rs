@@ -52,22 +52,30 @@ const SKEW: u64 = 10_000_000;
 /// The most passes that one script marks.
 pub(crate) const MARKS: usize = 1_000;
 
+/// The same where the pushes are owed as well, which takes longer.
+pub(crate) const MARKS_AND_DEBTS: usize = 500;
+
 impl Inner {
     pub(crate) async fn mark(
         &self,
         type_id: &TypeIdentifier,
         serials: &[SerialNumber],
+        owe: bool,
     ) -> Result<(), Failure> {
         let mut buckets: BTreeMap<u64, HashSet<&str>> = BTreeMap::new();
         for serial in serials {
             buckets.entry(self.keys.bucket_of(serial.as_str())).or_default().insert(serial.as_str());
         }
+        if owe {
+            self.note(type_id, buckets.keys().copied()).await?;
+        }
         let mut calls = Vec::new();
         for (bucket, serials) in buckets {
             let serials: Vec<&str> = serials.into_iter().collect();
-            for serials in serials.chunks(MARKS) {
-                let key = self.keys.bucket(type_id, bucket);
-                calls.push(Call::timed(&scripts::MARK, key).arg(self.created).arg(serials));
+            for serials in serials.chunks(if owe { MARKS_AND_DEBTS } else { MARKS }) {
+                let keys = self.keys.bucket_and_debts(type_id, bucket);
+                let keys = if owe { &keys[..] } else { &keys[..1] };
+                calls.push(Call::timed(&scripts::MARK, keys).arg(self.created).arg(serials));
             }
         }
         self.runner.write(calls).await.map(drop)
@@ -76,7 +84,7 @@ impl Inner {
     /// One step for each bucket, however many passes there are. If it is cut off, some passes are marked.
     pub(crate) async fn mark_all(&self, type_id: &TypeIdentifier) -> Result<(), Failure> {
         let calls = (0..self.keys.buckets).map(|bucket| {
-            Call::timed(&scripts::MARK_ALL, self.keys.bucket(type_id, bucket)).arg(self.created)
+            Call::timed(&scripts::MARK_ALL, [self.keys.bucket(type_id, bucket)]).arg(self.created)
         });
         self.runner.write(calls.collect()).await.map(drop)
     }

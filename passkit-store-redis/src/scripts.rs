@@ -1,4 +1,4 @@
-//! The scripts. Each touches one key, which it is given, and may run twice with no harm.
+//! The scripts. Each touches the keys that it is given, which are in one slot, and may run twice with no harm.
 
 use std::sync::LazyLock;
 
@@ -29,4 +29,10 @@ scripts! {
     PUBLISH = "scripts/publish.lua";
     MARK_ALL = "scripts/mark_all.lua";
     RAISE = "scripts/raise.lua";
+    ADVANCE = "scripts/advance.lua";
+    NOTE = "scripts/note.lua";
+    UNNOTE = "scripts/unnote.lua";
+    HOLD = "scripts/hold.lua";
+    LEASE = "scripts/lease.lua";
+    RELEASE = "scripts/release.lua";
 }

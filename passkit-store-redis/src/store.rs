@@ -12,6 +12,7 @@ use crate::{
     connection::{Connection, Runner},
     error::Failure,
     keys::Keys,
+    queue::Notes,
 };
 
 /// A [`RegistrationStore`] in Redis. Cheap to clone; clones share their connections.
@@ -34,6 +35,7 @@ pub(crate) struct Inner {
     pub(crate) keys: Keys,
     /// The date of a pass that was never marked.
     pub(crate) created: u64,
+    pub(crate) notes: Notes,
 }
 
 impl RedisStore {
@@ -68,7 +70,7 @@ impl RedisStore {
     }
 
     fn with(runner: Runner, Meta { keys, created }: Meta) -> Self {
-        Self { inner: Arc::new(Inner { runner, keys, created }) }
+        Self { inner: Arc::new(Inner { runner, keys, created, notes: Notes::default() }) }
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
@@ -124,7 +126,7 @@ impl RegistrationStore for RedisStore {
             return Ok(());
         }
         let (type_id, serials) = (type_id.clone(), serials.to_vec());
-        self.whole(|inner| async move { inner.mark(&type_id, &serials).await }).await
+        self.whole(|inner| async move { inner.mark(&type_id, &serials, false).await }).await
     }
 
     async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {

@@ -14,7 +14,7 @@ use passkit_conformance::{
     libtest_mimic::{Arguments, Trial, run},
     store::{BoxError, Stores, trials},
 };
-use passkit_server::{RegistrationStore, StoreMaintenance, async_trait, clock};
+use passkit_server::{PushQueue, RegistrationStore, StoreMaintenance, async_trait, clock};
 use passkit_store_redis::{Config, RedisStore};
 use passkit_test_servers::redis::{Cluster, SentinelSet, Single};
 
@@ -60,6 +60,13 @@ impl RedisStores {
         self.opened.lock().unwrap().insert(Arc::as_ptr(&store).addr(), (prefix, store.clone()));
         Ok(store)
     }
+
+    /// Connects anew: nothing of the store is left but what the server has. What that has after a crash of its own is
+    /// tried elsewhere.
+    async fn connect_again(&self, address: usize) -> Result<Arc<RedisStore>, BoxError> {
+        let prefix = self.opened.lock().unwrap()[&address].0.clone();
+        self.connect(&prefix).await
+    }
 }
 
 #[async_trait]
@@ -68,18 +75,25 @@ impl Stores for RedisStores {
         Ok(self.make().await?)
     }
 
-    /// Connects anew: nothing of the store is left but what the server has. What that has after a crash of its own is
-    /// tried elsewhere.
     async fn reopen(
         &self,
         store: Arc<dyn RegistrationStore>,
     ) -> Option<Result<Arc<dyn RegistrationStore>, BoxError>> {
-        let prefix = self.opened.lock().unwrap()[&Arc::as_ptr(&store).addr()].0.clone();
-        Some(self.connect(&prefix).await.map(|store| store as Arc<dyn RegistrationStore>))
+        let store = self.connect_again(Arc::as_ptr(&store).addr()).await;
+        Some(store.map(|store| store as Arc<dyn RegistrationStore>))
     }
 
     async fn maintained(&self) -> Option<Result<Arc<dyn StoreMaintenance>, BoxError>> {
         Some(self.make().await.map(|store| store as Arc<dyn StoreMaintenance>))
+    }
+
+    async fn queued(&self) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
+        Some(self.make().await.map(|store| store as Arc<dyn PushQueue>))
+    }
+
+    async fn reopen_queued(&self, store: Arc<dyn PushQueue>) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
+        let store = self.connect_again(Arc::as_ptr(&store).addr()).await;
+        Some(store.map(|store| store as Arc<dyn PushQueue>))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Writers, pollers and registrars, while something happens to the servers.
+//! Writers, pollers, registrars and a worker, while something happens to the servers.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::{RegistrationStore, StoreError};
+use passkit_server::{Owed, PageCursor, PushQueue as _, Reached, RegistrationStore, StoreError};
 use passkit_store_redis::RedisStore;
 use tokio::task::JoinSet;
 
@@ -65,8 +65,8 @@ macro_rules! until_done {
     }};
 }
 
-/// Runs the load on the store until `faults` is over, which returns the servers, and demands that nothing acknowledged was lost, and that no
-/// device ends with old content.
+/// Runs the load on the store until `faults` is over, which returns the servers, and demands that nothing acknowledged was lost, that no
+/// device ends with old content, and that each last mark is owed or was settled.
 pub(crate) async fn survives<T: Send + 'static>(
     store: RedisStore,
     faults: impl FnOnce() -> T + Send + 'static,
@@ -91,7 +91,11 @@ pub(crate) async fn survives<T: Send + 'static>(
                 i = (i * 7 + WRITERS) % PASSES;
                 state.content[i].fetch_add(1, SeqCst);
                 let serials = [serial(i.to_string())];
-                until_done!(state, store.mark_updated(&type_id(), &serials));
+                if is_owed(i) {
+                    until_done!(state, store.mark_and_owe(&type_id(), &serials));
+                } else {
+                    until_done!(state, store.mark_updated(&type_id(), &serials));
+                }
             }
             state.writing.fetch_sub(1, SeqCst);
         });
@@ -102,10 +106,16 @@ pub(crate) async fn survives<T: Send + 'static>(
         registrars.spawn(async move { register(number, &store, &state).await });
     }
 
+    let worker = tokio::spawn({
+        let (store, state) = (store.clone(), state.clone());
+        async move { settle(&store, &state).await }
+    });
+
     let _servers = tokio::task::spawn_blocking(faults).await.unwrap();
     state.stop.store(true, SeqCst);
     writers.join_all().await;
     pollers.join_all().await;
+    all_is_owed_or_settled(&store, &state, worker.await.unwrap()).await;
     for (name, expected) in registrars.join_all().await {
         assert_eq!(held(&store, &device(&name)).await, expected, "registrations of {name}");
         for i in 0..PASSES {
@@ -114,6 +124,55 @@ pub(crate) async fn survives<T: Send + 'static>(
         }
     }
     println!("{} calls done, {} made again", state.done.load(Relaxed), state.failed.load(Relaxed));
+}
+
+/// Of the others a mark owes nothing.
+fn is_owed(pass: usize) -> bool {
+    pass % 3 > 0
+}
+
+/// Works off debts as a worker does; returns for each the greatest version that it settled.
+async fn settle(store: &RedisStore, state: &State) -> HashMap<Owed, u64> {
+    let mut settled = HashMap::new();
+    let mut round = 0;
+    while !state.stop.load(SeqCst) {
+        let owing = until_done!(state, store.owing());
+        let debts = until_done!(state, store.debts(&type_id(), 20));
+        assert!(owing.len() <= 1);
+        let reached = debts.into_iter().enumerate().map(|(at, debt)| {
+            let version = debt.reached.map_or(debt.version, |reached| reached.version);
+            let next = ((at + round) % 3 == 0).then(|| PageCursor::new("page"));
+            (debt.owed, Reached { version, next })
+        });
+        let reached: Vec<(Owed, Reached)> = reached.collect();
+        until_done!(state, store.advance(&type_id(), &reached));
+        for (owed, reached) in reached {
+            if reached.next.is_none() {
+                settled.insert(owed, reached.version);
+            }
+        }
+        round += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!settled.is_empty());
+    settled
+}
+
+async fn all_is_owed_or_settled(store: &RedisStore, state: &State, settled: HashMap<Owed, u64>) {
+    let debts = until_done!(state, store.debts(&type_id(), 1_000));
+    let debts: HashMap<Owed, u64> = debts.into_iter().map(|debt| (debt.owed, debt.version)).collect();
+    for i in 0..PASSES {
+        let pass = pass(i.to_string());
+        let marked = until_done!(state, store.pass_state(&pass)).version;
+        let owed = Owed::Pass(pass.serial);
+        let (kept, done) = (debts.get(&owed).copied(), settled.get(&owed).copied());
+        if is_owed(i) {
+            let newest = kept.max(done).unwrap_or(0);
+            assert!(newest >= marked, "{i} marked {marked}, owed {kept:?}, settled {done:?}");
+        } else {
+            assert_eq!((kept, done), (None, None), "{i}");
+        }
+    }
 }
 
 /// Polls as a device does, and ends with the newest content of all that it holds.

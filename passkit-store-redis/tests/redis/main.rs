@@ -7,6 +7,7 @@ mod index;
 mod load;
 mod maintenance;
 mod published;
+mod queue;
 mod scripts;
 mod set_up;
 

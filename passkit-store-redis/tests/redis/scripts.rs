@@ -21,7 +21,24 @@ async fn run<T: redis::FromRedisValue>(
     key: &str,
     args: &[&str],
 ) -> T {
-    script.key(key).arg(args).invoke_async(connection).await.unwrap()
+    run_on(connection, script, &[key], args).await
+}
+
+async fn run_on<T: redis::FromRedisValue>(
+    connection: &mut MultiplexedConnection,
+    script: &Script,
+    keys: &[&str],
+    args: &[&str],
+) -> T {
+    let mut invocation = script.prepare_invoke();
+    keys.iter().for_each(|key| {
+        invocation.key(key);
+    });
+    invocation.arg(args).invoke_async(connection).await.unwrap()
+}
+
+async fn sorted(connection: &mut MultiplexedConnection, key: &str) -> Vec<(String, u64)> {
+    redis::cmd("ZRANGE").arg(key).arg(&["0", "-1", "WITHSCORES"]).query_async(connection).await.unwrap()
 }
 
 async fn hash(connection: &mut MultiplexedConnection, key: &str) -> Vec<(String, String)> {
@@ -163,8 +180,11 @@ async fn publishing_runs_twice() {
     let key = p.as_str();
     let now = "1790000000123456";
     let publish = script!("publish");
+    let (debts, by_age) = (format!("{p}o"), format!("{p}a"));
+    let keys = &[key, &debts, &by_age];
     for marked in [2, 0] {
-        assert_eq!(run::<u64>(&mut c, &publish, key, &[now, "1000", "1", "aa", "2", "bb"]).await, marked);
+        assert_eq!(run_on::<u64>(&mut c, &publish, keys, &[now, "1000", "1", "aa", "2", "bb"]).await, marked);
+        assert_eq!(hash(&mut c, &debts).await, [("1".into(), now.into()), ("2".into(), now.into())]);
         for (field, value) in [
             ("1", "1790000000123456:1790000000"),
             ("\t#1", "aa"),
@@ -176,10 +196,117 @@ async fn publishing_runs_twice() {
         }
     }
     for marked in [1, 0] {
-        assert_eq!(run::<u64>(&mut c, &publish, key, &[now, "1000", "1", "aa", "2", "cc"]).await, marked);
+        assert_eq!(run_on::<u64>(&mut c, &publish, keys, &[now, "1000", "1", "aa", "2", "cc"]).await, marked);
+        assert_eq!(get(&mut c, &debts, "1").await.as_deref(), Some(now));
+        assert_eq!(get(&mut c, &debts, "2").await.unwrap(), "1790000000123457");
         assert_eq!(get(&mut c, key, "1").await.unwrap(), "1790000000123456:1790000000");
         assert_eq!(get(&mut c, key, "2").await.unwrap(), "1790000000123457:1790000001");
         assert_eq!(get(&mut c, key, "\tc").await.unwrap(), "1790000000123457");
+    }
+}
+
+#[tokio::test]
+async fn scripts_of_debts_run_twice() {
+    let server = Single::start().unwrap();
+    let mut c = connection(server.url()).await;
+    let p = prefix();
+    let (debts, by_age) = (format!("{p}o"), format!("{p}a"));
+    let keys = &[p.as_str(), &debts, &by_age];
+    let now = "1790000000123456";
+    let mark = script!("mark");
+    for version in [now, "1790000000123457"] {
+        run_on::<u64>(&mut c, &mark, keys, &[now, "1000", "1", "2"]).await;
+        assert_eq!(get(&mut c, &p, "1").await.unwrap().split_once(':').unwrap().0, version);
+        assert_eq!(hash(&mut c, &debts).await, [("1".into(), version.into()), ("2".into(), version.into())]);
+    }
+    let advance = script!("advance");
+    let version = "1790000000123457";
+    for _ in 0..2 {
+        // To a page; the same of a debt that is not there; and to the end.
+        let to = ["1", version, "@7-:\nx", "3", version, "@x", "2", version, "end", "4", version, "end"];
+        run_on::<u64>(&mut c, &advance, keys, &to).await;
+        assert_eq!(hash(&mut c, &debts).await, [("1".into(), format!("{version}:{version}:7-:\nx"))]);
+        assert_eq!(sorted(&mut c, &by_age).await, [("1".into(), 1_790_000_000_123_456)]);
+    }
+    // Owed again, and the older version settled: it stays, as one that was owed then.
+    run_on::<u64>(&mut c, &mark, keys, &["1790000000200000", "1000", "1"]).await;
+    assert_eq!(get(&mut c, &debts, "1").await.unwrap(), format!("1790000000200000:{version}:7-:\nx"));
+    assert_eq!(sorted(&mut c, &by_age).await, [("1".into(), 1_790_000_000_123_456)]);
+    for _ in 0..2 {
+        run_on::<u64>(&mut c, &advance, keys, &["1", version, "end"]).await;
+        assert_eq!(hash(&mut c, &debts).await, [("1".into(), "1790000000200000".into())]);
+        assert_eq!(sorted(&mut c, &by_age).await, [("1".into(), 1_790_000_000_200_000)]);
+    }
+
+    // A whole type, in place of what says that it is being marked.
+    let _: () = redis::cmd("ZADD").arg(&by_age).arg(5).arg("\tp1").query_async(&mut c).await.unwrap();
+    let mark_all = script!("mark_all");
+    for version in ["1790000000300000", "1790000000300001"] {
+        let args = [now, "1000", "1790000000300000", "\tp1"];
+        assert_eq!(run_on::<String>(&mut c, &mark_all, keys, &args).await, version);
+        assert_eq!(get(&mut c, &p, "\tv").await.as_deref(), Some(version));
+        assert_eq!(get(&mut c, &debts, "\tall").await.as_deref(), Some(version));
+        let aged = sorted(&mut c, &by_age).await;
+        assert_eq!(aged, [("\tall".into(), 1_790_000_000_123_456), ("1".into(), 1_790_000_000_200_000)]);
+    }
+}
+
+#[tokio::test]
+async fn scripts_of_queues_run_twice() {
+    let server = Single::start().unwrap();
+    let mut c = connection(server.url()).await;
+    let p = prefix();
+    let key = p.as_str();
+    let (note, unnote) = (script!("note"), script!("unnote"));
+    for _ in 0..2 {
+        run::<u64>(&mut c, &note, key, &["3", "17"]).await;
+        let notes = hash(&mut c, key).await;
+        let now = passkit_server::clock::now_micros();
+        assert!(
+            notes.len() == 2 && notes.iter().all(|(_, at)| now.abs_diff(at.parse().unwrap()) < 10_000_000)
+        );
+    }
+    let noted = get(&mut c, key, "3").await.unwrap();
+    for _ in 0..2 {
+        // Too new, another, and none.
+        run::<u64>(&mut c, &unnote, key, &["60000000", "3", &noted]).await;
+        run::<u64>(&mut c, &unnote, key, &["0", "3", "5", "4", &noted]).await;
+        assert_eq!(hash(&mut c, key).await.len(), 2);
+    }
+    for _ in 0..2 {
+        run::<u64>(&mut c, &unnote, key, &["0", "3", &noted]).await;
+        assert_eq!(get(&mut c, key, "3").await, None);
+    }
+
+    let (held, times) = (format!("{p}h"), format!("{p}z"));
+    let keys = &[held.as_str(), &times];
+    let hold = script!("hold");
+    for _ in 0..2 {
+        run_on::<u64>(&mut c, &hold, keys, &["d", "x", "1790000000123456", "e", "y", "", "f", "", ""]).await;
+        let all = [("\t", ""), ("d", "x"), ("e", "y")].map(|(field, value)| (field.into(), value.into()));
+        assert_eq!(hash(&mut c, &held).await, all);
+        assert_eq!(sorted(&mut c, &times).await, [("d".into(), 1_790_000_000_123_456)]);
+    }
+    for _ in 0..2 {
+        run_on::<u64>(&mut c, &hold, keys, &["d", "x", "", "e", "", ""]).await;
+        assert_eq!(hash(&mut c, &held).await, [("\t".into(), String::new()), ("d".into(), "x".into())]);
+        assert_eq!(sorted(&mut c, &times).await, []);
+    }
+
+    let lease_key = format!("{p}l");
+    let (lease, release) = (script!("lease"), script!("release"));
+    for _ in 0..2 {
+        assert_eq!(run::<u64>(&mut c, &lease, &lease_key, &["a", "60000"]).await, 1);
+        assert_eq!(run::<u64>(&mut c, &lease, &lease_key, &["b", "60000"]).await, 0);
+        run::<u64>(&mut c, &release, &lease_key, &["b"]).await;
+        assert_eq!(run::<u64>(&mut c, &lease, &lease_key, &["", "60000"]).await, 0);
+    }
+    let expires: i64 = redis::cmd("PTTL").arg(&lease_key).query_async(&mut c).await.unwrap();
+    assert!((1..=60_000).contains(&expires));
+    for _ in 0..2 {
+        run::<u64>(&mut c, &release, &lease_key, &["a"]).await;
+        let there: bool = redis::cmd("EXISTS").arg(&lease_key).query_async(&mut c).await.unwrap();
+        assert!(!there);
     }
 }
 

@@ -1,12 +1,14 @@
 //! Servers that are not as they must be, and addresses that are wrong: one line each, which says the mend.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use passkit_server::{RegistrationStore, StoreError, StoreErrorKind};
+use passkit_server::{
+    HeldPush, PublishedContent as _, PushQueue as _, Reached, RegistrationStore, StoreError, StoreErrorKind,
+};
 use passkit_store_redis::{Config, RedisStore, redis};
 use passkit_test_servers::redis::{Cluster, Node, Single};
 
-use crate::support::{connection, prefix, told};
+use crate::support::{connection, device, prefix, serial, token, told, type_id};
 
 async fn refused(url: &str, config: Config) -> StoreError {
     let config = config.call_timeout(std::time::Duration::from_secs(1));
@@ -47,11 +49,14 @@ async fn wrong_passwords_users_and_rights_are_refused() {
     let _: () = redis::cmd("ACL")
         .arg(&["SETUSER", "store", "on", ">secret", "~passkit:*", "+@hash", "+@scripting", "+@connection"])
         .arg(&["+info", "+wait", "+expire", "+persist", "+unlink", "+scan", "+memory|usage", "-script"])
+        .arg(&["+zadd", "+zcard", "+zrange", "+zrem", "+get", "+set", "+time"])
         .query_async(&mut c)
         .await
         .unwrap();
     let store = RedisStore::connect(&at("store:secret@"), Config::new()).await.unwrap();
     passkit_server::StoreMaintenance::stats(&store).await.unwrap();
+    queues(&store).await.unwrap();
+    store.repair().await.unwrap();
     let wanted = ["first-register-creates", "forget-minds-the-time", "every-mark-moves-the-date"];
     let mut cases = passkit_conformance::store::cases();
     cases.retain(|one| wanted.iter().any(|id| one.case.id.ends_with(id)));
@@ -60,6 +65,29 @@ async fn wrong_passwords_users_and_rights_are_refused() {
     passkit_conformance::store::run(&cases, move || std::future::ready(Arc::clone(&store)))
         .await
         .assert_kept();
+}
+
+/// Every call of a queue.
+async fn queues(store: &RedisStore) -> Result<(), StoreError> {
+    let (type_id, device) = (type_id(), device("d"));
+    store.publish(&type_id, &[(serial("1"), [7; 32])]).await?;
+    store.mark_and_owe(&type_id, &[serial("1"), serial("2")]).await?;
+    store.mark_all_and_owe(&type_id).await?;
+    let push =
+        HeldPush { device: device.clone(), push_token: token(), due: None, attempts: 1, bad_since: None };
+    store.hold(&type_id, &[push]).await?;
+    assert_eq!(store.held(&type_id, None, 10).await?.pushes.len(), 1);
+    assert_eq!(store.owing().await?.len(), 1);
+    assert!(store.lease(&type_id, "a", Duration::from_secs(60)).await?);
+    let debts = store.debts(&type_id, 10).await?;
+    assert_eq!(debts.len(), 3);
+    let done: Vec<_> =
+        debts.into_iter().map(|debt| (debt.owed, Reached { version: debt.version, next: None })).collect();
+    store.advance(&type_id, &done).await?;
+    store.unhold(&type_id, &[device]).await?;
+    store.release(&type_id, "a").await?;
+    assert_eq!(store.owing().await?, []);
+    Ok(())
 }
 
 #[tokio::test]
