@@ -128,7 +128,7 @@ impl Admin {
         if !done.lacks_certificate {
             return json!({ "owed": owed });
         }
-        let note = if self.marking.store.published.is_some() && self.marking.store.queue.is_some() {
+        let note = if self.marking.store.published.is_some() {
             "there is no certificate for APNs here: pushes wait for an instance that has one"
         } else {
             "there is no certificate for APNs: what has none was marked, and no push is sent"

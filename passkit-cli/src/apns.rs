@@ -141,15 +141,10 @@ impl ApnsOptions {
 }
 
 impl Apns {
-    pub(crate) fn over(self, store: &OpenStore) -> Result<Pushing, Failure> {
-        let queue = store.queue.clone().ok_or_else(|| {
-            Failure::new(
-                "pushes over Redis are not there yet: take another store, or serve without certificates",
-            )
-        })?;
+    pub(crate) fn over(self, store: &OpenStore) -> Pushing {
         let config = PushConfig::new().spacing(self.spacing);
-        let publisher = Publisher::new(queue, Arc::new(Measured::new(self.sender)), config);
-        Ok(Pushing { publisher: Arc::new(publisher), topics: self.topics })
+        let publisher = Publisher::new(store.queue.clone(), Arc::new(Measured::new(self.sender)), config);
+        Pushing { publisher: Arc::new(publisher), topics: self.topics }
     }
 }
 

@@ -22,7 +22,7 @@ impl Marking {
     /// Where the pushes of a type are owed: nowhere if only this process could send them, and can't.
     pub(crate) fn owes(&self, type_id: &TypeIdentifier) -> Option<&Arc<dyn PushQueue>> {
         let others_may = self.store.published.is_some();
-        self.store.queue.as_ref().filter(|_| others_may || self.sends(type_id))
+        (others_may || self.sends(type_id)).then_some(&self.store.queue)
     }
 
     pub(crate) async fn mark(

@@ -26,24 +26,19 @@ pub(crate) struct OpenStore {
     pub(crate) registrations: Arc<dyn StoreMaintenance>,
     /// The same store, if several processes may use it at once.
     pub(crate) published: Option<Arc<dyn PublishedContent>>,
-    /// The same store, if it remembers which pushes are owed.
-    pub(crate) queue: Option<Arc<dyn PushQueue>>,
+    /// The same store, which remembers what pushes are owed.
+    pub(crate) queue: Arc<dyn PushQueue>,
 }
 
 impl OpenStore {
     fn sled(store: SledStore) -> Self {
         let store = Arc::new(store);
-        Self { registrations: store.clone(), published: None, queue: Some(store) }
+        Self { registrations: store.clone(), published: None, queue: store }
     }
 
-    fn postgres(store: PostgresStore) -> Self {
+    fn shared(store: impl PushQueue + PublishedContent + 'static) -> Self {
         let store = Arc::new(store);
-        Self { registrations: store.clone(), published: Some(store.clone()), queue: Some(store) }
-    }
-
-    fn redis(store: RedisStore) -> Self {
-        let store = Arc::new(store);
-        Self { registrations: store.clone(), published: Some(store), queue: None }
+        Self { registrations: store.clone(), published: Some(store.clone()), queue: store }
     }
 }
 
@@ -121,9 +116,9 @@ impl StoreUrl {
                     .check()
                     .await
                     .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))?;
-                Ok(OpenStore::postgres(store))
+                Ok(OpenStore::shared(store))
             }
-            Self::Redis(url) => Ok(OpenStore::redis(self.connect_redis(&url).await?)),
+            Self::Redis(url) => Ok(OpenStore::shared(self.connect_redis(&url).await?)),
         }
     }
 

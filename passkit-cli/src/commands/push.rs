@@ -76,8 +76,7 @@ impl Push {
             store = self.store.open() => store?,
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
-        let publisher = apns.over(&store)?.publisher;
-        let queue = store.queue.clone().ok_or_else(|| Failure::new("this store keeps no pushes"))?;
+        let publisher = apns.over(&store).publisher;
         let marked = if self.all {
             publisher.publish_all(&self.type_id).await
         } else {
@@ -105,7 +104,7 @@ impl Push {
             }
         };
         let end = tokio::select! {
-            end = send(&publisher, &*queue, &self.type_id, &progress) => end,
+            end = send(&publisher, &*store.queue, &self.type_id, &progress) => end,
             () = &mut stop => Ok(End::Stopped),
             () = show => Ok(End::Stopped),
             () = tick => Ok(End::Stopped),

@@ -134,7 +134,7 @@ impl Serve {
             None => None,
         };
         let store = self.store.open().await?;
-        let pushing = apns.map(|apns| apns.over(&store)).transpose()?;
+        let pushing = apns.map(|apns| apns.over(&store));
         let marking = Marking { store, pushing };
         let options = FolderOptions {
             roots,

@@ -13,7 +13,7 @@ use passkit_conformance::{
     apns::{Answer, LocalApns, Options},
     phone::{Phone, State},
 };
-use passkit_test_servers::postgres::Server;
+use passkit_test_servers::{postgres::Server, redis::Single};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -170,9 +170,19 @@ fn pushes_wait_for_a_push_service_that_is_away() {
 }
 
 #[test]
-fn instances_share_one_queue() {
+fn instances_over_postgres_share_one_queue() {
+    instances_share_one_queue(&postgres::migrated());
+}
+
+#[test]
+fn instances_over_redis_share_one_queue() {
+    let server = Single::start().unwrap();
+    instances_share_one_queue(server.url());
+}
+
+fn instances_share_one_queue(store: &str) {
     let local = Local::start();
-    let mut one = Service::over(&postgres::migrated()).given(&local.arguments()).given(&METRICS);
+    let mut one = Service::over(store).given(&local.arguments()).given(&METRICS);
     let file = one.passes().join("a.pkpass");
     fs::write(&file, pass(TYPE, "A-1", "0")).unwrap();
     let mut two = one.sibling();
