@@ -11,6 +11,7 @@ const TYPE: &str = "pass.com.example.metrics";
 
 /// What the service says at /metrics.
 pub(crate) fn scrape(service: &Service) -> String {
+    eventually("the address is said", Duration::from_secs(5), || service.said().contains("/metrics"));
     let said = service.said();
     let (_, rest) = said.split_once("metrics at http://").unwrap_or_else(|| panic!("{said}"));
     let address = rest.split('/').next().unwrap();

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::{Duration, SystemTime},
 };
 
@@ -12,6 +13,7 @@ use passkit_conformance::{
     apns::{Answer, LocalApns, Options},
     phone::{Phone, State},
 };
+use passkit_test_servers::{postgres::Server, redis::Single};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -96,10 +98,17 @@ fn register(service: &Service, device: &str, token: &str, serial: &str) {
     assert_eq!(service.send("POST", &path, &headers, body.as_bytes()).status, 201);
 }
 
+const METRICS: [&str; 2] = ["--metrics", "127.0.0.1:0"];
+
+/// Waits until nothing is owed, as what was published first is, for nobody.
+fn quiet(service: &Service) {
+    eventually("nothing is owed", SOON, || value(&scrape(service), "passkit_changes_owed") == Some(0.0));
+}
+
 #[test]
 fn a_changed_file_is_pushed_listed_and_fetched() {
     let local = Local::start();
-    let mut service = Service::new().given(&local.arguments()).given(&["--metrics", "127.0.0.1:0"]);
+    let mut service = Service::new().given(&local.arguments()).given(&METRICS);
     let (file, other) = (service.passes().join("a.pkpass"), service.passes().join("b.pkpass"));
     let (one, two) = (pass(TYPE, "A-1", "one"), pass(TYPE, "A-1", "two"));
     fs::write(&file, &one).unwrap();
@@ -114,6 +123,7 @@ fn a_changed_file_is_pushed_listed_and_fetched() {
         "{warned}"
     );
 
+    quiet(&service);
     let mut phones: Vec<Phone> =
         (0..3).map(|_| Phone::new(State::new().unwrap(), Client::default())).collect();
     for phone in &mut phones {
@@ -133,7 +143,7 @@ fn a_changed_file_is_pushed_listed_and_fetched() {
     let text = scrape(&service);
     assert_eq!(value(&text, r#"passkit_pushes_total{outcome="sent"}"#), Some(3.0), "{text}");
     assert!(phones.iter().all(|phone| !text.contains(phone.state().push_token().as_str())));
-    eventually("nothing is owed", SOON, || value(&scrape(&service), "passkit_changes_owed") == Some(0.0));
+    quiet(&service);
     local.no_breach();
 }
 
@@ -141,7 +151,7 @@ fn a_changed_file_is_pushed_listed_and_fetched() {
 fn pushes_wait_for_a_push_service_that_is_away() {
     let local = Local::start();
     let away = local.arguments_with(&local.certificate(TYPE), 1);
-    let mut service = Service::new().given(&away).given(&["--metrics", "127.0.0.1:0"]);
+    let mut service = Service::new().given(&away).given(&METRICS);
     let file = service.passes().join("a.pkpass");
     fs::write(&file, pass(TYPE, "A-1", "one")).unwrap();
     service.start();
@@ -160,14 +170,25 @@ fn pushes_wait_for_a_push_service_that_is_away() {
 }
 
 #[test]
-fn instances_share_one_queue() {
+fn instances_over_postgres_share_one_queue() {
+    instances_share_one_queue(&postgres::migrated());
+}
+
+#[test]
+fn instances_over_redis_share_one_queue() {
+    let server = Single::start().unwrap();
+    instances_share_one_queue(server.url());
+}
+
+fn instances_share_one_queue(store: &str) {
     let local = Local::start();
-    let mut one = Service::over(&postgres::migrated()).given(&local.arguments());
+    let mut one = Service::over(store).given(&local.arguments()).given(&METRICS);
     let file = one.passes().join("a.pkpass");
     fs::write(&file, pass(TYPE, "A-1", "0")).unwrap();
     let mut two = one.sibling();
     one.start();
     two.start();
+    quiet(&one);
     let devices = 25;
     for device in 0..devices {
         let service = if device % 2 == 0 { &one } else { &two };
@@ -284,11 +305,13 @@ fn publish(address: &str, token: &str, body: &str) -> (u16, Value) {
 #[test]
 fn another_program_publishes() {
     let local = Local::start();
-    let mut service = Service::new().given(&local.arguments()).given(&["--admin-token", ADMIN]);
+    let mut service =
+        Service::new().given(&local.arguments()).given(&["--admin-token", ADMIN]).given(&METRICS);
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A-1", "one")).unwrap();
     fs::write(service.passes().join("b.pkpass"), pass(TYPE, "B-1", "one")).unwrap();
     service.start();
     let address = service.address();
+    quiet(&service);
     register(&service, "D-1", &token(1), "A-1");
     register(&service, "D-2", &token(2), "B-1");
 
@@ -334,6 +357,7 @@ fn publishing_without_a_certificate_marks() {
     let (_, tag) = service.list("D-1", TYPE, None).unwrap();
     let bearer = format!("Bearer {ADMIN}");
     assert_eq!(service.send("POST", PUBLISH, &[("Authorization", &bearer)], b"{}").status, 404);
+    eventually("the address is said", SOON, || service.said().contains(PUBLISH));
     let said = service.said();
     let (_, address) = said.split_once("publish at http://").unwrap_or_else(|| panic!("{said}"));
     let body = json!({ "passes": [{ "type": TYPE, "serial": "A-1" }] }).to_string();
@@ -345,6 +369,23 @@ fn publishing_without_a_certificate_marks() {
     let (code, _, said) = run(service.command().args(["--admin-token", "short"]));
     assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
     assert!(said.contains("--admin-token") && !said.contains("short"), "{said}");
+}
+
+#[test]
+fn a_store_that_is_away_is_told_to_who_publishes() {
+    let server = Server::throwaway(&[]).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let url = server.url(&runtime.block_on(server.new_database()).unwrap());
+    assert_eq!(run(passkit().args(["migrate", "--store", &url])).0, Some(0));
+    let mut service = Service::over(&url).given(&["--admin-token", ADMIN]);
+    service.start();
+    let all = json!({ "type": TYPE, "all": true }).to_string();
+    let (status, told) = publish(&service.address(), ADMIN, &all);
+    assert_eq!((status, &told["owed"]), (202, &json!(1)));
+    assert!(told["note"].as_str().unwrap().contains("wait for an instance"), "{told}");
+    server.kill().unwrap();
+    let (status, told) = publish(&service.address(), ADMIN, &all);
+    assert_eq!(status, 503, "{told}");
 }
 
 fn push(store: &str, arguments: &[String], what: &[&str]) -> (Option<i32>, String, String) {
@@ -389,6 +430,32 @@ fn a_command_pushes_to_the_phones_of_a_store() {
         assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
         assert!(said.contains(mention), "{said}");
     }
+}
+
+#[test]
+fn an_interrupted_command_leaves_the_rest_to_the_next() {
+    let local = Local::start();
+    let store = postgres::migrated();
+    let mut service = Service::over(&store);
+    fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A-1", "0")).unwrap();
+    service.start();
+    register(&service, "D-1", &token(1), "A-1");
+    local.apns.answer_token(&token(1), Answer::stall());
+    let mut command = passkit();
+    command.args(["push", "--store", &store]).args(local.arguments()).args([TYPE, "A-1"]);
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("a push is on its way", SOON, || !local.pushed(SystemTime::UNIX_EPOCH).is_empty());
+    assert!(Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap().success());
+    let output = running.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("is sent by the next run"), "{said}");
+
+    local.apns.answer_normally();
+    let since = SystemTime::now();
+    let (code, _, said) = push(&store, &local.arguments(), &[TYPE, "unknown"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(local.pushed(since).contains_key(&token(1)));
+    local.no_breach();
 }
 
 #[test]
