@@ -3,12 +3,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Mutex,
+    fs::File,
+    sync::{Arc, Mutex},
 };
 
 use futures_util::future::join_all;
 use passkit_server::{DeviceIdentifier, Registration, SerialNumber, UpdateTag};
-use passkit_store_postgres::sqlx::{self, PgConnection, Row as _};
+use passkit_store_postgres::sqlx::{self, Connection as _, PgConnection, Row as _};
 use passkit_store_redis::redis::{
     self, Value, aio::ConnectionManager, cluster_async::ClusterConnection, from_redis_value,
 };
@@ -19,10 +20,10 @@ use crate::data::TYPE;
 pub enum Floor {
     /// Maps behind a lock, with rows of their own.
     Memory(Mutex<Maps>),
-    /// A database of its own, which holds a row for each registration.
-    Sled(sled::Db),
-    /// One connection to the store's database.
-    Postgres(Box<tokio::sync::Mutex<PgConnection>>),
+    /// A database of its own, which holds a row for each registration. A second handle on its data file is there to be synced.
+    Sled(sled::Db, Arc<File>),
+    /// Connections to the store's database, as many as the store has.
+    Postgres(Connections),
     /// A connection to the store's server, and the prefix of the store's keys.
     Redis(Driver, String),
 }
@@ -62,17 +63,44 @@ impl Driver {
     }
 }
 
+/// Connections to PostgreSQL.
+pub struct Connections(Vec<tokio::sync::Mutex<PgConnection>>);
+
+impl Connections {
+    /// Connects eight times.
+    ///
+    /// # Errors
+    /// If the server does not let us in.
+    pub async fn new(url: &str) -> sqlx::Result<Self> {
+        let mut connections = Vec::new();
+        for _ in 0..8 {
+            connections.push(PgConnection::connect(url).await?.into());
+        }
+        Ok(Self(connections))
+    }
+
+    /// One that is free; the first, for a caller alone.
+    pub async fn any(&self, number: usize) -> tokio::sync::MutexGuard<'_, PgConnection> {
+        match self.0.iter().find_map(|connection| connection.try_lock().ok()) {
+            Some(free) => free,
+            None => self.0[number % self.0.len()].lock().await,
+        }
+    }
+}
+
 /// What the floor of the memory store has.
 #[derive(Debug, Default)]
 pub struct Maps {
-    devices: HashMap<String, BTreeMap<String, u64>>,
+    pub(crate) devices: HashMap<String, BTreeMap<String, u64>>,
     passes: HashMap<String, u64>,
+    /// The push tokens of the devices of a pass.
+    pub(crate) tokens: BTreeMap<String, String>,
 }
 
 impl Floor {
     /// Whether it has rows of its own, which must be loaded like the store's.
     fn has_own_rows(&self) -> bool {
-        matches!(self, Self::Memory(_) | Self::Sled(_))
+        matches!(self, Self::Memory(_) | Self::Sled(..))
     }
 
     /// Puts the rows in, if it has its own.
@@ -94,7 +122,29 @@ impl Floor {
                 }
             }
         }
-        if let Self::Sled(engine) = self {
+        if let Self::Sled(engine, _) = self {
+            engine.apply_batch(batch).expect("written");
+        }
+    }
+
+    /// Puts devices in that all have one pass, if it has rows of its own.
+    pub fn register_by_pass(&self, registrations: &[Registration]) {
+        let mut batch = sled::Batch::default();
+        for Registration { device, pass, push_token } in registrations {
+            match self {
+                Self::Memory(maps) => {
+                    let mut maps = maps.lock().expect("unpoisoned");
+                    maps.tokens.insert(device.as_str().to_owned(), push_token.as_str().to_owned());
+                }
+                Self::Sled(..) => {
+                    batch.insert(format!("t{}", device.as_str()).into_bytes(), push_token.as_str());
+                    let by_pass = format!("{}\0{}", key_of(pass.serial.as_str()), device.as_str());
+                    batch.insert(by_pass.into_bytes(), &[]);
+                }
+                Self::Postgres(_) | Self::Redis(..) => return,
+            }
+        }
+        if let Self::Sled(engine, _) = self {
             engine.apply_batch(batch).expect("written");
         }
     }
@@ -106,7 +156,7 @@ impl Floor {
                 let mut maps = maps.lock().expect("unpoisoned");
                 maps.passes.extend(serials.iter().map(|serial| (serial.as_str().to_owned(), version)));
             }
-            Self::Sled(engine) => {
+            Self::Sled(engine, _) => {
                 let mut batch = sled::Batch::default();
                 for serial in serials {
                     batch.insert(key_of(serial.as_str()).into_bytes(), &version.to_be_bytes());
@@ -117,8 +167,13 @@ impl Floor {
         }
     }
 
-    /// What changed for the device.
-    pub async fn updated_since(&self, device: &DeviceIdentifier, since: UpdateTag) -> Vec<String> {
+    /// What changed for the device, as the call of this number.
+    pub async fn updated_since(
+        &self,
+        number: usize,
+        device: &DeviceIdentifier,
+        since: UpdateTag,
+    ) -> Vec<String> {
         match self {
             Self::Memory(maps) => {
                 let maps = maps.lock().expect("unpoisoned");
@@ -130,7 +185,7 @@ impl Floor {
                 .map(|(serial, _)| serial.clone())
                 .collect()
             }
-            Self::Sled(engine) => {
+            Self::Sled(engine, _) => {
                 let number = |row: &[u8]| u64::from_be_bytes(row.try_into().expect("a number"));
                 let prefix = prefix(device);
                 let mut changed = Vec::new();
@@ -144,12 +199,12 @@ impl Floor {
                 }
                 changed
             }
-            Self::Postgres(connection) => {
+            Self::Postgres(connections) => {
                 let statement = *passkit_store_postgres::STATEMENTS
                     .iter()
                     .find(|statement| statement.contains("select $1::text as device_id"))
                     .expect("the statement that the store has for one device");
-                let mut connection = connection.lock().await;
+                let mut connection = connections.any(number).await;
                 let row = sqlx::query(statement)
                     .bind(device.as_str())
                     .bind(TYPE)
@@ -165,11 +220,11 @@ impl Floor {
     }
 }
 
-fn prefix(device: &DeviceIdentifier) -> String {
+pub(crate) fn prefix(device: &DeviceIdentifier) -> String {
     format!("r{}\0{TYPE}\0", device.as_str())
 }
 
-fn key_of(serial: &str) -> String {
+pub(crate) fn key_of(serial: &str) -> String {
     format!("p{TYPE}\0{serial}")
 }
 
@@ -211,7 +266,7 @@ async fn of_redis(driver: &Driver, prefix: &str, device: &DeviceIdentifier, sinc
 }
 
 /// As the store spreads them: FNV-1a over 64.
-fn bucket(serial: &str) -> u64 {
+pub(crate) fn bucket(serial: &str) -> u64 {
     serial.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     }) % 64

@@ -6,9 +6,11 @@
 
 pub mod data;
 pub mod floor;
+pub mod http;
 mod plot;
 pub mod stores;
 pub mod turns;
+pub mod writes;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

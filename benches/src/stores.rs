@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::{
     data::{self, EACH},
-    floor::{Driver, Floor},
+    floor::{Connections, Driver, Floor},
 };
 
 /// What may go wrong with a server.
@@ -120,20 +120,19 @@ impl Servers {
             "memory" => (Arc::new(MemoryStore::new()), Floor::Memory(Default::default())),
             "sled" => {
                 let folder = self.kept.as_deref().unwrap_or(self.scratch.path());
-                let floor = sled::Config::new()
-                    .path(folder.join(format!("sled-floor-{name}")))
-                    .cache_capacity(64 << 20)
-                    .open()?;
+                let own = folder.join(format!("sled-floor-{name}"));
+                // As the store has it.
+                let floor = sled::Config::new().path(&own).cache_capacity(64 << 20).open()?;
+                let file = fs::File::open(own.join("db"))?;
                 let store = folder.join(format!("sled-{name}"));
                 fs::create_dir_all(&store)?;
-                (Arc::new(SledStore::open(store)?), Floor::Sled(floor))
+                (Arc::new(SledStore::open(store)?), Floor::Sled(floor, Arc::new(file)))
             }
             "postgres" => {
                 let url = self.postgres_url(name).await?;
                 let store = PostgresStore::connect(&url, Default::default()).await?;
                 store.migrate().await?;
-                let floor = PgConnection::connect(&url).await?;
-                (Arc::new(store), Floor::Postgres(Box::new(floor.into())))
+                (Arc::new(store), Floor::Postgres(Connections::new(&url).await?))
             }
             _ => {
                 let prefix = format!("bench-{name}:");
@@ -186,7 +185,10 @@ impl Servers {
     }
 
     /// After loading: what a server does in its own time anyway.
-    async fn settle(&self, store: &str, name: &str) -> Outcome<()> {
+    ///
+    /// # Errors
+    /// If the server does not do its part.
+    pub async fn settle(&self, store: &str, name: &str) -> Outcome<()> {
         if store == "postgres" {
             let mut connection = PgConnection::connect(&self.postgres_url(name).await?).await?;
             sqlx::query("vacuum analyze").execute(&mut connection).await?;
@@ -408,7 +410,7 @@ impl Subject {
     /// Asks the floor.
     pub async fn ask_floor(&self, case: Case, number: usize) {
         let (device, since) = self.question(case, number);
-        assert_eq!(self.floor.updated_since(device, since).await.len(), case.changed());
+        assert_eq!(self.floor.updated_since(number, device, since).await.len(), case.changed());
     }
 }
 

@@ -163,26 +163,8 @@ pub fn runtime() -> &'static Runtime {
     &RUNTIME
 }
 
-/// A caller alone, who makes one call after the other; the call is given its number.
-pub fn alone<F>(mut call: impl FnMut(usize) -> F + 'static) -> Side
-where
-    F: Future<Output = ()>,
-{
-    let mut next = 0;
-    Box::new(move |calls| {
-        runtime().block_on(async {
-            let start = Instant::now();
-            for _ in 0..calls {
-                call(next).await;
-                next += 1;
-            }
-            start.elapsed()
-        })
-    })
-}
-
-/// So many callers at once, who share the calls.
-pub fn together<F>(callers: usize, call: impl Fn(usize) -> F + Clone + Send + 'static) -> Side
+/// So many callers, who share the calls; each makes one after the other. A call is given its number.
+pub fn called<F>(callers: usize, call: impl Fn(usize) -> F + Clone + Send + 'static) -> Side
 where
     F: Future<Output = ()> + Send,
 {
@@ -193,6 +175,12 @@ where
         first += calls;
         runtime().block_on(async {
             let start = Instant::now();
+            if callers == 1 {
+                for number in numbers {
+                    call(number).await;
+                }
+                return start.elapsed();
+            }
             let tasks: Vec<_> = (0..callers.min(calls))
                 .map(|caller| {
                     let (call, numbers) = (call.clone(), numbers.clone().skip(caller).step_by(callers));
