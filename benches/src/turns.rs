@@ -107,7 +107,7 @@ impl Bench {
         }
         println!("\n{}: microseconds for a call; growth is from the smallest size", self.name);
         println!(
-            "{:<10}{:<40}{:>12}{:>8}{:>8}{:>12}{:>12}",
+            "{:<12}{:<40}{:>12}{:>8}{:>8}{:>12}{:>12}",
             "", "", "size", "ratio", "growth", "floor", "own"
         );
         let mut rows = Vec::new();
@@ -116,7 +116,7 @@ impl Bench {
             let smallest = self.rows.iter().filter(same).min_by_key(|other| other.size);
             let growth = smallest.map_or(1.0, |smallest| row.own / smallest.own);
             println!(
-                "{:<10}{:<40}{:>12}{:>8.2}{:>8.2}{:>12.2}{:>12.2}",
+                "{:<12}{:<40}{:>12}{:>8.2}{:>8.2}{:>12.2}{:>12.2}",
                 row.subject,
                 row.case,
                 data::grouped(row.size),
