@@ -12,14 +12,17 @@ const RIGHT: f64 = 240.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 40.0;
 
-/// A drawing for each subject that was measured at more than one size.
+/// A drawing for each subject of which some case was measured at more than one size.
 pub(crate) fn by_subject(bench: &str, rows: &[Row]) -> Vec<(String, String)> {
     let subjects: BTreeSet<&str> = rows.iter().map(|row| row.subject.as_str()).collect();
     let of = |subject: &str| rows.iter().filter(|row| row.subject == subject).collect::<Vec<_>>();
     subjects
         .into_iter()
         .map(|subject| (subject, of(subject)))
-        .filter(|(_, rows)| rows.iter().any(|row| row.size != rows[0].size))
+        .filter(|(_, rows)| {
+            let grown = |row: &Row| rows.iter().any(|other| other.case == row.case && other.size != row.size);
+            rows.iter().any(|row| grown(row))
+        })
         .map(|(subject, rows)| (subject.to_owned(), draw(&format!("{bench}, {subject}"), &rows)))
         .collect()
 }
