@@ -64,7 +64,7 @@ async fn opened(
     devices: usize,
 ) -> Outcome<(Arc<dyn StoreMaintenance>, Arc<Floor>)> {
     let (own, floor) = servers.open(store, &format!("push_{devices}")).await?;
-    let note = data::folder().join(format!("data/{store}-push_{devices}"));
+    let note = data::folder().join(format!("data/{store}-push_{devices}.json"));
     let is_there = !own.devices_of(&pass(0), None, 1).await?.devices.is_empty();
     if !(note.exists() && is_there) {
         for first in (0..devices).step_by(PART) {
