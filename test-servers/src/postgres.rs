@@ -60,21 +60,41 @@ impl Server {
     /// # Errors
     /// If there are no programs, or they do not work.
     pub fn throwaway(settings: &[&str]) -> Outcome<Self> {
+        // Asked first, so that no folder is left where there are none.
+        let _there = programs().ok_or(NO_SERVER)?;
+        let folder = tempfile::Builder::new().prefix("passkit-postgres-").tempdir()?;
+        Self::own_in(folder.keep(), false, settings)
+    }
+
+    /// A server of our own with the data of this folder, which stay there. It ends with this process.
+    ///
+    /// # Errors
+    /// If there are no programs, they do not work, or another process has the folder.
+    pub fn kept(folder: &Path, settings: &[&str]) -> Outcome<Self> {
+        fs::create_dir_all(folder)?;
+        Self::own_in(folder.canonicalize()?, true, settings)
+    }
+
+    fn own_in(folder: PathBuf, is_kept: bool, settings: &[&str]) -> Outcome<Self> {
         let programs = programs().ok_or(NO_SERVER)?;
         let user = process::unprivileged(&["postgres", "nobody"]);
-        let folder = tempfile::Builder::new().prefix("passkit-postgres-").tempdir()?;
         if let Some((user, group)) = user {
-            std::os::unix::fs::chown(folder.path(), Some(user), Some(group))?;
+            std::os::unix::fs::chown(&folder, Some(user), Some(group))?;
         }
         let throwaway = Throwaway {
             programs,
             user,
             port: process::free_port()?,
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
-            folder: folder.keep(),
+            folder,
+            is_kept,
             guard: Mutex::default(),
         };
-        throwaway.make()?;
+        if throwaway.folder.join("data/PG_VERSION").exists() {
+            throwaway.forget_last_run()?;
+        } else {
+            throwaway.make()?;
+        }
         throwaway.start()?;
         let mut server = Self::at(format!("postgres://postgres@127.0.0.1:{}", throwaway.port));
         server.throwaway = Some(throwaway);
@@ -197,6 +217,8 @@ struct Throwaway {
     port: u16,
     settings: Vec<String>,
     folder: PathBuf,
+    /// Whether the folder outlives this process.
+    is_kept: bool,
     guard: Mutex<Option<Child>>,
 }
 
@@ -213,7 +235,9 @@ impl Throwaway {
         if made.status.success() {
             return Ok(());
         }
-        fs::remove_dir_all(&self.folder)?;
+        if !self.is_kept {
+            fs::remove_dir_all(&self.folder)?;
+        }
         Err(format!("initdb failed: {}", String::from_utf8_lossy(&made.stderr).trim()).into())
     }
 
@@ -237,7 +261,8 @@ impl Throwaway {
             }
             last.wait()?;
         }
-        *guard = Some(process::guarded(&postgres, &self.folder, self.user)?);
+        let to_remove = if self.is_kept { Path::new("") } else { &self.folder };
+        *guard = Some(process::guarded(&postgres, to_remove, self.user)?);
         let ready = process::wait_until(PATIENCE, || {
             self.status()
                 .is_some_and(|status| status.lines().nth(7).is_some_and(|line| line.trim() == "ready"))
@@ -246,6 +271,17 @@ impl Throwaway {
             Ok(())
         } else {
             Err(format!("PostgreSQL in {} does not start", self.folder.display()).into())
+        }
+    }
+
+    /// What a server left that was killed would look like one that is ready.
+    fn forget_last_run(&self) -> Outcome<()> {
+        match self.postmaster() {
+            Ok(postmaster) if process::is_alive(postmaster) => {
+                Err(format!("process {postmaster} has {} open", self.folder.display()).into())
+            }
+            Ok(_) => Ok(fs::remove_file(self.folder.join("data/postmaster.pid"))?),
+            Err(_) => Ok(()),
         }
     }
 

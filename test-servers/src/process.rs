@@ -46,8 +46,8 @@ pub(crate) fn unprivileged(names: &[&str]) -> Option<(u32, u32)> {
 }
 
 /// Runs `program` until the process ends that holds the returned child's standard input, or gives it free: however a
-/// process ends, the system closes its pipes. Then `program` gets SIGINT, and `folder` is removed, unless the child was
-/// sent a line before.
+/// process ends, the system closes its pipes. Then `program` gets SIGINT, and `folder` is removed, unless it is empty or
+/// the child was sent a line before.
 pub(crate) fn guarded(program: &Command, folder: &Path, user: Option<(u32, u32)>) -> io::Result<Child> {
     use std::os::unix::process::CommandExt as _;
     const GUARD: &str = r#"

@@ -6,7 +6,7 @@ use std::{
     env,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex},
     thread,
     time::Duration,
@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A Sentinel that found no time for two seconds does nothing for thirty (`TILT`).
 const SENTINELS_PATIENCE: Duration = Duration::from_secs(90);
+/// How long reading a data file may take.
+const LOADING: Duration = Duration::from_secs(300);
 
 /// Asks until it is so.
 fn wait_until(what: &str, limit: Duration, is_so: impl FnMut() -> bool) -> io::Result<()> {
@@ -138,6 +140,21 @@ impl Node {
         Ok(node)
     }
 
+    /// As [`start`](Self::start), with the data of this folder, which it leaves there when it was told to `SAVE`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn kept(folder: &Path, options: &[&str]) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let folder = folder.canonicalize()?;
+        let mut all =
+            vec!["--dir", folder.to_str().ok_or_else(|| io::Error::other("a folder that is no text"))?];
+        all.extend(options);
+        let node = Self::prepare(&all)?;
+        node.restart_within(LOADING)?;
+        Ok(node)
+    }
+
     fn prepare(options: &[&str]) -> io::Result<Self> {
         let program = process::find("redis-server", [])
             .or_else(|| process::find("valkey-server", []))
@@ -157,9 +174,13 @@ impl Node {
     /// # Errors
     /// If it does not answer.
     pub fn restart(&self) -> io::Result<()> {
+        self.restart_within(Duration::from_secs(5))
+    }
+
+    fn restart_within(&self, patience: Duration) -> io::Result<()> {
         let process = Process::start(&self.program, &self.args, self.folder.path())?;
         *lock(&self.process) = Some(process);
-        wait_until(&format!("redis-server on port {} answers", self.port), Duration::from_secs(5), || {
+        wait_until(&format!("redis-server on port {} answers", self.port), patience, || {
             self.ask(&["PING"]).is_ok_and(|answer| !answer.starts_with("-LOADING"))
         })
     }

@@ -1,0 +1,232 @@
+//! The service beside a bare axum handler that gives the very same answer: called in this process, and over the loopback
+//! interface with 64 connections, each side in a process of its own. An archive of 1 MB stands beside a static file.
+
+#![allow(clippy::expect_used)]
+
+use std::{
+    convert::Infallible,
+    env,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, HttpBody},
+    http::Request,
+    response::{IntoResponse, Response},
+};
+use http_body_util::BodyExt as _;
+use passkit_benches::{
+    http::{self, Case, with_body},
+    turns::{Bench, Side, called, runtime},
+};
+use passkit_server::{MemoryStore, StoreMaintenance};
+use passkit_store_sled::SledStore;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::Mutex,
+};
+use tower_http::services::ServeFile;
+use tower_service::Service;
+
+const CONNECTIONS: usize = 64;
+
+/// What a child process is to serve: `memory`, `sled` or a number, for the answer to that case; and a folder.
+const SERVE: &str = "PASSKIT_BENCH_SERVE";
+const FOLDER: &str = "PASSKIT_BENCH_FOLDER";
+
+fn main() {
+    if let Ok(what) = env::var(SERVE) {
+        return serve(&what, env::var_os(FOLDER).unwrap_or_default().into());
+    }
+    let mut bench = Bench::new("http");
+    for case in Case::ALL {
+        bench.compare("in process", case.name(), 1, || in_process(case));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    for store in ["memory", "sled"] {
+        for case in Case::ALL {
+            // An archive is no matter of the store.
+            if store == "memory" || !matches!(case, Case::PassSmall | Case::PassLarge) {
+                bench.compare(store, case.name(), CONNECTIONS, || over_loopback(store, case, folder.path()));
+            }
+        }
+    }
+    bench.finish();
+}
+
+fn in_process(case: Case) -> (Side, Side) {
+    let store = Arc::new(MemoryStore::new());
+    let (bare, tag) =
+        runtime().block_on(async { (bare(case).await, http::load(&*store, http::REGISTRATIONS).await) });
+    let service = http::service(store);
+    let same_tag = tag.clone();
+    let on_floor = move |i| call(bare.clone(), case.request(&same_tag, i));
+    let on_own = move |i| call(service.clone(), case.request(&tag, i));
+    (called(1, on_floor), called(1, on_own))
+}
+
+async fn call<S, B>(mut service: S, request: Request<Bytes>)
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
+    B: HttpBody,
+{
+    let Ok(answer) = service.call(with_body(request)).await;
+    std::hint::black_box(answer.into_body().collect().await.ok());
+}
+
+/// What the service answers, as a constant.
+async fn bare(case: Case) -> Router {
+    let store = Arc::new(MemoryStore::new());
+    let tag = http::load(&*store, http::REGISTRATIONS).await;
+    let Ok(answer) = http::service(store).call(with_body(case.request(&tag, 0))).await;
+    assert_eq!(answer.status(), case.status(), "{}", case.name());
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await.expect("a body").to_bytes();
+    let constant = move || {
+        let answer = (head.status, head.headers.clone(), body.clone());
+        async move { answer.into_response() }
+    };
+    Router::new().fallback(constant)
+}
+
+/// The child process.
+fn serve(what: &str, folder: PathBuf) {
+    runtime().block_on(async {
+        let (app, tag) = match what {
+            "memory" => over(MemoryStore::new()).await,
+            "sled" => over(SledStore::open(folder).expect("a store")).await,
+            number => {
+                let case = Case::ALL[number.parse::<usize>().expect("a number")];
+                let app = if case == Case::PassLarge {
+                    let file = folder.join("large.pkpass");
+                    std::fs::write(&file, http::large_archive()).expect("written");
+                    Router::new().fallback_service(ServeFile::new(file))
+                } else {
+                    bare(case).await
+                };
+                (app, String::new())
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        println!("{} {tag}", listener.local_addr().expect("an address"));
+        axum::serve(listener, app).await.expect("served");
+    });
+}
+
+async fn over<S: StoreMaintenance + 'static>(store: S) -> (Router, String) {
+    let store = Arc::new(store);
+    let tag = http::load(&*store, http::REGISTRATIONS).await;
+    (Router::new().fallback_service(http::service(store)), tag)
+}
+
+fn over_loopback(store: &str, case: Case, folder: &Path) -> (Side, Side) {
+    let number = Case::ALL.iter().position(|other| *other == case).expect("one of all");
+    let folder = folder.join(format!("{store}-{number}"));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let own = Server::start(store, &folder);
+    let floor = Server::start(&number.to_string(), &folder);
+    let tag = own.tag.clone();
+    for server in [&own, &floor] {
+        let answer = server.exchange(&to_wire(&case.request(&tag, usize::MAX / 4)));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {}", case.status())), "{answer}");
+    }
+    (throughput(floor, case, tag.clone()), throughput(own, case, tag))
+}
+
+/// A server process, killed when dropped.
+struct Server {
+    process: Child,
+    address: String,
+    tag: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Server {
+    fn start(what: &str, folder: &Path) -> Self {
+        let program = env::current_exe().expect("this program");
+        let mut command = Command::new(program);
+        let mut process =
+            command.env(SERVE, what).env(FOLDER, folder).stdout(Stdio::piped()).spawn().expect("started");
+        let mut line = String::new();
+        let output = process.stdout.take().expect("its output");
+        BufReader::new(output).read_line(&mut line).expect("a line");
+        let (address, tag) = line.trim_end_matches('\n').split_once(' ').expect("address and tag");
+        Self { process, address: address.to_owned(), tag: tag.to_owned() }
+    }
+
+    /// The head of one answer.
+    fn exchange(&self, request: &[u8]) -> String {
+        let mut stream = std::net::TcpStream::connect(&self.address).expect("connected");
+        stream.write_all(request).expect("sent");
+        let mut start = [0; 64];
+        let read = stream.read(&mut start).expect("an answer");
+        String::from_utf8_lossy(&start[..read]).into_owned()
+    }
+}
+
+fn to_wire(request: &Request<Bytes>) -> Vec<u8> {
+    let mut head = format!("{} {} HTTP/1.1\r\nhost: bench\r\n", request.method(), request.uri());
+    for (name, value) in request.headers() {
+        head.push_str(&format!("{name}: {}\r\n", value.to_str().expect("a text")));
+    }
+    let mut wire = format!("{head}content-length: {}\r\n\r\n", request.body().len()).into_bytes();
+    wire.extend_from_slice(request.body());
+    wire
+}
+
+/// Each connection has one request under way.
+fn throughput(server: Server, case: Case, tag: String) -> Side {
+    let connections: Vec<_> = runtime().block_on(async {
+        let mut connections = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let stream = TcpStream::connect(&server.address).await.expect("connected");
+            stream.set_nodelay(true).expect("set");
+            connections.push(Mutex::new((stream, vec![0; 64 << 10])));
+        }
+        connections
+    });
+    let (connections, server, tag): (Arc<[_]>, _, Arc<str>) =
+        (connections.into(), Arc::new(server), tag.into());
+    called(CONNECTIONS, move |i| {
+        let (connections, tag, server) = (connections.clone(), tag.clone(), server.clone());
+        async move {
+            let mut connection = connections[i % CONNECTIONS].lock().await;
+            let (stream, buffer) = &mut *connection;
+            stream.write_all(&to_wire(&case.request(&tag, i))).await.expect("sent");
+            read_answer(stream, buffer).await;
+            drop(server);
+        }
+    })
+}
+
+async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) {
+    let mut filled = 0;
+    let end = loop {
+        let read = stream.read(&mut buffer[filled..]).await.expect("an answer");
+        assert!(read > 0, "the connection was closed");
+        filled += read;
+        if let Some(end) = buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n") {
+            break end;
+        }
+    };
+    let head = std::str::from_utf8(&buffer[..end]).expect("a head");
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length = length.map_or(0, |length| length.parse().expect("a length"));
+    let mut left = (end + 4 + length) - filled;
+    while left > 0 {
+        let read = stream.read(buffer).await.expect("the rest");
+        assert!(read > 0, "the connection was closed");
+        left -= read;
+    }
+}

@@ -1,0 +1,106 @@
+//! The push tokens of one pass on a million devices, read in pages: a page beside its floor, and once all of them, with
+//! how much memory this process takes more by then.
+
+#![allow(clippy::expect_used)]
+
+use std::{
+    fs,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use passkit_benches::{
+    data::{self, pass, token},
+    floor::Floor,
+    stores::{Outcome, Servers},
+    turns::{Bench, called, runtime},
+    writes::Pages,
+};
+use passkit_server::{Registration, StoreMaintenance};
+
+const PAGE: usize = 1_000;
+
+/// How many are registered with one call.
+const PART: usize = 10_000;
+
+fn main() {
+    let mut bench = Bench::new("push_targets");
+    let servers = Servers::kept();
+    // Without the 10 M.
+    let devices = data::sizes().into_iter().max().unwrap_or(0).min(1_000_000);
+    for store in servers.stores() {
+        let mut all = None;
+        bench.compare(store, "a page of 1,000", devices, || {
+            let opened = runtime().block_on(opened(&servers, store, devices)).expect("loaded");
+            all = Some(opened.0.clone());
+            let (own, place) = (opened.0, Arc::new(Mutex::new(None)));
+            let floor = Pages::new(opened.1, pass(0));
+            let on_floor = move |_| {
+                let floor = floor.clone();
+                async move { assert!(floor.next(PAGE).await.len() <= 2 * PAGE) }
+            };
+            let on_own = move |_| {
+                let (own, place) = (own.clone(), place.clone());
+                async move {
+                    let after = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let page = own.devices_of(&pass(0), after.as_ref(), PAGE).await.expect("a page");
+                    *place.lock().unwrap_or_else(PoisonError::into_inner) = page.next;
+                }
+            };
+            (called(1, on_floor), called(1, on_own))
+        });
+        if let Some(own) = all {
+            let (seconds, kilobytes) = runtime().block_on(read_all(&*own, devices));
+            bench.note(format!("{store}, all of {}, seconds", data::grouped(devices)), seconds);
+            bench.note(format!("{store}, memory more at the peak, KB"), kilobytes);
+        }
+    }
+    bench.finish();
+}
+
+async fn opened(
+    servers: &Servers,
+    store: &'static str,
+    devices: usize,
+) -> Outcome<(Arc<dyn StoreMaintenance>, Arc<Floor>)> {
+    let (own, floor) = servers.open(store, &format!("push_{devices}")).await?;
+    let note = data::folder().join(format!("data/{store}-push_{devices}.json"));
+    let is_there = !own.devices_of(&pass(0), None, 1).await?.devices.is_empty();
+    if !(note.exists() && is_there) {
+        for first in (0..devices).step_by(PART) {
+            let end = devices.min(first + PART);
+            let one = |i| Registration { device: data::device(i), push_token: token(), pass: pass(0) };
+            let part: Vec<_> = (first..end).map(one).collect();
+            own.register_many(&part).await?;
+            floor.register_by_pass(&part);
+            data::progress(&format!("loading {} devices into {store}", data::grouped(devices)), end, devices);
+        }
+        servers.settle(store, &format!("push_{devices}")).await?;
+        fs::write(note, "")?;
+    }
+    Ok((own, Arc::new(floor)))
+}
+
+async fn read_all(store: &dyn StoreMaintenance, devices: usize) -> (f64, f64) {
+    // Starts the peak anew, on Linux.
+    let _unknown_elsewhere = fs::write("/proc/self/clear_refs", "5");
+    let before = status("VmRSS:");
+    let (start, mut after, mut found) = (Instant::now(), None, 0);
+    loop {
+        let page = store.devices_of(&pass(0), after.as_ref(), PAGE).await.expect("a page");
+        found += page.devices.len();
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert!(found >= devices, "{found}");
+    (start.elapsed().as_secs_f64(), status("VmHWM:") - before)
+}
+
+/// A number of kilobytes.
+fn status(name: &str) -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(f64::NAN)
+}

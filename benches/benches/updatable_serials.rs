@@ -1,0 +1,57 @@
+//! "What changed for this device?", asked of each store and of its floor, by one caller and by 64.
+
+#![allow(clippy::expect_used)]
+
+use std::{cell::OnceCell, sync::Arc};
+
+use passkit_benches::{
+    data,
+    stores::{Case, Servers, Subject},
+    turns::{Bench, Side, called, runtime},
+};
+
+const CALLERS: usize = 64;
+
+fn main() {
+    let mut bench = Bench::new("updatable_serials");
+    let servers = Servers::kept();
+    for store in servers.stores() {
+        let sizes: Vec<_> = data::sizes().into_iter().map(|size| (size, OnceCell::new())).collect();
+        let opened = |(size, subject): &(usize, OnceCell<Arc<Subject>>)| {
+            let open =
+                || Arc::new(runtime().block_on(Subject::open(&servers, store, *size)).expect("loaded"));
+            subject.get_or_init(open).clone()
+        };
+        for case in Case::ALL {
+            // One size after the other, so that what is said about growth is about the same minute.
+            for size in &sizes {
+                bench.compare(store, case.name(), size.0, || sides(case, &opened(size), 1));
+            }
+        }
+        if let Some(size) = sizes.last() {
+            let case = format!("{}, {CALLERS} callers", Case::OneOfThree.name());
+            bench.compare(store, &case, size.0, || sides(Case::OneOfThree, &opened(size), CALLERS));
+        }
+        for (size, subject) in &sizes {
+            if let Some(bytes) = subject.get().and_then(|subject| subject.bytes_each) {
+                let size = data::grouped(*size);
+                bench.note(format!("{store}, bytes of memory a registration, of {size}"), bytes);
+            }
+        }
+    }
+    bench.finish();
+}
+
+/// The floor and the store, asked by so many callers.
+fn sides(case: Case, subject: &Arc<Subject>, callers: usize) -> (Side, Side) {
+    let (floor, own) = (subject.clone(), subject.clone());
+    let on_floor = move |i| {
+        let floor = floor.clone();
+        async move { floor.ask_floor(case, i).await }
+    };
+    let on_own = move |i| {
+        let own = own.clone();
+        async move { own.ask(case, i).await }
+    };
+    (called(callers, on_floor), called(callers, on_own))
+}

@@ -1,0 +1,111 @@
+//! The same data for every store: devices with three passes each, a pass on one device, and one device with 10,000.
+
+use std::path::PathBuf;
+
+use passkit_server::{DeviceIdentifier, PassId, PushToken, Registration, SerialNumber, TypeIdentifier};
+
+/// The type of all passes.
+pub const TYPE: &str = "pass.com.example.bench";
+
+/// How many passes a device has.
+pub const EACH: usize = 3;
+
+/// How many passes the one device has that has many.
+pub const MANY: usize = 10_000;
+
+/// How many registrations `cargo bench` goes up to.
+const MAX: usize = 1_000_000;
+
+/// The type of all passes.
+#[must_use]
+pub fn type_id() -> TypeIdentifier {
+    TypeIdentifier::new(TYPE).expect("a type")
+}
+
+/// A device, by its number.
+#[must_use]
+pub fn device(index: usize) -> DeviceIdentifier {
+    DeviceIdentifier::new(&format!("{index:032x}")).expect("a device")
+}
+
+/// The device with 10,000 passes.
+#[must_use]
+pub fn device_with_many() -> DeviceIdentifier {
+    device(usize::MAX)
+}
+
+/// A serial number, by its number.
+#[must_use]
+pub fn serial(index: usize) -> SerialNumber {
+    SerialNumber::new(&format!("SERIAL-{index:08}")).expect("a serial number")
+}
+
+/// One of the serial numbers of the device with 10,000.
+#[must_use]
+pub fn serial_of_many(index: usize) -> SerialNumber {
+    SerialNumber::new(&format!("MANY-{index:05}")).expect("a serial number")
+}
+
+/// A pass, by its number.
+#[must_use]
+pub fn pass(index: usize) -> PassId {
+    PassId { type_id: type_id(), serial: serial(index) }
+}
+
+/// A push token, as long as Apple's.
+#[must_use]
+pub fn token() -> PushToken {
+    PushToken::new(&"ab".repeat(32)).expect("a push token")
+}
+
+/// These of all registrations.
+#[must_use]
+pub fn registrations(range: std::ops::Range<usize>) -> Vec<Registration> {
+    let one = |i| Registration { device: device(i / EACH), push_token: token(), pass: pass(i) };
+    range.map(one).collect()
+}
+
+/// Those of the device with 10,000.
+#[must_use]
+pub fn registrations_of_many() -> Vec<Registration> {
+    let pass = |i| PassId { type_id: type_id(), serial: serial_of_many(i) };
+    let one = |i| Registration { device: device_with_many(), push_token: token(), pass: pass(i) };
+    (0..MANY).map(one).collect()
+}
+
+/// How many registrations there are: 10,000, 1 M, and with `PASSKIT_BENCH_MAX=10000000` 10 M.
+#[must_use]
+pub fn sizes() -> Vec<usize> {
+    let max = std::env::var("PASSKIT_BENCH_MAX")
+        .map_or(MAX, |max| max.parse().expect("PASSKIT_BENCH_MAX is a number of registrations"));
+    [10_000, 1_000_000, 10_000_000].into_iter().filter(|size| *size <= max).collect()
+}
+
+/// `target/passkit-bench`: what a run leaves, with the data for the next in `data`.
+#[must_use]
+pub fn folder() -> PathBuf {
+    let program = std::env::current_exe().expect("this program's path");
+    // It is in target/release/deps.
+    let target = program.ancestors().nth(3).expect("the target folder");
+    target.join("passkit-bench")
+}
+
+/// 1,000,000 as people write it.
+#[must_use]
+pub fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A line that says how far something is, in the place of the last such line.
+pub fn progress(what: &str, done: usize, all: usize) {
+    let end = if done >= all { "\n" } else { "" };
+    eprint!("\r{what}: {:3} %{end}", done * 100 / all.max(1));
+}

@@ -1,0 +1,156 @@
+//! The service with its passes in memory, and the calls that are made to it.
+
+use std::sync::Arc;
+
+use axum::{body::Body, http::Request};
+use bytes::Bytes;
+use passkit_server::{
+    Archive, AuthToken, Credentials, PassId, PassSource, SourceError, StoreMaintenance, TokenDigest,
+    WalletService, async_trait,
+};
+
+use crate::data::{self, EACH, TYPE};
+
+/// How many registrations there are usually.
+pub const REGISTRATIONS: usize = 99_999;
+
+const TOKEN: &str = "a-token-of-the-bench";
+
+/// A call, and how it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Case {
+    /// Nothing changed.
+    ListNothing,
+    /// All three passes of a device.
+    ListAll,
+    /// A pass that the device has.
+    PassUnchanged,
+    /// An archive as they mostly are.
+    PassSmall,
+    /// An archive with large pictures.
+    PassLarge,
+    /// A new device.
+    Register,
+}
+
+impl Case {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::ListNothing,
+        Self::ListAll,
+        Self::PassUnchanged,
+        Self::PassSmall,
+        Self::PassLarge,
+        Self::Register,
+    ];
+
+    /// In words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ListNothing => "list 204",
+            Self::ListAll => "list 200",
+            Self::PassUnchanged => "pass 304",
+            Self::PassSmall => "pass 200 of 30 KB",
+            Self::PassLarge => "pass 200 of 1 MB",
+            Self::Register => "register 201",
+        }
+    }
+
+    /// How the service answers it.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::ListNothing => 204,
+            Self::ListAll | Self::PassSmall | Self::PassLarge => 200,
+            Self::PassUnchanged => 304,
+            Self::Register => 201,
+        }
+    }
+
+    /// The request of this number. `tag` is what the first device has seen.
+    #[must_use]
+    pub fn request(self, tag: &str, number: usize) -> Request<Bytes> {
+        let device = data::device(match self {
+            Self::ListNothing => 0,
+            Self::Register => REGISTRATIONS + number,
+            _ => number % (REGISTRATIONS / EACH),
+        });
+        let list = format!("/v1/devices/{}/registrations/{TYPE}", device.as_str());
+        let pass = |serial| format!("/v1/passes/{TYPE}/{serial}");
+        let request = match self {
+            Self::ListNothing => Request::get(format!("{list}?passesUpdatedSince={tag}")),
+            Self::ListAll => Request::get(list),
+            Self::PassUnchanged | Self::PassSmall => Request::get(pass(data::serial(number % REGISTRATIONS))),
+            Self::PassLarge => Request::get(pass(large())),
+            Self::Register => Request::post(format!("{list}/{}", data::serial(number % REGISTRATIONS))),
+        };
+        let request = match self {
+            Self::ListNothing | Self::ListAll => request,
+            _ => request.header("authorization", format!("ApplePass {TOKEN}")),
+        };
+        let request = match self {
+            // Whenever the pass was marked.
+            Self::PassUnchanged => request.header("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT"),
+            _ => request,
+        };
+        let body = match self {
+            Self::Register => format!(r#"{{"pushToken":"{}"}}"#, data::token().as_str()),
+            _ => String::new(),
+        };
+        request.body(body.into()).expect("a request")
+    }
+}
+
+fn large() -> passkit_server::SerialNumber {
+    data::serial_of_many(0)
+}
+
+/// Every pass, with one token for all.
+#[derive(Clone, Debug)]
+pub struct Passes {
+    token: TokenDigest,
+    small: Bytes,
+    large: Bytes,
+}
+
+#[async_trait]
+impl PassSource for Passes {
+    async fn credentials(&self, _: &PassId) -> Result<Option<Credentials>, SourceError> {
+        Ok(Some(self.token.into()))
+    }
+
+    async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
+        Ok(Some(if pass.serial == large() { self.large.clone() } else { self.small.clone() }.into()))
+    }
+}
+
+/// The archive of 1 MB.
+#[must_use]
+pub fn large_archive() -> Bytes {
+    vec![b'p'; 1 << 20].into()
+}
+
+/// The service over a store.
+#[must_use]
+pub fn service<S: StoreMaintenance + 'static>(store: Arc<S>) -> WalletService<Arc<S>, Passes> {
+    let token = AuthToken::new(TOKEN).expect("a token").digest();
+    WalletService::new(store, Passes { token, small: vec![b'p'; 30 << 10].into(), large: large_archive() })
+}
+
+/// Fills a store, marks a pass, and gives the tag that the first device has after that.
+pub async fn load<S: StoreMaintenance>(store: &S, registrations: usize) -> String {
+    for first in (0..registrations).step_by(10_000) {
+        let part = data::registrations(first..registrations.min(first + 10_000));
+        store.register_many(&part).await.expect("registered");
+    }
+    store.mark_updated(&data::type_id(), &[data::serial(0)]).await.expect("marked");
+    let changes = store.updated_since(&data::device(0), &data::type_id(), None).await;
+    changes.expect("an answer").tag.to_string()
+}
+
+/// The request as the service is given it.
+#[must_use]
+pub fn with_body(request: Request<Bytes>) -> Request<Body> {
+    request.map(Body::from)
+}

@@ -1,0 +1,422 @@
+//! The stores, loaded, each with its floor beside it.
+
+use std::{collections::HashMap, env, fs, path::PathBuf, sync::Arc};
+
+use passkit_server::{DeviceIdentifier, MemoryStore, SerialNumber, StoreMaintenance, UpdateTag};
+use passkit_store_postgres::{
+    PostgresStore,
+    sqlx::{self, AssertSqlSafe, Connection as _, PgConnection},
+};
+use passkit_store_redis::{
+    RedisStore,
+    redis::{self, cluster::ClusterClient},
+};
+use passkit_store_sled::SledStore;
+use passkit_test_servers::{
+    postgres,
+    redis::{Cluster, Node},
+};
+use serde_json::json;
+
+use crate::{
+    data::{self, EACH},
+    floor::{Connections, Driver, Floor},
+};
+
+/// What may go wrong with a server.
+pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// How many devices are asked at most: enough that few are asked twice.
+const SAMPLE: usize = 30_000;
+
+/// How many registrations are made with one call.
+const PART: usize = 10_000;
+
+/// The servers that could be had.
+#[derive(Debug)]
+pub struct Servers {
+    postgres: Option<postgres::Server>,
+    /// Its address, and the process if it is ours.
+    redis: Option<(String, Option<Node>)>,
+    cluster: Option<Cluster>,
+    /// Where data stay.
+    kept: Option<PathBuf>,
+    /// Databases that are no other run's.
+    scratch: tempfile::TempDir,
+}
+
+/// Says in one line what is left out.
+fn had<T>(name: &str, server: Outcome<T>) -> Option<T> {
+    server.inspect_err(|error| println!("{name} is left out: {error}")).ok()
+}
+
+impl Servers {
+    /// Servers whose data stay in `target/passkit-bench/data`, for benches that only read.
+    #[must_use]
+    pub fn kept() -> Self {
+        Self::start(Some(data::folder().join("data")))
+    }
+
+    /// Servers that start empty and leave nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::start(None)
+    }
+
+    fn start(kept: Option<PathBuf>) -> Self {
+        // Durable, as a server is by default.
+        let settings = ["shared_buffers=512MB", "max_wal_size=2GB"];
+        let postgres = || match &kept {
+            _ if env::var_os("PASSKIT_TEST_POSTGRES_URL").is_some() => postgres::Server::find(),
+            Some(folder) => {
+                fs::create_dir_all(folder)?;
+                postgres::Server::kept(&folder.join("postgres"), &settings)
+            }
+            None => postgres::Server::throwaway(&settings),
+        };
+        let redis = || {
+            if let Ok(url) = env::var("PASSKIT_TEST_REDIS_URL") {
+                return Ok((url, None));
+            }
+            let node = match &kept {
+                Some(folder) => Node::kept(&folder.join("redis"), &[])?,
+                None => Node::start(&[])?,
+            };
+            Ok((node.url(), Some(node)))
+        };
+        Self {
+            postgres: had("postgres", postgres()),
+            redis: had("redis", redis()),
+            cluster: had("cluster", Cluster::start().map_err(Into::into)),
+            kept,
+            scratch: tempfile::tempdir().expect("a folder"),
+        }
+    }
+
+    /// The stores that can be had.
+    #[must_use]
+    pub fn stores(&self) -> Vec<&'static str> {
+        let has = |name: &&str| match *name {
+            "postgres" => self.postgres.is_some(),
+            "redis" => self.redis.is_some(),
+            "cluster" => self.cluster.is_some(),
+            _ => true,
+        };
+        ["memory", "sled", "postgres", "redis", "cluster"].into_iter().filter(has).collect()
+    }
+
+    /// The process of the Redis node, if it is ours.
+    #[must_use]
+    pub fn redis(&self) -> Option<&Node> {
+        self.redis.as_ref()?.1.as_ref()
+    }
+
+    /// A store and its floor, with what this name had the last time, if it is kept.
+    ///
+    /// # Errors
+    /// If the server does not do its part.
+    pub async fn open(&self, store: &'static str, name: &str) -> Outcome<(Arc<dyn StoreMaintenance>, Floor)> {
+        Ok(match store {
+            "memory" => (Arc::new(MemoryStore::new()), Floor::Memory(Default::default())),
+            "sled" => {
+                let folder = self.kept.as_deref().unwrap_or(self.scratch.path());
+                let own = folder.join(format!("sled-floor-{name}"));
+                // As the store has it.
+                let floor = sled::Config::new().path(&own).cache_capacity(64 << 20).open()?;
+                let file = fs::File::open(own.join("db"))?;
+                let store = folder.join(format!("sled-{name}"));
+                fs::create_dir_all(&store)?;
+                (Arc::new(SledStore::open(store)?), Floor::Sled(floor, Arc::new(file)))
+            }
+            "postgres" => {
+                let url = self.postgres_url(name).await?;
+                let store = PostgresStore::connect(&url, Default::default()).await?;
+                store.migrate().await?;
+                (Arc::new(store), Floor::Postgres(Connections::new(&url).await?))
+            }
+            _ => {
+                let prefix = format!("bench-{name}:");
+                let (url, driver) = self.redis_driver(store).await?;
+                let config = passkit_store_redis::Config::new().prefix(&*prefix);
+                (Arc::new(RedisStore::connect(&url, config).await?), Floor::Redis(driver, prefix))
+            }
+        })
+    }
+
+    /// The database of this name, which is made if there is none.
+    ///
+    /// # Errors
+    /// If the server does not do its part.
+    pub async fn postgres_url(&self, name: &str) -> Outcome<String> {
+        let server = self.postgres.as_ref().ok_or("no PostgreSQL")?;
+        let database = format!("passkit_bench_{name}");
+        let mut connection = PgConnection::connect(&server.url("postgres")).await?;
+        let there = sqlx::query("select from pg_database where datname = $1").bind(&database);
+        if there.fetch_optional(&mut connection).await?.is_none() {
+            sqlx::query(AssertSqlSafe(format!("create database {database}")))
+                .execute(&mut connection)
+                .await?;
+        }
+        Ok(server.url(&database))
+    }
+
+    /// The address of Redis, or of the Cluster, and a connection.
+    ///
+    /// # Errors
+    /// If the server does not do its part.
+    pub async fn redis_driver(&self, store: &str) -> Outcome<(String, Driver)> {
+        if store == "redis" {
+            let url = &self.redis.as_ref().ok_or("no Redis")?.0;
+            let connection = redis::Client::open(&**url)?.get_connection_manager().await?;
+            return Ok((url.clone(), Driver::Node(connection)));
+        }
+        let url = self.cluster.as_ref().ok_or("no Cluster")?.url();
+        let nodes = url.trim_start_matches("redis+cluster://").split(',');
+        let nodes: Vec<String> = nodes.map(|node| format!("redis://{node}/")).collect();
+        let connection = ClusterClient::new(nodes)?.get_async_connection().await?;
+        Ok((url, Driver::Cluster(connection)))
+    }
+
+    /// How many bytes Redis takes; `None` if it is not ours.
+    #[must_use]
+    pub fn redis_memory(&self) -> Option<f64> {
+        let info = self.redis()?.ask(&["INFO", "memory"]).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("used_memory:"))?.trim().parse().ok()
+    }
+
+    /// After loading: what a server does in its own time anyway.
+    ///
+    /// # Errors
+    /// If the server does not do its part.
+    pub async fn settle(&self, store: &str, name: &str) -> Outcome<()> {
+        if store == "postgres" {
+            let mut connection = PgConnection::connect(&self.postgres_url(name).await?).await?;
+            sqlx::query("vacuum analyze").execute(&mut connection).await?;
+            // Not every user may.
+            let _done = sqlx::query("checkpoint").execute(&mut connection).await;
+        }
+        if let (Some(node), Some(_), "redis") = (self.redis(), &self.kept, store) {
+            node.ask(&["BGSAVE"])?;
+            while node.ask(&["INFO", "persistence"])?.contains("rdb_bgsave_in_progress:1") {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A store with so many registrations, of which each device's passes were marked once, and then one of them again.
+pub struct Subject {
+    /// The store.
+    pub store: Arc<dyn StoreMaintenance>,
+    /// Its floor.
+    pub floor: Floor,
+    /// How many bytes of memory a registration takes in Redis.
+    pub bytes_each: Option<f64>,
+    marks: Marks,
+    /// Those that are asked for, each with its clock.
+    devices: Vec<(DeviceIdentifier, u64)>,
+    many: (DeviceIdentifier, u64),
+}
+
+/// The type's clock before the marks, between them, and after.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks {
+    before: u64,
+    first: u64,
+    second: u64,
+}
+
+/// A question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Case {
+    /// A device with three passes, of which one changed.
+    OneOfThree,
+    /// None of three: the answer is 204.
+    NoneOfThree,
+    /// All three.
+    AllOfThree,
+    /// Ten of 10,000.
+    TenOfMany,
+}
+
+impl Case {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::OneOfThree, Self::NoneOfThree, Self::AllOfThree, Self::TenOfMany];
+
+    /// In words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OneOfThree => "3 passes, 1 changed",
+            Self::NoneOfThree => "3 passes, none changed",
+            Self::AllOfThree => "3 passes, all changed",
+            Self::TenOfMany => "10,000 passes, 10 changed",
+        }
+    }
+
+    /// How many serial numbers the answer has.
+    #[must_use]
+    pub fn changed(self) -> usize {
+        match self {
+            Self::OneOfThree => 1,
+            Self::NoneOfThree => 0,
+            Self::AllOfThree => 3,
+            Self::TenOfMany => 10,
+        }
+    }
+}
+
+impl Subject {
+    /// Opens it, and loads it unless it was kept.
+    ///
+    /// # Errors
+    /// If the server does not do its part.
+    pub async fn open(servers: &Servers, store: &'static str, size: usize) -> Outcome<Self> {
+        let name = size.to_string();
+        let (opened, floor) = servers.open(store, &name).await?;
+        let mut subject = Self {
+            store: opened,
+            floor,
+            bytes_each: None,
+            marks: Marks::default(),
+            devices: Vec::new(),
+            many: (data::device_with_many(), 0),
+        };
+        let note = servers.kept.as_ref().map(|folder| folder.join(format!("{store}-{size}.json")));
+        if !subject.was_kept(note.as_deref()).await? {
+            let before = servers.redis_memory();
+            subject.load(store, size).await?;
+            if let (Some(before), Some(after), "redis") = (before, servers.redis_memory(), store) {
+                subject.bytes_each = Some((after - before) / size as f64);
+            }
+            subject.mark(size).await?;
+            servers.settle(store, &name).await?;
+            let Marks { before, first, second } = subject.marks;
+            let found = json!({ "marks": [before, first, second], "bytes_each": subject.bytes_each });
+            if let Some(note) = note {
+                fs::write(note, found.to_string())?;
+            }
+        }
+        subject.find_clocks(size).await?;
+        Ok(subject)
+    }
+
+    /// Whether the data are those that the note of the last run speaks of.
+    async fn was_kept(&mut self, note: Option<&std::path::Path>) -> Outcome<bool> {
+        let Some(Ok(text)) = note.map(fs::read_to_string) else { return Ok(false) };
+        let note: serde_json::Value = serde_json::from_str(&text)?;
+        let mark = |at: usize| note["marks"][at].as_u64().unwrap_or(0);
+        self.marks = Marks { before: mark(0), first: mark(1), second: mark(2) };
+        self.bytes_each = note["bytes_each"].as_f64();
+        Ok(self.clock().await? == self.marks.second)
+    }
+
+    async fn load(&self, store: &str, size: usize) -> Outcome<()> {
+        let what = format!("loading {} registrations into {store}", data::grouped(size));
+        for first in (0..size).step_by(PART) {
+            let end = size.min(first + PART);
+            let part = data::registrations(first..end);
+            self.store.register_many(&part).await?;
+            self.floor.register(&part);
+            data::progress(&what, end, size);
+        }
+        Ok(())
+    }
+
+    async fn mark(&mut self, size: usize) -> Outcome<()> {
+        let many = data::registrations_of_many();
+        self.store.register_many(&many).await?;
+        self.floor.register(&many);
+        self.mark_these(&[data::serial_of_many(0)]).await?;
+        self.marks.before = self.clock().await?;
+        let passes = |each: usize| {
+            let held = move |device| (0..each).map(move |i| data::serial(device * EACH + i));
+            sample(size).flat_map(held).collect::<Vec<_>>()
+        };
+        self.mark_these(&passes(EACH)).await?;
+        self.marks.first = self.clock().await?;
+        let mut again = passes(1);
+        again.extend((0..10).map(data::serial_of_many));
+        self.mark_these(&again).await?;
+        self.marks.second = self.clock().await?;
+        Ok(())
+    }
+
+    async fn mark_these(&self, serials: &[SerialNumber]) -> Outcome<()> {
+        for part in serials.chunks(1_000) {
+            self.store.mark_updated(&data::type_id(), part).await?;
+        }
+        self.floor.mark(serials, self.clock().await?);
+        Ok(())
+    }
+
+    /// The type's clock. The device that is asked for has passes in every part of a store.
+    async fn clock(&self) -> Outcome<u64> {
+        let changes = self.store.updated_since(&data::device_with_many(), &data::type_id(), None).await?;
+        Ok(if changes.serials.len() == data::MANY { changes.tag.type_version } else { 0 })
+    }
+
+    async fn find_clocks(&mut self, size: usize) -> Outcome<()> {
+        let mut tasks = tokio::task::JoinSet::new();
+        let devices: Vec<usize> = sample(size).collect();
+        for part in devices.chunks(devices.len().div_ceil(64)) {
+            let (store, part) = (self.store.clone(), part.to_vec());
+            tasks.spawn(async move {
+                let mut clocks = Vec::new();
+                for index in part {
+                    let asked = store.updated_since(&data::device(index), &data::type_id(), None).await;
+                    clocks.push((index, asked.map(|changes| changes.tag.device_version)));
+                }
+                clocks
+            });
+        }
+        let mut clocks = HashMap::new();
+        for (index, clock) in tasks.join_all().await.into_iter().flatten() {
+            clocks.insert(index, clock?);
+        }
+        // In an order in which neighbours are not asked one after the other.
+        self.devices = (0..devices.len())
+            .map(|i| devices[i * 7_919 % devices.len()])
+            .map(|index| (data::device(index), clocks[&index]))
+            .collect();
+        let changes = self.store.updated_since(&self.many.0, &data::type_id(), None).await?;
+        self.many.1 = changes.tag.device_version;
+        Ok(())
+    }
+
+    /// Whom to ask for, and since when.
+    #[must_use]
+    pub fn question(&self, case: Case, number: usize) -> (&DeviceIdentifier, UpdateTag) {
+        let (device, device_version) = match case {
+            Case::TenOfMany => &self.many,
+            _ => &self.devices[number % self.devices.len()],
+        };
+        let type_version = match case {
+            Case::OneOfThree | Case::TenOfMany => self.marks.first,
+            Case::NoneOfThree => self.marks.second,
+            Case::AllOfThree => self.marks.before,
+        };
+        (device, UpdateTag { type_version, device_version: *device_version })
+    }
+
+    /// Asks the store.
+    pub async fn ask(&self, case: Case, number: usize) {
+        let (device, since) = self.question(case, number);
+        let changes = self.store.updated_since(device, &data::type_id(), Some(since)).await;
+        assert_eq!(changes.expect("an answer").serials.len(), case.changed());
+    }
+
+    /// Asks the floor.
+    pub async fn ask_floor(&self, case: Case, number: usize) {
+        let (device, since) = self.question(case, number);
+        assert_eq!(self.floor.updated_since(number, device, since).await.len(), case.changed());
+    }
+}
+
+/// The devices that are asked for, spread over all.
+fn sample(size: usize) -> impl Iterator<Item = usize> {
+    let devices = size / EACH;
+    let step = devices.div_ceil(SAMPLE);
+    (0..devices).step_by(step)
+}

@@ -1,0 +1,216 @@
+//! What a write costs without a store: the same scripts and functions by the bare driver, and durable where the store's
+//! are; and a page of the devices of a pass.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock, Mutex},
+};
+
+use passkit_server::{DeviceIdentifier, PassId, SerialNumber, clock};
+use passkit_store_postgres::sqlx::{self, Row as _};
+use passkit_store_redis::redis::{self, Script, Value, from_redis_value};
+
+use crate::{
+    data::{TYPE, token},
+    floor::{Driver, Floor, bucket, key_of, prefix},
+};
+
+macro_rules! script {
+    ($name:literal) => {
+        LazyLock::new(|| {
+            Script::new(include_str!(concat!("../../passkit-store-redis/src/scripts/", $name, ".lua")))
+        })
+    };
+}
+
+static HINT: LazyLock<Script> = script!("hint");
+static REGISTER: LazyLock<Script> = script!("register");
+static MARK: LazyLock<Script> = script!("mark");
+
+impl Driver {
+    async fn script(&self, script: &Script, key: String, args: &[String]) {
+        let mut call = script.key(key);
+        for arg in args {
+            call.arg(arg);
+        }
+        let done: Value = match self {
+            Self::Node(connection) => call.invoke_async(&mut connection.clone()).await.expect("answered"),
+            Self::Cluster(connection) => call.invoke_async(&mut connection.clone()).await.expect("answered"),
+        };
+        std::hint::black_box(done);
+    }
+}
+
+impl Floor {
+    /// Registers as the call of this number.
+    pub async fn register_one(&self, number: usize, device: &DeviceIdentifier, pass: &PassId) {
+        let now = clock::now_micros();
+        match self {
+            Self::Memory(maps) => {
+                let mut maps = maps.lock().expect("unpoisoned");
+                let held = maps.devices.entry(device.as_str().to_owned()).or_default();
+                held.insert(pass.serial.as_str().to_owned(), now);
+            }
+            Self::Sled(engine, _) => {
+                let mut batch = sled::Batch::default();
+                let by_device = format!("{}{}", prefix(device), pass.serial);
+                batch.insert(by_device.into_bytes(), &now.to_be_bytes());
+                batch.insert(
+                    format!("{}\0{}", key_of(pass.serial.as_str()), device.as_str()).into_bytes(),
+                    &[],
+                );
+                engine.apply_batch(batch).expect("written");
+                self.sync().await;
+            }
+            Self::Postgres(connections) => {
+                sqlx::query("select passkit.register($1, $2, $3, $4)")
+                    .bind(device.as_str())
+                    .bind(TYPE)
+                    .bind(pass.serial.as_str())
+                    .bind(token().as_str())
+                    .execute(&mut *connections.any(number).await)
+                    .await
+                    .expect("registered");
+            }
+            // Under keys that are not the store's, which would miss the other half of what it does.
+            Self::Redis(driver, _) => {
+                let now = now.to_string();
+                let part = format!("floor:p{{{TYPE}:{}}}", pass.serial);
+                driver.script(&HINT, part, &[now.clone(), device.as_str().to_owned()]).await;
+                let field = format!("{TYPE}/{}", pass.serial);
+                let args = [now.clone(), token().as_str().to_owned(), field, now];
+                driver.script(&REGISTER, format!("floor:d{{{}}}", device.as_str()), &args).await;
+            }
+        }
+    }
+
+    /// Marks as the call of this number.
+    pub async fn mark_durably(&self, number: usize, serials: &[SerialNumber]) {
+        let now = clock::now_micros();
+        match self {
+            Self::Memory(_) => self.mark(serials, now),
+            Self::Sled(..) => {
+                self.mark(serials, now);
+                self.sync().await;
+            }
+            Self::Postgres(connections) => {
+                let serials: Vec<_> = serials.iter().map(|serial| serial.as_str().to_owned()).collect();
+                sqlx::query("select passkit.mark($1, $2)")
+                    .bind(TYPE)
+                    .bind(serials)
+                    .execute(&mut *connections.any(number).await)
+                    .await
+                    .expect("marked");
+            }
+            Self::Redis(driver, _) => {
+                let mut buckets: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+                for serial in serials {
+                    let args = buckets
+                        .entry(bucket(serial.as_str()))
+                        .or_insert_with(|| vec![now.to_string(), (now / 1_000_000).to_string()]);
+                    args.push(serial.as_str().to_owned());
+                }
+                let one = |(bucket, args): (u64, Vec<String>)| async move {
+                    driver.script(&MARK, format!("floor:b{{{TYPE}:{bucket}}}"), &args).await;
+                };
+                futures_util::future::join_all(buckets.into_iter().map(one)).await;
+            }
+        }
+    }
+
+    /// Until what was written outlives a power cut.
+    async fn sync(&self) {
+        if let Self::Sled(engine, file) = self {
+            let (engine, file) = (engine.clone(), file.clone());
+            let sync = move || {
+                engine.flush().expect("flushed");
+                file.sync_data().expect("synced");
+            };
+            tokio::task::spawn_blocking(sync).await.expect("synced");
+        }
+    }
+}
+
+/// Reads the devices of a pass, page after page, and then again.
+#[derive(Clone)]
+pub struct Pages {
+    floor: Arc<Floor>,
+    pass: PassId,
+    /// The device, or for Redis the part and the cursor, that the next page starts behind.
+    place: Arc<Mutex<(String, u64, u64)>>,
+}
+
+impl Pages {
+    /// From the start.
+    #[must_use]
+    pub fn new(floor: Arc<Floor>, pass: PassId) -> Self {
+        Self { floor, pass, place: Arc::default() }
+    }
+
+    /// The push tokens of the next devices, about `limit` of them.
+    pub async fn next(&self, limit: usize) -> Vec<String> {
+        let (after, part, cursor) = self.place.lock().expect("unpoisoned").clone();
+        let (tokens, place) = match &*self.floor {
+            Floor::Memory(maps) => {
+                let maps = maps.lock().expect("unpoisoned");
+                let devices =
+                    maps.tokens.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
+                let page: Vec<_> = devices.take(limit).collect();
+                let last = page.last().filter(|_| page.len() == limit).map(|(device, _)| (*device).clone());
+                (page.into_iter().map(|(_, token)| token.clone()).collect(), (last.unwrap_or_default(), 0, 0))
+            }
+            Floor::Sled(engine, _) => {
+                let prefix = format!("{}\0", key_of(self.pass.serial.as_str()));
+                let mut tokens = Vec::new();
+                let mut last = String::new();
+                for row in engine.range(format!("{prefix}{after}\u{1}")..).take(limit) {
+                    let (key, _) = row.expect("read");
+                    let Some(device) = key.strip_prefix(prefix.as_bytes()) else { break };
+                    last = std::str::from_utf8(device).expect("a device").to_owned();
+                    let token = engine.get(format!("t{last}")).expect("read").expect("a push token");
+                    tokens.push(std::str::from_utf8(&token).expect("a push token").to_owned());
+                }
+                let last = if tokens.len() < limit { String::new() } else { last };
+                (tokens, (last, 0, 0))
+            }
+            Floor::Postgres(connections) => {
+                let statement = *passkit_store_postgres::STATEMENTS
+                    .iter()
+                    .find(|statement| statement.contains("r.device_id > $3"))
+                    .expect("the statement that the store has for a page");
+                let rows = sqlx::query(statement)
+                    .bind(TYPE)
+                    .bind(self.pass.serial.as_str())
+                    .bind(after)
+                    .bind(limit as i64)
+                    .fetch_all(&mut *connections.any(0).await)
+                    .await
+                    .expect("rows");
+                let last = rows.last().filter(|_| rows.len() == limit).map(|row| row.get(0));
+                (rows.iter().map(|row| row.get(1)).collect(), (last.unwrap_or_default(), 0, 0))
+            }
+            Floor::Redis(driver, prefix) => {
+                let mut scan = redis::cmd("HSCAN");
+                scan.arg(format!("{prefix}p{{{TYPE}:{}:{part}}}", self.pass.serial));
+                scan.arg(cursor).arg("COUNT").arg(limit);
+                let page = driver.run(vec![scan]).await.pop().expect("an answer");
+                let (cursor, page): (u64, Vec<(String, String)>) = from_redis_value(page).expect("a page");
+                let gets = page.iter().map(|(device, _)| {
+                    let mut get = redis::cmd("HMGET");
+                    get.arg(format!("{prefix}d{{{device}}}"));
+                    get.arg("t").arg(format!("{TYPE}/{}", self.pass.serial));
+                    get
+                });
+                let rows = driver.run(gets.collect()).await;
+                let token = |row| {
+                    let (token, _): (String, String) = from_redis_value(row).expect("a push token");
+                    token
+                };
+                let part = if cursor == 0 { (part + 1) % 8 } else { part };
+                (rows.into_iter().map(token).collect(), (String::new(), part, cursor))
+            }
+        };
+        *self.place.lock().expect("unpoisoned") = place;
+        tokens
+    }
+}
