@@ -26,12 +26,12 @@ pub(crate) struct OpenStore {
     pub(crate) registrations: Arc<dyn StoreMaintenance>,
     /// The same store, if several processes may use it at once.
     pub(crate) published: Option<Arc<dyn PublishedContent>>,
-    /// The same store, which remembers what pushes are owed.
+    /// The same store, which remembers which pushes are owed.
     pub(crate) queue: Arc<dyn PushQueue>,
 }
 
 impl OpenStore {
-    fn sled(store: SledStore) -> Self {
+    fn own(store: impl PushQueue + 'static) -> Self {
         let store = Arc::new(store);
         Self { registrations: store.clone(), published: None, queue: store }
     }
@@ -108,7 +108,7 @@ impl StoreUrl {
             Self::Sled(path) => {
                 let opened = tokio::task::spawn_blocking(move || SledStore::open(path)).await;
                 let store = opened.map_err(|error| cannot(&error))?.map_err(|error| cannot(&error))?;
-                Ok(OpenStore::sled(store))
+                Ok(OpenStore::own(store))
             }
             Self::Postgres(url) => {
                 let store = self.connect(&url).await?;

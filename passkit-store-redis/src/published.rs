@@ -1,7 +1,7 @@
 //! Which content was published last: it stands in the bucket, beside the mark, so that one script changes both; the pushes
 //! that the mark owes stand in the same slot.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use passkit_server::{ContentDigest, PassId, PublishedContent, SerialNumber, StoreError, TypeIdentifier};
@@ -12,7 +12,7 @@ use crate::{
     error::Failure,
     index::one,
     keys,
-    query::MARKS_AND_DEBTS,
+    query::{AT_ONCE, MARKS_AND_DEBTS},
     scripts,
     store::{Inner, RedisStore},
 };
@@ -29,7 +29,13 @@ impl PublishedContent for RedisStore {
             return Ok(());
         }
         let (type_id, contents) = (type_id.clone(), contents.to_vec());
-        self.whole(|inner| async move { inner.publish(&type_id, &contents).await }).await
+        let publishing = |inner: Arc<Inner>| async move {
+            for contents in contents.chunks(AT_ONCE) {
+                inner.publish(&type_id, contents).await?;
+            }
+            Ok(())
+        };
+        self.whole(publishing).await
     }
 
     async fn published(&self, pass: &PassId) -> Result<Option<ContentDigest>, StoreError> {

@@ -49,14 +49,29 @@ use crate::{
 /// How far ahead of this host's clock a tag of the store's may be, in microseconds.
 const SKEW: u64 = 10_000_000;
 
+/// The most passes, or debts, or held pushes that are changed before the server must have answered.
+pub(crate) const AT_ONCE: usize = 10_000;
+
 /// The most passes that one script marks.
-pub(crate) const MARKS: usize = 1_000;
+const MARKS: usize = 1_000;
 
 /// The same where the pushes are owed as well, which takes longer.
-pub(crate) const MARKS_AND_DEBTS: usize = 500;
+pub(crate) const MARKS_AND_DEBTS: usize = 250;
 
 impl Inner {
     pub(crate) async fn mark(
+        &self,
+        type_id: &TypeIdentifier,
+        serials: &[SerialNumber],
+        owe: bool,
+    ) -> Result<(), Failure> {
+        for serials in serials.chunks(AT_ONCE) {
+            self.mark_at_once(type_id, serials, owe).await?;
+        }
+        Ok(())
+    }
+
+    async fn mark_at_once(
         &self,
         type_id: &TypeIdentifier,
         serials: &[SerialNumber],

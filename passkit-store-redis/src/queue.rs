@@ -16,7 +16,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -34,6 +34,7 @@ use crate::{
     error::Failure,
     index::{length, one, read},
     keys::{self, ALL, PENDING},
+    query::AT_ONCE,
     scripts,
     store::{Inner, RedisStore},
 };
@@ -51,7 +52,7 @@ const SWEEP: Duration = Duration::from_secs(300);
 const CUT_OFF: u64 = 60_000_000;
 
 /// The most debts or held pushes that one command is about.
-const STEP: usize = 500;
+const STEP: usize = 250;
 
 /// The most held pushes of a page.
 const PAGE: usize = 1_000;
@@ -129,7 +130,13 @@ impl PushQueue for RedisStore {
 
     async fn advance(&self, type_id: &TypeIdentifier, reached: &[(Owed, Reached)]) -> Result<(), StoreError> {
         let (type_id, reached) = (type_id.clone(), reached.to_vec());
-        self.whole(|inner| async move { inner.advance(&type_id, &reached).await }).await
+        let advancing = |inner: Arc<Inner>| async move {
+            for reached in reached.chunks(AT_ONCE) {
+                inner.advance(&type_id, reached).await?;
+            }
+            Ok(())
+        };
+        self.whole(advancing).await
     }
 
     async fn hold(&self, type_id: &TypeIdentifier, pushes: &[HeldPush]) -> Result<(), StoreError> {
@@ -431,11 +438,14 @@ impl Inner {
         rows: Vec<(&str, String, String)>,
     ) -> Result<(), Failure> {
         let keys = [self.keys.held(type_id), self.keys.held_times(type_id)];
-        let calls = rows.chunks(STEP).map(|rows| {
-            let call = Call::script_on(&scripts::HOLD, keys.clone());
-            rows.iter().fold(call, |call, (device, push, due)| call.arg(*device).arg(push).arg(due))
-        });
-        self.runner.write(calls.collect()).await.map(drop)
+        for rows in rows.chunks(AT_ONCE) {
+            let calls = rows.chunks(STEP).map(|rows| {
+                let call = Call::script_on(&scripts::HOLD, keys.clone());
+                rows.iter().fold(call, |call, (device, push, due)| call.arg(*device).arg(push).arg(due))
+            });
+            self.runner.write(calls.collect()).await?;
+        }
+        Ok(())
     }
 
     async fn held_pushes(

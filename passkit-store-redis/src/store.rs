@@ -15,7 +15,7 @@ use crate::{
     queue::Notes,
 };
 
-/// A [`RegistrationStore`] in Redis. Cheap to clone; clones share their connections.
+/// A [`RegistrationStore`] in Redis, which remembers owed pushes as well. Cheap to clone; clones share their connections.
 ///
 /// # Cancel safety
 /// A call that writes goes on when it is dropped, and so ends in one of the two states.

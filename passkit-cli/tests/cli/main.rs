@@ -18,3 +18,4 @@ mod program;
 mod push;
 mod redis;
 mod refusals;
+mod traces;

@@ -128,7 +128,7 @@ pub(crate) async fn survives<T: Send + 'static>(
 
 /// Of the others a mark owes nothing.
 fn is_owed(pass: usize) -> bool {
-    pass % 3 > 0
+    !pass.is_multiple_of(3)
 }
 
 /// Works off debts as a worker does; returns for each the greatest version that it settled.
@@ -141,7 +141,7 @@ async fn settle(store: &RedisStore, state: &State) -> HashMap<Owed, u64> {
         assert!(owing.len() <= 1);
         let reached = debts.into_iter().enumerate().map(|(at, debt)| {
             let version = debt.reached.map_or(debt.version, |reached| reached.version);
-            let next = ((at + round) % 3 == 0).then(|| PageCursor::new("page"));
+            let next = (at + round).is_multiple_of(3).then(|| PageCursor::new("page"));
             (debt.owed, Reached { version, next })
         });
         let reached: Vec<(Owed, Reached)> = reached.collect();

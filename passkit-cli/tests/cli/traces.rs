@@ -1,0 +1,327 @@
+//! The traces in which a push comes: phones, the service, a store, and a push service over TLS, on every store.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use passkit_apns::{ApnsSender, Config, Identity};
+use passkit_archive::Rules;
+use passkit_conformance::{
+    Client, Limits,
+    apns::{Answer, LocalApns, Options},
+    phone::{Outcome, Phone, State},
+};
+use passkit_server::{
+    Archive, AuthToken, Credentials, HeldPush, PassId, PassSource, Publisher, PushConfig, PushQueue,
+    PushReport, PushToken, SourceError, TypeIdentifier, WalletService, async_trait, clock,
+};
+use passkit_store_postgres::{Config as PostgresConfig, PostgresStore};
+use passkit_store_redis::{Config as RedisConfig, RedisStore};
+use passkit_store_sled::SledStore;
+use passkit_test_servers::redis::{Cluster, Single};
+
+use crate::{archives, postgres};
+
+const TYPE: &str = "pass.com.example.traces";
+
+/// The passes by serial number, each with the version that it has.
+#[derive(Clone, Default)]
+struct Passes(Arc<Mutex<HashMap<String, u32>>>);
+
+#[async_trait]
+impl PassSource for Passes {
+    async fn credentials(&self, pass: &PassId) -> Result<Option<Credentials>, SourceError> {
+        let token = AuthToken::new(&archives::token_of(TYPE, pass.serial.as_str()))?;
+        Ok(self.version(pass.serial.as_str()).map(|_| Credentials::from(&token)))
+    }
+
+    async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
+        let serial = pass.serial.as_str();
+        Ok(self.version(serial).map(|_| self.bytes(serial).into()))
+    }
+}
+
+impl Passes {
+    fn version(&self, serial: &str) -> Option<u32> {
+        self.0.lock().unwrap().get(serial).copied()
+    }
+
+    fn bytes(&self, serial: &str) -> Bytes {
+        archives::unsigned(TYPE, serial, &self.version(serial).unwrap().to_string()).into()
+    }
+}
+
+struct World {
+    store: Arc<dyn PushQueue>,
+    passes: Passes,
+    service: WalletService<Arc<dyn PushQueue>, Passes>,
+    apns: LocalApns,
+    sender: Arc<ApnsSender>,
+    publisher: Publisher,
+    /// Pushes that came before their change could be seen.
+    early: Arc<Mutex<u32>>,
+}
+
+impl World {
+    async fn new(store: Arc<dyn PushQueue>) -> Self {
+        let early = Arc::new(Mutex::new(0));
+        let type_id = TypeIdentifier::new(TYPE).unwrap();
+        let passes = Passes::default();
+        let hook = {
+            let (store, early, type_id) = (store.clone(), early.clone(), type_id.clone());
+            // What phones last were told, by push token.
+            let last: Arc<Mutex<HashMap<String, u64>>> = Arc::default();
+            move |_, token: String| {
+                let (store, early, type_id, last) =
+                    (store.clone(), early.clone(), type_id.clone(), last.clone());
+                async move {
+                    let page = store.registrations(None, 10_000).await.unwrap();
+                    let of_token = page
+                        .registrations
+                        .iter()
+                        .filter(|one| one.push_token.as_str() == token && one.pass.type_id == type_id);
+                    let mut newest = 0;
+                    for one in of_token {
+                        newest = newest.max(store.pass_state(&one.pass).await.unwrap().version);
+                    }
+                    if last.lock().unwrap().insert(token, newest).is_some_and(|last| last >= newest) {
+                        *early.lock().unwrap() += 1;
+                    }
+                }
+            }
+        };
+        let apns = LocalApns::start(Options::new().on_push(hook)).await.unwrap();
+        let issued = apns.issue(TYPE).unwrap();
+        let identity =
+            Identity::from_pem(&type_id, issued.certificate.as_bytes(), issued.key.as_bytes()).unwrap();
+        let config = Config::new()
+            .identity(identity)
+            .endpoint(apns.host(), apns.port())
+            .root_certificates(apns.root_pem());
+        let sender = Arc::new(ApnsSender::new(config).unwrap());
+        let service = WalletService::new(store.clone(), passes.clone());
+        let publisher = publisher(&store, &sender);
+        Self { store, passes, service, apns, sender, publisher, early }
+    }
+
+    /// A phone with this push token.
+    fn phone(&self, token: &PushToken) -> Phone {
+        let mut state = State::new().unwrap();
+        state.set_push_token(token.clone());
+        let mut phone = Phone::new(state, Client::in_process(self.service.clone(), Limits::default()));
+        phone.set_rules(Rules::development());
+        phone
+    }
+
+    fn pass(&self, serial: &str) -> PassId {
+        PassId::new(TYPE, serial).unwrap()
+    }
+
+    fn make(&self, serial: &str) {
+        self.passes.0.lock().unwrap().insert(serial.to_owned(), 1);
+    }
+
+    async fn add(&self, phone: &mut Phone, serial: &str) {
+        let archive = self.passes.bytes(serial);
+        sound(&phone.add(&archive, Some("http://wallet.example.com/")).await.unwrap());
+    }
+
+    /// Changes passes and says so; how often each push token was pushed.
+    async fn change(&self, serials: &[&str]) -> (HashMap<String, usize>, PushReport) {
+        for serial in serials {
+            *self.passes.0.lock().unwrap().get_mut(*serial).unwrap() += 1;
+        }
+        let before = self.apns.pushes().len();
+        let passes: Vec<PassId> = serials.iter().map(|serial| self.pass(serial)).collect();
+        self.publisher.publish(&passes).await.unwrap();
+        let report = self.publisher.push_owed().await.unwrap();
+        let mut pushed = HashMap::new();
+        for push in self.apns.pushes().split_off(before) {
+            *pushed.entry(push.token).or_default() += 1;
+        }
+        // Nothing is left, and it keeps its distance to the next.
+        assert!(self.store.debts(&TypeIdentifier::new(TYPE).unwrap(), 10).await.unwrap().is_empty());
+        tokio::time::sleep(SPACING).await;
+        (pushed, report)
+    }
+}
+
+const SPACING: Duration = Duration::from_millis(20);
+
+fn publisher(store: &Arc<dyn PushQueue>, sender: &Arc<ApnsSender>) -> Publisher {
+    Publisher::new(store.clone(), sender.clone(), PushConfig::new().spacing(SPACING))
+}
+
+fn once<const N: usize>(tokens: [&PushToken; N]) -> HashMap<String, usize> {
+    tokens.into_iter().map(|token| (token.as_str().to_owned(), 1)).collect()
+}
+
+fn token() -> PushToken {
+    static NEXT: Mutex<u64> = Mutex::new(0);
+    let mut next = NEXT.lock().unwrap();
+    *next += 1;
+    PushToken::new(&format!("{:016x}{:016x}", clock::now_micros(), *next)).unwrap()
+}
+
+fn sound(outcome: &Outcome) {
+    assert!(outcome.complaints.is_empty(), "{:?}", outcome.complaints);
+}
+
+async fn sync(phone: &mut Phone) -> Vec<String> {
+    let outcome = phone.sync().await.unwrap();
+    sound(&outcome);
+    let mut updated: Vec<String> = outcome.updated.iter().map(|pass| pass.serial.to_string()).collect();
+    updated.sort();
+    updated
+}
+
+async fn pass_on(store: Arc<dyn PushQueue>) {
+    let world = World::new(store).await;
+    updates(&world).await;
+    rotations(&world).await;
+    shared(&world).await;
+    answers(&world).await;
+    storm(&world).await;
+    assert_eq!(world.apns.breaches(), Vec::<String>::new());
+    assert_eq!(*world.early.lock().unwrap(), 0, "pushes before their change could be seen");
+    assert!(world.apns.connections() <= 2, "{} connections", world.apns.connections());
+}
+
+/// S3, S4 and S11: a push for one change, one for two, none after the pass is deleted.
+async fn updates(world: &World) {
+    world.make("one");
+    world.make("two");
+    let a = token();
+    let mut phone = world.phone(&a);
+    world.add(&mut phone, "one").await;
+    world.add(&mut phone, "two").await;
+    assert_eq!(world.change(&["one"]).await.0, once([&a]));
+    assert_eq!(sync(&mut phone).await, ["one"]);
+    assert_eq!(sync(&mut phone).await, [""; 0]);
+    assert_eq!(world.change(&["one", "two"]).await.0, once([&a]));
+    assert_eq!(sync(&mut phone).await, ["one", "two"]);
+    sound(&phone.remove(&world.pass("one")).await.unwrap());
+    assert_eq!(world.change(&["one"]).await.0, once([]));
+    assert_eq!(world.change(&["two"]).await.0, once([&a]));
+}
+
+/// S9 and S10: a new push token under the same device identifier, and with a new one.
+async fn rotations(world: &World) {
+    world.make("nine");
+    world.make("other");
+    let [a, b] = [token(), token()];
+    let mut phone = world.phone(&a);
+    world.add(&mut phone, "nine").await;
+    world.add(&mut phone, "other").await;
+    let device = phone.state().services()[0].device().clone();
+    let again = world.store.register(&device, &world.pass("nine"), &b).await.unwrap();
+    assert_eq!(again, passkit_server::Registered::Existing);
+    assert_eq!(world.change(&["nine"]).await.0, once([&b]));
+    assert_eq!(world.change(&["other"]).await.0, once([&b]));
+    assert_eq!(sync(&mut phone).await, ["nine", "other"]);
+
+    let [c, d] = [token(), token()];
+    world.make("ten");
+    let (mut old, mut new) = (world.phone(&c), world.phone(&d));
+    world.add(&mut old, "ten").await;
+    world.add(&mut new, "ten").await;
+    let later = SystemTime::now() + Duration::from_secs(5);
+    world.apns.answer_token(c.as_str(), Answer::gone("Unregistered", later));
+    let (pushed, report) = world.change(&["ten"]).await;
+    assert_eq!((pushed, report.forgotten), (once([&c, &d]), 1));
+    assert_eq!(sync(&mut old).await, [""; 0]);
+    assert_eq!(sync(&mut new).await, ["ten"]);
+    assert_eq!(world.change(&["ten"]).await.0, once([&d]));
+}
+
+/// S23: a pass on two phones.
+async fn shared(world: &World) {
+    world.make("shared");
+    let [a, b] = [token(), token()];
+    let (mut one, mut two) = (world.phone(&a), world.phone(&b));
+    world.add(&mut one, "shared").await;
+    world.add(&mut two, "shared").await;
+    assert_eq!(world.change(&["shared"]).await.0, once([&a, &b]));
+    sound(&one.remove(&world.pass("shared")).await.unwrap());
+    assert_eq!(world.change(&["shared"]).await.0, once([&b]));
+    assert_eq!(sync(&mut two).await, ["shared"]);
+}
+
+/// S30, first half: a token that went out of use before the last register keeps its device, after it does not.
+async fn answers(world: &World) {
+    world.make("thirty");
+    let [a, b, c] = [token(), token(), token()];
+    let mut phones = [world.phone(&a), world.phone(&b), world.phone(&c)];
+    for phone in &mut phones {
+        world.add(phone, "thirty").await;
+    }
+    let ago = SystemTime::now() - Duration::from_secs(60);
+    world.apns.answer_token(a.as_str(), Answer::gone("ExpiredToken", ago));
+    world
+        .apns
+        .answer_token(b.as_str(), Answer::gone("Unregistered", SystemTime::now() + Duration::from_secs(1)));
+    assert_eq!(world.change(&["thirty"]).await.1.forgotten, 1);
+    let page = world.store.devices_of(&world.pass("thirty"), None, 10).await.unwrap();
+    let mut left: Vec<&str> = page.devices.iter().map(|one| one.push_token.as_str()).collect();
+    left.sort_unstable();
+    let mut kept = [a.as_str(), c.as_str()];
+    kept.sort_unstable();
+    assert_eq!(left, kept);
+}
+
+/// S30, second half: when all tokens are called bad nothing is deleted, however long it lasts.
+async fn storm(world: &World) {
+    world.make("storm");
+    let type_id = TypeIdentifier::new(TYPE).unwrap();
+    let mut tokens = Vec::new();
+    for _ in 0..12 {
+        let token = token();
+        let mut phone = world.phone(&token);
+        world.add(&mut phone, "storm").await;
+        world.apns.answer_token(token.as_str(), Answer::refuse(400, "BadDeviceToken"));
+        let device = phone.state().services()[0].device().clone();
+        let bad_since = Some(SystemTime::now() - Duration::from_secs(48 * 3_600));
+        let push = HeldPush { device, push_token: token.clone(), due: None, attempts: 0, bad_since };
+        world.store.hold(&type_id, &[push]).await.unwrap();
+        tokens.push(token);
+    }
+    // Another worker, which knows of no push that was accepted.
+    let publisher = publisher(&world.store, &world.sender);
+    *world.passes.0.lock().unwrap().get_mut("storm").unwrap() += 1;
+    publisher.publish(&[world.pass("storm")]).await.unwrap();
+    let report = publisher.push_owed().await.unwrap();
+    assert_eq!(report.forgotten, 0, "{report}");
+    assert_eq!(report.stopped.as_deref(), Some("BadDeviceToken"), "{report}");
+    let page = world.store.devices_of(&world.pass("storm"), None, 100).await.unwrap();
+    assert_eq!(page.devices.len(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_sled() {
+    let folder = tempfile::tempdir().unwrap();
+    pass_on(Arc::new(SledStore::open(folder.path()).unwrap())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_postgres() {
+    let url = tokio::task::spawn_blocking(postgres::migrated).await.unwrap();
+    pass_on(Arc::new(PostgresStore::connect(&url, PostgresConfig::default()).await.unwrap())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_redis() {
+    static SERVER: OnceLock<Single> = OnceLock::new();
+    let url = SERVER.get_or_init(|| Single::start().unwrap()).url();
+    let config = RedisConfig::new().prefix(format!("traces-{}:", clock::now_micros()));
+    pass_on(Arc::new(RedisStore::connect(url, config).await.unwrap())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_redis_cluster() {
+    let cluster = Cluster::start().unwrap();
+    let config = RedisConfig::new().prefix(format!("traces-{}:", clock::now_micros()));
+    pass_on(Arc::new(RedisStore::connect(&cluster.url(), config).await.unwrap())).await;
+}
