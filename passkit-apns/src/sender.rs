@@ -70,6 +70,10 @@ impl ApnsSender {
 
 #[async_trait]
 impl PushSender for ApnsSender {
+    fn covers(&self, topic: &TypeIdentifier) -> bool {
+        self.token.is_some() || self.certificates.contains_key(topic)
+    }
+
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
         let Some(pool) = self.certificates.get(topic).or(self.token.as_ref()) else {
             return PushOutcome::Misconfigured(format!("no certificate for {topic}"));

@@ -1,7 +1,6 @@
 //! The certificates and keys by which pushes go to APNs.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -91,25 +90,7 @@ struct Token {
 /// Certificates and keys that were found good.
 pub(crate) struct Apns {
     sender: ApnsSender,
-    pub(crate) topics: Topics,
     spacing: Duration,
-}
-
-/// The types whose pushes can be sent; `None` with a token, for all.
-#[derive(Clone)]
-pub(crate) struct Topics(Option<BTreeSet<TypeIdentifier>>);
-
-impl Topics {
-    pub(crate) fn covers(&self, type_id: &TypeIdentifier) -> bool {
-        self.0.as_ref().is_none_or(|types| types.contains(type_id))
-    }
-}
-
-/// What sends the pushes that a store owes.
-#[derive(Clone)]
-pub(crate) struct Pushing {
-    pub(crate) publisher: Arc<Publisher>,
-    pub(crate) topics: Topics,
 }
 
 impl ApnsOptions {
@@ -123,8 +104,6 @@ impl ApnsOptions {
             (None, Some(file)) => read(file)?,
             (None, None) => return Ok(None),
         };
-        let types = identities.iter().map(|identity| identity.topic().clone()).collect();
-        let topics = Topics(if token.is_some() { None } else { Some(types) });
         let mut config = identities.into_iter().fold(Config::new(), Config::identity);
         if let Some(token) = token {
             config = config.token_key(token);
@@ -136,15 +115,15 @@ impl ApnsOptions {
             config = config.root_certificates(fs::read(root).map_err(|error| cannot_read(root, &error))?);
         }
         let sender = ApnsSender::new(config).map_err(|error| Failure::new(error.to_string()))?;
-        Ok(Some(Apns { sender, topics, spacing: self.push_spacing }))
+        Ok(Some(Apns { sender, spacing: self.push_spacing }))
     }
 }
 
 impl Apns {
-    pub(crate) fn over(self, store: &OpenStore) -> Pushing {
+    /// What sends the pushes that a store owes.
+    pub(crate) fn publisher(self, store: &OpenStore) -> Arc<Publisher> {
         let config = PushConfig::new().spacing(self.spacing);
-        let publisher = Publisher::new(store.queue.clone(), Arc::new(Measured::new(self.sender)), config);
-        Pushing { publisher: Arc::new(publisher), topics: self.topics }
+        Arc::new(Publisher::new(store.queue.clone(), Arc::new(Measured::new(self.sender)), config))
     }
 }
 

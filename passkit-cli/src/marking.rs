@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use passkit_server::{PushQueue, SerialNumber, StoreError, TypeIdentifier};
+use passkit_server::{Publisher, PushQueue, SerialNumber, StoreError, TypeIdentifier};
 
-use crate::{apns::Pushing, store::OpenStore};
+use crate::store::OpenStore;
 
 /// Marks passes in a store, and owes their pushes where somebody will send them.
 #[derive(Clone)]
 pub(crate) struct Marking {
     pub(crate) store: OpenStore,
-    pub(crate) pushing: Option<Pushing>,
+    pub(crate) publisher: Option<Arc<Publisher>>,
 }
 
 impl Marking {
     /// Whether this process sends the pushes of a type.
     pub(crate) fn sends(&self, type_id: &TypeIdentifier) -> bool {
-        self.pushing.as_ref().is_some_and(|pushing| pushing.topics.covers(type_id))
+        self.publisher.as_ref().is_some_and(|publisher| publisher.covers(type_id))
     }
 
     /// Where the pushes of a type are owed: nowhere if only this process could send them, and can't.
@@ -49,8 +49,8 @@ impl Marking {
 
     /// Pushes may be owed that are to go out now.
     pub(crate) fn wake(&self) {
-        if let Some(pushing) = &self.pushing {
-            pushing.publisher.wake();
+        if let Some(publisher) = &self.publisher {
+            publisher.wake();
         }
     }
 }

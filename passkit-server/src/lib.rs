@@ -38,7 +38,7 @@ pub use memory::MemoryStore;
 pub use published::{ContentDigest, PublishedContent};
 pub use push::{
     Debt, HeldPage, HeldPush, Owed, Owing, Publisher, PushConfig, PushOutcome, PushQueue, PushReport,
-    PushSender, Reached,
+    PushSender, Reached, Stopped,
 };
 pub use service::WalletService;
 pub use source::{Archive, Credentials, PassSource, SourceError};

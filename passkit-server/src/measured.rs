@@ -141,6 +141,10 @@ impl<S: RegistrationStore> RegistrationStore for Measured<S> {
 
 #[async_trait]
 impl<S: PushSender> PushSender for Measured<S> {
+    fn covers(&self, topic: &TypeIdentifier) -> bool {
+        self.0.covers(topic)
+    }
+
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
         let started = Instant::now();
         let outcome = self.0.push(topic, token).await;

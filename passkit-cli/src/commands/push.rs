@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use clap::Args;
-use passkit_server::{PassId, Publisher, PushQueue, StoreError, TypeIdentifier};
+use passkit_server::{PassId, Publisher, PushQueue, Stopped, StoreError, TypeIdentifier};
 
 use super::{progress::Progress, serve::start_logging};
 use crate::{
@@ -42,9 +42,6 @@ pub(crate) struct Push {
     all: bool,
 }
 
-/// What a publisher says of a type that another one has taken.
-const ANOTHER_SENDS: &str = "another worker sends them";
-
 /// How it ended.
 enum End {
     /// Nothing of the type is left.
@@ -69,14 +66,14 @@ impl Push {
                 "no certificate to push with: name one with --apns-cert FILE or --apns-config FILE.toml",
             )
         })?;
-        if !apns.topics.covers(&self.type_id) {
-            return Err(Failure::new(format!("no certificate is for {}: nothing was marked", self.type_id)));
-        }
         let store = tokio::select! {
             store = self.store.open() => store?,
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
-        let publisher = apns.over(&store).publisher;
+        let publisher = apns.publisher(&store);
+        if !publisher.covers(&self.type_id) {
+            return Err(Failure::new(format!("no certificate is for {}: nothing was marked", self.type_id)));
+        }
         let marked = if self.all {
             publisher.publish_all(&self.type_id).await
         } else {
@@ -110,6 +107,8 @@ impl Push {
             () = tick => Ok(End::Stopped),
         };
         progress.finish();
+        // Whether or not that works, what is owed stays owed.
+        let _ = publisher.close().await;
         // Why the rest waits is said below, in other words.
         let mut report = publisher.totals();
         report.stopped = None;
@@ -152,12 +151,12 @@ async fn send(
             return Ok(End::Done);
         }
         match report.stopped {
-            Some(reason) if reason != ANOTHER_SENDS => return Ok(End::Waits(reason)),
-            Some(_) if !said => {
+            Some(Stopped::Elsewhere) if !said => {
                 said = true;
                 progress.say("another instance sends what is owed; waiting for it");
             }
-            _ => {}
+            Some(Stopped::Elsewhere) | None => {}
+            Some(reason) => return Ok(End::Waits(reason.to_string())),
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

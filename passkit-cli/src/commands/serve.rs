@@ -12,8 +12,8 @@ use tower_service::Service as _;
 
 use crate::{
     admin::{self, Admin, AdminToken},
-    apns::{ApnsOptions, Pushing},
-    failure::Failure,
+    apns::ApnsOptions,
+    failure::{Chain, Failure},
     folder::{Folder, FolderOptions, Place, Watching},
     marking::Marking,
     metrics::Metrics,
@@ -134,8 +134,8 @@ impl Serve {
             None => None,
         };
         let store = self.store.open().await?;
-        let pushing = apns.map(|apns| apns.over(&store));
-        let marking = Marking { store, pushing };
+        let publisher = apns.map(|apns| apns.publisher(&store));
+        let marking = Marking { store, publisher };
         let options = FolderOptions {
             roots,
             catalog: match self.store.companion_folder() {
@@ -152,7 +152,7 @@ impl Serve {
                 .map_err(|error| Failure::from_error("can't read the folders", &error))??
         };
         tracing::info!("passes and orders served: {}", folder.len());
-        if marking.pushing.is_some() {
+        if marking.publisher.is_some() {
             for type_id in folder.types().into_iter().filter(|type_id| !marking.sends(type_id)) {
                 tracing::warn!(
                     "{type_id}: is served, but no certificate is for it: its phones get no pushes"
@@ -181,7 +181,8 @@ impl Ready {
         // These end when they are dropped.
         let mut beside = JoinSet::new();
         let metrics = self.metrics.map(|metrics| metrics.serve(self.marking.store));
-        if let Some(Pushing { publisher, .. }) = self.marking.pushing {
+        let publisher = self.marking.publisher;
+        if let Some(publisher) = publisher.clone() {
             beside.spawn(async move { publisher.run().await });
         }
         let admin = match (self.admin, self.admin_listener) {
@@ -198,7 +199,13 @@ impl Ready {
             _ => wallet.clone().call(request),
         });
         server::serve(self.listener, service, self.max_connections, stop).await;
-        drop((metrics, beside));
+        drop(metrics);
+        beside.shutdown().await;
+        if let Some(publisher) = publisher
+            && let Err(error) = publisher.close().await
+        {
+            tracing::warn!("can't let other instances send at once: {}", Chain(&error));
+        }
         // Joins a thread, which may be marking changes through this runtime.
         let closed = tokio::task::spawn_blocking(move || drop(self.watching)).await;
         if let Err(error) = closed {

@@ -16,7 +16,7 @@ use passkit_conformance::{
 };
 use passkit_server::{
     Archive, AuthToken, Credentials, HeldPush, PassId, PassSource, Publisher, PushConfig, PushQueue,
-    PushReport, PushToken, SourceError, TypeIdentifier, WalletService, async_trait, clock,
+    PushReport, PushToken, SourceError, Stopped, TypeIdentifier, WalletService, async_trait, clock,
 };
 use passkit_store_postgres::{Config as PostgresConfig, PostgresStore};
 use passkit_store_redis::{Config as RedisConfig, RedisStore};
@@ -294,7 +294,7 @@ async fn storm(world: &World) {
     publisher.publish(&[world.pass("storm")]).await.unwrap();
     let report = publisher.push_owed().await.unwrap();
     assert_eq!(report.forgotten, 0, "{report}");
-    assert_eq!(report.stopped.as_deref(), Some("BadDeviceToken"), "{report}");
+    assert_eq!(report.stopped, Some(Stopped::Refused("BadDeviceToken".into())), "{report}");
     let page = world.store.devices_of(&world.pass("storm"), None, 100).await.unwrap();
     assert_eq!(page.devices.len(), 12);
 }

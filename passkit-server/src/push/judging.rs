@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     queue::HeldPush,
     recent::{Pushed, Recent, TokenKey},
-    report::PushReport,
+    report::{PushReport, Stopped},
     sender::PushOutcome,
 };
 use crate::{DeviceIdentifier, PushToken, TypeIdentifier};
@@ -198,7 +198,7 @@ impl Judge {
     }
 
     /// For how long, and why.
-    pub(super) fn pause(&mut self, why: Stop, type_id: &TypeIdentifier) -> (Duration, String) {
+    pub(super) fn pause(&mut self, why: Stop, type_id: &TypeIdentifier) -> (Duration, Stopped) {
         let doubled = |first: u64, most: u64| Duration::from_secs((first << self.pauses.min(16)).min(most));
         let (time, text) = match why {
             Stop::Misconfigured(reason) => {
@@ -220,10 +220,10 @@ impl Judge {
                 tracing::warn!(%type_id, reason, "the push service can't be reached: what is owed waits");
                 (jittered(doubled(1, 60)), reason)
             }
-            Stop::LeaseLost => (Duration::ZERO, "another worker sends them".to_owned()),
+            Stop::LeaseLost => return (Duration::ZERO, Stopped::Elsewhere),
         };
         self.pauses += 1;
-        (time, text)
+        (time, Stopped::Refused(text))
     }
 }
 

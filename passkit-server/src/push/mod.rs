@@ -13,6 +13,6 @@ mod worker;
 
 pub use publisher::Publisher;
 pub use queue::{Debt, HeldPage, HeldPush, Owed, Owing, PushQueue, Reached};
-pub use report::PushReport;
+pub use report::{PushReport, Stopped};
 pub use sender::{PushOutcome, PushSender};
 pub use worker::PushConfig;

@@ -52,6 +52,12 @@ impl Publisher {
         Self { worker: Worker::new(queue, sender, config), topics: Mutex::default(), owed: Notify::new() }
     }
 
+    /// Whether its sender [covers](PushSender::covers) this type.
+    #[must_use]
+    pub fn covers(&self, type_id: &TypeIdentifier) -> bool {
+        self.worker.sender.covers(type_id)
+    }
+
     /// Says that these passes have changed, whose new content can be fetched by now. Returns when that is marked and the
     /// pushes are owed; [`run`](Self::run) or [`push_owed`](Self::push_owed) sends them, here or elsewhere.
     ///
@@ -135,6 +141,19 @@ impl Publisher {
                 }
             }
         }
+    }
+
+    /// Lets other publishers have at once what this one was sending, after [`run`](Self::run) was dropped. Without it they
+    /// wait until its [lease](PushConfig::lease) is over.
+    ///
+    /// # Errors
+    /// If the queue fails.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (type_id, topic) in topics {
+            topic.lock().await.let_go(&self.worker, &type_id).await?;
+        }
+        Ok(())
     }
 
     /// What became of all pushes since this publisher was made.

@@ -15,7 +15,29 @@ pub struct PushReport {
     /// How many failed for this change, by reason.
     pub failed: BTreeMap<String, u64>,
     /// Why the rest still waits, if it does.
-    pub stopped: Option<String>,
+    pub stopped: Option<Stopped>,
+}
+
+/// Why pushes that are owed were not sent now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stopped {
+    /// Another publisher sends them.
+    Elsewhere,
+    /// The [sender](crate::PushSender) has no credentials for a type.
+    NoCredentials,
+    /// The push service refused, or could not be reached: its word for it, or a short text.
+    Refused(String),
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Elsewhere => f.write_str("another publisher sends them"),
+            Self::NoCredentials => f.write_str("there are no credentials for the type"),
+            Self::Refused(reason) => f.write_str(reason),
+        }
+    }
 }
 
 impl PushReport {

@@ -12,6 +12,10 @@ use crate::{PushToken, TypeIdentifier};
 /// Source: Apple's *Sending notification requests to APNs*.
 #[async_trait]
 pub trait PushSender: Send + Sync {
+    /// Whether it has what pushes of this topic need, such as a certificate. What it does not cover is left owed, for
+    /// another sender.
+    fn covers(&self, topic: &TypeIdentifier) -> bool;
+
     /// Sends one push for `topic`, the type of the passes that changed, and returns when its fate is known.
     ///
     /// Called by many tasks at once. Ends in bounded time, whatever the network does. A future that is dropped half way
@@ -21,6 +25,10 @@ pub trait PushSender: Send + Sync {
 
 #[async_trait]
 impl<T: PushSender + ?Sized> PushSender for Arc<T> {
+    fn covers(&self, topic: &TypeIdentifier) -> bool {
+        (**self).covers(topic)
+    }
+
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
         (**self).push(topic, token).await
     }
@@ -28,6 +36,10 @@ impl<T: PushSender + ?Sized> PushSender for Arc<T> {
 
 #[async_trait]
 impl<T: PushSender + ?Sized> PushSender for Box<T> {
+    fn covers(&self, topic: &TypeIdentifier) -> bool {
+        (**self).covers(topic)
+    }
+
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
         (**self).push(topic, token).await
     }

@@ -23,6 +23,10 @@ struct Sender {
 
 #[async_trait]
 impl PushSender for Sender {
+    fn covers(&self, topic: &TypeIdentifier) -> bool {
+        topic.as_str() != "pass.elsewhere"
+    }
+
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
         let takes = *self.takes.lock().unwrap();
         sleep(takes).await;
@@ -263,7 +267,7 @@ async fn a_storm_of_bad_tokens_deletes_nothing_and_pauses_the_type() {
         ..f
     };
     let report = f.change(&["1"]).await;
-    assert_eq!((report.forgotten, report.stopped.as_deref()), (0, Some("BadDeviceToken")));
+    assert_eq!((report.forgotten, report.stopped), (0, Some(Stopped::Refused("BadDeviceToken".into()))));
     assert!(f.sender.taken().len() < 10);
     assert_eq!(f.debts().await.len(), 1, "the others are still owed");
     assert_eq!(f.store.devices_of(&pass("1"), None, 1_000).await.unwrap().devices.len(), 200);
@@ -280,7 +284,7 @@ async fn wrong_credentials_keep_everything_owed_and_every_device() {
     f.register("d1", "1", "aa").await;
     f.sender.answer("aa", [PushOutcome::Misconfigured("BadCertificate".into()), PushOutcome::Sent]);
     let report = f.change(&["1"]).await;
-    assert_eq!((report.sent, report.stopped.as_deref()), (0, Some("BadCertificate")));
+    assert_eq!((report.sent, report.stopped), (0, Some(Stopped::Refused("BadCertificate".into()))));
     assert_eq!(f.debts().await.len(), 1);
     assert!(f.is_registered("d1", "1").await);
     // Not at once, but by itself.
@@ -403,6 +407,36 @@ async fn a_change_in_the_middle_of_a_broadcast_reaches_everybody() {
     assert!(sent.len() < 12_000 + 6_000, "{}", sent.len());
     assert_eq!(f.debts().await, []);
     running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_sender_does_not_cover_is_left_to_others() {
+    let f = fixture();
+    let elsewhere = PassId::new("pass.elsewhere", "1").unwrap();
+    let token = PushToken::new("aa").unwrap();
+    f.store.register(&device("d1"), &elsewhere, &token).await.unwrap();
+    f.publisher.publish(std::slice::from_ref(&elsewhere)).await.unwrap();
+    let report = f.publisher.push_owed().await.unwrap();
+    assert_eq!(report.stopped, Some(Stopped::NoCredentials));
+    assert_eq!(f.sender.taken(), counts([]));
+    assert!(f.store.lease(&elsewhere.type_id, "another", Duration::from_secs(1)).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_closes_lets_others_go_on_at_once() {
+    let f = fixture();
+    f.register("d1", "1", "aa").await;
+    *f.sender.takes.lock().unwrap() = Duration::from_secs(10);
+    let running = f.publisher.clone();
+    let running = tokio::spawn(async move { running.run().await });
+    f.publisher.publish(&[pass("1")]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert!(!f.store.lease(&type_id(), "another", Duration::from_secs(1)).await.unwrap());
+    running.abort();
+    assert!(running.await.is_err());
+    f.publisher.close().await.unwrap();
+    assert!(f.store.lease(&type_id(), "another", Duration::from_secs(1)).await.unwrap());
+    assert_eq!(f.debts().await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use super::{
     judging::{Consequences, Judge, Stop, Wanted},
     queue::{Debt, HeldPush, Owed, Reached},
     recent::TokenKey,
-    report::PushReport,
+    report::{PushReport, Stopped},
     worker::{PushConfig, Worker},
 };
 use crate::{DeviceIdentifier, PassId, RegisteredDevice, StoreError, TypeIdentifier};
@@ -66,6 +66,10 @@ impl Topic {
         type_id: &TypeIdentifier,
         report: &mut PushReport,
     ) -> Result<Option<Instant>, StoreError> {
+        if !worker.sender.covers(type_id) {
+            report.stopped = Some(Stopped::NoCredentials);
+            return Ok(Some(Instant::now() + worker.config.poll));
+        }
         if let Some(until) = self.paused_until {
             if until > Instant::now() {
                 return Ok(Some(until));
@@ -78,7 +82,7 @@ impl Topic {
             self.judge.recent.clear_if_older(then);
         }
         if !self.lease(worker, type_id).await? {
-            report.stopped = Some("another worker sends them".to_owned());
+            report.stopped = Some(Stopped::Elsewhere);
             return Ok(Some(Instant::now() + worker.config.poll));
         }
         let stopped = loop {
@@ -154,6 +158,18 @@ impl Topic {
         // A little less, as clocks run at different speeds.
         self.leased_until = has_it.then(|| now + time * 9 / 10);
         Ok(has_it)
+    }
+
+    /// Lets others have the type at once.
+    pub(super) async fn let_go(
+        &mut self,
+        worker: &Worker,
+        type_id: &TypeIdentifier,
+    ) -> Result<(), StoreError> {
+        if self.leased_until.is_some() {
+            self.set_lease(worker, type_id, Duration::ZERO).await?;
+        }
+        Ok(())
     }
 
     async fn round(
