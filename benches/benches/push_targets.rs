@@ -12,6 +12,7 @@ use std::{
 use passkit_benches::{
     data::{self, pass, token},
     floor::Floor,
+    memory::Memory,
     stores::{Outcome, Servers},
     turns::{Bench, called, runtime},
     writes::Pages,
@@ -82,9 +83,7 @@ async fn opened(
 }
 
 async fn read_all(store: &dyn StoreMaintenance, devices: usize) -> (f64, f64) {
-    // Starts the peak anew, on Linux.
-    let _unknown_elsewhere = fs::write("/proc/self/clear_refs", "5");
-    let before = status("VmRSS:");
+    let memory = Memory::now();
     let (start, mut after, mut found) = (Instant::now(), None, 0);
     loop {
         let page = store.devices_of(&pass(0), after.as_ref(), PAGE).await.expect("a page");
@@ -95,12 +94,5 @@ async fn read_all(store: &dyn StoreMaintenance, devices: usize) -> (f64, f64) {
         }
     }
     assert!(found >= devices, "{found}");
-    (start.elapsed().as_secs_f64(), status("VmHWM:") - before)
-}
-
-/// A number of kilobytes.
-fn status(name: &str) -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse().unwrap_or(f64::NAN)
+    (start.elapsed().as_secs_f64(), memory.more_at_peak())
 }

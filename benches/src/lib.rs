@@ -7,6 +7,7 @@
 pub mod data;
 pub mod floor;
 pub mod http;
+pub mod memory;
 mod plot;
 pub mod stores;
 pub mod turns;

@@ -1,0 +1,125 @@
+//! From the commit of a change to the push service, over TLS: how soon a single one is there, and, for a pass on a million
+//! devices, how soon the first push, how many a second, and how much memory that takes.
+
+#![allow(clippy::expect_used)]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use passkit_apns::{ApnsSender, Config, Identity};
+use passkit_benches::{
+    data::{self, pass, token, type_id},
+    memory::Memory,
+    turns::{Bench, runtime},
+};
+use passkit_conformance::apns::{LocalApns, Options};
+use passkit_server::{MemoryStore, Publisher, PushConfig, PushQueue, Registration};
+use passkit_store_sled::SledStore;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+const SINGLE: usize = 300;
+/// How many are registered with one call.
+const PART: usize = 10_000;
+
+fn main() {
+    let mut bench = Bench::new("push");
+    let devices = data::sizes().into_iter().max().unwrap_or(0).min(1_000_000);
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let sled = SledStore::open(folder.path()).expect("a store");
+        let memory: Arc<dyn PushQueue> = Arc::new(MemoryStore::new());
+        for (store, queue) in [("memory", memory), ("sled", Arc::new(sled))] {
+            bench.note(format!("{store}, a single change, ms from its commit, median"), single(queue).await);
+        }
+        let shown = data::grouped(devices);
+        let Broadcast { first, rate, kilobytes } = broadcast(devices).await;
+        bench.note(format!("memory, a pass on {shown} devices, ms to the first push"), first);
+        bench.note(format!("memory, a pass on {shown} devices, pushes a second"), rate);
+        bench.note(format!("memory, a pass on {shown} devices, MB more at the peak"), kilobytes / 1_024.0);
+    });
+    bench.finish();
+}
+
+/// A publisher over a push service of its own, and the time of each push, or of the first alone.
+async fn publisher(
+    queue: Arc<dyn PushQueue>,
+    only_first: bool,
+) -> (Arc<Publisher>, LocalApns, UnboundedReceiver<Instant>) {
+    let (sender, times) = unbounded_channel();
+    let is_first = Arc::new(AtomicBool::new(true));
+    let hook = move |_, _| {
+        if is_first.swap(false, Ordering::Relaxed) || !only_first {
+            let _nobody_waits = sender.send(Instant::now());
+        }
+        async {}
+    };
+    let apns = LocalApns::start(Options::new().without_record().on_push(hook)).await.expect("a push service");
+    let issued = apns.issue(type_id().as_str()).expect("a certificate");
+    let identity = Identity::from_pem(&type_id(), issued.certificate.as_bytes(), issued.key.as_bytes());
+    let config = Config::new()
+        .identity(identity.expect("an identity"))
+        .endpoint(apns.host(), apns.port())
+        .root_certificates(apns.root_pem());
+    let sender = Arc::new(ApnsSender::new(config).expect("a sender"));
+    let config = PushConfig::new().spacing(Duration::ZERO);
+    (Arc::new(Publisher::new(queue, sender, config)), apns, times)
+}
+
+async fn single(queue: Arc<dyn PushQueue>) -> f64 {
+    queue.register(&data::device(0), &pass(0), &token()).await.expect("registered");
+    let (publisher, _apns, mut times) = publisher(queue, false).await;
+    let running = publisher.clone();
+    let running = tokio::spawn(async move { running.run().await });
+    let mut took = Vec::with_capacity(SINGLE);
+    for _ in 0..SINGLE {
+        publisher.publish(&[pass(0)]).await.expect("published");
+        let committed = Instant::now();
+        let came = times.recv().await.expect("a push");
+        took.push(came.saturating_duration_since(committed));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    running.abort();
+    took.sort_unstable();
+    took[SINGLE / 2].as_secs_f64() * 1_000.0
+}
+
+struct Broadcast {
+    first: f64,
+    rate: f64,
+    kilobytes: f64,
+}
+
+async fn broadcast(devices: usize) -> Broadcast {
+    let store = Arc::new(MemoryStore::new());
+    for first in (0..devices).step_by(PART) {
+        let end = devices.min(first + PART);
+        let one = |i| Registration { device: data::device(i), push_token: token(), pass: pass(0) };
+        let part: Vec<_> = (first..end).map(one).collect();
+        passkit_server::StoreMaintenance::register_many(&*store, &part).await.expect("registered");
+        data::progress(&format!("loading {} devices", data::grouped(devices)), end, devices);
+    }
+    let (publisher, _apns, mut times) = publisher(store.clone(), true).await;
+    let memory = Memory::now();
+    let running = publisher.clone();
+    let running = tokio::spawn(async move { running.run().await });
+    publisher.publish(&[pass(0)]).await.expect("published");
+    let committed = Instant::now();
+    let first = times.recv().await.expect("a push").saturating_duration_since(committed);
+    while store.owing().await.expect("an answer").iter().any(|owing| owing.debts > 0) {
+        let sent = usize::try_from(publisher.totals().sent).unwrap_or(usize::MAX);
+        data::progress("pushing", sent.min(devices - 1), devices);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let seconds = committed.elapsed().as_secs_f64();
+    let kilobytes = memory.more_at_peak();
+    running.abort();
+    data::progress("pushing", devices, devices);
+    let sent = publisher.totals().sent;
+    assert_eq!(sent, devices as u64, "one push for each device");
+    Broadcast { first: first.as_secs_f64() * 1_000.0, rate: sent as f64 / seconds, kilobytes }
+}
