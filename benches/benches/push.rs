@@ -13,12 +13,12 @@ use std::{
 
 use passkit_apns::{ApnsSender, Config, Identity};
 use passkit_benches::{
-    data::{self, pass, token, type_id},
+    data::{self, pass, type_id},
     memory::Memory,
     turns::{Bench, runtime},
 };
 use passkit_conformance::apns::{LocalApns, Options};
-use passkit_server::{MemoryStore, Publisher, PushConfig, PushQueue, Registration};
+use passkit_server::{MemoryStore, Publisher, PushConfig, PushQueue, PushToken, Registration};
 use passkit_store_sled::SledStore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -43,6 +43,11 @@ fn main() {
         bench.note(format!("memory, a pass on {shown} devices, MB more at the peak"), kilobytes / 1_024.0);
     });
     bench.finish();
+}
+
+/// One of its own for each device: equal ones share a push.
+fn token(index: usize) -> PushToken {
+    PushToken::new(&format!("{index:064x}")).expect("a push token")
 }
 
 /// A publisher over a push service of its own, and the time of each push, or of the first alone.
@@ -71,7 +76,7 @@ async fn publisher(
 }
 
 async fn single(queue: Arc<dyn PushQueue>) -> f64 {
-    queue.register(&data::device(0), &pass(0), &token()).await.expect("registered");
+    queue.register(&data::device(0), &pass(0), &token(0)).await.expect("registered");
     let (publisher, _apns, mut times) = publisher(queue, false).await;
     let running = publisher.clone();
     let running = tokio::spawn(async move { running.run().await });
@@ -98,7 +103,7 @@ async fn broadcast(devices: usize) -> Broadcast {
     let store = Arc::new(MemoryStore::new());
     for first in (0..devices).step_by(PART) {
         let end = devices.min(first + PART);
-        let one = |i| Registration { device: data::device(i), push_token: token(), pass: pass(0) };
+        let one = |i| Registration { device: data::device(i), push_token: token(i), pass: pass(0) };
         let part: Vec<_> = (first..end).map(one).collect();
         passkit_server::StoreMaintenance::register_many(&*store, &part).await.expect("registered");
         data::progress(&format!("loading {} devices", data::grouped(devices)), end, devices);
