@@ -19,6 +19,8 @@ struct Sender {
     /// By token; the last one stays.
     answers: Mutex<HashMap<String, Vec<PushOutcome>>>,
     takes: Mutex<Duration>,
+    /// A token whose pushes take an hour.
+    stalls: Mutex<Option<String>>,
 }
 
 #[async_trait]
@@ -28,7 +30,8 @@ impl PushSender for Sender {
     }
 
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
-        let takes = *self.takes.lock().unwrap();
+        let stalls = self.stalls.lock().unwrap().as_deref() == Some(token.as_str());
+        let takes = if stalls { Duration::from_secs(3_600) } else { *self.takes.lock().unwrap() };
         sleep(takes).await;
         self.sent.lock().unwrap().push((topic.to_string(), token.as_str().to_owned(), Instant::now()));
         let mut answers = self.answers.lock().unwrap();
@@ -352,6 +355,23 @@ async fn a_held_push_does_not_keep_one_from_a_new_token() {
     f.change(&["1"]).await;
     assert_eq!(f.sender.taken(), counts([("bb", 1)]));
     assert_eq!(f.held().await, [], "the device was reached");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_put_off_in_a_round_that_broke_off_is_not_forgotten() {
+    let f = fixture();
+    f.register("d1", "1", "aa").await;
+    f.register("d2", "1", "bb").await;
+    f.sender.answer("aa", [PushOutcome::TooMany("TooManyRequests".into()), PushOutcome::Sent]);
+    *f.sender.stalls.lock().unwrap() = Some("bb".into());
+    f.publisher.publish(&[pass("1")]).await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(5), f.publisher.push_owed()).await.is_err());
+    assert_eq!(f.sender.taken(), counts([("aa", 1)]));
+    assert_eq!(f.held().await, [], "the round did not come to that");
+    *f.sender.stalls.lock().unwrap() = None;
+    assert_eq!(f.publisher.push_owed().await.unwrap().sent, 2);
+    assert_eq!(f.sender.taken(), counts([("aa", 1), ("bb", 1)]));
+    assert_eq!(f.debts().await, []);
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,6 +41,8 @@ pub(super) struct Topic {
     /// Until then nobody else can have the lease.
     leased_until: Option<Instant>,
     paused_until: Option<Instant>,
+    /// A round was begun and not brought to its end: the store failed, or the caller gave up.
+    in_round: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +77,10 @@ impl Topic {
                 return Ok(Some(until));
             }
             self.paused_until = None;
+        }
+        if self.in_round {
+            // What is remembered of its pushes may not stand in the store, so it is not to be relied on.
+            *self = Self::default();
         }
         if self.seen.is_empty()
             && let Some(then) = Instant::now().checked_sub(worker.config.spacing)
@@ -193,6 +199,7 @@ impl Topic {
             return Ok(Round::Over);
         }
 
+        self.in_round = true;
         let limit = (DEVICES / ready.len().max(1)).clamp(PAGE.0, PAGE.1);
         let pages: Vec<Page> = stream::iter(ready)
             .map(|debt| read_page(worker, type_id, debt, limit).boxed())
@@ -215,6 +222,7 @@ impl Topic {
             .map(|page| (page.debt.owed, page.reached))
             .collect();
         worker.queue.advance(type_id, &done).await?;
+        self.in_round = false;
         Ok(stop.map_or(Round::Went, Round::Stopped))
     }
 
