@@ -15,7 +15,10 @@
 //! above h, which was set before and is still there. What is condemned outlasts the device by [`LINGER`]: much longer
 //! than a register can be under way.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+};
 
 use futures_util::future::try_join_all;
 use passkit_server::{
@@ -128,7 +131,8 @@ impl Inner {
     pub(crate) async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, Failure> {
         let call = Call::script(&scripts::UNREGISTER, self.keys.device(device.as_str()))
             .arg(keys::field(pass))
-            .arg(LINGER);
+            .arg(LINGER)
+            .arg(name_of_call());
         let hint: Option<u64> = read(one(self.runner.write(vec![call]).await?), "registration")?;
         if let Some(hint) = hint {
             self.remove_hints(&[(pass.clone(), device.clone(), hint)]).await?;
@@ -147,7 +151,10 @@ impl Inner {
     pub(crate) async fn forget(&self, device: &DeviceIdentifier, at: u64) -> Result<bool, Failure> {
         // Numbers of scripts are exact up to here.
         let at = at.min(1 << 53);
-        let call = Call::script(&scripts::FORGET, self.keys.device(device.as_str())).arg(at).arg(LINGER);
+        let call = Call::script(&scripts::FORGET, self.keys.device(device.as_str()))
+            .arg(at)
+            .arg(LINGER)
+            .arg(name_of_call());
         let removed: Option<Vec<(String, u64)>> =
             read(one(self.runner.write(vec![call]).await?), "registration")?;
         let Some(removed) = removed else { return Ok(false) };
@@ -327,6 +334,11 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{}-{}", self.part, self.cursor, self.after)
     }
+}
+
+/// Tells a call from all others, so that its script knows that it runs again.
+fn name_of_call() -> String {
+    format!("{:x}", RandomState::new().hash_one(0))
 }
 
 /// The only answer.

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | `store` | hash | `format`, `created` (seconds), `buckets` |
 //! | `b{T:b}` | hash | of the passes of type T in bucket b: serial number -> `version:date` of the last mark; and `\tc` the bucket's clock, `\tv` and `\td` version and date of the last mark of all, `\tl` the latest date given, `\t#` with a serial number behind it the digest of the content published last |
-//! | `d{D}` | hash | of device D: `t` push token, `c` clock, `x` the highest hint that was condemned, and `T/S` -> a registration, see `register.lua` |
+//! | `d{D}` | hash | of device D: `t` push token, `c` clock, `x` the highest hint that was condemned, `u` the call that removed something last, and `T/S` -> a registration, see `register.lua` |
 //! | `p{T:S:k}` | hash | of pass S, part k: device -> hint |
 //! | `o{T:b}` | hash | the debts of bucket b: serial number, or `\tall` for the whole type (in bucket 0) -> version, and if a worker has begun `:version:cursor` of what it reached |
 //! | `a{T:b}` | sorted set | the same debts -> when they were owed; and in bucket 0 `\tp` with a number behind it, each a mark of all under way |
