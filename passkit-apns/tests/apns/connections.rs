@@ -9,7 +9,7 @@ use std::{
 use passkit_apns::{ApnsSender, Config};
 use passkit_conformance::apns::{Answer, LocalApns, Options};
 use passkit_server::PushOutcome;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{io::AsyncReadExt as _, net::TcpListener, task::JoinSet};
 
 use crate::{apns, assert_no_breaches, config, identity, push, sender};
 
@@ -146,10 +146,15 @@ async fn a_dead_server_is_not_hammered() {
     let port = dead.local_addr().unwrap().port();
     let connections = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&connections);
-    // Hangs up on everyone.
+    // Hangs up on everyone, and counts who begins a TLS handshake: others may look for a server that had this port.
     tokio::spawn(async move {
-        while dead.accept().await.is_ok() {
-            count.fetch_add(1, Ordering::Relaxed);
+        while let Ok((mut stream, _)) = dead.accept().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                if stream.read_u8().await.is_ok_and(|first| first == 0x16) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
         }
     });
     let config = Config::new().identity(identity(&apns().await)).endpoint("127.0.0.1", port);
