@@ -1,6 +1,10 @@
 //! When a device already has the newest version.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt::Arguments,
+    io::Write as _,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use http::{
     HeaderMap, HeaderValue,
@@ -10,8 +14,8 @@ use http::{
 use crate::PassState;
 
 /// The `ETag` of a version: strong, and different for each mark.
-pub(crate) fn etag(state: PassState) -> String {
-    format!("\"{:x}-{:x}\"", state.version, state.last_modified)
+pub(crate) fn etag(state: PassState) -> HeaderValue {
+    header(format_args!("\"{:x}-{:x}\"", state.version, state.last_modified))
 }
 
 /// The `Last-Modified` of a version that is sent at `now`, both in whole seconds since the Unix epoch. It may not lie
@@ -19,8 +23,17 @@ pub(crate) fn etag(state: PassState) -> String {
 pub(crate) fn last_modified(state: PassState, now: u64) -> HeaderValue {
     let date =
         UNIX_EPOCH.checked_add(Duration::from_secs(state.last_modified.min(now))).unwrap_or(UNIX_EPOCH);
-    HeaderValue::from_str(&httpdate::fmt_http_date(date))
-        .unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
+    header(format_args!("{}", httpdate::HttpDate::from(date)))
+}
+
+/// Printable ASCII of at most 64 bytes, which an `ETag` and a date are, as a header.
+fn header(text: Arguments<'_>) -> HeaderValue {
+    let mut buffer = [0; 64];
+    let mut left = &mut buffer[..];
+    let written = left.write_fmt(text);
+    let length = 64 - left.len();
+    debug_assert!(written.is_ok());
+    HeaderValue::from_bytes(&buffer[..length]).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// Whether the request shows that its sender has `state`'s version.
@@ -36,7 +49,7 @@ pub(crate) fn is_unchanged(state: PassState, headers: &HeaderMap) -> bool {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .map(|tag| tag.trim())
-            .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag);
+            .any(|tag| tag == "*" || etag == tag.strip_prefix("W/").unwrap_or(tag));
     }
     headers
         .get(IF_MODIFIED_SINCE)
@@ -77,7 +90,7 @@ mod tests {
         let date = (IF_MODIFIED_SINCE, "Fri, 18 Sep 2026 08:00:41 GMT");
         assert!(!unchanged(&[(IF_NONE_MATCH, "\"other\""), date.clone()]));
         for same in ["\"abc-6aacefa9\"", "\"x\", W/\"abc-6aacefa9\"", "*"] {
-            assert!(unchanged(&[(IF_NONE_MATCH, same)]), "{same} is not {}", etag(STATE));
+            assert!(unchanged(&[(IF_NONE_MATCH, same)]), "{same} is not {:?}", etag(STATE));
         }
     }
 

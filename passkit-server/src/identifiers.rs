@@ -23,7 +23,7 @@ const fn invalid(what: &'static str, problem: &'static str) -> InvalidIdentifier
 
 /// RFC 3986 "unreserved": what passes through any URL unchanged.
 fn is_unreserved(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
 }
 
 macro_rules! text_identifier {

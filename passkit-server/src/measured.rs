@@ -39,8 +39,8 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(method: &Method, path: &str) -> Self {
-        let call = match (Route::of(path), method) {
+    pub(crate) fn new(method: &Method, route: Option<&Route<'_>>) -> Self {
+        let call = match (route, method) {
             (Some(Route::Registration { .. }), &Method::POST) => "register",
             (Some(Route::Registration { .. }), &Method::DELETE) => "unregister",
             (Some(Route::Updatable { .. }), &Method::GET | &Method::HEAD) => "list",
@@ -53,7 +53,25 @@ impl Request {
 
     pub(crate) fn answered(self, status: StatusCode) {
         histogram!(REQUEST_SECONDS, "call" => self.call).record(self.started.elapsed());
-        counter!(REQUESTS, "call" => self.call, "status" => status.as_str().to_owned()).increment(1);
+        counter!(REQUESTS, "call" => self.call, "status" => label(status)).increment(1);
+    }
+}
+
+/// The statuses that the service answers, without making a text of each.
+fn label(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        200 => "200",
+        201 => "201",
+        204 => "204",
+        304 => "304",
+        400 => "400",
+        401 => "401",
+        404 => "404",
+        405 => "405",
+        408 => "408",
+        413 => "413",
+        503 => "503",
+        _ => "500",
     }
 }
 

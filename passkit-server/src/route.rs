@@ -66,6 +66,9 @@ pub(crate) struct MalformedEscape;
 /// Decodes a path segment or query value once; a `+` stays a `+`.
 pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
     let mut rest = text.as_bytes();
+    if !rest.contains(&b'%') {
+        return Ok(text.into());
+    }
     while let Some(at) = rest.iter().position(|b| *b == b'%') {
         match &rest[at + 1..] {
             [high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest = tail,

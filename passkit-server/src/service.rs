@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, request::Parts};
 use http_body::Body;
 use tower_service::Service;
 
@@ -119,11 +119,16 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
-            let is_head = request.method() == Method::HEAD;
+            let (head, body) = request.into_parts();
+            let route = Route::of(head.uri.path());
             #[cfg(feature = "metrics")]
-            let measured = crate::measured::Request::new(request.method(), request.uri().path());
-            let mut answer = service.answer(request).await.unwrap_or_else(Refusal::into_response);
-            if is_head {
+            let measured = crate::measured::Request::new(&head.method, route.as_ref());
+            let answer = match &route {
+                Some(route) => service.answer(route, &head, body).await,
+                None => Err(Refusal::NotFound),
+            };
+            let mut answer = answer.unwrap_or_else(Refusal::into_response);
+            if head.method == Method::HEAD {
                 *answer.body_mut() = ResponseBody::empty();
             }
             #[cfg(feature = "metrics")]
@@ -134,18 +139,21 @@ where
 }
 
 impl<S: RegistrationStore, P: PassSource> WalletService<S, P> {
-    async fn answer<B>(&self, request: Request<B>) -> Result<Response<ResponseBody>, Refusal>
+    async fn answer<B>(
+        &self,
+        route: &Route<'_>,
+        head: &Parts,
+        body: B,
+    ) -> Result<Response<ResponseBody>, Refusal>
     where
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (head, body) = request.into_parts();
-        let route = Route::of(head.uri.path()).ok_or(Refusal::NotFound)?;
         let (store, source, options) = (&*self.store, &*self.source, &*self.options);
         let authorized = async |kind, pass, access| {
             authorize(source, options.android_wallets, &head.headers, kind, pass, access).await
         };
-        match (&route, &head.method) {
+        match (route, &head.method) {
             (&Route::Registration { device, type_id, serial }, &Method::POST) => {
                 let pass = authorized(None, (type_id, serial), Access::Use).await?;
                 let body: Bytes = request_body::read(body, register::BODY_LIMIT).await?;

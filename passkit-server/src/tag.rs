@@ -38,8 +38,17 @@ impl UpdateTag {
 /// Only what `{:x}` writes: no sign, no capital, no leading zero.
 fn parse_hex(text: &str) -> Option<u64> {
     let canonical = text == "0" || !text.starts_with('0');
-    let digits = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if canonical && digits { u64::from_str_radix(text, 16).ok() } else { None }
+    if !canonical || !(1..=16).contains(&text.len()) {
+        return None;
+    }
+    text.bytes().try_fold(0, |number, digit| {
+        let digit = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u64::from(digit))
+    })
 }
 
 impl fmt::Display for UpdateTag {

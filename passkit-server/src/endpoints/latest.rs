@@ -35,9 +35,7 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     };
     let headers = answer.headers_mut();
     headers.insert(LAST_MODIFIED, conditional::last_modified(state, clock::now_micros() / 1_000_000));
-    if let Ok(etag) = HeaderValue::try_from(conditional::etag(state)) {
-        headers.insert(ETAG, etag);
-    }
+    headers.insert(ETAG, conditional::etag(state));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     Ok(answer)
 }

@@ -1,0 +1,292 @@
+//! Whether the hot paths of the service became dearer: instructions and allocations for a request, in process over the
+//! memory store, beside the numbers in `instructions.txt`. They say nothing about time, but are the same on a busy
+//! machine.
+//!
+//! `cargo bench -p passkit-server --bench instructions`; with `-- --bless` it writes the file anew. Needs valgrind.
+
+#![allow(
+    clippy::expect_used,
+    missing_docs,
+    reason = "a bench that can't go on has nobody to give an error to"
+)]
+
+use std::{
+    alloc::System,
+    env, fs,
+    process::{Command, ExitCode},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use passkit_server::{
+    Archive, AuthToken, Credentials, DeviceIdentifier, MemoryStore, PassId, PassSource, PushToken,
+    RegistrationStore as _, SerialNumber, SourceError, TokenDigest, WalletService, async_trait,
+};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tower_service::Service as _;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
+const BLESS: &str = "if that is meant, cargo bench -p passkit-server --bench instructions -- --bless";
+
+/// In percent: the C library and the processor make that much.
+const TOLERANCE: f64 = 10.0;
+
+/// What a child process does: the number of the path, and how many of the requests that it makes it sends.
+const RUN: &str = "PASSKIT_BENCH_RUN";
+
+const UNDER_VALGRIND: usize = 2_000;
+
+/// Enough for the maps to have some depth.
+const DEVICES: usize = 1_000;
+
+/// Passes on each device.
+const EACH: usize = 3;
+
+const TYPE: &str = "pass.com.example.bench";
+const TOKEN: &str = "a-token-of-the-bench";
+
+/// A call, and how it is answered.
+#[derive(Clone, Copy)]
+struct Path {
+    name: &'static str,
+    status: u16,
+    request: fn(tag: &str, device: usize) -> Request<Full<Bytes>>,
+}
+
+const PATHS: [Path; 5] = [
+    Path {
+        name: "list 204",
+        status: 204,
+        request: |tag, _| get(format!("{}?passesUpdatedSince={tag}", list(0))),
+    },
+    Path { name: "list 200", status: 200, request: |_, device| get(list(device)) },
+    Path {
+        name: "pass 304",
+        status: 304,
+        request: |_, device| {
+            let mut request = get(pass(device));
+            let future = http::HeaderValue::from_static("Fri, 01 Jan 2100 00:00:00 GMT");
+            request.headers_mut().insert("if-modified-since", future);
+            request
+        },
+    },
+    Path { name: "pass 200", status: 200, request: |_, device| get(pass(device)) },
+    Path {
+        name: "register 200",
+        status: 200,
+        request: |_, device| {
+            let mut request = get(format!("{}/{}", list(device), serial(device, 0)));
+            *request.method_mut() = http::Method::POST;
+            *request.body_mut() = Full::from(format!(r#"{{"pushToken":"{}"}}"#, push_token().as_str()));
+            request
+        },
+    },
+];
+
+fn get(path: String) -> Request<Full<Bytes>> {
+    let request = Request::get(path).header("authorization", format!("ApplePass {TOKEN}"));
+    request.body(Full::default()).expect("a request")
+}
+
+fn list(device: usize) -> String {
+    format!("/v1/devices/{device:032x}/registrations/{TYPE}")
+}
+
+fn pass(device: usize) -> String {
+    format!("/v1/passes/{TYPE}/{}", serial(device, 0))
+}
+
+fn serial(device: usize, number: usize) -> String {
+    format!("SERIAL-{:08}", device * EACH + number)
+}
+
+fn push_token() -> PushToken {
+    PushToken::new(&"ab".repeat(32)).expect("a push token")
+}
+
+/// Every pass, with one token for all.
+struct Passes(TokenDigest, Bytes);
+
+#[async_trait]
+impl PassSource for Passes {
+    async fn credentials(&self, _: &PassId) -> Result<Option<Credentials>, SourceError> {
+        Ok(Some(self.0.into()))
+    }
+
+    async fn archive(&self, _: &PassId) -> Result<Option<Archive>, SourceError> {
+        Ok(Some(self.1.clone().into()))
+    }
+}
+
+/// The service over a store with registrations, and the tag that the first device has.
+async fn service() -> (WalletService<Arc<MemoryStore>, Passes>, String) {
+    let store = Arc::new(MemoryStore::new());
+    let device = |number: usize| DeviceIdentifier::new(&format!("{number:032x}")).expect("a device");
+    let id = |number, each| PassId::new(TYPE, &serial(number, each)).expect("a pass");
+    for number in 0..DEVICES {
+        for each in 0..EACH {
+            let registered = store.register(&device(number), &id(number, each), &push_token()).await;
+            registered.expect("registered");
+        }
+    }
+    let passes: Vec<PassId> =
+        (0..DEVICES).flat_map(|number| (0..EACH).map(move |each| id(number, each))).collect();
+    let serials: Vec<SerialNumber> = passes.iter().map(|pass| pass.serial.clone()).collect();
+    let type_id = &passes[0].type_id;
+    store.mark_updated(type_id, &serials).await.expect("marked");
+    let changes = store.updated_since(&device(0), type_id, None).await.expect("an answer");
+    let token = AuthToken::new(TOKEN).expect("a token").digest();
+    (WalletService::new(store, Passes(token, Bytes::from_static(&[b'p'; 1_000]))), changes.tag.to_string())
+}
+
+/// For one request.
+#[derive(Clone, Copy)]
+struct Counts {
+    instructions: f64,
+    allocations: usize,
+}
+
+fn main() -> ExitCode {
+    if let Ok(run) = env::var(RUN) {
+        let (path, sent) = run.split_once(' ').expect("path and requests");
+        let path = PATHS[path.parse::<usize>().expect("a number")];
+        let _done = allocated(path, &[UNDER_VALGRIND], sent.parse().expect("a number"));
+        return ExitCode::SUCCESS;
+    }
+    let counted: Result<Vec<Counts>, String> = (0..PATHS.len()).map(count).collect();
+    let checked = counted.and_then(|counts| {
+        if env::args().any(|arg| arg == "--bless") { bless(&counts) } else { check(&counts) }
+    });
+    match checked {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => {
+            eprintln!("instructions: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn count(path: usize) -> Result<Counts, String> {
+    let name = PATHS[path].name;
+    // The difference of two runs is free of what starting costs, and making the requests.
+    let instructions =
+        (under_valgrind(path, UNDER_VALGRIND)? - under_valgrind(path, 0)?) / UNDER_VALGRIND as f64;
+    let [(a, live_a), (b, live_b), (c, live_c)] =
+        allocated(PATHS[path], &[100, 1_000, 10_000], usize::MAX)[..]
+    else {
+        return Err("three counts were asked for".into());
+    };
+    if live_c != live_b || live_b != live_a {
+        return Err(format!(
+            "{name}: {live_b} bytes are held after 1,000 requests, {live_c} after 10,000 more; find what holds them"
+        ));
+    }
+    let (b, c) = (b - a, c - b);
+    if b != 1_000 * (c / 10_000) {
+        return Err(format!("{name}: {b} allocations for 1,000 requests, but {c} for 10,000"));
+    }
+    Ok(Counts { instructions, allocations: c / 10_000 })
+}
+
+fn under_valgrind(path: usize, sent: usize) -> Result<f64, String> {
+    let program = env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program)
+        .env(RUN, format!("{path} {sent}"))
+        .output()
+        .map_err(|error| format!("can't start valgrind ({error}); Debian: apt-get install valgrind"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let counted = said.lines().find_map(|line| line.split_once("Collected :"));
+    let (_, counted) = counted.ok_or_else(|| format!("valgrind counted nothing: {said}"))?;
+    counted.trim().parse().map_err(|error| format!("valgrind counted {counted:?}: {error}"))
+}
+
+/// Makes that many requests, then that many, and sends so many of them. For each, all allocations so far but those for
+/// making the requests, and the bytes that are held.
+fn allocated(path: Path, rounds: &[usize], sent: usize) -> Vec<(usize, isize)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (mut service, tag) = service().await;
+        let mut counts = Vec::with_capacity(rounds.len());
+        let mut all = 0;
+        for requests in rounds {
+            for number in 0..*requests {
+                let request = (path.request)(&tag, number % DEVICES);
+                let before = allocations();
+                if number < sent {
+                    let Ok(answer) = service.call(request).await;
+                    assert_eq!(answer.status(), path.status);
+                }
+                all += allocations() - before;
+            }
+            let stats = ALLOCATOR.stats();
+            counts.push((all, stats.bytes_allocated as isize - stats.bytes_deallocated as isize));
+        }
+        counts
+    })
+}
+
+fn allocations() -> usize {
+    let stats = ALLOCATOR.stats();
+    stats.allocations + stats.reallocations
+}
+
+/// `rustc 1.95.0 (…)`
+fn compiler() -> Result<String, String> {
+    let output = Command::new("rustc").arg("--version").output();
+    let output = output.map_err(|error| format!("can't ask rustc for its version: {error}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn bless(counts: &[Counts]) -> Result<(), String> {
+    let mut text = format!(
+        "# Path, instructions and allocations for a request. Written by the bench `instructions` with --bless.\n# {}\n",
+        compiler()?
+    );
+    for (path, Counts { instructions, allocations }) in PATHS.iter().zip(counts) {
+        text.push_str(&format!("{}, {instructions:.0}, {allocations}\n", path.name));
+    }
+    print!("{text}");
+    fs::write(FILE, text).map_err(|error| format!("can't write {FILE}: {error}"))
+}
+
+/// Another compiler makes other instructions of the same code; then they are told, and only allocations are held to.
+fn check(counts: &[Counts]) -> Result<(), String> {
+    let text = fs::read_to_string(FILE).map_err(|error| format!("can't read {FILE}: {error}; {BLESS}"))?;
+    let compiler = compiler()?;
+    let same_compiler = text.lines().any(|line| line.strip_prefix("# ") == Some(&compiler));
+    if !same_compiler {
+        println!("instructions were counted with another compiler than {compiler}, and are not held to");
+    }
+    let known = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(", "))?;
+        let (instructions, allocations) = line.split_once(", ")?;
+        Some((instructions.parse::<f64>().ok()?, allocations.parse::<usize>().ok()?))
+    };
+    let mut wrong = Vec::new();
+    for (Path { name, .. }, Counts { instructions, allocations }) in PATHS.iter().zip(counts) {
+        let Some((instructions_before, allocations_before)) = known(name) else {
+            wrong.push(format!("{name} is not in instructions.txt"));
+            continue;
+        };
+        let change = (instructions / instructions_before - 1.0) * 100.0;
+        println!(
+            "{name}: {instructions:.0} instructions, {change:+.1} %; {allocations} allocations, before {allocations_before}"
+        );
+        if same_compiler && change.abs() > TOLERANCE {
+            wrong.push(format!(
+                "{name} takes {instructions:.0} instructions, before {instructions_before:.0}"
+            ));
+        }
+        if *allocations != allocations_before {
+            wrong.push(format!("{name} takes {allocations} allocations, before {allocations_before}"));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(format!("{}; {BLESS}", wrong.join("; "))) }
+}
