@@ -5,6 +5,8 @@
 mod answers;
 mod certificates;
 mod connections;
+#[cfg(feature = "pkcs12")]
+mod pkcs12;
 mod tokens;
 
 use passkit_apns::{ApnsSender, Config, Identity};
