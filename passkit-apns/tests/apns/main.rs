@@ -7,6 +7,7 @@ mod certificates;
 mod connections;
 #[cfg(feature = "pkcs12")]
 mod pkcs12;
+mod silence;
 mod tokens;
 
 use passkit_apns::{ApnsSender, Config, Identity};
