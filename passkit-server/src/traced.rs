@@ -28,6 +28,11 @@ fn fingerprint(secret: &impl Hash) -> impl fmt::Display {
     fmt::from_fn(move |f| write!(f, "{hash:016x}"))
 }
 
+/// As it stands in update tags and entity tags.
+fn hex(version: u64) -> impl fmt::Display {
+    fmt::from_fn(move |f| write!(f, "{version:x}"))
+}
+
 fn fingerprints(devices: &[DeviceIdentifier]) -> impl fmt::Display {
     let devices: Vec<String> =
         devices.iter().take(DEVICES).map(|device| fingerprint(device).to_string()).collect();
@@ -51,7 +56,7 @@ pub(crate) fn push(
         %type_id,
         token = %fingerprint(token),
         devices = %fingerprints(devices),
-        version,
+        version = version.map(|version| display(hex(version))),
         outcome = Empty
     )
 }
@@ -93,7 +98,7 @@ impl Fetch {
     }
 
     pub(crate) fn answered(self, state: PassState, status: StatusCode) {
-        self.0.record("version", state.version);
+        self.0.record("version", display(hex(state.version)));
         self.0.record("status", status.as_u16());
         #[cfg(feature = "metrics")]
         if status == StatusCode::OK {

@@ -99,7 +99,7 @@ async fn a_change_is_followed_to_the_phone_and_no_secret_shows() {
     publisher.push_owed().await.unwrap();
     let listed = app.list(DEVICE, TICKET, Some(&tag)).await.unwrap();
     assert_eq!(app.send(app.get_call(&pass)).await.status, 200);
-    let version = store.pass_state(&pass).await.unwrap().version.to_string();
+    let version = format!("{:x}", store.pass_state(&pass).await.unwrap().version);
 
     let seen = spans.take();
     let (mut pushes, others): (Vec<_>, Vec<_>) = seen.iter().partition(|(name, _)| *name == "push");
@@ -121,6 +121,7 @@ async fn a_change_is_followed_to_the_phone_and_no_secret_shows() {
     assert_eq!(sent["devices"], list["device"]);
     assert_ne!(bad["devices"], list["device"]);
     assert_ne!(sent["token"], bad["token"]);
+    assert!(listed.tag.starts_with(&version));
     assert_eq!((&list["since"], &list["tag"], &*list["serials"]), (&tag, &listed.tag, "1"));
     assert_eq!((&*fetch["serial"], &*fetch["status"]), ("A-1", "200"));
 }
