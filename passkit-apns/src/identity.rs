@@ -6,13 +6,12 @@ use std::{
 };
 
 use passkit_server::TypeIdentifier;
-use rustls::{
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    sign::CertifiedKey,
-};
+use rustls::sign::CertifiedKey;
 
-use crate::{ApnsError, certificate::Facts};
+use crate::{
+    ApnsError,
+    parts::{Fault, Part, Parts},
+};
 
 /// The certificate, with its key, by which pushes of one topic are sent: the same that signs its passes.
 ///
@@ -21,20 +20,23 @@ use crate::{ApnsError, certificate::Facts};
 pub struct Identity {
     topic: TypeIdentifier,
     source: Source,
-    loaded: Loaded,
+    stamp: Stamp,
+    certified: Arc<CertifiedKey>,
+    not_after: SystemTime,
 }
 
 #[derive(Clone)]
 enum Source {
     Memory,
-    Files { certificate: PathBuf, key: PathBuf },
-}
-
-#[derive(Clone)]
-struct Loaded {
-    certified: Arc<CertifiedKey>,
-    not_after: SystemTime,
-    stamp: Stamp,
+    Pem {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+    #[cfg(feature = "pkcs12")]
+    Pkcs12 {
+        file: PathBuf,
+        password: String,
+    },
 }
 
 /// When each file was changed last, and how long it is. Other values mean other contents.
@@ -44,20 +46,23 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
             .field("topic", &self.topic)
-            .field("not_after", &self.loaded.not_after)
+            .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
 }
 
 impl Identity {
     /// From PEM: the certificate, with others of its chain in any order, and the private key, unencrypted. Both may be
-    /// the same bytes.
+    /// the same bytes. Without a topic, for the one that the certificate names.
     ///
     /// # Errors
     /// If one of them is missing, they do not fit, or the certificate is expired or not for `topic`.
-    pub fn from_pem(topic: &TypeIdentifier, certificate: &[u8], key: &[u8]) -> Result<Self, ApnsError> {
-        let loaded = load(topic, (None, certificate), (None, key), Stamp::default())?;
-        Ok(Self { topic: topic.clone(), source: Source::Memory, loaded })
+    pub fn from_pem<'a>(
+        topic: impl Into<Option<&'a TypeIdentifier>>,
+        certificate: &[u8],
+        key: &[u8],
+    ) -> Result<Self, ApnsError> {
+        Self::new(topic.into(), Source::Memory, Stamp::default(), Parts::of_pem(certificate, key))
     }
 
     /// From files with PEM, which may be one file. They are looked at again while the sender runs: renewed ones are
@@ -65,14 +70,39 @@ impl Identity {
     ///
     /// # Errors
     /// As of [`from_pem`](Self::from_pem), and if a file can't be read.
-    pub fn from_files(
-        topic: &TypeIdentifier,
+    pub fn from_files<'a>(
+        topic: impl Into<Option<&'a TypeIdentifier>>,
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Result<Self, ApnsError> {
-        let (certificate, key) = (certificate.into(), key.into());
-        let loaded = load_files(topic, &certificate, &key)?;
-        Ok(Self { topic: topic.clone(), source: Source::Files { certificate, key }, loaded })
+        Self::from_source(topic.into(), Source::Pem { certificate: certificate.into(), key: key.into() })
+    }
+
+    /// From PKCS #12 with certificate and key, as Keychain Access exports them (`.p12`).
+    ///
+    /// # Errors
+    /// As of [`from_pem`](Self::from_pem), and if the password is wrong or the file is protected in an unknown way.
+    #[cfg(feature = "pkcs12")]
+    pub fn from_pkcs12<'a>(
+        topic: impl Into<Option<&'a TypeIdentifier>>,
+        pkcs12: &[u8],
+        password: &str,
+    ) -> Result<Self, ApnsError> {
+        Self::new(topic.into(), Source::Memory, Stamp::default(), Parts::of_pkcs12(pkcs12, password))
+    }
+
+    /// From a file with PKCS #12. It is looked at again as [those with PEM](Self::from_files) are, with the same
+    /// password.
+    ///
+    /// # Errors
+    /// As of [`from_pkcs12`](Self::from_pkcs12), and if the file can't be read.
+    #[cfg(feature = "pkcs12")]
+    pub fn from_pkcs12_file<'a>(
+        topic: impl Into<Option<&'a TypeIdentifier>>,
+        file: impl Into<PathBuf>,
+        password: &str,
+    ) -> Result<Self, ApnsError> {
+        Self::from_source(topic.into(), Source::Pkcs12 { file: file.into(), password: password.into() })
     }
 
     /// What its pushes are about.
@@ -84,23 +114,23 @@ impl Identity {
     /// When it expires.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
-        self.loaded.not_after
+        self.not_after
     }
 
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.loaded.certified)
+        Arc::clone(&self.certified)
     }
 
     /// What its files were like when it was read.
     pub(crate) fn stamp(&self) -> Stamp {
-        self.loaded.stamp
+        self.stamp
     }
 
     /// What its files are like now. Waits for the disk.
     pub(crate) fn stamp_now(&self) -> Stamp {
         match &self.source {
-            Source::Memory => self.loaded.stamp,
-            Source::Files { certificate, key } => stamp(certificate, key),
+            Source::Memory => self.stamp,
+            source => source.stamp(),
         }
     }
 
@@ -108,85 +138,69 @@ impl Identity {
     pub(crate) fn read_again(&self) -> Result<Self, ApnsError> {
         match &self.source {
             Source::Memory => Ok(self.clone()),
-            Source::Files { certificate, key } => Self::from_files(&self.topic, certificate, key),
+            source => Self::from_source(Some(&self.topic), source.clone()),
         }
     }
-}
 
-fn stamp(certificate: &Path, key: &Path) -> Stamp {
-    [certificate, key].map(|file| {
-        let metadata = file.metadata().ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
-    })
-}
-
-/// How errors call it.
-fn called(topic: &TypeIdentifier) -> String {
-    format!("certificate for {topic}")
-}
-
-fn load_files(topic: &TypeIdentifier, certificate: &Path, key: &Path) -> Result<Loaded, ApnsError> {
-    // Before they are read: a change in between shows as one later.
-    let stamp = stamp(certificate, key);
-    let read =
-        |file: &Path| std::fs::read(file).map_err(|error| ApnsError::of(&called(topic), Some(file), error));
-    load(topic, (Some(certificate), &read(certificate)?), (Some(key), &read(key)?), stamp)
-}
-
-fn load(
-    topic: &TypeIdentifier,
-    (certificate_file, certificate): (Option<&Path>, &[u8]),
-    (key_file, key): (Option<&Path>, &[u8]),
-    stamp: Stamp,
-) -> Result<Loaded, ApnsError> {
-    let bad_certificate =
-        |problem: &dyn fmt::Display| ApnsError::of(&called(topic), certificate_file, problem);
-    let bad_key = |problem: &dyn fmt::Display| ApnsError::of(&called(topic), key_file, problem);
-
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
-        .collect::<Result<_, _>>()
-        .map_err(|error| bad_certificate(&format!("is no PEM: {error}")))?;
-    if chain.is_empty() {
-        return Err(bad_certificate(&"has no certificate in PEM"));
+    fn from_source(topic: Option<&TypeIdentifier>, source: Source) -> Result<Self, ApnsError> {
+        // Before they are read: a change in between shows as one later.
+        let stamp = source.stamp();
+        let parts = source.read();
+        Self::new(topic, source, stamp, parts)
     }
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
-        let encrypted = key.windows(9).any(|part| part == b"ENCRYPTED");
-        bad_key(&if encrypted {
-            "its private key is encrypted: decrypt it with `openssl pkey`"
-        } else {
-            "has no private key in PEM"
+
+    fn new(
+        topic: Option<&TypeIdentifier>,
+        source: Source,
+        stamp: Stamp,
+        parts: Result<Parts, Fault>,
+    ) -> Result<Self, ApnsError> {
+        let named = |topic: Option<&TypeIdentifier>, Fault(part, problem): Fault| {
+            let file = source.file(part).map(|file| format!("{}: ", file.display())).unwrap_or_default();
+            ApnsError::new(match topic {
+                Some(topic) => format!("certificate for {topic}: {file}{problem}"),
+                None => format!("{file}{problem}"),
+            })
+        };
+        let parts = parts.map_err(|fault| named(topic, fault))?;
+        let topic = match topic {
+            Some(topic) => topic.clone(),
+            None => parts.topic().map_err(|fault| named(None, fault))?,
+        };
+        let (certified, not_after) = parts.check(&topic).map_err(|fault| named(Some(&topic), fault))?;
+        Ok(Self { topic, source, stamp, certified: Arc::new(certified), not_after })
+    }
+}
+
+impl Source {
+    /// Where a part of it lies.
+    fn file(&self, part: Part) -> Option<&Path> {
+        match (self, part) {
+            (Self::Memory, _) => None,
+            (Self::Pem { certificate, .. }, Part::Certificate) => Some(certificate),
+            (Self::Pem { key, .. }, Part::Key) => Some(key),
+            #[cfg(feature = "pkcs12")]
+            (Self::Pkcs12 { file, .. }, _) => Some(file),
+        }
+    }
+
+    fn stamp(&self) -> Stamp {
+        [Part::Certificate, Part::Key].map(|part| {
+            let metadata = self.file(part)?.metadata().ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
         })
-    })?;
-    let key = ring::default_provider()
-        .key_provider
-        .load_private_key(key)
-        .map_err(|error| bad_key(&format!("its private key can't be used: {error}")))?;
-
-    // The one of the key comes first, whatever the order of the file.
-    let certified = (0..chain.len())
-        .map(|first| {
-            let mut chain = chain.clone();
-            chain[..=first].rotate_right(1);
-            CertifiedKey::new(chain, Arc::clone(&key))
-        })
-        .find(|certified| certified.keys_match().is_ok())
-        .ok_or_else(|| bad_key(&"its private key does not fit the certificate"))?;
-
-    let facts =
-        certified.cert.first().ok_or_else(|| bad_certificate(&"has no certificate in PEM")).and_then(
-            |first| {
-                Facts::read(first)
-                    .map_err(|error| bad_certificate(&format!("its certificate can't be read: {error}")))
-            },
-        )?;
-    if !facts.topics.iter().any(|one| one == topic.as_str()) {
-        return Err(bad_certificate(&match facts.topics.first() {
-            Some(other) => format!("is a certificate for {other}, not for {topic}"),
-            None => "its certificate names no topic (the UID of its subject)".into(),
-        }));
     }
-    if facts.not_after <= SystemTime::now() {
-        return Err(bad_certificate(&format!("expired on {}", httpdate::fmt_http_date(facts.not_after))));
+
+    fn read(&self) -> Result<Parts, Fault> {
+        let read = |part| {
+            let file = self.file(part).unwrap_or(Path::new(""));
+            std::fs::read(file).map_err(|error| Fault(part, error.to_string()))
+        };
+        let certificate = read(Part::Certificate)?;
+        match self {
+            #[cfg(feature = "pkcs12")]
+            Self::Pkcs12 { password, .. } => Parts::of_pkcs12(&certificate, password),
+            _ => Parts::of_pem(&certificate, &read(Part::Key)?),
+        }
     }
-    Ok(Loaded { certified: Arc::new(certified), not_after: facts.not_after, stamp })
 }

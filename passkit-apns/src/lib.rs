@@ -8,6 +8,9 @@ mod connection;
 mod endpoint;
 mod error;
 mod identity;
+mod parts;
+#[cfg(feature = "pkcs12")]
+mod pkcs12;
 mod pool;
 mod request;
 mod sender;

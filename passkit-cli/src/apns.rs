@@ -1,7 +1,8 @@
 //! The certificates and keys by which pushes go to APNs.
 
 use std::{
-    fs,
+    fmt, fs,
+    io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -10,7 +11,6 @@ use std::{
 use clap::Args;
 use passkit_apns::{ApnsSender, Config, Identity, TokenKey};
 use passkit_server::{Measured, Publisher, PushConfig, TypeIdentifier};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde::Deserialize;
 
 use crate::{failure::Failure, store::OpenStore};
@@ -18,13 +18,24 @@ use crate::{failure::Failure, store::OpenStore};
 /// Pushes: by which certificates, and how.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ApnsOptions {
-    /// The certificate that signs the passes, in PEM: with it pushes go out, so that phones learn of changes.
+    /// The certificate that signs the passes, with its key, as Keychain Access exports them (.p12) or in PEM: with it
+    /// pushes go out, so that phones learn of changes.
     #[arg(long = "apns-cert", env = "PASSKIT_APNS_CERT", value_name = "FILE")]
     pub(crate) certificate: Option<PathBuf>,
 
     /// Its private key, in PEM and not encrypted, if that is in a file of its own.
     #[arg(long = "apns-key", env = "PASSKIT_APNS_KEY", value_name = "FILE", requires = "certificate")]
     pub(crate) key: Option<PathBuf>,
+
+    /// The password of a .p12 file; better given as an environment variable.
+    #[arg(
+        long = "apns-password",
+        env = "PASSKIT_APNS_PASSWORD",
+        value_name = "PASSWORD",
+        requires = "certificate",
+        hide_env_values = true
+    )]
+    pub(crate) password: Option<Secret>,
 
     /// Instead: a file that names the certificate of each type.
     #[arg(
@@ -46,6 +57,23 @@ pub(crate) struct ApnsOptions {
     /// The least time between two pushes of a type to one phone.
     #[arg(long, env = "PASSKIT_PUSH_SPACING", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub(crate) push_spacing: Duration,
+}
+
+/// Shows in no debug output.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
 }
 
 fn endpoint(text: &str) -> Result<(String, u16), String> {
@@ -77,6 +105,7 @@ struct Topic {
     r#type: String,
     cert: PathBuf,
     key: Option<PathBuf>,
+    password: Option<Secret>,
 }
 
 #[derive(Deserialize)]
@@ -98,8 +127,8 @@ impl ApnsOptions {
     pub(crate) fn load(&self) -> Result<Option<Apns>, Failure> {
         let (identities, token) = match (&self.certificate, &self.config) {
             (Some(certificate), _) => {
-                let key = self.key.as_ref().unwrap_or(certificate);
-                (vec![of_its_type(certificate, key)?], None)
+                let identity = identity(None, certificate, self.key.as_deref(), self.password.as_ref());
+                (vec![identity.map_err(Failure::new)?], None)
             }
             (None, Some(file)) => read(file)?,
             (None, None) => return Ok(None),
@@ -142,10 +171,11 @@ fn read(file: &Path) -> Result<(Vec<Identity>, Option<TokenKey>), Failure> {
     let beside = |path: &Path| file.parent().unwrap_or(Path::new("")).join(path);
     let identities = topic
         .iter()
-        .map(|Topic { r#type, cert, key }| {
+        .map(|Topic { r#type, cert, key, password }| {
             let type_id = TypeIdentifier::new(r#type).map_err(|error| wrong(&error))?;
-            let (cert, key) = (beside(cert), beside(key.as_ref().unwrap_or(cert)));
-            Identity::from_files(&type_id, cert, key).map_err(|error| wrong(&error))
+            let key = key.as_deref().map(beside);
+            identity(Some(&type_id), &beside(cert), key.as_deref(), password.as_ref())
+                .map_err(|error| wrong(&error))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let token = token
@@ -155,40 +185,31 @@ fn read(file: &Path) -> Result<(Vec<Identity>, Option<TokenKey>), Failure> {
     Ok((identities, token))
 }
 
-/// The certificate in a file, for the type that it names itself.
-fn of_its_type(certificate: &Path, key: &Path) -> Result<Identity, Failure> {
-    let wrong =
-        |problem: &dyn std::fmt::Display| Failure::new(format!("{}: {problem}", certificate.display()));
-    let pem = fs::read(certificate).map_err(|error| cannot_read(certificate, &error))?;
-    let chain = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| wrong(&format!("is no PEM: {error}")))?;
-    let mut first_error = None;
-    for type_id in chain.iter().flat_map(|certificate| types_in(certificate)) {
-        match Identity::from_files(&type_id, certificate, key) {
-            Ok(identity) => return Ok(identity),
-            Err(error) => drop(first_error.get_or_insert(error)),
+/// The certificate in a file, for a type or for the one that it names itself.
+fn identity(
+    type_id: Option<&TypeIdentifier>,
+    certificate: &Path,
+    key: Option<&Path>,
+    password: Option<&Secret>,
+) -> Result<Identity, String> {
+    let wrong = |problem: &str| format!("{}: {problem}", certificate.display());
+    let identity = match (is_pkcs12(certificate), key, password) {
+        (true, Some(_), _) => {
+            return Err(wrong("is PKCS #12, with its key inside: name no file for the key"));
         }
-    }
-    Err(match first_error {
-        Some(error) => Failure::new(error.to_string()),
-        None if chain.is_empty() => wrong(&"has no certificate in PEM"),
-        None => wrong(&"names no type of passes or orders: it is no certificate of a Pass Type ID"),
-    })
+        (true, None, password) => {
+            Identity::from_pkcs12_file(type_id, certificate, password.map_or("", |password| &password.0))
+        }
+        (false, _, Some(_)) => return Err(wrong("is no PKCS #12 (.p12): name no password")),
+        (false, key, None) => Identity::from_files(type_id, certificate, key.unwrap_or(certificate)),
+    };
+    identity.map_err(|error| error.to_string())
 }
 
-/// Types that a certificate may be for. Which it is, is found out when it is checked.
-fn types_in(certificate: &[u8]) -> impl Iterator<Item = TypeIdentifier> + '_ {
-    /// The name of the attribute of the subject that holds the type (UID), as it is encoded.
-    const USER_ID: [u8; 12] = [0x06, 0x0A, 0x09, 0x92, 0x26, 0x89, 0x93, 0xF2, 0x2C, 0x64, 0x01, 0x01];
-    certificate.windows(USER_ID.len()).enumerate().filter(|(_, window)| *window == USER_ID).filter_map(
-        |(at, _)| {
-            // Behind the name: the kind of string, its length, which is below 128, and the text.
-            let [_, length, text @ ..] = certificate.get(at + USER_ID.len()..)? else { return None };
-            let text = std::str::from_utf8(text.get(..usize::from(*length))?).ok()?;
-            TypeIdentifier::new(text).ok()
-        },
-    )
+/// By its first byte, which begins no text.
+fn is_pkcs12(file: &Path) -> bool {
+    let mut first = [0];
+    fs::File::open(file).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == [0x30]
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod apns;
 mod commands;
 mod failure;
 mod folder;
+mod local_pushes;
 mod marking;
 mod metrics;
 mod server;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use passkit_server::{Publisher, PushQueue, SerialNumber, StoreError, TypeIdentifier};
+use tracing::{Instrument as _, Span, debug_span};
 
 use crate::store::OpenStore;
 
@@ -30,19 +31,25 @@ impl Marking {
         type_id: &TypeIdentifier,
         serials: &[SerialNumber],
     ) -> Result<(), StoreError> {
-        match self.owes(type_id) {
-            Some(queue) => queue.mark_and_owe(type_id, serials).await?,
-            None => self.store.registrations.mark_updated(type_id, serials).await?,
-        }
+        let marked = async {
+            match self.owes(type_id) {
+                Some(queue) => queue.mark_and_owe(type_id, serials).await,
+                None => self.store.registrations.mark_updated(type_id, serials).await,
+            }
+        };
+        marked.instrument(publish_span(type_id, Some(serials.len()))).await?;
         self.wake();
         Ok(())
     }
 
     pub(crate) async fn mark_all(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        match self.owes(type_id) {
-            Some(queue) => queue.mark_all_and_owe(type_id).await?,
-            None => self.store.registrations.mark_all_updated(type_id).await?,
-        }
+        let marked = async {
+            match self.owes(type_id) {
+                Some(queue) => queue.mark_all_and_owe(type_id).await,
+                None => self.store.registrations.mark_all_updated(type_id).await,
+            }
+        };
+        marked.instrument(publish_span(type_id, None)).await?;
         self.wake();
         Ok(())
     }
@@ -53,4 +60,9 @@ impl Marking {
             publisher.wake();
         }
     }
+}
+
+/// The step `publish`, as [`Publisher`] traces it.
+pub(crate) fn publish_span(type_id: &TypeIdentifier, passes: Option<usize>) -> Span {
+    debug_span!("publish", %type_id, passes)
 }

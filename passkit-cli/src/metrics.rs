@@ -14,7 +14,7 @@ use http::{
 };
 use hyper::{body::Incoming, service::service_fn};
 use metrics::{describe_gauge, gauge};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use passkit_server::{PushQueue, ResponseBody};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -26,6 +26,8 @@ use crate::{
 
 /// In seconds: from what memory takes to where clients give up.
 const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// In seconds: from a phone that comes at once to one that is off for a week.
+const FETCHED_BUCKETS: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0];
 /// How often numbers are worked up, and what is quickly counted is counted again.
 const REFRESH: Duration = Duration::from_secs(1);
 /// How often everything in the store is counted, which may take long.
@@ -49,6 +51,10 @@ impl Metrics {
         let (listener, address) = server::bind(address, "--metrics").await?;
         let handle = PrometheusBuilder::new()
             .set_buckets(&BUCKETS)
+            .and_then(|builder| {
+                let fetched = Matcher::Full("passkit_fetched_after_seconds".to_owned());
+                builder.set_buckets_for_metric(fetched, &FETCHED_BUCKETS)
+            })
             .and_then(PrometheusBuilder::install_recorder)
             .map_err(|error| Failure::from_error("can't count for --metrics", &error))?;
         passkit_server::describe_metrics();

@@ -22,6 +22,7 @@ mod service;
 mod source;
 mod store;
 mod tag;
+mod traced;
 
 pub use async_trait::async_trait;
 pub use body::ResponseBody;

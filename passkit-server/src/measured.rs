@@ -1,6 +1,6 @@
 //! What is counted, for the recorder of the crate `metrics`. No label has anything in it that a device sends.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use http::{Method, StatusCode};
@@ -8,7 +8,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 use crate::{
     Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushOutcome, PushSender, PushToken,
-    Registered, RegistrationStore, SerialNumber, StoreError, TypeIdentifier, UpdateTag, route::Route,
+    Registered, RegistrationStore, SerialNumber, StoreError, TypeIdentifier, UpdateTag, clock, route::Route,
 };
 
 const REQUESTS: &str = "passkit_requests_total";
@@ -17,6 +17,7 @@ const STORE_SECONDS: &str = "passkit_store_seconds";
 const STORE_ERRORS: &str = "passkit_store_errors_total";
 const PUSHES: &str = "passkit_pushes_total";
 const PUSH_SECONDS: &str = "passkit_push_seconds";
+const FETCHED_AFTER: &str = "passkit_fetched_after_seconds";
 
 /// Tells the recorder what the numbers of this crate mean. Call it once the recorder is installed.
 pub fn describe_metrics() {
@@ -30,6 +31,11 @@ pub fn describe_metrics() {
     describe_counter!(STORE_ERRORS, "Calls of the store that failed, by method.");
     describe_counter!(PUSHES, "Pushes, by what came of them.");
     describe_histogram!(PUSH_SECONDS, Unit::Seconds, "Time until a push was answered.");
+    describe_histogram!(
+        FETCHED_AFTER,
+        Unit::Seconds,
+        "Time from a change of a pass to each fetch of it, by phones that came for it and by those that are new."
+    );
 }
 
 /// A request that is being answered.
@@ -72,6 +78,15 @@ fn label(status: StatusCode) -> &'static str {
         413 => "413",
         503 => "503",
         _ => "500",
+    }
+}
+
+/// A pass was sent in this state. One that never changed has no age.
+pub(crate) fn fetched(state: PassState) {
+    if state.version > 0 {
+        // A version may be ahead of this machine's clock.
+        let age = Duration::from_micros(clock::now_micros().saturating_sub(state.version));
+        histogram!(FETCHED_AFTER).record(age);
     }
 }
 
@@ -167,20 +182,7 @@ impl<S: PushSender> PushSender for Measured<S> {
         let started = Instant::now();
         let outcome = self.0.push(topic, token).await;
         histogram!(PUSH_SECONDS).record(started.elapsed());
-        counter!(PUSHES, "outcome" => name(&outcome)).increment(1);
+        counter!(PUSHES, "outcome" => outcome.name()).increment(1);
         outcome
-    }
-}
-
-fn name(outcome: &PushOutcome) -> &'static str {
-    match outcome {
-        PushOutcome::Sent => "sent",
-        PushOutcome::Gone(_) => "gone",
-        PushOutcome::BadToken(_) => "bad_token",
-        PushOutcome::Rejected(_) => "rejected",
-        PushOutcome::Misconfigured(_) => "misconfigured",
-        PushOutcome::TooMany(_) => "too_many",
-        PushOutcome::Unavailable(_) => "unavailable",
-        PushOutcome::Unreachable(_) => "unreachable",
     }
 }

@@ -5,6 +5,9 @@
 mod answers;
 mod certificates;
 mod connections;
+#[cfg(feature = "pkcs12")]
+mod pkcs12;
+mod silence;
 mod tokens;
 
 use passkit_apns::{ApnsSender, Config, Identity};

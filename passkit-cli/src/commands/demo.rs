@@ -1,27 +1,25 @@
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
 use passkit_archive::{ArchiveBuilder, BuildError, Signer, placeholder_icon};
 use passkit_conformance::{
     Client,
-    apns::{self, LocalApns},
     phone::{Phone, State},
 };
 use passkit_server::{Kind, TypeIdentifier};
 use serde_json::json;
-use tokio::sync::mpsc;
 
 use super::{
     check::read_archive,
     device::{print_outcome, save},
     serve::{Serve, start_logging},
 };
-use crate::{apns::ApnsOptions, failure::Failure, server, store::StoreUrl};
+use crate::{
+    failure::Failure,
+    local_pushes::{LocalPushes, Push},
+    server,
+    store::StoreUrl,
+};
 
 const TEAM: &str = "EXAMPLE123";
 const PASS_TYPE: &str = "pass.com.example.coffee";
@@ -60,8 +58,7 @@ impl Demo {
         write(&pass, &coffee.pass(3)?)?;
         write(&order, &coffee.order()?)?;
 
-        let (tell, mut pushes) = mpsc::unbounded_channel();
-        let (apns, options) = local_apns(folder.path(), tell).await?;
+        let mut pushes = LocalPushes::start(folder.path()).await?;
         let serve = Serve {
             listen: self.listen,
             store: StoreUrl::Sled(folder.path().join("store")),
@@ -70,7 +67,7 @@ impl Demo {
             orders: Some(orders),
             allow_unsigned: false,
             max_connections: 64,
-            apns: options,
+            apns: pushes.options.clone(),
             admin_token: None,
             admin_listen: None,
             metrics: None,
@@ -100,8 +97,8 @@ impl Demo {
             write(&next, &coffee.pass(1)?)?;
             invite(&state, &next, &pass);
             let tell = async {
-                while let Some(push) = pushes.recv().await {
-                    say!("{}", push.0);
+                loop {
+                    say_push(&pushes.next().await);
                 }
             };
             tokio::select! {
@@ -113,7 +110,7 @@ impl Demo {
         if let Err(error) = serving.await {
             tracing::error!("the service failed: {error}");
         }
-        drop(apns);
+        drop(pushes);
         say!("\nbye");
         shown.map(|_| ExitCode::SUCCESS)
     }
@@ -126,7 +123,7 @@ async fn show(
     coffee: &Coffee,
     pass: &Path,
     order: &Path,
-    pushes: &mut mpsc::UnboundedReceiver<Push>,
+    pushes: &mut LocalPushes,
 ) -> Result<(), Failure> {
     let failed = |error| Failure::from_error("the virtual phone failed", &error);
     let mut phone = Phone::new(State::new().map_err(failed)?, Client::default());
@@ -145,8 +142,8 @@ async fn show(
     write(pass, &coffee.pass(2)?)?;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
-        let push = tokio::time::timeout_at(deadline, pushes.recv()).await.ok().flatten();
-        say!("{}", push.ok_or_else(|| Failure::new("no push came for the changed file"))?.0);
+        let push = tokio::time::timeout_at(deadline, pushes.next()).await;
+        say_push(&push.map_err(|_| Failure::new("no push came for the changed file"))?);
         let outcome = phone.sync().await.map_err(failed)?;
         print_outcome(&outcome);
         // A push may also be for what the phone has fetched already.
@@ -156,41 +153,8 @@ async fn show(
     }
 }
 
-/// A line that tells of a push.
-struct Push(String);
-
-/// A push service on this machine, which tells of each push; and how `serve` is told to use it.
-async fn local_apns(
-    folder: &Path,
-    tell: mpsc::UnboundedSender<Push>,
-) -> Result<(LocalApns, ApnsOptions), Failure> {
-    let failed = |error| Failure::from_error("can't start the push service", &error);
-    let options = apns::Options::new().on_push(move |topic, _token| {
-        // Nobody listens any more at the end.
-        let _ = tell.send(Push(format!("push of {topic} to the phone")));
-        std::future::ready(())
-    });
-    let apns = LocalApns::start(options).await.map_err(failed)?;
-    let file = |name: &str, content: &str| -> Result<PathBuf, Failure> {
-        let path = folder.join(name);
-        std::fs::write(&path, content).map_err(|error| cannot_write(&path, &error))?;
-        Ok(path)
-    };
-    let mut config = String::new();
-    for type_id in [PASS_TYPE, ORDER_TYPE] {
-        let issued = apns.issue(type_id).map_err(failed)?;
-        let name = format!("{type_id}.pem");
-        file(&name, &format!("{}{}", issued.certificate, issued.key))?;
-        config += &format!("[[topic]]\ntype = \"{type_id}\"\ncert = \"{name}\"\n");
-    }
-    let options = ApnsOptions {
-        config: Some(file("apns.toml", &config)?),
-        endpoint: Some((apns.host().to_owned(), apns.port())),
-        root: Some(file("apns-root.pem", apns.root_pem())?),
-        push_spacing: Duration::from_secs(1),
-        ..ApnsOptions::default()
-    };
-    Ok((apns, options))
+fn say_push(push: &Push) {
+    say!("push of {} to the phone", push.topic);
 }
 
 /// What to do next.

@@ -12,7 +12,11 @@ use passkit_conformance::{
 use passkit_server::PassId;
 
 use super::check::read_archive;
-use crate::failure::Failure;
+use crate::{
+    failure::{Chain, Failure},
+    local_pushes::LocalPushes,
+    server,
+};
 
 /// Plays a phone against a web service, and prints what it sent and got.
 ///
@@ -52,6 +56,9 @@ enum Action {
     },
     /// Asks what changed and fetches it, as a push makes a phone do.
     Sync,
+    /// Takes pushes, and syncs when one comes, until Ctrl-C. They come through a push service on this machine, which
+    /// stands in for APNs; it says how a web service is told to use it.
+    Listen,
     /// Deletes a pass from the phone.
     Remove {
         /// Its serial number, its type and serial number, or its file; not needed if the phone has but one.
@@ -64,13 +71,7 @@ enum Action {
 
 impl Device {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let state = if self.state.exists() { State::load(&self.state) } else { State::new() };
-        let state = state.map_err(|error| Failure::from_error("can't use the phone's state", &error))?;
-        let mut phone = Phone::new(state, Client::default());
-        if self.allow_unsigned {
-            phone.set_rules(Rules::development());
-        }
-        phone.observe(|exchange| say!("{exchange}"));
+        let mut phone = self.phone()?;
         let outcome = match &self.action {
             Action::Add { file, url } => {
                 let archive = read_archive(file)?;
@@ -78,6 +79,7 @@ impl Device {
                 added.map_err(|error| Failure::from_error(format!("can't add {}", file.display()), &error))?
             }
             Action::Sync => phone.sync().await.map_err(|error| Failure::from_error("can't sync", &error))?,
+            Action::Listen => return self.listen(&phone).await,
             Action::Remove { pass } => {
                 let pass = find(&phone, pass)?;
                 phone
@@ -93,6 +95,59 @@ impl Device {
         save(&phone, &self.state)?;
         print_outcome(&outcome);
         Ok(if outcome.complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn phone(&self) -> Result<Phone, Failure> {
+        let state = if self.state.exists() { State::load(&self.state) } else { State::new() };
+        let state = state.map_err(|error| Failure::from_error("can't use the phone's state", &error))?;
+        let mut phone = Phone::new(state, Client::default());
+        if self.allow_unsigned {
+            phone.set_rules(Rules::development());
+        }
+        phone.observe(|exchange| say!("{exchange}"));
+        Ok(phone)
+    }
+
+    async fn listen(&self, phone: &Phone) -> Result<ExitCode, Failure> {
+        let mut stop = std::pin::pin!(server::stop_signal());
+        // A new phone keeps the push token that it will register with.
+        save(phone, &self.state)?;
+        let folder = self.state.with_extension("push");
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| Failure::new(format!("can't make {}: {error}", folder.display())))?;
+        let mut pushes = LocalPushes::start(&folder).await?;
+        say!("listening for pushes; start the web service with these options:\n\n{}\n", pushes.arguments);
+        let mut code = ExitCode::SUCCESS;
+        loop {
+            let push = tokio::select! {
+                push = pushes.next() => push,
+                () = &mut stop => return Ok(code),
+            };
+            // Passes may have been added meanwhile.
+            let mut phone = self.phone()?;
+            if push.token != phone.state().push_token().as_str() {
+                say!("push of {} to another phone", push.topic);
+                continue;
+            }
+            say!("push of {} to the phone", push.topic);
+            let synced = tokio::select! {
+                synced = phone.sync() => synced,
+                () = &mut stop => return Ok(code),
+            };
+            save(&phone, &self.state)?;
+            match synced {
+                Ok(outcome) => {
+                    print_outcome(&outcome);
+                    if !outcome.complaints.is_empty() {
+                        code = ExitCode::FAILURE;
+                    }
+                }
+                Err(error) => {
+                    say!("wrong: can't sync: {}", Chain(&error));
+                    code = ExitCode::FAILURE;
+                }
+            }
+        }
     }
 }
 

@@ -9,6 +9,12 @@ use hyper::{body::Incoming, service::service_fn};
 use passkit_server::{Kind, Measured, ResponseBody, StoreMaintenance, WalletService};
 use tokio::{net::TcpListener, task::JoinSet};
 use tower_service::Service as _;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt::{self, format::FmtSpan},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use crate::{
     admin::{self, Admin, AdminToken},
@@ -228,13 +234,16 @@ async fn answer_publish(
     Ok(answer)
 }
 
-/// Writes what happens to stderr, down to `level` unless PASSKIT_LOG says otherwise.
+/// Writes what happens to stderr, down to `level` unless PASSKIT_LOG says otherwise. At `debug` that is each step from a
+/// change to a phone that has it; libraries have their say at `info` at most.
 pub(crate) fn start_logging(level: tracing::Level) {
     let wanted = std::env::var("PASSKIT_LOG").ok().and_then(|level| level.parse().ok());
-    tracing_subscriber::fmt()
-        .with_max_level(wanted.unwrap_or(level))
+    let level = LevelFilter::from_level(wanted.unwrap_or(level));
+    let wanted = Targets::new().with_default(level.min(LevelFilter::INFO)).with_target("passkit", level);
+    let lines = fmt::layer()
+        .with_span_events(FmtSpan::CLOSE)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(wanted).with(lines).init();
 }

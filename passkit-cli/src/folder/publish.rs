@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use passkit_archive::{Archive, Rules};
 use passkit_server::{ContentDigest, PassId, SerialNumber, StoreError, TokenDigest, TypeIdentifier};
+use tracing::Instrument as _;
 
 use super::{
     Listed, Shared,
@@ -17,7 +18,10 @@ use super::{
     files::Stamp,
     judge::{Content, read_all},
 };
-use crate::{failure::Chain, marking::Marking};
+use crate::{
+    failure::Chain,
+    marking::{Marking, publish_span},
+};
 
 pub(super) struct Publishing {
     shared: Arc<Shared>,
@@ -326,7 +330,8 @@ impl Publishing {
             let content = |pass: &PassId| Some((pass.serial.clone(), listed.get(pass)?.content));
             passes.iter().filter_map(content).collect()
         });
-        published.publish(type_id, &contents).await?;
+        let span = publish_span(type_id, Some(contents.len()));
+        published.publish(type_id, &contents).instrument(span).await?;
         self.marking.wake();
         Ok(())
     }

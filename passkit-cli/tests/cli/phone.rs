@@ -3,13 +3,16 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use crate::{
     archives::{order, pass, replace},
+    metrics::{scrape, value},
     program::{Service, eventually, passkit, run},
+    push::{METRICS, quiet},
 };
 
 const TYPE: &str = "pass.com.example.phone";
@@ -115,4 +118,76 @@ fn the_demonstration_goes_on_serving_until_it_is_told_to_end() {
     assert!(Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap().success());
     assert!(demo.wait().unwrap().success());
     assert!(!std::path::Path::new(&folder).exists(), "{folder} was left behind");
+}
+
+/// Also when the test fails.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_phone_that_listens_shows_what_a_push_brings() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("phone.json");
+    let device = || {
+        let mut command = passkit();
+        command.args(["device", "--state"]).arg(&state);
+        command
+    };
+    let mut listening = Ended(device().arg("listen").stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(listening.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let options = lines.find(|line| line.starts_with("--apns-config")).unwrap();
+    let said = Arc::new(Mutex::new(String::new()));
+    let hears = said.clone();
+    std::thread::spawn(move || lines.for_each(|line| *hears.lock().unwrap() += &(line + "\n")));
+
+    let options: Vec<&str> = options.split(' ').collect();
+    let mut service = Service::new().given(&options).given(&METRICS).logging("debug");
+    let file = service.passes().join("a.pkpass");
+    fs::write(&file, pass(TYPE, "A/1", "one")).unwrap();
+    service.start();
+    quiet(&service);
+    let (code, stdout, _) = run(device().arg("add").arg(&file).args(["--url", &service.url()]));
+    assert_eq!(code, Some(0), "{stdout}");
+    assert_eq!(service.register("ANOTHER-DEVICE", TYPE, "A/1"), 201);
+
+    replace(&file, &pass(TYPE, "A/1", "two"));
+    let shown = || said.lock().unwrap().clone();
+    eventually("the change is shown", Duration::from_secs(20), || {
+        shown().contains(&format!("updated: {TYPE} A/1"))
+    });
+    assert!(shown().contains(&format!("push of {TYPE} to the phone")), "{}", shown());
+    eventually("the other push is told apart", Duration::from_secs(20), || {
+        shown().contains(&format!("push of {TYPE} to another phone"))
+    });
+    assert_eq!(shown().matches("updated: ").count(), 1, "{}", shown());
+
+    // The same from the service's side: the phone that was pushed is the one that came back.
+    let log = service.said();
+    let step = |name: &str, of: &str| {
+        let found =
+            log.lines().rfind(|line| line.contains(&format!(" {name}{{type_id={TYPE}")) && line.contains(of));
+        found.unwrap_or_else(|| panic!("no {name} with {of} in {log}")).to_owned()
+    };
+    let list = step("list", "serials=1 tag=");
+    let (_, phone) = list.split_once("device=").unwrap();
+    step("publish", "passes=1");
+    step("push", &format!("devices={}", &phone[..16]));
+    step("fetch", "status=200");
+    let kept: serde_json::Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    for secret in [&kept["pushToken"], &kept["services"][0]["device"]] {
+        let secret = secret.as_str().unwrap();
+        assert!(!log.to_lowercase().contains(&secret.to_lowercase()), "{secret} in {log}");
+    }
+    assert!(!log.contains("ANOTHER-DEVICE"), "{log}");
+    let fetched = value(&scrape(&service), "passkit_fetched_after_seconds_count");
+    assert!(fetched.is_some_and(|fetched| fetched >= 2.0), "{fetched:?}");
+
+    assert!(Command::new("kill").args(["-INT", &listening.0.id().to_string()]).status().unwrap().success());
+    assert!(listening.0.wait().unwrap().success());
 }

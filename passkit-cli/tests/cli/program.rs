@@ -25,6 +25,8 @@ pub(crate) struct Service {
     pub(crate) folder: Arc<tempfile::TempDir>,
     store: String,
     arguments: Vec<String>,
+    /// PASSKIT_LOG.
+    log: Option<&'static str>,
     running: Option<Running>,
 }
 
@@ -81,18 +83,31 @@ impl Service {
         for name in ["passes", "orders"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        Self { folder: Arc::new(folder), store: store.to_owned(), arguments: Vec::new(), running: None }
+        Self {
+            folder: Arc::new(folder),
+            store: store.to_owned(),
+            arguments: Vec::new(),
+            log: None,
+            running: None,
+        }
     }
 
     /// Another instance over the same folders and the same store.
     pub(crate) fn sibling(&self) -> Self {
-        let Self { folder, store, arguments, .. } = self;
-        Self { folder: folder.clone(), store: store.clone(), arguments: arguments.clone(), running: None }
+        let Self { folder, store, arguments, log, .. } = self;
+        let (folder, store, arguments) = (folder.clone(), store.clone(), arguments.clone());
+        Self { folder, store, arguments, log: *log, running: None }
     }
 
     /// With these arguments besides.
     pub(crate) fn given(mut self, arguments: &[impl ToString]) -> Self {
         self.arguments.extend(arguments.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Logging so much.
+    pub(crate) fn logging(mut self, level: &'static str) -> Self {
+        self.log = Some(level);
         self
     }
 
@@ -128,7 +143,8 @@ impl Service {
             .arg(self.passes())
             .arg("--orders")
             .arg(self.orders())
-            .args(&self.arguments);
+            .args(&self.arguments)
+            .envs(self.log.map(|level| ("PASSKIT_LOG", level)));
         command
     }
 

@@ -25,33 +25,32 @@ use crate::{
     program::{self, Service, authorization, eventually, passkit, registration, run},
 };
 
-const TYPE: &str = "pass.com.example.pushed";
-const SOON: Duration = Duration::from_secs(20);
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const TYPE: &str = "pass.com.example.pushed";
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// A push service, and the files that a sender needs for it.
 pub(crate) struct Local {
     runtime: Runtime,
-    apns: LocalApns,
-    folder: tempfile::TempDir,
+    pub(crate) apns: LocalApns,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Local {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let apns = runtime.block_on(LocalApns::start(Options::new())).unwrap();
         Self { runtime, apns, folder: tempfile::tempdir().unwrap() }
     }
 
-    fn file(&self, name: &str, content: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, content).unwrap();
         path
     }
 
     /// A file with a certificate and its key.
-    fn certificate(&self, type_id: &str) -> PathBuf {
+    pub(crate) fn certificate(&self, type_id: &str) -> PathBuf {
         let issued = self.apns.issue(type_id).unwrap();
         self.file(&format!("{type_id}.pem"), &(issued.certificate + &issued.key))
     }
@@ -61,7 +60,7 @@ impl Local {
         self.arguments_with(&self.certificate(TYPE), self.apns.port())
     }
 
-    fn arguments_with(&self, certificate: &Path, port: u16) -> Vec<String> {
+    pub(crate) fn arguments_with(&self, certificate: &Path, port: u16) -> Vec<String> {
         let root = self.file("root.pem", self.apns.root_pem());
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         ["--apns-cert".into(), text(certificate), "--apns-root".into(), text(&root)]
@@ -72,7 +71,7 @@ impl Local {
     }
 
     /// How many pushes each token got since then.
-    fn pushed(&self, since: SystemTime) -> BTreeMap<String, usize> {
+    pub(crate) fn pushed(&self, since: SystemTime) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for push in self.apns.pushes().into_iter().filter(|push| push.at >= since) {
             assert_eq!(push.topic, TYPE);
@@ -81,27 +80,27 @@ impl Local {
         counts
     }
 
-    fn no_breach(&self) {
+    pub(crate) fn no_breach(&self) {
         assert_eq!(self.apns.breaches(), Vec::<String>::new());
     }
 }
 
 /// A push token of 64 digits.
-fn token(number: usize) -> String {
+pub(crate) fn token(number: usize) -> String {
     format!("{number:064x}")
 }
 
-fn register(service: &Service, device: &str, token: &str, serial: &str) {
+pub(crate) fn register(service: &Service, device: &str, token: &str, serial: &str) {
     let path = registration(device, TYPE, serial);
     let body = json!({ "pushToken": token }).to_string();
     let headers = [("Authorization", &*authorization(TYPE, serial))];
     assert_eq!(service.send("POST", &path, &headers, body.as_bytes()).status, 201);
 }
 
-const METRICS: [&str; 2] = ["--metrics", "127.0.0.1:0"];
+pub(crate) const METRICS: [&str; 2] = ["--metrics", "127.0.0.1:0"];
 
 /// Waits until nothing is owed, as what was published first is, for nobody.
-fn quiet(service: &Service) {
+pub(crate) fn quiet(service: &Service) {
     eventually("nothing is owed", SOON, || value(&scrape(service), "passkit_changes_owed") == Some(0.0));
 }
 
@@ -245,52 +244,6 @@ fn a_change_is_pushed_whenever_the_service_is_killed() {
         assert!(service.get(TYPE, "A-1", None).body == content, "round {round}: old content");
     }
     local.no_breach();
-}
-
-#[test]
-fn a_bad_certificate_is_one_line_that_says_which() {
-    let local = Local::start();
-    let good = local.certificate(TYPE);
-    let issued = local.apns.issue(TYPE).unwrap();
-    let now = SystemTime::now();
-    let old = local.apns.issue_for(TYPE, now - 9 * DAY, now - DAY).unwrap();
-    let expired = local.file("expired.pem", &(old.certificate + &old.key));
-    let other_key = local.file("other.key", &issued.key);
-    let bare = local.file("bare.pem", &issued.certificate);
-    let nothing = local.file("nothing.pem", "nothing\n");
-    let no_type = local.file("no-type.pem", local.apns.root_pem());
-    let wrong_type = local.file(
-        "wrong-type.toml",
-        &format!("[[topic]]\ntype = \"pass.com.example.other\"\ncert = \"{TYPE}.pem\"\n"),
-    );
-    let typo = local.file("typo.toml", "[[topic]]\ntipe = \"pass.com.example.other\"\n");
-    let no_key = local.file("no-key.toml", "[token]\nkey = \"none.p8\"\nkey_id = \"A\"\nteam_id = \"B\"\n");
-    let path = |path: &Path| path.to_str().unwrap().to_owned();
-    let one = |file: &Path| vec!["--apns-cert".to_owned(), path(file)];
-    let config = |file: &Path| vec!["--apns-config".to_owned(), path(file)];
-    let mut misfit = one(&good);
-    misfit.extend(["--apns-key".to_owned(), path(&other_key)]);
-    let missing = one(&local.folder.path().join("missing.pem"));
-    let passes = tempfile::tempdir().unwrap();
-    for (arguments, mentions) in [
-        (one(&expired), ["expired.pem", TYPE, "expired on"]),
-        (misfit, ["other.key", TYPE, "does not fit"]),
-        (one(&bare), ["bare.pem", TYPE, "no private key"]),
-        (one(&nothing), ["nothing.pem", "no certificate", "PEM"]),
-        (one(&no_type), ["no-type.pem", "names no type", "Pass Type ID"]),
-        (missing, ["missing.pem", "can't read", "No such file"]),
-        (config(&wrong_type), ["pem", "pass.com.example.other", TYPE]),
-        (config(&typo), ["typo.toml", "line 2", "tipe"]),
-        (config(&no_key), ["none.p8", "no-key.toml", "No such file"]),
-        (vec!["--apns-key".to_owned(), path(&other_key)], ["--apns-cert", "required", "provided"]),
-    ] {
-        let mut command = passkit();
-        let store = format!("sled:{}", passes.path().join("store").display());
-        command.args(["serve", "--listen", "127.0.0.1:0", "--store", &store, "--passes"]);
-        let (code, _, said) = run(command.arg(passes.path()).args(&arguments));
-        assert_eq!((code, said.lines().count()), (Some(2), 1), "{arguments:?}: {said}");
-        assert!(mentions.iter().all(|mention| said.contains(mention)), "{mentions:?} in {said}");
-    }
 }
 
 const ADMIN: &str = "an-admin-token-for-tests";

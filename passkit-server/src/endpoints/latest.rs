@@ -7,6 +7,7 @@ use http::{
 
 use crate::{
     PassId, PassSource, RegistrationStore, ResponseBody, clock, conditional, refusal::Refusal, response,
+    traced::Fetch,
 };
 
 /// `GET` or `HEAD` of `/v1/passes/{type}/{serial}` or `/v1/orders/{type}/{serial}`, already authorized.
@@ -20,6 +21,7 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     pass: &PassId,
     headers: &HeaderMap,
 ) -> Result<Response<ResponseBody>, Refusal> {
+    let fetch = Fetch::new(pass);
     let state = store.pass_state(pass).await?;
     let mut answer = if conditional::is_unchanged(state, headers) {
         response::empty(StatusCode::NOT_MODIFIED)
@@ -37,6 +39,7 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     headers.insert(LAST_MODIFIED, conditional::last_modified(state, clock::now_micros() / 1_000_000));
     headers.insert(ETAG, conditional::etag(state));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    fetch.answered(state, answer.status());
     Ok(answer)
 }
 

@@ -9,6 +9,7 @@ use crate::{
     refusal::Refusal,
     response,
     route::{decode, query_value},
+    traced::List,
 };
 
 /// `GET /v1/devices/{device}/registrations/{type}`: needs no credentials but the device identifier itself.
@@ -29,7 +30,9 @@ pub(crate) async fn updatable<S: RegistrationStore>(
     let since = query_value(query, kind.since_parameter())
         .and_then(|tag| decode(tag).ok())
         .and_then(|tag| UpdateTag::parse(&tag));
+    let list = List::new(&device, &type_id, since);
     let changes = store.updated_since(&device, &type_id, since).await?;
+    list.answered(&changes);
     if changes.serials.is_empty() {
         return Ok(response::empty(StatusCode::NO_CONTENT));
     }

@@ -74,6 +74,8 @@ pub(super) struct Judge {
 pub(super) struct Wanted {
     pub(super) token: PushToken,
     pub(super) devices: Vec<DeviceIdentifier>,
+    /// The newest of the changes that it is owed for; `None` if it was held back.
+    pub(super) version: Option<u64>,
 }
 
 impl Judge {

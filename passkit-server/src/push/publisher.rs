@@ -10,6 +10,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until},
 };
+use tracing::Instrument as _;
 
 use super::{
     queue::{Owing, PushQueue},
@@ -18,7 +19,7 @@ use super::{
     topic::Topic,
     worker::{PushConfig, Worker},
 };
-use crate::{PassId, SerialNumber, StoreError, TypeIdentifier};
+use crate::{PassId, SerialNumber, StoreError, TypeIdentifier, traced};
 
 /// From "this pass changed" to a push for every phone that has it.
 ///
@@ -70,7 +71,8 @@ impl Publisher {
             types.entry(&pass.type_id).or_default().push(pass.serial.clone());
         }
         for (type_id, serials) in types {
-            self.worker.queue.mark_and_owe(type_id, &serials).await?;
+            let span = traced::publish(type_id, Some(serials.len()));
+            self.worker.queue.mark_and_owe(type_id, &serials).instrument(span).await?;
             self.wake();
         }
         Ok(())
@@ -81,7 +83,8 @@ impl Publisher {
     /// # Errors
     /// As of [`mark_all_updated`](crate::RegistrationStore::mark_all_updated).
     pub async fn publish_all(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        self.worker.queue.mark_all_and_owe(type_id).await?;
+        let span = traced::publish(type_id, None);
+        self.worker.queue.mark_all_and_owe(type_id).instrument(span).await?;
         self.wake();
         Ok(())
     }

@@ -70,3 +70,19 @@ pub enum PushOutcome {
     /// No answer: the connection failed or timed out. Tried again soon.
     Unreachable(String),
 }
+
+impl PushOutcome {
+    /// For those who count.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Gone(_) => "gone",
+            Self::BadToken(_) => "bad_token",
+            Self::Rejected(_) => "rejected",
+            Self::Misconfigured(_) => "misconfigured",
+            Self::TooMany(_) => "too_many",
+            Self::Unavailable(_) => "unavailable",
+            Self::Unreachable(_) => "unreachable",
+        }
+    }
+}

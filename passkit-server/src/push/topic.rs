@@ -10,6 +10,7 @@ use std::{
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{
     judging::{Consequences, Judge, Stop, Wanted},
@@ -18,7 +19,7 @@ use super::{
     report::{PushReport, Stopped},
     worker::{PushConfig, Worker},
 };
-use crate::{DeviceIdentifier, PassId, RegisteredDevice, StoreError, TypeIdentifier};
+use crate::{DeviceIdentifier, PassId, RegisteredDevice, StoreError, TypeIdentifier, traced};
 
 /// The most debts of a round.
 const DEBTS: usize = 256;
@@ -253,7 +254,10 @@ impl Topic {
         let mut wanted: HashMap<TokenKey, Wanted> = HashMap::new();
         for HeldPush { device, push_token, .. } in due {
             let wanted = wanted.entry(self.judge.recent.key(&push_token));
-            wanted.or_insert(Wanted { token: push_token, devices: Vec::new() }).devices.push(device);
+            wanted
+                .or_insert(Wanted { token: push_token, devices: Vec::new(), version: None })
+                .devices
+                .push(device);
         }
         for Page { debt, devices, .. } in pages {
             let Some(seen) = self.seen.get_mut(&debt.owed) else { continue };
@@ -263,6 +267,7 @@ impl Topic {
                 if let Some(wanted) = wanted.get_mut(&key) {
                     report.coalesced += 1;
                     wanted.devices.push(device.clone());
+                    wanted.version = wanted.version.max(Some(debt.version));
                     continue;
                 }
                 let held = self.judge.held.get(device).filter(|push| push.push_token == *push_token);
@@ -277,8 +282,8 @@ impl Topic {
                         seen.waits_until = seen.waits_until.max(Some(pushed.at + config.spacing));
                     }
                     _ => {
-                        let devices = vec![device.clone()];
-                        wanted.insert(key, Wanted { token: push_token.clone(), devices });
+                        let (token, devices) = (push_token.clone(), vec![device.clone()]);
+                        wanted.insert(key, Wanted { token, devices, version: Some(debt.version) });
                     }
                 }
             }
@@ -299,7 +304,10 @@ impl Topic {
             .map(|(key, wanted)| {
                 async move {
                     let at = Instant::now();
-                    let outcome = worker.sender.push(type_id, &wanted.token).await;
+                    let Wanted { token, devices, version } = &wanted;
+                    let span = traced::push(type_id, token, devices, *version);
+                    let outcome = worker.sender.push(type_id, token).instrument(span.clone()).await;
+                    traced::pushed(&span, &outcome);
                     (key, wanted, at, outcome)
                 }
                 .boxed()

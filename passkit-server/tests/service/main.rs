@@ -20,6 +20,7 @@ mod nesting;
 mod options;
 mod orders;
 mod register;
+mod steps;
 mod traces;
 mod unregister;
 mod urls;

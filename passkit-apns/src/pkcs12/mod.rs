@@ -1,0 +1,206 @@
+//! Reads certificates and keys from PKCS #12 (RFC 7292), as Keychain Access and `openssl pkcs12` write it.
+
+mod decrypt;
+mod kdf;
+
+use der::{
+    Decode, Encode as _, Sequence,
+    asn1::{AnyRef, ObjectIdentifier, OctetStringRef},
+};
+use ring::hmac;
+
+use self::decrypt::{Algorithm, decrypt};
+
+const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
+const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.6");
+const KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.1");
+const ENCRYPTED_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.2");
+const CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.3");
+const X509: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.22.1");
+
+/// Of the key by which the whole is proved to be unchanged.
+const MAC_KEY: u8 = 3;
+
+/// More rounds than anyone asks for take minutes.
+const MAX_ITERATIONS: u32 = 10_000_000;
+
+/// What a file holds, in DER.
+#[derive(Default)]
+pub(crate) struct Contents {
+    pub(crate) certificates: Vec<Vec<u8>>,
+    /// As PKCS #8.
+    pub(crate) keys: Vec<Vec<u8>>,
+}
+
+/// Why a file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error("is no PKCS #12, or a damaged one")]
+    NotPkcs12,
+    #[error("is written with open lengths (BER): write it anew with `openssl pkcs12`")]
+    OpenLengths,
+    #[error("its password is another one")]
+    Password,
+    #[error("is protected by {0}, which is not known here: write it anew with `openssl pkcs12`")]
+    Unknown(ObjectIdentifier),
+    #[error("asks for {0} rounds to check a password, which is too much")]
+    Iterations(u32),
+}
+
+impl From<der::Error> for Problem {
+    fn from(_: der::Error) -> Self {
+        Self::NotPkcs12
+    }
+}
+
+#[derive(Sequence)]
+struct Pfx<'a> {
+    version: u8,
+    contents: ContentInfo<'a>,
+    mac: Option<Mac<'a>>,
+}
+
+#[derive(Sequence)]
+struct ContentInfo<'a> {
+    content_type: ObjectIdentifier,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT")]
+    content: AnyRef<'a>,
+}
+
+#[derive(Sequence)]
+struct EncryptedData<'a> {
+    version: u8,
+    content: EncryptedContentInfo<'a>,
+}
+
+#[derive(Sequence)]
+struct EncryptedContentInfo<'a> {
+    content_type: ObjectIdentifier,
+    algorithm: Algorithm<'a>,
+    #[asn1(context_specific = "0", tag_mode = "IMPLICIT")]
+    content: OctetStringRef<'a>,
+}
+
+#[derive(Sequence)]
+struct EncryptedKey<'a> {
+    algorithm: Algorithm<'a>,
+    key: OctetStringRef<'a>,
+}
+
+#[derive(Sequence)]
+struct SafeBag<'a> {
+    bag_type: ObjectIdentifier,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT")]
+    value: AnyRef<'a>,
+    attributes: Option<AnyRef<'a>>,
+}
+
+#[derive(Sequence)]
+struct CertificateBag<'a> {
+    certificate_type: ObjectIdentifier,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT")]
+    certificate: AnyRef<'a>,
+}
+
+#[derive(Sequence)]
+struct Mac<'a> {
+    digest: DigestInfo<'a>,
+    salt: OctetStringRef<'a>,
+    iterations: Option<u32>,
+}
+
+#[derive(Sequence)]
+struct DigestInfo<'a> {
+    algorithm: Algorithm<'a>,
+    digest: OctetStringRef<'a>,
+}
+
+/// A password in the two forms that are used.
+pub(crate) struct Password<'a> {
+    /// In UTF-8, for the newer schemes.
+    text: &'a str,
+    /// In UTF-16 with an end mark, for the older ones.
+    utf16: Vec<u8>,
+}
+
+/// Reads a file. Takes a moment on purpose of its maker: passwords are to be dear to guess.
+pub(crate) fn open(file: &[u8], password: &str) -> Result<Contents, Problem> {
+    if file.starts_with(&[0x30, 0x80]) {
+        return Err(Problem::OpenLengths);
+    }
+    let with_end = password.encode_utf16().chain([0]).flat_map(u16::to_be_bytes).collect();
+    match open_with(file, &Password { text: password, utf16: with_end }) {
+        // Some write no password as nothing at all, others as an end mark.
+        Err(Problem::Password) if password.is_empty() => {
+            open_with(file, &Password { text: "", utf16: Vec::new() })
+        }
+        opened => opened,
+    }
+}
+
+fn open_with(file: &[u8], password: &Password<'_>) -> Result<Contents, Problem> {
+    let pfx = Pfx::from_der(file)?;
+    let safe = data(&pfx.contents)?;
+    if let Some(mac) = &pfx.mac {
+        mac.check(safe, password)?;
+    }
+    let mut contents = Contents::default();
+    for info in Vec::<ContentInfo<'_>>::from_der(safe)? {
+        if info.content_type == ENCRYPTED_DATA {
+            let EncryptedContentInfo { algorithm, content, .. } =
+                info.content.decode_as::<EncryptedData<'_>>()?.content;
+            contents.take(&decrypt(&algorithm, password, content.as_bytes())?, password)?;
+        } else {
+            contents.take(data(&info)?, password)?;
+        }
+    }
+    Ok(contents)
+}
+
+fn data<'a>(info: &ContentInfo<'a>) -> Result<&'a [u8], Problem> {
+    match info.content_type {
+        DATA => Ok(info.content.decode_as::<OctetStringRef<'a>>()?.as_bytes()),
+        // Protected by a public key instead of a password.
+        other => Err(Problem::Unknown(other)),
+    }
+}
+
+impl Contents {
+    fn take(&mut self, bags: &[u8], password: &Password<'_>) -> Result<(), Problem> {
+        for SafeBag { bag_type, value, .. } in Vec::<SafeBag<'_>>::from_der(bags)? {
+            match bag_type {
+                KEY => self.keys.push(value.to_der()?),
+                ENCRYPTED_KEY => {
+                    let EncryptedKey { algorithm, key } = value.decode_as()?;
+                    self.keys.push(decrypt(&algorithm, password, key.as_bytes())?);
+                }
+                CERTIFICATE => {
+                    let CertificateBag { certificate_type, certificate } = value.decode_as()?;
+                    if certificate_type == X509 {
+                        let certificate = certificate.decode_as::<OctetStringRef<'_>>()?;
+                        self.certificates.push(certificate.as_bytes().to_vec());
+                    }
+                }
+                // Lists of revoked certificates and other secrets.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Mac<'_> {
+    fn check(&self, safe: &[u8], password: &Password<'_>) -> Result<(), Problem> {
+        let id = self.digest.algorithm.id;
+        let (hmac, digest) = kdf::digest(id).ok_or(Problem::Unknown(id))?;
+        let rounds = bounded(self.iterations.unwrap_or(1))?;
+        let key =
+            kdf::derive(digest, MAC_KEY, &password.utf16, self.salt.as_bytes(), rounds, digest.output_len());
+        hmac::verify(&hmac::Key::new(hmac, &key), safe, self.digest.digest.as_bytes())
+            .map_err(|_| Problem::Password)
+    }
+}
+
+fn bounded(iterations: u32) -> Result<u32, Problem> {
+    if iterations <= MAX_ITERATIONS { Ok(iterations) } else { Err(Problem::Iterations(iterations)) }
+}

@@ -1,0 +1,178 @@
+//! A peer that falls silent, and time that passes: days and minutes of it, on a clock that is put forward.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use passkit_apns::{ApnsSender, Identity};
+use passkit_server::PushOutcome;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, tcp},
+    time::Instant,
+};
+use tracing::{Subscriber, field::Visit, span};
+
+use crate::{TOPIC, apns, assert_no_breaches, config, identity, push, topic};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Passes on what comes, until it is told to swallow what the connections say that are there by then.
+struct Gate {
+    port: u16,
+    swallow: Mutex<Vec<Arc<AtomicBool>>>,
+}
+
+impl Gate {
+    async fn before(port: u16) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gate = Arc::new(Self { port: listener.local_addr().unwrap().port(), swallow: Mutex::default() });
+        let swallow = Arc::clone(&gate);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let swallows = Arc::new(AtomicBool::new(false));
+                swallow.swallow.lock().unwrap().push(Arc::clone(&swallows));
+                let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let ((from_client, to_client), (from_server, to_server)) =
+                    (client.into_split(), server.into_split());
+                tokio::spawn(pass_on(from_client, to_server, Arc::clone(&swallows)));
+                tokio::spawn(pass_on(from_server, to_client, swallows));
+            }
+        });
+        gate
+    }
+
+    fn swallow(&self) {
+        self.swallow.lock().unwrap().iter().for_each(|swallows| swallows.store(true, Ordering::SeqCst));
+    }
+}
+
+/// A swallowed end is swallowed too: the connection stays open.
+async fn pass_on(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, swallows: Arc<AtomicBool>) {
+    let mut bytes = [0; 4096];
+    while let Ok(length) = from.read(&mut bytes).await {
+        if swallows.load(Ordering::SeqCst) {
+            if length == 0 {
+                std::future::pending::<()>().await;
+            }
+        } else if length == 0 || to.write_all(&bytes[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Puts the clock forward. What is due meanwhile happens.
+async fn later(time: Duration) {
+    tokio::time::pause();
+    tokio::time::sleep(time).await;
+    tokio::time::resume();
+}
+
+/// Puts the clock forward, past all that would have been due meanwhile.
+async fn skip(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_peer_that_died_without_a_word_is_noticed_before_the_next_push() {
+    let apns = apns().await;
+    let gate = Gate::before(apns.port()).await;
+    let config = config(&apns).endpoint(apns.host(), gate.port).identity(identity(&apns)).connections(1);
+    let sender = ApnsSender::new(config.look_interval(100 * DAY)).unwrap();
+    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+
+    // While it answers, it is kept.
+    for _ in 0..3 {
+        later(Duration::from_secs(50)).await;
+        assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+    }
+    assert_eq!(apns.connections(), 1);
+
+    gate.swallow();
+    later(Duration::from_secs(81)).await;
+    let begun = Instant::now();
+    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+    assert!(begun.elapsed() < Duration::from_secs(10), "no push waited for the dead connection");
+    assert_eq!(apns.connections(), 2);
+    assert_no_breaches(&apns);
+}
+
+/// Keeps warnings.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0 += &format!("{field}={value:?} ");
+    }
+}
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN && metadata.target().starts_with("passkit_apns")
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().unwrap().push(text.0);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+impl Warnings {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+#[tokio::test]
+async fn from_thirty_days_before_its_end_a_certificate_is_warned_of_once_a_day() {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let apns = apns().await;
+    let now = SystemTime::now();
+    let sender = |good_for: Duration| {
+        let issued = apns.issue_for(TOPIC, now - DAY, now + good_for).unwrap();
+        let identity = Identity::from_pem(&topic(), issued.certificate.as_bytes(), issued.key.as_bytes());
+        ApnsSender::new(config(&apns).identity(identity.unwrap()).look_interval(Duration::ZERO)).unwrap()
+    };
+
+    let fresh = sender(30 * DAY + HOUR);
+    assert_eq!(push(&fresh, "c0ffee").await, PushOutcome::Sent);
+    assert_eq!(warnings.take(), Vec::<String>::new());
+
+    let old = sender(30 * DAY - HOUR);
+    let warned = warnings.take();
+    let date = httpdate::fmt_http_date(now + 30 * DAY - HOUR);
+    let [only] = &warned[..] else { panic!("{warned:?}") };
+    assert!(only.contains(TOPIC) && only.contains(&format!("expires on {date}")), "{only}");
+    for day in 1..=2 {
+        for hours in [0, 12, 11] {
+            skip(hours * HOUR).await;
+            assert_eq!(push(&old, "c0ffee").await, PushOutcome::Sent);
+        }
+        assert_eq!(warnings.take(), Vec::<String>::new(), "not twice on day {day}");
+        skip(2 * HOUR).await;
+        assert_eq!(push(&old, "c0ffee").await, PushOutcome::Sent);
+        assert_eq!(warnings.take(), warned, "on day {day}");
+    }
+}

@@ -1,0 +1,70 @@
+//! A push service on this machine that stands in for APNs.
+
+use std::{path::Path, time::Duration};
+
+use passkit_conformance::apns::{LocalApns, Options};
+use tokio::sync::mpsc;
+
+use crate::{apns::ApnsOptions, failure::Failure};
+
+/// Runs until it is dropped.
+pub(crate) struct LocalPushes {
+    _apns: LocalApns,
+    pushes: mpsc::UnboundedReceiver<Push>,
+    /// How a service is told to push through it: whatever the type.
+    pub(crate) options: ApnsOptions,
+    /// The same, as one writes it on a command line.
+    pub(crate) arguments: String,
+}
+
+pub(crate) struct Push {
+    pub(crate) topic: String,
+    pub(crate) token: String,
+}
+
+impl LocalPushes {
+    /// Puts into `folder` what a service needs to push through it: a key that is made for this, and the certificate
+    /// that the service is known by.
+    pub(crate) async fn start(folder: &Path) -> Result<Self, Failure> {
+        let failed = |error| Failure::from_error("can't start the push service", &error);
+        let (tell, pushes) = mpsc::unbounded_channel();
+        let options = Options::new().provider_tokens().without_record().on_push(move |topic, token| {
+            // Nobody listens any more at the end.
+            let _ = tell.send(Push { topic, token });
+            std::future::ready(())
+        });
+        let apns = LocalApns::start(options).await.map_err(failed)?;
+        let key = apns.issue_token_key().map_err(failed)?;
+        let [config, key_file, root] = ["apns.toml", "apns.p8", "root.pem"].map(|name| folder.join(name));
+        let (key_id, team_id) = (&key.key_id, &key.team_id);
+        let text = format!("[token]\nkey = \"apns.p8\"\nkey_id = \"{key_id}\"\nteam_id = \"{team_id}\"\n");
+        for (file, content) in [(&config, text.as_str()), (&key_file, &key.key), (&root, apns.root_pem())] {
+            std::fs::write(file, content)
+                .map_err(|error| Failure::new(format!("can't write {}: {error}", file.display())))?;
+        }
+        let arguments = format!(
+            "--apns-config {} --apns-endpoint {}:{} --apns-root {}",
+            config.display(),
+            apns.host(),
+            apns.port(),
+            root.display()
+        );
+        let options = ApnsOptions {
+            config: Some(config),
+            endpoint: Some((apns.host().to_owned(), apns.port())),
+            root: Some(root),
+            push_spacing: Duration::from_secs(1),
+            ..ApnsOptions::default()
+        };
+        Ok(Self { _apns: apns, pushes, options, arguments })
+    }
+
+    /// The next push.
+    pub(crate) async fn next(&mut self) -> Push {
+        match self.pushes.recv().await {
+            Some(push) => push,
+            // It has ended, which it does not by itself.
+            None => std::future::pending().await,
+        }
+    }
+}

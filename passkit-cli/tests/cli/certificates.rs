@@ -1,0 +1,113 @@
+//! The certificates that pushes are sent by: those that will do, and what is said of others.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    archives::{pass, replace},
+    program::{Service, eventually, passkit, run},
+    push::{Local, METRICS, SOON, TYPE, quiet, register, token},
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[test]
+fn a_bad_certificate_is_one_line_that_says_which() {
+    let local = Local::start();
+    let good = local.certificate(TYPE);
+    let issued = local.apns.issue(TYPE).unwrap();
+    let now = SystemTime::now();
+    let old = local.apns.issue_for(TYPE, now - 9 * DAY, now - DAY).unwrap();
+    let expired = local.file("expired.pem", &(old.certificate + &old.key));
+    let other_key = local.file("other.key", &issued.key);
+    let bare = local.file("bare.pem", &issued.certificate);
+    let nothing = local.file("nothing.pem", "nothing\n");
+    let no_type = local.file("no-type.pem", local.apns.root_pem());
+    let wrong_type = local.file(
+        "wrong-type.toml",
+        &format!("[[topic]]\ntype = \"pass.com.example.other\"\ncert = \"{TYPE}.pem\"\n"),
+    );
+    let typo = local.file("typo.toml", "[[topic]]\ntipe = \"pass.com.example.other\"\n");
+    let no_key = local.file("no-key.toml", "[token]\nkey = \"none.p8\"\nkey_id = \"A\"\nteam_id = \"B\"\n");
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let one = |file: &Path| vec!["--apns-cert".to_owned(), path(file)];
+    let config = |file: &Path| vec!["--apns-config".to_owned(), path(file)];
+    let mut misfit = one(&good);
+    misfit.extend(["--apns-key".to_owned(), path(&other_key)]);
+    let missing = one(&local.folder.path().join("missing.pem"));
+    let p12 = p12(&local, "ticket", TYPE);
+    let mut with_key = one(&p12);
+    with_key.extend(["--apns-key".to_owned(), path(&other_key)]);
+    let mut with_password = one(&good);
+    with_password.extend(["--apns-password".to_owned(), P12_PASSWORD.to_owned()]);
+    let p12_of_other = local.file(
+        "p12.toml",
+        &format!(
+            "[[topic]]\ntype = \"pass.com.example.other\"\ncert = \"ticket.p12\"\npassword = \"{P12_PASSWORD}\"\n"
+        ),
+    );
+    let passes = tempfile::tempdir().unwrap();
+    for (arguments, mentions) in [
+        (one(&p12), ["ticket.p12", "password", "another"]),
+        (with_key, ["ticket.p12", "PKCS #12", "key inside"]),
+        (with_password, [TYPE, ".p12", "name no password"]),
+        (config(&p12_of_other), ["ticket.p12", "pass.com.example.other", TYPE]),
+        (one(&expired), ["expired.pem", TYPE, "expired on"]),
+        (misfit, ["other.key", TYPE, "does not fit"]),
+        (one(&bare), ["bare.pem", TYPE, "no private key"]),
+        (one(&nothing), ["nothing.pem", "no certificate", "PEM"]),
+        (one(&no_type), ["no-type.pem", "names no type", "Pass Type ID"]),
+        (missing, ["missing.pem", "No such file", "os error 2"]),
+        (config(&wrong_type), ["pem", "pass.com.example.other", TYPE]),
+        (config(&typo), ["typo.toml", "line 2", "tipe"]),
+        (config(&no_key), ["none.p8", "no-key.toml", "No such file"]),
+        (vec!["--apns-key".to_owned(), path(&other_key)], ["--apns-cert", "required", "provided"]),
+    ] {
+        let mut command = passkit();
+        let store = format!("sled:{}", passes.path().join("store").display());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--store", &store, "--passes"]);
+        let (code, _, said) = run(command.arg(passes.path()).args(&arguments));
+        assert_eq!((code, said.lines().count()), (Some(2), 1), "{arguments:?}: {said}");
+        assert!(mentions.iter().all(|mention| said.contains(mention)), "{mentions:?} in {said}");
+    }
+}
+
+const P12_PASSWORD: &str = "a p12 password";
+
+/// A certificate with its key as Keychain Access would export them.
+fn p12(local: &Local, name: &str, type_id: &str) -> PathBuf {
+    let pem = local.certificate(type_id);
+    let file = local.folder.path().join(format!("{name}.p12"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["pkcs12", "-export", "-legacy", "-passout", &format!("pass:{P12_PASSWORD}"), "-in"]);
+    assert!(openssl.arg(&pem).arg("-out").arg(&file).status().unwrap().success());
+    file
+}
+
+#[test]
+fn a_certificate_as_keychain_access_exports_it_will_do() {
+    let local = Local::start();
+    let p12 = p12(&local, "ticket", TYPE);
+    let toml = local.file(
+        "p12.toml",
+        &format!("[[topic]]\ntype = \"{TYPE}\"\ncert = \"ticket.p12\"\npassword = \"{P12_PASSWORD}\"\n"),
+    );
+    let given = local.arguments_with(&p12, local.apns.port());
+    let [p12, toml] = [&p12, &toml].map(|file| file.to_str().unwrap());
+    for certificate in [&["--apns-cert", p12, "--apns-password", P12_PASSWORD][..], &["--apns-config", toml]]
+    {
+        let mut service = Service::new().given(certificate).given(&given[2..]).given(&METRICS);
+        fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A-1", "one")).unwrap();
+        service.start();
+        quiet(&service);
+        register(&service, "D-1", &token(1), "A-1");
+        let since = SystemTime::now();
+        replace(&service.passes().join("a.pkpass"), &pass(TYPE, "A-1", "two"));
+        eventually("the change is pushed", SOON, || local.pushed(since).contains_key(&token(1)));
+    }
+    local.no_breach();
+}

@@ -1,0 +1,108 @@
+//! The steps from a change to a phone that has it, as spans of the level debug: `publish`, `push`, `list` and `fetch`.
+//!
+//! While nobody listens a span is one look at a flag: its fields are neither formatted nor digested.
+
+use std::{
+    fmt,
+    hash::{BuildHasher as _, Hash, RandomState},
+    sync::LazyLock,
+};
+
+use http::StatusCode;
+use tracing::{
+    Span, debug_span,
+    field::{Empty, display},
+};
+
+use crate::{
+    Changes, DeviceIdentifier, PassId, PassState, PushOutcome, PushToken, TypeIdentifier, UpdateTag,
+};
+
+/// More devices than this with one token are left out.
+const DEVICES: usize = 4;
+
+/// Stands for a secret: the same one has the same within this process, and nobody can tell from it what it was.
+fn fingerprint(secret: &impl Hash) -> impl fmt::Display {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let hash = KEY.hash_one(secret);
+    fmt::from_fn(move |f| write!(f, "{hash:016x}"))
+}
+
+/// As it stands in update tags and entity tags.
+fn hex(version: u64) -> impl fmt::Display {
+    fmt::from_fn(move |f| write!(f, "{version:x}"))
+}
+
+fn fingerprints(devices: &[DeviceIdentifier]) -> impl fmt::Display {
+    let devices: Vec<String> =
+        devices.iter().take(DEVICES).map(|device| fingerprint(device).to_string()).collect();
+    devices.join(",")
+}
+
+/// A change is marked and its pushes are owed. Without a number, of all passes of the type.
+pub(crate) fn publish(type_id: &TypeIdentifier, passes: Option<usize>) -> Span {
+    debug_span!("publish", %type_id, passes)
+}
+
+/// A push is sent. `version` is the newest of the changes that it is owed for, where a change is what it is owed for.
+pub(crate) fn push(
+    type_id: &TypeIdentifier,
+    token: &PushToken,
+    devices: &[DeviceIdentifier],
+    version: Option<u64>,
+) -> Span {
+    debug_span!(
+        "push",
+        %type_id,
+        token = %fingerprint(token),
+        devices = %fingerprints(devices),
+        version = version.map(|version| display(hex(version))),
+        outcome = Empty
+    )
+}
+
+pub(crate) fn pushed(span: &Span, outcome: &PushOutcome) {
+    span.record("outcome", outcome.name());
+}
+
+/// A phone asks what changed.
+pub(crate) struct List(Span);
+
+impl List {
+    pub(crate) fn new(device: &DeviceIdentifier, type_id: &TypeIdentifier, since: Option<UpdateTag>) -> Self {
+        Self(debug_span!(
+            "list",
+            %type_id,
+            device = %fingerprint(device),
+            since = since.map(display),
+            serials = Empty,
+            tag = Empty
+        ))
+    }
+
+    pub(crate) fn answered(self, changes: &Changes) {
+        self.0.record("serials", changes.serials.len());
+        if !changes.serials.is_empty() {
+            self.0.record("tag", display(changes.tag));
+        }
+    }
+}
+
+/// A phone fetches a pass.
+pub(crate) struct Fetch(Span);
+
+impl Fetch {
+    pub(crate) fn new(pass: &PassId) -> Self {
+        let PassId { type_id, serial } = pass;
+        Self(debug_span!("fetch", %type_id, %serial, version = Empty, status = Empty))
+    }
+
+    pub(crate) fn answered(self, state: PassState, status: StatusCode) {
+        self.0.record("version", display(hex(state.version)));
+        self.0.record("status", status.as_u16());
+        #[cfg(feature = "metrics")]
+        if status == StatusCode::OK {
+            crate::measured::fetched(state);
+        }
+    }
+}
