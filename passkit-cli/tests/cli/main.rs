@@ -18,4 +18,5 @@ mod program;
 mod push;
 mod redis;
 mod refusals;
+mod tls;
 mod traces;

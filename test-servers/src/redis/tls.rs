@@ -1,4 +1,4 @@
-use std::{io, path::PathBuf, process::Command};
+use std::{fs, io, path::PathBuf, process::Command};
 
 use tempfile::TempDir;
 
@@ -6,6 +6,7 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub struct Tls {
     folder: TempDir,
+    options: String,
 }
 
 const CONFIG: &str = "\
@@ -26,11 +27,19 @@ impl Tls {
     /// # Errors
     /// If there is no `openssl`.
     pub fn make() -> io::Result<Self> {
-        let tls = Self { folder: tempfile::tempdir()? };
-        std::fs::write(tls.file("openssl.cnf"), CONFIG)?;
+        let folder = tempfile::tempdir()?;
+        let at = folder.path().display();
+        let options = format!(
+            "--tls-cert-file {at}/server.crt --tls-key-file {at}/server.key --tls-ca-cert-file {at}/ca.crt \
+             --tls-replication yes --tls-cluster yes"
+        );
+        let tls = Self { folder, options };
+        fs::write(tls.file("openssl.cnf"), CONFIG)?;
         tls.certify("ca", "-extensions ca")?;
         tls.certify("server", "-extensions leaf -CA ca.crt -CAkey ca.key")?;
         tls.certify("client", "-extensions leaf -CA ca.crt -CAkey ca.key")?;
+        let client = [fs::read(tls.file("client.crt"))?, fs::read(tls.file("client.key"))?];
+        fs::write(tls.file("client.pem"), client.concat())?;
         Ok(tls)
     }
 
@@ -49,7 +58,7 @@ impl Tls {
         Err(io::Error::other(format!("openssl: {}", String::from_utf8_lossy(&made.stderr).trim())))
     }
 
-    /// A file: `ca.crt`, `client.crt` or `client.key`.
+    /// A file: `ca.crt`, `client.crt`, `client.key`, or both of these as `client.pem`.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -57,17 +66,8 @@ impl Tls {
 
     /// What makes nodes speak TLS with clients and with one another, and ask clients for a certificate or not.
     #[must_use]
-    pub fn options(&self, asks_clients: bool) -> Vec<String> {
-        let file = |name: &str| self.file(name).to_string_lossy().into_owned();
-        let asks_clients = if asks_clients { "yes" } else { "no" };
-        let options = [
-            ("--tls-cert-file", file("server.crt")),
-            ("--tls-key-file", file("server.key")),
-            ("--tls-ca-cert-file", file("ca.crt")),
-            ("--tls-auth-clients", asks_clients.to_owned()),
-            ("--tls-replication", "yes".to_owned()),
-            ("--tls-cluster", "yes".to_owned()),
-        ];
-        options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+    pub fn options(&self, asks_clients: bool) -> Vec<&str> {
+        let all = self.options.split_whitespace();
+        all.chain(["--tls-auth-clients", if asks_clients { "yes" } else { "no" }]).collect()
     }
 }
