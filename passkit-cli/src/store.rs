@@ -158,6 +158,11 @@ impl StoreUrl {
             })?;
             config = config.min_replicas(replicas);
         }
+        if let Some(file) = setting("PASSKIT_REDIS_CERT")? {
+            let pem = std::fs::read(&file)
+                .map_err(|error| Failure::from_error(format!("PASSKIT_REDIS_CERT={file}"), &error))?;
+            config = config.client_certificate(pem);
+        }
         RedisStore::connect(url, config)
             .await
             .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))

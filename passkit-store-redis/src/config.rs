@@ -18,6 +18,20 @@ pub struct Config {
     pub response_timeout: Duration,
     /// How long a call goes on trying, while a server is away or a failover goes on, before it fails.
     pub call_timeout: Duration,
+    #[cfg(feature = "tls")]
+    pub(crate) client_certificate: Option<Pem>,
+}
+
+/// Text that holds a private key, which `Debug` does not show.
+#[cfg(feature = "tls")]
+#[derive(Clone)]
+pub(crate) struct Pem(pub(crate) Vec<u8>);
+
+#[cfg(feature = "tls")]
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pem(…)")
+    }
 }
 
 impl Default for Config {
@@ -29,6 +43,8 @@ impl Default for Config {
             replica_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(2),
             call_timeout: Duration::from_secs(6),
+            #[cfg(feature = "tls")]
+            client_certificate: None,
         }
     }
 }
@@ -79,6 +95,15 @@ impl Config {
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = timeout;
+        self
+    }
+
+    /// Showing this certificate to servers that ask for one, which Redis does unless `tls-auth-clients` is `no`: PEM, with
+    /// the chain if it has one, and the key. For `rediss` URLs.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn client_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.client_certificate = Some(Pem(pem.into()));
         self
     }
 }

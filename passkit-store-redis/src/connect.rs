@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use passkit_server::clock;
 use redis::{
-    Client, IntoConnectionInfo as _, RedisError, Value,
+    IntoConnectionInfo as _, RedisError, Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
     cluster::ClusterClientBuilder,
     io::tcp::TcpSettings,
@@ -17,7 +17,7 @@ use crate::{
     connection::{Call, Connection, Runner},
     error::Failure,
     keys::{self, Keys},
-    scripts,
+    scripts, tls,
 };
 
 /// How many changes wait for replicas at the same time.
@@ -82,13 +82,12 @@ impl Address {
 /// Connects, and opens the store.
 pub(crate) async fn connect(url: &str, config: &Config) -> Result<(Runner, Meta), Failure> {
     let address = Address::parse(url)?;
-    #[cfg(feature = "tls")]
-    // Another part of the program may have chosen already.
-    let _chosen = rustls::crypto::ring::default_provider().install_default();
+    tls::prepare(address.is_tls(), config)?;
 
     let count = if config.min_replicas > 0 { WRITERS } else { 0 };
     let hosts = address.shown();
-    let about = |failure: Failure| failure.within(format_args!("Redis at {hosts}"));
+    let about =
+        |failure: Failure| tls::advise(failure, address.is_tls()).within(format_args!("Redis at {hosts}"));
     let connection = within(config, address.connection(config)).await.map_err(about)?;
     let mut writers = Vec::new();
     for _ in 0..count {
@@ -120,6 +119,10 @@ impl Address {
         hosts.collect::<Vec<_>>().join(",")
     }
 
+    fn is_tls(&self) -> bool {
+        self.nodes[0].starts_with("rediss")
+    }
+
     fn connection<'a>(&'a self, config: &'a Config) -> BoxFuture<'a, Result<Connection, RedisError>> {
         async move { self.connection_inner(config).await }.boxed()
     }
@@ -131,7 +134,7 @@ impl Address {
         match &self.mode {
             Mode::Node => {
                 let node = self.nodes[0].as_str().into_connection_info()?.set_tcp_settings(tcp(config));
-                let client = Client::open(node)?;
+                let client = tls::client(node, config)?;
                 let manager = ConnectionManagerConfig::new()
                     .set_response_timeout(Some(response))
                     .set_connection_timeout(Some(config.response_timeout))
@@ -142,7 +145,8 @@ impl Address {
                 Ok(ConnectionManager::new_with_config(client, manager).await?.into())
             }
             Mode::Cluster => {
-                let client = ClusterClientBuilder::new(self.nodes.iter().map(String::as_str))
+                let builder = ClusterClientBuilder::new(self.nodes.iter().map(String::as_str));
+                let client = tls::for_cluster(builder, config)
                     .tcp_settings(tcp(config))
                     .connection_timeout(config.response_timeout)
                     .response_timeout(response)
@@ -171,10 +175,8 @@ impl Address {
                 if let Some(password) = settings.password() {
                     builder = builder.set_client_to_redis_password(password);
                 }
-                if cfg!(feature = "tls") && self.nodes[0].starts_with("rediss") {
-                    builder = builder
-                        .set_client_to_redis_tls_mode(redis::TlsMode::Secure)
-                        .set_client_to_sentinel_tls_mode(redis::TlsMode::Secure);
+                if self.is_tls() {
+                    builder = tls::for_sentinel(builder, config);
                 }
                 let connecting = redis::AsyncConnectionConfig::new()
                     .set_connection_timeout(Some(config.response_timeout))

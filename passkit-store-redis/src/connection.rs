@@ -162,6 +162,13 @@ impl Connection {
         }
     }
 
+    /// Has the Sentinels asked again who is master.
+    async fn distrust(&self) {
+        if let Kind::Sentinel(sentinel) = &self.0 {
+            sentinel.lock().await.master = None;
+        }
+    }
+
     /// The same command on every master.
     pub(crate) fn on_masters(&self, cmd: Cmd) -> BoxFuture<'_, Result<Vec<Value>, Failure>> {
         async move { self.on_masters_inner(cmd).await }.boxed()
@@ -470,6 +477,10 @@ impl Runner {
                         if let Some(Wait { replicas, .. }) = wait
                             && confirmed.is_none_or(|confirmed| confirmed < i64::from(replicas))
                         {
+                            // Perhaps it was cut off from all but us, and another has taken over.
+                            for connection in self.writers.iter().chain([&self.connection]) {
+                                connection.distrust().await;
+                            }
                             return Err(Failure::unconfirmed(confirmed.unwrap_or(0), replicas));
                         }
                         answers[at] = value;

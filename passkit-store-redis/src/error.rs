@@ -39,6 +39,11 @@ impl Failure {
         Self::new(StoreErrorKind::Other, "the runtime ended before the call did")
     }
 
+    /// With what may be the mend.
+    pub(crate) fn advising(self, mend: &str) -> Self {
+        Self { text: format!("{}; {mend}", self.text), ..self }
+    }
+
     /// With what was being done.
     pub(crate) fn within(self, what: impl fmt::Display) -> Self {
         Self { text: format!("{what}: {}", self.text), ..self }
@@ -68,11 +73,13 @@ impl From<RedisError> for Failure {
 }
 
 /// What the server, or the driver for it, says where the set-up is wrong. The Cluster's driver wraps such errors in text.
-const SET_UP: [&str; 7] = [
+const SET_UP: [&str; 9] = [
     "AuthenticationFailed",
+    "CertificateRequired",
     "DB index",
     "SELECT is not allowed",
     "cluster support disabled",
+    "invalid peer certificate",
     "switch database",
     "unknown command",
     "without any password",

@@ -12,6 +12,7 @@ mod query;
 mod queue;
 mod scripts;
 mod store;
+mod tls;
 
 pub use config::Config;
 pub use connection::Connection;

@@ -19,4 +19,5 @@ mod program;
 mod push;
 mod redis;
 mod refusals;
+mod tls;
 mod traces;

@@ -19,7 +19,7 @@ fn rounds(default: usize) -> usize {
     std::env::var("PASSKIT_CRASH_ROUNDS").map_or(default, |rounds| rounds.parse().unwrap())
 }
 
-fn config(replicas: u16) -> Config {
+pub(crate) fn config(replicas: u16) -> Config {
     Config::new()
         .min_replicas(replicas)
         .replica_timeout(Duration::from_millis(300))
@@ -32,10 +32,10 @@ fn config(replicas: u16) -> Config {
 const STEPS: usize = 4_500;
 const STEP: Duration = Duration::from_millis(20);
 
-/// Waits until one of the nodes but this one is a master with this many masters in all.
-fn wait_for_masters(nodes: &[Node], count: usize) {
+/// Waits until this many of the nodes are masters.
+pub(crate) fn wait_for_masters<'a>(nodes: impl IntoIterator<Item = &'a Node> + Clone, count: usize) {
     for _ in 0..STEPS {
-        if nodes.iter().filter(|node| node.is_master()).count() == count {
+        if nodes.clone().into_iter().filter(|node| node.is_master()).count() == count {
             return;
         }
         thread::sleep(STEP);
@@ -155,13 +155,8 @@ async fn cluster_loses_nothing_acknowledged_when_a_master_hangs() {
         thread::sleep(Duration::from_millis(300));
         let master = servers.masters().next().unwrap();
         master.pause().unwrap();
-        let others: Vec<&Node> = servers.nodes.iter().filter(|node| node.port() != master.port()).collect();
-        for _ in 0..1_000 {
-            if others.iter().filter(|node| node.is_master()).count() == 3 {
-                break;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        let others = servers.nodes.iter().filter(|node| node.port() != master.port());
+        wait_for_masters(others, 3);
         master.resume().unwrap();
         servers.wait_until_whole().unwrap();
         servers

@@ -6,6 +6,7 @@ mod failover;
 mod index;
 mod load;
 mod maintenance;
+mod partition;
 mod published;
 mod queue;
 mod scripts;

@@ -43,6 +43,21 @@ impl Recorder {
         History { calls: self.kept().calls.clone() }
     }
 
+    /// Notes a mark that is made otherwise than by `mark_updated`: with its pushes owed, or in a transaction of the
+    /// caller's.
+    ///
+    /// # Errors
+    /// Those of `marking`.
+    pub async fn mark_by(
+        &self,
+        type_id: &TypeIdentifier,
+        serials: &[SerialNumber],
+        marking: impl Future<Output = Result<(), StoreError>> + Send,
+    ) -> Result<(), StoreError> {
+        let at = self.begin(Event::Mark { type_id: type_id.clone(), serials: serials.to_vec() });
+        self.end(at, marking.await, |_, ()| {})
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,9 +150,7 @@ impl RegistrationStore for Recorder {
         type_id: &TypeIdentifier,
         serials: &[SerialNumber],
     ) -> Result<(), StoreError> {
-        let at = self.begin(Event::Mark { type_id: type_id.clone(), serials: serials.to_vec() });
-        let result = self.store.mark_updated(type_id, serials).await;
-        self.end(at, result, |_, ()| {})
+        self.mark_by(type_id, serials, self.store.mark_updated(type_id, serials)).await
     }
 
     async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {

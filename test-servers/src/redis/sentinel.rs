@@ -1,0 +1,115 @@
+use std::{io, time::Duration};
+
+use super::{Gate, Network, Node, PATIENCE, addresses, wait_until};
+
+/// A Sentinel that found no time for two seconds does nothing for thirty (`TILT`).
+const SENTINELS_PATIENCE: Duration = Duration::from_secs(90);
+
+/// A master with two replicas, and three Sentinels that call it `main`.
+#[derive(Debug)]
+pub struct SentinelSet {
+    /// The master at the start, and its replicas.
+    pub nodes: Vec<Node>,
+    /// The Sentinels.
+    pub sentinels: Vec<Node>,
+}
+
+impl SentinelSet {
+    /// Starts one in which a master is taken for dead after a second.
+    ///
+    /// # Errors
+    /// If there is no `redis-server`, or it does not start.
+    pub fn start() -> io::Result<Self> {
+        Self::start_own(&[])
+    }
+
+    /// The same, with these options on each node and Sentinel.
+    ///
+    /// # Errors
+    /// If there is no `redis-server`, or it does not start.
+    pub fn start_own(options: &[&str]) -> io::Result<Self> {
+        let master = Node::start(options)?;
+        let port = master.port();
+        Self::follow(None, options, master, port)
+    }
+
+    /// The same, each on a host of its own.
+    ///
+    /// # Errors
+    /// If there is no `redis-server`, or it does not start.
+    pub fn start_in(network: &Network) -> io::Result<Self> {
+        let master = Node::start_in(Some(network), &[])?;
+        let port = master.port();
+        Self::follow(Some(network), &[], master, port)
+    }
+
+    /// The same, but replicas and Sentinels reach the master through a gate.
+    ///
+    /// # Errors
+    /// If there is no `redis-server`, or it does not start.
+    pub fn start_gated() -> io::Result<(Self, Gate)> {
+        let master = Node::start(&[])?;
+        let gate = Gate::to(master.port)?;
+        Ok((Self::follow(None, &[], master, gate.port)?, gate))
+    }
+
+    /// With a master that the others find on this port.
+    fn follow(network: Option<&Network>, options: &[&str], master: Node, port: u16) -> io::Result<Self> {
+        let (host, port) = (master.host.address.to_string(), port.to_string());
+        let mut nodes = vec![master];
+        for _ in 0..2 {
+            let replica = [options, &["--replicaof", &host, &port]].concat();
+            nodes.push(Node::start_in(network, &replica)?);
+        }
+        wait_until("replicas in step", PATIENCE, || nodes[1..].iter().all(Node::is_linked))?;
+        let mut sentinels = Vec::new();
+        for _ in 0..3 {
+            let mut sentinel = Node::prepare(network, options)?;
+            let file = sentinel.folder.path().join("sentinel.conf");
+            let config = format!(
+                "sentinel monitor main {host} {port} 2\nsentinel down-after-milliseconds main 1000\n\
+                 sentinel failover-timeout main 3000\nsentinel parallel-syncs main 2\n"
+            );
+            std::fs::write(&file, config)?;
+            sentinel.args.splice(0..0, [file.to_string_lossy().into_owned()]);
+            sentinel.args.push("--sentinel".into());
+            sentinel.restart()?;
+            sentinels.push(sentinel);
+        }
+        wait_until("Sentinels know each other and the replicas", PATIENCE, || {
+            sentinels.iter().all(|sentinel| {
+                let told = sentinel.ask(&["INFO", "sentinel"]).unwrap_or_default();
+                told.contains("slaves=2") && told.contains("sentinels=3")
+            })
+        })?;
+        Ok(Self { nodes, sentinels })
+    }
+
+    /// Its address, as `redis+sentinel://host:port,.../main`, or `rediss+sentinel://`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}+sentinel://{}/main", self.nodes[0].scheme(), addresses(&self.sentinels))
+    }
+
+    /// The node that the Sentinels name.
+    #[must_use]
+    pub fn master(&self) -> Option<&Node> {
+        self.sentinels.iter().find_map(|sentinel| {
+            let named = sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]).ok()?;
+            let named = named.replace('\n', ":");
+            self.nodes.iter().find(|node| node.address() == named && node.is_master())
+        })
+    }
+
+    /// Waits until there is a master and the two others follow it.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub fn wait_until_whole(&self) -> io::Result<()> {
+        wait_until("a master with two replicas", SENTINELS_PATIENCE, || {
+            self.master().is_some_and(|master| {
+                master.told(&["INFO", "replication"], "connected_slaves").as_deref() == Some("2")
+            }) && self.nodes.iter().filter(|node| node.is_linked()).count() == 2
+        })
+    }
+}
