@@ -189,7 +189,7 @@ where
     body.map_err(|error| BodyError(error.into())).boxed_unsync()
 }
 
-fn tls() -> ClientConfig {
+pub(crate) fn tls() -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
     let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
     // The provider has both versions; its own default has them as well.

@@ -10,6 +10,8 @@ mod client;
 #[cfg(feature = "cli")]
 mod closest;
 mod exchange;
+#[cfg(feature = "load")]
+pub mod load;
 pub mod phone;
 mod report;
 mod rule;

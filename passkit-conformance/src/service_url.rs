@@ -23,13 +23,16 @@ const NOT_IN_QUERIES: &AsciiSet = &RESERVED
     .remove(b'/')
     .remove(b'?');
 
-/// The base of a web service, without trailing slashes.
+/// The base of a web service, which is the `webServiceURL` of its passes, and the URLs that phones call below it.
 #[derive(Clone, Debug)]
-pub(crate) struct ServiceUrl(String);
+pub struct ServiceUrl(String);
 
 impl ServiceUrl {
-    /// The error says what is wrong with the URL.
-    pub(crate) fn new(url: &str) -> Result<Self, &'static str> {
+    /// A base of `https://` or `http://`, with or without trailing slashes.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, to be put behind it.
+    pub fn new(url: &str) -> Result<Self, &'static str> {
         if url.contains('#') || url.contains('?') {
             return Err("has a query or a fragment; the path is appended to it");
         }
@@ -50,20 +53,20 @@ impl ServiceUrl {
     }
 
     /// The base, without trailing slashes.
-    pub(crate) fn as_str(&self) -> &str {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    pub(crate) fn registration(&self, device: &DeviceIdentifier, pass: &PassId) -> String {
+    /// Where a device registers and unregisters for a pass.
+    #[must_use]
+    pub fn registration(&self, device: &DeviceIdentifier, pass: &PassId) -> String {
         format!("{}/{}", self.registrations(device, &pass.type_id), encoded(pass.serial.as_str()))
     }
 
-    pub(crate) fn list(
-        &self,
-        device: &DeviceIdentifier,
-        type_id: &TypeIdentifier,
-        tag: Option<&str>,
-    ) -> String {
+    /// Where a device asks what changed since the update tag, or what there is.
+    #[must_use]
+    pub fn list(&self, device: &DeviceIdentifier, type_id: &TypeIdentifier, tag: Option<&str>) -> String {
         let list = self.registrations(device, type_id);
         match tag {
             Some(tag) => format!("{list}?{}={}", type_id.kind().since_parameter(), encoded(tag)),
@@ -71,7 +74,9 @@ impl ServiceUrl {
         }
     }
 
-    pub(crate) fn pass(&self, pass: &PassId) -> String {
+    /// Where the newest version of a pass is.
+    #[must_use]
+    pub fn pass(&self, pass: &PassId) -> String {
         let (collection, type_id) = (pass.type_id.kind().collection(), encoded(pass.type_id.as_str()));
         format!("{}/v1/{collection}/{type_id}/{}", self.0, encoded(pass.serial.as_str()))
     }

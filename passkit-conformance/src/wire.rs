@@ -5,16 +5,21 @@ use passkit_server::{Kind, SerialNumber};
 use serde_json::Value;
 
 /// A list answer that could be read.
-pub(crate) struct ListAnswer {
-    pub(crate) serials: Vec<SerialNumber>,
-    pub(crate) tag: Option<String>,
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ListAnswer {
+    /// What changed, in the order of the answer.
+    pub serials: Vec<SerialNumber>,
+    /// The new update tag, if there is one.
+    pub tag: Option<String>,
     /// Oddities that a phone puts up with.
-    pub(crate) remarks: Vec<String>,
+    pub remarks: Vec<String>,
 }
 
 impl ListAnswer {
     /// `None` if the body is not what a phone reads: an object with a list of strings, and a string for the tag.
-    pub(crate) fn read(kind: Kind, body: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn read(kind: Kind, body: &[u8]) -> Option<Self> {
         let Ok(Value::Object(mut body)) = serde_json::from_slice(body) else { return None };
         let Some(Value::Array(listed)) = body.remove(kind.serials_key()) else { return None };
         let tag = match body.remove(kind.tag_key()) {

@@ -40,12 +40,17 @@ impl Progress {
 
     /// So many are done, and so many bytes.
     pub(super) fn set(&self, count: u64, bytes: u64) {
+        self.show(bytes, || format!("{count} {}", self.what));
+    }
+
+    /// As far as `position` of the length, in these words.
+    pub(super) fn show(&self, position: u64, words: impl FnOnce() -> String) {
         if self.is_terminal {
-            self.bar.set_message(format!("{count} {}", self.what));
-            self.bar.set_position(bytes);
+            self.bar.set_message(words());
+            self.bar.set_position(position);
         } else if self.said.get().elapsed() >= LINE_EVERY {
             self.said.set(Instant::now());
-            eprintln!("passkit: {count} {} so far", self.what);
+            eprintln!("passkit: {} so far", words());
         }
     }
 

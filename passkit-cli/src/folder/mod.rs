@@ -19,6 +19,7 @@ mod catalog;
 mod files;
 mod judge;
 mod publish;
+mod read;
 mod watch;
 
 use std::{
@@ -40,6 +41,7 @@ use passkit_server::{
     TokenDigest, TypeIdentifier,
 };
 
+pub(crate) use self::read::read_archives;
 use crate::{failure::Failure, marking::Marking};
 
 /// How long a request waits for content that another process has published already.

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod archives;
+mod bench;
 mod certificates;
 mod check;
 mod conformance;

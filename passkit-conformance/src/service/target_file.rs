@@ -63,6 +63,12 @@ impl TargetFile {
         })
     }
 
+    /// The passes and orders, each with the token that opens it, in the order of the file.
+    #[must_use]
+    pub fn subjects(&self) -> &[(PassId, AuthToken)] {
+        &self.subjects
+    }
+
     /// The web service at `url`, with what is known of it.
     ///
     /// # Errors

@@ -1,0 +1,122 @@
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::Args;
+use http::HeaderValue;
+use passkit_conformance::service::TargetFile;
+use passkit_server::{AuthToken, Kind, PassId, TypeIdentifier};
+
+use crate::{failure::Failure, folder};
+
+/// The most passes that a phone holds.
+pub(super) const HELD: usize = 3;
+/// Where passes are when nobody says where.
+const DEFAULT_FOLDER: &str = "./passes";
+
+/// Where the passes on the phones come from.
+#[derive(Args)]
+pub(crate) struct Sources {
+    /// A folder with the .pkpass files that the service serves: the phones hold these. ./passes if nothing is named.
+    #[arg(long, env = "PASSKIT_PASSES", value_name = "DIR")]
+    passes: Option<PathBuf>,
+
+    /// A folder with the .order files that it serves.
+    #[arg(long, env = "PASSKIT_ORDERS", value_name = "DIR")]
+    orders: Option<PathBuf>,
+
+    /// A file that lists passes and orders with their tokens, as for passkit conformance run.
+    #[arg(long, value_name = "FILE.toml")]
+    target: Option<PathBuf>,
+}
+
+/// A pass that the service serves, and what opens it.
+pub(super) struct Subject {
+    pub(super) id: PassId,
+    /// The whole header.
+    pub(super) authorization: HeaderValue,
+}
+
+/// The passes for phones to hold, by type.
+pub(super) struct Passes(Vec<(TypeIdentifier, Vec<Arc<Subject>>)>);
+
+impl Sources {
+    /// As many as `devices` phones can hold, at most.
+    pub(super) fn read(&self, devices: usize) -> Result<Passes, Failure> {
+        let mut found = Found { wanted: devices.saturating_mul(HELD), ..Found::default() };
+        if let Some(file) = &self.target {
+            let target = TargetFile::load(file).map_err(Failure::new)?;
+            target.subjects().iter().for_each(|(id, token)| found.add(id, token));
+        }
+        let is_named = self.target.is_some() || self.passes.is_some() || self.orders.is_some();
+        let default = PathBuf::from(DEFAULT_FOLDER);
+        if !is_named && !default.is_dir() {
+            return Err(Failure::new(format!(
+                "no passes for the phones: there is no folder {DEFAULT_FOLDER}; name one with --passes DIR, or a \
+                 --target FILE.toml"
+            )));
+        }
+        let passes = if is_named { self.passes.as_ref() } else { Some(&default) };
+        for (kind, root) in [(Kind::Pass, passes), (Kind::Order, self.orders.as_ref())] {
+            if let Some(root) = root {
+                found.read(kind, root)?;
+            }
+        }
+        if found.types.is_empty() {
+            return Err(Failure::new(
+                "no passes for the phones: where they were looked for there is none; name the folder that is served \
+                 with --passes DIR, or a --target FILE.toml",
+            ));
+        }
+        Ok(Passes(found.types.into_iter().collect()))
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    wanted: usize,
+    known: HashSet<PassId>,
+    types: BTreeMap<TypeIdentifier, Vec<Arc<Subject>>>,
+}
+
+impl Found {
+    fn read(&mut self, kind: Kind, root: &Path) -> Result<(), Failure> {
+        let read = folder::read_archives(kind, root, |path, content| {
+            match content {
+                Ok(archive) => self.add(&archive.id, &archive.auth_token),
+                Err(problem) => eprintln!("passkit: {}: {problem}; left out", path.display()),
+            }
+            self.known.len() < self.wanted
+        });
+        read.map_err(|error| Failure::new(format!("can't read {}: {error}", root.display())))
+    }
+
+    fn add(&mut self, id: &PassId, token: &AuthToken) {
+        let text = format!("{} {}", id.type_id.kind().auth_scheme(), token.as_str());
+        let Ok(mut authorization) = HeaderValue::try_from(text) else {
+            eprintln!("passkit: {id}: its token can't stand in a header; left out");
+            return;
+        };
+        authorization.set_sensitive(true);
+        if self.known.insert(id.clone()) {
+            let subject = Arc::new(Subject { id: id.clone(), authorization });
+            self.types.entry(id.type_id.clone()).or_default().push(subject);
+        }
+    }
+}
+
+impl Passes {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|(_, passes)| passes.len()).sum()
+    }
+
+    /// What a phone holds: passes of one type. Types and passes come by turns.
+    pub(super) fn held_by(&self, phone: usize) -> (&TypeIdentifier, impl Iterator<Item = &Arc<Subject>>) {
+        let (type_id, passes) = &self.0[phone % self.0.len()];
+        let first = phone / self.0.len() * HELD;
+        (type_id, (0..HELD.min(passes.len())).map(move |next| &passes[(first + next) % passes.len()]))
+    }
+}

@@ -1,0 +1,39 @@
+use tokio::sync::watch;
+
+use crate::server;
+
+/// How often whoever runs this wanted it to end: the first time it is brought to an end, the second it just ends.
+#[derive(Clone)]
+pub(super) struct Stop(watch::Receiver<u8>);
+
+impl Stop {
+    /// Counts SIGINT and SIGTERM from now on.
+    pub(super) fn on_signals() -> Self {
+        let (wanted, stop) = watch::channel(0);
+        let mut signal = server::stop_signal();
+        tokio::spawn(async move {
+            for times in 1..=2 {
+                signal.await;
+                signal = server::stop_signal();
+                wanted.send_replace(times);
+            }
+        });
+        Self(stop)
+    }
+
+    #[cfg(test)]
+    pub(super) fn never() -> Self {
+        Self(watch::channel(0).1)
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        *self.0.borrow() > 0
+    }
+
+    /// Ready once it was wanted twice.
+    pub(super) async fn is_wanted_at_once(&mut self) {
+        if self.0.wait_for(|times| *times > 1).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
