@@ -80,6 +80,13 @@ fn setting(name: &str) -> Result<Option<String>, Failure> {
     }
 }
 
+/// The content of a file that the environment names.
+fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    let Some(path) = setting(name)? else { return Ok(None) };
+    let read = std::fs::read(&path);
+    read.map(Some).map_err(|error| Failure::from_error(format!("{name}={path}"), &error))
+}
+
 /// A URL with neither the password of its authority nor its query, which may hold one.
 fn without_password(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
@@ -158,10 +165,11 @@ impl StoreUrl {
             })?;
             config = config.min_replicas(replicas);
         }
-        if let Some(file) = setting("PASSKIT_REDIS_CERT")? {
-            let pem = std::fs::read(&file)
-                .map_err(|error| Failure::from_error(format!("PASSKIT_REDIS_CERT={file}"), &error))?;
+        if let Some(pem) = file("PASSKIT_REDIS_CERT")? {
             config = config.client_certificate(pem);
+        }
+        if let Some(pem) = file("PASSKIT_REDIS_ROOT")? {
+            config = config.root_certificates(pem);
         }
         RedisStore::connect(url, config)
             .await

@@ -288,7 +288,10 @@ mod tests {
                 counter.fetch_add(1, Ordering::Relaxed);
                 for answer in answers {
                     let mut request = [0; 4096];
-                    let read = stream.read(&mut request).await.unwrap();
+                    let read = stream.read(&mut request).await.unwrap_or_default();
+                    if read == 0 {
+                        break; // the client has given up
+                    }
                     let request = String::from_utf8_lossy(&request[..read]).to_ascii_lowercase();
                     assert!(request.starts_with("get /v1/log http/1.1\r\n"), "{request}");
                     assert!(request.contains("host: elsewhere.invalid:81\r\n"), "{request}");

@@ -20,9 +20,11 @@ pub struct Config {
     pub call_timeout: Duration,
     #[cfg(feature = "tls")]
     pub(crate) client_certificate: Option<Pem>,
+    #[cfg(feature = "tls")]
+    pub(crate) root_certificates: Option<Pem>,
 }
 
-/// Text that holds a private key, which `Debug` does not show.
+/// Text that may hold a private key, which `Debug` does not show.
 #[cfg(feature = "tls")]
 #[derive(Clone)]
 pub(crate) struct Pem(pub(crate) Vec<u8>);
@@ -45,6 +47,8 @@ impl Default for Config {
             call_timeout: Duration::from_secs(6),
             #[cfg(feature = "tls")]
             client_certificate: None,
+            #[cfg(feature = "tls")]
+            root_certificates: None,
         }
     }
 }
@@ -104,6 +108,14 @@ impl Config {
     #[must_use]
     pub fn client_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.client_certificate = Some(Pem(pem.into()));
+        self
+    }
+
+    /// Trusting these authorities, in PEM, and not those that the system trusts. For `rediss` URLs.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificates = Some(Pem(pem.into()));
         self
     }
 }

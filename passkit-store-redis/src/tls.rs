@@ -1,5 +1,5 @@
-//! What `rediss` URLs need: the system's certificate authorities, which the driver reads, and perhaps a certificate of our
-//! own.
+//! What `rediss` URLs need: certificate authorities, those of the system if no others are given, and perhaps a certificate
+//! of our own.
 #![cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "there is nothing to do then"))]
 
 use redis::{
@@ -7,41 +7,47 @@ use redis::{
     sentinel::SentinelClientBuilder,
 };
 
+#[cfg(feature = "tls")]
+use crate::config::Pem;
 use crate::{config::Config, error::Failure};
 
-/// Refuses a certificate that can't be used.
+/// Refuses certificates that can't be used.
+#[cfg(feature = "tls")]
 pub(crate) fn prepare(is_tls: bool, config: &Config) -> Result<(), Failure> {
-    #[cfg(feature = "tls")]
-    {
-        // Another part of the program may have chosen already.
-        let _chosen = rustls::crypto::ring::default_provider().install_default();
-        if let Some(pem) = &config.client_certificate {
-            let why = pem.fault().or((!is_tls).then_some("is for rediss URLs only"));
-            if let Some(why) = why {
-                return Err(Failure::configuration(format!("the client certificate for Redis {why}")));
-            }
-        }
-    }
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+    // Another part of the program may have chosen already.
+    let _chosen = rustls::crypto::ring::default_provider().install_default();
+    let (own, roots) = (&config.client_certificate, &config.root_certificates);
+    let is_certificate = |pem: &Pem| matches!(CertificateDer::pem_slice_iter(&pem.0).next(), Some(Ok(_)));
+    let fault = if !is_tls && (own.is_some() || roots.is_some()) {
+        "certificates for Redis are for rediss URLs only"
+    } else if roots.as_ref().is_some_and(|pem| !is_certificate(pem)) {
+        "the root certificates for Redis hold no certificate in PEM"
+    } else if own.as_ref().is_some_and(|pem| !is_certificate(pem)) {
+        "the client certificate for Redis holds no certificate in PEM"
+    } else if own.as_ref().is_some_and(|pem| PrivateKeyDer::from_pem_slice(&pem.0).is_err()) {
+        "the client certificate for Redis holds no private key; append it, as PEM without a password"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::configuration(fault))
+}
+
+#[cfg(not(feature = "tls"))]
+pub(crate) fn prepare(is_tls: bool, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-#[cfg(feature = "tls")]
-impl crate::config::Pem {
-    fn fault(&self) -> Option<&'static str> {
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-        if !matches!(CertificateDer::pem_slice_iter(&self.0).next(), Some(Ok(_))) {
-            return Some("holds no certificate; it must be PEM, with the key in the same file");
-        }
-        let key = PrivateKeyDer::from_pem_slice(&self.0);
-        key.is_err().then_some("holds no private key; append it, as PEM without a password")
-    }
-}
-
+/// `None` where the driver's defaults will do.
 #[cfg(feature = "tls")]
 fn certificates(config: &Config) -> Option<redis::TlsCertificates> {
-    let pem = &config.client_certificate.as_ref()?.0;
-    let client_tls = redis::ClientTlsConfig { client_cert: pem.clone(), client_key: pem.clone() };
-    Some(redis::TlsCertificates { client_tls: Some(client_tls), root_cert: None })
+    let pem = |pem: &Option<Pem>| pem.as_ref().map(|pem| pem.0.clone());
+    let (own, root_cert) = (pem(&config.client_certificate), pem(&config.root_certificates));
+    if own.is_none() && root_cert.is_none() {
+        return None;
+    }
+    let client_tls = own.map(|pem| redis::ClientTlsConfig { client_cert: pem.clone(), client_key: pem });
+    Some(redis::TlsCertificates { client_tls, root_cert })
 }
 
 pub(crate) fn client(node: ConnectionInfo, config: &Config) -> RedisResult<Client> {
@@ -79,7 +85,8 @@ pub(crate) fn advise(failure: Failure, is_tls: bool) -> Failure {
     let text = failure.to_string();
     let told = |part: &str| text.contains(part);
     let mend = if told("invalid peer certificate") {
-        "it must bear the host's name, and be of an authority that this system trusts or SSL_CERT_FILE names"
+        "it must bear the host's name, and be of an authority that this system trusts, or one that is given: \
+         PASSKIT_REDIS_ROOT, or Config::root_certificates"
     } else if told("CertificateRequired") {
         "show it a client certificate: PASSKIT_REDIS_CERT, or Config::client_certificate"
     } else if is_tls && (told("timed out") || told("in time")) {

@@ -9,17 +9,19 @@ use crate::{
     program::{Service, passkit, run},
 };
 
+const ROOT: &str = "PASSKIT_REDIS_ROOT";
+
 /// The program, trusting this authority and no other.
-fn trusting(tls: &Tls) -> Command {
+fn trusting(tls: &Tls, by: &str) -> Command {
     let mut command = passkit();
-    command.env("SSL_CERT_FILE", tls.file("ca.crt"));
+    command.env(by, tls.file("ca.crt"));
     command
 }
 
 /// Registrations go there and come back, with a client certificate.
-fn serves(tls: &Tls, url: &str) {
+fn serves(tls: &Tls, trusted_by: &str, url: &str) {
     let command = || {
-        let mut command = trusting(tls);
+        let mut command = trusting(tls, trusted_by);
         command.env("PASSKIT_REDIS_CERT", tls.file("client.pem")).env("PASSKIT_STORE", url);
         command
     };
@@ -40,9 +42,13 @@ fn serves(tls: &Tls, url: &str) {
 fn a_node_a_cluster_and_sentinels_are_reached_over_tls() {
     let tls = Tls::make().unwrap();
     let options = tls.options(true);
-    serves(&tls, &Node::start(&options).unwrap().url());
-    serves(&tls, &Cluster::start_own(&options).unwrap().url());
-    serves(&tls, &SentinelSet::start_own(&options).unwrap().url());
+    let node = Node::start(&options).unwrap();
+    serves(&tls, ROOT, &node.url());
+    node.ask(&["FLUSHALL"]).unwrap();
+    // Where the system's authorities are.
+    serves(&tls, "SSL_CERT_FILE", &node.url());
+    serves(&tls, ROOT, &Cluster::start_own(&options).unwrap().url());
+    serves(&tls, ROOT, &SentinelSet::start_own(&options).unwrap().url());
 }
 
 #[test]
@@ -55,9 +61,9 @@ fn tls_that_cannot_be_is_one_line() {
     let at = |scheme: &str, node: &Node| format!("{scheme}://:secret@127.0.0.1:{}", node.port());
     let no_key = tls.file("client.crt");
     for (trusted, certificate, url, mention) in [
-        (&other, None, at("rediss", &node), "SSL_CERT_FILE"),
-        (&other, None, at("rediss+cluster", &node), "SSL_CERT_FILE"),
-        (&other, None, at("rediss+sentinel", &node) + "/main", "SSL_CERT_FILE"),
+        (&other, None, at("rediss", &node), "PASSKIT_REDIS_ROOT"),
+        (&other, None, at("rediss+cluster", &node), "PASSKIT_REDIS_ROOT"),
+        (&other, None, at("rediss+sentinel", &node) + "/main", "PASSKIT_REDIS_ROOT"),
         (&tls, None, format!("rediss://localhost:{}", node.port()), "host's name"),
         (&tls, None, at("rediss", &plain), "redis instead of rediss"),
         (&tls, None, at("rediss+cluster", &plain), "redis instead of rediss"),
@@ -66,9 +72,10 @@ fn tls_that_cannot_be_is_one_line() {
         (&tls, None, at("rediss", &asking), "PASSKIT_REDIS_CERT"),
         (&tls, Some(&no_key), at("rediss", &asking), "no private key"),
         (&tls, Some(&tls.file("client.pem")), at("redis", &plain), "rediss URLs only"),
+        (&tls, Some(&tls.file("client.key")), at("rediss", &asking), "no certificate"),
         (&tls, Some(&tls.file("missing")), at("rediss", &asking), "PASSKIT_REDIS_CERT"),
     ] {
-        let mut command = trusting(trusted);
+        let mut command = if url.starts_with("rediss") { trusting(trusted, ROOT) } else { passkit() };
         command.args(["serve", "--listen", "127.0.0.1:0", "--store", &url, "--passes"]).arg(own.passes());
         if let Some(certificate) = certificate {
             command.env("PASSKIT_REDIS_CERT", certificate);

@@ -148,7 +148,7 @@ impl Load {
         // Broken off, it has ended as well, or does so within a moment.
         let (ended, due) = pace.await.unwrap_or_else(|_| (Instant::now(), schedule.begun()));
         let begun = schedule.begun();
-        let due = due.max(begun);
+        let due = due.max(begun); // none is due before its turn where nothing sets the pace
         // What never had its turn has waited until the end, at least: left out, it would make a slow service look fast.
         let mut counts = tally.lock();
         for due in (begun..due).filter_map(|number| schedule.due(number)) {

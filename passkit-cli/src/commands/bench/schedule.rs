@@ -58,14 +58,14 @@ impl Schedule {
     }
 
     /// Hands out turns when they are due, until the end. Takes up its thread: timers of the runtime are good for a
-    /// millisecond, which is longer than many a visit takes. Returns when it ended and how many were due then.
+    /// millisecond, which is longer than many a visit takes. Returns when it ended, and how many were due by then.
     pub(super) fn pace(&self) -> (Instant, u64) {
         let mut handed_out = 0;
         loop {
             let now = Instant::now().min(self.end);
             let is_over = now == self.end || self.stop.is_wanted();
             let due = self.due_before(now);
-            self.waiting.add_permits(usize::try_from(due.saturating_sub(handed_out)).unwrap_or(0));
+            self.waiting.add_permits(usize::try_from(due - handed_out).unwrap_or(0));
             handed_out = due;
             if is_over {
                 // Who waits for a turn has got it by now, if there was one.
@@ -106,12 +106,12 @@ impl Schedule {
         }
     }
 
-    /// How many visits are due by then, or were begun.
+    /// How many visits are due by then, as far as that does not depend on others.
     fn due_before(&self, then: Instant) -> u64 {
         match self.rate {
             // The first is due at the start.
             Rate::PerSecond(rate) => ((then - self.start).as_secs_f64() * rate).ceil() as u64,
-            Rate::Max => self.begun(),
+            Rate::Max => 0,
         }
     }
 }
