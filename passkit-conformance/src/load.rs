@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header, uri::PathAn
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     body::Incoming,
-    client::conn::http1::{Connection as Wire, SendRequest, handshake},
+    client::conn::http1::{self, SendRequest, handshake},
 };
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::rt::TokioIo;
@@ -150,13 +150,14 @@ impl Connection {
     }
 }
 
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+/// What reads and writes, while it is polled.
+type Wire = Pin<Box<http1::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Full<Bytes>>>>;
 
 /// The two ends of a connection that is open.
 struct Open {
     sender: SendRequest<Full<Bytes>>,
-    /// What reads and writes, while it is polled. `None` once it ended.
-    wire: Option<Pin<Box<Wire<Stream, Full<Bytes>>>>>,
+    /// `None` once it ended.
+    wire: Option<Wire>,
 }
 
 /// An exchange that failed, with the request if nothing of it was sent.
@@ -201,7 +202,7 @@ impl std::fmt::Debug for Open {
 
 /// Awaits `future`, and reads and writes meanwhile: in this task, since a task of its own for the connection would cost
 /// two switches for each call.
-async fn drive<F: Future>(wire: &mut Option<Pin<Box<Wire<Stream, Full<Bytes>>>>>, future: F) -> F::Output {
+async fn drive<F: Future>(wire: &mut Option<Wire>, future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(|context| {
         if wire.as_mut().is_some_and(|wire| wire.as_mut().poll(context).is_ready()) {
