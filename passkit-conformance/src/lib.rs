@@ -16,10 +16,12 @@ pub mod phone;
 mod report;
 mod rule;
 pub mod service;
+#[cfg_attr(not(feature = "load"), allow(unreachable_pub, reason = "public through `load`"))]
 mod service_url;
 pub mod store;
 #[cfg(feature = "trials")]
 mod trials;
+#[cfg_attr(not(feature = "load"), allow(unreachable_pub, reason = "public through `load`"))]
 mod wire;
 
 #[cfg(feature = "trials")]
