@@ -144,7 +144,8 @@ pub async fn load<S: StoreMaintenance>(store: &S, registrations: usize) -> Strin
         let part = data::registrations(first..registrations.min(first + 10_000));
         store.register_many(&part).await.expect("registered");
     }
-    store.mark_updated(&data::type_id(), &[data::serial(0)]).await.expect("marked");
+    let serials: Vec<_> = (0..registrations).map(data::serial).collect();
+    store.mark_updated(&data::type_id(), &serials).await.expect("marked");
     let changes = store.updated_since(&data::device(0), &data::type_id(), None).await;
     changes.expect("an answer").tag.to_string()
 }

@@ -47,6 +47,11 @@ pub(crate) const QUEUES: &[u8] = b"q";
 /// How many bytes a time has in a key.
 pub(crate) const TIME_BYTES: usize = 8;
 
+/// Whether phones' calls ask for the row by its key: that of a device or of a pass.
+pub(crate) fn is_asked_alone(key: &[u8]) -> bool {
+    matches!(key.first(), Some(b'd' | b's'))
+}
+
 fn key(table: u8, parts: &[&str]) -> Vec<u8> {
     let length = parts.iter().map(|part| part.len() + 1).sum::<usize>();
     let mut key = Vec::with_capacity(1 + length);

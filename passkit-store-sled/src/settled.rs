@@ -10,10 +10,10 @@
 //! its row was published, so the map still has the row, or has been taken away because the value became durable.
 //! A map of a later batch does no harm either: what it says was durable before that batch began.
 //!
-//! Rows that were read are kept in memory ([`Shared::rows`]), where they can be had without a thread that may wait for
-//! the disk. **A row in memory is the newest durable one.** For it is taken in only while no batch begins or ends
-//! between its reading and its taking in ([`State::turn`]); and when a batch becomes durable, the rows it changed go
-//! from memory in the same step in which its clocks come.
+//! Rows that were read or written are kept in memory ([`Shared::rows`]), where they can be had without a thread that may
+//! wait for the disk. **A row in memory is the newest durable one.** For it is taken in only while no batch begins or ends
+//! between its reading, or its becoming durable, and its taking in ([`State::turn`]); and when a batch becomes durable,
+//! the rows it changed go from memory in the same step in which its clocks come.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,7 +26,7 @@ use sled::IVec;
 use crate::{
     database::{Contents, Database},
     error::Failure,
-    keys::TypeRow,
+    keys::{self, TypeRow},
 };
 
 /// What a batch does to a row.
@@ -60,7 +60,7 @@ impl State {
 }
 
 /// How many bytes of rows are kept in memory.
-const ROWS_BYTES: u64 = 32 << 20;
+const ROWS_BYTES: u64 = 48 << 20;
 
 type RowsInMemory = quick_cache::sync::Cache<Box<[u8]>, Option<IVec>, RowSize>;
 
@@ -118,9 +118,14 @@ impl Shared {
         for key in replaced.keys() {
             self.rows.remove(&key[..]);
         }
+        let turn = state.turn;
         drop(state);
-        // Outside the lock, for it may be large.
-        drop(replaced);
+        // Beside other readers, for these may be many. They are asked for next: who registers lists, and who is told of a
+        // change fetches.
+        let state = self.state();
+        for (key, change) in replaced.iter().filter(|(key, _)| keys::is_asked_alone(key)) {
+            self.keep(&state, turn, key, &change.after.as_deref().map(IVec::from));
+        }
     }
 
     /// A write failed: what the database shows in memory is not to be trusted any more.
@@ -155,7 +160,7 @@ impl Shared {
         Ok(View { shared: self, database: self.database().ok_or_else(Failure::closed)?, in_memory: false })
     }
 
-    /// Takes a row into memory that was read since `turn`, if no batch began or ended since.
+    /// Takes a row into memory that was read or became durable in `turn`, if no batch began or ended since.
     fn keep(&self, state: &State, turn: u64, key: &[u8], row: &Option<IVec>) {
         if state.turn == turn {
             self.rows.insert(key.into(), row.clone());
@@ -334,6 +339,16 @@ mod tests {
         assert_eq!(in_memory().unwrap(), Some(ivec("two")));
         shared.settled(HashMap::new());
         assert!(in_memory().unwrap_err().on_disk);
+
+        // Rows that phones ask for are at hand as soon as they are durable, and not before.
+        for after in [Some("device"), None] {
+            let change = Change { before: None, after: after.map(Into::into) };
+            shared.applying(Arc::new(Changes::from([(b"dkey".to_vec(), change)])));
+            let before = shared.view_in_memory().unwrap().get(b"dkey");
+            assert!(before.is_err() || before.unwrap() == Some(ivec("device")));
+            shared.settled(HashMap::new());
+            assert_eq!(shared.view_in_memory().unwrap().get(b"dkey").unwrap(), after.map(ivec));
+        }
 
         shared.view().unwrap().get(b"key").unwrap();
         shared.closed();
