@@ -22,6 +22,7 @@ pub(crate) enum Part {
 }
 
 /// What is wrong with which part, to follow the name of its file.
+#[derive(Clone)]
 pub(crate) struct Fault(pub(crate) Part, pub(crate) String);
 
 impl Parts {
@@ -58,26 +59,34 @@ impl Parts {
         Ok(Self { certificates: contents.certificates.into_iter().map(CertificateDer::from).collect(), keys })
     }
 
-    /// What the first certificate that says so is for.
+    /// What the certificate of the key is for; if there is none, the first that says so.
     pub(crate) fn topic(&self) -> Result<TypeIdentifier, Fault> {
-        let topics = |certificate| Facts::read(certificate).map(|facts| facts.topics).unwrap_or_default();
-        self.certificates
+        let of_facts = |facts: &Facts| facts.topics.iter().find_map(|topic| TypeIdentifier::new(topic).ok());
+        let of_key = self.fitting().unwrap_or_default();
+        // Of several, that which is good longest.
+        of_key
             .iter()
-            .flat_map(|certificate| topics(certificate))
-            .find_map(|topic| TypeIdentifier::new(&topic).ok())
+            .filter_map(|(_, facts)| Some((facts.not_after, of_facts(facts)?)))
+            .max_by_key(|(not_after, _)| *not_after)
+            .map(|(_, topic)| topic)
+            .or_else(|| self.certificates.iter().find_map(|one| of_facts(&Facts::read(one).ok()?)))
             .ok_or_else(|| {
                 certificate_fault("names no type of passes or orders: it is no certificate of a Pass Type ID")
             })
     }
 
-    /// The certificate for a topic, with its key and its chain, and when it expires.
-    pub(crate) fn check(self, topic: &TypeIdentifier) -> Result<(CertifiedKey, SystemTime), Fault> {
+    /// Each certificate that has its key here, with its chain.
+    fn fitting(&self) -> Result<Vec<(CertifiedKey, Facts)>, Fault> {
         let mut fitting = Vec::new();
-        for key in self.keys? {
-            let key = ring::default_provider()
-                .key_provider
-                .load_private_key(key)
-                .map_err(|error| key_fault(format!("its private key can't be used: {error}")))?;
+        let mut unusable = None;
+        for key in self.keys.as_ref().map_err(Clone::clone)? {
+            let key = match ring::default_provider().key_provider.load_private_key(key.clone_key()) {
+                Ok(key) => key,
+                Err(error) => {
+                    unusable = Some(key_fault(format!("its private key can't be used: {error}")));
+                    continue;
+                }
+            };
             for first in 0..self.certificates.len() {
                 // The one of the key comes first, whatever the order of the file.
                 let mut chain = self.certificates.clone();
@@ -92,10 +101,17 @@ impl Parts {
                 }
             }
         }
-        let Some((_, first)) = fitting.first() else {
-            return Err(key_fault("its private key does not fit the certificate"));
-        };
-        let other = first.topics.first().map_or_else(
+        if fitting.is_empty() {
+            return Err(unusable.unwrap_or_else(|| key_fault("its private key does not fit the certificate")));
+        }
+        Ok(fitting)
+    }
+
+    /// The certificate for a topic, with its key and its chain, and when it expires.
+    pub(crate) fn check(self, topic: &TypeIdentifier) -> Result<(CertifiedKey, SystemTime), Fault> {
+        let fitting = self.fitting()?;
+        let first = fitting.first().map(|(_, facts)| facts);
+        let other = first.and_then(|facts| facts.topics.first()).map_or_else(
             || "its certificate names no topic (the UID of its subject)".to_owned(),
             |other| format!("is a certificate for {other}, not for {topic}"),
         );

@@ -27,12 +27,12 @@ pub(crate) struct ApnsOptions {
     #[arg(long = "apns-key", env = "PASSKIT_APNS_KEY", value_name = "FILE", requires = "certificate")]
     pub(crate) key: Option<PathBuf>,
 
-    /// The password of a .p12 file; better given as an environment variable.
+    /// The password of .p12 files, also of those in --apns-config that have none of their own; better given as an
+    /// environment variable.
     #[arg(
         long = "apns-password",
         env = "PASSKIT_APNS_PASSWORD",
         value_name = "PASSWORD",
-        requires = "certificate",
         hide_env_values = true
     )]
     pub(crate) password: Option<Secret>,
@@ -130,7 +130,7 @@ impl ApnsOptions {
                 let identity = identity(None, certificate, self.key.as_deref(), self.password.as_ref());
                 (vec![identity.map_err(Failure::new)?], None)
             }
-            (None, Some(file)) => read(file)?,
+            (None, Some(file)) => read(file, self.password.as_ref())?,
             (None, None) => return Ok(None),
         };
         let mut config = identities.into_iter().fold(Config::new(), Config::identity);
@@ -160,7 +160,7 @@ fn cannot_read(file: &Path, error: &dyn std::error::Error) -> Failure {
     Failure::from_error(format!("can't read {}", file.display()), error)
 }
 
-fn read(file: &Path) -> Result<(Vec<Identity>, Option<TokenKey>), Failure> {
+fn read(file: &Path, usual_password: Option<&Secret>) -> Result<(Vec<Identity>, Option<TokenKey>), Failure> {
     let text = fs::read_to_string(file).map_err(|error| cannot_read(file, &error))?;
     let wrong = |problem: &dyn std::fmt::Display| Failure::new(format!("{}: {problem}", file.display()));
     let File { topic, token } = toml::from_str(&text).map_err(|error| {
@@ -173,9 +173,9 @@ fn read(file: &Path) -> Result<(Vec<Identity>, Option<TokenKey>), Failure> {
         .iter()
         .map(|Topic { r#type, cert, key, password }| {
             let type_id = TypeIdentifier::new(r#type).map_err(|error| wrong(&error))?;
-            let key = key.as_deref().map(beside);
-            identity(Some(&type_id), &beside(cert), key.as_deref(), password.as_ref())
-                .map_err(|error| wrong(&error))
+            let (cert, key) = (beside(cert), key.as_deref().map(beside));
+            let password = password.as_ref().or(usual_password.filter(|_| is_pkcs12(&cert)));
+            identity(Some(&type_id), &cert, key.as_deref(), password).map_err(|error| wrong(&error))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let token = token

@@ -1,6 +1,6 @@
 //! A push service on this machine that stands in for APNs.
 
-use std::{path::Path, time::Duration};
+use std::{fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
 use passkit_conformance::apns::{LocalApns, Options};
 use tokio::sync::mpsc;
@@ -39,7 +39,11 @@ impl LocalPushes {
         let (key_id, team_id) = (&key.key_id, &key.team_id);
         let text = format!("[token]\nkey = \"apns.p8\"\nkey_id = \"{key_id}\"\nteam_id = \"{team_id}\"\n");
         for (file, content) in [(&config, text.as_str()), (&key_file, &key.key), (&root, apns.root_pem())] {
-            std::fs::write(file, content)
+            let mut options = OpenOptions::new();
+            // One of them is a key.
+            let opened = options.write(true).create(true).truncate(true).mode(0o600).open(file);
+            opened
+                .and_then(|mut file| file.write_all(content.as_bytes()))
                 .map_err(|error| Failure::new(format!("can't write {}: {error}", file.display())))?;
         }
         let arguments = format!(

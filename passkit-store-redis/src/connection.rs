@@ -162,10 +162,12 @@ impl Connection {
         }
     }
 
-    /// Has the Sentinels asked again who is master.
-    async fn distrust(&self) {
-        if let Kind::Sentinel(sentinel) = &self.0 {
-            sentinel.lock().await.master = None;
+    /// Has the Sentinels asked again who is master, unless they are being asked.
+    fn distrust(&self) {
+        if let Kind::Sentinel(sentinel) = &self.0
+            && let Ok(mut sentinel) = sentinel.try_lock()
+        {
+            sentinel.master = None;
         }
     }
 
@@ -400,6 +402,8 @@ pub(crate) struct Runner {
     next: AtomicUsize,
     wait: Option<Wait>,
     patience: Duration,
+    /// When the master was doubted last.
+    distrusted: std::sync::Mutex<Option<Instant>>,
 }
 
 /// The first pause between two attempts, and the longest.
@@ -412,7 +416,26 @@ impl Runner {
         }
         let wait = (config.min_replicas > 0)
             .then_some(Wait { replicas: config.min_replicas, timeout: config.replica_timeout });
-        Self { connection, writers, next: AtomicUsize::new(0), wait, patience: config.call_timeout }
+        let next = AtomicUsize::new(0);
+        Self {
+            connection,
+            writers,
+            next,
+            wait,
+            patience: config.call_timeout,
+            distrusted: Default::default(),
+        }
+    }
+
+    /// A master that no replica confirms was perhaps cut off from all but us, and another has taken over. It may as well be
+    /// the replica that is away, so this is asked only once in the time that replicas have.
+    fn distrust(&self) {
+        let rest = self.wait.map_or(Duration::ZERO, |wait| wait.timeout);
+        let mut distrusted = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        if distrusted.is_none_or(|last| last.elapsed() >= rest) {
+            *distrusted = Some(Instant::now());
+            self.writers.iter().chain([&self.connection]).for_each(Connection::distrust);
+        }
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -477,10 +500,7 @@ impl Runner {
                         if let Some(Wait { replicas, .. }) = wait
                             && confirmed.is_none_or(|confirmed| confirmed < i64::from(replicas))
                         {
-                            // Perhaps it was cut off from all but us, and another has taken over.
-                            for connection in self.writers.iter().chain([&self.connection]) {
-                                connection.distrust().await;
-                            }
+                            self.distrust();
                             return Err(Failure::unconfirmed(confirmed.unwrap_or(0), replicas));
                         }
                         answers[at] = value;

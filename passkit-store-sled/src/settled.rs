@@ -341,13 +341,18 @@ mod tests {
         assert!(in_memory().unwrap_err().on_disk);
 
         // Rows that phones ask for are at hand as soon as they are durable, and not before.
-        for after in [Some("device"), None] {
-            let change = Change { before: None, after: after.map(Into::into) };
+        let device = || shared.view_in_memory().unwrap().get(b"dkey");
+        let mut before = None;
+        for after in [Some("one"), Some("two"), None] {
+            let change = Change { before: before.map(ivec), after: after.map(Into::into) };
             shared.applying(Arc::new(Changes::from([(b"dkey".to_vec(), change)])));
-            let before = shared.view_in_memory().unwrap().get(b"dkey");
-            assert!(before.is_err() || before.unwrap() == Some(ivec("device")));
+            match before {
+                None => assert!(device().unwrap_err().on_disk),
+                Some(before) => assert_eq!(device().unwrap(), Some(ivec(before))),
+            }
             shared.settled(HashMap::new());
-            assert_eq!(shared.view_in_memory().unwrap().get(b"dkey").unwrap(), after.map(ivec));
+            assert_eq!(device().unwrap(), after.map(ivec));
+            before = after;
         }
 
         shared.view().unwrap().get(b"key").unwrap();

@@ -56,6 +56,19 @@ async fn each_fault_of_a_certificate_is_one_line_that_names_it() {
 }
 
 #[tokio::test]
+async fn without_a_topic_it_is_for_what_the_certificate_of_the_key_is_for() {
+    let apns = apns().await;
+    let good = apns.issue(TOPIC).unwrap();
+    let other = apns.issue("pass.com.example.other").unwrap();
+    let both = format!("{}{}", other.certificate, good.certificate);
+    let identity = Identity::from_pem(None, both.as_bytes(), good.key.as_bytes()).unwrap();
+    assert_eq!(identity.topic(), &topic());
+    let error = Identity::from_pem(None, other.certificate.as_bytes(), good.key.as_bytes()).unwrap_err();
+    let named = "certificate for pass.com.example.other: ";
+    assert_eq!(error.to_string(), format!("{named}its private key does not fit the certificate"));
+}
+
+#[tokio::test]
 async fn a_fault_in_a_file_names_the_file() {
     let apns = apns().await;
     let folder = tempfile::tempdir().unwrap();

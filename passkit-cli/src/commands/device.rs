@@ -1,4 +1,5 @@
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -71,6 +72,7 @@ enum Action {
 
 impl Device {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        let turn = self.turn()?;
         let mut phone = self.phone()?;
         let outcome = match &self.action {
             Action::Add { file, url } => {
@@ -79,13 +81,18 @@ impl Device {
                 added.map_err(|error| Failure::from_error(format!("can't add {}", file.display()), &error))?
             }
             Action::Sync => phone.sync().await.map_err(|error| Failure::from_error("can't sync", &error))?,
-            Action::Listen => return self.listen(&phone).await,
             Action::Remove { pass } => {
                 let pass = find(&phone, pass)?;
                 phone
                     .remove(&pass)
                     .await
                     .map_err(|error| Failure::from_error("can't remove the pass", &error))?
+            }
+            Action::Listen => {
+                // A new phone keeps the push token that it will register with.
+                save(&phone, &self.state)?;
+                drop(turn);
+                return self.listen().await;
             }
             Action::List => {
                 list(&phone);
@@ -95,6 +102,14 @@ impl Device {
         save(&phone, &self.state)?;
         print_outcome(&outcome);
         Ok(if outcome.complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// From reading the state to saving it, one command at a time: what another saves in between would be lost.
+    fn turn(&self) -> Result<File, Failure> {
+        let mut path = self.state.clone().into_os_string();
+        path.push(".lock");
+        let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        locked.map_err(|error| Failure::new(format!("can't lock {}: {error}", Path::new(&path).display())))
     }
 
     fn phone(&self) -> Result<Phone, Failure> {
@@ -108,10 +123,8 @@ impl Device {
         Ok(phone)
     }
 
-    async fn listen(&self, phone: &Phone) -> Result<ExitCode, Failure> {
+    async fn listen(&self) -> Result<ExitCode, Failure> {
         let mut stop = std::pin::pin!(server::stop_signal());
-        // A new phone keeps the push token that it will register with.
-        save(phone, &self.state)?;
         let folder = self.state.with_extension("push");
         std::fs::create_dir_all(&folder)
             .map_err(|error| Failure::new(format!("can't make {}: {error}", folder.display())))?;
@@ -124,6 +137,7 @@ impl Device {
                 () = &mut stop => return Ok(code),
             };
             // Passes may have been added meanwhile.
+            let _turn = self.turn()?;
             let mut phone = self.phone()?;
             if push.token != phone.state().push_token().as_str() {
                 say!("push of {} to another phone", push.topic);

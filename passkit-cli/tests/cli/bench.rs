@@ -303,8 +303,11 @@ fn errors_are_counted_by_kind() {
     let (kinds, json, _) =
         run(|number, answer| Some(if number < 12 { answer } else { NOTHING.to_owned() }), &[]);
     assert!(kinds.contains(&"status 500 on list".to_owned()), "{kinds:?}");
-    assert_eq!((&json["visits"]["done"], &json["visits"]["failed"]), (&0.into(), &40.into()), "{json:#}");
-    assert_eq!(json["visits"]["latency_ms"]["max"], Value::Null);
+    let [done, failed, not_begun] =
+        ["done", "failed", "not_begun"].map(|visits| json["visits"][visits].as_u64().unwrap());
+    // On a machine that stands still at the end, some have no turn.
+    assert_eq!((done, failed + not_begun), (0, 40), "{json:#}");
+    assert!(failed > 0 && (json["visits"]["latency_ms"]["max"] == Value::Null || not_begun > 0), "{json:#}");
 
     let (kinds, ..) = run(|_, answer| Some(answer.replace("\"1\"", "1  ")), &[]);
     assert!(kinds.contains(&"malformed list".to_owned()), "{kinds:?}");
@@ -351,7 +354,7 @@ fn a_service_that_dies_is_reported_at_the_end() {
     assert_eq!(code, Some(1), "{json:#}");
     let visits = &json["visits"];
     assert!(visits["due"] == 150 && visits["done"].as_u64() > Some(0), "{json:#}");
-    assert!(json["errors"]["connection refused"].as_u64() > Some(50), "{json:#}");
+    assert!(json["errors"]["connection refused"].as_u64() > Some(0), "{json:#}");
     assert!(json["left_registered"].as_u64() > Some(0) && json["interrupted"] == false, "{json:#}");
 }
 
