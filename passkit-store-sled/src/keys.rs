@@ -261,7 +261,8 @@ impl TypeRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceRow<'v> {
     pub(crate) version: u64,
-    pub(crate) push_token: &'v str,
+    /// As text; checked only when it is asked for.
+    pub(crate) push_token: &'v [u8],
     pub(crate) held: Held<'v>,
 }
 
@@ -286,7 +287,7 @@ impl<'v> DeviceRow<'v> {
     const WHAT: &'static str = "device";
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let token = self.push_token.as_bytes();
+        let token = self.push_token;
         let mut row = Vec::with_capacity(8 + 2 + token.len() + 1 + FEW_BYTES);
         row.extend_from_slice(&self.version.to_be_bytes());
         // At most 400, see `PushToken`.
@@ -316,11 +317,11 @@ impl<'v> DeviceRow<'v> {
             [1, count @ ..] => Held::Many(u32::from_be_bytes(count.try_into().map_err(|_| unreadable())?)),
             _ => return Err(unreadable()),
         };
-        Ok(Self { version, push_token: text(token, Self::WHAT)?, held })
+        Ok(Self { version, push_token: token, held })
     }
 
     pub(crate) fn push_token(&self) -> Result<PushToken, Failure> {
-        PushToken::new(self.push_token).map_err(|_| Failure::unreadable(Self::WHAT))
+        PushToken::new(text(self.push_token, Self::WHAT)?).map_err(|_| Failure::unreadable(Self::WHAT))
     }
 }
 
@@ -505,13 +506,13 @@ mod tests {
         assert_eq!(TypeRow::decode(&clock.encode()).unwrap(), clock);
         let mut few = Vec::new();
         for held in [Held::Few(Few::default()), Held::Many(3)] {
-            let device = DeviceRow { version: 5, push_token: "C0ffee", held };
+            let device = DeviceRow { version: 5, push_token: b"C0ffee", held };
             assert_eq!(DeviceRow::decode(&device.encode()).unwrap(), device);
         }
         let [a, b] = ["ä/ 1", "2"].map(|serial| PassId::new("pass.a", serial).unwrap());
         Few::add(&mut few, &a, 6);
         Few::add(&mut few, &b, 7);
-        let device = DeviceRow { version: 7, push_token: "c0", held: Held::Few(Few::new(&few)) };
+        let device = DeviceRow { version: 7, push_token: b"c0", held: Held::Few(Few::new(&few)) };
         let row = device.encode();
         let Held::Few(read) = DeviceRow::decode(&row).unwrap().held else { panic!("many") };
         let all = read.iter().map(Result::unwrap).collect::<Vec<_>>();

@@ -186,7 +186,7 @@ impl Readers {
         T: Send + 'static,
         F: Fn(&View<'_>) -> Result<T, Failure> + Send + 'static,
     {
-        match self.shared.view_in_memory().and_then(|view| question(&view)) {
+        match question(&self.shared.view_in_memory()) {
             Err(failure) if failure.on_disk => {}
             known => return known,
         }

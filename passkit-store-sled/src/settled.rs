@@ -157,7 +157,8 @@ impl Shared {
     }
 
     pub(crate) fn view(&self) -> Result<View<'_>, Failure> {
-        Ok(View { shared: self, database: self.database().ok_or_else(Failure::closed)?, in_memory: false })
+        let database = self.database().ok_or_else(Failure::closed)?;
+        Ok(View { shared: self, database: Some(database) })
     }
 
     /// Takes a row into memory that was read or became durable in `turn`, if no batch began or ended since.
@@ -168,8 +169,8 @@ impl Shared {
     }
 
     /// A view that never waits for the disk: what is not in memory is [on disk](Failure::on_disk).
-    pub(crate) fn view_in_memory(&self) -> Result<View<'_>, Failure> {
-        Ok(View { in_memory: true, ..self.view()? })
+    pub(crate) fn view_in_memory(&self) -> View<'_> {
+        View { shared: self, database: None }
     }
 }
 
@@ -177,8 +178,8 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct View<'s> {
     shared: &'s Shared,
-    database: Arc<Database>,
-    in_memory: bool,
+    /// `None` for a view that never waits for the disk.
+    database: Option<Arc<Database>>,
 }
 
 /// Some rows, in the order of their keys.
@@ -190,13 +191,18 @@ pub(crate) struct Rows {
 }
 
 impl View<'_> {
-    /// The state, unless the database was closed meanwhile: then what this view has read means nothing.
+    /// The state, unless the database is closed, or was meanwhile: then what this view has read there means nothing.
     fn state(&self) -> Result<RwLockReadGuard<'_, State>, Failure> {
         let state = self.shared.state();
-        match &state.database {
-            Some(current) if Arc::ptr_eq(current, &self.database) => Ok(state),
+        match (&state.database, &self.database) {
+            (Some(_), None) => Ok(state),
+            (Some(current), Some(own)) if Arc::ptr_eq(current, own) => Ok(state),
             _ => Err(Failure::closed()),
         }
+    }
+
+    fn database(&self) -> Result<&Database, Failure> {
+        self.database.as_deref().ok_or_else(Failure::on_disk)
     }
 
     pub(crate) fn type_row(&self, type_id: &TypeIdentifier) -> Result<TypeRow, Failure> {
@@ -207,11 +213,9 @@ impl View<'_> {
         if let Some(row) = self.shared.rows.get(key) {
             return Ok(row);
         }
-        if self.in_memory {
-            return Err(Failure::on_disk());
-        }
+        let database = self.database()?;
         let turn = self.state()?.turn;
-        let read = self.database.get(key)?;
+        let read = database.get(key)?;
         let state = self.state()?;
         let row = match state.replaced.get(key) {
             Some(change) => change.before.clone(),
@@ -223,19 +227,13 @@ impl View<'_> {
 
     /// How many bytes the files of the store have.
     pub(crate) fn bytes_on_disk(&self) -> Result<u64, Failure> {
-        if self.in_memory {
-            return Err(Failure::on_disk());
-        }
-        self.database.bytes_on_disk()
+        self.database()?.bytes_on_disk()
     }
 
     /// At most about `limit` of the rows whose keys start with `prefix`, and are behind the key `after`.
     pub(crate) fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Rows, Failure> {
-        if self.in_memory {
-            return Err(Failure::on_disk());
-        }
         let mut found = Rows::default();
-        for row in self.database.scan(prefix, after)?.take(limit) {
+        for row in self.database()?.scan(prefix, after)?.take(limit) {
             found.rows.push(row?);
         }
         if found.rows.len() >= limit {
@@ -318,7 +316,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (database, contents) = Database::open(&crate::Config::new(folder.path()), true).unwrap();
         let shared = Shared::new(database, contents);
-        let in_memory = || shared.view_in_memory().unwrap().get(b"key");
+        let in_memory = || shared.view_in_memory().get(b"key");
         assert!(in_memory().unwrap_err().on_disk);
 
         write(&shared, None, "one");
@@ -341,7 +339,7 @@ mod tests {
         assert!(in_memory().unwrap_err().on_disk);
 
         // Rows that phones ask for are at hand as soon as they are durable, and not before.
-        let device = || shared.view_in_memory().unwrap().get(b"dkey");
+        let device = || shared.view_in_memory().get(b"dkey");
         let mut before = None;
         for after in [Some("one"), Some("two"), None] {
             let change = Change { before: before.map(ivec), after: after.map(Into::into) };
@@ -357,7 +355,7 @@ mod tests {
 
         shared.view().unwrap().get(b"key").unwrap();
         shared.closed();
-        assert!(shared.view_in_memory().is_err());
+        assert!(in_memory().unwrap_err().on_disk && shared.view().is_err());
     }
 
     #[test]

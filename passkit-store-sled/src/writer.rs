@@ -420,7 +420,7 @@ impl<'w> Group<'w> {
                 (Held::Many(count.saturating_add(u32::from(!existed))), existed)
             }
         };
-        let after = DeviceRow { version, push_token: push_token.as_str(), held }.encode();
+        let after = DeviceRow { version, push_token: push_token.as_str().as_bytes(), held }.encode();
         drop(few);
         self.put(device_key, device_before, Some(after));
         if existed {
