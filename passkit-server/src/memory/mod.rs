@@ -3,7 +3,7 @@ mod queue;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::SystemTime,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 /// It keeps the whole contract except that nothing outlives the process.
 #[derive(Debug)]
 pub struct MemoryStore {
-    tables: Mutex<Tables>,
+    tables: RwLock<Tables>,
 }
 
 #[derive(Debug)]
@@ -30,21 +30,38 @@ struct Tables {
     /// When the store was made, in whole seconds since the Unix epoch.
     created: u64,
     types: HashMap<TypeIdentifier, Type>,
-    /// What the last mark of each pass left.
-    passes: HashMap<PassId, PassState>,
-    devices: BTreeMap<DeviceIdentifier, Device>,
-    /// The devices of each pass, in the order in which pages give them.
+    devices: HashMap<DeviceIdentifier, Device>,
+    /// The devices, in the order in which pages give them.
+    in_order: BTreeSet<DeviceIdentifier>,
+    /// The devices of each pass, in that order too.
     devices_of: HashMap<PassId, BTreeSet<DeviceIdentifier>>,
     pushes: queue::Pushes,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Type {
     version: u64,
     /// What the last "every pass changed" left: counts for each pass where its own state is older.
     floor: PassState,
     /// The latest date given to any pass of the type.
     latest_date: u64,
+    /// What the last mark of each pass left.
+    passes: HashMap<SerialNumber, PassState>,
+}
+
+impl Type {
+    /// One that was never marked, in a store made at `created`.
+    fn new(created: u64) -> Self {
+        let floor = PassState { version: 0, last_modified: created };
+        Self { version: 0, floor, latest_date: created, passes: HashMap::new() }
+    }
+
+    fn pass_state(&self, serial: &SerialNumber) -> PassState {
+        self.passes.get(serial).map_or(self.floor, |own| PassState {
+            version: own.version.max(self.floor.version),
+            last_modified: own.last_modified.max(self.floor.last_modified),
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -66,11 +83,11 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            tables: Mutex::new(Tables {
+            tables: RwLock::new(Tables {
                 created: clock::now_micros() / 1_000_000,
                 types: HashMap::new(),
-                passes: HashMap::new(),
-                devices: BTreeMap::new(),
+                devices: HashMap::new(),
+                in_order: BTreeSet::new(),
                 devices_of: HashMap::new(),
                 pushes: queue::Pushes::default(),
             }),
@@ -80,71 +97,72 @@ impl MemoryStore {
     /// As if the device had registered last at this time.
     #[cfg(test)]
     pub(crate) fn set_registered_at(&self, device: &DeviceIdentifier, time: SystemTime) {
-        if let Some(row) = self.tables().devices.get_mut(device) {
+        if let Some(row) = self.tables_mut().devices.get_mut(device) {
             row.version = clock::micros(time);
         }
     }
 
     /// No method panics half way through a change, so what a poisoned lock guards is whole.
-    fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tables(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tables_mut(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Tables {
-    fn type_state(&self, type_id: &TypeIdentifier) -> Type {
-        let unmarked = PassState { version: 0, last_modified: self.created };
-        self.types.get(type_id).copied().unwrap_or(Type {
-            version: 0,
-            floor: unmarked,
-            latest_date: self.created,
-        })
+    fn type_mut(&mut self, type_id: &TypeIdentifier) -> &mut Type {
+        self.types.entry(type_id.clone()).or_insert_with(|| Type::new(self.created))
     }
 
     fn pass_state(&self, pass: &PassId) -> PassState {
-        let floor = self.type_state(&pass.type_id).floor;
-        self.passes.get(pass).map_or(floor, |own| PassState {
-            version: own.version.max(floor.version),
-            last_modified: own.last_modified.max(floor.last_modified),
-        })
+        let never_marked = PassState { version: 0, last_modified: self.created };
+        self.types.get(&pass.type_id).map_or(never_marked, |row| row.pass_state(&pass.serial))
     }
 
     fn register(&mut self, device: &DeviceIdentifier, pass: &PassId, push_token: &PushToken) -> Registered {
-        let row = self.devices.entry(device.clone()).or_insert_with(|| Device {
-            push_token: push_token.clone(),
-            version: 0,
-            registrations: BTreeMap::new(),
+        let row = self.devices.entry(device.clone()).or_insert_with(|| {
+            self.in_order.insert(device.clone());
+            Device { push_token: push_token.clone(), version: 0, registrations: BTreeMap::new() }
         });
         row.push_token = push_token.clone();
         row.version = next_version(row.version, clock::now_micros());
+        // Registrations share the text of their type, so that the processor's cache has it.
+        let of_type = self.types.entry(pass.type_id.clone());
+        let pass = PassId { type_id: of_type.key().clone(), serial: pass.serial.clone() };
+        of_type.or_insert_with(|| Type::new(self.created));
         let before = row.registrations.insert(pass.clone(), row.version);
-        self.devices_of.entry(pass.clone()).or_default().insert(device.clone());
+        self.devices_of.entry(pass).or_default().insert(device.clone());
         if before.is_some() { Registered::Existing } else { Registered::Created }
     }
 
     /// The version that the passes have now.
     fn mark(&mut self, type_id: &TypeIdentifier, serials: &[SerialNumber]) -> u64 {
         let now = clock::now_micros();
-        let mut row = self.type_state(type_id);
+        let row = self.type_mut(type_id);
         row.version = next_version(row.version, now);
         for serial in serials {
-            let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
-            let last_modified = next_last_modified(self.pass_state(&pass).last_modified, now);
+            let last_modified = next_last_modified(row.pass_state(serial).last_modified, now);
             row.latest_date = row.latest_date.max(last_modified);
-            self.passes.insert(pass, PassState { version: row.version, last_modified });
+            row.passes.insert(serial.clone(), PassState { version: row.version, last_modified });
         }
-        self.types.insert(type_id.clone(), row);
         row.version
     }
 
     fn mark_all(&mut self, type_id: &TypeIdentifier) -> u64 {
         let now = clock::now_micros();
-        let mut row = self.type_state(type_id);
+        let row = self.type_mut(type_id);
         row.version = next_version(row.version, now);
         row.latest_date = next_last_modified(row.latest_date, now);
         row.floor = PassState { version: row.version, last_modified: row.latest_date };
-        self.types.insert(type_id.clone(), row);
         row.version
+    }
+
+    fn remove_device(&mut self, device: &DeviceIdentifier) -> Option<Device> {
+        self.in_order.remove(device);
+        self.devices.remove(device)
     }
 
     fn remove_from_pass(&mut self, pass: &PassId, device: &DeviceIdentifier) {
@@ -165,15 +183,15 @@ impl RegistrationStore for MemoryStore {
         pass: &PassId,
         push_token: &PushToken,
     ) -> Result<Registered, StoreError> {
-        Ok(self.tables().register(device, pass, push_token))
+        Ok(self.tables_mut().register(device, pass, push_token))
     }
 
     async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
-        let mut tables = self.tables();
+        let mut tables = self.tables_mut();
         let Some(row) = tables.devices.get_mut(device) else { return Ok(false) };
         let existed = row.registrations.remove(pass).is_some();
         if row.registrations.is_empty() {
-            tables.devices.remove(device);
+            tables.remove_device(device);
         }
         tables.remove_from_pass(pass, device);
         Ok(existed)
@@ -186,24 +204,30 @@ impl RegistrationStore for MemoryStore {
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
         let tables = self.tables();
-        let type_version = tables.type_state(type_id).version;
+        let clock = tables.types.get(type_id);
+        let type_version = clock.map_or(0, |row| row.version);
         let Some(row) = tables.devices.get(device) else {
             return Ok(Changes { serials: Vec::new(), tag: UpdateTag { type_version, device_version: 0 } });
         };
         let tag = UpdateTag { type_version, device_version: row.version };
         let since = since.and_then(|since| since.unless_ahead_of(tag));
-        let serials = row
-            .registrations
-            .iter()
-            .filter(|(pass, _)| pass.type_id == *type_id)
-            .filter(|(pass, registered)| {
-                since.is_none_or(|since| {
-                    tables.pass_state(pass).version > since.type_version
-                        || **registered > since.device_version
-                })
+        let is_changed = |serial: &SerialNumber, registered: u64| {
+            since.is_none_or(|since| {
+                let version = || clock.map_or(0, |row| row.pass_state(serial).version);
+                registered > since.device_version || version() > since.type_version
             })
-            .map(|(pass, _)| pass.serial.clone())
-            .collect();
+        };
+        let serials = if since == Some(tag) {
+            Vec::new()
+        } else {
+            row.registrations
+                .iter()
+                .filter(|(pass, registered)| {
+                    pass.type_id == *type_id && is_changed(&pass.serial, **registered)
+                })
+                .map(|(pass, _)| pass.serial.clone())
+                .collect()
+        };
         Ok(Changes { serials, tag })
     }
 
@@ -213,13 +237,13 @@ impl RegistrationStore for MemoryStore {
         serials: &[SerialNumber],
     ) -> Result<(), StoreError> {
         if !serials.is_empty() {
-            self.tables().mark(type_id, serials);
+            self.tables_mut().mark(type_id, serials);
         }
         Ok(())
     }
 
     async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        self.tables().mark_all(type_id);
+        self.tables_mut().mark_all(type_id);
         Ok(())
     }
 
@@ -257,11 +281,11 @@ impl RegistrationStore for MemoryStore {
         device: &DeviceIdentifier,
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
-        let mut tables = self.tables();
+        let mut tables = self.tables_mut();
         if tables.devices.get(device).is_none_or(|row| row.version > clock::micros(unregistered_at)) {
             return Ok(false);
         }
-        let Some(row) = tables.devices.remove(device) else { return Ok(false) };
+        let Some(row) = tables.remove_device(device) else { return Ok(false) };
         for pass in row.registrations.keys() {
             tables.remove_from_pass(pass, device);
         }
@@ -272,7 +296,7 @@ impl RegistrationStore for MemoryStore {
 #[async_trait]
 impl StoreMaintenance for MemoryStore {
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
-        let mut tables = self.tables();
+        let mut tables = self.tables_mut();
         let created = registrations.iter().filter(|Registration { device, push_token, pass }| {
             tables.register(device, pass, push_token) == Registered::Created
         });
@@ -289,7 +313,8 @@ impl StoreMaintenance for MemoryStore {
         let after = after.and_then(|cursor| DeviceIdentifier::new(cursor.as_str()).ok());
         let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut page = RegistrationPage::default();
-        for (device, row) in tables.devices.range((start, Bound::Unbounded)) {
+        for device in tables.in_order.range((start, Bound::Unbounded)) {
+            let Some(row) = tables.devices.get(device) else { continue };
             page.registrations.extend(row.registrations.keys().map(|pass| Registration {
                 device: device.clone(),
                 push_token: row.push_token.clone(),

@@ -69,7 +69,7 @@ impl PushQueue for MemoryStore {
         if serials.is_empty() {
             return Ok(());
         }
-        let mut tables = self.tables();
+        let mut tables = self.tables_mut();
         let version = tables.mark(type_id, serials);
         for serial in serials {
             tables.pushes.owe(type_id, Owed::Pass(serial.clone()), version);
@@ -78,7 +78,7 @@ impl PushQueue for MemoryStore {
     }
 
     async fn mark_all_and_owe(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        let mut tables = self.tables();
+        let mut tables = self.tables_mut();
         let version = tables.mark_all(type_id);
         tables.pushes.owe(type_id, Owed::Type, version);
         Ok(())
@@ -110,7 +110,7 @@ impl PushQueue for MemoryStore {
         worker: &str,
         time: Duration,
     ) -> Result<bool, StoreError> {
-        let leases = &mut self.tables().pushes.leases;
+        let leases = &mut self.tables_mut().pushes.leases;
         let now = Instant::now();
         if leases.get(type_id).is_some_and(|lease| lease.worker != worker && lease.until > now) {
             return Ok(false);
@@ -120,7 +120,7 @@ impl PushQueue for MemoryStore {
     }
 
     async fn release(&self, type_id: &TypeIdentifier, worker: &str) -> Result<(), StoreError> {
-        let leases = &mut self.tables().pushes.leases;
+        let leases = &mut self.tables_mut().pushes.leases;
         if leases.get(type_id).is_some_and(|lease| lease.worker == worker) {
             leases.remove(type_id);
         }
@@ -141,7 +141,7 @@ impl PushQueue for MemoryStore {
     }
 
     async fn advance(&self, type_id: &TypeIdentifier, reached: &[(Owed, Reached)]) -> Result<(), StoreError> {
-        let pushes = &mut self.tables().pushes;
+        let pushes = &mut self.tables_mut().pushes;
         for (owed, reached) in reached {
             pushes.advance(type_id, owed, reached);
         }
@@ -152,14 +152,14 @@ impl PushQueue for MemoryStore {
         if pushes.is_empty() {
             return Ok(());
         }
-        let mut tables = self.tables();
+        let mut tables = self.tables_mut();
         let held = tables.pushes.held.entry(type_id.clone()).or_default();
         held.extend(pushes.iter().map(|push| (push.device.clone(), push.clone())));
         Ok(())
     }
 
     async fn unhold(&self, type_id: &TypeIdentifier, devices: &[DeviceIdentifier]) -> Result<(), StoreError> {
-        let pushes = &mut self.tables().pushes;
+        let pushes = &mut self.tables_mut().pushes;
         let Some(held) = pushes.held.get_mut(type_id) else { return Ok(()) };
         held.retain(|device, _| !devices.contains(device));
         if held.is_empty() {
