@@ -23,7 +23,15 @@ const fn invalid(what: &'static str, problem: &'static str) -> InvalidIdentifier
 
 /// RFC 3986 "unreserved": what passes through any URL unchanged.
 fn is_unreserved(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
+    // Not `all`: looking at every byte is quicker than stopping at one.
+    text.bytes()
+        .fold(true, |so_far, b| so_far & (b.is_ascii_alphanumeric() | matches!(b, b'-' | b'.' | b'_' | b'~')))
+}
+
+/// Nearly every text is plain ASCII, which is told without decoding it.
+fn has_control(text: &str) -> bool {
+    let plain = text.bytes().fold(true, |so_far, b| so_far & matches!(b, b' '..=b'~'));
+    !plain && text.chars().any(char::is_control)
 }
 
 macro_rules! text_identifier {
@@ -142,7 +150,7 @@ impl SerialNumber {
         if text.len() > 512 {
             return Err(invalid(WHAT, "is longer than 512 bytes"));
         }
-        if text.chars().any(char::is_control) {
+        if has_control(text) {
             return Err(invalid(WHAT, "has a control character"));
         }
         Ok(Self(text.into()))
@@ -270,7 +278,7 @@ impl AuthToken {
         if text.len() > 1024 {
             return Err(invalid(WHAT, "is longer than 1,024 bytes"));
         }
-        if text.chars().any(char::is_control) {
+        if has_control(text) {
             return Err(invalid(WHAT, "has a control character"));
         }
         if text.trim() != text {

@@ -66,7 +66,7 @@ pub(crate) struct MalformedEscape;
 /// Decodes a path segment or query value once; a `+` stays a `+`.
 pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
     let mut rest = text.as_bytes();
-    if !rest.contains(&b'%') {
+    if !rest.iter().fold(false, |so_far, b| so_far | (*b == b'%')) {
         return Ok(text.into());
     }
     while let Some(at) = rest.iter().position(|b| *b == b'%') {

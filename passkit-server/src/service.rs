@@ -40,9 +40,14 @@ use crate::{
 ///
 /// Sources: Apple's *Wallet Passes: Adding a Web Service to Update Passes* and *Wallet Orders*, web service.
 pub struct WalletService<S, P> {
+    /// In one, for a service is cloned with each request.
+    shared: Arc<Shared<S, P>>,
+}
+
+struct Shared<S, P> {
     store: Arc<S>,
     source: Arc<P>,
-    options: Arc<Options>,
+    options: Options,
 }
 
 #[derive(Clone)]
@@ -55,40 +60,47 @@ struct Options {
 impl<S, P> WalletService<S, P> {
     /// The service over a store and a source, with the defaults of the options below.
     pub fn new(store: S, source: P) -> Self {
-        Self {
-            store: Arc::new(store),
-            source: Arc::new(source),
-            options: Arc::new(Options {
-                device_log: Arc::new(TracingLog::default()),
-                android_wallets: false,
-                order_media_type: HeaderValue::from_static(Kind::Order.media_type()),
-            }),
-        }
+        let options = Options {
+            device_log: Arc::new(TracingLog::default()),
+            android_wallets: false,
+            order_media_type: HeaderValue::from_static(Kind::Order.media_type()),
+        };
+        Self { shared: Arc::new(Shared { store: Arc::new(store), source: Arc::new(source), options }) }
+    }
+
+    fn options_mut(&mut self) -> &mut Options {
+        &mut Arc::make_mut(&mut self.shared).options
     }
 
     /// Sends device log messages to `hook` instead of to [`TracingLog`].
     #[must_use]
     pub fn device_log(mut self, hook: impl DeviceLog + 'static) -> Self {
-        Arc::make_mut(&mut self.options).device_log = Arc::new(hook);
+        self.options_mut().device_log = Arc::new(hook);
         self
     }
 
     /// Whether passes may also be opened with the scheme `AndroidPass`, which wallets for Android use. Default: no.
     #[must_use]
     pub fn android_wallets(mut self, accept: bool) -> Self {
-        Arc::make_mut(&mut self.options).android_wallets = accept;
+        self.options_mut().android_wallets = accept;
         self
     }
 
     /// The media type of orders. Default: `application/vnd.apple.finance.order`; others have been seen.
     #[must_use]
     pub fn order_media_type(mut self, media_type: HeaderValue) -> Self {
-        Arc::make_mut(&mut self.options).order_media_type = media_type;
+        self.options_mut().order_media_type = media_type;
         self
     }
 }
 
 impl<S, P> Clone for WalletService<S, P> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<S, P> Clone for Shared<S, P> {
     fn clone(&self) -> Self {
         Self { store: self.store.clone(), source: self.source.clone(), options: self.options.clone() }
     }
@@ -117,14 +129,14 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let service = self.clone();
+        let shared = self.shared.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let route = Route::of(head.uri.path());
             #[cfg(feature = "metrics")]
             let measured = crate::measured::Request::new(&head.method, route.as_ref());
             let answer = match &route {
-                Some(route) => service.answer(route, &head, body).await,
+                Some(route) => shared.answer(route, &head, body).await,
                 None => Err(Refusal::NotFound),
             };
             let mut answer = answer.unwrap_or_else(Refusal::into_response);
@@ -138,7 +150,7 @@ where
     }
 }
 
-impl<S: RegistrationStore, P: PassSource> WalletService<S, P> {
+impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
     async fn answer<B>(
         &self,
         route: &Route<'_>,
@@ -149,7 +161,7 @@ impl<S: RegistrationStore, P: PassSource> WalletService<S, P> {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (store, source, options) = (&*self.store, &*self.source, &*self.options);
+        let (store, source, options) = (&*self.store, &*self.source, &self.options);
         let authorized = async |kind, pass, access| {
             authorize(source, options.android_wallets, &head.headers, kind, pass, access).await
         };

@@ -79,7 +79,8 @@ forward!(std::sync::Arc<T>, T);
 /// Without any token nobody gets in.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    digests: Vec<TokenDigest>,
+    first: Option<TokenDigest>,
+    others: Vec<TokenDigest>,
     withdrawn: bool,
 }
 
@@ -98,7 +99,7 @@ impl Credentials {
 
     /// Whether `token` is one of them. Looks at all, in constant time.
     pub(crate) fn accept(&self, token: &TokenDigest) -> bool {
-        self.digests.iter().fold(false, |found, digest| found | (digest == token))
+        self.first.iter().chain(&self.others).fold(false, |found, digest| found | (digest == token))
     }
 }
 
@@ -110,13 +111,14 @@ impl From<&AuthToken> for Credentials {
 
 impl From<TokenDigest> for Credentials {
     fn from(digest: TokenDigest) -> Self {
-        Self { digests: vec![digest], withdrawn: false }
+        Self { first: Some(digest), ..Self::default() }
     }
 }
 
 impl FromIterator<TokenDigest> for Credentials {
     fn from_iter<I: IntoIterator<Item = TokenDigest>>(digests: I) -> Self {
-        Self { digests: digests.into_iter().collect(), withdrawn: false }
+        let mut digests = digests.into_iter();
+        Self { first: digests.next(), others: digests.collect(), withdrawn: false }
     }
 }
 

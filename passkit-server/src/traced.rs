@@ -81,6 +81,9 @@ impl List {
     }
 
     pub(crate) fn answered(self, changes: &Changes) {
+        if self.0.is_disabled() {
+            return;
+        }
         self.0.record("serials", changes.serials.len());
         if !changes.serials.is_empty() {
             self.0.record("tag", display(changes.tag));
@@ -98,8 +101,10 @@ impl Fetch {
     }
 
     pub(crate) fn answered(self, state: PassState, status: StatusCode) {
-        self.0.record("version", display(hex(state.version)));
-        self.0.record("status", status.as_u16());
+        if !self.0.is_disabled() {
+            self.0.record("version", display(hex(state.version)));
+            self.0.record("status", status.as_u16());
+        }
         #[cfg(feature = "metrics")]
         if status == StatusCode::OK {
             crate::measured::fetched(state);

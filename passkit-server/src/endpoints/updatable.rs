@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
@@ -50,17 +52,27 @@ fn to_json(kind: Kind, changes: &Changes) -> Bytes {
     json.extend(["{\"", kind.serials_key(), "\":["]);
     for (index, serial) in changes.serials.iter().enumerate() {
         json.push_str(if index > 0 { ",\"" } else { "\"" });
-        // Serial numbers have no control characters, so these two are all that JSON wants escaped.
-        for part in serial.as_str().split_inclusive(['"', '\\']) {
-            match part.strip_suffix(['"', '\\']) {
-                Some(plain) => json.extend([plain, "\\", &part[plain.len()..]]),
-                None => json.push_str(part),
-            }
-        }
+        push_escaped(&mut json, serial.as_str());
         json.push('"');
     }
-    json.extend(["],\"", kind.tag_key(), "\":\"", &changes.tag.to_string(), "\"}"]);
+    json.extend(["],\"", kind.tag_key(), "\":\""]);
+    // Writing to a text can't fail.
+    let _written = write!(json, "{}\"}}", changes.tag);
     json.into()
+}
+
+/// Serial numbers have no control characters, so quotes and backslashes are all that JSON wants escaped.
+fn push_escaped(json: &mut String, serial: &str) {
+    let special = |b: u8| matches!(b, b'"' | b'\\');
+    if !serial.bytes().fold(false, |so_far, b| so_far | special(b)) {
+        return json.push_str(serial);
+    }
+    for char in serial.chars() {
+        if u8::try_from(char).is_ok_and(special) {
+            json.push('\\');
+        }
+        json.push(char);
+    }
 }
 
 #[cfg(test)]
