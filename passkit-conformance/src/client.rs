@@ -53,9 +53,21 @@ type AnyBody = UnsyncBoxBody<Bytes, BodyError>;
 #[error(transparent)]
 struct BodyError(Box<dyn std::error::Error + Send + Sync>);
 
+type Hyper = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// Two spellings of header names, each with connections of its own.
+struct Network {
+    lower_case: Hyper,
+    with_capitals: Hyper,
+}
+
+/// On a request: over the network, the names of its headers are sent `With-Capitals`, not in lower case.
+#[derive(Clone, Copy)]
+pub(crate) struct WithCapitals;
+
 #[derive(Clone)]
 enum Transport {
-    Network(HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    Network(Arc<Network>),
     InProcess(Arc<dyn Fn(Request<Full<Bytes>>) -> Boxed + Send + Sync>),
 }
 
@@ -100,10 +112,12 @@ impl Client {
     pub fn new(limits: Limits) -> Self {
         let https =
             HttpsConnectorBuilder::new().with_tls_config(tls()).https_or_http().enable_http1().build();
-        Self {
-            transport: Transport::Network(HyperClient::builder(TokioExecutor::new()).build(https)),
-            limits,
-        }
+        let builder = || HyperClient::builder(TokioExecutor::new());
+        let network = Network {
+            lower_case: builder().build(https.clone()),
+            with_capitals: builder().http1_title_case_headers(true).build(https),
+        };
+        Self { transport: Transport::Network(Arc::new(network)), limits }
     }
 
     /// A client whose requests all go to `service`, in this process, whatever host they name.
@@ -156,7 +170,9 @@ impl Client {
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response, SendError> {
         let answer = match &self.transport {
             Transport::InProcess(call) => call(request).await?,
-            Transport::Network(hyper) => {
+            Transport::Network(network) => {
+                let capitals = request.extensions().get::<WithCapitals>().is_some();
+                let hyper = if capitals { &network.with_capitals } else { &network.lower_case };
                 let answer = hyper.request(request).await.map_err(|error| {
                     let mut text = error.to_string();
                     let mut source = error.source();

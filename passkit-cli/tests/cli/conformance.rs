@@ -181,25 +181,33 @@ fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &s
     let service = Arc::new(service);
     // Weak, so that the service ends with the test; the thread that listens goes on.
     let changing = Arc::downgrade(&service);
-    // What a change_url does: a new version of the file, and an answer when the service has it.
+    // What a change_url does: a new version of the file, and an answer when the service has it. And a save_url: the same
+    // version, and an answer when the service has surely looked at it.
     let address = listen(move |mut stream| {
         let Some(changing) = changing.upgrade() else { return };
         let mut request = String::new();
         BufReader::new(&stream).read_line(&mut request).unwrap();
-        let path = request.strip_prefix("POST /touch/").unwrap().split(' ').next().unwrap();
-        let (type_id, serial) = path.split_once('/').unwrap();
+        let path = request.strip_prefix("POST /").unwrap().split(' ').next().unwrap();
+        let [call, type_id, serial] = path.splitn(3, '/').collect::<Vec<_>>().try_into().unwrap();
         let (type_id, serial) = (decoded(type_id), decoded(serial));
+        let file = &files[&(type_id.clone(), serial.clone())];
         // The store gives out the date, so that the change is published when that has moved.
         let date = || changing.get(&type_id, &serial, None).header("last-modified").unwrap().to_owned();
         let before = date();
-        let version = format!("{:?}", Instant::now());
-        replace(&files[&(type_id.clone(), serial.clone())], &archive(&type_id, &serial, &version));
-        eventually("the change is served", Duration::from_secs(10), || date() != before);
+        if call == "save" {
+            replace(file, &fs::read(file).unwrap());
+            std::thread::sleep(Duration::from_secs(2));
+        } else {
+            let version = format!("{:?}", Instant::now());
+            replace(file, &archive(&type_id, &serial, &version));
+            eventually("the change is served", Duration::from_secs(10), || date() != before);
+        }
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
     });
     let folder = service.folder.path();
     let target = folder.join("target.toml");
-    let change = format!("change_url = \"http://{address}/touch/{{type}}/{{serial}}\"");
+    let url_of = |call: &str| format!("{call}_url = \"http://{address}/{call}/{{type}}/{{serial}}\"\n");
+    let change = url_of("change") + &url_of("save");
     fs::write(&target, target_file(&change)).unwrap();
     let [json, junit, html] = ["json", "xml", "html"].map(|name| folder.join(format!("report.{name}")));
     let (code, stdout, stderr) = run(kit()

@@ -1,4 +1,4 @@
-//! Changing a pass by a command or by a request, as a target file says.
+//! Changing a pass, or saving it as it is, by a command or by a request, as a target file says.
 
 use std::{
     path::{Path, PathBuf},
@@ -28,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The end of what a command says is waited for no longer than this: something it left running may hold it open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// A way to change a pass.
+/// A way to change a pass, or to save it as it is.
 #[derive(Clone, Debug)]
 pub(super) enum Changing {
     Command(ChangeCommand),

@@ -6,6 +6,7 @@ use passkit_server::{Kind, TypeIdentifier};
 use super::{
     answer::Answer,
     catalogue,
+    fetching::fetched,
     session::{Auth, Call, Device, Session},
     target::Subject,
 };
@@ -103,6 +104,9 @@ catalogue! {
     "list/new-registration-is-listed" Pass Advisory [C3] new_registration_is_listed,
         "A device asks, then registers for a second pass, and asks with the tag that it has.",
         "A pass that changes between its download and its registration stays old until it changes again.";
+    "list/saved-unchanged-is-not-listed" Pass Should [TAG_4] saved_unchanged_is_not_listed,
+        "A device is up to date; a pass of it is saved as it is. It asks with its tag, and fetches the pass with its date.",
+        "Each save wakes all phones that have the pass, and each loads it again; what the phone tells its owner is lost in noise.";
 }
 
 /// Tags that no service issues, as they stand in a query.
@@ -403,4 +407,16 @@ async fn new_registration_is_listed(session: &Session) -> Verdict {
     let tag = registered_and_listed(session, &device, &[one]).await?;
     session.registered(&device, two).await?;
     names(&list(session, &device, two, Some(&tag)).await?, &[two], Rule::C3).map(drop)
+}
+
+async fn saved_unchanged_is_not_listed(session: &Session) -> Verdict {
+    session.can_save()?;
+    let (device, one) = (session.device()?, session.rested(1)?[0]);
+    let date = fetched(session, one).await?;
+    let tag = registered_and_listed(session, &device, &[one]).await?;
+    is_quiet(session.kind(), &list(session, &device, one, Some(&tag)).await?)?;
+    session.fetch(one, Some(&date)).await?.is(304, Rule::GET_2)?;
+    session.save(one).await?;
+    list(session, &device, one, Some(&tag)).await?.about("a list after a save").is(204, Rule::TAG_4)?;
+    session.fetch(one, Some(&date)).await?.about("a fetch after a save").is(304, Rule::TAG_4)
 }

@@ -12,7 +12,10 @@ use super::{
     target::{Subject, Target},
 };
 use crate::{
-    Breach, Exchange, Rule, Stop, Verdict, client::SendError, exchange::Secrets, random_hex,
+    Breach, Exchange, Rule, Stop, Verdict,
+    client::{SendError, WithCapitals},
+    exchange::Secrets,
+    random_hex,
     service_url::encoded,
 };
 
@@ -60,12 +63,15 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// As a phone's unless told.
     pub(crate) user_agent: Option<&'static str>,
+    /// Whether header names are sent With-Capitals, over the network.
+    pub(crate) with_capitals: bool,
 }
 
 impl Call {
     pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
         let user_agent = Some("passd/1.0 CFNetwork/1568.100.1 Darwin/24.0.0");
-        Self { method, path: path.into(), headers: Vec::new(), body: Bytes::new(), user_agent }
+        let (headers, body) = (Vec::new(), Bytes::new());
+        Self { method, path: path.into(), headers, body, user_agent, with_capitals: false }
     }
 
     pub(crate) fn header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
@@ -180,6 +186,16 @@ impl Session {
             Some(_) => Ok(()),
             None => Err(Stop::Skip(
                 "needs a way to change a pass: set change or change_url in the target file".into(),
+            )),
+        }
+    }
+
+    /// Ends the case early unless passes can be saved as they are: before anything is sent.
+    pub(crate) fn can_save(&self) -> Verdict {
+        match self.target.save {
+            Some(_) => Ok(()),
+            None => Err(Stop::Skip(
+                "needs a way to save a pass as it is: set save or save_url in the target file".into(),
             )),
         }
     }
@@ -334,6 +350,9 @@ impl Session {
             Request::builder().method(call.method).uri(format!("{}{}", self.target.url.as_str(), call.path));
         if let Some(agent) = call.user_agent {
             request = request.header(header::USER_AGENT, agent);
+        }
+        if call.with_capitals {
+            request = request.extension(WithCapitals);
         }
         for (name, value) in call.headers {
             request = request.header(name, HeaderValue::from_bytes(value.as_bytes())?);

@@ -22,6 +22,8 @@ pub struct Target {
     pub(crate) passes: Vec<Subject>,
     pub(crate) orders: Vec<Subject>,
     pub(crate) change: Option<Change>,
+    /// Saves a pass without changing it.
+    pub(crate) save: Option<Change>,
     /// When the dates of each pass's changes are surely past.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
     /// Whether a change did not end in time.
@@ -69,6 +71,7 @@ impl Target {
             passes: Vec::new(),
             orders: Vec::new(),
             change: None,
+            save: None,
             rests: Arc::default(),
             changes_hang: Arc::default(),
         }
@@ -98,6 +101,18 @@ impl Target {
         R: Future<Output = Result<(), String>> + Send + 'static,
     {
         self.change = Some(Arc::new(move |pass| Box::pin(change(pass))));
+        self
+    }
+
+    /// Says how to save a pass as it is, in the way that changes of passes are saved: the future ends once the service
+    /// has taken it, or with a reason.
+    #[must_use]
+    pub fn saved_by<F, R>(mut self, save: F) -> Self
+    where
+        F: Fn(PassId) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        self.save = Some(Arc::new(move |pass| Box::pin(save(pass))));
         self
     }
 }

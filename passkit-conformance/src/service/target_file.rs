@@ -19,6 +19,7 @@ use crate::{Limits, closest::closest};
 /// ```toml
 /// change = "touch.sh {type} {serial}"                          # a command, or instead of it:
 /// # change_url = "http://127.0.0.1:9000/touch/{type}/{serial}" # a POST
+/// save = "save.sh {type} {serial}"                             # or save_url: saves it as it is, optional
 ///
 /// [[passes]]                         # two of one type and one of another let most cases run
 /// type = "pass.com.example.a"
@@ -34,11 +35,13 @@ use crate::{Limits, closest::closest};
 /// The command is split into words as a shell does it, and run without one, in the folder of the file; a program that
 /// lies there is taken before one on the `PATH`. The names take the place of `{type}` and `{serial}` within words, and
 /// are percent-encoded in the URL. Either returns once the change is published: the command with exit status 0, the
-/// POST with a status of 2xx, within a minute.
+/// POST with a status of 2xx, within a minute. So does saving, which goes the way of a change with the content that is
+/// there already.
 #[derive(Clone, Debug, Default)]
 pub struct TargetFile {
     subjects: Vec<(PassId, AuthToken)>,
     changing: Option<Changing>,
+    saving: Option<Changing>,
 }
 
 /// An error in a target file: the line, and what is wrong there.
@@ -76,11 +79,20 @@ impl TargetFile {
     pub fn target(&self, url: &str, limits: Limits) -> Result<Target, String> {
         let known = self.subjects.iter().cloned();
         let target = known.fold(Target::at(url, limits)?, |target, (pass, token)| target.with(pass, token));
-        Ok(match self.changing.clone() {
-            Some(changing) => target.changed_by(move |pass| {
-                let changing = changing.clone();
-                async move { changing.change(&pass).await }
-            }),
+        let by = |how: &Option<Changing>| {
+            how.clone().map(|how| {
+                move |pass: PassId| {
+                    let how = how.clone();
+                    async move { how.change(&pass).await }
+                }
+            })
+        };
+        let target = match by(&self.changing) {
+            Some(change) => target.changed_by(change),
+            None => target,
+        };
+        Ok(match by(&self.saving) {
+            Some(save) => target.saved_by(save),
             None => target,
         })
     }
@@ -91,22 +103,12 @@ impl TargetFile {
             (error.span().map_or(0, |span| span.start), message)
         })?;
         let table = parsed.get_ref();
-        known_keys(table, &["change", "change_url", "passes", "orders"], "a target file")?;
-        let mut file = Self::default();
-        let read = |key: &str| {
-            table.get(key).map(|value| Ok((value.span().start, text_of(key, value)?))).transpose()
-        };
-        file.changing = match (read("change")?, read("change_url")?) {
-            (Some(_), Some((at, _))) => {
-                return Err((at, "change_url: there is a change already; one of them will do".into()));
-            }
-            (Some((at, command)), None) => Some(Changing::Command(
-                ChangeCommand::new(command, folder).map_err(|problem| (at, format!("change: {problem}")))?,
-            )),
-            (None, Some((at, url))) => Some(Changing::Url(
-                ChangeUrl::new(url).map_err(|problem| (at, format!("change_url: {url:?} {problem}")))?,
-            )),
-            (None, None) => None,
+        let known = ["change", "change_url", "save", "save_url", "passes", "orders"];
+        known_keys(table, &known, "a target file")?;
+        let mut file = Self {
+            subjects: Vec::new(),
+            changing: changing(table, folder, "change", "change_url")?,
+            saving: changing(table, folder, "save", "save_url")?,
         };
         for (key, kind) in [("passes", Kind::Pass), ("orders", Kind::Order)] {
             let Some(list) = table.get(key) else { continue };
@@ -121,6 +123,30 @@ impl TargetFile {
         }
         Ok(file)
     }
+}
+
+/// A command under one key, or a URL under another.
+fn changing(
+    table: &DeTable<'_>,
+    folder: &Path,
+    command_key: &str,
+    url_key: &str,
+) -> Result<Option<Changing>, Problem> {
+    let read =
+        |key: &str| table.get(key).map(|value| Ok((value.span().start, text_of(key, value)?))).transpose();
+    Ok(match (read(command_key)?, read(url_key)?) {
+        (Some(_), Some((at, _))) => {
+            return Err((at, format!("{url_key}: there is a {command_key} already; one of them will do")));
+        }
+        (Some((at, command)), None) => Some(Changing::Command(
+            ChangeCommand::new(command, folder)
+                .map_err(|problem| (at, format!("{command_key}: {problem}")))?,
+        )),
+        (None, Some((at, url))) => Some(Changing::Url(
+            ChangeUrl::new(url).map_err(|problem| (at, format!("{url_key}: {url:?} {problem}")))?,
+        )),
+        (None, None) => None,
+    })
 }
 
 fn subject(key: &str, kind: Kind, entry: &Spanned<DeValue<'_>>) -> Result<(PassId, AuthToken), Problem> {
@@ -204,7 +230,10 @@ token = "0123456789abcdef"
         let target = file.target("https://wallet.example.com/", Limits::default()).unwrap();
         assert_eq!((target.passes.len(), target.orders.len()), (2, 1));
         assert_eq!(target.passes[1].pass.serial.as_str(), "H8/07 'x'");
-        assert!(target.change.is_some());
+        assert!(target.change.is_some() && target.save.is_none());
+        let file = load(&WHOLE.replacen("change_url", "save_url", 1)).unwrap();
+        let target = file.target("http://h", Limits::default()).unwrap();
+        assert!(target.change.is_none() && target.save.is_some());
         assert!(file.target("wallet", Limits::default()).unwrap_err().contains("\"wallet\""));
         assert!(load("").unwrap().target("http://h", Limits::default()).unwrap().change.is_none());
     }
@@ -250,6 +279,8 @@ token = "0123456789abcdef"
                 "line 2: change: \"no-such-program\" is neither beside",
             ),
             ("change_url", "change = \"sh x\"\nchange_url", "line 3: change_url: there is a change already"),
+            ("change_url", "save = \"sh x\"\nsave_url", "line 3: save_url: there is a save already"),
+            ("change_url = \"http://", "save_url = \"ftp://", "line 2: save_url: \"ftp://"),
             ("type = \"pass", "type = pass", "line 4: "),
         ] {
             let text = WHOLE.replacen(from, to, 1);

@@ -5,6 +5,7 @@ use http::{Method, header};
 use super::{
     answer::Answer,
     catalogue,
+    fetching::fetched,
     session::{Auth, Call, Session},
 };
 use crate::{Breach, Rule, Stop, Verdict, client::SendError};
@@ -14,6 +15,10 @@ catalogue! {
         "Register, list, fetch and unregister as a phone, with the User-Agent of another program, and without: the statuses \
          are the same.",
         "With a new version of iOS, or on a watch, no pass is updated any more.";
+    "http/header-names-in-any-case" Pass Must [HTTP_1] header_names_in_any_case,
+        "A pass is fetched with its token and date, the names of the headers in lower case and With-Capitals: the statuses \
+         are the same.",
+        "Behind a proxy that speaks HTTP/2, or without it, no phone gets in, or each loads the pass every time.";
     "http/wrong-method-is-405" Pass Advisory [HTTP_11] wrong_method_is_405,
         "POST to the path of a list and to that of a pass, GET of the log.",
         "None on a phone; whoever writes a client, or watches the service, is told the wrong thing.";
@@ -55,6 +60,19 @@ async fn any_user_agent(session: &Session) -> Verdict {
         }
     }
     Ok(())
+}
+
+async fn header_names_in_any_case(session: &Session) -> Verdict {
+    if !session.is_network() {
+        return Err(Stop::Skip("within a process, names of headers have no case".into()));
+    }
+    let one = session.one()?;
+    let date = fetched(session, one).await?;
+    let mut call = session.fetch_call(one, Some(&date));
+    let lower_case = session.send(call.clone()).await?;
+    call.with_capitals = true;
+    let answer = session.send(call).await?.about("header names With-Capitals instead of lower case");
+    answer.is(lower_case.status(), Rule::HTTP_1)
 }
 
 async fn wrong_method_is_405(session: &Session) -> Verdict {

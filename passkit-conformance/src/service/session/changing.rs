@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::Session;
-use crate::{Stop, Verdict, service::target::Subject};
+use crate::{
+    Stop, Verdict,
+    service::target::{Change, Subject},
+};
 
 /// A change takes no longer than this.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
@@ -61,10 +64,25 @@ impl Session {
 
     /// Changes a pass, however short ago it was changed, and returns once the change is published.
     pub(crate) async fn change_at_once(&self, subject: &Subject) -> Verdict {
-        let Some(change) = &self.target.change else { return self.can_change() };
+        match &self.target.change {
+            Some(change) => self.act(subject, change, "changed").await,
+            None => self.can_change(),
+        }
+    }
+
+    /// Saves a pass as it is, at least a second after its last change, and returns once that is taken.
+    pub(crate) async fn save(&self, subject: &Subject) -> Verdict {
+        self.rest(subject).await;
+        match &self.target.save {
+            Some(save) => self.act(subject, save, "saved").await,
+            None => self.can_save(),
+        }
+    }
+
+    async fn act(&self, subject: &Subject, act: &Change, done: &str) -> Verdict {
         let failed = |reason: String| {
             Stop::Error(format!(
-                "{} could not be changed: {}",
+                "{} could not be {done}: {}",
                 subject.pass,
                 self.notes().secrets.hide(&reason)
             ))
@@ -73,17 +91,17 @@ impl Session {
             return Err(failed("a change before did not end in time, and no other is tried".into()));
         }
         let started = Instant::now();
-        let changed = tokio::time::timeout(CHANGE_PATIENCE, change(subject.pass.clone())).await;
+        let acted = tokio::time::timeout(CHANGE_PATIENCE, act(subject.pass.clone())).await;
         let now = Instant::now();
-        if !matches!(changed, Ok(Ok(()))) && now - started >= HANGS {
+        if !matches!(acted, Ok(Ok(()))) && now - started >= HANGS {
             self.target.changes_hang.store(true, Ordering::Relaxed);
         }
         let mut rests = self.target.rests();
         let until = rests.get(&subject.pass).copied().filter(|until| *until > now).unwrap_or(now);
         rests.insert(subject.pass.clone(), until + Duration::from_secs(1));
         drop(rests);
-        match changed {
-            Ok(changed) => changed.map_err(failed),
+        match acted {
+            Ok(acted) => acted.map_err(failed),
             Err(_) => Err(failed(format!("not done within {CHANGE_PATIENCE:?}"))),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering::SeqCst},
 };
 
 use http::{Method, header};
@@ -18,6 +18,28 @@ use super::{
 };
 
 pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "whatever is saved counts as changed",
+        rule: Rule::TAG_4,
+        caught_by: &["list/saved-unchanged-is-not-listed"],
+        wrong: |sound| {
+            sound.passes.marks_saves.store(true, SeqCst);
+            altered(sound, |_, _| {})
+        },
+    },
+    Fault {
+        name: "a save dates the pass anew",
+        rule: Rule::TAG_4,
+        caught_by: &["list/saved-unchanged-is-not-listed"],
+        wrong: |sound| {
+            let passes = sound.passes.clone();
+            asked_otherwise(sound, move |asked| {
+                if passes.saves.load(SeqCst) > 0 {
+                    asked.headers_mut().remove(header::IF_MODIFIED_SINCE);
+                }
+            })
+        },
+    },
     Fault {
         name: "one pass is listed at a time",
         rule: Rule::LIST_1,

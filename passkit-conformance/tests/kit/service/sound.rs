@@ -3,8 +3,12 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    net::SocketAddr,
     pin::Pin,
-    sync::{Arc, LazyLock, Mutex},
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
     task::{Context, Poll},
 };
 
@@ -73,6 +77,15 @@ impl Sound {
         self.store.mark_updated(&pass.type_id, &[pass.serial]).await.map_err(|error| error.to_string())
     }
 
+    /// Saves a pass as it is.
+    pub(crate) async fn save(&self, pass: PassId) -> Result<(), String> {
+        self.passes.saves.fetch_add(1, SeqCst);
+        if !self.passes.marks_saves.load(SeqCst) {
+            return Ok(());
+        }
+        self.store.mark_updated(&pass.type_id, &[pass.serial]).await.map_err(|error| error.to_string())
+    }
+
     /// The target, with everything that is served and a way to change it.
     pub(crate) fn target(&self) -> Target {
         let sound = self.clone();
@@ -89,8 +102,13 @@ impl Sound {
 
     /// The target behind a real HTTP server on loopback, which ends with the runtime.
     pub(crate) async fn target_on_loopback(&self) -> Target {
+        self.known(Target::at(&format!("http://{}", self.listen().await), Limits::default()).unwrap())
+    }
+
+    /// The address of that server.
+    pub(crate) async fn listen(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
         let service = WalletService::new(self.store.clone(), self.passes.clone());
         tokio::spawn(async move {
             loop {
@@ -100,15 +118,20 @@ impl Sound {
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), serve));
             }
         });
-        self.known(Target::at(&url, Limits::default()).unwrap())
+        address
     }
 
     /// Tells a target what there is.
-    fn known(&self, target: Target) -> Target {
+    pub(crate) fn known(&self, target: Target) -> Target {
         let sound = self.clone();
         let target = target.changed_by(move |pass| {
             let sound = sound.clone();
             async move { sound.change(pass).await }
+        });
+        let sound = self.clone();
+        let target = target.saved_by(move |pass| {
+            let sound = sound.clone();
+            async move { sound.save(pass).await }
         });
         SUBJECTS.iter().fold(target, |target, (type_id, serial, token)| {
             target.with(PassId::new(type_id, serial).unwrap(), AuthToken::new(token).unwrap())
@@ -145,6 +168,10 @@ impl Service<Request<Full<Bytes>>> for Wrapped {
 #[derive(Default)]
 pub(crate) struct Passes {
     versions: Mutex<HashMap<PassId, u32>>,
+    /// How often a pass was saved as it is.
+    pub(crate) saves: AtomicU32,
+    /// Whether a pass that was saved counts as changed.
+    pub(crate) marks_saves: AtomicBool,
 }
 
 /// A key pair takes a while: one for each type.

@@ -1,10 +1,17 @@
 //! Services that read requests, or answer them, unlike HTTP.
 
 use http::{Method, header};
-use passkit_conformance::Rule;
+use passkit_conformance::{
+    Limits, Outcome, Rule,
+    service::{Target, cases, run},
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy},
+    net::{TcpListener, TcpStream},
+};
 
 use super::{
-    Fault,
+    Fault, Sound,
     wrong::{answered_otherwise, logs, refusing, registers},
 };
 
@@ -87,3 +94,66 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
 ];
+
+/// What shows only in the bytes on the wire, where services in this process have none.
+pub(super) const ON_THE_WIRE: &str = "http/header-names-in-any-case";
+
+/// A server in front of the sound one that knows one spelling of a header, and no other: one request a connection.
+async fn only_spelt(name: &'static str) -> Target {
+    let sound = Sound::new();
+    let behind = sound.listen().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut client = BufReader::new(client);
+                let mut behind = TcpStream::connect(behind).await.unwrap();
+                behind.write_all(head(&mut client, name).await.as_bytes()).await.unwrap();
+                let (mut from_client, mut to_client) = tokio::io::split(client);
+                let (mut from_behind, mut to_behind) = behind.split();
+                // Whoever ends first ends both.
+                tokio::select! {
+                    _ = copy(&mut from_client, &mut to_behind) => {}
+                    _ = copy(&mut from_behind, &mut to_client) => {}
+                }
+            });
+        }
+    });
+    sound.known(Target::at(&url, Limits::default()).unwrap())
+}
+
+/// The head of a request, without what is spelt otherwise.
+async fn head(client: &mut BufReader<TcpStream>, name: &str) -> String {
+    let mut head = String::new();
+    loop {
+        let mut line = String::new();
+        if client.read_line(&mut line).await.unwrap() == 0 {
+            return head;
+        }
+        if line == "\r\n" {
+            return head + "connection: close\r\n\r\n";
+        }
+        let (spelt, _) = line.split_once(':').unwrap_or((&line, ""));
+        if spelt == name || !spelt.eq_ignore_ascii_case(name) {
+            head.push_str(&line);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_knows_one_spelling_of_a_header_is_found() {
+    let all = cases();
+    let case: Vec<_> = all.iter().filter(|one| one.case.id == ON_THE_WIRE).collect();
+    for name in ["authorization", "If-Modified-Since", "if-modified-since"] {
+        let report = run(case.clone(), &only_spelt(name).await).await;
+        match &report.results[..] {
+            [result] => match &result.outcome {
+                Outcome::Fail(breach) if breach.rule() == Rule::HTTP_1 => {}
+                other => panic!("{name}: {other:?}"),
+            },
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
