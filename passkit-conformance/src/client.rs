@@ -55,7 +55,8 @@ struct BodyError(Box<dyn std::error::Error + Send + Sync>);
 
 type Hyper = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// Two spellings of header names, each with connections of its own.
+/// Two spellings of header names, each with connections of its own; the rarer one keeps none open, for a service may
+/// have no more than one.
 struct Network {
     lower_case: Hyper,
     with_capitals: Hyper,
@@ -115,7 +116,7 @@ impl Client {
         let builder = || HyperClient::builder(TokioExecutor::new());
         let network = Network {
             lower_case: builder().build(https.clone()),
-            with_capitals: builder().http1_title_case_headers(true).build(https),
+            with_capitals: builder().pool_max_idle_per_host(0).http1_title_case_headers(true).build(https),
         };
         Self { transport: Transport::Network(Arc::new(network)), limits }
     }

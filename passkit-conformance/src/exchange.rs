@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::Full;
 
-use crate::client::{Response, SendError};
+use crate::client::{Response, SendError, WithCapitals};
 
 /// A request and what came back. Holds no push token, authentication token or device identifier: where
 /// one stood, there is a word in angle brackets.
@@ -73,6 +73,17 @@ const RESPONSE_HEADERS: [&str; 9] = [
     "www-authenticate",
 ];
 
+/// `if-none-match` as `If-None-Match`.
+fn with_capitals(name: &str) -> String {
+    let mut start = true;
+    let capital = |c: char| {
+        let written = if start { c.to_ascii_uppercase() } else { c };
+        start = c == '-';
+        written
+    };
+    name.chars().map(capital).collect()
+}
+
 /// Texts that must not be shown, each with the word that is shown instead.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Secrets(Vec<(String, String)>);
@@ -119,12 +130,16 @@ impl Secrets {
     /// The exchange of a request that is about to be sent, without its answer.
     pub(crate) fn asked(&self, request: &Request<Full<Bytes>>, body: &Bytes) -> Exchange {
         let uri = request.uri();
+        let mut request_headers = self.headers(request.headers(), &REQUEST_HEADERS);
+        if request.extensions().get::<WithCapitals>().is_some() {
+            request_headers.iter_mut().for_each(|(name, _)| *name = with_capitals(name));
+        }
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         Exchange {
             method: request.method().clone(),
             origin: format!("{}://{authority}", uri.scheme_str().unwrap_or("http")),
             path: self.hide(uri.path_and_query().map_or("/", |path| path.as_str())),
-            request_headers: self.headers(request.headers(), &REQUEST_HEADERS),
+            request_headers,
             request_body: (!body.is_empty()).then(|| self.body(body)),
             status: Err("not sent".into()),
             response_headers: Vec::new(),

@@ -33,7 +33,7 @@ class Wallet:
         self.lock = threading.Lock()
         self.clock = time.time_ns() // 1000  # ahead of all tags given before a restart
         self.tokens = tokens                 # (type, serial) -> token
-        self.passes = {key: dict(version=1, tag=self.clock, modified=int(time.time())) for key in tokens}
+        self.passes = {key: dict(content=1, tag=self.clock, modified=int(time.time())) for key in tokens}
         self.registered = {}                 # (device, type) -> {serial: clock when registered}
         self.push_tokens = {}                # device -> push token
 
@@ -41,16 +41,14 @@ class Wallet:
         self.clock += 1
         return self.clock
 
-    def change(self, key):
+    def save(self, key, change):
+        """Saves what `change` makes of the content. What stays as it is gets no mark: no phone is to load it again."""
         with self.lock:
             one = self.passes[key]
-            # No two versions share a date, however close they are.
-            one.update(version=one["version"] + 1, tag=self.tick(), modified=max(int(time.time()), one["modified"] + 1))
-
-    def save(self, key, version):
-        """Marks only what is not there already: no phone is to load again what it has."""
-        if version != self.newest(key)["version"]:
-            self.change(key)
+            content = change(one["content"])
+            if content != one["content"]:
+                # No two versions share a date, however close they are.
+                one.update(content=content, tag=self.tick(), modified=max(int(time.time()), one["modified"] + 1))
 
     def register(self, device, key, push_token):
         with self.lock:
@@ -129,9 +127,9 @@ class Handler(BaseHTTPRequestHandler):
             case ["v1", "passes" | "orders" as collection, type_id, *serial] if serial:
                 return self.only(GET=lambda: self.fetch(KINDS[collection], (type_id, "/".join(serial))))
             case ["touch", type_id, *serial]:
-                return self.only(POST=lambda: self.touch((type_id, "/".join(serial))))
+                return self.only(POST=lambda: self.save((type_id, "/".join(serial)), lambda content: content + 1))
             case ["save", type_id, *serial]:
-                return self.only(POST=lambda: self.save((type_id, "/".join(serial))))
+                return self.only(POST=lambda: self.save((type_id, "/".join(serial)), lambda content: content))
         self.reply(404)
 
     do_GET = do_HEAD = do_POST = do_DELETE = do_PUT = do_PATCH = do_OPTIONS = answer
@@ -192,20 +190,13 @@ class Handler(BaseHTTPRequestHandler):
         if since is not None and newest["modified"] <= since:
             return self.reply(304, **headers)
         time.sleep(max(0, newest["modified"] - time.time()))  # a date is never ahead of the clock
-        body = archive(kind, key, self.wallet.tokens[key], newest["version"], newest["modified"])
+        body = archive(kind, key, self.wallet.tokens[key], newest["content"], newest["modified"])
         self.reply(200, body, Content_Type=kind["media_type"], **headers)
 
-    def touch(self, key):
+    def save(self, key, change):
         if key not in self.wallet.tokens:
             return self.reply(404)
-        self.wallet.change(key)
-        self.reply(200)
-
-    def save(self, key):
-        """What a form does whose fields all stayed as they were."""
-        if key not in self.wallet.tokens:
-            return self.reply(404)
-        self.wallet.save(key, self.wallet.newest(key)["version"])
+        self.wallet.save(key, change)
         self.reply(200)
 
     def read_body(self):

@@ -21,13 +21,11 @@ pub struct Target {
     pub(crate) url: ServiceUrl,
     pub(crate) passes: Vec<Subject>,
     pub(crate) orders: Vec<Subject>,
-    pub(crate) change: Option<Change>,
+    pub(crate) change: Option<Act>,
     /// Saves a pass without changing it.
-    pub(crate) save: Option<Change>,
+    pub(crate) save: Option<Act>,
     /// When the dates of each pass's changes are surely past.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
-    /// Whether a change did not end in time.
-    pub(crate) changes_hang: Arc<AtomicBool>,
 }
 
 /// A pass or an order that the service serves, and its token.
@@ -39,8 +37,25 @@ pub struct Subject {
     pub token: AuthToken,
 }
 
-pub(crate) type Change =
-    Arc<dyn Fn(PassId) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+type Acting = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// What can be done to a pass behind the service's back.
+#[derive(Clone)]
+pub(crate) struct Act {
+    pub(crate) act: Arc<dyn Fn(PassId) -> Acting + Send + Sync>,
+    /// Whether it did not end in time.
+    pub(crate) hangs: Arc<AtomicBool>,
+}
+
+impl Act {
+    fn new<F, R>(act: F) -> Self
+    where
+        F: Fn(PassId) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        Self { act: Arc::new(move |pass| Box::pin(act(pass))), hangs: Arc::default() }
+    }
+}
 
 impl Target {
     /// The web service at `url`, which is the `webServiceURL` of its passes.
@@ -73,7 +88,6 @@ impl Target {
             change: None,
             save: None,
             rests: Arc::default(),
-            changes_hang: Arc::default(),
         }
     }
 
@@ -100,19 +114,19 @@ impl Target {
         F: Fn(PassId) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), String>> + Send + 'static,
     {
-        self.change = Some(Arc::new(move |pass| Box::pin(change(pass))));
+        self.change = Some(Act::new(change));
         self
     }
 
     /// Says how to save a pass as it is, in the way that changes of passes are saved: the future ends once the service
-    /// has taken it, or with a reason.
+    /// has looked at what was saved, or with a reason.
     #[must_use]
     pub fn saved_by<F, R>(mut self, save: F) -> Self
     where
         F: Fn(PassId) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), String>> + Send + 'static,
     {
-        self.save = Some(Arc::new(move |pass| Box::pin(save(pass))));
+        self.save = Some(Act::new(save));
         self
     }
 }

@@ -35,8 +35,8 @@ use crate::{Limits, closest::closest};
 /// The command is split into words as a shell does it, and run without one, in the folder of the file; a program that
 /// lies there is taken before one on the `PATH`. The names take the place of `{type}` and `{serial}` within words, and
 /// are percent-encoded in the URL. Either returns once the change is published: the command with exit status 0, the
-/// POST with a status of 2xx, within a minute. So does saving, which goes the way of a change with the content that is
-/// there already.
+/// POST with a status of 2xx, within a minute. Saving goes the way of a change with the content that is there already, and
+/// returns once the service has looked at that: what it marks later shows up in another case.
 #[derive(Clone, Debug, Default)]
 pub struct TargetFile {
     subjects: Vec<(PassId, AuthToken)>,

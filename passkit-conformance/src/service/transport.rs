@@ -16,9 +16,10 @@ catalogue! {
          are the same.",
         "With a new version of iOS, or on a watch, no pass is updated any more.";
     "http/header-names-in-any-case" Pass Must [HTTP_1] header_names_in_any_case,
-        "A pass is fetched with its token and date, the names of the headers in lower case and With-Capitals: the statuses \
+        "A pass is fetched, and again with its date, the names of the headers in lower case and With-Capitals: the statuses \
          are the same.",
-        "Behind a proxy that speaks HTTP/2, or without it, no phone gets in, or each loads the pass every time.";
+        "Phones write names With-Capitals over HTTP/1.1 and in lower case over HTTP/2: with a proxy in front of the service, \
+         or without it, no phone gets in, or each loads the pass every time.";
     "http/wrong-method-is-405" Pass Advisory [HTTP_11] wrong_method_is_405,
         "POST to the path of a list and to that of a pass, GET of the log.",
         "None on a phone; whoever writes a client, or watches the service, is told the wrong thing.";
@@ -67,12 +68,21 @@ async fn header_names_in_any_case(session: &Session) -> Verdict {
         return Err(Stop::Skip("within a process, names of headers have no case".into()));
     }
     let one = session.one()?;
-    let date = fetched(session, one).await?;
-    let mut call = session.fetch_call(one, Some(&date));
-    let lower_case = session.send(call.clone()).await?;
-    call.with_capitals = true;
-    let answer = session.send(call).await?.about("header names With-Capitals instead of lower case");
-    answer.is(lower_case.status(), Rule::HTTP_1)
+    let in_both = async |since: Option<&str>| {
+        let mut call = session.fetch_call(one, since);
+        let in_lower_case = session.send(call.clone()).await?;
+        call.with_capitals = true;
+        let with_capitals = session.send(call).await?;
+        let [lower, capitals] = [in_lower_case.status(), with_capitals.status()];
+        if lower == capitals {
+            return Ok(());
+        }
+        let actual = format!("{lower} to names in lower case, {capitals} to names With-Capitals");
+        Err(with_capitals.breach(Rule::HTTP_1, "one status, however names of headers are written", actual))
+    };
+    session.rest(one).await;
+    in_both(None).await?;
+    in_both(Some(&fetched(session, one).await?)).await
 }
 
 async fn wrong_method_is_405(session: &Session) -> Verdict {

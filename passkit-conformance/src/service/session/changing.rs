@@ -8,12 +8,12 @@ use std::{
 use super::Session;
 use crate::{
     Stop, Verdict,
-    service::target::{Change, Subject},
+    service::target::{Act, Subject},
 };
 
 /// A change takes no longer than this.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
-/// One that fails after so long is taken to hang, and no other is tried.
+/// What fails after so long is taken to hang, and is not tried again.
 const HANGS: Duration = Duration::from_secs(20);
 
 impl Session {
@@ -70,7 +70,7 @@ impl Session {
         }
     }
 
-    /// Saves a pass as it is, at least a second after its last change, and returns once that is taken.
+    /// Saves a pass as it is, at least a second after its last change, and returns once the service has looked at that.
     pub(crate) async fn save(&self, subject: &Subject) -> Verdict {
         self.rest(subject).await;
         match &self.target.save {
@@ -79,7 +79,7 @@ impl Session {
         }
     }
 
-    async fn act(&self, subject: &Subject, act: &Change, done: &str) -> Verdict {
+    async fn act(&self, subject: &Subject, Act { act, hangs }: &Act, done: &str) -> Verdict {
         let failed = |reason: String| {
             Stop::Error(format!(
                 "{} could not be {done}: {}",
@@ -87,14 +87,14 @@ impl Session {
                 self.notes().secrets.hide(&reason)
             ))
         };
-        if self.target.changes_hang.load(Ordering::Relaxed) {
-            return Err(failed("a change before did not end in time, and no other is tried".into()));
+        if hangs.load(Ordering::Relaxed) {
+            return Err(failed("the time before it did not end, and it is not tried again".into()));
         }
         let started = Instant::now();
         let acted = tokio::time::timeout(CHANGE_PATIENCE, act(subject.pass.clone())).await;
         let now = Instant::now();
         if !matches!(acted, Ok(Ok(()))) && now - started >= HANGS {
-            self.target.changes_hang.store(true, Ordering::Relaxed);
+            hangs.store(true, Ordering::Relaxed);
         }
         let mut rests = self.target.rests();
         let until = rests.get(&subject.pass).copied().filter(|until| *until > now).unwrap_or(now);
