@@ -23,6 +23,9 @@ use crate::{
 /// this size none can: an index page holds some 256 keys, and no key is longer than 772 bytes.
 const SEGMENT_BYTES: usize = 1 << 20;
 
+/// With next to nothing the engine does not start.
+const LEAST_CACHE: u64 = 64 << 10;
+
 /// How long the engine's own lock is waited for. Only this process can hold it (see [`FolderLock`]): a database that
 /// is being closed keeps it until its last background write is done.
 const CLOSING: Duration = Duration::from_secs(10);
@@ -314,7 +317,7 @@ fn open_engine(config: &Config) -> Result<sled::Db, Failure> {
     loop {
         let opened = sled::Config::new()
             .path(path)
-            .cache_capacity(config.cache_bytes)
+            .cache_capacity(config.cache_bytes.max(LEAST_CACHE))
             .segment_size(SEGMENT_BYTES)
             // The writer flushes, before it answers anyone.
             .flush_every_ms(None)

@@ -11,7 +11,7 @@
 //! A map of a later batch does no harm either: what it says was durable before that batch began.
 //!
 //! Rows that were read or written are kept in memory ([`Shared::rows`]), where they can be had without a thread that may
-//! wait for the disk. **A row in memory is the newest durable one.** For it is taken in only while no batch begins or ends
+//! wait for the disk. **A row in memory is the newest that was told durable.** For it is taken in only while no batch begins or ends
 //! between its reading, or its becoming durable, and its taking in ([`State::turn`]); and when a batch becomes durable,
 //! the rows it changed go from memory in the same step in which its clocks come.
 
@@ -59,9 +59,6 @@ impl State {
     }
 }
 
-/// How many bytes of rows are kept in memory.
-const ROWS_BYTES: u64 = 48 << 20;
-
 type RowsInMemory = quick_cache::sync::Cache<Box<[u8]>, Option<IVec>, RowSize>;
 
 #[derive(Clone, Debug)]
@@ -83,9 +80,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(database: Database, contents: Contents) -> Self {
-        let about = ROWS_BYTES as usize / 300;
-        let rows = RowsInMemory::with_weighter(about, ROWS_BYTES, RowSize);
+    /// With this many bytes of rows in memory at the most.
+    pub(crate) fn new(database: Database, contents: Contents, rows_bytes: u64) -> Self {
+        let about = usize::try_from(rows_bytes / 300).unwrap_or(usize::MAX);
+        let rows = RowsInMemory::with_weighter(about, rows_bytes, RowSize);
         let shared = Self { state: RwLock::default(), rows };
         shared.reopened(database, contents);
         shared
@@ -168,7 +166,9 @@ impl Shared {
         }
     }
 
-    /// A view that never waits for the disk: what is not in memory is [on disk](Failure::on_disk).
+    /// A view that never waits for the disk: what is not in memory is [on disk](Failure::on_disk). It may see rows from
+    /// before and from after the database is opened again: all that was shown as durable is there again, so what it reads
+    /// later is no older.
     pub(crate) fn view_in_memory(&self) -> View<'_> {
         View { shared: self, database: None }
     }
@@ -191,7 +191,7 @@ pub(crate) struct Rows {
 }
 
 impl View<'_> {
-    /// The state, unless the database is closed, or was meanwhile: then what this view has read there means nothing.
+    /// The state, unless the database is closed, or is no longer the one that this view reads: then that means nothing.
     fn state(&self) -> Result<RwLockReadGuard<'_, State>, Failure> {
         let state = self.shared.state();
         match (&state.database, &self.database) {
@@ -315,7 +315,7 @@ mod tests {
     fn a_row_in_memory_is_the_newest_durable_one() {
         let folder = tempfile::tempdir().unwrap();
         let (database, contents) = Database::open(&crate::Config::new(folder.path()), true).unwrap();
-        let shared = Shared::new(database, contents);
+        let shared = Shared::new(database, contents, 1 << 20);
         let in_memory = || shared.view_in_memory().get(b"key");
         assert!(in_memory().unwrap_err().on_disk);
 

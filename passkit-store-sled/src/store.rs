@@ -60,7 +60,7 @@ impl SledStore {
         if create {
             lock.note_store()?;
         }
-        let shared = Arc::new(Shared::new(database, contents));
+        let shared = Arc::new(Shared::new(database, contents, config.rows_bytes()));
         let no_thread = |e| Failure::io("start a thread", e);
         let writer = Writer::start(&shared, config).map_err(no_thread)?;
         let readers = Readers::start(&shared, READERS).map_err(no_thread)?;

@@ -36,14 +36,19 @@ fn a_folder_that_cannot_be_made_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_keeps_everything() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = Config::new(folder.path()).cache_bytes(1 << 20);
+async fn a_restart_keeps_everything_with_little_in_memory_or_nothing() {
+    for cache_bytes in [1 << 20, 0] {
+        let folder = tempfile::tempdir().unwrap();
+        restart_keeps_everything(&Config::new(folder.path()).cache_bytes(cache_bytes)).await;
+    }
+}
+
+async fn restart_keeps_everything(config: &Config) {
     let many = (0..40).map(|i| format!("{i:02}")).collect::<Vec<_>>();
     let mut answers = Vec::new();
     for round in 0..3 {
         // Again at once, in the same process: dropping it has let go of the folder.
-        let store = SledStore::open_with(&config).unwrap();
+        let store = SledStore::open_with(config).unwrap();
         if round == 0 {
             for name in &many {
                 store.register(&device("many"), &pass(name), &token()).await.unwrap();
