@@ -6,7 +6,7 @@ use std::{cell::OnceCell, sync::Arc};
 
 use passkit_benches::{
     data,
-    stores::{Case, Servers, Subject},
+    stores::{Case, SLED_COLD, Servers, Subject},
     turns::{Bench, Side, called, runtime},
 };
 
@@ -15,7 +15,8 @@ const CALLERS: usize = 64;
 fn main() {
     let mut bench = Bench::new("updatable_serials");
     let servers = Servers::kept();
-    for store in servers.stores() {
+    let stores = servers.stores().into_iter();
+    for store in stores.flat_map(|store| [Some(store), (store == "sled").then_some(SLED_COLD)]).flatten() {
         let sizes: Vec<_> = data::sizes().into_iter().map(|size| (size, OnceCell::new())).collect();
         let opened = |(size, subject): &(usize, OnceCell<Arc<Subject>>)| {
             let open =

@@ -23,6 +23,9 @@ use crate::{
     floor::{Connections, Driver, Floor},
 };
 
+/// The data of sled, opened so that next to nothing of them stays in memory: what a row costs that nobody asked for lately.
+pub const SLED_COLD: &str = "sled-cold";
+
 /// What may go wrong with a server.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -118,15 +121,18 @@ impl Servers {
     pub async fn open(&self, store: &'static str, name: &str) -> Outcome<(Arc<dyn StoreMaintenance>, Floor)> {
         Ok(match store {
             "memory" => (Arc::new(MemoryStore::new()), Floor::Memory(Default::default())),
-            "sled" => {
+            "sled" | SLED_COLD => {
                 let folder = self.kept.as_deref().unwrap_or(self.scratch.path());
                 let own = folder.join(format!("sled-floor-{name}"));
-                // As the store has it.
-                let floor = sled::Config::new().path(&own).cache_capacity(64 << 20).open()?;
+                let path = folder.join(format!("sled-{name}"));
+                let mut config = passkit_store_sled::Config::new(&path);
+                if store == SLED_COLD {
+                    config.cache_bytes = 64 << 10;
+                }
+                let floor = sled::Config::new().path(&own).cache_capacity(config.cache_bytes).open()?;
                 let file = fs::File::open(own.join("db"))?;
-                let store = folder.join(format!("sled-{name}"));
-                fs::create_dir_all(&store)?;
-                (Arc::new(SledStore::open(store)?), Floor::Sled(floor, Arc::new(file)))
+                fs::create_dir_all(&path)?;
+                (Arc::new(SledStore::open_with(&config)?), Floor::Sled(floor, Arc::new(file)))
             }
             "postgres" => {
                 let url = self.postgres_url(name).await?;
@@ -283,7 +289,8 @@ impl Subject {
             devices: Vec::new(),
             many: (data::device_with_many(), 0),
         };
-        let note = servers.kept.as_ref().map(|folder| folder.join(format!("{store}-{size}.json")));
+        let data = if store == SLED_COLD { "sled" } else { store };
+        let note = servers.kept.as_ref().map(|folder| folder.join(format!("{data}-{size}.json")));
         if !subject.was_kept(note.as_deref()).await? {
             let before = servers.redis_memory();
             subject.load(store, size).await?;
