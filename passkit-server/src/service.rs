@@ -184,7 +184,7 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
                     Kind::Pass => HeaderValue::from_static(kind.media_type()),
                     Kind::Order => options.order_media_type.clone(),
                 };
-                latest(store, source, media_type, &pass, &head.headers).await
+                latest(store, source, media_type, &pass, head).await
             }
             (&Route::Log, &Method::POST) => {
                 let body = request_body::read(body, log::BODY_LIMIT).await?;

@@ -105,9 +105,5 @@ impl Fetch {
             self.0.record("version", display(hex(state.version)));
             self.0.record("status", status.as_u16());
         }
-        #[cfg(feature = "metrics")]
-        if status == StatusCode::OK {
-            crate::measured::fetched(state);
-        }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     archives::{order, pass, replace},
     metrics::{scrape, value},
-    program::{Service, eventually, passkit, run},
+    program::{Service, authorization, eventually, passkit, run},
     push::{METRICS, quiet},
 };
 
@@ -185,8 +185,13 @@ fn a_phone_that_listens_shows_what_a_push_brings() {
         assert!(!log.to_lowercase().contains(&secret.to_lowercase()), "{secret} in {log}");
     }
     assert!(!log.contains("ANOTHER-DEVICE"), "{log}");
-    let fetched = value(&scrape(&service), "passkit_fetched_after_seconds_count");
-    assert!(fetched.is_some_and(|fetched| fetched >= 2.0), "{fetched:?}");
+    let fetched = || value(&scrape(&service), "passkit_fetched_after_seconds_count");
+    let before = fetched();
+    assert!(before.is_some_and(|fetched| fetched >= 2.0), "{before:?}");
+    let token = authorization(TYPE, "A/1");
+    let path = format!("/v1/passes/{TYPE}/A%2F1");
+    let head = service.send("HEAD", &path, &[("Authorization", &token)], b"");
+    assert_eq!((head.status, fetched()), (200, before), "whoever only looks fetches nothing");
 
     assert!(Command::new("kill").args(["-INT", &listening.0.id().to_string()]).status().unwrap().success());
     assert!(listening.0.wait().unwrap().success());

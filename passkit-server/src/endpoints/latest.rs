@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
+    HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED},
+    request::Parts,
 };
 
 use crate::{
@@ -19,11 +20,11 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     source: &P,
     media_type: HeaderValue,
     pass: &PassId,
-    headers: &HeaderMap,
+    head: &Parts,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let fetch = Fetch::new(pass);
     let state = store.pass_state(pass).await?;
-    let mut answer = if conditional::is_unchanged(state, headers) {
+    let mut answer = if conditional::is_unchanged(state, &head.headers) {
         response::empty(StatusCode::NOT_MODIFIED)
     } else {
         until_date_is_reached(state.last_modified).await;
@@ -40,6 +41,10 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     headers.insert(ETAG, conditional::etag(state));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     fetch.answered(state, answer.status());
+    #[cfg(feature = "metrics")]
+    if head.method == http::Method::GET && answer.status() == StatusCode::OK {
+        crate::measured::fetched(state);
+    }
     Ok(answer)
 }
 
