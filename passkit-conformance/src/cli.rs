@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs::File,
+    future::pending,
     io::{IsTerminal as _, Write as _, stderr, stdout},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,6 +12,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     Case, Level, Limits, Outcome, Report,
@@ -23,8 +25,8 @@ use crate::{
 pub enum Command {
     /// Replays what phones send against the web service at a URL, and says which rules it breaks.
     ///
-    /// It makes devices of its own, and unregisters them at the end; passes are changed by the way that the target
-    /// file gives, other devices and their registrations are left alone.
+    /// It makes devices of its own, and unregisters them at the end, also with Ctrl-C (once more ends it at once); passes
+    /// are changed by the way that the target file gives, other devices and their registrations are left alone.
     ///
     /// Exit code: 0 all cases passed or were skipped, 1 one failed, 2 the service could not be tested.
     Run(Run),
@@ -111,7 +113,8 @@ impl Run {
         let (report, problem) = match target {
             Ok(target) => {
                 let mut lines = Lines::new(chosen.len());
-                let report = run_watched(chosen, &target, |progress| lines.show(progress)).await;
+                let report =
+                    run_watched(chosen, &target, |progress| lines.show(progress), interrupted()).await;
                 let problem = report.stopped().map(str::to_owned);
                 (report, problem)
             }
@@ -227,6 +230,23 @@ fn conclude(report: &Report) {
         say("");
     }
     say(&report.counts().to_string());
+}
+
+/// Ready when the program is told to end; told once more, it ends at once.
+async fn interrupted() {
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return pending().await };
+    let mut told = async move || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    told().await;
+    tokio::spawn(async move {
+        told().await;
+        std::process::exit(130);
+    });
 }
 
 /// A line of results. Nobody may read them any more, as in `… | head -1`.

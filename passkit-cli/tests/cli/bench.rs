@@ -63,7 +63,7 @@ fn with_folders(mut command: Command, service: &Service) -> Command {
 }
 
 /// How many registrations the store of a service holds, which must not run.
-fn registrations(service: &Service) -> Value {
+pub(crate) fn registrations(service: &Service) -> Value {
     let store = format!("sled:{}", service.store().display());
     let (code, stdout, stderr) = run(passkit().args(["stats", "--json", "--store", &store]));
     assert_eq!(code, Some(0), "{stderr}");

@@ -7,7 +7,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::{
     archives::{order, pass, replace, token_of},
+    bench::registrations,
     postgres,
     program::{Service, eventually, passkit, run},
 };
@@ -244,6 +245,35 @@ fn run_against(url: &str, arguments: &[&str]) -> (Option<i32>, String, String, V
     let (code, stdout, stderr) = run(&mut kit);
     assert!(stderr.lines().count() <= 1, "{stderr}");
     (code, stdout, stderr, serde_json::from_slice(&fs::read(json).unwrap()).unwrap())
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing_registered() {
+    let (mut service, _) = with_files(Service::new());
+    service.start();
+    let folder = tempfile::tempdir().unwrap();
+    let (target, json) = (folder.path().join("target.toml"), folder.path().join("report.json"));
+    fs::write(&target, target_file("change = \"sleep 300\"")).unwrap();
+    let kit = kit()
+        .args(["--url", &service.url(), "list/tag-lists-only-newer", "--target"])
+        .arg(target)
+        .arg("--json")
+        .arg(&json)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // By then the case has registered, and waits for the change.
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(Command::new("kill").args(["-INT", &kit.id().to_string()]).status().unwrap().success());
+    let output = kit.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+    assert!(said.contains("it was interrupted"), "{said}");
+    let report: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    assert_eq!(report["summary"]["error"], 1, "{report}");
+    assert!(service.stop("TERM").success());
+    assert_eq!(registrations(&service), 0);
 }
 
 #[test]

@@ -26,7 +26,12 @@ mod transport;
 mod unregistering;
 mod urls;
 
-use std::{pin::Pin, time::Instant};
+use std::{
+    future::{pending, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+    time::Instant,
+};
 
 use passkit_server::Kind;
 
@@ -37,7 +42,7 @@ pub use self::{
     running::{Progress, run, run_watched},
     target::{Subject, Target},
 };
-use crate::{Case, CaseResult, Verdict};
+use crate::{Case, CaseResult, Outcome, Verdict};
 
 type CaseFuture<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
@@ -56,11 +61,28 @@ impl ServiceCase {
     /// # Panics
     /// Outside of a Tokio runtime with time enabled.
     pub async fn run(&self, target: &Target) -> CaseResult {
+        self.run_until(target, pin!(pending())).await.0
+    }
+
+    /// The same, unless `stop` is ready before: then the case has ended with an error, and the second is true.
+    async fn run_until(
+        &self,
+        target: &Target,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> (CaseResult, bool) {
         let start = Instant::now();
         let session = Session::new(target.clone(), self.kind);
-        let outcome = (self.run)(&session).await.into();
+        let mut run = (self.run)(&session);
+        let verdict = poll_fn(|context| match stop.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => run.as_mut().poll(context).map(Some),
+        });
+        let verdict = verdict.await;
+        drop(run);
+        let is_stopped = verdict.is_none();
+        let outcome = verdict.map_or_else(|| Outcome::Error("interrupted".into()), Outcome::from);
         let transcript = session.end().await;
-        CaseResult { case: self.case, outcome, elapsed: start.elapsed(), transcript }
+        (CaseResult { case: self.case, outcome, elapsed: start.elapsed(), transcript }, is_stopped)
     }
 }
 

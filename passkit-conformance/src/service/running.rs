@@ -1,5 +1,7 @@
 //! Runs cases one after the other, and gives up on a service that is not there.
 
+use std::{future::pending, pin::pin};
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
@@ -17,7 +19,7 @@ const PATIENCE: usize = 3;
 /// # Panics
 /// Outside of a Tokio runtime with time enabled.
 pub async fn run<'a>(cases: impl IntoIterator<Item = &'a ServiceCase>, target: &Target) -> Report {
-    run_watched(cases, target, |_| {}).await
+    run_watched(cases, target, |_| {}, pending()).await
 }
 
 /// How far a run is.
@@ -29,7 +31,8 @@ pub enum Progress<'a> {
     Done(&'a CaseResult),
 }
 
-/// As [`run`], telling `watch` how far it is.
+/// As [`run`], telling `watch` how far it is, until `stop` is ready: then the case that runs becomes an error as well, and
+/// what it registered is removed.
 ///
 /// # Panics
 /// Outside of a Tokio runtime with time enabled.
@@ -37,16 +40,18 @@ pub async fn run_watched<'a>(
     cases: impl IntoIterator<Item = &'a ServiceCase>,
     target: &Target,
     mut watch: impl FnMut(Progress<'_>),
+    stop: impl Future<Output = ()>,
 ) -> Report {
+    let mut stop = pin!(stop);
     let mut cases = cases.into_iter();
     let mut report = Report::default();
     let mut stopped = unreachable(target).await;
-    let (mut silent, mut answers) = (0, false);
+    let (mut silent, mut answers, mut interrupted) = (0, false, false);
     while stopped.is_none()
         && let Some(case) = cases.next()
     {
         watch(Progress::Begins(&case.case));
-        let mut result = case.run(target).await;
+        let (mut result, is_stopped) = case.run_until(target, stop.as_mut()).await;
         let answered = result.transcript.iter().any(|exchange| exchange.status.is_ok());
         answers |= answered;
         if answers {
@@ -59,12 +64,17 @@ pub async fn run_watched<'a>(
             silent += 1;
         }
         report.results.push(result);
-        if silent == PATIENCE {
+        if is_stopped {
+            interrupted = true;
+            stopped = Some("it was interrupted, and what it had registered is removed".to_owned());
+        } else if silent == PATIENCE {
             stopped = Some(format!("{PATIENCE} cases in a row got no answer from the service"));
         }
     }
     let mut left = cases.map(|one| one.case).peekable();
-    if let (Some(reason), Some(_)) = (stopped, left.peek()) {
+    if let Some(reason) = stopped
+        && (interrupted || left.peek().is_some())
+    {
         report.stop(left, &reason);
     }
     report
@@ -104,7 +114,7 @@ mod tests {
         io,
         pin::Pin,
         sync::{
-            Arc,
+            Arc, Mutex,
             atomic::{AtomicUsize, Ordering},
         },
         task::{Context, Poll},
@@ -141,6 +151,29 @@ mod tests {
         }
     }
 
+    /// Takes every registration, and keeps what it was asked.
+    #[derive(Clone, Default)]
+    struct Recording(Arc<Mutex<Vec<String>>>);
+
+    impl Service<Request<Full<Bytes>>> for Recording {
+        type Response = Response<Full<Bytes>>;
+        type Error = io::Error;
+        type Future = std::future::Ready<io::Result<Self::Response>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, asked: Request<Full<Bytes>>) -> Self::Future {
+            self.0.lock().unwrap().push(format!("{} {}", asked.method(), asked.uri().path()));
+            let mut answer = Response::default();
+            if asked.method() == Method::POST {
+                *answer.status_mut() = http::StatusCode::CREATED;
+            }
+            std::future::ready(Ok(answer))
+        }
+    }
+
     /// Cases that ask once, but for the second, which asks nothing.
     async fn outcomes(answered: fn(usize) -> bool) -> Report {
         let case = Case { id: "x/y", level: Level::Must, rules: &[Rule::LIST_9], steps: "", consequence: "" };
@@ -155,10 +188,9 @@ mod tests {
         cases[1].run = |_| Box::pin(async { Err(crate::Stop::Skip("not now".into())) });
         let service = Fitful { asked: Arc::default(), answered };
         let mut seen = 0;
-        let report = run_watched(&cases, &Target::in_process(service, Limits::default()), |progress| {
-            seen += usize::from(matches!(progress, Progress::Done(_)));
-        })
-        .await;
+        let count = |progress: Progress<'_>| seen += usize::from(matches!(progress, Progress::Done(_)));
+        let target = Target::in_process(service, Limits::default());
+        let report = run_watched(&cases, &target, count, pending()).await;
         assert_eq!(report.results.len(), cases.len());
         let untried = report.results.iter().filter(|result| matches!(result.outcome, Outcome::Error(_)));
         assert_eq!(seen, cases.len() - untried.count());
@@ -192,5 +224,32 @@ mod tests {
         let counts = report.counts();
         assert_eq!((counts.pass, counts.skip, counts.fail, counts.error), (2, 1, 6, 0), "{report}");
         assert_eq!(report.stopped(), None);
+    }
+
+    #[tokio::test]
+    async fn who_interrupts_leaves_nothing_registered() {
+        let service = Recording::default();
+        let said = service.0.clone();
+        let token = passkit_server::AuthToken::new("0123456789abcdef").unwrap();
+        let pass = passkit_server::PassId::new("pass.com.example.a", "A-1").unwrap();
+        let target = Target::in_process(service, Limits::default()).with(pass, token);
+        let case = Case { id: "x/y", level: Level::Must, rules: &[], steps: "", consequence: "" };
+        let registers_and_hangs = ServiceCase {
+            case,
+            kind: Kind::Pass,
+            run: |session| {
+                Box::pin(async {
+                    session.registered(&session.device()?, session.one()?).await?;
+                    pending().await
+                })
+            },
+        };
+        let stop = tokio::time::sleep(std::time::Duration::from_millis(100));
+        let report = run_watched(&[registers_and_hangs; 3], &target, |_| {}, stop).await;
+        let said = said.lock().unwrap();
+        let (registered, removed) = (said[0].strip_prefix("POST "), said[1].strip_prefix("DELETE "));
+        assert!(said.len() == 2 && registered.is_some() && registered == removed, "{said:?}");
+        assert_eq!(report.counts().error, 3, "{report}");
+        assert!(report.stopped().is_some_and(|reason| reason.contains("interrupted")), "{report}");
     }
 }
