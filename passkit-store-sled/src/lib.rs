@@ -3,6 +3,7 @@
 mod config;
 mod database;
 mod error;
+mod group;
 mod keys;
 mod maintenance;
 mod queue;

@@ -8,10 +8,11 @@ use passkit_server::{
 
 use crate::{
     error::Failure,
+    group::ROWS,
     keys::{self, DeviceRow, Held},
     settled::View,
     store::SledStore,
-    writer::{Operation, ROWS},
+    writer::Operation,
 };
 
 /// How many registrations become durable together: each changes two rows.

@@ -66,7 +66,7 @@ pub async fn run_watched<'a>(
         report.results.push(result);
         if is_stopped {
             interrupted = true;
-            stopped = Some("it was interrupted, and what it had registered is removed".to_owned());
+            stopped = Some("it was interrupted".to_owned());
         } else if silent == PATIENCE {
             stopped = Some(format!("{PATIENCE} cases in a row got no answer from the service"));
         }

@@ -204,30 +204,27 @@ impl RegistrationStore for MemoryStore {
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
         let tables = self.tables();
-        let clock = tables.types.get(type_id);
-        let type_version = clock.map_or(0, |row| row.version);
-        let Some(row) = tables.devices.get(device) else {
-            return Ok(Changes { serials: Vec::new(), tag: UpdateTag { type_version, device_version: 0 } });
+        let (clock, row) = (tables.types.get(type_id), tables.devices.get(device));
+        let tag = UpdateTag {
+            type_version: clock.map_or(0, |clock| clock.version),
+            device_version: row.map_or(0, |row| row.version),
         };
-        let tag = UpdateTag { type_version, device_version: row.version };
         let since = since.and_then(|since| since.unless_ahead_of(tag));
+        let (Some(clock), Some(row)) = (clock, row) else { return Ok(Changes { serials: Vec::new(), tag }) };
+        if since == Some(tag) {
+            return Ok(Changes { serials: Vec::new(), tag });
+        }
         let is_changed = |serial: &SerialNumber, registered: u64| {
             since.is_none_or(|since| {
-                let version = || clock.map_or(0, |row| row.pass_state(serial).version);
-                registered > since.device_version || version() > since.type_version
+                registered > since.device_version || clock.pass_state(serial).version > since.type_version
             })
         };
-        let serials = if since == Some(tag) {
-            Vec::new()
-        } else {
-            row.registrations
-                .iter()
-                .filter(|(pass, registered)| {
-                    pass.type_id == *type_id && is_changed(&pass.serial, **registered)
-                })
-                .map(|(pass, _)| pass.serial.clone())
-                .collect()
-        };
+        let serials = row
+            .registrations
+            .iter()
+            .filter(|(pass, registered)| pass.type_id == *type_id && is_changed(&pass.serial, **registered))
+            .map(|(pass, _)| pass.serial.clone())
+            .collect();
         Ok(Changes { serials, tag })
     }
 
