@@ -1,4 +1,4 @@
-//! What each operation changes, in a batch that becomes durable as one.
+//! What may be asked of the writer, and what each operation changes in a group that becomes durable as one.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,13 +11,13 @@ use passkit_server::{
     clock::{self, next_last_modified, next_version},
 };
 use sled::IVec;
+use tokio::sync::oneshot;
 
 use crate::{
     database::Database,
     error::Failure,
     keys::{self, DebtRow, DeviceRow, FEW_BYTES, Few, Held, QueueRow, TypeRow},
     settled::{Change, Changes, Shared, scan_changed},
-    writer::{Answer, Operation},
 };
 
 /// How many operations share a sync at most.
@@ -27,6 +27,77 @@ pub(crate) const OPERATIONS: usize = 512;
 /// and how far the engine's log can run ahead of the last sync. A longer mark is made in steps of this size, and what
 /// registers many at once asks for half as many each time.
 pub(crate) const ROWS: usize = 1024;
+
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, Failure>>;
+
+/// What the writing thread is asked to do, and whom to tell when it is durable.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    Register {
+        device: DeviceIdentifier,
+        pass: PassId,
+        push_token: PushToken,
+        answer: Answer<Registered>,
+    },
+    /// At most about half as many as there are [`ROWS`], so that they share a batch. Answers how many are new.
+    RegisterMany {
+        registrations: Vec<Registration>,
+        answer: Answer<u64>,
+    },
+    Unregister {
+        device: DeviceIdentifier,
+        pass: PassId,
+        answer: Answer<bool>,
+    },
+    Mark {
+        type_id: TypeIdentifier,
+        serials: Vec<SerialNumber>,
+        owe: bool,
+        answer: Answer<()>,
+    },
+    MarkAll {
+        type_id: TypeIdentifier,
+        owe: bool,
+        answer: Answer<()>,
+    },
+    /// The time is in microseconds since the Unix epoch.
+    Forget {
+        device: DeviceIdentifier,
+        unregistered_at: u64,
+        answer: Answer<bool>,
+    },
+    /// Few enough to share a batch.
+    Advance {
+        type_id: TypeIdentifier,
+        reached: Vec<(Owed, Reached)>,
+        answer: Answer<()>,
+    },
+    /// What is held for each device from now on, or nothing; few enough to share a batch.
+    Hold {
+        type_id: TypeIdentifier,
+        pushes: Vec<(DeviceIdentifier, Option<HeldPush>)>,
+        answer: Answer<()>,
+    },
+    /// A reader met a closed database.
+    Reopen,
+}
+
+impl Operation {
+    pub(crate) fn refuse(self, failure: Failure) {
+        fn tell<T>(answer: Answer<T>, failure: Failure) {
+            // The caller may have gone.
+            let _gone = answer.send(Err(failure));
+        }
+        match self {
+            Self::Register { answer, .. } => tell(answer, failure),
+            Self::RegisterMany { answer, .. } => tell(answer, failure),
+            Self::Unregister { answer, .. } | Self::Forget { answer, .. } => tell(answer, failure),
+            Self::Mark { answer, .. } | Self::MarkAll { answer, .. } => tell(answer, failure),
+            Self::Advance { answer, .. } | Self::Hold { answer, .. } => tell(answer, failure),
+            Self::Reopen => {}
+        }
+    }
+}
 
 /// What to say when the group is durable, or has failed.
 type Outcome = Box<dyn FnOnce(Result<(), Failure>)>;

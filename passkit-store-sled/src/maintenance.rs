@@ -8,11 +8,10 @@ use passkit_server::{
 
 use crate::{
     error::Failure,
-    group::ROWS,
+    group::{Operation, ROWS},
     keys::{self, DeviceRow, Held},
     settled::View,
     store::SledStore,
-    writer::Operation,
 };
 
 /// How many registrations become durable together: each changes two rows.

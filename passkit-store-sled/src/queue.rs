@@ -14,11 +14,10 @@ use passkit_server::{
 
 use crate::{
     error::Failure,
-    group::ROWS,
+    group::{Operation, ROWS},
     keys::{self, DebtRow, QueueRow},
     settled::View,
     store::SledStore,
-    writer::Operation,
 };
 
 /// How many debts or held pushes are changed together: each changes three rows, and all of them that of their type.

@@ -10,10 +10,11 @@ use crate::{
     config::Config,
     database::{Database, FolderLock},
     error::Failure,
+    group::Operation,
     queue::Leases,
     reader::{self, Readers},
     settled::{Shared, View},
-    writer::{Operation, Writer},
+    writer::Writer,
 };
 
 /// How many threads read. One that waits for the disk leaves the other for what is in memory.

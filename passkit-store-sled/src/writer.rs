@@ -10,17 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::{
-    DeviceIdentifier, HeldPush, Owed, PassId, PushToken, Reached, Registered, Registration, SerialNumber,
-    TypeIdentifier,
-};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     config::Config,
     database::Database,
     error::Failure,
-    group::{Group, OPERATIONS},
+    group::{Answer, Group, OPERATIONS, Operation},
     settled::Shared,
 };
 
@@ -32,60 +28,6 @@ const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a write may have failed before the thread that waits for it is told.
 const WATCH: Duration = Duration::from_millis(500);
-
-pub(crate) type Answer<T> = oneshot::Sender<Result<T, Failure>>;
-
-/// What the thread is asked to do, and whom to tell when it is durable.
-#[derive(Debug)]
-pub(crate) enum Operation {
-    Register {
-        device: DeviceIdentifier,
-        pass: PassId,
-        push_token: PushToken,
-        answer: Answer<Registered>,
-    },
-    /// At most about half as many as there are [`ROWS`](crate::group::ROWS), so that they share a batch. Answers how many are new.
-    RegisterMany {
-        registrations: Vec<Registration>,
-        answer: Answer<u64>,
-    },
-    Unregister {
-        device: DeviceIdentifier,
-        pass: PassId,
-        answer: Answer<bool>,
-    },
-    Mark {
-        type_id: TypeIdentifier,
-        serials: Vec<SerialNumber>,
-        owe: bool,
-        answer: Answer<()>,
-    },
-    MarkAll {
-        type_id: TypeIdentifier,
-        owe: bool,
-        answer: Answer<()>,
-    },
-    /// The time is in microseconds since the Unix epoch.
-    Forget {
-        device: DeviceIdentifier,
-        unregistered_at: u64,
-        answer: Answer<bool>,
-    },
-    /// Few enough to share a batch.
-    Advance {
-        type_id: TypeIdentifier,
-        reached: Vec<(Owed, Reached)>,
-        answer: Answer<()>,
-    },
-    /// What is held for each device from now on, or nothing; few enough to share a batch.
-    Hold {
-        type_id: TypeIdentifier,
-        pushes: Vec<(DeviceIdentifier, Option<HeldPush>)>,
-        answer: Answer<()>,
-    },
-    /// A reader met a closed database.
-    Reopen,
-}
 
 /// The thread that writes, and what watches over it.
 #[derive(Debug)]
@@ -249,23 +191,6 @@ impl Work {
                 self.closed = Some((Instant::now(), failure.clone()));
                 Err(failure)
             }
-        }
-    }
-}
-
-impl Operation {
-    fn refuse(self, failure: Failure) {
-        fn tell<T>(answer: Answer<T>, failure: Failure) {
-            // The caller may have gone.
-            let _gone = answer.send(Err(failure));
-        }
-        match self {
-            Self::Register { answer, .. } => tell(answer, failure),
-            Self::RegisterMany { answer, .. } => tell(answer, failure),
-            Self::Unregister { answer, .. } | Self::Forget { answer, .. } => tell(answer, failure),
-            Self::Mark { answer, .. } | Self::MarkAll { answer, .. } => tell(answer, failure),
-            Self::Advance { answer, .. } | Self::Hold { answer, .. } => tell(answer, failure),
-            Self::Reopen => {}
         }
     }
 }
