@@ -82,9 +82,13 @@ impl PostgresStore {
         if config.transaction_pooler {
             // What such a pooler does not know, it refuses.
             options = options.extra_float_digits(None).statement_cache_capacity(0);
-        } else if !config.statement_timeout.is_zero() {
-            let milliseconds = config.statement_timeout.as_millis().max(1).to_string();
-            options = options.options([("statement_timeout", milliseconds)]);
+        } else {
+            // Every statement is short: compiling one takes longer than it could save.
+            options = options.options([("jit", "off")]);
+            if !config.statement_timeout.is_zero() {
+                let milliseconds = config.statement_timeout.as_millis().max(1).to_string();
+                options = options.options([("statement_timeout", milliseconds)]);
+            }
         }
         // The pool would keep the reason to itself.
         let first = tokio::time::timeout(config.timeout, PgConnection::connect_with(&options)).await;
