@@ -29,8 +29,9 @@ create table passkit.held (
 
 create index held_by_time on passkit.held (pass_type, due) where due is not null;
 
+-- Any type may soon owe most of it. A type that ANALYZE did not see must not look rare: its rows would be read one by one
+-- for a serial number.
 alter table passkit.owed alter column pass_type set statistics 0;
-alter table passkit.held alter column pass_type set statistics 0;
 
 -- Who sends the pushes of a type.
 create table passkit.lease (
@@ -41,11 +42,11 @@ create table passkit.lease (
 
 -- What waits for the workers, by type: how many debts, the version of the oldest, when the first deferred push is due.
 --
--- Goes from type to type in the indexes, however much each of them owes; only the count reads more. For its settings and
--- those of the pages below see "Plans" in 0001.
+-- Goes from type to type in the indexes, however much each of them owes; only the count reads more, at most
+-- 10,000 of a type: a bitmap would hold all of them first.
 create function passkit.backlog()
 returns table (pass_type text, pending bigint, oldest bigint, first_due bigint) language plpgsql stable
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
+set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 begin
     return query
@@ -72,7 +73,7 @@ $$;
 -- A page of what a type owes, the oldest first.
 create function passkit.pending(asked_type text, most bigint)
 returns table (serial text, version bigint, begun bigint, next text) language plpgsql stable
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
+set enable_sort = off set jit = off as $$
 #variable_conflict use_column
 begin
     return query
@@ -84,7 +85,7 @@ $$;
 -- A page of the deferred pushes of a type, in the order of their devices.
 create function passkit.deferred(asked_type text, after text, most bigint)
 returns table (device_id text, push_token text, due bigint, attempts bigint, bad_since bigint) language plpgsql stable
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off as $$
+set enable_sort = off set jit = off as $$
 #variable_conflict use_column
 begin
     return query

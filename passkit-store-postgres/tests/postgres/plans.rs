@@ -41,6 +41,16 @@ insert into passkit.held select 'pass.com.example.trial', n, 'c0ffee', n, 1, nul
 insert into passkit.clock values ('pass.com.example.trial', 20000, 0, 0, 20000);
 ";
 
+/// What is there after a first campaign: one pass on every device.
+const CAMPAIGN: &str = "
+insert into passkit.device select 'first-' || n, 'c0ffee', 1 from generate_series(1, 1000) n;
+insert into passkit.registration select 'first-' || n, 'pass.com.example.trial', 'coupon', 1 from generate_series(1, 1000) n;
+insert into passkit.pass values ('pass.com.example.trial', 'coupon', 1, 1);
+insert into passkit.owed values ('pass.com.example.trial', 'coupon', 1, 1);
+insert into passkit.held select 'pass.com.example.trial', 'first-' || n, 'c0ffee', n, 1, null from generate_series(1, 1000) n;
+insert into passkit.clock values ('pass.com.example.trial', 20000, 0, 0, 20000);
+";
+
 /// From here on PostgreSQL compiles a statement.
 const JIT_ABOVE_COST: f64 = 100_000.0;
 
@@ -54,6 +64,8 @@ enum Statistics {
     OfEmpty,
     /// What was true of [`TRIAL`].
     OfTrial,
+    /// What was true of [`CAMPAIGN`].
+    OfCampaign,
 }
 
 impl Statistics {
@@ -64,6 +76,7 @@ impl Statistics {
             Self::Current => vec![FILL, "analyze"],
             Self::OfEmpty => vec!["analyze", FILL],
             Self::OfTrial => vec![TRIAL, "analyze", FILL],
+            Self::OfCampaign => vec![CAMPAIGN, "analyze", FILL],
         }
     }
 }
@@ -95,8 +108,8 @@ fn calls() -> Vec<Call> {
         call("$1::text as pass_type", format!("{t}, '777'"), 5),
         call("as a(pass_type", format!("array[{t}, 'none'], array['777', '1']"), 10),
         call("select content", format!("{t}, '777'"), 1),
-        call("passkit.devices(", format!("{t}, '777', {d}, 20"), 40),
-        call("passkit.registrations(", format!("{d}, {t}, '', 20"), 40),
+        call("passkit.devices(", format!("{t}, '777', {d}, 20"), 50),
+        call("passkit.registrations(", format!("{d}, {t}, '', 20"), 50),
         // Counts 10,000 of the 15,000 debts of one type, and all 16,000 of the others.
         call("passkit.backlog(", String::new(), 27_000),
         call("passkit.pending(", format!("{t}, 100"), 100),
@@ -248,6 +261,11 @@ async fn with_statistics_of_empty_tables_every_call_reads_little() {
 #[tokio::test]
 async fn with_statistics_of_a_trial_every_call_reads_little() {
     assert_any_plans_are_good(Statistics::OfTrial).await;
+}
+
+#[tokio::test]
+async fn with_statistics_of_a_campaign_every_call_reads_little() {
+    assert_any_plans_are_good(Statistics::OfCampaign).await;
 }
 
 /// A session keeps its plans until someone analyzes the tables.
