@@ -49,7 +49,8 @@ pub(crate) const MARK_AND_OWE: &str = "select passkit.mark_and_owe($1, $2)";
 pub(crate) const PUBLISH: &str = "select passkit.publish($1, $2, $3)";
 
 /// Type, serial number; gives a digest or null.
-pub(crate) const PUBLISHED: &str = "select content from passkit.pass where pass_type = $1 and serial = $2";
+pub(crate) const PUBLISHED: &str =
+    "select content from passkit.pass where pass_type = $1 and serial = $2 limit 1";
 
 macro_rules! mark_all {
     () => {
@@ -85,7 +86,7 @@ returning o.version"
 
 /// A tag that is ahead of the clocks counts as none. One that equals them has nothing behind it.
 ///
-/// In subqueries and behind `offset 0` for the sake of its plan, as `migrations/` says.
+/// `offset 0` and `limit 1` are for its plan: see "Plans" in `migrations/`.
 macro_rules! updated_since {
     ($asked:literal, $order:literal) => {
         concat!(
@@ -96,15 +97,19 @@ select a.clock, a.device_clock, array(
     and (a.type_part, a.device_part) is distinct from (a.clock, a.device_clock)
     and (a.type_part is null or a.type_part > a.clock or a.device_part > a.device_clock
         or a.floor > a.type_part or r.version > a.device_part
-        or (select p.version from passkit.pass p where p.pass_type = r.pass_type and p.serial = r.serial)
+        or (select p.version from passkit.pass p where p.pass_type = r.pass_type and p.serial = r.serial limit 1)
             > a.type_part)
 )
 from (
     select asked.*, coalesce(c.version, 0) as clock, c.floor,
-        coalesce((select d.version from passkit.device d where d.device_id = asked.device_id), 0) as device_clock
+        coalesce((
+            select d.version from passkit.device d where d.device_id = asked.device_id limit 1
+        ), 0) as device_clock
     from ",
             $asked,
-            " left join passkit.clock c on c.pass_type = asked.pass_type
+            " left join lateral (
+        select c.version, c.floor from passkit.clock c where c.pass_type = asked.pass_type limit 1
+    ) c on true
     offset 0
 ) a",
             $order
@@ -126,66 +131,50 @@ pub(crate) const UPDATED_SINCE_MANY: &str = updated_since!(
     " order by a.n"
 );
 
-/// Type, serial number; gives version and date.
-pub(crate) const PASS_STATE: &str = "\
+/// See "Plans" in `migrations/`.
+macro_rules! pass_state {
+    ($asked:literal, $order:literal) => {
+        concat!(
+            "\
 select coalesce(greatest(p.version, c.floor), 0), greatest(p.last_modified, c.floor_date, s.created)
-from passkit.store s
-left join passkit.clock c on c.pass_type = $1
-left join passkit.pass p on p.pass_type = $1 and p.serial = $2";
+from ",
+            $asked,
+            "
+cross join (select s.created from passkit.store s limit 1) s
+left join lateral (
+    select c.floor, c.floor_date from passkit.clock c where c.pass_type = a.pass_type limit 1
+) c on true
+left join lateral (
+    select p.version, p.last_modified from passkit.pass p
+    where p.pass_type = a.pass_type and p.serial = a.serial limit 1
+) p on true",
+            $order
+        )
+    };
+}
+
+/// Type, serial number; gives version and date.
+pub(crate) const PASS_STATE: &str =
+    pass_state!("(select $1::text as pass_type, $2::text as serial offset 0) a", "");
 
 /// The same in arrays; gives a row for each.
-pub(crate) const PASS_STATES: &str = "\
-select coalesce(greatest(c.floor, (
-        select p.version from passkit.pass p where p.pass_type = a.pass_type and p.serial = a.serial
-    )), 0),
-    greatest(c.floor_date, s.created, (
-        select p.last_modified from passkit.pass p where p.pass_type = a.pass_type and p.serial = a.serial
-    ))
-from (select $1::text[] as t, $2::text[] as s offset 0) arrays,
-    unnest(t, s) with ordinality as a(pass_type, serial, n)
-cross join passkit.store s
-left join passkit.clock c on c.pass_type = a.pass_type
-order by a.n";
+pub(crate) const PASS_STATES: &str = pass_state!(
+    "(select $1::text[] as t, $2::text[] as s offset 0) arrays,
+    unnest(t, s) with ordinality as a(pass_type, serial, n)",
+    " order by a.n"
+);
 
 /// Type, serial number, the device to start behind or an empty text, limit; gives devices and push tokens.
-///
-/// A subquery where a join would say the same: the planner can but look each token up, and not read all devices.
-pub(crate) const DEVICES_OF: &str = "\
-select r.device_id, (select d.push_token from passkit.device d where d.device_id = r.device_id)
-from passkit.registration r
-where r.pass_type = $1 and r.serial = $2 and r.device_id > $3
-order by r.device_id limit $4";
+pub(crate) const DEVICES_OF: &str = "select d.device_id, d.push_token from passkit.devices($1, $2, $3, $4) d";
 
 /// Device, type and serial number to start behind, or empty texts, limit; gives registrations and push tokens.
-pub(crate) const REGISTRATIONS: &str = "\
-select r.device_id, (select d.push_token from passkit.device d where d.device_id = r.device_id),
-    r.pass_type, r.serial
-from passkit.registration r
-where (r.device_id, r.pass_type, r.serial) > ($1, $2, $3)
-order by r.device_id, r.pass_type, r.serial limit $4";
+pub(crate) const REGISTRATIONS: &str =
+    "select r.device_id, r.push_token, r.pass_type, r.serial from passkit.registrations($1, $2, $3, $4) r";
 
 /// Gives for each type with debts or held pushes: how many debts, the version of the oldest, the time of the first
 /// held push.
-///
-/// Goes from type to type in the indexes, which are few, however much each of them owes; only the count reads more.
-pub(crate) const OWING: &str = "\
-with recursive debtor as (
-    (select o.pass_type from passkit.owed o order by o.pass_type limit 1)
-    union all
-    select (select o.pass_type from passkit.owed o where o.pass_type > d.pass_type order by o.pass_type limit 1)
-    from debtor d where d.pass_type is not null
-), holder as (
-    (select h.pass_type from passkit.held h order by h.pass_type limit 1)
-    union all
-    select (select h.pass_type from passkit.held h where h.pass_type > d.pass_type order by h.pass_type limit 1)
-    from holder d where d.pass_type is not null
-)
-select t.pass_type,
-    (select count(*) from (select from passkit.owed o where o.pass_type = t.pass_type limit 10000) o),
-    (select o.since from passkit.owed o where o.pass_type = t.pass_type order by o.since limit 1),
-    (select h.due from passkit.held h where h.pass_type = t.pass_type and h.due is not null order by h.due limit 1)
-from (select d.pass_type from debtor d union select h.pass_type from holder h) t
-where t.pass_type is not null";
+pub(crate) const OWING: &str =
+    "select b.pass_type, b.pending, b.oldest, b.first_due from passkit.backlog() b";
 
 /// Type, worker, microseconds; gives a row if the worker has the lease now.
 pub(crate) const LEASE: &str = "\
@@ -198,8 +187,7 @@ returning true";
 pub(crate) const RELEASE: &str = "delete from passkit.lease l where l.pass_type = $1 and l.worker = $2";
 
 /// Type, limit; gives serial number or an empty text, version, and the version begun with and the cursor or nulls.
-pub(crate) const DEBTS: &str = "\
-select o.serial, o.version, o.begun, o.next from passkit.owed o where o.pass_type = $1 order by o.since limit $2";
+pub(crate) const DEBTS: &str = "select p.serial, p.version, p.begun, p.next from passkit.pending($1, $2) p";
 
 /// Type, serial numbers or empty texts, versions, cursors or nulls.
 pub(crate) const ADVANCE: &str = "select passkit.advance($1, $2, $3, $4)";
@@ -214,19 +202,12 @@ on conflict (pass_type, device_id) do update
 set push_token = excluded.push_token, due = excluded.due, attempts = excluded.attempts,
     bad_since = excluded.bad_since";
 
-/// Type, devices. Locks them in their order, as holding does.
-pub(crate) const UNHOLD: &str = "\
-with locked as (
-    select h.device_id from passkit.held h where h.pass_type = $1 and h.device_id = any($2)
-    order by h.device_id for update
-)
-delete from passkit.held h
-where h.pass_type = $1 and h.device_id = any(array(select l.device_id from locked l))";
+/// Type, devices.
+pub(crate) const UNHOLD: &str = "select passkit.undefer($1, $2)";
 
 /// Type, the device to start behind or an empty text, limit; gives held pushes.
 pub(crate) const HELD: &str = "\
-select h.device_id, h.push_token, h.due, h.attempts, h.bad_since
-from passkit.held h where h.pass_type = $1 and h.device_id > $2 order by h.device_id limit $3";
+select d.device_id, d.push_token, d.due, d.attempts, d.bad_since from passkit.deferred($1, $2, $3) d";
 
 /// Gives how many devices there are, and how many bytes the tables take.
 pub(crate) const COUNT_DEVICES: &str = "\

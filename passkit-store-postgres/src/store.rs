@@ -75,6 +75,9 @@ impl PostgresStore {
 
     /// Connects to `postgres://user:password@host:port/database` and makes a pool for the store alone.
     ///
+    /// Unless there is a [transaction pooler](Config::transaction_pooler), its connections have
+    /// [`Config::statement_timeout`] and `jit = off`.
+    ///
     /// # Errors
     /// If the address cannot be read, or the server does not let us in within [`Config::timeout`].
     pub async fn connect(url: &str, config: Config) -> Result<Self, StoreError> {
@@ -82,9 +85,13 @@ impl PostgresStore {
         if config.transaction_pooler {
             // What such a pooler does not know, it refuses.
             options = options.extra_float_digits(None).statement_cache_capacity(0);
-        } else if !config.statement_timeout.is_zero() {
-            let milliseconds = config.statement_timeout.as_millis().max(1).to_string();
-            options = options.options([("statement_timeout", milliseconds)]);
+        } else {
+            // Every statement is short. Compiling it takes longer than running it.
+            options = options.options([("jit", "off")]);
+            if !config.statement_timeout.is_zero() {
+                let milliseconds = config.statement_timeout.as_millis().max(1).to_string();
+                options = options.options([("statement_timeout", milliseconds)]);
+            }
         }
         // The pool would keep the reason to itself.
         let first = tokio::time::timeout(config.timeout, PgConnection::connect_with(&options)).await;
