@@ -4,6 +4,7 @@ mod authorization;
 mod body;
 pub mod clock;
 mod conditional;
+mod coordination;
 mod device_log;
 mod endpoints;
 mod identifiers;
@@ -26,25 +27,26 @@ mod traced;
 
 pub use async_trait::async_trait;
 pub use body::ResponseBody;
+pub use coordination::Coordination;
 pub use device_log::{DeviceLog, DeviceReport, DeviceTask, LogEntry, TracingLog};
 pub use identifiers::{
     AuthToken, DeviceIdentifier, InvalidIdentifier, PassId, PushToken, SerialNumber, TokenDigest,
     TypeIdentifier,
 };
 pub use kind::Kind;
-pub use maintenance::{Registration, RegistrationPage, StoreMaintenance, StoreStats, TypeStats};
+pub use maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats};
 #[cfg(feature = "metrics")]
 pub use measured::{Measured, describe_metrics};
 pub use memory::MemoryStore;
-pub use published::{ContentDigest, PublishedContent};
+pub use published::{Content, ContentDigest, Published, unite_tokens};
 pub use push::{
-    Debt, HeldPage, HeldPush, Owed, Owing, Publisher, PushConfig, PushOutcome, PushQueue, PushReport,
-    PushSender, Reached, Stopped,
+    Backlog, DeferredPush, PendingChange, Progress, Publisher, PushConfig, PushOutcome, PushQueue, PushReport,
+    PushSender, Scope, Stopped,
 };
 pub use service::WalletService;
 pub use source::{Archive, Credentials, PassSource, SourceError};
 pub use store::{
-    Changes, DevicePage, PageCursor, PassState, Registered, RegisteredDevice, RegistrationStore, StoreError,
-    StoreErrorKind,
+    Audience, Changed, Changes, Page, PageCursor, PassState, Registered, RegisteredDevice, RegistrationStore,
+    StoreError, StoreErrorKind,
 };
 pub use tag::UpdateTag;

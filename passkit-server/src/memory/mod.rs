@@ -1,3 +1,4 @@
+mod coordination;
 mod queue;
 
 use std::{
@@ -10,14 +11,13 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushToken, Registered,
-    RegisteredDevice, Registration, RegistrationPage, RegistrationStore, SerialNumber, StoreError,
+    Audience, Changed, Changes, DeviceIdentifier, Page, PageCursor, PassId, PassState, Published, PushToken,
+    Registered, RegisteredDevice, Registration, RegistrationStore, Scope, SerialNumber, StoreError,
     StoreMaintenance, StoreStats, TypeIdentifier, TypeStats, UpdateTag,
     clock::{self, next_last_modified, next_version},
 };
 
-/// A [`RegistrationStore`] in memory, with all that a store may have beside: the reference implementation, for tests and
-/// for reading.
+/// A store in memory that implements all traits of a store: the reference implementation, for tests and for reading.
 ///
 /// It keeps the whole contract except that nothing outlives the process.
 #[derive(Debug)]
@@ -33,35 +33,93 @@ struct Tables {
     devices: HashMap<DeviceIdentifier, Device>,
     /// The devices, in the order in which pages give them.
     in_order: BTreeSet<DeviceIdentifier>,
-    /// The devices of each pass, in that order too.
-    devices_of: HashMap<PassId, BTreeSet<DeviceIdentifier>>,
     pushes: queue::Pushes,
+    coordination: coordination::Agreements,
 }
 
 #[derive(Debug)]
 struct Type {
     version: u64,
-    /// What the last "every pass changed" left: counts for each pass where its own state is older.
-    floor: PassState,
+    /// What the last mark of the whole type left: counts for each pass whose own mark is older.
+    floor: Mark,
     /// The latest date given to any pass of the type.
     latest_date: u64,
-    /// What the last mark of each pass left.
-    passes: HashMap<SerialNumber, PassState>,
+    /// The last mark of each pass.
+    marks: HashMap<SerialNumber, Mark>,
+    published: HashMap<SerialNumber, Published>,
+    /// The devices of each pass, in the order in which pages give them.
+    devices: BTreeMap<SerialNumber, BTreeSet<DeviceIdentifier>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    version: u64,
+    last_modified: u64,
 }
 
 impl Type {
     /// One that was never marked, in a store made at `created`.
     fn new(created: u64) -> Self {
-        let floor = PassState { version: 0, last_modified: created };
-        Self { version: 0, floor, latest_date: created, passes: HashMap::new() }
+        Self {
+            version: 0,
+            floor: Mark { version: 0, last_modified: created },
+            latest_date: created,
+            marks: HashMap::new(),
+            published: HashMap::new(),
+            devices: BTreeMap::new(),
+        }
     }
 
-    fn pass_state(&self, serial: &SerialNumber) -> PassState {
-        self.passes.get(serial).map_or(self.floor, |own| PassState {
+    fn last_mark(&self, serial: &SerialNumber) -> Mark {
+        self.marks.get(serial).map_or(self.floor, |own| Mark {
             version: own.version.max(self.floor.version),
             last_modified: own.last_modified.max(self.floor.last_modified),
         })
     }
+
+    fn mark(&mut self, scopes: &[Scope]) {
+        let now = clock::now_micros();
+        self.version = next_version(self.version, now);
+        for scope in scopes {
+            match scope {
+                Scope::Pass(serial) => {
+                    let last_modified = next_last_modified(self.last_mark(serial).last_modified, now);
+                    self.latest_date = self.latest_date.max(last_modified);
+                    self.marks.insert(serial.clone(), Mark { version: self.version, last_modified });
+                }
+                Scope::Type => {
+                    self.latest_date = next_last_modified(self.latest_date, now);
+                    self.floor = Mark { version: self.version, last_modified: self.latest_date };
+                }
+            }
+        }
+    }
+
+    fn remove_device(&mut self, serial: &SerialNumber, device: &DeviceIdentifier) {
+        if let Some(devices) = self.devices.get_mut(serial) {
+            devices.remove(device);
+            if devices.is_empty() {
+                self.devices.remove(serial);
+            }
+        }
+    }
+
+    /// The registrations behind this serial number and device, in the order of both.
+    fn devices_after<'a>(
+        &'a self,
+        after: Option<&'a (SerialNumber, DeviceIdentifier)>,
+    ) -> impl Iterator<Item = (&'a SerialNumber, &'a DeviceIdentifier)> {
+        let first = after.map_or(Bound::Unbounded, |(serial, _)| Bound::Included(serial));
+        self.devices.range::<SerialNumber, _>((first, Bound::Unbounded)).flat_map(move |(serial, devices)| {
+            let after = after.filter(|(first, _)| first == serial).map(|(_, device)| device);
+            devices.range((start(after), Bound::Unbounded)).map(move |device| (serial, device))
+        })
+    }
+}
+
+/// Where to read on after an item.
+fn start<T>(after: Option<&T>) -> Bound<&T> {
+    after.map_or(Bound::Unbounded, Bound::Excluded)
 }
 
 #[derive(Debug)]
@@ -88,8 +146,8 @@ impl MemoryStore {
                 types: HashMap::new(),
                 devices: HashMap::new(),
                 in_order: BTreeSet::new(),
-                devices_of: HashMap::new(),
                 pushes: queue::Pushes::default(),
+                coordination: coordination::Agreements::default(),
             }),
         }
     }
@@ -118,8 +176,12 @@ impl Tables {
     }
 
     fn pass_state(&self, pass: &PassId) -> PassState {
-        let never_marked = PassState { version: 0, last_modified: self.created };
-        self.types.get(&pass.type_id).map_or(never_marked, |row| row.pass_state(&pass.serial))
+        let Some(row) = self.types.get(&pass.type_id) else {
+            return PassState { version: 0, last_modified: self.created, published: None };
+        };
+        let Mark { version, last_modified } = row.last_mark(&pass.serial);
+        let published = row.published.get(&pass.serial).and_then(|published| published.digest);
+        PassState { version, last_modified, published }
     }
 
     fn register(&mut self, device: &DeviceIdentifier, pass: &PassId, push_token: &PushToken) -> Registered {
@@ -132,32 +194,29 @@ impl Tables {
         // Registrations share the text of their type, so that the processor's cache has it.
         let of_type = self.types.entry(pass.type_id.clone());
         let pass = PassId { type_id: of_type.key().clone(), serial: pass.serial.clone() };
-        of_type.or_insert_with(|| Type::new(self.created));
-        let before = row.registrations.insert(pass.clone(), row.version);
-        self.devices_of.entry(pass).or_default().insert(device.clone());
+        let of_type = of_type.or_insert_with(|| Type::new(self.created));
+        of_type.devices.entry(pass.serial.clone()).or_default().insert(device.clone());
+        let before = row.registrations.insert(pass, row.version);
         if before.is_some() { Registered::Existing } else { Registered::Created }
     }
 
-    /// The version that the passes have now.
-    fn mark(&mut self, type_id: &TypeIdentifier, serials: &[SerialNumber]) -> u64 {
-        let now = clock::now_micros();
+    /// Marks what changed. Returns the version that it has now, and what it is.
+    fn mark(&mut self, type_id: &TypeIdentifier, changed: Changed<'_>) -> (u64, Vec<Scope>) {
         let row = self.type_mut(type_id);
-        row.version = next_version(row.version, now);
-        for serial in serials {
-            let last_modified = next_last_modified(row.pass_state(serial).last_modified, now);
-            row.latest_date = row.latest_date.max(last_modified);
-            row.passes.insert(serial.clone(), PassState { version: row.version, last_modified });
+        let scopes: Vec<Scope> = match changed {
+            Changed::Passes(serials) => serials.iter().cloned().map(Scope::Pass).collect(),
+            Changed::Contents(contents) => {
+                let marked = contents
+                    .iter()
+                    .filter(|content| row.published.entry(content.serial.clone()).or_default().update(content));
+                marked.map(|content| Scope::Pass(content.serial.clone())).collect()
+            }
+            Changed::All => vec![Scope::Type],
+        };
+        if !scopes.is_empty() {
+            row.mark(&scopes);
         }
-        row.version
-    }
-
-    fn mark_all(&mut self, type_id: &TypeIdentifier) -> u64 {
-        let now = clock::now_micros();
-        let row = self.type_mut(type_id);
-        row.version = next_version(row.version, now);
-        row.latest_date = next_last_modified(row.latest_date, now);
-        row.floor = PassState { version: row.version, last_modified: row.latest_date };
-        row.version
+        (row.version, scopes)
     }
 
     fn remove_device(&mut self, device: &DeviceIdentifier) -> Option<Device> {
@@ -166,12 +225,15 @@ impl Tables {
     }
 
     fn remove_from_pass(&mut self, pass: &PassId, device: &DeviceIdentifier) {
-        if let Some(devices) = self.devices_of.get_mut(pass) {
-            devices.remove(device);
-            if devices.is_empty() {
-                self.devices_of.remove(pass);
-            }
+        if let Some(row) = self.types.get_mut(&pass.type_id) {
+            row.remove_device(&pass.serial, device);
         }
+    }
+
+    /// The device with its push token.
+    fn registered(&self, device: &DeviceIdentifier) -> Option<RegisteredDevice> {
+        let push_token = self.devices.get(device)?.push_token.clone();
+        Some(RegisteredDevice { device: device.clone(), push_token })
     }
 }
 
@@ -197,7 +259,7 @@ impl RegistrationStore for MemoryStore {
         Ok(existed)
     }
 
-    async fn updated_since(
+    async fn changes_since(
         &self,
         device: &DeviceIdentifier,
         type_id: &TypeIdentifier,
@@ -216,7 +278,7 @@ impl RegistrationStore for MemoryStore {
         }
         let is_changed = |serial: &SerialNumber, registered: u64| {
             since.is_none_or(|since| {
-                registered > since.device_version || clock.pass_state(serial).version > since.type_version
+                registered > since.device_version || clock.last_mark(serial).version > since.type_version
             })
         };
         let serials = row
@@ -228,49 +290,56 @@ impl RegistrationStore for MemoryStore {
         Ok(Changes { serials, tag })
     }
 
-    async fn mark_updated(
-        &self,
-        type_id: &TypeIdentifier,
-        serials: &[SerialNumber],
-    ) -> Result<(), StoreError> {
-        if !serials.is_empty() {
-            self.tables_mut().mark(type_id, serials);
-        }
-        Ok(())
-    }
-
-    async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        self.tables_mut().mark_all(type_id);
-        Ok(())
-    }
-
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
         Ok(self.tables().pass_state(pass))
     }
 
-    async fn devices_of(
+    async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        self.tables_mut().mark(type_id, changed);
+        Ok(())
+    }
+
+    async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
+        let tables = self.tables();
+        let published =
+            |pass: &PassId| tables.types.get(&pass.type_id)?.published.get(&pass.serial).cloned();
+        Ok(passes.iter().map(published).collect())
+    }
+
+    async fn devices(
         &self,
-        pass: &PassId,
+        audience: Audience<'_>,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<DevicePage, StoreError> {
+    ) -> Result<Page<RegisteredDevice>, StoreError> {
         let tables = self.tables();
-        let Some(devices) = tables.devices_of.get(pass) else { return Ok(DevicePage::default()) };
-        // A position is the last device of a page; one that the store never gave reads from the start.
-        let after = after.and_then(|cursor| DeviceIdentifier::new(cursor.as_str()).ok());
-        let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let limit = limit.max(1);
-        let page: Vec<RegisteredDevice> = devices
-            .range((start, Bound::Unbounded))
-            .take(limit)
-            .filter_map(|device| {
-                let push_token = tables.devices.get(device)?.push_token.clone();
-                Some(RegisteredDevice { device: device.clone(), push_token })
-            })
-            .collect();
-        let full = page.len() == limit;
-        let next = page.last().filter(|_| full).map(|last| PageCursor::new(last.device.as_str()));
-        Ok(DevicePage { devices: page, next })
+        match audience {
+            Audience::Pass(pass) => {
+                let devices = tables.types.get(&pass.type_id).and_then(|row| row.devices.get(&pass.serial));
+                let Some(devices) = devices else { return Ok(Page::default()) };
+                let after = after.and_then(device_position);
+                let devices = devices.range((start(after.as_ref()), Bound::Unbounded)).take(limit);
+                let devices = devices.filter_map(|device| tables.registered(device)).collect();
+                Ok(Page::up_to(limit, devices, |last: &RegisteredDevice| PageCursor::new(last.device.as_str())))
+            }
+            Audience::Type(type_id) => {
+                let Some(row) = tables.types.get(type_id) else { return Ok(Page::default()) };
+                let after = after.and_then(registration_position);
+                let rows: Vec<_> = row.devices_after(after.as_ref()).take(limit).collect();
+                let page = Page::up_to(limit, rows, |(serial, device)| {
+                    PageCursor::new(format!("{serial}\n{}", device.as_str()))
+                });
+                let devices = page.items.into_iter().filter_map(|(_, device)| tables.registered(device));
+                Ok(Page { items: devices.collect(), next: page.next })
+            }
+        }
+    }
+
+    async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
+        let tables = self.tables();
+        let devices = tables.types.get(&pass.type_id).and_then(|row| row.devices.get(&pass.serial));
+        Ok(devices.map_or(0, |devices| devices.len() as u64).min(at_most))
     }
 
     async fn forget_device(
@@ -290,6 +359,17 @@ impl RegistrationStore for MemoryStore {
     }
 }
 
+/// The last device of a page. A position that the store never gave reads from the start.
+fn device_position(cursor: &PageCursor) -> Option<DeviceIdentifier> {
+    DeviceIdentifier::new(cursor.as_str()).ok()
+}
+
+/// The same of a page that goes through the passes of a type.
+fn registration_position(cursor: &PageCursor) -> Option<(SerialNumber, DeviceIdentifier)> {
+    let (serial, device) = cursor.as_str().split_once('\n')?;
+    Some((SerialNumber::new(serial).ok()?, DeviceIdentifier::new(device).ok()?))
+}
+
 #[async_trait]
 impl StoreMaintenance for MemoryStore {
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
@@ -304,20 +384,19 @@ impl StoreMaintenance for MemoryStore {
         &self,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<RegistrationPage, StoreError> {
+    ) -> Result<Page<Registration>, StoreError> {
         let tables = self.tables();
-        // A position is the last device of a page: a page holds all of a device, and so is longer than asked at times.
-        let after = after.and_then(|cursor| DeviceIdentifier::new(cursor.as_str()).ok());
-        let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut page = RegistrationPage::default();
-        for device in tables.in_order.range((start, Bound::Unbounded)) {
+        // A page holds all registrations of a device, so at times it is longer than asked.
+        let after = after.and_then(device_position);
+        let mut page = Page::default();
+        for device in tables.in_order.range((start(after.as_ref()), Bound::Unbounded)) {
             let Some(row) = tables.devices.get(device) else { continue };
-            page.registrations.extend(row.registrations.keys().map(|pass| Registration {
+            page.items.extend(row.registrations.keys().map(|pass| Registration {
                 device: device.clone(),
                 push_token: row.push_token.clone(),
                 pass: pass.clone(),
             }));
-            if page.registrations.len() >= limit.max(1) {
+            if page.items.len() >= limit.max(1) {
                 page.next = Some(PageCursor::new(device.as_str()));
                 break;
             }
@@ -327,17 +406,17 @@ impl StoreMaintenance for MemoryStore {
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         let tables = self.tables();
-        let mut types: BTreeMap<&TypeIdentifier, (u64, u64)> = BTreeMap::new();
-        for (pass, devices) in &tables.devices_of {
-            let (passes, registrations) = types.entry(&pass.type_id).or_default();
-            *passes += 1;
-            *registrations += devices.len() as u64;
-        }
-        let types = types.into_iter().map(|(type_id, (passes, registrations))| TypeStats {
-            type_id: type_id.clone(),
-            passes,
-            registrations,
-        });
-        Ok(StoreStats { devices: tables.devices.len() as u64, types: types.collect(), storage_bytes: None })
+        let mut types: Vec<TypeStats> = tables
+            .types
+            .iter()
+            .filter(|(_, row)| !row.devices.is_empty())
+            .map(|(type_id, row)| TypeStats {
+                type_id: type_id.clone(),
+                passes: row.devices.len() as u64,
+                registrations: row.devices.values().map(|devices| devices.len() as u64).sum(),
+            })
+            .collect();
+        types.sort_unstable_by(|one, other| one.type_id.cmp(&other.type_id));
+        Ok(StoreStats { devices: tables.devices.len() as u64, types, storage_bytes: None })
     }
 }

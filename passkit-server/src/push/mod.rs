@@ -12,7 +12,7 @@ mod topic;
 mod worker;
 
 pub use publisher::Publisher;
-pub use queue::{Debt, HeldPage, HeldPush, Owed, Owing, PushQueue, Reached};
+pub use queue::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope};
 pub use report::{PushReport, Stopped};
 pub use sender::{PushOutcome, PushSender};
 pub use worker::PushConfig;

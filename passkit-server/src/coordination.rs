@@ -1,0 +1,47 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::StoreError;
+
+/// What the processes that share a store agree on: who does a job, and short notes.
+///
+/// Names are texts of 1 to 700 bytes without control characters; owners and notes are texts of 1 to 1,000 bytes without
+/// control characters. Claims and notes have separate names.
+///
+/// # Contract
+/// * **K1, one owner.** Of any number of parallel [`claim`](Self::claim) calls by different owners for one name, one
+///   returns `true`. The others return `true` only after the claim was released or its time is over. An owner that claims
+///   again before that keeps the claim and sets its time anew. One clock measures the time, the store's own.
+/// * **K2, released by its owner alone.** [`release`](Self::release) ends a claim if the owner still has it, and does
+///   nothing otherwise.
+/// * **K3, notes are compared and set in one step.** Of any number of parallel [`replace_note`](Self::replace_note) calls
+///   that expect the same note, one returns `true`. The others return `false` and change nothing.
+/// * **K4, durable.** What was acknowledged survives the process as C6 says of marks. A claim may be lost with its
+///   process in a store that no other process uses.
+///
+/// # Cancel safety
+/// A call that is dropped half way has happened or not, never in part.
+///
+/// # Errors
+/// As those of [`RegistrationStore`](crate::RegistrationStore). After an error the call may have happened. Repeating a
+/// claim or a release is always right. After an error of `replace_note`, read the note.
+#[async_trait]
+pub trait Coordination: Send + Sync {
+    /// Claims `name` for `owner` until `time` from now, a year at most. Returns whether `owner` has the claim.
+    async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError>;
+
+    /// Ends the claim early if `owner` has it.
+    async fn release(&self, name: &str, owner: &str) -> Result<(), StoreError>;
+
+    /// The note of this name.
+    async fn note(&self, name: &str) -> Result<Option<String>, StoreError>;
+
+    /// Sets the note to `new`, or removes it, if it is `expected` now. Returns whether it was.
+    async fn replace_note(
+        &self,
+        name: &str,
+        expected: Option<&str>,
+        new: Option<&str>,
+    ) -> Result<bool, StoreError>;
+}
