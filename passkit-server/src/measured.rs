@@ -7,8 +7,10 @@ use http::{Method, StatusCode};
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 use crate::{
-    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushOutcome, PushSender, PushToken,
-    Registered, RegistrationStore, SerialNumber, StoreError, TypeIdentifier, UpdateTag, clock, route::Route,
+    Audience, Backlog, Changed, Changes, Coordination, DeferredPush, DeviceIdentifier, Page, PageCursor, PassId,
+    PassState, PendingChange, Progress, Published, PushOutcome, PushQueue, PushSender, PushToken, Registered,
+    RegisteredDevice, Registration, RegistrationStore, Scope, StoreError, StoreMaintenance, StoreStats,
+    TypeIdentifier, UpdateTag, clock, route::Route,
 };
 
 const REQUESTS: &str = "passkit_requests_total";
@@ -129,38 +131,38 @@ impl<S: RegistrationStore> RegistrationStore for Measured<S> {
         store_call("unregister", self.0.unregister(device, pass)).await
     }
 
-    async fn updated_since(
+    async fn changes_since(
         &self,
         device: &DeviceIdentifier,
         type_id: &TypeIdentifier,
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
-        store_call("updated_since", self.0.updated_since(device, type_id, since)).await
-    }
-
-    async fn mark_updated(
-        &self,
-        type_id: &TypeIdentifier,
-        serials: &[SerialNumber],
-    ) -> Result<(), StoreError> {
-        store_call("mark_updated", self.0.mark_updated(type_id, serials)).await
-    }
-
-    async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        store_call("mark_all_updated", self.0.mark_all_updated(type_id)).await
+        store_call("changes_since", self.0.changes_since(device, type_id, since)).await
     }
 
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
         store_call("pass_state", self.0.pass_state(pass)).await
     }
 
-    async fn devices_of(
+    async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        store_call("mark", self.0.mark(type_id, changed)).await
+    }
+
+    async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
+        store_call("published", self.0.published(passes)).await
+    }
+
+    async fn devices(
         &self,
-        pass: &PassId,
+        audience: Audience<'_>,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<DevicePage, StoreError> {
-        store_call("devices_of", self.0.devices_of(pass, after, limit)).await
+    ) -> Result<Page<RegisteredDevice>, StoreError> {
+        store_call("devices", self.0.devices(audience, after, limit)).await
+    }
+
+    async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
+        store_call("count_devices", self.0.count_devices(pass, at_most)).await
     }
 
     async fn forget_device(
@@ -169,6 +171,89 @@ impl<S: RegistrationStore> RegistrationStore for Measured<S> {
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
         store_call("forget_device", self.0.forget_device(device, unregistered_at)).await
+    }
+}
+
+#[async_trait]
+impl<S: Coordination> Coordination for Measured<S> {
+    async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {
+        store_call("claim", self.0.claim(name, owner, time)).await
+    }
+
+    async fn release(&self, name: &str, owner: &str) -> Result<(), StoreError> {
+        store_call("release", self.0.release(name, owner)).await
+    }
+
+    async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {
+        store_call("note", self.0.note(name)).await
+    }
+
+    async fn replace_note(
+        &self,
+        name: &str,
+        expected: Option<&str>,
+        new: Option<&str>,
+    ) -> Result<bool, StoreError> {
+        store_call("replace_note", self.0.replace_note(name, expected, new)).await
+    }
+}
+
+#[async_trait]
+impl<S: PushQueue> PushQueue for Measured<S> {
+    async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        store_call("mark_and_push", self.0.mark_and_push(type_id, changed)).await
+    }
+
+    async fn backlog(&self) -> Result<Vec<Backlog>, StoreError> {
+        store_call("backlog", self.0.backlog()).await
+    }
+
+    async fn pending(&self, type_id: &TypeIdentifier, limit: usize) -> Result<Vec<PendingChange>, StoreError> {
+        store_call("pending", self.0.pending(type_id, limit)).await
+    }
+
+    async fn record_progress(
+        &self,
+        type_id: &TypeIdentifier,
+        progress: &[(Scope, Progress)],
+    ) -> Result<(), StoreError> {
+        store_call("record_progress", self.0.record_progress(type_id, progress)).await
+    }
+
+    async fn defer(
+        &self,
+        type_id: &TypeIdentifier,
+        pushes: &[(DeviceIdentifier, Option<DeferredPush>)],
+    ) -> Result<(), StoreError> {
+        store_call("defer", self.0.defer(type_id, pushes)).await
+    }
+
+    async fn deferred(
+        &self,
+        type_id: &TypeIdentifier,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<(DeviceIdentifier, DeferredPush)>, StoreError> {
+        store_call("deferred", self.0.deferred(type_id, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl<S: StoreMaintenance> StoreMaintenance for Measured<S> {
+    async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
+        store_call("register_many", self.0.register_many(registrations)).await
+    }
+
+    async fn registrations(
+        &self,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<Registration>, StoreError> {
+        store_call("registrations", self.0.registrations(after, limit)).await
+    }
+
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        store_call("stats", self.0.stats()).await
     }
 }
 

@@ -7,7 +7,7 @@ use http::{
     header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use crate::{Kind, ResponseBody, SourceError, StoreError, response, route::MalformedEscape};
+use crate::{Kind, PassId, ResponseBody, SourceError, StoreError, response, route::MalformedEscape};
 
 /// Seconds after which a device may try again when the store or the source is unavailable.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("30");
@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     TooLarge,
     Store(StoreError),
     Source(SourceError),
+    /// The store knows the pass and the source does not.
+    Behind(PassId),
 }
 
 impl From<MalformedEscape> for Refusal {
@@ -76,6 +78,10 @@ impl Refusal {
             }
             Self::Source(error) => {
                 tracing::error!("the pass source failed: {}", chain(&*error));
+                unavailable()
+            }
+            Self::Behind(pass) => {
+                tracing::warn!("{pass}: another instance has published it, and this one has no such pass yet");
                 unavailable()
             }
         }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
-use crate::{AuthToken, PassId, TokenDigest};
+use crate::{AuthToken, PassId, PassState, TokenDigest};
 
 /// Why a source could not answer: any error at all. The service answers 503 and logs it.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
@@ -12,17 +12,17 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 /// Where passes come from: who may have them, and what they are now. Your own logic.
 ///
 /// # Contract
-/// * [`credentials`](Self::credentials) is asked with every register, unregister and get call, so it should be quick.
-///   The service compares tokens itself, in constant time.
+/// * [`credentials`](Self::credentials) is asked with every register, unregister and get call, so it should be quick. The
+///   service compares tokens itself, in constant time.
 /// * [`archive`](Self::archive) is asked only when the archive is about to be sent: never for a 304, nor for a request
 ///   with wrong credentials.
-/// * Change the pass first, so that `archive` gives the new content, and then call
-///   [`RegistrationStore::mark_updated`](crate::RegistrationStore::mark_updated). The other way round, a device could
-///   fetch the old content under the new date and never ask again.
-/// * While a pass is not marked, its archive stays the same to the user: the files that its manifest lists have the
-///   same bytes. A signature made anew is fine.
+/// * Change the pass first, so that `archive` gives the new content, and then
+///   [`publish`](crate::Publisher::publish) it. The other way round, a device could fetch the old content under the new
+///   date and never ask again.
+/// * While a pass is not marked, its archive stays the same to the user: the files that its manifest lists have the same
+///   bytes. The signature may be made anew.
 /// * The archive is for the very pass that was asked for, type and serial number alike.
-/// * A pass can't be taken off a phone: to end it, serve a last version with `"voided": true`, and mark it.
+/// * A pass can't be taken off a phone. To end it, serve a last version with `"voided": true`, and publish it.
 ///
 /// # Errors
 /// Any error: the device is told to come back later (503), and the error is logged.
@@ -30,7 +30,7 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 /// # Implementing
 /// ```
 /// use std::collections::HashMap;
-/// use passkit_server::{Archive, AuthToken, Credentials, PassId, PassSource, SourceError, async_trait};
+/// use passkit_server::{Archive, AuthToken, Credentials, PassId, PassSource, PassState, SourceError, async_trait};
 ///
 /// /// Passes held in memory, each with its token.
 /// struct Passes(HashMap<PassId, (AuthToken, bytes::Bytes)>);
@@ -41,7 +41,7 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 ///         Ok(self.0.get(pass).map(|(token, _)| Credentials::from(token)))
 ///     }
 ///
-///     async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
+///     async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<Archive>, SourceError> {
 ///         Ok(self.0.get(pass).map(|(_, bytes)| Archive::from(bytes.clone())))
 ///     }
 /// }
@@ -49,10 +49,16 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 #[async_trait]
 pub trait PassSource: Send + Sync {
     /// The tokens that open `pass`; `None` if there is no such pass. A device can't tell that from a wrong token.
+    ///
+    /// Tokens that were published with [`Changed::Contents`](crate::Changed::Contents) are in the store, and need not be
+    /// here.
     async fn credentials(&self, pass: &PassId) -> Result<Option<Credentials>, SourceError>;
 
     /// The newest archive of `pass`; `None` if it went away since its credentials were asked for.
-    async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError>;
+    ///
+    /// `state` was read from the store for this request, up to a second ago. A source that serves copies compares its
+    /// digest with [`PassState::published`]; others ignore it.
+    async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<Archive>, SourceError>;
 }
 
 macro_rules! forward {
@@ -63,8 +69,8 @@ macro_rules! forward {
                 (**self).credentials(pass).await
             }
 
-            async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
-                (**self).archive(pass).await
+            async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<Archive>, SourceError> {
+                (**self).archive(pass, state).await
             }
         }
     };

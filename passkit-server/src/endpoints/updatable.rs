@@ -33,7 +33,7 @@ pub(crate) async fn updatable<S: RegistrationStore>(
         .and_then(|tag| decode(tag).ok())
         .and_then(|tag| UpdateTag::parse(&tag));
     let list = List::new(&device, &type_id, since);
-    let changes = store.updated_since(&device, &type_id, since).await?;
+    let changes = store.changes_since(&device, &type_id, since).await?;
     list.answered(&changes);
     if changes.serials.is_empty() {
         return Ok(response::empty(StatusCode::NO_CONTENT));

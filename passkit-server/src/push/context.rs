@@ -6,17 +6,17 @@ use std::{
 
 use super::{queue::PushQueue, report::PushReport, sender::PushSender};
 
-/// What the work on each type needs.
-pub(super) struct Worker {
+/// What the workers of all types share.
+pub(super) struct Context {
     pub(super) queue: Arc<dyn PushQueue>,
     pub(super) sender: Arc<dyn PushSender>,
     pub(super) config: PushConfig,
-    /// Tells this one from all others.
+    /// The owner of its claims: differs from that of any other publisher.
     pub(super) name: String,
     totals: Mutex<PushReport>,
 }
 
-impl Worker {
+impl Context {
     pub(super) fn new(queue: Arc<dyn PushQueue>, sender: Arc<dyn PushSender>, config: PushConfig) -> Self {
         let random = || RandomState::new().hash_one(0);
         let name = format!("{:016x}{:016x}", random(), random());
@@ -32,20 +32,24 @@ impl Worker {
     }
 }
 
-/// How a [`Publisher`](crate::Publisher) goes about it.
+/// How a [`Publisher`](crate::Publisher) sends pushes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PushConfig {
-    /// The least time between two pushes of one type to one push token. A change within it waits, and shares the next
-    /// push with all others. Devices limit what a type may push: see Apple's *Adding a Web Service to Update Passes*.
+    /// The shortest time between two pushes of one type to one push token. A change within it waits, and shares the next
+    /// push with all others. Devices limit how often a type may push: see Apple's *Adding a Web Service to Update
+    /// Passes*.
     pub spacing: Duration,
     /// How many pushes of a type may be under way at a time.
     pub concurrency: usize,
-    /// For how long a worker has a type to itself before it must say that it is still there; after a crash another one
-    /// takes over that much later.
+    /// How long a publisher has a type to itself before it must claim it again. After a crash another one takes over that
+    /// much later.
     pub lease: Duration,
-    /// How often the queue is asked for what other processes owe.
+    /// How often to ask the queue for changes that other processes marked.
     pub poll: Duration,
+    /// Whether no other process uses the store. Pushes that the sender does not [cover](crate::PushSender::covers) are
+    /// then not recorded, because nobody could send them.
+    pub exclusive: bool,
 }
 
 impl Default for PushConfig {
@@ -55,42 +59,51 @@ impl Default for PushConfig {
             concurrency: 500,
             lease: Duration::from_secs(30),
             poll: Duration::from_millis(250),
+            exclusive: false,
         }
     }
 }
 
 impl PushConfig {
-    /// The defaults: a second between two pushes of a type to a device, 500 pushes at a time.
+    /// The defaults: a second between two pushes of a type to a device, 500 pushes at a time, a store that other processes
+    /// may use.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With this least time between two pushes to one device.
+    /// Sets [`spacing`](Self::spacing).
     #[must_use]
     pub fn spacing(mut self, spacing: Duration) -> Self {
         self.spacing = spacing;
         self
     }
 
-    /// With this many pushes at a time.
+    /// Sets [`concurrency`](Self::concurrency).
     #[must_use]
     pub fn concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency;
         self
     }
 
-    /// With leases of this length.
+    /// Sets [`lease`](Self::lease).
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Asking this often.
+    /// Sets [`poll`](Self::poll).
     #[must_use]
     pub fn poll(mut self, poll: Duration) -> Self {
         self.poll = poll;
+        self
+    }
+
+    /// Sets [`exclusive`](Self::exclusive).
+    #[must_use]
+    pub fn exclusive(mut self, exclusive: bool) -> Self {
+        self.exclusive = exclusive;
         self
     }
 }

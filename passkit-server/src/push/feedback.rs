@@ -1,4 +1,4 @@
-//! What the answer to a push asks for.
+//! What the answers of the push service ask for.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    queue::HeldPush,
+    queue::DeferredPush,
     recent::{Pushed, Recent, TokenKey},
     report::{PushReport, Stopped},
     sender::PushOutcome,
@@ -24,7 +24,7 @@ const STORM: u32 = 5;
 const WINDOW: u32 = 1_000;
 /// So many 5xx in a row are taken for an outage.
 const OUTAGE: u32 = 20;
-/// After so many attempts a held push is given up: about a day for 5xx.
+/// After so many attempts a deferred push is given up: about a day for 5xx.
 const ATTEMPTS: u32 = 8;
 
 /// The latest answers.
@@ -37,13 +37,15 @@ struct Answers {
     unavailable: u32,
 }
 
-/// What the answers of a round ask for, and which tokens have none yet.
+/// What the answers of a round ask for.
 #[derive(Debug, Default)]
-pub(super) struct Consequences {
+pub(super) struct Actions {
+    /// Devices to forget, and when their push tokens went out of use.
     pub(super) forget: Vec<(DeviceIdentifier, SystemTime)>,
-    pub(super) hold: Vec<HeldPush>,
-    pub(super) unhold: Vec<DeviceIdentifier>,
-    pub(super) unreachable: Vec<(TokenKey, Wanted)>,
+    /// Deferred pushes to set or to remove.
+    pub(super) defer: Vec<(DeviceIdentifier, Option<DeferredPush>)>,
+    pub(super) unreachable: Vec<(TokenKey, Delivery)>,
+    /// The tokens without an answer.
     pub(super) open: HashSet<TokenKey>,
 }
 
@@ -54,14 +56,14 @@ pub(super) enum Stop {
     Storm(String),
     Outage(String),
     Unreachable(String),
-    LeaseLost,
+    ClaimLost,
 }
 
 /// What is known of the tokens of a type, and of the service that they are pushed through.
 #[derive(Debug, Default)]
-pub(super) struct Judge {
+pub(super) struct Feedback {
     pub(super) recent: Recent,
-    pub(super) held: HashMap<DeviceIdentifier, HeldPush>,
+    pub(super) deferred: HashMap<DeviceIdentifier, DeferredPush>,
     /// Pauses since the last push that was accepted.
     pauses: u32,
     answers: Answers,
@@ -71,22 +73,22 @@ pub(super) struct Judge {
 
 /// A push to be sent, and the devices that it is for.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct Delivery {
     pub(super) token: PushToken,
     pub(super) devices: Vec<DeviceIdentifier>,
-    /// The newest of the changes that it is owed for; `None` if it was held back.
+    /// The newest of the changes that it is for; `None` if it was deferred.
     pub(super) version: Option<u64>,
 }
 
-impl Judge {
-    /// Notes what an answer asks for.
-    pub(super) fn judge(
+impl Feedback {
+    /// Adds what an answer asks for to `actions`. Returns why the whole type has to wait, if it does.
+    pub(super) fn take(
         &mut self,
         key: TokenKey,
-        wanted: Wanted,
+        delivery: Delivery,
         at: Instant,
         outcome: PushOutcome,
-        consequences: &mut Consequences,
+        actions: &mut Actions,
         report: &mut PushReport,
     ) -> Option<Stop> {
         let mut pushed = Pushed { at, gone: None };
@@ -95,18 +97,18 @@ impl Judge {
             PushOutcome::Sent => {
                 report.sent += 1;
                 self.pauses = 0;
-                consequences.unhold.extend(self.unheld(&wanted));
+                self.end_deferral(&delivery, actions);
                 None
             }
             PushOutcome::Gone(since) => {
                 pushed.gone = Some(since);
-                consequences.unhold.extend(self.unheld(&wanted));
-                consequences.forget.extend(wanted.devices.into_iter().map(|device| (device, since)));
+                self.end_deferral(&delivery, actions);
+                actions.forget.extend(delivery.devices.into_iter().map(|device| (device, since)));
                 None
             }
             PushOutcome::BadToken(reason) => {
                 report.fail(&reason);
-                self.quarantine(wanted, consequences);
+                self.quarantine(delivery, actions);
                 self.answers.is_storm().then_some(Stop::Storm(reason))
             }
             PushOutcome::Rejected(reason) => {
@@ -114,97 +116,94 @@ impl Judge {
                 report.fail(&reason);
                 None
             }
+            PushOutcome::Unsupported => {
+                report.unsupported += delivery.devices.len() as u64;
+                self.end_deferral(&delivery, actions);
+                None
+            }
             PushOutcome::TooMany(reason) => {
-                self.hold(wanted, Duration::from_secs(60), &reason, consequences, report);
+                self.defer(delivery, Duration::from_secs(60), &reason, actions, report);
                 None
             }
             PushOutcome::Unavailable(reason) => {
-                self.hold(wanted, Duration::from_secs(15 * 60), &reason, consequences, report);
+                self.defer(delivery, Duration::from_secs(15 * 60), &reason, actions, report);
                 (self.answers.unavailable >= OUTAGE).then_some(Stop::Outage(reason))
             }
             PushOutcome::Misconfigured(reason) => return Some(Stop::Misconfigured(reason)),
             PushOutcome::Unreachable(_) => {
-                consequences.unreachable.push((key, wanted));
+                actions.unreachable.push((key, delivery));
                 return None;
             }
         };
         self.recent.insert(key, pushed);
-        consequences.open.remove(&key);
+        actions.open.remove(&key);
         stop
     }
 
-    /// Those of the devices for which something was held.
-    fn unheld(&mut self, wanted: &Wanted) -> Vec<DeviceIdentifier> {
-        wanted.devices.iter().filter(|device| self.held.remove(*device).is_some()).cloned().collect()
+    fn end_deferral(&mut self, delivery: &Delivery, actions: &mut Actions) {
+        let deferred = delivery.devices.iter().filter(|device| self.deferred.remove(*device).is_some());
+        actions.defer.extend(deferred.map(|device| (device.clone(), None)));
     }
 
-    /// Holds the push back, for longer each time, and gives it up in the end.
-    pub(super) fn hold(
+    /// Defers the push, for longer each time, and gives it up in the end.
+    pub(super) fn defer(
         &mut self,
-        wanted: Wanted,
+        delivery: Delivery,
         first: Duration,
         reason: &str,
-        consequences: &mut Consequences,
+        actions: &mut Actions,
         report: &mut PushReport,
     ) {
-        for device in wanted.devices {
-            let before = self.held.remove(&device);
+        for device in delivery.devices {
+            let before = self.deferred.remove(&device);
             let attempts = before.as_ref().map_or(0, |push| push.attempts) + 1;
             let bad_since = before.and_then(|push| push.bad_since);
             if attempts >= ATTEMPTS {
                 report.fail(reason);
-                consequences.unhold.push(device);
+                actions.defer.push((device, None));
                 continue;
             }
             report.deferred += 1;
             let pause = jittered((first * 2_u32.pow(attempts - 1)).min(Duration::from_secs(6 * 3_600)));
             let due = Some(SystemTime::now() + pause);
-            let push = HeldPush {
-                device: device.clone(),
-                push_token: wanted.token.clone(),
-                due,
-                attempts,
-                bad_since,
-            };
-            self.held.insert(device, push.clone());
-            consequences.hold.push(push);
+            let push = DeferredPush { push_token: delivery.token.clone(), due, attempts, bad_since };
+            self.deferred.insert(device.clone(), push.clone());
+            actions.defer.push((device, Some(push)));
         }
     }
 
-    /// A token is called bad also when it is we who are wrong, so a device is given up only when that was so for long.
-    fn quarantine(&mut self, wanted: Wanted, consequences: &mut Consequences) {
+    /// APNs also calls a token bad when the fault is ours. So a device is given up only when its token stayed bad for long.
+    fn quarantine(&mut self, delivery: Delivery, actions: &mut Actions) {
         let now = SystemTime::now();
-        for device in wanted.devices {
-            let before = self.held.get(&device).filter(|push| push.push_token == wanted.token);
+        for device in delivery.devices {
+            let before = self.deferred.get(&device).filter(|push| push.push_token == delivery.token);
             let bad_since = before.and_then(|push| push.bad_since).unwrap_or(now);
             if now.duration_since(bad_since).is_ok_and(|time| time >= BAD_FOR) {
                 self.suspects.push((device.clone(), bad_since));
             }
-            let push_token = wanted.token.clone();
-            let push = HeldPush {
-                device: device.clone(),
-                push_token,
+            let push = DeferredPush {
+                push_token: delivery.token.clone(),
                 due: None,
                 attempts: 0,
                 bad_since: Some(bad_since),
             };
-            self.held.insert(device, push.clone());
-            consequences.hold.push(push);
+            self.deferred.insert(device.clone(), push.clone());
+            actions.defer.push((device, Some(push)));
         }
     }
 
-    /// Devices whose token was called bad now and long ago, if that is to be believed.
+    /// Devices whose token was called bad now and long ago. None while too many tokens are called bad.
     pub(super) fn suspects(&mut self) -> Vec<(DeviceIdentifier, SystemTime)> {
         let suspects = std::mem::take(&mut self.suspects);
         if suspects.is_empty() || self.answers.are_trusted() { suspects } else { Vec::new() }
     }
 
-    /// For how long, and why.
+    /// How long the type waits, and what to report.
     pub(super) fn pause(&mut self, why: Stop, type_id: &TypeIdentifier) -> (Duration, Stopped) {
         let doubled = |first: u64, most: u64| Duration::from_secs((first << self.pauses.min(16)).min(most));
         let (time, text) = match why {
             Stop::Misconfigured(reason) => {
-                tracing::error!(%type_id, reason, "no push of this type goes out until this is mended");
+                tracing::error!(%type_id, reason, "no push of this type goes out until this is fixed");
                 (Duration::from_secs(60), reason)
             }
             Stop::Storm(reason) => {
@@ -215,14 +214,14 @@ impl Judge {
                 (jittered(doubled(15 * 60, 4 * 3_600)), reason)
             }
             Stop::Outage(reason) => {
-                tracing::warn!(%type_id, reason, "the push service has a fault: what is owed waits");
+                tracing::warn!(%type_id, reason, "the push service has a fault: pending pushes wait");
                 (jittered(doubled(15 * 60, 4 * 3_600)), reason)
             }
             Stop::Unreachable(reason) => {
-                tracing::warn!(%type_id, reason, "the push service can't be reached: what is owed waits");
+                tracing::warn!(%type_id, reason, "the push service can't be reached: pending pushes wait");
                 (jittered(doubled(1, 60)), reason)
             }
-            Stop::LeaseLost => return (Duration::ZERO, Stopped::Elsewhere),
+            Stop::ClaimLost => return (Duration::ZERO, Stopped::Elsewhere),
         };
         self.pauses += 1;
         (time, Stopped::Refused(text))
@@ -253,7 +252,7 @@ impl Answers {
         is_storm
     }
 
-    /// Whether tokens that are called bad are so, and it is not all of them.
+    /// Whether the fault lies in single tokens, because most are accepted.
     fn are_trusted(&self) -> bool {
         let trusted = self.sent > 0 && (self.bad < STORM || self.bad * 5 <= self.all);
         if !trusted {
@@ -267,7 +266,7 @@ impl Answers {
     }
 }
 
-/// Up to a quarter longer, so that not all come again at once.
+/// Up to a quarter longer, so that not all are tried again at once.
 fn jittered(time: Duration) -> Duration {
     let random = RandomState::new().hash_one(0) % 1_000;
     time + time.mul_f64(random as f64 / 4_000.0)

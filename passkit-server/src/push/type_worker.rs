@@ -1,7 +1,7 @@
-//! All that one worker does for one type: rounds of a page for each debt.
+//! The worker of one type. It works in rounds; a round reads a page of devices for each pending change.
 //!
-//! What a push covers is told by when it was begun: it covers each change that was seen to be committed before. So a
-//! debt's page is done when to each of its tokens a push was begun after the debt was seen at its present version.
+//! A push covers every change that was seen as committed before the push began. So a page is done when a push to each of
+//! its tokens began after the change was seen with its present version.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,36 +13,36 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{
-    judging::{Consequences, Judge, Stop, Wanted},
-    queue::{Debt, HeldPush, Owed, Reached},
+    context::{Context, PushConfig},
+    feedback::{Actions, Delivery, Feedback, Stop},
+    queue::{DeferredPush, PendingChange, Progress, Scope},
     recent::TokenKey,
     report::{PushReport, Stopped},
-    worker::{PushConfig, Worker},
 };
-use crate::{DeviceIdentifier, PassId, RegisteredDevice, StoreError, TypeIdentifier, traced};
+use crate::{Audience, DeviceIdentifier, PassId, RegisteredDevice, StoreError, TypeIdentifier, traced};
 
-/// The most debts of a round.
-const DEBTS: usize = 256;
+/// The most pending changes of a round.
+const CHANGES: usize = 256;
 /// About the most devices of a round, and the fewest and most of a page.
 const DEVICES: usize = 20_000;
 const PAGE: (usize, usize) = (100, 5_000);
-/// The first page of a debt is short, so that its first push goes out soon.
+/// The first page of a change is short, so that its first push goes out soon.
 const FIRST_PAGE: usize = 500;
 /// How many calls of the store a round makes at a time.
 const STORE_CALLS: usize = 16;
 
-/// After how long without a push it is forgotten that a token was called bad.
+/// After this long without a push a bad token is forgotten.
 const BAD_UNTIL: Duration = Duration::from_secs(180 * 24 * 3_600);
 
-/// What a worker knows of a type.
+/// What is known of a type between two calls.
 #[derive(Debug, Default)]
-pub(super) struct Topic {
-    seen: HashMap<Owed, Seen>,
-    judge: Judge,
-    /// Until then nobody else can have the lease.
-    leased_until: Option<Instant>,
+pub(super) struct TypeWorker {
+    seen: HashMap<Scope, Seen>,
+    feedback: Feedback,
+    /// No other publisher can claim the type until then.
+    claimed_until: Option<Instant>,
     paused_until: Option<Instant>,
-    /// A round was begun and not brought to its end: the store failed, or the caller gave up.
+    /// A round started and did not end: the store failed, or the caller gave up.
     in_round: bool,
 }
 
@@ -50,28 +50,28 @@ pub(super) struct Topic {
 struct Seen {
     version: u64,
     at: Instant,
-    /// Its devices were pushed so lately that it has to wait until then.
+    /// Its devices were pushed so lately that the change has to wait until then.
     waits_until: Option<Instant>,
 }
 
-/// The devices of a debt that a round is about.
-struct Page {
-    debt: Debt,
+/// Devices of a pending change.
+struct DevicesOfChange {
+    change: PendingChange,
     devices: Vec<RegisteredDevice>,
-    reached: Reached,
+    progress: Progress,
 }
 
-impl Topic {
-    /// Sends what is owed and due; returns when it may go on, if anything is left.
-    pub(super) async fn work_off(
+impl TypeWorker {
+    /// Sends all pushes that are due. Returns when to continue, if anything is left.
+    pub(super) async fn send_due(
         &mut self,
-        worker: &Worker,
+        context: &Context,
         type_id: &TypeIdentifier,
         report: &mut PushReport,
     ) -> Result<Option<Instant>, StoreError> {
-        if !worker.sender.covers(type_id) {
+        if !context.sender.covers(type_id) {
             report.stopped = Some(Stopped::NoCredentials);
-            return Ok(Some(Instant::now() + worker.config.poll));
+            return Ok(Some(Instant::now() + context.config.poll));
         }
         if let Some(until) = self.paused_until {
             if until > Instant::now() {
@@ -80,202 +80,204 @@ impl Topic {
             self.paused_until = None;
         }
         if self.in_round {
-            // What is remembered of its pushes may not stand in the store, so it is not to be relied on.
+            // The store may not have what is remembered of its pushes.
             *self = Self::default();
         }
         if self.seen.is_empty()
-            && let Some(then) = Instant::now().checked_sub(worker.config.spacing)
+            && let Some(then) = Instant::now().checked_sub(context.config.spacing)
         {
-            self.judge.recent.clear_if_older(then);
+            self.feedback.recent.clear_if_older(then);
         }
-        if !self.lease(worker, type_id).await? {
+        if !self.claim(context, type_id).await? {
             report.stopped = Some(Stopped::Elsewhere);
-            return Ok(Some(Instant::now() + worker.config.poll));
+            return Ok(Some(Instant::now() + context.config.poll));
         }
         let stopped = loop {
-            if !self.lease(worker, type_id).await? {
-                break Some(Stop::LeaseLost);
+            if !self.claim(context, type_id).await? {
+                break Some(Stop::ClaimLost);
             }
             let mut this = PushReport::default();
-            let round = self.round(worker, type_id, &mut this).await;
-            worker.count(&this);
+            let round = self.round(context, type_id, &mut this).await;
+            context.count(&this);
             report.add(&this);
             match round? {
-                Round::Went => {}
-                Round::Over => break None,
+                Round::Continued => {}
+                Round::Done => break None,
                 Round::Stopped(why) => break Some(why),
             }
         };
-        self.forget_suspects(worker, type_id, report).await?;
+        self.forget_suspects(context, type_id, report).await?;
         if let Some(why) = stopped {
-            if !matches!(why, Stop::LeaseLost) {
+            if !matches!(why, Stop::ClaimLost) {
                 // Another worker may have a better certificate, or network.
-                self.set_lease(worker, type_id, Duration::ZERO).await?;
+                self.set_claim(context, type_id, Duration::ZERO).await?;
             }
-            let (time, reason) = self.judge.pause(why, type_id);
+            let (time, reason) = self.feedback.pause(why, type_id);
             self.paused_until = Some(Instant::now() + time);
             report.stopped = Some(reason);
         } else if self.seen.is_empty() {
-            // What is pushed in other processes keeps its distance from what was pushed here.
-            self.set_lease(worker, type_id, worker.config.spacing).await?;
+            // Pushes of other processes keep their distance from those sent here.
+            self.set_claim(context, type_id, context.config.spacing).await?;
         }
         Ok(self.next())
     }
 
-    /// When there is something to do again, as far as is known here.
+    /// When there is something to do again, as far as this worker knows.
     fn next(&self) -> Option<Instant> {
         let waiting = self.seen.values().filter_map(|seen| seen.waits_until).min();
-        let held = self.judge.held.values().filter_map(|push| push.due).min();
-        let held =
-            held.map(|due| Instant::now() + due.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO));
-        let next = waiting.into_iter().chain(held).min();
+        let deferred = self.feedback.deferred.values().filter_map(|push| push.due).min();
+        let deferred =
+            deferred.map(|due| Instant::now() + due.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO));
+        let next = waiting.into_iter().chain(deferred).min();
         self.paused_until.or(next)
     }
 
-    /// Takes the lease, or keeps it when some of its time has gone.
-    async fn lease(&mut self, worker: &Worker, type_id: &TypeIdentifier) -> Result<bool, StoreError> {
-        let time = worker.config.lease;
+    /// Claims the type, or claims it again when a third of the time is over.
+    async fn claim(&mut self, context: &Context, type_id: &TypeIdentifier) -> Result<bool, StoreError> {
+        let time = context.config.lease;
         let now = Instant::now();
-        if self.leased_until.is_some_and(|until| until > now + time * 2 / 3) {
+        if self.claimed_until.is_some_and(|until| until > now + time * 2 / 3) {
             return Ok(true);
         }
-        let is_new = self.leased_until.is_none_or(|until| until <= now);
-        if !self.set_lease(worker, type_id, time).await? {
+        let is_new = self.claimed_until.is_none_or(|until| until <= now);
+        if !self.set_claim(context, type_id, time).await? {
             return Ok(false);
         }
         if is_new {
-            self.judge.held = held(worker, type_id).await?;
+            self.feedback.deferred = deferred(context, type_id).await?;
         }
         Ok(true)
     }
 
-    async fn set_lease(
+    async fn set_claim(
         &mut self,
-        worker: &Worker,
+        context: &Context,
         type_id: &TypeIdentifier,
         time: Duration,
     ) -> Result<bool, StoreError> {
         let now = Instant::now();
-        self.leased_until = None;
+        self.claimed_until = None;
         if time.is_zero() {
-            worker.queue.release(type_id, &worker.name).await?;
+            context.queue.release(&claim_name(type_id), &context.name).await?;
             return Ok(true);
         }
-        let has_it = worker.queue.lease(type_id, &worker.name, time).await?;
-        // A little less, as clocks run at different speeds.
-        self.leased_until = has_it.then(|| now + time * 9 / 10);
-        Ok(has_it)
+        let is_ours = context.queue.claim(&claim_name(type_id), &context.name, time).await?;
+        // A little less, because clocks run at different speeds.
+        self.claimed_until = is_ours.then(|| now + time * 9 / 10);
+        Ok(is_ours)
     }
 
     /// Lets others have the type at once.
-    pub(super) async fn let_go(
+    pub(super) async fn release(
         &mut self,
-        worker: &Worker,
+        context: &Context,
         type_id: &TypeIdentifier,
     ) -> Result<(), StoreError> {
-        if self.leased_until.is_some() {
-            self.set_lease(worker, type_id, Duration::ZERO).await?;
+        if self.claimed_until.is_some() {
+            self.set_claim(context, type_id, Duration::ZERO).await?;
         }
         Ok(())
     }
 
     async fn round(
         &mut self,
-        worker: &Worker,
+        context: &Context,
         type_id: &TypeIdentifier,
         report: &mut PushReport,
     ) -> Result<Round, StoreError> {
-        let debts = worker.queue.debts(type_id, DEBTS).await?;
+        let changes = context.queue.pending(type_id, CHANGES).await?;
         let now = Instant::now();
-        self.see(&debts, now);
-        let ready: Vec<Debt> = debts
+        self.see(&changes, now);
+        let ready: Vec<PendingChange> = changes
             .into_iter()
-            .filter(|debt| self.seen[&debt.owed].waits_until.is_none_or(|until| until <= now))
+            .filter(|change| self.seen[&change.scope].waits_until.is_none_or(|until| until <= now))
             .collect();
-        let due: Vec<HeldPush> = {
+        let due: Vec<(DeviceIdentifier, DeferredPush)> = {
             let time = SystemTime::now();
-            self.judge.held.values().filter(|push| push.due.is_some_and(|due| due <= time)).cloned().collect()
+            let deferred = self.feedback.deferred.iter();
+            let due = deferred.filter(|(_, push)| push.due.is_some_and(|due| due <= time));
+            due.map(|(device, push)| (device.clone(), push.clone())).collect()
         };
         if ready.is_empty() && due.is_empty() {
-            return Ok(Round::Over);
+            return Ok(Round::Done);
         }
 
         self.in_round = true;
         let limit = (DEVICES / ready.len().max(1)).clamp(PAGE.0, PAGE.1);
-        let pages: Vec<Page> = stream::iter(ready)
-            .map(|debt| read_page(worker, type_id, debt, limit).boxed())
+        let pages: Vec<DevicesOfChange> = stream::iter(ready)
+            .map(|change| read_page(context, type_id, change, limit).boxed())
             .buffered(STORE_CALLS)
             .try_collect()
             .await?;
-        let mut consequences = Consequences::default();
-        let wanted = self.wanted(&pages, due, &worker.config, &mut consequences, report);
-        let stop = self.push(worker, type_id, wanted, &mut consequences, report).await?;
+        let mut actions = Actions::default();
+        let deliveries = self.deliveries(&pages, due, &context.config, &mut actions, report);
+        let stop = self.push(context, type_id, deliveries, &mut actions, report).await?;
 
-        // First what a debt's end rests upon, then its end.
-        self.carry_out(worker, type_id, &mut consequences, report).await?;
-        let done: Vec<(Owed, Reached)> = pages
+        // The end of a change rests on its actions, so these come first.
+        self.carry_out(context, type_id, &mut actions, report).await?;
+        let done: Vec<(Scope, Progress)> = pages
             .into_iter()
-            .filter(|page| self.seen.get(&page.debt.owed).is_none_or(|seen| seen.waits_until.is_none()))
+            .filter(|page| self.seen.get(&page.change.scope).is_none_or(|seen| seen.waits_until.is_none()))
             .filter(|page| {
-                let mut keys = page.devices.iter().map(|device| self.judge.recent.key(&device.push_token));
-                keys.all(|key| !consequences.open.contains(&key))
+                let mut keys = page.devices.iter().map(|device| self.feedback.recent.key(&device.push_token));
+                keys.all(|key| !actions.open.contains(&key))
             })
-            .map(|page| (page.debt.owed, page.reached))
+            .map(|page| (page.change.scope, page.progress))
             .collect();
-        worker.queue.advance(type_id, &done).await?;
+        context.queue.record_progress(type_id, &done).await?;
         self.in_round = false;
-        Ok(stop.map_or(Round::Went, Round::Stopped))
+        Ok(stop.map_or(Round::Continued, Round::Stopped))
     }
 
-    /// Notes when each debt was first seen with the version that it has.
-    fn see(&mut self, debts: &[Debt], now: Instant) {
-        let owed: HashSet<&Owed> = debts.iter().map(|debt| &debt.owed).collect();
-        self.seen.retain(|known, _| owed.contains(known));
-        for debt in debts {
-            let fresh = Seen { version: debt.version, at: now, waits_until: None };
-            let seen = self.seen.entry(debt.owed.clone()).or_insert(fresh);
-            if seen.version != debt.version {
+    /// Remembers when each change was first seen with its present version.
+    fn see(&mut self, changes: &[PendingChange], now: Instant) {
+        let pending: HashSet<&Scope> = changes.iter().map(|change| &change.scope).collect();
+        self.seen.retain(|known, _| pending.contains(known));
+        for change in changes {
+            let fresh = Seen { version: change.version, at: now, waits_until: None };
+            let seen = self.seen.entry(change.scope.clone()).or_insert(fresh);
+            if seen.version != change.version {
                 *seen = Seen { waits_until: seen.waits_until, ..fresh };
             }
         }
     }
 
-    /// The pushes to be sent: one for each token that no push covers, unless it was pushed too lately.
-    fn wanted(
+    /// The pushes to send: one for each token that no push covers, unless it was pushed too lately.
+    fn deliveries(
         &mut self,
-        pages: &[Page],
-        due: Vec<HeldPush>,
+        pages: &[DevicesOfChange],
+        due: Vec<(DeviceIdentifier, DeferredPush)>,
         config: &PushConfig,
-        consequences: &mut Consequences,
+        actions: &mut Actions,
         report: &mut PushReport,
-    ) -> HashMap<TokenKey, Wanted> {
+    ) -> HashMap<TokenKey, Delivery> {
         let now = Instant::now();
         let time = SystemTime::now();
-        let mut wanted: HashMap<TokenKey, Wanted> = HashMap::new();
-        for HeldPush { device, push_token, .. } in due {
-            let wanted = wanted.entry(self.judge.recent.key(&push_token));
-            wanted
-                .or_insert(Wanted { token: push_token, devices: Vec::new(), version: None })
+        let mut deliveries: HashMap<TokenKey, Delivery> = HashMap::new();
+        for (device, DeferredPush { push_token, .. }) in due {
+            let delivery = deliveries.entry(self.feedback.recent.key(&push_token));
+            delivery
+                .or_insert(Delivery { token: push_token, devices: Vec::new(), version: None })
                 .devices
                 .push(device);
         }
-        for Page { debt, devices, .. } in pages {
-            let Some(seen) = self.seen.get_mut(&debt.owed) else { continue };
+        for DevicesOfChange { change, devices, .. } in pages {
+            let Some(seen) = self.seen.get_mut(&change.scope) else { continue };
             seen.waits_until = None;
             for RegisteredDevice { device, push_token } in devices {
-                let key = self.judge.recent.key(push_token);
-                if let Some(wanted) = wanted.get_mut(&key) {
+                let key = self.feedback.recent.key(push_token);
+                if let Some(delivery) = deliveries.get_mut(&key) {
                     report.coalesced += 1;
-                    wanted.devices.push(device.clone());
-                    wanted.version = wanted.version.max(Some(debt.version));
+                    delivery.devices.push(device.clone());
+                    delivery.version = delivery.version.max(Some(change.version));
                     continue;
                 }
-                let held = self.judge.held.get(device).filter(|push| push.push_token == *push_token);
-                let waits = held.is_some_and(|push| push.due.is_some_and(|due| due > time));
-                match self.judge.recent.get(key) {
+                let deferred = self.feedback.deferred.get(device).filter(|push| push.push_token == *push_token);
+                let waits = deferred.is_some_and(|push| push.due.is_some_and(|due| due > time));
+                match self.feedback.recent.get(key) {
                     Some(pushed) if pushed.at >= seen.at => {
                         report.coalesced += 1;
-                        consequences.forget.extend(pushed.gone.map(|gone| (device.clone(), gone)));
+                        actions.forget.extend(pushed.gone.map(|gone| (device.clone(), gone)));
                     }
                     _ if waits => report.coalesced += 1,
                     Some(pushed) if pushed.at + config.spacing > now => {
@@ -283,69 +285,69 @@ impl Topic {
                     }
                     _ => {
                         let (token, devices) = (push_token.clone(), vec![device.clone()]);
-                        wanted.insert(key, Wanted { token, devices, version: Some(debt.version) });
+                        deliveries.insert(key, Delivery { token, devices, version: Some(change.version) });
                     }
                 }
             }
         }
-        wanted
+        deliveries
     }
 
     async fn push(
         &mut self,
-        worker: &Worker,
+        context: &Context,
         type_id: &TypeIdentifier,
-        wanted: HashMap<TokenKey, Wanted>,
-        consequences: &mut Consequences,
+        deliveries: HashMap<TokenKey, Delivery>,
+        actions: &mut Actions,
         report: &mut PushReport,
     ) -> Result<Option<Stop>, StoreError> {
-        consequences.open = wanted.keys().copied().collect();
-        let mut answers = stream::iter(wanted)
-            .map(|(key, wanted)| {
+        actions.open = deliveries.keys().copied().collect();
+        let mut answers = stream::iter(deliveries)
+            .map(|(key, delivery)| {
                 async move {
                     let at = Instant::now();
-                    let Wanted { token, devices, version } = &wanted;
+                    let Delivery { token, devices, version } = &delivery;
                     let span = traced::push(type_id, token, devices, *version);
-                    let outcome = worker.sender.push(type_id, token).instrument(span.clone()).await;
+                    let outcome = context.sender.push(type_id, token).instrument(span.clone()).await;
                     traced::pushed(&span, &outcome);
-                    (key, wanted, at, outcome)
+                    (key, delivery, at, outcome)
                 }
                 .boxed()
             })
-            .buffer_unordered(worker.config.concurrency.max(1));
+            .buffer_unordered(context.config.concurrency.max(1));
         let (mut sent, mut stop) = (0_u64, None);
         loop {
-            // Beside the pushes, which may take long, the lease is kept.
-            let keep = self.leased_until.map_or(Duration::ZERO, |until| {
-                until.saturating_duration_since(Instant::now()).saturating_sub(worker.config.lease / 2)
+            // Pushes may take long, so the claim is renewed beside them.
+            let keep = self.claimed_until.map_or(Duration::ZERO, |until| {
+                until.saturating_duration_since(Instant::now()).saturating_sub(context.config.lease / 2)
             });
             let next = tokio::select! {
                 next = answers.next() => next,
                 () = tokio::time::sleep(keep) => {
-                    if self.lease(worker, type_id).await? {
+                    if self.claim(context, type_id).await? {
                         continue;
                     }
-                    stop = Some(Stop::LeaseLost);
+                    stop = Some(Stop::ClaimLost);
                     break;
                 }
             };
-            let Some((key, wanted, at, outcome)) = next else { break };
+            let Some((key, delivery, at, outcome)) = next else { break };
             let before = report.sent;
-            stop = self.judge.judge(key, wanted, at, outcome, consequences, report);
+            stop = self.feedback.take(key, delivery, at, outcome, actions, report);
             sent += report.sent - before;
             if stop.is_some() {
                 break;
             }
         }
         drop(answers);
-        if sent == 0 && stop.is_none() && !consequences.unreachable.is_empty() {
+        if sent == 0 && stop.is_none() && !actions.unreachable.is_empty() {
             return Ok(Some(Stop::Unreachable("no answer".to_owned())));
         }
-        // Others were answered: it is these alone.
+        // The service answered others, so the fault lies in these pushes alone.
         if stop.is_none() {
-            for (key, wanted) in std::mem::take(&mut consequences.unreachable) {
-                consequences.open.remove(&key);
-                self.judge.hold(wanted, Duration::from_secs(30), "no answer", consequences, report);
+            for (key, delivery) in std::mem::take(&mut actions.unreachable) {
+                actions.open.remove(&key);
+                self.feedback.defer(delivery, Duration::from_secs(30), "no answer", actions, report);
             }
         }
         Ok(stop)
@@ -353,57 +355,64 @@ impl Topic {
 
     async fn carry_out(
         &mut self,
-        worker: &Worker,
+        context: &Context,
         type_id: &TypeIdentifier,
-        consequences: &mut Consequences,
+        actions: &mut Actions,
         report: &mut PushReport,
     ) -> Result<(), StoreError> {
-        report.forgotten += forget(worker, &consequences.forget).await?;
-        worker.queue.hold(type_id, &consequences.hold).await?;
-        worker.queue.unhold(type_id, &consequences.unhold).await
+        report.forgotten += forget(context, &actions.forget).await?;
+        context.queue.defer(type_id, &actions.defer).await
     }
 
     async fn forget_suspects(
         &mut self,
-        worker: &Worker,
+        context: &Context,
         type_id: &TypeIdentifier,
         report: &mut PushReport,
     ) -> Result<(), StoreError> {
-        let suspects = self.judge.suspects();
+        let suspects = self.feedback.suspects();
         if suspects.is_empty() {
             return Ok(());
         }
-        let forgotten = forget(worker, &suspects).await?;
+        let forgotten = forget(context, &suspects).await?;
         report.forgotten += forgotten;
-        worker.count(&PushReport { forgotten, ..PushReport::default() });
-        let devices: Vec<DeviceIdentifier> = suspects.into_iter().map(|(device, _)| device).collect();
-        self.judge.held.retain(|device, _| !devices.contains(device));
-        worker.queue.unhold(type_id, &devices).await
+        context.count(&PushReport { forgotten, ..PushReport::default() });
+        let ended: Vec<_> = suspects.into_iter().map(|(device, _)| (device, None)).collect();
+        for (device, _) in &ended {
+            self.feedback.deferred.remove(device);
+        }
+        context.queue.defer(type_id, &ended).await
     }
 }
 
 #[derive(Debug)]
 enum Round {
-    Went,
-    Over,
+    /// Something was done, and more may be left.
+    Continued,
+    Done,
     Stopped(Stop),
 }
 
-async fn held(
-    worker: &Worker,
+/// The claim on the pushes of a type.
+fn claim_name(type_id: &TypeIdentifier) -> String {
+    format!("pushes:{type_id}")
+}
+
+async fn deferred(
+    context: &Context,
     type_id: &TypeIdentifier,
-) -> Result<HashMap<DeviceIdentifier, HeldPush>, StoreError> {
+) -> Result<HashMap<DeviceIdentifier, DeferredPush>, StoreError> {
     let mut all = HashMap::new();
     let mut after = None;
     loop {
-        let page = worker.queue.held(type_id, after.as_ref(), 1_000).await?;
-        let (kept, old): (Vec<_>, Vec<_>) = page.pushes.into_iter().partition(|push| {
+        let page = context.queue.deferred(type_id, after.as_ref(), 1_000).await?;
+        let (kept, old): (Vec<_>, Vec<_>) = page.items.into_iter().partition(|(_, push)| {
             let bad_for = push.bad_since.and_then(|since| SystemTime::now().duration_since(since).ok());
             push.due.is_some() || bad_for.is_some_and(|time| time < BAD_UNTIL)
         });
-        all.extend(kept.into_iter().map(|push| (push.device.clone(), push)));
-        let old: Vec<DeviceIdentifier> = old.into_iter().map(|push| push.device).collect();
-        worker.queue.unhold(type_id, &old).await?;
+        all.extend(kept);
+        let old: Vec<_> = old.into_iter().map(|(device, _)| (device, None)).collect();
+        context.queue.defer(type_id, &old).await?;
         after = page.next;
         if after.is_none() {
             return Ok(all);
@@ -412,37 +421,30 @@ async fn held(
 }
 
 async fn read_page(
-    worker: &Worker,
+    context: &Context,
     type_id: &TypeIdentifier,
-    debt: Debt,
+    change: PendingChange,
     limit: usize,
-) -> Result<Page, StoreError> {
-    let (version, after) = match &debt.reached {
-        Some(reached) => (reached.version, reached.next.clone()),
-        None => (debt.version, None),
+) -> Result<DevicesOfChange, StoreError> {
+    let (version, after) = match &change.progress {
+        Some(progress) => (progress.version, progress.next.clone()),
+        None => (change.version, None),
     };
     let limit = if after.is_none() { limit.min(FIRST_PAGE) } else { limit };
-    let (devices, next) = match &debt.owed {
-        Owed::Pass(serial) => {
+    let page = match &change.scope {
+        Scope::Pass(serial) => {
             let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
-            let page = worker.queue.devices_of(&pass, after.as_ref(), limit).await?;
-            (page.devices, page.next)
+            context.queue.devices(Audience::Pass(&pass), after.as_ref(), limit).await?
         }
-        Owed::Type => {
-            let page = worker.queue.registrations(after.as_ref(), limit).await?;
-            let of_type = page.registrations.into_iter().filter(|one| one.pass.type_id == *type_id);
-            let devices =
-                of_type.map(|one| RegisteredDevice { device: one.device, push_token: one.push_token });
-            (devices.collect(), page.next)
-        }
+        Scope::Type => context.queue.devices(Audience::Type(type_id), after.as_ref(), limit).await?,
     };
-    Ok(Page { debt, devices, reached: Reached { version, next } })
+    Ok(DevicesOfChange { change, devices: page.items, progress: Progress { version, next: page.next } })
 }
 
-/// How many were there and are removed.
-async fn forget(worker: &Worker, devices: &[(DeviceIdentifier, SystemTime)]) -> Result<u64, StoreError> {
+/// Returns how many devices were removed.
+async fn forget(context: &Context, devices: &[(DeviceIdentifier, SystemTime)]) -> Result<u64, StoreError> {
     let mut calls = stream::iter(devices.to_vec())
-        .map(|(device, since)| async move { worker.queue.forget_device(&device, since).await }.boxed())
+        .map(|(device, since)| async move { context.queue.forget_device(&device, since).await }.boxed())
         .buffer_unordered(STORE_CALLS);
     let mut count = 0;
     while let Some(removed) = calls.next().await {
