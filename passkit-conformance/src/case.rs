@@ -66,7 +66,7 @@ pub enum Outcome {
     Pass,
     /// A rule was broken.
     Fail(Breach),
-    /// The case does not apply to the target, for this reason.
+    /// The case does not apply to the target, or found nothing certain, for this reason.
     Skip(String),
     /// The case could not be tried to its end, for this reason: nothing is said about the target.
     Error(String),
@@ -77,7 +77,7 @@ pub enum Outcome {
 pub enum Stop {
     /// A rule was broken.
     Fail(Breach),
-    /// The case does not apply to the target, for this reason.
+    /// The case does not apply to the target, or found nothing certain, for this reason.
     Skip(String),
     /// The case cannot go on, for this reason.
     Error(String),

@@ -34,20 +34,8 @@ catalogue! {
 }
 
 async fn ten_thousand_passes_on_one_device(store: &Arc<dyn RegistrationStore>) -> Kept {
-    const MANY: usize = 10_000;
-    let (type_id, passes) = new_passes(MANY)?;
-    let device = Device::new()?;
-    let mut tasks = JoinSet::new();
-    for part in passes.chunks(MANY / 16) {
-        let (store, device, part) = (store.clone(), device.clone(), part.to_vec());
-        tasks.spawn(async move {
-            for pass in &part {
-                store.register(&device.id, pass, &device.push_token).await?;
-            }
-            Ok::<_, Breach>(())
-        });
-    }
-    all(tasks).await?;
+    let (type_id, passes) = new_passes(10_000)?;
+    let device = Device::holding_many(store, &passes).await?;
     let tag = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
     device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::C2, "when asked again")?;
     let some: Vec<PassId> = passes.iter().step_by(97).cloned().collect();

@@ -22,6 +22,7 @@
 mod cancelling;
 mod crowds;
 mod forgetting;
+mod growth;
 pub mod history;
 mod holding;
 mod leasing;

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     hash::{BuildHasher, RandomState},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -13,6 +13,7 @@ use passkit_server::{
     Changes, DeviceIdentifier, InvalidIdentifier, PageCursor, PassId, PushToken, RegisteredDevice,
     RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag,
 };
+use tokio::task::JoinSet;
 
 use crate::{
     Breach, Rule,
@@ -74,9 +75,7 @@ pub(crate) fn serials<'a>(passes: impl IntoIterator<Item = &'a PassId>) -> Vec<S
 }
 
 /// The results of all tasks, or the first breach among them.
-pub(crate) async fn all<T: Send + 'static>(
-    tasks: tokio::task::JoinSet<Result<T, Breach>>,
-) -> Result<Vec<T>, Breach> {
+pub(crate) async fn all<T: Send + 'static>(tasks: JoinSet<Result<T, Breach>>) -> Result<Vec<T>, Breach> {
     tasks.join_all().await.into_iter().collect()
 }
 
@@ -101,6 +100,27 @@ impl Device {
         for pass in passes {
             store.register(&device.id, pass, &device.push_token).await?;
         }
+        Ok(device)
+    }
+
+    /// The same, many registrations at a time.
+    pub(crate) async fn holding_many(
+        store: &Arc<dyn RegistrationStore>,
+        passes: &[PassId],
+    ) -> Result<Self, Breach> {
+        const AT_ONCE: usize = 64;
+        let device = Self::new()?;
+        let mut tasks = JoinSet::new();
+        for part in passes.chunks(passes.len().div_ceil(AT_ONCE).max(1)) {
+            let (store, device, part) = (store.clone(), device.clone(), part.to_vec());
+            tasks.spawn(async move {
+                for pass in &part {
+                    store.register(&device.id, pass, &device.push_token).await?;
+                }
+                Ok::<_, Breach>(())
+            });
+        }
+        all(tasks).await?;
         Ok(device)
     }
 

@@ -45,6 +45,8 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (Fault::MarkAllDoesNothing, Rule::C9, &["mark-all-lists-every-registration-once"]),
     (Fault::MarkAllPanics, Rule::ERRORS, &["mark-all-lists-every-registration-once"]),
     (Fault::MarkAllWalks, Rule::C9, &["mark-all-takes-constant-time"]),
+    (Fault::MarkAllWalksRegistrations, Rule::C9, &["mark-all-takes-constant-time"]),
+    (Fault::MarkAllOneByOne, Rule::C14, &["every-mark-moves-the-date"]),
     (Fault::FloorIgnoredInLists, Rule::C9, &["mark-all-lists-every-registration-once"]),
     (Fault::FloorIgnoredInDates, Rule::C14, &["every-mark-moves-the-date"]),
     (Fault::EmptyBatchMarksAll, Rule::MARK_UPDATED, &["marked-pass-is-listed"]),
