@@ -12,7 +12,7 @@ use super::{
     Opened,
     cancelling::{MOST_POLLS, comes_to_rest, give_up_after, states},
     catalogue,
-    names::{Device, all, new_passes, new_type, pass_of, serial, serials, unique},
+    names::{Device, all, new_passes, new_type, pass_of, serial, serials, shown_state, unique},
     pending::{Queue, end, expect_pending, pending_of, scope},
 };
 use crate::{CaseResult, Rule, Violation, violation::ensure};
@@ -138,7 +138,7 @@ fn expect_marked(
     let still = after.version == before.version && after.last_modified == before.last_modified;
     let expected = if wanted { "a mark by" } else { "no mark by" };
     ensure(rule, if wanted { later } else { still }, format!("{expected} {what}"), || {
-        format!("{before:?} to become {after:?}")
+        format!("{}; then {}", shown_state(before), shown_state(after))
     })
 }
 
@@ -219,9 +219,12 @@ where
     let after = store.pass_state(pass).await?;
     expect_marked(before, after, true, Rule::P2, "a new content")?;
     let others = seen.iter().filter(|state| **state != after).count();
-    ensure(Rule::P1, others == 0, format!("no mark after a caller was done: {after:?} for all"), || {
-        format!("{others} of {AT_ONCE} callers saw something else: {seen:?}")
-    })?;
+    ensure(
+        Rule::P1,
+        others == 0,
+        format!("no mark after a caller was done: {} for all", shown_state(after)),
+        || format!("{others} of {AT_ONCE} callers saw something else"),
+    )?;
     Ok(after)
 }
 
@@ -658,7 +661,9 @@ impl Done {
         for ((pass, state), remembered) in self.passes.iter().zip(&self.states).zip(&self.remembered) {
             expect_published(store, pass, remembered.as_ref(), Rule::P6, "as before").await?;
             let now = store.pass_state(pass).await?;
-            ensure(Rule::P6, now == *state, format!("{state:?} as before"), || format!("{now:?}"))?;
+            ensure(Rule::P6, now == *state, format!("{} as before", shown_state(*state)), || {
+                shown_state(now)
+            })?;
             // And all goes on from there.
             publish(store, pass, state.published, [9]).await?;
             expect_marked(now, store.pass_state(pass).await?, false, Rule::P6, "an equal content")?;

@@ -14,7 +14,7 @@ use passkit_server::{
 use super::operation::{DEVICES, Operation, PASSES, Publication, Since, TYPES, Time};
 use crate::{
     Rule, Violation,
-    store::names::{Device, expect_devices, new_push_token, new_type, pass_of, serial},
+    store::names::{Device, expect_devices, new_push_token, new_type, pass_of, serial, shown_state},
     violation::ensure,
 };
 
@@ -299,7 +299,7 @@ impl Reference {
             now == PassState { published: now.published, ..last }
         };
         let expected = if seen.marked_since { "later than" } else { "still" };
-        ensure(Rule::C14, holds, format!("version and date {expected} {last:?}"), || format!("{now:?}"))
+        ensure(Rule::C14, holds, format!("{expected} {}", shown_state(last)), || shown_state(now))
     }
 
     async fn forget(
