@@ -263,8 +263,8 @@ impl Database {
         self.engine.as_ref().is_none_or(|engine| engine.context.global_error().is_err())
     }
 
-    /// Ends a flush that waits for a write which failed: of the engine's two ways to write, one tells the waiting
-    /// threads about a failure and the other does not, but every new flush does.
+    /// Ends a flush that waits for a write which failed. Of the engine's two ways to write, one wakes the waiting threads
+    /// after a failure and the other does not, but every new flush does.
     pub(crate) fn wake_after_failure(&self) {
         if self.has_failed()
             && let Some(engine) = &self.engine

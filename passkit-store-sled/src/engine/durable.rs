@@ -1,7 +1,7 @@
 //! What readers may see: only what is durable.
 //!
 //! The engine shows a batch to readers as soon as it is applied, which is before it is durable. If that leaked, a
-//! crash could take back what a device was told: a tag, a date, or that a pass is gone. So before the writer applies
+//! crash could take back what a device has seen: a tag, a date, or that a pass is gone. So before the writer applies
 //! a batch it publishes the previous value of each row ([`State::previous`]). A reader that finds a row there takes that
 //! value in place of what it read. When the batch is durable, the map goes and the new clocks come, in one step.
 //!

@@ -185,7 +185,7 @@ fn run_and_kill(folder: &Path, after: Duration) -> Vec<String> {
                 return lines;
             }
             if line.starts_with("ack") {
-                let _told_before = first.send(());
+                let _sent_before = first.send(());
             }
             lines.push(line.trim_end().to_owned());
         }
