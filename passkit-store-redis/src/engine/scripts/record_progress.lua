@@ -1,5 +1,5 @@
--- KEYS: bucket, debts, debts by age. ARGV: of each debt its field, the version that was worked off, and "end", or "@" and
--- the cursor of a page. To the end, a debt of a newer version stays, as one that was owed then.
+-- KEYS: bucket, pending changes, the same by age. ARGV: of each change its field, the version whose devices were read, and
+-- "end", or "@" and the cursor of a page. At the end a change of a newer version stays, as one that was made then.
 for i = 1, #ARGV, 3 do
     local field, version, to = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local newest = string.match(redis.call('HGET', KEYS[2], field) or '', '^%d+')
@@ -13,7 +13,7 @@ for i = 1, #ARGV, 3 do
         redis.call('ZADD', KEYS[3], newest, field)
     end
 end
--- Another run may have settled them, and not have been confirmed by the replicas. A write, so that they are asked again.
+-- Another run may have removed them without being confirmed by the replicas. A write makes them confirm.
 local clock = redis.call('HGET', KEYS[1], '\tc')
 if clock then redis.call('HSET', KEYS[1], '\tc', clock) end
 return 1

@@ -1,31 +1,25 @@
-//! Addresses, and what is checked of a server before it is used.
+//! Addresses, and connecting to them.
 
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
-use passkit_server::clock;
 use redis::{
-    IntoConnectionInfo as _, RedisError, Value,
+    IntoConnectionInfo as _, RedisError,
     aio::{ConnectionManager, ConnectionManagerConfig},
     cluster::ClusterClientBuilder,
     io::tcp::TcpSettings,
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
 
-use crate::{
-    config::Config,
-    connection::{Call, Connection, Runner},
-    error::Failure,
-    keys::{self, Keys},
-    scripts, tls,
-};
+use super::{connection::Connection, runner::Runner, tls};
+use crate::{config::Config, error::Error};
 
 /// How many changes wait for replicas at the same time.
 const WRITERS: usize = 8;
 
 /// What to connect to: the URLs of the nodes, and what Sentinel calls the master.
 #[derive(Debug, PartialEq)]
-struct Address {
+pub(crate) struct Address {
     mode: Mode,
     nodes: Vec<String>,
 }
@@ -41,15 +35,15 @@ const SCHEMES: &str = "redis://host:port, redis+cluster://host:port,host:port an
     redis+sentinel://host:port,host:port/mastername, or the same with rediss for TLS";
 
 impl Address {
-    fn parse(url: &str) -> Result<Self, Failure> {
-        let wrong = |what: &str| Failure::configuration(format!("the Redis URL {what}; it may be {SCHEMES}"));
+    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
+        let wrong = |what: &str| Error::configuration(format!("the Redis URL {what}; it may be {SCHEMES}"));
         let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("has no scheme"))?;
         let (base, mode) = scheme.split_once('+').unwrap_or((scheme, ""));
         if !matches!(base, "redis" | "rediss") || !matches!(mode, "" | "cluster" | "sentinel") {
             return Err(wrong("has an unknown scheme"));
         }
         if base == "rediss" && cfg!(not(feature = "tls")) {
-            return Err(Failure::configuration(
+            return Err(Error::configuration(
                 "a rediss URL needs the feature \"tls\" of passkit-store-redis",
             ));
         }
@@ -79,38 +73,36 @@ impl Address {
     }
 }
 
-/// Connects, and opens the store.
-pub(crate) async fn connect(url: &str, config: &Config) -> Result<(Runner, Meta), Failure> {
-    let address = Address::parse(url)?;
+/// Connects.
+pub(crate) async fn connect(address: &Address, config: &Config) -> Result<Runner, Error> {
     tls::prepare(address.is_tls(), config)?;
-
+    let connection = within(config, address.connection(config)).await?;
     let count = if config.min_replicas > 0 { WRITERS } else { 0 };
-    let hosts = address.shown();
-    let about =
-        |failure: Failure| tls::advise(failure, address.is_tls()).within(format_args!("Redis at {hosts}"));
-    let connection = within(config, address.connection(config)).await.map_err(about)?;
     let mut writers = Vec::new();
     for _ in 0..count {
-        writers.push(within(config, address.connection(config)).await.map_err(about)?);
+        writers.push(within(config, address.connection(config)).await?);
     }
-    let runner = Runner::new(connection, writers, config);
-    let meta = open(&runner, config).await.map_err(about)?;
-    Ok((runner, meta))
+    Ok(Runner::new(connection, writers, config))
 }
 
 async fn within<T>(
     config: &Config,
     connecting: impl Future<Output = Result<T, RedisError>>,
-) -> Result<T, Failure> {
+) -> Result<T, Error> {
     match tokio::time::timeout(config.call_timeout, connecting).await {
         Ok(connected) => Ok(connected?),
-        Err(_) => Err(Failure::timeout()),
+        Err(_) => Err(Error::timeout()),
     }
 }
 
 impl Address {
+    /// With the hosts, and with what to do if the set-up of TLS may be why.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        tls::advise(error, self.is_tls()).within(format_args!("Redis at {}", self.hosts()))
+    }
+
     /// The hosts, without what stands before them.
-    fn shown(&self) -> String {
+    fn hosts(&self) -> String {
         let hosts = self.nodes.iter().filter_map(|node| {
             let rest = node.split_once("://")?.1;
             let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
@@ -150,7 +142,7 @@ impl Address {
                     .tcp_settings(tcp(config))
                     .connection_timeout(config.response_timeout)
                     .response_timeout(response)
-                    // Leaves time for another attempt, should the driver be stuck.
+                    // Leaves time for another try if the driver is stuck.
                     .overall_response_timeout(Some((response * 3 / 2).min(config.call_timeout * 3 / 4)))
                     .retries(4)
                     .min_retry_wait(10)
@@ -188,7 +180,7 @@ impl Address {
     }
 }
 
-/// A connection is given up when the other side takes nothing for that long: a machine that vanished says no word.
+/// A connection is given up when the other side takes nothing for that long, because a machine that vanished says nothing.
 fn tcp(config: &Config) -> TcpSettings {
     let settings = TcpSettings::default().set_nodelay(true);
     #[cfg(target_os = "linux")]
@@ -196,96 +188,6 @@ fn tcp(config: &Config) -> TcpSettings {
     #[cfg(not(target_os = "linux"))]
     let _ = config;
     settings
-}
-
-/// What every store of one prefix agrees on.
-#[derive(Debug)]
-pub(crate) struct Meta {
-    pub(crate) keys: Keys,
-    /// When the store was made, in seconds.
-    pub(crate) created: u64,
-}
-
-/// Checks the server, and makes the store or finds it.
-pub(crate) async fn open(runner: &Runner, config: &Config) -> Result<Meta, Failure> {
-    let prefix = &config.prefix;
-    if prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b":._-".contains(&b)) {
-        return Err(Failure::configuration(
-            "the prefix of the keys must be letters, digits, and any of \":._-\", and not empty",
-        ));
-    }
-    if config.buckets.is_some_and(|buckets| !(1..=4_096).contains(&buckets)) {
-        return Err(Failure::configuration("the number of buckets must be 1 to 4,096"));
-    }
-    check(runner, config).await?;
-
-    let key = Keys::store(prefix);
-    // Changes nothing, but tells whether scripts may run.
-    runner.read(vec![Call::script(&scripts::UNHINT, key.clone())]).await?;
-    let now = clock::now_micros() / 1_000_000;
-    let set = |field, value: u64| Call::plain("HSETNX", key.clone()).arg(field).arg(value);
-    runner
-        .write(vec![
-            set("format", keys::FORMAT),
-            set("created", now),
-            set("buckets", u64::from(config.buckets.unwrap_or(64))),
-        ])
-        .await?;
-    let get = Call::plain("HMGET", key).arg(&["format", "created", "buckets"]);
-    let values = runner.read(vec![get]).await?.into_iter().next().unwrap_or(Value::Nil);
-    let (format, created, buckets): (u64, u64, u64) =
-        redis::from_redis_value(values).map_err(|_| Failure::unreadable("description"))?;
-    if format != keys::FORMAT {
-        return Err(Failure::configuration(format!(
-            "the store {prefix:?} has format {format}, and this version reads format {}; use the version that wrote it",
-            keys::FORMAT
-        )));
-    }
-    if config.buckets.is_some_and(|wanted| u64::from(wanted) != buckets) || buckets == 0 {
-        return Err(Failure::configuration(format!(
-            "the store {prefix:?} has {buckets} buckets, which can't be changed; leave the number out"
-        )));
-    }
-    Ok(Meta { keys: Keys { prefix: prefix.clone(), buckets }, created })
-}
-
-/// Refuses what would lose data, and warns of what may.
-async fn check(runner: &Runner, config: &Config) -> Result<(), Failure> {
-    let connection = runner.connection();
-    runner.read(vec![Call::anywhere(redis::cmd("PING"))]).await?;
-    for info in connection.on_masters(redis::cmd("INFO")).await? {
-        let info: String = redis::from_redis_value(info).map_err(|_| Failure::unreadable("server's INFO"))?;
-        let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        if let Some(policy) = value("maxmemory_policy").filter(|policy| *policy != "noeviction") {
-            return Err(Failure::configuration(format!(
-                "Redis evicts keys (maxmemory-policy {policy}), which loses registrations; set it to noeviction"
-            )));
-        }
-        if value("cluster_enabled") == Some("1") && !connection.is_cluster() {
-            return Err(Failure::configuration(
-                "the server is part of a Cluster; use a redis+cluster:// URL, or a connection to the Cluster",
-            ));
-        }
-        if value("role") == Some("slave") {
-            return Err(Failure::configuration(
-                "the server is a replica; use the address of its master, or a redis+sentinel:// URL",
-            ));
-        }
-        let replicas = value("connected_slaves").and_then(|n| n.parse::<u16>().ok()).unwrap_or(0);
-        if replicas < config.min_replicas {
-            tracing::warn!(
-                replicas,
-                wanted = config.min_replicas,
-                "a Redis master has fewer replicas than changes wait for; changes will fail"
-            );
-        }
-        if replicas == 0 && value("aof_enabled") != Some("1") {
-            tracing::warn!(
-                "Redis has neither an append-only file nor replicas: what was acknowledged is lost when it ends"
-            );
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -299,14 +201,14 @@ mod tests {
         let cluster = address("redis+cluster://u:p@a:1,b:2");
         assert_eq!(cluster.mode, Mode::Cluster);
         assert_eq!(cluster.nodes, ["redis://u:p@a:1/", "redis://u:p@b:2/"]);
-        assert_eq!(cluster.shown(), "a:1,b:2");
+        assert_eq!(cluster.hosts(), "a:1,b:2");
         let sentinel = address("redis+sentinel://:p@a:1,b:2/main/3");
         assert_eq!(sentinel.mode, Mode::Sentinel { master: "main".into() });
         assert_eq!(sentinel.nodes, ["redis://:p@a:1/3", "redis://:p@b:2/3"]);
     }
 
     #[test]
-    fn wrong_addresses_are_told_in_one_line_without_the_password() {
+    fn wrong_addresses_are_reported_in_one_line_without_the_password() {
         for url in [
             "localhost",
             "http://u:secret@h",
@@ -315,10 +217,10 @@ mod tests {
             "redis+cluster://a,,b",
             "redis+sentinel://a:1",
         ] {
-            let failure = Address::parse(url).unwrap_err();
-            let text = failure.to_string();
+            let error = Address::parse(url).unwrap_err();
+            let text = error.to_string();
             assert!(!text.contains('\n') && !text.contains("secret"), "{text}");
-            assert_eq!(failure.kind, passkit_server::StoreErrorKind::Configuration);
+            assert_eq!(error.kind(), passkit_server::StoreErrorKind::Configuration);
         }
     }
 }
