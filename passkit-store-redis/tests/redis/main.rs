@@ -6,6 +6,7 @@ mod coordination;
 mod durability;
 mod errors;
 mod failover;
+mod interleavings;
 mod load;
 mod maintenance;
 mod partition;
