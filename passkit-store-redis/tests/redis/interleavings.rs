@@ -151,23 +151,28 @@ async fn no_order_of_steps_loses_an_index_entry() {
     let c = connection(server.url()).await;
     let prefix = prefix();
     let mut number = 0;
-    let scenes: [(&[Call], &[Call]); 8] = [
-        (&[], &[Register("1"), Register("1"), Unregister("1")]),
-        (&[], &[Register("1"), Register("2"), Unregister("1")]),
-        (&[Register("1")], &[Register("1"), Unregister("1"), Unregister("1")]),
-        (&[Register("1")], &[Unregister("1"), Register("2"), Unregister("2")]),
-        (&[Register("1")], &[Unregister("1"), Register("2"), Register("1")]),
-        (&[Register("1"), Register("2")], &[Unregister("1"), Unregister("2"), Register("3")]),
-        (&[Register("1"), Register("2")], &[Forget, Register("2"), Unregister("1")]),
-        (&[Register("1")], &[Forget, Register("1"), Forget]),
+    // Entries that crashed calls left, calls that are over, and calls that meet.
+    let scenes: [(&[(&str, u64)], &[Call], &[Call]); 7] = [
+        (&[], &[], &[Register("1"), Register("1"), Unregister("1")]),
+        (&[], &[Register("2")], &[Register("1"), Register("1"), Unregister("1")]),
+        (&[("pass.a/1", 500), (TYPE, 100)], &[], &[Register("1"), Register("2"), Unregister("2")]),
+        (&[], &[Register("1")], &[Unregister("1"), Register("2"), Unregister("2")]),
+        (&[], &[Register("1"), Register("2")], &[Unregister("1"), Unregister("2"), Register("3")]),
+        (&[], &[], &[Register("1"), Register("1"), Forget]),
+        (&[], &[Register("1"), Register("2")], &[Forget, Register("2"), Unregister("1")]),
     ];
-    for (before, calls) in scenes {
+    for (left_behind, before, calls) in scenes {
         // Of each step, which of the calls that could go on did, and how many could. The next order differs in the last
         // step that leaves a choice.
         let mut order: Vec<(usize, usize)> = Vec::new();
         loop {
             number += 1;
             let mut world = World { c: c.clone(), prefix: prefix.clone(), device: number.to_string() };
+            for (field, entry) in left_behind {
+                let mut cmd = redis::cmd("HSET");
+                cmd.arg(world.part(field)).arg(&world.device).arg(entry);
+                let _: () = cmd.query_async(&mut world.c).await.unwrap();
+            }
             for call in before {
                 world.finish(&mut process(*call)).await;
             }
