@@ -40,8 +40,8 @@ pub use measured::{Measured, describe_metrics};
 pub use memory::MemoryStore;
 pub use published::{Content, ContentDigest, Published, unite_tokens};
 pub use push::{
-    Backlog, DeferredPush, PendingChange, Progress, Publisher, PushConfig, PushOutcome, PushQueue, PushReport,
-    PushSender, Scope, Stopped,
+    Backlog, DeferredPush, PendingChange, Progress, Publisher, PushConfig, PushOutcome, PushQueue,
+    PushReport, PushSender, Scope, Stopped,
 };
 pub use service::WalletService;
 pub use source::{Archive, Credentials, PassSource, SourceError};

@@ -81,7 +81,9 @@ impl Refusal {
                 unavailable()
             }
             Self::Behind(pass) => {
-                tracing::warn!("{pass}: another instance has published it, and this one has no such pass yet");
+                tracing::warn!(
+                    "{pass}: another instance has published it, and this one has no such pass yet"
+                );
                 unavailable()
             }
         }

@@ -67,6 +67,7 @@ impl Demo {
             orders: Some(orders),
             allow_unsigned: false,
             max_connections: 64,
+            other_wallets: false,
             apns: pushes.options.clone(),
             admin_token: None,
             admin_listen: None,

@@ -19,7 +19,7 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let store = self.store.open().await?.registrations;
+        let store = self.store.open().await?.store;
         let stats = store
             .stats()
             .await

@@ -206,9 +206,9 @@ impl Tables {
         let scopes: Vec<Scope> = match changed {
             Changed::Passes(serials) => serials.iter().cloned().map(Scope::Pass).collect(),
             Changed::Contents(contents) => {
-                let marked = contents
-                    .iter()
-                    .filter(|content| row.published.entry(content.serial.clone()).or_default().update(content));
+                let marked = contents.iter().filter(|content| {
+                    row.published.entry(content.serial.clone()).or_default().update(content)
+                });
                 marked.map(|content| Scope::Pass(content.serial.clone())).collect()
             }
             Changed::All => vec![Scope::Type],
@@ -301,8 +301,7 @@ impl RegistrationStore for MemoryStore {
 
     async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
         let tables = self.tables();
-        let published =
-            |pass: &PassId| tables.types.get(&pass.type_id)?.published.get(&pass.serial).cloned();
+        let published = |pass: &PassId| tables.types.get(&pass.type_id)?.published.get(&pass.serial).cloned();
         Ok(passes.iter().map(published).collect())
     }
 
@@ -321,7 +320,9 @@ impl RegistrationStore for MemoryStore {
                 let after = after.and_then(device_position);
                 let devices = devices.range((start(after.as_ref()), Bound::Unbounded)).take(limit);
                 let devices = devices.filter_map(|device| tables.registered(device)).collect();
-                Ok(Page::up_to(limit, devices, |last: &RegisteredDevice| PageCursor::new(last.device.as_str())))
+                Ok(Page::up_to(limit, devices, |last: &RegisteredDevice| {
+                    PageCursor::new(last.device.as_str())
+                }))
             }
             Audience::Type(type_id) => {
                 let Some(row) = tables.types.get(type_id) else { return Ok(Page::default()) };

@@ -6,7 +6,6 @@ use std::{
     io::{BufWriter, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
@@ -14,14 +13,14 @@ use clap::Args;
 use lines::{Lines, Record};
 use passkit_server::{
     DeviceIdentifier, InvalidIdentifier, PassId, PushToken, Registration, SerialNumber, StoreError,
-    StoreMaintenance, TypeIdentifier,
+    TypeIdentifier,
 };
 use place::Place;
 
 use super::progress::Progress;
 use crate::{
     failure::{Chain, Failure},
-    store::StoreUrl,
+    store::{Store, StoreUrl},
 };
 
 /// Registrations are stored in groups of so many.
@@ -62,7 +61,7 @@ impl Import {
         let mut reached = place.reached;
         let rejects = self.rejects.as_deref().map(|path| Rejects::open(path, reached.lines > 0));
         let mut rejects = rejects.transpose()?;
-        let store = self.store.open().await?.registrations;
+        let store = self.store.open().await?.store;
         if let Some(mut file) = file
             && reached.lines > 0
         {
@@ -94,7 +93,7 @@ impl Import {
                 break;
             }
             let registrations = group.len() as u64;
-            reached.created += register(&store, &group, &progress).await.map_err(|error| {
+            reached.created += register(&*store, &group, &progress).await.map_err(|error| {
                 let stopped =
                     format!("stopped behind line {}; the same command goes on there", place.reached.lines);
                 Failure::from_error(stopped, &error)
@@ -124,11 +123,7 @@ impl Import {
 }
 
 /// Stores a group, and waits for a store that is unavailable for a while.
-async fn register(
-    store: &Arc<dyn StoreMaintenance>,
-    group: &[Registration],
-    progress: &Progress,
-) -> Result<u64, StoreError> {
+async fn register(store: &dyn Store, group: &[Registration], progress: &Progress) -> Result<u64, StoreError> {
     let mut tries = 1;
     loop {
         match store.register_many(group).await {
