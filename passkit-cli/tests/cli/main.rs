@@ -22,3 +22,4 @@ mod redis;
 mod refusals;
 mod tls;
 mod traces;
+mod wallets;

@@ -29,6 +29,18 @@ fn instances_over_a_cluster_agree() {
 }
 
 #[test]
+fn instances_with_different_contents_go_on_answering() {
+    let server = Single::start().unwrap();
+    instances::disagree(server.url());
+}
+
+#[test]
+fn an_instance_that_starts_later_knows_tokens_and_removals() {
+    let server = Single::start().unwrap();
+    instances::know_tokens(server.url());
+}
+
+#[test]
 fn registrations_are_imported_counted_and_repaired() {
     let server = Single::start().unwrap();
     let url = server.url();
