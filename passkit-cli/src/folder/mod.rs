@@ -31,6 +31,8 @@ mod files;
 mod pauses;
 mod publish;
 mod read;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{
