@@ -7,12 +7,14 @@ use std::{
     time::Duration,
 };
 
-use passkit_server::RegistrationStore;
+use passkit_server::{Coordination, RegistrationStore};
 use passkit_store_sled::SledStore;
 
-use crate::support::{child, child_folder, device, held, pass, serial, tell, token, type_id};
+use crate::support::{
+    child, child_folder, content, device, devices, mark, pass, publish, registrations, serial, tell, token,
+};
 
-const OPERATIONS: usize = 30;
+const OPERATIONS: usize = 50;
 
 #[test]
 fn the_child() {
@@ -24,10 +26,13 @@ fn the_child() {
         let store = SledStore::open(folder).unwrap();
         for i in 0..OPERATIONS {
             tell(&format!("begin-{i}."));
-            let (device, pass) = (device(format!("{}", i / 3)), pass(format!("{}", i / 3)));
-            match i % 3 {
+            let name = format!("{}", i / 5);
+            let (device, pass) = (device(&name), pass(&name));
+            match i % 5 {
                 0 => drop(store.register(&device, &pass, &token()).await.unwrap()),
-                1 => store.mark_updated(&type_id(), &[serial("1")]).await.unwrap(),
+                1 => mark(&store, &[serial("1")]).await,
+                2 => publish(&store, &content(&name, Some(1))).await,
+                3 => assert!(store.replace_note(&name, None, Some("note")).await.unwrap()),
                 _ => assert!(store.unregister(&device, &pass).await.unwrap()),
             }
             tell(&format!("acknowledged-{i}."));
@@ -144,31 +149,40 @@ fn the_child_with_slow_syncs() {
         let (one, other) = (device("one"), device("other"));
         store.register(&one, &pass("1"), &token()).await.unwrap();
         let s = own();
-        let mark = async move { s.mark_updated(&type_id(), &[serial("1")]).await.unwrap() };
-        shows_only_what_is_durable(mark, async || store.pass_state(&pass("1")).await.unwrap()).await;
+        let publishing = async move { publish(&s, &content("1", Some(1))).await };
+        shows_only_what_is_durable(publishing, async || store.pass_state(&pass("1")).await.unwrap()).await;
+        let s = own();
+        let removing = async move { publish(&s, &content("1", None)).await };
+        shows_only_what_is_durable(removing, async || store.published(&[pass("1")]).await.unwrap()).await;
+        let s = own();
+        let noting = async move { assert!(s.replace_note("name", None, Some("note")).await.unwrap()) };
+        shows_only_what_is_durable(noting, async || store.note("name").await.unwrap()).await;
+        let s = own();
+        let marking = async move { mark(&s, &[serial("1")]).await };
+        shows_only_what_is_durable(marking, async || store.pass_state(&pass("1")).await.unwrap()).await;
         let (s, d) = (own(), one.clone());
         let register = async move {
             s.register(&d, &pass("2"), &token()).await.unwrap();
         };
-        shows_only_what_is_durable(register, async || held(&store, &one).await).await;
+        shows_only_what_is_durable(register, async || registrations(&store, &one).await).await;
         let (s, d) = (own(), other.clone());
         let register = async move {
             s.register(&d, &pass("2"), &token()).await.unwrap();
         };
-        let devices = async || store.devices_of(&pass("2"), None, 9).await.unwrap().devices;
-        shows_only_what_is_durable(register, devices).await;
+        let of_pass = async || devices(&store, &pass("2")).await;
+        shows_only_what_is_durable(register, of_pass).await;
         let (s, d) = (own(), one.clone());
         let unregister = async move { assert!(s.unregister(&d, &pass("1")).await.unwrap()) };
-        shows_only_what_is_durable(unregister, async || held(&store, &one).await).await;
+        shows_only_what_is_durable(unregister, async || registrations(&store, &one).await).await;
         let (s, d) = (own(), other.clone());
         let forget = async move {
             assert!(s.forget_device(&d, std::time::SystemTime::now()).await.unwrap());
         };
-        shows_only_what_is_durable(forget, devices).await;
+        shows_only_what_is_durable(forget, of_pass).await;
     });
 }
 
-/// What a reader was told, a crash may not take back.
+/// A crash may not take back what a reader saw.
 #[test]
 fn readers_see_only_what_is_durable() {
     if child_folder().is_some() {
@@ -191,5 +205,5 @@ fn readers_see_only_what_is_durable() {
     };
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
     let trace = fs::read_to_string(folder.path().join("trace")).unwrap();
-    assert!(trace.matches("DELAYED").count() >= 6, "{trace}");
+    assert!(trace.matches("DELAYED").count() >= 9, "{trace}");
 }

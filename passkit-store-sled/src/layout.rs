@@ -4,24 +4,27 @@
 //! |---|---|
 //! | `m` | the format's version (1 byte), the time of creation (8) |
 //! | `t` type | the type's clock (8), the version (8) and date (8) of the last "every pass changed", the latest date (8) |
-//! | `d` device | the device's clock (8), its push token with its length (2), and its registrations, see [`Held`] |
+//! | `d` device | the device's clock (8), its push token with its length (2), and its [`Registrations`] |
 //! | `r` device NUL type NUL serial | the device's clock at the registration (8); only for a device with many |
 //! | `p` type NUL serial NUL device | nothing: every registration, by pass |
-//! | `s` type NUL serial | the version (8) and date (8) of the pass's last mark |
-//! | `o` type NUL serial | a debt: since when (8), its version (8), and if it was begun the version begun with (8) and the cursor reached; without a serial that of the type |
-//! | `a` type NUL since (8) serial | nothing: every debt, by its age |
-//! | `h` type NUL device | a held push, see [`encode_held`] |
-//! | `e` type NUL due (8) device | nothing: every held push that has a time, by that |
-//! | `q` type | how many debts (8) and held pushes (8) the type has; only where it has any |
+//! | `s` type NUL serial | the version (8) and date (8) of the pass's last mark, and the digest (32) published last if there is one |
+//! | `c` type NUL serial | what was published of the pass, see [`encode_published`] |
+//! | `o` type NUL serial | a pending change: since when (8), its version (8), and its progress if it has any: the version (8) and the cursor. Without a serial number that of the type |
+//! | `a` type NUL since (8) serial | nothing: every pending change, by its age |
+//! | `h` type NUL device | a deferred push, see [`encode_deferred`] |
+//! | `e` type NUL due (8) device | nothing: every deferred push that has a time, by that time |
+//! | `q` type | how many pending changes (8) and deferred pushes (8) the type has; only where it has any |
+//! | `n` name | a note |
 //!
-//! Numbers are big-endian, versions in microseconds and dates in seconds since the Unix epoch. No identifier holds a
-//! NUL, so no two keys are spelt alike. A pass that was never marked has no row.
+//! Numbers are big-endian, versions in microseconds and dates in seconds since the Unix epoch. No identifier contains a
+//! NUL, so no two keys are spelt alike. A pass that was never marked has no row `s`. The digest lies in `s` as well as in
+//! `c`, so that the state of a pass is one small row; one batch writes both.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use passkit_server::{
-    DeviceIdentifier, HeldPush, Owed, PageCursor, PassId, PassState, PushToken, Reached, SerialNumber,
-    TypeIdentifier, clock,
+    ContentDigest, DeferredPush, DeviceIdentifier, PageCursor, PassId, PassState, Progress, Published,
+    PushToken, Scope, SerialNumber, TokenDigest, TypeIdentifier, clock,
 };
 
 use crate::error::Failure;
@@ -38,10 +41,10 @@ pub(crate) const TYPES: &[u8] = b"t";
 /// What the keys of all device rows start with; a device follows.
 pub(crate) const DEVICES: &[u8] = b"d";
 
-/// What the keys of all registrations by pass start with; see [`read_device_of`].
+/// What the keys of all registrations by pass start with; see [`read_registration`].
 pub(crate) const DEVICES_OF: &[u8] = b"p";
 
-/// What the keys of all rows about owed and held pushes start with; a type follows.
+/// What the keys of all rows that count pending changes and deferred pushes start with; a type follows.
 pub(crate) const QUEUES: &[u8] = b"q";
 
 /// How many bytes a time has in a key.
@@ -91,6 +94,11 @@ pub(crate) fn device_of(pass: &PassId, device: &DeviceIdentifier) -> Vec<u8> {
     key(b'p', &[pass.type_id.as_str(), pass.serial.as_str(), device.as_str()])
 }
 
+/// What the keys of the devices of a type's passes start with; a serial number, NUL and a device follow.
+pub(crate) fn devices_of_type(type_id: &TypeIdentifier) -> Vec<u8> {
+    key(b'p', &[type_id.as_str(), ""])
+}
+
 /// What the keys of the pass's devices start with; a device follows.
 pub(crate) fn devices_of(pass: &PassId) -> Vec<u8> {
     key(b'p', &[pass.type_id.as_str(), pass.serial.as_str(), ""])
@@ -100,47 +108,55 @@ pub(crate) fn pass(type_id: &TypeIdentifier, serial: &SerialNumber) -> Vec<u8> {
     key(b's', &[type_id.as_str(), serial.as_str()])
 }
 
-pub(crate) fn debt(type_id: &TypeIdentifier, owed: &Owed) -> Vec<u8> {
-    key(b'o', &[type_id.as_str(), owed_text(owed)])
+pub(crate) fn published(type_id: &TypeIdentifier, serial: &SerialNumber) -> Vec<u8> {
+    key(b'c', &[type_id.as_str(), serial.as_str()])
+}
+
+pub(crate) fn pending(type_id: &TypeIdentifier, scope: &Scope) -> Vec<u8> {
+    key(b'o', &[type_id.as_str(), scope_text(scope)])
 }
 
 /// No serial number is empty.
-fn owed_text(owed: &Owed) -> &str {
-    match owed {
-        Owed::Pass(serial) => serial.as_str(),
-        Owed::Type => "",
+fn scope_text(scope: &Scope) -> &str {
+    match scope {
+        Scope::Pass(serial) => serial.as_str(),
+        Scope::Type => "",
     }
 }
 
-/// What the keys of the type's debts by age start with; a time and a serial number follow.
-pub(crate) fn debts_by_age(type_id: &TypeIdentifier) -> Vec<u8> {
+/// What the keys of the type's pending changes by age start with; a time and a serial number follow.
+pub(crate) fn pending_by_age(type_id: &TypeIdentifier) -> Vec<u8> {
     key(b'a', &[type_id.as_str(), ""])
 }
 
-pub(crate) fn debt_by_age(type_id: &TypeIdentifier, since: u64, owed: &Owed) -> Vec<u8> {
-    [&debts_by_age(type_id)[..], &since.to_be_bytes(), owed_text(owed).as_bytes()].concat()
+pub(crate) fn pending_since(type_id: &TypeIdentifier, since: u64, scope: &Scope) -> Vec<u8> {
+    [&pending_by_age(type_id)[..], &since.to_be_bytes(), scope_text(scope).as_bytes()].concat()
 }
 
-/// What the keys of the type's held pushes start with; a device follows.
-pub(crate) fn held_of(type_id: &TypeIdentifier) -> Vec<u8> {
+/// What the keys of the type's deferred pushes start with; a device follows.
+pub(crate) fn deferred_of(type_id: &TypeIdentifier) -> Vec<u8> {
     key(b'h', &[type_id.as_str(), ""])
 }
 
-pub(crate) fn held(type_id: &TypeIdentifier, device: &DeviceIdentifier) -> Vec<u8> {
+pub(crate) fn deferred(type_id: &TypeIdentifier, device: &DeviceIdentifier) -> Vec<u8> {
     key(b'h', &[type_id.as_str(), device.as_str()])
 }
 
-/// What the keys of the type's held pushes by their time start with; a time and a device follow.
-pub(crate) fn held_by_time(type_id: &TypeIdentifier) -> Vec<u8> {
+/// What the keys of the type's deferred pushes by their time start with; a time and a device follow.
+pub(crate) fn deferred_by_time(type_id: &TypeIdentifier) -> Vec<u8> {
     key(b'e', &[type_id.as_str(), ""])
 }
 
-pub(crate) fn held_at(type_id: &TypeIdentifier, due: u64, device: &DeviceIdentifier) -> Vec<u8> {
-    [&held_by_time(type_id)[..], &due.to_be_bytes(), device.as_str().as_bytes()].concat()
+pub(crate) fn deferred_until(type_id: &TypeIdentifier, due: u64, device: &DeviceIdentifier) -> Vec<u8> {
+    [&deferred_by_time(type_id)[..], &due.to_be_bytes(), device.as_str().as_bytes()].concat()
 }
 
 pub(crate) fn queue(type_id: &TypeIdentifier) -> Vec<u8> {
     key(b'q', &[type_id.as_str()])
+}
+
+pub(crate) fn note(name: &str) -> Vec<u8> {
+    key(b'n', &[name])
 }
 
 /// Reads the time that a key goes on with.
@@ -148,12 +164,12 @@ pub(crate) fn read_time(mut rest: &[u8]) -> Result<u64, Failure> {
     number(&mut rest, "time")
 }
 
-pub(crate) fn read_owed(rest: &[u8]) -> Result<Owed, Failure> {
-    Ok(if rest.is_empty() { Owed::Type } else { Owed::Pass(read_serial(rest)?) })
+pub(crate) fn read_scope(rest: &[u8]) -> Result<Scope, Failure> {
+    Ok(if rest.is_empty() { Scope::Type } else { Scope::Pass(read_serial(rest)?) })
 }
 
-/// Reads what follows a key's prefix.
-fn text<'k>(rest: &'k [u8], what: &'static str) -> Result<&'k str, Failure> {
+/// Reads what follows a key's prefix, or a text in a value.
+pub(crate) fn text<'k>(rest: &'k [u8], what: &'static str) -> Result<&'k str, Failure> {
     std::str::from_utf8(rest).map_err(|_| Failure::unreadable(what))
 }
 
@@ -179,12 +195,17 @@ pub(crate) fn read_pass(rest: &[u8]) -> Result<PassId, Failure> {
 }
 
 /// Reads the type and the serial number behind [`DEVICES_OF`], as they are spelt.
-pub(crate) fn read_device_of(rest: &[u8]) -> Result<(&[u8], &[u8]), Failure> {
+pub(crate) fn read_registration(rest: &[u8]) -> Result<(&[u8], &[u8]), Failure> {
     let mut parts = rest.split(|b| *b == 0);
     match (parts.next(), parts.next(), parts.next()) {
         (Some(type_id), Some(serial), Some(_)) => Ok((type_id, serial)),
         _ => Err(Failure::unreadable("registration")),
     }
+}
+
+/// Reads the device at the end of a key.
+pub(crate) fn read_last_device(key: &[u8]) -> Result<DeviceIdentifier, Failure> {
+    read_device(key.rsplit(|b| *b == 0).next().unwrap_or_default())
 }
 
 /// Takes a number off the front of a value.
@@ -224,20 +245,27 @@ impl StoreRow {
     }
 }
 
+/// What a mark gives to a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) version: u64,
+    pub(crate) last_modified: u64,
+}
+
 /// The clock of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TypeRow {
     pub(crate) version: u64,
-    /// What the last "every pass changed" left: counts for each pass whose own state is older.
-    pub(crate) floor: PassState,
+    /// What the last mark of the whole type left: counts for each pass whose own mark is older.
+    pub(crate) floor: Mark,
     /// The latest date given to any pass of the type.
     pub(crate) latest_date: u64,
 }
 
 impl TypeRow {
-    /// The clock of a type that nobody has marked, in a store made at `created`.
+    /// The clock of a type that was never marked, in a store made at `created`.
     pub(crate) fn unmarked(created: u64) -> Self {
-        Self { version: 0, floor: PassState { version: 0, last_modified: created }, latest_date: created }
+        Self { version: 0, floor: Mark { version: 0, last_modified: created }, latest_date: created }
     }
 
     pub(crate) fn encode(self) -> Vec<u8> {
@@ -250,7 +278,7 @@ impl TypeRow {
         const WHAT: &str = "clock of a type";
         let value = &mut value;
         let version = number(value, WHAT)?;
-        let floor = PassState { version: number(value, WHAT)?, last_modified: number(value, WHAT)? };
+        let floor = Mark { version: number(value, WHAT)?, last_modified: number(value, WHAT)? };
         let latest_date = number(value, WHAT)?;
         end(value, WHAT)?;
         Ok(Self { version, floor, latest_date })
@@ -261,17 +289,17 @@ impl TypeRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceRow<'v> {
     pub(crate) version: u64,
-    /// As text; checked only when it is asked for.
+    /// As text; checked only when it is read.
     pub(crate) push_token: &'v [u8],
-    pub(crate) held: Held<'v>,
+    pub(crate) registrations: Registrations<'v>,
 }
 
 /// A device's registrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Held<'v> {
-    /// All of them: a device with a handful, as nearly every one is, is read at one stroke.
+pub(crate) enum Registrations<'v> {
+    /// All of them. Nearly every device has a handful, and is read as one row.
     Few(Few<'v>),
-    /// How many there are, each in its own row. The device goes with its last one; counting them spares a scan.
+    /// How many there are, each in its own row. The device goes with its last one; counting them saves a scan.
     Many(u32),
 }
 
@@ -280,7 +308,7 @@ pub(crate) enum Held<'v> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Few<'v>(&'v [u8]);
 
-/// What a device holds in its own row at most; about eighteen registrations.
+/// The most bytes of registrations that a device has in its own row; about eighteen registrations.
 pub(crate) const FEW_BYTES: usize = 1024;
 
 impl<'v> DeviceRow<'v> {
@@ -290,15 +318,15 @@ impl<'v> DeviceRow<'v> {
         let token = self.push_token;
         let mut row = Vec::with_capacity(8 + 2 + token.len() + 1 + FEW_BYTES);
         row.extend_from_slice(&self.version.to_be_bytes());
-        // At most 400, see `PushToken`.
+        // At most 400 bytes of printable ASCII, see `PushToken`.
         row.extend_from_slice(&(token.len() as u16).to_be_bytes());
         row.extend_from_slice(token);
-        match self.held {
-            Held::Few(few) => {
+        match self.registrations {
+            Registrations::Few(few) => {
                 row.push(0);
                 row.extend_from_slice(few.0);
             }
-            Held::Many(count) => {
+            Registrations::Many(count) => {
                 row.push(1);
                 row.extend_from_slice(&count.to_be_bytes());
             }
@@ -312,12 +340,14 @@ impl<'v> DeviceRow<'v> {
         let (length, rest) = value.split_first_chunk().ok_or_else(unreadable)?;
         let (token, rest) =
             rest.split_at_checked(u16::from_be_bytes(*length).into()).ok_or_else(unreadable)?;
-        let held = match rest {
-            [0, few @ ..] => Held::Few(Few(few)),
-            [1, count @ ..] => Held::Many(u32::from_be_bytes(count.try_into().map_err(|_| unreadable())?)),
+        let registrations = match rest {
+            [0, few @ ..] => Registrations::Few(Few(few)),
+            [1, count @ ..] => {
+                Registrations::Many(u32::from_be_bytes(count.try_into().map_err(|_| unreadable())?))
+            }
             _ => return Err(unreadable()),
         };
-        Ok(Self { version, push_token: token, held })
+        Ok(Self { version, push_token: token, registrations })
     }
 
     pub(crate) fn push_token(&self) -> Result<PushToken, Failure> {
@@ -397,32 +427,66 @@ pub(crate) fn decode_registration(mut value: &[u8]) -> Result<u64, Failure> {
     Ok(version)
 }
 
-pub(crate) fn encode_pass(state: PassState) -> Vec<u8> {
-    [state.version, state.last_modified].map(u64::to_be_bytes).concat()
+pub(crate) fn encode_pass(state: &PassState) -> Vec<u8> {
+    let mut row = [state.version, state.last_modified].map(u64::to_be_bytes).concat();
+    row.extend(state.published.iter().flatten());
+    row
 }
 
 pub(crate) fn decode_pass(mut value: &[u8]) -> Result<PassState, Failure> {
     const WHAT: &str = "state of a pass";
     let value = &mut value;
-    let state = PassState { version: number(value, WHAT)?, last_modified: number(value, WHAT)? };
+    let (version, last_modified) = (number(value, WHAT)?, number(value, WHAT)?);
+    let published = if value.is_empty() { None } else { Some(digest(value, WHAT)?) };
     end(value, WHAT)?;
-    Ok(state)
+    Ok(PassState { version, last_modified, published })
 }
 
-/// A debt.
+/// Takes a digest off the front of a value.
+fn digest(value: &mut &[u8], what: &'static str) -> Result<[u8; 32], Failure> {
+    let (digest, rest) = value.split_first_chunk().ok_or_else(|| Failure::unreadable(what))?;
+    *value = rest;
+    Ok(*digest)
+}
+
+/// Whether the pass is removed (1), whether a digest follows (1), the digest (32), the digests of the tokens (32 each).
+pub(crate) fn encode_published(published: &Published) -> Vec<u8> {
+    let Published { digest, tokens, removed } = published;
+    let mut row = Vec::with_capacity(2 + size_of::<ContentDigest>() + 32 * tokens.len());
+    row.push(u8::from(*removed));
+    row.push(u8::from(digest.is_some()));
+    row.extend(digest.iter().flatten());
+    row.extend(tokens.iter().flat_map(TokenDigest::as_bytes));
+    row
+}
+
+pub(crate) fn decode_published(value: &[u8]) -> Result<Published, Failure> {
+    const WHAT: &str = "published content";
+    let (&[removed, has_digest], mut rest) =
+        value.split_first_chunk().ok_or_else(|| Failure::unreadable(WHAT))?;
+    let rest = &mut rest;
+    let own = if has_digest == 1 { Some(digest(rest, WHAT)?) } else { None };
+    let mut tokens = Vec::new();
+    while !rest.is_empty() {
+        tokens.push(TokenDigest::from_bytes(digest(rest, WHAT)?));
+    }
+    Ok(Published { digest: own, tokens, removed: removed == 1 })
+}
+
+/// A pending change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DebtRow {
-    /// The version of the first mark that is not settled.
+pub(crate) struct PendingRow {
+    /// The version of the first mark whose pushes are pending.
     pub(crate) since: u64,
     pub(crate) version: u64,
     /// Never the end.
-    pub(crate) reached: Option<Reached>,
+    pub(crate) progress: Option<Progress>,
 }
 
-impl DebtRow {
+impl PendingRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut row = [self.since, self.version].map(u64::to_be_bytes).concat();
-        if let Some(Reached { version, next: Some(next) }) = &self.reached {
+        if let Some(Progress { version, next: Some(next) }) = &self.progress {
             row.extend_from_slice(&version.to_be_bytes());
             row.extend_from_slice(next.as_str().as_bytes());
         }
@@ -430,42 +494,42 @@ impl DebtRow {
     }
 
     pub(crate) fn decode(mut value: &[u8]) -> Result<Self, Failure> {
-        const WHAT: &str = "debt";
+        const WHAT: &str = "pending change";
         let value = &mut value;
         let (since, version) = (number(value, WHAT)?, number(value, WHAT)?);
-        let reached = if value.is_empty() {
+        let progress = if value.is_empty() {
             None
         } else {
             let version = number(value, WHAT)?;
-            Some(Reached { version, next: Some(PageCursor::new(text(value, WHAT)?)) })
+            Some(Progress { version, next: Some(PageCursor::new(text(value, WHAT)?)) })
         };
-        Ok(Self { since, version, reached })
+        Ok(Self { since, version, progress })
     }
 }
 
-/// How much is owed and held for a type.
+/// How much is pending and deferred for a type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueRow {
-    pub(crate) debts: u64,
-    pub(crate) held: u64,
+    pub(crate) pending: u64,
+    pub(crate) deferred: u64,
 }
 
 impl QueueRow {
     pub(crate) fn encode(self) -> Vec<u8> {
-        [self.debts, self.held].map(u64::to_be_bytes).concat()
+        [self.pending, self.deferred].map(u64::to_be_bytes).concat()
     }
 
     pub(crate) fn decode(mut value: &[u8]) -> Result<Self, Failure> {
-        const WHAT: &str = "sum of what is owed";
+        const WHAT: &str = "count of pending pushes";
         let value = &mut value;
-        let row = Self { debts: number(value, WHAT)?, held: number(value, WHAT)? };
+        let row = Self { pending: number(value, WHAT)?, deferred: number(value, WHAT)? };
         end(value, WHAT)?;
         Ok(row)
     }
 }
 
 /// Attempts (4), when it is due and since when its token was bad (1 and 8 each, or 0), the push token.
-pub(crate) fn encode_held(push: &HeldPush) -> Vec<u8> {
+pub(crate) fn encode_deferred(push: &DeferredPush) -> Vec<u8> {
     let mut row = push.attempts.to_be_bytes().to_vec();
     for time in [push.due, push.bad_since] {
         row.push(u8::from(time.is_some()));
@@ -475,8 +539,8 @@ pub(crate) fn encode_held(push: &HeldPush) -> Vec<u8> {
     row
 }
 
-pub(crate) fn decode_held(device: DeviceIdentifier, value: &[u8]) -> Result<HeldPush, Failure> {
-    const WHAT: &str = "held push";
+pub(crate) fn decode_deferred(value: &[u8]) -> Result<DeferredPush, Failure> {
+    const WHAT: &str = "deferred push";
     let unreadable = || Failure::unreadable(WHAT);
     let (attempts, mut rest) = value.split_first_chunk().ok_or_else(unreadable)?;
     let mut time = || -> Result<Option<SystemTime>, Failure> {
@@ -489,7 +553,11 @@ pub(crate) fn decode_held(device: DeviceIdentifier, value: &[u8]) -> Result<Held
     };
     let (due, bad_since) = (time()?, time()?);
     let push_token = PushToken::new(text(rest, WHAT)?).map_err(|_| unreadable())?;
-    Ok(HeldPush { device, push_token, due, attempts: u32::from_be_bytes(*attempts), bad_since })
+    Ok(DeferredPush { push_token, due, attempts: u32::from_be_bytes(*attempts), bad_since })
+}
+
+pub(crate) fn decode_note(value: &[u8]) -> Result<String, Failure> {
+    Ok(text(value, "note")?.to_owned())
 }
 
 #[cfg(test)]
@@ -502,41 +570,72 @@ mod tests {
         assert_eq!(StoreRow::decode(&store.encode()).unwrap(), store);
         assert_eq!(StoreRow::decode(&[9, 1, 2]).unwrap().format, 9);
         let clock =
-            TypeRow { version: 4, floor: PassState { version: 3, last_modified: 2 }, latest_date: u64::MAX };
+            TypeRow { version: 4, floor: Mark { version: 3, last_modified: 2 }, latest_date: u64::MAX };
         assert_eq!(TypeRow::decode(&clock.encode()).unwrap(), clock);
-        let mut few = Vec::new();
-        for held in [Held::Few(Few::default()), Held::Many(3)] {
-            let device = DeviceRow { version: 5, push_token: b"C0ffee", held };
-            assert_eq!(DeviceRow::decode(&device.encode()).unwrap(), device);
+        assert_eq!(decode_registration(&encode_registration(6)).unwrap(), 6);
+        for published in [None, Some([3; 32])] {
+            let state = PassState { version: 8, last_modified: 9, published };
+            assert_eq!(decode_pass(&encode_pass(&state)).unwrap(), state);
         }
+        let begun = Progress { version: 3, next: Some(PageCursor::new("ä\n")) };
+        for progress in [None, Some(begun)] {
+            let pending = PendingRow { since: 2, version: 4, progress };
+            assert_eq!(PendingRow::decode(&pending.encode()).unwrap(), pending);
+        }
+        let queue = QueueRow { pending: 1, deferred: 2 };
+        assert_eq!(QueueRow::decode(&queue.encode()).unwrap(), queue);
+    }
+
+    #[test]
+    fn devices_read_back_with_any_push_token() {
+        let longest: String = ('!'..='~').cycle().take(400).collect();
+        for token in ["C0ffee", "6F9619FF-8B86-D011-B42D-00CF4FC964FF", "cMv:APA91bHPRgkF3_x-y", &longest] {
+            let push_token = PushToken::new(token).unwrap();
+            for registrations in [Registrations::Few(Few::default()), Registrations::Many(3)] {
+                let device = DeviceRow { version: 5, push_token: token.as_bytes(), registrations };
+                let row = device.encode();
+                let read = DeviceRow::decode(&row).unwrap();
+                assert_eq!(read, device);
+                assert_eq!(read.push_token().unwrap().as_str(), token);
+            }
+            let time = |micros| Some(UNIX_EPOCH + Duration::from_micros(micros));
+            for (due, bad_since) in [(None, None), (time(5), None), (None, time(0))] {
+                let push = DeferredPush { push_token: push_token.clone(), due, attempts: 6, bad_since };
+                let read = decode_deferred(&encode_deferred(&push)).unwrap();
+                assert_eq!(read.push_token.as_str(), token);
+                assert_eq!(read, push);
+            }
+        }
+    }
+
+    #[test]
+    fn registrations_of_a_device_read_back() {
+        let mut few = Vec::new();
         let [a, b] = ["ä/ 1", "2"].map(|serial| PassId::new("pass.a", serial).unwrap());
         Few::add(&mut few, &a, 6);
         Few::add(&mut few, &b, 7);
-        let device = DeviceRow { version: 7, push_token: b"c0", held: Held::Few(Few::new(&few)) };
+        let device =
+            DeviceRow { version: 7, push_token: b"c0", registrations: Registrations::Few(Few::new(&few)) };
         let row = device.encode();
-        let Held::Few(read) = DeviceRow::decode(&row).unwrap().held else { panic!("many") };
+        let Registrations::Few(read) = DeviceRow::decode(&row).unwrap().registrations else { panic!("many") };
         let all = read.iter().map(Result::unwrap).collect::<Vec<_>>();
         assert_eq!(all, [(&b"pass.a"[..], "ä/ 1".as_bytes(), 6), (b"pass.a", b"2", 7)]);
         let (rest, found) = read.without(&a).unwrap();
         assert!(found && Few::new(&rest).iter().count() == 1);
         assert!(!Few::new(&rest).without(&a).unwrap().1);
         assert!(Few::new(&row[row.len() - 5..]).iter().any(|one| one.is_err()));
-        assert_eq!(decode_registration(&encode_registration(6)).unwrap(), 6);
-        let state = PassState { version: 8, last_modified: 9 };
-        assert_eq!(decode_pass(&encode_pass(state)).unwrap(), state);
-        let begun = Reached { version: 3, next: Some(PageCursor::new("ä\n")) };
-        for reached in [None, Some(begun)] {
-            let debt = DebtRow { since: 2, version: 4, reached };
-            assert_eq!(DebtRow::decode(&debt.encode()).unwrap(), debt);
-        }
-        let queue = QueueRow { debts: 1, held: 2 };
-        assert_eq!(QueueRow::decode(&queue.encode()).unwrap(), queue);
-        let time = |micros| UNIX_EPOCH + Duration::from_micros(micros);
-        for (due, bad_since) in [(None, None), (Some(time(5)), None), (None, Some(time(0)))] {
-            let device = DeviceIdentifier::new("d").unwrap();
-            let push_token = PushToken::new("c0ffee").unwrap();
-            let push = HeldPush { device: device.clone(), push_token, due, attempts: 6, bad_since };
-            assert_eq!(decode_held(device, &encode_held(&push)).unwrap(), push);
+    }
+
+    #[test]
+    fn published_contents_read_back() {
+        for digest in [None, Some([7; 32])] {
+            for count in [0, 1, Published::MAX_TOKENS] {
+                for removed in [false, true] {
+                    let tokens = (0..count).map(|n| TokenDigest::from_bytes([n as u8; 32])).collect();
+                    let published = Published { digest, tokens, removed };
+                    assert_eq!(decode_published(&encode_published(&published)).unwrap(), published);
+                }
+            }
         }
     }
 
@@ -546,11 +645,14 @@ mod tests {
             assert!(StoreRow::decode(damaged).is_err() || damaged.first() != Some(&FORMAT));
             assert!(TypeRow::decode(damaged).is_err());
             assert!(DeviceRow::decode(damaged).is_err());
-            assert!(DebtRow::decode(damaged).is_err() && QueueRow::decode(damaged).is_err());
-            assert!(decode_held(DeviceIdentifier::new("d").unwrap(), damaged).is_err());
+            assert!(PendingRow::decode(damaged).is_err() && QueueRow::decode(damaged).is_err());
+            assert!(decode_deferred(damaged).is_err());
             assert!(decode_registration(damaged).is_err());
             assert!(decode_pass(damaged).is_err());
+            assert!(decode_published(damaged).is_err());
         }
+        assert!(decode_pass(&[0; 47]).is_err() && decode_pass(&[0; 49]).is_err());
+        assert!(decode_published(&[0; 33]).is_err() && decode_published(&[1; 33]).is_err());
         assert!(read_pass(b"pass.a").is_err());
         assert!(read_serial(b"\xff").is_err());
         assert!(read_device(b"").is_err());
@@ -567,10 +669,14 @@ mod tests {
         assert_eq!(key.strip_prefix(&prefix[..]), Some(&b"1"[..]));
         assert!(!registration(&device("ab"), &pass("pass.ab", "1")).starts_with(&prefix));
         let key = device_of(&pass("pass.a", "1"), &device("x"));
+        assert_eq!(read_last_device(&key).unwrap(), device("x"));
         assert!(key.starts_with(&devices_of(&pass("pass.a", "1"))));
         assert!(
             !device_of(&pass("pass.a", "11"), &device("x")).starts_with(&devices_of(&pass("pass.a", "1")))
         );
+        let of_type = devices_of_type(&pass("pass.a", "1").type_id);
+        assert_eq!(key.strip_prefix(&of_type[..]), Some(&b"1\0x"[..]));
+        assert!(!device_of(&pass("pass.ab", "1"), &device("x")).starts_with(&of_type));
         let rest = registration(&device("ab"), &pass("pass.a", "ä/ 1"));
         let rest = rest.strip_prefix(&registrations(&device("ab"))[..]).unwrap();
         assert_eq!(read_pass(rest).unwrap(), pass("pass.a", "ä/ 1"));

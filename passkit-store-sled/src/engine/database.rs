@@ -16,7 +16,7 @@ use sled::IVec;
 use crate::{
     config::Config,
     error::Failure,
-    keys::{self, StoreRow, TypeRow},
+    layout::{self, StoreRow, TypeRow},
 };
 
 /// Pages above a quarter of a segment would go to files of their own, which the engine never syncs. With segments of
@@ -26,11 +26,11 @@ const SEGMENT_BYTES: usize = 1 << 20;
 /// With next to nothing the engine does not start.
 const LEAST_CACHE: u64 = 64 << 10;
 
-/// How long the engine's own lock is waited for. Only this process can hold it (see [`FolderLock`]): a database that
-/// is being closed keeps it until its last background write is done.
+/// How long to wait for the engine's own lock. Only this process can have it (see [`FolderLock`]): a database that is
+/// being closed keeps it until its last background write is done.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// The folder, held against every other opener for as long as this lives, also while the database in it is reopened.
+/// Keeps every other opener out of the folder for as long as this lives, also while the database in it is reopened.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
     file: File,
@@ -61,13 +61,13 @@ impl FolderLock {
         }
     }
 
-    /// Whether a store was made here. What happened before that was finished has been acknowledged to nobody.
+    /// Whether a store was made here. Nothing was acknowledged before its making was finished.
     pub(crate) fn has_store(&self) -> Result<bool, Failure> {
         self.file.metadata().map(|file| file.len() > 0).map_err(|e| self.failure(e))
     }
 
-    /// Notes that the store in this folder is made and durable: from now on one that is empty has lost everything.
-    pub(crate) fn note_store(&mut self) -> Result<(), Failure> {
+    /// Records that the store in this folder is made and durable: from now on one that is empty has lost everything.
+    pub(crate) fn record_store(&mut self) -> Result<(), Failure> {
         self.file
             .write_all(b"passkit-store-sled\n")
             .and_then(|()| self.file.sync_all())
@@ -117,10 +117,11 @@ impl Database {
             .truncate(false)
             .open(&data_path)
             .map_err(at_data)?;
-        // The engine concludes from what it reads now what is on disk for good, and writes that down. What it reads
-        // must therefore be on disk, and come from there: after a failed sync, memory may hold what the disk does not.
+        // The engine takes what it reads now for durable, and writes that down. What it reads must therefore be on disk,
+        // and come from there: after a failed sync, the page cache may have what the disk does not.
         data_file.sync_all().map_err(at_data)?;
         forget_cached_pages(&data_file);
+        wait_for_closing(&data_file, &path)?;
 
         let engine = open_engine(config)?;
         let database = Self { path, engine: Some(engine), data_file };
@@ -132,11 +133,11 @@ impl Database {
 
     fn read_contents(&self, create: bool) -> Result<Contents, Failure> {
         let engine = self.engine()?;
-        let store = match self.get(keys::STORE)? {
+        let store = match self.get(layout::STORE)? {
             Some(row) => StoreRow::decode(&row)?,
             None if create && engine.first().map_err(|e| self.failure(e))?.is_none() => {
-                let row = StoreRow { format: keys::FORMAT, created: clock::now_micros() / 1_000_000 };
-                engine.insert(keys::STORE, row.encode()).map_err(|e| self.failure(e))?;
+                let row = StoreRow { format: layout::FORMAT, created: clock::now_micros() / 1_000_000 };
+                engine.insert(layout::STORE, row.encode()).map_err(|e| self.failure(e))?;
                 row
             }
             None => {
@@ -156,22 +157,22 @@ impl Database {
                 });
             }
         };
-        if store.format != keys::FORMAT {
+        if store.format != layout::FORMAT {
             return Err(Failure::new(
                 StoreErrorKind::Configuration,
                 format!(
                     "the store in {} has format {}, and this version reads format {}; use the version that wrote it",
                     self.path.display(),
                     store.format,
-                    keys::FORMAT
+                    layout::FORMAT
                 ),
             ));
         }
         let types = engine
-            .scan_prefix(keys::TYPES)
+            .scan_prefix(layout::TYPES)
             .map(|row| {
                 let (key, value) = row.map_err(|e| self.failure(e))?;
-                Ok((keys::read_type(&key[keys::TYPES.len()..])?, TypeRow::decode(&value)?))
+                Ok((layout::read_type(&key[layout::TYPES.len()..])?, TypeRow::decode(&value)?))
             })
             .collect::<Result<_, Failure>>()?;
         Ok(Contents { created: store.created, types })
@@ -262,8 +263,8 @@ impl Database {
         self.engine.as_ref().is_none_or(|engine| engine.context.global_error().is_err())
     }
 
-    /// Ends a flush that waits for a write which failed: of the engine's two ways to write, one tells the waiting
-    /// threads about a failure and the other does not, but every new flush does.
+    /// Ends a flush that waits for a write which failed. Of the engine's two ways to write, one wakes the waiting threads
+    /// after a failure and the other does not, but every new flush does.
     pub(crate) fn wake_after_failure(&self) {
         if self.has_failed()
             && let Some(engine) = &self.engine
@@ -311,25 +312,30 @@ fn forget_cached_pages(file: &File) {
     let _ = file;
 }
 
-fn open_engine(config: &Config) -> Result<sled::Db, Failure> {
-    let path = &config.path;
+/// Waits until a database that this process had open has let go of the data file.
+fn wait_for_closing(data_file: &File, path: &Path) -> Result<(), Failure> {
+    let at_lock = |e| Failure::io(format!("lock the store in {}", path.display()), e);
     let give_up = Instant::now() + CLOSING;
+    // The engine locks the same file, but does not wait for it.
     loop {
-        let opened = sled::Config::new()
-            .path(path)
-            .cache_capacity(config.cache_bytes.max(LEAST_CACHE))
-            .segment_size(SEGMENT_BYTES)
-            // The writer flushes, before it answers anyone.
-            .flush_every_ms(None)
-            .open();
-        match opened {
-            // The only error of this kind that `open` makes itself: the data file is locked.
-            Err(sled::Error::Io(e))
-                if e.to_string().starts_with("could not acquire lock") && Instant::now() < give_up =>
-            {
-                thread::sleep(Duration::from_millis(5));
+        match data_file.try_lock() {
+            Ok(()) => return data_file.unlock().map_err(at_lock),
+            Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
+                thread::sleep(Duration::from_millis(5))
             }
-            opened => return opened.map_err(|e| Failure::engine(path, e)),
+            Err(error) => return Err(at_lock(error.into())),
         }
     }
+}
+
+fn open_engine(config: &Config) -> Result<sled::Db, Failure> {
+    let path = &config.path;
+    sled::Config::new()
+        .path(path)
+        .cache_capacity(config.cache_bytes.max(LEAST_CACHE))
+        .segment_size(SEGMENT_BYTES)
+        // The writer flushes, before it answers anyone.
+        .flush_every_ms(None)
+        .open()
+        .map_err(|e| Failure::engine(path, e))
 }
