@@ -176,7 +176,7 @@ impl Pages {
             Floor::Postgres(connections) => {
                 let statement = *passkit_store_postgres::STATEMENTS
                     .iter()
-                    .find(|statement| statement.contains("r.device_id > $3"))
+                    .find(|statement| statement.contains("passkit.devices("))
                     .expect("the statement that the store has for a page");
                 let rows = sqlx::query(statement)
                     .bind(TYPE)
