@@ -12,7 +12,7 @@ use passkit_test_servers::redis::{Cluster, Node, SentinelSet};
 
 use crate::{
     load::survives,
-    support::{device, held, pass, serial, token, told, type_id},
+    support::{chain, device, mark, pass, registered, serial, token, type_id},
 };
 
 fn rounds(default: usize) -> usize {
@@ -27,8 +27,7 @@ pub(crate) fn config(replicas: u16) -> Config {
         .call_timeout(Duration::from_secs(2))
 }
 
-/// For how long the servers' doings are waited for, in steps of [`STEP`]. Sentinels that found no time for two seconds do
-/// nothing for thirty.
+/// How long the servers may take, in steps of [`STEP`]. Sentinels that found no time for two seconds do nothing for thirty.
 const STEPS: usize = 4_500;
 const STEP: Duration = Duration::from_millis(20);
 
@@ -43,7 +42,7 @@ pub(crate) fn wait_for_masters<'a>(nodes: impl IntoIterator<Item = &'a Node> + C
     panic!("no new master after a long while");
 }
 
-/// On a busy machine the Sentinels may just be changing masters of their own accord.
+/// On a busy machine the Sentinels may be changing masters of their own accord.
 fn named_master(servers: &SentinelSet) -> &Node {
     for _ in 0..STEPS {
         if let Some(master) = servers.master() {
@@ -92,8 +91,8 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
     .await;
 }
 
-/// A master that is cut off from the others, but not from all clients, must neither acknowledge anything nor tell a device
-/// anything; and nothing is lost when it comes back.
+/// A master that is cut off from the others, but not from all clients, must neither acknowledge anything nor answer a
+/// device. And nothing is lost when it comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     let (servers, gate) = SentinelSet::start_gated().unwrap();
@@ -101,11 +100,11 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     let store = RedisStore::connect(&servers.url(), config(2)).await.unwrap();
     let (me, one, two) = (device("d"), pass("1"), pass("2"));
     store.register(&me, &one, &token()).await.unwrap();
-    store.mark_updated(&type_id(), &[serial("1"), serial("2")]).await.unwrap();
-    let before = store.updated_since(&me, &type_id(), None).await.unwrap().tag;
+    mark(&store, &[serial("1"), serial("2")]).await.unwrap();
+    let before = store.changes_since(&me, &type_id(), None).await.unwrap().tag;
     let store = RedisStore::connect(&servers.url(), config(1)).await.unwrap();
     let cut_off = RedisStore::connect(&servers.nodes[0].url(), config(1)).await.unwrap();
-    cut_off.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
+    mark(&cut_off, &[serial("1")]).await.unwrap();
 
     gate.shut();
     let mut rounds_after = 0;
@@ -113,35 +112,35 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
         let is_replaced = servers.nodes[1..].iter().any(Node::is_master);
         rounds_after += usize::from(is_replaced);
         for error in [
-            cut_off.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
+            mark(&cut_off, &[serial("1")]).await.unwrap_err(),
             cut_off.register(&device("e"), &one, &token()).await.map(drop).unwrap_err(),
             cut_off.unregister(&me, &one).await.map(drop).unwrap_err(),
-            cut_off.updated_since(&me, &type_id(), Some(before)).await.map(drop).unwrap_err(),
+            cut_off.changes_since(&me, &type_id(), Some(before)).await.map(drop).unwrap_err(),
             cut_off.pass_state(&one).await.map(drop).unwrap_err(),
         ] {
-            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", told(&error));
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", chain(&error));
         }
     }
     assert!(servers.nodes[0].is_master(), "the old one does not know");
     let done = Instant::now();
     while let Err(error) = store.register(&me, &two, &token()).await {
-        assert!(done.elapsed() < Duration::from_secs(20), "{}", told(&error));
+        assert!(done.elapsed() < Duration::from_secs(20), "{}", chain(&error));
     }
-    store.mark_updated(&type_id(), &[serial("2")]).await.unwrap();
+    mark(&store, &[serial("2")]).await.unwrap();
     let state = store.pass_state(&two).await.unwrap();
     assert!(cut_off.pass_state(&two).await.is_err());
 
     gate.open();
     tokio::task::block_in_place(|| servers.wait_until_whole()).unwrap();
     for error in [
-        cut_off.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
+        mark(&cut_off, &[serial("1")]).await.unwrap_err(),
         cut_off.pass_state(&two).await.map(drop).unwrap_err(),
     ] {
-        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "of a replica: {}", told(&error));
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "of a replica: {}", chain(&error));
     }
     assert_eq!(store.pass_state(&two).await.unwrap(), state);
-    assert_eq!(held(&store, &me).await, ["1", "2"]);
-    let mut listed = store.updated_since(&me, &type_id(), Some(before)).await.unwrap().serials;
+    assert_eq!(registered(&store, &me).await, ["1", "2"]);
+    let mut listed = store.changes_since(&me, &type_id(), Some(before)).await.unwrap().serials;
     listed.sort();
     assert_eq!(listed, [serial("1"), serial("2")], "acknowledged before, and in between");
 }
@@ -196,11 +195,11 @@ async fn nothing_is_lost_when_clocks_differ() {
     let server = Node::start(&[]).unwrap();
     let store = RedisStore::connect(&server.url(), Config::new().buckets(16)).await.unwrap();
     survives(store, move || {
-        let raise = include_str!("../../src/scripts/raise.lua");
+        let advance = include_str!("../../src/engine/scripts/advance_clock.lua");
         for round in 0..300_u64 {
             let ahead = passkit_server::clock::now_micros() + round * 7_919 % 3_000 * 1_000;
             let key = format!("passkit:b{{{}:{}}}", type_id(), round * 31 % 16);
-            server.ask(&["EVAL", raise, "1", &key, &ahead.to_string(), "\tc"]).unwrap();
+            server.ask(&["EVAL", advance, "1", &key, &ahead.to_string(), "\tc"]).unwrap();
             thread::sleep(Duration::from_millis(5));
         }
         server
