@@ -5,10 +5,10 @@ use passkit_server::StoreStats;
 
 use crate::{failure::Failure, store::StoreUrl};
 
-/// Counts what is in a store: devices, registrations and passes of each type, and the room they take.
+/// Counts the devices, registrations and passes of each type in a store, and shows how much room they take.
 #[derive(Args)]
 pub(crate) struct Stats {
-    /// The store to look at.
+    /// The store to count in.
     #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
     store: StoreUrl,
 
@@ -23,7 +23,7 @@ impl Stats {
         let stats = store
             .stats()
             .await
-            .map_err(|error| Failure::from_error("can't count what is in the store", &error))?;
+            .map_err(|error| Failure::from_error("can't count in the store", &error))?;
         if self.json {
             print_json(&stats)
         } else {
@@ -42,7 +42,7 @@ fn print(stats: &StoreStats) {
     say!("registrations  {}", registrations(stats));
     match stats.storage_bytes {
         Some(bytes) => say!("storage        {:.1} MB", bytes as f64 / 1e6),
-        None => say!("storage        not known"),
+        None => say!("storage        unknown"),
     }
     if stats.types.is_empty() {
         return;

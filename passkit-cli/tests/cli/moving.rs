@@ -139,7 +139,7 @@ fn an_import_goes_on_where_it_stopped() {
     assert!(killed, "every import was too fast to be stopped");
     let (code, out, said) = import(&one, &file, &[]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("goes on behind line "), "{said}");
+    assert!(said.contains("continues after line "), "{said}");
     assert!(out.starts_with("60000 registrations imported"), "{out}");
     assert!(!place.exists());
     assert_eq!(export(&one).lines().count(), 60_001);
