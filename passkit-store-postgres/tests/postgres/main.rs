@@ -10,6 +10,7 @@ mod faults;
 mod maintenance;
 mod paging;
 mod plans;
+mod pooler;
 mod published;
 mod queue;
 mod schema;

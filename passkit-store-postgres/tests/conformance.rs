@@ -1,0 +1,29 @@
+//! The contract, case by case, each on a database of its own.
+
+use std::sync::Arc;
+
+use passkit_conformance::store::{BoxError, Stores, TestStore};
+use passkit_store_postgres::{Config, PostgresStore};
+use passkit_test_servers::postgres::Server;
+
+struct Databases(Result<Server, BoxError>);
+
+#[passkit_server::async_trait]
+impl Stores for Databases {
+    type Place = String;
+
+    async fn open(&self) -> Result<(TestStore, String), BoxError> {
+        let server = self.0.as_ref().map_err(ToString::to_string)?;
+        let url = server.url(&server.new_database().await?);
+        let store = PostgresStore::connect(&url, Config::new()).await?;
+        store.migrate().await?;
+        Ok((TestStore::with_all(Arc::new(store)), url))
+    }
+
+    async fn reopen(&self, url: &String) -> Option<Result<TestStore, BoxError>> {
+        let store = PostgresStore::connect(url, Config::new()).await;
+        Some(store.map(|store| TestStore::with_all(Arc::new(store))).map_err(Into::into))
+    }
+}
+
+passkit_conformance::store_tests!(Databases(Server::find()));
