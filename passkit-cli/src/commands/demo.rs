@@ -78,9 +78,7 @@ impl Demo {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
         let url = format!("http://{}", ready.address);
-        say!(
-            "\n2. The service, over that folder and a store beside it, and a push service in place of APNs"
-        );
+        say!("\n2. The service, over that folder and a store beside it, and a push service in place of APNs");
         say!("listening on {url}");
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(ready.serve(async {

@@ -20,10 +20,8 @@ pub(crate) struct Stats {
 impl Stats {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let store = self.store.open().await?.store;
-        let stats = store
-            .stats()
-            .await
-            .map_err(|error| Failure::from_error("can't count in the store", &error))?;
+        let stats =
+            store.stats().await.map_err(|error| Failure::from_error("can't count in the store", &error))?;
         if self.json {
             print_json(&stats)
         } else {
