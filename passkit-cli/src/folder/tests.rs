@@ -17,7 +17,7 @@ use serde_json::json;
 use super::{Folder, FolderOptions, Outlet, Place, Watching};
 
 const TYPE: &str = "pass.com.example.folders";
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(30);
 
 fn a_pass() -> PassId {
     PassId::new(TYPE, "A-1").unwrap()

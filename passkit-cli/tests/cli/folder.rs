@@ -7,8 +7,8 @@ use crate::{
 
 const TYPE: &str = "pass.com.example.folder";
 const ORDERS: &str = "order.com.example.folder";
-/// A change is served within a second; but a machine that is busy with other tests gets more before one fails.
-const SOON: Duration = Duration::from_secs(6);
+/// A change is served within a second. The limit is for a busy machine.
+const SOON: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_pass_is_registered_listed_fetched_changed_and_unregistered() {

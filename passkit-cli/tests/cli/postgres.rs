@@ -69,7 +69,7 @@ fn an_instance_that_starts_later_knows_tokens_and_removals() {
 #[test]
 fn a_database_restored_from_before_a_change_gets_the_change_again() {
     const TYPE: &str = "pass.com.example.restored";
-    const SOON: Duration = Duration::from_secs(20);
+    const SOON: Duration = Duration::from_secs(30);
     let database = migrated();
     let (_, name) = database.rsplit_once('/').unwrap();
     let mut service = Service::over(&database);

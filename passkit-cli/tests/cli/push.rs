@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub(crate) const TYPE: &str = "pass.com.example.pushed";
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A push service, and the files that a sender needs for it.
 pub(crate) struct Local {
