@@ -27,8 +27,8 @@ impl Marking {
     pub(crate) fn new(changed: Changed<'_>) -> Option<Self> {
         match changed {
             Changed::Passes([]) | Changed::Contents([]) => None,
-            Changed::Passes(serials) => Some(Self::Passes(serials.to_vec().into_iter())),
-            Changed::Contents(contents) => Some(Self::Contents(contents.to_vec().into_iter())),
+            Changed::Passes(serials) => Some(Self::Passes(Vec::from(serials).into_iter())),
+            Changed::Contents(contents) => Some(Self::Contents(Vec::from(contents).into_iter())),
             Changed::All => Some(Self::All),
         }
     }

@@ -53,8 +53,8 @@ impl StoreMaintenance for SledStore {
 
     /// Reads all registrations, and the sizes of the files. It does not count what is in no file yet.
     async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let mut stats = StoreStats::default();
-        stats.devices = self.count(layout::DEVICES.to_vec(), u64::MAX).await?;
+        let devices = self.count(layout::DEVICES.to_vec(), u64::MAX).await?;
+        let mut stats = StoreStats { devices, ..StoreStats::default() };
         let (mut last, mut after) = (None, None);
         loop {
             let counted = self.read(move |view| passes(view, after.as_deref())).await?;

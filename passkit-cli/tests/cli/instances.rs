@@ -12,7 +12,6 @@ use crate::{
 };
 
 const TYPE: &str = "pass.com.example.shared";
-const SOON: Duration = Duration::from_secs(30);
 
 /// Two instances over this store and one folder agree on what changed and on what it is; so does a third one that starts
 /// later.
@@ -33,7 +32,7 @@ pub(crate) fn agree(store: &str) {
     for version in 1..=4 {
         let content = pass(TYPE, "A-1", &version.to_string());
         replace(&file, &content);
-        eventually("the change is listed", SOON, || one.list("D", TYPE, Some(&tag)).is_some());
+        eventually("the change is listed", || one.list("D", TYPE, Some(&tag)).is_some());
         // At once: whichever noticed it first, both serve it.
         for service in [&two, &one] {
             let answer = service.get(TYPE, "A-1", Some(&date));
@@ -85,7 +84,7 @@ pub(crate) fn disagree(store: &str) {
         }
         versions.len()
     };
-    eventually("both publish their content again", SOON, || fetch_from_both() >= 3);
+    eventually("both publish their content again", || fetch_from_both() >= 3);
     for _ in 0..30 {
         fetch_from_both();
     }
@@ -101,8 +100,8 @@ pub(crate) fn disagree(store: &str) {
     let (_, tag) = one.list("D", TYPE, None).unwrap();
     let date_before = date();
     replace(&file, &old);
-    eventually("both have the same content", SOON, || one.get(TYPE, "A-1", None).body == old);
-    eventually("the pass is listed", SOON, || one.list("D", TYPE, Some(&tag)).is_some());
+    eventually("both have the same content", || one.get(TYPE, "A-1", None).body == old);
+    eventually("the pass is listed", || one.list("D", TYPE, Some(&tag)).is_some());
     for service in [&one, &two] {
         let answer = service.get(TYPE, "A-1", Some(&date_before));
         assert_eq!(answer.status, 200);
@@ -110,7 +109,7 @@ pub(crate) fn disagree(store: &str) {
     }
     // And the end of it. The pass changed so often that its date is some seconds ahead.
     let (_, tag) = one.list("D", TYPE, Some(&tag)).unwrap();
-    eventually("the date is reached", SOON, || one.get(TYPE, "A-1", Some(&date())).status == 304);
+    eventually("the date is reached", || one.get(TYPE, "A-1", Some(&date())).status == 304);
     let date = date();
     for service in [&one, &two, &one] {
         assert_eq!(service.get(TYPE, "A-1", Some(&date)).status, 304);
@@ -143,7 +142,7 @@ pub(crate) fn know_tokens(store: &str) {
     assert_eq!(two.statuses("D-2", TYPE, "renewed", &of_missing), [401; 3]);
 
     // At first this is a pass that the instance does not have yet, and then one that is no longer offered.
-    eventually("the removal is known", SOON, || {
+    eventually("the removal is known", || {
         two.statuses("D-2", TYPE, "removed", &of_removed) == [401, 401, 200]
     });
     let (serials, _) = two.list("D-1", TYPE, None).unwrap();

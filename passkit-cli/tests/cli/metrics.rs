@@ -10,14 +10,14 @@ use passkit_conformance::apns::Answer as ApnsAnswer;
 use crate::{
     archives::{pass, replace},
     program::{Answer, Service, eventually, registration, send},
-    push::{self, Local, SOON},
+    push::{self, Local},
 };
 
 const TYPE: &str = "pass.com.example.metrics";
 
 /// What the service says at /metrics.
 pub(crate) fn scrape(service: &Service) -> String {
-    eventually("the address is said", Duration::from_secs(5), || service.said().contains("/metrics"));
+    eventually("the address is said", || service.said().contains("/metrics"));
     let said = service.said();
     let (_, rest) = said.split_once("metrics at http://").unwrap_or_else(|| panic!("{said}"));
     let address = rest.split('/').next().unwrap();
@@ -61,7 +61,7 @@ fn calls_are_counted_and_what_devices_send_is_no_label() {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
     // Counted when it started; not again within the test.
-    eventually("the registrations are counted", Duration::from_secs(5), || {
+    eventually("the registrations are counted", || {
         value(&scrape(&service), "passkit_registrations").is_some()
     });
 }
@@ -80,7 +80,7 @@ fn every_call_of_the_store_is_counted() {
     let later = SystemTime::now() + Duration::from_secs(5);
     local.apns.answer_token(&push::token(1), ApnsAnswer::gone("Unregistered", later));
     replace(&file, &pass(push::TYPE, "A-1", "two"));
-    eventually("the device is forgotten", SOON, || service.list("D-1", push::TYPE, None).is_none());
+    eventually("the device is forgotten", || service.list("D-1", push::TYPE, None).is_none());
     push::quiet(&service);
     let unknown =
         service.send("GET", "/v1/passes/pass.a/A", &[("Authorization", "ApplePass of-nobody")], b"");

@@ -69,7 +69,6 @@ fn an_instance_that_starts_later_knows_tokens_and_removals() {
 #[test]
 fn a_database_restored_from_before_a_change_gets_the_change_again() {
     const TYPE: &str = "pass.com.example.restored";
-    const SOON: Duration = Duration::from_secs(30);
     let database = migrated();
     let (_, name) = database.rsplit_once('/').unwrap();
     let mut service = Service::over(&database);
@@ -85,7 +84,7 @@ fn a_database_restored_from_before_a_change_gets_the_change_again() {
     service.start();
     let two = pass(TYPE, "A-1", "two");
     replace(&file, &two);
-    eventually("the change is listed", SOON, || service.list("D", TYPE, Some(&tag)).is_some());
+    eventually("the change is listed", || service.list("D", TYPE, Some(&tag)).is_some());
     service.stop("TERM");
 
     service.set_store(&server().url(&dump));
@@ -94,7 +93,7 @@ fn a_database_restored_from_before_a_change_gets_the_change_again() {
     assert_eq!(answer.status, 200, "{}", service.said());
     assert!(answer.body == two);
     // A phone that has the content before the change gets it, although the database has forgotten it.
-    eventually("the change is listed again", SOON, || service.list("D", TYPE, Some(&tag)).is_some());
+    eventually("the change is listed again", || service.list("D", TYPE, Some(&tag)).is_some());
     let answer = service.get(TYPE, "A-1", Some(&date));
     assert_eq!(answer.status, 200);
     assert!(answer.body == two);

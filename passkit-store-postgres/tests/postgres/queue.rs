@@ -13,9 +13,9 @@ use crate::support::{content, deadlocks, device, new_store, serial, token, type_
 fn push(attempts: u32) -> DeferredPush {
     DeferredPush {
         push_token: token(),
-        due: (attempts % 2 == 0).then(|| UNIX_EPOCH + Duration::from_secs(attempts.into())),
+        due: attempts.is_multiple_of(2).then(|| UNIX_EPOCH + Duration::from_secs(attempts.into())),
         attempts,
-        bad_since: (attempts % 3 == 0).then(|| UNIX_EPOCH + Duration::from_micros(attempts.into())),
+        bad_since: attempts.is_multiple_of(3).then(|| UNIX_EPOCH + Duration::from_micros(attempts.into())),
     }
 }
 

@@ -57,7 +57,7 @@ fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
         let hasty = RedisStore::connect(&servers.url(), config(1).prefix("hasty:")).await.unwrap();
         // More often than it has connections.
         for _ in 0..20 {
-            mark(&hasty, &[serial("1")]).await.unwrap();
+            in_time!(mark(&hasty, &[serial("1")]));
         }
         let runtime = Handle::current();
         survives(store, move || {
@@ -72,7 +72,7 @@ fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
                     Ok(()) => done_in_a_row += 1,
                     Err(error) => {
                         done_in_a_row = 0;
-                        assert!(elected.elapsed() < Duration::from_secs(40), "{}", chain(&error));
+                        assert!(elected.elapsed() < Duration::from_secs(60), "{}", chain(&error));
                     }
                 }
             }
