@@ -40,7 +40,7 @@ pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
     let Some(token) = presented_token(headers, kind, other_wallets) else { return Err(unauthorized) };
     let Some(type_id) = type_id.ok().filter(|id| id.kind() == kind) else { return Err(unauthorized) };
     let token = TokenDigest::of(token);
-    let (mut passes, mut offers) = (Vec::new(), Vec::new());
+    let mut candidates = Vec::new();
     for serial in serials {
         let pass = PassId { type_id: type_id.clone(), serial };
         let credentials = source.credentials(&pass).await.map_err(Refusal::Source)?;
@@ -49,27 +49,45 @@ pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
         if open && credentials.is_some_and(|credentials| credentials.accept(&token)) {
             return Ok(pass);
         }
-        passes.push(pass);
-        offers.push(offered);
+        candidates.push(Candidate { pass, offered });
     }
-    if passes.is_empty() {
-        return Err(unauthorized);
+    // Boxed, so that the usual request has no room for it.
+    Box::pin(authorize_published(store, candidates, token, access)).await?.ok_or(unauthorized)
+}
+
+/// A pass that a path may name.
+struct Candidate {
+    pass: PassId,
+    /// Whether the source offers it; `None` if the source does not know it.
+    offered: Option<bool>,
+}
+
+/// The candidate that the token opens according to what was published.
+async fn authorize_published<S: RegistrationStore>(
+    store: &S,
+    candidates: Vec<Candidate>,
+    token: TokenDigest,
+    access: Access,
+) -> Result<Option<PassId>, Refusal> {
+    if candidates.is_empty() {
+        return Ok(None);
     }
+    let passes: Vec<PassId> = candidates.iter().map(|candidate| candidate.pass.clone()).collect();
     let published = store.published(&passes).await?;
-    for ((pass, offered), published) in passes.into_iter().zip(offers).zip(published) {
+    for (Candidate { pass, offered }, published) in candidates.into_iter().zip(published) {
         let Some(published) = published else { continue };
         if !published.tokens.iter().fold(false, |found, known| found | (*known == token)) {
             continue;
         }
         let withdrawn = published.removed || offered == Some(false);
         match access {
-            Access::Unregister => return Ok(pass),
+            Access::Unregister => return Ok(Some(pass)),
             _ if withdrawn => {}
             Access::Fetch if offered.is_none() => return Err(Refusal::Behind(pass)),
-            Access::Fetch | Access::Register => return Ok(pass),
+            Access::Fetch | Access::Register => return Ok(Some(pass)),
         }
     }
-    Err(unauthorized)
+    Ok(None)
 }
 
 /// The token of `Authorization: <scheme> <token>`.

@@ -238,7 +238,7 @@ impl PushToken {
         if text.len() > 400 {
             return Err(invalid(WHAT, "is longer than 400 characters"));
         }
-        if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        if !text.bytes().fold(true, |so_far, b| so_far & b.is_ascii_graphic()) {
             return Err(invalid(WHAT, "has a character that is not printable ASCII"));
         }
         Ok(Self(text.into()))
@@ -247,7 +247,8 @@ impl PushToken {
     /// Whether APNs can take it: an even number of hexadecimal digits.
     #[must_use]
     pub fn is_apns(&self) -> bool {
-        self.0.len().is_multiple_of(2) && self.0.bytes().all(|b| b.is_ascii_hexdigit())
+        self.0.len().is_multiple_of(2)
+            && self.0.bytes().fold(true, |so_far, b| so_far & b.is_ascii_hexdigit())
     }
 }
 

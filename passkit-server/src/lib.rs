@@ -27,7 +27,7 @@ mod traced;
 
 pub use async_trait::async_trait;
 pub use body::ResponseBody;
-pub use coordination::Coordination;
+pub use coordination::{Claims, Coordination};
 pub use device_log::{DeviceLog, DeviceReport, DeviceTask, LogEntry, TracingLog};
 pub use identifiers::{
     AuthToken, DeviceIdentifier, InvalidIdentifier, PassId, PushToken, SerialNumber, TokenDigest,
@@ -40,8 +40,8 @@ pub use measured::{Measured, describe_metrics};
 pub use memory::MemoryStore;
 pub use published::{Content, ContentDigest, Published, unite_tokens};
 pub use push::{
-    Backlog, DeferredPush, PendingChange, Progress, Publisher, PushConfig, PushOutcome, PushQueue, PushReport,
-    PushSender, Scope, Stopped,
+    Backlog, DeferredPush, PendingChange, Progress, Publisher, PushConfig, PushOutcome, PushQueue,
+    PushReport, PushSender, Scope, Stopped,
 };
 pub use service::WalletService;
 pub use source::{Archive, Credentials, PassSource, SourceError};

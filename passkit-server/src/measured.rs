@@ -7,10 +7,10 @@ use http::{Method, StatusCode};
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 use crate::{
-    Audience, Backlog, Changed, Changes, Coordination, DeferredPush, DeviceIdentifier, Page, PageCursor, PassId,
-    PassState, PendingChange, Progress, Published, PushOutcome, PushQueue, PushSender, PushToken, Registered,
-    RegisteredDevice, Registration, RegistrationStore, Scope, StoreError, StoreMaintenance, StoreStats,
-    TypeIdentifier, UpdateTag, clock, route::Route,
+    Audience, Backlog, Changed, Changes, Coordination, DeferredPush, DeviceIdentifier, Page, PageCursor,
+    PassId, PassState, PendingChange, Progress, Published, PushOutcome, PushQueue, PushSender, PushToken,
+    Registered, RegisteredDevice, Registration, RegistrationStore, Scope, StoreError, StoreMaintenance,
+    StoreStats, TypeIdentifier, UpdateTag, clock, route::Route,
 };
 
 const REQUESTS: &str = "passkit_requests_total";
@@ -208,7 +208,11 @@ impl<S: PushQueue> PushQueue for Measured<S> {
         store_call("backlog", self.0.backlog()).await
     }
 
-    async fn pending(&self, type_id: &TypeIdentifier, limit: usize) -> Result<Vec<PendingChange>, StoreError> {
+    async fn pending(
+        &self,
+        type_id: &TypeIdentifier,
+        limit: usize,
+    ) -> Result<Vec<PendingChange>, StoreError> {
         store_call("pending", self.0.pending(type_id, limit)).await
     }
 

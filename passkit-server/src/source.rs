@@ -69,7 +69,11 @@ macro_rules! forward {
                 (**self).credentials(pass).await
             }
 
-            async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<Archive>, SourceError> {
+            async fn archive(
+                &self,
+                pass: &PassId,
+                state: &PassState,
+            ) -> Result<Option<Archive>, SourceError> {
                 (**self).archive(pass, state).await
             }
         }

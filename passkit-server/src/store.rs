@@ -3,7 +3,8 @@ use std::{error::Error, fmt, time::SystemTime};
 use async_trait::async_trait;
 
 use crate::{
-    Content, ContentDigest, DeviceIdentifier, PassId, Published, PushToken, SerialNumber, TypeIdentifier, UpdateTag,
+    Content, ContentDigest, DeviceIdentifier, PassId, Published, PushToken, SerialNumber, TypeIdentifier,
+    UpdateTag,
 };
 
 /// Where devices, their registrations and the update tags of passes are kept.

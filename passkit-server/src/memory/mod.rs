@@ -11,9 +11,9 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    Audience, Changed, Changes, DeviceIdentifier, Page, PageCursor, PassId, PassState, Published, PushToken,
-    Registered, RegisteredDevice, Registration, RegistrationStore, Scope, SerialNumber, StoreError,
-    StoreMaintenance, StoreStats, TypeIdentifier, TypeStats, UpdateTag,
+    Audience, Changed, Changes, Content, DeviceIdentifier, Page, PageCursor, PassId, PassState, Published,
+    PushToken, Registered, RegisteredDevice, Registration, RegistrationStore, Scope, SerialNumber,
+    StoreError, StoreMaintenance, StoreStats, TypeIdentifier, TypeStats, UpdateTag,
     clock::{self, next_last_modified, next_version},
 };
 
@@ -44,17 +44,31 @@ struct Type {
     floor: Mark,
     /// The latest date given to any pass of the type.
     latest_date: u64,
-    /// The last mark of each pass.
-    marks: HashMap<SerialNumber, Mark>,
-    published: HashMap<SerialNumber, Published>,
+    passes: HashMap<SerialNumber, Pass>,
     /// The devices of each pass, in the order in which pages give them.
     devices: BTreeMap<SerialNumber, BTreeSet<DeviceIdentifier>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Default)]
+struct Pass {
+    /// The last mark of the pass itself.
+    mark: Mark,
+    published: Option<Box<Published>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
 struct Mark {
     version: u64,
     last_modified: u64,
+}
+
+impl Mark {
+    fn max(self, other: Self) -> Self {
+        Self {
+            version: self.version.max(other.version),
+            last_modified: self.last_modified.max(other.last_modified),
+        }
+    }
 }
 
 impl Type {
@@ -64,17 +78,30 @@ impl Type {
             version: 0,
             floor: Mark { version: 0, last_modified: created },
             latest_date: created,
-            marks: HashMap::new(),
-            published: HashMap::new(),
+            passes: HashMap::new(),
             devices: BTreeMap::new(),
         }
     }
 
     fn last_mark(&self, serial: &SerialNumber) -> Mark {
-        self.marks.get(serial).map_or(self.floor, |own| Mark {
-            version: own.version.max(self.floor.version),
-            last_modified: own.last_modified.max(self.floor.last_modified),
-        })
+        self.passes.get(serial).map_or(self.floor, |pass| pass.mark.max(self.floor))
+    }
+
+    fn pass_state(&self, serial: &SerialNumber) -> PassState {
+        let pass = self.passes.get(serial);
+        let Mark { version, last_modified } = pass.map_or(self.floor, |pass| pass.mark.max(self.floor));
+        let published = pass.and_then(|pass| pass.published.as_ref()?.digest);
+        PassState { version, last_modified, published }
+    }
+
+    /// Takes the content over. Returns whether the pass has to be marked.
+    fn publish(&mut self, content: &Content) -> bool {
+        self.passes
+            .entry(content.serial.clone())
+            .or_default()
+            .published
+            .get_or_insert_default()
+            .update(content)
     }
 
     fn mark(&mut self, scopes: &[Scope]) {
@@ -85,7 +112,8 @@ impl Type {
                 Scope::Pass(serial) => {
                     let last_modified = next_last_modified(self.last_mark(serial).last_modified, now);
                     self.latest_date = self.latest_date.max(last_modified);
-                    self.marks.insert(serial.clone(), Mark { version: self.version, last_modified });
+                    self.passes.entry(serial.clone()).or_default().mark =
+                        Mark { version: self.version, last_modified };
                 }
                 Scope::Type => {
                     self.latest_date = next_last_modified(self.latest_date, now);
@@ -176,12 +204,8 @@ impl Tables {
     }
 
     fn pass_state(&self, pass: &PassId) -> PassState {
-        let Some(row) = self.types.get(&pass.type_id) else {
-            return PassState { version: 0, last_modified: self.created, published: None };
-        };
-        let Mark { version, last_modified } = row.last_mark(&pass.serial);
-        let published = row.published.get(&pass.serial).and_then(|published| published.digest);
-        PassState { version, last_modified, published }
+        let never_marked = PassState { version: 0, last_modified: self.created, published: None };
+        self.types.get(&pass.type_id).map_or(never_marked, |row| row.pass_state(&pass.serial))
     }
 
     fn register(&mut self, device: &DeviceIdentifier, pass: &PassId, push_token: &PushToken) -> Registered {
@@ -195,9 +219,11 @@ impl Tables {
         let of_type = self.types.entry(pass.type_id.clone());
         let pass = PassId { type_id: of_type.key().clone(), serial: pass.serial.clone() };
         let of_type = of_type.or_insert_with(|| Type::new(self.created));
-        of_type.devices.entry(pass.serial.clone()).or_default().insert(device.clone());
-        let before = row.registrations.insert(pass, row.version);
-        if before.is_some() { Registered::Existing } else { Registered::Created }
+        if row.registrations.insert(pass.clone(), row.version).is_some() {
+            return Registered::Existing;
+        }
+        of_type.devices.entry(pass.serial).or_default().insert(device.clone());
+        Registered::Created
     }
 
     /// Marks what changed. Returns the version that it has now, and what it is.
@@ -206,9 +232,7 @@ impl Tables {
         let scopes: Vec<Scope> = match changed {
             Changed::Passes(serials) => serials.iter().cloned().map(Scope::Pass).collect(),
             Changed::Contents(contents) => {
-                let marked = contents
-                    .iter()
-                    .filter(|content| row.published.entry(content.serial.clone()).or_default().update(content));
+                let marked = contents.iter().filter(|content| row.publish(content));
                 marked.map(|content| Scope::Pass(content.serial.clone())).collect()
             }
             Changed::All => vec![Scope::Type],
@@ -301,8 +325,9 @@ impl RegistrationStore for MemoryStore {
 
     async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
         let tables = self.tables();
-        let published =
-            |pass: &PassId| tables.types.get(&pass.type_id)?.published.get(&pass.serial).cloned();
+        let published = |pass: &PassId| {
+            tables.types.get(&pass.type_id)?.passes.get(&pass.serial)?.published.as_deref().cloned()
+        };
         Ok(passes.iter().map(published).collect())
     }
 
@@ -321,7 +346,9 @@ impl RegistrationStore for MemoryStore {
                 let after = after.and_then(device_position);
                 let devices = devices.range((start(after.as_ref()), Bound::Unbounded)).take(limit);
                 let devices = devices.filter_map(|device| tables.registered(device)).collect();
-                Ok(Page::up_to(limit, devices, |last: &RegisteredDevice| PageCursor::new(last.device.as_str())))
+                Ok(Page::up_to(limit, devices, |last: &RegisteredDevice| {
+                    PageCursor::new(last.device.as_str())
+                }))
             }
             Audience::Type(type_id) => {
                 let Some(row) = tables.types.get(type_id) else { return Ok(Page::default()) };

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use super::{MemoryStore, device_position, start};
 use crate::{
-    Backlog, Changed, DeferredPush, DeviceIdentifier, Page, PageCursor, PendingChange, Progress, PushQueue, Scope,
-    StoreError, TypeIdentifier,
+    Backlog, Changed, DeferredPush, DeviceIdentifier, Page, PageCursor, PendingChange, Progress, PushQueue,
+    Scope, StoreError, TypeIdentifier,
 };
 
 #[derive(Debug, Default)]
@@ -79,7 +79,11 @@ impl PushQueue for MemoryStore {
         Ok(backlog.collect())
     }
 
-    async fn pending(&self, type_id: &TypeIdentifier, limit: usize) -> Result<Vec<PendingChange>, StoreError> {
+    async fn pending(
+        &self,
+        type_id: &TypeIdentifier,
+        limit: usize,
+    ) -> Result<Vec<PendingChange>, StoreError> {
         let tables = self.tables();
         let Some(entries) = tables.pushes.pending.get(type_id) else { return Ok(Vec::new()) };
         let mut entries: Vec<_> = entries.iter().collect();

@@ -43,7 +43,8 @@ pub trait PushQueue: RegistrationStore + Coordination {
 
     /// The pending changes of a type, at most about `limit` of them, the longest pending first as far as the store can
     /// tell.
-    async fn pending(&self, type_id: &TypeIdentifier, limit: usize) -> Result<Vec<PendingChange>, StoreError>;
+    async fn pending(&self, type_id: &TypeIdentifier, limit: usize)
+    -> Result<Vec<PendingChange>, StoreError>;
 
     /// Records how far the devices of each pending change were pushed. [`Progress::version`] is the version that the
     /// change had when its devices were read from the start.

@@ -126,8 +126,8 @@ impl TypeWorker {
     fn next(&self) -> Option<Instant> {
         let waiting = self.seen.values().filter_map(|seen| seen.waits_until).min();
         let deferred = self.feedback.deferred.values().filter_map(|push| push.due).min();
-        let deferred =
-            deferred.map(|due| Instant::now() + due.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO));
+        let deferred = deferred
+            .map(|due| Instant::now() + due.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO));
         let next = waiting.into_iter().chain(deferred).min();
         self.paused_until.or(next)
     }
@@ -272,7 +272,8 @@ impl TypeWorker {
                     delivery.version = delivery.version.max(Some(change.version));
                     continue;
                 }
-                let deferred = self.feedback.deferred.get(device).filter(|push| push.push_token == *push_token);
+                let deferred =
+                    self.feedback.deferred.get(device).filter(|push| push.push_token == *push_token);
                 let waits = deferred.is_some_and(|push| push.due.is_some_and(|due| due > time));
                 match self.feedback.recent.get(key) {
                     Some(pushed) if pushed.at >= seen.at => {
