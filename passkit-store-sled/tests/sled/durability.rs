@@ -159,10 +159,10 @@ fn the_child_with_slow_syncs() {
         store.register(&one, &pass("1"), &token()).await.unwrap();
         let s = own();
         let publishing = async move { publish(&s, &content("1", Some(1))).await };
-        reports_what_shows("content", publishing, async || store.pass_state(&pass("1")).await.unwrap()).await;
+        reports_what_shows("publish", publishing, async || store.pass_state(&pass("1")).await.unwrap()).await;
         let s = own();
         let removing = async move { publish(&s, &content("1", None)).await };
-        reports_what_shows("removal", removing, async || store.published(&[pass("1")]).await.unwrap()).await;
+        reports_what_shows("remove", removing, async || store.published(&[pass("1")]).await.unwrap()).await;
         let s = own();
         let noting = async move { assert!(s.replace_note("name", None, Some("note")).await.unwrap()) };
         reports_what_shows("note", noting, async || store.note("name").await.unwrap()).await;
@@ -204,7 +204,8 @@ fn readers_see_only_what_is_durable() {
     let trace = traced("durability::the_child_with_slow_syncs", &store, &options);
     assert!(trace.matches("DELAYED").count() >= 9, "{trace}");
     let calls = calls_on_data(&trace, &store);
-    for what in ["content", "removal", "note", "mark", "register", "another-device", "unregister", "forget"] {
+    let changes = ["publish", "remove", "note", "mark", "register", "another-device", "unregister", "forget"];
+    for what in changes {
         let [begin, shown] = ["begin", "shown"].map(|when| line_of(&trace, &format!("{when}-{what}")));
         let write = calls.iter().find(|call| call.name == "pwrite64" && call.began > begin);
         let written = write.unwrap_or_else(|| panic!("{what} wrote nothing")).ended;
