@@ -247,8 +247,11 @@ impl Changes {
             let mut reached = HashSet::new();
             let mut next: Vec<_> = states.drain().collect();
             while let Some((registered, mut done)) = next.pop() {
-                // What leaves the state as it is can be taken to have happened here: nothing is lost by it.
-                done.extend(open.iter().filter(|one| self.0[**one].1.after(registered) == Some(registered)));
+                // What can't change the state at any time can be taken to have happened here: nothing is lost by it.
+                done.extend(open.iter().filter(|one| {
+                    let change = self.0[**one].1;
+                    change.after(registered) == Some(registered) && change.after(!registered).is_none()
+                }));
                 for one in open.difference(&done) {
                     if let Some(then) = self.0[*one].1.after(registered) {
                         let mut done = done.clone();
