@@ -226,8 +226,8 @@ impl Changes {
 
     /// Whether some order of the calls that their times allow explains all answers.
     ///
-    /// Goes through the ends of calls, and keeps each state the registration may be in together with the calls still
-    /// under way that brought it there.
+    /// Goes through the ends of calls. Keeps each state that the registration may be in, together with the calls still
+    /// under way that brought it there, and those that may have happened while they changed nothing.
     fn add_up(&self) -> bool {
         /// Beyond this the order is too open to be followed.
         const MOST: usize = 20_000;
@@ -238,7 +238,7 @@ impl Changes {
         }
         points.sort_unstable();
         let mut open: BTreeSet<usize> = BTreeSet::new();
-        let mut states = HashSet::from([(false, BTreeSet::new())]);
+        let mut states = HashSet::from([(false, BTreeSet::new(), BTreeSet::new())]);
         for (_, is_end, n) in points {
             if !is_end {
                 open.insert(n);
@@ -246,17 +246,18 @@ impl Changes {
             }
             let mut reached = HashSet::new();
             let mut next: Vec<_> = states.drain().collect();
-            while let Some((registered, mut done)) = next.pop() {
-                // What leaves the state as it is can be taken to have happened here: nothing is lost by it.
-                done.extend(open.iter().filter(|one| self.0[**one].1.after(registered) == Some(registered)));
-                for one in open.difference(&done) {
-                    if let Some(then) = self.0[*one].1.after(registered) {
-                        let mut done = done.clone();
+            while let Some((registered, done, mut idle)) = next.pop() {
+                let undone = || open.difference(&done).map(|one| (one, self.0[*one].1.after(registered)));
+                idle.extend(undone().filter(|(_, then)| *then == Some(registered)).map(|(one, _)| *one));
+                for (one, then) in undone() {
+                    if let Some(then) = then.filter(|then| *then != registered) {
+                        let (mut done, mut idle) = (done.clone(), idle.clone());
                         done.insert(*one);
-                        next.push((then, done));
+                        idle.remove(one);
+                        next.push((then, done, idle));
                     }
                 }
-                if !reached.insert((registered, done)) {
+                if !reached.insert((registered, done, idle)) {
                     continue;
                 }
                 if reached.len() + next.len() > MOST {
@@ -266,7 +267,9 @@ impl Changes {
             open.remove(&n);
             states = reached
                 .into_iter()
-                .filter_map(|(registered, mut done)| done.remove(&n).then_some((registered, done)))
+                .filter_map(|(registered, mut done, mut idle)| {
+                    (done.remove(&n) | idle.remove(&n)).then_some((registered, done, idle))
+                })
                 .collect();
             if states.is_empty() {
                 return false;
