@@ -34,7 +34,7 @@ catalogue! {
     "store/stats-count-what-is-there" Must [MAINTENANCE] maintenance stats_count_what_is_there,
         "Counts devices, passes and registrations of each type after registering, registering again, marking, \
          unregistering and forgetting.",
-        "The owner is told of more or fewer phones than there are.";
+        "The owner reads of more or fewer phones than there are.";
 }
 
 type Store = Arc<dyn StoreMaintenance>;

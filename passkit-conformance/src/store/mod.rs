@@ -73,7 +73,7 @@ impl StoreCase {
     async fn run_on(&self, stores: Arc<dyn AnyStores>) -> CaseReport {
         let start = std::time::Instant::now();
         let run = self.run;
-        // The stores may end what they are kept in when they are dropped, and so outlive the case.
+        // Dropping the stores may remove their data, so they outlive the case.
         let opening = stores.clone();
         // A task of its own, so that a panic ends this case only; the set aborts it when dropped.
         let mut task = tokio::task::JoinSet::new();

@@ -204,8 +204,7 @@ fn readers_see_only_what_is_durable() {
     let trace = traced("durability::the_child_with_slow_syncs", &store, &options);
     assert!(trace.matches("DELAYED").count() >= 9, "{trace}");
     let calls = calls_on_data(&trace, &store);
-    let changes =
-        ["publish", "remove", "note", "mark", "register", "another-device", "unregister", "forget"];
+    let changes = ["publish", "remove", "note", "mark", "register", "another-device", "unregister", "forget"];
     for what in changes {
         let [begin, shown] = ["begin", "shown"].map(|when| line_of(&trace, &format!("{when}-{what}")));
         let write = calls.iter().find(|call| call.name == "pwrite64" && call.began > begin);

@@ -110,7 +110,7 @@ impl History {
     ///
     /// * The answers of `register` and `unregister` add up, for each registration, in some order that the times allow
     ///   (C10).
-    /// * A device that asks with the tags it was given is told of every mark and every registration after it began,
+    /// * A device that asks with the tags it was given is given every mark and every registration after it began,
     ///   and of nothing when nothing happened (C1, C2, C3, C9); its tags never go back (C4).
     /// * Lists, pages and counts hold what must be registered and not what can't be, with a push token that may be the
     ///   last.
@@ -269,11 +269,11 @@ mod tests {
     }
 
     #[test]
-    fn marks_and_registrations_are_told() {
+    fn marks_and_registrations_are_listed() {
         use Registered::Created;
-        let told =
+        let listed =
             [register(Created), list(None, true, 1), mark(), list(Some(1), true, 2), list(Some(2), false, 2)];
-        assert_eq!(in_turn(told), None);
+        assert_eq!(in_turn(listed), None);
         assert_eq!(
             in_turn([register(Created), list(None, true, 1), mark(), list(Some(1), false, 1)]),
             Some("C1")
@@ -336,18 +336,15 @@ mod tests {
             };
             Some(Page { items: devices.iter().map(one).collect(), next: None })
         };
-        let of_pass = |devices: &[&str], token: &str| Event::Devices {
-            pass: pass(),
-            from_start: true,
-            answer: answer(devices, token),
-        };
-        let of_type = |devices: &[&str], token: &str| {
-            let (type_id, answer) = (pass().type_id, answer(devices, token));
-            Event::DevicesOfType { type_id, from_start: true, answer }
-        };
         let created = || register(Registered::Created);
-        let pages: [&dyn Fn(&[&str], &str) -> Event; 2] = [&of_pass, &of_type];
-        for page in pages {
+        for of_type in [false, true] {
+            let page = |devices: &[&str], token: &str| {
+                let (answer, from_start) = (answer(devices, token), true);
+                match of_type {
+                    false => Event::Devices { pass: pass(), from_start, answer },
+                    true => Event::DevicesOfType { type_id: pass().type_id, from_start, answer },
+                }
+            };
             assert_eq!(in_turn([created(), page(&["d"], "c0")]), None);
             assert_eq!(in_turn([created(), page(&[], "c0")]), Some("C11"));
             assert_eq!(in_turn([created(), unregister(true), page(&["d"], "c0")]), Some("unregister"));

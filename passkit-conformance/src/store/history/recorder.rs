@@ -31,7 +31,7 @@ impl Recorder {
         Self { store, log: Arc::default() }
     }
 
-    /// Goes on with the same history over another store: the same storage, opened anew.
+    /// Goes on with the same history over another store: the same data, opened again.
     #[must_use]
     pub fn over(&self, store: Arc<dyn RegistrationStore>) -> Self {
         Self { store, log: self.log.clone() }

@@ -177,7 +177,7 @@ async fn a_fetch_that_fails_is_owed() {
     assert_eq!(log.line, "POST /v1/log");
     assert!(log.body.starts_with(r#"{"logs":["[2"#) && log.body.contains("code 503"), "{}", log.body);
 
-    // What is owed outlives the process.
+    // What has to be sent outlives the process.
     let state = serde_json::to_string(phone.state()).unwrap();
     let mut phone = Phone::new(serde_json::from_str(&state).unwrap(), Client::default());
     phone.set_rules(Rules::development());

@@ -1,9 +1,8 @@
-//! Questions that wait at the same moment share a statement.
+//! Callers that wait at the same moment share a statement.
 //!
-//! A caller who comes while fewer than [`Work::AT_ONCE`] statements are under way, and nobody waits, asks by itself at
-//! once: handing its question to another task would take longer than the answer does. Who comes later waits in the
-//! queue, and a task of its own asks for all who wait with the next statement, so one of them who goes away leaves the
-//! others untouched.
+//! A caller asks by itself if fewer than [`Work::AT_ONCE`] statements are under way and nobody waits: handing its question to
+//! a task would take longer than the answer does. Callers that come later wait in the queue. A task asks for all of them with
+//! the next statement, so that one that goes away leaves the others untouched.
 
 use std::{
     collections::VecDeque,
@@ -15,10 +14,8 @@ use passkit_server::StoreErrorKind;
 use sqlx::postgres::PgRow;
 use tokio::{runtime::Handle, sync::oneshot};
 
-use crate::{
-    connections::{Connections, Statement},
-    error::Failure,
-};
+use super::connections::{Connections, Statement};
+use crate::error::PostgresError;
 
 /// Questions of one sort, and how to ask many of them with one statement.
 pub(crate) trait Work: fmt::Debug + Send + Sync + 'static {
@@ -27,16 +24,20 @@ pub(crate) trait Work: fmt::Debug + Send + Sync + 'static {
 
     /// How many statements may be under way at once.
     const AT_ONCE: usize;
-    /// How much goes into one statement; a question that weighs more goes alone.
-    const MOST: usize;
+    /// The greatest weight of a statement. A question that weighs more goes alone.
+    const MAX_WEIGHT: usize;
 
     fn weight(&self, question: &Self::Question) -> usize;
 
     /// A statement that may be sent twice.
     fn statement(&self, questions: &[Self::Question]) -> Statement;
 
-    /// One answer for each question, in their order, or nothing at all.
-    fn answers(&self, rows: &[PgRow], count: usize) -> Result<Vec<Result<Self::Answer, Failure>>, Failure>;
+    /// One answer for each question, in their order, or an error for all.
+    fn answers(
+        &self,
+        rows: &[PgRow],
+        count: usize,
+    ) -> Result<Vec<Result<Self::Answer, PostgresError>>, PostgresError>;
 }
 
 #[derive(Debug)]
@@ -51,7 +52,7 @@ struct Shared<W: Work> {
     queue: Mutex<Queue<W>>,
 }
 
-type Asker<A> = oneshot::Sender<Result<A, Failure>>;
+type Asker<A> = oneshot::Sender<Result<A, PostgresError>>;
 
 #[derive(Debug)]
 struct Queue<W: Work> {
@@ -65,30 +66,30 @@ impl<W: Work> Batcher<W> {
         Self { shared: Arc::new(Shared { work, connections, queue }) }
     }
 
-    pub(crate) async fn ask(&self, question: W::Question) -> Result<W::Answer, Failure> {
+    pub(crate) async fn ask(&self, question: W::Question) -> Result<W::Answer, PostgresError> {
         let (asker, answer) = oneshot::channel();
         let alone = {
             let mut queue = self.shared.queue();
-            let free = queue.under_way < W::AT_ONCE;
-            if free {
+            let is_free = queue.under_way < W::AT_ONCE;
+            if is_free {
                 queue.under_way += 1;
             }
-            if free && queue.waiting.is_empty() {
+            if is_free && queue.waiting.is_empty() {
                 Some(question)
             } else {
                 queue.waiting.push_back((question, asker));
-                if free {
+                if is_free {
                     tokio::spawn(UnderWay::new(&self.shared).run());
                 }
                 None
             }
         };
         if let Some(question) = alone {
-            let _place = UnderWay { shared: self.shared.clone(), begun: true };
+            let _place = UnderWay { shared: self.shared.clone(), started: true };
             let answer = self.shared.answer(std::slice::from_ref(&question)).await.pop();
-            return answer.unwrap_or_else(|| Err(Failure::stopped()));
+            return answer.unwrap_or_else(|| Err(PostgresError::stopped()));
         }
-        answer.await.unwrap_or_else(|_| Err(Failure::stopped()))
+        answer.await.unwrap_or_else(|_| Err(PostgresError::stopped()))
     }
 }
 
@@ -97,63 +98,65 @@ impl<W: Work> Shared<W> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn answer(&self, questions: &[W::Question]) -> Vec<Result<W::Answer, Failure>> {
+    async fn answer(&self, questions: &[W::Question]) -> Vec<Result<W::Answer, PostgresError>> {
         match self.answer_together(questions).await {
             Ok(answers) => answers,
-            Err(failure) if questions.len() > 1 && concerns_one(&failure) => {
+            Err(error) if questions.len() > 1 && may_concern_one(&error) => {
                 let mut answers = Vec::with_capacity(questions.len());
                 for question in questions {
                     let alone = self.answer_together(std::slice::from_ref(question)).await;
                     let answer = alone.map(|mut answers| answers.pop());
-                    answers.push(answer.and_then(|answer| answer.unwrap_or_else(|| Err(Failure::stopped()))));
+                    answers.push(
+                        answer.and_then(|answer| answer.unwrap_or_else(|| Err(PostgresError::stopped()))),
+                    );
                 }
                 answers
             }
-            Err(failure) => questions.iter().map(|_| Err(failure.clone())).collect(),
+            Err(error) => questions.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 
     async fn answer_together(
         &self,
         questions: &[W::Question],
-    ) -> Result<Vec<Result<W::Answer, Failure>>, Failure> {
+    ) -> Result<Vec<Result<W::Answer, PostgresError>>, PostgresError> {
         let rows = self.connections.fetch(self.work.statement(questions)).await?;
         self.work.answers(&rows, questions.len())
     }
 }
 
 /// Whether the fault may lie in one of the questions that were asked together.
-fn concerns_one(failure: &Failure) -> bool {
-    matches!(failure.kind, StoreErrorKind::Other | StoreErrorKind::Corrupt)
+fn may_concern_one(error: &PostgresError) -> bool {
+    matches!(error.kind, StoreErrorKind::Other | StoreErrorKind::Corrupt)
 }
 
 impl<W: Work> Queue<W> {
-    /// What goes into the next statement.
+    /// Takes what goes into the next statement.
     fn take(&mut self, work: &W) -> (Vec<W::Question>, Vec<Asker<W::Answer>>) {
         let mut weight = 0;
         let fitting = self.waiting.iter().take_while(|(question, _)| {
             weight += work.weight(question);
-            weight <= W::MOST
+            weight <= W::MAX_WEIGHT
         });
         let count = fitting.count().max(1).min(self.waiting.len());
         self.waiting.drain(..count).unzip()
     }
 }
 
-/// The place of one of the statements under way: goes to those who wait, however it ends, or else is free.
+/// The place of one of the statements under way. However it ends, it goes to those who wait, or else becomes free.
 struct UnderWay<W: Work> {
     shared: Arc<Shared<W>>,
-    /// A task that a runtime at its end takes never begins.
-    begun: bool,
+    /// Stays false if the runtime ends before the task runs.
+    started: bool,
 }
 
 impl<W: Work> UnderWay<W> {
     fn new(shared: &Arc<Shared<W>>) -> Self {
-        Self { shared: shared.clone(), begun: false }
+        Self { shared: shared.clone(), started: false }
     }
 
     async fn run(mut self) {
-        self.begun = true;
+        self.started = true;
         loop {
             let (questions, askers) = {
                 let mut queue = self.shared.queue();
@@ -164,7 +167,7 @@ impl<W: Work> UnderWay<W> {
             };
             let answers = self.shared.answer(&questions).await;
             for (asker, answer) in askers.into_iter().zip(answers) {
-                // Who went away needs no answer.
+                // A caller that went away needs no answer.
                 let _gone = asker.send(answer);
             }
             // Those who were answered may have their next question ready.
@@ -176,7 +179,7 @@ impl<W: Work> UnderWay<W> {
 impl<W: Work> Drop for UnderWay<W> {
     fn drop(&mut self) {
         let mut queue = self.shared.queue();
-        if self.begun
+        if self.started
             && !queue.waiting.is_empty()
             && let Ok(runtime) = Handle::try_current()
         {
@@ -184,10 +187,10 @@ impl<W: Work> Drop for UnderWay<W> {
             drop(runtime.spawn(Self::new(&self.shared).run()));
             return;
         }
-        // In one step with the look at the queue, or a question might be left in it.
+        // In one step with the look at the queue. Otherwise a question could be left in it.
         queue.under_way -= 1;
         if queue.under_way == 0 {
-            // Only without a runtime does anybody wait here, and nobody is left to ask: they are told so.
+            // Somebody waits here only if the runtime has ended: nobody is left to ask, and they get an error.
             queue.waiting.clear();
         }
     }

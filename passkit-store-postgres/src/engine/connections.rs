@@ -1,9 +1,9 @@
-//! How a statement gets to the database and its rows back: with a connection at hand, within a time, and again where
-//! that helps.
+//! How a statement gets to the database and its rows back: over a connection at hand, within a time, and again if that
+//! helps.
 //!
-//! A pool asks the server whether a connection still works whenever it takes one back, and by default whenever it gives
-//! one out: two round trips for a call that needs one. So connections in use are kept at hand until they have been idle
-//! for [`LINGER`], and a statement that finds its connection dead is sent again over another.
+//! A pool asks the server whether a connection still works whenever it takes one back, and by default whenever it gives one
+//! out: two round trips for a call that needs one. Connections in use are therefore kept at hand until they have been idle
+//! for [`LINGER`], and a statement that finds its connection dead is sent again over another one.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,7 +11,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection as _, Encode, PgPool, Postgres, Type,
+    Connection as _, Encode, PgConnection, PgPool, Postgres, Type,
     pool::PoolConnection,
     postgres::{PgArguments, PgRow},
 };
@@ -21,41 +21,58 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::{config::Config, error::Failure};
+use crate::{config::Config, error::PostgresError};
 
-/// How long a connection that nobody uses is kept from the others who share the pool.
+/// How long an idle connection is kept from others who share the pool.
 const LINGER: Duration = Duration::from_millis(250);
 
 /// How often a statement is sent again.
 const RETRIES: u32 = 3;
 
-/// What to ask, and how long an answer may take beyond the usual time; `None` for any time.
+/// The time of a statement that has no limit.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What to ask.
 #[derive(Clone, Debug)]
 pub(crate) struct Statement {
     sql: &'static str,
     arguments: PgArguments,
-    not_sent: Option<Failure>,
-    extra_time: Option<Duration>,
+    not_sent: Option<PostgresError>,
+    has_time_limit: bool,
+    may_repeat: bool,
 }
 
 impl Statement {
+    /// A statement that may be sent twice, and has the usual time.
     pub(crate) fn new(sql: &'static str) -> Self {
-        Self { sql, arguments: PgArguments::default(), not_sent: None, extra_time: Some(Duration::ZERO) }
+        let arguments = PgArguments::default();
+        Self { sql, arguments, not_sent: None, has_time_limit: true, may_repeat: true }
     }
 
     pub(crate) fn bind<'t, T: Encode<'t, Postgres> + Type<Postgres>>(mut self, value: T) -> Self {
         if let Err(error) = sqlx::Arguments::add(&mut self.arguments, value) {
-            self.not_sent = Some(Failure::not_sent(error));
+            self.not_sent = Some(PostgresError::not_sent(error));
         }
         self
     }
 
-    pub(crate) fn extra_time(self, extra_time: Duration) -> Self {
-        Self { extra_time: Some(extra_time), ..self }
+    /// A statement that may take any time.
+    pub(crate) fn without_time_limit(self) -> Self {
+        Self { has_time_limit: false, ..self }
     }
 
-    pub(crate) fn any_time(self) -> Self {
-        Self { extra_time: None, ..self }
+    /// A statement that is not sent again if it may have happened.
+    pub(crate) fn once(self) -> Self {
+        Self { may_repeat: false, ..self }
+    }
+
+    /// Sends it over this connection, and ignores its rows.
+    pub(crate) async fn execute(self, connection: &mut PgConnection) -> Result<(), PostgresError> {
+        if let Some(error) = self.not_sent {
+            return Err(error);
+        }
+        sqlx::query_with(self.sql, self.arguments).execute(connection).await?;
+        Ok(())
     }
 }
 
@@ -71,7 +88,7 @@ pub(crate) struct Connections {
 struct AtHand {
     /// The one used last is at the end.
     idle: Vec<(PoolConnection<Postgres>, Instant)>,
-    /// A task is there that gives idle connections back to the pool.
+    /// Whether there is a task that gives idle connections back to the pool.
     tidying: bool,
     runtime: Option<Handle>,
 }
@@ -91,31 +108,32 @@ impl Connections {
         &self.config
     }
 
-    /// The rows that a statement gives which may be sent twice.
-    pub(crate) async fn fetch(self: &Arc<Self>, statement: Statement) -> Result<Vec<PgRow>, Failure> {
-        if let Some(failure) = statement.not_sent {
-            return Err(failure);
+    /// The rows of a statement.
+    pub(crate) async fn fetch(self: &Arc<Self>, statement: Statement) -> Result<Vec<PgRow>, PostgresError> {
+        if let Some(error) = statement.not_sent {
+            return Err(error);
         }
-        let started = Instant::now();
-        let most =
-            statement.extra_time.map_or(Duration::from_secs(86_400), |extra| self.config.timeout + extra);
-        let deadline = started + most;
+        let time = if statement.has_time_limit { self.config.timeout } else { DAY };
+        let deadline = Instant::now() + time;
         let mut pause = Duration::from_millis(10);
         let mut retries = 0;
         loop {
-            let failure = match self.try_fetch(&statement, deadline, most, retries > 0).await {
+            // A connection may die unnoticed. A statement that can't be sent again must not fail because of it.
+            let try_connection = retries > 0 || !statement.may_repeat;
+            let error = match self.try_fetch(&statement, deadline, time, try_connection).await {
                 Ok(rows) => return Ok(rows),
-                Err(failure) => failure,
+                Err(error) => error,
             };
-            if failure.connection_lost {
+            if error.connection_lost {
                 // Those at hand may be no better; the pool finds out.
                 self.at_hand().idle.clear();
             }
             retries += 1;
-            if !failure.retry || retries > RETRIES || Instant::now() + pause >= deadline {
-                return Err(failure);
+            let may_retry = error.retry && (statement.may_repeat || !error.connection_lost);
+            if !may_retry || retries > RETRIES || Instant::now() + pause >= deadline {
+                return Err(error);
             }
-            tracing::debug!(%failure, retries, "sending a statement again");
+            tracing::debug!(error = &error as &dyn std::error::Error, retries, "sending a statement again");
             sleep(pause).await;
             pause *= 5;
         }
@@ -125,50 +143,51 @@ impl Connections {
         self: &Arc<Self>,
         statement: &Statement,
         deadline: Instant,
-        most: Duration,
-        distrust: bool,
-    ) -> Result<Vec<PgRow>, Failure> {
+        time: Duration,
+        try_connection: bool,
+    ) -> Result<Vec<PgRow>, PostgresError> {
         let connecting = deadline.min(Instant::now() + self.config.timeout);
-        let no_connection = |_| Failure::no_connection(self.config.timeout);
+        let no_connection = |_| PostgresError::no_connection(self.config.timeout);
         let turn = timeout_at(connecting, self.turns.acquire()).await.map_err(no_connection)?;
         let mut connection =
-            timeout_at(connecting, self.connection(distrust)).await.map_err(no_connection)??;
+            timeout_at(connecting, self.connection(try_connection)).await.map_err(no_connection)??;
         let asked = timeout_at(deadline, self.ask(&mut connection, statement)).await;
-        let answer = asked.map_err(|_| Failure::too_slow(most)).and_then(|rows| Ok(rows?));
-        if answer.as_ref().err().is_none_or(|failure| !failure.connection_lost) {
+        let answer = asked.map_err(|_| PostgresError::too_slow(time)).and_then(|rows| Ok(rows?));
+        if answer.as_ref().err().is_none_or(|error| !error.connection_lost) {
             self.keep(connection);
         } else {
             connection.close_on_drop();
         }
-        // Not before the connection is at hand for the next.
+        // After the connection is at hand for the next caller.
         drop(turn);
         answer
     }
 
     async fn ask(
         &self,
-        connection: &mut sqlx::PgConnection,
+        connection: &mut PgConnection,
         statement: &Statement,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         let query = sqlx::query_with(statement.sql, statement.arguments.clone());
         if !self.config.transaction_pooler {
             return query.fetch_all(connection).await;
         }
-        // A statement is made and used in two steps, which reach the same server only within a transaction.
+        // A statement is prepared and used in two steps, which reach the same server only within a transaction.
         let mut transaction = connection.begin().await?;
         let rows = query.persistent(false).fetch_all(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(rows)
     }
 
-    /// A connection that may have died since it was used last, unless the caller distrusts it.
-    async fn connection(&self, distrust: bool) -> Result<PoolConnection<Postgres>, Failure> {
-        if !distrust && let Some((connection, _)) = self.at_hand().idle.pop() {
-            return Ok(connection);
-        }
+    /// A connection. It may have died since it was used last, unless it is to be tried first.
+    async fn connection(&self, try_first: bool) -> Result<PoolConnection<Postgres>, PostgresError> {
         loop {
-            let mut connection = self.pool.acquire().await?;
-            if !distrust || connection.ping().await.is_ok() {
+            let at_hand = self.at_hand().idle.pop();
+            let mut connection = match at_hand {
+                Some((connection, _)) => connection,
+                None => self.pool.acquire().await?,
+            };
+            if !try_first || connection.ping().await.is_ok() {
                 return Ok(connection);
             }
             connection.close_on_drop();
@@ -208,7 +227,7 @@ impl Connections {
 }
 
 impl Drop for Connections {
-    /// A connection goes back to its pool by way of a task, and panics where it cannot start one.
+    /// A connection goes back to its pool in a task, and panics if it can't start one.
     fn drop(&mut self) {
         let mut at_hand = self.at_hand();
         let runtime = at_hand.runtime.take();
