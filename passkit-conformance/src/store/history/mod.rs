@@ -372,6 +372,21 @@ mod tests {
         assert_eq!(in_turn([forget(9, true)]), Some("C13"));
         assert_eq!(in_turn([created(), unregister(true), forget(9, true)]), Some("C13"));
         assert_eq!(in_turn([created(), forget(9, true), register(Registered::Existing)]), Some("C10"));
+        // One that is under way all the time may come between two registers, though nothing was registered when it began.
+        let other = Event::Register {
+            device: device(),
+            pass: PassId::new("pass.a", "2").unwrap(),
+            push_token: PushToken::new("c0").unwrap(),
+            answer: Some(Registered::Created),
+        };
+        let between = [
+            (0, Some(1), other),
+            (2, Some(9), forget(9, true)),
+            (3, Some(4), unregister(false)),
+            (5, Some(6), created()),
+            (7, Some(8), created()),
+        ];
+        assert_eq!(broken(between), None);
         // Close to now, and beside a register, both answers are possible.
         assert_eq!(in_turn([created(), forget(0, false), unregister(true)]), None);
         for answer in [false, true] {

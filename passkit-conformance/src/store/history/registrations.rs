@@ -226,8 +226,8 @@ impl Changes {
 
     /// Whether some order of the calls that their times allow explains all answers.
     ///
-    /// Goes through the ends of calls. Keeps each state that the registration may be in, together with the calls still
-    /// under way that brought it there, and those that may have happened while they changed nothing.
+    /// Goes through the ends of calls, and keeps each state the registration may be in together with the calls still
+    /// under way that brought it there.
     fn add_up(&self) -> bool {
         /// Beyond this the order is too open to be followed.
         const MOST: usize = 20_000;
@@ -238,7 +238,7 @@ impl Changes {
         }
         points.sort_unstable();
         let mut open: BTreeSet<usize> = BTreeSet::new();
-        let mut states = HashSet::from([(false, BTreeSet::new(), BTreeSet::new())]);
+        let mut states = HashSet::from([(false, BTreeSet::new())]);
         for (_, is_end, n) in points {
             if !is_end {
                 open.insert(n);
@@ -246,18 +246,20 @@ impl Changes {
             }
             let mut reached = HashSet::new();
             let mut next: Vec<_> = states.drain().collect();
-            while let Some((registered, done, mut idle)) = next.pop() {
-                let undone = || open.difference(&done).map(|one| (one, self.0[*one].1.after(registered)));
-                idle.extend(undone().filter(|(_, then)| *then == Some(registered)).map(|(one, _)| *one));
-                for (one, then) in undone() {
-                    if let Some(then) = then.filter(|then| *then != registered) {
-                        let (mut done, mut idle) = (done.clone(), idle.clone());
+            while let Some((registered, mut done)) = next.pop() {
+                // What can't change the state at any time can be taken to have happened here: nothing is lost by it.
+                done.extend(open.iter().filter(|one| {
+                    let change = self.0[**one].1;
+                    change.after(registered) == Some(registered) && change.after(!registered).is_none()
+                }));
+                for one in open.difference(&done) {
+                    if let Some(then) = self.0[*one].1.after(registered) {
+                        let mut done = done.clone();
                         done.insert(*one);
-                        idle.remove(one);
-                        next.push((then, done, idle));
+                        next.push((then, done));
                     }
                 }
-                if !reached.insert((registered, done, idle)) {
+                if !reached.insert((registered, done)) {
                     continue;
                 }
                 if reached.len() + next.len() > MOST {
@@ -267,9 +269,7 @@ impl Changes {
             open.remove(&n);
             states = reached
                 .into_iter()
-                .filter_map(|(registered, mut done, mut idle)| {
-                    (done.remove(&n) | idle.remove(&n)).then_some((registered, done, idle))
-                })
+                .filter_map(|(registered, mut done)| done.remove(&n).then_some((registered, done)))
                 .collect();
             if states.is_empty() {
                 return false;
