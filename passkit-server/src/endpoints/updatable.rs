@@ -7,10 +7,12 @@ use http::{
 };
 
 use crate::{
-    Changes, DeviceIdentifier, Kind, RegistrationStore, ResponseBody, TypeIdentifier, UpdateTag,
+    identifiers::{DeviceIdentifier, Kind, TypeIdentifier},
     refusal::Refusal,
     response,
     route::{decode, query_value},
+    service::ResponseBody,
+    store::{Changes, RegistrationStore, UpdateTag},
     traced::List,
 };
 
