@@ -86,7 +86,7 @@ async fn main() -> Result<(), Failure> {
             sender / bare
         );
     }
-    let breaches = apns.breaches();
+    let breaches = apns.violations();
     if breaches.is_empty() { Ok(()) } else { Err(format!("{:?}", breaches.first()).into()) }
 }
 

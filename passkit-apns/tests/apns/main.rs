@@ -48,5 +48,5 @@ async fn push(sender: &ApnsSender, to: &str) -> PushOutcome {
 
 #[track_caller]
 fn assert_no_breaches(apns: &LocalApns) {
-    assert!(apns.breaches().is_empty(), "{:?}", apns.breaches());
+    assert!(apns.violations().is_empty(), "{:?}", apns.violations());
 }

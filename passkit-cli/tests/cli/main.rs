@@ -6,6 +6,7 @@ mod archives;
 mod bench;
 mod certificates;
 mod check;
+mod clone;
 mod conformance;
 mod crash;
 mod disk_full;

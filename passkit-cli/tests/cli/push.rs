@@ -81,7 +81,7 @@ impl Local {
     }
 
     pub(crate) fn no_breach(&self) {
-        assert_eq!(self.apns.breaches(), Vec::<String>::new());
+        assert_eq!(self.apns.violations(), Vec::<String>::new());
     }
 }
 

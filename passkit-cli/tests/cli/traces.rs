@@ -185,7 +185,7 @@ async fn pass_on(store: Arc<dyn PushQueue>) {
     shared(&world).await;
     answers(&world).await;
     storm(&world).await;
-    assert_eq!(world.apns.breaches(), Vec::<String>::new());
+    assert_eq!(world.apns.violations(), Vec::<String>::new());
     assert_eq!(*world.early.lock().unwrap(), 0, "pushes before their change could be seen");
     assert!(world.apns.connections() <= 2, "{} connections", world.apns.connections());
 }

@@ -22,8 +22,8 @@ pub struct Answer {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
-    /// As the judge finds.
-    Judge,
+    /// What the checks find.
+    Check,
     Respond(StatusCode, Bytes),
     Stall,
     Reset,
@@ -39,7 +39,7 @@ impl Answer {
     /// Accepts it, if it is without fault.
     #[must_use]
     pub fn accept() -> Self {
-        Self::of(Act::Judge)
+        Self::of(Act::Check)
     }
 
     /// Refuses it with a status and a reason, such as 403 and `BadCertificate`. A status that is none becomes 500.

@@ -2,12 +2,9 @@
 
 use std::collections::HashSet;
 
-use passkit_server::{DeviceIdentifier, PageCursor, RegistrationStore};
+use passkit_server::{Audience, Changed, DeviceIdentifier, PageCursor, RegistrationStore};
 
-use crate::{
-    Rule,
-    breach::{Kept, demand},
-};
+use crate::{Rule, Violation, violation::ensure};
 
 use super::{
     catalogue,
@@ -31,16 +28,16 @@ catalogue! {
         "A phone gets no push because another one deleted its pass at that moment.";
 }
 
-async fn pages_hold_every_device<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn pages_hold_every_device(store: &dyn RegistrationStore) -> Result<(), Violation> {
     const DEVICES: usize = 130;
     let (_, passes) = new_passes(2)?;
     let mut devices = Vec::new();
     for _ in 0..DEVICES {
-        devices.push(Device::holding(store, &passes[..1]).await?);
+        devices.push(Device::registered_for(store, &passes[..1]).await?);
     }
-    Device::holding(store, &passes[1..]).await?;
+    Device::registered_for(store, &passes[1..]).await?;
     for limit in [1, 2, 7, 64, DEVICES - 1, DEVICES, DEVICES + 1, 1_000, 0, usize::MAX] {
-        let found = devices_of(store, &passes[0], limit, DEVICES).await?;
+        let found = devices_of(store, Audience::Pass(&passes[0]), limit, DEVICES).await?;
         let missing = devices
             .iter()
             .filter(|device| {
@@ -48,7 +45,7 @@ async fn pages_hold_every_device<S: RegistrationStore + ?Sized>(store: &S) -> Ke
             })
             .count();
         let foreign = found.iter().filter(|one| devices.iter().all(|device| device.id != one.device)).count();
-        demand(
+        ensure(
             Rule::C11,
             missing == 0 && foreign == 0,
             format!("all of {DEVICES} devices in pages of {limit}"),
@@ -58,20 +55,20 @@ async fn pages_hold_every_device<S: RegistrationStore + ?Sized>(store: &S) -> Ke
     Ok(())
 }
 
-async fn unknown_pass_has_no_devices<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn unknown_pass_has_no_devices(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
     let mut devices = Vec::new();
     for _ in 0..4 {
-        devices.push(Device::holding(store, &passes[..1]).await?);
+        devices.push(Device::registered_for(store, &passes[..1]).await?);
     }
-    let cursor = store.devices_of(&passes[0], None, 2).await?.next;
-    store.mark_updated(&type_id, std::slice::from_ref(&passes[1].serial)).await?;
-    let left = Device::holding(store, &passes[2..]).await?;
+    let cursor = store.devices(Audience::Pass(&passes[0]), None, 2).await?.next;
+    store.mark(&type_id, Changed::Passes(std::slice::from_ref(&passes[1].serial))).await?;
+    let left = Device::registered_for(store, &passes[2..]).await?;
     store.unregister(&left.id, &passes[2]).await?;
     for pass in &passes[1..] {
         for after in [None, cursor.clone()] {
-            let found = devices_after(store, pass, after, 10, 10).await?;
-            demand(Rule::C11, found.is_empty(), "no devices of a pass that is on none", || {
+            let found = devices_after(store, Audience::Pass(pass), after, 10, 10).await?;
+            ensure(Rule::C11, found.is_empty(), "no devices of a pass that is on none", || {
                 format!("{} devices", found.len())
             })?;
         }
@@ -79,19 +76,19 @@ async fn unknown_pass_has_no_devices<S: RegistrationStore + ?Sized>(store: &S) -
     Ok(())
 }
 
-async fn hostile_cursor_reads_from_the_start<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn hostile_cursor_reads_from_the_start(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(1)?;
     let mut devices = Vec::new();
     for _ in 0..20 {
-        devices.push(Device::holding(store, &passes).await?);
+        devices.push(Device::registered_for(store, &passes).await?);
     }
     let long = "x y ".repeat(5_000);
     for text in ["", "no such page!", "\0", " \n", "'; DROP TABLE device; --", "\u{fffd}ü\u{1f3ab}", &long] {
         let after = Some(PageCursor::new(text));
-        let found = devices_after(store, &passes[0], after, 6, 20).await?;
+        let found = devices_after(store, Audience::Pass(&passes[0]), after, 6, 20).await?;
         let seen: HashSet<_> = found.iter().map(|one| &one.device).collect();
         let missing = devices.iter().filter(|device| !seen.contains(&device.id)).count();
-        demand(
+        ensure(
             Rule::C11,
             missing == 0,
             "all devices from behind a cursor that the store never gave",
@@ -101,21 +98,23 @@ async fn hostile_cursor_reads_from_the_start<S: RegistrationStore + ?Sized>(stor
     // These may look like positions to a store: whatever they skip, they must neither fail nor show strangers.
     for text in ["0", "-1", "18446744073709551616", "null", "zzzz", "%00", "0:0", "{}", "*"] {
         let after = Some(PageCursor::new(text));
-        let found = devices_after(store, &passes[0], after, 6, 20).await.map_err(|e| e.under(Rule::C11))?;
+        let found = devices_after(store, Audience::Pass(&passes[0]), after, 6, 20)
+            .await
+            .map_err(|e| e.under(Rule::C11))?;
         let foreign = found.iter().filter(|one| devices.iter().all(|device| device.id != one.device)).count();
-        demand(Rule::C11, foreign == 0, "devices of the pass only", || format!("{foreign} others"))?;
+        ensure(Rule::C11, foreign == 0, "devices of the pass only", || format!("{foreign} others"))?;
     }
     Ok(())
 }
 
-async fn pages_under_change_miss_nobody<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn pages_under_change_miss_nobody(store: &dyn RegistrationStore) -> Result<(), Violation> {
     const DEVICES: usize = 240;
     let (_, passes) = new_passes(1)?;
     let pass = &passes[0];
     for limit in [1, 10] {
         let mut devices = Vec::new();
         for _ in 0..DEVICES {
-            devices.push(Device::holding(store, [pass]).await?);
+            devices.push(Device::registered_for(store, [pass]).await?);
         }
         // A third goes, a third registers again, a third is left alone.
         let (mut going, mut renewing): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
@@ -132,18 +131,18 @@ async fn pages_under_change_miss_nobody<S: RegistrationStore + ?Sized>(store: &S
         let mut after = None;
         let mut pages = 0;
         loop {
-            let page = store.devices_of(pass, after.as_ref(), limit).await?;
+            let page = store.devices(Audience::Pass(pass), after.as_ref(), limit).await?;
             after = page.next;
-            seen.extend(page.devices.iter().map(|one| one.device.clone()));
+            seen.extend(page.items.iter().map(|one| one.device.clone()));
             if after.is_none() {
                 break;
             }
             pages += 1;
-            demand(Rule::C11, pages < 8 * DEVICES, "pages that come to an end under change", || {
+            ensure(Rule::C11, pages < 8 * DEVICES, "pages that come to an end under change", || {
                 format!("{pages} pages")
             })?;
             // The end of the page first, if it is one of those that go.
-            if let Some(last) = page.devices.last().map(|one| &one.device)
+            if let Some(last) = page.items.last().map(|one| &one.device)
                 && let Some(at) = going.iter().position(|id| id == last)
             {
                 store.unregister(&going.swap_remove(at), pass).await?;
@@ -154,11 +153,11 @@ async fn pages_under_change_miss_nobody<S: RegistrationStore + ?Sized>(store: &S
                 store.register(&id, pass, &new_push_token()?).await?;
             }
             if pages % 2 == 0 && pages < DEVICES / 2 {
-                Device::holding(store, [pass]).await?;
+                Device::registered_for(store, [pass]).await?;
             }
         }
         let missing = throughout.difference(&seen).count();
-        demand(
+        ensure(
             Rule::C11,
             missing == 0,
             format!("the {} devices that were registered throughout", throughout.len()),

@@ -2,12 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use passkit_server::{Registered, RegistrationStore};
+use passkit_server::{Changed, Registered, RegistrationStore};
 
-use crate::{
-    Rule,
-    breach::{Kept, demand},
-};
+use crate::{Rule, Violation, violation::ensure};
 
 use super::{
     catalogue,
@@ -40,14 +37,14 @@ catalogue! {
         "A phone that unregisters twice gets an error, and tries again for ever.";
 }
 
-async fn first_register_creates<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn first_register_creates(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(2)?;
     let (one, two) = (Device::new()?, Device::new()?);
     for (device, pass) in [(&one, 0), (&two, 0), (&one, 1)] {
         for attempt in 0..3 {
             let registered = store.register(&device.id, &passes[pass], &device.push_token).await?;
             let expected = if attempt == 0 { Registered::Created } else { Registered::Existing };
-            demand(
+            ensure(
                 Rule::C10,
                 registered == expected,
                 format!("{expected:?} from register number {} of a device for a pass", attempt + 1),
@@ -60,10 +57,10 @@ async fn first_register_creates<S: RegistrationStore + ?Sized>(store: &S) -> Kep
     has_devices(store, &passes[1], [&one], Rule::C10).await
 }
 
-async fn every_register_stores_the_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn every_register_stores_the_push_token(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(3)?;
-    let mut device = Device::holding(store, &passes[..2]).await?;
-    let other = Device::holding(store, &passes).await?;
+    let mut device = Device::registered_for(store, &passes[..2]).await?;
+    let other = Device::registered_for(store, &passes).await?;
     has_devices(store, &passes[0], [&device, &other], Rule::C10).await?;
     // Again for the first pass, then for a new one.
     for pass in [0, 2] {
@@ -76,7 +73,7 @@ async fn every_register_stores_the_push_token<S: RegistrationStore + ?Sized>(sto
     has_devices(store, &passes[2], [&device, &other], Rule::C10).await
 }
 
-async fn devices_may_share_a_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn devices_may_share_a_push_token(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(2)?;
     let one = Device::new()?;
     let two = Device { push_token: one.push_token.clone(), ..Device::new()? };
@@ -90,13 +87,13 @@ async fn devices_may_share_a_push_token<S: RegistrationStore + ?Sized>(store: &S
     has_devices(store, &passes[1], [&one, &two], Rule::C10).await
 }
 
-async fn unregister_removes_the_registration<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn unregister_removes_the_registration(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
-    let one = Device::holding(store, &passes).await?;
-    let two = Device::holding(store, &passes).await?;
+    let one = Device::registered_for(store, &passes).await?;
+    let two = Device::registered_for(store, &passes).await?;
     for expected in [true, false, false] {
         let existed = store.unregister(&one.id, &passes[1]).await?;
-        demand(
+        ensure(
             Rule::UNREGISTER,
             existed == expected,
             format!("{expected} when a registration {}", if expected { "exists" } else { "does not exist" }),
@@ -107,32 +104,32 @@ async fn unregister_removes_the_registration<S: RegistrationStore + ?Sized>(stor
         has_devices(store, &passes[1], [&two], Rule::UNREGISTER).await?;
         has_devices(store, &passes[0], [&one, &two], Rule::UNREGISTER).await?;
     }
-    store.mark_updated(&type_id, std::slice::from_ref(&passes[1].serial)).await?;
+    store.mark(&type_id, Changed::Passes(std::slice::from_ref(&passes[1].serial))).await?;
     one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::UNREGISTER).await?;
     let again = store.register(&one.id, &passes[1], &one.push_token).await?;
-    demand(Rule::UNREGISTER, again == Registered::Created, "Created after unregister", || {
+    ensure(Rule::UNREGISTER, again == Registered::Created, "Created after unregister", || {
         format!("{again:?}")
     })?;
     one.lists_exactly(store, &type_id, &passes, Rule::UNREGISTER).await?;
     has_devices(store, &passes[1], [&one, &two], Rule::UNREGISTER).await
 }
 
-async fn unregister_removes_the_device_with_its_last_registration<S: RegistrationStore + ?Sized>(
-    store: &S,
-) -> Kept {
+async fn unregister_removes_the_device_with_its_last_registration(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let later = SystemTime::now() + Duration::from_secs(86_400);
     // The last registration may be one of another type.
     let (_, mut passes) = new_passes(2)?;
     passes[1].type_id = new_type()?;
-    let gone = Device::holding(store, &passes).await?;
-    let left = Device::holding(store, &passes).await?;
+    let gone = Device::registered_for(store, &passes).await?;
+    let left = Device::registered_for(store, &passes).await?;
     for pass in &passes {
         store.unregister(&gone.id, pass).await?;
     }
     store.unregister(&left.id, &passes[0]).await?;
     for (device, expected) in [(&gone, false), (&left, true)] {
         let forgotten = store.forget_device(&device.id, later).await?;
-        demand(
+        ensure(
             Rule::UNREGISTER,
             forgotten == expected,
             format!(
@@ -143,19 +140,19 @@ async fn unregister_removes_the_device_with_its_last_registration<S: Registratio
         )?;
     }
     let back = store.register(&gone.id, &passes[0], &gone.push_token).await?;
-    demand(Rule::UNREGISTER, back == Registered::Created, "Created for a device that was gone", || {
+    ensure(Rule::UNREGISTER, back == Registered::Created, "Created for a device that was gone", || {
         format!("{back:?}")
     })?;
     has_devices(store, &passes[0], [&gone], Rule::UNREGISTER).await
 }
 
-async fn unregistering_nothing_is_no_error<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn unregistering_nothing_is_no_error(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
-    let (known, unknown) = (Device::holding(store, &passes[..1]).await?, Device::new()?);
-    let other = Device::holding(store, &passes[1..2]).await?;
+    let (known, unknown) = (Device::registered_for(store, &passes[..1]).await?, Device::new()?);
+    let other = Device::registered_for(store, &passes[1..2]).await?;
     for (device, pass) in [(&unknown, 0), (&unknown, 2), (&known, 1), (&known, 2)] {
         let existed = store.unregister(&device.id, &passes[pass]).await?;
-        demand(Rule::UNREGISTER, !existed, "false where no registration exists", || existed.to_string())?;
+        ensure(Rule::UNREGISTER, !existed, "false where no registration exists", || existed.to_string())?;
     }
     known.lists_exactly(store, &type_id, &passes[..1], Rule::UNREGISTER).await?;
     has_devices(store, &passes[0], [&known], Rule::UNREGISTER).await?;

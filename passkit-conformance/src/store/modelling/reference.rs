@@ -5,13 +5,15 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use passkit_server::{PassId, PassState, PushToken, Registered, RegistrationStore, UpdateTag, clock};
+use passkit_server::{
+    Audience, Changed, PassId, PassState, PushToken, Registered, RegistrationStore, UpdateTag, clock,
+};
 
 use super::operation::{DEVICES, Operation, PASSES, Since, TYPES, Time};
 use crate::{
-    Breach, Rule,
-    breach::{Kept, demand},
-    store::names::{Device, has_devices_in_pages, new_push_token, new_type, pass_of, serial},
+    Rule, Violation,
+    store::names::{Device, expect_devices, new_push_token, new_type, pass_of, serial},
+    violation::ensure,
 };
 
 pub(super) struct Reference {
@@ -43,12 +45,12 @@ struct Seen {
 
 impl Reference {
     /// Nothing is registered, under identifiers of its own.
-    pub(super) fn new() -> Result<Self, Breach> {
+    pub(super) fn new() -> Result<Self, Violation> {
         let types = (0..TYPES).map(|_| new_type()).collect::<Result<Vec<_>, _>>()?;
         let pass = |(type_id, number): (usize, &str)| Ok(pass_of(&types[type_id], &serial(number)?));
         Ok(Self {
             devices: (0..DEVICES).map(|_| Device::new()).collect::<Result<_, _>>()?,
-            passes: PASSES.into_iter().map(pass).collect::<Result<_, Breach>>()?,
+            passes: PASSES.into_iter().map(pass).collect::<Result<_, Violation>>()?,
             registered: vec![BTreeSet::new(); DEVICES],
             answers: BTreeMap::new(),
             states: vec![Seen::default(); PASSES.len()],
@@ -56,11 +58,11 @@ impl Reference {
     }
 
     /// Makes a call, holds its answer against the model, and lets the model follow.
-    pub(super) async fn step<S: RegistrationStore + ?Sized>(
+    pub(super) async fn step(
         &mut self,
-        store: &S,
+        store: &dyn RegistrationStore,
         operation: &Operation,
-    ) -> Kept {
+    ) -> Result<(), Violation> {
         match *operation {
             Operation::Register { device, pass, new_token } => {
                 let token = new_token.then(new_push_token).transpose()?;
@@ -69,19 +71,19 @@ impl Reference {
             Operation::Unregister { device, pass } => {
                 let existed = store.unregister(&self.devices[device].id, &self.passes[pass]).await?;
                 let wanted = self.registered[device].remove(&pass);
-                demand(Rule::UNREGISTER, existed == wanted, format!("{wanted} from unregister"), || {
+                ensure(Rule::UNREGISTER, existed == wanted, format!("{wanted} from unregister"), || {
                     existed.to_string()
                 })
             }
             Operation::Mark { type_id, ref passes } => {
                 let serials: Vec<_> = passes.iter().map(|pass| self.passes[*pass].serial.clone()).collect();
-                store.mark_updated(&self.passes[passes[0]].type_id, &serials).await?;
+                store.mark(&self.passes[passes[0]].type_id, Changed::Passes(&serials)).await?;
                 self.marked(type_id, passes.iter().copied(), Rule::C1);
                 Ok(())
             }
             Operation::MarkAll { type_id } => {
                 let passes: Vec<_> = of_type(type_id).collect();
-                store.mark_all_updated(&self.passes[passes[0]].type_id).await?;
+                store.mark(&self.passes[passes[0]].type_id, Changed::All).await?;
                 self.marked(type_id, passes, Rule::C9);
                 Ok(())
             }
@@ -90,19 +92,19 @@ impl Reference {
             Operation::Devices { pass, limit } => {
                 let holding = (0..DEVICES).filter(|device| self.registered[*device].contains(&pass));
                 let holding = holding.map(|device| &self.devices[device]);
-                has_devices_in_pages(store, &self.passes[pass], holding, limit, Rule::C11).await
+                expect_devices(store, Audience::Pass(&self.passes[pass]), holding, limit, Rule::C11).await
             }
             Operation::Forget { device, time } => self.forget(store, device, time).await,
         }
     }
 
-    async fn register<S: RegistrationStore + ?Sized>(
+    async fn register(
         &mut self,
-        store: &S,
+        store: &dyn RegistrationStore,
         device: usize,
         pass: usize,
         token: Option<PushToken>,
-    ) -> Kept {
+    ) -> Result<(), Violation> {
         if let Some(token) = token {
             self.devices[device].push_token = token;
         }
@@ -118,7 +120,7 @@ impl Reference {
                 }
             }
         }
-        demand(Rule::C10, registered == wanted, format!("{wanted:?} from register"), || {
+        ensure(Rule::C10, registered == wanted, format!("{wanted:?} from register"), || {
             format!("{registered:?}")
         })
     }
@@ -137,13 +139,13 @@ impl Reference {
         }
     }
 
-    async fn list<S: RegistrationStore + ?Sized>(
+    async fn list(
         &mut self,
-        store: &S,
+        store: &dyn RegistrationStore,
         device: usize,
         type_id: usize,
         since: Since,
-    ) -> Kept {
+    ) -> Result<(), Violation> {
         let name = &self.passes[of_type(type_id).next().unwrap_or(0)].type_id;
         let own = self.answers.get(&(device, type_id)).map_or(&[][..], Vec::as_slice);
         let foreign = || (0..DEVICES).find(|other| *other != device && self.last(*other, type_id).is_some());
@@ -171,7 +173,7 @@ impl Reference {
                 (None, Since::Ahead) => Some(Rule::C5),
                 // What another device's tag covers is open.
                 (None, Since::Foreign) if tag.is_some() => None,
-                (None, _) => Some(Rule::UPDATED_SINCE),
+                (None, _) => Some(Rule::CHANGES_SINCE),
             };
             if let Some(rule) = rule {
                 listed.has([&self.passes[*pass]], rule, "by this list")?;
@@ -186,7 +188,7 @@ impl Reference {
         if let Some(last) = own.last().map(|answered| answered.tag) {
             let forward = listed.tag.type_version >= last.type_version
                 && listed.tag.device_version >= last.device_version;
-            demand(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
+            ensure(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
         }
         let answered = Answered { tag: listed.tag, due: BTreeMap::new(), quiet: true };
         self.answers.entry((device, type_id)).or_default().push(answered);
@@ -197,11 +199,11 @@ impl Reference {
         self.answers.get(&(device, type_id)).and_then(|answers| answers.last())
     }
 
-    async fn state<S: RegistrationStore + ?Sized>(&mut self, store: &S, pass: usize) -> Kept {
+    async fn state(&mut self, store: &dyn RegistrationStore, pass: usize) -> Result<(), Violation> {
         let now = store.pass_state(&self.passes[pass]).await?;
         let seen = self.states[pass];
         self.states[pass] = Seen { last: Some(now), marked_since: false, ..seen };
-        demand(Rule::C14, (now.version > 0) == seen.ever_marked, "version 0 until the first mark", || {
+        ensure(Rule::C14, (now.version > 0) == seen.ever_marked, "version 0 until the first mark", || {
             format!("version {}", now.version)
         })?;
         let Some(last) = seen.last else { return Ok(()) };
@@ -211,15 +213,20 @@ impl Reference {
             now == last
         };
         let expected = if seen.marked_since { "later than" } else { "still" };
-        demand(Rule::C14, holds, format!("version and date {expected} {last:?}"), || format!("{now:?}"))
+        ensure(Rule::C14, holds, format!("version and date {expected} {last:?}"), || format!("{now:?}"))
     }
 
-    async fn forget<S: RegistrationStore + ?Sized>(&mut self, store: &S, device: usize, time: Time) -> Kept {
+    async fn forget(
+        &mut self,
+        store: &dyn RegistrationStore,
+        device: usize,
+        time: Time,
+    ) -> Result<(), Violation> {
         // Any type will do: the tag holds the device's clock.
         let Some(pass) = self.registered[device].first() else {
             let later = UNIX_EPOCH + Duration::from_micros(clock::now_micros()) + Duration::from_secs(3_600);
             let forgotten = store.forget_device(&self.devices[device].id, later).await?;
-            return demand(Rule::C13, !forgotten, "false for a device without registrations", || {
+            return ensure(Rule::C13, !forgotten, "false for a device without registrations", || {
                 forgotten.to_string()
             });
         };
@@ -235,7 +242,7 @@ impl Reference {
         if wanted {
             self.registered[device].clear();
         }
-        demand(Rule::C13, forgotten == wanted, format!("{wanted} from forget_device"), || {
+        ensure(Rule::C13, forgotten == wanted, format!("{wanted} from forget_device"), || {
             forgotten.to_string()
         })
     }

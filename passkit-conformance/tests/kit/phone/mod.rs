@@ -286,7 +286,7 @@ async fn a_malformed_list_is_dropped_and_the_tag_kept() {
 }
 
 #[tokio::test]
-async fn dates_are_demanded_and_echoed() {
+async fn dates_are_required_and_echoed() {
     let without =
         || status(200).with("content-type", "application/vnd.apple.pkpass").body(archive("A", "one"));
     let service = Service::start(in_turn(vec![

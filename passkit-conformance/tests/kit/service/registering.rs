@@ -261,7 +261,7 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| refusing(sound, |asked| (registers(asked) && named(asked).is_none()).then_some(404)),
     },
     Fault {
-        name: "the body is judged before the token",
+        name: "the body is checked before the token",
         rule: Rule::AUTH_5,
         caught_by: &["register/credentials-come-before-the-body"],
         wrong: |sound| {

@@ -41,6 +41,7 @@ pub(crate) enum Fault {
     MarkAllDoesNothing,
     MarkAllPanics,
     MarkAllWalks,
+    MarkAllWalksRegistrations,
     FloorIgnoredInLists,
     FloorIgnoredInDates,
     EmptyBatchMarksAll,

@@ -11,7 +11,7 @@ use passkit_server::{
 };
 use tokio::task::yield_now;
 
-use super::{Fault, Faulty, Memory};
+use super::{Fault, Faulty};
 
 #[async_trait]
 impl RegistrationStore for Faulty {
@@ -287,11 +287,13 @@ impl RegistrationStore for Faulty {
             }
             Fault::MarkAllDoesNothing | Fault::NumberTakenBeforeItShows => Ok(()),
             Fault::MarkAllPanics => panic!("not yet written"),
-            Fault::MarkAllWalks => {
-                let of_type = |memory: &mut Memory| {
-                    memory.marked.keys().filter(|pass| pass.type_id == *type_id).cloned().collect::<Vec<_>>()
-                };
-                for pass in self.memory(of_type) {
+            Fault::MarkAllWalks | Fault::MarkAllWalksRegistrations => {
+                let of_type = |pass: &&PassId| pass.type_id == *type_id;
+                let walked: Vec<_> = self.memory(|memory| match self.fault {
+                    Fault::MarkAllWalks => memory.marked.keys().filter(of_type).cloned().collect(),
+                    _ => memory.passes.iter().filter(of_type).cloned().collect(),
+                });
+                for pass in walked {
                     self.inner.mark_updated(type_id, std::slice::from_ref(&pass.serial)).await?;
                     yield_now().await;
                 }

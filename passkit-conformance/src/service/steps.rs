@@ -1,4 +1,4 @@
-//! What the cases of several endpoints do and demand.
+//! What the cases of several endpoints do and check.
 
 use std::{future::poll_fn, task::Poll};
 
@@ -7,22 +7,22 @@ use super::{
     session::{Device, Session},
     target::Subject,
 };
-use crate::{Rule, Stop, Verdict, wire::ListAnswer};
+use crate::{CaseResult, Rule, Stop, wire::ListAnswer};
 
 impl Session {
     /// Registers where a case only begins with that: whether it is taken as new is no matter here.
-    pub(crate) async fn given(&self, device: &Device, subject: &Subject) -> Verdict {
+    pub(crate) async fn given(&self, device: &Device, subject: &Subject) -> CaseResult {
         self.register(device, subject).await?.is_one_of(&[200, 201], Rule::REG_1)
     }
 
-    /// Demands that the device's list names exactly these passes, which are all of one type with `like`.
+    /// Ensures that the device's list names exactly these passes, which are all of one type with `like`.
     pub(crate) async fn holds(
         &self,
         device: &Device,
         like: &Subject,
         expected: &[&Subject],
         rule: Rule,
-    ) -> Verdict {
+    ) -> CaseResult {
         let answer = self.list(device, &like.pass.type_id, None).await?;
         if answer.status() != 404 {
             answer.is_one_of(&[200, 204], Rule::LIST_1)?;
@@ -30,8 +30,8 @@ impl Session {
         self.names(&answer, expected, rule)
     }
 
-    /// Demands that a list names exactly these passes. How it says that there is none is for the cases of the list.
-    pub(crate) fn names(&self, answer: &Answer, expected: &[&Subject], rule: Rule) -> Verdict {
+    /// Ensures that a list names exactly these passes. How it says that there is none is for the cases of the list.
+    pub(crate) fn names(&self, answer: &Answer, expected: &[&Subject], rule: Rule) -> CaseResult {
         let mut named: Vec<_> = match answer.status() {
             204 | 404 => Vec::new(),
             _ => {
@@ -52,7 +52,7 @@ impl Session {
             [] => "a list that names nothing".to_owned(),
             some => format!("a list that names {}", some.join(", ")),
         };
-        Err(answer.breach(rule, said(&wanted), said(&named)))
+        Err(answer.violation(rule, said(&wanted), said(&named)))
     }
 }
 

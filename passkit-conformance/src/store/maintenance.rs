@@ -3,36 +3,33 @@
 use std::{collections::BTreeMap, slice, sync::Arc};
 
 use passkit_server::{
-    DeviceIdentifier, PageCursor, PassId, PushToken, Registered, Registration, StoreMaintenance, StoreStats,
-    TypeIdentifier, TypeStats,
+    Changed, DeviceIdentifier, PageCursor, PassId, PushToken, Registered, Registration, StoreMaintenance,
+    StoreStats, TypeIdentifier, TypeStats,
 };
 
 use super::{
     catalogue,
     names::{Device, has_devices, new_passes, new_push_token, new_type, pass_of, serials},
 };
-use crate::{
-    Breach, Rule,
-    breach::{Kept, demand},
-};
+use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
-    "store/register-many-is-as-one-by-one" Must [MAINTENANCE C3 C10] maintained register_many_is_as_one_by_one,
+    "store/register-many-is-as-one-by-one" Must [MAINTENANCE C3 C10] maintenance register_many_is_as_one_by_one,
         "Registers in bulk: new and known devices and passes, some twice and with two push tokens, then nothing; \
          asks with a tag from before, and reads the pages.",
         "Phones that were brought along from another service are not pushed, or miss what changed in the meantime.";
-    "store/register-many-twice-changes-little" Must [MAINTENANCE C10] maintained register_many_twice_changes_little,
+    "store/register-many-twice-changes-little" Must [MAINTENANCE C10] maintenance register_many_twice_changes_little,
         "Registers 2,500 registrations in bulk, twice; counts what is new, and what is there.",
         "An import that was interrupted can't be repeated without doubling registrations.";
-    "store/all-registrations-come-back" Must [MAINTENANCE] maintained all_registrations_come_back,
+    "store/all-registrations-come-back" Must [MAINTENANCE] maintenance all_registrations_come_back,
         "Reads all registrations in pages of 1, 7, 1,000 and others, from behind cursors that the store never gave too.",
         "Some phones are left behind when a service moves to another store.";
-    "store/all-registrations-come-back-under-change" Must [MAINTENANCE] maintained
+    "store/all-registrations-come-back-under-change" Must [MAINTENANCE] maintenance
         all_registrations_come_back_under_change,
         "Reads all registrations in pages of 10 while devices come, go (the one at the page's end first) and register \
          again in between.",
         "A phone is left behind because another one deleted a pass during the move.";
-    "store/stats-count-what-is-there" Must [MAINTENANCE] maintained stats_count_what_is_there,
+    "store/stats-count-what-is-there" Must [MAINTENANCE] maintenance stats_count_what_is_there,
         "Counts devices, passes and registrations of each type after registering, registering again, marking, \
          unregistering and forgetting.",
         "The owner is told of more or fewer phones than there are.";
@@ -44,9 +41,9 @@ fn one(device: &Device, pass: &PassId) -> Registration {
     Registration { device: device.id.clone(), push_token: device.push_token.clone(), pass: pass.clone() }
 }
 
-async fn registers(store: &Store, registrations: &[Registration], new: u64) -> Kept {
+async fn registers(store: &Store, registrations: &[Registration], new: u64) -> Result<(), Violation> {
     let created = store.register_many(registrations).await?;
-    demand(
+    ensure(
         Rule::MAINTENANCE,
         created == new,
         format!("{new} new ones of {} registrations", registrations.len()),
@@ -54,13 +51,13 @@ async fn registers(store: &Store, registrations: &[Registration], new: u64) -> K
     )
 }
 
-async fn register_many_is_as_one_by_one(store: &Store) -> Kept {
+async fn register_many_is_as_one_by_one(store: &Store) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(4)?;
     let other = pass_of(&new_type()?, &passes[0].serial);
-    store.mark_updated(&type_id, &serials(&passes)).await?;
-    let mut known = Device::holding(store, &passes[..2]).await?;
-    let bystander = Device::holding(store, &passes[..1]).await?;
-    let tag = known.lists_exactly(store, &type_id, &passes[..2], Rule::UPDATED_SINCE).await?;
+    store.mark(&type_id, Changed::Passes(&serials(&passes))).await?;
+    let mut known = Device::registered_for(store, &passes[..2]).await?;
+    let bystander = Device::registered_for(store, &passes[..1]).await?;
+    let tag = known.lists_exactly(store, &type_id, &passes[..2], Rule::CHANGES_SINCE).await?;
     registers(store, &[], 0).await?;
     known.list(store, &type_id, Some(tag)).await?.is_empty(Rule::MAINTENANCE, "after an empty batch")?;
 
@@ -89,19 +86,19 @@ async fn register_many_is_as_one_by_one(store: &Store) -> Kept {
     has_devices(store, &other, [&new], Rule::MAINTENANCE).await?;
 
     // They are registrations like any others.
-    store.mark_updated(&type_id, slice::from_ref(&passes[3].serial)).await?;
+    store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[3].serial))).await?;
     new.push_token = new_push_token()?;
     let again = store.register(&new.id, &passes[3], &new.push_token).await?;
-    demand(Rule::MAINTENANCE, again == Registered::Existing, "Existing after a register in bulk", || {
+    ensure(Rule::MAINTENANCE, again == Registered::Existing, "Existing after a register in bulk", || {
         format!("{again:?}")
     })?;
     let existed = store.unregister(&known.id, &passes[2]).await?;
-    demand(Rule::MAINTENANCE, existed, "a registration to unregister", || "none".into())?;
+    ensure(Rule::MAINTENANCE, existed, "a registration to unregister", || "none".into())?;
     has_devices(store, &passes[2], [], Rule::MAINTENANCE).await?;
     has_devices(store, &passes[3], [&new], Rule::MAINTENANCE).await
 }
 
-async fn register_many_twice_changes_little(store: &Store) -> Kept {
+async fn register_many_twice_changes_little(store: &Store) -> Result<(), Violation> {
     const MANY: usize = 2_500;
     let (type_id, passes) = new_passes(5)?;
     let mut batch = Vec::new();
@@ -126,33 +123,33 @@ async fn read(
     after: Option<PageCursor>,
     limit: usize,
     at_most: usize,
-) -> Result<Found, Breach> {
+) -> Result<Found, Violation> {
     let mut found = Found::new();
     let mut after = after;
     for _ in 0..=(4 * at_most + 1_000) {
         let page = store.registrations(after.as_ref(), limit).await?;
         // No device of these cases has more than five.
         let about = limit.saturating_mul(2).saturating_add(64);
-        demand(
+        ensure(
             Rule::MAINTENANCE,
-            page.registrations.len() <= about,
+            page.items.len() <= about,
             format!("a page of about {limit} registrations"),
-            || page.registrations.len().to_string(),
+            || page.items.len().to_string(),
         )?;
-        found.extend(page.registrations.into_iter().map(|one| ((one.device, one.pass), one.push_token)));
+        found.extend(page.items.into_iter().map(|one| ((one.device, one.pass), one.push_token)));
         after = page.next;
         if after.is_none() {
             return Ok(found);
         }
     }
-    Err(Breach::new(Rule::MAINTENANCE, "pages that come to an end", "a cursor after every page"))
+    Err(Violation::new(Rule::MAINTENANCE, "pages that come to an end", "a cursor after every page"))
 }
 
-/// Demands that exactly these registrations come back.
-async fn come_back(store: &Store, wanted: &[Registration], limit: usize) -> Kept {
+/// Ensures that exactly these registrations come back.
+async fn come_back(store: &Store, wanted: &[Registration], limit: usize) -> Result<(), Violation> {
     let found = read(store, None, limit, wanted.len()).await?;
     holds(&found, wanted, limit)?;
-    demand(
+    ensure(
         Rule::MAINTENANCE,
         found.len() == wanted.len(),
         format!("{} registrations in pages of {limit}", wanted.len()),
@@ -160,12 +157,12 @@ async fn come_back(store: &Store, wanted: &[Registration], limit: usize) -> Kept
     )
 }
 
-fn holds(found: &Found, wanted: &[Registration], limit: usize) -> Kept {
+fn holds(found: &Found, wanted: &[Registration], limit: usize) -> Result<(), Violation> {
     let lost = |one: &&Registration| {
         found.get(&(one.device.clone(), one.pass.clone())).is_none_or(|token| *token != one.push_token)
     };
     let missing = wanted.iter().filter(lost).count();
-    demand(
+    ensure(
         Rule::MAINTENANCE,
         missing == 0,
         format!("all of {} registrations with their push tokens, in pages of {limit}", wanted.len()),
@@ -173,7 +170,7 @@ fn holds(found: &Found, wanted: &[Registration], limit: usize) -> Kept {
     )
 }
 
-async fn all_registrations_come_back(store: &Store) -> Kept {
+async fn all_registrations_come_back(store: &Store) -> Result<(), Violation> {
     come_back(store, &[], 10).await?;
     let (_, mut passes) = new_passes(4)?;
     passes[2].type_id = new_type()?;
@@ -197,11 +194,11 @@ async fn all_registrations_come_back(store: &Store) -> Kept {
     Ok(())
 }
 
-async fn all_registrations_come_back_under_change(store: &Store) -> Kept {
+async fn all_registrations_come_back_under_change(store: &Store) -> Result<(), Violation> {
     let (_, passes) = new_passes(3)?;
     let mut devices = Vec::new();
     for _ in 0..240 {
-        devices.push(Device::holding(store, &passes[..2]).await?);
+        devices.push(Device::registered_for(store, &passes[..2]).await?);
     }
     // A third gives up its passes, a third gets one more, a third is left alone.
     let (mut going, mut growing, mut throughout) = (Vec::new(), Vec::new(), Vec::new());
@@ -219,8 +216,8 @@ async fn all_registrations_come_back_under_change(store: &Store) -> Kept {
     let mut after = None;
     for pages in 0..2_000 {
         let page = store.registrations(after.as_ref(), 10).await?;
-        let last = page.registrations.last().map(|one| one.device.clone());
-        found.extend(page.registrations.into_iter().map(|one| ((one.device, one.pass), one.push_token)));
+        let last = page.items.last().map(|one| one.device.clone());
+        found.extend(page.items.into_iter().map(|one| ((one.device, one.pass), one.push_token)));
         after = page.next;
         if after.is_none() {
             return holds(&found, &throughout, 10);
@@ -236,16 +233,16 @@ async fn all_registrations_come_back_under_change(store: &Store) -> Kept {
             store.register(&device.id, &passes[2], &device.push_token).await?;
         }
         if pages < 60 {
-            Device::holding(store, &passes).await?;
+            Device::registered_for(store, &passes).await?;
         }
     }
-    Err(Breach::new(Rule::MAINTENANCE, "pages that come to an end under change", "2,000 pages"))
+    Err(Violation::new(Rule::MAINTENANCE, "pages that come to an end under change", "2,000 pages"))
 }
 
-/// Demands these counts, of an empty store that only this case uses.
-async fn counts(store: &Store, devices: u64, types: &[TypeStats], after: &str) -> Kept {
+/// Expects these counts, of an empty store that only this case uses.
+async fn counts(store: &Store, devices: u64, types: &[TypeStats], after: &str) -> Result<(), Violation> {
     let StoreStats { devices: counted, types: found, .. } = store.stats().await?;
-    demand(
+    ensure(
         Rule::MAINTENANCE,
         counted == devices && found == types,
         format!("{devices} devices and {types:?} after {after}"),
@@ -253,7 +250,7 @@ async fn counts(store: &Store, devices: u64, types: &[TypeStats], after: &str) -
     )
 }
 
-async fn stats_count_what_is_there(store: &Store) -> Kept {
+async fn stats_count_what_is_there(store: &Store) -> Result<(), Violation> {
     counts(store, 0, &[], "nothing").await?;
     let (two, mut passes) = new_passes(3)?;
     let one = TypeIdentifier::new(&format!("order.{}", two.as_str()))?;
@@ -263,12 +260,12 @@ async fn stats_count_what_is_there(store: &Store) -> Kept {
         passes,
         registrations,
     };
-    let first = Device::holding(store, &passes).await?;
-    let second = Device::holding(store, &passes[1..2]).await?;
+    let first = Device::registered_for(store, &passes).await?;
+    let second = Device::registered_for(store, &passes[1..2]).await?;
     counts(store, 2, &[of(&one, 1, 1), of(&two, 2, 3)], "registering").await?;
     store.register(&second.id, &passes[1], &second.push_token).await?;
-    store.mark_updated(&two, &serials(&passes)).await?;
-    store.mark_all_updated(&two).await?;
+    store.mark(&two, Changed::Passes(&serials(&passes))).await?;
+    store.mark(&two, Changed::All).await?;
     counts(store, 2, &[of(&one, 1, 1), of(&two, 2, 3)], "registering again and marks").await?;
     store.unregister(&first.id, &passes[0]).await?;
     counts(store, 2, &[of(&two, 2, 3)], "unregistering").await?;

@@ -8,15 +8,15 @@ use crate::Rule;
 ///
 /// Shows no device identifier, no push token and no authentication token.
 #[derive(Debug)]
-pub struct Breach {
+pub struct Violation {
     rule: Rule,
     expected: String,
     actual: String,
     source: Option<StoreError>,
 }
 
-impl Breach {
-    /// A breach of `rule`.
+impl Violation {
+    /// A violation of `rule`.
     pub fn new(rule: Rule, expected: impl Into<String>, actual: impl Into<String>) -> Self {
         Self { rule, expected: expected.into(), actual: actual.into(), source: None }
     }
@@ -27,7 +27,7 @@ impl Breach {
         self.rule
     }
 
-    /// What the rule demands in this case.
+    /// What the rule asks for in this case.
     #[must_use]
     pub fn expected(&self) -> &str {
         &self.expected
@@ -44,10 +44,15 @@ impl Breach {
         self.rule = rule;
         self
     }
+
+    /// The same under another rule, unless the store failed.
+    pub(crate) fn unless_error_under(self, rule: Rule) -> Self {
+        if self.rule == Rule::ERRORS { self } else { self.under(rule) }
+    }
 }
 
-/// Every error of a store is a breach of [`Rule::ERRORS`]; no case gives cause for one.
-impl From<StoreError> for Breach {
+/// Every error of a store is a violation of [`Rule::ERRORS`]; no case gives cause for one.
+impl From<StoreError> for Violation {
     fn from(error: StoreError) -> Self {
         let mut actual = error.to_string();
         let mut source = error.source();
@@ -60,28 +65,25 @@ impl From<StoreError> for Breach {
     }
 }
 
-impl fmt::Display for Breach {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rule, expected, actual, .. } = self;
         write!(f, "breaks {rule} ({}): expected {expected}, got {actual}", rule.sentence())
     }
 }
 
-impl Error for Breach {
+impl Error for Violation {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_ref().map(|error| error as _)
     }
 }
 
-/// What a check of a store returns.
-pub type Kept = Result<(), Breach>;
-
-/// A breach of `rule` unless `holds`.
-pub(crate) fn demand(
+/// A violation of `rule` unless `holds`.
+pub(crate) fn ensure(
     rule: Rule,
     holds: bool,
     expected: impl Into<String>,
     actual: impl FnOnce() -> String,
-) -> Kept {
-    if holds { Ok(()) } else { Err(Breach::new(rule, expected, actual())) }
+) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation::new(rule, expected, actual())) }
 }

@@ -23,13 +23,13 @@ impl KnownTokens {
         self.any.store(true, Ordering::Release);
     }
 
-    fn judge(&self, token: &str) -> Option<Fault> {
+    fn check(&self, token: &str) -> Option<Fault> {
         if !self.any.load(Ordering::Acquire) {
             return None;
         }
         let tokens = self.tokens.read().ok()?;
         match tokens.get(&token.to_ascii_lowercase()) {
-            None => Some(Fault::not_a_breach(400, "BadDeviceToken")),
+            None => Some(Fault::without_violation(400, "BadDeviceToken")),
             Some(known) if known != token => {
                 Some(Fault::new(400, "BadDeviceToken", "the device token differs in upper and lower case"))
             }
@@ -43,16 +43,16 @@ pub(crate) struct Fault {
     pub(crate) status: u16,
     pub(crate) reason: &'static str,
     /// What is to be mended in the sender; `None` where it did nothing wrong.
-    pub(crate) breach: Option<String>,
+    pub(crate) violation: Option<String>,
 }
 
 impl Fault {
-    pub(crate) fn new(status: u16, reason: &'static str, breach: impl Into<String>) -> Self {
-        Self { status, reason, breach: Some(breach.into()) }
+    pub(crate) fn new(status: u16, reason: &'static str, violation: impl Into<String>) -> Self {
+        Self { status, reason, violation: Some(violation.into()) }
     }
 
-    pub(crate) fn not_a_breach(status: u16, reason: &'static str) -> Self {
-        Self { status, reason, breach: None }
+    pub(crate) fn without_violation(status: u16, reason: &'static str) -> Self {
+        Self { status, reason, violation: None }
     }
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn fault(
     topic(&head.headers, certified)
         .or_else(|| headers(&head.headers))
         .or_else(|| payload(body))
-        .or_else(|| known.judge(token))
+        .or_else(|| known.check(token))
 }
 
 fn topic(headers: &HeaderMap, certified: Option<&str>) -> Option<Fault> {
@@ -130,8 +130,8 @@ fn headers(headers: &HeaderMap) -> Option<Fault> {
     match text(headers, "apns-expiration").map(str::parse::<u64>) {
         Some(Ok(1..)) => {}
         Some(Ok(0)) => {
-            let breach = "apns-expiration is 0: a phone that is offline never gets the push";
-            return Some(Fault::new(400, "BadExpirationDate", breach));
+            let violation = "apns-expiration is 0: a phone that is offline never gets the push";
+            return Some(Fault::new(400, "BadExpirationDate", violation));
         }
         _ => return Some(Fault::new(400, "BadExpirationDate", "apns-expiration is missing, or no number")),
     }
@@ -145,8 +145,9 @@ fn payload(body: &[u8]) -> Option<Fault> {
         b"{}" => None,
         b"" => Some(Fault::new(400, "PayloadEmpty", "there is no payload")),
         other => {
-            let breach = format!("the payload is not {{}}, but {} bytes long or something else", other.len());
-            Some(Fault::new(400, "BadPayload", breach))
+            let violation =
+                format!("the payload is not {{}}, but {} bytes long or something else", other.len());
+            Some(Fault::new(400, "BadPayload", violation))
         }
     }
 }
@@ -189,15 +190,15 @@ mod tests {
         head
     }
 
-    fn judge(head: &Parts, body: &[u8]) -> Option<&'static str> {
+    fn check(head: &Parts, body: &[u8]) -> Option<&'static str> {
         fault(head, body, Some("pass.a"), &KnownTokens::default()).map(|fault| fault.reason)
     }
 
     #[test]
     fn each_fault_has_its_reason() {
-        assert_eq!(judge(&with("x", None), b"{}"), None);
-        assert_eq!(judge(&with("x", None), b""), Some("PayloadEmpty"));
-        assert_eq!(judge(&with("x", None), b"{ }"), Some("BadPayload"));
+        assert_eq!(check(&with("x", None), b"{}"), None);
+        assert_eq!(check(&with("x", None), b""), Some("PayloadEmpty"));
+        assert_eq!(check(&with("x", None), b"{ }"), Some("BadPayload"));
         for (name, value, reason) in [
             ("apns-topic", None, "MissingTopic"),
             ("apns-topic", Some("pass.b"), "TopicDisallowed"),
@@ -210,7 +211,7 @@ mod tests {
             ("apns-id", None, "BadMessageId"),
             ("apns-id", Some("123E4567-E89B-42D3-A456-42665544000A"), "BadMessageId"),
         ] {
-            assert_eq!(judge(&with(name, value), b"{}"), Some(reason), "{name} {value:?}");
+            assert_eq!(check(&with(name, value), b"{}"), Some(reason), "{name} {value:?}");
         }
         for (path, reason) in [
             ("/3/device/", "MissingDeviceToken"),
@@ -218,10 +219,10 @@ mod tests {
             ("/2/device/c0", "BadPath"),
         ] {
             let (head, ()) = good().uri(path).body(()).unwrap().into_parts();
-            assert_eq!(judge(&head, b"{}"), Some(reason), "{path}");
+            assert_eq!(check(&head, b"{}"), Some(reason), "{path}");
         }
         let (head, ()) = good().method("PUT").body(()).unwrap().into_parts();
-        assert_eq!(judge(&head, b"{}"), Some("MethodNotAllowed"));
+        assert_eq!(check(&head, b"{}"), Some("MethodNotAllowed"));
     }
 
     #[test]
@@ -229,7 +230,7 @@ mod tests {
         let known = KnownTokens::default();
         known.add("C0FFEE");
         let (head, ()) = good().body(()).unwrap().into_parts();
-        assert!(fault(&head, b"{}", None, &known).unwrap().breach.is_some());
+        assert!(fault(&head, b"{}", None, &known).unwrap().violation.is_some());
         known.add("c0ffee");
         assert!(fault(&head, b"{}", None, &known).is_none());
     }

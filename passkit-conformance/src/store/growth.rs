@@ -1,0 +1,54 @@
+//! Whether a call takes longer the more there is, where nothing but its time can tell.
+//!
+//! Other processes make any single time worthless. A walk is therefore seen only in sizes that double: the time grows
+//! in step with all of them, and ends far above the time of the same call on next to nothing.
+
+use std::time::Duration;
+
+/// How much longer, at least, than on next to nothing a call that walks takes in the end.
+const LEAST: Duration = Duration::from_millis(1);
+/// How many times as long, at least.
+const TIMES: u32 = 4;
+/// By how much a walk grows when its size doubles, give or take what the machine does meanwhile.
+const STEP: std::ops::RangeInclusive<f64> = 1.5..=5.0;
+
+/// Whether `time` is so far above `base`, the time on next to nothing, that it may be a walk.
+pub(super) fn stands_out(base: Duration, time: Duration) -> bool {
+    time >= base * TIMES && time - base >= LEAST
+}
+
+/// Whether `times`, of sizes that double, are those of a walk.
+pub(super) fn is_walk(base: Duration, times: &[Duration]) -> bool {
+    let above: Vec<f64> = times.iter().map(|time| time.saturating_sub(base).as_secs_f64()).collect();
+    times.last().is_some_and(|last| stands_out(base, *last))
+        && above.windows(2).all(|pair| pair[0] > 0.0 && STEP.contains(&(pair[1] / pair[0])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(base: u64, times: [u64; 4]) -> bool {
+        is_walk(Duration::from_micros(base), &times.map(Duration::from_micros))
+    }
+
+    #[test]
+    fn a_walk_doubles_with_its_size() {
+        assert!(walk(2, [1_000, 2_000, 4_000, 8_000]));
+        assert!(walk(1, [160, 320, 640, 1_280]));
+        assert!(walk(500, [900, 1_300, 2_200, 3_700]));
+        assert!(walk(5_000, [9_000, 12_000, 22_000, 35_000]));
+    }
+
+    #[test]
+    fn what_a_busy_machine_does_is_no_walk() {
+        assert!(!walk(2, [2, 3, 2, 2]), "no difference");
+        assert!(!walk(2, [20, 40, 80, 160]), "too little to tell");
+        assert!(!walk(5_000, [6_000, 7_000, 9_000, 13_000]), "not far enough above the rest");
+        assert!(!walk(2, [4, 3, 5, 20_000]), "one disturbance");
+        assert!(!walk(2, [4_000, 8_000, 8_000, 16_000]), "no growth in between");
+        assert!(!walk(2, [16_000, 8_000, 4_000, 2_000]), "a machine that gets free");
+        assert!(!walk(2_000, [2_000, 4_000, 8_000, 16_000]), "one of them shows nothing");
+        assert!(!is_walk(Duration::ZERO, &[]));
+    }
+}
