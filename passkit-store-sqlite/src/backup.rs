@@ -10,11 +10,7 @@ use rusqlite::{
     backup::{Backup, StepResult},
 };
 
-use crate::{
-    engine,
-    error::SqliteError,
-    store::{POLL, make_file},
-};
+use crate::{engine, error::SqliteError, store::POLL};
 
 /// Copies the database as it is now. The copy has its name when it is whole and durable, and not before.
 pub(crate) fn back_up(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), SqliteError> {
@@ -24,7 +20,7 @@ pub(crate) fn back_up(from: &Connection, to: &Path, lock_timeout: Duration) -> R
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
-    if !make_file(&partial)? {
+    if fs::symlink_metadata(&partial).is_ok() {
         return Err(exists(&partial));
     }
     let copied = copy(from, &partial, lock_timeout).and_then(|()| keep(&partial, to));
@@ -39,7 +35,7 @@ fn exists(path: &Path) -> SqliteError {
 }
 
 fn copy(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), SqliteError> {
-    let mut target = engine::connect(to, lock_timeout)?;
+    let mut target = engine::create(to, lock_timeout)?;
     let source_path = PathBuf::from(from.path().unwrap_or_default());
     let failed = |error| SqliteError::sqlite(&source_path, error);
     let backup = Backup::new(from, &mut target).map_err(failed)?;

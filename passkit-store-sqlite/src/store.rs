@@ -1,6 +1,5 @@
 use std::{
-    fs::{self, OpenOptions},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant, SystemTime},
@@ -76,7 +75,11 @@ impl SqliteStore {
         }
         let path = find(&config.path, config.create)?;
         network::refuse(&path)?;
-        let connection = engine::connect(&path, config.lock_timeout)?;
+        let connection = if path.exists() {
+            engine::connect(&path, config.lock_timeout)?
+        } else {
+            engine::create(&path, config.lock_timeout)?
+        };
         prepare(&path, config, &connection)?;
         // The writer waits for the lock by itself.
         connection.busy_timeout(Duration::ZERO).map_err(|error| SqliteError::sqlite(&path, error))?;
@@ -99,33 +102,21 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 /// Where the database lies, without links and not as a URL, which SQLite would take as well.
 fn find(path: &Path, create: bool) -> Result<PathBuf, SqliteError> {
+    let failed = |error| SqliteError::io("open", path, error);
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => {
-            return Err(SqliteError::configuration(format!("{} is a folder; name a file", path.display())));
+            Err(SqliteError::configuration(format!("{} is a folder; name a file", path.display())))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !create => {
+            let text = format!("there is no store {}; check the path, or create it first", path.display());
+            Err(SqliteError::configuration(text).caused_by(error))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if !create {
-                let text =
-                    format!("there is no store {}; check the path, or create it first", path.display());
-                return Err(SqliteError::configuration(text).caused_by(error));
-            }
-            make_file(path)?;
+            let Some(name) = path.file_name() else { return Err(failed(error)) };
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Ok(folder.unwrap_or(Path::new(".")).canonicalize().map_err(failed)?.join(name))
         }
-        Ok(_) | Err(_) => {}
-    }
-    path.canonicalize().map_err(|error| SqliteError::io("open", path, error))
-}
-
-/// Makes an empty file that nobody else can read, because it will hold secrets. Returns `false` if there is a file.
-pub(crate) fn make_file(path: &Path) -> Result<bool, SqliteError> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(SqliteError::io("create", path, error)),
+        _ => path.canonicalize().map_err(failed),
     }
 }
 
@@ -142,9 +133,6 @@ fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), 
     let is_new = !has_store(connection)?;
     if is_new && !config.create {
         return configuration("holds no store; check the path, or create the store first");
-    }
-    if connection.is_readonly("main").map_err(failed)? {
-        return configuration("can't be written to; give this user the right to write it and its folder");
     }
     if is_new && tables(connection).map_err(failed)?.0 > 0 && !has_store(connection)? {
         return configuration("holds a database of another program; name another file");

@@ -83,21 +83,44 @@ impl Engine {
 
 /// A connection to the database in `path`, which exists.
 pub(crate) fn connect(path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
-    let set_up = || {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(lock_timeout)?;
-        connection.set_prepared_statement_cache_capacity(64);
-        // A commit is durable when it returns, also on macOS.
-        connection.pragma_update(None, "synchronous", "full")?;
-        connection.pragma_update(None, "fullfsync", true)?;
-        connection.pragma_update(None, "checkpoint_fullfsync", true)?;
-        // A file that was tampered with runs no functions, and its damage is found early.
-        connection.pragma_update(None, "trusted_schema", false)?;
-        connection.pragma_update(None, "cell_size_check", true)?;
-        Ok(connection)
-    };
-    set_up().map_err(|error| SqliteError::sqlite(path, error))
+    connect_with(OpenFlags::SQLITE_OPEN_READ_WRITE, path, lock_timeout)
+}
+
+/// A connection to a new database that nobody else can read, because it will hold secrets.
+///
+/// SQLite makes the file: closing it here would give up the locks that this process has on it.
+pub(crate) fn create(path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let connection = connect_with(flags, path, lock_timeout)?;
+    #[cfg(unix)]
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .map_err(|error| SqliteError::io("protect", path, error))?;
+    Ok(connection)
+}
+
+fn connect_with(flags: OpenFlags, path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
+    let failed = |error| SqliteError::sqlite(path, error);
+    let connection =
+        Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
+    // SQLite falls back to reading without a word.
+    if connection.is_readonly("main").map_err(failed)? {
+        let text = "can't be written to; give this user the right to write it and its folder";
+        return Err(SqliteError::configuration(format!("{} {text}", path.display())));
+    }
+    set_up(&connection, lock_timeout).map_err(failed)?;
+    Ok(connection)
+}
+
+fn set_up(connection: &Connection, lock_timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(lock_timeout)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    // A commit is durable when it returns, also on macOS.
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    // A file that was tampered with runs no functions, and its damage is found early.
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)
 }
 
 /// The file in which SQLite keeps what was committed last.

@@ -80,8 +80,9 @@ impl Writer {
         connection: Connection,
     ) -> Result<Self, SqliteError> {
         let (sender, receiver) = mpsc::channel();
+        let file = file_id(path);
         let at_work =
-            AtWork { path: path.into(), lock_timeout, connection, large_wal: LARGE_WAL, commits: 0 };
+            AtWork { path: path.into(), file, lock_timeout, connection, large_wal: LARGE_WAL, commits: 0 };
         let thread = thread::Builder::new().name("passkit-sqlite-write".to_owned());
         let thread = thread.spawn(move || at_work.run(&receiver));
         let thread = thread.map_err(|error| SqliteError::io("start a thread for", path, error))?;
@@ -112,6 +113,8 @@ impl Drop for Writer {
 
 struct AtWork {
     path: Arc<Path>,
+    /// Which file the database is.
+    file: Option<(u64, u64)>,
     lock_timeout: Duration,
     connection: Connection,
     /// The size of the log at which something is done about it.
@@ -139,6 +142,11 @@ impl AtWork {
     /// Commits a group and answers it. Returns those that still have time to wait for a lock.
     fn work_on(&mut self, mut group: Vec<Box<dyn Change>>) -> Vec<Box<dyn Change>> {
         let Some(oldest) = group.iter().map(|change| change.asked()).min() else { return group };
+        if file_id(&self.path) != self.file {
+            let text = "was replaced or removed while the store was open; restart this program";
+            answer(group, Err(SqliteError::configuration(format!("{} {text}", self.path.display()))));
+            return Vec::new();
+        }
         if let Err(error) = self.begin(oldest + self.lock_timeout) {
             let (expired, rest) = if is_busy(&error) {
                 let now = Instant::now();
@@ -220,6 +228,21 @@ impl AtWork {
             self.connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get(0));
         self.connection.busy_timeout(Duration::ZERO)?;
         Ok(!busy?)
+    }
+}
+
+/// What tells one file from another. SQLite would go on writing to a file that nobody finds any more.
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let found = fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _open_files_stay = path;
+        None
     }
 }
 
