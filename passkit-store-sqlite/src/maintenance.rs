@@ -75,16 +75,19 @@ fn position(cursor: &PageCursor) -> Option<(DeviceIdentifier, PassId)> {
 }
 
 fn stats(connection: &Connection) -> rusqlite::Result<StoreStats> {
-    let types = connection
-        .prepare_cached(layout::TYPE_STATS)?
-        .query_map([], |row| {
-            Ok(TypeStats {
-                type_id: identifier(row, 0)?,
-                passes: number(row, 1)?,
-                registrations: number(row, 2)?,
-            })
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut types: Vec<TypeStats> = Vec::new();
+    let mut statement = connection.prepare_cached(layout::PASS_STATS)?;
+    let mut passes = statement.query([])?;
+    while let Some(row) = passes.next()? {
+        let registrations = number(row, 1)?;
+        match types.last_mut() {
+            Some(last) if row.get_ref(0)?.as_str()? == last.type_id.as_str() => {
+                last.passes += 1;
+                last.registrations += registrations;
+            }
+            _ => types.push(TypeStats { type_id: identifier(row, 0)?, passes: 1, registrations }),
+        }
+    }
     connection.prepare_cached(layout::STORE_STATS)?.query_row([], |row| {
         Ok(StoreStats { devices: number(row, 0)?, types, storage_bytes: Some(number(row, 1)?) })
     })
