@@ -40,11 +40,7 @@ impl Backoff {
     /// One that ended may be replaced at once, the first time: APNs closes connections when it likes.
     pub(crate) fn failed(&self, what: &str, was_connected: bool) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let delay = if was_connected && failures.in_a_row == 0 {
-            Duration::ZERO
-        } else {
-            (FIRST * 2_u32.pow(failures.in_a_row.min(6))).min(LONGEST)
-        };
+        let delay = delay(failures.in_a_row, was_connected);
         failures.in_a_row = failures.in_a_row.saturating_add(1);
         what.clone_into(&mut failures.last);
         failures.until = Some(Instant::now() + delay);
@@ -58,29 +54,39 @@ impl Backoff {
     }
 }
 
+/// How long no connection is made after a failure that follows so many others.
+fn delay(in_a_row: u32, was_connected: bool) -> Duration {
+    if was_connected && in_a_row == 0 {
+        Duration::ZERO
+    } else {
+        (FIRST * 2_u32.pow(in_a_row.min(6))).min(LONGEST)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn wait(backoff: &Backoff) -> Duration {
-        backoff.wait().map_or(Duration::ZERO, |(left, _)| left)
+    #[test]
+    fn waits_grow_to_five_seconds() {
+        assert_eq!(delay(0, true), Duration::ZERO);
+        assert_eq!(delay(1, true), 2 * FIRST);
+        assert_eq!([0, 1, 2].map(|in_a_row| delay(in_a_row, false)), [FIRST, 2 * FIRST, 4 * FIRST]);
+        assert_eq!(delay(100, false), LONGEST);
     }
 
     #[test]
-    fn waits_grow_to_five_seconds_and_end_with_an_answer() {
+    fn waits_end_with_an_answer() {
         let backoff = Backoff::default();
         backoff.failed("lost", true);
-        assert_eq!(wait(&backoff), Duration::ZERO);
-        backoff.failed("lost", true);
-        assert!(wait(&backoff) > FIRST && wait(&backoff) <= 2 * FIRST);
+        assert!(backoff.wait().is_none());
         for _ in 0..100 {
             backoff.failed("refused", false);
         }
-        assert!(wait(&backoff) > LONGEST - FIRST && wait(&backoff) <= LONGEST);
-        assert_eq!(backoff.wait().unwrap().1, "refused");
+        let (left, last) = backoff.wait().unwrap();
+        assert!(left <= LONGEST && last == "refused");
         backoff.answered();
-        assert_eq!(wait(&backoff), Duration::ZERO);
-        backoff.failed("refused", false);
-        assert!(wait(&backoff) > FIRST / 2 && wait(&backoff) <= FIRST);
+        assert!(backoff.wait().is_none());
+        assert_eq!(backoff.failures.lock().unwrap().in_a_row, 0);
     }
 }

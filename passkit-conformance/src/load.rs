@@ -279,6 +279,14 @@ mod tests {
 
     /// Answers each request of a connection with the next of these texts, and closes it behind the last.
     async fn service(answers: &'static [&'static str]) -> (Connection, Arc<AtomicUsize>) {
+        service_within(Duration::from_secs(60), answers).await
+    }
+
+    /// The same, with so much time for an answer.
+    async fn service_within(
+        time: Duration,
+        answers: &'static [&'static str],
+    ) -> (Connection, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -301,7 +309,7 @@ mod tests {
             }
         });
         let url = ServiceUrl::new("http://elsewhere.invalid:81/").unwrap();
-        let limits = Limits { response_bytes: 10, time: Duration::from_millis(300) };
+        let limits = Limits { response_bytes: 10, time };
         (Connection::new(&url, [address].into(), limits).unwrap(), connections)
     }
 
@@ -333,7 +341,8 @@ mod tests {
         let (mut half, _) = service(&["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody"]).await;
         assert!(matches!(ask(&mut half).await, Err(NoAnswer::Closed)));
         let (mut slow, connections) =
-            service(&["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody", ""]).await;
+            service_within(Duration::from_secs(1), &["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody", ""])
+                .await;
         for number in 1..3 {
             assert!(matches!(ask(&mut slow).await, Err(NoAnswer::TooSlow)));
             assert_eq!(

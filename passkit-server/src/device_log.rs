@@ -1,7 +1,9 @@
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 /// Receives what devices post to the log endpoint: the only place where a phone says what it thinks of the service.
 ///

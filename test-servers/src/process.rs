@@ -139,6 +139,11 @@ impl Process {
         Ok(Self { watch, pid: pid.trim().to_owned() })
     }
 
+    /// Whether the program has ended by itself.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.pid.parse().map_or(true, |id| !is_alive(id))
+    }
+
     /// Sends a signal: `KILL`, `STOP`, `CONT`.
     pub(crate) fn signal(&self, name: &str) -> io::Result<()> {
         Command::new("kill").args([&format!("-{name}"), &self.pid]).stderr(Stdio::null()).status().map(drop)

@@ -14,7 +14,7 @@ use std::{env, io, sync::Mutex, time::Duration};
 pub use self::{cluster::Cluster, gate::Gate, network::Network, node::Node, sentinel::SentinelSet, tls::Tls};
 use crate::process;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks until it is so.
 fn wait_until(what: &str, limit: Duration, is_so: impl FnMut() -> bool) -> io::Result<()> {

@@ -7,7 +7,7 @@ use passkit_apns::{ApnsSender, Identity};
 use passkit_conformance::apns::Issued;
 use passkit_server::PushOutcome;
 
-use crate::{TOPIC, apns, assert_no_breaches, config, push, topic};
+use crate::{TOPIC, apns, assert_no_breaches, config, push, topic, until};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -148,10 +148,10 @@ async fn a_server_that_nobody_vouches_for_gets_nothing() {
 async fn a_certificate_that_expires_meanwhile_makes_no_connection() {
     let apns = apns().await;
     let now = SystemTime::now();
-    let issued = apns.issue_for(TOPIC, now - DAY, now + Duration::from_secs(2)).unwrap();
+    let issued = apns.issue_for(TOPIC, now - DAY, now + Duration::from_secs(10)).unwrap();
     let sender =
         ApnsSender::new(config(&apns).identity(from_pem(&issued.certificate, &issued.key).unwrap())).unwrap();
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    tokio::time::sleep(Duration::from_millis(10_100)).await;
     let outcome = push(&sender, "c0ffee").await;
     let text = "the certificate for pass.com.example.ticket expired on ";
     assert!(matches!(&outcome, PushOutcome::Misconfigured(why) if why.starts_with(text)), "{outcome:?}");
@@ -172,8 +172,7 @@ async fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
     assert!(matches!(push(&sender, "c0ffee").await, PushOutcome::Misconfigured(_)));
 
     write(folder.path(), &apns.issue(TOPIC).unwrap());
-    look().await;
-    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+    until("the renewed one is used", async || push(&sender, "c0ffee").await == PushOutcome::Sent).await;
     let connections = apns.connections();
 
     // Half written: the certificate is there, its key not yet.
@@ -184,9 +183,11 @@ async fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
     assert_eq!(apns.connections(), connections, "the old one stays");
 
     write(folder.path(), &renewed);
-    look().await;
-    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
-    assert_eq!(apns.connections(), connections + 1, "the new one is used");
+    until("the new one is used", async || {
+        assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
+        apns.connections() == connections + 1
+    })
+    .await;
 
     std::fs::remove_file(folder.path().join("a.pem")).unwrap();
     look().await;

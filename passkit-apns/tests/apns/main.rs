@@ -10,6 +10,8 @@ mod pkcs12;
 mod silence;
 mod tokens;
 
+use std::time::{Duration, Instant};
+
 use passkit_apns::{ApnsSender, Config, Identity};
 use passkit_conformance::apns::{LocalApns, Options};
 use passkit_server::{PushOutcome, PushSender, PushToken, TypeIdentifier};
@@ -40,6 +42,15 @@ fn identity(apns: &LocalApns) -> Identity {
 
 fn sender(apns: &LocalApns) -> ApnsSender {
     ApnsSender::new(config(apns).identity(identity(apns))).unwrap()
+}
+
+/// Asks until the answer is yes, for a minute at most.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !is_so().await {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn push(sender: &ApnsSender, to: &str) -> PushOutcome {

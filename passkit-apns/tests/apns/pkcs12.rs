@@ -10,7 +10,7 @@ use passkit_apns::{ApnsSender, Identity};
 use passkit_conformance::apns::Issued;
 use passkit_server::{PushOutcome, TypeIdentifier};
 
-use crate::{TOPIC, apns, assert_no_breaches, config, push, topic};
+use crate::{TOPIC, apns, assert_no_breaches, config, push, topic, until};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const PASSWORD: &str = "a pässword";
@@ -180,9 +180,6 @@ async fn a_renewed_file_is_taken() {
     assert!(matches!(push(&sender, "c0ffee").await, PushOutcome::Misconfigured(_)));
 
     export(folder.path(), &apns.issue(TOPIC).unwrap(), "", PASSWORD, &[]);
-    let end = SystemTime::now() + Duration::from_secs(20);
-    while push(&sender, "c0ffee").await != PushOutcome::Sent {
-        assert!(SystemTime::now() < end, "the renewed certificate is not used");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the renewed certificate is used", async || push(&sender, "c0ffee").await == PushOutcome::Sent)
+        .await;
 }

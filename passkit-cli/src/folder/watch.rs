@@ -30,6 +30,8 @@ const GONE_AFTER: Duration = Duration::from_millis(500);
 /// looked through all the same, from time to time, for at most a fiftieth of the time.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_SHARE: u32 = 50;
+/// A change is served within a second, also where the system does not tell of it.
+const _: () = assert!(SWEEP_EVERY.as_millis() + 2 * SETTLED_AFTER.as_millis() < 1_000);
 /// Archives are read and published in groups of at most so many bytes and files.
 const GROUP_BYTES: u64 = 2 * 1024 * 1024;
 const GROUP_FILES: usize = 1000;

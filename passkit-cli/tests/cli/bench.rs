@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::{
     archives::{order, token_of, unsigned},
-    program::{Service, passkit, run},
+    program::{Service, eventually, passkit, run},
 };
 
 const TYPE: &str = "pass.com.example.load";
@@ -47,7 +47,7 @@ fn refused(command: &mut Command, mention: &[&str]) {
 
 /// A service over five passes and an order, running.
 fn service() -> Service {
-    let mut service = Service::with_arguments(&["--allow-unsigned"]);
+    let mut service = Service::with_arguments(&["--allow-unsigned"]).logging("debug");
     for number in 0..5 {
         let archive = unsigned(TYPE, &format!("A/{number}"), "one");
         fs::write(service.passes().join(format!("{number}.pkpass")), archive).unwrap();
@@ -265,18 +265,18 @@ fn a_stall_is_seen_in_all_visits_that_it_delays() {
         Some(answer)
     });
     let arguments =
-        ["--devices", "20", "--connections", "2", "--duration", "3", "--rate", "100", "--target", &target];
+        ["--devices", "20", "--connections", "2", "--duration", "3", "--rate", "40", "--target", &target];
     let (code, json, said) = result(&mut bench(&service.url(), &arguments));
     assert_eq!(code, Some(0), "{json:#}\n{said}");
     let visits = &json["visits"];
-    assert_eq!(visits["due"], 300);
-    // A hundred of three hundred visits were due while it stalled, but only two calls were under way.
+    assert_eq!(visits["due"], 120);
+    // A third of the visits were due while it stalled, but only two calls were under way.
     let latency = |key: &str| visits["latency_ms"][key].as_f64().unwrap();
     assert!(latency("p90") > 400.0 && latency("max") > 900.0, "{json:#}");
     let calls = &json["calls"];
     for kind in ["list 200", "get 200"] {
         let p90 = calls[kind]["latency_ms"]["p90"].as_f64().unwrap();
-        assert!(p90 < 200.0, "{kind}: {json:#}");
+        assert!(p90 < latency("p90") / 2.0, "{kind}: {json:#}");
     }
 }
 
@@ -320,23 +320,30 @@ fn errors_are_counted_by_kind() {
     let (kinds, ..) = run(|number, answer| (number < 12).then_some(answer), &[]);
     assert!(kinds.contains(&"connection closed on list".to_owned()), "{kinds:?}");
     let slow = |number, answer| {
-        thread::sleep(Duration::from_millis(if number < 12 { 0 } else { 2_000 }));
+        thread::sleep(Duration::from_secs(if number < 12 { 0 } else { 10 }));
         Some(answer)
     };
-    let (kinds, ..) = run(slow, &["--timeout", "0.1"]);
+    let (kinds, ..) = run(slow, &["--timeout", "2"]);
     assert!(kinds.contains(&"timeout on list".to_owned()), "{kinds:?}");
 }
 
 /// Runs it, and does something when phones have begun to make visits.
-fn during_visits(command: &mut Command, action: impl FnOnce(u32)) -> (Option<i32>, Value) {
+fn during_visits(
+    command: &mut Command,
+    service: &mut Service,
+    action: impl FnOnce(u32, &mut Service),
+) -> (Option<i32>, Value) {
     let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(process.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("registered in") {
         assert_ne!(said.read_line(&mut line).unwrap(), 0, "{line}");
     }
-    thread::sleep(Duration::from_millis(300));
-    action(process.id());
+    // More than those of registering that the service has yet to tell of.
+    let lists = |service: &Service| service.said().matches(" list{").count();
+    let before = lists(service);
+    eventually("phones make visits", || lists(service) > before + 20);
+    action(process.id(), service);
     said.read_to_string(&mut line).unwrap();
     let output = process.wait_with_output().unwrap();
     (
@@ -348,12 +355,12 @@ fn during_visits(command: &mut Command, action: impl FnOnce(u32)) -> (Option<i32
 #[test]
 fn a_service_that_dies_is_reported_at_the_end() {
     let mut service = service();
-    let arguments = ["--devices", "20", "--duration", "1.5", "--rate", "100"];
+    let arguments = ["--devices", "20", "--duration", "5", "--rate", "100"];
     let mut command = with_folders(bench(&service.url(), &arguments), &service);
-    let (code, json) = during_visits(&mut command, |_| service.kill());
+    let (code, json) = during_visits(&mut command, &mut service, |_, service| service.kill());
     assert_eq!(code, Some(1), "{json:#}");
     let visits = &json["visits"];
-    assert!(visits["due"] == 150 && visits["done"].as_u64() > Some(0), "{json:#}");
+    assert!(visits["due"] == 500 && visits["done"].as_u64() > Some(0), "{json:#}");
     assert!(json["errors"]["connection refused"].as_u64() > Some(0), "{json:#}");
     assert!(json["left_registered"].as_u64() > Some(0) && json["interrupted"] == false, "{json:#}");
 }
@@ -363,7 +370,7 @@ fn an_interrupt_ends_it_early_and_in_order() {
     let mut service = service();
     let arguments = ["--devices", "20", "--duration", "3600", "--rate", "100"];
     let mut command = with_folders(bench(&service.url(), &arguments), &service);
-    let (code, json) = during_visits(&mut command, |id| {
+    let (code, json) = during_visits(&mut command, &mut service, |id, _| {
         assert!(Command::new("kill").args(["-INT", &id.to_string()]).status().unwrap().success());
     });
     assert_eq!(code, Some(0), "{json:#}");

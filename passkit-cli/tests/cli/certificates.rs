@@ -10,7 +10,7 @@ use std::{
 use crate::{
     archives::{pass, replace},
     program::{Service, eventually, passkit, run},
-    push::{Local, METRICS, SOON, TYPE, quiet, register, token},
+    push::{Local, METRICS, TYPE, quiet, register, token},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -107,7 +107,7 @@ fn a_certificate_as_keychain_access_exports_it_will_do() {
         register(&service, "D-1", &token(1), "A-1");
         let since = SystemTime::now();
         replace(&service.passes().join("a.pkpass"), &pass(TYPE, "A-1", "two"));
-        eventually("the change is pushed", SOON, || local.pushed(since).contains_key(&token(1)));
+        eventually("the change is pushed", || local.pushed(since).contains_key(&token(1)));
     }
     local.no_breach();
 }

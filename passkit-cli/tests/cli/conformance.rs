@@ -201,7 +201,7 @@ fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &s
         } else {
             let version = format!("{:?}", Instant::now());
             replace(file, &archive(&type_id, &serial, &version));
-            eventually("the change is served", Duration::from_secs(10), || date() != before);
+            eventually("the change is served", || date() != before);
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
     });
@@ -253,7 +253,9 @@ fn an_interrupted_run_leaves_nothing_registered() {
     service.start();
     let folder = tempfile::tempdir().unwrap();
     let (target, json) = (folder.path().join("target.toml"), folder.path().join("report.json"));
-    fs::write(&target, target_file("change = \"sleep 300\"")).unwrap();
+    // The case has registered when it asks for the change.
+    fs::write(folder.path().join("change.sh"), "touch asked; sleep 300").unwrap();
+    fs::write(&target, target_file("change = \"sh change.sh\"")).unwrap();
     let kit = kit()
         .args(["--url", &service.url(), "list/tag-lists-only-newer", "--target"])
         .arg(target)
@@ -263,8 +265,7 @@ fn an_interrupted_run_leaves_nothing_registered() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // By then the case has registered, and waits for the change.
-    std::thread::sleep(Duration::from_secs(2));
+    eventually("the case waits for the change", || folder.path().join("asked").exists());
     assert!(Command::new("kill").args(["-INT", &kit.id().to_string()]).status().unwrap().success());
     let output = kit.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

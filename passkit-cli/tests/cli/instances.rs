@@ -8,7 +8,6 @@ use crate::{
 };
 
 const TYPE: &str = "pass.com.example.shared";
-const SOON: Duration = Duration::from_secs(8);
 
 /// Two instances over this store and one folder agree on what changed and on what it is; so does a third one that starts
 /// later.
@@ -29,7 +28,7 @@ pub(crate) fn agree(store: &str) {
     for version in 1..=4 {
         let content = pass(TYPE, "A-1", &version.to_string());
         replace(&file, &content);
-        eventually("the change is listed", SOON, || one.list("D", TYPE, Some(&tag)).is_some());
+        eventually("the change is listed", || one.list("D", TYPE, Some(&tag)).is_some());
         // At once: whichever noticed it first, both serve it.
         for service in [&two, &one] {
             let answer = service.get(TYPE, "A-1", Some(&date));

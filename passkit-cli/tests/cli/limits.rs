@@ -79,20 +79,21 @@ fn a_request_in_flight_is_answered_before_the_end() {
     let authorization = authorization(TYPE, "A");
     let body = br#"{"pushToken":"c0ffee"}"#;
     let head = format!(
-        "POST {} HTTP/1.1\r\nHost: test\r\nAuthorization: {authorization}\r\nContent-Length: {}\r\n\r\n",
+        "POST {} HTTP/1.1\r\nHost: test\r\nAuthorization: {authorization}\r\nContent-Length: {}\r\n\
+         Expect: 100-continue\r\n\r\n",
         registration("D", TYPE, "A"),
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
+    // The service says so when it has the head and wants the body.
+    let mut interim = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut interim).unwrap();
+    assert!(interim.starts_with(b"HTTP/1.1 100 "), "{}", String::from_utf8_lossy(&interim));
     stream.write_all(&body[..5]).unwrap();
-    // The service has the head once it has taken the connection from the queue.
-    std::thread::sleep(Duration::from_millis(200));
     let id = service.id().to_string();
     assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     let address = service.address();
-    eventually("it takes no more connections", Duration::from_secs(5), || {
-        TcpStream::connect(&address).is_err()
-    });
+    eventually("it takes no more connections", || TcpStream::connect(&address).is_err());
     stream.write_all(&body[5..]).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

@@ -1,6 +1,6 @@
 //! What Prometheus is told.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use crate::{
     archives::pass,
@@ -11,7 +11,7 @@ const TYPE: &str = "pass.com.example.metrics";
 
 /// What the service says at /metrics.
 pub(crate) fn scrape(service: &Service) -> String {
-    eventually("the address is said", Duration::from_secs(5), || service.said().contains("/metrics"));
+    eventually("the address is said", || service.said().contains("/metrics"));
     let said = service.said();
     let (_, rest) = said.split_once("metrics at http://").unwrap_or_else(|| panic!("{said}"));
     let address = rest.split('/').next().unwrap();
@@ -55,7 +55,7 @@ fn calls_are_counted_and_what_devices_send_is_no_label() {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
     // Counted when it started; not again within the test.
-    eventually("the registrations are counted", Duration::from_secs(5), || {
+    eventually("the registrations are counted", || {
         value(&scrape(&service), "passkit_registrations").is_some()
     });
 }

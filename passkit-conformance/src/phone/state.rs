@@ -326,11 +326,8 @@ mod tests {
             );
         }
         let path = folder.path().join("phone.json");
-        fs::write(&path, "{\"pushToken\":\"zz\"}").unwrap();
+        fs::write(&path, "{\"pushToken\":\"z z\"}").unwrap();
         let text = State::load(&path).unwrap_err().to_string();
-        assert!(
-            text.contains("phone.json") && text.contains("hexadecimal") && !text.contains('\n'),
-            "{text}"
-        );
+        assert!(text.contains("phone.json") && text.contains("printable") && !text.contains('\n'), "{text}");
     }
 }

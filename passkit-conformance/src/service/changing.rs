@@ -311,12 +311,12 @@ mod tests {
         script(folder.path(), "sleep 300 & echo $! > child; wait");
         let command = ChangeCommand::new("sh change.sh", folder.path()).unwrap();
         let start = Instant::now();
-        let error = command.run(&pass("A"), Duration::from_millis(500)).await.unwrap_err();
-        assert!(error.contains("not done within 500ms") && start.elapsed().as_secs() < 20, "{error}");
+        let error = command.run(&pass("A"), Duration::from_secs(5)).await.unwrap_err();
+        assert!(error.contains("not done within 5s"), "{error}");
         let child = std::fs::read_to_string(folder.path().join("child")).unwrap();
         let state = || std::fs::read_to_string(format!("/proc/{}/stat", child.trim()));
         while state().is_ok_and(|stat| !stat.contains(") Z ")) {
-            assert!(start.elapsed().as_secs() < 20, "{child} goes on");
+            assert!(start.elapsed().as_secs() < 60, "{child} goes on");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -324,11 +324,13 @@ mod tests {
     #[tokio::test]
     async fn what_a_command_leaves_running_is_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
-        script(folder.path(), "sleep 5 & exit 1");
+        script(folder.path(), "sleep 300 & echo $! > child; exit 1");
         let command = ChangeCommand::new("sh change.sh", folder.path()).unwrap();
         let start = Instant::now();
         command.run(&pass("A"), LIMIT).await.unwrap_err();
-        assert!(start.elapsed() < Duration::from_secs(4));
+        assert!(start.elapsed() < Duration::from_secs(60));
+        let child = std::fs::read_to_string(folder.path().join("child")).unwrap();
+        Command::new("kill").arg(child.trim()).status().await.unwrap();
     }
 
     #[test]

@@ -244,7 +244,12 @@ mod tests {
                 })
             },
         };
-        let stop = tokio::time::sleep(std::time::Duration::from_millis(100));
+        let registered = said.clone();
+        let stop = async move {
+            while registered.lock().unwrap().is_empty() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
         let report = run_watched(&[registers_and_hangs; 3], &target, |_| {}, stop).await;
         let said = said.lock().unwrap();
         let (registered, removed) = (said[0].strip_prefix("POST "), said[1].strip_prefix("DELETE "));

@@ -40,7 +40,7 @@ catalogue! {
 pub(super) const MOST_POLLS: usize = 24;
 
 /// How long a store may take until a call that was dropped has happened or not.
-const TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Polls `call` at most `polls` times, then drops it; says whether it came to its end.
 pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {

@@ -47,7 +47,7 @@ type Store = Arc<dyn Coordination>;
 const LONG: Duration = Duration::from_secs(600);
 
 /// Longer than any claim here that has to end by itself, whatever the machine does.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn new_name() -> String {
     format!("conformance:{}", unique())
@@ -70,8 +70,8 @@ async fn claims(
 async fn claims_in_time(store: &Store, name: &str, owner: &str, time: Duration) -> Result<(), Violation> {
     let start = Instant::now();
     while !store.claim(name, owner, time).await? {
-        ensure(Rule::K1, start.elapsed() < PATIENCE, "a claim that ends with its time", || {
-            format!("a claim that is there after {PATIENCE:?}")
+        ensure(Rule::K1, start.elapsed() < TIMEOUT, "a claim that ends with its time", || {
+            format!("a claim that is there after {TIMEOUT:?}")
         })?;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

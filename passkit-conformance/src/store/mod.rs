@@ -35,6 +35,7 @@ mod naming;
 mod paging;
 mod parallel;
 mod pending;
+mod publishing;
 mod racing;
 mod random;
 mod registering;
@@ -142,6 +143,7 @@ pub fn cases() -> Vec<StoreCase> {
         registering::CASES,
         listing::CASES,
         marking::CASES,
+        publishing::CASES,
         paging::CASES,
         forgetting::CASES,
         cancelling::CASES,
@@ -205,7 +207,12 @@ mod tests {
         let cases = cases();
         let mut ids: Vec<_> = cases.iter().map(|one| one.case.id).collect();
         for StoreCase { case, .. } in &cases {
-            let name = case.id.strip_prefix("store/").or_else(|| case.id.strip_prefix("queue/")).unwrap();
+            let name = case
+                .id
+                .strip_prefix("store/")
+                .or_else(|| case.id.strip_prefix("queue/"))
+                .or_else(|| case.id.strip_prefix("coordination/"))
+                .unwrap();
             assert!(
                 name.bytes().all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit()),
                 "{name}"

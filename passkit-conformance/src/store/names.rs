@@ -10,8 +10,8 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changes, DeviceIdentifier, InvalidIdentifier, PageCursor, PassId, PushToken, RegisteredDevice,
-    RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag,
+    Audience, Changes, DeviceIdentifier, InvalidIdentifier, PageCursor, PassId, PassState, PushToken,
+    RegisteredDevice, RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag,
 };
 use tokio::task::JoinSet;
 
@@ -234,6 +234,15 @@ impl Listed {
             || format!("also {}", shown(&foreign)),
         )
     }
+}
+
+/// A state of a pass, with the start of its digest.
+pub(crate) fn shown_state(state: PassState) -> String {
+    let PassState { version, last_modified, published } = state;
+    let digest = published.map_or("none".into(), |digest| {
+        digest[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    });
+    format!("version {version}, date {last_modified}, digest {digest}")
 }
 
 /// The first few of a set of serial numbers, cut to a readable length.

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use passkit_server::{Changed, Registered, RegistrationStore};
+use passkit_server::{Audience, Changed, Registered, RegistrationStore};
 
 use crate::{Rule, Violation, violation::ensure};
 
 use super::{
     catalogue,
-    names::{Device, has_devices, new_passes, new_push_token, new_type},
+    names::{Device, expect_devices, foreign_push_tokens, has_devices, new_passes, new_push_token, new_type},
 };
 
 catalogue! {
@@ -20,6 +20,10 @@ catalogue! {
         "A device registers again with another push token, first for a pass that it has, then for a new one; the \
          pages of all of its passes are read.",
         "Pushes go to a push token that is no longer in use: the phone never hears of an update again.";
+    "store/push-tokens-come-back" Must [C10] store push_tokens_come_back,
+        "Registers UUIDs, tokens of FCM, and all printable characters up to 400 as push tokens, one in place of another; \
+         reads the devices of the pass and of its type.",
+        "A phone with another wallet can't register, or a bad token stops the pushes of all phones.";
     "store/devices-may-share-a-push-token" Must [C10] store devices_may_share_a_push_token,
         "Two device identifiers come with one push token, as those of one phone do; one of them unregisters.",
         "A phone with passes of two types is pushed for one of them only.";
@@ -71,6 +75,27 @@ async fn every_register_stores_the_push_token(store: &dyn RegistrationStore) -> 
         }
     }
     has_devices(store, &passes[2], [&device, &other], Rule::C10).await
+}
+
+async fn push_tokens_come_back(store: &dyn RegistrationStore) -> Result<(), Violation> {
+    let (type_id, passes) = new_passes(1)?;
+    let mut devices = Vec::new();
+    for push_token in foreign_push_tokens()? {
+        let device = Device { push_token, ..Device::new()? };
+        store.register(&device.id, &passes[0], &device.push_token).await?;
+        devices.push(device);
+    }
+    let mut changing = Device::registered_for(store, &passes).await?;
+    let last = new_push_token()?;
+    for push_token in foreign_push_tokens()?.into_iter().chain([last]) {
+        changing.push_token = push_token;
+        store.register(&changing.id, &passes[0], &changing.push_token).await?;
+        let all = devices.iter().chain([&changing]);
+        for audience in [Audience::Pass(&passes[0]), Audience::Type(&type_id)] {
+            expect_devices(store, audience, all.clone(), 3, Rule::C10).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn devices_may_share_a_push_token(store: &dyn RegistrationStore) -> Result<(), Violation> {

@@ -3,7 +3,6 @@
 use std::{
     fmt::Write,
     sync::{Arc, Mutex},
-    thread,
     time::Duration,
 };
 
@@ -238,8 +237,8 @@ async fn nothing_secret_is_logged() {
     }
 }
 
-#[test]
-fn what_devices_report_is_logged_and_a_flood_is_counted() {
+#[tokio::test(start_paused = true)]
+async fn what_devices_report_is_logged_and_a_flood_is_counted() {
     let kept = Kept::default();
     let _guard = tracing::subscriber::set_default(kept.clone());
     let take = || std::mem::take(&mut *kept.0.lock().unwrap());
@@ -264,7 +263,7 @@ fn what_devices_report_is_logged_and_a_flood_is_counted() {
         log.record(&LogEntry::parse("more of it"));
     }
     assert_eq!(take().matches("more of it").count(), 18, "twenty in all");
-    thread::sleep(Duration::from_millis(1050));
+    tokio::time::advance(Duration::from_secs(1)).await;
     log.record(&LogEntry::parse("later"));
     let text = take();
     assert!(text.contains("dropped=5") && text.contains("later"), "{text}");

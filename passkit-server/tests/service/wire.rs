@@ -72,7 +72,7 @@ async fn exchange_and_end(address: SocketAddr, bytes: &[u8]) -> (Vec<u8>, bool) 
         let end = stream.read_to_end(&mut reply).await;
         (reply, end.is_err())
     };
-    tokio::time::timeout(Duration::from_secs(20), work).await.expect("the connection ends")
+    tokio::time::timeout(Duration::from_secs(60), work).await.expect("the connection ends")
 }
 
 async fn ask(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Reply {

@@ -78,7 +78,7 @@ async fn a_killed_server_loses_nothing_it_acknowledged() {
     // As it is by default: durable.
     let server = Server::throwaway(&[]).unwrap();
     let url = server.url(&server.new_database().await.unwrap());
-    let store = PostgresStore::connect(&url, Config::new().timeout(Duration::from_secs(2))).await.unwrap();
+    let store = PostgresStore::connect(&url, Config::new().timeout(Duration::from_secs(10))).await.unwrap();
     store.migrate().await.unwrap();
     let known: Vec<_> = (0..TASKS).map(|_| Arc::new(Mutex::new(Acknowledged::default()))).collect();
     let mut total = 0;

@@ -44,7 +44,7 @@ async fn a_full_disk_is_unavailable_and_no_more() {
     let server = Server::throwaway(&["fsync=off"]).unwrap();
     server.give(&space).unwrap();
     let url = server.url(&server.new_database().await.unwrap());
-    let store = PostgresStore::connect(&url, Config::new().timeout(Duration::from_secs(2))).await.unwrap();
+    let store = PostgresStore::connect(&url, Config::new().timeout(Duration::from_secs(30))).await.unwrap();
     store.migrate().await.unwrap();
     let run = async |sql: String| {
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(store.pool()).await.unwrap();

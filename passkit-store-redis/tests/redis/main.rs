@@ -1,6 +1,21 @@
 //! The store on real servers: under load, with masters killed and slots moved, and set up in the wrong way.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic")]
 
+/// Makes a call again until it succeeds, for a minute at most: a busy machine may not keep the short times of a store.
+macro_rules! in_time {
+    ($call:expr) => {{
+        let start = std::time::Instant::now();
+        loop {
+            match $call.await {
+                Ok(done) => break done,
+                Err(error) => {
+                    assert!(start.elapsed().as_secs() < 60, "{}", crate::support::told(&error));
+                }
+            }
+        }
+    }};
+}
+
 mod durability;
 mod failover;
 mod index;

@@ -58,7 +58,7 @@ fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
         let hasty = RedisStore::connect(&servers.url(), config(1).prefix("hasty:")).await.unwrap();
         // More often than it has connections.
         for _ in 0..20 {
-            hasty.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
+            in_time!(hasty.mark_updated(&type_id(), &[serial("1")]));
         }
         let runtime = Handle::current();
         survives(store, move || {
@@ -73,7 +73,7 @@ fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
                     Ok(()) => done_in_a_row += 1,
                     Err(error) => {
                         done_in_a_row = 0;
-                        assert!(elected.elapsed() < Duration::from_secs(40), "{}", told(&error));
+                        assert!(elected.elapsed() < Duration::from_secs(60), "{}", told(&error));
                     }
                 }
             }

@@ -11,7 +11,7 @@ use passkit_test_servers::redis::{Cluster, Node, Single};
 use crate::support::{connection, device, prefix, serial, token, told, type_id};
 
 async fn refused(url: &str, config: Config) -> StoreError {
-    let config = config.call_timeout(std::time::Duration::from_secs(1));
+    let config = config.call_timeout(Duration::from_secs(5));
     RedisStore::connect(url, config).await.map(drop).expect_err(url)
 }
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::support::{child, child_folder, device, held, pass, tell, token};
 
 const REGISTRATIONS: usize = 30;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Registers one after the other, each until it succeeds.
 #[test]

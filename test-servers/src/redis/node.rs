@@ -10,7 +10,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
-    lock,
+    PATIENCE, lock,
     network::{Host, Network},
     wait_until,
 };
@@ -111,16 +111,22 @@ impl Node {
     /// # Errors
     /// If it does not answer.
     pub fn restart(&self) -> io::Result<()> {
-        self.restart_within(Duration::from_secs(5))
+        self.restart_within(PATIENCE)
     }
 
     fn restart_within(&self, patience: Duration) -> io::Result<()> {
         let (program, args) = self.host.run(program()?, &self.args);
         let process = Process::start(&program, &args, self.folder.path())?;
+        let is_up = || self.ask(&["PING"]).is_ok_and(|answer| !answer.starts_with("-LOADING"));
+        // One that found its port taken has ended.
+        let is_decided = || is_up() || process.has_ended();
+        wait_until(&format!("redis-server on port {} answers", self.port), patience, is_decided)?;
+        let has_ended = process.has_ended();
         *lock(&self.process) = Some(process);
-        wait_until(&format!("redis-server on port {} answers", self.port), patience, || {
-            self.ask(&["PING"]).is_ok_and(|answer| !answer.starts_with("-LOADING"))
-        })
+        if has_ended {
+            return Err(io::Error::other(format!("redis-server on port {} has ended", self.port)));
+        }
+        Ok(())
     }
 
     /// Ends it as a power cut would.

@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn visits_are_due_at_even_intervals_whenever_they_are_begun() {
-        let schedule = Schedule::new(Rate::PerSecond(100.0), Duration::from_millis(1_005), Stop::never());
+        let schedule = Schedule::new(Rate::PerSecond(100.0), Duration::from_millis(10_005), Stop::never());
         let schedule = std::sync::Arc::new(schedule);
         let pace = {
             let schedule = schedule.clone();
@@ -150,6 +150,9 @@ mod tests {
             assert_eq!(turn.number, number as u64);
             assert_eq!(turn.due - schedule.start, Duration::from_millis(10) * u32::try_from(number).unwrap());
         }
-        assert_eq!((ended - schedule.start, due, schedule.begun()), (Duration::from_millis(1_005), 101, 19));
+        assert_eq!(
+            (ended - schedule.start, due, schedule.begun()),
+            (Duration::from_millis(10_005), 1_001, 19)
+        );
     }
 }

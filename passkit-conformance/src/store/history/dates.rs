@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use passkit_server::{PassId, PassState};
 
 use super::{Event, History, marks::Marks};
-use crate::{Rule, Violation, violation::ensure};
+use crate::{Rule, Violation, store::names::shown_state, violation::ensure};
 
 struct Read {
     begin: u64,
@@ -31,7 +31,7 @@ pub(super) fn check(history: &History, marks: &Marks<'_>) -> Result<(), Violatio
             let (one, two) = (pair[0].state, pair[1].state);
             let together = one == two || (one.version < two.version && one.last_modified < two.last_modified);
             ensure(Rule::C14, together, "versions and dates of a pass that grow together", || {
-                format!("{one:?} and {two:?}")
+                format!("{}; and {}", shown_state(one), shown_state(two))
             })?;
         }
     }
@@ -42,14 +42,12 @@ fn follows(before: &Read, now: &Read, pass: &PassId, marks: &Marks<'_>) -> Resul
     let (was, is) = (before.state, now.state);
     let later = is.version > was.version && is.last_modified > was.last_modified;
     if marks.certain(pass).any(|mark| mark.begin > before.end && mark.over_before(now.begin)) {
-        ensure(Rule::C14, later, format!("version and date later than {was:?} after a mark"), || {
-            format!("{is:?}")
-        })
+        ensure(Rule::C14, later, format!("later than {} after a mark", shown_state(was)), || shown_state(is))
     } else if marks.possible(pass).any(|mark| mark.touches(before.begin, now.end)) {
-        ensure(Rule::C14, later || is == was, format!("version and date not before {was:?}"), || {
-            format!("{is:?}")
-        })
+        ensure(Rule::C14, later || is == was, format!("not before {}", shown_state(was)), || shown_state(is))
     } else {
-        ensure(Rule::C14, is == was, format!("{was:?} still, as nothing was marked"), || format!("{is:?}"))
+        ensure(Rule::C14, is == was, format!("{} still, as nothing was marked", shown_state(was)), || {
+            shown_state(is)
+        })
     }
 }

@@ -2,17 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    slice,
     time::{Duration, UNIX_EPOCH},
 };
 
 use passkit_server::{
-    Audience, Changed, PassId, PassState, PushToken, Registered, RegistrationStore, UpdateTag, clock,
+    Audience, Changed, Content, PassId, PassState, Published, PushToken, Registered, RegistrationStore,
+    TokenDigest, UpdateTag, clock,
 };
 
-use super::operation::{DEVICES, Operation, PASSES, Since, TYPES, Time};
+use super::operation::{DEVICES, Operation, PASSES, Publication, Since, TYPES, Time};
 use crate::{
     Rule, Violation,
-    store::names::{Device, expect_devices, new_push_token, new_type, pass_of, serial},
+    store::names::{Device, expect_devices, new_push_token, new_type, pass_of, serial, shown_state},
     violation::ensure,
 };
 
@@ -25,6 +27,8 @@ pub(super) struct Reference {
     answers: BTreeMap<(usize, usize), Vec<Answered>>,
     /// By pass.
     states: Vec<Seen>,
+    /// By pass, what has to be remembered.
+    published: Vec<Option<Published>>,
 }
 
 /// A tag, and what happened since it was issued.
@@ -54,10 +58,11 @@ impl Reference {
             registered: vec![BTreeSet::new(); DEVICES],
             answers: BTreeMap::new(),
             states: vec![Seen::default(); PASSES.len()],
+            published: vec![None; PASSES.len()],
         })
     }
 
-    /// Makes a call, holds its answer against the model, and lets the model follow.
+    /// Makes a call, checks its answer against the model, and lets the model follow.
     pub(super) async fn step(
         &mut self,
         store: &dyn RegistrationStore,
@@ -90,12 +95,86 @@ impl Reference {
             Operation::List { device, type_id, since } => self.list(store, device, type_id, since).await,
             Operation::State { pass } => self.state(store, pass).await,
             Operation::Devices { pass, limit } => {
-                let holding = (0..DEVICES).filter(|device| self.registered[*device].contains(&pass));
-                let holding = holding.map(|device| &self.devices[device]);
-                expect_devices(store, Audience::Pass(&self.passes[pass]), holding, limit, Rule::C11).await
+                let audience = Audience::Pass(&self.passes[pass]);
+                expect_devices(store, audience, self.registered_for(&[pass]), limit, Rule::C11).await
+            }
+            Operation::DevicesOfType { type_id, limit } => {
+                let passes: Vec<_> = of_type(type_id).collect();
+                let audience = Audience::Type(&self.passes[passes[0]].type_id);
+                expect_devices(store, audience, self.registered_for(&passes), limit, Rule::C11).await
+            }
+            Operation::Count { pass, at_most } => {
+                let there = self.registered_for(&[pass]).count() as u64;
+                let counted = store.count_devices(&self.passes[pass], at_most).await?;
+                ensure(
+                    Rule::COUNT_DEVICES,
+                    (there.min(at_most)..=there).contains(&counted),
+                    format!("{there} devices, counted up to {at_most}"),
+                    || counted.to_string(),
+                )
+            }
+            Operation::Publish { type_id, ref contents } => self.publish(store, type_id, contents).await,
+            Operation::Published { pass } => {
+                let found = store.published(slice::from_ref(&self.passes[pass])).await?;
+                let wanted = &self.published[pass];
+                // The numbers that digests and tokens consist of.
+                let shown = |one: &Published| {
+                    let tokens: Vec<_> = one.tokens.iter().map(|token| token.as_bytes()[0]).collect();
+                    format!(
+                        "content {:?}, tokens {tokens:?}, removed {}",
+                        one.digest.map(|all| all[0]),
+                        one.removed
+                    )
+                };
+                ensure(
+                    Rule::P5,
+                    found == slice::from_ref(wanted),
+                    format!("{:?} published", wanted.as_ref().map(shown)),
+                    || format!("{:?}", found.iter().map(|one| one.as_ref().map(shown)).collect::<Vec<_>>()),
+                )
             }
             Operation::Forget { device, time } => self.forget(store, device, time).await,
         }
+    }
+
+    /// The devices that are registered for one of these passes.
+    fn registered_for<'a>(&'a self, passes: &'a [usize]) -> impl Iterator<Item = &'a Device> {
+        let is_registered =
+            |device: &usize| passes.iter().any(|pass| self.registered[*device].contains(pass));
+        (0..DEVICES).filter(is_registered).map(|device| &self.devices[device])
+    }
+
+    async fn publish(
+        &mut self,
+        store: &dyn RegistrationStore,
+        type_id: usize,
+        contents: &[Publication],
+    ) -> Result<(), Violation> {
+        let digest_of = |number: u8| [number; 32];
+        let mut all = Vec::new();
+        let mut marked = Vec::new();
+        for Publication { pass, digest, tokens } in contents {
+            let tokens: Vec<_> = tokens.iter().map(|number| TokenDigest::from_bytes([*number; 32])).collect();
+            let digest = digest.map(digest_of);
+            let published = self.published[*pass].get_or_insert_default();
+            for token in &tokens {
+                published.tokens.retain(|known| known != token);
+                published.tokens.push(*token);
+            }
+            published.tokens.drain(..published.tokens.len().saturating_sub(16));
+            published.removed = digest.is_none();
+            if digest.is_some() && digest != published.digest {
+                published.digest = digest;
+                marked.push(*pass);
+            }
+            all.push(Content { serial: self.passes[*pass].serial.clone(), digest, tokens });
+        }
+        let name = &self.passes[of_type(type_id).next().unwrap_or(0)].type_id;
+        store.mark(name, Changed::Contents(&all)).await?;
+        if !marked.is_empty() {
+            self.marked(type_id, marked, Rule::P2);
+        }
+        Ok(())
     }
 
     async fn register(
@@ -206,14 +285,21 @@ impl Reference {
         ensure(Rule::C14, (now.version > 0) == seen.ever_marked, "version 0 until the first mark", || {
             format!("version {}", now.version)
         })?;
+        let digest = self.published[pass].as_ref().and_then(|published| published.digest);
+        ensure(
+            Rule::P2,
+            now.published == digest,
+            "the digest of the content that was published last",
+            || "another one".into(),
+        )?;
         let Some(last) = seen.last else { return Ok(()) };
         let holds = if seen.marked_since {
             now.version > last.version && now.last_modified > last.last_modified
         } else {
-            now == last
+            now == PassState { published: now.published, ..last }
         };
         let expected = if seen.marked_since { "later than" } else { "still" };
-        ensure(Rule::C14, holds, format!("version and date {expected} {last:?}"), || format!("{now:?}"))
+        ensure(Rule::C14, holds, format!("{expected} {}", shown_state(last)), || shown_state(now))
     }
 
     async fn forget(
