@@ -1,9 +1,12 @@
 //! The service beside a bare axum handler that gives the very same answer: called in this process, and over the loopback
-//! interface with 64 connections, each side in a process of its own. An archive of 1 MB stands beside a static file.
+//! interface with 64 connections, each side in a process of its own. An archive of 1 MB stands beside a static file; the
+//! service over a PostgreSQL that knows nothing of its tables beside one over the same data, analyzed.
 
 #![allow(clippy::expect_used)]
 
 use std::{
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
     convert::Infallible,
     env,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -20,7 +23,9 @@ use axum::{
 };
 use http_body_util::BodyExt as _;
 use passkit_benches::{
+    data,
     http::{self, Case, with_body},
+    statistics::{self, Statistics},
     turns::{Bench, Side, called, runtime},
 };
 use passkit_server::{MemoryStore, StoreMaintenance};
@@ -35,7 +40,8 @@ use tower_service::Service;
 
 const CONNECTIONS: usize = 64;
 
-/// What a child process is to serve: `memory`, `sled` or a number, for the answer to that case; and a folder.
+/// What a child process is to serve: `memory`, `sled`, `postgres` or a number, for the answer to that case; and a folder, or
+/// the address of a database.
 const SERVE: &str = "PASSKIT_BENCH_SERVE";
 const FOLDER: &str = "PASSKIT_BENCH_FOLDER";
 
@@ -56,7 +62,43 @@ fn main() {
             }
         }
     }
+    // The floor is the same service over the same data, analyzed.
+    let postgres = OnceCell::new();
+    for statistics in Statistics::ALL.into_iter().filter(|one| *one != Statistics::Analyzed) {
+        for case in [Case::ListNothing, Case::ListAll, Case::PassUnchanged] {
+            let name = format!("{}, {}", case.name(), statistics.name());
+            bench.compare("postgres", &name, CONNECTIONS, || {
+                let postgres: &Postgres = postgres.get_or_init(Postgres::start);
+                let [own, floor] = [statistics, Statistics::Analyzed].map(|one| postgres.service(one));
+                let tag = own.tag.clone();
+                (throughput(floor.clone(), case, floor.tag.clone()), throughput(own, case, tag))
+            });
+        }
+    }
     bench.finish();
+}
+
+/// A database for each state of its statistics, with a process that serves it.
+struct Postgres {
+    server: passkit_test_servers::postgres::Server,
+    services: RefCell<HashMap<&'static str, Arc<Server>>>,
+}
+
+impl Postgres {
+    fn start() -> Self {
+        let server = statistics::server(Some(&data::folder().join("data"))).expect("PostgreSQL");
+        Self { server, services: RefCell::default() }
+    }
+
+    fn service(&self, statistics: Statistics) -> Arc<Server> {
+        let start = || {
+            let size = data::sizes().pop().expect("a size");
+            let filled = statistics::filled(&self.server, statistics, size);
+            let url = runtime().block_on(filled).expect("filled");
+            Arc::new(Server::start("postgres", Path::new(&url)))
+        };
+        self.services.borrow_mut().entry(statistics.name()).or_insert_with(start).clone()
+    }
 }
 
 fn in_process(case: Case) -> (Side, Side) {
@@ -100,6 +142,12 @@ fn serve(what: &str, folder: PathBuf) {
         let (app, tag) = match what {
             "memory" => over(MemoryStore::new()).await,
             "sled" => over(SledStore::open(folder).expect("a store")).await,
+            "postgres" => {
+                let url = folder.to_str().expect("an address");
+                let store = Arc::new(statistics::store(url).await.expect("a store"));
+                let tag = http::tag(&*store).await;
+                (Router::new().fallback_service(http::service(store)), tag)
+            }
             number => {
                 let case = Case::ALL[number.parse::<usize>().expect("a number")];
                 let app = if case == Case::PassLarge {
@@ -128,13 +176,9 @@ fn over_loopback(store: &str, case: Case, folder: &Path) -> (Side, Side) {
     let number = Case::ALL.iter().position(|other| *other == case).expect("one of all");
     let folder = folder.join(format!("{store}-{number}"));
     std::fs::create_dir_all(&folder).expect("a folder");
-    let own = Server::start(store, &folder);
-    let floor = Server::start(&number.to_string(), &folder);
+    let own = Arc::new(Server::start(store, &folder));
+    let floor = Arc::new(Server::start(&number.to_string(), &folder));
     let tag = own.tag.clone();
-    for server in [&own, &floor] {
-        let answer = server.exchange(&to_wire(&case.request(&tag, usize::MAX / 4)));
-        assert!(answer.starts_with(&format!("HTTP/1.1 {}", case.status())), "{answer}");
-    }
     (throughput(floor, case, tag.clone()), throughput(own, case, tag))
 }
 
@@ -186,7 +230,9 @@ fn to_wire(request: &Request<Bytes>) -> Vec<u8> {
 }
 
 /// Each connection has one request under way.
-fn throughput(server: Server, case: Case, tag: String) -> Side {
+fn throughput(server: Arc<Server>, case: Case, tag: String) -> Side {
+    let answer = server.exchange(&to_wire(&case.request(&tag, usize::MAX / 4)));
+    assert!(answer.starts_with(&format!("HTTP/1.1 {}", case.status())), "{answer}");
     let connections: Vec<_> = runtime().block_on(async {
         let mut connections = Vec::new();
         for _ in 0..CONNECTIONS {
@@ -196,8 +242,7 @@ fn throughput(server: Server, case: Case, tag: String) -> Side {
         }
         connections
     });
-    let (connections, server, tag): (Arc<[_]>, _, Arc<str>) =
-        (connections.into(), Arc::new(server), tag.into());
+    let (connections, tag): (Arc<[_]>, Arc<str>) = (connections.into(), tag.into());
     called(CONNECTIONS, move |i| {
         let (connections, tag, server) = (connections.clone(), tag.clone(), server.clone());
         async move {

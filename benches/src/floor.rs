@@ -200,9 +200,9 @@ impl Floor {
                 changed
             }
             Self::Postgres(connections) => {
-                let statement = *passkit_store_postgres::STATEMENTS
+                let (_, statement) = *passkit_store_postgres::STATEMENTS
                     .iter()
-                    .find(|statement| statement.contains("select $1::text as device_id"))
+                    .find(|(name, _)| *name == "changes since")
                     .expect("the statement that the store has for one device");
                 let mut connection = connections.any(number).await;
                 let row = sqlx::query(statement)

@@ -146,6 +146,11 @@ pub async fn load<S: StoreMaintenance>(store: &S, registrations: usize) -> Strin
     }
     let serials: Vec<_> = (0..registrations).map(data::serial).collect();
     store.mark_updated(&data::type_id(), &serials).await.expect("marked");
+    tag(store).await
+}
+
+/// The tag that the first device has.
+pub async fn tag<S: StoreMaintenance>(store: &S) -> String {
     let changes = store.updated_since(&data::device(0), &data::type_id(), None).await;
     changes.expect("an answer").tag.to_string()
 }

@@ -9,6 +9,7 @@ pub mod floor;
 pub mod http;
 pub mod memory;
 mod plot;
+pub mod statistics;
 pub mod stores;
 pub mod turns;
 pub mod writes;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, env, fs, path::PathBuf, sync::Arc};
 use passkit_server::{DeviceIdentifier, MemoryStore, SerialNumber, StoreMaintenance, UpdateTag};
 use passkit_store_postgres::{
     PostgresStore,
-    sqlx::{self, AssertSqlSafe, Connection as _, PgConnection},
+    sqlx::{self, Connection as _, PgConnection},
 };
 use passkit_store_redis::{
     RedisStore,
@@ -21,6 +21,7 @@ use serde_json::json;
 use crate::{
     data::{self, EACH},
     floor::{Connections, Driver, Floor},
+    statistics,
 };
 
 /// The data of sled, opened so that next to nothing of them stays in memory: what a row costs that nobody asked for lately.
@@ -67,16 +68,6 @@ impl Servers {
     }
 
     fn start(kept: Option<PathBuf>) -> Self {
-        // Durable, as a server is by default.
-        let settings = ["shared_buffers=512MB", "max_wal_size=2GB"];
-        let postgres = || match &kept {
-            _ if env::var_os("PASSKIT_TEST_POSTGRES_URL").is_some() => postgres::Server::find(),
-            Some(folder) => {
-                fs::create_dir_all(folder)?;
-                postgres::Server::kept(&folder.join("postgres"), &settings)
-            }
-            None => postgres::Server::throwaway(&settings),
-        };
         let redis = || {
             if let Ok(url) = env::var("PASSKIT_TEST_REDIS_URL") {
                 return Ok((url, None));
@@ -88,7 +79,7 @@ impl Servers {
             Ok((node.url(), Some(node)))
         };
         Self {
-            postgres: had("postgres", postgres()),
+            postgres: had("postgres", statistics::server(kept.as_deref())),
             redis: had("redis", redis()),
             cluster: had("cluster", Cluster::start().map_err(Into::into)),
             kept,
@@ -155,15 +146,7 @@ impl Servers {
     /// If the server does not do its part.
     pub async fn postgres_url(&self, name: &str) -> Outcome<String> {
         let server = self.postgres.as_ref().ok_or("no PostgreSQL")?;
-        let database = format!("passkit_bench_{name}");
-        let mut connection = PgConnection::connect(&server.url("postgres")).await?;
-        let there = sqlx::query("select from pg_database where datname = $1").bind(&database);
-        if there.fetch_optional(&mut connection).await?.is_none() {
-            sqlx::query(AssertSqlSafe(format!("create database {database}")))
-                .execute(&mut connection)
-                .await?;
-        }
-        Ok(server.url(&database))
+        statistics::database(server, name).await
     }
 
     /// The address of Redis, or of the Cluster, and a connection.
@@ -197,9 +180,9 @@ impl Servers {
     pub async fn settle(&self, store: &str, name: &str) -> Outcome<()> {
         if store == "postgres" {
             let mut connection = PgConnection::connect(&self.postgres_url(name).await?).await?;
-            sqlx::query("vacuum analyze").execute(&mut connection).await?;
-            // Not every user may.
-            let _done = sqlx::query("checkpoint").execute(&mut connection).await;
+            statistics::keep_autovacuum_away(&mut connection).await?;
+            sqlx::query("vacuum (freeze, analyze)").execute(&mut connection).await?;
+            statistics::wait_for_writes(&mut connection).await?;
         }
         if let (Some(node), Some(_), "redis") = (self.redis(), &self.kept, store) {
             node.ask(&["BGSAVE"])?;

@@ -95,7 +95,7 @@ impl Floor {
             }
             Self::Postgres(connections) => {
                 let serials: Vec<_> = serials.iter().map(|serial| serial.as_str().to_owned()).collect();
-                sqlx::query("select passkit.mark($1, $2)")
+                sqlx::query("select passkit.mark($1, $2, null, false)")
                     .bind(TYPE)
                     .bind(serials)
                     .execute(&mut *connections.any(number).await)
@@ -174,9 +174,9 @@ impl Pages {
                 (tokens, (last, 0, 0))
             }
             Floor::Postgres(connections) => {
-                let statement = *passkit_store_postgres::STATEMENTS
+                let (_, statement) = *passkit_store_postgres::STATEMENTS
                     .iter()
-                    .find(|statement| statement.contains("r.device_id > $3"))
+                    .find(|(name, _)| *name == "devices of pass")
                     .expect("the statement that the store has for a page");
                 let rows = sqlx::query(statement)
                     .bind(TYPE)

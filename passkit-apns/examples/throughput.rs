@@ -86,8 +86,8 @@ async fn main() -> Result<(), Failure> {
             sender / bare
         );
     }
-    let breaches = apns.violations();
-    if breaches.is_empty() { Ok(()) } else { Err(format!("{:?}", breaches.first()).into()) }
+    let violations = apns.violations();
+    if violations.is_empty() { Ok(()) } else { Err(format!("{:?}", violations.first()).into()) }
 }
 
 /// How often per second `push` is done, by so many tasks at once.

@@ -33,7 +33,7 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct Slot {
     connection: Mutex<Option<Arc<Connection>>>,
-    /// Held by the one who makes it.
+    /// Locked while the connection is made.
     connecting: tokio::sync::Mutex<()>,
 }
 

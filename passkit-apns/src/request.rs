@@ -11,7 +11,7 @@ use passkit_server::{PushToken, TypeIdentifier};
 
 use crate::Profile;
 
-/// What phones are told of a change: nothing but that there is one.
+/// A push says nothing but that something changed.
 const PAYLOAD: &[u8] = b"{}";
 
 /// Makes the requests.

@@ -1,6 +1,11 @@
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::StoreError;
 
@@ -45,4 +50,58 @@ pub trait Coordination: Send + Sync {
         expected: Option<&str>,
         new: Option<&str>,
     ) -> Result<bool, StoreError>;
+}
+
+/// The longest claim.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+/// Claims in memory, for a store that one process uses.
+#[derive(Debug, Default)]
+pub struct Claims(Mutex<HashMap<String, Claim>>);
+
+#[derive(Debug)]
+struct Claim {
+    owner: String,
+    until: Instant,
+}
+
+impl Claims {
+    /// What [`Coordination::claim`] does.
+    pub fn claim(&self, name: &str, owner: &str, time: Duration) -> bool {
+        let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        claims.retain(|_, claim| claim.until > now);
+        if claims.get(name).is_some_and(|claim| claim.owner != owner) {
+            return false;
+        }
+        claims.insert(name.to_owned(), Claim { owner: owner.to_owned(), until: now + time.min(YEAR) });
+        true
+    }
+
+    /// What [`Coordination::release`] does.
+    pub fn release(&self, name: &str, owner: &str) {
+        let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        claims.retain(|of, claim| of != name || claim.owner != owner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_ends_with_its_time_or_its_release() {
+        let claims = Claims::default();
+        let minute = Duration::from_secs(60);
+        assert!(claims.claim("a", "one", minute) && claims.claim("b", "two", minute));
+        assert!(!claims.claim("a", "two", minute) && claims.claim("a", "one", 2 * minute));
+        claims.release("a", "two");
+        assert!(!claims.claim("a", "two", minute));
+        tokio::time::advance(minute).await;
+        assert!(!claims.claim("a", "two", minute) && claims.claim("b", "one", minute));
+        claims.release("a", "one");
+        assert!(claims.claim("a", "two", Duration::MAX));
+        tokio::time::advance(YEAR).await;
+        assert!(claims.claim("a", "one", minute));
+    }
 }

@@ -27,7 +27,7 @@ mod traced;
 
 pub use async_trait::async_trait;
 pub use body::ResponseBody;
-pub use coordination::Coordination;
+pub use coordination::{Claims, Coordination};
 pub use device_log::{DeviceLog, DeviceReport, DeviceTask, LogEntry, TracingLog};
 pub use identifiers::{
     AuthToken, DeviceIdentifier, InvalidIdentifier, PassId, PushToken, SerialNumber, TokenDigest,

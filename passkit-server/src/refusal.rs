@@ -97,7 +97,7 @@ fn unavailable() -> Response<ResponseBody> {
 }
 
 /// An error and its sources on one line.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

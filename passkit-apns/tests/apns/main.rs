@@ -58,6 +58,6 @@ async fn push(sender: &ApnsSender, to: &str) -> PushOutcome {
 }
 
 #[track_caller]
-fn assert_no_breaches(apns: &LocalApns) {
+fn assert_no_violations(apns: &LocalApns) {
     assert!(apns.violations().is_empty(), "{:?}", apns.violations());
 }

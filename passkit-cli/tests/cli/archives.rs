@@ -38,6 +38,16 @@ pub(crate) fn unsigned(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
     builder(type_id, serial, version, &[]).build_unsigned().unwrap()
 }
 
+/// An unsigned pass with this token.
+pub(crate) fn with_token(type_id: &str, serial: &str, token: &str) -> Vec<u8> {
+    let mut description = description(Kind::Pass, type_id, serial, "one");
+    description["authenticationToken"] = token.into();
+    ArchiveBuilder::new(Kind::Pass, description.to_string())
+        .file("icon.png", placeholder_icon(29))
+        .build_unsigned()
+        .unwrap()
+}
+
 fn builder(type_id: &str, serial: &str, version: &str, files: &[(&str, Vec<u8>)]) -> ArchiveBuilder {
     let kind = PassId::new(type_id, serial).unwrap().type_id.kind();
     let mut builder = ArchiveBuilder::new(kind, description(kind, type_id, serial, version).to_string())

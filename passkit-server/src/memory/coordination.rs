@@ -1,41 +1,24 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
 use super::MemoryStore;
-use crate::{Coordination, StoreError};
-
-/// The longest claim.
-const YEAR: Duration = Duration::from_secs(365 * 86_400);
+use crate::{Claims, Coordination, StoreError};
 
 #[derive(Debug, Default)]
 pub(super) struct Agreements {
-    claims: HashMap<String, Claim>,
+    claims: Claims,
     notes: HashMap<String, String>,
-}
-
-#[derive(Debug)]
-struct Claim {
-    owner: String,
-    until: Instant,
 }
 
 #[async_trait]
 impl Coordination for MemoryStore {
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {
-        let claims = &mut self.tables_mut().coordination.claims;
-        let now = Instant::now();
-        claims.retain(|_, claim| claim.until > now);
-        if claims.get(name).is_some_and(|claim| claim.owner != owner) {
-            return Ok(false);
-        }
-        claims.insert(name.to_owned(), Claim { owner: owner.to_owned(), until: now + time.min(YEAR) });
-        Ok(true)
+        Ok(self.tables().coordination.claims.claim(name, owner, time))
     }
 
     async fn release(&self, name: &str, owner: &str) -> Result<(), StoreError> {
-        self.tables_mut().coordination.claims.retain(|of, claim| of != name || claim.owner != owner);
+        self.tables().coordination.claims.release(name, owner);
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use super::{
     sender::PushSender,
     type_worker::TypeWorker,
 };
-use crate::{Changed, RegistrationStore, StoreError, TypeIdentifier, traced};
+use crate::{Changed, RegistrationStore, StoreError, TypeIdentifier, refusal::chain, traced};
 
 /// From "this pass changed" to a push for every phone that has it.
 ///
@@ -264,8 +264,7 @@ impl Publisher {
 }
 
 fn log_store_error(error: &StoreError) {
-    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    tracing::warn!(error = %error, source, "the queue of pushes failed; they wait");
+    tracing::warn!(error = chain(error), "the queue of pushes failed; they wait");
 }
 
 impl fmt::Debug for Publisher {

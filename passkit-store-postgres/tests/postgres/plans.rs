@@ -1,15 +1,17 @@
+//! How statements read their tables, whatever PostgreSQL knows of them.
+//!
+//! Rows read and buffers touched are counted, and estimated costs compared: no clock is involved.
+
 use std::collections::BTreeMap;
 
-use passkit_server::{
-    HeldPush, Owed, PublishedContent, PushQueue, Reached, Registration, RegistrationStore, StoreMaintenance,
-};
 use passkit_store_postgres::{Config, PostgresStore, STATEMENTS};
-use sqlx::{AssertSqlSafe, PgPool, Row as _};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
 
-use crate::support::{device, new_database, pass, serial, token, type_id};
+use crate::support::{new_database, new_store};
 
-/// A device with three passes each, 1,000 passes in all, and one device with 10,000; 30,000 debts and held pushes of 31
-/// types.
+/// 30,000 devices with three passes each, 1,000 passes in all, and one device with 10,000; 30,000 pending and deferred
+/// pushes, half of them of one type, the others of 30 types; 30,000 claims and notes.
 const FILL: &str = "
 insert into passkit.device select lpad(to_hex(n), 32, '0'), 'c0ffee', n from generate_series(1, 30000) n;
 insert into passkit.registration
@@ -18,175 +20,297 @@ from generate_series(1, 30000) n, generate_series(0, 2) i;
 insert into passkit.device values ('many', 'c0ffee', 1);
 insert into passkit.registration
 select 'many', 'pass.com.example.ticket', n, 1 from generate_series(1, 10000) n;
-insert into passkit.pass select 'pass.com.example.ticket', n, n, n from generate_series(1, 10000) n;
-insert into passkit.owed
-select 'pass.com.example.' || case when n % 31 = 0 then 'ticket' else n % 31 || '' end, n, n, n
+insert into passkit.pass select 'pass.com.example.ticket', n, n, n, '\\x01' from generate_series(1, 30000) n;
+insert into passkit.published select 'pass.com.example.ticket', n, false, decode(repeat('01', 32), 'hex')
 from generate_series(1, 30000) n;
-insert into passkit.held
-select 'pass.com.example.' || case when n % 31 = 0 then 'ticket' else n % 31 || '' end, lpad(to_hex(n), 32, '0'),
+insert into passkit.pending_push
+select 'pass.com.example.' || case when n % 2 = 0 then 'ticket' else n % 60 || '' end, n, n * 7919 % 30011, n
+from generate_series(1, 30000) n;
+insert into passkit.deferred_push
+select 'pass.com.example.' || case when n % 2 = 0 then 'ticket' else n % 60 || '' end, lpad(to_hex(n), 32, '0'),
     'c0ffee', nullif(n % 3, 0) * n, 1, null
 from generate_series(1, 30000) n;
+insert into passkit.claim select n, 'owner', 1 from generate_series(1, 30000) n;
+insert into passkit.note select n, 'old' from generate_series(1, 30000) n;
 insert into passkit.clock values ('pass.com.example.ticket', 20000, 0, 0, 20000);
 ";
 
-async fn run(pool: &PgPool, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(pool).await.unwrap();
+/// What is there after someone tried everything with one device and one pass type: one device has every registration.
+const TRIAL: &str = "
+insert into passkit.device values ('first', 'c0ffee', 1);
+insert into passkit.registration select 'first', 'pass.com.example.trial', n, 1 from generate_series(1, 1000) n;
+insert into passkit.pass select 'pass.com.example.trial', n, n, n, '\\x01' from generate_series(1, 1000) n;
+insert into passkit.published select 'pass.com.example.trial', n, false, '' from generate_series(1, 1000) n;
+insert into passkit.pending_push select 'pass.com.example.trial', n, n, n from generate_series(1, 1000) n;
+insert into passkit.deferred_push
+select 'pass.com.example.trial', n, 'c0ffee', n, 1, null from generate_series(1, 1000) n;
+insert into passkit.clock values ('pass.com.example.trial', 20000, 0, 0, 20000);
+";
+
+/// What is there after a first campaign: one pass on every device.
+const CAMPAIGN: &str = "
+insert into passkit.device select 'first-' || n, 'c0ffee', 1 from generate_series(1, 1000) n;
+insert into passkit.registration select 'first-' || n, 'pass.com.example.trial', 'coupon', 1 from generate_series(1, 1000) n;
+insert into passkit.pass values ('pass.com.example.trial', 'coupon', 1, 1, '\\x01');
+insert into passkit.published values ('pass.com.example.trial', 'coupon', false, '');
+insert into passkit.pending_push values ('pass.com.example.trial', 'coupon', 1, 1);
+insert into passkit.deferred_push
+select 'pass.com.example.trial', 'first-' || n, 'c0ffee', n, 1, null from generate_series(1, 1000) n;
+insert into passkit.clock values ('pass.com.example.trial', 20000, 0, 0, 20000);
+";
+
+/// Tables that have few rows in any store, so that reading them whole is as good as any other way.
+const SMALL: [&str; 3] = ["clock", "store", "migration"];
+
+/// From here on PostgreSQL compiles a statement.
+const JIT_ABOVE_COST: f64 = 100_000.0;
+
+/// What PostgreSQL knows of the full tables.
+#[derive(Clone, Copy, Debug)]
+enum Statistics {
+    /// Nothing.
+    Never,
+    Current,
+    /// What was true when the tables were empty.
+    OfEmpty,
+    /// What was true of [`TRIAL`].
+    OfTrial,
+    /// What was true of [`CAMPAIGN`].
+    OfCampaign,
 }
 
-/// One connection, so that prepared statements and their plans stay.
-async fn single(url: &str) -> PostgresStore {
-    let store = PostgresStore::connect(url, Config::new().connections(1)).await.unwrap();
-    store.migrate().await.unwrap();
-    store
+impl Statistics {
+    /// The statements that fill empty tables and leave it so.
+    fn fill(self) -> Vec<&'static str> {
+        match self {
+            Self::Never => vec![FILL],
+            Self::Current => vec![FILL, "analyze"],
+            Self::OfEmpty => vec!["analyze", FILL],
+            Self::OfTrial => vec![TRIAL, "analyze", FILL],
+            Self::OfCampaign => vec![CAMPAIGN, "analyze", FILL],
+        }
+    }
 }
 
-/// The statements that serve phones and find what is owed, with values for their parameters.
-fn hot() -> Vec<(&'static str, String)> {
-    let first = |start: &str| *STATEMENTS.iter().find(|sql| sql.contains(start)).unwrap();
+/// A statement, values for its parameters, and how many rows it may read.
+struct Call {
+    sql: &'static str,
+    values: String,
+    rows: i64,
+}
+
+/// What phones, publishers and workers wait for.
+fn calls() -> Vec<Call> {
     let d = "lpad(to_hex(777), 32, '0')";
+    let t = "'pass.com.example.ticket'";
+    let call = |wanted: &str, values: String, rows| {
+        let (_, sql) = STATEMENTS.iter().find(|(name, _)| *name == wanted).unwrap();
+        Call { sql, values, rows }
+    };
+    // One digest, a removal, and a new pass; tokens that stay, and one more for the removal.
+    let contents = format!(
+        r"{t}, array['777', '778', 'x'], array['\x0{{digest}}', null, '\x02']::bytea[],
+        array[decode(repeat('01', 32), 'hex'), decode(repeat('02', 32), 'hex'), '']"
+    );
     vec![
-        (first("$1::text as device_id"), format!("{d}, 'pass.com.example.ticket', 9999, 1")),
-        (
-            first("as asked(device_id"),
-            format!("array[{d}, {d}], array['pass.com.example.ticket', 'none'], array[9999, 0], array[1, 1]"),
+        call("changes since", format!("{d}, {t}, 9999, 1"), 10),
+        call(
+            "changes since many",
+            format!("array[{d}, {d}], array[{t}, 'none'], array[9999, 0], array[1, 1]"),
+            20,
         ),
-        (first("p.pass_type = $1"), "'pass.com.example.ticket', '777'".into()),
-        (first("as a(pass_type"), "array['pass.com.example.ticket', 'none'], array['777', '1']".into()),
-        (first("order by r.device_id limit"), format!("'pass.com.example.ticket', '777', {d}, 100")),
-        (first("order by r.device_id, r.pass_type"), format!("{d}, 'pass.com.example.ticket', '', 100")),
-        (first("with recursive debtor"), String::new()),
-        (first("o.begun, o.next"), "'pass.com.example.ticket', 100".into()),
-        (first("h.device_id > $2"), format!("'pass.com.example.ticket', {d}, 100")),
-        (first("insert into passkit.lease"), "'pass.com.example.ticket', 'worker', 1000".into()),
-        (first("delete from passkit.lease"), "'pass.com.example.ticket', 'worker'".into()),
-        (
-            first("insert into passkit.held"),
+        call("pass state", format!("{t}, '777'"), 5),
+        call("pass states", format!("array[{t}, 'none'], array['777', '1']"), 10),
+        call("published", format!("array[{t}, {t}, 'none'], array['777', 'x', '1']"), 10),
+        call("devices of pass", format!("{t}, '777', {d}, 20"), 50),
+        // The one pass of a campaign is rare among those that came later.
+        call("devices of pass", "'pass.com.example.trial', 'coupon', '', 20".into(), 50),
+        call("count devices", "'pass.com.example.trial', 'coupon', 20".into(), 20),
+        call("devices of type", format!("{t}, '777', {d}, 20"), 50),
+        call("devices of type", format!("{t}, '', '', 20"), 50),
+        call("count devices", format!("{t}, '777', 20"), 20),
+        call("registrations", format!("{d}, {t}, '', 20"), 50),
+        // Counts 10,000 of the 15,000 pending changes of one type, and all 16,000 of the others.
+        call("backlog", String::new(), 27_000),
+        call("pending", format!("{t}, 100"), 100),
+        call("deferred", format!("{t}, {d}, 100"), 100),
+        call(
+            "defer",
             format!(
-                "'pass.com.example.none', array[{d}, 'x'], array['c0', 'c0'], array[1, null], array[1, 2], array[null, 1]"
+                "{t}, array[{d}, lpad(to_hex(778), 32, '0'), 'x', 'y'], array['c0', null, 'c0', null],
+                array[1, null, null, null]::bigint[], array[1, null, 2, null], array[null, null, 1, null]::bigint[]"
             ),
+            10,
         ),
-        (first("delete from passkit.held"), format!("'pass.com.example.none', array[{d}, 'x']")),
+        call("record progress", format!("{t}, array['778', '780'], array[778, 1], array[null, 'x']"), 10),
+        call("claim", "'777', 'owner', 1000".into(), 2),
+        call("release", "'777', 'owner'".into(), 2),
+        call("note", "'777'".into(), 2),
+        call("replace note", "'777', 'old', 'new'".into(), 4),
+        call("replace note", "'777', 'old', null".into(), 4),
+        call("replace note", "'x', null, 'new'".into(), 4),
+        call("replace note", "'x', null, null".into(), 4),
+        call("register", format!("{d}, {t}, '331', 'c0'"), 10),
+        call(
+            "register many",
+            format!(
+                "array[{d}, {d}, 'x'], array[{t}, {t}, 'none'], array['331', '1', '1'], array['c0', 'c0', 'c0']"
+            ),
+            20,
+        ),
+        call("unregister", format!("{d}, {t}, '331'"), 10),
+        call("forget", format!("{d}, 9223372036854775807"), 10),
+        call("mark", format!("{t}, array['777', 'x'], false"), 10),
+        call("mark", format!("{t}, array['778', 'x'], true"), 15),
+        call("publish", format!("{}, false", contents.replace("{digest}", "1")), 30),
+        call("publish", format!("{}, true", contents.replace("{digest}", "3")), 30),
+        call("mark all", format!("{t}, false"), 10),
+        call("mark all", format!("{t}, true"), 10),
     ]
+}
+
+/// On one connection, so that prepared statements and their plans stay. PostgreSQL keeps its hands off the tables.
+async fn empty_tables() -> PgConnection {
+    let store = new_store().await;
+    let mut connection = store.pool().acquire().await.unwrap().detach();
+    run(
+        &mut connection,
+        "do $$
+        declare name text;
+        begin
+            for name in select tablename from pg_tables where schemaname = 'passkit' loop
+                execute format('alter table passkit.%I set (autovacuum_enabled = false)', name);
+            end loop;
+        end
+        $$",
+    )
+    .await;
+    for (number, Call { sql, .. }) in calls().into_iter().enumerate() {
+        run(&mut connection, &format!("prepare call_{number} as {sql}")).await;
+    }
+    connection
+}
+
+async fn run(connection: &mut PgConnection, sql: &str) {
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.unwrap();
 }
 
 fn execute(number: usize, values: &str) -> String {
     if values.is_empty() {
-        format!("execute hot_{number}")
+        format!("execute call_{number}")
     } else {
-        format!("execute hot_{number}({values})")
+        format!("execute call_{number}({values})")
     }
 }
 
-async fn assert_no_table_is_read_whole(pool: &PgPool) {
-    for (number, (_, values)) in hot().into_iter().enumerate() {
-        let explain = AssertSqlSafe(format!("explain {}", execute(number, &values)));
-        let rows = sqlx::raw_sql(explain).fetch_all(pool).await.unwrap();
-        let plan = rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n");
-        for table in ["registration", "device", "pass", "owed", "held"] {
-            assert!(!plan.contains(&format!("Seq Scan on {table} ")), "reads all of {table}:\n{plan}");
+/// The plan of a call, run and taken back.
+async fn explain(connection: &mut PgConnection, number: usize, call: &Call) -> Value {
+    let sql = format!("explain (analyze, buffers, format json) {}", execute(number, &call.values));
+    let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.unwrap();
+    let plans: Value = serde_json::from_str(row.get_unchecked(0)).unwrap();
+    plans[0]["Plan"].clone()
+}
+
+/// How often this session read each table whole, and how many of its rows it read in any way, inside of functions too.
+/// Those of former transactions may or may not be among them.
+async fn counts(connection: &mut PgConnection) -> BTreeMap<String, (i64, i64)> {
+    let counts = sqlx::raw_sql(
+        "select relname::text, seq_scan, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)
+        from pg_stat_xact_user_tables where schemaname = 'passkit'",
+    );
+    let rows = counts.fetch_all(connection).await.unwrap();
+    rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
+}
+
+fn nodes(plan: &Value) -> Vec<&Value> {
+    let children = plan["Plans"].as_array().into_iter().flatten();
+    std::iter::once(plan).chain(children.flat_map(nodes)).collect()
+}
+
+/// Runs every call, and panics if one reads more than it has to or costs so much that it is compiled.
+async fn assert_plans_are_good(connection: &mut PgConnection, state: &str) {
+    for (number, call) in calls().iter().enumerate() {
+        // The first call of a function in a session reads the catalogue too.
+        run(connection, &format!("begin; {}; rollback; begin", execute(number, &call.values))).await;
+        let before = counts(connection).await;
+        let plan = explain(connection, number, call).await;
+        let after = counts(connection).await;
+        run(connection, "rollback").await;
+
+        let what = format!("{state}: {}\n{plan:#}", call.sql);
+        let mut rows = 0;
+        for (table, (scans, read)) in after {
+            let (scans, read) = before.get(&table).map_or((scans, read), |old| (scans - old.0, read - old.1));
+            rows += read;
+            assert!(SMALL.contains(&&*table) || scans == 0, "reads all of {table}: {what}");
+        }
+        assert!(rows <= call.rows, "reads {rows} rows, not {}: {what}", call.rows);
+        let buffers = ["Shared Hit Blocks", "Shared Read Blocks"].map(|key| plan[key].as_i64().unwrap());
+        let buffers = buffers[0] + buffers[1];
+        assert!(buffers <= 100 + 8 * call.rows, "touches {buffers} buffers: {what}");
+        let cost = plan["Total Cost"].as_f64().unwrap();
+        assert!(cost < JIT_ABOVE_COST / 10.0, "is expected to cost {cost}: {what}");
+        for node in nodes(&plan) {
+            let kind = node["Node Type"].as_str().unwrap();
+            assert!(!["Hash Join", "Merge Join"].contains(&kind), "{kind}: {what}");
         }
     }
 }
 
-async fn prepare_hot(pool: &PgPool) {
-    for (number, (sql, _)) in hot().into_iter().enumerate() {
-        run(pool, &format!("prepare hot_{number} as {sql}")).await;
+/// Two sets of plans: for the values at hand, and those that are kept for any values.
+async fn assert_any_plans_are_good(statistics: Statistics) {
+    let mut connection = empty_tables().await;
+    for sql in statistics.fill() {
+        run(&mut connection, sql).await;
+    }
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        run(&mut connection, &format!("set plan_cache_mode = {mode}")).await;
+        assert_plans_are_good(&mut connection, &format!("{statistics:?}, {mode}")).await;
     }
 }
 
 #[tokio::test]
-async fn hot_statements_use_the_indexes() {
-    let store = single(&new_database().await).await;
-    run(store.pool(), FILL).await;
-    run(store.pool(), "analyze").await;
-    prepare_hot(store.pool()).await;
-    for mode in ["force_custom_plan", "force_generic_plan"] {
-        run(store.pool(), &format!("set plan_cache_mode = {mode}")).await;
-        assert_no_table_is_read_whole(store.pool()).await;
-    }
+async fn without_statistics_every_call_reads_little() {
+    assert_any_plans_are_good(Statistics::Never).await;
 }
 
-/// A plan made while the tables were empty is kept until someone analyses them.
+#[tokio::test]
+async fn with_current_statistics_every_call_reads_little() {
+    assert_any_plans_are_good(Statistics::Current).await;
+}
+
+#[tokio::test]
+async fn with_statistics_of_empty_tables_every_call_reads_little() {
+    assert_any_plans_are_good(Statistics::OfEmpty).await;
+}
+
+#[tokio::test]
+async fn with_statistics_of_a_trial_every_call_reads_little() {
+    assert_any_plans_are_good(Statistics::OfTrial).await;
+}
+
+#[tokio::test]
+async fn with_statistics_of_a_campaign_every_call_reads_little() {
+    assert_any_plans_are_good(Statistics::OfCampaign).await;
+}
+
+/// A session keeps its plans until someone analyzes the tables.
 #[tokio::test]
 async fn plans_of_empty_tables_do_for_full_ones() {
-    let store = single(&new_database().await).await;
-    prepare_hot(store.pool()).await;
-    for (number, (_, values)) in hot().into_iter().enumerate() {
-        for _ in 0..8 {
-            run(store.pool(), &execute(number, &values)).await;
-        }
+    let mut connection = empty_tables().await;
+    run(&mut connection, "set plan_cache_mode = force_generic_plan").await;
+    for (number, call) in calls().iter().enumerate() {
+        run(&mut connection, &format!("begin; {}; rollback", execute(number, &call.values))).await;
     }
-    run(store.pool(), FILL).await;
-    assert_no_table_is_read_whole(store.pool()).await;
+    run(&mut connection, FILL).await;
+    assert_plans_are_good(&mut connection, "made for empty tables").await;
 }
 
-/// What happens inside of the functions shows in how often each table was read whole.
 #[tokio::test]
-async fn writing_uses_the_indexes() {
-    const DEVICES: u8 = 12;
-    let url = new_database().await;
-    let store = single(&url).await;
-    // Plans made for empty tables, then for full ones.
-    for round in 0..2 {
-        for i in 0..DEVICES {
-            let device = device(format!("{round}-{i}"));
-            store.register(&device, &pass("a"), &token()).await.unwrap();
-            store.register(&device, &pass("b"), &token()).await.unwrap();
-            store.mark_updated(&type_id(), &[serial("a"), serial("b")]).await.unwrap();
-            store.unregister(&device, &pass("a")).await.unwrap();
-            let many = ["b", "c", "c"].map(|name| Registration {
-                device: device.clone(),
-                push_token: token(),
-                pass: pass(name),
-            });
-            store.register_many(&many).await.unwrap();
-            store.register_many(&many[..2]).await.unwrap();
-            store.forget_device(&device, std::time::SystemTime::now()).await.unwrap();
-            let contents = ["a", "d"].map(|name| (serial(name), [i; 32]));
-            store.publish(&type_id(), &contents).await.unwrap();
-            store.mark_all_updated(&type_id()).await.unwrap();
-            store.mark_and_owe(&type_id(), &[serial("a"), serial("b")]).await.unwrap();
-            store.mark_all_and_owe(&type_id()).await.unwrap();
-            let debts = store.debts(&type_id(), 3).await.unwrap();
-            let done: Vec<(Owed, Reached)> = debts
-                .into_iter()
-                .map(|debt| (debt.owed, Reached { version: debt.version, next: None }))
-                .collect();
-            store.mark_and_owe(&type_id(), &[serial("a")]).await.unwrap();
-            store.advance(&type_id(), &done).await.unwrap();
-            let held = HeldPush {
-                device: device.clone(),
-                push_token: token(),
-                due: Some(std::time::SystemTime::now()),
-                attempts: 1,
-                bad_since: None,
-            };
-            store.hold(&type_id(), &[held]).await.unwrap();
-            store.held(&type_id(), None, 3).await.unwrap();
-            store.unhold(&type_id(), std::slice::from_ref(&device)).await.unwrap();
-            store.updated_since(&device, &type_id(), None).await.unwrap();
-        }
-        if round == 0 {
-            run(store.pool(), &FILL.replace("insert into passkit.clock values", "-- ")).await;
-        }
-    }
-    // A session has told all its counts when it has ended, and a little later they are there.
-    store.pool().close().await;
-    let store = single(&url).await;
-    let mut inserted = 0;
-    while inserted < 30_001 + 2 * i64::from(DEVICES) {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        let count =
-            "select coalesce(sum(n_tup_ins), 0)::bigint from pg_stat_user_tables where relname = 'device'";
-        inserted = sqlx::query_scalar(count).fetch_one(store.pool()).await.unwrap();
-    }
-    // Making an index read its table once.
-    let counts = sqlx::query_as::<_, (String, i64)>(
-        "select relname::text, seq_scan - (select count(*) from pg_index where indrelid = relid)
-        from pg_stat_user_tables where schemaname = 'passkit'",
-    );
-    let counts: BTreeMap<_, _> = counts.fetch_all(store.pool()).await.unwrap().into_iter().collect();
-    for table in ["registration", "device", "pass", "owed", "held"] {
-        assert_eq!(counts[table], 0, "{table} was read whole: {counts:?}");
+async fn connections_of_the_store_do_not_compile() {
+    for config in [Config::new(), Config::new().statement_timeout(std::time::Duration::ZERO)] {
+        let store = PostgresStore::connect(&new_database().await, config).await.unwrap();
+        let jit: String = sqlx::query_scalar("show jit").fetch_one(store.pool()).await.unwrap();
+        assert_eq!(jit, "off");
     }
 }

@@ -1,0 +1,159 @@
+//! PostgreSQL with what it knows of its tables: nothing, what is so, or what was so before they were filled.
+//!
+//! Autovacuum is kept away from the tables, so that this stays as it was made.
+
+use std::{
+    env, fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use passkit_server::StoreMaintenance as _;
+use passkit_store_postgres::{
+    PostgresStore,
+    sqlx::{self, AssertSqlSafe, Connection as _, PgConnection, PgPool},
+};
+use passkit_test_servers::postgres::Server;
+
+use crate::{data, http, stores::Outcome};
+
+/// What PostgreSQL knows of the full tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statistics {
+    /// Nothing: they were migrated and filled.
+    Never,
+    /// How they are.
+    Analyzed,
+    /// That they are empty, as they were when it looked.
+    OfEmpty,
+}
+
+impl Statistics {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Never, Self::Analyzed, Self::OfEmpty];
+
+    /// In words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never analyzed",
+            Self::Analyzed => "analyzed",
+            Self::OfEmpty => "analyzed when empty",
+        }
+    }
+
+    fn database(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Analyzed => "analyzed",
+            Self::OfEmpty => "of_empty",
+        }
+    }
+}
+
+/// The server of the environment, or our own: with data that stay in this folder, or that starts empty.
+///
+/// # Errors
+/// If there is none.
+pub fn server(kept: Option<&Path>) -> Outcome<Server> {
+    // Durable, as a server is by default.
+    let settings = ["shared_buffers=512MB", "max_wal_size=2GB"];
+    match kept {
+        _ if env::var_os("PASSKIT_TEST_POSTGRES_URL").is_some() => Server::find(),
+        Some(folder) => {
+            fs::create_dir_all(folder)?;
+            Server::kept(&folder.join("postgres"), &settings)
+        }
+        None => Server::throwaway(&settings),
+    }
+}
+
+/// The address of the database of this name, which is made if there is none.
+///
+/// # Errors
+/// If the server does not do its part.
+pub async fn database(server: &Server, name: &str) -> Outcome<String> {
+    let database = format!("passkit_bench_{name}");
+    let mut connection = PgConnection::connect(&server.url("postgres")).await?;
+    let there = sqlx::query("select from pg_database where datname = $1").bind(&database);
+    if there.fetch_optional(&mut connection).await?.is_none() {
+        sqlx::query(AssertSqlSafe(format!("create database {database}"))).execute(&mut connection).await?;
+    }
+    Ok(server.url(&database))
+}
+
+/// The address of a database with so many registrations and these statistics. It is filled unless it was kept.
+///
+/// # Errors
+/// If the server does not do its part.
+pub async fn filled(server: &Server, statistics: Statistics, registrations: usize) -> Outcome<String> {
+    let url = database(server, &format!("{}_{registrations}", statistics.database())).await?;
+    let store = store(&url).await?;
+    store.migrate().await?;
+    let is_there = store.stats().await?.types.iter().any(|one| one.registrations == registrations as u64);
+    if !is_there {
+        println!(
+            "loading {} registrations into postgres, {}",
+            data::grouped(registrations),
+            statistics.name()
+        );
+        let mut connection = PgConnection::connect(&url).await?;
+        keep_autovacuum_away(&mut connection).await?;
+        if statistics == Statistics::OfEmpty {
+            sqlx::query("analyze").execute(&mut connection).await?;
+        }
+        http::load(&store, registrations).await;
+        if statistics == Statistics::Analyzed {
+            sqlx::query("analyze").execute(&mut connection).await?;
+        }
+        wait_for_writes(&mut connection).await?;
+    }
+    store.pool().close().await;
+    Ok(url)
+}
+
+/// A store over a pool in which nothing is set, as a user may have it.
+///
+/// # Errors
+/// If the server does not let us in.
+pub async fn store(url: &str) -> Outcome<PostgresStore> {
+    Ok(PostgresStore::new(PgPool::connect(url).await?))
+}
+
+/// Nobody but us vacuums or analyzes the store's tables.
+///
+/// # Errors
+/// If the server does not do its part.
+pub async fn keep_autovacuum_away(connection: &mut PgConnection) -> Outcome<()> {
+    let each = "\
+do $$
+declare name text;
+begin
+    for name in select tablename from pg_tables where schemaname = 'passkit' loop
+        execute format('alter table passkit.%I set (autovacuum_enabled = false)', name);
+    end loop;
+end
+$$";
+    sqlx::query(each).execute(connection).await?;
+    Ok(())
+}
+
+/// Waits until the server has written what was loaded, and works for nobody else.
+///
+/// # Errors
+/// If autovacuum does not end.
+pub async fn wait_for_writes(connection: &mut PgConnection) -> Outcome<()> {
+    // Not every user may. It returns when all is on disk.
+    if let Err(error) = sqlx::query("checkpoint").execute(&mut *connection).await {
+        println!("postgres may still write what was loaded: {error}");
+    }
+    let workers = "select count(*) from pg_stat_activity where backend_type = 'autovacuum worker'";
+    let started = Instant::now();
+    while sqlx::query_scalar::<_, i64>(workers).fetch_one(&mut *connection).await? > 0 {
+        if started.elapsed() > Duration::from_secs(600) {
+            return Err("autovacuum does not end".into());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
