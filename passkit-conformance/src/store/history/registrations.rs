@@ -247,8 +247,12 @@ impl Changes {
             let mut reached = HashSet::new();
             let mut next: Vec<_> = states.drain().collect();
             while let Some((registered, mut done)) = next.pop() {
-                // What leaves the state as it is can be taken to have happened here: nothing is lost by it.
-                done.extend(open.iter().filter(|one| self.0[**one].1.after(registered) == Some(registered)));
+                // What can only have left the state as it is can be taken to have happened here: nothing is lost by it.
+                // A forgotten device or an unanswered call may do nothing now, or something later.
+                let is_only_here = |change: Change| {
+                    change.after(registered) == Some(registered) && change.after(!registered).is_none()
+                };
+                done.extend(open.iter().filter(|one| is_only_here(self.0[**one].1)));
                 for one in open.difference(&done) {
                     if let Some(then) = self.0[*one].1.after(registered) {
                         let mut done = done.clone();
