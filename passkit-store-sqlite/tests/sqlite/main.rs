@@ -5,6 +5,7 @@ mod backup;
 mod crash;
 mod disk_full;
 mod durability;
+mod flipped_bits;
 mod groups;
 mod opening;
 mod sharing;
