@@ -82,7 +82,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::SerialNumber;
+    use crate::identifiers::SerialNumber;
 
     #[test]
     fn the_answer_is_json_whatever_the_serials_hold() {

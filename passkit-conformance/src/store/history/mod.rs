@@ -8,7 +8,7 @@
 //! ```
 //! # use std::sync::Arc;
 //! # use passkit_conformance::store::history::Recorder;
-//! # use passkit_server::{DeviceIdentifier, MemoryStore, PassId, PushToken, RegistrationStore};
+//! # use passkit_server::{PassId, identifiers::{DeviceIdentifier, PushToken}, store::{MemoryStore, RegistrationStore}};
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let (device, pass) = (DeviceIdentifier::new("d")?, PassId::new("pass.a", "1")?);
 //! # let token = PushToken::new("c0ffee")?;
@@ -31,8 +31,9 @@ mod registrations;
 use std::time::SystemTime;
 
 use passkit_server::{
-    Changed, Changes, Content, DeviceIdentifier, Page, PassId, PassState, PushToken, Registered,
-    RegisteredDevice, SerialNumber, TypeIdentifier, UpdateTag,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{Changes, Content, Page, Registered, RegisteredDevice, UpdateTag},
 };
 
 pub use self::recorder::Recorder;
