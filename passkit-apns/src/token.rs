@@ -77,7 +77,7 @@ impl TokenKey {
     }
 
     /// How old a token is used before another one is made, and how long it is used even if APNs calls it expired: 40 and
-    /// 20 minutes unless told. Apple refuses tokens older than an hour, and those who make more than one in 20 minutes.
+    /// 20 minutes by default. Apple refuses tokens older than an hour, and those who make more than one in 20 minutes.
     #[must_use]
     pub fn ages(mut self, refresh: Duration, keep: Duration) -> Self {
         self.refresh = refresh;

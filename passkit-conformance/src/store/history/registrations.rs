@@ -5,7 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{DeviceIdentifier, Page, PassId, PushToken, Registered, RegisteredDevice};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken},
+    store::{Page, Registered, RegisteredDevice},
+};
 
 use super::{Event, History, Span};
 use crate::{Rule, Violation, violation::ensure};
