@@ -92,7 +92,7 @@ impl Postgres {
 
     fn service(&self, statistics: Statistics) -> Arc<Server> {
         let start = || {
-            let size = data::sizes().pop().expect("a size");
+            let size = data::sizes().pop().expect("a size").max(http::REGISTRATIONS);
             let filled = statistics::filled(&self.server, statistics, size);
             let url = runtime().block_on(filled).expect("filled");
             Arc::new(Server::start("postgres", Path::new(&url)))

@@ -6,7 +6,7 @@ use std::sync::{
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use http_body_util::Full;
-use passkit_server::PushOutcome;
+use passkit_server::push::PushOutcome;
 use rustls::ClientConfig;
 
 use crate::{

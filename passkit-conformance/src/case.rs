@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use passkit_server::StoreError;
+use passkit_server::store::StoreError;
 
 use crate::{Rule, Violation};
 
@@ -24,7 +24,7 @@ pub struct Case {
 /// How binding a case is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Phones rely on it: updates are lost, or repeat for ever, or a stranger gets in.
+    /// Phones rely on it: updates are lost, or repeat forever, or a stranger gets in.
     Must,
     /// Phones get along without it, not always well.
     Should,
@@ -64,7 +64,7 @@ impl FromStr for Level {
 /// What came of a case.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The rules were kept.
+    /// No rule was broken.
     Pass,
     /// A rule was broken.
     Fail(Violation),

@@ -18,14 +18,14 @@ where
     let trial = |(case, run): (Case, R)| {
         let runtime = runtime.clone();
         Trial::ignorable_test(case.id, move || match &*runtime {
-            Ok(runtime) => told(runtime.block_on(run)),
+            Ok(runtime) => completion(runtime.block_on(run)),
             Err(error) => Err(Failed::from(format!("no runtime could be started: {error}"))),
         })
     };
     cases.into_iter().map(trial).collect()
 }
 
-fn told(CaseReport { case, outcome, transcript, .. }: CaseReport) -> Result<Completion, Failed> {
+fn completion(CaseReport { case, outcome, transcript, .. }: CaseReport) -> Result<Completion, Failed> {
     let violation = match outcome {
         Outcome::Pass => return Ok(Completion::Completed),
         Outcome::Skip(reason) => return Ok(Completion::ignored_with(reason)),
@@ -45,7 +45,7 @@ fn told(CaseReport { case, outcome, transcript, .. }: CaseReport) -> Result<Comp
 /// ```no_run
 /// use std::sync::Arc;
 /// use passkit_conformance::store::TestStore;
-/// use passkit_server::MemoryStore;
+/// use passkit_server::store::MemoryStore;
 ///
 /// passkit_conformance::store_tests!(|| async { TestStore::with_all(Arc::new(MemoryStore::new())) });
 /// ```

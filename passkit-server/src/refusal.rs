@@ -7,7 +7,10 @@ use http::{
     header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use crate::{Kind, PassId, ResponseBody, SourceError, StoreError, response, route::MalformedEscape};
+use crate::{
+    PassId, SourceError, identifiers::Kind, response, route::MalformedEscape, service::ResponseBody,
+    store::StoreError,
+};
 
 /// Seconds after which a device may try again when the store or the source is unavailable.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("30");
@@ -35,8 +38,8 @@ impl From<MalformedEscape> for Refusal {
     }
 }
 
-impl From<crate::InvalidIdentifier> for Refusal {
-    fn from(error: crate::InvalidIdentifier) -> Self {
+impl From<crate::identifiers::InvalidIdentifier> for Refusal {
+    fn from(error: crate::identifiers::InvalidIdentifier) -> Self {
         Self::Malformed(error.to_string())
     }
 }

@@ -5,7 +5,7 @@
 //! [README](https://github.com/passkit-server/passkit-server/tree/main/passkit-store-redis#readme).
 //!
 //! ```no_run
-//! use passkit_server::{Changed, DeviceIdentifier, PassId, PushToken, Registered, RegistrationStore};
+//! use passkit_server::{Changed, PassId, identifiers::{DeviceIdentifier, PushToken}, store::{Registered, RegistrationStore}};
 //! use passkit_store_redis::{Config, RedisStore};
 //!
 //! # #[tokio::main(flavor = "current_thread")]

@@ -21,8 +21,10 @@ use std::{
 };
 
 use passkit_server::{
-    Changed, DeviceIdentifier, PassId, PushToken, Registration, RegistrationStore, SerialNumber,
-    StoreMaintenance as _, TypeIdentifier, UpdateTag, clock,
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    maintenance::{Registration, StoreMaintenance as _},
+    store::{RegistrationStore, UpdateTag, clock},
 };
 use passkit_store_sqlite::{
     SqliteStore,

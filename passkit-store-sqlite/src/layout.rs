@@ -18,7 +18,7 @@
 
 use std::str::FromStr;
 
-use passkit_server::InvalidIdentifier;
+use passkit_server::identifiers::InvalidIdentifier;
 use rusqlite::{
     Row,
     types::{Type, ValueRef},

@@ -1,6 +1,8 @@
 use passkit_server::{
-    DeviceIdentifier, Page, PageCursor, PassId, Registered, Registration, StoreError, StoreMaintenance,
-    StoreStats, TypeStats, async_trait,
+    PassId, async_trait,
+    identifiers::DeviceIdentifier,
+    maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
+    store::{Page, PageCursor, Registered, StoreError},
 };
 use rusqlite::{Connection, params};
 

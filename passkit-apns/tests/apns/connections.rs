@@ -8,7 +8,7 @@ use std::{
 
 use passkit_apns::{ApnsSender, Config};
 use passkit_conformance::apns::{Answer, LocalApns, Options};
-use passkit_server::PushOutcome;
+use passkit_server::push::PushOutcome;
 use tokio::{io::AsyncReadExt as _, net::TcpListener, task::JoinSet};
 
 use crate::{apns, assert_no_violations, config, identity, push, sender, until};

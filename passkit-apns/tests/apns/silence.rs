@@ -9,7 +9,7 @@ use std::{
 };
 
 use passkit_apns::{ApnsSender, Identity};
-use passkit_server::PushOutcome;
+use passkit_server::push::PushOutcome;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, tcp},

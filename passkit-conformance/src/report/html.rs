@@ -266,7 +266,7 @@ mod tests {
             "id=\"list/shape\"",
             "The answer is an object with serialNumbers",
             "got</span>&lt;script&gt;",
-            "The phone asks for ever &amp; ever.",
+            "The phone asks forever &amp; ever.",
             "2 requests</summary>",
             "<li><p>needs a way to change a pass</p>",
             "it rains",

@@ -89,7 +89,7 @@ mod tests {
             r#"type="LIST-4""#,
             r#"<skipped message="needs a way to change a pass"/>"#,
             r#"<error message="it rains"/>"#,
-            "for ever &amp; ever",
+            "forever &amp; ever",
         ] {
             assert!(xml.contains(expected), "{expected} is not in\n{xml}");
         }

@@ -180,7 +180,7 @@ pub(crate) mod samples {
     use crate::{Case, Exchange, Level, Outcome, Rule, Violation};
 
     const fn case(id: &'static str, level: Level, rules: &'static [Rule]) -> Case {
-        Case { id, level, rules, steps: "A device asks.", consequence: "The phone asks for ever & ever." }
+        Case { id, level, rules, steps: "A device asks.", consequence: "The phone asks forever & ever." }
     }
 
     pub(crate) fn report() -> Report {

@@ -133,7 +133,7 @@ mod tests {
             "expected    an object with \"serialNumbers\"",
             "got         <script>",
             "steps       A device asks.",
-            "on a phone  The phone asks for ever & ever.",
+            "on a phone  The phone asks forever & ever.",
             "GET http://127.0.0.1:8080/v1/devices/<device 1>",
             "< 200 in 1.2",
             "< no answer in",

@@ -45,7 +45,7 @@ catalogue! {
         "The phone is told that nothing changed, and keeps the first of the two versions until the next change.";
     "get/unreadable-date-is-no-date" Pass Must [GET_3] unreadable_date_is_no_date,
         "A pass is fetched with words, a number and an ISO date as If-Modified-Since.",
-        "A phone that kept such a date from earlier software gets an error, or is told for ever that nothing changed.";
+        "A phone that kept such a date from earlier software gets an error, or is told forever that nothing changed.";
     "get/all-date-forms-are-read" Pass Advisory [GET_3] all_date_forms_are_read,
         "A pass is fetched with its Last-Modified in the two older forms of HTTP dates.",
         "Phones send the date as they got it; other clients, which may not, load the pass again.";

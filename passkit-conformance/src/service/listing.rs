@@ -1,7 +1,7 @@
 //! Asking what changed.
 
 use http::Method;
-use passkit_server::{Kind, TypeIdentifier};
+use passkit_server::identifiers::{Kind, TypeIdentifier};
 
 use super::{
     answer::Answer,
@@ -73,16 +73,16 @@ catalogue! {
         "A phone with a pass of a type that was given up asks again and again, and reports it to the log.";
     "list/unreadable-tag-is-no-error" Pass Must [LIST_9] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
-        "A phone gets a new tag only with a good answer: after a change of software it is stuck with its old one for ever.";
+        "A phone gets a new tag only with a good answer: after a change of software it is stuck with its old one forever.";
     "orders/unreadable-tag-is-no-error" Order Must [LIST_9 ORD_1] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
-        "A phone gets a new tag only with a good answer: after a change of software it is stuck with its old one for ever.";
+        "A phone gets a new tag only with a good answer: after a change of software it is stuck with its old one forever.";
     "list/unreadable-tag-lists-all" Pass Must [LIST_9] unreadable_tag_lists_all,
         "A registered device asks with texts that cannot be a tag of the service.",
         "A phone whose tag is from other software, or from before a move, is not told what it missed.";
     "list/tag-of-another-type-is-no-error" Pass Must [LIST_9] tag_of_another_type_is_no_error,
         "A device with passes of two types asks for one of them with the tag of the other.",
-        "A phone that sends it gets an error instead of a new tag, and sends it for ever.";
+        "A phone that sends it gets an error instead of a new tag, and sends it forever.";
     "list/tag-ahead-lists-all" Pass Advisory [LIST_9] tag_ahead_lists_all,
         "A registered device asks with a number far beyond any that the service can have issued.",
         "After a backup is restored, phones hold tags ahead of the service, and hear of no update until it catches up.";

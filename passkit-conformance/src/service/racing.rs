@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::SerialNumber;
+use passkit_server::identifiers::SerialNumber;
 
 use super::{
     answer::Answer,
@@ -28,7 +28,7 @@ catalogue! {
     "list/no-lost-update-under-writers" Pass Must [LIST_5 CON_1] no_lost_update_under_writers,
         "Three passes change in parallel, four times, while four devices ask again and again with their tags. Each \
          change is to be named to each of them, and fetched whole; then all is quiet.",
-        "Now and then a phone keeps old content, and no later list names it: the update is lost for ever.";
+        "Now and then a phone keeps old content, and no later list names it: the update is lost forever.";
     "list/registered-in-parallel-is-listed-once" Pass Must [LIST_11 REG_3] registered_in_parallel_is_listed_once,
         "One device registers twenty times at once for a pass and asks what changed; then it unregisters as often at once.",
         "A phone that repeats a call which was slow is told of each pass twice, or never gets rid of it.";

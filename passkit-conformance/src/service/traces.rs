@@ -30,16 +30,16 @@ catalogue! {
         "One of the two updates is lost.";
     "trace/two-changes-before-the-phone-acts" Pass Must [LIST_2 GET_2] two_changes_before_the_phone_acts,
         "A pass changes twice before the phone asks: it is listed once (200) and fetched (200), the next list is quiet (204).",
-        "The phone fetches the pass once for each change, or for ever.";
+        "The phone fetches the pass once for each change, or forever.";
     "trace/change-between-list-and-fetch" Pass Must [CON_1] change_between_list_and_fetch,
         "A pass changes again after it was listed: the fetch has it (200), the next list names it (200), then 304.",
-        "The second of two changes is lost for ever, whichever of the two calls misses it.";
+        "The second of two changes is lost forever, whichever of the two calls misses it.";
     "trace/nothing-to-report" Pass Must [LIST_7 LOG_1] nothing_to_report,
         "A push without a change: list (204); the phone complains to the log (200).",
-        "The phone fetches what did not change, or repeats its complaint for ever.";
+        "The phone fetches what did not change, or repeats its complaint forever.";
     "trace/registered-again" Pass Must [REG_1 LIST_11] registered_again,
         "A phone registers again in the same words (200), and lists (200, the pass once).",
-        "The phone tries again for ever, or is told of the same pass twice.";
+        "The phone tries again forever, or is told of the same pass twice.";
     "trace/new-push-token" Pass Must [REG_1 LIST_2] new_push_token,
         "A registered phone registers with a new push token (200); the pass changes; list (200).",
         "After its push token changed, the phone gets no updates any more.";

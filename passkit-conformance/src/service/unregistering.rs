@@ -6,7 +6,7 @@ use crate::{CaseResult, Rule};
 catalogue! {
     "unregister/known-pass-is-200" Pass Must [UNR_1 LIST_3] known_pass_is_200,
         "A device registers, unregisters, lists, and fetches the pass, which it still may.",
-        "The phone goes on trying to unregister a pass that its owner deleted, or is told of its updates for ever.";
+        "The phone goes on trying to unregister a pass that its owner deleted, or is told of its updates forever.";
     "unregister/again-is-200" Pass Must [UNR_2] again_is_200,
         "A device registers, and unregisters twice.",
         "A phone that repeats the request because it got no answer is told that it failed, and repeats it again.";
@@ -27,7 +27,7 @@ catalogue! {
         "Whoever has one pass can find out which other serial numbers exist.";
     "orders/unregister-is-200" Order Must [ORD_1 UNR_1] known_pass_is_200,
         "A device registers for an order, unregisters, lists, and fetches the order, which it still may.",
-        "The phone goes on trying to unregister an order that its owner removed, or is told of its updates for ever.";
+        "The phone goes on trying to unregister an order that its owner removed, or is told of its updates forever.";
     "orders/unregister-again-is-200" Order Must [ORD_1 UNR_2] again_is_200,
         "A device registers for an order, and unregisters twice.",
         "A phone that repeats the request because it got no answer is told that it failed, and repeats it again.";

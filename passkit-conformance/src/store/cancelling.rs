@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use passkit_server::{Audience, Changed, PassId, PassState, RegistrationStore, StoreError};
+use passkit_server::{
+    Changed, PassId, PassState,
+    store::{Audience, RegistrationStore, StoreError},
+};
 
 use crate::{Rule, Violation};
 
@@ -24,7 +27,7 @@ catalogue! {
         "A phone whose connection breaks is registered by half: it is listed and never pushed, or the reverse.";
     "store/dropped-unregister-is-whole" Must [C12] store dropped_unregister_is_whole,
         "Polls an unregister 0, 1, 2, ... times and drops it; list and pages must come to agree on it.",
-        "A phone whose connection breaks is pushed for ever for a pass that it deleted.";
+        "A phone whose connection breaks is pushed forever for a pass that it deleted.";
     "store/dropped-mark-is-whole" Must [C12] store dropped_mark_is_whole,
         "Polls a mark of 20 passes 0, 1, 2, ... times and drops it; states and list must come to show all or none.",
         "Some of the passes that changed together never reach the phones.";

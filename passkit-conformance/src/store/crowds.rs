@@ -10,7 +10,10 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changed, DeviceIdentifier, PassId, Registration, RegistrationStore, StoreMaintenance,
+    Changed, PassId,
+    identifiers::DeviceIdentifier,
+    maintenance::{Registration, StoreMaintenance},
+    store::{Audience, RegistrationStore},
 };
 use tokio::task::JoinSet;
 
@@ -24,10 +27,10 @@ use super::{
 catalogue! {
     "store/ten-thousand-passes-on-one-device" Must [C1 C2 C9] store ten_thousand_passes_on_one_device,
         "A device with 10,000 passes asks after registering, after a batch of marks, and after a mark of all.",
-        "The device of a tester, or of a wallet that collects, is told of some of its passes only.";
+        "The device of a tester, or of a wallet that collects, hears of some of its passes only.";
     "store/one-pass-on-many-devices" Must [C11] opened one_pass_on_many_devices,
         "Registers 100,000 devices for a pass, or as many as the store takes in 20 seconds, in bulk where the store \
-         can; reads them in pages of 1,000 while others come and go.",
+         can; reads those of the pass, then those of its type, in pages of 1,000 while others come and go.",
         "Of the phones with a popular pass some get no push.";
 }
 
@@ -58,7 +61,10 @@ async fn one_pass_on_many_devices(opened: &Opened) -> CaseResult {
         Ok(store) => crowd_in_bulk(&**store, pass).await?,
         Err(_) => crowd(store, pass).await?,
     };
-    Ok(read_under_change(store, pass, &devices, 1_000).await?)
+    for audience in [Audience::Pass(pass), Audience::Type(&pass.type_id)] {
+        read_under_change(store, audience, pass, &devices, 1_000).await?;
+    }
+    Ok(())
 }
 
 /// Registers devices for `pass`, 1,000 with each call.
@@ -102,9 +108,10 @@ async fn crowd(
     Ok(all(tasks).await?.into_iter().flatten().collect())
 }
 
-/// Reads all pages of `pass`, which `throughout` hold, while four other devices keep coming and going.
+/// Reads all pages of an audience while four other devices keep registering for `pass` and unregistering.
 async fn read_under_change(
     store: &Arc<dyn RegistrationStore>,
+    audience: Audience<'_>,
     pass: &PassId,
     throughout: &HashSet<DeviceIdentifier>,
     limit: usize,
@@ -126,7 +133,7 @@ async fn read_under_change(
             Ok::<_, Violation>(())
         });
     }
-    let found = devices_of(store, Audience::Pass(pass), limit, throughout.len() / limit).await;
+    let found = devices_of(store, audience, limit, throughout.len() / limit).await;
     reading.store(false, SeqCst);
     all(tasks).await?;
     let others = others.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use passkit_server::{Changed, PassId, Registered, RegistrationStore};
+use passkit_server::{
+    Changed, PassId,
+    store::{Registered, RegistrationStore},
+};
 
 use crate::{Rule, Violation, violation::ensure};
 
@@ -17,7 +20,7 @@ use super::{
 catalogue! {
     "store/forget-minds-the-time" Must [C13] store forget_minds_the_time,
         "Forgets a device as of times before, at and after its last register, and registers it again.",
-        "A phone that came back a minute ago gets no more pushes, or one that is gone is pushed for ever.";
+        "A phone that came back a minute ago gets no more pushes, or one that is gone is pushed forever.";
     "store/forget-counts-from-the-last-register" Must [C13] store forget_counts_from_the_last_register,
         "A device registers again, for a pass it has and for a new one; it is forgotten as of the time before that.",
         "APNs's late word on an old push token removes a phone that has sent its new one.";

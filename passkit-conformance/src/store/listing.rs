@@ -1,8 +1,11 @@
-//! What a device is told, one call at a time.
+//! What is listed for a device, one call at a time.
 
 use std::{collections::BTreeSet, slice};
 
-use passkit_server::{Changed, RegistrationStore, UpdateTag, clock};
+use passkit_server::{
+    Changed,
+    store::{RegistrationStore, UpdateTag, clock},
+};
 
 use crate::{Rule, Violation, violation::ensure};
 
@@ -18,10 +21,10 @@ catalogue! {
         "A phone that lost its tag never learns of some of its passes again.";
     "store/list-keeps-devices-apart" Must [CHANGES_SINCE] store list_keeps_devices_apart,
         "Two devices hold six and five of ten passes, one of them in common; all ten are marked, and both ask.",
-        "A phone is told of passes that it does not have, whose serial numbers belong to other people.";
+        "A phone is given passes that it does not have, whose serial numbers belong to other people.";
     "store/list-keeps-types-apart" Must [CHANGES_SINCE] store list_keeps_types_apart,
         "A device holds passes of two types, two of them with one serial number; each type is marked and asked for.",
-        "A phone is told of passes of another type: it asks for something that does not exist, and takes the service \
+        "A phone is given passes of another type: it asks for something that does not exist, and takes the service \
          for broken.";
     "store/unknown-device-has-no-changes" Must [CHANGES_SINCE] store unknown_device_has_no_changes,
         "A device that is unknown, and one that holds passes of another type only, ask with and without a tag.",
@@ -42,11 +45,11 @@ catalogue! {
         "A change between the download of a pass and its registration never reaches the phone.";
     "store/tags-never-go-back" Must [C4] store tags_never_go_back,
         "60 marks and registrations; after each the device asks with its last tag, its oldest, and none.",
-        "The phone keeps an older tag and is told of the same passes again, or misses some.";
+        "The phone keeps an older tag and is given the same passes again, or misses some.";
     "store/tags-outlive-the-passes" Must [C4] store tags_outlive_the_passes,
         "Six times the only pass of a device is marked and listed, then given up for one never marked, before or after \
          that is registered; the device asks with its oldest tag, its last, and none, each of them first in turn.",
-        "A phone that exchanged all its passes gets an older tag than it had, and is told of the same passes again.";
+        "A phone that exchanged all its passes gets an older tag than it had, and is given the same passes again.";
     "store/tag-ahead-counts-as-none" Must [C5] store tag_ahead_counts_as_none,
         "The device asks with tags that are ahead of the store's clocks, in either part, up to the greatest there is.",
         "After a backup was restored, phones hold tags from the future and hear of no update for as long as it takes \
@@ -108,7 +111,7 @@ async fn list_keeps_types_apart(store: &dyn RegistrationStore) -> Result<(), Vio
     store.unregister(&device.id, &ones[0]).await?;
     device.lists_exactly(store, &one, &ones[1..], Rule::CHANGES_SINCE).await?;
     device.lists_exactly(store, &two, &twos, Rule::CHANGES_SINCE).await?;
-    device.list(store, &new_type()?, None).await?.is_empty(Rule::CHANGES_SINCE, "for a type not held")
+    device.list(store, &new_type()?, None).await?.is_empty(Rule::CHANGES_SINCE, "for a type not registered")
 }
 
 async fn unknown_device_has_no_changes(store: &dyn RegistrationStore) -> Result<(), Violation> {
@@ -202,7 +205,7 @@ async fn asking_again_gives_nothing(store: &dyn RegistrationStore) -> Result<(),
             }
             _ => {
                 store.mark(&type_id, Changed::Passes(&serials(&passes))).await?;
-                "a mark that names a pass not held"
+                "a mark that names a pass not registered"
             }
         };
         let listed = device.list(store, &type_id, since).await?;
@@ -359,7 +362,7 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
     let device = Device::new()?;
     // A fixed start: a failing history is the same in the next run.
     let mut random = Random::new(0x2545_f491_4f6c_dd1d);
-    let mut held = BTreeSet::new();
+    let mut registered = BTreeSet::new();
     // Each tag with the passes that changed, or were registered, since.
     let mut tags: Vec<(UpdateTag, BTreeSet<usize>)> = Vec::new();
     for _ in 0..250 {
@@ -370,14 +373,14 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
             6..=7 => [pass, random.below(passes.len()), random.below(passes.len())].into(),
             8..=10 => {
                 store.register(&device.id, &passes[pass], &device.push_token).await?;
-                held.insert(pass);
+                registered.insert(pass);
                 tags.iter_mut().for_each(|(_, since)| since.extend([pass]));
                 continue;
             }
             // A device that loses its last registration starts anew; that is another history.
-            _ if held.len() > 1 => {
+            _ if registered.len() > 1 => {
                 store.unregister(&device.id, &passes[pass]).await?;
-                held.remove(&pass);
+                registered.remove(&pass);
                 continue;
             }
             _ => BTreeSet::new(),
@@ -391,20 +394,20 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
         for (_, since) in &mut tags {
             since.extend(&changed);
         }
-        let registered: Vec<_> = held.iter().map(|pass| passes[*pass].clone()).collect();
+        let all: Vec<_> = registered.iter().map(|pass| &passes[*pass]).collect();
         for (tag, since) in tags.iter().rev().step_by(3).take(8) {
             let listed = device.list(store, &type_id, Some(*tag)).await?;
-            let due = since.iter().filter(|pass| held.contains(pass)).map(|pass| &passes[*pass]);
+            let due = since.iter().filter(|pass| registered.contains(pass)).map(|pass| &passes[*pass]);
             listed.has(due, Rule::C7, "as it changed after the tag")?;
-            listed.is_within(&registered)?;
+            listed.is_within(all.iter().copied())?;
         }
         if let Some((tag, _)) = tags.last() {
             let listed = device.list(store, &type_id, Some(*tag)).await?;
             if !listed.serials.is_empty() {
                 tags.push((listed.tag, BTreeSet::new()));
             }
-        } else if !held.is_empty() {
-            let tag = device.lists_exactly(store, &type_id, &registered, Rule::CHANGES_SINCE).await?;
+        } else if !registered.is_empty() {
+            let tag = device.lists_exactly(store, &type_id, all, Rule::CHANGES_SINCE).await?;
             tags.push((tag, BTreeSet::new()));
         }
     }

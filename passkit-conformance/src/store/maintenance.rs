@@ -3,8 +3,10 @@
 use std::{collections::BTreeMap, slice, sync::Arc};
 
 use passkit_server::{
-    Changed, DeviceIdentifier, PageCursor, PassId, PushToken, Registered, Registration, StoreMaintenance,
-    StoreStats, TypeIdentifier, TypeStats,
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
+    store::{PageCursor, Registered},
 };
 
 use super::{
@@ -34,7 +36,7 @@ catalogue! {
     "store/stats-count-what-is-there" Must [MAINTENANCE] maintenance stats_count_what_is_there,
         "Counts devices, passes and registrations of each type after registering, registering again, marking, \
          unregistering and forgetting.",
-        "The owner is told of more or fewer phones than there are.";
+        "The owner reads of more or fewer phones than there are.";
 }
 
 type Store = Arc<dyn StoreMaintenance>;

@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::{Audience, Changed, PassId, PassState, RegistrationStore, TypeIdentifier, clock};
+use passkit_server::{
+    Changed, PassId, PassState,
+    identifiers::TypeIdentifier,
+    store::{Audience, RegistrationStore, clock},
+};
 
 use crate::{CaseResult, Rule, Stop, Violation, violation::ensure};
 
@@ -46,10 +50,12 @@ async fn mark_all_lists_every_registration_once(store: &dyn RegistrationStore) -
     let mut tag_two = two.lists_exactly(store, &type_id, &passes[3..], Rule::CHANGES_SINCE).await?;
     for _ in 0..3 {
         store.mark(&type_id, Changed::All).await?;
-        for (device, tag, held) in [(&one, &mut tag_one, &passes[..4]), (&two, &mut tag_two, &passes[3..])] {
+        for (device, tag, registered) in
+            [(&one, &mut tag_one, &passes[..4]), (&two, &mut tag_two, &passes[3..])]
+        {
             let listed = device.list(store, &type_id, Some(*tag)).await?;
-            listed.has(held, Rule::C9, "after a mark of all")?;
-            listed.is_within(held)?;
+            listed.has(registered, Rule::C9, "after a mark of all")?;
+            listed.is_within(registered)?;
             *tag = listed.tag;
             let again = device.list(store, &type_id, Some(*tag)).await?;
             again.is_empty(Rule::C9, "a second time after one mark of all")?;

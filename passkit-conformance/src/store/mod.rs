@@ -7,7 +7,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use passkit_conformance::store::{TestStore, run_all};
-//! use passkit_server::MemoryStore;
+//! use passkit_server::store::MemoryStore;
 //!
 //! # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
 //! run_all(|| async { TestStore::with_all(Arc::new(MemoryStore::new())) }).await.assert_passed();
@@ -73,7 +73,7 @@ impl StoreCase {
     async fn run_on(&self, stores: Arc<dyn AnyStores>) -> CaseReport {
         let start = std::time::Instant::now();
         let run = self.run;
-        // The stores may end what they are kept in when they are dropped, and so outlive the case.
+        // Dropping the stores may remove their data, so they outlive the case.
         let opening = stores.clone();
         // A task of its own, so that a panic ends this case only; the set aborts it when dropped.
         let mut task = tokio::task::JoinSet::new();

@@ -10,8 +10,9 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changes, DeviceIdentifier, InvalidIdentifier, PageCursor, PassId, PassState, PushToken,
-    RegisteredDevice, RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag,
+    PassId, PassState,
+    identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{Audience, Changes, PageCursor, RegisteredDevice, RegistrationStore, UpdateTag},
 };
 use tokio::task::JoinSet;
 
@@ -224,9 +225,9 @@ impl Listed {
         &self,
         passes: impl IntoIterator<Item = &'a PassId>,
     ) -> Result<(), Violation> {
-        let held: BTreeSet<_> = passes.into_iter().map(|pass| &pass.serial).collect();
+        let registered: BTreeSet<_> = passes.into_iter().map(|pass| &pass.serial).collect();
         let foreign: BTreeSet<_> =
-            self.serials.iter().filter(|serial| !held.contains(serial)).cloned().collect();
+            self.serials.iter().filter(|serial| !registered.contains(serial)).cloned().collect();
         ensure(
             Rule::CHANGES_SINCE,
             foreign.is_empty(),

@@ -9,7 +9,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{Audience, Changed, Content, PassId, RegistrationStore, TypeIdentifier, UpdateTag};
+use passkit_server::{
+    Changed, PassId,
+    identifiers::TypeIdentifier,
+    store::{Audience, Content, RegistrationStore, UpdateTag},
+};
 use tokio::task::JoinSet;
 
 use super::{
@@ -26,7 +30,7 @@ catalogue! {
         "16 tasks mark passes and their type, publish contents, register, unregister, forget devices, rotate push tokens, and \
          read and count devices of 24 passes, while eight devices poll and fetch; every call is recorded with its begin and \
          end, and the whole is checked afterwards.",
-        "Under load a phone misses an update, is pushed at an old push token, or is told of passes it gave up.";
+        "Under load a phone misses an update, is pushed at an old push token, or is given passes that it no longer has.";
 }
 
 const DEVICES: usize = 8;

@@ -3,8 +3,9 @@
 use std::{slice, sync::Arc};
 
 use passkit_server::{
-    Changed, Content, ContentDigest, PassId, PassState, Published, RegistrationStore, SerialNumber,
-    TokenDigest, TypeIdentifier,
+    Changed, PassId, PassState,
+    identifiers::{SerialNumber, TokenDigest, TypeIdentifier},
+    store::{Content, ContentDigest, Published, RegistrationStore},
 };
 use tokio::{sync::Barrier, task::JoinSet};
 
@@ -150,7 +151,8 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
     device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::MARK, "after an empty batch")?;
     let [a, b, c] = [new_digest(), new_digest(), new_digest()];
     // The digest of each pass in a call, and which of the passes it marks.
-    let steps: [(&[(usize, ContentDigest)], &[usize], &str); 9] = [
+    type Step<'a> = (&'a [(usize, ContentDigest)], &'a [usize], &'a str);
+    let steps: [Step<'_>; 9] = [
         (&[(0, a)], &[0], "a first content"),
         (&[(0, a)], &[], "an equal content"),
         (&[(0, b)], &[0], "another content"),

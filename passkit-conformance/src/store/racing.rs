@@ -9,7 +9,9 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changed, PassId, Registered, RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag,
+    Changed, PassId,
+    identifiers::{SerialNumber, TypeIdentifier},
+    store::{Audience, Registered, RegistrationStore, UpdateTag},
 };
 use tokio::{sync::Barrier, task::JoinSet};
 
@@ -62,10 +64,10 @@ async fn parallel_registers_create_once(store: &Arc<dyn RegistrationStore>) -> R
             format!("{created}")
         })?;
         has_devices(store, &passes[0], [&device], Rule::C10).await?;
-        let held = if round % 2 == 1 { &passes[..] } else { &passes[..1] };
-        device.lists_exactly(store, &type_id, held, Rule::C10).await?;
+        let registered = if round % 2 == 1 { &passes[..] } else { &passes[..1] };
+        device.lists_exactly(store, &type_id, registered, Rule::C10).await?;
         // One unregister is enough, whatever registered.
-        for pass in held {
+        for pass in registered {
             store.unregister(&device.id, pass).await?;
             has_devices(store, pass, [], Rule::C10).await?;
         }
@@ -81,11 +83,11 @@ async fn parallel_register_and_unregister(store: &Arc<dyn RegistrationStore>) ->
         let mut device = Device::new()?;
         // With and without the registration at the start, and with and without another one that keeps the device.
         let there = round % 2 == 1;
-        let kept = round % 4 >= 2;
+        let has_other = round % 4 >= 2;
         if there {
             store.register(&device.id, contested, &device.push_token).await?;
         }
-        if kept {
+        if has_other {
             store.register(&device.id, other, &device.push_token).await?;
         }
         let callers = if round % 3 == 0 { 2 } else { AT_ONCE };
@@ -115,7 +117,8 @@ async fn parallel_register_and_unregister(store: &Arc<dyn RegistrationStore>) ->
         let now = listed.contains(&contested.serial);
         ensure(
             Rule::C10,
-            found.iter().any(|one| one.device == device.id) == now && listed.contains(&other.serial) == kept,
+            found.iter().any(|one| one.device == device.id) == now
+                && listed.contains(&other.serial) == has_other,
             "list and pages to agree after parallel register and unregister",
             || format!("{} listed, {} in pages", listed.len(), found.len()),
         )?;
@@ -223,7 +226,7 @@ impl Poller {
         Ok(listed.serials.len())
     }
 
-    /// Downloads a pass, then registers for it: what changes in between must be told (C3).
+    /// Downloads a pass, then registers for it: what changes in between must be listed (C3).
     async fn add(
         &mut self,
         store: &Arc<dyn RegistrationStore>,
@@ -246,13 +249,13 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
     for number in 0..6 {
         let mut poller = Poller { device: Device::new()?, seen: BTreeMap::new(), tag: None };
         // Some hold everything from the start, others add a pass with each poll.
-        let held = if number < 3 { PASSES } else { 5 };
-        for pass in &content.passes[..held] {
+        let registered = if number < 3 { PASSES } else { 5 };
+        for pass in &content.passes[..registered] {
             poller.add(store, &content, pass).await?;
         }
         let (store, content) = (store.clone(), content.clone());
         devices.spawn(async move {
-            let mut to_add = content.passes[held..].iter();
+            let mut to_add = content.passes[registered..].iter();
             loop {
                 let last_round = content.writing.load(SeqCst) == 0 && to_add.len() == 0;
                 poller.poll(&store, &content).await?;

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use passkit_server::{Audience, Changed, Registered, RegistrationStore};
+use passkit_server::{
+    Changed,
+    store::{Audience, Registered, RegistrationStore},
+};
 
 use crate::{Rule, Violation, violation::ensure};
 
@@ -28,9 +31,9 @@ catalogue! {
         "Two device identifiers come with one push token, as those of one phone do; one of them unregisters.",
         "A phone with passes of two types is pushed for one of them only.";
     "store/unregister-removes-the-registration" Must [UNREGISTER] store unregister_removes_the_registration,
-        "One of two devices unregisters one of its three passes, again and again, and registers for it anew; lists \
+        "One of two devices unregisters one of its three passes, again and again, and registers for it again; lists \
          and pages are read in between.",
-        "A pass that was deleted from the phone is pushed and listed for ever, or another pass of the phone, or of \
+        "A pass that was deleted from the phone is pushed and listed forever, or another pass of the phone, or of \
          another phone, gets no more updates.";
     "store/unregister-removes-the-device-with-its-last-registration" Must [UNREGISTER] store
         unregister_removes_the_device_with_its_last_registration,
@@ -38,7 +41,7 @@ catalogue! {
         "Push tokens of phones that have no pass left pile up, and are kept without a reason.";
     "store/unregistering-nothing-is-no-error" Must [UNREGISTER] store unregistering_nothing_is_no_error,
         "Unregisters passes that the device does not have, and devices that do not exist.",
-        "A phone that unregisters twice gets an error, and tries again for ever.";
+        "A phone that unregisters twice gets an error, and tries again forever.";
 }
 
 async fn first_register_creates(store: &dyn RegistrationStore) -> Result<(), Violation> {

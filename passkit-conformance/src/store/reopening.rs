@@ -1,4 +1,4 @@
-//! What is there when the storage is opened anew.
+//! What is there when the data are opened again.
 
 use std::{
     slice,
@@ -6,7 +6,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{Changed, PassId, PassState, RegistrationStore, TypeIdentifier, UpdateTag};
+use passkit_server::{
+    Changed, PassId, PassState,
+    identifiers::TypeIdentifier,
+    store::{RegistrationStore, UpdateTag},
+};
 use tokio::task::JoinSet;
 
 use super::{
@@ -17,7 +21,7 @@ use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
     "store/acknowledged-survives-reopening" Must [C6] opened acknowledged_survives_reopening,
-        "16 tasks register, unregister, mark and forget; the storage is opened anew as it lies; registrations, push \
+        "16 tasks register, unregister, mark and forget; the data are opened again as they are; registrations, push \
          tokens, dates and tags must be as acknowledged, and go on from there.",
         "After a crash phones that registered are not pushed, updates that were announced are lost, or all phones \
          fetch everything again.";
@@ -128,6 +132,6 @@ impl Done {
         store.register(&device.id, &passes[3], &device.push_token).await?;
         let since = device.list(store, type_id, Some(since.tag)).await?;
         since.has([&passes[3]], Rule::C6, "after a registration, for the tag from before it")?;
-        device.list(store, &new_type()?, None).await?.is_empty(Rule::C6, "of a type that is not held")
+        device.list(store, &new_type()?, None).await?.is_empty(Rule::C6, "of a type that is not registered")
     }
 }

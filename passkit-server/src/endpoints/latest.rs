@@ -7,7 +7,11 @@ use http::{
 };
 
 use crate::{
-    PassId, PassSource, RegistrationStore, ResponseBody, clock, conditional, refusal::Refusal, response,
+    PassId, PassSource, conditional,
+    refusal::Refusal,
+    response,
+    service::ResponseBody,
+    store::{RegistrationStore, clock},
     traced::Fetch,
 };
 
@@ -43,7 +47,7 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     fetch.answered(state, answer.status());
     #[cfg(feature = "metrics")]
     if head.method == http::Method::GET && answer.status() == StatusCode::OK {
-        crate::measured::fetched(state);
+        crate::metrics::fetched(state);
     }
     Ok(answer)
 }

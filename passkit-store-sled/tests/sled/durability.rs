@@ -1,6 +1,6 @@
 use std::{collections::HashMap, fs, io::ErrorKind, path::Path, process::Command, sync::Arc, time::Duration};
 
-use passkit_server::{Coordination, RegistrationStore};
+use passkit_server::store::{Coordination, RegistrationStore};
 use passkit_store_sled::SledStore;
 
 use crate::support::{
@@ -93,7 +93,7 @@ fn calls_on_data(trace: &str, store: &Path) -> Vec<Call> {
     calls(trace, &format!("<{}>", fs::canonicalize(store).unwrap().join("db").display()))
 }
 
-/// The line of the trace at which the child told this.
+/// The line of the trace at which the child wrote this.
 fn line_of(trace: &str, text: &str) -> usize {
     let text = format!("\"{text}.");
     trace
@@ -130,8 +130,8 @@ fn every_acknowledgement_follows_a_sync() {
     }
 }
 
-/// Begins a change, waits for what `show` shows to change, and tells of both.
-async fn tells_what_shows<T: PartialEq>(
+/// Begins a change, waits until `show` shows another value, and reports both moments.
+async fn reports_what_shows<T: PartialEq>(
     what: &str,
     change: impl Future<Output = ()> + Send + 'static,
     show: impl AsyncFn() -> T,
@@ -159,35 +159,35 @@ fn the_child_with_slow_syncs() {
         store.register(&one, &pass("1"), &token()).await.unwrap();
         let s = own();
         let publishing = async move { publish(&s, &content("1", Some(1))).await };
-        tells_what_shows("publish", publishing, async || store.pass_state(&pass("1")).await.unwrap()).await;
+        reports_what_shows("publish", publishing, async || store.pass_state(&pass("1")).await.unwrap()).await;
         let s = own();
         let removing = async move { publish(&s, &content("1", None)).await };
-        tells_what_shows("remove", removing, async || store.published(&[pass("1")]).await.unwrap()).await;
+        reports_what_shows("remove", removing, async || store.published(&[pass("1")]).await.unwrap()).await;
         let s = own();
         let noting = async move { assert!(s.replace_note("name", None, Some("note")).await.unwrap()) };
-        tells_what_shows("note", noting, async || store.note("name").await.unwrap()).await;
+        reports_what_shows("note", noting, async || store.note("name").await.unwrap()).await;
         let s = own();
         let marking = async move { mark(&s, &[serial("1")]).await };
-        tells_what_shows("mark", marking, async || store.pass_state(&pass("1")).await.unwrap()).await;
+        reports_what_shows("mark", marking, async || store.pass_state(&pass("1")).await.unwrap()).await;
         let (s, d) = (own(), one.clone());
         let register = async move {
             s.register(&d, &pass("2"), &token()).await.unwrap();
         };
-        tells_what_shows("register", register, async || registrations(&store, &one).await).await;
+        reports_what_shows("register", register, async || registrations(&store, &one).await).await;
         let (s, d) = (own(), other.clone());
         let register = async move {
             s.register(&d, &pass("2"), &token()).await.unwrap();
         };
         let of_pass = async || devices(&store, &pass("2")).await;
-        tells_what_shows("another-device", register, of_pass).await;
+        reports_what_shows("another-device", register, of_pass).await;
         let (s, d) = (own(), one.clone());
         let unregister = async move { assert!(s.unregister(&d, &pass("1")).await.unwrap()) };
-        tells_what_shows("unregister", unregister, async || registrations(&store, &one).await).await;
+        reports_what_shows("unregister", unregister, async || registrations(&store, &one).await).await;
         let (s, d) = (own(), other.clone());
         let forget = async move {
             assert!(s.forget_device(&d, std::time::SystemTime::now()).await.unwrap());
         };
-        tells_what_shows("forget", forget, of_pass).await;
+        reports_what_shows("forget", forget, of_pass).await;
     });
 }
 

@@ -1,8 +1,10 @@
 use std::{fs, time::SystemTime};
 
 use passkit_server::{
-    Audience, Changed, DeviceIdentifier, PageCursor, PassId, Published, PushQueue, PushToken, Registered,
-    RegistrationStore, Scope,
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, PushToken},
+    push::{PushQueue, Scope},
+    store::{Audience, PageCursor, Published, Registered, RegistrationStore},
 };
 use passkit_store_sled::SledStore;
 
@@ -193,12 +195,14 @@ async fn the_devices_of_a_type_are_those_of_its_passes() {
     expected.sort();
     for limit in [1, 7, 60, 1_000, usize::MAX] {
         let (mut found, mut after) = (Vec::new(), Some(PageCursor::new("no cursor of this store")));
-        while let Some(cursor) = after {
+        for _ in 0..=expected.len() {
+            let Some(cursor) = after else { break };
             let page = store.devices(Audience::Type(&type_id()), Some(&cursor), limit).await.unwrap();
             assert!(page.items.len() <= limit);
             found.extend(page.items.iter().map(|one| one.device.as_str().to_owned()));
             after = page.next;
         }
+        assert!(after.is_none(), "pages of {limit} without an end");
         found.sort();
         assert_eq!(found, expected, "in pages of {limit}");
     }

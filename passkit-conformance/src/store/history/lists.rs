@@ -5,7 +5,10 @@ use std::{
     rc::Rc,
 };
 
-use passkit_server::{Changes, DeviceIdentifier, SerialNumber, TypeIdentifier, UpdateTag};
+use passkit_server::{
+    identifiers::{DeviceIdentifier, SerialNumber, TypeIdentifier},
+    store::{Changes, UpdateTag},
+};
 
 use super::{
     Event, History, Span,
@@ -98,18 +101,19 @@ impl<'h> Asked<'h> {
             )?;
         }
 
-        let held: HashMap<_, _> = registrations
+        let registered: HashMap<_, _> = registrations
             .of_device(self.device)
             .filter(|(pass, _)| pass.type_id == *self.type_id)
             .map(|(pass, changes)| (&pass.serial, changes))
             .collect();
         for serial in &serials {
-            let here = held.get(serial).is_some_and(|changes| !changes.surely_absent(self.begin, self.end));
+            let here =
+                registered.get(serial).is_some_and(|changes| !changes.surely_absent(self.begin, self.end));
             ensure(Rule::CHANGES_SINCE, here, "only passes that are registered on the device", || {
                 format!("{serial:?}, which was not registered all the while")
             })?;
         }
-        for (serial, changes) in held {
+        for (serial, changes) in registered {
             if serials.contains(serial) || !changes.surely_present(self.begin, self.end) {
                 continue;
             }

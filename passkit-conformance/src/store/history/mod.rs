@@ -8,7 +8,7 @@
 //! ```
 //! # use std::sync::Arc;
 //! # use passkit_conformance::store::history::Recorder;
-//! # use passkit_server::{DeviceIdentifier, MemoryStore, PassId, PushToken, RegistrationStore};
+//! # use passkit_server::{PassId, identifiers::{DeviceIdentifier, PushToken}, store::{MemoryStore, RegistrationStore}};
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let (device, pass) = (DeviceIdentifier::new("d")?, PassId::new("pass.a", "1")?);
 //! # let token = PushToken::new("c0ffee")?;
@@ -31,8 +31,9 @@ mod registrations;
 use std::time::SystemTime;
 
 use passkit_server::{
-    Changed, Changes, Content, DeviceIdentifier, Page, PassId, PassState, PushToken, Registered,
-    RegisteredDevice, SerialNumber, TypeIdentifier, UpdateTag,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{Changes, Content, Page, Registered, RegisteredDevice, UpdateTag},
 };
 
 pub use self::recorder::Recorder;
@@ -110,7 +111,7 @@ impl History {
     ///
     /// * The answers of `register` and `unregister` add up, for each registration, in some order that the times allow
     ///   (C10).
-    /// * A device that asks with the tags it was given is told of every mark and every registration after it began,
+    /// * A device that asks with the tags it was given is given every mark and every registration after it began,
     ///   and of nothing when nothing happened (C1, C2, C3, C9); its tags never go back (C4).
     /// * Lists, pages and counts hold what must be registered and not what can't be, with a push token that may be the
     ///   last.
@@ -246,14 +247,34 @@ mod tests {
             ])
         };
         assert_eq!((unanswered(Created), unanswered(Existing)), (None, None));
+        // A call that changes nothing when it could happen first may still change something later, or not.
+        let far = SystemTime::now() + std::time::Duration::from_secs(9 * 86_400);
+        let forget = Event::Forget { device: device(), unregistered_at: far, answer: Some(true) };
+        let beside_forget = |answer| {
+            broken([
+                (0, Some(9), forget.clone()),
+                (1, Some(2), unregister(false)),
+                (3, Some(4), register(Created)),
+                (5, Some(6), register(answer)),
+                (7, Some(8), register(Existing)),
+            ])
+        };
+        assert_eq!((beside_forget(Created), beside_forget(Existing)), (None, None));
+        let ended = broken([
+            (0, Some(3), forget.clone()),
+            (1, Some(2), register(Created)),
+            (4, Some(5), register(Existing)),
+            (6, Some(7), register(Created)),
+        ]);
+        assert_eq!(ended, Some("C10"));
     }
 
     #[test]
-    fn marks_and_registrations_are_told() {
+    fn marks_and_registrations_are_listed() {
         use Registered::Created;
-        let told =
+        let listed =
             [register(Created), list(None, true, 1), mark(), list(Some(1), true, 2), list(Some(2), false, 2)];
-        assert_eq!(in_turn(told), None);
+        assert_eq!(in_turn(listed), None);
         assert_eq!(
             in_turn([register(Created), list(None, true, 1), mark(), list(Some(1), false, 1)]),
             Some("C1")
@@ -316,18 +337,15 @@ mod tests {
             };
             Some(Page { items: devices.iter().map(one).collect(), next: None })
         };
-        let of_pass = |devices: &[&str], token: &str| Event::Devices {
-            pass: pass(),
-            from_start: true,
-            answer: answer(devices, token),
-        };
-        let of_type = |devices: &[&str], token: &str| {
-            let (type_id, answer) = (pass().type_id, answer(devices, token));
-            Event::DevicesOfType { type_id, from_start: true, answer }
-        };
         let created = || register(Registered::Created);
-        let pages: [&dyn Fn(&[&str], &str) -> Event; 2] = [&of_pass, &of_type];
-        for page in pages {
+        for of_type in [false, true] {
+            let page = |devices: &[&str], token: &str| {
+                let (answer, from_start) = (answer(devices, token), true);
+                match of_type {
+                    false => Event::Devices { pass: pass(), from_start, answer },
+                    true => Event::DevicesOfType { type_id: pass().type_id, from_start, answer },
+                }
+            };
             assert_eq!(in_turn([created(), page(&["d"], "c0")]), None);
             assert_eq!(in_turn([created(), page(&[], "c0")]), Some("C11"));
             assert_eq!(in_turn([created(), unregister(true), page(&["d"], "c0")]), Some("unregister"));
@@ -355,6 +373,21 @@ mod tests {
         assert_eq!(in_turn([forget(9, true)]), Some("C13"));
         assert_eq!(in_turn([created(), unregister(true), forget(9, true)]), Some("C13"));
         assert_eq!(in_turn([created(), forget(9, true), register(Registered::Existing)]), Some("C10"));
+        // One that is under way all the time may come between two registers, though nothing was registered when it began.
+        let other = Event::Register {
+            device: device(),
+            pass: PassId::new("pass.a", "2").unwrap(),
+            push_token: PushToken::new("c0").unwrap(),
+            answer: Some(Registered::Created),
+        };
+        let between = [
+            (0, Some(1), other),
+            (2, Some(9), forget(9, true)),
+            (3, Some(4), unregister(false)),
+            (5, Some(6), created()),
+            (7, Some(8), created()),
+        ];
+        assert_eq!(broken(between), None);
         // Begun before the first register, and made after it: it is no proof that it did nothing when it began.
         let late = [(0, Some(5), forget(9, true)), (1, Some(2), created()), (3, Some(4), created())];
         assert_eq!(broken(late), None);

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{DeviceIdentifier, Page, PassId, PushToken, Registered, RegisteredDevice};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken},
+    store::{Page, Registered, RegisteredDevice},
+};
 
 use super::{Event, History, Span};
 use crate::{Rule, Violation, violation::ensure};
@@ -247,12 +251,11 @@ impl Changes {
             let mut reached = HashSet::new();
             let mut next: Vec<_> = states.drain().collect();
             while let Some((registered, mut done)) = next.pop() {
-                // What can only have left the state as it is can be taken to have happened here: nothing is lost by it.
-                // A forgotten device or an unanswered call may do nothing now, or something later.
-                let is_only_here = |change: Change| {
+                // What can't change the state at any time can be taken to have happened here: nothing is lost by it.
+                done.extend(open.iter().filter(|one| {
+                    let change = self.0[**one].1;
                     change.after(registered) == Some(registered) && change.after(!registered).is_none()
-                };
-                done.extend(open.iter().filter(|one| is_only_here(self.0[**one].1)));
+                }));
                 for one in open.difference(&done) {
                     if let Some(then) = self.0[*one].1.after(registered) {
                         let mut done = done.clone();

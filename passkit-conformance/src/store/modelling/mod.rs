@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::RegistrationStore;
+use passkit_server::store::RegistrationStore;
 
 use self::{operation::Operation, reference::Reference};
 use super::{catalogue, random::Random};
@@ -21,7 +21,7 @@ catalogue! {
         random_sequences_follow_the_model,
         "Up to 200 random sequences of some 40 calls over three devices and five passes of two types, for three \
          seconds at most; each answer is checked against a model. PASSKIT_CONFORMANCE_SEED=n repeats a run.",
-        "Whatever the steps show: an update that is lost, or one that is told for ever.";
+        "Whatever the steps show: an update that is lost, or one that is listed forever.";
 }
 
 const SEQUENCES: u64 = 200;
@@ -49,7 +49,7 @@ async fn random_sequences_follow_the_model(store: &Arc<dyn RegistrationStore>) -
         let sequence = operation::sequence(&mut Random::new(seed));
         if let Err((violation, end)) = run(store, &sequence).await {
             let (smallest, violation) = shrink(store, &sequence[..end], violation).await;
-            return Err(told(&smallest, &violation, seed));
+            return Err(with_steps(&smallest, &violation, seed));
         }
         if start.elapsed() > BUDGET {
             break;
@@ -100,7 +100,7 @@ async fn shrink(
 }
 
 /// The violation with the steps that lead to it.
-fn told(steps: &[Operation], violation: &Violation, seed: u64) -> Violation {
+fn with_steps(steps: &[Operation], violation: &Violation, seed: u64) -> Violation {
     let mut actual = format!("{}; the steps are", violation.actual());
     for (n, step) in steps.iter().enumerate() {
         actual.push_str(&format!(" ({}) {step};", n + 1));

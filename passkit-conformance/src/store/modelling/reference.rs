@@ -7,8 +7,9 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changed, Content, PassId, PassState, Published, PushToken, Registered, RegistrationStore,
-    TokenDigest, UpdateTag, clock,
+    Changed, PassId, PassState,
+    identifiers::{PushToken, TokenDigest},
+    store::{Audience, Content, Published, Registered, RegistrationStore, UpdateTag, clock},
 };
 
 use super::operation::{DEVICES, Operation, PASSES, Publication, Since, TYPES, Time};
@@ -34,7 +35,7 @@ pub(super) struct Reference {
 /// A tag, and what happened since it was issued.
 struct Answered {
     tag: UpdateTag,
-    /// What the next answer owes, and under which rule.
+    /// What the next answer must have, and under which rule.
     due: BTreeMap<usize, Rule>,
     /// Nothing was marked in the type, and nothing registered on the device.
     quiet: bool,
@@ -243,10 +244,10 @@ impl Reference {
         };
         let listed = self.devices[device].list(store, name, tag).await?;
 
-        let held: Vec<_> =
+        let registered: Vec<_> =
             self.registered[device].iter().copied().filter(|pass| PASSES[*pass].0 == type_id).collect();
-        listed.is_within(held.iter().map(|pass| &self.passes[*pass]))?;
-        for pass in &held {
+        listed.is_within(registered.iter().map(|pass| &self.passes[*pass]))?;
+        for pass in &registered {
             let rule = match (known, since) {
                 (Some(answered), _) => answered.due.get(pass).copied(),
                 (None, Since::Ahead) => Some(Rule::C5),

@@ -13,7 +13,7 @@ use passkit_conformance::{
     Outcome, Rule,
     store::{StoreCase, TestStore, cases, run, run_all},
 };
-use passkit_server::MemoryStore;
+use passkit_server::store::MemoryStore;
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread")]

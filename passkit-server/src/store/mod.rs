@@ -1,18 +1,31 @@
+//! Stores: the contract of [`RegistrationStore`] and [`Coordination`], and a store in memory.
+
+pub mod clock;
+mod coordination;
+mod memory;
+mod published;
+mod tag;
+
 use std::{error::Error, fmt, time::SystemTime};
 
 use async_trait::async_trait;
 
 use crate::{
-    Content, ContentDigest, DeviceIdentifier, PassId, Published, PushToken, SerialNumber, TypeIdentifier,
-    UpdateTag,
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
 };
+
+pub use coordination::{Claims, Coordination};
+pub use memory::MemoryStore;
+pub use published::{Content, ContentDigest, Published, unite_tokens};
+pub use tag::UpdateTag;
 
 /// Where devices, their registrations and the update tags of passes are kept.
 ///
 /// # Contract
 /// No update is ever lost, whatever writes at the same time, and nothing is sent again forever. Every type has a *clock*
 /// and every device has a *clock*. A clock counts microseconds since the Unix epoch; each step is `max(last + 1, now)`
-/// ([`clock::next_version`](crate::clock::next_version)), serialised by the store. A mark writes the type's new clock
+/// ([`clock::next_version`](crate::store::clock::next_version)), serialised by the store. A mark writes the type's new clock
 /// reading into the pass. A registration holds the device's.
 ///
 /// * **C1, complete.** If [`mark`](Self::mark) returned `Ok` before [`changes_since`](Self::changes_since) began, the pass
@@ -46,11 +59,11 @@ use crate::{
 ///
 /// * **P1, marked once.** However many callers publish one content, also in parallel, the pass is marked once.
 /// * **P2, an equal digest marks nothing.** A pass is marked if and only if its digest is not the one published last.
-/// * **P3, one step.** Digest, tokens, mark and, in a [`PushQueue`](crate::PushQueue), the pending push become visible and
+/// * **P3, one step.** Digest, tokens, mark and, in a [`PushQueue`](crate::push::PushQueue), the pending push become visible and
 ///   durable together.
 /// * **P4, other marks keep the digest.** [`Changed::Passes`] and [`Changed::All`] leave it alone.
 /// * **P5, tokens stay.** New tokens join those known; the last [`Published::MAX_TOKENS`] are kept
-///   ([`unite_tokens`](crate::unite_tokens)). A removal marks nothing and keeps digest and tokens.
+///   ([`unite_tokens`](crate::store::unite_tokens)). A removal marks nothing and keeps digest and tokens.
 /// * **P6, durable.** As C6 says of marks.
 ///
 /// # Cancel safety
@@ -61,7 +74,7 @@ use crate::{
 /// error of a call that writes, the change may or may not have happened. Repeating the call is always right.
 ///
 /// # Implementing
-/// [`MemoryStore`](crate::MemoryStore) is the whole contract in one short file: start from it. Mind the order inside
+/// [`MemoryStore`](crate::store::MemoryStore) is the whole contract in one short file: start from it. Mind the order inside
 /// `changes_since`: read the clocks that make the new tag in the same snapshot as the passes, or before them.
 ///
 /// C9 and C14 together take a *floor* of each type: the version and date of its last mark as a whole, which count for every
