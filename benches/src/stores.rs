@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, env, fs, path::PathBuf, sync::Arc};
 
-use passkit_server::{DeviceIdentifier, MemoryStore, SerialNumber, StoreMaintenance, UpdateTag};
+use passkit_server::{
+    Audience, Changed, DeviceIdentifier, MemoryStore, Registration, SerialNumber, StoreMaintenance, UpdateTag,
+};
 use passkit_store_postgres::{
     PostgresStore,
     sqlx::{self, Connection as _, PgConnection},
@@ -140,6 +142,44 @@ impl Servers {
         })
     }
 
+    /// A store and its floor, with so many registrations. They are made in parts of 10,000, each of which `load_floor` gets
+    /// too, unless they were kept.
+    ///
+    /// # Errors
+    /// If the server does not do its part.
+    pub async fn loaded(
+        &self,
+        store: &'static str,
+        name: &str,
+        count: usize,
+        registration: impl Fn(usize) -> Registration,
+        load_floor: impl Fn(&Floor, &[Registration]),
+    ) -> Outcome<(Arc<dyn StoreMaintenance>, Floor)> {
+        let (own, floor) = self.open(store, name).await?;
+        let note = self.kept.as_ref().map(|folder| folder.join(format!("{store}-{name}.json")));
+        let last = registration(count - 1).pass;
+        let is_there = !own.devices(Audience::Pass(&last), None, 1).await?.items.is_empty();
+        if is_there && note.as_ref().is_some_and(|note| note.exists()) {
+            return Ok((own, floor));
+        }
+        for first in (0..count).step_by(PART) {
+            let end = count.min(first + PART);
+            let part: Vec<_> = (first..end).map(&registration).collect();
+            own.register_many(&part).await?;
+            load_floor(&floor, &part);
+            data::progress(
+                &format!("loading {} registrations into {store}", data::grouped(count)),
+                end,
+                count,
+            );
+        }
+        self.wait_until_idle(store, name).await?;
+        if let Some(note) = note {
+            fs::write(note, "")?;
+        }
+        Ok((own, floor))
+    }
+
     /// The database of this name, which is made if there is none.
     ///
     /// # Errors
@@ -177,7 +217,7 @@ impl Servers {
     ///
     /// # Errors
     /// If the server does not do its part.
-    pub async fn settle(&self, store: &str, name: &str) -> Outcome<()> {
+    pub async fn wait_until_idle(&self, store: &str, name: &str) -> Outcome<()> {
         if store == "postgres" {
             let mut connection = PgConnection::connect(&self.postgres_url(name).await?).await?;
             statistics::keep_autovacuum_away(&mut connection).await?;
@@ -281,7 +321,7 @@ impl Subject {
                 subject.bytes_each = Some((after - before) / size as f64);
             }
             subject.mark(size).await?;
-            servers.settle(store, &name).await?;
+            servers.wait_until_idle(store, &name).await?;
             let Marks { before, first, second } = subject.marks;
             let found = json!({ "marks": [before, first, second], "bytes_each": subject.bytes_each });
             if let Some(note) = note {
@@ -321,8 +361,8 @@ impl Subject {
         self.mark_these(&[data::serial_of_many(0)]).await?;
         self.marks.before = self.clock().await?;
         let passes = |each: usize| {
-            let held = move |device| (0..each).map(move |i| data::serial(device * EACH + i));
-            sample(size).flat_map(held).collect::<Vec<_>>()
+            let of_device = move |device| (0..each).map(move |i| data::serial(device * EACH + i));
+            sample(size).flat_map(of_device).collect::<Vec<_>>()
         };
         self.mark_these(&passes(EACH)).await?;
         self.marks.first = self.clock().await?;
@@ -335,7 +375,7 @@ impl Subject {
 
     async fn mark_these(&self, serials: &[SerialNumber]) -> Outcome<()> {
         for part in serials.chunks(1_000) {
-            self.store.mark_updated(&data::type_id(), part).await?;
+            self.store.mark(&data::type_id(), Changed::Passes(part)).await?;
         }
         self.floor.mark(serials, self.clock().await?);
         Ok(())
@@ -343,7 +383,7 @@ impl Subject {
 
     /// The type's clock. The device that is asked for has passes in every part of a store.
     async fn clock(&self) -> Outcome<u64> {
-        let changes = self.store.updated_since(&data::device_with_many(), &data::type_id(), None).await?;
+        let changes = self.store.changes_since(&data::device_with_many(), &data::type_id(), None).await?;
         Ok(if changes.serials.len() == data::MANY { changes.tag.type_version } else { 0 })
     }
 
@@ -355,7 +395,7 @@ impl Subject {
             tasks.spawn(async move {
                 let mut clocks = Vec::new();
                 for index in part {
-                    let asked = store.updated_since(&data::device(index), &data::type_id(), None).await;
+                    let asked = store.changes_since(&data::device(index), &data::type_id(), None).await;
                     clocks.push((index, asked.map(|changes| changes.tag.device_version)));
                 }
                 clocks
@@ -370,7 +410,7 @@ impl Subject {
             .map(|i| devices[i * 7_919 % devices.len()])
             .map(|index| (data::device(index), clocks[&index]))
             .collect();
-        let changes = self.store.updated_since(&self.many.0, &data::type_id(), None).await?;
+        let changes = self.store.changes_since(&self.many.0, &data::type_id(), None).await?;
         self.many.1 = changes.tag.device_version;
         Ok(())
     }
@@ -393,14 +433,14 @@ impl Subject {
     /// Asks the store.
     pub async fn ask(&self, case: Case, number: usize) {
         let (device, since) = self.question(case, number);
-        let changes = self.store.updated_since(device, &data::type_id(), Some(since)).await;
+        let changes = self.store.changes_since(device, &data::type_id(), Some(since)).await;
         assert_eq!(changes.expect("an answer").serials.len(), case.changed());
     }
 
     /// Asks the floor.
     pub async fn ask_floor(&self, case: Case, number: usize) {
         let (device, since) = self.question(case, number);
-        assert_eq!(self.floor.updated_since(number, device, since).await.len(), case.changed());
+        assert_eq!(self.floor.changes_since(number, device, since).await.len(), case.changed());
     }
 }
 
