@@ -1,6 +1,6 @@
 //! The program over PostgreSQL.
 
-use std::{fs, sync::OnceLock, time::Duration};
+use std::{fs, sync::OnceLock};
 
 use passkit_test_servers::postgres::Server;
 

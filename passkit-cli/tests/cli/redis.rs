@@ -1,6 +1,6 @@
 //! The program over Redis.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use passkit_test_servers::redis::{Cluster, Node, SentinelSet, Single};
 

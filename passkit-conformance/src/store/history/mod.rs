@@ -246,6 +246,26 @@ mod tests {
             ])
         };
         assert_eq!((unanswered(Created), unanswered(Existing)), (None, None));
+        // A call that changes nothing when it could happen first may still change something later, or not.
+        let far = SystemTime::now() + std::time::Duration::from_secs(9 * 86_400);
+        let forget = Event::Forget { device: device(), unregistered_at: far, answer: Some(true) };
+        let beside_forget = |answer| {
+            broken([
+                (0, Some(9), forget.clone()),
+                (1, Some(2), unregister(false)),
+                (3, Some(4), register(Created)),
+                (5, Some(6), register(answer)),
+                (7, Some(8), register(Existing)),
+            ])
+        };
+        assert_eq!((beside_forget(Created), beside_forget(Existing)), (None, None));
+        let ended = broken([
+            (0, Some(3), forget.clone()),
+            (1, Some(2), register(Created)),
+            (4, Some(5), register(Existing)),
+            (6, Some(7), register(Created)),
+        ]);
+        assert_eq!(ended, Some("C10"));
     }
 
     #[test]
