@@ -12,12 +12,13 @@ use crate::StoreError;
 /// What the processes that share a store agree on: who does a job, and short notes.
 ///
 /// Names are texts of 1 to 700 bytes without control characters; owners and notes are texts of 1 to 1,000 bytes without
-/// control characters. Claims and notes have separate names.
+/// control characters. Claims and notes have separate names. A store need not check this.
 ///
 /// # Contract
 /// * **K1, one owner.** Of any number of parallel [`claim`](Self::claim) calls by different owners for one name, one
 ///   returns `true`. The others return `true` only after the claim was released or its time is over. An owner that claims
-///   again before that keeps the claim and sets its time anew. One clock measures the time, the store's own.
+///   again before that keeps the claim and sets its time anew. One clock measures the time, the store's own. It may be a
+///   wall clock. When that is set forward, two owners may believe for a moment that they have a claim.
 /// * **K2, released by its owner alone.** [`release`](Self::release) ends a claim if the owner still has it, and does
 ///   nothing otherwise.
 /// * **K3, notes are compared and set in one step.** Of any number of parallel [`replace_note`](Self::replace_note) calls

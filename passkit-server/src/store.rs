@@ -63,6 +63,12 @@ use crate::{
 /// # Implementing
 /// [`MemoryStore`](crate::MemoryStore) is the whole contract in one short file: start from it. Mind the order inside
 /// `changes_since`: read the clocks that make the new tag in the same snapshot as the passes, or before them.
+///
+/// C9 and C14 together take a *floor* of each type: the version and date of its last mark as a whole, which count for every
+/// pass whose own are older. The date of a floor must be greater than that of any pass, so keep the latest date that a pass
+/// of the type ever got. Read the time of a new clock reading while you hold what serialises the clock, and never before.
+/// Processes whose wall clocks differ may share a clock, because `max(last + 1, now)` keeps their order.
+///
 /// `&T`, `Box<T>` and `Arc<T>` implement the trait where `T` does, so `Arc<dyn RegistrationStore>` is a store.
 #[async_trait]
 pub trait RegistrationStore: Send + Sync {
@@ -109,7 +115,8 @@ pub trait RegistrationStore: Send + Sync {
     /// `after` a page.
     ///
     /// A device may occur more than once, also in two pages. A page may be empty and yet have a [`next`](Page::next). A
-    /// cursor that can't be one of the store's reads from the start; no cursor is an error.
+    /// cursor that can't be one of the store's reads from the start; no cursor is an error. A limit of 0 counts as 1, here
+    /// and in every other list.
     async fn devices(
         &self,
         audience: Audience<'_>,

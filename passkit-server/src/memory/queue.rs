@@ -88,7 +88,7 @@ impl PushQueue for MemoryStore {
         let Some(entries) = tables.pushes.pending.get(type_id) else { return Ok(Vec::new()) };
         let mut entries: Vec<_> = entries.iter().collect();
         entries.sort_by_key(|(_, entry)| entry.since);
-        let pending = entries.into_iter().take(limit).map(|(scope, entry)| PendingChange {
+        let pending = entries.into_iter().take(limit.max(1)).map(|(scope, entry)| PendingChange {
             scope: scope.clone(),
             version: entry.version,
             progress: entry.progress.clone(),

@@ -26,7 +26,7 @@ use crate::{
 /// * **Q3, nothing is pending forever.** After that `record_progress` it is gone, and [`backlog`](Self::backlog) does not
 ///   name the type for it.
 /// * **Q4, deferred pushes.** [`deferred`](Self::deferred) gives what [`defer`](Self::defer) put there last for each
-///   device.
+///   device, also for one that is not registered any more: only `defer` removes it.
 ///
 /// `record_progress` and `defer` don't check who has claimed the type: what they say is true whoever says it.
 ///
@@ -50,8 +50,8 @@ pub trait PushQueue: RegistrationStore + Coordination {
     /// change had when its devices were read from the start.
     ///
     /// With a cursor, the next worker continues there. Without one, all devices were pushed: the entry is removed if it
-    /// still has that version, and otherwise stays, to be read from the start. An entry that is not there stays so. The
-    /// items are applied in their order.
+    /// still has that version, and otherwise stays, to be read from the start, as if it had become pending with its newest
+    /// version. An entry that is not there stays so. The items are applied in their order.
     async fn record_progress(
         &self,
         type_id: &TypeIdentifier,
@@ -88,7 +88,8 @@ pub enum Scope {
 pub struct PendingChange {
     /// What changed.
     pub scope: Scope,
-    /// The version that the last mark gave the passes: greater each time.
+    /// The version that the last [`mark_and_push`](PushQueue::mark_and_push) gave the passes: greater each time. A plain
+    /// mark leaves it alone.
     pub version: u64,
     /// How far a worker came, if one has started. Its version may be an older one.
     pub progress: Option<Progress>,

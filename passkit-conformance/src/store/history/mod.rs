@@ -387,6 +387,9 @@ mod tests {
             (7, Some(8), created()),
         ];
         assert_eq!(broken(between), None);
+        // Begun before the first register, and made after it: it is no proof that it did nothing when it began.
+        let late = [(0, Some(5), forget(9, true)), (1, Some(2), created()), (3, Some(4), created())];
+        assert_eq!(broken(late), None);
         // Close to now, and beside a register, both answers are possible.
         assert_eq!(in_turn([created(), forget(0, false), unregister(true)]), None);
         for answer in [false, true] {
