@@ -32,6 +32,7 @@ use passkit_benches::{
 use passkit_server::{MemoryStore, StoreMaintenance};
 use passkit_store_redis::RedisStore;
 use passkit_store_sled::SledStore;
+use passkit_store_sqlite::SqliteStore;
 use passkit_test_servers::redis::Node;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -43,7 +44,7 @@ use tower_service::Service;
 
 const CONNECTIONS: usize = 64;
 
-/// What a child process is to serve: `memory`, `sled`, `postgres`, `redis` or a number, for the answer to that case; and a
+/// What a child process is to serve: `memory`, `sled`, `sqlite`, `postgres`, `redis` or a number, for the answer to that case; and a
 /// folder, or the address of a server.
 const SERVE: &str = "PASSKIT_BENCH_SERVE";
 const FOLDER: &str = "PASSKIT_BENCH_FOLDER";
@@ -86,7 +87,8 @@ fn main() {
 /// A 200 of 20 KB over each store: beside the 304 over that store, and beside the same over sled.
 fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
     let redis = OnceCell::new();
-    let (of_sled, of_redis) = (OnceCell::new(), OnceCell::new());
+    let files: RefCell<HashMap<String, Arc<Server>>> = RefCell::default();
+    let of_redis = OnceCell::new();
     let service = |store: &str| -> Arc<Server> {
         let registrations = http::REGISTRATIONS;
         match store {
@@ -97,8 +99,12 @@ fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
                 of_redis.get_or_init(start).clone()
             }
             _ => {
-                let start = || Arc::new(Server::start("sled", &folder.join("fetches")));
-                of_sled.get_or_init(start).clone()
+                let start = || {
+                    let folder = folder.join(format!("fetch-{store}"));
+                    std::fs::create_dir_all(&folder).expect("a folder");
+                    Arc::new(Server::start(store, &folder))
+                };
+                files.borrow_mut().entry(store.to_owned()).or_insert_with(start).clone()
             }
         }
     };
@@ -107,7 +113,7 @@ fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
         let tag = server.tag.clone();
         throughput(server, case, tag)
     };
-    for store in ["sled", "postgres", "redis"] {
+    for store in ["sled", "sqlite", "postgres", "redis"] {
         let fetch = Case::PassSmall;
         let case = format!("{}, beside 304", fetch.name());
         bench.compare(store, &case, CONNECTIONS, || (side(store, Case::PassUnchanged), side(store, fetch)));
@@ -181,6 +187,7 @@ fn serve(what: &str, folder: PathBuf) {
         let (app, tag) = match what {
             "memory" => over(MemoryStore::new()).await,
             "sled" => over(SledStore::open(folder).expect("a store")).await,
+            "sqlite" => over(SqliteStore::create(folder.join("passkit.db")).expect("a store")).await,
             "redis" => {
                 let config = passkit_store_redis::Config::new();
                 let store = RedisStore::connect(folder.to_str().expect("an address"), config).await;

@@ -63,7 +63,9 @@ async fn opened(
 ) -> Outcome<(Arc<dyn StoreMaintenance>, Arc<Floor>)> {
     let one = |i| Registration { device: data::device(i), push_token: token(), pass: pass(0) };
     let name = format!("push_{devices}");
-    let (own, floor) = servers.loaded(store, &name, devices, one, Floor::register_by_pass).await?;
+    let (own, floor) = servers.open(store, &name).await?;
+    let also = |part: &[Registration]| floor.register_by_pass(part);
+    servers.load((store, &name), &*own, devices, one, also).await?;
     Ok((own, Arc::new(floor)))
 }
 

@@ -1,6 +1,11 @@
 //! The stores, loaded, each with its floor beside it.
 
-use std::{collections::HashMap, env, fs, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    env, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use passkit_server::{
     Audience, Changed, DeviceIdentifier, MemoryStore, Registration, SerialNumber, StoreMaintenance, UpdateTag,
@@ -14,6 +19,7 @@ use passkit_store_redis::{
     redis::{self, cluster::ClusterClient},
 };
 use passkit_store_sled::SledStore;
+use passkit_store_sqlite::SqliteStore;
 use passkit_test_servers::{
     postgres,
     redis::{Cluster, Node},
@@ -28,6 +34,15 @@ use crate::{
 
 /// The data of sled, opened so that next to nothing of them stays in memory: what a row costs that nobody asked for lately.
 pub const SLED_COLD: &str = "sled-cold";
+
+/// How many bytes of pages sled keeps in memory: as many as by default, or next to nothing.
+fn sled_cache(store: &str) -> u64 {
+    if store == SLED_COLD { 64 << 10 } else { passkit_store_sled::Config::new("").cache_bytes }
+}
+
+fn redis_prefix(name: &str) -> String {
+    format!("bench-{name}:")
+}
 
 /// What may go wrong with a server.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -89,7 +104,7 @@ impl Servers {
         }
     }
 
-    /// The stores that can be had.
+    /// The stores that can be had and have a floor.
     #[must_use]
     pub fn stores(&self) -> Vec<&'static str> {
         let has = |name: &&str| match *name {
@@ -112,61 +127,77 @@ impl Servers {
     /// # Errors
     /// If the server does not do its part.
     pub async fn open(&self, store: &'static str, name: &str) -> Outcome<(Arc<dyn StoreMaintenance>, Floor)> {
+        Ok((self.open_store(store, name).await?, self.open_floor(store, name).await?))
+    }
+
+    /// The same without its floor. SQLite has none here: its crate measures it beside the bare statements.
+    ///
+    /// # Errors
+    /// If the server does not do its part.
+    pub async fn open_store(&self, store: &'static str, name: &str) -> Outcome<Arc<dyn StoreMaintenance>> {
         Ok(match store {
-            "memory" => (Arc::new(MemoryStore::new()), Floor::Memory(Default::default())),
+            "memory" => Arc::new(MemoryStore::new()),
             "sled" | SLED_COLD => {
-                let folder = self.kept.as_deref().unwrap_or(self.scratch.path());
-                let own = folder.join(format!("sled-floor-{name}"));
-                let path = folder.join(format!("sled-{name}"));
-                let mut config = passkit_store_sled::Config::new(&path);
-                if store == SLED_COLD {
-                    config.cache_bytes = 64 << 10;
-                }
-                let floor = sled::Config::new().path(&own).cache_capacity(config.cache_bytes).open()?;
-                let file = fs::File::open(own.join("db"))?;
+                let path = self.folder().join(format!("sled-{name}"));
                 fs::create_dir_all(&path)?;
-                (Arc::new(SledStore::open_with(&config)?), Floor::Sled(floor, Arc::new(file)))
+                let config = passkit_store_sled::Config::new(&path).cache_bytes(sled_cache(store));
+                Arc::new(SledStore::open_with(&config)?)
             }
+            "sqlite" => Arc::new(SqliteStore::create(self.folder().join(format!("sqlite-{name}.db")))?),
             "postgres" => {
                 let url = self.postgres_url(name).await?;
                 let store = PostgresStore::connect(&url, Default::default()).await?;
                 store.migrate().await?;
-                (Arc::new(store), Floor::Postgres(Connections::new(&url).await?))
+                Arc::new(store)
             }
             _ => {
-                let prefix = format!("bench-{name}:");
-                let (url, driver) = self.redis_driver(store).await?;
-                let config = passkit_store_redis::Config::new().prefix(&*prefix);
-                (Arc::new(RedisStore::connect(&url, config).await?), Floor::Redis(driver, prefix))
+                let (url, _) = self.redis_driver(store).await?;
+                let config = passkit_store_redis::Config::new().prefix(redis_prefix(name));
+                Arc::new(RedisStore::connect(&url, config).await?)
             }
         })
     }
 
-    /// A store and its floor, with so many registrations. They are made in parts of 10,000, each of which `load_floor` gets
-    /// too, unless they were kept.
+    async fn open_floor(&self, store: &'static str, name: &str) -> Outcome<Floor> {
+        Ok(match store {
+            "memory" => Floor::Memory(Default::default()),
+            "sled" | SLED_COLD => {
+                let path = self.folder().join(format!("sled-floor-{name}"));
+                let floor = sled::Config::new().path(&path).cache_capacity(sled_cache(store)).open()?;
+                Floor::Sled(floor, Arc::new(fs::File::open(path.join("db"))?))
+            }
+            "postgres" => Floor::Postgres(Connections::new(&self.postgres_url(name).await?).await?),
+            _ => Floor::Redis(self.redis_driver(store).await?.1, redis_prefix(name)),
+        })
+    }
+
+    fn folder(&self) -> &Path {
+        self.kept.as_deref().unwrap_or(self.scratch.path())
+    }
+
+    /// Makes so many registrations in parts of 10,000, each of which `also` gets too, unless they were kept.
     ///
     /// # Errors
     /// If the server does not do its part.
-    pub async fn loaded(
+    pub async fn load(
         &self,
-        store: &'static str,
-        name: &str,
+        (store, name): (&'static str, &str),
+        own: &dyn StoreMaintenance,
         count: usize,
         registration: impl Fn(usize) -> Registration,
-        load_floor: impl Fn(&Floor, &[Registration]),
-    ) -> Outcome<(Arc<dyn StoreMaintenance>, Floor)> {
-        let (own, floor) = self.open(store, name).await?;
+        also: impl Fn(&[Registration]),
+    ) -> Outcome<()> {
         let note = self.kept.as_ref().map(|folder| folder.join(format!("{store}-{name}.json")));
         let last = registration(count - 1).pass;
         let is_there = !own.devices(Audience::Pass(&last), None, 1).await?.items.is_empty();
         if is_there && note.as_ref().is_some_and(|note| note.exists()) {
-            return Ok((own, floor));
+            return Ok(());
         }
         for first in (0..count).step_by(PART) {
             let end = count.min(first + PART);
             let part: Vec<_> = (first..end).map(&registration).collect();
             own.register_many(&part).await?;
-            load_floor(&floor, &part);
+            also(&part);
             data::progress(
                 &format!("loading {} registrations into {store}", data::grouped(count)),
                 end,
@@ -177,7 +208,7 @@ impl Servers {
         if let Some(note) = note {
             fs::write(note, "")?;
         }
-        Ok((own, floor))
+        Ok(())
     }
 
     /// The database of this name, which is made if there is none.
