@@ -45,3 +45,6 @@ pub use error::Error;
 pub use maintenance::Repaired;
 pub use redis;
 pub use store::RedisStore;
+
+#[doc(hidden)]
+pub use engine::scripts::SCRIPTS;
