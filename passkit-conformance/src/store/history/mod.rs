@@ -352,6 +352,17 @@ mod tests {
         assert_eq!(in_turn([forget(9, true)]), Some("C13"));
         assert_eq!(in_turn([created(), unregister(true), forget(9, true)]), Some("C13"));
         assert_eq!(in_turn([created(), forget(9, true), register(Registered::Existing)]), Some("C10"));
+        // The second of two at once, neither of which is idle.
+        let two = |last| {
+            broken([
+                (0, Some(1), created()),
+                (2, Some(20), forget(9, true)),
+                (3, Some(21), forget(9, true)),
+                (4, Some(6), created()),
+                (22, Some(23), register(last)),
+            ])
+        };
+        assert_eq!((two(Registered::Created), two(Registered::Existing)), (None, None));
         // Close to now, and beside a register, both answers are possible.
         assert_eq!(in_turn([created(), forget(0, false), unregister(true)]), None);
         for answer in [false, true] {
