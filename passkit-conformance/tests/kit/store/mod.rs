@@ -94,3 +94,12 @@ fn every_case_has_caught_something() {
     let idle: Vec<_> = names.filter(|name| !caught.contains(name)).collect();
     assert!(idle.is_empty(), "never seen to fail: {idle:?}");
 }
+
+/// No rule of a store is without a store that breaks it.
+#[test]
+fn every_rule_was_seen_broken() {
+    let of_stores = Rule::ALL.iter().filter(|rule| rule.source().starts_with("the contract of"));
+    let unbroken: Vec<_> =
+        of_stores.filter(|rule| FAULTS.iter().all(|(_, broken, _)| broken != *rule)).collect();
+    assert!(unbroken.is_empty(), "never seen broken: {unbroken:?}");
+}
