@@ -18,12 +18,12 @@ use crate::{
 macro_rules! script {
     ($name:literal) => {
         LazyLock::new(|| {
-            Script::new(include_str!(concat!("../../passkit-store-redis/src/scripts/", $name, ".lua")))
+            Script::new(include_str!(concat!("../../passkit-store-redis/src/engine/scripts/", $name, ".lua")))
         })
     };
 }
 
-static HINT: LazyLock<Script> = script!("hint");
+static INDEX_ADD: LazyLock<Script> = script!("index_add");
 static REGISTER: LazyLock<Script> = script!("register");
 static MARK: LazyLock<Script> = script!("mark");
 
@@ -75,10 +75,15 @@ impl Floor {
             // Under keys that are not the store's, which would miss the other half of what it does.
             Self::Redis(driver, _) => {
                 let now = now.to_string();
-                let part = format!("floor:p{{{TYPE}:{}}}", pass.serial);
-                driver.script(&HINT, part, &[now.clone(), device.as_str().to_owned()]).await;
+                let add = [now.clone(), device.as_str().to_owned()];
+                futures_util::future::join(
+                    driver.script(&INDEX_ADD, format!("floor:p{{{TYPE}:{}}}", pass.serial), &add),
+                    driver.script(&INDEX_ADD, format!("floor:y{{{TYPE}}}"), &add),
+                )
+                .await;
                 let field = format!("{TYPE}/{}", pass.serial);
-                let args = [now.clone(), token().as_str().to_owned(), field, now];
+                let token = token().as_str().to_owned();
+                let args = [now.clone(), token, "1".into(), TYPE.into(), now.clone(), field, now];
                 driver.script(&REGISTER, format!("floor:d{{{}}}", device.as_str()), &args).await;
             }
         }
@@ -107,7 +112,7 @@ impl Floor {
                 for serial in serials {
                     let args = buckets
                         .entry(bucket(serial.as_str()))
-                        .or_insert_with(|| vec![now.to_string(), (now / 1_000_000).to_string()]);
+                        .or_insert_with(|| vec![now.to_string(), (now / 1_000_000).to_string(), "0".into()]);
                     args.push(serial.as_str().to_owned());
                 }
                 let one = |(bucket, args): (u64, Vec<String>)| async move {
