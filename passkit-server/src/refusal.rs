@@ -8,7 +8,7 @@ use http::{
 };
 
 use crate::{
-    PassId, SourceError, identifiers::Kind, response, route::MalformedEscape, service::ResponseBody,
+    PassId, SourceError, body::ResponseBody, identifiers::Kind, response, route::MalformedEscape,
     store::StoreError,
 };
 
