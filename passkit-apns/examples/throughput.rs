@@ -14,7 +14,10 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use passkit_apns::{ApnsSender, Config, Identity};
 use passkit_conformance::apns::{Issued, LocalApns, Options};
-use passkit_server::{PushOutcome, PushSender, PushToken, TypeIdentifier};
+use passkit_server::{
+    identifiers::{PushToken, TypeIdentifier},
+    push::{PushOutcome, PushSender},
+};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -86,8 +89,8 @@ async fn main() -> Result<(), Failure> {
             sender / bare
         );
     }
-    let breaches = apns.breaches();
-    if breaches.is_empty() { Ok(()) } else { Err(format!("{:?}", breaches.first()).into()) }
+    let violations = apns.violations();
+    if violations.is_empty() { Ok(()) } else { Err(format!("{:?}", violations.first()).into()) }
 }
 
 /// How often per second `push` is done, by so many tasks at once.

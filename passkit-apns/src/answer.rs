@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use passkit_server::PushOutcome;
+use passkit_server::push::PushOutcome;
 use serde::Deserialize;
 
 /// No answer of APNs is longer.
@@ -57,8 +57,8 @@ impl Answer {
         let reason = self.reason.unwrap_or_else(|| format!("status {status}"));
         match (status, reason.as_str()) {
             (200, _) => PushOutcome::Sent,
-            // Without a time nobody can tell whether the device registered since. As a bad token it gets the benefit of
-            // the doubt: it is forgotten only if that is said again a day later.
+            // Without a time it is unknown whether the device registered since. So it counts as a bad token: the device is
+            // forgotten only if the token is still bad a day later.
             (410, _) => match self.timestamp.and_then(time) {
                 Some(since) => PushOutcome::Gone(since),
                 None => PushOutcome::BadToken(reason),

@@ -68,14 +68,14 @@ impl Config {
         self
     }
 
-    /// Marked so: as [`Profile::Background`] unless told.
+    /// Marked so: as [`Profile::Background`] by default.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
         self
     }
 
-    /// How long APNs keeps a push for a phone that is off: 7 days unless told. Zero is refused, as such a phone would
+    /// How long APNs keeps a push for a phone that is off: 7 days by default. Zero is refused, as such a phone would
     /// never hear of the change.
     #[must_use]
     pub fn expiration(mut self, expiration: Duration) -> Self {
@@ -83,7 +83,7 @@ impl Config {
         self
     }
 
-    /// How many connections are used for each certificate: 2 unless told. Each carries many pushes at once, and is made
+    /// How many connections are used for each certificate: 2 by default. Each carries many pushes at once, and is made
     /// when it is first needed.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
@@ -91,7 +91,7 @@ impl Config {
         self
     }
 
-    /// Another server: `api.push.apple.com` at 443 unless told. Apple serves the port 2197 too.
+    /// Another server: `api.push.apple.com` at 443 by default. Apple serves the port 2197 too.
     #[must_use]
     pub fn endpoint(mut self, host: impl Into<String>, port: u16) -> Self {
         self.host = host.into();
@@ -107,21 +107,21 @@ impl Config {
         self
     }
 
-    /// How long a connection may take to be made: 10 s unless told.
+    /// How long a connection may take to be made: 10 s by default.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long an answer is waited for, once there is a connection: 20 s unless told.
+    /// How long an answer is waited for, once there is a connection: 20 s by default.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// How often, at most, the files of certificates are looked at besides when a connection is made: 60 s unless told.
+    /// How often, at most, the files of certificates are looked at besides when a connection is made: 60 s by default.
     #[must_use]
     pub fn look_interval(mut self, interval: Duration) -> Self {
         self.look_interval = interval;

@@ -92,7 +92,7 @@ impl Connection {
                 self.answers.fetch_add(1, Ordering::Relaxed);
                 Ok(answer)
             }
-            // The end of the connection tells more than the push that it took along.
+            // The end of the connection says more than the push that failed with it.
             Err(error) => Err(self.ended.get().cloned().unwrap_or_else(|| chain(&error))),
         }
     }

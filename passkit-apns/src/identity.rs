@@ -5,7 +5,7 @@ use std::{
     time::SystemTime,
 };
 
-use passkit_server::TypeIdentifier;
+use passkit_server::identifiers::TypeIdentifier;
 use rustls::sign::CertifiedKey;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 
 /// The certificate, with its key, by which pushes of one topic are sent: the same that signs its passes.
 ///
-/// Checked when it is made: whoever holds one has a key that fits a certificate which is for the topic and not expired.
+/// Checked when it is made: the key fits the certificate, which is for the topic and was not expired.
 #[derive(Clone)]
 pub struct Identity {
     topic: TypeIdentifier,

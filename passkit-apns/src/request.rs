@@ -7,11 +7,11 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body_util::Full;
-use passkit_server::{PushToken, TypeIdentifier};
+use passkit_server::identifiers::{PushToken, TypeIdentifier};
 
 use crate::Profile;
 
-/// What phones are told of a change: nothing but that there is one.
+/// A push says nothing but that something changed.
 const PAYLOAD: &[u8] = b"{}";
 
 /// Makes the requests.

@@ -1,7 +1,10 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
-use passkit_server::{PushOutcome, PushSender, PushToken, TypeIdentifier};
+use passkit_server::{
+    identifiers::{PushToken, TypeIdentifier},
+    push::{PushOutcome, PushSender},
+};
 
 use crate::{
     ApnsError, Config,
@@ -11,7 +14,8 @@ use crate::{
     watch::Watched,
 };
 
-/// Sends pushes through APNs.
+/// Sends pushes through APNs. A push token that is [none of APNs](PushToken::is_apns) is
+/// [unsupported](PushOutcome::Unsupported): nothing is sent to it.
 ///
 /// Must be used within a Tokio runtime with time and I/O. Dropping it ends its connections.
 pub struct ApnsSender {
@@ -75,6 +79,9 @@ impl PushSender for ApnsSender {
     }
 
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
+        if !token.is_apns() {
+            return PushOutcome::Unsupported;
+        }
         let Some(pool) = self.certificates.get(topic).or(self.token.as_ref()) else {
             return PushOutcome::Misconfigured(format!("no certificate for {topic}"));
         };

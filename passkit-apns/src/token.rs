@@ -77,7 +77,7 @@ impl TokenKey {
     }
 
     /// How old a token is used before another one is made, and how long it is used even if APNs calls it expired: 40 and
-    /// 20 minutes unless told. Apple refuses tokens older than an hour, and those who make more than one in 20 minutes.
+    /// 20 minutes by default. Apple refuses tokens older than an hour, and those who make more than one in 20 minutes.
     #[must_use]
     pub fn ages(mut self, refresh: Duration, keep: Duration) -> Self {
         self.refresh = refresh;
@@ -98,7 +98,7 @@ impl TokenKey {
         Ok(header)
     }
 
-    /// Told that APNs calls the token of `used` expired. Whether another one is there, or may be made.
+    /// APNs calls the token of `used` expired. Returns whether there is another one, or one may be made.
     pub(crate) fn expired(&self, used: &HeaderValue) -> bool {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         match &*made {

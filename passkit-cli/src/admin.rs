@@ -1,4 +1,4 @@
-//! The endpoint by which another program says that passes have changed.
+//! The endpoint with which another program publishes changes of passes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,27 +16,30 @@ use http::{
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use passkit_server::{PassId, ResponseBody, SerialNumber, StoreError, TypeIdentifier};
+use passkit_server::{
+    Changed, PassId,
+    identifiers::{SerialNumber, TypeIdentifier},
+    push::Publisher,
+    service::ResponseBody,
+    store::StoreError,
+};
 use serde::Deserialize;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 
-use crate::{
-    failure::{Chain, Failure},
-    marking::Marking,
-};
+use crate::failure::{Chain, Failure};
 
 pub(crate) const PATH: &str = "/admin/v1/publish";
 const BODY_LIMIT: usize = 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Passes of a request.
+/// The most passes of a request.
 const PASSES_LIMIT: usize = 10_000;
 
-/// What `Authorization: Bearer` must show. Not shown by `Debug`.
+/// The token that `Authorization: Bearer` must have. `Debug` does not show it.
 #[derive(Clone)]
 pub(crate) struct AdminToken(Arc<str>);
 
-/// Never fails: such an error would show the token.
+/// Never fails, because the error would show the token.
 impl FromStr for AdminToken {
     type Err = Infallible;
 
@@ -50,7 +53,7 @@ impl AdminToken {
         if self.0.len() >= 16 && self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Ok(());
         }
-        Err(Failure::new("--admin-token must be at least 16 letters, digits and signs of ASCII"))
+        Err(Failure::new("--admin-token must be at least 16 printable ASCII characters without spaces"))
     }
 }
 
@@ -65,22 +68,24 @@ pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<Response
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) token: AdminToken,
-    pub(crate) marking: Marking,
+    pub(crate) publisher: Arc<Publisher>,
 }
 
-/// What was done with a request.
+/// The result of a request.
 #[derive(Default)]
 struct Done {
-    /// How many debts were made.
-    owed: usize,
-    /// Whether some pushes can't be sent from here.
-    lacks_certificate: bool,
+    /// How many changes have pending pushes now.
+    pending: usize,
+    /// Whether pushes wait for an instance with a certificate.
+    waits: bool,
+    /// Whether nobody sends pushes of some passes.
+    unpushed: bool,
 }
 
-/// Which passes changed.
+/// The body of a request: which passes changed.
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
-enum Changed {
+enum Body {
     Passes { passes: Vec<One> },
     All { r#type: String, all: bool },
 }
@@ -101,8 +106,8 @@ enum Refusal {
     Store(StoreError),
 }
 
-impl From<passkit_server::InvalidIdentifier> for Refusal {
-    fn from(error: passkit_server::InvalidIdentifier) -> Self {
+impl From<passkit_server::identifiers::InvalidIdentifier> for Refusal {
+    fn from(error: passkit_server::identifiers::InvalidIdentifier) -> Self {
         Self::Malformed(error.to_string())
     }
 }
@@ -117,23 +122,10 @@ impl Admin {
     pub(crate) fn answer(self, request: Request<Incoming>) -> Answering {
         Box::pin(async move {
             Ok(match self.publish(request).await {
-                Ok(done) => answer(StatusCode::ACCEPTED, &self.told(&done)),
+                Ok(done) => answer(StatusCode::ACCEPTED, &done.to_json()),
                 Err(refusal) => refusal.into_response(),
             })
         })
-    }
-
-    fn told(&self, done: &Done) -> serde_json::Value {
-        let owed = done.owed;
-        if !done.lacks_certificate {
-            return json!({ "owed": owed });
-        }
-        let note = if self.marking.store.published.is_some() {
-            "there is no certificate for APNs here: pushes wait for an instance that has one"
-        } else {
-            "there is no certificate for APNs: what has none was marked, and no push is sent"
-        };
-        json!({ "owed": owed, "note": note })
     }
 
     async fn publish(&self, request: Request<Incoming>) -> Result<Done, Refusal> {
@@ -147,26 +139,25 @@ impl Admin {
         let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Refusal::TooLarge),
-            Ok(Err(_)) => return Err(Refusal::Malformed("the body broke off".into())),
+            Ok(Err(_)) => return Err(Refusal::Malformed("the body ended early".into())),
             Err(_) => return Err(Refusal::Slow),
         };
-        let changed = serde_json::from_slice(&body).map_err(|_| {
+        let body = serde_json::from_slice(&body).map_err(|_| {
             Refusal::Malformed(
                 r#"write {"passes":[{"type":"pass.…","serial":"…"}]} or {"type":"pass.…","all":true}"#.into(),
             )
         })?;
         let mut done = Done::default();
-        match changed {
-            Changed::All { all: false, .. } => {
-                return Err(Refusal::Malformed(r#""all" must be true: otherwise name the passes"#.into()));
+        match body {
+            Body::All { all: false, .. } => {
+                return Err(Refusal::Malformed(r#""all" must be true; otherwise name the passes"#.into()));
             }
-            Changed::All { r#type, .. } => {
+            Body::All { r#type, .. } => {
                 let type_id = TypeIdentifier::new(&r#type)?;
-                self.marking.mark_all(&type_id).await?;
-                self.note(&mut done, &type_id, 1);
+                self.publish_type(&type_id, Changed::All, &mut done).await?;
             }
-            Changed::Passes { passes } if passes.len() > PASSES_LIMIT => return Err(Refusal::TooLarge),
-            Changed::Passes { passes } => {
+            Body::Passes { passes } if passes.len() > PASSES_LIMIT => return Err(Refusal::TooLarge),
+            Body::Passes { passes } => {
                 let mut types: BTreeMap<TypeIdentifier, BTreeSet<SerialNumber>> = BTreeMap::new();
                 for One { r#type, serial } in &passes {
                     let PassId { type_id, serial } = PassId::new(r#type, serial)?;
@@ -174,19 +165,27 @@ impl Admin {
                 }
                 for (type_id, serials) in types {
                     let serials: Vec<_> = serials.into_iter().collect();
-                    self.marking.mark(&type_id, &serials).await?;
-                    self.note(&mut done, &type_id, serials.len());
+                    self.publish_type(&type_id, Changed::Passes(&serials), &mut done).await?;
                 }
             }
         }
         Ok(done)
     }
 
-    fn note(&self, done: &mut Done, type_id: &TypeIdentifier, debts: usize) {
-        done.lacks_certificate |= !self.marking.sends(type_id);
-        if self.marking.owes(type_id).is_some() {
-            done.owed += debts;
+    async fn publish_type(
+        &self,
+        type_id: &TypeIdentifier,
+        changed: Changed<'_>,
+        done: &mut Done,
+    ) -> Result<(), StoreError> {
+        self.publisher.publish(type_id, changed).await?;
+        if !self.publisher.records(type_id) {
+            done.unpushed = true;
+            return Ok(());
         }
+        done.waits |= !self.publisher.sends(type_id);
+        done.pending += if let Changed::Passes(serials) = changed { serials.len() } else { 1 };
+        Ok(())
     }
 
     fn is_authorized(&self, request: &Request<Incoming>) -> bool {
@@ -196,27 +195,44 @@ impl Admin {
     }
 }
 
+impl Done {
+    fn to_json(&self) -> serde_json::Value {
+        let pending = self.pending;
+        let note = match self {
+            Self { unpushed: true, .. } => {
+                "this instance has no certificate for some of the passes: they are marked, and no push is sent"
+            }
+            Self { waits: true, .. } => {
+                "this instance has no certificate for some of the passes: pushes wait for an instance that has one"
+            }
+            _ => return json!({ "pending": pending }),
+        };
+        json!({ "pending": pending, "note": note })
+    }
+}
+
 impl Refusal {
     fn into_response(self) -> Response<ResponseBody> {
         let (status, text, header) = match self {
             Self::Unauthorized => (
                 StatusCode::UNAUTHORIZED,
-                "show the token: Authorization: Bearer …".to_owned(),
+                "send the token: Authorization: Bearer …".to_owned(),
                 Some((WWW_AUTHENTICATE, "Bearer")),
             ),
             Self::Method => {
-                (StatusCode::METHOD_NOT_ALLOWED, "only POST is known here".to_owned(), Some((ALLOW, "POST")))
+                (StatusCode::METHOD_NOT_ALLOWED, "only POST is allowed".to_owned(), Some((ALLOW, "POST")))
             }
             Self::Malformed(text) => (StatusCode::BAD_REQUEST, text, None),
             Self::Slow => (StatusCode::REQUEST_TIMEOUT, "the body did not arrive in 10 s".to_owned(), None),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("at most {PASSES_LIMIT} passes, and 1 MiB, at a time"),
+                format!("the most are {PASSES_LIMIT} passes and 1 MiB in one request"),
                 None,
             ),
             Self::Store(error) => {
-                tracing::error!("can't mark what is published: {}", Chain(&error));
-                let text = "the store can't take it now; some may be marked: send it again later".to_owned();
+                tracing::error!("can't mark passes for /admin/v1/publish: {}", Chain(&error));
+                let text =
+                    "the store is unavailable; some passes may be marked; send it again later".to_owned();
                 (StatusCode::SERVICE_UNAVAILABLE, text, Some((RETRY_AFTER, "30")))
             }
         };

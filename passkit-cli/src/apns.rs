@@ -1,4 +1,4 @@
-//! The certificates and keys by which pushes go to APNs.
+//! The certificates and keys for pushes through APNs.
 
 use std::{
     fmt, fs,
@@ -10,25 +10,28 @@ use std::{
 
 use clap::Args;
 use passkit_apns::{ApnsSender, Config, Identity, TokenKey};
-use passkit_server::{Measured, Publisher, PushConfig, TypeIdentifier};
+use passkit_server::{
+    identifiers::TypeIdentifier,
+    metrics::Measured,
+    push::{Publisher, PushConfig},
+};
 use serde::Deserialize;
 
 use crate::{failure::Failure, store::OpenStore};
 
-/// Pushes: by which certificates, and how.
+/// The certificates for pushes, and how pushes are sent.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ApnsOptions {
-    /// The certificate that signs the passes, with its key, as Keychain Access exports them (.p12) or in PEM: with it
-    /// pushes go out, so that phones learn of changes.
+    /// The certificate that signs the passes, with its key: the .p12 file that Keychain Access exports, or PEM. With it,
+    /// phones get a push when a pass changes.
     #[arg(long = "apns-cert", env = "PASSKIT_APNS_CERT", value_name = "FILE")]
     pub(crate) certificate: Option<PathBuf>,
 
-    /// Its private key, in PEM and not encrypted, if that is in a file of its own.
+    /// The private key of the certificate, if it is in another file: PEM, not encrypted.
     #[arg(long = "apns-key", env = "PASSKIT_APNS_KEY", value_name = "FILE", requires = "certificate")]
     pub(crate) key: Option<PathBuf>,
 
-    /// The password of .p12 files, also of those in --apns-config that have none of their own; better given as an
-    /// environment variable.
+    /// The password of .p12 files. Files in --apns-config may have one of their own. Better set in the environment.
     #[arg(
         long = "apns-password",
         env = "PASSKIT_APNS_PASSWORD",
@@ -37,7 +40,7 @@ pub(crate) struct ApnsOptions {
     )]
     pub(crate) password: Option<Secret>,
 
-    /// Instead: a file that names the certificate of each type.
+    /// A file that names the certificate of each type, instead of --apns-cert.
     #[arg(
         long = "apns-config",
         env = "PASSKIT_APNS_CONFIG",
@@ -46,15 +49,15 @@ pub(crate) struct ApnsOptions {
     )]
     pub(crate) config: Option<PathBuf>,
 
-    /// Another server than Apple's, for tests.
+    /// A push service other than Apple's, for tests.
     #[arg(long = "apns-endpoint", env = "PASSKIT_APNS_ENDPOINT", value_name = "HOST:PORT", value_parser = endpoint)]
     pub(crate) endpoint: Option<(String, u16)>,
 
-    /// The root certificate of that server, in PEM.
+    /// The root certificate of that push service, in PEM.
     #[arg(long = "apns-root", env = "PASSKIT_APNS_ROOT", value_name = "FILE")]
     pub(crate) root: Option<PathBuf>,
 
-    /// The least time between two pushes of a type to one phone.
+    /// The shortest time between two pushes of a type to one phone.
     #[arg(long, env = "PASSKIT_PUSH_SPACING", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub(crate) push_spacing: Duration,
 }
@@ -77,8 +80,8 @@ impl From<&str> for Secret {
 }
 
 fn endpoint(text: &str) -> Result<(String, u16), String> {
-    let (host, port) = text.rsplit_once(':').ok_or("no port: write HOST:PORT")?;
-    let port = port.parse().map_err(|_| format!("{port:?} is no port"))?;
+    let (host, port) = text.rsplit_once(':').ok_or("there is no port; write HOST:PORT")?;
+    let port = port.parse().map_err(|_| format!("{port:?} is not a port"))?;
     Ok((host.trim_matches(['[', ']']).to_owned(), port))
 }
 
@@ -90,7 +93,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or("must be between 0 and 3600".into())
 }
 
-/// What `--apns-config` holds.
+/// The content of `--apns-config`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -116,14 +119,14 @@ struct Token {
     team_id: String,
 }
 
-/// Certificates and keys that were found good.
+/// Certificates and keys that were checked.
 pub(crate) struct Apns {
     sender: ApnsSender,
     spacing: Duration,
 }
 
 impl ApnsOptions {
-    /// Reads and checks what was given; `None` if nothing was.
+    /// Reads and checks the files; `None` if none is named.
     pub(crate) fn load(&self) -> Result<Option<Apns>, Failure> {
         let (identities, token) = match (&self.certificate, &self.config) {
             (Some(certificate), _) => {
@@ -148,12 +151,18 @@ impl ApnsOptions {
     }
 }
 
-impl Apns {
-    /// What sends the pushes that a store owes.
-    pub(crate) fn publisher(self, store: &OpenStore) -> Arc<Publisher> {
-        let config = PushConfig::new().spacing(self.spacing);
-        Arc::new(Publisher::new(store.queue.clone(), Arc::new(Measured::new(self.sender)), config))
-    }
+/// What publishes the changes in a store: it sends pushes if there are certificates. Without any, it leaves them to other
+/// processes if these may use the store.
+pub(crate) fn publisher(store: &OpenStore, apns: Option<Apns>) -> Arc<Publisher> {
+    let OpenStore { store, shared } = store.clone();
+    Arc::new(match apns {
+        Some(Apns { sender, spacing }) => {
+            let config = PushConfig::new().spacing(spacing).exclusive(!shared);
+            Publisher::new(store, Arc::new(Measured::new(sender)), config)
+        }
+        None if shared => Publisher::recording(store),
+        None => Publisher::marking(store),
+    })
 }
 
 fn cannot_read(file: &Path, error: &dyn std::error::Error) -> Failure {
@@ -167,7 +176,7 @@ fn read(file: &Path, usual_password: Option<&Secret>) -> Result<(Vec<Identity>, 
         let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         wrong(&format!("line {line}: {}", error.message()))
     })?;
-    // Paths are those of files beside this one.
+    // Paths are relative to this file.
     let beside = |path: &Path| file.parent().unwrap_or(Path::new("")).join(path);
     let identities = topic
         .iter()
@@ -185,7 +194,7 @@ fn read(file: &Path, usual_password: Option<&Secret>) -> Result<(Vec<Identity>, 
     Ok((identities, token))
 }
 
-/// The certificate in a file, for a type or for the one that it names itself.
+/// The certificate in a file, for a type, or for the type that it names itself.
 fn identity(
     type_id: Option<&TypeIdentifier>,
     certificate: &Path,
@@ -195,18 +204,18 @@ fn identity(
     let wrong = |problem: &str| format!("{}: {problem}", certificate.display());
     let identity = match (is_pkcs12(certificate), key, password) {
         (true, Some(_), _) => {
-            return Err(wrong("is PKCS #12, with its key inside: name no file for the key"));
+            return Err(wrong("is PKCS #12 and contains the key: don't name a file for the key"));
         }
         (true, None, password) => {
             Identity::from_pkcs12_file(type_id, certificate, password.map_or("", |password| &password.0))
         }
-        (false, _, Some(_)) => return Err(wrong("is no PKCS #12 (.p12): name no password")),
+        (false, _, Some(_)) => return Err(wrong("is not PKCS #12 (.p12): don't name a password")),
         (false, key, None) => Identity::from_files(type_id, certificate, key.unwrap_or(certificate)),
     };
     identity.map_err(|error| error.to_string())
 }
 
-/// By its first byte, which begins no text.
+/// Looks at the first byte: no text starts with it.
 fn is_pkcs12(file: &Path) -> bool {
     let mut first = [0];
     fs::File::open(file).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == [0x30]

@@ -2,7 +2,7 @@ use std::{error::Error, fmt};
 
 use clap::error::ErrorKind;
 
-/// Why the program could not do its work: one line that says what, where, and the mend. Exit code 2.
+/// Why the program could not do its work: one line with what, where, and how to fix it. Exit code 2.
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 
@@ -17,7 +17,7 @@ impl Failure {
     }
 }
 
-/// Help and version are printed at once, and end the program. Of an error the usage is left out.
+/// Help and version are printed, and end the program. The usage is left out of an error.
 impl From<clap::Error> for Failure {
     fn from(error: clap::Error) -> Self {
         if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -32,7 +32,7 @@ impl From<clap::Error> for Failure {
     }
 }
 
-/// A word that may be the URL of a store, mistyped: shown without user, password and query.
+/// A word that may be the mistyped URL of a store: without user, password and query.
 fn without_secrets(word: &str) -> String {
     match word.split_once("://") {
         Some((scheme, rest)) if rest.contains(['@', '?']) => {

@@ -1,4 +1,4 @@
-//! A push service on this machine that stands in for APNs.
+//! A push service on this machine in place of APNs.
 
 use std::{fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
@@ -11,9 +11,9 @@ use crate::{apns::ApnsOptions, failure::Failure};
 pub(crate) struct LocalPushes {
     _apns: LocalApns,
     pushes: mpsc::UnboundedReceiver<Push>,
-    /// How a service is told to push through it: whatever the type.
+    /// The options with which a service pushes through it, for any type.
     pub(crate) options: ApnsOptions,
-    /// The same, as one writes it on a command line.
+    /// The same as text for a command line.
     pub(crate) arguments: String,
 }
 
@@ -23,14 +23,14 @@ pub(crate) struct Push {
 }
 
 impl LocalPushes {
-    /// Puts into `folder` what a service needs to push through it: a key that is made for this, and the certificate
-    /// that the service is known by.
+    /// Puts into `folder` what a service needs to push through it: a new key, and the root certificate of the push
+    /// service.
     pub(crate) async fn start(folder: &Path) -> Result<Self, Failure> {
         let failed = |error| Failure::from_error("can't start the push service", &error);
-        let (tell, pushes) = mpsc::unbounded_channel();
+        let (sender, pushes) = mpsc::unbounded_channel();
         let options = Options::new().provider_tokens().without_record().on_push(move |topic, token| {
-            // Nobody listens any more at the end.
-            let _ = tell.send(Push { topic, token });
+            // Fails at the end, when nobody receives any more.
+            let _ = sender.send(Push { topic, token });
             std::future::ready(())
         });
         let apns = LocalApns::start(options).await.map_err(failed)?;
@@ -67,7 +67,7 @@ impl LocalPushes {
     pub(crate) async fn next(&mut self) -> Push {
         match self.pushes.recv().await {
             Some(push) => push,
-            // It has ended, which it does not by itself.
+            // The service has ended, which it does not by itself.
             None => std::future::pending().await,
         }
     }

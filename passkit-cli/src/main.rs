@@ -1,6 +1,6 @@
-//! The `passkit` program: an Apple Wallet update service, and what one needs around it, without writing Rust.
+//! The `passkit` program: an Apple Wallet update service, and the tools around it, without writing Rust.
 
-/// `println!` that does not mind when nobody reads any more, as in `passkit device list | head -1`.
+/// As `println!`, but no error if nobody reads the output any more, as in `passkit device list | head -1`.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -14,7 +14,6 @@ mod commands;
 mod failure;
 mod folder;
 mod local_pushes;
-mod marking;
 mod metrics;
 mod server;
 mod store;
@@ -78,7 +77,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Export(export) => runtime.block_on(export.run()),
         Command::Repair(repair) => runtime.block_on(repair.run()),
     };
-    // Blocking work that was given up, such as a first look at the folders, ends with the process.
+    // Blocking work that nobody waits for, such as the first look at the folders, ends with the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     code
 }

@@ -1,4 +1,4 @@
-//! What Prometheus is told, on a listener of its own.
+//! The metrics for Prometheus, on a listener of their own.
 
 use std::{
     convert::Infallible,
@@ -15,30 +15,30 @@ use http::{
 use hyper::{body::Incoming, service::service_fn};
 use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use passkit_server::{PushQueue, ResponseBody};
+use passkit_server::service::ResponseBody;
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     failure::{Chain, Failure},
     server,
-    store::OpenStore,
+    store::Store,
 };
 
-/// In seconds: from what memory takes to where clients give up.
+/// In seconds: from a call of a store in memory to the time after which clients give up.
 const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// In seconds: from a phone that comes at once to one that is off for a week.
+/// In seconds: from a phone that comes at once to one that was off for a week.
 const FETCHED_BUCKETS: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0];
-/// How often numbers are worked up, and what is quickly counted is counted again.
+/// How often measurements are summed up, and pending pushes are counted.
 const REFRESH: Duration = Duration::from_secs(1);
 /// How often everything in the store is counted, which may take long.
 const COUNT_EVERY: Duration = Duration::from_secs(600);
-/// Those who scrape are few.
+/// Few clients scrape.
 const CONNECTIONS: usize = 16;
 
 const REGISTRATIONS: &str = "passkit_registrations";
 const DEVICES: &str = "passkit_devices";
-const OWED: &str = "passkit_changes_owed";
-const OLDEST_OWED: &str = "passkit_oldest_owed_seconds";
+const PENDING: &str = "passkit_pending_changes";
+const OLDEST_PENDING: &str = "passkit_oldest_pending_seconds";
 
 pub(crate) struct Metrics {
     listener: TcpListener,
@@ -46,7 +46,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// From now on what happens is counted.
+    /// Starts to count.
     pub(crate) async fn bind(address: SocketAddr) -> Result<Self, Failure> {
         let (listener, address) = server::bind(address, "--metrics").await?;
         let handle = PrometheusBuilder::new()
@@ -56,21 +56,21 @@ impl Metrics {
                 builder.set_buckets_for_metric(fetched, &FETCHED_BUCKETS)
             })
             .and_then(PrometheusBuilder::install_recorder)
-            .map_err(|error| Failure::from_error("can't count for --metrics", &error))?;
-        passkit_server::describe_metrics();
+            .map_err(|error| Failure::from_error("can't start --metrics", &error))?;
+        passkit_server::metrics::describe_metrics();
         describe_gauge!(REGISTRATIONS, "Registrations in the store, counted every ten minutes.");
         describe_gauge!(DEVICES, "Devices in the store, counted every ten minutes.");
-        describe_gauge!(OWED, "Changes of a pass, or of all of a type, whose pushes are owed.");
-        describe_gauge!(OLDEST_OWED, "For how long the oldest of them is owed.");
+        describe_gauge!(PENDING, "Changes whose pushes are pending. A change of a whole type counts once.");
+        describe_gauge!(OLDEST_PENDING, "Age of the oldest of them.");
         tracing::info!("metrics at http://{address}/metrics");
         Ok(Self { listener, handle })
     }
 
-    /// Answers until what is returned is dropped.
-    pub(crate) fn serve(self, store: OpenStore) -> JoinSet<()> {
+    /// Answers until the returned tasks are dropped.
+    pub(crate) fn serve(self, store: Arc<dyn Store>) -> JoinSet<()> {
         let Self { listener, handle } = self;
         let mut tasks = JoinSet::new();
-        tasks.spawn(refresh(handle.clone(), store.queue.clone()));
+        tasks.spawn(refresh(handle.clone(), store.clone()));
         tasks.spawn(count(store));
         let service = service_fn(move |request: Request<Incoming>| {
             let answer = answer(&handle, &request);
@@ -94,28 +94,28 @@ fn answer(handle: &PrometheusHandle, request: &Request<Incoming>) -> Response<Re
     answer
 }
 
-/// Also if nobody scrapes: single measurements are summed up, and take no memory any more.
-async fn refresh(handle: PrometheusHandle, queue: Arc<dyn PushQueue>) {
+/// Also if nobody scrapes, because measurements take memory until they are summed up.
+async fn refresh(handle: PrometheusHandle, store: Arc<dyn Store>) {
     loop {
         handle.run_upkeep();
-        match queue.owing().await {
-            Ok(owing) => {
-                let debts: u64 = owing.iter().map(|one| one.debts).sum();
-                let oldest = owing.iter().filter_map(|one| one.since).min();
+        match store.backlog().await {
+            Ok(backlog) => {
+                let pending: u64 = backlog.iter().map(|of| of.pending).sum();
+                let oldest = backlog.iter().filter_map(|of| of.since).min();
                 let age = oldest.and_then(|since| SystemTime::now().duration_since(since).ok());
-                gauge!(OWED).set(debts as f64);
-                gauge!(OLDEST_OWED).set(age.unwrap_or_default().as_secs_f64());
+                gauge!(PENDING).set(pending as f64);
+                gauge!(OLDEST_PENDING).set(age.unwrap_or_default().as_secs_f64());
             }
-            // Others complain of a store that is away, and less often.
-            Err(error) => tracing::debug!("can't count the pushes owed: {}", Chain(&error)),
+            // The publisher reports a store that is away.
+            Err(error) => tracing::debug!("can't count the pending pushes: {}", Chain(&error)),
         }
         tokio::time::sleep(REFRESH).await;
     }
 }
 
-async fn count(store: OpenStore) {
+async fn count(store: Arc<dyn Store>) {
     loop {
-        match store.registrations.stats().await {
+        match store.stats().await {
             Ok(stats) => {
                 let registrations: u64 = stats.types.iter().map(|one| one.registrations).sum();
                 gauge!(REGISTRATIONS).set(registrations as f64);

@@ -1,4 +1,4 @@
-//! HTTP/1.1 on a socket, within bounds. TLS is left to the proxy in front.
+//! HTTP/1.1 on a socket, with limits. TLS is the task of a proxy in front.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
-use passkit_server::ResponseBody;
+use passkit_server::service::ResponseBody;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_io_timeout::TimeoutStream;
 
@@ -18,14 +18,13 @@ use crate::failure::Failure;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may accept nothing of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long requests in flight may take after the signal to stop: less than the ten seconds after which those who run
-/// services often kill them.
+/// How long requests in flight may take after the signal to stop. Service managers often kill after ten seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
-/// Bytes of a request's head, and how many headers it may have.
+/// The most bytes of a request's head, and the most headers.
 const HEAD_LIMIT: usize = 32 * 1024;
 const HEADERS_LIMIT: usize = 64;
 
-/// A listener, for which `option` names the address, and the address it got.
+/// A listener, and the address that it got. `option` is the option with the address.
 pub(crate) async fn bind(address: SocketAddr, option: &str) -> Result<(TcpListener, SocketAddr), Failure> {
     let cannot_listen =
         |error| Failure::new(format!("can't listen on {address}: {error}; choose another {option}"));
@@ -92,7 +91,7 @@ pub(crate) async fn serve<S>(
     }
 }
 
-/// Ready at the first SIGINT or SIGTERM after this is called.
+/// Ready at the first SIGINT or SIGTERM after the call.
 pub(crate) fn stop_signal() -> impl Future<Output = ()> {
     #[cfg(unix)]
     let signals = {
@@ -114,7 +113,7 @@ pub(crate) fn stop_signal() -> impl Future<Output = ()> {
     }
 }
 
-/// Lets the process have as many open files as it may ask for: each connection is one.
+/// Raises the limit of open files as far as the process may, because each connection is one.
 pub(crate) fn raise_open_file_limit() {
     #[cfg(unix)]
     {

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
-use passkit_server::{PublishedContent, PushQueue, StoreMaintenance};
+use passkit_server::{maintenance::StoreMaintenance, metrics::Measured, push::PushQueue};
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_store_redis::{RedisStore, Repaired};
 use passkit_store_sled::SledStore;
@@ -20,25 +20,23 @@ pub(crate) enum StoreUrl {
     Redis(String),
 }
 
+/// What the program needs of a store.
+pub(crate) trait Store: PushQueue + StoreMaintenance {}
+
+impl<T: PushQueue + StoreMaintenance> Store for T {}
+
 /// A store that is ready.
 #[derive(Clone)]
 pub(crate) struct OpenStore {
-    pub(crate) registrations: Arc<dyn StoreMaintenance>,
-    /// The same store, if several processes may use it at once.
-    pub(crate) published: Option<Arc<dyn PublishedContent>>,
-    /// The same store, which remembers what pushes are owed.
-    pub(crate) queue: Arc<dyn PushQueue>,
+    pub(crate) store: Arc<dyn Store>,
+    /// Whether other processes may use it at the same time.
+    pub(crate) shared: bool,
 }
 
 impl OpenStore {
-    fn sled(store: SledStore) -> Self {
-        let store = Arc::new(store);
-        Self { registrations: store.clone(), published: None, queue: store }
-    }
-
-    fn shared(store: impl PushQueue + PublishedContent + 'static) -> Self {
-        let store = Arc::new(store);
-        Self { registrations: store.clone(), published: Some(store.clone()), queue: store }
+    /// Every call of the program is counted for `--metrics`.
+    fn new(store: impl Store + 'static, shared: bool) -> Self {
+        Self { store: Arc::new(Measured::new(store)), shared }
     }
 }
 
@@ -51,12 +49,12 @@ impl FromStr for StoreUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once(':').unwrap_or_default();
         match scheme {
-            "sled" if rest.is_empty() => Err("no folder behind sled:, as in sled:./passkit-data".into()),
+            "sled" if rest.is_empty() => Err("sled: needs a folder, as in sled:./passkit-data".into()),
             "sled" => Ok(Self::Sled(rest.into())),
             "postgres" | "postgresql" => Ok(Self::Postgres(text.into())),
             "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
             | "rediss+sentinel" => Ok(Self::Redis(text.into())),
-            _ => Err(format!("not a store this program knows: write {FORMS}")),
+            _ => Err(format!("this program knows no such store; write {FORMS}")),
         }
     }
 }
@@ -70,7 +68,7 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-/// What the environment says of a store; these are for a few, and so no options of each command.
+/// A setting of a store in the environment. Few need these, so they are not options of every command.
 fn setting(name: &str) -> Result<Option<String>, Failure> {
     match std::env::var(name) {
         Ok(value) if value.is_empty() => Ok(None),
@@ -87,7 +85,7 @@ fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
     read.map(Some).map_err(|error| Failure::from_error(format!("{name}={path}"), &error))
 }
 
-/// A URL with neither the password of its authority nor its query, which may hold one.
+/// A URL without the password of its authority, and without its query, which may contain one.
 fn without_password(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
     let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
@@ -115,7 +113,7 @@ impl StoreUrl {
             Self::Sled(path) => {
                 let opened = tokio::task::spawn_blocking(move || SledStore::open(path)).await;
                 let store = opened.map_err(|error| cannot(&error))?.map_err(|error| cannot(&error))?;
-                Ok(OpenStore::sled(store))
+                Ok(OpenStore::new(store, false))
             }
             Self::Postgres(url) => {
                 let store = self.connect(&url).await?;
@@ -123,13 +121,13 @@ impl StoreUrl {
                     .check()
                     .await
                     .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))?;
-                Ok(OpenStore::shared(store))
+                Ok(OpenStore::new(store, true))
             }
-            Self::Redis(url) => Ok(OpenStore::shared(self.connect_redis(&url).await?)),
+            Self::Redis(url) => Ok(OpenStore::new(self.connect_redis(&url).await?, true)),
         }
     }
 
-    /// Makes or updates what the store needs; `false` if there is nothing of the kind.
+    /// Makes or updates the tables of the store. Returns `false` if it needs none.
     pub(crate) async fn migrate(&self) -> Result<bool, Failure> {
         match self {
             Self::Sled(_) | Self::Redis(_) => Ok(false),
@@ -141,7 +139,7 @@ impl StoreUrl {
         }
     }
 
-    /// Removes what is left of registrations that are gone; `None` if nothing can be left.
+    /// Repairs the index of the store; `None` if it can't be out of step.
     pub(crate) async fn repair(&self) -> Result<Option<Repaired>, Failure> {
         match self {
             Self::Sled(_) | Self::Postgres(_) => Ok(None),
@@ -161,7 +159,9 @@ impl StoreUrl {
         }
         if let Some(replicas) = setting("PASSKIT_REDIS_MIN_REPLICAS")? {
             let replicas = replicas.parse().map_err(|_| {
-                Failure::new(format!("PASSKIT_REDIS_MIN_REPLICAS is no number of replicas: {replicas:?}"))
+                Failure::new(format!(
+                    "PASSKIT_REDIS_MIN_REPLICAS must be a number of replicas, and is {replicas:?}"
+                ))
             })?;
             config = config.min_replicas(replicas);
         }
@@ -184,7 +184,7 @@ impl StoreUrl {
             .map_err(|error| Failure::from_error(format!("can't connect to {self}"), &error))
     }
 
-    /// The folder for what `serve` keeps of its own, where the store has one: under the same lock, on the same disk.
+    /// The folder for the copies of `serve`, if the store is a folder: under the same lock, on the same disk.
     pub(crate) fn companion_folder(&self) -> Option<PathBuf> {
         match self {
             Self::Sled(path) => Some(path.join("folder")),

@@ -1,5 +1,5 @@
 //! A push service like APNs on this machine, for testing what sends pushes: real TLS with client certificates, HTTP/2,
-//! answers on demand, and a judgement of each request.
+//! answers on demand, and a check of each request.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
@@ -10,7 +10,7 @@
 //! // Give your sender `apns.host()`, `apns.port()`, `apns.root_pem()`, `issued.certificate` and `issued.key`.
 //! apns.answer_token("c0ffee", Answer::refuse(400, "BadDeviceToken"));
 //! // … let it push …
-//! assert!(apns.breaches().is_empty(), "{:?}", apns.breaches());
+//! assert!(apns.violations().is_empty(), "{:?}", apns.violations());
 //! assert!(apns.pushes().iter().all(|push| push.topic == "pass.com.example.ticket"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).unwrap();
@@ -19,9 +19,9 @@
 //! It is no copy of APNs: it knows of no device but those it is told, and stores nothing.
 
 mod answer;
+mod check;
 mod connection;
 mod issuer;
-mod judge;
 mod provider_token;
 
 use std::{
@@ -43,7 +43,7 @@ pub use self::{
     issuer::{IssueError, Issued},
     provider_token::TokenKey,
 };
-use self::{answer::Script, issuer::Issuer, judge::KnownTokens, provider_token::TokenKeys};
+use self::{answer::Script, check::KnownTokens, issuer::Issuer, provider_token::TokenKeys};
 
 pub(crate) type Hook = Arc<dyn Fn(String, String) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
@@ -73,7 +73,7 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// Client certificates are demanded, 500 streams allowed on a connection, and all pushes recorded.
+    /// Client certificates are required, 500 streams allowed on a connection, and all pushes recorded.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -146,7 +146,7 @@ pub(crate) struct Shared {
     pub(crate) known: KnownTokens,
     /// One list for each connection, so that they do not wait for each other.
     received: Mutex<Vec<Arc<Mutex<Vec<Received>>>>>,
-    breaches: Mutex<Vec<String>>,
+    violations: Mutex<Vec<String>>,
     connections: AtomicUsize,
 }
 
@@ -170,8 +170,8 @@ impl Shared {
         (lists.len() - 1, list)
     }
 
-    pub(crate) fn breach(&self, text: impl Into<String>) {
-        lock(&self.breaches).push(text.into());
+    pub(crate) fn violation(&self, text: impl Into<String>) {
+        lock(&self.violations).push(text.into());
     }
 }
 
@@ -192,7 +192,7 @@ impl LocalApns {
             script: Script::default(),
             known: KnownTokens::default(),
             received: Mutex::default(),
-            breaches: Mutex::default(),
+            violations: Mutex::default(),
             connections: AtomicUsize::new(0),
         });
         let accepting = tokio::spawn(connection::accept(listener, tls, Arc::clone(&shared)));
@@ -248,7 +248,7 @@ impl LocalApns {
     }
 
     /// Tells of a device token that exists. Once one is told, all others are answered `BadDeviceToken`; and one that
-    /// differs from it in upper and lower case is a breach.
+    /// differs from it in upper and lower case is a violation.
     pub fn know(&self, token: &str) {
         self.shared.known.add(token);
     }
@@ -279,8 +279,8 @@ impl LocalApns {
 
     /// What was wrong with requests, in one line each. No line holds a token.
     #[must_use]
-    pub fn breaches(&self) -> Vec<String> {
-        lock(&self.shared.breaches).clone()
+    pub fn violations(&self) -> Vec<String> {
+        lock(&self.shared.violations).clone()
     }
 
     /// How many connections were made, up to the end of the TLS handshake.

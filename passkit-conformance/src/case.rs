@@ -1,17 +1,19 @@
 use std::{fmt, str::FromStr};
 
-use crate::{Breach, Rule};
+use passkit_server::store::StoreError;
+
+use crate::{Rule, Violation};
 
 /// What a case is about. The catalogues are [`store::cases`](crate::store::cases) and
 /// [`service::cases`](crate::service::cases).
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Case {
-    /// The stable name: the endpoint, `store` or `queue`, a slash, and what is demanded, as in `register/new-pass-is-201`.
+    /// The stable name: the endpoint, `store` or `queue`, a slash, and what is expected, as in `register/new-pass-is-201`.
     pub id: &'static str,
     /// How binding it is.
     pub level: Level,
-    /// The rules it is about; it may come upon a breach of another one on its way.
+    /// The rules it is about; it may come upon a violation of another one on its way.
     pub rules: &'static [Rule],
     /// What is done, in a sentence or two.
     pub steps: &'static str,
@@ -22,7 +24,7 @@ pub struct Case {
 /// How binding a case is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Phones rely on it: updates are lost, or repeat for ever, or a stranger gets in.
+    /// Phones rely on it: updates are lost, or repeat forever, or a stranger gets in.
     Must,
     /// Phones get along without it, not always well.
     Should,
@@ -62,41 +64,47 @@ impl FromStr for Level {
 /// What came of a case.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The rules were kept.
+    /// No rule was broken.
     Pass,
     /// A rule was broken.
-    Fail(Breach),
+    Fail(Violation),
     /// The case does not apply to the target, or found nothing certain, for this reason.
     Skip(String),
     /// The case could not be tried to its end, for this reason: nothing is said about the target.
     Error(String),
 }
 
-/// Why a case of a web service ends early.
+/// Why a case ends early.
 #[derive(Debug)]
 pub enum Stop {
     /// A rule was broken.
-    Fail(Breach),
+    Fail(Violation),
     /// The case does not apply to the target, or found nothing certain, for this reason.
     Skip(String),
     /// The case cannot go on, for this reason.
     Error(String),
 }
 
-impl From<Breach> for Stop {
-    fn from(breach: Breach) -> Self {
-        Self::Fail(breach)
+impl From<Violation> for Stop {
+    fn from(violation: Violation) -> Self {
+        Self::Fail(violation)
     }
 }
 
-/// What a case of a web service returns.
-pub type Verdict = Result<(), Stop>;
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Fail(error.into())
+    }
+}
 
-impl From<Verdict> for Outcome {
-    fn from(verdict: Verdict) -> Self {
-        match verdict {
+/// What a case returns.
+pub type CaseResult = Result<(), Stop>;
+
+impl From<CaseResult> for Outcome {
+    fn from(result: CaseResult) -> Self {
+        match result {
             Ok(()) => Self::Pass,
-            Err(Stop::Fail(breach)) => Self::Fail(breach),
+            Err(Stop::Fail(violation)) => Self::Fail(violation),
             Err(Stop::Skip(reason)) => Self::Skip(reason),
             Err(Stop::Error(reason)) => Self::Error(reason),
         }

@@ -2,7 +2,6 @@
 
 #[cfg(feature = "apns")]
 pub mod apns;
-mod breach;
 mod case;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -21,6 +20,7 @@ mod service_url;
 pub mod store;
 #[cfg(feature = "trials")]
 mod trials;
+mod violation;
 #[cfg_attr(not(feature = "load"), allow(unreachable_pub, reason = "public through `load`"))]
 mod wire;
 
@@ -28,12 +28,12 @@ mod wire;
 pub use libtest_mimic;
 
 pub use self::{
-    breach::{Breach, Kept},
-    case::{Case, Level, Outcome, Stop, Verdict},
+    case::{Case, CaseResult, Level, Outcome, Stop},
     client::{Client, Limits},
     exchange::Exchange,
-    report::{CaseResult, Counts, Report},
+    report::{CaseReport, Counts, Report},
     rule::Rule,
+    violation::Violation,
 };
 
 pub(crate) fn random_hex<const BYTES: usize>() -> Result<String, getrandom::Error> {

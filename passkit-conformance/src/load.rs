@@ -1,6 +1,6 @@
 //! What a load test needs of a phone: its calls, one after another on a connection, as cheap as can be.
 //!
-//! Nothing is kept for a report, and nothing is judged but whether there is a whole answer.
+//! Nothing is kept for a report, and nothing is checked but whether there is a whole answer.
 
 use std::{
     future::poll_fn,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A demand on a web service or on a store: a stable name, one sentence, and where it comes from.
+/// A requirement on a web service or on a store: a stable name, one sentence, and where it comes from.
 ///
 /// The rules are the associated constants: `Rule::REG_1`, `Rule::C10`.
 #[derive(Clone, Copy)]
@@ -68,12 +68,12 @@ macro_rules! rules {
 
 rules! {
 "the contract of RegistrationStore" {
-    C1 "C1" "a marked pass is in the next list of every device that holds it";
+    C1 "C1" "a marked pass is in the next list of every device that has it";
     C2 "C2" "with no mark and no registration in between, asking with the returned tag gives nothing";
     C3 "C3" "a pass registered after a tag was issued is in the list for that tag";
     C4 "C4" "tags never go backwards, and an answer with serial numbers never carries the tag asked with";
     C5 "C5" "a tag ahead of the store's clocks counts as no tag";
-    C6 "C6" "what was acknowledged is there when the storage is opened again, also after a crash";
+    C6 "C6" "what was acknowledged is there when the data are opened again, also after a crash";
     C7 "C7" "a list may name too many passes of the device, never too few";
     C9 "C9" "marking a whole type takes constant time and lists every registration once to each device";
     C10 "C10" "of parallel equal registers one creates, each stores the push token, and none fails";
@@ -81,19 +81,34 @@ rules! {
     C12 "C12" "a future that is dropped half way leaves the store as before or as after the call";
     C13 "C13" "a device is forgotten only if it last registered at or before the given time";
     C14 "C14" "the date of a pass is strictly greater after every mark and never moves otherwise";
+    P1 "P1" "however many callers publish one content, the pass is marked once";
+    P2 "P2" "a content marks its pass if and only if its digest is not the one published last";
+    P3 "P3" "digest, tokens, mark and pending push of a content become visible together";
+    P4 "P4" "marks of passes and of a type leave the published digest alone";
+    P5 "P5" "tokens are united, the last 16 are kept, and a removal marks nothing and keeps digest and tokens";
+    P6 "P6" "published contents are there when the data are opened again, also after a crash";
     UNREGISTER "unregister" "unregister removes the registration, and the device with its last one, and says if there was one";
-    UPDATED_SINCE "updated_since" "a list holds passes of that type that are registered on that device, each once";
-    MARK_UPDATED "mark_updated" "passes may be unknown or stand twice in a batch, and an empty batch does nothing";
+    CHANGES_SINCE "changes_since" "a list holds passes of that type that are registered on that device, each once";
+    MARK "mark" "passes may be unknown or stand twice in a batch, and an empty batch does nothing";
+    PUBLISHED "published" "there is an answer for each pass, in their order, and none for a pass that was never published";
+    COUNT_DEVICES "count_devices" "the devices of a pass are counted right, up to the number that was asked for";
     NAMES "names" "a pass is named by exactly its type and serial number, a device by exactly its identifier";
     ERRORS "errors" "a call fails only when the storage does";
+}
+"the contract of StoreMaintenance" {
     MAINTENANCE "maintenance" "registrations go in and out in bulk as they would one by one, and are counted right";
 }
+"the contract of Coordination" {
+    K1 "K1" "of the owners that claim a name one has it, until it is released or its time is over";
+    K2 "K2" "a claim is released by its owner alone";
+    K3 "K3" "of the callers that replace one note one succeeds, and the others change nothing";
+    K4 "K4" "notes are there when the data are opened again, also after a crash";
+}
 "the contract of PushQueue" {
-    Q1 "Q1" "what mark_and_owe and mark_all_and_owe mark is owed in the same step, and no other mark owes anything";
-    Q2 "Q2" "a debt is there until its newest version is settled, and remembers how far it was worked off";
-    Q3 "Q3" "a debt whose newest version is settled is gone, and a type without debts and held pushes is not named";
-    Q4 "Q4" "of workers that ask for the lease of a type one has it, until it lets go or its time runs out";
-    Q5 "Q5" "held pushes are there for each device and type as they were put there last, until they are dropped";
+    Q1 "Q1" "what mark_and_push marks is pending in the same step, and no other mark makes a push pending";
+    Q2 "Q2" "a change is pending until its newest version is finished, and keeps its progress";
+    Q3 "Q3" "a change whose newest version is finished is gone, and a type without pending changes and deferred pushes has no backlog";
+    Q4 "Q4" "deferred pushes are there for each device and type as they were put there last, until they are removed";
 }
 "Apple, Adding a Web Service to Update Passes" {
     URL_1 "URL-1" "the endpoints are the webServiceURL with /v1/ and their path behind it";

@@ -4,12 +4,12 @@ use std::{num::NonZero, sync::Arc, thread};
 
 use libtest_mimic::{Completion, Failed, Trial};
 
-use crate::{Case, CaseResult, Outcome};
+use crate::{Case, CaseReport, Outcome};
 
 /// A trial for each case, all on one runtime.
 pub(crate) fn trials<R>(cases: impl IntoIterator<Item = (Case, R)>) -> Vec<Trial>
 where
-    R: Future<Output = CaseResult> + Send + 'static,
+    R: Future<Output = CaseReport> + Send + 'static,
 {
     // Races need more than one thread.
     let threads = thread::available_parallelism().map_or(2, NonZero::get).max(2);
@@ -18,35 +18,36 @@ where
     let trial = |(case, run): (Case, R)| {
         let runtime = runtime.clone();
         Trial::ignorable_test(case.id, move || match &*runtime {
-            Ok(runtime) => told(runtime.block_on(run)),
+            Ok(runtime) => completion(runtime.block_on(run)),
             Err(error) => Err(Failed::from(format!("no runtime could be started: {error}"))),
         })
     };
     cases.into_iter().map(trial).collect()
 }
 
-fn told(CaseResult { case, outcome, transcript, .. }: CaseResult) -> Result<Completion, Failed> {
-    let breach = match outcome {
+fn completion(CaseReport { case, outcome, transcript, .. }: CaseReport) -> Result<Completion, Failed> {
+    let violation = match outcome {
         Outcome::Pass => return Ok(Completion::Completed),
         Outcome::Skip(reason) => return Ok(Completion::ignored_with(reason)),
         Outcome::Error(reason) => return Err(Failed::from(format!("the case could not be tried: {reason}"))),
-        Outcome::Fail(breach) => breach,
+        Outcome::Fail(violation) => violation,
     };
-    let mut text = format!("{breach}\nsteps: {}\nconsequence: {}", case.steps, case.consequence);
+    let mut text = format!("{violation}\nsteps: {}\nconsequence: {}", case.steps, case.consequence);
     for exchange in transcript {
         text.push_str(&format!("\n{exchange}"));
     }
     Err(Failed::from(text))
 }
 
-/// The whole `main` of a test that runs every store case, as a trial of its own, on what the expression makes, which
-/// is a [`Stores`](crate::store::Stores). The test needs `harness = false`.
+/// The whole `main` of a test that runs every store case as a trial of its own. The expression is a
+/// [`Stores`](crate::store::Stores). The test needs `harness = false`.
 ///
 /// ```no_run
 /// use std::sync::Arc;
-/// use passkit_server::{MemoryStore, RegistrationStore};
+/// use passkit_conformance::store::TestStore;
+/// use passkit_server::store::MemoryStore;
 ///
-/// passkit_conformance::store_tests!(|| async { Arc::new(MemoryStore::new()) as Arc<dyn RegistrationStore> });
+/// passkit_conformance::store_tests!(|| async { TestStore::with_all(Arc::new(MemoryStore::new())) });
 /// ```
 #[macro_export]
 macro_rules! store_tests {

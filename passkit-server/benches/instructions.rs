@@ -21,8 +21,10 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use passkit_server::{
-    Archive, AuthToken, Credentials, DeviceIdentifier, MemoryStore, PassId, PassSource, PushToken,
-    RegistrationStore as _, SerialNumber, SourceError, TokenDigest, WalletService, async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TokenDigest},
+    store::{MemoryStore, RegistrationStore as _},
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tower_service::Service as _;
@@ -118,7 +120,7 @@ impl PassSource for Passes {
         Ok(Some(self.0.into()))
     }
 
-    async fn archive(&self, _: &PassId) -> Result<Option<Archive>, SourceError> {
+    async fn archive(&self, _: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
         Ok(Some(self.1.clone().into()))
     }
 }
@@ -138,8 +140,8 @@ async fn service() -> (WalletService<Arc<MemoryStore>, Passes>, String) {
         (0..DEVICES).flat_map(|number| (0..EACH).map(move |each| id(number, each))).collect();
     let serials: Vec<SerialNumber> = passes.iter().map(|pass| pass.serial.clone()).collect();
     let type_id = &passes[0].type_id;
-    store.mark_updated(type_id, &serials).await.expect("marked");
-    let changes = store.updated_since(&device(0), type_id, None).await.expect("an answer");
+    store.mark(type_id, Changed::Passes(&serials)).await.expect("marked");
+    let changes = store.changes_since(&device(0), type_id, None).await.expect("an answer");
     let token = AuthToken::new(TOKEN).expect("a token").digest();
     (WalletService::new(store, Passes(token, Bytes::from_static(&[b'p'; 1_000]))), changes.tag.to_string())
 }

@@ -3,29 +3,32 @@
 use http::{HeaderMap, header::AUTHORIZATION};
 
 use crate::{
-    Credentials, Kind, PassId, PassSource, TokenDigest, TypeIdentifier,
+    PassId, PassSource,
+    identifiers::{Kind, TokenDigest, TypeIdentifier},
     refusal::Refusal,
     route::{decode, serial_candidates},
+    store::RegistrationStore,
 };
 
-/// How wallets for Android that speak this protocol name the scheme.
-const ANDROID_SCHEME: &str = "AndroidPass";
+/// How wallets other than Apple's that speak this protocol name the scheme.
+const OTHER_SCHEMES: [&str; 3] = ["AndroidPass", "WalletPass", "WalletUnionPass"];
 
 /// What a request is about to do with a pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Register it or fetch it.
-    Use,
-    /// Unregister it, which stays allowed when the pass is withdrawn.
+    Register,
+    Fetch,
+    /// Stays allowed when the pass is withdrawn.
     Unregister,
 }
 
 /// The pass that a path names, once the request has shown one of its tokens.
 ///
-/// An unknown pass and a wrong token take the same steps and end in the same refusal.
-pub(crate) async fn authorize<P: PassSource>(
-    source: &P,
-    android_wallets: bool,
+/// Where the source accepts no token, the store is asked once for the tokens that were published. An unknown pass and a
+/// wrong token take the same steps and end in the same refusal.
+pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
+    (store, source): (&S, &P),
+    other_wallets: bool,
     headers: &HeaderMap,
     kind: Option<Kind>,
     (type_id, serial): (&str, &str),
@@ -36,29 +39,71 @@ pub(crate) async fn authorize<P: PassSource>(
     let kind = kind.or(type_id.as_ref().ok().map(TypeIdentifier::kind)).unwrap_or(Kind::Pass);
     let unauthorized = Refusal::Unauthorized(kind);
 
-    let Some(token) = presented_token(headers, kind, android_wallets) else { return Err(unauthorized) };
+    let Some(token) = presented_token(headers, kind, other_wallets) else { return Err(unauthorized) };
     let Some(type_id) = type_id.ok().filter(|id| id.kind() == kind) else { return Err(unauthorized) };
     let token = TokenDigest::of(token);
+    let mut candidates = Vec::new();
     for serial in serials {
         let pass = PassId { type_id: type_id.clone(), serial };
-        let credentials: Credentials =
-            source.credentials(&pass).await.map_err(Refusal::Source)?.unwrap_or_default();
-        let open = access == Access::Unregister || !credentials.is_withdrawn();
-        if credentials.accept(&token) && open {
+        let credentials = source.credentials(&pass).await.map_err(Refusal::Source)?;
+        let offered = credentials.as_ref().map(|credentials| !credentials.is_withdrawn());
+        let open = access == Access::Unregister || offered == Some(true);
+        if open && credentials.is_some_and(|credentials| credentials.accept(&token)) {
             return Ok(pass);
         }
+        candidates.push(Candidate { pass, offered });
     }
-    Err(unauthorized)
+    // Boxed, so that the usual request has no room for it.
+    Box::pin(authorize_published(store, candidates, token, access)).await?.ok_or(unauthorized)
+}
+
+/// A pass that a path may name.
+struct Candidate {
+    pass: PassId,
+    /// Whether the source offers it; `None` if the source does not know it.
+    offered: Option<bool>,
+}
+
+/// The candidate that the token opens according to what was published.
+async fn authorize_published<S: RegistrationStore>(
+    store: &S,
+    candidates: Vec<Candidate>,
+    token: TokenDigest,
+    access: Access,
+) -> Result<Option<PassId>, Refusal> {
+    if candidates.is_empty() {
+        return Ok(None);
+    }
+    let passes: Vec<PassId> = candidates.iter().map(|candidate| candidate.pass.clone()).collect();
+    let published = store.published(&passes).await?;
+    for (Candidate { pass, offered }, published) in candidates.into_iter().zip(published) {
+        let Some(published) = published else { continue };
+        if !published.tokens.iter().fold(false, |found, known| found | (*known == token)) {
+            continue;
+        }
+        let withdrawn = published.removed || offered == Some(false);
+        match access {
+            Access::Unregister => return Ok(Some(pass)),
+            _ if withdrawn => {}
+            Access::Fetch if offered.is_none() => return Err(Refusal::Behind(pass)),
+            Access::Fetch | Access::Register => return Ok(Some(pass)),
+        }
+    }
+    Ok(None)
 }
 
 /// The token of `Authorization: <scheme> <token>`.
-fn presented_token(headers: &HeaderMap, kind: Kind, android_wallets: bool) -> Option<&[u8]> {
+fn presented_token(headers: &HeaderMap, kind: Kind, other_wallets: bool) -> Option<&[u8]> {
     let value = headers.get(AUTHORIZATION)?.as_bytes().trim_ascii();
     let space = value.iter().position(|b| *b == b' ')?;
     let (scheme, token) = value.split_at(space);
     let known = scheme.eq_ignore_ascii_case(kind.auth_scheme().as_bytes())
-        || (android_wallets && kind == Kind::Pass && scheme.eq_ignore_ascii_case(ANDROID_SCHEME.as_bytes()));
+        || (other_wallets && kind == Kind::Pass && is_other_scheme(scheme));
     known.then(|| token.trim_ascii())
+}
+
+fn is_other_scheme(scheme: &[u8]) -> bool {
+    OTHER_SCHEMES.iter().any(|other| scheme.eq_ignore_ascii_case(other.as_bytes()))
 }
 
 #[cfg(test)]
@@ -69,19 +114,22 @@ mod tests {
 
     #[test]
     fn the_scheme_fits_the_kind_and_the_token_is_exact() {
-        let token = |header: &'static str, kind, android| {
+        let token = |header: &'static str, kind, other_wallets| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_static(header));
-            presented_token(&headers, kind, android).map(|t| String::from_utf8(t.to_vec()).unwrap())
+            presented_token(&headers, kind, other_wallets).map(|t| String::from_utf8(t.to_vec()).unwrap())
         };
         assert_eq!(token("ApplePass abc", Kind::Pass, false).as_deref(), Some("abc"));
         assert_eq!(token(" applepass   a b ", Kind::Pass, false).as_deref(), Some("a b"));
         assert_eq!(token("AppleOrder abc", Kind::Order, false).as_deref(), Some("abc"));
-        assert_eq!(token("AndroidPass abc", Kind::Pass, true).as_deref(), Some("abc"));
+        for scheme in ["AndroidPass abc", "WalletPass abc", "walletunionpass abc"] {
+            assert_eq!(token(scheme, Kind::Pass, true).as_deref(), Some("abc"));
+            assert_eq!(token(scheme, Kind::Pass, false), None);
+            assert_eq!(token(scheme, Kind::Order, true), None);
+        }
         for (header, kind) in [
             ("AppleOrder abc", Kind::Pass),
             ("ApplePass abc", Kind::Order),
-            ("AndroidPass abc", Kind::Pass),
             ("Bearer abc", Kind::Pass),
             ("ApplePass", Kind::Pass),
             ("ApplePassabc", Kind::Pass),
@@ -89,7 +137,6 @@ mod tests {
         ] {
             assert_eq!(token(header, kind, false), None, "{header:?}");
         }
-        assert_eq!(token("AndroidPass abc", Kind::Order, true), None);
         assert_eq!(presented_token(&HeaderMap::new(), Kind::Pass, false), None);
     }
 }

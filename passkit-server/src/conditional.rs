@@ -64,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    const STATE: PassState = PassState { version: 0xabc, last_modified: 1_789_718_441 };
+    const STATE: PassState = PassState { version: 0xabc, last_modified: 1_789_718_441, published: None };
 
     fn unchanged(headers: &[(HeaderName, &'static str)]) -> bool {
         let headers =
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(last_modified(STATE, STATE.last_modified + 9), "Fri, 18 Sep 2026 08:00:41 GMT");
         assert_eq!(last_modified(STATE, STATE.last_modified - 1), "Fri, 18 Sep 2026 08:00:40 GMT");
         assert_eq!(
-            last_modified(PassState { version: 0, last_modified: u64::MAX }, 0),
+            last_modified(PassState { version: 0, last_modified: u64::MAX, published: None }, 0),
             "Thu, 01 Jan 1970 00:00:00 GMT"
         );
     }

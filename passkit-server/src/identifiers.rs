@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
-use crate::Kind;
+pub use crate::kind::Kind;
 
 /// Why a text is no such identifier. Holds no part of the text, which may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -215,9 +215,10 @@ impl DeviceIdentifier {
     }
 }
 
-/// A device's APNs token: an even number of hexadecimal digits, 2 to 400, kept as received.
+/// Where pushes to a device go: a token of APNs, or what another wallet registers, such as a UUID or an FCM token.
 ///
-/// Two that differ only in case are equal. Secret: `Debug` shows none of it.
+/// 1 to 400 printable ASCII characters without spaces, kept as received. Two [APNs tokens](Self::is_apns) that differ only
+/// in case are equal. Secret: `Debug` shows none of it.
 #[derive(Clone)]
 pub struct PushToken(Arc<str>);
 
@@ -228,22 +229,32 @@ impl PushToken {
     /// Checks and takes `text`.
     ///
     /// # Errors
-    /// If its length is odd, under 2 or over 400, or it holds anything but hexadecimal digits.
+    /// If it is empty, over 400 characters, or holds anything but printable ASCII.
     pub fn new(text: &str) -> Result<Self, InvalidIdentifier> {
         const WHAT: &str = "push token";
-        if !(2..=400).contains(&text.len()) || !text.len().is_multiple_of(2) {
-            return Err(invalid(WHAT, "must have an even number of hexadecimal digits, 2 to 400"));
+        if text.is_empty() {
+            return Err(invalid(WHAT, "is empty"));
         }
-        if !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(invalid(WHAT, "has a character that is no hexadecimal digit"));
+        if text.len() > 400 {
+            return Err(invalid(WHAT, "is longer than 400 characters"));
+        }
+        if !text.bytes().fold(true, |so_far, b| so_far & b.is_ascii_graphic()) {
+            return Err(invalid(WHAT, "has a character that is not printable ASCII"));
         }
         Ok(Self(text.into()))
+    }
+
+    /// Whether APNs can take it: an even number of hexadecimal digits.
+    #[must_use]
+    pub fn is_apns(&self) -> bool {
+        self.0.len().is_multiple_of(2)
+            && self.0.bytes().fold(true, |so_far, b| so_far & b.is_ascii_hexdigit())
     }
 }
 
 impl PartialEq for PushToken {
     fn eq(&self, other: &Self) -> bool {
-        self.0.eq_ignore_ascii_case(&other.0)
+        self.0 == other.0 || (self.0.eq_ignore_ascii_case(&other.0) && self.is_apns())
     }
 }
 
@@ -251,7 +262,8 @@ impl Eq for PushToken {}
 
 impl std::hash::Hash for PushToken {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.0.bytes().for_each(|b| b.to_ascii_lowercase().hash(state));
+        let is_apns = self.is_apns();
+        self.0.bytes().for_each(|b| if is_apns { b.to_ascii_lowercase() } else { b }.hash(state));
     }
 }
 
@@ -347,7 +359,7 @@ mod tests {
         let is_device = |length| DeviceIdentifier::new(&"x".repeat(length)).is_ok();
         assert!(!is_device(0) && is_device(1) && is_device(128) && !is_device(129));
         let is_push_token = |length| PushToken::new(&"a".repeat(length)).is_ok();
-        assert!(is_push_token(2) && is_push_token(400) && !is_push_token(402));
+        assert!(!is_push_token(0) && is_push_token(1) && is_push_token(400) && !is_push_token(401));
         let is_token = |length| AuthToken::new(&"x".repeat(length)).is_ok();
         assert!(!is_token(15) && is_token(16) && is_token(1024) && !is_token(1025));
     }
@@ -374,9 +386,11 @@ mod tests {
     }
 
     #[test]
-    fn push_tokens_are_hex_and_compare_without_case() {
+    fn push_tokens_of_apns_compare_without_case_and_others_with() {
         assert_eq!(PushToken::new("aB").unwrap(), PushToken::new("Ab").unwrap());
         assert_ne!(PushToken::new("ab").unwrap(), PushToken::new("ac").unwrap());
+        assert_ne!(PushToken::new("xB").unwrap(), PushToken::new("xb").unwrap());
+        assert_ne!(PushToken::new("aBc").unwrap(), PushToken::new("abc").unwrap());
         let hash = |text| {
             let mut hasher = DefaultHasher::new();
             PushToken::new(text).unwrap().hash(&mut hasher);
@@ -384,7 +398,13 @@ mod tests {
         };
         assert_eq!(hash("aB"), hash("Ab"));
         assert_ne!(hash("ab"), hash("ac"));
-        for text in ["", "a", "abc", "zz", " ab ", &"a".repeat(402)] {
+        for text in ["ab", "AB", &"0".repeat(400)] {
+            assert!(PushToken::new(text).unwrap().is_apns(), "{text:?}");
+        }
+        for text in ["a", "abc", "zz", "6F9619FF-8B86-D011-B42D-00CF4FC964FF", "cMv:APA91bHPRgkF3_x-y"] {
+            assert!(!PushToken::new(text).unwrap().is_apns(), "{text:?}");
+        }
+        for text in ["", " ab ", "a b", "ab\n", "ä", &"a".repeat(401)] {
             assert!(PushToken::new(text).is_err(), "{text:?}");
         }
     }

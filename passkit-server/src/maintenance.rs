@@ -1,31 +1,36 @@
+//! What an operator needs of a store: moving registrations in and out, and counting them.
+
 use async_trait::async_trait;
 
-use crate::{DeviceIdentifier, PageCursor, PassId, PushToken, RegistrationStore, StoreError, TypeIdentifier};
+use crate::{
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    store::{Page, PageCursor, RegistrationStore, StoreError},
+};
 
-/// What an operator needs of a store beside the service: moving registrations in and out, and counting them.
+/// What an operator needs of a store besides the service: moving registrations in and out, and counting them.
 ///
-/// The service never calls it; a store without it works. All calls may run while the service does.
+/// The service never calls it, and works with a store without it. All calls may run while the service does.
 #[async_trait]
 pub trait StoreMaintenance: RegistrationStore {
-    /// Registers as many [`register`](RegistrationStore::register) calls would, in this order, in fewer steps.
-    /// Returns how many registrations are new.
+    /// Registers as many [`register`](RegistrationStore::register) calls would, in this order, in fewer steps. Returns how
+    /// many registrations are new.
     ///
-    /// A registration may stand twice; of different push tokens for a device, the last one stays. After an error, or
-    /// when dropped half way, some of the registrations may have been made, each of them whole; repeating the call is
-    /// always right.
+    /// A registration may occur twice. If a device has different push tokens, the last one stays. After an error, or when
+    /// dropped half way, some of the registrations may have been made, each of them whole. Repeating the call is always
+    /// right.
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError>;
 
-    /// A page of all registrations, about `limit` of them, from the start or `after` a page, in an order that is the
-    /// store's own.
+    /// A page of all registrations, about `limit` of them, from the start or `after` a page, in an order of the store's
+    /// own.
     ///
-    /// One that is there while all pages are read is in one of them. A registration may stand in two pages. A page may
-    /// be empty and yet have a [`next`](RegistrationPage::next). A cursor that can't be one of the store's reads from
-    /// the start.
+    /// One that is there while all pages are read is in one of them. A registration may occur in two pages. A page may be
+    /// empty and yet have a [`next`](Page::next). A cursor that can't be one of the store's reads from the start.
     async fn registrations(
         &self,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<RegistrationPage, StoreError>;
+    ) -> Result<Page<Registration>, StoreError>;
 
     /// Counts what is there. May take as long as reading everything does.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
@@ -40,15 +45,6 @@ pub struct Registration {
     pub push_token: PushToken,
     /// The pass.
     pub pass: PassId,
-}
-
-/// Some of the registrations of a store.
-#[derive(Clone, Debug, Default)]
-pub struct RegistrationPage {
-    /// The registrations.
-    pub registrations: Vec<Registration>,
-    /// Where the next page starts; `None` after the last.
-    pub next: Option<PageCursor>,
 }
 
 /// What is in a store.

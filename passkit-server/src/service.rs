@@ -1,3 +1,5 @@
+//! The service: Apple's endpoints over a store and a source.
+
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -11,13 +13,18 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    DeviceLog, Kind, PassSource, RegistrationStore, ResponseBody, TracingLog,
+    PassSource,
     authorization::{Access, authorize},
+    device_log::{DeviceLog, TracingLog},
     endpoints::{latest::latest, log, register, unregister::unregister, updatable::updatable},
+    identifiers::Kind,
     refusal::Refusal,
     request_body,
     route::Route,
+    store::RegistrationStore,
 };
+
+pub use crate::body::ResponseBody;
 
 /// The web service: Apple's endpoints for passes and orders, as a [`tower` service](Service).
 ///
@@ -40,7 +47,7 @@ use crate::{
 ///
 /// Sources: Apple's *Wallet Passes: Adding a Web Service to Update Passes* and *Wallet Orders*, web service.
 pub struct WalletService<S, P> {
-    /// In one, for a service is cloned with each request.
+    /// A service is cloned for each request, so everything is behind one pointer.
     shared: Arc<Shared<S, P>>,
 }
 
@@ -53,7 +60,7 @@ struct Shared<S, P> {
 #[derive(Clone)]
 struct Options {
     device_log: Arc<dyn DeviceLog>,
-    android_wallets: bool,
+    other_wallets: bool,
     order_media_type: HeaderValue,
 }
 
@@ -62,7 +69,7 @@ impl<S, P> WalletService<S, P> {
     pub fn new(store: S, source: P) -> Self {
         let options = Options {
             device_log: Arc::new(TracingLog::default()),
-            android_wallets: false,
+            other_wallets: false,
             order_media_type: HeaderValue::from_static(Kind::Order.media_type()),
         };
         Self { shared: Arc::new(Shared { store: Arc::new(store), source: Arc::new(source), options }) }
@@ -79,10 +86,12 @@ impl<S, P> WalletService<S, P> {
         self
     }
 
-    /// Whether passes may also be opened with the scheme `AndroidPass`, which wallets for Android use. Default: no.
+    /// Whether wallets other than Apple's may use the service. They authenticate with the scheme `AndroidPass`,
+    /// `WalletPass` or `WalletUnionPass`, and register push tokens that are not [APNs'](crate::identifiers::PushToken::is_apns).
+    /// Default: no.
     #[must_use]
-    pub fn android_wallets(mut self, accept: bool) -> Self {
-        self.options_mut().android_wallets = accept;
+    pub fn other_wallets(mut self, accept: bool) -> Self {
+        self.options_mut().other_wallets = accept;
         self
     }
 
@@ -134,7 +143,7 @@ where
             let (head, body) = request.into_parts();
             let route = Route::of(head.uri.path());
             #[cfg(feature = "metrics")]
-            let measured = crate::measured::Request::new(&head.method, route.as_ref());
+            let measured = crate::metrics::Request::new(&head.method, route.as_ref());
             let answer = match &route {
                 Some(route) => shared.answer(route, &head, body).await,
                 None => Err(Refusal::NotFound),
@@ -163,13 +172,13 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
     {
         let (store, source, options) = (&*self.store, &*self.source, &self.options);
         let authorized = async |kind, pass, access| {
-            authorize(source, options.android_wallets, &head.headers, kind, pass, access).await
+            authorize((store, source), options.other_wallets, &head.headers, kind, pass, access).await
         };
         match (route, &head.method) {
             (&Route::Registration { device, type_id, serial }, &Method::POST) => {
-                let pass = authorized(None, (type_id, serial), Access::Use).await?;
+                let pass = authorized(None, (type_id, serial), Access::Register).await?;
                 let body: Bytes = request_body::read(body, register::BODY_LIMIT).await?;
-                register::register(store, device, &pass, &body).await
+                register::register(store, device, &pass, &body, options.other_wallets).await
             }
             (&Route::Registration { device, type_id, serial }, &Method::DELETE) => {
                 let pass = authorized(None, (type_id, serial), Access::Unregister).await?;
@@ -179,7 +188,7 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
                 updatable(store, device, type_id, head.uri.query()).await
             }
             (&Route::Latest { kind, type_id, serial }, &Method::GET | &Method::HEAD) => {
-                let pass = authorized(Some(kind), (type_id, serial), Access::Use).await?;
+                let pass = authorized(Some(kind), (type_id, serial), Access::Fetch).await?;
                 let media_type = match kind {
                     Kind::Pass => HeaderValue::from_static(kind.media_type()),
                     Kind::Order => options.order_media_type.clone(),

@@ -15,7 +15,10 @@ use tracing::{
 };
 
 use crate::{
-    Changes, DeviceIdentifier, PassId, PassState, PushOutcome, PushToken, TypeIdentifier, UpdateTag,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    push::PushOutcome,
+    store::{Changes, UpdateTag},
 };
 
 /// More devices than this with one token are left out.
@@ -39,12 +42,17 @@ fn fingerprints(devices: &[DeviceIdentifier]) -> impl fmt::Display {
     devices.join(",")
 }
 
-/// A change is marked and its pushes are owed. Without a number, of all passes of the type.
-pub(crate) fn publish(type_id: &TypeIdentifier, passes: Option<usize>) -> Span {
+/// A change is marked and its pushes are made pending. Without a number, all passes of the type changed.
+pub(crate) fn publish(type_id: &TypeIdentifier, changed: Changed<'_>) -> Span {
+    let passes = match changed {
+        Changed::Passes(serials) => Some(serials.len()),
+        Changed::Contents(contents) => Some(contents.len()),
+        Changed::All => None,
+    };
     debug_span!("publish", %type_id, passes)
 }
 
-/// A push is sent. `version` is the newest of the changes that it is owed for, where a change is what it is owed for.
+/// A push is sent. `version` is that of the newest change it is for; `None` if it was deferred before.
 pub(crate) fn push(
     type_id: &TypeIdentifier,
     token: &PushToken,

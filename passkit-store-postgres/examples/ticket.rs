@@ -1,11 +1,15 @@
-//! A ticket changes seats: its new content and its mark commit together, and the phone that has it hears of it.
+//! A ticket changes seats. Its new content and its mark commit together, and the phone that has it learns of it.
 //!
 //! `cargo run -p passkit-store-postgres --example ticket -- postgres://localhost/tickets`
 
 use std::error::Error;
 
-use passkit_server::{DeviceIdentifier, PassId, PushToken, RegistrationStore};
-use passkit_store_postgres::{Config, PostgresStore, mark_updated_in, sqlx};
+use passkit_server::{
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, PushToken},
+    store::RegistrationStore,
+};
+use passkit_store_postgres::{Config, PostgresStore, mark_in, sqlx};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -13,9 +17,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     run(&url).await
 }
 
-/// The example, on an address of its own choice.
+/// The example, on any database.
 pub async fn run(url: &str) -> Result<(), Box<dyn Error>> {
-    // Or `PostgresStore::new(pool)` over a pool of yours.
+    // Or `PostgresStore::new(pool)` over a pool of your own.
     let store = PostgresStore::connect(url, Config::new()).await?;
     store.migrate().await?;
     sqlx::query("create table if not exists seat (ticket text primary key, seat int not null)")
@@ -25,18 +29,19 @@ pub async fn run(url: &str) -> Result<(), Box<dyn Error>> {
     let phone = DeviceIdentifier::new("0a1b2c3d4e5f60718293a4b5c6d7e8f9")?;
     let ticket = PassId::new("pass.com.example.ticket", "A-0001")?;
     store.register(&phone, &ticket, &PushToken::new("c0ffee")?).await?;
-    let seen = store.updated_since(&phone, &ticket.type_id, None).await?;
+    let seen = store.changes_since(&phone, &ticket.type_id, None).await?;
 
     let mut transaction = store.pool().begin().await?;
     sqlx::query("insert into seat values ($1, 7) on conflict (ticket) do update set seat = excluded.seat")
         .bind(ticket.serial.as_str())
         .execute(&mut *transaction)
         .await?;
-    mark_updated_in(&mut transaction, &ticket.type_id, std::slice::from_ref(&ticket.serial)).await?;
+    let changed = Changed::Passes(std::slice::from_ref(&ticket.serial));
+    mark_in(&mut transaction, &ticket.type_id, changed).await?;
     transaction.commit().await?;
 
-    let news = store.updated_since(&phone, &ticket.type_id, Some(seen.tag)).await?;
-    println!("the phone is told to fetch {:?}", news.serials);
+    let news = store.changes_since(&phone, &ticket.type_id, Some(seen.tag)).await?;
+    println!("the phone learns that it has to fetch {:?}", news.serials);
     assert_eq!(news.serials, [ticket.serial]);
     Ok(())
 }

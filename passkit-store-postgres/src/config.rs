@@ -6,17 +6,17 @@ use std::time::Duration;
 pub struct Config {
     /// The most connections that the store uses at once, of those that its pool has.
     pub connections: u32,
-    /// After this long a call fails, whether it waits for a connection, for its statement, or to try again. A mark of
-    /// very many passes gets more, 1 ms for five of them. Counting what is in the store may take as long as it takes.
+    /// A call fails after this time, whether it waits for a connection, for its statement, or to try again. A call with
+    /// so much that it takes several statements has this time for each. Counting what is in the store has no limit.
     pub timeout: Duration,
-    /// PostgreSQL's `statement_timeout`, where the store [makes the connections](crate::PostgresStore::connect): ends
-    /// what a caller who is gone left behind. Zero for none. For a pool of your own, set it there.
+    /// PostgreSQL's `statement_timeout`, if the store [makes the connections](crate::PostgresStore::connect): it ends the
+    /// statements of callers that are gone. Zero for none. For a pool of your own, set it there.
     pub statement_timeout: Duration,
-    /// Whether there is a pooler in between, PgBouncer for one, that hands out connections for one transaction at a
-    /// time, and knows no prepared statements: each call is then a transaction, in four round trips in place of one.
+    /// Whether a pooler such as PgBouncer hands out connections for one transaction at a time, and knows no prepared
+    /// statements. Each call is then a transaction, in four round trips instead of one.
     pub transaction_pooler: bool,
     /// Whether [`migrate`](crate::PostgresStore::migrate) keeps others out with an advisory lock. Switch it off for an
-    /// engine that has none, and then see to it that only one migrates.
+    /// engine that has none, and let only one process migrate.
     pub migration_lock: bool,
 }
 
@@ -39,35 +39,35 @@ impl Config {
         Self::default()
     }
 
-    /// With at most this many connections, at least one.
+    /// Sets the number of connections, at least one.
     #[must_use]
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self
     }
 
-    /// With this long for a call.
+    /// Sets the time for a call.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// With this long for a statement, in connections that the store makes.
+    /// Sets the time for a statement, in connections that the store makes.
     #[must_use]
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = timeout;
         self
     }
 
-    /// With or without a pooler in between that hands out connections for one transaction at a time.
+    /// Sets whether there is a transaction pooler.
     #[must_use]
-    pub fn transaction_pooler(mut self, between: bool) -> Self {
-        self.transaction_pooler = between;
+    pub fn transaction_pooler(mut self, is_there: bool) -> Self {
+        self.transaction_pooler = is_there;
         self
     }
 
-    /// With or without a lock while migrating.
+    /// Sets whether migrating takes a lock.
     #[must_use]
     pub fn migration_lock(mut self, lock: bool) -> Self {
         self.migration_lock = lock;

@@ -1,14 +1,15 @@
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use passkit_server::{StoreError, StoreErrorKind};
+use passkit_server::store::{StoreError, StoreErrorKind};
 
-/// Why something failed, in a form that can be told to every caller whose question shared one statement.
+/// Why something failed. Its source is the error of the driver, if there is one. A clone can go to every caller whose
+/// question shared the statement.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
+pub(crate) struct PostgresError {
     pub(crate) kind: StoreErrorKind,
     text: &'static str,
     source: Option<Arc<dyn Error + Send + Sync>>,
-    /// The connection is of no more use, and others may be as it is.
+    /// The connection is of no more use, and others may be like it.
     pub(crate) connection_lost: bool,
     /// The same statement may succeed in a moment.
     pub(crate) retry: bool,
@@ -16,7 +17,7 @@ pub(crate) struct Failure {
 
 const RUN_MIGRATE: &str = "the database has no passkit schema, or an older one; run \"passkit migrate\"";
 
-impl Failure {
+impl PostgresError {
     pub(crate) fn new(kind: StoreErrorKind, text: &'static str) -> Self {
         Self { kind, text, source: None, connection_lost: false, retry: false }
     }
@@ -25,7 +26,7 @@ impl Failure {
         Self { source: Some(source.into().into()), ..self }
     }
 
-    /// With another connection.
+    /// May succeed over another connection.
     fn retried(self) -> Self {
         Self { retry: true, connection_lost: true, ..self }
     }
@@ -44,7 +45,7 @@ impl Failure {
         Self::new(StoreErrorKind::Other, "the statement could not be made").caused_by(error)
     }
 
-    /// What this crate never wrote.
+    /// For what this crate never wrote.
     pub(crate) fn unreadable(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::new(StoreErrorKind::Corrupt, "a row of the database cannot be read").caused_by(error)
     }
@@ -70,13 +71,14 @@ impl Failure {
     }
 }
 
-impl From<sqlx::Error> for Failure {
+impl From<sqlx::Error> for PostgresError {
     fn from(error: sqlx::Error) -> Self {
         use StoreErrorKind::{Configuration, Unavailable};
         match &error {
             sqlx::Error::Database(refusal) => {
                 let code = refusal.code().unwrap_or_default();
-                // What a pooler says to settings that it does not pass on.
+                // PgBouncer has one code for all that it refuses, a server that is down included. Only the text tells a
+                // setting that it does not pass on.
                 if code == "08P01" && refusal.message().contains("startup parameter") {
                     return Self::needs_pooler_setting().caused_by(error);
                 }
@@ -100,7 +102,7 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-impl Failure {
+impl PostgresError {
     /// What a [SQLSTATE](https://www.postgresql.org/docs/current/errcodes-appendix.html) means for a caller.
     fn of_state(code: &str) -> Self {
         use StoreErrorKind::{Configuration, Conflict, Corrupt, Other, Unavailable};
@@ -109,13 +111,13 @@ impl Failure {
                 let conflict = Self::new(Conflict, "others wrote at the same time");
                 Self { retry: true, ..conflict }
             }
-            "57014" => Self::new(Unavailable, "PostgreSQL gave the statement up"),
-            "55P03" => Self::new(Unavailable, "others hold what the statement needs"),
+            "57014" => Self::new(Unavailable, "PostgreSQL cancelled the statement"),
+            "55P03" => Self::new(Unavailable, "others have locked what the statement needs"),
             // A primary that has become a replica: another connection may find the new one.
             "25006" => Self::new(Unavailable, "the database is read-only").retried(),
             "53100" => Self::new(Unavailable, "the disk of PostgreSQL is full"),
             _ if code.starts_with("53") => {
-                Self::new(Unavailable, "PostgreSQL has run out of something").retried()
+                Self::new(Unavailable, "PostgreSQL has run out of a resource").retried()
             }
             _ if code.starts_with("08") || code.starts_with("57P") || code == "25P03" => {
                 Self::new(Unavailable, "the connection to PostgreSQL failed").retried()
@@ -134,19 +136,20 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for PostgresError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.source {
-            Some(source) => write!(f, "{}: {source}", self.text),
-            None => f.write_str(self.text),
-        }
+        f.write_str(self.text)
     }
 }
 
-impl Error for Failure {}
+impl Error for PostgresError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
 
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> Self {
-        Self::new(failure.kind, failure)
+impl From<PostgresError> for StoreError {
+    fn from(error: PostgresError) -> Self {
+        Self::new(error.kind, error)
     }
 }

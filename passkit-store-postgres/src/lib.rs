@@ -1,20 +1,20 @@
 #![doc = include_str!("../README.md")]
 
-mod batch;
-mod calls;
+mod changes;
 mod config;
-mod connections;
+mod coordination;
+mod engine;
 mod error;
+mod layout;
 mod maintenance;
-mod migrate;
-mod published;
 mod queue;
-mod schema;
+mod registrations;
 mod store;
 
+pub use changes::{mark_and_push_in, mark_in};
 pub use config::Config;
 pub use sqlx;
-pub use store::{PostgresStore, mark_and_owe_in, mark_updated_in};
+pub use store::PostgresStore;
 
 #[doc(hidden)]
-pub use schema::STATEMENTS;
+pub use layout::STATEMENTS;

@@ -1,27 +1,30 @@
 use async_trait::async_trait;
 use passkit_server::{
-    DeviceIdentifier, PageCursor, PassId, PushToken, Registration, RegistrationPage, StoreError,
-    StoreMaintenance, StoreStats, TypeIdentifier, TypeStats,
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
+    store::{Page, PageCursor, StoreError},
 };
+use sqlx::postgres::PgRow;
 
 use crate::{
-    calls::{Registers, column, identifier, unsigned},
-    connections::Statement,
-    error::Failure,
-    schema,
-    store::{PostgresStore, limit_of},
+    engine::{
+        connections::Statement,
+        rows::{column, identifier, limit_of, unsigned},
+    },
+    error::PostgresError,
+    layout,
+    registrations::{Registers, SEPARATOR},
+    store::PostgresStore,
 };
 
 /// How many registrations go into one statement.
-const TOGETHER: usize = 2_000;
-
-/// Stands between the parts of a position, for it stands in none of them.
-const BETWEEN: char = '\n';
+const REGISTRATIONS_AT_ONCE: usize = 2_000;
 
 #[async_trait]
 impl StoreMaintenance for PostgresStore {
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
-        // By device, for what is asked of one device stays in its order.
+        // Split by device, because the registrations of one device stay in their order.
         let (one, other): (Vec<_>, Vec<_>) = registrations.iter().partition(|registration| {
             registration.device.as_str().bytes().fold(0, u8::wrapping_add) % 2 == 0
         });
@@ -33,56 +36,38 @@ impl StoreMaintenance for PostgresStore {
         &self,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<RegistrationPage, StoreError> {
+    ) -> Result<Page<Registration>, StoreError> {
         let (device, type_id, serial) = after.and_then(position).unwrap_or_default();
-        let statement = Statement::new(schema::REGISTRATIONS)
+        let statement = Statement::new(layout::REGISTRATIONS)
             .bind(device)
             .bind(type_id)
             .bind(serial)
             .bind(limit_of(limit));
         let rows = self.connections().fetch(statement).await?;
-        let registrations = rows
-            .iter()
-            .map(|row| {
-                let serial = column(row, 3)?;
-                Ok(Registration {
-                    device: identifier(column(row, 0)?, DeviceIdentifier::new)?,
-                    push_token: identifier(column(row, 1)?, PushToken::new)?,
-                    pass: identifier(column(row, 2)?, |type_id| PassId::new(type_id, serial))?,
-                })
-            })
-            .collect::<Result<Vec<_>, Failure>>()?;
-        let full = rows.len() as i64 >= limit_of(limit);
-        let next = registrations.last().filter(|_| full).map(|last| {
+        let registrations = rows.iter().map(registration).collect::<Result<_, _>>()?;
+        Ok(Page::up_to(limit, registrations, |last: &Registration| {
             let PassId { type_id, serial } = &last.pass;
-            PageCursor::new(format!("{}{BETWEEN}{type_id}{BETWEEN}{serial}", last.device.as_str()))
-        });
-        Ok(RegistrationPage { registrations, next })
+            PageCursor::new(format!("{}{SEPARATOR}{type_id}{SEPARATOR}{serial}", last.device.as_str()))
+        }))
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let devices = self.connections().fetch(Statement::new(schema::COUNT_DEVICES).any_time()).await?;
-        let devices = devices.first().ok_or_else(|| Failure::unreadable("no count"))?;
-        let types = self.connections().fetch(Statement::new(schema::COUNT_REGISTRATIONS).any_time()).await?;
-        let types = types.iter().map(|row| {
-            Ok(TypeStats {
-                type_id: identifier(column(row, 0)?, TypeIdentifier::new)?,
-                passes: unsigned(row, 1)?,
-                registrations: unsigned(row, 2)?,
-            })
-        });
+        let sizes = self.connections().fetch(Statement::new(layout::SIZES).without_time_limit()).await?;
+        let sizes = sizes.first().ok_or_else(|| PostgresError::unreadable("no count"))?;
+        let count = Statement::new(layout::COUNT_REGISTRATIONS).without_time_limit();
+        let types = self.connections().fetch(count).await?;
         Ok(StoreStats {
-            devices: unsigned(devices, 0)?,
-            types: types.collect::<Result<_, Failure>>()?,
-            storage_bytes: Some(unsigned(devices, 1)?),
+            devices: unsigned(sizes, 0)?,
+            types: types.iter().map(type_stats).collect::<Result<_, _>>()?,
+            storage_bytes: Some(unsigned(sizes, 1)?),
         })
     }
 }
 
 impl PostgresStore {
-    async fn register_in_turn(&self, registrations: &[&Registration]) -> Result<u64, StoreError> {
+    async fn register_in_turn(&self, registrations: &[&Registration]) -> Result<u64, PostgresError> {
         let mut created = 0;
-        for part in registrations.chunks(TOGETHER) {
+        for part in registrations.chunks(REGISTRATIONS_AT_ONCE) {
             let each = part.iter().map(|one| (&one.device, &one.pass, &one.push_token));
             let rows = self.connections().fetch(Registers::statement_of(each)).await?;
             let new = Registers::created(&rows, part.len())?;
@@ -92,8 +77,25 @@ impl PostgresStore {
     }
 }
 
+fn registration(row: &PgRow) -> Result<Registration, PostgresError> {
+    let serial = column(row, 3)?;
+    Ok(Registration {
+        device: identifier(column(row, 0)?, DeviceIdentifier::new)?,
+        push_token: identifier(column(row, 1)?, PushToken::new)?,
+        pass: identifier(column(row, 2)?, |type_id| PassId::new(type_id, serial))?,
+    })
+}
+
+fn type_stats(row: &PgRow) -> Result<TypeStats, PostgresError> {
+    Ok(TypeStats {
+        type_id: identifier(column(row, 0)?, TypeIdentifier::new)?,
+        passes: unsigned(row, 1)?,
+        registrations: unsigned(row, 2)?,
+    })
+}
+
 fn position(cursor: &PageCursor) -> Option<(&str, &str, &str)> {
-    let mut parts = cursor.as_str().split(BETWEEN);
+    let mut parts = cursor.as_str().split(SEPARATOR);
     let position = (parts.next()?, parts.next()?, parts.next()?);
     // A NUL is the one character that PostgreSQL does not take.
     (parts.next().is_none() && !cursor.as_str().contains('\0')).then_some(position)

@@ -5,173 +5,149 @@ use std::{
 
 use async_trait::async_trait;
 use passkit_server::{
-    Debt, DeviceIdentifier, HeldPage, HeldPush, Owed, Owing, PageCursor, PushQueue, PushToken, Reached,
-    SerialNumber, StoreError, TypeIdentifier, clock,
+    Changed,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
+    store::{Page, PageCursor, StoreError, clock},
 };
 use sqlx::postgres::PgRow;
 
 use crate::{
-    calls::{column, identifier, only, signed, unsigned},
-    connections::Statement,
-    error::Failure,
-    schema,
-    store::{PostgresStore, limit_of},
+    engine::{
+        connections::Statement,
+        rows::{column, identifier, limit_of, signed, unsigned},
+    },
+    error::PostgresError,
+    layout,
+    registrations::device_position,
+    store::PostgresStore,
 };
 
-/// How many debts or held pushes go into one statement.
-const TOGETHER: usize = 1_000;
+/// How many pending changes or deferred pushes go into one statement.
+const ENTRIES_AT_ONCE: usize = 1_000;
 
 #[async_trait]
 impl PushQueue for PostgresStore {
-    async fn mark_and_owe(
+    async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        Ok(self.mark_changed(type_id, changed, true).await?)
+    }
+
+    async fn backlog(&self) -> Result<Vec<Backlog>, StoreError> {
+        let rows = self.connections().fetch(Statement::new(layout::BACKLOG)).await?;
+        Ok(rows.iter().map(backlog).collect::<Result<_, _>>()?)
+    }
+
+    async fn pending(
         &self,
         type_id: &TypeIdentifier,
-        serials: &[SerialNumber],
-    ) -> Result<(), StoreError> {
-        if serials.is_empty() {
-            return Ok(());
-        }
-        Ok(self.marks_of(type_id, true).ask(serials.to_vec()).await?)
-    }
-
-    async fn mark_all_and_owe(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        let statement = Statement::new(schema::MARK_ALL_AND_OWE).bind(type_id.as_str());
-        only::<i64>(&self.connections().fetch(statement).await?)?;
-        Ok(())
-    }
-
-    async fn owing(&self) -> Result<Vec<Owing>, StoreError> {
-        let rows = self.connections().fetch(Statement::new(schema::OWING)).await?;
-        let owing = rows.iter().map(|row| {
-            Ok(Owing {
-                type_id: identifier(column(row, 0)?, TypeIdentifier::new)?,
-                debts: unsigned(row, 1)?,
-                since: time(row, 2)?,
-                next_held: time(row, 3)?,
-            })
-        });
-        Ok(owing.collect::<Result<_, Failure>>()?)
-    }
-
-    /// By the clock of the database.
-    async fn lease(
-        &self,
-        type_id: &TypeIdentifier,
-        worker: &str,
-        time: Duration,
-    ) -> Result<bool, StoreError> {
-        // A year is as good as for ever, and no sum of it runs over.
-        let micros = time.min(Duration::from_secs(365 * 86_400)).as_micros();
-        let statement = Statement::new(schema::LEASE)
-            .bind(type_id.as_str())
-            .bind(worker)
-            .bind(i64::try_from(micros).unwrap_or(i64::MAX));
-        Ok(!self.connections().fetch(statement).await?.is_empty())
-    }
-
-    async fn release(&self, type_id: &TypeIdentifier, worker: &str) -> Result<(), StoreError> {
-        let statement = Statement::new(schema::RELEASE).bind(type_id.as_str()).bind(worker);
-        self.connections().fetch(statement).await?;
-        Ok(())
-    }
-
-    async fn debts(&self, type_id: &TypeIdentifier, limit: usize) -> Result<Vec<Debt>, StoreError> {
-        let statement = Statement::new(schema::DEBTS).bind(type_id.as_str()).bind(limit_of(limit));
+        limit: usize,
+    ) -> Result<Vec<PendingChange>, StoreError> {
+        let statement = Statement::new(layout::PENDING).bind(type_id.as_str()).bind(limit_of(limit));
         let rows = self.connections().fetch(statement).await?;
-        let debts = rows.iter().map(|row| {
-            let serial: &str = column(row, 0)?;
-            let owed = if serial.is_empty() {
-                Owed::Type
-            } else {
-                Owed::Pass(identifier(serial, SerialNumber::new)?)
-            };
-            let next: Option<&str> = column(row, 3)?;
-            let reached = next.map(|next| {
-                Ok::<_, Failure>(Reached { version: unsigned(row, 2)?, next: Some(PageCursor::new(next)) })
-            });
-            Ok(Debt { owed, version: unsigned(row, 1)?, reached: reached.transpose()? })
-        });
-        Ok(debts.collect::<Result<_, Failure>>()?)
+        Ok(rows.iter().map(pending_change).collect::<Result<_, _>>()?)
     }
 
-    async fn advance(&self, type_id: &TypeIdentifier, reached: &[(Owed, Reached)]) -> Result<(), StoreError> {
-        for part in reached.chunks(TOGETHER) {
-            let serials = part.iter().map(|(owed, _)| match owed {
-                Owed::Pass(serial) => serial.as_str(),
-                Owed::Type => "",
+    async fn record_progress(
+        &self,
+        type_id: &TypeIdentifier,
+        progress: &[(Scope, Progress)],
+    ) -> Result<(), StoreError> {
+        for part in progress.chunks(ENTRIES_AT_ONCE) {
+            let serials = part.iter().map(|(scope, _)| match scope {
+                Scope::Pass(serial) => serial.as_str(),
+                Scope::Type => "",
             });
-            let versions = part.iter().map(|(_, reached)| signed(reached.version));
-            let nexts = part.iter().map(|(_, reached)| reached.next.as_ref().map(PageCursor::as_str));
-            let statement = Statement::new(schema::ADVANCE)
+            let versions = part.iter().map(|(_, progress)| signed(progress.version));
+            let nexts = part.iter().map(|(_, progress)| progress.next.as_ref().map(PageCursor::as_str));
+            let statement = Statement::new(layout::RECORD_PROGRESS)
                 .bind(type_id.as_str())
                 .bind(serials.collect::<Vec<_>>())
                 .bind(versions.collect::<Vec<_>>())
                 .bind(nexts.collect::<Vec<_>>());
-            self.connections().fetch(statement).await?;
+            self.execute(statement).await?;
         }
         Ok(())
     }
 
-    async fn hold(&self, type_id: &TypeIdentifier, pushes: &[HeldPush]) -> Result<(), StoreError> {
-        for part in pushes.chunks(TOGETHER) {
+    async fn defer(
+        &self,
+        type_id: &TypeIdentifier,
+        pushes: &[(DeviceIdentifier, Option<DeferredPush>)],
+    ) -> Result<(), StoreError> {
+        for part in pushes.chunks(ENTRIES_AT_ONCE) {
             // Each device once, in their order, so that two calls never wait for each other.
-            let part: BTreeMap<_, _> = part.iter().map(|push| (push.device.as_str(), push)).collect();
-            let micros = |time: Option<SystemTime>| time.map(|time| signed(clock::micros(time)));
-            let tokens = part.values().map(|push| push.push_token.as_str());
-            let statement = Statement::new(schema::HOLD)
+            let part: BTreeMap<&str, Option<&DeferredPush>> =
+                part.iter().map(|(device, push)| (device.as_str(), push.as_ref())).collect();
+            let pushes = || part.values().copied();
+            let micros = |time: SystemTime| signed(clock::micros(time));
+            let tokens = pushes().map(|push| Some(push?.push_token.as_str()));
+            let due = pushes().map(|push| Some(micros(push?.due?)));
+            let attempts = pushes().map(|push| Some(i64::from(push?.attempts)));
+            let bad_since = pushes().map(|push| Some(micros(push?.bad_since?)));
+            let statement = Statement::new(layout::DEFER)
                 .bind(type_id.as_str())
                 .bind(part.keys().copied().collect::<Vec<_>>())
                 .bind(tokens.collect::<Vec<_>>())
-                .bind(part.values().map(|push| micros(push.due)).collect::<Vec<_>>())
-                .bind(part.values().map(|push| i64::from(push.attempts)).collect::<Vec<_>>())
-                .bind(part.values().map(|push| micros(push.bad_since)).collect::<Vec<_>>());
-            self.connections().fetch(statement).await?;
+                .bind(due.collect::<Vec<_>>())
+                .bind(attempts.collect::<Vec<_>>())
+                .bind(bad_since.collect::<Vec<_>>());
+            self.execute(statement).await?;
         }
         Ok(())
     }
 
-    async fn unhold(&self, type_id: &TypeIdentifier, devices: &[DeviceIdentifier]) -> Result<(), StoreError> {
-        for part in devices.chunks(TOGETHER) {
-            let devices: Vec<_> = part.iter().map(DeviceIdentifier::as_str).collect();
-            let statement = Statement::new(schema::UNHOLD).bind(type_id.as_str()).bind(devices);
-            self.connections().fetch(statement).await?;
-        }
-        Ok(())
-    }
-
-    async fn held(
+    async fn deferred(
         &self,
         type_id: &TypeIdentifier,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<HeldPage, StoreError> {
-        let after = after.and_then(|cursor| DeviceIdentifier::new(cursor.as_str()).ok());
-        let statement = Statement::new(schema::HELD)
+    ) -> Result<Page<(DeviceIdentifier, DeferredPush)>, StoreError> {
+        let after = after.and_then(device_position);
+        let statement = Statement::new(layout::DEFERRED)
             .bind(type_id.as_str())
-            .bind(after.as_ref().map_or("", |device| device.as_str()))
+            .bind(after.as_ref().map_or("", DeviceIdentifier::as_str))
             .bind(limit_of(limit));
         let rows = self.connections().fetch(statement).await?;
-        let pushes = rows.iter().map(|row| {
-            Ok(HeldPush {
-                device: identifier(column(row, 0)?, DeviceIdentifier::new)?,
-                push_token: identifier(column(row, 1)?, PushToken::new)?,
-                due: time(row, 2)?,
-                attempts: u32::try_from(column::<i64>(row, 3)?).map_err(Failure::unreadable)?,
-                bad_since: time(row, 4)?,
-            })
-        });
-        let pushes = pushes.collect::<Result<Vec<_>, Failure>>()?;
-        let full = rows.len() as i64 >= limit_of(limit);
-        let next = pushes.last().filter(|_| full).map(|last| PageCursor::new(last.device.as_str()));
-        Ok(HeldPage { pushes, next })
+        let pushes = rows.iter().map(deferred_push).collect::<Result<_, _>>()?;
+        Ok(Page::up_to(limit, pushes, |(last, _): &(DeviceIdentifier, _)| PageCursor::new(last.as_str())))
     }
 }
 
-fn time(row: &PgRow, index: usize) -> Result<Option<SystemTime>, Failure> {
+fn backlog(row: &PgRow) -> Result<Backlog, PostgresError> {
+    Ok(Backlog {
+        type_id: identifier(column(row, 0)?, TypeIdentifier::new)?,
+        pending: unsigned(row, 1)?,
+        since: time(row, 2)?,
+        next_deferred: time(row, 3)?,
+    })
+}
+
+fn pending_change(row: &PgRow) -> Result<PendingChange, PostgresError> {
+    let serial: &str = column(row, 0)?;
+    let scope =
+        if serial.is_empty() { Scope::Type } else { Scope::Pass(identifier(serial, SerialNumber::new)?) };
+    let progress = match column::<Option<&str>>(row, 3)? {
+        Some(next) => Some(Progress { version: unsigned(row, 2)?, next: Some(PageCursor::new(next)) }),
+        None => None,
+    };
+    Ok(PendingChange { scope, version: unsigned(row, 1)?, progress })
+}
+
+fn deferred_push(row: &PgRow) -> Result<(DeviceIdentifier, DeferredPush), PostgresError> {
+    let push = DeferredPush {
+        push_token: identifier(column(row, 1)?, PushToken::new)?,
+        due: time(row, 2)?,
+        attempts: u32::try_from(column::<i64>(row, 3)?).map_err(PostgresError::unreadable)?,
+        bad_since: time(row, 4)?,
+    };
+    Ok((identifier(column(row, 0)?, DeviceIdentifier::new)?, push))
+}
+
+fn time(row: &PgRow, index: usize) -> Result<Option<SystemTime>, PostgresError> {
     let micros: Option<i64> = column(row, index)?;
     let time = micros.map(|micros| {
-        let micros = u64::try_from(micros).map_err(Failure::unreadable)?;
-        Ok::<_, Failure>(UNIX_EPOCH + Duration::from_micros(micros))
+        let micros = u64::try_from(micros).map_err(PostgresError::unreadable)?;
+        Ok::<_, PostgresError>(UNIX_EPOCH + Duration::from_micros(micros))
     });
     time.transpose()
 }

@@ -1,39 +1,42 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
 };
 
-use async_trait::async_trait;
-use passkit_server::{
-    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushToken, Registered,
-    RegisteredDevice, RegistrationStore, SerialNumber, StoreError, TypeIdentifier, UpdateTag, clock,
-};
+use passkit_server::{identifiers::TypeIdentifier, store::StoreError};
 use sqlx::{
     Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
 use crate::{
-    batch::Batcher,
-    calls::{ListQuestion, Lists, Marks, Registers, States, column, identifier, only, signed},
+    changes::{Lists, Marks, States},
     config::Config,
-    connections::{Connections, Statement},
-    error::Failure,
-    migrate, schema,
+    engine::{
+        batch::Batcher,
+        connections::{Connections, Statement},
+        migrate,
+    },
+    error::PostgresError,
+    registrations::Registers,
 };
 
-/// A [`RegistrationStore`] in the schema `passkit` of a PostgreSQL database, for any number of instances at once.
+/// All traits of a store in the schema `passkit` of a PostgreSQL database, for any number of instances at once.
 ///
 /// Share it in an [`Arc`], or clone it: clones are one store.
 ///
 /// # Errors
-/// [`Unavailable`](passkit_server::StoreErrorKind::Unavailable) while the database is down, full, read-only or too
-/// slow, and [`Conflict`](passkit_server::StoreErrorKind::Conflict) where others got in the way, both after trying
-/// again within [`Config::timeout`] where that helps; [`Configuration`](passkit_server::StoreErrorKind::Configuration)
-/// before [`migrate`](Self::migrate), and where the user has no rights. When a connection breaks after a statement was
-/// sent, it is sent again, and its first sending may have happened: `register` may then say `Existing`, `unregister`
-/// and `forget_device` `false`, for what this very call did.
+/// * [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable) while the database is down, full, read-only or too slow,
+///   and [`Conflict`](passkit_server::store::StoreErrorKind::Conflict) if others wrote at the same time. Both come only after
+///   trying again within [`Config::timeout`], if that may help.
+/// * [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) before [`migrate`](Self::migrate), and if the user
+///   has no rights.
+///
+/// If a connection breaks after a statement was sent, the statement is sent again, and the first one may have happened:
+/// `register` may then return `Existing`, and `unregister` and `forget_device` `false`, for what this very call did.
+/// `replace_note` fails instead.
+///
+/// The source of a [`StoreError`] has the [`sqlx::Error`] as its source.
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
     parts: Arc<Parts>,
@@ -45,11 +48,11 @@ struct Parts {
     lists: Batcher<Lists>,
     states: Batcher<States>,
     registers: Batcher<Registers>,
-    marks: Mutex<MarksOf>,
+    marks: Mutex<MarksByType>,
 }
 
-/// One for each type that was ever marked, of which there are few, and one where the pushes were owed too.
-type MarksOf = HashMap<(TypeIdentifier, bool), Arc<Batcher<Marks>>>;
+/// One for each type that was ever marked, which are few, and another one for marks with pushes.
+type MarksByType = HashMap<(TypeIdentifier, bool), Arc<Batcher<Marks>>>;
 
 impl PostgresStore {
     /// A store over your own pool, with the default configuration. Asks nothing of the database yet.
@@ -75,28 +78,26 @@ impl PostgresStore {
 
     /// Connects to `postgres://user:password@host:port/database` and makes a pool for the store alone.
     ///
-    /// Unless there is a [transaction pooler](Config::transaction_pooler), its connections have
-    /// [`Config::statement_timeout`] and `jit = off`.
-    ///
     /// # Errors
-    /// If the address cannot be read, or the server does not let us in within [`Config::timeout`].
+    /// If the address can't be read, or the server doesn't let us in within [`Config::timeout`].
     pub async fn connect(url: &str, config: Config) -> Result<Self, StoreError> {
-        let mut options: PgConnectOptions = url.parse().map_err(Failure::from)?;
+        let mut options: PgConnectOptions = url.parse().map_err(PostgresError::from)?;
         if config.transaction_pooler {
-            // What such a pooler does not know, it refuses.
+            // Such a pooler refuses settings that it does not know.
             options = options.extra_float_digits(None).statement_cache_capacity(0);
         } else {
-            // Every statement is short. Compiling it takes longer than running it.
+            // Every statement is short: compiling one takes longer than it could save.
             options = options.options([("jit", "off")]);
             if !config.statement_timeout.is_zero() {
                 let milliseconds = config.statement_timeout.as_millis().max(1).to_string();
                 options = options.options([("statement_timeout", milliseconds)]);
             }
         }
-        // The pool would keep the reason to itself.
+        // The pool would hide the reason.
         let first = tokio::time::timeout(config.timeout, PgConnection::connect_with(&options)).await;
-        let first = first.map_err(|_| Failure::no_connection(config.timeout))?.map_err(Failure::from)?;
-        first.close().await.map_err(Failure::from)?;
+        let first =
+            first.map_err(|_| PostgresError::no_connection(config.timeout))?.map_err(PostgresError::from)?;
+        first.close().await.map_err(PostgresError::from)?;
         let pool = PgPoolOptions::new()
             .max_connections(config.connections.max(1))
             .acquire_timeout(config.timeout)
@@ -111,23 +112,23 @@ impl PostgresStore {
         self.connections().pool()
     }
 
-    /// Makes or updates the schema `passkit`, in one transaction; does nothing if it is up to date. Keeps a list of
-    /// what it did in that schema, beside no list of yours.
+    /// Makes or updates the schema `passkit` in one transaction. Does nothing if it is up to date. The list of what was
+    /// done is in that schema too, apart from any list of yours.
     ///
     /// # Errors
     /// If the schema was made by a newer version of this crate, or the user may not make it.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let mut connection = self.pool().acquire().await.map_err(Failure::from)?;
+        let mut connection = self.pool().acquire().await.map_err(PostgresError::from)?;
         Ok(migrate::migrate(&mut connection, self.connections().config().migration_lock).await?)
     }
 
-    /// Fails unless the database is reached and its schema is the one that this version expects: for a start that says
-    /// at once what is wrong.
+    /// Fails unless the database can be reached and its schema is the one that this version expects. A program that calls
+    /// it first reports at once what is wrong.
     ///
     /// # Errors
-    /// As every call does.
+    /// The same errors as every call.
     pub async fn check(&self) -> Result<(), StoreError> {
-        let mut connection = self.pool().acquire().await.map_err(Failure::from)?;
+        let mut connection = self.pool().acquire().await.map_err(PostgresError::from)?;
         Ok(migrate::check(&mut connection).await?)
     }
 
@@ -135,149 +136,30 @@ impl PostgresStore {
         &self.parts.connections
     }
 
-    pub(crate) fn marks_of(&self, type_id: &TypeIdentifier, owe: bool) -> Arc<Batcher<Marks>> {
+    pub(crate) fn lists(&self) -> &Batcher<Lists> {
+        &self.parts.lists
+    }
+
+    pub(crate) fn states(&self) -> &Batcher<States> {
+        &self.parts.states
+    }
+
+    pub(crate) fn registers(&self) -> &Batcher<Registers> {
+        &self.parts.registers
+    }
+
+    pub(crate) fn marks(&self, type_id: &TypeIdentifier, push: bool) -> Arc<Batcher<Marks>> {
         let mut marks = self.parts.marks.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
-            let work = Marks { type_id: type_id.clone(), owe };
+            let work = Marks { type_id: type_id.clone(), push };
             Arc::new(Batcher::new(work, self.parts.connections.clone()))
         };
-        marks.entry((type_id.clone(), owe)).or_insert_with(new).clone()
-    }
-}
-
-/// Marks passes as [`mark_updated`](RegistrationStore::mark_updated) does, in a transaction of yours: content and mark
-/// then commit together, or not at all.
-///
-/// The row of the type is locked until the transaction ends, and all other marks of the type wait for it. So mark last,
-/// just before the commit; and where a transaction marks several types, mark them in the order of [`TypeIdentifier`]:
-/// two that do so never wait for each other. The store itself holds no other lock while it waits for a type's.
-///
-/// # Errors
-/// As every call does; nothing is tried again, and the transaction is then of no more use.
-pub async fn mark_updated_in(
-    connection: &mut PgConnection,
-    type_id: &TypeIdentifier,
-    serials: &[SerialNumber],
-) -> Result<(), StoreError> {
-    mark_in(connection, schema::MARK, type_id, serials).await
-}
-
-/// Marks passes as [`mark_updated_in`] does, and owes the pushes as
-/// [`mark_and_owe`](passkit_server::PushQueue::mark_and_owe) does: content, mark and pushes then commit together, or not
-/// at all.
-///
-/// # Errors
-/// As [`mark_updated_in`].
-pub async fn mark_and_owe_in(
-    connection: &mut PgConnection,
-    type_id: &TypeIdentifier,
-    serials: &[SerialNumber],
-) -> Result<(), StoreError> {
-    mark_in(connection, schema::MARK_AND_OWE, type_id, serials).await
-}
-
-async fn mark_in(
-    connection: &mut PgConnection,
-    mark: &'static str,
-    type_id: &TypeIdentifier,
-    serials: &[SerialNumber],
-) -> Result<(), StoreError> {
-    if serials.is_empty() {
-        return Ok(());
-    }
-    let serials: Vec<_> = serials.iter().map(SerialNumber::as_str).collect();
-    let mark = sqlx::query(mark).bind(type_id.as_str()).bind(serials);
-    mark.execute(connection).await.map_err(Failure::from)?;
-    Ok(())
-}
-
-pub(crate) fn limit_of(limit: usize) -> i64 {
-    i64::try_from(limit.max(1)).unwrap_or(i64::MAX)
-}
-
-#[async_trait]
-impl RegistrationStore for PostgresStore {
-    async fn register(
-        &self,
-        device: &DeviceIdentifier,
-        pass: &PassId,
-        push_token: &PushToken,
-    ) -> Result<Registered, StoreError> {
-        Ok(self.parts.registers.ask((device.clone(), pass.clone(), push_token.clone())).await?)
+        marks.entry((type_id.clone(), push)).or_insert_with(new).clone()
     }
 
-    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
-        let statement = Statement::new(schema::UNREGISTER)
-            .bind(device.as_str())
-            .bind(pass.type_id.as_str())
-            .bind(pass.serial.as_str());
-        Ok(only(&self.connections().fetch(statement).await?)?)
-    }
-
-    async fn updated_since(
-        &self,
-        device: &DeviceIdentifier,
-        type_id: &TypeIdentifier,
-        since: Option<UpdateTag>,
-    ) -> Result<Changes, StoreError> {
-        let question = ListQuestion { device: device.clone(), type_id: type_id.clone(), since };
-        Ok(self.parts.lists.ask(question).await?)
-    }
-
-    async fn mark_updated(
-        &self,
-        type_id: &TypeIdentifier,
-        serials: &[SerialNumber],
-    ) -> Result<(), StoreError> {
-        if serials.is_empty() {
-            return Ok(());
-        }
-        Ok(self.marks_of(type_id, false).ask(serials.to_vec()).await?)
-    }
-
-    async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        let statement = Statement::new(schema::MARK_ALL).bind(type_id.as_str());
-        only::<i64>(&self.connections().fetch(statement).await?)?;
+    /// Sends a statement whose rows say nothing.
+    pub(crate) async fn execute(&self, statement: Statement) -> Result<(), PostgresError> {
+        self.connections().fetch(statement).await?;
         Ok(())
-    }
-
-    async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
-        Ok(self.parts.states.ask(pass.clone()).await?)
-    }
-
-    async fn devices_of(
-        &self,
-        pass: &PassId,
-        after: Option<&PageCursor>,
-        limit: usize,
-    ) -> Result<DevicePage, StoreError> {
-        // A position is the last device of a page; one that the store never gave reads from the start.
-        let after = after.and_then(|cursor| DeviceIdentifier::new(cursor.as_str()).ok());
-        let statement = Statement::new(schema::DEVICES_OF)
-            .bind(pass.type_id.as_str())
-            .bind(pass.serial.as_str())
-            .bind(after.as_ref().map_or("", |device| device.as_str()))
-            .bind(limit_of(limit));
-        let rows = self.connections().fetch(statement).await?;
-        let devices = rows.iter().map(|row| {
-            Ok(RegisteredDevice {
-                device: identifier(column(row, 0)?, DeviceIdentifier::new)?,
-                push_token: identifier(column(row, 1)?, PushToken::new)?,
-            })
-        });
-        let devices = devices.collect::<Result<Vec<_>, Failure>>()?;
-        let full = devices.len() as i64 >= limit_of(limit);
-        let next = devices.last().filter(|_| full).map(|last| PageCursor::new(last.device.as_str()));
-        Ok(DevicePage { devices, next })
-    }
-
-    async fn forget_device(
-        &self,
-        device: &DeviceIdentifier,
-        unregistered_at: SystemTime,
-    ) -> Result<bool, StoreError> {
-        let statement =
-            Statement::new(schema::FORGET).bind(device.as_str()).bind(signed(clock::micros(unregistered_at)));
-        Ok(only(&self.connections().fetch(statement).await?)?)
     }
 }

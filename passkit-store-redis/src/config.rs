@@ -6,17 +6,17 @@ use std::time::Duration;
 pub struct Config {
     /// What every key starts with, so that several services may share a server: letters, digits, and any of `:._-`.
     pub prefix: String,
-    /// How many buckets the passes of a type are spread over, 1 to 4,096. `None` takes what the store has, and 64 for
-    /// a new one. It can't be changed later: another number is refused.
+    /// How many buckets the passes of a type are spread over, 1 to 4,096. `None` takes the number that the store has, and 64
+    /// for a new store. It can't be changed later: another number is refused.
     pub buckets: Option<u16>,
-    /// How many replicas must have a change before it is acknowledged, and what a device is told before it is told. With
-    /// 0 the master alone has it, and a failover may lose it.
+    /// How many replicas must have a change before it is acknowledged, and before a device is told of it. With 0 the
+    /// master alone has it, and a failover may lose it.
     pub min_replicas: u16,
-    /// How long the replicas are waited for before the call fails.
+    /// How long a call waits for the replicas before it fails.
     pub replica_timeout: Duration,
-    /// How long one answer of the server is waited for before the command is sent again.
+    /// How long a command waits for its answer before it is sent again.
     pub response_timeout: Duration,
-    /// How long a call goes on trying, while a server is away or a failover goes on, before it fails.
+    /// How long a call goes on trying while a server is away, or another takes over, before it fails.
     pub call_timeout: Duration,
     #[cfg(feature = "tls")]
     pub(crate) client_certificate: Option<Pem>,

@@ -1,4 +1,4 @@
-//! What an operator needs beside the service.
+//! What an operator needs besides the service.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -7,18 +7,20 @@ use std::{
 
 use async_trait::async_trait;
 use passkit_server::{
-    DeviceIdentifier, PageCursor, PassId, PushToken, Registration, RegistrationPage, StoreError,
-    StoreMaintenance, StoreStats, TypeStats,
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken},
+    maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
+    store::{Audience, Page, PageCursor, StoreError, clock},
 };
 use redis::Value;
 
 use crate::{
-    connection::Call,
-    error::Failure,
-    index::{one, read},
-    keys::{self, PUSH_TOKEN},
-    query::pairs,
-    store::{Inner, RedisStore},
+    dirty::DirtyBuckets,
+    engine::{Command, one, pairs, read},
+    error::Error,
+    layout::{self, Indexed, PUSH_TOKEN},
+    registrations::IndexEntry,
+    store::{RedisStore, Shared},
 };
 
 /// How many registrations are made in one step, and keys read.
@@ -30,42 +32,42 @@ const SLOTS: u16 = 16_384;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repaired {
-    /// How many entries of devices under their passes were looked at.
+    /// How many entries of devices in the indexes of passes and types were looked at.
     pub looked_at: u64,
     /// How many of them stood for no registration, and were removed.
     pub removed: u64,
-    /// How many registrations had no such entry, and got it back.
+    /// How many entries were missing, and put back.
     pub restored: u64,
 }
 
 impl RedisStore {
-    /// Brings the devices of each pass in line with the registrations of each device, which are the truth.
+    /// Brings the indexes, in which the devices of each pass and of each type stand, in line with the registrations of each
+    /// device, which are the truth.
     ///
     /// They differ where a process ended half way through a call, at the cost of a needless look at each push; and
-    /// where a failover lost what no replica had, at the cost of pushes. Where debts and held pushes are is noted again as
-    /// well. May run while the service does, reads
-    /// everything in small steps, and may be given up and run again.
+    /// where a failover lost what no replica had, at the cost of pushes. Also marks again where pushes are pending or
+    /// deferred. May run while the service does. Reads everything in small steps, and may be ended and run again.
     ///
     /// # Errors
     /// As any call.
     pub async fn repair(&self) -> Result<Repaired, StoreError> {
-        let inner = self.inner();
+        let shared = self.shared();
         let mut repaired = Repaired::default();
         let mut next = Some(Position::default());
         while let Some(position) = next {
-            let (found, then) = inner.keys_from(position).await?;
+            let (found, then) = shared.keys_from(position).await?;
             next = then;
             for key in &found {
-                if let Some(pass) = inner.keys.read_part(key) {
-                    inner.repair_part(key, &pass, &mut repaired).await?;
-                } else if let Some((type_id, bucket)) = inner.keys.read_debts_by_age(key) {
-                    inner.set_notes(&type_id, &[None, Some(bucket)]).await?;
-                } else if let Some(type_id) = inner.keys.read_held(key) {
-                    inner.set_notes(&type_id, &[None]).await?;
+                if let Some(indexed) = shared.keys.read_part(key) {
+                    shared.repair_part(key, &indexed, &mut repaired).await?;
+                } else if let Some((type_id, bucket)) = shared.keys.read_pending_by_age(key) {
+                    DirtyBuckets::mark_now(&shared.runner, &shared.keys, &type_id, &[bucket]).await?;
+                } else if let Some(type_id) = shared.keys.read_deferred(key) {
+                    DirtyBuckets::mark_now(&shared.runner, &shared.keys, &type_id, &[]).await?;
                 }
             }
-            for registrations in inner.read_devices(&found).await?.chunks(STEP) {
-                repaired.restored += inner.restore_hints(registrations).await?;
+            for registrations in shared.read_devices(&found).await?.chunks(STEP) {
+                repaired.restored += shared.restore_entries(registrations).await?;
             }
         }
         Ok(repaired)
@@ -78,8 +80,7 @@ impl StoreMaintenance for RedisStore {
         let mut created = 0;
         for step in registrations.chunks(STEP) {
             let step = step.to_vec();
-            let new = self.whole(|inner| async move { inner.register(&step).await }).await?;
-            created += new.into_iter().filter(|created| *created).count() as u64;
+            created += self.run_to_completion(|shared| async move { shared.register(&step).await }).await?;
         }
         Ok(created)
     }
@@ -89,25 +90,25 @@ impl StoreMaintenance for RedisStore {
         &self,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<RegistrationPage, StoreError> {
-        let inner = self.inner();
+    ) -> Result<Page<Registration>, StoreError> {
+        let shared = self.shared();
         let start = after.and_then(|cursor| Position::read(cursor.as_str())).unwrap_or_default();
-        let mut page = RegistrationPage::default();
+        let mut page = Page::default();
         let mut next = Some(start);
-        while page.registrations.len() < limit.max(1)
+        while page.items.len() < limit.max(1)
             && let Some(position) = next
         {
-            let (found, then) = inner.keys_from(position).await?;
-            page.registrations.extend(inner.read_devices(&found).await?);
+            let (found, then) = shared.keys_from(position).await?;
+            page.items.extend(shared.read_devices(&found).await?);
             next = then;
         }
         page.next = next.map(|position| PageCursor::new(position.to_string()));
         Ok(page)
     }
 
-    /// Reads everything, in small steps. Storage is what the server says of each key, without what it needs beside.
+    /// Reads everything, in small steps. Storage is what the server says of each key, without its other needs.
     async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let inner = self.inner();
+        let shared = self.shared();
         let hasher = RandomState::new();
         let mut types: BTreeMap<_, (HashSet<u64>, u64)> = BTreeMap::new();
         let mut seen = HashSet::new();
@@ -115,14 +116,14 @@ impl StoreMaintenance for RedisStore {
         let mut storage = 0;
         let mut next = Some(Position::default());
         while let Some(position) = next {
-            let (mut found, then) = inner.keys_from(position).await?;
+            let (mut found, then) = shared.keys_from(position).await?;
             next = then;
             // The server may give a key twice.
             found.retain(|key| seen.insert(hasher.hash_one(key)));
             for found in found.chunks(STEP) {
-                storage += inner.storage(found).await?;
+                storage += shared.storage(found).await?;
             }
-            for registration in inner.read_devices(&found).await? {
+            for registration in shared.read_devices(&found).await? {
                 devices.insert(hasher.hash_one(registration.device));
                 let PassId { type_id, serial } = registration.pass;
                 let (passes, registrations) = types.entry(type_id).or_default();
@@ -139,7 +140,7 @@ impl StoreMaintenance for RedisStore {
     }
 }
 
-/// Where reading all keys has come to: a cursor of the only node, or a slot of a Cluster.
+/// How far all keys were read: a cursor of the only node, or a slot of a Cluster.
 #[derive(Clone, Copy, Debug, Default)]
 struct Position(u64);
 
@@ -155,28 +156,28 @@ impl std::fmt::Display for Position {
     }
 }
 
-impl Inner {
+impl Shared {
     /// Some keys of this prefix, from a position on.
-    async fn keys_from(&self, position: Position) -> Result<(Vec<String>, Option<Position>), Failure> {
+    async fn keys_from(&self, position: Position) -> Result<(Vec<String>, Option<Position>), Error> {
         if self.runner.connection().is_cluster() {
             return self.keys_of_slots(position).await;
         }
         let mut cmd = redis::cmd("SCAN");
         cmd.arg(position.0).arg("MATCH").arg(format!("{}*", self.keys.prefix)).arg("COUNT").arg(STEP);
-        let answer = one(self.runner.read(vec![Call::anywhere(cmd)]).await?);
+        let answer = one(self.runner.read(vec![Command::anywhere(cmd)]).await?);
         let (next, mut found): (u64, Vec<String>) = read(answer, "key")?;
         found.retain(|key| self.keys.is_own(key));
         Ok((found, (next != 0).then_some(Position(next))))
     }
 
     /// By slots, which stay what they are when another node takes over.
-    async fn keys_of_slots(&self, position: Position) -> Result<(Vec<String>, Option<Position>), Failure> {
+    async fn keys_of_slots(&self, position: Position) -> Result<(Vec<String>, Option<Position>), Error> {
         let first = u16::try_from(position.0).unwrap_or(SLOTS).min(SLOTS);
         let end = (first + 64).min(SLOTS);
         let count = |slot| {
             let mut cmd = redis::cmd("CLUSTER");
             cmd.arg("COUNTKEYSINSLOT").arg(slot);
-            Call::on_slot(slot, cmd)
+            Command::on_slot(slot, cmd)
         };
         let counts = self.runner.read((first..end).map(count).collect()).await?;
         let mut gets = Vec::new();
@@ -186,7 +187,7 @@ impl Inner {
                 let mut cmd = redis::cmd("CLUSTER");
                 // Some more, as keys may have come.
                 cmd.arg("GETKEYSINSLOT").arg(slot).arg(count + 100);
-                gets.push(Call::on_slot(slot, cmd));
+                gets.push(Command::on_slot(slot, cmd));
             }
         }
         let mut found = Vec::new();
@@ -199,21 +200,23 @@ impl Inner {
     }
 
     /// The registrations of those of the keys that are devices.
-    async fn read_devices(&self, keys: &[String]) -> Result<Vec<Registration>, Failure> {
+    async fn read_devices(&self, keys: &[String]) -> Result<Vec<Registration>, Error> {
         let devices: Vec<(&String, DeviceIdentifier)> =
             keys.iter().filter_map(|key| Some((key, self.keys.read_device(key)?))).collect();
         let mut registrations = Vec::new();
         for devices in devices.chunks(STEP) {
-            let calls = devices.iter().map(|(key, _)| Call::plain("HGETALL", (*key).clone()));
+            let calls = devices.iter().map(|(key, _)| Command::plain("HGETALL", (*key).clone()));
             for (answer, (_, device)) in self.runner.read(calls.collect()).await?.into_iter().zip(devices) {
-                let fields = pairs(answer)?;
+                let fields = pairs(answer, "device")?;
                 let token = fields.iter().find(|(field, _)| field == PUSH_TOKEN.as_bytes());
                 // Without one it is what is left of a device that has gone.
                 let Some((_, token)) = token else { continue };
                 let token = std::str::from_utf8(token).ok().and_then(|token| PushToken::new(token).ok());
-                let push_token = token.ok_or(Failure::unreadable("push token"))?;
+                let push_token = token.ok_or(Error::unreadable("push token"))?;
                 for (field, _) in fields {
-                    if let Some(pass) = std::str::from_utf8(&field).ok().and_then(keys::read_field) {
+                    if let Some(Indexed::Pass(pass)) =
+                        std::str::from_utf8(&field).ok().and_then(layout::read_field)
+                    {
                         let (device, push_token) = (device.clone(), push_token.clone());
                         registrations.push(Registration { device, push_token, pass });
                     }
@@ -223,32 +226,33 @@ impl Inner {
         Ok(registrations)
     }
 
-    async fn storage(&self, keys: &[String]) -> Result<u64, Failure> {
-        let calls = keys.iter().map(|key| Call::keyed("MEMORY", "USAGE", key.clone()));
+    async fn storage(&self, keys: &[String]) -> Result<u64, Error> {
+        let calls = keys.iter().map(|key| Command::keyed("MEMORY", "USAGE", key.clone()));
         let answers = self.runner.read(calls.collect()).await?;
         let bytes = answers.into_iter().map(|answer| if let Value::Int(bytes) = answer { bytes } else { 0 });
         Ok(u64::try_from(bytes.sum::<i64>()).unwrap_or(0))
     }
 
-    async fn repair_part(&self, key: &str, pass: &PassId, repaired: &mut Repaired) -> Result<(), Failure> {
-        let field = keys::field(pass);
+    async fn repair_part(&self, key: &str, indexed: &Indexed, repaired: &mut Repaired) -> Result<(), Error> {
+        let field = layout::field(indexed.audience());
         let mut cursor = 0;
         loop {
-            let (next, hints) = self.scan::<u64>(key.to_owned(), cursor, STEP, "hint").await?;
-            repaired.looked_at += hints.len() as u64;
-            for hints in hints.chunks(STEP) {
-                let calls = hints
+            let (next, entries) =
+                self.runner.scan::<u64>(key.to_owned(), cursor, STEP, "index entry").await?;
+            repaired.looked_at += entries.len() as u64;
+            let unreadable = |_| Error::unreadable("index entry");
+            let entries = entries.into_iter().map(|(device, number)| {
+                let device = DeviceIdentifier::new(&device).map_err(unreadable)?;
+                Ok(IndexEntry { of: indexed.clone(), device, number })
+            });
+            for entries in entries.collect::<Result<Vec<_>, Error>>()?.chunks(STEP) {
+                let calls = entries
                     .iter()
-                    .map(|(device, _)| Call::plain("HEXISTS", self.keys.device(device)).arg(&field));
-                let mut idle = Vec::new();
-                for (answer, (device, hint)) in self.runner.read(calls.collect()).await?.iter().zip(hints) {
-                    if *answer == Value::Int(0) {
-                        let device =
-                            DeviceIdentifier::new(device).map_err(|_| Failure::unreadable("device"))?;
-                        idle.push((pass.clone(), device, *hint));
-                    }
-                }
-                repaired.removed += self.remove_idle_hints(&idle).await?;
+                    .map(|entry| Command::plain("HEXISTS", self.keys.device(&entry.device)).arg(&field));
+                let answers = self.runner.read(calls.collect()).await?;
+                let idle = entries.iter().zip(answers).filter(|(_, answer)| *answer == Value::Int(0));
+                let idle: Vec<IndexEntry> = idle.map(|(entry, _)| entry.clone()).collect();
+                repaired.removed += self.remove_idle(&idle).await?;
             }
             if next == 0 {
                 return Ok(());
@@ -257,19 +261,20 @@ impl Inner {
         }
     }
 
-    /// Gives back the hints that registrations lack; returns how many.
-    async fn restore_hints(&self, registrations: &[Registration]) -> Result<u64, Failure> {
-        let calls = registrations.iter().map(|Registration { device, pass, .. }| {
-            Call::plain("HEXISTS", self.keys.part_with(pass, device)).arg(device.as_str())
+    /// Puts back the index entries that registrations lack. Returns how many.
+    async fn restore_entries(&self, registrations: &[Registration]) -> Result<u64, Error> {
+        let of_pass = registrations.iter().map(|one| (Audience::Pass(&one.pass), &one.device));
+        let of_type: HashSet<_> = registrations.iter().map(|one| (&one.pass.type_id, &one.device)).collect();
+        let of_type = of_type.into_iter().map(|(type_id, device)| (Audience::Type(type_id), device));
+        let places: Vec<_> = of_pass.chain(of_type).collect();
+        let calls = places.iter().map(|(audience, device)| {
+            Command::plain("HEXISTS", self.keys.part_with(*audience, device)).arg(device.as_str())
         });
         let answers = self.runner.read(calls.collect()).await?;
-        let lacking = registrations.iter().zip(answers).filter(|(_, answer)| *answer == Value::Int(0));
-        let lacking: Vec<Registration> = lacking.map(|(registration, _)| registration.clone()).collect();
-        if !lacking.is_empty() {
-            // At worst the registration has just gone, and the next repair removes the hint.
-            let all: Vec<usize> = (0..lacking.len()).collect();
-            self.set_hints(&lacking, &all, passkit_server::clock::now_micros()).await?;
-        }
+        let lacking = places.into_iter().zip(answers).filter(|(_, answer)| *answer == Value::Int(0));
+        let lacking: Vec<_> = lacking.map(|(place, _)| place).collect();
+        // At worst the registration has just gone, and the next repair removes the entry.
+        self.index_add(&lacking, clock::now_micros()).await?;
         Ok(lacking.len() as u64)
     }
 }

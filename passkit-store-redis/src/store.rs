@@ -1,41 +1,38 @@
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use passkit_server::{
-    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushToken, Registered,
-    Registration, RegistrationStore, SerialNumber, StoreError, TypeIdentifier, UpdateTag, clock,
-};
+use passkit_server::store::{StoreError, clock};
 
 use crate::{
     config::Config,
-    connect::{self, Meta},
-    connection::{Connection, Runner},
-    error::Failure,
-    keys::Keys,
-    queue::Notes,
+    dirty::DirtyBuckets,
+    engine::{self, Address, Command, Connection, Runner, one, read, scripts},
+    error::Error,
+    layout::{FORMAT, Keys},
 };
 
-/// A [`RegistrationStore`] in Redis, which remembers owed pushes as well. Cheap to clone; clones share their connections.
+/// A store in Redis that implements [`RegistrationStore`](passkit_server::store::RegistrationStore),
+/// [`PushQueue`](passkit_server::push::PushQueue), [`Coordination`](passkit_server::store::Coordination) and
+/// [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Cheap to clone; clones share their connections.
 ///
 /// # Cancel safety
-/// A call that writes goes on when it is dropped, and so ends in one of the two states.
+/// A call that writes in several steps goes on when it is dropped. So it always ends in one of the two states.
 ///
 /// # Errors
-/// While a server is away, or another takes over, calls go on trying for
-/// [`call_timeout`](Config::call_timeout), then fail as [`Unavailable`](passkit_server::StoreErrorKind::Unavailable).
-/// A [`mark_updated`](RegistrationStore::mark_updated) that failed may have marked some of its passes.
+/// While a server is away, or another takes over, calls go on trying for [`call_timeout`](Config::call_timeout). Then they
+/// fail as [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable). A [`mark`](passkit_server::store::RegistrationStore::mark)
+/// that failed may have marked some of its passes. The source of each error is an [`Error`].
 #[derive(Clone, Debug)]
 pub struct RedisStore {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Inner {
+pub(crate) struct Shared {
     pub(crate) runner: Runner,
     pub(crate) keys: Keys,
-    /// The date of a pass that was never marked.
+    /// The date of a pass that was never marked, in seconds.
     pub(crate) created: u64,
-    pub(crate) notes: Notes,
+    pub(crate) dirty: DirtyBuckets,
 }
 
 impl RedisStore {
@@ -46,113 +43,131 @@ impl RedisStore {
     /// * `redis+sentinel://[user:password@]host:port,host:port/mastername[/database]`: the master that the Sentinels
     ///   name; user and password are those of the master
     ///
-    /// With `rediss` for `redis` the same over TLS, where the feature `tls` is on.
+    /// With `rediss` in place of `redis` the same over TLS, if the feature `tls` is on.
     ///
     /// # Errors
-    /// [`Configuration`](passkit_server::StoreErrorKind::Configuration) if the URL is wrong, the server refuses the
+    /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the URL is wrong, the server refuses the
     /// user, the password, the database or a command, is of another mode than the URL says, may evict keys, or holds a
-    /// store of another format or number of buckets; [`Unavailable`](passkit_server::StoreErrorKind::Unavailable) if
+    /// store of another format or number of buckets; [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable) if
     /// it can't be reached.
     pub async fn connect(url: &str, config: Config) -> Result<Self, StoreError> {
-        let (runner, meta) = connect::connect(url, &config).await?;
-        Ok(Self::with(runner, meta))
+        let address = Address::parse(url)?;
+        let opening = async {
+            let runner = engine::connect(&address, &config).await?;
+            open(runner, &config).await
+        };
+        let shared = opening.await.map_err(|error| address.explain(error))?;
+        Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Over a connection of your own, with its time-outs. Where `config` waits for replicas give it a connection that
+    /// Over a connection of your own, with its time-outs. If `config` waits for replicas, give it a connection that
     /// nothing else uses: everything behind a change on it waits as well.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
     pub async fn new(connection: impl Into<Connection>, config: Config) -> Result<Self, StoreError> {
         let runner = Runner::new(connection.into(), Vec::new(), &config);
-        let meta = connect::open(&runner, &config).await?;
-        Ok(Self::with(runner, meta))
+        Ok(Self { shared: Arc::new(open(runner, &config).await?) })
     }
 
-    fn with(runner: Runner, Meta { keys, created }: Meta) -> Self {
-        Self { inner: Arc::new(Inner { runner, keys, created, notes: Notes::default() }) }
-    }
-
-    pub(crate) fn inner(&self) -> &Arc<Inner> {
-        &self.inner
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Does something that goes on when the caller gives up.
-    pub(crate) async fn whole<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, StoreError>
+    pub(crate) async fn run_to_completion<T, F>(
+        &self,
+        work: impl FnOnce(Arc<Shared>) -> F,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, Failure>> + Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        match tokio::spawn(work(Arc::clone(&self.inner))).await {
+        match tokio::spawn(work(Arc::clone(&self.shared))).await {
             Ok(done) => Ok(done?),
-            Err(_) => Err(Failure::stopped().into()),
+            Err(_) => Err(Error::runtime_ended().into()),
         }
     }
 }
 
-#[async_trait]
-impl RegistrationStore for RedisStore {
-    async fn register(
-        &self,
-        device: &DeviceIdentifier,
-        pass: &PassId,
-        push_token: &PushToken,
-    ) -> Result<Registered, StoreError> {
-        let one = Registration { device: device.clone(), push_token: push_token.clone(), pass: pass.clone() };
-        let created = self.whole(|inner| async move { inner.register(&[one]).await }).await?;
-        Ok(if created == [true] { Registered::Created } else { Registered::Existing })
+/// Checks the server, and makes the store or finds it.
+async fn open(runner: Runner, config: &Config) -> Result<Shared, Error> {
+    let prefix = &config.prefix;
+    if prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b":._-".contains(&b)) {
+        return Err(Error::configuration(
+            "the prefix of the keys must be letters, digits, and any of \":._-\", and not empty",
+        ));
     }
-
-    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
-        let (device, pass) = (device.clone(), pass.clone());
-        self.whole(|inner| async move { inner.unregister(&device, &pass).await }).await
+    if config.buckets.is_some_and(|buckets| !(1..=4_096).contains(&buckets)) {
+        return Err(Error::configuration("the number of buckets must be 1 to 4,096"));
     }
+    check(&runner, config).await?;
 
-    async fn updated_since(
-        &self,
-        device: &DeviceIdentifier,
-        type_id: &TypeIdentifier,
-        since: Option<UpdateTag>,
-    ) -> Result<Changes, StoreError> {
-        Ok(self.inner.updated_since(device, type_id, since).await?)
+    let key = Keys::store(prefix);
+    // Changes nothing, but shows whether scripts may run.
+    runner.read(vec![Command::script(&scripts::INDEX_REMOVE, key.clone())]).await?;
+    let now = clock::now_micros() / 1_000_000;
+    let set = |field, value: u64| Command::plain("HSETNX", key.clone()).arg(field).arg(value);
+    runner
+        .write(vec![
+            set("format", FORMAT),
+            set("created", now),
+            set("buckets", u64::from(config.buckets.unwrap_or(64))),
+        ])
+        .await?;
+    let get = Command::plain("HMGET", key).arg(&["format", "created", "buckets"]);
+    let (format, created, buckets): (u64, u64, u64) =
+        read(one(runner.read(vec![get]).await?), "description")?;
+    if format != FORMAT {
+        return Err(Error::configuration(format!(
+            "the store {prefix:?} has format {format}, and this version reads format {}; use the version that wrote it",
+            FORMAT
+        )));
     }
+    if config.buckets.is_some_and(|number| u64::from(number) != buckets) || buckets == 0 {
+        return Err(Error::configuration(format!(
+            "the store {prefix:?} has {buckets} buckets, which can't be changed; leave the number out"
+        )));
+    }
+    let keys = Keys { prefix: prefix.clone(), buckets };
+    Ok(Shared { runner, keys, created, dirty: DirtyBuckets::default() })
+}
 
-    async fn mark_updated(
-        &self,
-        type_id: &TypeIdentifier,
-        serials: &[SerialNumber],
-    ) -> Result<(), StoreError> {
-        if serials.is_empty() {
-            return Ok(());
+/// Refuses what would lose data, and warns of what may.
+async fn check(runner: &Runner, config: &Config) -> Result<(), Error> {
+    let connection = runner.connection();
+    runner.read(vec![Command::anywhere(redis::cmd("PING"))]).await?;
+    for info in connection.on_masters(redis::cmd("INFO")).await? {
+        let info: String = read(info, "server's INFO")?;
+        let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        if let Some(policy) = value("maxmemory_policy").filter(|policy| *policy != "noeviction") {
+            return Err(Error::configuration(format!(
+                "Redis evicts keys (maxmemory-policy {policy}), which loses registrations; set it to noeviction"
+            )));
         }
-        let (type_id, serials) = (type_id.clone(), serials.to_vec());
-        self.whole(|inner| async move { inner.mark(&type_id, &serials, false).await }).await
+        if value("cluster_enabled") == Some("1") && !connection.is_cluster() {
+            return Err(Error::configuration(
+                "the server is part of a Cluster; use a redis+cluster:// URL, or a connection to the Cluster",
+            ));
+        }
+        if value("role") == Some("slave") {
+            return Err(Error::configuration(
+                "the server is a replica; use the address of its master, or a redis+sentinel:// URL",
+            ));
+        }
+        let replicas = value("connected_slaves").and_then(|n| n.parse::<u16>().ok()).unwrap_or(0);
+        if replicas < config.min_replicas {
+            tracing::warn!(
+                replicas,
+                needed = config.min_replicas,
+                "a Redis master has fewer replicas than changes wait for; changes will fail"
+            );
+        }
+        if replicas == 0 && value("aof_enabled") != Some("1") {
+            tracing::warn!(
+                "Redis has neither an append-only file nor replicas: what was acknowledged is lost when it ends"
+            );
+        }
     }
-
-    async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        let type_id = type_id.clone();
-        self.whole(|inner| async move { inner.mark_all(&type_id).await }).await
-    }
-
-    async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
-        Ok(self.inner.pass_state(pass).await?)
-    }
-
-    async fn devices_of(
-        &self,
-        pass: &PassId,
-        after: Option<&PageCursor>,
-        limit: usize,
-    ) -> Result<DevicePage, StoreError> {
-        Ok(self.inner.devices_of(pass, after, limit).await?)
-    }
-
-    async fn forget_device(
-        &self,
-        device: &DeviceIdentifier,
-        unregistered_at: SystemTime,
-    ) -> Result<bool, StoreError> {
-        let (device, unregistered_at) = (device.clone(), clock::micros(unregistered_at));
-        self.whole(|inner| async move { inner.forget(&device, unregistered_at).await }).await
-    }
+    Ok(())
 }

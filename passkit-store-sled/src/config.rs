@@ -4,11 +4,11 @@ use std::path::PathBuf;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The folder of the store. It is created when it does not exist, and holds nothing else.
+    /// The folder of the store. It is created when it does not exist, and contains nothing else.
     pub path: PathBuf,
-    /// How many bytes of pages, as they are on disk, are kept in memory, where they take several times that; and
-    /// three quarters of it again of rows that were read or written lately, which are answered without a thread that
-    /// may wait for the disk. A registration has some 300 bytes of rows.
+    /// Size of the page cache in bytes, measured on disk. Memory use is several times higher. Three quarters of this size
+    /// is added for rows that were read or written lately, which are read without waiting for the disk. A registration has
+    /// some 300 bytes of rows.
     pub cache_bytes: u64,
 }
 

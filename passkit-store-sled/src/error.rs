@@ -1,65 +1,63 @@
 use std::{any::Any, error::Error, fmt, io, path::Path, sync::Arc};
 
-use passkit_server::{StoreError, StoreErrorKind};
+use passkit_server::store::{StoreError, StoreErrorKind};
 
-/// Why something failed, in a form that can be told to every caller whose change shared one write.
+/// Why something failed, in a form that every caller whose change shared one write can have.
+///
+/// Its source is the error of the engine or of the operating system, where there is one.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) kind: StoreErrorKind,
     text: String,
-    source: Option<Arc<io::Error>>,
-    /// Nothing failed: only the disk knows the answer, and this was a question to memory.
-    pub(crate) on_disk: bool,
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl Failure {
     pub(crate) fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), source: None, on_disk: false }
+        Self { kind, text: text.into(), source: None }
     }
 
-    /// A failure of the operating system, in reaching what `what` names.
+    fn caused_by(self, source: impl Error + Send + Sync + 'static) -> Self {
+        Self { source: Some(Arc::new(source)), ..self }
+    }
+
+    /// The operating system refused `what`.
     pub(crate) fn io(what: impl fmt::Display, error: io::Error) -> Self {
-        let kind = match error.kind() {
-            io::ErrorKind::NotFound
-            | io::ErrorKind::PermissionDenied
-            | io::ErrorKind::AlreadyExists
-            | io::ErrorKind::NotADirectory
-            | io::ErrorKind::IsADirectory
-            | io::ErrorKind::ReadOnlyFilesystem => StoreErrorKind::Configuration,
-            _ => StoreErrorKind::Unavailable,
-        };
-        Self { kind, text: what.to_string(), source: Some(Arc::new(error)), on_disk: false }
+        Self::new(kind_of(&error), format!("failed to {what}")).caused_by(error)
     }
 
-    /// What the engine reports about the store in `path`.
+    /// An error of the engine over the store in `path`.
     pub(crate) fn engine(path: &Path, error: sled::Error) -> Self {
         let path = path.display();
-        match error {
-            sled::Error::Io(error) => Self::io(format!("read or write the store in {path}"), error),
+        let failure = match &error {
+            sled::Error::Io(error) => {
+                Self::new(kind_of(error), format!("failed to read or write the store in {path}"))
+            }
             sled::Error::Corruption { .. } | sled::Error::CollectionNotFound(_) => Self::new(
                 StoreErrorKind::Corrupt,
                 format!("the store in {path} is damaged; restore the folder from a backup"),
             ),
-            sled::Error::Unsupported(text) => Self::new(
+            sled::Error::Unsupported(_) => Self::new(
                 StoreErrorKind::Configuration,
-                format!("the folder {path} holds a database that this version cannot open: {text}"),
+                format!("the folder {path} holds a database that this version cannot open"),
             ),
-            sled::Error::ReportableBug(text) => {
-                Self::new(StoreErrorKind::Other, format!("the storage engine in {path} failed: {text}"))
+            sled::Error::ReportableBug(_) => {
+                Self::new(StoreErrorKind::Other, format!("the storage engine failed on the store in {path}"))
             }
-        }
+        };
+        failure.caused_by(error)
     }
 
-    /// A panic of the engine, which meets damaged files with one here and there.
+    /// A panic of the engine. It panics on some damaged files.
     pub(crate) fn panic(path: &Path, panic: &(dyn Any + Send)) -> Self {
-        let said = panic
+        let reason = panic
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("no reason given");
         Self::new(
             StoreErrorKind::Corrupt,
-            format!("the storage engine gave up on the store in {}: {said}", path.display()),
+            format!("the storage engine gave up on the store in {}: {reason}", path.display()),
         )
     }
 
@@ -75,26 +73,43 @@ impl Failure {
         )
     }
 
-    pub(crate) fn on_disk() -> Self {
-        let text = String::new();
-        Self { kind: StoreErrorKind::Other, text, source: None, on_disk: true }
+    /// The thread that should have answered has ended, or panicked.
+    pub(crate) fn no_answer() -> Self {
+        Self::new(StoreErrorKind::Other, "the storage engine gave no answer")
     }
 
-    pub(crate) fn stopped() -> Self {
-        Self::new(StoreErrorKind::Other, "the thread that does the work has ended")
+    /// The failure and its source on one line, for the log.
+    pub(crate) fn in_full(&self) -> String {
+        match &self.source {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
+}
+
+fn kind_of(error: &io::Error) -> StoreErrorKind {
+    match error.kind() {
+        io::ErrorKind::NotFound
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::ReadOnlyFilesystem => StoreErrorKind::Configuration,
+        _ => StoreErrorKind::Unavailable,
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.source {
-            Some(source) => write!(f, "{}: {source}", self.text),
-            None => f.write_str(&self.text),
-        }
+        f.write_str(&self.text)
     }
 }
 
-impl Error for Failure {}
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}
 
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {

@@ -1,16 +1,15 @@
 #![doc = include_str!("../README.md")]
 
+mod changes;
 mod config;
-mod database;
+mod coordination;
+mod engine;
 mod error;
-mod group;
-mod keys;
+mod layout;
 mod maintenance;
 mod queue;
-mod reader;
-mod settled;
+mod registrations;
 mod store;
-mod writer;
 
 pub use config::Config;
 pub use store::SledStore;

@@ -2,15 +2,16 @@
 
 use async_trait::async_trait;
 use passkit_server::{
-    DeviceIdentifier, PageCursor, PassId, Registration, RegistrationPage, StoreError, StoreMaintenance,
-    StoreStats, TypeStats,
+    PassId,
+    identifiers::DeviceIdentifier,
+    maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
+    store::{Page, PageCursor, Registered, StoreError},
 };
 
 use crate::{
-    error::Failure,
-    group::{Operation, ROWS},
-    keys::{self, DeviceRow, Held},
-    settled::View,
+    engine::{ROWS, Unanswered, View},
+    layout::{self, DeviceRow, Registrations},
+    registrations,
     store::SledStore,
 };
 
@@ -26,36 +27,37 @@ impl StoreMaintenance for SledStore {
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
         let mut created = 0;
         for part in registrations.chunks(TOGETHER) {
-            let registrations = part.to_vec();
-            created += self.write(|answer| Operation::RegisterMany { registrations, answer }).await?;
+            let part = part.to_vec();
+            created += self
+                .write(move |group| {
+                    let mut created = 0;
+                    for Registration { device, push_token, pass } in &part {
+                        let registered = registrations::register(group, device, pass, push_token)?;
+                        created += u64::from(registered == Registered::Created);
+                    }
+                    Ok(created)
+                })
+                .await?;
         }
         Ok(created)
     }
 
-    /// In the order of the devices; a page has all that its last device is registered for.
+    /// In the order of the devices. A page has all registrations of its last device.
     async fn registrations(
         &self,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<RegistrationPage, StoreError> {
+    ) -> Result<Page<Registration>, StoreError> {
         let after = after.and_then(|cursor| DeviceIdentifier::new(cursor.as_str()).ok());
-        let after = after.map(|device| keys::device(&device));
+        let after = after.map(|device| layout::device(&device));
         self.read(move |view| page(view, after.as_deref(), limit.max(1))).await
     }
 
-    /// Reads all registrations, and the sizes of the files; it does not count what is in no file yet.
+    /// Reads all registrations, and the sizes of the files. It does not count what is in no file yet.
     async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let mut stats = StoreStats::default();
-        let mut after = None;
-        loop {
-            let (devices, next) = self.read(move |view| devices(view, after.as_deref())).await?;
-            stats.devices += devices;
-            after = next;
-            if after.is_none() {
-                break;
-            }
-        }
-        let mut last = None;
+        let devices = self.count(layout::DEVICES.to_vec(), u64::MAX).await?;
+        let mut stats = StoreStats { devices, ..StoreStats::default() };
+        let (mut last, mut after) = (None, None);
         loop {
             let counted = self.read(move |view| passes(view, after.as_deref())).await?;
             for (pass, registrations) in counted.passes {
@@ -82,68 +84,60 @@ impl StoreMaintenance for SledStore {
     }
 }
 
-fn page(view: &View<'_>, after: Option<&[u8]>, limit: usize) -> Result<RegistrationPage, Failure> {
-    let mut page = RegistrationPage::default();
-    let rows = view.scan(keys::DEVICES, after, limit.min(AT_ONCE))?;
+fn page(view: &View<'_>, after: Option<&[u8]>, limit: usize) -> Result<Page<Registration>, Unanswered> {
+    let mut items = Vec::new();
+    let rows = view.scan(layout::DEVICES, after, limit.min(AT_ONCE))?;
     let mut next = rows.more_after;
     let count = rows.rows.len();
     for (n, (key, value)) in rows.rows.into_iter().enumerate() {
-        let device = keys::read_device(&key[keys::DEVICES.len()..])?;
+        let device = layout::read_device(&key[layout::DEVICES.len()..])?;
         let row = DeviceRow::decode(&value)?;
         let push_token = row.push_token()?;
         let of = |pass| Registration { device: device.clone(), push_token: push_token.clone(), pass };
-        match row.held {
-            Held::Few(few) => {
+        match row.registrations {
+            Registrations::Few(few) => {
                 for one in few.iter() {
                     let (type_id, serial, _) = one?;
-                    let (type_id, serial) = (keys::read_type(type_id)?, keys::read_serial(serial)?);
-                    page.registrations.push(of(PassId { type_id, serial }));
+                    let (type_id, serial) = (layout::read_type(type_id)?, layout::read_serial(serial)?);
+                    items.push(of(PassId { type_id, serial }));
                 }
             }
-            Held::Many(_) => {
-                let prefix = keys::registrations(&device);
+            Registrations::Many(_) => {
+                let prefix = layout::registrations(&device);
                 for (key, _) in view.scan(&prefix, None, usize::MAX)?.rows {
-                    page.registrations.push(of(keys::read_pass(&key[prefix.len()..])?));
+                    items.push(of(layout::read_pass(&key[prefix.len()..])?));
                 }
             }
         }
-        if page.registrations.len() >= limit && n + 1 < count {
+        if items.len() >= limit && n + 1 < count {
             next = Some(key);
             break;
         }
     }
-    let next = next.map(|key| keys::read_device(&key[keys::DEVICES.len()..])).transpose()?;
-    page.next = next.map(|device| PageCursor::new(device.as_str()));
-    Ok(page)
-}
-
-/// The last key that was read, unless it was the last of all.
-type Next = Option<Vec<u8>>;
-
-fn devices(view: &View<'_>, after: Option<&[u8]>) -> Result<(u64, Next), Failure> {
-    let rows = view.scan(keys::DEVICES, after, AT_ONCE)?;
-    Ok((rows.rows.len() as u64, rows.more_after.map(|key| key.to_vec())))
+    let next = next.map(|key| layout::read_device(&key[layout::DEVICES.len()..])).transpose()?;
+    Ok(Page { items, next: next.map(|device| PageCursor::new(device.as_str())) })
 }
 
 /// Passes in the order of their keys, each with how many registrations were read of it.
 struct Counted {
     passes: Vec<(PassId, u64)>,
-    next: Next,
+    /// The last key that was read, unless it was the last of all.
+    next: Option<Vec<u8>>,
 }
 
-fn passes(view: &View<'_>, after: Option<&[u8]>) -> Result<Counted, Failure> {
-    let rows = view.scan(keys::DEVICES_OF, after, AT_ONCE)?;
+fn passes(view: &View<'_>, after: Option<&[u8]>) -> Result<Counted, Unanswered> {
+    let rows = view.scan(layout::DEVICES_OF, after, AT_ONCE)?;
     let mut counts: Vec<(_, u64)> = Vec::new();
     for (key, _) in &rows.rows {
-        let pass = keys::read_device_of(&key[keys::DEVICES_OF.len()..])?;
+        let pass = layout::read_registration(&key[layout::DEVICES_OF.len()..])?;
         match counts.last_mut() {
             Some((last, count)) if *last == pass => *count += 1,
             _ => counts.push((pass, 1)),
         }
     }
     let read = |((type_id, serial), count): ((&[u8], &[u8]), u64)| {
-        Ok((PassId { type_id: keys::read_type(type_id)?, serial: keys::read_serial(serial)? }, count))
+        Ok((PassId { type_id: layout::read_type(type_id)?, serial: layout::read_serial(serial)? }, count))
     };
-    let passes = counts.into_iter().map(read).collect::<Result<_, Failure>>()?;
+    let passes = counts.into_iter().map(read).collect::<Result<_, Unanswered>>()?;
     Ok(Counted { passes, next: rows.more_after.map(|key| key.to_vec()) })
 }

@@ -1,150 +1,231 @@
-//! What pushes are owed and held, and by whom they are sent.
+//! Pending and deferred pushes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant, UNIX_EPOCH},
+    collections::BTreeMap,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
 use passkit_server::{
-    Debt, DeviceIdentifier, HeldPage, HeldPush, Owed, Owing, PageCursor, PushQueue, Reached, SerialNumber,
-    StoreError, TypeIdentifier,
+    Changed,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
+    store::{Page, PageCursor, StoreError, clock},
 };
+use sled::IVec;
 
 use crate::{
+    changes::{self, Marking},
+    engine::{Group, ROWS, Unanswered, View},
     error::Failure,
-    group::{Operation, ROWS},
-    keys::{self, DebtRow, QueueRow},
-    settled::View,
+    layout::{self, PendingRow, QueueRow},
     store::SledStore,
 };
 
-/// How many debts or held pushes are changed together: each changes three rows, and all of them that of their type.
+/// How many rows a push changes besides those of its mark: the pending change, and its place by age.
+const PENDING_ROWS: usize = 2;
+
+/// How many pending changes or deferred pushes are changed together: each changes three rows, and all of them that of
+/// their type.
 const TOGETHER: usize = ROWS / 4;
 
 /// How many rows are read at a time, so that other readers have their turn.
 const AT_ONCE: usize = 1_024;
 
-/// Who works on which type. All workers are in this process, and none outlives it.
-/// The longest lease.
-const YEAR: Duration = Duration::from_secs(365 * 86_400);
-
-#[derive(Debug, Default)]
-pub(crate) struct Leases(Mutex<HashMap<TypeIdentifier, Lease>>);
-
-#[derive(Debug)]
-struct Lease {
-    worker: String,
-    until: Instant,
-}
-
-impl Leases {
-    fn take(&self, type_id: &TypeIdentifier, worker: &str, time: Duration) -> bool {
-        let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if leases.get(type_id).is_some_and(|lease| lease.worker != worker && lease.until > now) {
-            return false;
-        }
-        leases.insert(type_id.clone(), Lease { worker: worker.to_owned(), until: now + time.min(YEAR) });
-        true
-    }
-
-    fn release(&self, type_id: &TypeIdentifier, worker: &str) {
-        let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if leases.get(type_id).is_some_and(|lease| lease.worker == worker) {
-            leases.remove(type_id);
-        }
-    }
-}
-
 #[async_trait]
 impl PushQueue for SledStore {
-    async fn mark_and_owe(
+    async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        let Some(mut marking) = Marking::new(changed) else { return Ok(()) };
+        let type_id = type_id.clone();
+        self.write_in_steps(move |group| {
+            let marked = changes::mark(group, &type_id, &mut marking, PENDING_ROWS)?;
+            add(group, &type_id, &marked.scopes, marked.version)?;
+            Ok(marked.more)
+        })
+        .await
+    }
+
+    async fn backlog(&self) -> Result<Vec<Backlog>, StoreError> {
+        self.read(backlog).await
+    }
+
+    async fn pending(
         &self,
         type_id: &TypeIdentifier,
-        serials: &[SerialNumber],
+        limit: usize,
+    ) -> Result<Vec<PendingChange>, StoreError> {
+        let type_id = type_id.clone();
+        self.read(move |view| pending(view, &type_id, limit)).await
+    }
+
+    /// Some 250 at a time.
+    async fn record_progress(
+        &self,
+        type_id: &TypeIdentifier,
+        progress: &[(Scope, Progress)],
     ) -> Result<(), StoreError> {
-        if serials.is_empty() {
-            return Ok(());
+        for part in progress.chunks(TOGETHER) {
+            let (type_id, part) = (type_id.clone(), part.to_vec());
+            self.write(move |group| {
+                part.iter()
+                    .try_for_each(|(scope, progress)| record_progress(group, &type_id, scope, progress))
+            })
+            .await?;
         }
-        let (type_id, serials) = (type_id.clone(), serials.to_vec());
-        self.write(|answer| Operation::Mark { type_id, serials, owe: true, answer }).await
+        Ok(())
     }
 
-    async fn mark_all_and_owe(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        let type_id = type_id.clone();
-        self.write(|answer| Operation::MarkAll { type_id, owe: true, answer }).await
-    }
-
-    async fn owing(&self) -> Result<Vec<Owing>, StoreError> {
-        self.read(owing).await
-    }
-
-    async fn lease(
+    /// Some 250 at a time.
+    async fn defer(
         &self,
         type_id: &TypeIdentifier,
-        worker: &str,
-        time: Duration,
-    ) -> Result<bool, StoreError> {
-        Ok(self.leases.take(type_id, worker, time))
-    }
-
-    async fn release(&self, type_id: &TypeIdentifier, worker: &str) -> Result<(), StoreError> {
-        self.leases.release(type_id, worker);
-        Ok(())
-    }
-
-    async fn debts(&self, type_id: &TypeIdentifier, limit: usize) -> Result<Vec<Debt>, StoreError> {
-        let type_id = type_id.clone();
-        self.read(move |view| debts(view, &type_id, limit)).await
-    }
-
-    /// Some 250 at a time.
-    async fn advance(&self, type_id: &TypeIdentifier, reached: &[(Owed, Reached)]) -> Result<(), StoreError> {
-        for part in reached.chunks(TOGETHER) {
-            let (type_id, reached) = (type_id.clone(), part.to_vec());
-            self.write(|answer| Operation::Advance { type_id, reached, answer }).await?;
-        }
-        Ok(())
-    }
-
-    /// Some 250 at a time.
-    async fn hold(&self, type_id: &TypeIdentifier, pushes: &[HeldPush]) -> Result<(), StoreError> {
+        pushes: &[(DeviceIdentifier, Option<DeferredPush>)],
+    ) -> Result<(), StoreError> {
         for part in pushes.chunks(TOGETHER) {
-            let pushes = part.iter().map(|push| (push.device.clone(), Some(push.clone()))).collect();
-            let type_id = type_id.clone();
-            self.write(|answer| Operation::Hold { type_id, pushes, answer }).await?;
+            let (type_id, part) = (type_id.clone(), part.to_vec());
+            self.write(move |group| {
+                part.iter().try_for_each(|(device, push)| defer(group, &type_id, device, push.as_ref()))
+            })
+            .await?;
         }
         Ok(())
     }
 
-    /// Some 250 at a time.
-    async fn unhold(&self, type_id: &TypeIdentifier, devices: &[DeviceIdentifier]) -> Result<(), StoreError> {
-        for part in devices.chunks(TOGETHER) {
-            let pushes = part.iter().map(|device| (device.clone(), None)).collect();
-            let type_id = type_id.clone();
-            self.write(|answer| Operation::Hold { type_id, pushes, answer }).await?;
-        }
-        Ok(())
-    }
-
-    async fn held(
+    async fn deferred(
         &self,
         type_id: &TypeIdentifier,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<HeldPage, StoreError> {
+    ) -> Result<Page<(DeviceIdentifier, DeferredPush)>, StoreError> {
         let (type_id, after) = (type_id.clone(), after.cloned());
-        self.read(move |view| held(view, &type_id, after.as_ref(), limit)).await
+        self.read(move |view| deferred(view, &type_id, after.as_ref(), limit)).await
     }
 }
 
+fn pending_row(
+    group: &Group<'_>,
+    type_id: &TypeIdentifier,
+    scope: &Scope,
+) -> Result<Option<PendingRow>, Failure> {
+    group.get(&layout::pending(type_id, scope))?.as_deref().map(PendingRow::decode).transpose()
+}
+
+fn put_pending_row(
+    group: &mut Group<'_>,
+    type_id: &TypeIdentifier,
+    scope: &Scope,
+    before: Option<&PendingRow>,
+    after: Option<&PendingRow>,
+) {
+    group.put(
+        layout::pending(type_id, scope),
+        before.map(|row| IVec::from(row.encode())),
+        after.map(PendingRow::encode),
+    );
+    let place = |since| layout::pending_since(type_id, since, scope);
+    let since = |row: Option<&PendingRow>| row.map(|row| row.since);
+    move_place(group, place, since(before), since(after));
+}
+
+/// Moves a row of an index that is ordered by a time.
+fn move_place(
+    group: &mut Group<'_>,
+    place: impl Fn(u64) -> Vec<u8>,
+    before: Option<u64>,
+    after: Option<u64>,
+) {
+    if before != after {
+        if let Some(time) = before {
+            group.put(place(time), Some(IVec::default()), None);
+        }
+        if let Some(time) = after {
+            group.put(place(time), None, Some(Vec::new()));
+        }
+    }
+}
+
+fn queue_row(group: &Group<'_>, type_id: &TypeIdentifier) -> Result<QueueRow, Failure> {
+    let row = group.get(&layout::queue(type_id))?;
+    Ok(row.as_deref().map(QueueRow::decode).transpose()?.unwrap_or_default())
+}
+
+fn put_queue_row(group: &mut Group<'_>, type_id: &TypeIdentifier, before: QueueRow, after: QueueRow) {
+    let row = |row: QueueRow| (row != QueueRow::default()).then(|| row.encode());
+    group.put(layout::queue(type_id), row(before).map(IVec::from), row(after));
+}
+
+/// Makes pushes pending for what was marked with this version.
+fn add(
+    group: &mut Group<'_>,
+    type_id: &TypeIdentifier,
+    scopes: &[Scope],
+    version: u64,
+) -> Result<(), Failure> {
+    let before = queue_row(group, type_id)?;
+    let mut queue = before;
+    for scope in scopes {
+        let row = pending_row(group, type_id, scope)?;
+        let after = match row.clone() {
+            Some(row) => PendingRow { version, ..row },
+            None => {
+                queue.pending += 1;
+                PendingRow { since: version, version, progress: None }
+            }
+        };
+        put_pending_row(group, type_id, scope, row.as_ref(), Some(&after));
+    }
+    put_queue_row(group, type_id, before, queue);
+    Ok(())
+}
+
+fn record_progress(
+    group: &mut Group<'_>,
+    type_id: &TypeIdentifier,
+    scope: &Scope,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let Some(before) = pending_row(group, type_id, scope)? else { return Ok(()) };
+    if progress.next.is_some() {
+        let after = PendingRow { progress: Some(progress.clone()), ..before.clone() };
+        put_pending_row(group, type_id, scope, Some(&before), Some(&after));
+    } else if before.version == progress.version {
+        let queue = queue_row(group, type_id)?;
+        let pending = queue.pending.saturating_sub(1);
+        put_pending_row(group, type_id, scope, Some(&before), None);
+        put_queue_row(group, type_id, queue, QueueRow { pending, ..queue });
+    } else {
+        let after = PendingRow { since: before.version, version: before.version, progress: None };
+        put_pending_row(group, type_id, scope, Some(&before), Some(&after));
+    }
+    Ok(())
+}
+
+fn defer(
+    group: &mut Group<'_>,
+    type_id: &TypeIdentifier,
+    device: &DeviceIdentifier,
+    push: Option<&DeferredPush>,
+) -> Result<(), Failure> {
+    let key = layout::deferred(type_id, device);
+    let before = group.get(&key)?;
+    let old = before.as_deref().map(layout::decode_deferred).transpose()?;
+    let queue = queue_row(group, type_id)?;
+
+    let deferred = queue.deferred + u64::from(push.is_some());
+    let deferred = deferred.saturating_sub(u64::from(old.is_some()));
+    put_queue_row(group, type_id, queue, QueueRow { deferred, ..queue });
+    group.put(key, before, push.map(layout::encode_deferred));
+    let due = |push: &DeferredPush| push.due.map(clock::micros);
+    let place = |due| layout::deferred_until(type_id, due, device);
+    move_place(group, place, old.as_ref().and_then(due), push.and_then(due));
+    Ok(())
+}
+
 /// The first durable row under `prefix`, without the prefix.
-fn first(view: &View<'_>, prefix: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+fn first(view: &View<'_>, prefix: &[u8]) -> Result<Option<Vec<u8>>, Unanswered> {
     let mut after = None;
     loop {
-        // A few, for some may be on their way in, and so not count yet.
+        // More than one, because some may not be durable yet, and so not count.
         let found = view.scan(prefix, after.as_deref(), 16)?;
         if let Some((key, _)) = found.rows.first() {
             return Ok(Some(key[prefix.len()..].to_vec()));
@@ -156,43 +237,48 @@ fn first(view: &View<'_>, prefix: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
     }
 }
 
-/// Looks at three rows for each type that is owed anything, however many debts it has.
-fn owing(view: &View<'_>) -> Result<Vec<Owing>, Failure> {
+/// Looks at three rows for each type that has anything pending or deferred, however much it is.
+fn backlog(view: &View<'_>) -> Result<Vec<Backlog>, Unanswered> {
     let mut all = Vec::new();
-    for (key, value) in view.scan(keys::QUEUES, None, usize::MAX)?.rows {
-        let type_id = keys::read_type(&key[keys::QUEUES.len()..])?;
+    for (key, value) in view.scan(layout::QUEUES, None, usize::MAX)?.rows {
+        let type_id = layout::read_type(&key[layout::QUEUES.len()..])?;
         let row = QueueRow::decode(&value)?;
         // The rows need not be of one moment: what has gone since then does not count.
-        let since = if row.debts > 0 { first(view, &keys::debts_by_age(&type_id))? } else { None };
-        let next_held = if row.held > 0 { first(view, &keys::held_by_time(&type_id))? } else { None };
+        let since = if row.pending > 0 { first(view, &layout::pending_by_age(&type_id))? } else { None };
+        let next_deferred =
+            if row.deferred > 0 { first(view, &layout::deferred_by_time(&type_id))? } else { None };
         let at = |key: Vec<u8>| {
-            let micros = keys::read_time(&key)?;
+            let micros = layout::read_time(&key)?;
             Ok::<_, Failure>(UNIX_EPOCH + Duration::from_micros(micros))
         };
         let since = since.map(at).transpose()?;
-        let debts = if since.is_some() { row.debts } else { 0 };
-        if debts > 0 || row.held > 0 {
-            all.push(Owing { type_id, debts, since, next_held: next_held.map(at).transpose()? });
+        let pending = if since.is_some() { row.pending } else { 0 };
+        if pending > 0 || row.deferred > 0 {
+            all.push(Backlog { type_id, pending, since, next_deferred: next_deferred.map(at).transpose()? });
         }
     }
     Ok(all)
 }
 
-fn debts(view: &View<'_>, type_id: &TypeIdentifier, limit: usize) -> Result<Vec<Debt>, Failure> {
-    let prefix = keys::debts_by_age(type_id);
-    let mut debts = BTreeMap::new();
+fn pending(
+    view: &View<'_>,
+    type_id: &TypeIdentifier,
+    limit: usize,
+) -> Result<Vec<PendingChange>, Unanswered> {
+    let prefix = layout::pending_by_age(type_id);
+    let mut changes = BTreeMap::new();
     let mut in_turn = Vec::new();
     let mut after = None;
     while in_turn.len() < limit {
         let found = view.scan(&prefix, after.as_deref(), (limit - in_turn.len()).min(AT_ONCE))?;
         for (key, _) in &found.rows {
-            let owed = keys::read_owed(&key[prefix.len() + keys::TIME_BYTES..])?;
-            // Settled since the scan; or owed again since, and so in a later place too.
-            let Some(value) = view.get(&keys::debt(type_id, &owed))? else { continue };
-            let row = DebtRow::decode(&value)?;
-            let debt = Debt { owed: owed.clone(), version: row.version, reached: row.reached };
-            if debts.insert(owed.clone(), debt).is_none() {
-                in_turn.push(owed);
+            let scope = layout::read_scope(&key[prefix.len() + layout::TIME_BYTES..])?;
+            // Since the scan it may have gone, or have moved to a later place, where it is found again.
+            let Some(value) = view.get(&layout::pending(type_id, &scope))? else { continue };
+            let row = PendingRow::decode(&value)?;
+            let change = PendingChange { scope: scope.clone(), version: row.version, progress: row.progress };
+            if changes.insert(scope.clone(), change).is_none() {
+                in_turn.push(scope);
             }
         }
         after = found.more_after;
@@ -200,25 +286,25 @@ fn debts(view: &View<'_>, type_id: &TypeIdentifier, limit: usize) -> Result<Vec<
             break;
         }
     }
-    Ok(in_turn.into_iter().filter_map(|owed| debts.remove(&owed)).collect())
+    Ok(in_turn.into_iter().filter_map(|scope| changes.remove(&scope)).collect())
 }
 
 /// A page ends with a device, and the next begins behind it.
-fn held(
+fn deferred(
     view: &View<'_>,
     type_id: &TypeIdentifier,
     after: Option<&PageCursor>,
     limit: usize,
-) -> Result<HeldPage, Failure> {
+) -> Result<Page<(DeviceIdentifier, DeferredPush)>, Unanswered> {
     let after = after.and_then(|cursor| DeviceIdentifier::new(cursor.as_str()).ok());
-    let after = after.map(|device| keys::held(type_id, &device));
-    let prefix = keys::held_of(type_id);
+    let after = after.map(|device| layout::deferred(type_id, &device));
+    let prefix = layout::deferred_of(type_id);
     let found = view.scan(&prefix, after.as_deref(), limit.clamp(1, AT_ONCE))?;
-    let pushes = found.rows.iter().map(|(key, value)| {
-        let device = keys::read_device(&key[prefix.len()..])?;
-        keys::decode_held(device, value)
+    let items = found.rows.iter().map(|(key, value)| {
+        let device = layout::read_device(&key[prefix.len()..])?;
+        Ok((device, layout::decode_deferred(value)?))
     });
-    let pushes = pushes.collect::<Result<_, Failure>>()?;
-    let next = found.more_after.map(|key| keys::read_device(&key[prefix.len()..])).transpose()?;
-    Ok(HeldPage { pushes, next: next.map(|device| PageCursor::new(device.as_str())) })
+    let items = items.collect::<Result<_, Failure>>()?;
+    let next = found.more_after.map(|key| layout::read_device(&key[prefix.len()..])).transpose()?;
+    Ok(Page { items, next: next.map(|device| PageCursor::new(device.as_str())) })
 }

@@ -2,41 +2,49 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use passkit_server::{
-    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushToken, Registered,
-    RegistrationStore, SerialNumber, StoreError, StoreErrorKind, TypeIdentifier, UpdateTag, clock,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    store::{
+        Audience, Changes, Claims, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, StoreErrorKind, UpdateTag, clock,
+    },
 };
 
 use crate::{
+    changes::{self, Marking},
     config::Config,
-    database::{Database, FolderLock},
+    engine::{Database, DurableRows, FolderLock, Group, Readers, Unanswered, View, Writer},
     error::Failure,
-    group::Operation,
-    queue::Leases,
-    reader::{self, Readers},
-    settled::{Shared, View},
-    writer::Writer,
+    layout,
+    registrations::{self, Range},
 };
 
-/// How many threads read. One that waits for the disk leaves the other for what is in memory.
+/// How many threads read. While one waits for the disk, the other answers.
 const READERS: usize = 2;
 
-/// A [`RegistrationStore`] in a folder of this machine.
+/// How many rows are read at a time, so that other readers have their turn.
+const AT_ONCE: usize = 4_096;
+
+/// All traits of a store, in a folder of this machine.
 ///
-/// Share it in an [`Arc`]. Dropping it finishes what was asked of it, which takes as long as the disk takes, ends its
-/// threads and gives the folder free.
+/// Share it in an [`Arc`]. Dropping it finishes the calls that it has accepted, which takes as long as the disk takes, ends
+/// its threads and unlocks the folder.
 ///
 /// # Errors
 /// While the disk is full, or fails, every call ends with an error of the kind
-/// [`Unavailable`](StoreErrorKind::Unavailable). The store opens itself again, at most once a second, when it is
-/// asked something; nothing that it had acknowledged is lost. A mark of more than a thousand passes is made in steps
-/// of about a thousand: after an error, some of them may have been made.
+/// [`Unavailable`](StoreErrorKind::Unavailable). The store opens itself again when it is called, at most once a second.
+/// Nothing that it had acknowledged is lost. A mark of more than a thousand passes is made in steps of some hundred: after
+/// an error, some passes may be marked, each of them whole.
+///
+/// The [source](std::error::Error::source) of an error has a source of its own where the engine or the operating system
+/// failed: a `sled::Error` or an [`io::Error`](std::io::Error).
 #[derive(Debug)]
 pub struct SledStore {
-    // In this order they end: no reader and no writer outlives the database, and the folder is given free last.
+    // In this order they end: no reader and no writer outlives the database, and the folder is unlocked last.
     readers: Readers,
     writer: Writer,
-    pub(crate) leases: Leases,
-    _shared: Arc<Shared>,
+    pub(crate) claims: Claims,
+    _rows: Arc<DurableRows>,
     _lock: FolderLock,
 }
 
@@ -45,7 +53,7 @@ impl SledStore {
     ///
     /// # Errors
     /// [`Configuration`](StoreErrorKind::Configuration) if another process has the folder open, if it cannot be
-    /// made, read or written, or holds something else; [`Corrupt`](StoreErrorKind::Corrupt) if it is damaged.
+    /// made, read or written, or contains something else; [`Corrupt`](StoreErrorKind::Corrupt) if it is damaged.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_with(&Config::new(path))
     }
@@ -59,19 +67,19 @@ impl SledStore {
         let create = !lock.has_store()?;
         let (database, contents) = Database::open(config, create)?;
         if create {
-            lock.note_store()?;
+            lock.record_store()?;
         }
-        let shared = Arc::new(Shared::new(database, contents, config.rows_bytes()));
+        let rows = Arc::new(DurableRows::new(database, contents, config.rows_bytes()));
         let no_thread = |e| Failure::io("start a thread", e);
-        let writer = Writer::start(&shared, config).map_err(no_thread)?;
-        let readers = Readers::start(&shared, READERS).map_err(no_thread)?;
-        Ok(Self { readers, writer, leases: Leases::default(), _shared: shared, _lock: lock })
+        let writer = Writer::start(&rows, config).map_err(no_thread)?;
+        let readers = Readers::start(&rows, READERS).map_err(no_thread)?;
+        Ok(Self { readers, writer, claims: Claims::default(), _rows: rows, _lock: lock })
     }
 
     pub(crate) async fn read<T, F>(&self, question: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: Fn(&View<'_>) -> Result<T, Failure> + Send + 'static,
+        F: Fn(&View<'_>) -> Result<T, Unanswered> + Send + 'static,
     {
         let answer = self.readers.ask(question).await;
         if let Err(failure) = &answer
@@ -82,11 +90,36 @@ impl SledStore {
         Ok(answer?)
     }
 
-    pub(crate) async fn write<T>(
+    /// Changes rows in one step.
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(tokio::sync::oneshot::Sender<Result<T, Failure>>) -> Operation,
+        mut change: impl FnMut(&mut Group<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
-        Ok(self.writer.ask(operation).await?)
+        Ok(self.writer.write(move |group| change(group).map(Some)).await?)
+    }
+
+    /// Changes rows in as many steps as it takes: `step` returns whether another one is needed.
+    pub(crate) async fn write_in_steps(
+        &self,
+        mut step: impl FnMut(&mut Group<'_>) -> Result<bool, Failure> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        Ok(self.writer.write(move |group| Ok((!step(group)?).then_some(()))).await?)
+    }
+
+    /// How many rows have keys that start with `prefix`. Stops at `at_most`.
+    pub(crate) async fn count(&self, prefix: Vec<u8>, at_most: u64) -> Result<u64, StoreError> {
+        let (mut count, mut after) = (0, None);
+        while count < at_most {
+            let limit = usize::try_from(at_most - count).map_or(AT_ONCE, |rest| rest.min(AT_ONCE));
+            let prefix = prefix.clone();
+            let rows = self.read(move |view| view.scan(&prefix, after.as_deref(), limit)).await?;
+            count += rows.rows.len() as u64;
+            after = rows.more_after;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(count.min(at_most))
     }
 }
 
@@ -99,54 +132,52 @@ impl RegistrationStore for SledStore {
         push_token: &PushToken,
     ) -> Result<Registered, StoreError> {
         let (device, pass, push_token) = (device.clone(), pass.clone(), push_token.clone());
-        self.write(|answer| Operation::Register { device, pass, push_token, answer }).await
+        self.write(move |group| registrations::register(group, &device, &pass, &push_token)).await
     }
 
     async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
         let (device, pass) = (device.clone(), pass.clone());
-        self.write(|answer| Operation::Unregister { device, pass, answer }).await
+        self.write(move |group| registrations::unregister(group, &device, &pass)).await
     }
 
-    async fn updated_since(
+    async fn changes_since(
         &self,
         device: &DeviceIdentifier,
         type_id: &TypeIdentifier,
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
         let (device, type_id) = (device.clone(), type_id.clone());
-        self.read(move |view| reader::updated_since(view, &device, &type_id, since)).await
-    }
-
-    async fn mark_updated(
-        &self,
-        type_id: &TypeIdentifier,
-        serials: &[SerialNumber],
-    ) -> Result<(), StoreError> {
-        if serials.is_empty() {
-            return Ok(());
-        }
-        let (type_id, serials) = (type_id.clone(), serials.to_vec());
-        self.write(|answer| Operation::Mark { type_id, serials, owe: false, answer }).await
-    }
-
-    async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        let type_id = type_id.clone();
-        self.write(|answer| Operation::MarkAll { type_id, owe: false, answer }).await
+        self.read(move |view| changes::changes_since(view, &device, &type_id, since)).await
     }
 
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
         let pass = pass.clone();
-        self.read(move |view| reader::pass_state(view, &pass)).await
+        self.read(move |view| changes::pass_state(view, &pass)).await
     }
 
-    async fn devices_of(
+    async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        let Some(mut marking) = Marking::new(changed) else { return Ok(()) };
+        let type_id = type_id.clone();
+        self.write_in_steps(move |group| Ok(changes::mark(group, &type_id, &mut marking, 0)?.more)).await
+    }
+
+    async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
+        let passes = passes.to_vec();
+        self.read(move |view| changes::published(view, &passes)).await
+    }
+
+    async fn devices(
         &self,
-        pass: &PassId,
+        audience: Audience<'_>,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<DevicePage, StoreError> {
-        let (pass, after) = (pass.clone(), after.cloned());
-        self.read(move |view| reader::devices_of(view, &pass, after.as_ref(), limit)).await
+    ) -> Result<Page<RegisteredDevice>, StoreError> {
+        let range = Range::new(audience, after);
+        self.read(move |view| registrations::devices(view, &range, limit)).await
+    }
+
+    async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
+        self.count(layout::devices_of(pass), at_most).await
     }
 
     async fn forget_device(
@@ -155,6 +186,6 @@ impl RegistrationStore for SledStore {
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
         let (device, unregistered_at) = (device.clone(), clock::micros(unregistered_at));
-        self.write(|answer| Operation::Forget { device, unregistered_at, answer }).await
+        self.write(move |group| registrations::forget(group, &device, unregistered_at)).await
     }
 }

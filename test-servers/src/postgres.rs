@@ -131,13 +131,25 @@ impl Server {
     /// # Errors
     /// If the server does not.
     pub async fn new_database(&self) -> Outcome<String> {
+        self.make_database("").await
+    }
+
+    /// Makes a database with the tables and rows of another one that nobody is connected to, and gives its name.
+    ///
+    /// # Errors
+    /// If the server does not.
+    pub async fn copy_database(&self, database: &str) -> Outcome<String> {
+        self.make_database(&format!(" template {database}")).await
+    }
+
+    async fn make_database(&self, options: &str) -> Outcome<String> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("passkit_test_{}_{count}", std::process::id());
         let mut connection = PgConnection::connect(&self.url("postgres")).await?;
         // One may be left of a process that had our number.
         connection.execute(AssertSqlSafe(format!("drop database if exists {name}"))).await?;
-        connection.execute(AssertSqlSafe(format!("create database {name}"))).await?;
+        connection.execute(AssertSqlSafe(format!("create database {name}{options}"))).await?;
         connection.close().await?;
         Ok(name)
     }

@@ -2,9 +2,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use passkit_apns::{ApnsSender, Config, Profile};
 use passkit_conformance::apns::Answer;
-use passkit_server::{PushOutcome, PushSender, TypeIdentifier};
+use passkit_server::{
+    identifiers::TypeIdentifier,
+    push::{PushOutcome, PushSender},
+};
 
-use crate::{TOPIC, apns, assert_no_breaches, config, identity, push, sender};
+use crate::{TOPIC, apns, assert_no_violations, config, identity, push, sender};
 
 #[tokio::test]
 async fn a_push_is_what_apple_wants_it_to_be() {
@@ -13,7 +16,7 @@ async fn a_push_is_what_apple_wants_it_to_be() {
     let sender = sender(&apns);
     assert_eq!(push(&sender, "C0ffee").await, PushOutcome::Sent);
     assert_eq!(push(&sender, "C0ffee").await, PushOutcome::Sent);
-    assert_no_breaches(&apns);
+    assert_no_violations(&apns);
 
     let [first, second] = apns.pushes().try_into().unwrap();
     assert_eq!((first.topic.as_str(), first.token.as_str()), (TOPIC, "C0ffee"));
@@ -34,7 +37,7 @@ async fn a_plain_push_has_no_type_and_priority_10() {
     let config = config(&apns).identity(identity(&apns)).profile(Profile::Plain).expiration(hour);
     let sender = ApnsSender::new(config).unwrap();
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
-    assert_no_breaches(&apns);
+    assert_no_violations(&apns);
     let headers = &apns.pushes()[0].headers;
     assert_eq!(headers["apns-priority"], "10");
     assert!(!headers.contains_key("apns-push-type"));
@@ -99,7 +102,7 @@ async fn each_answer_has_its_outcome() {
         assert_eq!(apns.pushes().len(), before + 1, "{status} {reason}: asked once");
     }
     assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
-    assert_no_breaches(&apns);
+    assert_no_violations(&apns);
 }
 
 #[tokio::test]
@@ -135,6 +138,21 @@ async fn a_topic_without_certificate_is_not_sent() {
         PushOutcome::Misconfigured("no certificate for pass.com.example.other".into())
     );
     assert_eq!(apns.connections(), 0);
+}
+
+/// Tokens of other wallets: a UUID, an FCM token, an odd number of digits, and what would be a path of its own.
+#[tokio::test]
+async fn a_token_that_is_not_of_apns_is_not_sent() {
+    let apns = apns().await;
+    let sender = sender(&apns);
+    for token in
+        ["6F9619FF-8B86-D011-B42D-00CF4FC964FF", "cMv:APA91bHPRgkF3_x-y", "abc", "../x?y#z", &"%".repeat(400)]
+    {
+        assert_eq!(push(&sender, token).await, PushOutcome::Unsupported, "{token}");
+    }
+    assert_eq!(apns.connections(), 0);
+    assert_eq!(push(&sender, &"0a".repeat(200)).await, PushOutcome::Sent);
+    assert_no_violations(&apns);
 }
 
 #[tokio::test]

@@ -5,9 +5,9 @@ use std::{
 
 use passkit_apns::{ApnsSender, Identity};
 use passkit_conformance::apns::Issued;
-use passkit_server::PushOutcome;
+use passkit_server::push::PushOutcome;
 
-use crate::{TOPIC, apns, assert_no_breaches, config, push, topic, until};
+use crate::{TOPIC, apns, assert_no_violations, config, push, topic, until};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -103,11 +103,11 @@ async fn certificate_key_and_chain_may_share_a_file_in_any_order() {
         let sender = ApnsSender::new(config(&apns).identity(identity)).unwrap();
         assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
     }
-    assert_no_breaches(&apns);
+    assert_no_violations(&apns);
 }
 
 #[tokio::test]
-async fn an_identity_tells_until_when_it_is_good() {
+async fn an_identity_says_until_when_it_is_good() {
     let apns = apns().await;
     let end = SystemTime::UNIX_EPOCH + 40_000 * DAY;
     let issued = apns.issue_for(TOPIC, SystemTime::now() - DAY, end).unwrap();
@@ -193,5 +193,5 @@ async fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
     look().await;
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
     assert_eq!(apns.connections(), connections + 1);
-    assert_no_breaches(&apns);
+    assert_no_violations(&apns);
 }

@@ -8,10 +8,10 @@ use std::{
 
 use passkit_apns::{ApnsSender, Config};
 use passkit_conformance::apns::{Answer, LocalApns, Options};
-use passkit_server::PushOutcome;
+use passkit_server::push::PushOutcome;
 use tokio::{io::AsyncReadExt as _, net::TcpListener, task::JoinSet};
 
-use crate::{apns, assert_no_breaches, config, identity, push, sender, until};
+use crate::{apns, assert_no_violations, config, identity, push, sender, until};
 
 /// Pushes to so many tokens at once.
 async fn push_all(sender: &Arc<ApnsSender>, count: usize) -> Vec<PushOutcome> {
@@ -31,7 +31,7 @@ async fn a_thousand_pushes_share_two_connections() {
     assert!(outcomes.iter().all(|outcome| *outcome == PushOutcome::Sent));
     assert_eq!(apns.connections(), 2);
     assert_eq!(apns.pushes().len(), 1_000);
-    assert_no_breaches(&apns);
+    assert_no_violations(&apns);
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn pushes_that_a_goaway_leaves_behind_are_sent_again() {
     let outcomes = push_all(&sender, 200).await;
     assert!(outcomes.iter().all(|outcome| *outcome == PushOutcome::Sent), "{outcomes:?}");
     assert_eq!(apns.connections(), 3);
-    assert_no_breaches(&apns);
+    assert_no_violations(&apns);
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_push_is_sent_again_once_whatever_ended_the_first_try() {
 }
 
 #[tokio::test]
-async fn the_reason_of_a_goaway_is_told() {
+async fn the_reason_of_a_goaway_is_reported() {
     let apns = apns().await;
     let sender = sender(&apns);
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
@@ -169,7 +169,7 @@ async fn a_dead_server_is_not_hammered() {
     let sender = ApnsSender::new(config).unwrap();
     let start = Instant::now();
     let mut is_told_to_wait = false;
-    until("four connections were tried, and a push was told to wait", async || {
+    until("four connections were tried, and a push had to wait", async || {
         let outcome = push(&sender, "c0ffee").await;
         let PushOutcome::Unreachable(why) = outcome else { panic!("{outcome:?}") };
         is_told_to_wait |= why.contains("127.0.0.1") && why.contains("tried again in");
@@ -198,9 +198,9 @@ async fn connections_that_end_before_an_answer_count_as_failures() {
 
 /// What a phone does on a push, it may do before the push is answered.
 #[tokio::test]
-async fn the_service_tells_of_a_push_before_it_answers() {
-    let told = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&told);
+async fn the_service_reports_a_push_before_it_answers() {
+    let reported = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&reported);
     let options = Options::new().on_push(move |topic, token| {
         let counted = Arc::clone(&counted);
         async move {
@@ -211,5 +211,5 @@ async fn the_service_tells_of_a_push_before_it_answers() {
     });
     let apns = LocalApns::start(options).await.unwrap();
     assert_eq!(push(&sender(&apns), "c0ffee").await, PushOutcome::Sent);
-    assert_eq!(told.load(Ordering::Relaxed), 1);
+    assert_eq!(reported.load(Ordering::Relaxed), 1);
 }

@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 
 use passkit_apns::{ApnsSender, Config, Identity};
 use passkit_conformance::apns::{LocalApns, Options};
-use passkit_server::{PushOutcome, PushSender, PushToken, TypeIdentifier};
+use passkit_server::{
+    identifiers::{PushToken, TypeIdentifier},
+    push::{PushOutcome, PushSender},
+};
 
 const TOPIC: &str = "pass.com.example.ticket";
 
@@ -58,6 +61,6 @@ async fn push(sender: &ApnsSender, to: &str) -> PushOutcome {
 }
 
 #[track_caller]
-fn assert_no_breaches(apns: &LocalApns) {
-    assert!(apns.breaches().is_empty(), "{:?}", apns.breaches());
+fn assert_no_violations(apns: &LocalApns) {
+    assert!(apns.violations().is_empty(), "{:?}", apns.violations());
 }

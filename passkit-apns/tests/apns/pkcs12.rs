@@ -8,9 +8,9 @@ use std::{
 
 use passkit_apns::{ApnsSender, Identity};
 use passkit_conformance::apns::Issued;
-use passkit_server::{PushOutcome, TypeIdentifier};
+use passkit_server::{identifiers::TypeIdentifier, push::PushOutcome};
 
-use crate::{TOPIC, apns, assert_no_breaches, config, push, topic, until};
+use crate::{TOPIC, apns, assert_no_violations, config, push, topic, until};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const PASSWORD: &str = "a pässword";
@@ -56,7 +56,7 @@ async fn each_way_of_writing_it_is_read_and_pushes() {
             assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent, "{options:?}");
         }
     }
-    assert_no_breaches(&apns);
+    assert_no_violations(&apns);
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ fn joined(one: &[u8], other: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_is_no_such_file_is_told_and_harms_nobody() {
+async fn a_file_of_another_kind_is_reported_and_does_no_harm() {
     let apns = apns().await;
     let folder = tempfile::tempdir().unwrap();
     // With one round, so that trying thousands of broken ones is quick.

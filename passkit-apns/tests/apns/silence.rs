@@ -9,7 +9,7 @@ use std::{
 };
 
 use passkit_apns::{ApnsSender, Identity};
-use passkit_server::PushOutcome;
+use passkit_server::push::PushOutcome;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, tcp},
@@ -17,12 +17,12 @@ use tokio::{
 };
 use tracing::{Subscriber, field::Visit, span};
 
-use crate::{TOPIC, apns, assert_no_breaches, config, identity, push, topic};
+use crate::{TOPIC, apns, assert_no_violations, config, identity, push, topic};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Passes on what comes, until it is told to swallow what the connections say that are there by then.
+/// Forwards what comes. Later it drops what the connections send that exist by then.
 struct Gate {
     port: u16,
     swallow: Mutex<Vec<Arc<AtomicBool>>>,
@@ -101,7 +101,7 @@ async fn a_peer_that_died_without_a_word_is_noticed_before_the_next_push() {
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
     assert!(begun.elapsed() < Duration::from_secs(10), "no push waited for the dead connection");
     assert_eq!(apns.connections(), 2);
-    assert_no_breaches(&apns);
+    assert_no_violations(&apns);
 }
 
 /// Keeps warnings.

@@ -2,9 +2,12 @@ use std::time::Duration;
 
 use passkit_apns::{ApnsSender, TokenKey};
 use passkit_conformance::apns::{Answer, LocalApns, Options};
-use passkit_server::{PushOutcome, PushSender, TypeIdentifier};
+use passkit_server::{
+    identifiers::TypeIdentifier,
+    push::{PushOutcome, PushSender},
+};
 
-use crate::{assert_no_breaches, config, identity, push, token};
+use crate::{assert_no_violations, config, identity, push, token};
 
 async fn apns() -> LocalApns {
     LocalApns::start(Options::new().provider_tokens()).await.unwrap()
@@ -31,7 +34,7 @@ async fn one_token_serves_all_topics_over_the_same_connections() {
     let mut used = authorizations(&apns);
     used.dedup();
     assert_eq!(used.len(), 1);
-    assert_no_breaches(&apns);
+    assert_no_violations(&apns);
 }
 
 #[tokio::test]

@@ -2,14 +2,14 @@ use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use passkit_archive::{Archive, MAX_ARCHIVE_BYTES, Rules};
-use passkit_server::Kind;
+use passkit_server::identifiers::Kind;
 
 use crate::failure::Failure;
 
-/// Says what is wrong with archives, or that they are good.
+/// Prints what is wrong with archives, or that they are good.
 ///
-/// Looks at the zip file, the JSON, the keys that must be there, the digests of all files, the signature, and whether
-/// its certificate is for this pass. Not checked: whether Apple issued the certificate.
+/// Checks the zip file, the JSON, the required keys, the digests of all files, the signature, and whether its certificate
+/// is for this pass. It does not check whether Apple issued the certificate.
 ///
 /// Exit code: 0 all are good, 1 something is wrong with one, 2 one could not be read.
 #[derive(Args)]
@@ -18,7 +18,7 @@ pub(crate) struct Check {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Let development archives through: without a signature, and with a webServiceURL of http://.
+    /// Accept development archives: without a signature, and with a webServiceURL of http://.
     #[arg(long)]
     allow_unsigned: bool,
 }
@@ -54,7 +54,7 @@ impl Check {
     }
 }
 
-/// The bytes of a file that may be an archive, whatever its size: of one too large, no more than shows it.
+/// The bytes of a file that may be an archive. Of a file that is too large, only as many as show that.
 pub(crate) fn read_archive(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
     use std::io::Read as _;
 

@@ -6,7 +6,7 @@ use passkit_conformance::{
     Client,
     phone::{Phone, State},
 };
-use passkit_server::{Kind, TypeIdentifier};
+use passkit_server::identifiers::{Kind, TypeIdentifier};
 use serde_json::json;
 
 use super::{
@@ -25,16 +25,16 @@ const TEAM: &str = "EXAMPLE123";
 const PASS_TYPE: &str = "pass.com.example.coffee";
 const ORDER_TYPE: &str = "order.com.example.beans";
 /// How long the push for a changed file may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Shows the whole thing: makes an example pass and order, serves them, adds them to a virtual phone, and changes one,
-/// which a push tells the phone.
+/// Shows everything at once: makes an example pass and order, serves them, adds them to a virtual phone, changes the pass,
+/// and sends the phone a push.
 ///
-/// Then it goes on serving, and says what to play with. Everything is on this machine, the push service too, and in a
-/// temporary folder, which is removed at the end (Ctrl-C).
+/// Then it goes on serving, and prints commands to try. Everything is on this machine, the push service too, in a temporary
+/// folder. Ctrl-C ends it and removes the folder.
 #[derive(Args)]
 pub(crate) struct Demo {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen. Port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
 }
@@ -67,6 +67,7 @@ impl Demo {
             orders: Some(orders),
             allow_unsigned: false,
             max_connections: 64,
+            other_wallets: false,
             apns: pushes.options.clone(),
             admin_token: None,
             admin_listen: None,
@@ -77,9 +78,7 @@ impl Demo {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
         let url = format!("http://{}", ready.address);
-        say!(
-            "\n2. The service, over that folder and a store beside it; and a push service that stands in for APNs"
-        );
+        say!("\n2. The service, over that folder and a store beside it, and a push service in place of APNs");
         say!("listening on {url}");
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(ready.serve(async {
@@ -96,14 +95,14 @@ impl Demo {
             let next = folder.path().join("coffee-1-left.pkpass");
             write(&next, &coffee.pass(1)?)?;
             invite(&state, &next, &pass);
-            let tell = async {
+            let show_pushes = async {
                 loop {
                     say_push(&pushes.next().await);
                 }
             };
             tokio::select! {
                 () = &mut stop => {}
-                () = tell => {}
+                () = show_pushes => {}
             }
         }
         drop(end);
@@ -116,7 +115,7 @@ impl Demo {
     }
 }
 
-/// The part that goes by itself.
+/// The part without the user.
 async fn show(
     url: &str,
     state: &Path,
@@ -137,16 +136,16 @@ async fn show(
     }
 
     say!(
-        "\n5. The pass changes: its file is replaced. A push tells the phone, which asks what changed, and fetches that"
+        "\n5. The pass changes: its file is replaced. The phone gets a push, asks what changed, and fetches that"
     );
     write(pass, &coffee.pass(2)?)?;
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + PUSH_TIMEOUT;
     loop {
         let push = tokio::time::timeout_at(deadline, pushes.next()).await;
         say_push(&push.map_err(|_| Failure::new("no push came for the changed file"))?);
         let outcome = phone.sync().await.map_err(failed)?;
         print_outcome(&outcome);
-        // A push may also be for what the phone has fetched already.
+        // A push may be for a change that the phone has fetched already.
         if !outcome.updated.is_empty() {
             return save(&phone, state);
         }
@@ -163,7 +162,7 @@ fn invite(state: &Path, next: &Path, pass: &Path) {
         std::env::current_exe().map_or_else(|_| "passkit".into(), |path| path.display().to_string());
     let (state, next, pass) = (state.display(), next.display(), pass.display());
     say!(
-        "\n6. Your turn. The service goes on until Ctrl-C; in another terminal:\n\n\
+        "\n6. Your turn. The service goes on until Ctrl-C. In another terminal:\n\n\
          # what is on the phone\n{program} device --state {state} list\n\n\
          # change the pass, and let the phone ask\ncp {next} {pass}\n{program} device --state {state} sync\n\n\
          # look at the archive\n{program} check {pass}\n\n\
@@ -172,7 +171,7 @@ fn invite(state: &Path, next: &Path, pass: &Path) {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    // Whole at once, so that the service never sees half of it.
+    // In one step, so that the service never sees half of it.
     let temporary = path.with_extension("part");
     std::fs::write(&temporary, bytes)
         .and_then(|()| std::fs::rename(&temporary, path))

@@ -21,13 +21,13 @@ use crate::{
 
 /// Plays a phone against a web service, and prints what it sent and got.
 ///
-/// It does what an iPhone does: registers and asks what changed when a pass is added, asks again when told to sync,
-/// fetches what changed, and verifies what it is served. Secrets are left out of what it prints.
+/// It does what an iPhone does: it registers and asks what changed when a pass is added, asks again at each sync, fetches
+/// what changed, and verifies what it is served. It prints no secrets.
 ///
-/// Exit code: 0 all was well, 1 the service did something wrong, 2 it could not be tried.
+/// Exit code: 0 all was right, 1 the service did something wrong, 2 it could not be tried.
 #[derive(Args)]
 pub(crate) struct Device {
-    /// Where the phone keeps what it remembers.
+    /// The file with the state of the phone.
     #[arg(
         long,
         env = "PASSKIT_DEVICE",
@@ -37,7 +37,7 @@ pub(crate) struct Device {
     )]
     state: PathBuf,
 
-    /// Take development passes too: without a signature, and with a webServiceURL of http://.
+    /// Accept development passes too: without a signature, and with a webServiceURL of http://.
     #[arg(long, global = true)]
     allow_unsigned: bool,
 
@@ -57,12 +57,12 @@ enum Action {
     },
     /// Asks what changed and fetches it, as a push makes a phone do.
     Sync,
-    /// Takes pushes, and syncs when one comes, until Ctrl-C. They come through a push service on this machine, which
-    /// stands in for APNs; it says how a web service is told to use it.
+    /// Waits for pushes, and syncs when one comes, until Ctrl-C. They come through a push service on this machine in place
+    /// of APNs. It prints the options with which a web service uses it.
     Listen,
     /// Deletes a pass from the phone.
     Remove {
-        /// Its serial number, its type and serial number, or its file; not needed if the phone has but one.
+        /// Its serial number, its type and serial number, or its file. Not needed if the phone has only one pass.
         #[arg(num_args = 0..=2, value_name = "PASS")]
         pass: Vec<String>,
     },
@@ -104,7 +104,7 @@ impl Device {
         Ok(if outcome.complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// From reading the state to saving it, one command at a time: what another saves in between would be lost.
+    /// One command at a time, from reading the state to saving it: otherwise changes of another one would be lost.
     fn turn(&self) -> Result<File, Failure> {
         let mut path = self.state.clone().into_os_string();
         path.push(".lock");
@@ -114,7 +114,7 @@ impl Device {
 
     fn phone(&self) -> Result<Phone, Failure> {
         let state = if self.state.exists() { State::load(&self.state) } else { State::new() };
-        let state = state.map_err(|error| Failure::from_error("can't use the phone's state", &error))?;
+        let state = state.map_err(|error| Failure::from_error("can't read the phone's state", &error))?;
         let mut phone = Phone::new(state, Client::default());
         if self.allow_unsigned {
             phone.set_rules(Rules::development());
@@ -166,7 +166,7 @@ impl Device {
 }
 
 pub(crate) fn save(phone: &Phone, path: &Path) -> Result<(), Failure> {
-    phone.state().save(path).map_err(|error| Failure::from_error("can't keep the phone's state", &error))
+    phone.state().save(path).map_err(|error| Failure::from_error("can't save the phone's state", &error))
 }
 
 pub(crate) fn print_outcome(outcome: &Outcome) {

@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     fs::File,
     io::{self, BufWriter, Write},
     path::PathBuf,
@@ -6,35 +7,35 @@ use std::{
 };
 
 use clap::Args;
-use passkit_server::Registration;
+use passkit_server::maintenance::Registration;
 
 use super::progress::Progress;
 use crate::{failure::Failure, store::StoreUrl};
 
-/// Registrations are read in pages of about so many.
+/// About how many registrations a page has.
 const PAGE: usize = 5_000;
 
 /// Writes all registrations of a store as a CSV file that `passkit import` reads.
 ///
-/// The store may be in use meanwhile: what is registered throughout is in the file. It holds push tokens and device
-/// identifiers, which are secrets.
+/// The store may be in use meanwhile: every registration that exists throughout is in the file. The file contains push
+/// tokens and device identifiers, which are secrets.
 #[derive(Args)]
 pub(crate) struct Export {
     /// The store to read.
     #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
     store: StoreUrl,
 
-    /// The file to write; standard output if there is none.
+    /// The file to write. Without it, standard output.
     #[arg(long, value_name = "FILE.csv")]
     to: Option<PathBuf>,
 }
 
 impl Export {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let store = self.store.open().await?.registrations;
+        let store = self.store.open().await?.store;
         let shown = self.to.as_ref().map_or("standard output".into(), |path| path.display().to_string());
         let cannot_write = |error: io::Error| Failure::new(format!("can't write {shown}: {error}"));
-        // Beside its place until it is whole.
+        // Under another name until it is complete.
         let part = self.to.as_ref().map(|path| {
             let mut name = path.clone().into_os_string();
             name.push(".part");
@@ -52,10 +53,10 @@ impl Export {
                 .registrations(after.as_ref(), PAGE)
                 .await
                 .map_err(|error| Failure::from_error("can't read the store", &error))?;
-            for registration in &page.registrations {
+            for registration in &page.items {
                 write_line(&mut out, registration).map_err(cannot_write)?;
             }
-            count += page.registrations.len() as u64;
+            count += page.items.len() as u64;
             progress.set(count, 0);
             after = page.next;
             if after.is_none() {
@@ -87,9 +88,15 @@ fn create_private(path: &std::path::Path) -> io::Result<File> {
 
 fn write_line(out: &mut dyn Write, registration: &Registration) -> io::Result<()> {
     let Registration { device, push_token, pass } = registration;
-    // Of these only serial numbers may hold more than letters, digits and "-._~".
-    let serial = pass.serial.as_str();
-    let is_plain = serial.trim() == serial && !serial.contains([',', '"', '\r', '\n']);
-    let serial = if is_plain { serial.to_owned() } else { format!("\"{}\"", serial.replace('"', "\"\"")) };
-    writeln!(out, "{},{},{},{serial}", device.as_str(), push_token.as_str(), pass.type_id)
+    let [push_token, serial] = [push_token.as_str(), pass.serial.as_str()].map(field);
+    // The other two contain letters, digits and "-._~" only.
+    writeln!(out, "{},{push_token},{},{serial}", device.as_str(), pass.type_id)
+}
+
+/// A field of a line, in quotes if it needs them.
+fn field(text: &str) -> Cow<'_, str> {
+    if text.trim() == text && !text.contains([',', '"', '\r', '\n']) {
+        return text.into();
+    }
+    format!("\"{}\"", text.replace('"', "\"\"")).into()
 }

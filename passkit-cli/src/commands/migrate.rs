@@ -4,9 +4,9 @@ use clap::Args;
 
 use crate::{failure::Failure, store::StoreUrl};
 
-/// Makes the tables of a PostgreSQL store, or brings them up to date.
+/// Makes the tables of a PostgreSQL store, or updates them.
 ///
-/// Needed once before the first use, and after an update that says so. It may run while the service does.
+/// Run it once before the first use, and after an update that says so. The service may run meanwhile.
 #[derive(Args)]
 pub(crate) struct Migrate {
     /// The store.
@@ -19,7 +19,7 @@ impl Migrate {
         if self.store.migrate().await? {
             say!("the tables are up to date");
         } else {
-            say!("nothing to do: {} needs no tables made beforehand", self.store);
+            say!("nothing to do: {} needs no tables", self.store);
         }
         Ok(ExitCode::SUCCESS)
     }

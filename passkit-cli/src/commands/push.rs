@@ -1,28 +1,34 @@
 use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use clap::Args;
-use passkit_server::{PassId, Publisher, PushQueue, Stopped, StoreError, TypeIdentifier};
+use passkit_server::{
+    Changed,
+    identifiers::{SerialNumber, TypeIdentifier},
+    push::{Publisher, Stopped},
+    store::StoreError,
+};
 
 use super::{progress::Progress, serve::start_logging};
 use crate::{
-    apns::ApnsOptions,
+    apns::{self, ApnsOptions},
     failure::Failure,
     server,
-    store::{OpenStore, StoreUrl},
+    store::{Store, StoreUrl},
 };
 
-/// How often it is looked whether anything is left.
+/// How often to look whether anything is left.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Says that passes have changed, and sends the pushes, whatever serves the passes.
+/// Marks passes as changed, and sends the pushes.
 ///
-/// For passes whose content is kept elsewhere than in a folder: change that first. Everything else that the store owes is
-/// sent too. If another instance is sending, it is left to do so, and waited for.
+/// For passes whose content is elsewhere than in a folder. Change the content first. All other pending pushes in the store
+/// are sent too. If another instance sends them, this command waits for it.
 ///
-/// Exit code: 0 all was sent, 1 some pushes failed or wait, 2 it could not be done.
+/// Exit code: 0 all pushes were sent, 1 some failed or wait, 2 nothing could be done. Devices of other wallets, which APNs
+/// can't reach, are no failure.
 #[derive(Args)]
 pub(crate) struct Push {
-    /// The store in which the phones are registered. One that is a folder must not be in use: see --admin-token of serve.
+    /// The store in which the phones are registered. A sled: store must not be in use; see --admin-token of serve.
     #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
     store: StoreUrl,
 
@@ -42,11 +48,11 @@ pub(crate) struct Push {
     all: bool,
 }
 
-/// How it ended.
+/// How sending ended.
 enum End {
-    /// Nothing of the type is left.
+    /// Nothing of the type is pending any more.
     Done,
-    /// The rest waits, and why.
+    /// The rest waits, for this reason.
     Waits(String),
     Stopped,
 }
@@ -55,40 +61,35 @@ impl Push {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         start_logging(tracing::Level::WARN);
         let mut stop = std::pin::pin!(server::stop_signal());
-        let passes = self
+        let serials = self
             .serials
             .iter()
-            .map(|serial| PassId::new(self.type_id.as_str(), serial))
+            .map(|serial| SerialNumber::new(serial))
             .collect::<Result<BTreeSet<_>, _>>()
-            .map_err(|error| Failure::from_error("no serial number", &error))?;
+            .map_err(|error| Failure::from_error("can't mark the passes", &error))?;
+        let serials: Vec<SerialNumber> = serials.into_iter().collect();
         let apns = self.apns.load()?.ok_or_else(|| {
             Failure::new(
-                "no certificate to push with: name one with --apns-cert FILE or --apns-config FILE.toml",
+                "there is no certificate for pushes; name one with --apns-cert FILE or --apns-config FILE.toml",
             )
         })?;
         let store = tokio::select! {
             store = self.store.open() => store?,
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
-        let publisher = apns.publisher(&store);
-        if !publisher.covers(&self.type_id) {
-            return Err(Failure::new(format!("no certificate is for {}: nothing was marked", self.type_id)));
+        let publisher = apns::publisher(&store, Some(apns));
+        let store = store.store;
+        if !publisher.sends(&self.type_id) {
+            return Err(Failure::new(format!("no certificate is for {}; nothing was marked", self.type_id)));
         }
-        let marked = if self.all {
-            publisher.publish_all(&self.type_id).await
-        } else {
-            publisher.publish(&passes.into_iter().collect::<Vec<_>>()).await
-        };
-        marked.map_err(|error| {
-            Failure::from_error(
-                "can't mark the passes; some may be, and it is right to run this again",
-                &error,
-            )
+        let changed = if self.all { Changed::All } else { Changed::Passes(&serials) };
+        publisher.publish(&self.type_id, changed).await.map_err(|error| {
+            Failure::from_error("can't mark the passes; some may be marked; run this again", &error)
         })?;
 
         let progress = Progress::new("pushes sent", None);
         let show = async {
-            let known = if self.all { registrations(&store, &self.type_id).await } else { None };
+            let known = if self.all { registrations(&*store, &self.type_id).await } else { None };
             if let Some(known) = known {
                 progress.say(&format!("{known} registrations of {}", self.type_id));
             }
@@ -101,20 +102,20 @@ impl Push {
             }
         };
         let end = tokio::select! {
-            end = send(&publisher, &*store.queue, &self.type_id, &progress) => end,
+            end = send(&publisher, &*store, &self.type_id, &progress) => end,
             () = &mut stop => Ok(End::Stopped),
             () = show => Ok(End::Stopped),
             () = tick => Ok(End::Stopped),
         };
         progress.finish();
-        // Whether or not that works, what is owed stays owed.
+        // If it fails, other instances send the rest a little later.
         let _ = publisher.close().await;
-        // Why the rest waits is said below, in other words.
+        // The reason is printed below.
         let mut report = publisher.totals();
         report.stopped = None;
         let end = end.map_err(|error| {
             Failure::from_error(
-                format!("the store failed; what is owed stays owed ({} sent)", report.sent),
+                format!("the store failed; the rest stays pending ({} sent)", report.sent),
                 &error,
             )
         })?;
@@ -127,33 +128,31 @@ impl Push {
                 ExitCode::FAILURE
             }
             End::Stopped => {
-                eprintln!(
-                    "passkit: stopped; what is still owed is sent by the next run, or by passkit serve"
-                );
+                eprintln!("passkit: stopped; the next run, or passkit serve, sends the rest");
                 ExitCode::FAILURE
             }
         })
     }
 }
 
-/// Sends until nothing of the type is owed, or what is has to wait.
+/// Sends until nothing of the type is pending, or the rest has to wait.
 async fn send(
     publisher: &Publisher,
-    queue: &dyn PushQueue,
+    store: &dyn Store,
     type_id: &TypeIdentifier,
     progress: &Progress,
 ) -> Result<End, StoreError> {
-    let mut said = false;
+    let mut reported = false;
     loop {
-        let report = publisher.push_owed().await?;
-        let left = queue.owing().await?.into_iter().find(|owing| owing.type_id == *type_id);
-        if left.is_none_or(|owing| owing.debts == 0) {
+        let report = publisher.push_pending().await?;
+        let left = store.backlog().await?.into_iter().find(|backlog| backlog.type_id == *type_id);
+        if left.is_none_or(|backlog| backlog.pending == 0) {
             return Ok(End::Done);
         }
         match report.stopped {
-            Some(Stopped::Elsewhere) if !said => {
-                said = true;
-                progress.say("another instance sends what is owed; waiting for it");
+            Some(Stopped::Elsewhere) if !reported => {
+                reported = true;
+                progress.say("another instance sends the pushes; waiting for it");
             }
             Some(Stopped::Elsewhere) | None => {}
             Some(reason) => return Ok(End::Waits(reason.to_string())),
@@ -163,7 +162,7 @@ async fn send(
 }
 
 /// `None` if they can't be counted.
-async fn registrations(store: &OpenStore, type_id: &TypeIdentifier) -> Option<u64> {
-    let types = store.registrations.stats().await.ok()?.types;
+async fn registrations(store: &dyn Store, type_id: &TypeIdentifier) -> Option<u64> {
+    let types = store.stats().await.ok()?.types;
     Some(types.into_iter().find(|one| one.type_id == *type_id).map_or(0, |one| one.registrations))
 }

@@ -4,10 +4,10 @@ use clap::Args;
 
 use crate::{failure::Failure, store::StoreUrl};
 
-/// Mends the index of a Redis store: which devices a pass is on.
+/// Repairs the index of a Redis store, which names the devices of each pass.
 ///
-/// After a crash the index may name devices that are not registered any more, each of which costs a push in vain; after
-/// a failover it may lack some. The store may be in use meanwhile.
+/// After a crash the index may name devices that are no longer registered. Each of them costs a useless push. After a
+/// failover it may lack some. The store may be in use meanwhile.
 #[derive(Args)]
 pub(crate) struct Repair {
     /// The store.
@@ -19,12 +19,12 @@ impl Repair {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         match self.store.repair().await? {
             Some(repaired) => say!(
-                "{} entries looked at, {} removed, {} restored",
+                "{} entries checked, {} removed, {} restored",
                 repaired.looked_at,
                 repaired.removed,
                 repaired.restored
             ),
-            None => say!("nothing to do: {} keeps its index in step by itself", self.store),
+            None => say!("nothing to do: {} needs no repair of an index", self.store),
         }
         Ok(ExitCode::SUCCESS)
     }

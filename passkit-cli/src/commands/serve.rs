@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use hyper::{body::Incoming, service::service_fn};
-use passkit_server::{Kind, Measured, ResponseBody, StoreMaintenance, WalletService};
+use passkit_server::{WalletService, identifiers::Kind, push::Publisher, service::ResponseBody};
 use tokio::{net::TcpListener, task::JoinSet};
 use tower_service::Service as _;
 use tracing_subscriber::{
@@ -18,34 +18,33 @@ use tracing_subscriber::{
 
 use crate::{
     admin::{self, Admin, AdminToken},
-    apns::ApnsOptions,
+    apns::{self, ApnsOptions},
     failure::{Chain, Failure},
-    folder::{Folder, FolderOptions, Place, Watching},
-    marking::Marking,
+    folder::{Folder, FolderOptions, Outlet, Place, Watching},
     metrics::Metrics,
     server,
-    store::StoreUrl,
+    store::{Store, StoreUrl},
 };
 
 /// Serves the passes and orders in folders to phones, and notices when they change.
 ///
-/// Every .pkpass (or .order) file below a folder is known by the type and serial number inside. TLS, which phones
-/// demand, is the task of a proxy in front.
+/// Every .pkpass (or .order) file below a folder is served under the type and serial number inside. Phones need HTTPS: put
+/// a TLS proxy in front.
 ///
-/// Each option can also be given as an environment variable; PASSKIT_LOG (error, warn, info, debug) says how much is
-/// written to stderr.
+/// Each option can also be set in the environment. PASSKIT_LOG (error, warn, info, debug) sets how much is written to
+/// stderr.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Serve {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen. Port 0 takes a free one.
     #[arg(long, env = "PASSKIT_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     pub(crate) listen: SocketAddr,
 
-    /// Where registrations are kept: sled:FOLDER, for one instance; or a database, for any number of them.
+    /// Where registrations are stored: sled:FOLDER for one instance, or a database for any number of them.
     #[arg(long, env = "PASSKIT_STORE", default_value = "sled:./passkit-data", value_name = "URL")]
     pub(crate) store: StoreUrl,
 
-    /// Where this instance keeps copies of the archives it serves, if the store is no folder. Another instance started
-    /// in the same place takes the next name, with -2 behind it and so on.
+    /// Where this instance keeps copies of the archives that it serves, if the store is a database. If another instance
+    /// uses that folder, it adds -2 to the name, and so on.
     #[arg(long, env = "PASSKIT_COPIES", default_value = "./passkit-copies", value_name = "DIR")]
     pub(crate) copies: PathBuf,
 
@@ -61,48 +60,54 @@ pub(crate) struct Serve {
     #[arg(long, env = "PASSKIT_ALLOW_UNSIGNED", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) allow_unsigned: bool,
 
-    /// How many connections may be open at once; more wait.
+    /// How many connections may be open at once. More have to wait.
     #[arg(long, env = "PASSKIT_MAX_CONNECTIONS", default_value_t = 4096, value_name = "N",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_connections: usize,
 
+    /// Serve wallets other than Apple's too: with the schemes AndroidPass, WalletPass and WalletUnionPass, and with push
+    /// tokens that are not APNs'. APNs can't push to those.
+    #[arg(long, env = "PASSKIT_OTHER_WALLETS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) other_wallets: bool,
+
     #[command(flatten)]
     pub(crate) apns: ApnsOptions,
 
-    /// Takes POST /admin/v1/publish, by which another program says that passes changed, with `Authorization: Bearer TOKEN`.
-    /// At least 16 characters; better given as an environment variable.
+    /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`: another program publishes changes of passes with
+    /// it. At least 16 characters. Better set in the environment.
     #[arg(long, env = "PASSKIT_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub(crate) admin_token: Option<AdminToken>,
 
-    /// Takes that here, instead of where phones are answered.
+    /// Where to accept it, instead of at the address for phones.
     #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT", requires = "admin_token")]
     pub(crate) admin_listen: Option<SocketAddr>,
 
-    /// Where to answer Prometheus, at /metrics; nowhere if not given. To be kept from the public.
+    /// Where to serve /metrics for Prometheus. Keep it from the public.
     #[arg(long, env = "PASSKIT_METRICS", value_name = "ADDRESS:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
 }
 
-/// Those who publish are few.
+/// Few clients publish.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// A service that listens and has not begun to answer.
+/// A service that listens, and does not answer yet.
 pub(crate) struct Ready {
     listener: TcpListener,
-    service: WalletService<Measured<Arc<dyn StoreMaintenance>>, Folder>,
+    service: WalletService<Arc<dyn Store>, Folder>,
     max_connections: usize,
     watching: Watching,
     metrics: Option<Metrics>,
     admin: Option<Admin>,
     admin_listener: Option<TcpListener>,
-    marking: Marking,
+    store: Arc<dyn Store>,
+    publisher: Arc<Publisher>,
     pub(crate) address: SocketAddr,
 }
 
 impl Serve {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         start_logging(tracing::Level::INFO);
-        // Before anything slow, so that no signal finds nobody listening for it.
+        // Before anything slow, so that no signal is missed.
         let stop = server::stop_signal();
         let mut stop = std::pin::pin!(stop);
         let ready = tokio::select! {
@@ -121,7 +126,9 @@ impl Serve {
             .filter_map(|(kind, root)| Some((kind, root.clone()?)))
             .collect();
         if roots.is_empty() {
-            return Err(Failure::new("nothing to serve: name a folder with --passes DIR or --orders DIR"));
+            return Err(Failure::new(
+                "there is nothing to serve; name a folder with --passes DIR or --orders DIR",
+            ));
         }
         let apns = self.apns.load()?;
         self.admin_token.as_ref().map_or(Ok(()), AdminToken::check)?;
@@ -140,8 +147,9 @@ impl Serve {
             None => None,
         };
         let store = self.store.open().await?;
-        let publisher = apns.map(|apns| apns.publisher(&store));
-        let marking = Marking { store, publisher };
+        let has_certificates = apns.is_some();
+        let publisher = apns::publisher(&store, apns);
+        let store = store.store;
         let options = FolderOptions {
             roots,
             catalog: match self.store.companion_folder() {
@@ -150,23 +158,22 @@ impl Serve {
             },
             allow_unsigned: self.allow_unsigned,
         };
-        let runtime = tokio::runtime::Handle::current();
-        let (folder, watching) = {
-            let marking = marking.clone();
-            tokio::task::spawn_blocking(move || Folder::open(&options, marking, runtime))
-                .await
-                .map_err(|error| Failure::from_error("can't read the folders", &error))??
+        let outlet = Outlet {
+            publisher: publisher.clone(),
+            store: store.clone(),
+            runtime: tokio::runtime::Handle::current(),
         };
+        let (folder, watching) = tokio::task::spawn_blocking(move || Folder::open(&options, outlet))
+            .await
+            .map_err(|error| Failure::from_error("can't read the folders", &error))??;
         tracing::info!("passes and orders served: {}", folder.len());
-        if marking.publisher.is_some() {
-            for type_id in folder.types().into_iter().filter(|type_id| !marking.sends(type_id)) {
-                tracing::warn!(
-                    "{type_id}: is served, but no certificate is for it: its phones get no pushes"
-                );
+        if has_certificates {
+            for type_id in folder.types().into_iter().filter(|type_id| !publisher.sends(type_id)) {
+                tracing::warn!("{type_id}: no certificate is for this type, so its phones get no pushes");
             }
         }
-        let service = WalletService::new(Measured::new(marking.store.registrations.clone()), folder);
-        let admin = self.admin_token.clone().map(|token| Admin { token, marking: marking.clone() });
+        let service = WalletService::new(store.clone(), folder).other_wallets(self.other_wallets);
+        let admin = self.admin_token.clone().map(|token| Admin { token, publisher: publisher.clone() });
         Ok(Ready {
             listener,
             service,
@@ -175,7 +182,8 @@ impl Serve {
             metrics,
             admin,
             admin_listener,
-            marking,
+            store,
+            publisher,
             address,
         })
     }
@@ -186,11 +194,9 @@ impl Ready {
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) {
         // These end when they are dropped.
         let mut beside = JoinSet::new();
-        let metrics = self.metrics.map(|metrics| metrics.serve(self.marking.store));
-        let publisher = self.marking.publisher;
-        if let Some(publisher) = publisher.clone() {
-            beside.spawn(async move { publisher.run().await });
-        }
+        let metrics = self.metrics.map(|metrics| metrics.serve(self.store));
+        let publisher = self.publisher.clone();
+        beside.spawn(async move { publisher.run().await });
         let admin = match (self.admin, self.admin_listener) {
             (Some(admin), Some(listener)) => {
                 let service = service_fn(move |request| answer_publish(admin.clone(), request));
@@ -207,10 +213,8 @@ impl Ready {
         server::serve(self.listener, service, self.max_connections, stop).await;
         drop(metrics);
         beside.shutdown().await;
-        if let Some(publisher) = publisher
-            && let Err(error) = publisher.close().await
-        {
-            tracing::warn!("can't let other instances send at once: {}", Chain(&error));
+        if let Err(error) = self.publisher.close().await {
+            tracing::warn!("other instances send the pending pushes a little later: {}", Chain(&error));
         }
         // Joins a thread, which may be marking changes through this runtime.
         let closed = tokio::task::spawn_blocking(move || drop(self.watching)).await;
@@ -234,8 +238,8 @@ async fn answer_publish(
     Ok(answer)
 }
 
-/// Writes what happens to stderr, down to `level` unless PASSKIT_LOG says otherwise. At `debug` that is each step from a
-/// change to a phone that has it; libraries have their say at `info` at most.
+/// Logs to stderr, down to `level` unless PASSKIT_LOG names another one. At `debug` each step from a change to a phone that
+/// has it is logged. Libraries log at `info` at most.
 pub(crate) fn start_logging(level: tracing::Level) {
     let wanted = std::env::var("PASSKIT_LOG").ok().and_then(|level| level.parse().ok());
     let level = LevelFilter::from_level(wanted.unwrap_or(level));

@@ -1,14 +1,14 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use passkit_server::StoreStats;
+use passkit_server::maintenance::StoreStats;
 
 use crate::{failure::Failure, store::StoreUrl};
 
-/// Counts what is in a store: devices, registrations and passes of each type, and the room they take.
+/// Counts the devices, registrations and passes of each type in a store, and shows how much room they take.
 #[derive(Args)]
 pub(crate) struct Stats {
-    /// The store to look at.
+    /// The store to count in.
     #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
     store: StoreUrl,
 
@@ -19,11 +19,9 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let store = self.store.open().await?.registrations;
-        let stats = store
-            .stats()
-            .await
-            .map_err(|error| Failure::from_error("can't count what is in the store", &error))?;
+        let store = self.store.open().await?.store;
+        let stats =
+            store.stats().await.map_err(|error| Failure::from_error("can't count in the store", &error))?;
         if self.json {
             print_json(&stats)
         } else {
@@ -42,7 +40,7 @@ fn print(stats: &StoreStats) {
     say!("registrations  {}", registrations(stats));
     match stats.storage_bytes {
         Some(bytes) => say!("storage        {:.1} MB", bytes as f64 / 1e6),
-        None => say!("storage        not known"),
+        None => say!("storage        unknown"),
     }
     if stats.types.is_empty() {
         return;

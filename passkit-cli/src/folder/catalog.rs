@@ -1,4 +1,4 @@
-//! The file beside the store that remembers what is served: a copy of each archive, and what was known of it.
+//! The file beside the store that remembers what is served: a copy of each archive, and what is known of it.
 
 use std::{
     fs,
@@ -7,15 +7,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use passkit_server::{PassId, TokenDigest};
+use passkit_server::{PassId, identifiers::TokenDigest};
 use redb::{Database, Durability, OwnedAccessGuard, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Listed, files::Stamp};
 
 /// Type and serial number.
 type Key = (&'static str, &'static str);
-/// Path, stamp, content, tokens (32 bytes each), withdrawn, mark owed.
-type Value = (&'static str, [u64; 6], [u8; 32], &'static [u8], bool, bool);
+/// Path, stamp, content, tokens (32 bytes each), withdrawn, unmarked, misdated.
+type Value = (&'static str, [u64; 6], [u8; 32], &'static [u8], bool, bool, bool);
 
 const PASSES: TableDefinition<'_, Key, Value> = TableDefinition::new("passes");
 const ARCHIVES: TableDefinition<'_, Key, &[u8]> = TableDefinition::new("archives");
@@ -96,20 +96,16 @@ impl Catalog {
         })
     }
 
-    /// Takes back the note that the marks of `passes` are owed. On disk with the next commit: until then a crash costs
+    /// Remembers that the store has the last change of `passes`. On disk with the next commit: until then a crash costs
     /// marking them again.
-    pub(super) fn settle(&self, passes: &[PassId]) -> Result<(), redb::Error> {
-        self.write(Durability::None, |write| {
-            let mut table = write.open_table(PASSES)?;
-            for pass in passes {
-                let key = (pass.type_id.as_str(), pass.serial.as_str());
-                let row = table.get(key)?.and_then(|value| to_row(key, value.value()));
-                if let Some(row) = row {
-                    let listed = Listed { owed: false, ..row.listed };
-                    insert(&mut table, &Row { listed, ..row })?;
-                }
-            }
-            Ok(())
+    pub(super) fn set_marked(&self, passes: &[PassId]) -> Result<(), redb::Error> {
+        self.write(Durability::None, |write| update(write, passes, Listed::set_marked))
+    }
+
+    /// Remembers that phones may have a copy of `pass` under the date of other content. On disk when this returns.
+    pub(super) fn set_misdated(&self, pass: &PassId) -> Result<(), redb::Error> {
+        self.write(Durability::Immediate, |write| {
+            update(write, std::slice::from_ref(pass), |listed| listed.misdated = true)
         })
     }
 
@@ -174,10 +170,28 @@ fn open_database(path: &Path) -> Result<Database, redb::Error> {
     Ok(Database::builder().set_cache_size(CACHE).create(path)?)
 }
 
+fn update(
+    write: &redb::WriteTransaction,
+    passes: &[PassId],
+    change: impl Fn(&mut Listed),
+) -> Result<(), redb::Error> {
+    let mut table = write.open_table(PASSES)?;
+    for pass in passes {
+        let key = (pass.type_id.as_str(), pass.serial.as_str());
+        let row = table.get(key)?.and_then(|value| to_row(key, value.value()));
+        if let Some(mut row) = row {
+            change(&mut row.listed);
+            insert(&mut table, &row)?;
+        }
+    }
+    Ok(())
+}
+
 fn insert(table: &mut redb::Table<'_, Key, Value>, row: &Row) -> Result<(), redb::Error> {
     let Row { pass, listed, stamp } = row;
-    let tokens: Vec<u8> = listed.tokens.iter().flat_map(|token| *token.as_bytes()).collect();
-    let value = (&*listed.path, stamp.0, listed.content, &tokens[..], listed.withdrawn, listed.owed);
+    let Listed { tokens, content, unmarked, misdated, path, withdrawn } = listed;
+    let tokens: Vec<u8> = tokens.iter().flat_map(|token| *token.as_bytes()).collect();
+    let value = (&**path, stamp.0, *content, &tokens[..], *withdrawn, *unmarked, *misdated);
     table.insert((pass.type_id.as_str(), pass.serial.as_str()), value)?;
     Ok(())
 }
@@ -185,15 +199,20 @@ fn insert(table: &mut redb::Table<'_, Key, Value>, row: &Row) -> Result<(), redb
 /// `None` if the key is no pass by today's rules; such a row is as good as not there.
 fn to_row(
     (type_id, serial): (&str, &str),
-    (path, stamp, content, tokens, withdrawn, owed): (&str, [u64; 6], [u8; 32], &[u8], bool, bool),
+    (path, stamp, content, tokens, withdrawn, unmarked, misdated): (
+        &str,
+        [u64; 6],
+        [u8; 32],
+        &[u8],
+        bool,
+        bool,
+        bool,
+    ),
 ) -> Option<Row> {
     let tokens = tokens.as_chunks().0.iter().map(|token| TokenDigest::from_bytes(*token)).collect();
     let pass = PassId::new(type_id, serial).ok()?;
-    Some(Row {
-        pass,
-        listed: Listed { tokens, content, owed, path: path.into(), withdrawn },
-        stamp: Stamp(stamp),
-    })
+    let listed = Listed { tokens, content, unmarked, misdated, path: path.into(), withdrawn };
+    Some(Row { pass, listed, stamp: Stamp(stamp) })
 }
 
 struct Owned(OwnedAccessGuard<&'static [u8]>);

@@ -1,25 +1,38 @@
 //! A folder of archives as a [`PassSource`].
 //!
-//! A watcher thread looks for files that changed, checks them, and hands good ones to the catalog, a file of its own
-//! beside the store, which keeps a copy of every archive being served: whatever is then half-written, broken or
-//! removed in the folder, the last good version stays. Requests are answered from the catalog alone; no path a
-//! device sends is ever joined to a file name.
+//! A watcher thread looks for files that changed, checks them, and hands good ones to the catalog. The catalog is a file
+//! of its own beside the store. It has a copy of every archive that is served, so the last good version stays when a file
+//! is half-written, broken or removed. Requests are answered from the catalog alone. No path that a device sends is ever
+//! joined to a file name.
 //!
-//! A change goes through these steps, each of which may be the last before a crash:
-//! 1. catalog: the new archive, with a note that its mark is owed, in one commit;
+//! A change goes through these steps, and each may be the last before a crash:
+//! 1. catalog: the new archive, as an unmarked change, in one commit;
 //! 2. memory: requests see it;
-//! 3. store: the pass is marked, and its pushes are owed;
-//! 4. catalog: the note is taken back.
+//! 3. store: the content is published, which marks the pass and makes its pushes pending;
+//! 4. catalog: the change is marked.
 //!
-//! Several processes may serve the same folder over one store, each with a catalog of its own. The store then knows
-//! which content was published last: a change is marked by whoever notices it first, and whoever has not seen that
-//! content yet looks at the file before it serves the pass.
+//! A removed file is such a change too: the store then knows that the pass is no longer offered.
+//!
+//! # Several instances
+//! Several processes may serve the same folder over one store, each with a catalog of its own. The store knows the digest
+//! of the content that was published last. Whoever notices a change first marks it. An instance whose copy has another
+//! digest [reads the file again](Folder::agree) before it serves the pass. If the file has that other content too, the
+//! instances serve different folders, or the database was restored from an older copy. The instance then serves its copy
+//! and publishes it again: at once the first time, and after [pauses](pauses::Pauses) that grow. Nothing is answered 503
+//! because of it.
+//!
+//! A phone that fetches such a copy gets it under the date of the other content, and would take that content for
+//! unchanged later. So the pass is *misdated* until it is marked again, and its next change is marked even if the store
+//! knows its content.
 
 mod catalog;
+mod check;
 mod files;
-mod judge;
+mod pauses;
 mod publish;
 mod read;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{
@@ -37,15 +50,18 @@ use std::{
 use async_trait::async_trait;
 use catalog::Catalog;
 use passkit_server::{
-    Archive, ContentDigest, Credentials, Kind, PassId, PassSource, PublishedContent, SourceError,
-    TokenDigest, TypeIdentifier,
+    ArchiveBody, Credentials, PassId, PassSource, PassState, SourceError,
+    identifiers::{Kind, TokenDigest, TypeIdentifier},
+    push::Publisher,
+    store::{ContentDigest, RegistrationStore, StoreError},
 };
+use tokio::sync::oneshot;
 
 pub(crate) use self::read::read_archives;
-use crate::{failure::Failure, marking::Marking};
+use crate::failure::Failure;
 
-/// How long a request waits for content that another process has published already.
-const CATCH_UP: Duration = Duration::from_secs(5);
+/// How long a request waits until the watcher has read a file again.
+const READ_AGAIN: Duration = Duration::from_secs(5);
 
 /// Which folders to serve, and by which rules.
 #[derive(Clone, Debug)]
@@ -101,29 +117,49 @@ impl Place {
 #[derive(Clone)]
 pub(crate) struct Folder {
     shared: Arc<Shared>,
-    /// Where other processes publish too.
-    published: Option<Arc<dyn PublishedContent>>,
+    store: Arc<dyn RegistrationStore>,
     wake: mpsc::Sender<watch::Event>,
+}
+
+/// Where changes are published.
+pub(crate) struct Outlet {
+    pub(crate) publisher: Arc<Publisher>,
+    /// The store behind it.
+    pub(crate) store: Arc<dyn RegistrationStore>,
+    pub(crate) runtime: tokio::runtime::Handle,
 }
 
 struct Shared {
     catalog: Catalog,
     /// Every pass that was ever served, withdrawn ones too.
     passes: RwLock<HashMap<PassId, Listed>>,
+    /// Whether the watcher did not answer in time when it was last asked.
+    slow: AtomicBool,
 }
 
 /// What is known of a pass without reading its archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Listed {
-    /// Of every token the pass ever had: copies on phones may hold an old one.
+    /// The last tokens of the pass, the newest at the end: copies on phones may have an old one.
     tokens: Box<[TokenDigest]>,
-    /// What its files hold, whatever the signature: the pass has changed when this has.
+    /// The digest of what its files hold, whatever the signature: the pass has changed when this has.
     content: ContentDigest,
-    /// The store has not been told of the last change yet.
-    owed: bool,
+    /// The store does not have the last change yet.
+    unmarked: bool,
+    /// Phones may have a copy of this pass under the date of other content.
+    misdated: bool,
     /// The file it came from last.
     path: Arc<str>,
     withdrawn: bool,
+}
+
+impl Listed {
+    /// The store has the last change.
+    fn set_marked(&mut self) {
+        self.unmarked = false;
+        // A removal marks nothing.
+        self.misdated &= self.withdrawn;
+    }
 }
 
 /// Stops the watcher when dropped.
@@ -136,7 +172,7 @@ pub(crate) struct Watching {
 impl Drop for Watching {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // A watcher that is gone needs no telling.
+        // The watcher may have ended already.
         let _ = self.wake.send(watch::Event::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -145,14 +181,10 @@ impl Drop for Watching {
 }
 
 impl Folder {
-    /// Reads the folders, marks what changed since they were last served, and keeps watching them.
+    /// Reads the folders, publishes what changed since they were last served, and keeps watching them.
     ///
     /// Blocks until everything has been looked at once.
-    pub(crate) fn open(
-        options: &FolderOptions,
-        marking: Marking,
-        runtime: tokio::runtime::Handle,
-    ) -> Result<(Self, Watching), Failure> {
+    pub(crate) fn open(options: &FolderOptions, outlet: Outlet) -> Result<(Self, Watching), Failure> {
         let roots = options
             .roots
             .iter()
@@ -163,37 +195,38 @@ impl Folder {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let catalog = options.catalog.open()?;
-        let published = marking.store.published.clone();
-        let shared = Arc::new(Shared { catalog, passes: RwLock::default() });
-        let publishing = publish::Publishing::new(shared.clone(), marking, runtime, options.allow_unsigned);
+        let store = outlet.store.clone();
+        let shared = Arc::new(Shared { catalog, passes: RwLock::default(), slow: AtomicBool::new(false) });
+        let publishing = publish::Publishing::new(shared.clone(), outlet, options.allow_unsigned);
         let watching = publishing
             .and_then(|publishing| watch::Watcher::new(publishing, roots).start())
             .map_err(|error| Failure::from_error("can't use the copies of the archives", &error))?;
-        Ok((Self { shared, published, wake: watching.wake.clone() }, watching))
+        Ok((Self { shared, store, wake: watching.wake.clone() }, watching))
     }
 
-    /// Waits until this process has the content that was published last, or newer.
-    async fn catch_up(&self, published: &dyn PublishedContent, pass: &PassId) -> Result<(), SourceError> {
-        let Some(last) = published.published(pass).await? else { return Ok(()) };
-        let behind = || {
-            self.shared.read(|passes| {
-                let listed = passes.get(pass)?;
-                (listed.content != last && !listed.owed).then(|| listed.path.clone())
-            })
-        };
-        let Some(path) = behind() else { return Ok(()) };
-        let deadline = tokio::time::Instant::now() + CATCH_UP;
-        // A watcher that is gone is about to end the process.
-        let _ = self.wake.send(watch::Event::Look(path.clone()));
-        while behind().is_some() {
-            if tokio::time::Instant::now() > deadline {
-                // Or it was this process that was ahead, and another one has caught up meanwhile.
-                if published.published(pass).await? != Some(last) {
-                    return Ok(());
-                }
-                return Err(format!("{path} is not the version of {pass} that was published last").into());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    /// Returns when the copy of `pass` may be served: at once if it has the content that was published last, or was never
+    /// published. Otherwise the watcher reads the file again first. `state` is that of the request.
+    async fn agree(&self, pass: &PassId, state: &PassState) -> Result<(), StoreError> {
+        if self.shared.differing(pass, state).is_none() {
+            return Ok(());
+        }
+        // The state may be older than the copy, so that a copy that is ahead looks like one that is behind.
+        let state = self.store.pass_state(pass).await?;
+        let Some(content) = self.shared.differing(pass, &state) else { return Ok(()) };
+        let (reply, done) = oneshot::channel();
+        // The watcher may have ended: the process is about to end too.
+        let _ = self.wake.send(watch::Event::ReadAgain { pass: pass.clone(), content, reply });
+        if matches!(tokio::time::timeout(READ_AGAIN, done).await, Ok(Ok(()))) {
+            self.shared.slow.store(false, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.shared.set_misdated(pass, content);
+        if !self.shared.slow.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{pass}: another instance published other content, and its file can't be read within {} s; \
+                 the copy is served",
+                READ_AGAIN.as_secs()
+            );
         }
         Ok(())
     }
@@ -220,6 +253,26 @@ impl Shared {
     fn write<T>(&self, change: impl FnOnce(&mut HashMap<PassId, Listed>) -> T) -> T {
         change(&mut self.passes.write().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// The content of the copy of `pass`, if other content was published last. A copy with a change that the store does
+    /// not have yet is newer than that.
+    fn differing(&self, pass: &PassId, state: &PassState) -> Option<ContentDigest> {
+        let published = state.published?;
+        self.read(|passes| {
+            let listed = passes.get(pass)?;
+            let differs = listed.content != published && !listed.unmarked && !listed.withdrawn;
+            differs.then_some(listed.content)
+        })
+    }
+
+    /// Remembers that phones may get this content under the date of another one, if it is still what is served. Returns
+    /// whether that is news.
+    fn set_misdated(&self, pass: &PassId, content: ContentDigest) -> bool {
+        self.write(|passes| match passes.get_mut(pass) {
+            Some(listed) if listed.content == content => !std::mem::replace(&mut listed.misdated, true),
+            _ => false,
+        })
+    }
 }
 
 #[async_trait]
@@ -233,12 +286,10 @@ impl PassSource for Folder {
         }))
     }
 
-    async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
-        if let Some(published) = &self.published {
-            self.catch_up(&**published, pass).await?;
-        }
+    async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+        self.agree(pass, state).await?;
         let (shared, pass) = (self.shared.clone(), pass.clone());
         let bytes = tokio::task::spawn_blocking(move || shared.catalog.archive(&pass)).await??;
-        Ok(bytes.map(Archive::from))
+        Ok(bytes.map(ArchiveBody::from))
     }
 }

@@ -5,61 +5,67 @@ use std::{
     ops::Bound,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use bytes::Bytes;
 use passkit_archive::{Archive, Rules};
-use passkit_server::{ContentDigest, PassId, SerialNumber, StoreError, TokenDigest, TypeIdentifier};
-use tracing::Instrument as _;
+use passkit_server::{
+    Changed, PassId,
+    identifiers::{SerialNumber, TypeIdentifier},
+    store::{Content, ContentDigest, StoreError, unite_tokens},
+};
 
 use super::{
-    Listed, Shared,
+    Listed, Outlet, Shared,
     catalog::{Copy, Row},
+    check::{Checked, check_all},
     files::Stamp,
-    judge::{Content, read_all},
+    pauses::Pauses,
 };
-use crate::{
-    failure::Chain,
-    marking::{Marking, publish_span},
-};
+use crate::failure::Chain;
+
+/// How many changes go to the store in one call.
+const MARKS: usize = 1_000;
 
 pub(super) struct Publishing {
     shared: Arc<Shared>,
-    marking: Marking,
-    runtime: tokio::runtime::Handle,
+    outlet: Outlet,
     rules: Rules,
-    /// Every candidate file that was read, and what became of it.
+    /// Every candidate file that was read, and what was in it.
     files: BTreeMap<Arc<str>, Seen>,
     types: BTreeSet<TypeIdentifier>,
-    /// Passes whose change the store has not been told of.
-    owed: BTreeSet<PassId>,
+    /// Passes with a change that the store does not have yet.
+    unmarked: BTreeSet<PassId>,
+    pauses: Pauses,
 }
 
 /// A file as it was when it was read last.
 struct Seen {
     stamp: Stamp,
-    /// The pass it holds; `None` if it was refused.
+    /// Whether it held a good archive.
+    good: bool,
+    /// The pass it holds, or held before it was refused; `None` if it never held one.
     pass: Option<PassId>,
     /// The pass it holds too, but which another file got first.
     rival: Option<Box<PassId>>,
 }
 
 impl Publishing {
-    /// Takes up what the last run left in the catalog.
+    /// Starts from what the last run left in the catalog.
     pub(super) fn new(
         shared: Arc<Shared>,
-        marking: Marking,
-        runtime: tokio::runtime::Handle,
+        outlet: Outlet,
         allow_unsigned: bool,
     ) -> Result<Self, redb::Error> {
         let mut publishing = Self {
             shared,
-            marking,
-            runtime,
+            outlet,
             rules: if allow_unsigned { Rules::development() } else { Rules::strict() },
             files: BTreeMap::new(),
             types: BTreeSet::new(),
-            owed: BTreeSet::new(),
+            unmarked: BTreeSet::new(),
+            pauses: Pauses::default(),
         };
         let shared = publishing.shared.clone();
         shared.write(|passes| shared.catalog.rows(|row| publishing.recall(row, passes)))?;
@@ -73,26 +79,32 @@ impl Publishing {
         Ok(publishing)
     }
 
-    /// Takes up a row of the catalog where the last run left it.
+    /// Adds a row of the catalog, as the last run left it.
     fn recall(&mut self, row: Row, passes: &mut HashMap<PassId, Listed>) {
         let Row { pass, listed, stamp } = row;
         let pass = self.shared_type(pass);
         if !listed.withdrawn {
-            self.files.insert(listed.path.clone(), Seen { stamp, pass: Some(pass.clone()), rival: None });
+            self.files.insert(
+                listed.path.clone(),
+                Seen { stamp, good: true, pass: Some(pass.clone()), rival: None },
+            );
         }
-        if listed.owed {
-            self.owed.insert(pass.clone());
+        if listed.unmarked {
+            self.unmarked.insert(pass.clone());
         }
         passes.insert(pass, listed);
     }
 
-    /// Withdraws what is served by more lenient rules than today's.
+    /// Withdraws what is served only by more lenient rules than today's.
     fn withdraw_unsigned(&mut self) -> Result<(), redb::Error> {
         let served: Vec<(PassId, Arc<str>)> = self.shared.read(|passes| {
             let served = passes.iter().filter(|(_, listed)| !listed.withdrawn);
             served.map(|(pass, listed)| (pass.clone(), listed.path.clone())).collect()
         });
-        tracing::info!("checking {} archives again, since unsigned ones are no longer allowed", served.len());
+        tracing::info!(
+            "checking {} archives again, because unsigned ones are no longer allowed",
+            served.len()
+        );
         let mut refused = Vec::new();
         for (pass, path) in served {
             let copy = self.shared.catalog.archive(&pass)?;
@@ -100,7 +112,7 @@ impl Publishing {
                 refused.push(PathBuf::from(&*path));
             }
         }
-        // No file stands back yet.
+        // No file is a rival yet.
         self.withdraw(&refused).map(drop)
     }
 
@@ -128,9 +140,21 @@ impl Publishing {
         self.seen(path).is_some()
     }
 
-    /// Whether the store has yet to be told of a change.
-    pub(super) fn owes(&self) -> bool {
-        !self.owed.is_empty()
+    /// Whether there are changes that the store does not have yet.
+    pub(super) fn has_unmarked(&self) -> bool {
+        !self.unmarked.is_empty()
+    }
+
+    /// The file of a pass that is served.
+    pub(super) fn file_of(&self, pass: &PassId) -> Option<Arc<str>> {
+        self.shared.read(|passes| {
+            passes.get(pass).filter(|listed| !listed.withdrawn).map(|listed| listed.path.clone())
+        })
+    }
+
+    /// Whether this file held no good archive when it was read last.
+    pub(super) fn was_refused(&self, path: &Path) -> bool {
+        self.seen(path).is_some_and(|seen| !seen.good)
     }
 
     fn seen(&self, path: &Path) -> Option<&Seen> {
@@ -141,15 +165,15 @@ impl Publishing {
         self.seen(path).is_none_or(|seen| seen.stamp != stamp)
     }
 
-    /// Reads and checks these files, and publishes those that are good. Returns the files that had to stand back until
-    /// now, and are to be looked at again.
+    /// Reads and checks these files, and puts those that are good into the catalog. Returns the rivals that may be served
+    /// now, and have to be looked at again.
     pub(super) fn publish(&mut self, group: &[(PathBuf, Stamp)]) -> Result<Vec<PathBuf>, redb::Error> {
-        let contents = read_all(group, self.rules);
-        // The passes whose files have come to hold another. One of those may be in this group too: files change names
-        // among each other.
+        let checked = check_all(group, self.rules);
+        // The passes whose files now hold another pass. Such a pass may be in this group too, when files swap their
+        // names.
         let mut left: BTreeMap<PassId, Row> = BTreeMap::new();
-        for ((path, _), content) in group.iter().zip(&contents) {
-            if let Content::Good(archive, _) = content
+        for ((path, _), checked) in group.iter().zip(&checked) {
+            if let Checked::Good(archive, _) = checked
                 && let Some(row) = self.withdrawn(path)
                 && row.pass != archive.id
             {
@@ -158,17 +182,18 @@ impl Publishing {
         }
         let mut rows: Vec<(Row, Copy)> = Vec::new();
         let mut seen: Vec<(Arc<str>, Seen)> = Vec::new();
-        for ((path, stamp), content) in group.iter().zip(contents) {
+        for ((path, stamp), checked) in group.iter().zip(checked) {
             let Some(name) = path.to_str() else { continue };
-            let mut note = Seen { stamp: *stamp, pass: None, rival: None };
-            match content {
-                Content::Refused(reason) => {
+            let mut note = Seen { stamp: *stamp, good: true, pass: None, rival: None };
+            match checked {
+                Checked::Refused(reason) => {
+                    note.good = false;
                     // The file still stands for the pass it held, whose last good version stays.
                     note.pass = self.seen(path).and_then(|seen| seen.pass.clone());
                     let stays = if note.pass.is_some() { "; the version before stays" } else { "" };
                     tracing::warn!("{name}: refused: {reason}{stays}");
                 }
-                Content::Good(mut archive, bytes) => {
+                Checked::Good(mut archive, bytes) => {
                     archive.id = self.shared_type(archive.id);
                     let pass = &archive.id;
                     let rival = rows
@@ -185,7 +210,7 @@ impl Publishing {
                     } else {
                         left.remove(pass);
                         note.pass = Some(pass.clone());
-                        rows.push(self.row(name, *stamp, &archive, bytes)?);
+                        rows.extend(self.row(name, *stamp, &archive, bytes)?);
                     }
                 }
             }
@@ -214,47 +239,53 @@ impl Publishing {
         }
         let copies = rows.iter_mut().map(|(row, copy)| (&*row, std::mem::replace(copy, Copy::Keep)));
         self.shared.catalog.put(copies)?;
-        self.owed.extend(rows.iter().filter(|(row, _)| row.listed.owed).map(|(row, _)| row.pass.clone()));
+        let unmarked = rows.iter().filter(|(row, _)| row.listed.unmarked);
+        self.unmarked.extend(unmarked.map(|(row, _)| row.pass.clone()));
         self.shared.write(|passes| {
-            for (row, _) in rows {
-                if row.listed.withdrawn {
-                    tracing::info!("{}: no longer serves {}", row.listed.path, row.pass);
+            for (Row { pass, mut listed, .. }, _) in rows {
+                if listed.withdrawn {
+                    tracing::info!("{}: no longer serves {pass}", listed.path);
                 }
-                passes.insert(row.pass, row.listed);
+                // A request may have set it meanwhile.
+                listed.misdated |= passes.get(&pass).is_some_and(|before| before.misdated);
+                passes.insert(pass, listed);
             }
         });
         Ok(())
     }
 
-    /// What the catalog is to hold of a good archive. Its mark is owed if what it holds has changed, or is new.
+    /// The new row of a good archive. It is unmarked if what the archive holds has changed, or is new. `None` if the
+    /// catalog has all of it.
     fn row(
         &self,
         path: &str,
         stamp: Stamp,
         archive: &Archive,
         bytes: Bytes,
-    ) -> Result<(Row, Copy), redb::Error> {
+    ) -> Result<Option<(Row, Copy)>, redb::Error> {
         let before = self.shared.read(|passes| passes.get(&archive.id).cloned());
-        let token = archive.auth_token.digest();
-        let mut tokens: Vec<TokenDigest> =
-            before.as_ref().map_or_else(Vec::new, |listed| listed.tokens.to_vec());
-        if !tokens.contains(&token) {
-            tokens.push(token);
-        }
-        let same = before.as_ref().is_some_and(|listed| listed.content == archive.content_digest);
-        let owed = !same || self.owed.contains(&archive.id);
+        let known = before.as_ref().map_or(&[][..], |listed| &listed.tokens);
+        let tokens = unite_tokens(known, &[archive.auth_token.digest()]);
+        let is_same = before
+            .as_ref()
+            .is_some_and(|listed| listed.content == archive.content_digest && !listed.withdrawn);
+        let listed = Listed {
+            tokens: tokens.into(),
+            content: archive.content_digest,
+            unmarked: !is_same || self.unmarked.contains(&archive.id),
+            misdated: before.as_ref().is_some_and(|listed| listed.misdated),
+            path: path.into(),
+            withdrawn: false,
+        };
         let copy = match self.shared.catalog.archive(&archive.id)? {
             Some(copy) if copy == bytes => Copy::Keep,
             _ => Copy::Put(bytes),
         };
-        let listed = Listed {
-            tokens: tokens.into(),
-            content: archive.content_digest,
-            owed,
-            path: path.into(),
-            withdrawn: false,
-        };
-        Ok((Row { pass: archive.id.clone(), listed, stamp }, copy))
+        let is_known = before.as_ref() == Some(&listed) && !self.is_news(Path::new(path), stamp);
+        if is_known && matches!(copy, Copy::Keep) {
+            return Ok(None);
+        }
+        Ok(Some((Row { pass: archive.id.clone(), listed, stamp }, copy)))
     }
 
     /// Withdraws the passes of files that are gone. Returns what [`publish`](Self::publish) does.
@@ -271,68 +302,130 @@ impl Publishing {
         Ok(self.rivals(&freed))
     }
 
-    /// The row of the pass that is served from this file, with the pass withdrawn. None if there is no such pass, or
-    /// another file of it has taken over.
+    /// The row of the pass that is served from this file, with the pass withdrawn. `None` if there is no such pass, or
+    /// if it is served from another file by now.
     fn withdrawn(&self, path: &Path) -> Option<Row> {
         let pass = self.seen(path)?.pass.clone()?;
         let listed = self.shared.read(|passes| passes.get(&pass).cloned())?;
         let serves = Path::new(&*listed.path) == path && !listed.withdrawn;
-        let listed = Listed { withdrawn: true, ..listed };
+        let listed = Listed { withdrawn: true, unmarked: true, ..listed };
         serves.then_some(Row { pass, listed, stamp: Stamp::default() })
     }
 
-    /// Files that had to stand back for a pass's other file, and get their turn now that that is gone: they count as not
-    /// seen.
+    /// The files that hold a pass of which another file was served until now. They count as not seen.
     fn rivals(&mut self, freed: &BTreeSet<PassId>) -> Vec<PathBuf> {
         if freed.is_empty() {
             return Vec::new();
         }
-        let stands_back = |seen: &mut Seen| seen.rival.as_ref().is_some_and(|pass| freed.contains(&**pass));
-        let waiting = self.files.extract_if(.., |_, seen| stands_back(seen));
+        let is_freed = |seen: &mut Seen| seen.rival.as_ref().is_some_and(|pass| freed.contains(&**pass));
+        let waiting = self.files.extract_if(.., |_, seen| is_freed(seen));
         waiting.map(|(path, _)| PathBuf::from(&*path)).collect()
     }
 
-    /// Tells the store of every change it has not been told of. What it can't take now is tried again.
-    pub(super) fn mark_owed(&mut self) {
+    /// Compares the copy of a pass, which has this content, with its file, which was just read. The store says that other
+    /// content was published last.
+    ///
+    /// If the file has the same content as the copy, the pass is published again, unless it was lately.
+    pub(super) fn compare(&mut self, pass: &PassId, content: ContentDigest) {
+        let listed = self.shared.read(|passes| passes.get(pass).cloned());
+        let is_same = |listed: &Listed| listed.content == content && !listed.unmarked && !listed.withdrawn;
+        // Otherwise the file had a change, which is marked next.
+        let Some(Listed { path, .. }) = listed.filter(is_same) else { return };
+        if self.shared.set_misdated(pass, content)
+            && let Err(error) = self.shared.catalog.set_misdated(pass)
+        {
+            tracing::warn!(
+                "{pass}: can't remember that phones get other content than the store names: {error}"
+            );
+        }
+        let file = Path::new(&*path);
+        let is_original = self.seen(file).is_some_and(|seen| {
+            let stamp = Stamp::of(file).ok().flatten();
+            seen.good && seen.pass.as_ref() == Some(pass) && stamp == Some(seen.stamp)
+        });
+        let now = Instant::now();
+        if !is_original || !self.pauses.may_publish(pass, now) {
+            return;
+        }
+        if let Some(count) = self.pauses.report(now) {
+            let others = if count > 1 { format!(", and {} other passes", count - 1) } else { String::new() };
+            tracing::error!(
+                "instances serve different contents: {path} is not the version of {pass} that was published last; it \
+                 is published again{others}. Give all instances the same files. If the database was restored from an \
+                 older copy, there is nothing to do"
+            );
+        }
+        self.shared.write(|passes| {
+            if let Some(listed) = passes.get_mut(pass) {
+                listed.unmarked = true;
+            }
+        });
+        self.unmarked.insert(pass.clone());
+    }
+
+    /// Publishes every change that the store does not have yet. What it can't take now is tried again.
+    pub(super) fn mark(&mut self) {
         let mut by_type: BTreeMap<TypeIdentifier, Vec<PassId>> = BTreeMap::new();
-        for pass in std::mem::take(&mut self.owed) {
+        for pass in std::mem::take(&mut self.unmarked) {
             by_type.entry(pass.type_id.clone()).or_default().push(pass);
         }
         for (type_id, passes) in by_type {
-            match self.runtime.block_on(self.mark(&type_id, &passes)) {
-                Ok(()) => {
-                    tracing::debug!("marked {} of {type_id}", passes.len());
-                    self.shared.write(|listed| {
-                        passes.iter().for_each(|pass| {
-                            if let Some(listed) = listed.get_mut(pass) {
-                                listed.owed = false;
-                            }
-                        });
-                    });
-                    if let Err(error) = self.shared.catalog.settle(&passes) {
-                        tracing::warn!("marks will be repeated at the next start: {}", Chain(&error));
+            for passes in passes.chunks(MARKS) {
+                match self.outlet.runtime.block_on(self.publish_contents(&type_id, passes)) {
+                    Ok(()) => self.set_marked(passes),
+                    Err(error) => {
+                        tracing::error!(
+                            "can't mark changes of {type_id}, and will try again: {}",
+                            Chain(&error)
+                        );
+                        self.unmarked.extend(passes.iter().cloned());
                     }
-                }
-                Err(error) => {
-                    tracing::error!("can't mark changes of {type_id}, and will try again: {}", Chain(&error));
-                    self.owed.extend(passes);
                 }
             }
         }
     }
 
-    async fn mark(&self, type_id: &TypeIdentifier, passes: &[PassId]) -> Result<(), StoreError> {
-        let Some(published) = &self.marking.store.published else {
-            let serials: Vec<SerialNumber> = passes.iter().map(|pass| pass.serial.clone()).collect();
-            return self.marking.mark(type_id, &serials).await;
-        };
-        let contents: Vec<(SerialNumber, ContentDigest)> = self.shared.read(|listed| {
-            let content = |pass: &PassId| Some((pass.serial.clone(), listed.get(pass)?.content));
-            passes.iter().filter_map(content).collect()
+    async fn publish_contents(&self, type_id: &TypeIdentifier, passes: &[PassId]) -> Result<(), StoreError> {
+        let mut contents = Vec::with_capacity(passes.len());
+        let mut misdated = Vec::new();
+        self.shared.read(|listed| {
+            for pass in passes {
+                let Some(listed) = listed.get(pass) else { continue };
+                contents.push(Content {
+                    serial: pass.serial.clone(),
+                    digest: (!listed.withdrawn).then_some(listed.content),
+                    tokens: listed.tokens.to_vec(),
+                });
+                if listed.misdated && !listed.withdrawn {
+                    misdated.push((pass, listed.content));
+                }
+            }
         });
-        let span = publish_span(type_id, Some(contents.len()));
-        published.publish(type_id, &contents).instrument(span).await?;
-        self.marking.wake();
+        // Content that the store knows marks nothing, but phones may have the copy before it under its date.
+        let mut known: Vec<SerialNumber> = Vec::new();
+        for (pass, content) in misdated {
+            if self.outlet.store.pass_state(pass).await?.published == Some(content) {
+                known.push(pass.serial.clone());
+            }
+        }
+        let publisher = &self.outlet.publisher;
+        publisher.publish(type_id, Changed::Contents(&contents)).await?;
+        if !known.is_empty() {
+            publisher.publish(type_id, Changed::Passes(&known)).await?;
+        }
         Ok(())
+    }
+
+    fn set_marked(&self, passes: &[PassId]) {
+        self.shared.write(|listed| {
+            for pass in passes {
+                if let Some(listed) = listed.get_mut(pass) {
+                    listed.set_marked();
+                }
+            }
+        });
+        if let Err(error) = self.shared.catalog.set_marked(passes) {
+            tracing::warn!("changes will be marked again at the next start: {}", Chain(&error));
+        }
     }
 }

@@ -1,18 +1,18 @@
 use std::{fs, io, path::Path};
 
 use passkit_archive::{Archive, Rules};
-use passkit_server::Kind;
+use passkit_server::identifiers::Kind;
 
 use super::{
+    check::{Checked, check_all},
     files::{Found, find},
-    judge::{Content, read_all},
 };
 
-/// So many archives are in memory at once.
+/// How many archives are in memory at once.
 const GROUP: usize = 16;
 
-/// Reads the archives below a folder, development ones too, in the order of their paths, for as long as `each` says. It
-/// gets what is in a file, or what is wrong with it.
+/// Reads the archives below a folder, development ones too, in the order of their paths, until `each` returns `false`.
+/// `each` gets the archive in a file, or what is wrong with it.
 pub(crate) fn read_archives(
     kind: Kind,
     root: &Path,
@@ -26,11 +26,11 @@ pub(crate) fn read_archives(
     }
     found.files.sort_by(|(one, _), (other, _)| one.cmp(other));
     for group in found.files.chunks(GROUP) {
-        for ((path, _), content) in group.iter().zip(read_all(group, Rules::development())) {
-            let content = match content {
-                Content::Good(archive, _) if archive.kind() == kind => Ok(archive),
-                Content::Good(archive, _) => Err(format!("holds {}", archive.id)),
-                Content::Refused(problem) => Err(problem),
+        for ((path, _), checked) in group.iter().zip(check_all(group, Rules::development())) {
+            let content = match checked {
+                Checked::Good(archive, _) if archive.kind() == kind => Ok(archive),
+                Checked::Good(archive, _) => Err(format!("holds {}", archive.id)),
+                Checked::Refused(problem) => Err(problem),
             };
             if !each(path, content) {
                 return Ok(());

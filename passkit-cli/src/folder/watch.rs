@@ -1,7 +1,7 @@
-//! Noticing what changed in the folders.
+//! Notices what changed in the folders.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,7 +13,8 @@ use std::{
 
 use notify::{EventKind, RecursiveMode, Watcher as _, event::ModifyKind};
 use passkit_archive::MAX_ARCHIVE_BYTES;
-use passkit_server::Kind;
+use passkit_server::{PassId, identifiers::Kind, store::ContentDigest};
+use tokio::sync::oneshot;
 
 use super::{
     Watching,
@@ -23,26 +24,30 @@ use super::{
 use crate::failure::Chain;
 
 /// A changed file is read once it has looked the same for this long: it may be half-written.
-const SETTLED_AFTER: Duration = Duration::from_millis(100);
+const STABLE_AFTER: Duration = Duration::from_millis(100);
 /// A file must be gone for this long before its pass is withdrawn: it may be about to be replaced.
 const GONE_AFTER: Duration = Duration::from_millis(500);
-/// The system tells of changes, but not on every file system and not of all when there are many. So the folders are
-/// looked through all the same, from time to time, for at most a fiftieth of the time.
+/// The system reports changes, but not on every file system, and not all of them when there are many. So the folders are
+/// also searched from time to time, for at most a fiftieth of the time.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_SHARE: u32 = 50;
-/// A change is served within a second, also where the system does not tell of it.
-const _: () = assert!(SWEEP_EVERY.as_millis() + 2 * SETTLED_AFTER.as_millis() < 1_000);
+/// A change is served within a second, also where the system does not report it.
+const _: () = assert!(SWEEP_EVERY.as_millis() + 2 * STABLE_AFTER.as_millis() < 1_000);
 /// Archives are read and published in groups of at most so many bytes and files.
 const GROUP_BYTES: u64 = 2 * 1024 * 1024;
 const GROUP_FILES: usize = 1000;
-/// How much of what the system tells is taken note of before something is done about it.
+/// How many events are taken before something is done about them.
 const EVENTS_AT_ONCE: usize = 1000;
 
 pub(super) enum Event {
     Changed(notify::Result<notify::Event>),
-    /// This file is said to have changed.
-    Look(Arc<str>),
-    /// Have a look at the stop flag.
+    /// Other content than that of the copy was published of this pass. Read its file again, and answer when that is done.
+    ReadAgain {
+        pass: PassId,
+        content: ContentDigest,
+        reply: oneshot::Sender<()>,
+    },
+    /// Look at the stop flag.
     Stop,
 }
 
@@ -50,12 +55,23 @@ pub(super) struct Watcher {
     publishing: Publishing,
     roots: Vec<(Kind, PathBuf)>,
     /// Files that look different from when they were read, and since when they look as they do.
-    unsettled: HashMap<PathBuf, (Stamp, Instant)>,
+    changing: HashMap<PathBuf, (Stamp, Instant)>,
     /// Files of passes that are not there any more, and since when.
     gone: HashMap<PathBuf, Instant>,
-    /// What could not be read when it was looked for last: said once.
+    /// Files to read again although they look as before.
+    again: BTreeMap<PathBuf, Stamp>,
+    comparing: Vec<Comparison>,
+    /// What could not be read in the last search. Each is reported once.
     unreadable: BTreeSet<PathBuf>,
     stop: Arc<AtomicBool>,
+}
+
+/// A request that waits until a file has been read again.
+struct Comparison {
+    pass: PassId,
+    content: ContentDigest,
+    path: PathBuf,
+    reply: oneshot::Sender<()>,
 }
 
 impl Watcher {
@@ -63,8 +79,10 @@ impl Watcher {
         Self {
             publishing,
             roots,
-            unsettled: HashMap::new(),
+            changing: HashMap::new(),
             gone: HashMap::new(),
+            again: BTreeMap::new(),
+            comparing: Vec::new(),
             unreadable: BTreeSet::new(),
             stop: Arc::default(),
         }
@@ -80,8 +98,8 @@ impl Watcher {
         let changed =
             found.files.into_iter().filter(|(path, stamp)| self.publishing.is_news(path, *stamp)).collect();
         self.publish(changed)?;
-        // Also what the last run left owing, before anyone is answered.
-        self.publishing.mark_owed();
+        // Also what the last run left unmarked, before any request is answered.
+        self.publishing.mark();
         let (stop, wake) = (self.stop.clone(), sender.clone());
         let thread = std::thread::Builder::new()
             .name("folder".into())
@@ -91,16 +109,16 @@ impl Watcher {
     }
 
     fn notifier(&self, sender: mpsc::Sender<Event>) -> Option<notify::RecommendedWatcher> {
-        // Nobody listens any more once the watcher stops.
-        let tell = move |event| drop(sender.send(Event::Changed(event)));
-        let watching = notify::recommended_watcher(tell).and_then(|mut watcher| {
+        // Sending fails once the watcher has ended.
+        let send = move |event| drop(sender.send(Event::Changed(event)));
+        let watching = notify::recommended_watcher(send).and_then(|mut watcher| {
             self.roots.iter().try_for_each(|(_, root)| watcher.watch(root, RecursiveMode::Recursive))?;
             Ok(watcher)
         });
         watching
             .inspect_err(|error| {
                 tracing::warn!(
-                    "the system doesn't tell of changes, so they are noticed more slowly: {error}"
+                    "the system does not report changes, so they are noticed more slowly: {error}"
                 );
             })
             .ok()
@@ -115,25 +133,23 @@ impl Watcher {
         let mut watched = self.root_identities();
         let mut sweep_at = Instant::now() + SWEEP_EVERY;
         loop {
-            let waiting = !(self.unsettled.is_empty() && self.gone.is_empty()) || self.publishing.owes();
+            let waiting =
+                !(self.changing.is_empty() && self.gone.is_empty()) || self.publishing.has_unmarked();
             let pause = sweep_at.saturating_duration_since(Instant::now());
-            let pause = if waiting { pause.min(SETTLED_AFTER / 2) } else { pause };
+            let pause = if waiting { pause.min(STABLE_AFTER / 2) } else { pause };
             let mut sweep = false;
             let first = events.recv_timeout(pause).ok();
             for event in first.into_iter().chain(events.try_iter()).take(EVENTS_AT_ONCE) {
                 match event {
-                    Event::Changed(change) => sweep |= self.take_note(change),
-                    Event::Look(path) => {
-                        let stamp = Stamp::of(Path::new(&*path)).ok().flatten();
-                        self.note(PathBuf::from(&*path), stamp);
-                    }
+                    Event::Changed(change) => sweep |= self.note_change(change),
+                    Event::ReadAgain { pass, content, reply } => self.read_again(pass, content, reply),
                     Event::Stop => {}
                 }
             }
             if self.stopping() {
                 return;
             }
-            // A folder given by a link, or replaced as a whole, is another one to the system.
+            // When a link changes, or a folder is replaced, the system still watches the old folder.
             let identities = self.root_identities();
             if identities != watched {
                 watched = identities;
@@ -164,8 +180,8 @@ impl Watcher {
         self.roots.iter().map(|(_, root)| files::identity(root)).collect()
     }
 
-    /// Takes note of what the system tells. Returns whether everything must be looked through.
-    fn take_note(&mut self, change: notify::Result<notify::Event>) -> bool {
+    /// Notes what the system reports. Returns whether the folders must be searched.
+    fn note_change(&mut self, change: notify::Result<notify::Event>) -> bool {
         let Ok(event) = change else { return true };
         if matches!(event.kind, EventKind::Access(_)) {
             return false;
@@ -204,14 +220,14 @@ impl Watcher {
                 self.gone.remove(&path);
                 if self.publishing.is_news(&path, stamp) {
                     let since =
-                        self.unsettled.get(&path).filter(|(before, _)| *before == stamp).map_or(now, |s| s.1);
-                    self.unsettled.insert(path, (stamp, since));
+                        self.changing.get(&path).filter(|(before, _)| *before == stamp).map_or(now, |s| s.1);
+                    self.changing.insert(path, (stamp, since));
                 } else {
-                    self.unsettled.remove(&path);
+                    self.changing.remove(&path);
                 }
             }
             None => {
-                self.unsettled.remove(&path);
+                self.changing.remove(&path);
                 if self.publishing.has_seen(&path) {
                     self.gone.entry(path).or_insert(now);
                 }
@@ -219,7 +235,23 @@ impl Watcher {
         }
     }
 
-    /// Everything that lies in the folders. What can't be read is said once.
+    /// Has a file read again, whether it looks as before or not.
+    fn read_again(&mut self, pass: PassId, content: ContentDigest, reply: oneshot::Sender<()>) {
+        // Without a file the request is answered at the next turn.
+        let path = self.publishing.file_of(&pass).map_or_else(PathBuf::new, |path| PathBuf::from(&*path));
+        match Stamp::of(&path) {
+            Ok(Some(stamp)) if !self.publishing.is_news(&path, stamp) => {
+                if !self.publishing.was_refused(&path) {
+                    self.again.insert(path.clone(), stamp);
+                }
+            }
+            Ok(stamp) => self.note(path.clone(), stamp),
+            Err(_) => {}
+        }
+        self.comparing.push(Comparison { pass, content, path, reply });
+    }
+
+    /// Everything that lies in the folders. What can't be read is reported once.
     fn find(&mut self) -> Found {
         let mut found = Found::default();
         for (kind, root) in &self.roots {
@@ -227,7 +259,7 @@ impl Watcher {
         }
         found.files.retain(|(path, _)| {
             if path.to_str().is_none() && self.unreadable.insert(path.clone()) {
-                tracing::warn!("{}: refused: its name is no UTF-8; rename it", path.display());
+                tracing::warn!("{}: refused: its name is not UTF-8; rename it", path.display());
             }
             path.to_str().is_some()
         });
@@ -238,7 +270,7 @@ impl Watcher {
         self.unreadable.retain(|path| unnamed(path) || found.unreadable.iter().any(|(now, _)| now == path));
         for (path, error) in &found.unreadable {
             if self.unreadable.insert(path.clone()) {
-                tracing::warn!("{}: can't be read, what was served of it stays: {error}", path.display());
+                tracing::warn!("{}: can't be read; the version before stays: {error}", path.display());
             }
         }
         found
@@ -266,23 +298,30 @@ impl Watcher {
         self.withdraw(&missing)
     }
 
-    /// Does what is due: publishes files that have settled, withdraws passes whose file is gone, and tells the store.
+    /// Does what is due: publishes files that have been stable, answers comparisons, and withdraws passes whose file is
+    /// gone.
     fn act(&mut self) -> Result<(), redb::Error> {
         let now = Instant::now();
-        let mut settled = Vec::new();
-        for (path, (stamp, since)) in std::mem::take(&mut self.unsettled) {
-            if now.duration_since(since) < SETTLED_AFTER {
-                self.unsettled.insert(path, (stamp, since));
+        let mut stable = std::mem::take(&mut self.again);
+        for (path, (stamp, since)) in std::mem::take(&mut self.changing) {
+            if now.duration_since(since) < STABLE_AFTER {
+                self.changing.insert(path, (stamp, since));
             } else if Stamp::of(&path).is_ok_and(|current| current == Some(stamp)) {
-                settled.push((path, stamp));
+                stable.insert(path, stamp);
             } else {
                 let current = Stamp::of(&path).ok().flatten();
                 self.note(path, current);
             }
         }
-        settled.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        self.publish(settled)?;
-        self.publishing.mark_owed();
+        self.publish(stable.into_iter().collect())?;
+        for Comparison { pass, content, reply, .. } in
+            self.comparing.extract_if(.., |one| !self.changing.contains_key(&one.path))
+        {
+            self.publishing.compare(&pass, content);
+            // The request may have given up.
+            let _ = reply.send(());
+        }
+        self.publishing.mark();
 
         let due: Vec<PathBuf> = self
             .gone
@@ -299,14 +338,14 @@ impl Watcher {
 
     /// Reads and checks files, and publishes those that are good, group by group.
     fn publish(&mut self, files: Vec<(PathBuf, Stamp)>) -> Result<(), redb::Error> {
-        let total = files.len();
+        let total = files.iter().filter(|(path, stamp)| self.publishing.is_news(path, *stamp)).count();
         if total > 0 {
             tracing::info!(
                 "reading {total} new or changed {}",
                 if total == 1 { "archive" } else { "archives" }
             );
         }
-        let mut said = Instant::now();
+        let mut reported = Instant::now();
         let mut rest = &files[..];
         // What is left when it stops is noticed at the next start.
         while !rest.is_empty() && !self.stopping() {
@@ -319,11 +358,11 @@ impl Watcher {
             let (group, later) = rest.split_at(count);
             rest = later;
             let published = self.publishing.publish(group);
-            self.publishing.mark_owed();
+            self.publishing.mark();
             match published {
                 Ok(rivals) => self.look_again(rivals),
                 Err(error) => {
-                    self.unsettled.extend(
+                    self.changing.extend(
                         group
                             .iter()
                             .chain(rest)
@@ -332,9 +371,9 @@ impl Watcher {
                     return Err(error);
                 }
             }
-            if said.elapsed() > Duration::from_secs(2) {
-                said = Instant::now();
-                tracing::info!("read {} of {total} archives", total - rest.len());
+            if reported.elapsed() > Duration::from_secs(2) {
+                reported = Instant::now();
+                tracing::info!("read {} of {} archives", files.len() - rest.len(), files.len());
             }
         }
         Ok(())

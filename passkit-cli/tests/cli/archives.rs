@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path, sync::Mutex};
 
 use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
-use passkit_server::{Kind, PassId};
+use passkit_server::{PassId, identifiers::Kind};
 use serde_json::json;
 
 pub(crate) const TEAM: &str = "TEAM123456";
@@ -36,6 +36,16 @@ pub(crate) fn signed(type_id: &str, serial: &str, version: &str, files: &[(&str,
 
 pub(crate) fn unsigned(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
     builder(type_id, serial, version, &[]).build_unsigned().unwrap()
+}
+
+/// An unsigned pass with this token.
+pub(crate) fn with_token(type_id: &str, serial: &str, token: &str) -> Vec<u8> {
+    let mut description = description(Kind::Pass, type_id, serial, "one");
+    description["authenticationToken"] = token.into();
+    ArchiveBuilder::new(Kind::Pass, description.to_string())
+        .file("icon.png", placeholder_icon(29))
+        .build_unsigned()
+        .unwrap()
 }
 
 fn builder(type_id: &str, serial: &str, version: &str, files: &[(&str, Vec<u8>)]) -> ArchiveBuilder {

@@ -53,8 +53,8 @@ fn a_bad_certificate_is_one_line_that_says_which() {
     let passes = tempfile::tempdir().unwrap();
     for (arguments, mentions) in [
         (one(&p12), ["ticket.p12", "password", "another"]),
-        (with_key, ["ticket.p12", "PKCS #12", "key inside"]),
-        (with_password, [TYPE, ".p12", "name no password"]),
+        (with_key, ["ticket.p12", "PKCS #12", "contains the key"]),
+        (with_password, [TYPE, ".p12", "don't name a password"]),
         (config(&p12_of_other), ["ticket.p12", "pass.com.example.other", TYPE]),
         (one(&expired), ["expired.pem", TYPE, "expired on"]),
         (misfit, ["other.key", TYPE, "does not fit"]),

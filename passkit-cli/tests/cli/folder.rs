@@ -271,18 +271,7 @@ fn a_file_that_comes_to_hold_another_pass_withdraws_the_one_it_held() {
 
 #[test]
 fn a_token_of_an_old_copy_keeps_working() {
-    use passkit_archive::{ArchiveBuilder, placeholder_icon};
-    let with_token = |token: &str| {
-        let description = serde_json::json!({
-            "formatVersion": 1, "passTypeIdentifier": TYPE, "serialNumber": "A", "teamIdentifier": archives::TEAM,
-            "organizationName": "Example", "description": "An example", "generic": {},
-            "webServiceURL": "https://wallet.example.com/", "authenticationToken": token,
-        });
-        ArchiveBuilder::new(passkit_server::Kind::Pass, description.to_string())
-            .file("icon.png", placeholder_icon(29))
-            .build_unsigned()
-            .unwrap()
-    };
+    let with_token = |token| archives::with_token(TYPE, "A", token);
     let mut service = Service::with_arguments(&["--allow-unsigned"]);
     let file = service.passes().join("a.pkpass");
     fs::write(&file, with_token("the-first-token-of-it")).unwrap();

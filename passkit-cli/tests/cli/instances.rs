@@ -1,9 +1,13 @@
 //! Several instances over one store.
 
-use std::{fs, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    archives::{pass, replace},
+    archives::{pass, replace, token_of, with_token},
     program::{Service, eventually},
 };
 
@@ -53,4 +57,101 @@ pub(crate) fn agree(store: &str) {
     assert_eq!(one.stop("TERM").code(), Some(0));
     assert_eq!(three.unregister("D", TYPE, "A-1"), 200);
     assert_eq!(two.list("D", TYPE, None), None);
+}
+
+/// Instances with different contents over this store go on answering, and don't mark the pass again and again. Once they
+/// have the same content, every phone gets it, whichever of the two it had.
+pub(crate) fn disagree(store: &str) {
+    let [old, new] = ["old", "new"].map(|version| pass(TYPE, "A-1", version));
+    let mut one = Service::over(store);
+    let file = one.passes().join("a.pkpass");
+    fs::write(&file, &new).unwrap();
+    one.start();
+    assert_eq!(one.register("D", TYPE, "A-1"), 201);
+    // An old instance that restarts with an empty disk.
+    let mut two = one.newcomer();
+    fs::write(two.passes().join("a.pkpass"), &old).unwrap();
+    let started = Instant::now();
+    two.start();
+
+    let mut versions = BTreeSet::new();
+    let mut fetch_from_both = || {
+        for (service, content) in [(&one, &new), (&two, &old)] {
+            let answer = service.get(TYPE, "A-1", None);
+            assert_eq!(answer.status, 200, "{}", service.said());
+            assert!(answer.body == *content, "the copy of another instance");
+            versions.insert(answer.header("etag").unwrap().to_owned());
+        }
+        versions.len()
+    };
+    eventually("both publish their content again", || fetch_from_both() >= 3);
+    for _ in 0..30 {
+        fetch_from_both();
+    }
+    // The start of the second one, and each of them once more. After that no pause is shorter than a minute.
+    let pauses = started.elapsed().as_secs() as usize / 60;
+    assert!(versions.len() <= 3 + 2 * pauses, "{versions:?}");
+    let said = one.said() + &two.said();
+    let lines = said.matches("instances serve different contents").count();
+    assert!((1..=2 + 2 * pauses).contains(&lines), "{said}");
+
+    // A phone that got the new content under the date of the old one gets the old one when both instances have it.
+    let date = || one.get(TYPE, "A-1", None).header("last-modified").unwrap().to_owned();
+    let (_, tag) = one.list("D", TYPE, None).unwrap();
+    let date_before = date();
+    replace(&file, &old);
+    eventually("both have the same content", || one.get(TYPE, "A-1", None).body == old);
+    eventually("the pass is listed", || one.list("D", TYPE, Some(&tag)).is_some());
+    for service in [&one, &two] {
+        let answer = service.get(TYPE, "A-1", Some(&date_before));
+        assert_eq!(answer.status, 200);
+        assert!(answer.body == old);
+    }
+    // And the end of it. The pass changed so often that its date is some seconds ahead.
+    let (_, tag) = one.list("D", TYPE, Some(&tag)).unwrap();
+    eventually("the date is reached", || one.get(TYPE, "A-1", Some(&date())).status == 304);
+    let date = date();
+    for service in [&one, &two, &one] {
+        assert_eq!(service.get(TYPE, "A-1", Some(&date)).status, 304);
+        assert_eq!(service.list("D", TYPE, Some(&tag)), None);
+    }
+}
+
+/// An instance that starts later with an empty disk knows of earlier tokens, of removed passes, and of passes that it does
+/// not have.
+pub(crate) fn know_tokens(store: &str) {
+    const FIRST: &str = "the-first-token-of-it";
+    const SECOND: &str = "the-second-token-of-it";
+    let mut one = Service::over(store).given(&["--allow-unsigned"]);
+    let [renewed, removed] = ["renewed", "removed"].map(|name| one.passes().join(format!("{name}.pkpass")));
+    fs::write(&renewed, with_token(TYPE, "renewed", FIRST)).unwrap();
+    fs::write(&removed, pass(TYPE, "removed", "one")).unwrap();
+    fs::write(one.passes().join("missing.pkpass"), pass(TYPE, "missing", "one")).unwrap();
+    one.start();
+    let [of_removed, of_missing] = ["removed", "missing"].map(|serial| token_of(TYPE, serial));
+    assert_eq!(one.register("D-1", TYPE, "removed"), 201);
+    replace(&renewed, &with_token(TYPE, "renewed", SECOND));
+    fs::remove_file(&removed).unwrap();
+
+    let mut two = one.newcomer();
+    fs::write(two.passes().join("renewed.pkpass"), with_token(TYPE, "renewed", SECOND)).unwrap();
+    two.start();
+    for token in [FIRST, SECOND] {
+        assert_eq!(two.statuses("D-2", TYPE, "renewed", token), [201, 200, 200], "{token}");
+    }
+    assert_eq!(two.statuses("D-2", TYPE, "renewed", &of_missing), [401; 3]);
+
+    // At first this is a pass that the instance does not have yet, and then one that is no longer offered.
+    eventually("the removal is known", || {
+        two.statuses("D-2", TYPE, "removed", &of_removed) == [401, 401, 200]
+    });
+    let (serials, _) = two.list("D-1", TYPE, None).unwrap();
+    assert_eq!(serials, ["removed"]);
+    assert_eq!(two.unregister("D-1", TYPE, "removed"), 200);
+    assert_eq!(one.list("D-1", TYPE, None), None);
+
+    assert_eq!(two.statuses("D-2", TYPE, "missing", &of_missing), [201, 503, 200]);
+    assert_eq!(two.get(TYPE, "missing", None).header("retry-after"), Some("30"));
+    assert_eq!(two.statuses("D-2", TYPE, "missing", FIRST), [401; 3]);
+    assert_eq!(two.statuses("D-2", TYPE, "nothing", &of_missing), [401; 3]);
 }

@@ -23,3 +23,4 @@ mod redis;
 mod refusals;
 mod tls;
 mod traces;
+mod wallets;

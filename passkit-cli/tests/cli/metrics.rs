@@ -1,10 +1,16 @@
-//! What Prometheus is told.
+//! The metrics for Prometheus.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
+
+use passkit_conformance::apns::Answer as ApnsAnswer;
 
 use crate::{
-    archives::pass,
+    archives::{pass, replace},
     program::{Answer, Service, eventually, registration, send},
+    push::{self, Local},
 };
 
 const TYPE: &str = "pass.com.example.metrics";
@@ -58,4 +64,46 @@ fn calls_are_counted_and_what_devices_send_is_no_label() {
     eventually("the registrations are counted", || {
         value(&scrape(&service), "passkit_registrations").is_some()
     });
+}
+
+#[test]
+fn every_call_of_the_store_is_counted() {
+    let local = Local::start();
+    let mut service = Service::with_arguments(&push::METRICS).given(&local.arguments());
+    let file = service.passes().join("a.pkpass");
+    fs::write(&file, pass(push::TYPE, "A-1", "one")).unwrap();
+    fs::write(service.passes().join("b.pkpass"), pass(TYPE, "B-1", "one")).unwrap();
+    service.start();
+    push::quiet(&service);
+    push::register(&service, "D-1", &push::token(1), "A-1");
+    // APNs says that the token went out of use after that.
+    let later = SystemTime::now() + Duration::from_secs(5);
+    local.apns.answer_token(&push::token(1), ApnsAnswer::gone("Unregistered", later));
+    replace(&file, &pass(push::TYPE, "A-1", "two"));
+    eventually("the device is forgotten", || service.list("D-1", push::TYPE, None).is_none());
+    push::quiet(&service);
+    let unknown =
+        service.send("GET", "/v1/passes/pass.a/A", &[("Authorization", "ApplePass of-nobody")], b"");
+    assert_eq!(unknown.status, 401);
+
+    let text = scrape(&service);
+    for method in [
+        "register",
+        "changes_since",
+        "published",
+        // Of the type without certificate.
+        "mark",
+        "mark_and_push",
+        "backlog",
+        "pending",
+        "devices",
+        "claim",
+        "forget_device",
+        "record_progress",
+        "stats",
+    ] {
+        let series = format!(r#"passkit_store_seconds_count{{method="{method}"}}"#);
+        assert!(value(&text, &series).is_some_and(|count| count >= 1.0), "{series} in {text}");
+    }
+    assert_eq!(value(&text, r#"passkit_store_seconds_count{method="forget_device"}"#), Some(1.0), "{text}");
 }

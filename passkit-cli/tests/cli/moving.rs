@@ -140,7 +140,7 @@ fn an_import_goes_on_where_it_stopped() {
     };
     let (code, out, said) = import(&one, &file, &[]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("goes on behind line "), "{said}");
+    assert!(said.contains("continues after line "), "{said}");
     assert!(out.starts_with(&format!("{count} registrations imported")), "{out}");
     assert!(!place.exists());
     assert_eq!(export(&one).lines().count(), count + 1);

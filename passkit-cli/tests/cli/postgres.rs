@@ -5,9 +5,10 @@ use std::{fs, sync::OnceLock};
 use passkit_test_servers::postgres::Server;
 
 use crate::{
+    archives::{pass, replace},
     instances,
     moving::registrations,
-    program::{Service, passkit, run},
+    program::{Service, eventually, passkit, run},
 };
 
 fn server() -> &'static Server {
@@ -15,11 +16,14 @@ fn server() -> &'static Server {
     SERVER.get_or_init(|| Server::find().unwrap_or_else(|error| panic!("{error}")))
 }
 
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(future)
+}
+
 /// An empty database.
 fn database() -> String {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let name = runtime.block_on(server().new_database()).unwrap();
-    server().url(&name)
+    server().url(&wait(server().new_database()).unwrap())
 }
 
 /// An empty database with the tables.
@@ -50,6 +54,56 @@ fn a_start_that_cannot_be_is_one_line() {
 #[test]
 fn what_one_instance_marks_the_other_serves() {
     instances::agree(&migrated());
+}
+
+#[test]
+fn instances_with_different_contents_go_on_answering() {
+    instances::disagree(&migrated());
+}
+
+#[test]
+fn an_instance_that_starts_later_knows_tokens_and_removals() {
+    instances::know_tokens(&migrated());
+}
+
+#[test]
+fn a_database_restored_from_before_a_change_gets_the_change_again() {
+    const TYPE: &str = "pass.com.example.restored";
+    let database = migrated();
+    let (_, name) = database.rsplit_once('/').unwrap();
+    let mut service = Service::over(&database);
+    let file = service.passes().join("a.pkpass");
+    fs::write(&file, pass(TYPE, "A-1", "one")).unwrap();
+    service.start();
+    assert_eq!(service.register("D", TYPE, "A-1"), 201);
+    let (_, tag) = service.list("D", TYPE, None).unwrap();
+    let date = service.get(TYPE, "A-1", None).header("last-modified").unwrap().to_owned();
+    service.stop("TERM");
+    let dump = wait(server().copy_database(name)).unwrap();
+
+    service.start();
+    let two = pass(TYPE, "A-1", "two");
+    replace(&file, &two);
+    eventually("the change is listed", || service.list("D", TYPE, Some(&tag)).is_some());
+    service.stop("TERM");
+
+    service.set_store(&server().url(&dump));
+    service.start();
+    let answer = service.get(TYPE, "A-1", None);
+    assert_eq!(answer.status, 200, "{}", service.said());
+    assert!(answer.body == two);
+    // A phone that has the content before the change gets it, although the database has forgotten it.
+    eventually("the change is listed again", || service.list("D", TYPE, Some(&tag)).is_some());
+    let answer = service.get(TYPE, "A-1", Some(&date));
+    assert_eq!(answer.status, 200);
+    assert!(answer.body == two);
+    let (_, newer) = service.list("D", TYPE, Some(&tag)).unwrap();
+    let date = answer.header("last-modified").unwrap().to_owned();
+    for _ in 0..3 {
+        assert_eq!(service.get(TYPE, "A-1", Some(&date)).status, 304);
+        assert_eq!(service.get(TYPE, "A-1", None).status, 200);
+    }
+    assert_eq!(service.list("D", TYPE, Some(&newer)), None);
 }
 
 #[test]

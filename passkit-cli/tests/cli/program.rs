@@ -111,6 +111,16 @@ impl Service {
         self
     }
 
+    /// Another instance over the same store, with an empty disk and folders of its own, which are empty.
+    pub(crate) fn newcomer(&self) -> Self {
+        Self::over(&self.store).given(&self.arguments)
+    }
+
+    /// Over another store from the next start on.
+    pub(crate) fn set_store(&mut self, store: &str) {
+        self.store = store.to_owned();
+    }
+
     /// As [`sibling`](Self::sibling), with these arguments only.
     pub(crate) fn sibling_with(&self, arguments: &[impl ToString]) -> Self {
         let mut sibling = self.sibling();
@@ -203,6 +213,17 @@ impl Service {
     pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         send(&self.address(), method, path, headers, body)
             .unwrap_or_else(|error| panic!("{method} {path}: {error}; the service said {}", self.said()))
+    }
+
+    /// The statuses of register, get and unregister with this token.
+    pub(crate) fn statuses(&self, device: &str, type_id: &str, serial: &str, token: &str) -> [u16; 3] {
+        let registration = registration(device, type_id, serial);
+        let latest = format!("/v1/passes/{type_id}/{}", encoded(serial));
+        let headers = [("Authorization", &*format!("ApplePass {token}"))];
+        [("POST", &registration), ("GET", &latest), ("DELETE", &registration)].map(|(method, path)| {
+            let body: &[u8] = if method == "POST" { br#"{"pushToken":"c0ffee"}"# } else { b"" };
+            self.send(method, path, &headers, body).status
+        })
     }
 
     pub(crate) fn register(&self, device: &str, type_id: &str, serial: &str) -> u16 {

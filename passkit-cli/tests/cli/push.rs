@@ -54,8 +54,8 @@ impl Local {
         self.file(&format!("{type_id}.pem"), &(issued.certificate + &issued.key))
     }
 
-    /// What tells the program to push through this service.
-    fn arguments(&self) -> Vec<String> {
+    /// The options with which the program pushes through this service.
+    pub(crate) fn arguments(&self) -> Vec<String> {
         self.arguments_with(&self.certificate(TYPE), self.apns.port())
     }
 
@@ -80,7 +80,7 @@ impl Local {
     }
 
     pub(crate) fn no_breach(&self) {
-        assert_eq!(self.apns.breaches(), Vec::<String>::new());
+        assert_eq!(self.apns.violations(), Vec::<String>::new());
     }
 }
 
@@ -98,9 +98,13 @@ pub(crate) fn register(service: &Service, device: &str, token: &str, serial: &st
 
 pub(crate) const METRICS: [&str; 2] = ["--metrics", "127.0.0.1:0"];
 
-/// Waits until nothing is owed, as what was published first is, for nobody.
+/// Waits until no push is pending: those of the first start are, although no phone is registered.
 pub(crate) fn quiet(service: &Service) {
-    eventually("nothing is owed", || value(&scrape(service), "passkit_changes_owed") == Some(0.0));
+    eventually("no push is pending", || pending(service) == Some(0.0));
+}
+
+fn pending(service: &Service) -> Option<f64> {
+    value(&scrape(service), "passkit_pending_changes")
 }
 
 #[test]
@@ -112,8 +116,8 @@ fn a_changed_file_is_pushed_listed_and_fetched() {
     fs::write(&file, &one).unwrap();
     fs::write(&other, pass("pass.com.example.uncertified", "B-1", "one")).unwrap();
     service.start();
-    eventually("it is said that a type has no certificate", || {
-        service.said().contains("no certificate is for it")
+    eventually("there is a warning about a type without certificate", || {
+        service.said().contains("no certificate is for this type")
     });
     let warned = service.said();
     assert!(
@@ -158,7 +162,7 @@ fn pushes_wait_for_a_push_service_that_is_away() {
     replace(&file, &pass(TYPE, "A-1", "two"));
     eventually("the change is listed", || service.list("D-1", TYPE, Some(&tag)).is_some());
     register(&service, "D-2", &token(2), "A-1");
-    eventually("the push is owed", || value(&scrape(&service), "passkit_changes_owed") == Some(1.0));
+    eventually("the push is pending", || pending(&service) == Some(1.0));
     assert_eq!(service.stop("TERM").code(), Some(0));
 
     let mut service = service.sibling_with(&local.arguments());
@@ -269,12 +273,22 @@ fn another_program_publishes() {
 
     let named = json!({ "passes": [{ "type": TYPE, "serial": "A-1" }, { "type": TYPE, "serial": "A-1" }] });
     let since = SystemTime::now();
-    assert_eq!(publish(&address, ADMIN, &named.to_string()), (202, json!({ "owed": 1 })));
+    assert_eq!(publish(&address, ADMIN, &named.to_string()), (202, json!({ "pending": 1 })));
     eventually("the one is pushed", || local.pushed(since).contains_key(&token(1)));
     assert!(!local.pushed(since).contains_key(&token(2)));
     let since = SystemTime::now();
     let all = json!({ "type": TYPE, "all": true }).to_string();
-    assert_eq!(publish(&address, ADMIN, &all), (202, json!({ "owed": 1 })));
+    assert_eq!(publish(&address, ADMIN, &all), (202, json!({ "pending": 1 })));
+    eventually("both are pushed", || local.pushed(since).len() == 2);
+
+    // Passes of several types, and in any order. Nobody can send the pushes of the other type.
+    let other = "pass.com.example.uncertified";
+    let named = [(TYPE, "B-1"), (other, "C-1"), (TYPE, "A-1"), (other, "C-2")];
+    let named = named.map(|(type_id, serial)| json!({ "type": type_id, "serial": serial }));
+    let since = SystemTime::now();
+    let (status, told) = publish(&address, ADMIN, &json!({ "passes": named }).to_string());
+    assert_eq!((status, &told["pending"]), (202, &json!(2)), "{told}");
+    assert!(told["note"].as_str().unwrap().contains("no push is sent"), "{told}");
     eventually("both are pushed", || local.pushed(since).len() == 2);
 
     let many = vec![json!({ "type": TYPE, "serial": "A" }); 10_001];
@@ -314,8 +328,8 @@ fn publishing_without_a_certificate_marks() {
     let (_, address) = said.split_once("publish at http://").unwrap_or_else(|| panic!("{said}"));
     let body = json!({ "passes": [{ "type": TYPE, "serial": "A-1" }] }).to_string();
     let (status, told) = publish(address.split('/').next().unwrap(), ADMIN, &body);
-    assert_eq!((status, &told["owed"]), (202, &json!(0)));
-    assert!(told["note"].as_str().unwrap().contains("no certificate"), "{told}");
+    assert_eq!((status, &told["pending"]), (202, &json!(0)));
+    assert!(told["note"].as_str().unwrap().contains("no push is sent"), "{told}");
     assert!(service.list("D-1", TYPE, Some(&tag)).is_some());
 
     let (code, _, said) = run(service.command().args(["--admin-token", "short"]));
@@ -333,7 +347,7 @@ fn a_store_that_is_away_is_told_to_who_publishes() {
     service.start();
     let all = json!({ "type": TYPE, "all": true }).to_string();
     let (status, told) = publish(&service.address(), ADMIN, &all);
-    assert_eq!((status, &told["owed"]), (202, &json!(1)));
+    assert_eq!((status, &told["pending"]), (202, &json!(1)));
     assert!(told["note"].as_str().unwrap().contains("wait for an instance"), "{told}");
     server.kill().unwrap();
     let (status, told) = publish(&service.address(), ADMIN, &all);
@@ -364,13 +378,19 @@ fn a_command_pushes_to_the_phones_of_a_store() {
     let (code, out, _) = push(&store, &arguments, &[MOVED, "M-00000000", "M-00000003"]);
     assert_eq!((code, &*out), (Some(1), "1 sent, 1 failed (BadDeviceToken)\n"));
 
-    // Nobody there: what is owed is kept, and sent by the next run.
+    // A phone with another wallet can't be pushed. That is no failure.
+    let other = local.file("other.csv", &format!("D-OTHER,6F9619FF-8B86-D011,{MOVED},M-00000006\n"));
+    assert_eq!(run(passkit().args(["import", "--store", &store, "--from"]).arg(&other)).0, Some(0));
+    let (code, out, said) = push(&store, &arguments, &[MOVED, "M-00000006"]);
+    assert_eq!((code, &*out), (Some(0), "1 sent, 1 not reachable by APNs\n"), "{said}");
+
+    // The push service is away: the push stays pending, and the next run sends it.
     let away = local.arguments_with(&local.certificate(MOVED), 1);
     let (code, _, said) = push(&store, &away, &[MOVED, "M-00000006"]);
     assert!(code == Some(1) && said.contains("the rest waits"), "{said}");
     let since = SystemTime::now();
     let (code, out, said) = push(&store, &arguments, &[MOVED, "unknown"]);
-    assert_eq!((code, &*out), (Some(0), "1 sent\n"), "{said}");
+    assert_eq!((code, &*out), (Some(0), "1 sent, 1 not reachable by APNs\n"), "{said}");
     assert!(local.apns.pushes().iter().any(|push| push.at >= since && push.token == token(2)));
 
     for (arguments, what, mention) in [
@@ -400,7 +420,10 @@ fn an_interrupted_command_leaves_the_rest_to_the_next() {
     assert!(Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap().success());
     let output = running.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && said.contains("is sent by the next run"), "{said}");
+    assert!(
+        output.status.code() == Some(1) && said.contains("the next run, or passkit serve, sends the rest"),
+        "{said}"
+    );
 
     local.apns.answer_normally();
     let since = SystemTime::now();

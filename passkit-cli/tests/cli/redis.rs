@@ -5,9 +5,10 @@ use std::fs;
 use passkit_test_servers::redis::{Cluster, Node, SentinelSet, Single};
 
 use crate::{
+    archives::{pass, token_of},
     instances,
     moving::registrations,
-    program::{Service, passkit, run},
+    program::{Service, eventually, passkit, run},
 };
 
 #[test]
@@ -26,6 +27,39 @@ fn instances_over_sentinels_agree() {
 fn instances_over_a_cluster_agree() {
     let servers = Cluster::start_own(&[]).unwrap();
     instances::agree(&servers.url());
+}
+
+#[test]
+fn instances_with_different_contents_go_on_answering() {
+    let server = Single::start().unwrap();
+    instances::disagree(server.url());
+}
+
+#[test]
+fn an_instance_that_starts_later_knows_tokens_and_removals() {
+    let server = Single::start().unwrap();
+    instances::know_tokens(server.url());
+}
+
+#[test]
+fn a_removal_is_kept_until_the_store_has_it() {
+    const TYPE: &str = "pass.com.example.removed";
+    let node = Node::start(&["--appendonly", "yes", "--appendfsync", "always"]).unwrap();
+    let mut one = Service::over(&node.url());
+    let file = one.passes().join("a.pkpass");
+    fs::write(&file, pass(TYPE, "A-1", "one")).unwrap();
+    one.start();
+    let token = token_of(TYPE, "A-1");
+    node.kill().unwrap();
+    fs::remove_file(&file).unwrap();
+    eventually("the store does not take it", || one.said().contains("can't mark changes"));
+    one.kill();
+    node.restart().unwrap();
+    let mut two = one.newcomer();
+    two.start();
+    assert_eq!(two.statuses("D", TYPE, "A-1", &token), [201, 503, 200], "nobody has removed it yet");
+    one.start();
+    eventually("the store has it", || two.statuses("D", TYPE, "A-1", &token) == [401, 401, 200]);
 }
 
 #[test]

@@ -15,8 +15,11 @@ use passkit_conformance::{
     phone::{Outcome, Phone, State},
 };
 use passkit_server::{
-    Archive, AuthToken, Credentials, HeldPush, PassId, PassSource, Publisher, PushConfig, PushQueue,
-    PushReport, PushToken, SourceError, Stopped, TypeIdentifier, WalletService, async_trait, clock,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    identifiers::{PushToken, SerialNumber, TypeIdentifier},
+    push::{DeferredPush, Publisher, PushConfig, PushQueue, PushReport, Stopped},
+    store::{Audience, RegisteredDevice, clock},
 };
 use passkit_store_postgres::{Config as PostgresConfig, PostgresStore};
 use passkit_store_redis::{Config as RedisConfig, RedisStore};
@@ -38,7 +41,7 @@ impl PassSource for Passes {
         Ok(self.version(pass.serial.as_str()).map(|_| Credentials::from(&token)))
     }
 
-    async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
+    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
         let serial = pass.serial.as_str();
         Ok(self.version(serial).map(|_| self.bytes(serial).into()))
     }
@@ -47,6 +50,10 @@ impl PassSource for Passes {
 impl Passes {
     fn version(&self, serial: &str) -> Option<u32> {
         self.0.lock().unwrap().get(serial).copied()
+    }
+
+    fn all(&self) -> Vec<PassId> {
+        self.0.lock().unwrap().keys().map(|serial| PassId::new(TYPE, serial).unwrap()).collect()
     }
 
     fn bytes(&self, serial: &str) -> Bytes {
@@ -71,21 +78,19 @@ impl World {
         let type_id = TypeIdentifier::new(TYPE).unwrap();
         let passes = Passes::default();
         let hook = {
-            let (store, early, type_id) = (store.clone(), early.clone(), type_id.clone());
-            // What phones last were told, by push token.
+            let (store, early, passes) = (store.clone(), early.clone(), passes.clone());
+            // The version that was pushed last to each token.
             let last: Arc<Mutex<HashMap<String, u64>>> = Arc::default();
             move |_, token: String| {
-                let (store, early, type_id, last) =
-                    (store.clone(), early.clone(), type_id.clone(), last.clone());
+                let (store, early, passes, last) =
+                    (store.clone(), early.clone(), passes.clone(), last.clone());
                 async move {
-                    let page = store.registrations(None, 10_000).await.unwrap();
-                    let of_token = page
-                        .registrations
-                        .iter()
-                        .filter(|one| one.push_token.as_str() == token && one.pass.type_id == type_id);
                     let mut newest = 0;
-                    for one in of_token {
-                        newest = newest.max(store.pass_state(&one.pass).await.unwrap().version);
+                    for pass in passes.all() {
+                        let devices = devices(&*store, &pass).await;
+                        if devices.iter().any(|one| one.push_token.as_str() == token) {
+                            newest = newest.max(store.pass_state(&pass).await.unwrap().version);
+                        }
                     }
                     if last.lock().unwrap().insert(token, newest).is_some_and(|last| last >= newest) {
                         *early.lock().unwrap() += 1;
@@ -129,21 +134,20 @@ impl World {
         sound(&phone.add(&archive, Some("http://wallet.example.com/")).await.unwrap());
     }
 
-    /// Changes passes and says so; how often each push token was pushed.
+    /// Changes passes and publishes them. Returns how often each push token was pushed.
     async fn change(&self, serials: &[&str]) -> (HashMap<String, usize>, PushReport) {
         for serial in serials {
             *self.passes.0.lock().unwrap().get_mut(*serial).unwrap() += 1;
         }
         let before = self.apns.pushes().len();
-        let passes: Vec<PassId> = serials.iter().map(|serial| self.pass(serial)).collect();
-        self.publisher.publish(&passes).await.unwrap();
-        let report = self.publisher.push_owed().await.unwrap();
+        publish(&self.publisher, serials).await;
+        let report = self.publisher.push_pending().await.unwrap();
         let mut pushed = HashMap::new();
         for push in self.apns.pushes().split_off(before) {
             *pushed.entry(push.token).or_default() += 1;
         }
         // Nothing is left, and it keeps its distance to the next.
-        assert!(self.store.debts(&TypeIdentifier::new(TYPE).unwrap(), 10).await.unwrap().is_empty());
+        assert!(self.store.pending(&TypeIdentifier::new(TYPE).unwrap(), 10).await.unwrap().is_empty());
         tokio::time::sleep(SPACING).await;
         (pushed, report)
     }
@@ -153,6 +157,16 @@ const SPACING: Duration = Duration::from_millis(20);
 
 fn publisher(store: &Arc<dyn PushQueue>, sender: &Arc<ApnsSender>) -> Publisher {
     Publisher::new(store.clone(), sender.clone(), PushConfig::new().spacing(SPACING))
+}
+
+async fn publish(publisher: &Publisher, serials: &[&str]) {
+    let serials: Vec<_> = serials.iter().map(|serial| SerialNumber::new(serial).unwrap()).collect();
+    publisher.publish(&TypeIdentifier::new(TYPE).unwrap(), Changed::Passes(&serials)).await.unwrap();
+}
+
+/// All devices of a pass; there are fewer than a page has.
+async fn devices(store: &dyn PushQueue, pass: &PassId) -> Vec<RegisteredDevice> {
+    store.devices(Audience::Pass(pass), None, 1_000).await.unwrap().items
 }
 
 fn once<const N: usize>(tokens: [&PushToken; N]) -> HashMap<String, usize> {
@@ -185,7 +199,7 @@ async fn pass_on(store: Arc<dyn PushQueue>) {
     shared(&world).await;
     answers(&world).await;
     storm(&world).await;
-    assert_eq!(world.apns.breaches(), Vec::<String>::new());
+    assert_eq!(world.apns.violations(), Vec::<String>::new());
     assert_eq!(*world.early.lock().unwrap(), 0, "pushes before their change could be seen");
     assert!(world.apns.connections() <= 2, "{} connections", world.apns.connections());
 }
@@ -218,7 +232,7 @@ async fn rotations(world: &World) {
     world.add(&mut phone, "other").await;
     let device = phone.state().services()[0].device().clone();
     let again = world.store.register(&device, &world.pass("nine"), &b).await.unwrap();
-    assert_eq!(again, passkit_server::Registered::Existing);
+    assert_eq!(again, passkit_server::store::Registered::Existing);
     assert_eq!(world.change(&["nine"]).await.0, once([&b]));
     assert_eq!(world.change(&["other"]).await.0, once([&b]));
     assert_eq!(sync(&mut phone).await, ["nine", "other"]);
@@ -264,8 +278,8 @@ async fn answers(world: &World) {
         .apns
         .answer_token(b.as_str(), Answer::gone("Unregistered", SystemTime::now() + Duration::from_secs(1)));
     assert_eq!(world.change(&["thirty"]).await.1.forgotten, 1);
-    let page = world.store.devices_of(&world.pass("thirty"), None, 10).await.unwrap();
-    let mut left: Vec<&str> = page.devices.iter().map(|one| one.push_token.as_str()).collect();
+    let devices = devices(&*world.store, &world.pass("thirty")).await;
+    let mut left: Vec<&str> = devices.iter().map(|one| one.push_token.as_str()).collect();
     left.sort_unstable();
     let mut kept = [a.as_str(), c.as_str()];
     kept.sort_unstable();
@@ -284,19 +298,18 @@ async fn storm(world: &World) {
         world.apns.answer_token(token.as_str(), Answer::refuse(400, "BadDeviceToken"));
         let device = phone.state().services()[0].device().clone();
         let bad_since = Some(SystemTime::now() - Duration::from_secs(48 * 3_600));
-        let push = HeldPush { device, push_token: token.clone(), due: None, attempts: 0, bad_since };
-        world.store.hold(&type_id, &[push]).await.unwrap();
+        let push = DeferredPush { push_token: token.clone(), due: None, attempts: 0, bad_since };
+        world.store.defer(&type_id, &[(device, Some(push))]).await.unwrap();
         tokens.push(token);
     }
     // Another worker, which knows of no push that was accepted.
     let publisher = publisher(&world.store, &world.sender);
     *world.passes.0.lock().unwrap().get_mut("storm").unwrap() += 1;
-    publisher.publish(&[world.pass("storm")]).await.unwrap();
-    let report = publisher.push_owed().await.unwrap();
+    publish(&publisher, &["storm"]).await;
+    let report = publisher.push_pending().await.unwrap();
     assert_eq!(report.forgotten, 0, "{report}");
     assert_eq!(report.stopped, Some(Stopped::Refused("BadDeviceToken".into())), "{report}");
-    let page = world.store.devices_of(&world.pass("storm"), None, 100).await.unwrap();
-    assert_eq!(page.devices.len(), 12);
+    assert_eq!(devices(&*world.store, &world.pass("storm")).await.len(), 12);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,8 +22,8 @@ pub struct Answer {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
-    /// As the judge finds.
-    Judge,
+    /// What the checks find.
+    Check,
     Respond(StatusCode, Bytes),
     Stall,
     Reset,
@@ -39,7 +39,7 @@ impl Answer {
     /// Accepts it, if it is without fault.
     #[must_use]
     pub fn accept() -> Self {
-        Self::of(Act::Judge)
+        Self::of(Act::Check)
     }
 
     /// Refuses it with a status and a reason, such as 403 and `BadCertificate`. A status that is none becomes 500.
@@ -104,28 +104,28 @@ impl Answer {
 pub(crate) struct Script {
     /// Whether there are any: spares the lock.
     any: AtomicBool,
-    told: Mutex<Told>,
+    script: Mutex<Orders>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Orders {
     next: VecDeque<(usize, Answer)>,
     tokens: HashMap<String, Answer>,
 }
 
 impl Script {
     pub(crate) fn token(&self, token: &str, answer: Answer) {
-        lock(&self.told).tokens.insert(token.into(), answer);
+        lock(&self.script).tokens.insert(token.into(), answer);
         self.any.store(true, Ordering::Release);
     }
 
     pub(crate) fn next(&self, pushes: usize, answer: Answer) {
-        lock(&self.told).next.push_back((pushes, answer));
+        lock(&self.script).next.push_back((pushes, answer));
         self.any.store(true, Ordering::Release);
     }
 
     pub(crate) fn clear(&self) {
-        *lock(&self.told) = Told::default();
+        *lock(&self.script) = Orders::default();
         self.any.store(false, Ordering::Release);
     }
 
@@ -133,14 +133,14 @@ impl Script {
         if !self.any.load(Ordering::Acquire) {
             return Answer::accept();
         }
-        let mut told = lock(&self.told);
-        while let Some((left, answer)) = told.next.front_mut() {
+        let mut orders = lock(&self.script);
+        while let Some((left, answer)) = orders.next.front_mut() {
             if *left > 0 {
                 *left -= 1;
                 return answer.clone();
             }
-            told.next.pop_front();
+            orders.next.pop_front();
         }
-        told.tokens.get(token).cloned().unwrap_or_else(Answer::accept)
+        orders.tokens.get(token).cloned().unwrap_or_else(Answer::accept)
     }
 }

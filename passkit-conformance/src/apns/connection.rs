@@ -19,7 +19,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{
     Received, Shared,
     answer::Act,
-    judge::{self, Fault},
+    check::{self, Fault},
     lock,
 };
 
@@ -124,11 +124,11 @@ async fn push(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, co
     let (head, body) = request.into_parts();
     let Some(body) = payload(body).await else { return };
     let fault = fault(&head, &body, &context);
-    if let Some(breach) = fault.as_ref().and_then(|fault| fault.breach.as_deref()) {
-        context.shared.breach(breach);
+    if let Some(violation) = fault.as_ref().and_then(|fault| fault.violation.as_deref()) {
+        context.shared.violation(violation);
     }
-    let topic = judge::text(&head.headers, "apns-topic").unwrap_or_default();
-    let token = judge::token(&head).unwrap_or_default();
+    let topic = check::text(&head.headers, "apns-topic").unwrap_or_default();
+    let token = check::token(&head).unwrap_or_default();
     let answer = context.shared.script.answer(token);
     let called = context.shared.options.on_push.as_ref().map(|hook| hook(topic.into(), token.into()));
     if context.shared.options.record {
@@ -147,7 +147,7 @@ async fn push(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, co
         tokio::time::sleep(answer.delay).await;
     }
     match answer.act {
-        Act::Judge => match fault {
+        Act::Check => match fault {
             None => send(&mut respond, StatusCode::OK, Bytes::new()),
             Some(fault) => {
                 let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST);
@@ -191,9 +191,9 @@ fn fault(head: &Parts, body: &[u8], context: &Context) -> Option<Fault> {
     if context.topic.is_none()
         && let Some(reason) = context.shared.token_keys.fault(head.headers.get("authorization"))
     {
-        return Some(Fault::not_a_breach(403, reason));
+        return Some(Fault::without_violation(403, reason));
     }
-    judge::fault(head, body, context.topic.as_deref(), &context.shared.known)
+    check::fault(head, body, context.topic.as_deref(), &context.shared.known)
 }
 
 fn send(respond: &mut SendResponse<Bytes>, status: StatusCode, body: Bytes) {

@@ -4,7 +4,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use passkit_server::{AuthToken, DeviceIdentifier, PassId, PushToken, SerialNumber, TypeIdentifier};
+use passkit_server::{
+    AuthToken, PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
@@ -326,11 +329,8 @@ mod tests {
             );
         }
         let path = folder.path().join("phone.json");
-        fs::write(&path, "{\"pushToken\":\"zz\"}").unwrap();
+        fs::write(&path, "{\"pushToken\":\"z z\"}").unwrap();
         let text = State::load(&path).unwrap_err().to_string();
-        assert!(
-            text.contains("phone.json") && text.contains("hexadecimal") && !text.contains('\n'),
-            "{text}"
-        );
+        assert!(text.contains("phone.json") && text.contains("printable") && !text.contains('\n'), "{text}");
     }
 }

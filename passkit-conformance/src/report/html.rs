@@ -2,8 +2,8 @@
 
 use std::{fmt::Write as _, time::Duration, time::SystemTime};
 
-use super::{CaseResult, Counts, Report};
-use crate::{Breach, Outcome, Rule};
+use super::{CaseReport, Counts, Report};
+use crate::{Outcome, Rule, Violation};
 
 const PAGE: &str = include_str!("page.html");
 
@@ -50,19 +50,21 @@ impl Report {
 
     fn failures(&self) -> String {
         let mut failed: Vec<_> =
-            self.results.iter().filter_map(|result| Some((result, result.breach()?))).collect();
+            self.results.iter().filter_map(|result| Some((result, result.violation()?))).collect();
         failed.sort_by_key(|(result, _)| result.case.level);
-        let cards: String = failed.into_iter().map(|(result, breach)| card(result, breach)).collect();
+        let cards: String = failed.into_iter().map(|(result, violation)| card(result, violation)).collect();
         if cards.is_empty() { cards } else { format!("{}<h2>Failures</h2>\n{cards}", self.broken_rules()) }
     }
 
     /// What to mend: each broken rule with the cases that came upon it, the most broken first.
     fn broken_rules(&self) -> String {
         let mut broken: Vec<(Rule, Vec<String>)> = Vec::new();
-        for (result, breach) in self.results.iter().filter_map(|result| Some((result, result.breach()?))) {
-            match broken.iter_mut().find(|(rule, _)| *rule == breach.rule()) {
+        for (result, violation) in
+            self.results.iter().filter_map(|result| Some((result, result.violation()?)))
+        {
+            match broken.iter_mut().find(|(rule, _)| *rule == violation.rule()) {
                 Some((_, links)) => links.push(link(result)),
-                None => broken.push((breach.rule(), vec![link(result)])),
+                None => broken.push((violation.rule(), vec![link(result)])),
             }
         }
         broken.sort_by_key(|(_, links)| std::cmp::Reverse(links.len()));
@@ -121,14 +123,14 @@ impl Report {
     }
 }
 
-fn link(result: &CaseResult) -> String {
+fn link(result: &CaseReport) -> String {
     let id = escaped(result.case.id);
     format!("<a href=\"#{id}\"><code>{id}</code></a>")
 }
 
-fn row(result: &CaseResult) -> String {
+fn row(result: &CaseReport) -> String {
     let case = &result.case;
-    let id = match result.breach() {
+    let id = match result.violation() {
         Some(_) => link(result),
         None => format!("<code>{}</code>", escaped(case.id)),
     };
@@ -147,8 +149,8 @@ fn row(result: &CaseResult) -> String {
     )
 }
 
-fn card(result: &CaseResult, breach: &Breach) -> String {
-    let (case, rule) = (&result.case, breach.rule());
+fn card(result: &CaseReport, violation: &Violation) -> String {
+    let (case, rule) = (&result.case, violation.rule());
     let mut html = format!(
         "<section class=\"card fail\" id=\"{id}\">\n<h3>{id}<span class=\"quiet\">{level}</span></h3>\n\
          <p>{sentence} <span class=\"quiet\">({rule}; {source})</span></p>\n\
@@ -159,8 +161,8 @@ fn card(result: &CaseResult, breach: &Breach) -> String {
         sentence = escaped(&capitalised(rule.sentence())),
         rule = escaped(rule.id()),
         source = escaped(rule.source()),
-        expected = escaped(breach.expected()),
-        actual = escaped(breach.actual()),
+        expected = escaped(violation.expected()),
+        actual = escaped(violation.actual()),
     );
     for (name, text) in [("On a phone", case.consequence), ("Steps", case.steps)] {
         if !text.is_empty() {
@@ -264,7 +266,7 @@ mod tests {
             "id=\"list/shape\"",
             "The answer is an object with serialNumbers",
             "got</span>&lt;script&gt;",
-            "The phone asks for ever &amp; ever.",
+            "The phone asks forever &amp; ever.",
             "2 requests</summary>",
             "<li><p>needs a way to change a pass</p>",
             "it rains",

@@ -27,13 +27,13 @@ impl Report {
     /// "rules", "message", "seconds"}]}`, and `broken_rule` where one was broken.
     #[must_use]
     pub fn json(&self) -> String {
-        let line = |result: &'_ super::CaseResult| Line {
+        let line = |result: &'_ super::CaseReport| Line {
             id: result.case.id,
             level: result.case.level.as_str(),
             outcome: result.outcome.as_str(),
             rules: result.case.rules.iter().map(|rule| rule.id()).collect(),
             message: result.message(),
-            broken_rule: result.breach().map(|breach| breach.rule().id()),
+            broken_rule: result.violation().map(|violation| violation.rule().id()),
             seconds: (result.elapsed.as_secs_f64() * 1e6).round() / 1e6,
         };
         let whole = Whole { summary: self.counts(), cases: self.results.iter().map(line).collect() };

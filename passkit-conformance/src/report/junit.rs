@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{CaseResult, Counts, Report};
+use super::{CaseReport, Counts, Report};
 use crate::Outcome;
 
 impl Report {
@@ -26,7 +26,7 @@ impl Report {
     }
 }
 
-fn numbers<'a>(results: impl IntoIterator<Item = &'a CaseResult>) -> String {
+fn numbers<'a>(results: impl IntoIterator<Item = &'a CaseReport>) -> String {
     let (mut counts, mut time) = (Counts::default(), Duration::ZERO);
     for result in results {
         counts.add(&result.outcome);
@@ -40,17 +40,17 @@ fn numbers<'a>(results: impl IntoIterator<Item = &'a CaseResult>) -> String {
     )
 }
 
-fn test_case(xml: &mut String, result: &CaseResult) {
+fn test_case(xml: &mut String, result: &CaseReport) {
     let (class, id) = (escaped(result.case.endpoint()), escaped(result.case.id));
     let time = result.elapsed.as_secs_f64();
     let _ = write!(xml, "    <testcase classname=\"{class}\" name=\"{id}\" time=\"{time:.3}\"");
     let message = escaped(&result.message());
     let _ = match &result.outcome {
         Outcome::Pass => writeln!(xml, "/>"),
-        Outcome::Fail(breach) => writeln!(
+        Outcome::Fail(violation) => writeln!(
             xml,
             ">\n      <failure message=\"{message}\" type=\"{}\">{}</failure>\n    </testcase>",
-            breach.rule(),
+            violation.rule(),
             escaped(&result.to_string())
         ),
         Outcome::Skip(_) => writeln!(xml, "><skipped message=\"{message}\"/></testcase>"),
@@ -89,7 +89,7 @@ mod tests {
             r#"type="LIST-4""#,
             r#"<skipped message="needs a way to change a pass"/>"#,
             r#"<error message="it rains"/>"#,
-            "for ever &amp; ever",
+            "forever &amp; ever",
         ] {
             assert!(xml.contains(expected), "{expected} is not in\n{xml}");
         }

@@ -7,14 +7,14 @@ mod text;
 
 use std::time::Duration;
 
-use crate::{Breach, Case, Exchange, Outcome};
+use crate::{Case, Exchange, Outcome, Violation};
 
 /// What came of running some cases. `Display` gives a line for each, what is not well in full, and a summary.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
     /// All results, in the order in which the cases ran.
-    pub results: Vec<CaseResult>,
+    pub results: Vec<CaseReport>,
     /// If the last of the cases were not tried: from which one on, and why.
     stopped: Option<(usize, String)>,
 }
@@ -22,7 +22,7 @@ pub struct Report {
 /// What came of one case. `Display` gives a line, and more where it is not well.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct CaseResult {
+pub struct CaseReport {
     /// The case.
     pub case: Case,
     /// What came of it.
@@ -37,7 +37,7 @@ pub struct CaseResult {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Kept the rules.
+    /// Passed.
     pub pass: usize,
     /// Broke one.
     pub fail: usize,
@@ -77,7 +77,7 @@ impl Report {
     /// Adds cases that are not tried, for this reason.
     pub(crate) fn stop(&mut self, cases: impl IntoIterator<Item = Case>, reason: &str) {
         self.stopped = Some((self.results.len(), reason.to_owned()));
-        self.results.extend(cases.into_iter().map(|case| CaseResult {
+        self.results.extend(cases.into_iter().map(|case| CaseReport {
             case,
             outcome: Outcome::Error(format!("not tried: {reason}")),
             elapsed: Duration::ZERO,
@@ -101,7 +101,7 @@ impl Report {
 
     /// Whether every case passed or was skipped.
     #[must_use]
-    pub fn is_kept(&self) -> bool {
+    pub fn is_passed(&self) -> bool {
         let counts = self.counts();
         counts.fail + counts.error == 0
     }
@@ -110,13 +110,13 @@ impl Report {
     ///
     /// # Panics
     /// With the whole report if one did not.
-    pub fn assert_kept(&self) {
-        assert!(self.is_kept(), "not all cases pass\n{self}");
+    pub fn assert_passed(&self) {
+        assert!(self.is_passed(), "not all cases pass\n{self}");
     }
 
     /// The results by what stands before the slash of their id, in the order in which each came first.
-    fn endpoints(&self) -> Vec<(&'static str, Vec<&CaseResult>)> {
-        let mut endpoints: Vec<(&str, Vec<&CaseResult>)> = Vec::new();
+    fn endpoints(&self) -> Vec<(&'static str, Vec<&CaseReport>)> {
+        let mut endpoints: Vec<(&str, Vec<&CaseReport>)> = Vec::new();
         for result in &self.results {
             let endpoint = result.case.endpoint();
             match endpoints.iter_mut().find(|(name, _)| *name == endpoint) {
@@ -128,20 +128,20 @@ impl Report {
     }
 }
 
-impl CaseResult {
+impl CaseReport {
     /// One line or a few that say what came of it, for a program to keep: empty if it passed.
     fn message(&self) -> String {
         match &self.outcome {
             Outcome::Pass => String::new(),
-            Outcome::Fail(breach) if self.case.consequence.is_empty() => breach.to_string(),
-            Outcome::Fail(breach) => format!("{breach}. On a phone: {}", self.case.consequence),
+            Outcome::Fail(violation) if self.case.consequence.is_empty() => violation.to_string(),
+            Outcome::Fail(violation) => format!("{violation}. On a phone: {}", self.case.consequence),
             Outcome::Skip(reason) | Outcome::Error(reason) => reason.clone(),
         }
     }
 
-    fn breach(&self) -> Option<&Breach> {
+    fn violation(&self) -> Option<&Violation> {
         match &self.outcome {
-            Outcome::Fail(breach) => Some(breach),
+            Outcome::Fail(violation) => Some(violation),
             _ => None,
         }
     }
@@ -176,11 +176,11 @@ pub(crate) mod samples {
 
     use http::Method;
 
-    use super::{CaseResult, Report};
-    use crate::{Breach, Case, Exchange, Level, Outcome, Rule};
+    use super::{CaseReport, Report};
+    use crate::{Case, Exchange, Level, Outcome, Rule, Violation};
 
     const fn case(id: &'static str, level: Level, rules: &'static [Rule]) -> Case {
-        Case { id, level, rules, steps: "A device asks.", consequence: "The phone asks for ever & ever." }
+        Case { id, level, rules, steps: "A device asks.", consequence: "The phone asks forever & ever." }
     }
 
     pub(crate) fn report() -> Report {
@@ -196,12 +196,12 @@ pub(crate) mod samples {
             elapsed: Duration::from_micros(1_250),
         };
         let silent = Exchange { status: Err("no whole answer within 1s".into()), ..exchange.clone() };
-        let breach = Breach::new(
+        let violation = Violation::new(
             Rule::LIST_4,
             "an object with \"serialNumbers\"",
             "<script>alert(1)</script>\u{1b}[31m ]]> \u{0}\nand more",
         );
-        let result = |case, outcome, transcript| CaseResult {
+        let result = |case, outcome, transcript| CaseReport {
             case,
             outcome,
             elapsed: Duration::from_millis(12),
@@ -212,7 +212,7 @@ pub(crate) mod samples {
                 result(case("register/new-pass-is-201", Level::Must, &[Rule::REG_1]), Outcome::Pass, vec![]),
                 result(
                     case("list/shape", Level::Must, &[Rule::LIST_4, Rule::LIST_1]),
-                    Outcome::Fail(breach),
+                    Outcome::Fail(violation),
                     vec![exchange, silent],
                 ),
                 result(

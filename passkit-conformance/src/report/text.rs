@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{CaseResult, Counts, Report};
-use crate::{Breach, Outcome};
+use super::{CaseReport, Counts, Report};
+use crate::{Outcome, Violation};
 
 /// What fits in a line of a terminal, beside the words on its left.
 const WIDTH: usize = 96;
@@ -19,7 +19,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl CaseResult {
+impl CaseReport {
     /// The line of the case, and the reason if it was not tried to its end.
     pub(crate) fn line(&self) -> String {
         let word = match self.outcome {
@@ -31,8 +31,8 @@ impl CaseResult {
         let mut line = format!("{word:5}  {:>8}  {}", format!("{:.1?}", self.elapsed), self.case.id);
         match &self.outcome {
             Outcome::Pass => {}
-            Outcome::Fail(breach) => {
-                let _ = write!(line, ": breaks {}", breach.rule());
+            Outcome::Fail(violation) => {
+                let _ = write!(line, ": breaks {}", violation.rule());
             }
             Outcome::Skip(reason) | Outcome::Error(reason) => {
                 let _ = write!(line, ": {}", printable(reason));
@@ -43,11 +43,11 @@ impl CaseResult {
 
     /// All that helps to mend a failure; nothing if it is none.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.breach().map(|breach| self.explained(breach))
+        self.violation().map(|violation| self.explained(violation))
     }
 
-    fn explained(&self, breach: &Breach) -> String {
-        let rule = breach.rule();
+    fn explained(&self, violation: &Violation) -> String {
+        let rule = violation.rule();
         let mut text = format!("FAIL  {} ({})\n", self.case.id, self.case.level);
         let mut part = |name: &str, content: &str| {
             if !content.is_empty() {
@@ -56,8 +56,8 @@ impl CaseResult {
         };
         part("rule", &format!("{rule}: {}", rule.sentence()));
         part("source", rule.source());
-        part("expected", breach.expected());
-        part("got", breach.actual());
+        part("expected", violation.expected());
+        part("got", violation.actual());
         part("steps", self.case.steps);
         part("on a phone", self.case.consequence);
         if !self.transcript.is_empty() {
@@ -72,7 +72,7 @@ impl CaseResult {
     }
 }
 
-impl fmt::Display for CaseResult {
+impl fmt::Display for CaseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.failure() {
             Some(failure) => write!(f, "{failure}"),
@@ -133,7 +133,7 @@ mod tests {
             "expected    an object with \"serialNumbers\"",
             "got         <script>",
             "steps       A device asks.",
-            "on a phone  The phone asks for ever & ever.",
+            "on a phone  The phone asks forever & ever.",
             "GET http://127.0.0.1:8080/v1/devices/<device 1>",
             "< 200 in 1.2",
             "< no answer in",
@@ -152,7 +152,7 @@ mod tests {
         let mut report = report();
         report.results.retain(|result| matches!(result.outcome, Outcome::Skip(_)));
         assert!(report.counts().to_string().ends_with("nothing was tested, all were skipped"));
-        assert!(report.is_kept());
+        assert!(report.is_passed());
     }
 
     #[test]

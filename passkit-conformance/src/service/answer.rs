@@ -1,14 +1,14 @@
 use http::{Method, header};
-use passkit_server::{Kind, SerialNumber};
+use passkit_server::identifiers::{Kind, SerialNumber};
 
 use crate::{
-    Breach, Rule, Stop, Verdict,
+    CaseResult, Rule, Stop, Violation,
     client::Response,
     exchange::Secrets,
     wire::{ListAnswer, is_imf_fixdate, media_type_remark},
 };
 
-/// An answer of the service, and what can be demanded of any.
+/// An answer of the service, and what can be expected of any.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     method: Method,
@@ -31,7 +31,7 @@ impl Answer {
         Self { method, response, secrets, about: String::new() }
     }
 
-    /// Says what was asked, for the breaches.
+    /// Says what was asked, for the violations.
     pub(crate) fn about(mut self, what: impl Into<String>) -> Self {
         self.about = what.into();
         self
@@ -50,32 +50,32 @@ impl Answer {
         &self.response.body
     }
 
-    /// A breach of `rule`, with the secrets left out of what happened.
-    pub(crate) fn breach(&self, rule: Rule, expected: impl Into<String>, actual: impl AsRef<str>) -> Stop {
+    /// A violation of `rule`, with the secrets left out of what happened.
+    pub(crate) fn violation(&self, rule: Rule, expected: impl Into<String>, actual: impl AsRef<str>) -> Stop {
         let expected = match (expected.into(), &*self.about) {
             (expected, "") => expected,
             (expected, about) => format!("{expected} in answer to {about}"),
         };
-        Breach::new(rule, expected, self.secrets.hide(actual.as_ref())).into()
+        Violation::new(rule, expected, self.secrets.hide(actual.as_ref())).into()
     }
 
-    /// Demands a status. Whatever the rule, a redirect breaks [`Rule::HTTP_5`], and a body of 204 or 304, or an
+    /// Expects a status. Whatever the rule, a redirect breaks [`Rule::HTTP_5`], and a body of 204 or 304, or an
     /// unfit challenge with 401, its own rule.
-    pub(crate) fn is(&self, status: u16, rule: Rule) -> Verdict {
+    pub(crate) fn is(&self, status: u16, rule: Rule) -> CaseResult {
         self.is_one_of(&[status], rule)
     }
 
-    /// Demands one of some statuses, as [`is`](Self::is) does.
-    pub(crate) fn is_one_of(&self, statuses: &[u16], rule: Rule) -> Verdict {
+    /// Expects one of some statuses, as [`is`](Self::is) does.
+    pub(crate) fn is_one_of(&self, statuses: &[u16], rule: Rule) -> CaseResult {
         let status = self.status();
         let expected = statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ");
         if !statuses.contains(&status) {
             let rule = if matches!(status, 301..=303 | 307 | 308) { Rule::HTTP_5 } else { rule };
-            return Err(self.breach(rule, format!("status {expected}"), format!("status {status}")));
+            return Err(self.violation(rule, format!("status {expected}"), format!("status {status}")));
         }
         if matches!(status, 204 | 304) && !self.body().is_empty() {
             let actual = format!("{} bytes", self.body().len());
-            return Err(self.breach(Rule::HTTP_8, format!("no body with status {status}"), actual));
+            return Err(self.violation(Rule::HTTP_8, format!("no body with status {status}"), actual));
         }
         if status == 401 {
             let challenges = self.response.headers.get_all(header::WWW_AUTHENTICATE);
@@ -84,22 +84,22 @@ impl Answer {
                 let scheme = text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
                 if ["basic", "digest", "bearer", "negotiate", "ntlm"].contains(&scheme.as_str()) {
                     let expected = "WWW-Authenticate: ApplePass (or AppleOrder), or none";
-                    return Err(self.breach(Rule::HTTP_12, expected, format!("WWW-Authenticate: {text}")));
+                    return Err(self.violation(Rule::HTTP_12, expected, format!("WWW-Authenticate: {text}")));
                 }
             }
         }
         Ok(())
     }
 
-    /// Demands a status from 400 to 499: the service says no, and does not fail.
-    pub(crate) fn is_client_error(&self, rule: Rule) -> Verdict {
+    /// Expects a status from 400 to 499: the service says no, and does not fail.
+    pub(crate) fn is_client_error(&self, rule: Rule) -> CaseResult {
         match self.status() {
             400..500 => Ok(()),
-            status => Err(self.breach(rule, "a status from 400 to 499", format!("status {status}"))),
+            status => Err(self.violation(rule, "a status from 400 to 499", format!("status {status}"))),
         }
     }
 
-    /// Demands a list of `kind` with a tag: status 200, the right shape.
+    /// Expects a list of `kind` with a tag: status 200, the right shape.
     pub(crate) fn listed(&self, kind: Kind) -> Result<Listed, Stop> {
         let (serials, tag) = (kind.serials_key(), kind.tag_key());
         let shape_rule = match kind {
@@ -107,51 +107,53 @@ impl Answer {
             Kind::Order => Rule::ORD_2,
         };
         if self.status() == 204 {
-            return Err(self.breach(Rule::LIST_1, "status 200 and a list", "status 204"));
+            return Err(self.violation(Rule::LIST_1, "status 200 and a list", "status 204"));
         }
         self.is(200, Rule::LIST_1)?;
         let shape = format!("an object with {serials}, a list of strings, and {tag}, a string");
         let shown = String::from_utf8_lossy(&self.body()[..self.body().len().min(300)]).into_owned();
         let Some(list) = ListAnswer::read(kind, self.body()) else {
-            return Err(self.breach(shape_rule, shape, shown));
+            return Err(self.violation(shape_rule, shape, shown));
         };
-        let Some(read_tag) = list.tag else { return Err(self.breach(shape_rule, shape, shown)) };
+        let Some(read_tag) = list.tag else { return Err(self.violation(shape_rule, shape, shown)) };
         if list.serials.is_empty() {
-            return Err(self.breach(Rule::LIST_7, "status 204 where there is nothing to list", shown));
+            return Err(self.violation(Rule::LIST_7, "status 204 where there is nothing to list", shown));
         }
         if let Some(remark) = list.remarks.first() {
-            return Err(self.breach(Rule::LIST_11, "each serial number once", remark));
+            return Err(self.violation(Rule::LIST_11, "each serial number once", remark));
         }
         let mut serials = list.serials;
         serials.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         Ok(Listed { serials, tag: read_tag })
     }
 
-    /// Demands one of some media types, the best first.
-    pub(crate) fn media_type(&self, expected: &[&str], rule: Rule) -> Verdict {
+    /// Expects one of some media types, the best first.
+    pub(crate) fn media_type(&self, expected: &[&str], rule: Rule) -> CaseResult {
         match media_type_remark(&self.response.headers, expected) {
             None => Ok(()),
-            Some(remark) => Err(self.breach(rule, format!("content-type {}", expected.join(" or ")), remark)),
+            Some(remark) => {
+                Err(self.violation(rule, format!("content-type {}", expected.join(" or ")), remark))
+            }
         }
     }
 
-    /// Demands status 200 and an archive with `Last-Modified`, which it gives.
+    /// Expects status 200 and an archive with `Last-Modified`, which it gives.
     pub(crate) fn archive(&self) -> Result<String, Stop> {
         self.is(200, Rule::GET_9)?;
         if self.method != Method::HEAD && self.body().is_empty() {
-            return Err(self.breach(Rule::ARCHIVE, "an archive", "an empty body"));
+            return Err(self.violation(Rule::ARCHIVE, "an archive", "an empty body"));
         }
         self.last_modified()
     }
 
-    /// Demands a `Last-Modified` that phones can give back.
+    /// Expects a `Last-Modified` that phones can give back.
     pub(crate) fn last_modified(&self) -> Result<String, Stop> {
         let Some(date) = self.header(header::LAST_MODIFIED) else {
-            return Err(self.breach(Rule::GET_1, "a Last-Modified header", "none"));
+            return Err(self.violation(Rule::GET_1, "a Last-Modified header", "none"));
         };
         if !is_imf_fixdate(&date) {
             let expected = "Last-Modified such as 'Fri, 18 Sep 2026 08:00:41 GMT'";
-            return Err(self.breach(Rule::GET_1, expected, format!("'{date}'")));
+            return Err(self.violation(Rule::GET_1, expected, format!("'{date}'")));
         }
         Ok(date)
     }

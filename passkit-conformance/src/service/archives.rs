@@ -3,7 +3,7 @@
 use passkit_archive::{Archive, Rules};
 
 use super::{answer::Answer, catalogue, session::Session, target::Subject};
-use crate::{Rule, Stop, Verdict};
+use crate::{CaseResult, Rule, Stop};
 
 catalogue! {
     "get/is-the-pass-asked-for" Pass Must [GET_7] is_the_pass_asked_for,
@@ -49,28 +49,32 @@ fn read(answer: &Answer) -> Result<Archive, Stop> {
     })
 }
 
-async fn is_the_pass_asked_for(session: &Session) -> Verdict {
+async fn is_the_pass_asked_for(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     for subject in [one, two] {
         let answer = fetched(session, subject).await?;
         let found = read(&answer)?.id;
         if found != subject.pass {
-            return Err(answer.breach(Rule::GET_7, subject.pass.to_string(), found.to_string()));
+            return Err(answer.violation(Rule::GET_7, subject.pass.to_string(), found.to_string()));
         }
     }
     Ok(())
 }
 
-async fn holds_its_token(session: &Session) -> Verdict {
+async fn holds_its_token(session: &Session) -> CaseResult {
     let one = session.one()?;
     let answer = fetched(session, one).await?;
     if read(&answer)?.auth_token.as_str() == one.token.as_str() {
         return Ok(());
     }
-    Err(answer.breach(Rule::AUTH_6, "the authenticationToken by which the pass was fetched", "another one"))
+    Err(answer.violation(
+        Rule::AUTH_6,
+        "the authenticationToken by which the pass was fetched",
+        "another one",
+    ))
 }
 
-async fn unchanged_pass_is_the_same(session: &Session) -> Verdict {
+async fn unchanged_pass_is_the_same(session: &Session) -> CaseResult {
     let one = session.one()?;
     let first = read(&fetched(session, one).await?)?;
     let answer = fetched(session, one).await?;
@@ -78,10 +82,10 @@ async fn unchanged_pass_is_the_same(session: &Session) -> Verdict {
         return Ok(());
     }
     let expected = "the same files in the archive as a moment ago: nothing was changed";
-    Err(answer.breach(Rule::GET_6, expected, "other files, or files with other content"))
+    Err(answer.violation(Rule::GET_6, expected, "other files, or files with other content"))
 }
 
-async fn changed_pass_has_new_content(session: &Session) -> Verdict {
+async fn changed_pass_has_new_content(session: &Session) -> CaseResult {
     session.can_change()?;
     let one = session.rested(1)?[0];
     let first = read(&fetched(session, one).await?)?;
@@ -91,15 +95,15 @@ async fn changed_pass_has_new_content(session: &Session) -> Verdict {
         return Ok(());
     }
     let expected = "a file with other content than before the change";
-    Err(answer.breach(Rule::CON_1, expected, "the same files as before"))
+    Err(answer.violation(Rule::CON_1, expected, "the same files as before"))
 }
 
-async fn is_a_signed_archive(session: &Session) -> Verdict {
+async fn is_a_signed_archive(session: &Session) -> CaseResult {
     let answer = fetched(session, session.one()?).await?;
     let mut rules = Rules::strict();
     // Where the service is reached is said by the target, not by its passes.
     rules.allow_http = true;
     let Err(problems) = Archive::check(answer.body(), rules) else { return Ok(()) };
     let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-    Err(answer.breach(Rule::ARCHIVE, "an archive as phones take it", problems.join("; ")))
+    Err(answer.violation(Rule::ARCHIVE, "an archive as phones take it", problems.join("; ")))
 }

@@ -8,7 +8,7 @@ use super::{
     session::{Auth, Call, Device, Session},
     target::Subject,
 };
-use crate::{Rule, Stop, Verdict};
+use crate::{CaseResult, Rule, Stop};
 
 catalogue! {
     "auth/token-of-another-pass-is-401" Pass Must [AUTH_2] token_of_another_pass,
@@ -33,7 +33,7 @@ catalogue! {
     "auth/unknown-and-wrong-look-alike" Pass Should [AUTH_4] unknown_and_wrong_look_alike,
         "Register, unregister and fetch with a wrong token, for a pass that exists and for one that does not.",
         "Anyone can find out which serial numbers exist: how many passes there are, and for some, of whom.";
-    "auth/each-request-is-judged-alone" Pass Must [AUTH_3] each_request_is_judged_alone,
+    "auth/each-request-is-checked-alone" Pass Must [AUTH_3] each_request_is_checked_alone,
         "A pass is fetched with its token, then without, then with a wrong one.",
         "After each phone that fetches its pass, strangers get it too.";
     "auth/token-survives-a-change" Pass Must [AUTH_6] token_survives_a_change,
@@ -64,8 +64,13 @@ fn calls(session: &Session, newcomer: &Device, holder: &Device, subject: &Subjec
     [register, unregister, Call::new(Method::GET, session.pass_path(&subject.pass))]
 }
 
-/// Demands that none of the keys, each with its name, opens the pass, and that nothing comes of trying.
-async fn none_opens(session: &Session, subject: &Subject, rule: Rule, keys: &[(&str, Auth<'_>)]) -> Verdict {
+/// Ensures that none of the keys, each with its name, opens the pass, and that nothing comes of trying.
+async fn none_opens(
+    session: &Session,
+    subject: &Subject,
+    rule: Rule,
+    keys: &[(&str, Auth<'_>)],
+) -> CaseResult {
     let (newcomer, holder) = (session.device()?, session.device()?);
     session.given(&holder, subject).await?;
     session.will_register(&newcomer, subject);
@@ -84,12 +89,12 @@ fn key(session: &Session, token: &str) -> Auth<'static> {
     Auth::Raw(format!("{} {token}", session.kind().auth_scheme()))
 }
 
-async fn token_of_another_pass(session: &Session) -> Verdict {
+async fn token_of_another_pass(session: &Session) -> CaseResult {
     let (subject, other) = session.two()?;
     with_token_of(session, subject, other, "the token of another pass").await
 }
 
-async fn token_of_another_type(session: &Session) -> Verdict {
+async fn token_of_another_type(session: &Session) -> CaseResult {
     let (first, second) = session.two_types()?;
     // Equal serial numbers show more.
     let all = session.all();
@@ -105,7 +110,7 @@ async fn token_of_another_type(session: &Session) -> Verdict {
     with_token_of(session, subject, other, "the token of a pass of another type").await
 }
 
-async fn with_token_of(session: &Session, subject: &Subject, other: &Subject, what: &str) -> Verdict {
+async fn with_token_of(session: &Session, subject: &Subject, other: &Subject, what: &str) -> CaseResult {
     if subject.token.as_str() == other.token.as_str() {
         return Err(Stop::Skip(format!(
             "needs {} and {} to have different tokens, as each pass should",
@@ -115,7 +120,7 @@ async fn with_token_of(session: &Session, subject: &Subject, other: &Subject, wh
     none_opens(session, subject, Rule::AUTH_2, &[(what, key(session, other.token.as_str()))]).await
 }
 
-async fn no_token_is_401(session: &Session) -> Verdict {
+async fn no_token_is_401(session: &Session) -> CaseResult {
     let scheme = session.kind().auth_scheme();
     let keys = [
         ("no Authorization", Auth::None),
@@ -125,7 +130,7 @@ async fn no_token_is_401(session: &Session) -> Verdict {
     none_opens(session, session.one()?, Rule::AUTH_3, &keys).await
 }
 
-async fn almost_the_token_is_401(session: &Session) -> Verdict {
+async fn almost_the_token_is_401(session: &Session) -> CaseResult {
     let subject = session.one()?;
     let token = subject.token.as_str();
     let swapped: String = token
@@ -146,7 +151,7 @@ async fn almost_the_token_is_401(session: &Session) -> Verdict {
     none_opens(session, subject, Rule::AUTH_2, &keys).await
 }
 
-async fn wrong_scheme_is_401(session: &Session) -> Verdict {
+async fn wrong_scheme_is_401(session: &Session) -> CaseResult {
     let subject = session.one()?;
     let token = subject.token.as_str();
     let others = ["ApplePass", "AppleOrder"].into_iter().filter(|one| *one != session.kind().auth_scheme());
@@ -161,7 +166,7 @@ async fn wrong_scheme_is_401(session: &Session) -> Verdict {
     none_opens(session, subject, Rule::AUTH_3, &keys).await
 }
 
-async fn unknown_pass_is_not_served(session: &Session) -> Verdict {
+async fn unknown_pass_is_not_served(session: &Session) -> CaseResult {
     let unknown = session.unknown(session.one()?)?;
     session.fetch(&unknown, None).await?.is(401, Rule::AUTH_4)
 }
@@ -177,7 +182,7 @@ fn look(answer: &Answer, subject: &Subject) -> [String; 4] {
     ]
 }
 
-async fn unknown_and_wrong_look_alike(session: &Session) -> Verdict {
+async fn unknown_and_wrong_look_alike(session: &Session) -> CaseResult {
     let (device, known) = (session.device()?, session.one()?);
     let unknown = session.unknown(known)?;
     session.will_register(&device, known);
@@ -201,14 +206,14 @@ async fn unknown_and_wrong_look_alike(session: &Session) -> Verdict {
             if let Some((i, part)) = unknown.iter().enumerate().find(differs) {
                 let shown = |text: &str| if i == 3 { format!("the body '{text}'") } else { text.to_owned() };
                 let expected = format!("{}, as for a pass that exists", shown(&first[i]));
-                return Err(answer.breach(Rule::AUTH_4, expected, shown(part)));
+                return Err(answer.violation(Rule::AUTH_4, expected, shown(part)));
             }
         }
     }
     Ok(())
 }
 
-async fn each_request_is_judged_alone(session: &Session) -> Verdict {
+async fn each_request_is_checked_alone(session: &Session) -> CaseResult {
     let subject = session.one()?;
     let keys = [("without Authorization", Auth::None), ("with a wrong token", key(session, NO_TOKEN))];
     for (key, auth) in keys {
@@ -219,14 +224,14 @@ async fn each_request_is_judged_alone(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn token_survives_a_change(session: &Session) -> Verdict {
+async fn token_survives_a_change(session: &Session) -> CaseResult {
     session.can_change()?;
     let subject = session.one()?;
     session.change(subject).await?;
     session.fetch(subject, None).await?.about("GET after a change").is(200, Rule::AUTH_6)
 }
 
-async fn scheme_in_any_case(session: &Session) -> Verdict {
+async fn scheme_in_any_case(session: &Session) -> CaseResult {
     let subject = session.one()?;
     let (scheme, token) = (session.kind().auth_scheme(), subject.token.as_str());
     let keys = [

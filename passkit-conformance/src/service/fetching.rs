@@ -10,7 +10,7 @@ use super::{
     session::{Auth, Session},
     target::Subject,
 };
-use crate::{Rule, Stop, Verdict, wire::archive_types};
+use crate::{CaseResult, Rule, Stop, wire::archive_types};
 
 catalogue! {
     "get/works-unregistered" Pass Must [GET_9] works_unregistered,
@@ -45,7 +45,7 @@ catalogue! {
         "The phone is told that nothing changed, and keeps the first of the two versions until the next change.";
     "get/unreadable-date-is-no-date" Pass Must [GET_3] unreadable_date_is_no_date,
         "A pass is fetched with words, a number and an ISO date as If-Modified-Since.",
-        "A phone that kept such a date from earlier software gets an error, or is told for ever that nothing changed.";
+        "A phone that kept such a date from earlier software gets an error, or is told forever that nothing changed.";
     "get/all-date-forms-are-read" Pass Advisory [GET_3] all_date_forms_are_read,
         "A pass is fetched with its Last-Modified in the two older forms of HTTP dates.",
         "Phones send the date as they got it; other clients, which may not, load the pass again.";
@@ -84,21 +84,21 @@ pub(super) async fn fetched(session: &Session, subject: &Subject) -> Result<Stri
     session.fetch(subject, None).await?.archive()
 }
 
-async fn works_unregistered(session: &Session) -> Verdict {
+async fn works_unregistered(session: &Session) -> CaseResult {
     session.fetch(session.one()?, None).await?.is(200, Rule::GET_9)
 }
 
-async fn has_media_type(session: &Session) -> Verdict {
+async fn has_media_type(session: &Session) -> CaseResult {
     let answer = session.fetch(session.one()?, None).await?;
     answer.is(200, Rule::GET_9)?;
     answer.media_type(archive_types(session.kind()), Rule::HTTP_7)
 }
 
-async fn has_last_modified(session: &Session) -> Verdict {
+async fn has_last_modified(session: &Session) -> CaseResult {
     session.fetch(session.one()?, None).await?.archive().map(drop)
 }
 
-async fn last_modified_stays(session: &Session) -> Verdict {
+async fn last_modified_stays(session: &Session) -> CaseResult {
     let one = session.one()?;
     let first = fetched(session, one).await?;
     // The date of the answer itself would be another one then.
@@ -108,11 +108,15 @@ async fn last_modified_stays(session: &Session) -> Verdict {
     if first == second {
         Ok(())
     } else {
-        Err(answer.breach(Rule::GET_1, format!("Last-Modified '{first}', as before"), format!("'{second}'")))
+        Err(answer.violation(
+            Rule::GET_1,
+            format!("Last-Modified '{first}', as before"),
+            format!("'{second}'"),
+        ))
     }
 }
 
-async fn last_modified_is_past(session: &Session) -> Verdict {
+async fn last_modified_is_past(session: &Session) -> CaseResult {
     let one = session.one()?;
     session.rest(one).await;
     let answer = session.fetch(one, None).await?;
@@ -128,16 +132,16 @@ async fn last_modified_is_past(session: &Session) -> Verdict {
         _ => false,
     };
     let expected = format!("Last-Modified not after Date, '{now}'");
-    if is_ahead { Err(answer.breach(Rule::GET_1, expected, format!("'{modified}'"))) } else { Ok(()) }
+    if is_ahead { Err(answer.violation(Rule::GET_1, expected, format!("'{modified}'"))) } else { Ok(()) }
 }
 
-async fn date_given_back_is_304(session: &Session) -> Verdict {
+async fn date_given_back_is_304(session: &Session) -> CaseResult {
     let one = session.one()?;
     let date = fetched(session, one).await?;
     session.fetch(one, Some(&date)).await?.is(304, Rule::GET_2)
 }
 
-async fn changed_pass_is_200(session: &Session) -> Verdict {
+async fn changed_pass_is_200(session: &Session) -> CaseResult {
     session.can_change()?;
     let one = session.rested(1)?[0];
     let before = fetched(session, one).await?;
@@ -146,15 +150,15 @@ async fn changed_pass_is_200(session: &Session) -> Verdict {
     is_newer(&session.fetch(one, Some(&before)).await?, &before)
 }
 
-/// Demands a pass that is dated otherwise than before.
-pub(super) fn is_newer(answer: &Answer, before: &str) -> Verdict {
+/// Expects a pass that is dated otherwise than before.
+pub(super) fn is_newer(answer: &Answer, before: &str) -> CaseResult {
     if answer.status() == 304 {
         let expected = format!("status 200: the pass changed after it was fetched with the date '{before}'");
-        return Err(answer.breach(Rule::GET_2, expected, "status 304"));
+        return Err(answer.violation(Rule::GET_2, expected, "status 304"));
     }
     if answer.archive()? == before {
         let expected = "another Last-Modified than before the change";
-        return Err(answer.breach(Rule::GET_2, expected, format!("'{before}' again")));
+        return Err(answer.violation(Rule::GET_2, expected, format!("'{before}' again")));
     }
     Ok(())
 }
@@ -169,7 +173,7 @@ pub(super) async fn until_past(date: &str) {
     }
 }
 
-async fn two_changes_have_two_dates(session: &Session) -> Verdict {
+async fn two_changes_have_two_dates(session: &Session) -> CaseResult {
     session.can_change()?;
     let one = session.rested(1)?[0];
     until_past(&fetched(session, one).await?).await;
@@ -180,19 +184,19 @@ async fn two_changes_have_two_dates(session: &Session) -> Verdict {
     is_newer(&session.fetch(one, Some(&before)).await?, &before)
 }
 
-async fn unreadable_date_is_no_date(session: &Session) -> Verdict {
+async fn unreadable_date_is_no_date(session: &Session) -> CaseResult {
     let one = session.one()?;
     for date in ["garbage", "4102444800", "2100-01-01T00:00:00Z", "Fri, 99 Foo 2100 00:00:00 GMT"] {
         let answer = session.fetch(one, Some(date)).await?;
         if answer.status() != 200 {
             let expected = format!("status 200: '{date}' is no HTTP date");
-            return Err(answer.breach(Rule::GET_3, expected, format!("status {}", answer.status())));
+            return Err(answer.violation(Rule::GET_3, expected, format!("status {}", answer.status())));
         }
     }
     Ok(())
 }
 
-async fn all_date_forms_are_read(session: &Session) -> Verdict {
+async fn all_date_forms_are_read(session: &Session) -> CaseResult {
     let one = session.one()?;
     let date = fetched(session, one).await?;
     for form in older_forms(&date) {
@@ -221,12 +225,12 @@ fn older_forms(date: &str) -> Vec<String> {
 /// A date some seconds after another, or before it.
 fn moved(answer: &Answer, date: &str, later: bool) -> Result<String, Stop> {
     let date = httpdate::parse_http_date(date)
-        .map_err(|_| answer.breach(Rule::GET_1, "a Last-Modified that is a date", date))?;
+        .map_err(|_| answer.violation(Rule::GET_1, "a Last-Modified that is a date", date))?;
     let second = Duration::from_secs(1);
     Ok(httpdate::fmt_http_date(if later { date + second } else { date - second }))
 }
 
-async fn older_date_is_200(session: &Session) -> Verdict {
+async fn older_date_is_200(session: &Session) -> CaseResult {
     let one = session.one()?;
     session.rest(one).await;
     let answer = session.fetch(one, None).await?;
@@ -234,7 +238,7 @@ async fn older_date_is_200(session: &Session) -> Verdict {
     session.fetch(one, Some(&before)).await?.is(200, Rule::GET_4)
 }
 
-async fn newer_date_is_304(session: &Session) -> Verdict {
+async fn newer_date_is_304(session: &Session) -> CaseResult {
     let one = session.one()?;
     session.rest(one).await;
     let answer = session.fetch(one, None).await?;
@@ -242,7 +246,7 @@ async fn newer_date_is_304(session: &Session) -> Verdict {
     session.fetch(one, Some(&after)).await?.is(304, Rule::GET_4)
 }
 
-async fn wrong_token_with_date_is_401(session: &Session) -> Verdict {
+async fn wrong_token_with_date_is_401(session: &Session) -> CaseResult {
     let one = session.one()?;
     let date = fetched(session, one).await?;
     let wrong = format!("{} not-the-token-of-this-pass", session.kind().auth_scheme());
@@ -251,7 +255,7 @@ async fn wrong_token_with_date_is_401(session: &Session) -> Verdict {
     session.send(call.auth(&Auth::Raw(wrong))).await?.is(401, Rule::GET_4)
 }
 
-async fn not_modified_repeats_last_modified(session: &Session) -> Verdict {
+async fn not_modified_repeats_last_modified(session: &Session) -> CaseResult {
     let one = session.one()?;
     let date = fetched(session, one).await?;
     let answer = session.fetch(one, Some(&date)).await?;
@@ -260,12 +264,12 @@ async fn not_modified_repeats_last_modified(session: &Session) -> Verdict {
         Some(again) if again == date => Ok(()),
         other => {
             let actual = other.map_or("none".into(), |other| format!("'{other}'"));
-            Err(answer.breach(Rule::GET_5, format!("Last-Modified '{date}' with the 304"), actual))
+            Err(answer.violation(Rule::GET_5, format!("Last-Modified '{date}' with the 304"), actual))
         }
     }
 }
 
-async fn head_is_like_get(session: &Session) -> Verdict {
+async fn head_is_like_get(session: &Session) -> CaseResult {
     let one = session.one()?;
     session.rest(one).await;
     let get = session.fetch(one, None).await?;
@@ -275,7 +279,7 @@ async fn head_is_like_get(session: &Session) -> Verdict {
     let head = session.send(call).await?;
     head.is(200, Rule::HTTP_10)?;
     if !head.body().is_empty() {
-        return Err(head.breach(Rule::HTTP_10, "no body", format!("{} bytes", head.body().len())));
+        return Err(head.violation(Rule::HTTP_10, "no body", format!("{} bytes", head.body().len())));
     }
     for (name, value) in
         [(header::LAST_MODIFIED, Some(date)), (header::CONTENT_TYPE, get.header(header::CONTENT_TYPE))]
@@ -284,13 +288,13 @@ async fn head_is_like_get(session: &Session) -> Verdict {
         if found != value {
             let shown = |value: Option<String>| value.unwrap_or_else(|| "none".into());
             let expected = format!("{name}: {}, as with GET", shown(value));
-            return Err(head.breach(Rule::HTTP_10, expected, shown(found)));
+            return Err(head.violation(Rule::HTTP_10, expected, shown(found)));
         }
     }
     Ok(())
 }
 
-async fn head_is_conditional(session: &Session) -> Verdict {
+async fn head_is_conditional(session: &Session) -> CaseResult {
     let one = session.one()?;
     let date = fetched(session, one).await?;
     let mut call = session.fetch_call(one, Some(&date));
@@ -300,12 +304,12 @@ async fn head_is_conditional(session: &Session) -> Verdict {
     session.send(call).await?.is(401, Rule::HTTP_10)
 }
 
-async fn is_not_compressed(session: &Session) -> Verdict {
+async fn is_not_compressed(session: &Session) -> CaseResult {
     let call = session.fetch_call(session.one()?, None).header(header::ACCEPT_ENCODING, "gzip, deflate, br");
     let answer = session.send(call).await?;
     answer.is(200, Rule::GET_9)?;
     match answer.header(header::CONTENT_ENCODING) {
-        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => Err(answer.breach(
+        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => Err(answer.violation(
             Rule::GET_11,
             "no Content-Encoding: an archive is compressed already",
             encoding,
@@ -314,17 +318,17 @@ async fn is_not_compressed(session: &Session) -> Verdict {
     }
 }
 
-async fn is_not_for_shared_caches(session: &Session) -> Verdict {
+async fn is_not_for_shared_caches(session: &Session) -> CaseResult {
     let answer = session.fetch(session.one()?, None).await?;
     answer.is(200, Rule::GET_9)?;
     let control = answer.header(header::CACHE_CONTROL).unwrap_or_default().to_ascii_lowercase();
     let is_shared =
         control.split(',').map(str::trim).any(|one| one == "public" || one.starts_with("s-maxage"));
     let expected = "Cache-Control: private, no-cache";
-    if is_shared { Err(answer.breach(Rule::GET_11, expected, control)) } else { Ok(()) }
+    if is_shared { Err(answer.violation(Rule::GET_11, expected, control)) } else { Ok(()) }
 }
 
-async fn etag_given_back_is_304(session: &Session) -> Verdict {
+async fn etag_given_back_is_304(session: &Session) -> CaseResult {
     let one = session.one()?;
     let answer = session.fetch(one, None).await?;
     answer.is(200, Rule::GET_9)?;

@@ -1,7 +1,7 @@
 //! Asking what changed.
 
 use http::Method;
-use passkit_server::{Kind, TypeIdentifier};
+use passkit_server::identifiers::{Kind, TypeIdentifier};
 
 use super::{
     answer::Answer,
@@ -11,7 +11,7 @@ use super::{
     target::Subject,
 };
 use crate::{
-    Rule, Stop, Verdict, random_hex,
+    CaseResult, Rule, Stop, random_hex,
     service_url::{encoded, encoded_where_needed},
     wire::ListAnswer,
 };
@@ -73,16 +73,16 @@ catalogue! {
         "A phone with a pass of a type that was given up asks again and again, and reports it to the log.";
     "list/unreadable-tag-is-no-error" Pass Must [LIST_9] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
-        "A phone gets a new tag only with a good answer: after a change of software it is stuck with its old one for ever.";
+        "A phone gets a new tag only with a good answer: after a change of software it is stuck with its old one forever.";
     "orders/unreadable-tag-is-no-error" Order Must [LIST_9 ORD_1] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
-        "A phone gets a new tag only with a good answer: after a change of software it is stuck with its old one for ever.";
+        "A phone gets a new tag only with a good answer: after a change of software it is stuck with its old one forever.";
     "list/unreadable-tag-lists-all" Pass Must [LIST_9] unreadable_tag_lists_all,
         "A registered device asks with texts that cannot be a tag of the service.",
         "A phone whose tag is from other software, or from before a move, is not told what it missed.";
     "list/tag-of-another-type-is-no-error" Pass Must [LIST_9] tag_of_another_type_is_no_error,
         "A device with passes of two types asks for one of them with the tag of the other.",
-        "A phone that sends it gets an error instead of a new tag, and sends it for ever.";
+        "A phone that sends it gets an error instead of a new tag, and sends it forever.";
     "list/tag-ahead-lists-all" Pass Advisory [LIST_9] tag_ahead_lists_all,
         "A registered device asks with a number far beyond any that the service can have issued.",
         "After a backup is restored, phones hold tags ahead of the service, and hear of no update until it catches up.";
@@ -125,30 +125,30 @@ const FOREIGN_TAGS: [&str; 12] = [
     "%",
 ];
 
-/// Demands a list of exactly these passes, which are of one type; gives its tag.
+/// Expects a list of exactly these passes, which are of one type; gives its tag.
 pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Result<String, Stop> {
     let kind = expected.first().map_or(Kind::Pass, |one| one.pass.type_id.kind());
     let mut expected: Vec<_> = expected.iter().map(|one| one.pass.serial.as_str()).collect();
     expected.sort_unstable();
     let wanted = format!("status 200 and a list of exactly {}", expected.join(", "));
     if answer.status() == 204 {
-        return Err(answer.breach(rule, wanted, "status 204"));
+        return Err(answer.violation(rule, wanted, "status 204"));
     }
     answer.is(200, rule)?;
     let listed = answer.listed(kind)?;
     let found: Vec<_> = listed.serials.iter().map(|serial| serial.as_str()).collect();
     if found != expected {
-        return Err(answer.breach(rule, wanted, format!("a list of {}", found.join(", "))));
+        return Err(answer.violation(rule, wanted, format!("a list of {}", found.join(", "))));
     }
     Ok(listed.tag)
 }
 
-/// Demands the answer to a device that is up to date.
-pub(super) fn is_quiet(kind: Kind, answer: &Answer) -> Verdict {
+/// Expects the answer to a device that is up to date.
+pub(super) fn is_quiet(kind: Kind, answer: &Answer) -> CaseResult {
     let again = ListAnswer::read(kind, answer.body()).filter(|list| !list.serials.is_empty());
     if let (200, Some(again)) = (answer.status(), again) {
         let actual = format!("status 200, {} named again", again.serials.len());
-        return Err(answer.breach(Rule::LIST_2, "status 204: nothing changed after the tag", actual));
+        return Err(answer.violation(Rule::LIST_2, "status 204: nothing changed after the tag", actual));
     }
     answer.is(204, Rule::LIST_7)
 }
@@ -182,18 +182,18 @@ async fn list_raw(session: &Session, device: &Device, subject: &Subject, tag: &s
     session.send(Call::new(Method::GET, format!("{path}?{parameter}={tag}"))).await
 }
 
-async fn no_tag_lists_all(session: &Session) -> Verdict {
+async fn no_tag_lists_all(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     registered_and_listed(session, &session.device()?, &[one, two]).await.map(drop)
 }
 
-async fn empty_tag_lists_all(session: &Session) -> Verdict {
+async fn empty_tag_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     names(&list_raw(session, &device, one, "").await?, &[one], Rule::LIST_1).map(drop)
 }
 
-async fn is_json(session: &Session) -> Verdict {
+async fn is_json(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     let answer = list(session, &device, one, None).await?;
@@ -201,13 +201,13 @@ async fn is_json(session: &Session) -> Verdict {
     answer.media_type(&["application/json"], Rule::HTTP_7)
 }
 
-async fn values_are_strings(session: &Session) -> Verdict {
+async fn values_are_strings(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     list(session, &device, one, None).await?.listed(session.kind()).map(drop)
 }
 
-async fn only_what_was_registered(session: &Session) -> Verdict {
+async fn only_what_was_registered(session: &Session) -> CaseResult {
     let mut held = session.rested(3)?;
     held.pop();
     let device = session.device()?;
@@ -217,7 +217,7 @@ async fn only_what_was_registered(session: &Session) -> Verdict {
     names(&list(session, &device, held[0], None).await?, &held, Rule::LIST_3).map(drop)
 }
 
-async fn keeps_devices_apart(session: &Session) -> Verdict {
+async fn keeps_devices_apart(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     let (first, second) = (session.device()?, session.device()?);
     session.registered(&first, one).await?;
@@ -226,7 +226,7 @@ async fn keeps_devices_apart(session: &Session) -> Verdict {
     names(&list(session, &second, two, None).await?, &[two], Rule::LIST_3).map(drop)
 }
 
-async fn keeps_types_apart(session: &Session) -> Verdict {
+async fn keeps_types_apart(session: &Session) -> CaseResult {
     let (one, other) = session.two_types()?;
     let device = session.device()?;
     session.registered(&device, one).await?;
@@ -236,7 +236,7 @@ async fn keeps_types_apart(session: &Session) -> Verdict {
     names(&list(session, &device, other, None).await?, &[other], Rule::LIST_3).map(drop)
 }
 
-async fn tag_lists_only_newer(session: &Session) -> Verdict {
+async fn tag_lists_only_newer(session: &Session) -> CaseResult {
     session.can_change()?;
     let both = session.rested(2)?;
     let device = session.device()?;
@@ -245,7 +245,7 @@ async fn tag_lists_only_newer(session: &Session) -> Verdict {
     names(&list(session, &device, both[0], Some(&tag)).await?, &both[..1], Rule::LIST_2).map(drop)
 }
 
-async fn all_changes_are_listed(session: &Session) -> Verdict {
+async fn all_changes_are_listed(session: &Session) -> CaseResult {
     session.can_change()?;
     let changed = match session.rested(3) {
         Ok(three) => three,
@@ -259,7 +259,7 @@ async fn all_changes_are_listed(session: &Session) -> Verdict {
     names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::LIST_2).map(drop)
 }
 
-async fn each_change_is_listed(session: &Session) -> Verdict {
+async fn each_change_is_listed(session: &Session) -> CaseResult {
     session.can_change()?;
     let both = session.rested(2)?;
     let device = session.device()?;
@@ -271,7 +271,7 @@ async fn each_change_is_listed(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn changes_close_together(session: &Session) -> Verdict {
+async fn changes_close_together(session: &Session) -> CaseResult {
     session.can_change()?;
     let (device, changed) = (session.device()?, session.rested(1)?);
     let tag = registered_and_listed(session, &device, &changed).await?;
@@ -283,7 +283,7 @@ async fn changes_close_together(session: &Session) -> Verdict {
     names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::TAG_1).map(drop)
 }
 
-async fn tag_moves_with_each_list(session: &Session) -> Verdict {
+async fn tag_moves_with_each_list(session: &Session) -> CaseResult {
     session.can_change()?;
     let (device, changed) = (session.device()?, session.rested(1)?);
     let tag = registered_and_listed(session, &device, &changed).await?;
@@ -291,23 +291,23 @@ async fn tag_moves_with_each_list(session: &Session) -> Verdict {
     let answer = list(session, &device, changed[0], Some(&tag)).await?;
     let again = names(&answer, &changed, Rule::LIST_2)?;
     let expected = format!("another {} than '{tag}', with which was asked", session.kind().tag_key());
-    if again == tag { Err(answer.breach(Rule::LIST_6, expected, "the same")) } else { Ok(()) }
+    if again == tag { Err(answer.violation(Rule::LIST_6, expected, "the same")) } else { Ok(()) }
 }
 
-async fn nothing_new_is_204(session: &Session) -> Verdict {
+async fn nothing_new_is_204(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     let tag = registered_and_listed(session, &device, &[one]).await?;
     is_quiet(session.kind(), &list(session, &device, one, Some(&tag)).await?)
 }
 
-async fn unknown_device_is_204(session: &Session) -> Verdict {
+async fn unknown_device_is_204(session: &Session) -> CaseResult {
     let (device, stranger, one) = (session.device()?, session.device()?, session.one()?);
     let tag = registered_and_listed(session, &device, &[one]).await?;
     list(session, &stranger, one, None).await?.is(204, Rule::LIST_8)?;
     list(session, &stranger, one, Some(&tag)).await?.is(204, Rule::LIST_8)
 }
 
-async fn unknown_type_is_204(session: &Session) -> Verdict {
+async fn unknown_type_is_204(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     let unusable = |error: &dyn std::fmt::Display| Stop::Error(format!("no random type: {error}"));
@@ -317,7 +317,7 @@ async fn unknown_type_is_204(session: &Session) -> Verdict {
     session.list(&device, &type_id, None).await?.is(204, Rule::LIST_8)
 }
 
-async fn unreadable_tag_is_no_error(session: &Session) -> Verdict {
+async fn unreadable_tag_is_no_error(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     let long = "x".repeat(1_000);
@@ -327,7 +327,7 @@ async fn unreadable_tag_is_no_error(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn unreadable_tag_lists_all(session: &Session) -> Verdict {
+async fn unreadable_tag_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     for tag in ["garbage", "%C3%BC%E2%9C%93", "%00"] {
@@ -336,7 +336,7 @@ async fn unreadable_tag_lists_all(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn tag_of_another_type_is_no_error(session: &Session) -> Verdict {
+async fn tag_of_another_type_is_no_error(session: &Session) -> CaseResult {
     let (one, other) = session.two_types()?;
     let device = session.device()?;
     session.registered(&device, other).await?;
@@ -344,33 +344,33 @@ async fn tag_of_another_type_is_no_error(session: &Session) -> Verdict {
     list(session, &device, other, Some(&tag)).await?.is_one_of(&[200, 204], Rule::LIST_9)
 }
 
-async fn tag_ahead_lists_all(session: &Session) -> Verdict {
+async fn tag_ahead_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     let answer = list(session, &device, one, Some("999999999999999999")).await?;
     names(&answer, &[one], Rule::LIST_9).map(drop)
 }
 
-async fn asking_again_gives_the_same(session: &Session) -> Verdict {
+async fn asking_again_gives_the_same(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     registered_and_listed(session, &device, &[one]).await?;
     names(&list(session, &device, one, None).await?, &[one], Rule::LIST_10).map(drop)
 }
 
-async fn no_serial_twice(session: &Session) -> Verdict {
+async fn no_serial_twice(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     session.register(&device, one).await?.is(200, Rule::REG_1)?;
     names(&list(session, &device, one, None).await?, &[one], Rule::LIST_11).map(drop)
 }
 
-async fn needs_no_authorization(session: &Session) -> Verdict {
+async fn needs_no_authorization(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     names(&list(session, &device, one, None).await?, &[one], Rule::LIST_12).map(drop)
 }
 
-async fn minds_no_authorization(session: &Session) -> Verdict {
+async fn minds_no_authorization(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     let scheme = session.kind().auth_scheme();
@@ -382,7 +382,7 @@ async fn minds_no_authorization(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn tag_survives_the_url(session: &Session) -> Verdict {
+async fn tag_survives_the_url(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     let tag = registered_and_listed(session, &device, &[one]).await?;
     let forms = [encoded(&tag), encoded_where_needed(&tag)];
@@ -395,13 +395,13 @@ async fn tag_survives_the_url(session: &Session) -> Verdict {
     {
         if answer.status() != 204 && other.status() == 204 {
             let expected = format!("status 204 to the tag '{tag}' sent as '{how}'");
-            return Err(answer.breach(Rule::URL_8, expected, format!("status {}", answer.status())));
+            return Err(answer.violation(Rule::URL_8, expected, format!("status {}", answer.status())));
         }
     }
     is_quiet(session.kind(), &answers[0])
 }
 
-async fn new_registration_is_listed(session: &Session) -> Verdict {
+async fn new_registration_is_listed(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     let device = session.device()?;
     let tag = registered_and_listed(session, &device, &[one]).await?;
@@ -409,7 +409,7 @@ async fn new_registration_is_listed(session: &Session) -> Verdict {
     names(&list(session, &device, two, Some(&tag)).await?, &[two], Rule::C3).map(drop)
 }
 
-async fn saved_unchanged_is_not_listed(session: &Session) -> Verdict {
+async fn saved_unchanged_is_not_listed(session: &Session) -> CaseResult {
     session.can_save()?;
     let (device, one) = (session.device()?, session.rested(1)?[0]);
     let date = fetched(session, one).await?;

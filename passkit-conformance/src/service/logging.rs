@@ -8,7 +8,7 @@ use super::{
     catalogue,
     session::{Call, Session},
 };
-use crate::{Rule, Verdict};
+use crate::{CaseResult, Rule};
 
 catalogue! {
     "log/messages-are-200" Pass Must [LOG_1 LOG_4] messages_are_200,
@@ -41,8 +41,8 @@ fn messages(count: usize) -> String {
     json!({ "logs": (1..=count).map(message).collect::<Vec<_>>() }).to_string()
 }
 
-/// Demands status 200 under `rule`, unless the answer shows that there is no log, or none without credentials.
-fn taken(answer: &Answer, rule: Rule) -> Verdict {
+/// Expects status 200 under `rule`, unless the answer shows that there is no log, or none without credentials.
+fn taken(answer: &Answer, rule: Rule) -> CaseResult {
     let rule = match answer.status() {
         401 | 403 => Rule::LOG_4,
         200..300 | 404 | 405 => Rule::LOG_1,
@@ -51,15 +51,15 @@ fn taken(answer: &Answer, rule: Rule) -> Verdict {
     answer.is(200, rule)
 }
 
-async fn messages_are_200(session: &Session) -> Verdict {
+async fn messages_are_200(session: &Session) -> CaseResult {
     taken(&session.send(Call::new(Method::POST, PATH).json(messages(2))).await?, Rule::LOG_1)
 }
 
-async fn sixty_messages_are_200(session: &Session) -> Verdict {
+async fn sixty_messages_are_200(session: &Session) -> CaseResult {
     taken(&session.send(Call::new(Method::POST, PATH).json(messages(60))).await?, Rule::LOG_1)
 }
 
-async fn credentials_do_not_matter(session: &Session) -> Verdict {
+async fn credentials_do_not_matter(session: &Session) -> CaseResult {
     for value in ["ApplePass a-token-of-no-pass-at-all", "Bearer x", "?"] {
         let call = Call::new(Method::POST, PATH).json(messages(1)).header(header::AUTHORIZATION, value);
         let answer = session.send(call).await?.about(format!("messages with Authorization: {value}"));
@@ -68,7 +68,7 @@ async fn credentials_do_not_matter(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn malformed_is_200(session: &Session) -> Verdict {
+async fn malformed_is_200(session: &Session) -> CaseResult {
     let bodies: [(&str, &[u8]); 8] = [
         ("an empty body", b""),
         ("the body 'not json'", b"not json"),
@@ -85,7 +85,7 @@ async fn malformed_is_200(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn other_forms_are_200(session: &Session) -> Verdict {
+async fn other_forms_are_200(session: &Session) -> CaseResult {
     let text = "A test of passkit-conformance";
     for (what, body) in [("a bare list", json!([text])), ("a description", json!({ "description": text }))] {
         let call = Call::new(Method::POST, PATH).json(body.to_string());
@@ -94,7 +94,7 @@ async fn other_forms_are_200(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn any_content_type(session: &Session) -> Verdict {
+async fn any_content_type(session: &Session) -> CaseResult {
     for content_type in [Some("application/json; charset=utf-8"), Some("text/plain"), None] {
         let call = Call::new(Method::POST, PATH).body(messages(1));
         let (call, what) = match content_type {

@@ -9,7 +9,6 @@ mod archives;
 #[cfg(feature = "cli")]
 mod changing;
 mod credentials;
-mod demands;
 mod fetching;
 mod listing;
 mod logging;
@@ -18,6 +17,7 @@ mod racing;
 mod registering;
 mod running;
 mod session;
+mod steps;
 mod target;
 #[cfg(feature = "cli")]
 mod target_file;
@@ -33,7 +33,7 @@ use std::{
     time::Instant,
 };
 
-use passkit_server::Kind;
+use passkit_server::identifiers::Kind;
 
 use self::session::Session;
 #[cfg(feature = "cli")]
@@ -42,9 +42,9 @@ pub use self::{
     running::{Progress, run, run_watched},
     target::{Subject, Target},
 };
-use crate::{Case, CaseResult, Outcome, Verdict};
+use crate::{Case, CaseReport, CaseResult, Outcome};
 
-type CaseFuture<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
+type CaseFuture<'a> = Pin<Box<dyn Future<Output = CaseResult> + Send + 'a>>;
 
 /// A case of a web service.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,7 @@ impl ServiceCase {
     ///
     /// # Panics
     /// Outside of a Tokio runtime with time enabled.
-    pub async fn run(&self, target: &Target) -> CaseResult {
+    pub async fn run(&self, target: &Target) -> CaseReport {
         self.run_until(target, pin!(pending())).await.0
     }
 
@@ -69,20 +69,20 @@ impl ServiceCase {
         &self,
         target: &Target,
         mut stop: Pin<&mut impl Future<Output = ()>>,
-    ) -> (CaseResult, bool) {
+    ) -> (CaseReport, bool) {
         let start = Instant::now();
         let session = Session::new(target.clone(), self.kind);
         let mut run = (self.run)(&session);
-        let verdict = poll_fn(|context| match stop.as_mut().poll(context) {
+        let result = poll_fn(|context| match stop.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(None),
             Poll::Pending => run.as_mut().poll(context).map(Some),
         });
-        let verdict = verdict.await;
+        let result = result.await;
         drop(run);
-        let is_stopped = verdict.is_none();
-        let outcome = verdict.map_or_else(|| Outcome::Error("interrupted".into()), Outcome::from);
+        let is_stopped = result.is_none();
+        let outcome = result.map_or_else(|| Outcome::Error("interrupted".into()), Outcome::from);
         let transcript = session.end().await;
-        (CaseResult { case: self.case, outcome, elapsed: start.elapsed(), transcript }, is_stopped)
+        (CaseReport { case: self.case, outcome, elapsed: start.elapsed(), transcript }, is_stopped)
     }
 }
 
@@ -98,7 +98,7 @@ macro_rules! catalogue {
                     steps: $steps,
                     consequence: $consequence,
                 },
-                kind: passkit_server::Kind::$kind,
+                kind: passkit_server::identifiers::Kind::$kind,
                 run: |session| Box::pin($function(session)),
             }),+
         ];

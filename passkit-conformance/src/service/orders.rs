@@ -7,7 +7,7 @@ use super::{
     listing::{is_quiet, list, names, registered_and_listed},
     session::{Auth, Call, Session},
 };
-use crate::{Rule, Verdict, wire::archive_types};
+use crate::{CaseResult, Rule, wire::archive_types};
 
 catalogue! {
     "orders/list-has-its-own-words" Order Must [ORD_2] list_has_its_own_words,
@@ -33,24 +33,24 @@ catalogue! {
         "The phone drops an answer in the words of the other kind, and gets no update for either.";
 }
 
-async fn list_has_its_own_words(session: &Session) -> Verdict {
+async fn list_has_its_own_words(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     list(session, &device, one, None).await?.listed(session.kind()).map(drop)
 }
 
-async fn tag_has_its_own_word(session: &Session) -> Verdict {
+async fn tag_has_its_own_word(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     let tag = registered_and_listed(session, &device, &[one]).await?;
     let answer = list(session, &device, one, Some(&tag)).await?;
     if answer.status() == 200 {
         let expected = "status 204 to the newest tag as ordersModifiedSince";
-        return Err(answer.breach(Rule::ORD_2, expected, "status 200"));
+        return Err(answer.violation(Rule::ORD_2, expected, "status 200"));
     }
     is_quiet(session.kind(), &answer)
 }
 
-async fn scheme_is_appleorder(session: &Session) -> Verdict {
+async fn scheme_is_appleorder(session: &Session) -> CaseResult {
     let one = session.one()?;
     let mut call = session.fetch_call(one, None);
     call.headers.retain(|(name, _)| name != header::AUTHORIZATION);
@@ -58,23 +58,23 @@ async fn scheme_is_appleorder(session: &Session) -> Verdict {
     session.send(call.auth(&other)).await?.is(401, Rule::ORD_2)
 }
 
-async fn fetched_before_registered(session: &Session) -> Verdict {
+async fn fetched_before_registered(session: &Session) -> CaseResult {
     session.fetch(session.one()?, None).await?.is(200, Rule::ORD_3)
 }
 
-async fn has_media_type(session: &Session) -> Verdict {
+async fn has_media_type(session: &Session) -> CaseResult {
     let answer = session.fetch(session.one()?, None).await?;
     answer.is(200, Rule::ORD_3)?;
     answer.media_type(archive_types(session.kind()), Rule::ORD_4)
 }
 
-async fn has_apples_media_type(session: &Session) -> Verdict {
+async fn has_apples_media_type(session: &Session) -> CaseResult {
     let answer = session.fetch(session.one()?, None).await?;
     answer.is(200, Rule::ORD_3)?;
     answer.media_type(&[session.kind().media_type()], Rule::ORD_4)
 }
 
-async fn lists_go_by_type(session: &Session) -> Verdict {
+async fn lists_go_by_type(session: &Session) -> CaseResult {
     let (pass, order) = session.one_of_each()?;
     let device = session.device()?;
     session.registered(&device, pass).await?;

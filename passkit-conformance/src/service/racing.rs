@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::SerialNumber;
+use passkit_server::identifiers::SerialNumber;
 
 use super::{
     answer::Answer,
@@ -22,13 +22,13 @@ use super::{
     session::{Device, Session},
     target::Subject,
 };
-use crate::{Rule, Verdict};
+use crate::{CaseResult, Rule};
 
 catalogue! {
     "list/no-lost-update-under-writers" Pass Must [LIST_5 CON_1] no_lost_update_under_writers,
         "Three passes change in parallel, four times, while four devices ask again and again with their tags. Each \
          change is to be named to each of them, and fetched whole; then all is quiet.",
-        "Now and then a phone keeps old content, and no later list names it: the update is lost for ever.";
+        "Now and then a phone keeps old content, and no later list names it: the update is lost forever.";
     "list/registered-in-parallel-is-listed-once" Pass Must [LIST_11 REG_3] registered_in_parallel_is_listed_once,
         "One device registers twenty times at once for a pass and asks what changed; then it unregisters as often at once.",
         "A phone that repeats a call which was slow is told of each pass twice, or never gets rid of it.";
@@ -39,10 +39,10 @@ const DEVICES: u32 = 4;
 /// Few, for a careful service dates each a second after the one before.
 const ROUNDS: u32 = 4;
 
-type Task<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
+type Task<'a> = Pin<Box<dyn Future<Output = CaseResult> + Send + 'a>>;
 
 /// Runs all at once. The first that ends badly ends it.
-async fn together(mut tasks: Vec<Task<'_>>) -> Verdict {
+async fn together(mut tasks: Vec<Task<'_>>) -> CaseResult {
     poll_fn(|context| {
         let mut result = Ok(());
         tasks.retain_mut(|task| match task.as_mut().poll(context) {
@@ -76,7 +76,7 @@ impl Race<'_> {
     }
 
     /// Changes a pass. In each round the passes change at other moments of the lists under way.
-    async fn write(&self, index: u32, pass: &Subject, round: u32) -> Verdict {
+    async fn write(&self, index: u32, pass: &Subject, round: u32) -> CaseResult {
         tokio::time::sleep(self.list_time * (3 * index + round) / 4).await;
         let start = Instant::now();
         self.session.change_at_once(pass).await?;
@@ -86,7 +86,7 @@ impl Race<'_> {
     }
 
     /// Asks until all changes of the round are done, and once more.
-    async fn ask(&self, number: u32, poller: &mut Poller) -> Verdict {
+    async fn ask(&self, number: u32, poller: &mut Poller) -> CaseResult {
         tokio::time::sleep(self.list_time * number / DEVICES).await;
         for asked in 0.. {
             let is_last = self.writing.load(SeqCst) == 0;
@@ -114,7 +114,7 @@ impl Poller {
     ///
     /// Each change that was done before the device asked must have been in this answer, or in an earlier one that came
     /// after the change began.
-    async fn poll(&mut self, race: &Race<'_>) -> Verdict {
+    async fn poll(&mut self, race: &Race<'_>) -> CaseResult {
         let done = race.changed().clone();
         let answer = list(race.session, &self.device, race.passes[0], self.tag.as_deref()).await?;
         let mut serials = Vec::new();
@@ -131,12 +131,12 @@ impl Poller {
             done.iter().find(|(serial, start)| self.told.get(*serial).is_none_or(|told| told < *start))
         {
             let expected = format!("'{lost}' in the list: it changed, and no list has named it since");
-            return Err(answer.breach(Rule::LIST_5, expected, "a list without it, so the change is lost"));
+            return Err(answer.violation(Rule::LIST_5, expected, "a list without it, so the change is lost"));
         }
         for serial in serials.iter().filter(|_| self.fetches) {
             let Some(pass) = race.passes.iter().find(|one| one.pass.serial == *serial) else {
                 let expected = "only passes that the device registered";
-                return Err(answer.breach(Rule::LIST_3, expected, serial));
+                return Err(answer.violation(Rule::LIST_3, expected, serial));
             };
             // Without a date: what a wrong 304 does is seen elsewhere.
             let fetched = race.session.fetch(pass, None).await?;
@@ -156,7 +156,7 @@ fn is_same(one: &Answer, other: &Answer) -> bool {
     }
 }
 
-async fn no_lost_update_under_writers(session: &Session) -> Verdict {
+async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
     session.can_change()?;
     let passes = session.rested(3).or_else(|_| session.rested(2)).or_else(|_| session.rested(1))?;
     for pass in &passes {
@@ -202,14 +202,14 @@ async fn no_lost_update_under_writers(session: &Session) -> Verdict {
             if poller.held.get(&pass.pass.serial).is_some_and(|held| !is_same(held, &newest)) {
                 let expected = format!("'{}' in a list once its new content is there", pass.pass.serial);
                 let actual = "old content on a device which was told of the last change";
-                return Err(newest.breach(Rule::CON_1, expected, actual));
+                return Err(newest.violation(Rule::CON_1, expected, actual));
             }
         }
     }
     Ok(())
 }
 
-async fn registered_in_parallel_is_listed_once(session: &Session) -> Verdict {
+async fn registered_in_parallel_is_listed_once(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.will_register(&device, one);
     let register = || -> Task<'_> {

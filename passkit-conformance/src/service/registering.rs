@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::{
     catalogue,
-    demands::{random, together},
     session::{Auth, Call, Device, Session},
+    steps::{random, together},
     target::Subject,
 };
-use crate::{Rule, Stop, Verdict};
+use crate::{CaseResult, Rule, Stop};
 
 catalogue! {
     "register/new-pass-is-201" Pass Must [REG_1] new_pass_is_201,
@@ -67,12 +67,12 @@ catalogue! {
         "A phone that registers again, as it does when it got no answer, counts twice or is told that it failed.";
 }
 
-async fn new_pass_is_201(session: &Session) -> Verdict {
+async fn new_pass_is_201(session: &Session) -> CaseResult {
     let device = session.device()?;
     session.register(&device, session.one()?).await?.is(201, Rule::REG_1)
 }
 
-async fn known_pass_is_200(session: &Session) -> Verdict {
+async fn known_pass_is_200(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     session.given(&device, pass).await?;
     for time in ["the second registration", "the third registration"] {
@@ -81,7 +81,7 @@ async fn known_pass_is_200(session: &Session) -> Verdict {
     session.holds(&device, pass, &[pass], Rule::REG_1).await
 }
 
-async fn second_device_is_201(session: &Session) -> Verdict {
+async fn second_device_is_201(session: &Session) -> CaseResult {
     let (first, second, pass) = (session.device()?, session.device()?, session.one()?);
     session.given(&first, pass).await?;
     session.register(&second, pass).await?.about("the second device").is(201, Rule::REG_1)?;
@@ -89,7 +89,7 @@ async fn second_device_is_201(session: &Session) -> Verdict {
     session.holds(&second, pass, &[pass], Rule::LIST_3).await
 }
 
-async fn after_unregistering_is_201(session: &Session) -> Verdict {
+async fn after_unregistering_is_201(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     session.given(&device, pass).await?;
     session.unregister(&device, pass).await?.is(200, Rule::UNR_1)?;
@@ -97,7 +97,7 @@ async fn after_unregistering_is_201(session: &Session) -> Verdict {
     session.holds(&device, pass, &[pass], Rule::REG_1).await
 }
 
-async fn new_push_token_is_200(session: &Session) -> Verdict {
+async fn new_push_token_is_200(session: &Session) -> CaseResult {
     let (device, (one, two)) = (session.device()?, session.two()?);
     session.given(&device, one).await?;
     session.given(&device, two).await?;
@@ -107,7 +107,7 @@ async fn new_push_token_is_200(session: &Session) -> Verdict {
     session.holds(&device, one, &[one, two], Rule::REG_2).await
 }
 
-async fn in_parallel_creates_once(session: &Session) -> Verdict {
+async fn in_parallel_creates_once(session: &Session) -> CaseResult {
     // Some rounds: a gap of milliseconds shows by chance, and hardly while connections are being made.
     for _ in 0..5 {
         creates_once(session, &session.device()?, session.one()?).await?;
@@ -115,19 +115,23 @@ async fn in_parallel_creates_once(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn creates_once(session: &Session, device: &Device, pass: &Subject) -> Verdict {
+async fn creates_once(session: &Session, device: &Device, pass: &Subject) -> CaseResult {
     let mut created = 0;
     for answer in together((0..20).map(|_| session.register(device, pass))).await {
         let answer = answer?.about("one of twenty equal registrations at once");
         answer.is_one_of(&[200, 201], Rule::REG_3)?;
         created += usize::from(answer.status() == 201);
         if created > 1 {
-            return Err(answer.breach(Rule::REG_3, "status 201 once, else 200", "status 201 more than once"));
+            return Err(answer.violation(
+                Rule::REG_3,
+                "status 201 once, else 200",
+                "status 201 more than once",
+            ));
         }
     }
     let list = session.list(device, &pass.pass.type_id, None).await?;
     if created == 0 {
-        return Err(list.breach(
+        return Err(list.violation(
             Rule::REG_3,
             "status 201 to one of twenty equal registrations",
             "status 200 twenty times",
@@ -142,7 +146,7 @@ fn with_body(session: &Session, device: &Device, pass: &Subject, body: &str) -> 
     session.register_call(device, pass).body(body.to_owned())
 }
 
-async fn malformed_body_is_400(session: &Session) -> Verdict {
+async fn malformed_body_is_400(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     let bodies = [
         "",
@@ -164,7 +168,7 @@ async fn malformed_body_is_400(session: &Session) -> Verdict {
     answer.about("the first correct registration").is(201, Rule::REG_1)
 }
 
-async fn push_token_is_hexadecimal(session: &Session) -> Verdict {
+async fn push_token_is_hexadecimal(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     for token in ["not hexadecimal", "../../1"] {
         let body = json!({ "pushToken": token }).to_string();
@@ -174,7 +178,7 @@ async fn push_token_is_hexadecimal(session: &Session) -> Verdict {
     session.holds(&device, pass, &[], Rule::REG_4).await
 }
 
-async fn unknown_keys_are_ignored(session: &Session) -> Verdict {
+async fn unknown_keys_are_ignored(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     let token = device.push_token.as_str();
     let body = json!({ "deviceName": "x", "pushToken": token, "more": { "pushToken": [1] } });
@@ -183,7 +187,7 @@ async fn unknown_keys_are_ignored(session: &Session) -> Verdict {
     session.holds(&device, pass, &[pass], Rule::REG_4).await
 }
 
-async fn any_content_type(session: &Session) -> Verdict {
+async fn any_content_type(session: &Session) -> CaseResult {
     let pass = session.one()?;
     for content_type in [Some("application/json; charset=utf-8"), Some("text/plain"), None] {
         let device = session.device()?;
@@ -200,7 +204,7 @@ async fn any_content_type(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn device_identifier_of_any_form(session: &Session) -> Verdict {
+async fn device_identifier_of_any_form(session: &Session) -> CaseResult {
     let pass = session.one()?;
     let uuid = |hex: &str| {
         let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
@@ -221,7 +225,7 @@ async fn device_identifier_of_any_form(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn impossible_device_identifier(session: &Session) -> Verdict {
+async fn impossible_device_identifier(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     let path = session.registration_path(&device.id, &pass.pass);
     let long = "x".repeat(10_000);
@@ -243,13 +247,13 @@ async fn impossible_device_identifier(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn unknown_pass_is_401(session: &Session) -> Verdict {
+async fn unknown_pass_is_401(session: &Session) -> CaseResult {
     let (device, unknown) = (session.device()?, session.unknown(session.one()?)?);
     session.register(&device, &unknown).await?.is(401, Rule::REG_6)?;
     session.holds(&device, &unknown, &[], Rule::REG_6).await
 }
 
-async fn unknown_type_is_401(session: &Session) -> Verdict {
+async fn unknown_type_is_401(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     let type_id = format!("{}.unknown-{}", pass.pass.type_id, random()?);
     let unknown = PassId::new(&type_id, pass.pass.serial.as_str())
@@ -258,7 +262,7 @@ async fn unknown_type_is_401(session: &Session) -> Verdict {
     session.register(&device, &unknown).await?.is(401, Rule::REG_6)
 }
 
-async fn credentials_come_before_the_body(session: &Session) -> Verdict {
+async fn credentials_come_before_the_body(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     let path = session.registration_path(&device.id, &pass.pass);
     let wrong = Auth::Raw(format!("{} a-token-of-no-pass-at-all", session.kind().auth_scheme()));

@@ -7,7 +7,7 @@ use http::Request;
 use http_body_util::Full;
 
 use super::{ServiceCase, Target};
-use crate::{Case, CaseResult, Outcome, Report, Rule, client::SendError, exchange::Secrets};
+use crate::{Case, CaseReport, Outcome, Report, Rule, client::SendError, exchange::Secrets};
 
 /// After so many cases in a row without any answer, the service is taken to be gone: one that hangs would otherwise
 /// take the time limit for each request of each case.
@@ -28,7 +28,7 @@ pub enum Progress<'a> {
     /// A case begins.
     Begins(&'a Case),
     /// A case is done.
-    Done(&'a CaseResult),
+    Done(&'a CaseReport),
 }
 
 /// As [`run`], telling `watch` how far it is, until `stop` is ready: then the case that runs becomes an error as well, and
@@ -82,11 +82,11 @@ pub async fn run_watched<'a>(
 
 /// A service that answers as a rule, and breaks off at what a case sends, as many do when they come upon something that
 /// they did not expect, breaks the rule that the case is about.
-fn name_what_was_asked(result: &mut CaseResult) {
+fn name_what_was_asked(result: &mut CaseReport) {
     let outcome = std::mem::replace(&mut result.outcome, Outcome::Pass);
     result.outcome = match (outcome, result.case.rules.first()) {
-        (Outcome::Fail(breach), Some(rule)) if breach.rule() == Rule::HTTP_2 => {
-            Outcome::Fail(breach.under(*rule))
+        (Outcome::Fail(violation), Some(rule)) if violation.rule() == Rule::HTTP_2 => {
+            Outcome::Fail(violation.under(*rule))
         }
         (outcome, _) => outcome,
     };
@@ -121,7 +121,7 @@ mod tests {
     };
 
     use http::{Method, Response};
-    use passkit_server::Kind;
+    use passkit_server::identifiers::Kind;
     use tower_service::Service;
 
     use super::*;
@@ -209,7 +209,7 @@ mod tests {
     async fn breaking_off_breaks_the_rule_of_the_case() {
         let rules = |report: Report| -> Vec<&str> {
             let fails = report.results.into_iter().filter_map(|result| match result.outcome {
-                Outcome::Fail(breach) => Some(breach.rule().id()),
+                Outcome::Fail(violation) => Some(violation.rule().id()),
                 _ => None,
             });
             fails.collect()

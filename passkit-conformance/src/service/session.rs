@@ -5,14 +5,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::Full;
-use passkit_server::{DeviceIdentifier, Kind, PassId, PushToken, TypeIdentifier};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, Kind, PushToken, TypeIdentifier},
+};
 
 use super::{
     answer::Answer,
     target::{Subject, Target},
 };
 use crate::{
-    Breach, Exchange, Rule, Stop, Verdict,
+    CaseResult, Exchange, Rule, Stop, Violation,
     client::{SendError, WithCapitals},
     exchange::Secrets,
     random_hex,
@@ -181,7 +184,7 @@ impl Session {
     }
 
     /// Ends the case early unless passes can be changed: before anything is sent.
-    pub(crate) fn can_change(&self) -> Verdict {
+    pub(crate) fn can_change(&self) -> CaseResult {
         match self.target.change {
             Some(_) => Ok(()),
             None => Err(Stop::Skip(
@@ -191,7 +194,7 @@ impl Session {
     }
 
     /// Ends the case early unless passes can be saved as they are: before anything is sent.
-    pub(crate) fn can_save(&self) -> Verdict {
+    pub(crate) fn can_save(&self) -> CaseResult {
         match self.target.save {
             Some(_) => Ok(()),
             None => Err(Stop::Skip(
@@ -276,8 +279,8 @@ impl Session {
         }
     }
 
-    /// Registers, and demands that it is taken as new.
-    pub(crate) async fn registered(&self, device: &Device, subject: &Subject) -> Verdict {
+    /// Registers, and ensures that it is taken as new.
+    pub(crate) async fn registered(&self, device: &Device, subject: &Subject) -> CaseResult {
         self.register(device, subject).await?.is(201, Rule::REG_1)
     }
 
@@ -325,7 +328,7 @@ impl Session {
     pub(crate) async fn send(&self, call: Call) -> Result<Answer, Stop> {
         self.try_send(call).await?.map_err(|error| {
             let actual = self.notes().secrets.hide(&error.to_string());
-            Breach::new(Rule::HTTP_2, "a whole, well-formed answer in time", actual).into()
+            Violation::new(Rule::HTTP_2, "a whole, well-formed answer in time", actual).into()
         })
     }
 

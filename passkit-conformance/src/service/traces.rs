@@ -10,7 +10,7 @@ use super::{
     session::{Auth, Call, Device, Session},
     target::Subject,
 };
-use crate::{Rule, Stop, Verdict};
+use crate::{CaseResult, Rule, Stop};
 
 catalogue! {
     "trace/first-pass" Pass Must [REG_1 LIST_1 GET_9] first_pass,
@@ -30,16 +30,16 @@ catalogue! {
         "One of the two updates is lost.";
     "trace/two-changes-before-the-phone-acts" Pass Must [LIST_2 GET_2] two_changes_before_the_phone_acts,
         "A pass changes twice before the phone asks: it is listed once (200) and fetched (200), the next list is quiet (204).",
-        "The phone fetches the pass once for each change, or for ever.";
+        "The phone fetches the pass once for each change, or forever.";
     "trace/change-between-list-and-fetch" Pass Must [CON_1] change_between_list_and_fetch,
         "A pass changes again after it was listed: the fetch has it (200), the next list names it (200), then 304.",
-        "The second of two changes is lost for ever, whichever of the two calls misses it.";
+        "The second of two changes is lost forever, whichever of the two calls misses it.";
     "trace/nothing-to-report" Pass Must [LIST_7 LOG_1] nothing_to_report,
         "A push without a change: list (204); the phone complains to the log (200).",
-        "The phone fetches what did not change, or repeats its complaint for ever.";
+        "The phone fetches what did not change, or repeats its complaint forever.";
     "trace/registered-again" Pass Must [REG_1 LIST_11] registered_again,
         "A phone registers again in the same words (200), and lists (200, the pass once).",
-        "The phone tries again for ever, or is told of the same pass twice.";
+        "The phone tries again forever, or is told of the same pass twice.";
     "trace/new-push-token" Pass Must [REG_1 LIST_2] new_push_token,
         "A registered phone registers with a new push token (200); the pass changes; list (200).",
         "After its push token changed, the phone gets no updates any more.";
@@ -108,7 +108,7 @@ impl<'a> Phone<'a> {
     }
 
     /// Changes one of the passes, in a later second than that of the version which the phone has.
-    async fn change(&self, index: usize) -> Verdict {
+    async fn change(&self, index: usize) -> CaseResult {
         let (pass, date) = &self.passes[index];
         until_past(date).await;
         self.session.change(pass).await
@@ -119,18 +119,18 @@ impl<'a> Phone<'a> {
         list(self.session, &self.device, self.passes[0].0, Some(&self.tag)).await
     }
 
-    /// Asks with the tag, demands exactly these, and keeps the new tag.
-    async fn is_told_of(&mut self, expected: &[&Subject], rule: Rule) -> Verdict {
+    /// Asks with the tag, expects exactly these, and keeps the new tag.
+    async fn is_told_of(&mut self, expected: &[&Subject], rule: Rule) -> CaseResult {
         self.tag = names(&self.list().await?, expected, rule)?;
         Ok(())
     }
 
-    async fn is_up_to_date(&self) -> Verdict {
+    async fn is_up_to_date(&self) -> CaseResult {
         is_quiet(self.session.kind(), &self.list().await?)
     }
 
     /// Fetches a pass that changed, and keeps its new date.
-    async fn fetches_new(&mut self, index: usize) -> Verdict {
+    async fn fetches_new(&mut self, index: usize) -> CaseResult {
         let (pass, date) = &mut self.passes[index];
         let answer = self.session.fetch(pass, Some(date)).await?;
         is_newer(&answer, date)?;
@@ -138,17 +138,17 @@ impl<'a> Phone<'a> {
         Ok(())
     }
 
-    async fn has_newest(&self, index: usize) -> Verdict {
+    async fn has_newest(&self, index: usize) -> CaseResult {
         let (pass, date) = &self.passes[index];
         self.session.fetch(pass, Some(date)).await?.is(304, Rule::GET_2)
     }
 }
 
-async fn first_pass(session: &Session) -> Verdict {
+async fn first_pass(session: &Session) -> CaseResult {
     Phone::with(session, vec![session.one()?]).await.map(drop)
 }
 
-async fn second_pass(session: &Session) -> Verdict {
+async fn second_pass(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     let phone = Phone::with(session, vec![one]).await?;
     session.registered(&phone.device, two).await?;
@@ -159,7 +159,7 @@ async fn second_pass(session: &Session) -> Verdict {
     fetched(session, two).await.map(drop)
 }
 
-async fn update(session: &Session) -> Verdict {
+async fn update(session: &Session) -> CaseResult {
     session.can_change()?;
     let mut phone = Phone::with(session, session.rested(1)?).await?;
     let pass = phone.passes[0].0;
@@ -170,7 +170,7 @@ async fn update(session: &Session) -> Verdict {
     phone.has_newest(0).await
 }
 
-async fn two_passes_changed(session: &Session) -> Verdict {
+async fn two_passes_changed(session: &Session) -> CaseResult {
     session.can_change()?;
     let both = session.rested(2)?;
     let mut phone = Phone::with(session, both.clone()).await?;
@@ -181,7 +181,7 @@ async fn two_passes_changed(session: &Session) -> Verdict {
     phone.fetches_new(1).await
 }
 
-async fn two_changes_before_the_phone_acts(session: &Session) -> Verdict {
+async fn two_changes_before_the_phone_acts(session: &Session) -> CaseResult {
     session.can_change()?;
     let mut phone = Phone::with(session, session.rested(1)?).await?;
     let pass = phone.passes[0].0;
@@ -192,7 +192,7 @@ async fn two_changes_before_the_phone_acts(session: &Session) -> Verdict {
     phone.is_up_to_date().await
 }
 
-async fn change_between_list_and_fetch(session: &Session) -> Verdict {
+async fn change_between_list_and_fetch(session: &Session) -> CaseResult {
     session.can_change()?;
     let mut phone = Phone::with(session, session.rested(1)?).await?;
     let pass = phone.passes[0].0;
@@ -205,7 +205,7 @@ async fn change_between_list_and_fetch(session: &Session) -> Verdict {
     phone.is_up_to_date().await
 }
 
-async fn nothing_to_report(session: &Session) -> Verdict {
+async fn nothing_to_report(session: &Session) -> CaseResult {
     let phone = Phone::with(session, vec![session.one()?]).await?;
     phone.is_up_to_date().await?;
     let complaint = serde_json::json!({ "logs": [
@@ -214,14 +214,14 @@ async fn nothing_to_report(session: &Session) -> Verdict {
     session.send(Call::new(Method::POST, "/v1/log").json(complaint.to_string())).await?.is(200, Rule::LOG_1)
 }
 
-async fn registered_again(session: &Session) -> Verdict {
+async fn registered_again(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     session.register(&device, one).await?.is(200, Rule::REG_1)?;
     names(&list(session, &device, one, None).await?, &[one], Rule::LIST_11).map(drop)
 }
 
-async fn new_push_token(session: &Session) -> Verdict {
+async fn new_push_token(session: &Session) -> CaseResult {
     session.can_change()?;
     let mut phone = Phone::with(session, session.rested(1)?).await?;
     let pass = phone.passes[0].0;
@@ -236,7 +236,7 @@ async fn new_push_token(session: &Session) -> Verdict {
     phone.is_told_of(&[pass], Rule::LIST_2).await
 }
 
-async fn new_device_identifier(session: &Session) -> Verdict {
+async fn new_device_identifier(session: &Session) -> CaseResult {
     session.can_change()?;
     let pass = session.rested(1)?[0];
     let (old, new) = (session.device()?, session.device()?);
@@ -247,7 +247,7 @@ async fn new_device_identifier(session: &Session) -> Verdict {
     names(&list(session, &new, pass, Some(&new_tag)).await?, &[pass], Rule::LIST_2).map(drop)
 }
 
-async fn deleted(session: &Session) -> Verdict {
+async fn deleted(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     let device = session.device()?;
     registered_and_listed(session, &device, &[one, two]).await?;
@@ -256,7 +256,7 @@ async fn deleted(session: &Session) -> Verdict {
     fetched(session, one).await.map(drop)
 }
 
-async fn deleted_twice(session: &Session) -> Verdict {
+async fn deleted_twice(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.unregister(&device, one).await?.is(200, Rule::UNR_2)?;
     session.registered(&device, one).await?;
@@ -264,7 +264,7 @@ async fn deleted_twice(session: &Session) -> Verdict {
     session.unregister(&device, one).await?.is(200, Rule::UNR_2)
 }
 
-async fn one_after_the_other_deleted(session: &Session) -> Verdict {
+async fn one_after_the_other_deleted(session: &Session) -> CaseResult {
     session.can_change()?;
     let both = session.rested(2)?;
     let device = session.device()?;
@@ -278,7 +278,7 @@ async fn one_after_the_other_deleted(session: &Session) -> Verdict {
     list(session, &device, kept, None).await?.is(204, Rule::UNR_1)
 }
 
-async fn added_again(session: &Session) -> Verdict {
+async fn added_again(session: &Session) -> CaseResult {
     let one = session.one()?;
     let phone = Phone::with(session, vec![one]).await?;
     session.unregister(&phone.device, one).await?.is(200, Rule::UNR_1)?;
@@ -287,7 +287,7 @@ async fn added_again(session: &Session) -> Verdict {
     fetched(session, one).await.map(drop)
 }
 
-async fn updates_off_and_on(session: &Session) -> Verdict {
+async fn updates_off_and_on(session: &Session) -> CaseResult {
     let one = session.one()?;
     let phone = Phone::with(session, vec![one]).await?;
     session.unregister(&phone.device, one).await?.is(200, Rule::UNR_1)?;
@@ -311,7 +311,7 @@ fn guarded_calls(session: &Session, device: &Device, subject: &Subject, auth: &A
     calls.map(|call| call.auth(auth))
 }
 
-async fn wrong_token(session: &Session) -> Verdict {
+async fn wrong_token(session: &Session) -> CaseResult {
     let (one, other) = session.two()?;
     let (device, stranger) = (session.device()?, session.device()?);
     registered_and_listed(session, &device, &[one]).await?;
@@ -328,7 +328,7 @@ async fn wrong_token(session: &Session) -> Verdict {
     list(session, &stranger, one, None).await?.is(204, Rule::AUTH_5)
 }
 
-async fn unknown_pass(session: &Session) -> Verdict {
+async fn unknown_pass(session: &Session) -> CaseResult {
     let (device, unknown) = (session.device()?, session.unknown(session.one()?)?);
     session.will_register(&device, &unknown);
     for call in guarded_calls(session, &device, &unknown, &Auth::Token(&unknown)) {
@@ -337,7 +337,7 @@ async fn unknown_pass(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn same_serial_in_two_types(session: &Session) -> Verdict {
+async fn same_serial_in_two_types(session: &Session) -> CaseResult {
     let (one, other) = session.two_types()?;
     let mut namesake = one.clone();
     namesake.pass.type_id = other.pass.type_id.clone();
@@ -356,7 +356,7 @@ async fn same_serial_in_two_types(session: &Session) -> Verdict {
     list(session, &device, other, None).await?.is(204, Rule::LIST_3)
 }
 
-async fn shared_pass(session: &Session) -> Verdict {
+async fn shared_pass(session: &Session) -> CaseResult {
     session.can_change()?;
     let pass = session.rested(1)?[0];
     let (first, second) = (session.device()?, session.device()?);
@@ -369,7 +369,7 @@ async fn shared_pass(session: &Session) -> Verdict {
     names(&list(session, &second, pass, Some(&second_tag)).await?, &[pass], Rule::UNR_3).map(drop)
 }
 
-async fn pull_to_refresh(session: &Session) -> Verdict {
+async fn pull_to_refresh(session: &Session) -> CaseResult {
     session.can_change()?;
     let mut phone = Phone::with(session, session.rested(1)?).await?;
     phone.has_newest(0).await?;
@@ -377,7 +377,7 @@ async fn pull_to_refresh(session: &Session) -> Verdict {
     phone.fetches_new(0).await
 }
 
-async fn answer_lost(session: &Session) -> Verdict {
+async fn answer_lost(session: &Session) -> CaseResult {
     session.can_change()?;
     let (device, changed) = (session.device()?, session.rested(1)?);
     let tag = registered_and_listed(session, &device, &changed).await?;
@@ -386,7 +386,7 @@ async fn answer_lost(session: &Session) -> Verdict {
     names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::LIST_10).map(drop)
 }
 
-async fn order_from_apple_pay(session: &Session) -> Verdict {
+async fn order_from_apple_pay(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.fetch(one, None).await?.is(200, Rule::ORD_3)?;
     registered_and_listed(session, &device, &[one]).await.map(drop)

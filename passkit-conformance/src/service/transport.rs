@@ -8,7 +8,7 @@ use super::{
     fetching::fetched,
     session::{Auth, Call, Session},
 };
-use crate::{Breach, Rule, Stop, Verdict, client::SendError};
+use crate::{CaseResult, Rule, Stop, Violation, client::SendError};
 
 catalogue! {
     "http/any-user-agent" Pass Should [HTTP_3] any_user_agent,
@@ -37,7 +37,7 @@ catalogue! {
         "Anyone can make the service fail, or hold it up.";
 }
 
-async fn any_user_agent(session: &Session) -> Verdict {
+async fn any_user_agent(session: &Session) -> CaseResult {
     let subject = session.one()?;
     let mut as_phone = Vec::new();
     for other in [None, Some((Some("curl/8.5.0"), "the User-Agent curl")), Some((None, "no User-Agent"))] {
@@ -63,7 +63,7 @@ async fn any_user_agent(session: &Session) -> Verdict {
     Ok(())
 }
 
-async fn header_names_in_any_case(session: &Session) -> Verdict {
+async fn header_names_in_any_case(session: &Session) -> CaseResult {
     if !session.is_network() {
         return Err(Stop::Skip("within a process, names of headers have no case".into()));
     }
@@ -78,14 +78,14 @@ async fn header_names_in_any_case(session: &Session) -> Verdict {
             return Ok(());
         }
         let actual = format!("{lower} to names in lower case, {capitals} to names With-Capitals");
-        Err(with_capitals.breach(Rule::HTTP_1, "one status, however names of headers are written", actual))
+        Err(with_capitals.violation(Rule::HTTP_1, "one status, however names of headers are written", actual))
     };
     session.rest(one).await;
     in_both(None).await?;
     in_both(Some(&fetched(session, one).await?)).await
 }
 
-async fn wrong_method_is_405(session: &Session) -> Verdict {
+async fn wrong_method_is_405(session: &Session) -> CaseResult {
     let (device, subject) = (session.device()?, session.one()?);
     let calls = [
         Call::new(Method::POST, session.list_path(&device.id, &subject.pass.type_id)),
@@ -97,13 +97,13 @@ async fn wrong_method_is_405(session: &Session) -> Verdict {
         let answer = session.send(call).await?.about(what);
         answer.is(405, Rule::HTTP_11)?;
         if answer.header(header::ALLOW).is_none() {
-            return Err(answer.breach(Rule::HTTP_11, "the header Allow", "none"));
+            return Err(answer.violation(Rule::HTTP_11, "the header Allow", "none"));
         }
     }
     Ok(())
 }
 
-async fn unknown_path_is_404(session: &Session) -> Verdict {
+async fn unknown_path_is_404(session: &Session) -> CaseResult {
     let subject = session.one()?;
     for path in ["/v1/no-endpoint".to_owned(), session.pass_path(&subject.pass).replacen("/v1/", "/v9/", 1)] {
         let call = Call::new(Method::GET, path).auth(&Auth::Token(subject));
@@ -117,13 +117,13 @@ async fn answer_to_too_much(session: &Session, call: Call) -> Result<Option<Answ
     match session.try_send(call).await? {
         Ok(answer) => Ok(Some(answer)),
         Err(SendError::TooSlow(reason)) => {
-            Err(Breach::new(Rule::HTTP_2, "an answer, or the end of the connection", reason).into())
+            Err(Violation::new(Rule::HTTP_2, "an answer, or the end of the connection", reason).into())
         }
         Err(_) => Ok(None),
     }
 }
 
-async fn long_registration_is_413(session: &Session) -> Verdict {
+async fn long_registration_is_413(session: &Session) -> CaseResult {
     let (device, subject) = (session.device()?, session.one()?);
     session.will_register(&device, subject);
     let body =
@@ -134,7 +134,7 @@ async fn long_registration_is_413(session: &Session) -> Verdict {
     }
 }
 
-async fn long_log_is_413(session: &Session) -> Verdict {
+async fn long_log_is_413(session: &Session) -> CaseResult {
     let body = format!(r#"{{"logs":["A test of passkit-conformance: {}"]}}"#, "x".repeat(1024 * 1024));
     match answer_to_too_much(session, Call::new(Method::POST, "/v1/log").json(body)).await? {
         Some(answer) => answer.about("log messages of 1 MiB").is(413, Rule::HTTP_13),
@@ -142,7 +142,7 @@ async fn long_log_is_413(session: &Session) -> Verdict {
     }
 }
 
-async fn long_path_or_header_is_refused(session: &Session) -> Verdict {
+async fn long_path_or_header_is_refused(session: &Session) -> CaseResult {
     let subject = session.one()?;
     let (serial, token) = ("x".repeat(30_000), "y".repeat(60_000));
     session.hide(&serial, "<30,000 times x>");

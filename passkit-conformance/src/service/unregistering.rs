@@ -1,12 +1,12 @@
 //! Unregistering a pass from a device.
 
-use super::{catalogue, demands::together, session::Session};
-use crate::{Rule, Verdict};
+use super::{catalogue, session::Session, steps::together};
+use crate::{CaseResult, Rule};
 
 catalogue! {
     "unregister/known-pass-is-200" Pass Must [UNR_1 LIST_3] known_pass_is_200,
         "A device registers, unregisters, lists, and fetches the pass, which it still may.",
-        "The phone goes on trying to unregister a pass that its owner deleted, or is told of its updates for ever.";
+        "The phone goes on trying to unregister a pass that its owner deleted, or is told of its updates forever.";
     "unregister/again-is-200" Pass Must [UNR_2] again_is_200,
         "A device registers, and unregisters twice.",
         "A phone that repeats the request because it got no answer is told that it failed, and repeats it again.";
@@ -27,13 +27,13 @@ catalogue! {
         "Whoever has one pass can find out which other serial numbers exist.";
     "orders/unregister-is-200" Order Must [ORD_1 UNR_1] known_pass_is_200,
         "A device registers for an order, unregisters, lists, and fetches the order, which it still may.",
-        "The phone goes on trying to unregister an order that its owner removed, or is told of its updates for ever.";
+        "The phone goes on trying to unregister an order that its owner removed, or is told of its updates forever.";
     "orders/unregister-again-is-200" Order Must [ORD_1 UNR_2] again_is_200,
         "A device registers for an order, and unregisters twice.",
         "A phone that repeats the request because it got no answer is told that it failed, and repeats it again.";
 }
 
-async fn known_pass_is_200(session: &Session) -> Verdict {
+async fn known_pass_is_200(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     session.given(&device, pass).await?;
     session.unregister(&device, pass).await?.is(200, Rule::UNR_1)?;
@@ -41,18 +41,18 @@ async fn known_pass_is_200(session: &Session) -> Verdict {
     session.fetch(pass, None).await?.about("fetching it without being registered").is(200, Rule::GET_9)
 }
 
-async fn again_is_200(session: &Session) -> Verdict {
+async fn again_is_200(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     session.given(&device, pass).await?;
     session.unregister(&device, pass).await?.is(200, Rule::UNR_1)?;
     session.unregister(&device, pass).await?.about("the second time").is(200, Rule::UNR_2)
 }
 
-async fn never_registered_is_200(session: &Session) -> Verdict {
+async fn never_registered_is_200(session: &Session) -> CaseResult {
     session.unregister(&session.device()?, session.one()?).await?.is(200, Rule::UNR_2)
 }
 
-async fn leaves_other_passes(session: &Session) -> Verdict {
+async fn leaves_other_passes(session: &Session) -> CaseResult {
     let (device, (one, two)) = (session.device()?, session.two()?);
     session.given(&device, one).await?;
     session.given(&device, two).await?;
@@ -62,7 +62,7 @@ async fn leaves_other_passes(session: &Session) -> Verdict {
     session.holds(&device, one, &[], Rule::UNR_1).await
 }
 
-async fn leaves_other_devices(session: &Session) -> Verdict {
+async fn leaves_other_devices(session: &Session) -> CaseResult {
     let (leaver, other, pass) = (session.device()?, session.device()?, session.one()?);
     session.given(&leaver, pass).await?;
     session.given(&other, pass).await?;
@@ -71,7 +71,7 @@ async fn leaves_other_devices(session: &Session) -> Verdict {
     session.holds(&leaver, pass, &[], Rule::UNR_1).await
 }
 
-async fn in_parallel_is_200(session: &Session) -> Verdict {
+async fn in_parallel_is_200(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     session.given(&device, pass).await?;
     for answer in together((0..20).map(|_| session.unregister(&device, pass))).await {
@@ -80,7 +80,7 @@ async fn in_parallel_is_200(session: &Session) -> Verdict {
     session.holds(&device, pass, &[], Rule::UNR_1).await
 }
 
-async fn unknown_pass_is_401(session: &Session) -> Verdict {
+async fn unknown_pass_is_401(session: &Session) -> CaseResult {
     let unknown = session.unknown(session.one()?)?;
     session.unregister(&session.device()?, &unknown).await?.is(401, Rule::AUTH_4)
 }

@@ -1,16 +1,16 @@
 //! How paths and queries are read.
 
 use http::Method;
-use passkit_server::SerialNumber;
+use passkit_server::identifiers::SerialNumber;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{
     catalogue,
-    demands::random,
     session::{Auth, Call, Session},
+    steps::random,
     target::Subject,
 };
-use crate::{Rule, Stop, Verdict, service_url::encoded};
+use crate::{CaseResult, Rule, Stop, service_url::encoded};
 
 catalogue! {
     "url/double-slash-is-one" Pass Must [URL_4 HTTP_5] double_slash_is_one,
@@ -46,14 +46,14 @@ struct Paths {
     pass: String,
 }
 
-/// Goes once through a registration's life under these paths, and demands under `rule` that nothing is different.
+/// Goes once through a registration's life under these paths, and ensures under `rule` that nothing is different.
 async fn life(
     session: &Session,
     subject: &Subject,
     rule: Rule,
     how: &str,
     paths: fn(Paths, &Subject) -> Paths,
-) -> Verdict {
+) -> CaseResult {
     let device = session.device()?;
     let auth = Auth::Token(subject);
     let plain = Paths {
@@ -78,14 +78,14 @@ async fn life(
         .is_one_of(&[200, 204], rule)
 }
 
-/// Demands that the log is no different at this path.
-async fn log_at(session: &Session, path: &str) -> Verdict {
+/// Ensures that the log is no different at this path.
+async fn log_at(session: &Session, path: &str) -> CaseResult {
     let call = |path| Call::new(Method::POST, path).json(r#"{"logs":["A test of passkit-conformance"]}"#);
     let usual = session.send(call("/v1/log")).await?.status();
     session.send(call(path)).await?.about(format!("POST {path}")).is(usual, Rule::URL_4)
 }
 
-async fn double_slash_is_one(session: &Session) -> Verdict {
+async fn double_slash_is_one(session: &Session) -> CaseResult {
     let double = |paths: Paths, _: &Subject| Paths {
         registration: format!("/{}", paths.registration),
         list: format!("/{}", paths.list),
@@ -95,7 +95,7 @@ async fn double_slash_is_one(session: &Session) -> Verdict {
     log_at(session, "//v1/log").await
 }
 
-async fn slash_at_the_end(session: &Session) -> Verdict {
+async fn slash_at_the_end(session: &Session) -> CaseResult {
     let slash = |paths: Paths, _: &Subject| Paths {
         registration: format!("{}/", paths.registration),
         list: format!("{}/", paths.list),
@@ -110,7 +110,7 @@ fn all_encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-async fn encoded_characters_are_decoded(session: &Session) -> Verdict {
+async fn encoded_characters_are_decoded(session: &Session) -> CaseResult {
     let subject = session.one()?;
     // In this form, too, the identifier is a secret.
     let device = session.device()?;
@@ -129,7 +129,7 @@ async fn encoded_characters_are_decoded(session: &Session) -> Verdict {
     session.send(fetch).await?.about("GET, all encoded").is(200, Rule::URL_7)
 }
 
-async fn undecodable_escapes_are_refused(session: &Session) -> Verdict {
+async fn undecodable_escapes_are_refused(session: &Session) -> CaseResult {
     let subject = session.one()?;
     let (collection, type_id) = (session.kind().collection(), encoded(subject.pass.type_id.as_str()));
     for escape in ["%zz", "%", "%ff", "%C3", "%00"] {
@@ -169,14 +169,14 @@ async fn with_tag(session: &Session) -> Result<(String, String, String), Stop> {
     Ok((session.list_path(&device.id, type_id), session.kind().since_parameter().to_owned(), tag))
 }
 
-async fn tag_is_read_from_the_raw_query(session: &Session) -> Verdict {
+async fn tag_is_read_from_the_raw_query(session: &Session) -> CaseResult {
     let (path, parameter, tag) = with_tag(session).await?;
     let path = format!("{path}?{parameter}={}", utf8_percent_encode(&tag, NOT_IN_A_VALUE));
     let answer = session.send(Call::new(Method::GET, path)).await?;
     answer.about("the list with its own tag as it is").is(204, Rule::URL_8)
 }
 
-async fn unknown_parameters_are_ignored(session: &Session) -> Verdict {
+async fn unknown_parameters_are_ignored(session: &Session) -> CaseResult {
     let (path, parameter, tag) = with_tag(session).await?;
     let (subject, since) = (session.one()?, format!("{parameter}={}", encoded(&tag)));
     for query in
@@ -199,7 +199,7 @@ fn with_serial(session: &Session, what: &str, fits: fn(&SerialNumber) -> bool) -
     })
 }
 
-async fn serial_with_reserved_characters(session: &Session) -> Verdict {
+async fn serial_with_reserved_characters(session: &Session) -> CaseResult {
     let subject = with_serial(
         session,
         "a character that is encoded in a path, such as a slash or a space",
@@ -208,7 +208,7 @@ async fn serial_with_reserved_characters(session: &Session) -> Verdict {
     life(session, &subject, Rule::URL_10, "of such a serial number", |paths, _| paths).await
 }
 
-async fn serial_with_raw_slashes(session: &Session) -> Verdict {
+async fn serial_with_raw_slashes(session: &Session) -> CaseResult {
     let subject = with_serial(session, "a slash", |serial| serial.as_str().contains('/'))?;
     let raw = |paths: Paths, subject: &Subject| {
         let encoded = encoded(subject.pass.serial.as_str());

@@ -1,4 +1,4 @@
-//! Calls that are given up half way.
+//! Calls that are dropped half way.
 //!
 //! Each call is polled a few times and dropped, with more polls from round to round, until one comes to its end. A
 //! store may go on with the call on its own: what counts is that soon all reads agree on one of the two states.
@@ -9,9 +9,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use passkit_server::{PassId, PassState, RegistrationStore, StoreError};
+use passkit_server::{
+    Changed, PassId, PassState,
+    store::{Audience, RegistrationStore, StoreError},
+};
 
-use crate::{Breach, Rule, breach::Kept};
+use crate::{Rule, Violation};
 
 use super::{
     catalogue,
@@ -24,7 +27,7 @@ catalogue! {
         "A phone whose connection breaks is registered by half: it is listed and never pushed, or the reverse.";
     "store/dropped-unregister-is-whole" Must [C12] store dropped_unregister_is_whole,
         "Polls an unregister 0, 1, 2, ... times and drops it; list and pages must come to agree on it.",
-        "A phone whose connection breaks is pushed for ever for a pass that it deleted.";
+        "A phone whose connection breaks is pushed forever for a pass that it deleted.";
     "store/dropped-mark-is-whole" Must [C12] store dropped_mark_is_whole,
         "Polls a mark of 20 passes 0, 1, 2, ... times and drops it; states and list must come to show all or none.",
         "Some of the passes that changed together never reach the phones.";
@@ -39,8 +42,8 @@ catalogue! {
 /// More polls than any call needs; where one needs more, the rest is not reached.
 pub(super) const MOST_POLLS: usize = 24;
 
-/// How long a store may take until a call that was given up has happened or not.
-const SETTLING: Duration = Duration::from_secs(30);
+/// How long a store may take until a call that was dropped has happened or not.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Polls `call` at most `polls` times, then drops it; says whether it came to its end.
 pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
@@ -66,28 +69,28 @@ pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
 }
 
 /// What disagrees, if anything does.
-pub(super) type Halves<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Breach>> + Send + 'a>>;
+pub(super) type Halves<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Violation>> + Send + 'a>>;
 
 /// Reads until `halves` says `None`.
-pub(super) async fn settles<'a>(what: &str, halves: impl Fn() -> Halves<'a>) -> Kept {
+pub(super) async fn comes_to_rest<'a>(what: &str, halves: impl Fn() -> Halves<'a>) -> Result<(), Violation> {
     let start = Instant::now();
     loop {
         let Some(halves) = halves().await? else { return Ok(()) };
-        if start.elapsed() > SETTLING {
-            return Err(Breach::new(Rule::C12, format!("{what} to have happened or not"), halves));
+        if start.elapsed() > TIMEOUT {
+            return Err(Violation::new(Rule::C12, format!("{what} to have happened or not"), halves));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 /// Whether list and pages agree on what `device` is registered for: `Ok(Ok(registered))`, or what they say.
-async fn registered<S: RegistrationStore + ?Sized>(
-    store: &S,
+async fn registered(
+    store: &dyn RegistrationStore,
     device: &Device,
     pass: &PassId,
-) -> Result<Result<bool, String>, Breach> {
+) -> Result<Result<bool, String>, Violation> {
     let listed = device.list(store, &pass.type_id, None).await?.serials.contains(&pass.serial);
-    let found = devices_of(store, pass, 10, 10).await?;
+    let found = devices_of(store, Audience::Pass(pass), 10, 10).await?;
     let paged = found.iter().find(|one| one.device == device.id);
     Ok(match paged {
         None if listed => Err("the pass on the device, but not the device on the pass".into()),
@@ -99,19 +102,19 @@ async fn registered<S: RegistrationStore + ?Sized>(
     })
 }
 
-async fn dropped_register_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn dropped_register_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(1)?;
     for polls in 0..MOST_POLLS {
         let device = Device::new()?;
         let done = give_up_after(polls, store.register(&device.id, &passes[0], &device.push_token)).await;
-        settles("a register that was given up", || {
+        comes_to_rest("a register that was dropped", || {
             Box::pin(async { Ok(registered(store, &device, &passes[0]).await?.err()) })
         })
         .await?;
         // Again, as a phone would: now it is there whatever happened before.
         store.register(&device.id, &passes[0], &device.push_token).await?;
         if registered(store, &device, &passes[0]).await? != Ok(true) {
-            return Err(Breach::new(Rule::C12, "a registration after registering again", "none"));
+            return Err(Violation::new(Rule::C12, "a registration after registering again", "none"));
         }
         store.unregister(&device.id, &passes[0]).await?;
         if done {
@@ -121,18 +124,18 @@ async fn dropped_register_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> 
     Ok(())
 }
 
-async fn dropped_unregister_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn dropped_unregister_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(1)?;
     for polls in 0..MOST_POLLS {
-        let device = Device::holding(store, &passes).await?;
+        let device = Device::registered_for(store, &passes).await?;
         let done = give_up_after(polls, store.unregister(&device.id, &passes[0])).await;
-        settles("an unregister that was given up", || {
+        comes_to_rest("an unregister that was dropped", || {
             Box::pin(async { Ok(registered(store, &device, &passes[0]).await?.err()) })
         })
         .await?;
         store.unregister(&device.id, &passes[0]).await?;
         if registered(store, &device, &passes[0]).await? != Ok(false) {
-            return Err(Breach::new(Rule::C12, "no registration after unregistering again", "one"));
+            return Err(Violation::new(Rule::C12, "no registration after unregistering again", "one"));
         }
         if done {
             break;
@@ -141,10 +144,10 @@ async fn dropped_unregister_is_whole<S: RegistrationStore + ?Sized>(store: &S) -
     Ok(())
 }
 
-pub(super) async fn states<S: RegistrationStore + ?Sized>(
-    store: &S,
+pub(super) async fn states(
+    store: &dyn RegistrationStore,
     passes: &[PassId],
-) -> Result<Vec<PassState>, Breach> {
+) -> Result<Vec<PassState>, Violation> {
     let mut states = Vec::new();
     for pass in passes {
         states.push(store.pass_state(pass).await?);
@@ -154,20 +157,20 @@ pub(super) async fn states<S: RegistrationStore + ?Sized>(
 
 type Mark<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
 
-/// Marks passes with `mark`, gives it up, and demands that all of them are marked or none, in the states as in the
+/// Marks passes with `mark`, gives it up, and ensures that all of them are marked or none, in the states as in the
 /// list of a device.
-async fn dropped_marks<S: RegistrationStore + ?Sized>(
-    store: &S,
+async fn dropped_marks(
+    store: &dyn RegistrationStore,
     what: &str,
-    mark: impl for<'a> Fn(&'a S, &'a [PassId]) -> Mark<'a>,
-) -> Kept {
+    mark: impl for<'a> Fn(&'a dyn RegistrationStore, &'a [PassId]) -> Mark<'a>,
+) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(20)?;
-    let device = Device::holding(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
+    let device = Device::registered_for(store, &passes).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
     for polls in 0..MOST_POLLS {
         let before = states(store, &passes).await?;
         let done = give_up_after(polls, mark(store, &passes)).await;
-        settles(what, || {
+        comes_to_rest(what, || {
             Box::pin(async {
                 let after = states(store, &passes).await?;
                 let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
@@ -196,27 +199,27 @@ async fn dropped_marks<S: RegistrationStore + ?Sized>(
     Ok(())
 }
 
-async fn dropped_mark_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
-    dropped_marks(store, "a batch of marks that was given up", |store, passes| {
-        Box::pin(async move { store.mark_updated(&passes[0].type_id, &serials(passes)).await })
+async fn dropped_mark_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
+    dropped_marks(store, "a batch of marks that was dropped", |store, passes| {
+        Box::pin(async move { store.mark(&passes[0].type_id, Changed::Passes(&serials(passes))).await })
     })
     .await
 }
 
-async fn dropped_mark_all_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
-    dropped_marks(store, "a mark of all that was given up", |store, passes| {
-        Box::pin(async move { store.mark_all_updated(&passes[0].type_id).await })
+async fn dropped_mark_all_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
+    dropped_marks(store, "a mark of all that was dropped", |store, passes| {
+        Box::pin(async move { store.mark(&passes[0].type_id, Changed::All).await })
     })
     .await
 }
 
-async fn dropped_forget_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn dropped_forget_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(8)?;
     let later = SystemTime::now() + Duration::from_secs(3_600);
     for polls in 0..MOST_POLLS {
-        let mut device = Device::holding(store, &passes).await?;
+        let mut device = Device::registered_for(store, &passes).await?;
         let done = give_up_after(polls, store.forget_device(&device.id, later)).await;
-        settles("forgetting that was given up", || {
+        comes_to_rest("forgetting that was dropped", || {
             Box::pin(async {
                 let mut there = 0;
                 for pass in &passes {
@@ -236,7 +239,11 @@ async fn dropped_forget_is_whole<S: RegistrationStore + ?Sized>(store: &S) -> Ke
         }
         for pass in &passes {
             if registered(store, &device, pass).await? != Ok(true) {
-                return Err(Breach::new(Rule::C12, "all registrations of a device that came back", "fewer"));
+                return Err(Violation::new(
+                    Rule::C12,
+                    "all registrations of a device that came back",
+                    "fewer",
+                ));
             }
         }
         store.forget_device(&device.id, later).await?;

@@ -9,41 +9,42 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::{DeviceIdentifier, PassId, Registration, RegistrationStore};
+use passkit_server::{
+    Changed, PassId,
+    identifiers::DeviceIdentifier,
+    maintenance::{Registration, StoreMaintenance},
+    store::{Audience, RegistrationStore},
+};
 use tokio::task::JoinSet;
 
-use crate::{
-    Breach, Rule, Verdict,
-    breach::{Kept, demand},
-};
+use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 use super::{
-    Stores, catalogue,
+    Opened, catalogue,
     names::{Device, all, devices_of, new_device, new_passes, new_push_token, serials},
-    not_opened,
 };
 
 catalogue! {
     "store/ten-thousand-passes-on-one-device" Must [C1 C2 C9] store ten_thousand_passes_on_one_device,
         "A device with 10,000 passes asks after registering, after a batch of marks, and after a mark of all.",
-        "The device of a tester, or of a wallet that collects, is told of some of its passes only.";
-    "store/one-pass-on-many-devices" Must [C11] stores one_pass_on_many_devices,
+        "The device of a tester, or of a wallet that collects, hears of some of its passes only.";
+    "store/one-pass-on-many-devices" Must [C11] opened one_pass_on_many_devices,
         "Registers 100,000 devices for a pass, or as many as the store takes in 20 seconds, in bulk where the store \
-         can; reads them in pages of 1,000 while others come and go.",
+         can; reads those of the pass, then those of its type, in pages of 1,000 while others come and go.",
         "Of the phones with a popular pass some get no push.";
 }
 
-async fn ten_thousand_passes_on_one_device(store: &Arc<dyn RegistrationStore>) -> Kept {
+async fn ten_thousand_passes_on_one_device(store: &Arc<dyn RegistrationStore>) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(10_000)?;
-    let device = Device::holding_many(store, &passes).await?;
-    let tag = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
+    let device = Device::registered_for_many(store, &passes).await?;
+    let tag = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
     device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::C2, "when asked again")?;
     let some: Vec<PassId> = passes.iter().step_by(97).cloned().collect();
-    store.mark_updated(&type_id, &serials(&some)).await?;
+    store.mark(&type_id, Changed::Passes(&serials(&some))).await?;
     let listed = device.list(store, &type_id, Some(tag)).await?;
     listed.has(&some, Rule::C1, "after a batch of marks")?;
     device.list(store, &type_id, Some(listed.tag)).await?.is_empty(Rule::C2, "when asked again")?;
-    store.mark_all_updated(&type_id).await?;
+    store.mark(&type_id, Changed::All).await?;
     let all = device.list(store, &type_id, Some(listed.tag)).await?;
     all.has(&passes, Rule::C9, "after a mark of all")?;
     device.list(store, &type_id, Some(all.tag)).await?.is_empty(Rule::C2, "when asked again")
@@ -53,38 +54,41 @@ async fn ten_thousand_passes_on_one_device(store: &Arc<dyn RegistrationStore>) -
 const MANY: usize = 100_000;
 const BUDGET: Duration = Duration::from_secs(20);
 
-async fn one_pass_on_many_devices(stores: Arc<dyn Stores>) -> Verdict {
+async fn one_pass_on_many_devices(opened: &Opened) -> CaseResult {
     let (_, passes) = new_passes(1)?;
-    let pass = &passes[0];
-    let (store, devices): (Arc<dyn RegistrationStore>, _) = match stores.maintained().await {
-        Some(store) => {
-            let store = store.map_err(not_opened)?;
-            let start = Instant::now();
-            let mut devices = HashSet::new();
-            while devices.len() < MANY && start.elapsed() < BUDGET {
-                let push_token = new_push_token()?;
-                let one =
-                    |device| Registration { device, push_token: push_token.clone(), pass: pass.clone() };
-                let batch = (0..1_000).map(|_| new_device().map(one)).collect::<Result<Vec<_>, Breach>>()?;
-                store.register_many(&batch).await.map_err(Breach::from)?;
-                devices.extend(batch.into_iter().map(|one| one.device));
-            }
-            (store, devices)
-        }
-        None => {
-            let store = stores.open().await.map_err(not_opened)?;
-            let devices = crowd(&store, pass).await?;
-            (store, devices)
-        }
+    let (store, pass) = (opened.registrations(), &passes[0]);
+    let devices = match opened.maintenance() {
+        Ok(store) => crowd_in_bulk(&**store, pass).await?,
+        Err(_) => crowd(store, pass).await?,
     };
-    Ok(read_under_change(&store, pass, &devices, 1_000).await?)
+    for audience in [Audience::Pass(pass), Audience::Type(&pass.type_id)] {
+        read_under_change(store, audience, pass, &devices, 1_000).await?;
+    }
+    Ok(())
+}
+
+/// Registers devices for `pass`, 1,000 with each call.
+async fn crowd_in_bulk(
+    store: &dyn StoreMaintenance,
+    pass: &PassId,
+) -> Result<HashSet<DeviceIdentifier>, Violation> {
+    let start = Instant::now();
+    let mut devices = HashSet::new();
+    while devices.len() < MANY && start.elapsed() < BUDGET {
+        let push_token = new_push_token()?;
+        let one = |device| Registration { device, push_token: push_token.clone(), pass: pass.clone() };
+        let batch = (0..1_000).map(|_| new_device().map(one)).collect::<Result<Vec<_>, Violation>>()?;
+        store.register_many(&batch).await?;
+        devices.extend(batch.into_iter().map(|one| one.device));
+    }
+    Ok(devices)
 }
 
 /// Registers devices for `pass`, 64 at a time.
 async fn crowd(
     store: &Arc<dyn RegistrationStore>,
     pass: &PassId,
-) -> Result<HashSet<DeviceIdentifier>, Breach> {
+) -> Result<HashSet<DeviceIdentifier>, Violation> {
     const AT_ONCE: usize = 64;
     let start = Instant::now();
     let mut tasks = JoinSet::new();
@@ -96,21 +100,22 @@ async fn crowd(
                 if start.elapsed() > BUDGET {
                     break;
                 }
-                devices.push(Device::holding(&store, [&pass]).await?.id);
+                devices.push(Device::registered_for(&store, [&pass]).await?.id);
             }
-            Ok::<_, Breach>(devices)
+            Ok::<_, Violation>(devices)
         });
     }
     Ok(all(tasks).await?.into_iter().flatten().collect())
 }
 
-/// Reads all pages of `pass`, which `throughout` hold, while four other devices keep coming and going.
+/// Reads all pages of an audience while four other devices keep registering for `pass` and unregistering.
 async fn read_under_change(
     store: &Arc<dyn RegistrationStore>,
+    audience: Audience<'_>,
     pass: &PassId,
     throughout: &HashSet<DeviceIdentifier>,
     limit: usize,
-) -> Kept {
+) -> Result<(), Violation> {
     let (reading, others) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(HashSet::new())));
     let mut tasks = JoinSet::new();
     for _ in 0..4 {
@@ -125,17 +130,17 @@ async fn read_under_change(
                 // A pace that leaves the reader its turn.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            Ok::<_, Breach>(())
+            Ok::<_, Violation>(())
         });
     }
-    let found = devices_of(store, pass, limit, throughout.len() / limit).await;
+    let found = devices_of(store, audience, limit, throughout.len() / limit).await;
     reading.store(false, SeqCst);
     all(tasks).await?;
     let others = others.lock().unwrap_or_else(PoisonError::into_inner);
     let seen: HashSet<_> = found?.into_iter().map(|one| one.device).collect();
     let missing = throughout.difference(&seen).count();
     let foreign = seen.iter().filter(|one| !throughout.contains(one) && !others.contains(one)).count();
-    demand(
+    ensure(
         Rule::C11,
         missing == 0 && foreign == 0,
         format!("all of {} devices in pages of {limit}, others coming and going", throughout.len()),

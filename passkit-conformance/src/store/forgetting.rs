@@ -5,12 +5,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use passkit_server::{PassId, Registered, RegistrationStore};
-
-use crate::{
-    Breach, Rule,
-    breach::{Kept, demand},
+use passkit_server::{
+    Changed, PassId,
+    store::{Registered, RegistrationStore},
 };
+
+use crate::{Rule, Violation, violation::ensure};
 
 use super::{
     catalogue,
@@ -20,7 +20,7 @@ use super::{
 catalogue! {
     "store/forget-minds-the-time" Must [C13] store forget_minds_the_time,
         "Forgets a device as of times before, at and after its last register, and registers it again.",
-        "A phone that came back a minute ago gets no more pushes, or one that is gone is pushed for ever.";
+        "A phone that came back a minute ago gets no more pushes, or one that is gone is pushed forever.";
     "store/forget-counts-from-the-last-register" Must [C13] store forget_counts_from_the_last_register,
         "A device registers again, for a pass it has and for a new one; it is forgotten as of the time before that.",
         "APNs's late word on an old push token removes a phone that has sent its new one.";
@@ -30,33 +30,33 @@ catalogue! {
 }
 
 /// When `device` last registered, as the store's own clock says in the tags it gives.
-async fn last_registered<S: RegistrationStore + ?Sized>(
-    store: &S,
+async fn last_registered(
+    store: &dyn RegistrationStore,
     device: &Device,
     passes: &[PassId],
-) -> Result<SystemTime, Breach> {
-    let tag = device.lists_exactly(store, &passes[0].type_id, passes, Rule::UPDATED_SINCE).await?;
+) -> Result<SystemTime, Violation> {
+    let tag = device.lists_exactly(store, &passes[0].type_id, passes, Rule::CHANGES_SINCE).await?;
     Ok(UNIX_EPOCH + Duration::from_micros(tag.device_version))
 }
 
-async fn forgets<S: RegistrationStore + ?Sized>(
-    store: &S,
+async fn forgets(
+    store: &dyn RegistrationStore,
     device: &Device,
     time: SystemTime,
     expected: bool,
     when: &str,
-) -> Kept {
+) -> Result<(), Violation> {
     let forgotten = store.forget_device(&device.id, time).await?;
-    demand(Rule::C13, forgotten == expected, format!("{expected} for {when}"), || forgotten.to_string())
+    ensure(Rule::C13, forgotten == expected, format!("{expected} for {when}"), || forgotten.to_string())
 }
 
-async fn forget_minds_the_time<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn forget_minds_the_time(store: &dyn RegistrationStore) -> Result<(), Violation> {
     // The steps of APNs are milliseconds.
     let step = Duration::from_millis(1);
     let (type_id, passes) = new_passes(2)?;
     for after in [Duration::ZERO, step, Duration::from_secs(3_600)] {
-        let device = Device::holding(store, &passes).await?;
-        let stays = Device::holding(store, &passes).await?;
+        let device = Device::registered_for(store, &passes).await?;
+        let stays = Device::registered_for(store, &passes).await?;
         let registered = last_registered(store, &device, &passes).await?;
         for before in [registered - step, registered - Duration::from_secs(3_600), UNIX_EPOCH] {
             forgets(store, &device, before, false, "a time before the last register").await?;
@@ -69,11 +69,11 @@ async fn forget_minds_the_time<S: RegistrationStore + ?Sized>(store: &S) -> Kept
         for pass in &passes {
             has_devices(store, pass, [&stays], Rule::C13).await?;
             let existed = store.unregister(&device.id, pass).await?;
-            demand(Rule::C13, !existed, "no registration of a forgotten device", || "one".into())?;
+            ensure(Rule::C13, !existed, "no registration of a forgotten device", || "one".into())?;
         }
         forgets(store, &device, registered + after, false, "a device that was forgotten already").await?;
         let back = store.register(&device.id, &passes[0], &device.push_token).await?;
-        demand(Rule::C13, back == Registered::Created, "Created for a forgotten device", || {
+        ensure(Rule::C13, back == Registered::Created, "Created for a forgotten device", || {
             format!("{back:?}")
         })?;
         device.lists_exactly(store, &type_id, &passes[..1], Rule::C13).await?;
@@ -84,9 +84,9 @@ async fn forget_minds_the_time<S: RegistrationStore + ?Sized>(store: &S) -> Kept
     Ok(())
 }
 
-async fn forget_counts_from_the_last_register<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn forget_counts_from_the_last_register(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, mut passes) = new_passes(3)?;
-    let device = Device::holding(store, &passes[..2]).await?;
+    let device = Device::registered_for(store, &passes[..2]).await?;
     let mut last = last_registered(store, &device, &passes[..2]).await?;
     // The same pass again, then one of another type.
     passes[2].type_id = new_type()?;
@@ -106,9 +106,10 @@ async fn forget_counts_from_the_last_register<S: RegistrationStore + ?Sized>(sto
     has_devices(store, &passes[2], [], Rule::C13).await
 }
 
-async fn forget_leaves_others_alone<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn forget_leaves_others_alone(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(2)?;
-    let (one, two) = (Device::holding(store, &passes).await?, Device::holding(store, &passes).await?);
+    let (one, two) =
+        (Device::registered_for(store, &passes).await?, Device::registered_for(store, &passes).await?);
     // 2255, 2262 and a bit, 9999: where nanoseconds, and the dates of some databases, end.
     let far = [9_000_000_000, 9_300_000_000, 253_402_300_799].map(|s| UNIX_EPOCH + Duration::from_secs(s));
     let early = [UNIX_EPOCH, UNIX_EPOCH - Duration::from_secs(1), UNIX_EPOCH - Duration::from_secs(1 << 32)];
@@ -121,11 +122,11 @@ async fn forget_leaves_others_alone<S: RegistrationStore + ?Sized>(store: &S) ->
     let tag = two.lists_exactly(store, &type_id, &passes, Rule::C13).await?;
     forgets(store, &one, far[2], true, "a time far in the future").await?;
     two.list(store, &type_id, Some(tag)).await?.is_empty(Rule::C13, "to a device after another one went")?;
-    store.mark_updated(&type_id, slice::from_ref(&passes[0].serial)).await?;
+    store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[0].serial))).await?;
     two.list(store, &type_id, Some(tag)).await?.has(&passes[..1], Rule::C1, "after its mark")?;
     two.lists_exactly(store, &type_id, &passes, Rule::C13).await?;
     for time in far {
-        let device = Device::holding(store, &passes).await?;
+        let device = Device::registered_for(store, &passes).await?;
         forgets(store, &device, time, true, "a time far in the future").await?;
     }
     has_devices(store, &passes[1], [&two], Rule::C13).await

@@ -1,13 +1,13 @@
-//! What a device is told, one call at a time.
+//! What is listed for a device, one call at a time.
 
 use std::{collections::BTreeSet, slice};
 
-use passkit_server::{RegistrationStore, UpdateTag, clock};
-
-use crate::{
-    Breach, Rule,
-    breach::{Kept, demand},
+use passkit_server::{
+    Changed,
+    store::{RegistrationStore, UpdateTag, clock},
 };
+
+use crate::{Rule, Violation, violation::ensure};
 
 use super::{
     catalogue,
@@ -16,20 +16,20 @@ use super::{
 };
 
 catalogue! {
-    "store/no-tag-lists-all" Must [UPDATED_SINCE C7] store no_tag_lists_all,
+    "store/no-tag-lists-all" Must [CHANGES_SINCE C7] store no_tag_lists_all,
         "A device asks without a tag, before and after some of its passes are marked and registered again.",
         "A phone that lost its tag never learns of some of its passes again.";
-    "store/list-keeps-devices-apart" Must [UPDATED_SINCE] store list_keeps_devices_apart,
+    "store/list-keeps-devices-apart" Must [CHANGES_SINCE] store list_keeps_devices_apart,
         "Two devices hold six and five of ten passes, one of them in common; all ten are marked, and both ask.",
-        "A phone is told of passes that it does not have, whose serial numbers belong to other people.";
-    "store/list-keeps-types-apart" Must [UPDATED_SINCE] store list_keeps_types_apart,
+        "A phone is given passes that it does not have, whose serial numbers belong to other people.";
+    "store/list-keeps-types-apart" Must [CHANGES_SINCE] store list_keeps_types_apart,
         "A device holds passes of two types, two of them with one serial number; each type is marked and asked for.",
-        "A phone is told of passes of another type: it asks for something that does not exist, and takes the service \
+        "A phone is given passes of another type: it asks for something that does not exist, and takes the service \
          for broken.";
-    "store/unknown-device-has-no-changes" Must [UPDATED_SINCE] store unknown_device_has_no_changes,
+    "store/unknown-device-has-no-changes" Must [CHANGES_SINCE] store unknown_device_has_no_changes,
         "A device that is unknown, and one that holds passes of another type only, ask with and without a tag.",
         "A phone whose last pass was just removed gets an error or the passes of others in place of an empty answer.";
-    "store/marked-pass-is-listed" Must [C1 MARK_UPDATED] store marked_pass_is_listed,
+    "store/marked-pass-is-listed" Must [C1 MARK] store marked_pass_is_listed,
         "Marks passes alone, in a batch, twice in one, and beside unknown ones; the device asks after each mark, and \
          after an empty batch.",
         "An update is lost: the phone shows the old pass, at the gate as well.";
@@ -45,11 +45,11 @@ catalogue! {
         "A change between the download of a pass and its registration never reaches the phone.";
     "store/tags-never-go-back" Must [C4] store tags_never_go_back,
         "60 marks and registrations; after each the device asks with its last tag, its oldest, and none.",
-        "The phone keeps an older tag and is told of the same passes again, or misses some.";
+        "The phone keeps an older tag and is given the same passes again, or misses some.";
     "store/tags-outlive-the-passes" Must [C4] store tags_outlive_the_passes,
         "Six times the only pass of a device is marked and listed, then given up for one never marked, before or after \
          that is registered; the device asks with its oldest tag, its last, and none, each of them first in turn.",
-        "A phone that exchanged all its passes gets an older tag than it had, and is told of the same passes again.";
+        "A phone that exchanged all its passes gets an older tag than it had, and is given the same passes again.";
     "store/tag-ahead-counts-as-none" Must [C5] store tag_ahead_counts_as_none,
         "The device asks with tags that are ahead of the store's clocks, in either part, up to the greatest there is.",
         "After a backup was restored, phones hold tags from the future and hear of no update for as long as it takes \
@@ -59,28 +59,28 @@ catalogue! {
         "A phone that was off for a while misses updates.";
 }
 
-async fn no_tag_lists_all<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn no_tag_lists_all(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(5)?;
-    store.mark_updated(&type_id, &serials(&passes[..1])).await?;
-    let device = Device::holding(store, &passes).await?;
-    device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
+    store.mark(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
+    let device = Device::registered_for(store, &passes).await?;
+    device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
     for _ in 0..3 {
-        store.mark_updated(&type_id, &serials(&passes[..2])).await?;
+        store.mark(&type_id, Changed::Passes(&serials(&passes[..2]))).await?;
         store.register(&device.id, &passes[2], &device.push_token).await?;
     }
     for _ in 0..2 {
-        device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
+        device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
     }
     Ok(())
 }
 
-async fn list_keeps_devices_apart<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn list_keeps_devices_apart(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(10)?;
-    let one = Device::holding(store, &passes[..6]).await?;
-    let two = Device::holding(store, &passes[5..]).await?;
-    let tag_one = one.lists_exactly(store, &type_id, &passes[..6], Rule::UPDATED_SINCE).await?;
-    let tag_two = two.lists_exactly(store, &type_id, &passes[5..], Rule::UPDATED_SINCE).await?;
-    store.mark_updated(&type_id, &serials(&passes)).await?;
+    let one = Device::registered_for(store, &passes[..6]).await?;
+    let two = Device::registered_for(store, &passes[5..]).await?;
+    let tag_one = one.lists_exactly(store, &type_id, &passes[..6], Rule::CHANGES_SINCE).await?;
+    let tag_two = two.lists_exactly(store, &type_id, &passes[5..], Rule::CHANGES_SINCE).await?;
+    store.mark(&type_id, Changed::Passes(&serials(&passes))).await?;
     let listed = one.list(store, &type_id, Some(tag_one)).await?;
     listed.is_within(&passes[..6])?;
     listed.has(&passes[..6], Rule::C1, "after a mark of all")?;
@@ -89,7 +89,7 @@ async fn list_keeps_devices_apart<S: RegistrationStore + ?Sized>(store: &S) -> K
     listed.has(&passes[5..], Rule::C1, "after a mark of all")
 }
 
-async fn list_keeps_types_apart<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn list_keeps_types_apart(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (one, ones) = new_passes(3)?;
     let two = new_type()?;
     let twos = [
@@ -97,36 +97,36 @@ async fn list_keeps_types_apart<S: RegistrationStore + ?Sized>(store: &S) -> Kep
         pass_of(&two, &serial("only-two")?),
         pass_of(&two, &serial("more")?),
     ];
-    let device = Device::holding(store, &[&ones[..], &twos[..]].concat()).await?;
-    let tag_one = device.lists_exactly(store, &one, &ones, Rule::UPDATED_SINCE).await?;
-    let tag_two = device.lists_exactly(store, &two, &twos, Rule::UPDATED_SINCE).await?;
-    store.mark_updated(&two, &serials(&twos)).await?;
+    let device = Device::registered_for(store, &[&ones[..], &twos[..]].concat()).await?;
+    let tag_one = device.lists_exactly(store, &one, &ones, Rule::CHANGES_SINCE).await?;
+    let tag_two = device.lists_exactly(store, &two, &twos, Rule::CHANGES_SINCE).await?;
+    store.mark(&two, Changed::Passes(&serials(&twos))).await?;
     device.list(store, &one, Some(tag_one)).await?.is_within(&ones)?;
     let listed = device.list(store, &two, Some(tag_two)).await?;
     listed.is_within(&twos)?;
     listed.has(&twos, Rule::C1, "after a mark")?;
     // Marks of one type under the tag of the other: over-reporting at most.
-    store.mark_updated(&one, slice::from_ref(&ones[0].serial)).await?;
+    store.mark(&one, Changed::Passes(slice::from_ref(&ones[0].serial))).await?;
     device.list(store, &one, Some(tag_one)).await?.has(&ones[..1], Rule::C1, "after a mark")?;
     store.unregister(&device.id, &ones[0]).await?;
-    device.lists_exactly(store, &one, &ones[1..], Rule::UPDATED_SINCE).await?;
-    device.lists_exactly(store, &two, &twos, Rule::UPDATED_SINCE).await?;
-    device.list(store, &new_type()?, None).await?.is_empty(Rule::UPDATED_SINCE, "for a type not held")
+    device.lists_exactly(store, &one, &ones[1..], Rule::CHANGES_SINCE).await?;
+    device.lists_exactly(store, &two, &twos, Rule::CHANGES_SINCE).await?;
+    device.list(store, &new_type()?, None).await?.is_empty(Rule::CHANGES_SINCE, "for a type not registered")
 }
 
-async fn unknown_device_has_no_changes<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn unknown_device_has_no_changes(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(2)?;
     let (_, others) = new_passes(1)?;
-    let known = Device::holding(store, &passes).await?;
-    let elsewhere = Device::holding(store, &others).await?;
-    store.mark_updated(&type_id, &serials(&passes)).await?;
-    let tag = known.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
+    let known = Device::registered_for(store, &passes).await?;
+    let elsewhere = Device::registered_for(store, &others).await?;
+    store.mark(&type_id, Changed::Passes(&serials(&passes))).await?;
+    let tag = known.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
     for device in [Device::new()?, elsewhere] {
         for since in [None, Some(tag), Some(ZERO), Some(FAR)] {
             device
                 .list(store, &type_id, since)
                 .await?
-                .is_empty(Rule::UPDATED_SINCE, "for a device that holds none of the type")?;
+                .is_empty(Rule::CHANGES_SINCE, "for a device that holds none of the type")?;
         }
     }
     Ok(())
@@ -135,13 +135,13 @@ async fn unknown_device_has_no_changes<S: RegistrationStore + ?Sized>(store: &S)
 const ZERO: UpdateTag = UpdateTag { type_version: 0, device_version: 0 };
 const FAR: UpdateTag = UpdateTag { type_version: u64::MAX, device_version: u64::MAX };
 
-async fn marked_pass_is_listed<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn marked_pass_is_listed(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(6)?;
-    store.mark_updated(&type_id, &serials(&passes[..1])).await?;
-    let device = Device::holding(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
-    store.mark_updated(&type_id, &[]).await?;
-    device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::MARK_UPDATED, "after an empty batch")?;
+    store.mark(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
+    let device = Device::registered_for(store, &passes).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
+    store.mark(&type_id, Changed::Passes(&[])).await?;
+    device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::MARK, "after an empty batch")?;
 
     let unknown = serial("on-no-device")?;
     let batches = [
@@ -152,27 +152,27 @@ async fn marked_pass_is_listed<S: RegistrationStore + ?Sized>(store: &S) -> Kept
         serials(&passes),
     ];
     for batch in &batches {
-        store.mark_updated(&type_id, batch).await?;
+        store.mark(&type_id, Changed::Passes(batch)).await?;
         let listed = device.list(store, &type_id, Some(tag)).await?;
         listed.has(passes.iter().filter(|pass| batch.contains(&pass.serial)), Rule::C1, "after its mark")?;
         listed.is_within(&passes)?;
         tag = listed.tag;
     }
-    store.mark_updated(&type_id, slice::from_ref(&unknown)).await?;
-    store.mark_updated(&new_type()?, slice::from_ref(&unknown)).await?;
+    store.mark(&type_id, Changed::Passes(slice::from_ref(&unknown))).await?;
+    store.mark(&new_type()?, Changed::Passes(slice::from_ref(&unknown))).await?;
     device.list(store, &type_id, Some(tag)).await?.is_within(&passes)
 }
 
-async fn every_mark_counts_however_close<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn every_mark_counts_however_close(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(2)?;
-    let device = Device::holding(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
+    let device = Device::registered_for(store, &passes).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
     for round in 0..200 {
         let pass = &passes[round % 3 % 2];
-        store.mark_updated(&type_id, slice::from_ref(&pass.serial)).await?;
+        store.mark(&type_id, Changed::Passes(slice::from_ref(&pass.serial))).await?;
         let listed = device.list(store, &type_id, Some(tag)).await?;
         listed.has([pass], Rule::C1, "right after its mark")?;
-        demand(Rule::C4, listed.tag.type_version > tag.type_version, "a later tag after a mark", || {
+        ensure(Rule::C4, listed.tag.type_version > tag.type_version, "a later tag after a mark", || {
             format!("{} after {tag}", listed.tag)
         })?;
         tag = listed.tag;
@@ -180,19 +180,19 @@ async fn every_mark_counts_however_close<S: RegistrationStore + ?Sized>(store: &
     Ok(())
 }
 
-async fn asking_again_gives_nothing<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn asking_again_gives_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(4)?;
-    let device = Device::holding(store, &passes).await?;
+    let device = Device::registered_for(store, &passes).await?;
     let mut since = None;
     for step in 0..6 {
         let what = match step {
             0 => "registering",
             1 => {
-                store.mark_updated(&type_id, &serials(&passes[..2])).await?;
+                store.mark(&type_id, Changed::Passes(&serials(&passes[..2]))).await?;
                 "a mark"
             }
             2 => {
-                store.mark_all_updated(&type_id).await?;
+                store.mark(&type_id, Changed::All).await?;
                 "a mark of all"
             }
             3 => {
@@ -204,8 +204,8 @@ async fn asking_again_gives_nothing<S: RegistrationStore + ?Sized>(store: &S) ->
                 "unregistering"
             }
             _ => {
-                store.mark_updated(&type_id, &serials(&passes)).await?;
-                "a mark that names a pass not held"
+                store.mark(&type_id, Changed::Passes(&serials(&passes))).await?;
+                "a mark that names a pass not registered"
             }
         };
         let listed = device.list(store, &type_id, since).await?;
@@ -223,12 +223,12 @@ async fn asking_again_gives_nothing<S: RegistrationStore + ?Sized>(store: &S) ->
     Ok(())
 }
 
-async fn new_registration_counts<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn new_registration_counts(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(4)?;
-    store.mark_updated(&type_id, &serials(&passes[2..])).await?;
-    let device = Device::holding(store, &passes[..1]).await?;
-    store.mark_updated(&type_id, &serials(&passes[..1])).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes[..1], Rule::UPDATED_SINCE).await?;
+    store.mark(&type_id, Changed::Passes(&serials(&passes[2..]))).await?;
+    let device = Device::registered_for(store, &passes[..1]).await?;
+    store.mark(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
+    let mut tag = device.lists_exactly(store, &type_id, &passes[..1], Rule::CHANGES_SINCE).await?;
     let registers = [
         (1, "after its first registration, never marked"),
         (2, "after its first registration, marked before the tag"),
@@ -248,19 +248,19 @@ async fn new_registration_counts<S: RegistrationStore + ?Sized>(store: &S) -> Ke
     device.list(store, &type_id, Some(tag)).await?.has([&passes[1]], Rule::C3, "after it came back")
 }
 
-async fn tags_never_go_back<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn tags_never_go_back(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(12)?;
-    let device = Device::holding(store, &passes[..1]).await?;
-    let bystander = Device::holding(store, &passes).await?;
-    let mut last = device.lists_exactly(store, &type_id, &passes[..1], Rule::UPDATED_SINCE).await?;
+    let device = Device::registered_for(store, &passes[..1]).await?;
+    let bystander = Device::registered_for(store, &passes).await?;
+    let mut last = device.lists_exactly(store, &type_id, &passes[..1], Rule::CHANGES_SINCE).await?;
     let mut tags = vec![last];
     for round in 0..60 {
         match round % 6 {
-            0 => store.mark_updated(&type_id, slice::from_ref(&passes[0].serial)).await?,
+            0 => store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[0].serial))).await?,
             1 => drop(store.register(&device.id, &passes[round % 12], &device.push_token).await?),
-            2 => store.mark_updated(&type_id, &serials(&passes[round % 10..])).await?,
+            2 => store.mark(&type_id, Changed::Passes(&serials(&passes[round % 10..]))).await?,
             3 => drop(store.register(&bystander.id, &passes[0], &bystander.push_token).await?),
-            4 if round % 12 == 4 => store.mark_all_updated(&type_id).await?,
+            4 if round % 12 == 4 => store.mark(&type_id, Changed::All).await?,
             4 => drop(store.unregister(&bystander.id, &passes[1]).await?),
             _ => {}
         }
@@ -272,7 +272,7 @@ async fn tags_never_go_back<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
             }
             let forward = listed.tag.type_version >= last.type_version
                 && listed.tag.device_version >= last.device_version;
-            demand(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
+            ensure(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
             last = listed.tag;
             tags.push(last);
         }
@@ -280,14 +280,14 @@ async fn tags_never_go_back<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
     Ok(())
 }
 
-async fn tags_outlive_the_passes<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn tags_outlive_the_passes(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(7)?;
-    let device = Device::holding(store, &passes[..1]).await?;
-    let oldest = device.lists_exactly(store, &type_id, &passes[..1], Rule::UPDATED_SINCE).await?;
+    let device = Device::registered_for(store, &passes[..1]).await?;
+    let oldest = device.lists_exactly(store, &type_id, &passes[..1], Rule::CHANGES_SINCE).await?;
     let mut last = oldest;
     for (round, exchanged) in passes.windows(2).enumerate() {
         let [old, new] = exchanged else { continue };
-        store.mark_updated(&type_id, slice::from_ref(&old.serial)).await?;
+        store.mark(&type_id, Changed::Passes(slice::from_ref(&old.serial))).await?;
         let listed = device.list(store, &type_id, Some(last)).await?;
         listed.has([old], Rule::C1, "after its mark")?;
         last = listed.tag;
@@ -308,23 +308,23 @@ async fn tags_outlive_the_passes<S: RegistrationStore + ?Sized>(store: &S) -> Ke
             }
             let forward = listed.tag.type_version >= last.type_version
                 && listed.tag.device_version >= last.device_version;
-            demand(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
+            ensure(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
             last = listed.tag;
         }
     }
     Ok(())
 }
 
-async fn tag_ahead_counts_as_none<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), Violation> {
     const HOUR: u64 = 3_600_000_000;
     let (type_id, passes) = new_passes(3)?;
-    let device = Device::holding(store, &passes).await?;
+    let device = Device::registered_for(store, &passes).await?;
     // First with a type that was never marked.
     for marked in [false, true] {
         if marked {
-            store.mark_updated(&type_id, &serials(&passes[..2])).await?;
+            store.mark(&type_id, Changed::Passes(&serials(&passes[..2]))).await?;
         }
-        let now = device.lists_exactly(store, &type_id, &passes, Rule::UPDATED_SINCE).await?;
+        let now = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
         let ahead = clock::now_micros() + HOUR;
         for since in [
             UpdateTag { type_version: ahead, ..now },
@@ -340,7 +340,7 @@ async fn tag_ahead_counts_as_none<S: RegistrationStore + ?Sized>(store: &S) -> K
             listed.has(&passes, Rule::C5, "for a tag ahead of the clocks")?;
             listed.is_within(&passes)?;
             let behind = listed.tag.type_version < ahead && listed.tag.device_version < ahead;
-            demand(Rule::C5, behind, "a tag of the store's own clocks", || {
+            ensure(Rule::C5, behind, "a tag of the store's own clocks", || {
                 "one that is ahead as well".into()
             })?;
             device
@@ -357,12 +357,12 @@ async fn tag_ahead_counts_as_none<S: RegistrationStore + ?Sized>(store: &S) -> K
     Ok(())
 }
 
-async fn old_tags_miss_nothing<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(8)?;
     let device = Device::new()?;
     // A fixed start: a failing history is the same in the next run.
     let mut random = Random::new(0x2545_f491_4f6c_dd1d);
-    let mut held = BTreeSet::new();
+    let mut registered = BTreeSet::new();
     // Each tag with the passes that changed, or were registered, since.
     let mut tags: Vec<(UpdateTag, BTreeSet<usize>)> = Vec::new();
     for _ in 0..250 {
@@ -373,46 +373,46 @@ async fn old_tags_miss_nothing<S: RegistrationStore + ?Sized>(store: &S) -> Kept
             6..=7 => [pass, random.below(passes.len()), random.below(passes.len())].into(),
             8..=10 => {
                 store.register(&device.id, &passes[pass], &device.push_token).await?;
-                held.insert(pass);
+                registered.insert(pass);
                 tags.iter_mut().for_each(|(_, since)| since.extend([pass]));
                 continue;
             }
             // A device that loses its last registration starts anew; that is another history.
-            _ if held.len() > 1 => {
+            _ if registered.len() > 1 => {
                 store.unregister(&device.id, &passes[pass]).await?;
-                held.remove(&pass);
+                registered.remove(&pass);
                 continue;
             }
             _ => BTreeSet::new(),
         };
         if changed.len() == passes.len() {
-            store.mark_all_updated(&type_id).await?;
+            store.mark(&type_id, Changed::All).await?;
         } else {
             let batch: Vec<_> = changed.iter().map(|pass| passes[*pass].serial.clone()).collect();
-            store.mark_updated(&type_id, &batch).await?;
+            store.mark(&type_id, Changed::Passes(&batch)).await?;
         }
         for (_, since) in &mut tags {
             since.extend(&changed);
         }
-        let registered: Vec<_> = held.iter().map(|pass| passes[*pass].clone()).collect();
+        let all: Vec<_> = registered.iter().map(|pass| &passes[*pass]).collect();
         for (tag, since) in tags.iter().rev().step_by(3).take(8) {
             let listed = device.list(store, &type_id, Some(*tag)).await?;
-            let due = since.iter().filter(|pass| held.contains(pass)).map(|pass| &passes[*pass]);
+            let due = since.iter().filter(|pass| registered.contains(pass)).map(|pass| &passes[*pass]);
             listed.has(due, Rule::C7, "as it changed after the tag")?;
-            listed.is_within(&registered)?;
+            listed.is_within(all.iter().copied())?;
         }
         if let Some((tag, _)) = tags.last() {
             let listed = device.list(store, &type_id, Some(*tag)).await?;
             if !listed.serials.is_empty() {
                 tags.push((listed.tag, BTreeSet::new()));
             }
-        } else if !held.is_empty() {
-            let tag = device.lists_exactly(store, &type_id, &registered, Rule::UPDATED_SINCE).await?;
+        } else if !registered.is_empty() {
+            let tag = device.lists_exactly(store, &type_id, all, Rule::CHANGES_SINCE).await?;
             tags.push((tag, BTreeSet::new()));
         }
     }
     if tags.len() < 10 {
-        return Err(Breach::new(Rule::C1, "a list that names passes now and then", "none"));
+        return Err(Violation::new(Rule::C1, "a list that names passes now and then", "none"));
     }
     Ok(())
 }

@@ -6,26 +6,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::{PassId, PassState, RegistrationStore, TypeIdentifier, clock};
-
-use crate::{
-    Breach, Rule, Stop, Verdict,
-    breach::{Kept, demand},
+use passkit_server::{
+    Changed, PassId, PassState,
+    identifiers::TypeIdentifier,
+    store::{Audience, RegistrationStore, clock},
 };
 
+use crate::{CaseResult, Rule, Stop, Violation, violation::ensure};
+
 use super::{
-    Stores, catalogue, growth,
+    Opened, catalogue, growth,
     names::{Device, new_passes, new_type, pass_of, serials},
-    open,
 };
 
 catalogue! {
     "store/mark-all-lists-every-registration-once" Must [C9 C2] store mark_all_lists_every_registration_once,
         "Marks a whole type three times, with single marks in between; two devices with passes in common ask after each.",
         "After a change of the design some phones keep the old passes, or fetch all of theirs with every push.";
-    "store/mark-all-takes-constant-time" Must [C9] stores mark_all_takes_constant_time,
+    "store/mark-all-takes-constant-time" Must [C9] opened mark_all_takes_constant_time,
         "Marks types of 1,000, 2,000, 4,000 passes and so on, up to 256,000 or for about two seconds, longer if a mark \
-         is suspiciously slow; a device has every eighth pass. Fails if the best times of a mark grow with four sizes in a row, in two measurements, far above \
+         is suspiciously slow; a device has every eighth pass. Fails if the best times of a mark grow with four sizes in a \
+         row, in two measurements, far above \
          the time for a single pass. Is skipped if the times are unclear.",
         "Marking a type with a million passes takes minutes, in which no other mark gets through.";
     "store/every-mark-moves-the-date" Must [C14] store every_mark_moves_the_date,
@@ -40,25 +41,27 @@ catalogue! {
         "Phones download passes that never changed, or are answered 304 for those that did.";
 }
 
-async fn mark_all_lists_every_registration_once<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn mark_all_lists_every_registration_once(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(5)?;
-    store.mark_updated(&type_id, &serials(&passes[..2])).await?;
-    let one = Device::holding(store, &passes[..4]).await?;
-    let two = Device::holding(store, &passes[3..]).await?;
-    let mut tag_one = one.lists_exactly(store, &type_id, &passes[..4], Rule::UPDATED_SINCE).await?;
-    let mut tag_two = two.lists_exactly(store, &type_id, &passes[3..], Rule::UPDATED_SINCE).await?;
+    store.mark(&type_id, Changed::Passes(&serials(&passes[..2]))).await?;
+    let one = Device::registered_for(store, &passes[..4]).await?;
+    let two = Device::registered_for(store, &passes[3..]).await?;
+    let mut tag_one = one.lists_exactly(store, &type_id, &passes[..4], Rule::CHANGES_SINCE).await?;
+    let mut tag_two = two.lists_exactly(store, &type_id, &passes[3..], Rule::CHANGES_SINCE).await?;
     for _ in 0..3 {
-        store.mark_all_updated(&type_id).await?;
-        for (device, tag, held) in [(&one, &mut tag_one, &passes[..4]), (&two, &mut tag_two, &passes[3..])] {
+        store.mark(&type_id, Changed::All).await?;
+        for (device, tag, registered) in
+            [(&one, &mut tag_one, &passes[..4]), (&two, &mut tag_two, &passes[3..])]
+        {
             let listed = device.list(store, &type_id, Some(*tag)).await?;
-            listed.has(held, Rule::C9, "after a mark of all")?;
-            listed.is_within(held)?;
+            listed.has(registered, Rule::C9, "after a mark of all")?;
+            listed.is_within(registered)?;
             *tag = listed.tag;
             let again = device.list(store, &type_id, Some(*tag)).await?;
             again.is_empty(Rule::C9, "a second time after one mark of all")?;
         }
         // A single mark after it still counts, and nothing else comes back to stay.
-        store.mark_updated(&type_id, slice::from_ref(&passes[0].serial)).await?;
+        store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[0].serial))).await?;
         let listed = one.list(store, &type_id, Some(tag_one)).await?;
         listed.has(&passes[..1], Rule::C1, "marked after a mark of all")?;
         tag_one = listed.tag;
@@ -71,7 +74,7 @@ async fn mark_all_lists_every_registration_once<S: RegistrationStore + ?Sized>(s
     Ok(())
 }
 
-async fn mark_all_takes_constant_time(stores: Arc<dyn Stores>) -> Verdict {
+async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
     const FIRST: usize = 1_000;
     const SIZES: usize = 9;
     /// So many sizes in a row must grow. Fewer are never tried, however slow the store.
@@ -79,27 +82,27 @@ async fn mark_all_takes_constant_time(stores: Arc<dyn Stores>) -> Verdict {
     /// How long it goes on while nothing is suspicious, and how long until a suspicion is certain.
     const BUDGET: Duration = Duration::from_secs(2);
     const LONGEST: Duration = Duration::from_secs(60);
-    let store = open(stores).await?;
+    let store = opened.registrations();
     let start = Instant::now();
-    let mut types = vec![type_of(&store, 1).await?];
+    let mut types = vec![type_of(store, 1).await?];
     let mut unclear = None;
     for size in (0..SIZES).map(|doublings| FIRST << doublings) {
         let budget = if unclear.is_some() { LONGEST } else { BUDGET };
         if types.len() > GROWING && start.elapsed() > budget {
             break;
         }
-        types.push(type_of(&store, size).await?);
+        types.push(type_of(store, size).await?);
         let (small, large) = (&types[0], &types[types.len() - 1]);
-        let times = best_times(&store, &[small, large], 7).await?;
+        let times = best_times(store, &[small, large], 7).await?;
         unclear = growth::stands_out(times[0], times[1]).then_some((size, times));
         if unclear.is_none() || types.len() <= GROWING {
             continue;
         }
         let growing: Vec<_> = types[..1].iter().chain(&types[types.len() - GROWING..]).collect();
-        let mut times = best_times(&store, &growing, 15).await?;
+        let mut times = best_times(store, &growing, 15).await?;
         if growth::is_walk(times[0], &times[1..]) {
-            times = best_times(&store, &growing, 15).await?;
-            demand(
+            times = best_times(store, &growing, 15).await?;
+            ensure(
                 Rule::C9,
                 !growth::is_walk(times[0], &times[1..]),
                 format!("a mark of {size} passes about as quick as the {:?} of a mark of one", times[0]),
@@ -118,13 +121,13 @@ async fn mark_all_takes_constant_time(stores: Arc<dyn Stores>) -> Verdict {
 }
 
 /// A new type of so many marked passes. A device has every eighth of them.
-async fn type_of(store: &Arc<dyn RegistrationStore>, count: usize) -> Result<TypeIdentifier, Breach> {
+async fn type_of(store: &Arc<dyn RegistrationStore>, count: usize) -> Result<TypeIdentifier, Violation> {
     let (type_id, passes) = new_passes(count)?;
     for part in passes.chunks(1_000) {
-        store.mark_updated(&type_id, &serials(part)).await?;
+        store.mark(&type_id, Changed::Passes(&serials(part))).await?;
     }
     let every_eighth: Vec<PassId> = passes.into_iter().step_by(8).collect();
-    Device::holding_many(store, &every_eighth).await?;
+    Device::registered_for_many(store, &every_eighth).await?;
     Ok(type_id)
 }
 
@@ -133,19 +136,19 @@ async fn best_times(
     store: &Arc<dyn RegistrationStore>,
     types: &[&TypeIdentifier],
     rounds: usize,
-) -> Result<Vec<Duration>, Breach> {
+) -> Result<Vec<Duration>, Violation> {
     let mut best = vec![Duration::MAX; types.len()];
     for _ in 0..rounds {
         for (type_id, best) in types.iter().zip(&mut best) {
             let start = Instant::now();
-            store.mark_all_updated(type_id).await?;
+            store.mark(type_id, Changed::All).await?;
             *best = start.elapsed().min(*best);
         }
     }
     Ok(best)
 }
 
-async fn every_mark_moves_the_date<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn every_mark_moves_the_date(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
     let serial = &passes[0].serial;
     let batch = [serial.clone(), passes[1].serial.clone(), serial.clone()];
@@ -156,16 +159,16 @@ async fn every_mark_moves_the_date<S: RegistrationStore + ?Sized>(store: &S) -> 
     for round in 0..24 {
         let what = match round % 4 {
             0 | 1 => {
-                store.mark_updated(&type_id, slice::from_ref(serial)).await?;
+                store.mark(&type_id, Changed::Passes(slice::from_ref(serial))).await?;
                 "a mark"
             }
             2 => {
-                store.mark_updated(&type_id, &batch).await?;
+                store.mark(&type_id, Changed::Passes(&batch)).await?;
                 others[0] = moved_on(store, &passes[1], others[0], "a mark in a batch").await?;
                 "a mark in a batch"
             }
             _ => {
-                store.mark_all_updated(&type_id).await?;
+                store.mark(&type_id, Changed::All).await?;
                 for (pass, last) in passes[1..].iter().zip(&mut others) {
                     *last = moved_on(store, pass, *last, "a mark of all").await?;
                 }
@@ -173,28 +176,28 @@ async fn every_mark_moves_the_date<S: RegistrationStore + ?Sized>(store: &S) -> 
             }
         };
         last = moved_on(store, &passes[0], last, what).await?;
-        demand(Rule::C14, last.last_modified >= start, "a date not before the mark", || {
+        ensure(Rule::C14, last.last_modified >= start, "a date not before the mark", || {
             format!("one {} s before it", start - last.last_modified)
         })?;
     }
     Ok(())
 }
 
-/// Demands that the state of `pass` is later than `last`, and returns it.
-async fn moved_on<S: RegistrationStore + ?Sized>(
-    store: &S,
+/// Ensures that the state of `pass` is later than `last`, and returns it.
+async fn moved_on(
+    store: &dyn RegistrationStore,
     pass: &PassId,
     last: PassState,
     what: &str,
-) -> Result<PassState, Breach> {
+) -> Result<PassState, Violation> {
     let state = store.pass_state(pass).await?;
-    demand(
+    ensure(
         Rule::C14,
         state.last_modified > last.last_modified,
         format!("a date after {} once there was {what}", last.last_modified),
         || state.last_modified.to_string(),
     )?;
-    demand(
+    ensure(
         Rule::C14,
         state.version > last.version,
         format!("a version after {} once there was {what}", last.version),
@@ -203,12 +206,12 @@ async fn moved_on<S: RegistrationStore + ?Sized>(
     Ok(state)
 }
 
-async fn dates_move_with_marks_only<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
     let other_type = new_type()?;
     let never = pass_of(&new_type()?, &passes[0].serial);
     let watched = [&passes[0], &passes[1], &never];
-    store.mark_updated(&type_id, &serials(&passes[..1])).await?;
+    store.mark(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
     let mut before = Vec::new();
     for pass in watched {
         before.push(store.pass_state(pass).await?);
@@ -230,14 +233,14 @@ async fn dates_move_with_marks_only<S: RegistrationStore + ?Sized>(store: &S) ->
         for pass in watched {
             match step {
                 0 | 1 => drop(store.register(&device.id, pass, &device.push_token).await?),
-                2 => drop(store.updated_since(&device.id, &pass.type_id, None).await?),
+                2 => drop(store.changes_since(&device.id, &pass.type_id, None).await?),
                 3 => drop(store.unregister(&device.id, pass).await?),
                 4 => {
-                    let device = Device::holding(store, [pass]).await?;
+                    let device = Device::registered_for(store, [pass]).await?;
                     let later = std::time::SystemTime::now() + Duration::from_secs(60);
                     store.forget_device(&device.id, later).await?;
                 }
-                5 => drop(store.devices_of(pass, None, 10).await?),
+                5 => drop(store.devices(Audience::Pass(pass), None, 10).await?),
                 _ => {}
             }
         }
@@ -245,13 +248,13 @@ async fn dates_move_with_marks_only<S: RegistrationStore + ?Sized>(store: &S) ->
             // More than once: dates run ahead of the clock, and so out of the second at hand.
             6 => {
                 for _ in 0..3 {
-                    store.mark_updated(&type_id, slice::from_ref(&passes[2].serial)).await?;
+                    store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[2].serial))).await?;
                 }
             }
             7 => {
                 for _ in 0..3 {
-                    store.mark_updated(&other_type, &serials(&passes)).await?;
-                    store.mark_all_updated(&other_type).await?;
+                    store.mark(&other_type, Changed::Passes(&serials(&passes))).await?;
+                    store.mark(&other_type, Changed::All).await?;
                 }
             }
             8 => {
@@ -263,7 +266,7 @@ async fn dates_move_with_marks_only<S: RegistrationStore + ?Sized>(store: &S) ->
         }
         for (pass, before) in watched.into_iter().zip(&before) {
             let now = store.pass_state(pass).await?;
-            demand(Rule::C14, now == *before, format!("{before:?} still, after {what}"), || {
+            ensure(Rule::C14, now == *before, format!("{before:?} still, after {what}"), || {
                 format!("{now:?}")
             })?;
         }
@@ -271,18 +274,18 @@ async fn dates_move_with_marks_only<S: RegistrationStore + ?Sized>(store: &S) ->
     Ok(())
 }
 
-async fn never_marked_passes_share_one_date<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn never_marked_passes_share_one_date(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
     let (_, others) = new_passes(2)?;
     let order_type = format!("order.{}", others[0].type_id.as_str());
     let order = PassId::new(&order_type, "order")?;
-    Device::holding(store, [&passes[0], &order]).await?;
+    Device::registered_for(store, [&passes[0], &order]).await?;
     // A marked neighbour lends nobody its date.
-    store.mark_updated(&type_id, slice::from_ref(&passes[2].serial)).await?;
+    store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[2].serial))).await?;
     let first = store.pass_state(&others[0]).await?;
     for pass in [&passes[0], &passes[1], &others[1], &order] {
         let state = store.pass_state(pass).await?;
-        demand(
+        ensure(
             Rule::C14,
             state == PassState { version: 0, ..first },
             format!("version 0 and date {} for a pass never marked", first.last_modified),
@@ -291,7 +294,7 @@ async fn never_marked_passes_share_one_date<S: RegistrationStore + ?Sized>(store
     }
     // A store may have been made by another machine, whose clock is a little ahead.
     let soon = clock::now_micros() / 1_000_000 + 60;
-    demand(
+    ensure(
         Rule::C14,
         (1_000_000_000..=soon).contains(&first.last_modified),
         "the time of the store's creation in seconds",

@@ -1,114 +1,64 @@
-//! The contract of [`RegistrationStore`], as cases that any store can run.
+//! The contract of [`RegistrationStore`] and of the traits beside it, as cases that any store can run.
 //!
-//! A case makes its own random types, devices and serial numbers, so that any number of cases may share a store with
-//! each other and with real data, and ends with the first [`Breach`] that it finds. [`cases`] gives them all, and
-//! [`run_all`] runs them; a store's own test is
+//! A case makes its own random types, devices, serial numbers and names. Any number of cases may therefore share a store
+//! with each other and with real data. A case ends with the first [`Violation`] that it finds. [`cases`] gives them all,
+//! and [`run_all`] runs them; a store's own test is
 //!
 //! ```
 //! use std::sync::Arc;
-//! use passkit_conformance::store::run_all;
-//! use passkit_server::{MemoryStore, RegistrationStore};
+//! use passkit_conformance::store::{TestStore, run_all};
+//! use passkit_server::store::MemoryStore;
 //!
 //! # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
-//! run_all(|| async { Arc::new(MemoryStore::new()) as Arc<dyn RegistrationStore> }).await.assert_kept();
+//! run_all(|| async { TestStore::with_all(Arc::new(MemoryStore::new())) }).await.assert_passed();
 //! # });
 //! ```
 //!
 //! Run them on a multi-threaded Tokio runtime: races need more than one thread. C8 (the order at the source) is no
-//! property of a store and is not checked here; C6 (durability) wants a store that can be opened
-//! [anew](Stores::reopen), [`StoreMaintenance`] one that [has it](Stores::maintained), and [`PushQueue`] one that
-//! [is one](Stores::queued).
+//! property of a store and is not checked here. C6, P6 and K4 (durability) need a [`Stores`] that can open a store
+//! [again](Stores::reopen). Cases of a trait that the [`TestStore`] lacks are skipped.
 
 mod cancelling;
+mod claiming;
 mod crowds;
+mod deferring;
+mod finishing;
 mod forgetting;
 mod growth;
 pub mod history;
-mod holding;
-mod leasing;
 mod listing;
-mod maintaining;
+mod maintenance;
 mod marking;
 mod modelling;
 mod names;
 mod naming;
-mod owing;
 mod paging;
 mod parallel;
+mod pending;
+mod publishing;
 mod racing;
 mod random;
 mod registering;
 mod reopening;
-mod settling;
+mod stores;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use passkit_server::{PushQueue, RegistrationStore, StoreMaintenance};
-
-use crate::{Breach, Case, CaseResult, Report, Rule, Stop, Verdict};
+use self::stores::{AnyStores, Opened};
+pub use self::stores::{BoxError, Stores, TestStore};
+use crate::{Case, CaseReport, CaseResult, Report, Rule, Stop, Violation};
 
 /// A case waits this long for the store, then calls it hanging.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Any error, for a reason in a report.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Where the cases get their stores from. A closure `async || Arc<dyn RegistrationStore>` is one already.
-///
-/// Cases do not meet: a store may be the same for all of them, or a new one for each.
-#[async_trait]
-pub trait Stores: Send + Sync {
-    /// A store to try.
-    async fn open(&self) -> Result<Arc<dyn RegistrationStore>, BoxError>;
-
-    /// The storage of `store` as it lies now, opened anew as after its process was killed: what this store has not
-    /// acknowledged may be lost. `store` was given by [`open`](Self::open) and is still open. `None`, if that can't
-    /// be had here, skips the cases that want it.
-    async fn reopen(
-        &self,
-        store: Arc<dyn RegistrationStore>,
-    ) -> Option<Result<Arc<dyn RegistrationStore>, BoxError>> {
-        drop(store);
-        None
-    }
-
-    /// An empty store that can be maintained; `None` skips the cases that want one.
-    async fn maintained(&self) -> Option<Result<Arc<dyn StoreMaintenance>, BoxError>> {
-        None
-    }
-
-    /// A store that remembers which pushes are owed; `None` skips the cases that want one.
-    async fn queued(&self) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
-        None
-    }
-
-    /// As [`reopen`](Self::reopen), of a store that [`queued`](Self::queued) gave.
-    async fn reopen_queued(&self, store: Arc<dyn PushQueue>) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
-        drop(store);
-        None
-    }
-}
-
-#[async_trait]
-impl<F, S> Stores for F
-where
-    F: Fn() -> S + Send + Sync,
-    S: Future<Output = Arc<dyn RegistrationStore>> + Send,
-{
-    async fn open(&self) -> Result<Arc<dyn RegistrationStore>, BoxError> {
-        Ok(self().await)
-    }
-}
-
-type CaseFuture = Pin<Box<dyn Future<Output = Verdict> + Send>>;
+type CaseFuture = Pin<Box<dyn Future<Output = CaseResult> + Send>>;
 
 /// A case of a store.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreCase {
     /// What it is about.
     pub case: Case,
-    run: fn(Arc<dyn Stores>) -> CaseFuture,
+    run: fn(Opened) -> CaseFuture,
 }
 
 impl StoreCase {
@@ -116,21 +66,29 @@ impl StoreCase {
     ///
     /// # Panics
     /// Outside of a Tokio runtime with time enabled.
-    pub async fn run(&self, stores: Arc<dyn Stores>) -> CaseResult {
+    pub async fn run(&self, stores: &Arc<impl Stores + 'static>) -> CaseReport {
+        self.run_on(stores.clone()).await
+    }
+
+    async fn run_on(&self, stores: Arc<dyn AnyStores>) -> CaseReport {
         let start = std::time::Instant::now();
+        let run = self.run;
+        // Dropping the stores may remove their data, so they outlive the case.
+        let opening = stores.clone();
         // A task of its own, so that a panic ends this case only; the set aborts it when dropped.
         let mut task = tokio::task::JoinSet::new();
-        // The stores may end what they are kept in when they are dropped, and so outlive the case.
-        task.spawn((self.run)(stores.clone()));
-        let verdict = match tokio::time::timeout(PATIENCE, task.join_next()).await {
-            Ok(Some(Ok(verdict))) => verdict,
-            Ok(Some(Err(error))) => Err(Breach::new(Rule::ERRORS, "no panic", error.to_string()).into()),
-            Ok(None) | Err(_) => Err(Breach::new(Rule::ERRORS, "an answer", "none for five minutes").into()),
+        task.spawn(async move { run(opening.open().await.map_err(not_opened)?).await });
+        let result = match tokio::time::timeout(TIMEOUT, task.join_next()).await {
+            Ok(Some(Ok(result))) => result,
+            Ok(Some(Err(error))) => Err(Violation::new(Rule::ERRORS, "no panic", error.to_string()).into()),
+            Ok(None) | Err(_) => {
+                Err(Violation::new(Rule::ERRORS, "an answer", "none for five minutes").into())
+            }
         };
         drop(stores);
-        CaseResult {
+        CaseReport {
             case: self.case,
-            outcome: verdict.into(),
+            outcome: result.into(),
             elapsed: start.elapsed(),
             transcript: Vec::new(),
         }
@@ -141,39 +99,25 @@ fn not_opened(error: BoxError) -> Stop {
     Stop::Error(format!("the store can't be opened: {error}"))
 }
 
-async fn open(stores: Arc<dyn Stores>) -> Result<Arc<dyn RegistrationStore>, Stop> {
-    stores.open().await.map_err(not_opened)
-}
-
-async fn open_maintained(stores: Arc<dyn Stores>) -> Result<Arc<dyn StoreMaintenance>, Stop> {
-    const LACKING: &str =
-        "Stores::maintained gives no store: implement it where the store has StoreMaintenance";
-    let store = stores.maintained().await.ok_or_else(|| Stop::Skip(LACKING.into()))?;
-    store.map_err(not_opened)
-}
-
-async fn open_queued(stores: Arc<dyn Stores>) -> Result<Arc<dyn PushQueue>, Stop> {
-    const LACKING: &str = "Stores::queued gives no store: implement it where the store is a PushQueue";
-    let store = stores.queued().await.ok_or_else(|| Stop::Skip(LACKING.into()))?;
-    store.map_err(not_opened)
-}
-
 /// Makes the list of a module's cases: id, level, rules, what the function takes, function, steps, consequence.
 ///
-/// A function takes a `store`, one that can be `maintained`, one that is a `queue`, or the `stores`, to open what it
-/// wants.
+/// A function takes a `store`, a `maintenance`, a `coordination` or a `queue`, which is the store as that trait, or what was
+/// `opened`: all traits that there are, and a way to open the storage again.
 macro_rules! catalogue {
     (@run store $function:ident) => {
-        |stores| Box::pin(async move { Ok($function(&crate::store::open(stores).await?).await?) })
+        |opened| Box::pin(async move { Ok($function(opened.registrations()).await?) })
     };
-    (@run maintained $function:ident) => {
-        |stores| Box::pin(async move { Ok($function(&crate::store::open_maintained(stores).await?).await?) })
+    (@run maintenance $function:ident) => {
+        |opened| Box::pin(async move { Ok($function(opened.maintenance()?).await?) })
+    };
+    (@run coordination $function:ident) => {
+        |opened| Box::pin(async move { Ok($function(opened.coordination()?).await?) })
     };
     (@run queue $function:ident) => {
-        |stores| Box::pin(async move { Ok($function(&crate::store::open_queued(stores).await?).await?) })
+        |opened| Box::pin(async move { Ok($function(opened.queue()?).await?) })
     };
-    (@run stores $function:ident) => {
-        |stores| Box::pin($function(stores))
+    (@run opened $function:ident) => {
+        |opened| Box::pin(async move { $function(&opened).await })
     };
     ($($id:literal $level:ident [$($rule:ident)+] $takes:ident $function:ident, $steps:literal, $consequence:literal;)+) => {
         pub(super) const CASES: &[crate::store::StoreCase] = &[
@@ -199,6 +143,7 @@ pub fn cases() -> Vec<StoreCase> {
         registering::CASES,
         listing::CASES,
         marking::CASES,
+        publishing::CASES,
         paging::CASES,
         forgetting::CASES,
         cancelling::CASES,
@@ -207,12 +152,12 @@ pub fn cases() -> Vec<StoreCase> {
         racing::CASES,
         parallel::CASES,
         crowds::CASES,
-        maintaining::CASES,
+        maintenance::CASES,
         reopening::CASES,
-        owing::CASES,
-        holding::CASES,
-        leasing::CASES,
-        settling::CASES,
+        claiming::CASES,
+        pending::CASES,
+        deferring::CASES,
+        finishing::CASES,
     ]
     .concat()
 }
@@ -233,10 +178,10 @@ pub async fn run<'a>(
     cases: impl IntoIterator<Item = &'a StoreCase>,
     stores: impl Stores + 'static,
 ) -> Report {
-    let stores: Arc<dyn Stores> = Arc::new(stores);
+    let stores = Arc::new(stores);
     let mut report = Report::default();
     for case in cases {
-        report.results.push(case.run(stores.clone()).await);
+        report.results.push(case.run(&stores).await);
     }
     report
 }
@@ -246,10 +191,10 @@ pub async fn run<'a>(
 #[cfg(feature = "trials")]
 #[must_use]
 pub fn trials(stores: impl Stores + 'static) -> Vec<libtest_mimic::Trial> {
-    let stores: Arc<dyn Stores> = Arc::new(stores);
+    let stores = Arc::new(stores);
     crate::trials::trials(cases().into_iter().map(|one| {
         let stores = stores.clone();
-        (one.case, async move { one.run(stores).await })
+        (one.case, async move { one.run(&stores).await })
     }))
 }
 
@@ -262,7 +207,12 @@ mod tests {
         let cases = cases();
         let mut ids: Vec<_> = cases.iter().map(|one| one.case.id).collect();
         for StoreCase { case, .. } in &cases {
-            let name = case.id.strip_prefix("store/").or_else(|| case.id.strip_prefix("queue/")).unwrap();
+            let name = case
+                .id
+                .strip_prefix("store/")
+                .or_else(|| case.id.strip_prefix("queue/"))
+                .or_else(|| case.id.strip_prefix("coordination/"))
+                .unwrap();
             assert!(
                 name.bytes().all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit()),
                 "{name}"

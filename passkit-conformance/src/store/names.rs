@@ -1,7 +1,7 @@
 //! Identifiers that no other check has, and short forms for the calls that most checks make.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     sync::{
         Arc, OnceLock,
@@ -10,15 +10,13 @@ use std::{
 };
 
 use passkit_server::{
-    Changes, DeviceIdentifier, InvalidIdentifier, PageCursor, PassId, PushToken, RegisteredDevice,
-    RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag,
+    PassId, PassState,
+    identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{Audience, Changes, PageCursor, RegisteredDevice, RegistrationStore, UpdateTag},
 };
 use tokio::task::JoinSet;
 
-use crate::{
-    Breach, Rule,
-    breach::{Kept, demand},
-};
+use crate::{Rule, Violation, violation::ensure};
 
 /// 32 hexadecimal digits that no other call of any process gives.
 pub(crate) fn unique() -> String {
@@ -35,25 +33,40 @@ pub(crate) fn unique() -> String {
 }
 
 /// The checks make no identifier that is not well-formed; if one did, that would be their own fault.
-impl From<InvalidIdentifier> for Breach {
+impl From<InvalidIdentifier> for Violation {
     fn from(error: InvalidIdentifier) -> Self {
         Self::new(Rule::ERRORS, "a check that makes well-formed identifiers", error.to_string())
     }
 }
 
-pub(crate) fn new_type() -> Result<TypeIdentifier, Breach> {
+pub(crate) fn new_type() -> Result<TypeIdentifier, Violation> {
     Ok(TypeIdentifier::new(&format!("pass.conformance.{}", unique()))?)
 }
 
-pub(crate) fn new_device() -> Result<DeviceIdentifier, Breach> {
+pub(crate) fn new_device() -> Result<DeviceIdentifier, Violation> {
     Ok(DeviceIdentifier::new(&unique())?)
 }
 
-pub(crate) fn new_push_token() -> Result<PushToken, Breach> {
+pub(crate) fn new_push_token() -> Result<PushToken, Violation> {
     Ok(PushToken::new(&format!("{}{}", unique(), unique()))?)
 }
 
-pub(crate) fn serial(text: &str) -> Result<SerialNumber, Breach> {
+/// Push tokens as other wallets register them: a UUID, tokens of FCM, and all characters up to the greatest length.
+pub(crate) fn foreign_push_tokens() -> Result<Vec<PushToken>, Violation> {
+    let every: String = (b'!'..=b'~').map(char::from).collect();
+    let id = unique();
+    let texts = [
+        format!("6F9619FF-8B86-D011-B42D-{}", id[..12].to_uppercase()),
+        format!("cMv{}:APA91bHPRgkF3_x-y{}", &id[..8], "Zz-_9".repeat(28)),
+        every.clone(),
+        format!("{}:{}", "a".repeat(200), "-_".repeat(99) + "."),
+        format!("AbCdEf{id}"),
+        "a".into(),
+    ];
+    Ok(texts.iter().map(|text| PushToken::new(text)).collect::<Result<_, _>>()?)
+}
+
+pub(crate) fn serial(text: &str) -> Result<SerialNumber, Violation> {
     Ok(SerialNumber::new(text)?)
 }
 
@@ -62,11 +75,11 @@ pub(crate) fn pass_of(type_id: &TypeIdentifier, serial: &SerialNumber) -> PassId
 }
 
 /// `count` passes of a new type.
-pub(crate) fn new_passes(count: usize) -> Result<(TypeIdentifier, Vec<PassId>), Breach> {
+pub(crate) fn new_passes(count: usize) -> Result<(TypeIdentifier, Vec<PassId>), Violation> {
     let type_id = new_type()?;
     let passes = (0..count)
         .map(|n| Ok(pass_of(&type_id, &serial(&format!("serial-{n}"))?)))
-        .collect::<Result<_, Breach>>()?;
+        .collect::<Result<_, Violation>>()?;
     Ok((type_id, passes))
 }
 
@@ -74,8 +87,10 @@ pub(crate) fn serials<'a>(passes: impl IntoIterator<Item = &'a PassId>) -> Vec<S
     passes.into_iter().map(|pass| pass.serial.clone()).collect()
 }
 
-/// The results of all tasks, or the first breach among them.
-pub(crate) async fn all<T: Send + 'static>(tasks: JoinSet<Result<T, Breach>>) -> Result<Vec<T>, Breach> {
+/// The results of all tasks, or the first violation among them.
+pub(crate) async fn all<T: Send + 'static>(
+    tasks: JoinSet<Result<T, Violation>>,
+) -> Result<Vec<T>, Violation> {
     tasks.join_all().await.into_iter().collect()
 }
 
@@ -87,15 +102,15 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub(crate) fn new() -> Result<Self, Breach> {
+    pub(crate) fn new() -> Result<Self, Violation> {
         Ok(Self { id: new_device()?, push_token: new_push_token()? })
     }
 
     /// A device that is registered for `passes`.
-    pub(crate) async fn holding<S: RegistrationStore + ?Sized>(
-        store: &S,
+    pub(crate) async fn registered_for(
+        store: &dyn RegistrationStore,
         passes: impl IntoIterator<Item = &PassId>,
-    ) -> Result<Self, Breach> {
+    ) -> Result<Self, Violation> {
         let device = Self::new()?;
         for pass in passes {
             store.register(&device.id, pass, &device.push_token).await?;
@@ -104,10 +119,10 @@ impl Device {
     }
 
     /// The same, many registrations at a time.
-    pub(crate) async fn holding_many(
+    pub(crate) async fn registered_for_many(
         store: &Arc<dyn RegistrationStore>,
         passes: &[PassId],
-    ) -> Result<Self, Breach> {
+    ) -> Result<Self, Violation> {
         const AT_ONCE: usize = 64;
         let device = Self::new()?;
         let mut tasks = JoinSet::new();
@@ -117,7 +132,7 @@ impl Device {
                 for pass in &part {
                     store.register(&device.id, pass, &device.push_token).await?;
                 }
-                Ok::<_, Breach>(())
+                Ok::<_, Violation>(())
             });
         }
         all(tasks).await?;
@@ -125,14 +140,14 @@ impl Device {
     }
 
     /// Asks what changed. Demands an answer without repetitions, and (C4) a tag that moves when something is listed.
-    pub(crate) async fn list<S: RegistrationStore + ?Sized>(
+    pub(crate) async fn list(
         &self,
-        store: &S,
+        store: &dyn RegistrationStore,
         type_id: &TypeIdentifier,
         since: Option<UpdateTag>,
-    ) -> Result<Listed, Breach> {
+    ) -> Result<Listed, Violation> {
         let listed = self.ask(store, type_id, since).await?;
-        demand(
+        ensure(
             Rule::C4,
             listed.serials.is_empty() || Some(listed.tag) != since,
             "another tag than the one asked with, beside serial numbers",
@@ -142,31 +157,31 @@ impl Device {
     }
 
     /// The same, whatever the tag.
-    pub(crate) async fn ask<S: RegistrationStore + ?Sized>(
+    pub(crate) async fn ask(
         &self,
-        store: &S,
+        store: &dyn RegistrationStore,
         type_id: &TypeIdentifier,
         since: Option<UpdateTag>,
-    ) -> Result<Listed, Breach> {
-        let Changes { serials, tag } = store.updated_since(&self.id, type_id, since).await?;
+    ) -> Result<Listed, Violation> {
+        let Changes { serials, tag } = store.changes_since(&self.id, type_id, since).await?;
         let set: BTreeSet<_> = serials.iter().cloned().collect();
-        demand(Rule::UPDATED_SINCE, set.len() == serials.len(), "each serial number once", || {
+        ensure(Rule::CHANGES_SINCE, set.len() == serials.len(), "each serial number once", || {
             format!("{} serial numbers of which {} differ", serials.len(), set.len())
         })?;
         Ok(Listed { serials: set, tag })
     }
 
     /// Lists without a tag, which must give exactly `passes`; returns the tag.
-    pub(crate) async fn lists_exactly<'a, S: RegistrationStore + ?Sized>(
+    pub(crate) async fn lists_exactly<'a>(
         &self,
-        store: &S,
+        store: &dyn RegistrationStore,
         type_id: &TypeIdentifier,
         passes: impl IntoIterator<Item = &'a PassId>,
         rule: Rule,
-    ) -> Result<UpdateTag, Breach> {
+    ) -> Result<UpdateTag, Violation> {
         let listed = self.list(store, type_id, None).await?;
         let wanted: BTreeSet<_> = passes.into_iter().map(|pass| pass.serial.clone()).collect();
-        demand(
+        ensure(
             rule,
             listed.serials == wanted,
             format!("without a tag exactly the passes registered: {}", shown(&wanted)),
@@ -183,40 +198,52 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    /// Demands that all of `passes` are listed.
+    /// Ensures that all of `passes` are listed.
     pub(crate) fn has<'a>(
         &self,
         passes: impl IntoIterator<Item = &'a PassId>,
         rule: Rule,
         when: &str,
-    ) -> Kept {
+    ) -> Result<(), Violation> {
         let missing: BTreeSet<_> = passes
             .into_iter()
             .filter(|pass| !self.serials.contains(&pass.serial))
             .map(|pass| pass.serial.clone())
             .collect();
-        demand(rule, missing.is_empty(), format!("{} listed {when}", shown(&missing)), || {
+        ensure(rule, missing.is_empty(), format!("{} listed {when}", shown(&missing)), || {
             shown(&self.serials)
         })
     }
 
-    /// Demands that nothing is listed.
-    pub(crate) fn is_empty(&self, rule: Rule, when: &str) -> Kept {
-        demand(rule, self.serials.is_empty(), format!("nothing listed {when}"), || shown(&self.serials))
+    /// Ensures that nothing is listed.
+    pub(crate) fn is_empty(&self, rule: Rule, when: &str) -> Result<(), Violation> {
+        ensure(rule, self.serials.is_empty(), format!("nothing listed {when}"), || shown(&self.serials))
     }
 
-    /// Demands that nothing but `passes` is listed: a list holds what is registered on that device.
-    pub(crate) fn is_within<'a>(&self, passes: impl IntoIterator<Item = &'a PassId>) -> Kept {
-        let held: BTreeSet<_> = passes.into_iter().map(|pass| &pass.serial).collect();
+    /// Ensures that nothing but `passes` is listed: a list holds what is registered on that device.
+    pub(crate) fn is_within<'a>(
+        &self,
+        passes: impl IntoIterator<Item = &'a PassId>,
+    ) -> Result<(), Violation> {
+        let registered: BTreeSet<_> = passes.into_iter().map(|pass| &pass.serial).collect();
         let foreign: BTreeSet<_> =
-            self.serials.iter().filter(|serial| !held.contains(serial)).cloned().collect();
-        demand(
-            Rule::UPDATED_SINCE,
+            self.serials.iter().filter(|serial| !registered.contains(serial)).cloned().collect();
+        ensure(
+            Rule::CHANGES_SINCE,
             foreign.is_empty(),
             "only passes registered on the device, of the type asked for",
             || format!("also {}", shown(&foreign)),
         )
     }
+}
+
+/// A state of a pass, with the start of its digest.
+pub(crate) fn shown_state(state: PassState) -> String {
+    let PassState { version, last_modified, published } = state;
+    let digest = published.map_or("none".into(), |digest| {
+        digest[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    });
+    format!("version {version}, date {last_modified}, digest {digest}")
 }
 
 /// The first few of a set of serial numbers, cut to a readable length.
@@ -233,81 +260,96 @@ pub(crate) fn shown(serials: &BTreeSet<SerialNumber>) -> String {
     text
 }
 
-/// All pages of the devices of `pass`, read `limit` at a time.
+/// All pages of the devices of an audience, read `limit` at a time.
 ///
-/// Demands that pages are about as long as asked for and come to an end.
-pub(crate) async fn devices_of<S: RegistrationStore + ?Sized>(
-    store: &S,
-    pass: &PassId,
+/// Ensures that pages are about as long as asked for and come to an end.
+pub(crate) async fn devices_of(
+    store: &dyn RegistrationStore,
+    audience: Audience<'_>,
     limit: usize,
     at_most: usize,
-) -> Result<Vec<RegisteredDevice>, Breach> {
-    devices_after(store, pass, None, limit, at_most).await
+) -> Result<Vec<RegisteredDevice>, Violation> {
+    devices_after(store, audience, None, limit, at_most).await
 }
 
-/// The same, from behind a page.
-pub(crate) async fn devices_after<S: RegistrationStore + ?Sized>(
-    store: &S,
-    pass: &PassId,
+/// The same, after a page.
+pub(crate) async fn devices_after(
+    store: &dyn RegistrationStore,
+    audience: Audience<'_>,
     after: Option<PageCursor>,
     limit: usize,
     at_most: usize,
-) -> Result<Vec<RegisteredDevice>, Breach> {
+) -> Result<Vec<RegisteredDevice>, Violation> {
     let mut devices = Vec::new();
     let mut after = after;
     // Empty pages are allowed, endless ones are not.
     for _ in 0..=(4 * at_most + 1_000) {
-        let page = store.devices_of(pass, after.as_ref(), limit).await?;
-        demand(
+        let page = store.devices(audience, after.as_ref(), limit).await?;
+        ensure(
             Rule::C11,
-            page.devices.len() <= limit.saturating_mul(2).saturating_add(64),
+            page.items.len() <= limit.saturating_mul(2).saturating_add(64),
             format!("a page of about {limit} devices"),
-            || format!("{} devices", page.devices.len()),
+            || format!("{} devices", page.items.len()),
         )?;
-        devices.extend(page.devices);
+        devices.extend(page.items);
         after = page.next;
         if after.is_none() {
             return Ok(devices);
         }
     }
-    Err(Breach::new(Rule::C11, format!("pages of {limit} that come to an end"), "a cursor after every page"))
+    Err(Violation::new(
+        Rule::C11,
+        format!("pages of {limit} that come to an end"),
+        "a cursor after every page",
+    ))
 }
 
-/// Demands that exactly `devices` are registered for `pass`, each with its push token.
-pub(crate) async fn has_devices<'a, S: RegistrationStore + ?Sized>(
-    store: &S,
+/// Ensures that exactly `devices` are registered for `pass`, each with its push token.
+pub(crate) async fn has_devices<'a>(
+    store: &dyn RegistrationStore,
     pass: &PassId,
     devices: impl IntoIterator<Item = &'a Device>,
     rule: Rule,
-) -> Kept {
-    has_devices_in_pages(store, pass, devices, 100, rule).await
+) -> Result<(), Violation> {
+    expect_devices(store, Audience::Pass(pass), devices, 100, rule).await
 }
 
-/// The same, reading `limit` at a time.
-pub(crate) async fn has_devices_in_pages<'a, S: RegistrationStore + ?Sized>(
-    store: &S,
-    pass: &PassId,
+/// Ensures that pages of `limit` hold exactly `devices`, each with its push token.
+pub(crate) async fn expect_devices<'a>(
+    store: &dyn RegistrationStore,
+    audience: Audience<'_>,
     devices: impl IntoIterator<Item = &'a Device>,
     limit: usize,
     rule: Rule,
-) -> Kept {
-    let wanted: Vec<&Device> = devices.into_iter().collect();
-    let found = devices_of(store, pass, limit, wanted.len()).await?;
-    let missing = wanted.iter().filter(|device| found.iter().all(|one| one.device != device.id)).count();
-    let foreign = found.iter().filter(|one| wanted.iter().all(|device| device.id != one.device)).count();
-    demand(
+) -> Result<(), Violation> {
+    let wanted: HashMap<_, _> = devices.into_iter().map(|one| (&one.id, &one.push_token)).collect();
+    let found = devices_of(store, audience, limit, wanted.len()).await?;
+    let seen: HashSet<_> = found.iter().map(|one| &one.device).collect();
+    let missing = wanted.keys().filter(|device| !seen.contains(**device)).count();
+    let foreign = seen.iter().filter(|device| !wanted.contains_key(**device)).count();
+    ensure(
         rule,
         missing == 0 && foreign == 0,
-        format!("the {} devices that are registered for the pass", wanted.len()),
+        format!(
+            "exactly the {} devices that are registered for {}, in pages of {limit}",
+            wanted.len(),
+            shown_audience(audience)
+        ),
         || format!("{missing} of them missing and {foreign} others"),
     )?;
-    let stale = found
-        .iter()
-        .filter(|one| {
-            wanted.iter().any(|device| device.id == one.device && device.push_token != one.push_token)
-        })
-        .count();
-    demand(Rule::C10, stale == 0, "each device with the push token of its last register", || {
+    // Letter by letter: a token is stored as it was received.
+    let is_other = |one: &&RegisteredDevice| {
+        wanted.get(&one.device).is_some_and(|token| token.as_str() != one.push_token.as_str())
+    };
+    let stale = found.iter().filter(is_other).count();
+    ensure(Rule::C10, stale == 0, "each device with the push token of its last register", || {
         format!("{stale} devices with another push token")
     })
+}
+
+fn shown_audience(audience: Audience<'_>) -> &'static str {
+    match audience {
+        Audience::Pass(_) => "the pass",
+        Audience::Type(_) => "a pass of the type",
+    }
 }

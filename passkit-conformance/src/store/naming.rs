@@ -2,12 +2,13 @@
 
 use std::slice;
 
-use passkit_server::{DeviceIdentifier, PassId, Registered, RegistrationStore, TypeIdentifier};
-
-use crate::{
-    Breach, Rule,
-    breach::{Kept, demand},
+use passkit_server::{
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    store::{Registered, RegistrationStore},
 };
+
+use crate::{Rule, Violation, violation::ensure};
 
 use super::{
     catalogue,
@@ -107,7 +108,7 @@ fn wild_serials() -> Vec<String> {
     serials
 }
 
-async fn serials_of_the_wild<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn serials_of_the_wild(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let type_id = new_type()?;
     let mut passes = Vec::new();
     for text in wild_serials() {
@@ -117,15 +118,15 @@ async fn serials_of_the_wild<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
 }
 
 /// Registers all of `passes`, all different, on one device and each on one of its own, then marks and unregisters
-/// one after another; demands that nothing ever happens to any of the others.
-async fn each_is_itself<S: RegistrationStore + ?Sized>(store: &S, passes: &[PassId]) -> Kept {
+/// one after another; ensures that nothing ever happens to any of the others.
+async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Result<(), Violation> {
     let all = Device::new()?;
     let mut own = Vec::new();
     for pass in passes {
-        for device in [&all, &Device::holding(store, [pass]).await?] {
+        for device in [&all, &Device::registered_for(store, [pass]).await?] {
             let again = device.id != all.id;
             let registered = store.register(&device.id, pass, &device.push_token).await?;
-            demand(
+            ensure(
                 Rule::NAMES,
                 (registered == Registered::Existing) == again,
                 format!("a registration of its own for {}", brief(pass)),
@@ -143,9 +144,9 @@ async fn each_is_itself<S: RegistrationStore + ?Sized>(store: &S, passes: &[Pass
         let tag = all
             .lists_exactly(store, &pass.type_id, of_type(&passes[n..], &pass.type_id), Rule::NAMES)
             .await?;
-        store.mark_updated(&pass.type_id, slice::from_ref(&pass.serial)).await?;
+        store.mark(&pass.type_id, Changed::Passes(slice::from_ref(&pass.serial))).await?;
         let after = (store.pass_state(pass).await?, store.pass_state(neighbour).await?);
-        demand(
+        ensure(
             Rule::NAMES,
             after.0 != before.0 && after.1 == before.1,
             format!("the mark of {} to move its date and no other", brief(pass)),
@@ -155,7 +156,7 @@ async fn each_is_itself<S: RegistrationStore + ?Sized>(store: &S, passes: &[Pass
         own[n].lists_exactly(store, &pass.type_id, [pass], Rule::NAMES).await?;
         has_devices(store, pass, [&all, &own[n]], Rule::NAMES).await?;
         let existed = store.unregister(&all.id, pass).await?;
-        demand(Rule::NAMES, existed, format!("a registration for {}", brief(pass)), || "none".into())?;
+        ensure(Rule::NAMES, existed, format!("a registration for {}", brief(pass)), || "none".into())?;
         has_devices(store, pass, [&own[n]], Rule::NAMES).await?;
         own[n].lists_exactly(store, &pass.type_id, [pass], Rule::NAMES).await?;
         let rest = of_type(&passes[n + 1..], &pass.type_id);
@@ -173,7 +174,7 @@ fn brief(pass: &PassId) -> String {
     format!("{start:?} of {}", pass.type_id)
 }
 
-async fn types_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn types_that_start_alike(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let base = new_type()?;
     let mut passes = vec![pass_of(&base, &serial("1")?)];
     let upper = format!("pass.{}", base.as_str()[5..].to_uppercase());
@@ -198,7 +199,7 @@ async fn types_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kep
     each_is_itself(store, &passes).await
 }
 
-async fn devices_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn devices_that_start_alike(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(2)?;
     let base = unique();
     let long = format!("{base}{}", "x".repeat(128 - base.len()));
@@ -232,7 +233,7 @@ async fn devices_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> K
     has_devices(store, &passes[0], &devices, Rule::NAMES).await?;
     for (n, device) in devices.iter().enumerate() {
         let existed = store.unregister(&device.id, &passes[0]).await?;
-        demand(Rule::NAMES, existed, "a registration of its own for each device", || "none".into())?;
+        ensure(Rule::NAMES, existed, "a registration of its own for each device", || "none".into())?;
         has_devices(store, &passes[0], &devices[n + 1..], Rule::NAMES).await?;
         has_devices(store, &passes[1], &devices, Rule::NAMES).await?;
         device.lists_exactly(store, &type_id, &passes[1..], Rule::NAMES).await?;
@@ -241,7 +242,7 @@ async fn devices_that_start_alike<S: RegistrationStore + ?Sized>(store: &S) -> K
     stranger.list(store, &type_id, None).await?.is_empty(Rule::NAMES, "to a stranger")
 }
 
-async fn orders_and_passes_with_equal_serials<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn orders_and_passes_with_equal_serials(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let rest = unique();
     let both = ["pass", "order"].map(|kind| format!("{kind}.conformance.{rest}"));
     let mut passes = Vec::new();
@@ -251,15 +252,15 @@ async fn orders_and_passes_with_equal_serials<S: RegistrationStore + ?Sized>(sto
         }
     }
     each_is_itself(store, &passes).await?;
-    let device = Device::holding(store, &passes).await?;
+    let device = Device::registered_for(store, &passes).await?;
     for pass in &passes[..2] {
         let other = TypeIdentifier::new(if pass.type_id.as_str() == both[0] { &both[1] } else { &both[0] })?;
         let tag = device.list(store, &other, None).await?.tag;
         let before = store.pass_state(&pass_of(&other, &pass.serial)).await?;
-        store.mark_all_updated(&pass.type_id).await?;
+        store.mark(&pass.type_id, Changed::All).await?;
         let after = store.pass_state(&pass_of(&other, &pass.serial)).await?;
         if before != after {
-            return Err(Breach::new(
+            return Err(Violation::new(
                 Rule::NAMES,
                 format!("{before:?} still, marking the other kind"),
                 format!("{after:?}"),

@@ -1,77 +1,147 @@
-//! The devices of a pass, page by page.
+//! The devices of a pass or of a type, page by page, and their number.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    slice,
+    time::{Duration, SystemTime},
+};
 
-use passkit_server::{DeviceIdentifier, PageCursor, RegistrationStore};
-
-use crate::{
-    Rule,
-    breach::{Kept, demand},
+use passkit_server::{
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    store::{Audience, PageCursor, RegistrationStore},
 };
 
 use super::{
     catalogue,
-    names::{Device, devices_after, devices_of, new_passes, new_push_token},
+    names::{Device, devices_after, expect_devices, new_passes, new_push_token, new_type, pass_of, serial},
 };
+use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "store/pages-hold-every-device" Must [C11] store pages_hold_every_device,
         "130 devices register for a pass; it is read in pages of 1, 2, 7 and so on up to the greatest number, and of 0.",
         "Some phones get no push when the pass changes, or strangers do.";
+    "store/pages-of-a-type-hold-every-device" Must [C11] store pages_of_a_type_hold_every_device,
+        "130 devices register for one or several of 40 passes of a type, some for another type too; the type is read in \
+         pages of 1, 2, 7 and so on, some of the devices then unregister, and it is read again.",
+        "When the design of all passes changes, some phones get no push, or strangers do.";
     "store/unknown-pass-has-no-devices" Must [C11] store unknown_pass_has_no_devices,
-        "Reads the devices of a pass that was only marked, and of one that was given up, with a cursor of another pass \
-         and without.",
+        "Reads the devices of a pass that was only marked, of one that was unregistered, and of types without passes, with \
+         a cursor of another pass and without.",
         "Pushes go to phones that do not have the pass.";
     "store/hostile-cursor-reads-from-the-start" Must [C11] store hostile_cursor_reads_from_the_start,
-        "Reads pages from behind cursors that the store never gave: empty, endless, SQL, and what looks like a position.",
+        "Reads pages of a pass and of a type after cursors that the store never gave: empty, endless, SQL, and what looks \
+         like a position.",
         "Pushing ends half way after an upgrade of the store, or shows the devices of others.";
     "store/pages-under-change-miss-nobody" Must [C11] store pages_under_change_miss_nobody,
         "240 devices are read in pages of 1 and of 10; between two pages devices come, go (the one at the page's end \
          first) and register again.",
         "A phone gets no push because another one deleted its pass at that moment.";
+    "store/pages-of-a-type-under-change-miss-nobody" Must [C11] store pages_of_a_type_under_change_miss_nobody,
+        "The same for a type of 12 passes, of which each device has one or two.",
+        "When the design of all passes changes, a phone gets no push because another one deleted its pass at that moment.";
+    "store/devices-are-counted" Must [COUNT_DEVICES] store devices_are_counted,
+        "Counts the devices of a pass up to 0, 1, fewer than there are, as many, and more, after each change.",
+        "The owner reads that a pass is on more or fewer phones than it is.";
 }
 
-async fn pages_hold_every_device<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+/// The page sizes that all cases try for so many devices.
+fn limits(devices: usize) -> [usize; 10] {
+    [1, 2, 7, 64, devices - 1, devices, devices + 1, 1_000, 0, usize::MAX]
+}
+
+async fn pages_hold_every_device(store: &dyn RegistrationStore) -> Result<(), Violation> {
     const DEVICES: usize = 130;
     let (_, passes) = new_passes(2)?;
     let mut devices = Vec::new();
     for _ in 0..DEVICES {
-        devices.push(Device::holding(store, &passes[..1]).await?);
+        devices.push(Device::registered_for(store, &passes[..1]).await?);
     }
-    Device::holding(store, &passes[1..]).await?;
-    for limit in [1, 2, 7, 64, DEVICES - 1, DEVICES, DEVICES + 1, 1_000, 0, usize::MAX] {
-        let found = devices_of(store, &passes[0], limit, DEVICES).await?;
-        let missing = devices
-            .iter()
-            .filter(|device| {
-                !found.iter().any(|one| one.device == device.id && one.push_token == device.push_token)
-            })
-            .count();
-        let foreign = found.iter().filter(|one| devices.iter().all(|device| device.id != one.device)).count();
-        demand(
-            Rule::C11,
-            missing == 0 && foreign == 0,
-            format!("all of {DEVICES} devices in pages of {limit}"),
-            || format!("{missing} missing and {foreign} others"),
-        )?;
+    Device::registered_for(store, &passes[1..]).await?;
+    for limit in limits(DEVICES) {
+        expect_devices(store, Audience::Pass(&passes[0]), &devices, limit, Rule::C11).await?;
     }
     Ok(())
 }
 
-async fn unknown_pass_has_no_devices<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn pages_of_a_type_hold_every_device(store: &dyn RegistrationStore) -> Result<(), Violation> {
+    const DEVICES: usize = 130;
+    let (type_id, mut passes) = new_passes(38)?;
+    for odd in ["a/b", "\u{fc}:\u{1f3ab}"] {
+        passes.push(pass_of(&type_id, &serial(odd)?));
+    }
+    let long = TypeIdentifier::new(&format!("{type_id}.b"))?;
+    let order = TypeIdentifier::new(&type_id.as_str().replacen("pass.", "order.", 1))?;
+    let beside = [pass_of(&long, &passes[0].serial), pass_of(&order, &passes[0].serial)];
+    let mut devices = Vec::new();
+    for n in 0..DEVICES {
+        // One pass is on many devices, others are on none; some devices have several passes, next to each other or not.
+        let first = if n % 3 == 0 { 0 } else { n % 31 };
+        let mut registered: Vec<PassId> = match n % 4 {
+            0 => vec![passes[first].clone()],
+            1 => vec![passes[first].clone(), passes[first + 1].clone()],
+            2 => vec![passes[38].clone(), passes[first].clone(), passes[39].clone()],
+            _ => passes[first..first + 6].to_vec(),
+        };
+        if n % 5 == 0 {
+            registered.extend_from_slice(&beside);
+        }
+        devices.push(Device::registered_for(store, &registered).await?);
+    }
+    let elsewhere = Device::registered_for(store, &beside[..1]).await?;
+    for limit in limits(DEVICES) {
+        expect_devices(store, Audience::Type(&type_id), &devices, limit, Rule::C11).await?;
+    }
+    let others = devices.iter().step_by(5);
+    expect_devices(store, Audience::Type(&order), others.clone(), 7, Rule::C11).await?;
+    expect_devices(store, Audience::Type(&long), others.chain([&elsewhere]), 7, Rule::C11).await?;
+
+    // A device leaves the type with its last pass of it, and not before.
+    for pass in &passes {
+        store.unregister(&devices[0].id, pass).await?;
+    }
+    store.unregister(&devices[1].id, &passes[1]).await?;
+    let later = SystemTime::now() + Duration::from_secs(3_600);
+    store.forget_device(&devices[2].id, later).await?;
+    devices[3].push_token = new_push_token()?;
+    store.register(&devices[3].id, &beside[0], &devices[3].push_token).await?;
+    let left = devices[1..2].iter().chain(&devices[3..]);
+    for limit in [1, 10, 1_000] {
+        expect_devices(store, Audience::Type(&type_id), left.clone(), limit, Rule::C11).await?;
+    }
+    Ok(())
+}
+
+async fn unknown_pass_has_no_devices(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
     let mut devices = Vec::new();
     for _ in 0..4 {
-        devices.push(Device::holding(store, &passes[..1]).await?);
+        devices.push(Device::registered_for(store, &passes[..1]).await?);
     }
-    let cursor = store.devices_of(&passes[0], None, 2).await?.next;
-    store.mark_updated(&type_id, std::slice::from_ref(&passes[1].serial)).await?;
-    let left = Device::holding(store, &passes[2..]).await?;
+    let mut cursors = vec![None];
+    for audience in [Audience::Pass(&passes[0]), Audience::Type(&type_id)] {
+        cursors.push(store.devices(audience, None, 2).await?.next);
+    }
+    store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[1].serial))).await?;
+    let left = Device::registered_for(store, &passes[2..]).await?;
     store.unregister(&left.id, &passes[2]).await?;
-    for pass in &passes[1..] {
-        for after in [None, cursor.clone()] {
-            let found = devices_after(store, pass, after, 10, 10).await?;
-            demand(Rule::C11, found.is_empty(), "no devices of a pass that is on none", || {
+    // A type that was only marked, and one that a device had.
+    let (marked, unregistered) = (new_type()?, new_type()?);
+    store.mark(&marked, Changed::Passes(slice::from_ref(&passes[0].serial))).await?;
+    let of_another = pass_of(&unregistered, &passes[0].serial);
+    store.register(&devices[0].id, &of_another, &devices[0].push_token).await?;
+    store.unregister(&devices[0].id, &of_another).await?;
+    let nobody = [
+        Audience::Pass(&passes[1]),
+        Audience::Pass(&passes[2]),
+        Audience::Type(&marked),
+        Audience::Type(&unregistered),
+    ];
+    for audience in nobody {
+        for after in &cursors {
+            let found = devices_after(store, audience, after.clone(), 10, 10).await?;
+            ensure(Rule::C11, found.is_empty(), "no devices of what is on none", || {
                 format!("{} devices", found.len())
             })?;
         }
@@ -79,91 +149,162 @@ async fn unknown_pass_has_no_devices<S: RegistrationStore + ?Sized>(store: &S) -
     Ok(())
 }
 
-async fn hostile_cursor_reads_from_the_start<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
-    let (_, passes) = new_passes(1)?;
+async fn hostile_cursor_reads_from_the_start(store: &dyn RegistrationStore) -> Result<(), Violation> {
+    let (type_id, passes) = new_passes(1)?;
     let mut devices = Vec::new();
     for _ in 0..20 {
-        devices.push(Device::holding(store, &passes).await?);
+        devices.push(Device::registered_for(store, &passes).await?);
     }
     let long = "x y ".repeat(5_000);
-    for text in ["", "no such page!", "\0", " \n", "'; DROP TABLE device; --", "\u{fffd}ü\u{1f3ab}", &long] {
-        let after = Some(PageCursor::new(text));
-        let found = devices_after(store, &passes[0], after, 6, 20).await?;
-        let seen: HashSet<_> = found.iter().map(|one| &one.device).collect();
-        let missing = devices.iter().filter(|device| !seen.contains(&device.id)).count();
-        demand(
-            Rule::C11,
-            missing == 0,
-            "all devices from behind a cursor that the store never gave",
-            || format!("{missing} of 20 missing"),
-        )?;
-    }
-    // These may look like positions to a store: whatever they skip, they must neither fail nor show strangers.
-    for text in ["0", "-1", "18446744073709551616", "null", "zzzz", "%00", "0:0", "{}", "*"] {
-        let after = Some(PageCursor::new(text));
-        let found = devices_after(store, &passes[0], after, 6, 20).await.map_err(|e| e.under(Rule::C11))?;
-        let foreign = found.iter().filter(|one| devices.iter().all(|device| device.id != one.device)).count();
-        demand(Rule::C11, foreign == 0, "devices of the pass only", || format!("{foreign} others"))?;
+    for audience in [Audience::Pass(&passes[0]), Audience::Type(&type_id)] {
+        for text in
+            ["", "no such page!", "\0", " \n", "'; DROP TABLE device; --", "\u{fffd}ü\u{1f3ab}", &long]
+        {
+            let after = Some(PageCursor::new(text));
+            let found = devices_after(store, audience, after, 6, 20).await?;
+            let seen: HashSet<_> = found.iter().map(|one| &one.device).collect();
+            let missing = devices.iter().filter(|device| !seen.contains(&device.id)).count();
+            ensure(
+                Rule::C11,
+                missing == 0,
+                format!(
+                    "all devices after the cursor {:?}, which the store never gave",
+                    &text[..text.len().min(40)]
+                ),
+                || format!("{missing} of 20 missing"),
+            )?;
+        }
+        // These may look like positions to a store: whatever they skip, they must neither fail nor show strangers.
+        for text in
+            ["0", "-1", "18446744073709551616", "null", "zzzz", "%00", "0:0", "{}", "*", "serial-0\nzz"]
+        {
+            let after = Some(PageCursor::new(text));
+            let found = devices_after(store, audience, after, 6, 20).await.map_err(|e| e.under(Rule::C11))?;
+            let foreign =
+                found.iter().filter(|one| devices.iter().all(|device| device.id != one.device)).count();
+            ensure(Rule::C11, foreign == 0, "registered devices only", || format!("{foreign} others"))?;
+        }
     }
     Ok(())
 }
 
-async fn pages_under_change_miss_nobody<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
-    const DEVICES: usize = 240;
+async fn pages_under_change_miss_nobody(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(1)?;
-    let pass = &passes[0];
     for limit in [1, 10] {
-        let mut devices = Vec::new();
-        for _ in 0..DEVICES {
-            devices.push(Device::holding(store, [pass]).await?);
-        }
-        // A third goes, a third registers again, a third is left alone.
-        let (mut going, mut renewing): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
-        for (n, device) in devices.iter().enumerate() {
-            match n % 3 {
-                0 => going.push(device.id.clone()),
-                1 => renewing.push(device.id.clone()),
-                _ => {}
-            }
-        }
-        let throughout: HashSet<DeviceIdentifier> =
-            devices.iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, one)| one.id.clone()).collect();
-        let mut seen = HashSet::new();
-        let mut after = None;
-        let mut pages = 0;
-        loop {
-            let page = store.devices_of(pass, after.as_ref(), limit).await?;
-            after = page.next;
-            seen.extend(page.devices.iter().map(|one| one.device.clone()));
-            if after.is_none() {
-                break;
-            }
-            pages += 1;
-            demand(Rule::C11, pages < 8 * DEVICES, "pages that come to an end under change", || {
-                format!("{pages} pages")
-            })?;
-            // The end of the page first, if it is one of those that go.
-            if let Some(last) = page.devices.last().map(|one| &one.device)
-                && let Some(at) = going.iter().position(|id| id == last)
-            {
-                store.unregister(&going.swap_remove(at), pass).await?;
-            } else if let Some(id) = going.pop() {
-                store.unregister(&id, pass).await?;
-            }
-            if let Some(id) = renewing.pop() {
-                store.register(&id, pass, &new_push_token()?).await?;
-            }
-            if pages % 2 == 0 && pages < DEVICES / 2 {
-                Device::holding(store, [pass]).await?;
-            }
-        }
-        let missing = throughout.difference(&seen).count();
-        demand(
-            Rule::C11,
-            missing == 0,
-            format!("the {} devices that were registered throughout", throughout.len()),
-            || format!("{missing} of them missing, in pages of {limit}"),
-        )?;
+        under_change(store, Audience::Pass(&passes[0]), &passes, limit).await?;
     }
     Ok(())
+}
+
+async fn pages_of_a_type_under_change_miss_nobody(store: &dyn RegistrationStore) -> Result<(), Violation> {
+    let (type_id, passes) = new_passes(12)?;
+    for limit in [1, 10] {
+        under_change(store, Audience::Type(&type_id), &passes, limit).await?;
+    }
+    Ok(())
+}
+
+/// Reads an audience, which has these passes, while devices come and go between two pages.
+async fn under_change(
+    store: &dyn RegistrationStore,
+    audience: Audience<'_>,
+    passes: &[PassId],
+    limit: usize,
+) -> Result<(), Violation> {
+    const DEVICES: usize = 240;
+    // Two neighbours for some, or one that is far from the first.
+    let of = |n: usize| {
+        let (first, second) = (n % passes.len(), (n + 1 + n % 7) % passes.len());
+        if n % 5 < 2 && first != second { vec![first, second] } else { vec![first] }
+    };
+    let mut devices = Vec::new();
+    for n in 0..DEVICES {
+        devices.push(Device::registered_for(store, of(n).into_iter().map(|pass| &passes[pass])).await?);
+    }
+    // A third goes, a third registers again, a third is left alone.
+    let (mut going, mut renewing): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
+    for n in 0..DEVICES {
+        match n % 3 {
+            0 => going.push(n),
+            1 => renewing.push(n),
+            _ => {}
+        }
+    }
+    let throughout: HashSet<DeviceIdentifier> =
+        devices.iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, one)| one.id.clone()).collect();
+    let mut seen = HashSet::new();
+    let mut after = None;
+    let mut pages = 0;
+    loop {
+        let page = store.devices(audience, after.as_ref(), limit).await?;
+        after = page.next;
+        seen.extend(page.items.iter().map(|one| one.device.clone()));
+        if after.is_none() {
+            break;
+        }
+        pages += 1;
+        ensure(Rule::C11, pages < 16 * DEVICES, "pages that come to an end under change", || {
+            format!("{pages} pages")
+        })?;
+        // The end of the page first, if it is one of those that go.
+        let last = page.items.last().map(|one| &one.device);
+        let at_the_end = going.iter().position(|n| Some(&devices[*n].id) == last);
+        if let Some(n) = at_the_end.map(|at| going.swap_remove(at)).or_else(|| going.pop()) {
+            for pass in of(n) {
+                store.unregister(&devices[n].id, &passes[pass]).await?;
+            }
+        }
+        if let Some(n) = renewing.pop() {
+            store.register(&devices[n].id, &passes[n % passes.len()], &new_push_token()?).await?;
+        }
+        if pages % 2 == 0 && pages < DEVICES / 2 {
+            Device::registered_for(store, [&passes[pages % passes.len()]]).await?;
+        }
+    }
+    let missing = throughout.difference(&seen).count();
+    ensure(
+        Rule::C11,
+        missing == 0,
+        format!("the {} devices that were registered throughout", throughout.len()),
+        || format!("{missing} of them missing, in pages of {limit}"),
+    )
+}
+
+async fn devices_are_counted(store: &dyn RegistrationStore) -> Result<(), Violation> {
+    let (type_id, passes) = new_passes(2)?;
+    let beside = pass_of(&new_type()?, &passes[0].serial);
+    let count = async |pass: &PassId, there: u64, when: &str| -> Result<(), Violation> {
+        for at_most in [0, 1, there.saturating_sub(1), there, there + 1, 1_000, u64::MAX] {
+            let counted = store.count_devices(pass, at_most).await?;
+            ensure(
+                Rule::COUNT_DEVICES,
+                (there.min(at_most)..=there).contains(&counted),
+                format!("{there} devices {when}, counted up to {at_most}"),
+                || counted.to_string(),
+            )?;
+        }
+        Ok(())
+    };
+    count(&passes[0], 0, "of an unknown type").await?;
+    store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[0].serial))).await?;
+    count(&passes[0], 0, "of a pass that was only marked").await?;
+    let mut devices = Vec::new();
+    for _ in 0..40 {
+        devices.push(Device::registered_for(store, [&passes[0], &beside]).await?);
+    }
+    Device::registered_for(store, &passes[1..]).await?;
+    count(&passes[0], 40, "after they registered").await?;
+    for device in &devices[..5] {
+        store.register(&device.id, &passes[0], &new_push_token()?).await?;
+    }
+    count(&passes[0], 40, "after some registered again").await?;
+    for device in &devices[..10] {
+        store.unregister(&device.id, &passes[0]).await?;
+        store.unregister(&device.id, &passes[0]).await?;
+    }
+    count(&passes[0], 30, "after ten unregistered").await?;
+    store.forget_device(&devices[20].id, SystemTime::now() + Duration::from_secs(3_600)).await?;
+    count(&passes[0], 29, "after one was forgotten").await?;
+    count(&passes[1], 1, "of another pass").await?;
+    count(&beside, 39, "of an equal serial number in another type").await
 }

@@ -1,4 +1,4 @@
-//! Everything at once, judged afterwards from what was recorded.
+//! Everything at once, checked afterwards from what was recorded.
 
 use std::{
     slice,
@@ -6,9 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::{Duration, SystemTime},
 };
 
-use passkit_server::{PassId, RegistrationStore, TypeIdentifier, UpdateTag};
+use passkit_server::{
+    Changed, PassId,
+    identifiers::TypeIdentifier,
+    store::{Audience, Content, RegistrationStore, UpdateTag},
+};
 use tokio::task::JoinSet;
 
 use super::{
@@ -17,14 +22,15 @@ use super::{
     names::{Device, all, new_passes, new_push_token, serials},
     random::Random,
 };
-use crate::{Breach, breach::Kept};
+use crate::Violation;
 
 catalogue! {
-    "store/parallel-history-adds-up" Must [C1 C2 C3 C4 C9 C10 C11 C14 UPDATED_SINCE UNREGISTER] store
+    "store/parallel-history-adds-up" Must [C1 C2 C3 C4 C9 C10 C11 C13 C14 P1 P2 CHANGES_SINCE UNREGISTER COUNT_DEVICES] store
         parallel_history_adds_up,
-        "16 tasks mark, register, unregister, rotate push tokens and read pages of 24 passes, while eight devices \
-         poll and fetch; every call is recorded with its begin and end, and the whole is judged afterwards.",
-        "Under load a phone misses an update, is pushed at an old push token, or is told of passes it gave up.";
+        "16 tasks mark passes and their type, publish contents, register, unregister, forget devices, rotate push tokens, and \
+         read and count devices of 24 passes, while eight devices poll and fetch; every call is recorded with its begin and \
+         end, and the whole is checked afterwards.",
+        "Under load a phone misses an update, is pushed at an old push token, or is given passes that it no longer has.";
 }
 
 const DEVICES: usize = 8;
@@ -32,14 +38,14 @@ const PASSES: usize = 24;
 const WRITERS: usize = 16;
 const WRITES: usize = 50;
 
-async fn parallel_history_adds_up(store: &Arc<dyn RegistrationStore>) -> Kept {
+async fn parallel_history_adds_up(store: &Arc<dyn RegistrationStore>) -> Result<(), Violation> {
     let recorder = Recorder::new(store.clone());
     busy(&recorder).await?;
     recorder.history().check()
 }
 
 /// Keeps a store busy until all writers are done, then has every device ask twice more, and reads everything.
-async fn busy(recorder: &Recorder) -> Kept {
+async fn busy(recorder: &Recorder) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(PASSES)?;
     let passes = Arc::new(passes);
     let devices = (0..DEVICES).map(|_| Device::new()).collect::<Result<Vec<_>, _>>()?;
@@ -84,8 +90,9 @@ async fn busy(recorder: &Recorder) -> Kept {
     all(tasks).await?;
     for pass in passes.iter() {
         recorder.pass_state(pass).await?;
-        recorder.devices_of(pass, None, 2 * DEVICES).await?;
+        recorder.devices(Audience::Pass(pass), None, 2 * DEVICES).await?;
     }
+    recorder.devices(Audience::Type(&type_id), None, 2 * DEVICES * PASSES).await?;
     Ok(())
 }
 
@@ -95,8 +102,8 @@ async fn poll(
     type_id: &TypeIdentifier,
     device: &Device,
     tag: &mut Option<UpdateTag>,
-) -> Kept {
-    let changes = recorder.updated_since(&device.id, type_id, *tag).await?;
+) -> Result<(), Violation> {
+    let changes = recorder.changes_since(&device.id, type_id, *tag).await?;
     if changes.serials.is_empty() {
         return Ok(());
     }
@@ -108,26 +115,47 @@ async fn poll(
 }
 
 /// One change, or one look at what others change.
-async fn write(recorder: &Recorder, passes: &[PassId], devices: &[Device], random: &mut Random) -> Kept {
+async fn write(
+    recorder: &Recorder,
+    passes: &[PassId],
+    devices: &[Device],
+    random: &mut Random,
+) -> Result<(), Violation> {
     let pass = &passes[random.below(passes.len())];
     // Half of the devices keep what they have.
     let device = &devices[devices.len() / 2 + random.below(devices.len() / 2)];
-    match random.below(20) {
-        0..=5 => recorder.mark_updated(&pass.type_id, slice::from_ref(&pass.serial)).await?,
-        6..=8 => {
+    match random.below(24) {
+        0..=5 => recorder.mark(&pass.type_id, Changed::Passes(slice::from_ref(&pass.serial))).await?,
+        6..=7 => {
             let batch: Vec<_> = (0..5).map(|_| passes[random.below(passes.len())].clone()).collect();
-            recorder.mark_updated(&pass.type_id, &serials(&batch)).await?;
+            recorder.mark(&pass.type_id, Changed::Passes(&serials(&batch))).await?;
         }
-        9 if random.below(8) == 0 => recorder.mark_all_updated(&pass.type_id).await?,
-        9..=11 => drop(recorder.register(&device.id, pass, &device.push_token).await?),
-        12..=13 => {
-            // Any device renews its push token, with a pass that it held at the start.
+        8 if random.below(3) == 0 => recorder.mark(&pass.type_id, Changed::All).await?,
+        8..=10 => drop(recorder.register(&device.id, pass, &device.push_token).await?),
+        11..=12 => {
+            // Any device renews its push token, with a pass that it had at the start.
             let at = random.below(devices.len());
             recorder.register(&devices[at].id, &passes[at], &new_push_token()?).await.map(drop)?
         }
-        14..=16 => drop(recorder.unregister(&device.id, pass).await?),
-        17 => drop(recorder.devices_of(pass, None, 2 * devices.len()).await?),
+        13..=15 => drop(recorder.unregister(&device.id, pass).await?),
+        16 => {
+            let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+            let unregistered_at = if random.below(2) == 0 { now + 2 * day } else { now - 2 * day };
+            recorder.forget_device(&device.id, unregistered_at).await.map(drop)?;
+        }
+        17..=18 => {
+            // One of a few digests, so that callers meet.
+            let digest = (random.below(8) > 0).then(|| [random.below(3) as u8; 32]);
+            let (tokens, serial) = (Vec::new(), pass.serial.clone());
+            recorder.mark(&pass.type_id, Changed::Contents(&[Content { serial, digest, tokens }])).await?;
+        }
+        19 => drop(recorder.devices(Audience::Pass(pass), None, 2 * devices.len()).await?),
+        20 => {
+            let limit = 2 * devices.len() * passes.len();
+            drop(recorder.devices(Audience::Type(&pass.type_id), None, limit).await?);
+        }
+        21 => recorder.count_devices(pass, u64::MAX).await.map(drop)?,
         _ => drop(recorder.pass_state(pass).await?),
     }
-    Ok::<_, Breach>(())
+    Ok::<_, Violation>(())
 }

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use passkit_server::{Registered, RegistrationStore};
-
-use crate::{
-    Rule,
-    breach::{Kept, demand},
+use passkit_server::{
+    Changed,
+    store::{Audience, Registered, RegistrationStore},
 };
+
+use crate::{Rule, Violation, violation::ensure};
 
 use super::{
     catalogue,
-    names::{Device, has_devices, new_passes, new_push_token, new_type},
+    names::{Device, expect_devices, foreign_push_tokens, has_devices, new_passes, new_push_token, new_type},
 };
 
 catalogue! {
@@ -23,13 +23,17 @@ catalogue! {
         "A device registers again with another push token, first for a pass that it has, then for a new one; the \
          pages of all of its passes are read.",
         "Pushes go to a push token that is no longer in use: the phone never hears of an update again.";
+    "store/push-tokens-come-back" Must [C10] store push_tokens_come_back,
+        "Registers UUIDs, tokens of FCM, and all printable characters up to 400 as push tokens, one in place of another; \
+         reads the devices of the pass and of its type.",
+        "A phone with another wallet can't register, or a bad token stops the pushes of all phones.";
     "store/devices-may-share-a-push-token" Must [C10] store devices_may_share_a_push_token,
         "Two device identifiers come with one push token, as those of one phone do; one of them unregisters.",
         "A phone with passes of two types is pushed for one of them only.";
     "store/unregister-removes-the-registration" Must [UNREGISTER] store unregister_removes_the_registration,
-        "One of two devices unregisters one of its three passes, again and again, and registers for it anew; lists \
+        "One of two devices unregisters one of its three passes, again and again, and registers for it again; lists \
          and pages are read in between.",
-        "A pass that was deleted from the phone is pushed and listed for ever, or another pass of the phone, or of \
+        "A pass that was deleted from the phone is pushed and listed forever, or another pass of the phone, or of \
          another phone, gets no more updates.";
     "store/unregister-removes-the-device-with-its-last-registration" Must [UNREGISTER] store
         unregister_removes_the_device_with_its_last_registration,
@@ -37,17 +41,17 @@ catalogue! {
         "Push tokens of phones that have no pass left pile up, and are kept without a reason.";
     "store/unregistering-nothing-is-no-error" Must [UNREGISTER] store unregistering_nothing_is_no_error,
         "Unregisters passes that the device does not have, and devices that do not exist.",
-        "A phone that unregisters twice gets an error, and tries again for ever.";
+        "A phone that unregisters twice gets an error, and tries again forever.";
 }
 
-async fn first_register_creates<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn first_register_creates(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(2)?;
     let (one, two) = (Device::new()?, Device::new()?);
     for (device, pass) in [(&one, 0), (&two, 0), (&one, 1)] {
         for attempt in 0..3 {
             let registered = store.register(&device.id, &passes[pass], &device.push_token).await?;
             let expected = if attempt == 0 { Registered::Created } else { Registered::Existing };
-            demand(
+            ensure(
                 Rule::C10,
                 registered == expected,
                 format!("{expected:?} from register number {} of a device for a pass", attempt + 1),
@@ -60,10 +64,10 @@ async fn first_register_creates<S: RegistrationStore + ?Sized>(store: &S) -> Kep
     has_devices(store, &passes[1], [&one], Rule::C10).await
 }
 
-async fn every_register_stores_the_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn every_register_stores_the_push_token(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(3)?;
-    let mut device = Device::holding(store, &passes[..2]).await?;
-    let other = Device::holding(store, &passes).await?;
+    let mut device = Device::registered_for(store, &passes[..2]).await?;
+    let other = Device::registered_for(store, &passes).await?;
     has_devices(store, &passes[0], [&device, &other], Rule::C10).await?;
     // Again for the first pass, then for a new one.
     for pass in [0, 2] {
@@ -76,7 +80,28 @@ async fn every_register_stores_the_push_token<S: RegistrationStore + ?Sized>(sto
     has_devices(store, &passes[2], [&device, &other], Rule::C10).await
 }
 
-async fn devices_may_share_a_push_token<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn push_tokens_come_back(store: &dyn RegistrationStore) -> Result<(), Violation> {
+    let (type_id, passes) = new_passes(1)?;
+    let mut devices = Vec::new();
+    for push_token in foreign_push_tokens()? {
+        let device = Device { push_token, ..Device::new()? };
+        store.register(&device.id, &passes[0], &device.push_token).await?;
+        devices.push(device);
+    }
+    let mut changing = Device::registered_for(store, &passes).await?;
+    let last = new_push_token()?;
+    for push_token in foreign_push_tokens()?.into_iter().chain([last]) {
+        changing.push_token = push_token;
+        store.register(&changing.id, &passes[0], &changing.push_token).await?;
+        let all = devices.iter().chain([&changing]);
+        for audience in [Audience::Pass(&passes[0]), Audience::Type(&type_id)] {
+            expect_devices(store, audience, all.clone(), 3, Rule::C10).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn devices_may_share_a_push_token(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(2)?;
     let one = Device::new()?;
     let two = Device { push_token: one.push_token.clone(), ..Device::new()? };
@@ -90,13 +115,13 @@ async fn devices_may_share_a_push_token<S: RegistrationStore + ?Sized>(store: &S
     has_devices(store, &passes[1], [&one, &two], Rule::C10).await
 }
 
-async fn unregister_removes_the_registration<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn unregister_removes_the_registration(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
-    let one = Device::holding(store, &passes).await?;
-    let two = Device::holding(store, &passes).await?;
+    let one = Device::registered_for(store, &passes).await?;
+    let two = Device::registered_for(store, &passes).await?;
     for expected in [true, false, false] {
         let existed = store.unregister(&one.id, &passes[1]).await?;
-        demand(
+        ensure(
             Rule::UNREGISTER,
             existed == expected,
             format!("{expected} when a registration {}", if expected { "exists" } else { "does not exist" }),
@@ -107,32 +132,32 @@ async fn unregister_removes_the_registration<S: RegistrationStore + ?Sized>(stor
         has_devices(store, &passes[1], [&two], Rule::UNREGISTER).await?;
         has_devices(store, &passes[0], [&one, &two], Rule::UNREGISTER).await?;
     }
-    store.mark_updated(&type_id, std::slice::from_ref(&passes[1].serial)).await?;
+    store.mark(&type_id, Changed::Passes(std::slice::from_ref(&passes[1].serial))).await?;
     one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::UNREGISTER).await?;
     let again = store.register(&one.id, &passes[1], &one.push_token).await?;
-    demand(Rule::UNREGISTER, again == Registered::Created, "Created after unregister", || {
+    ensure(Rule::UNREGISTER, again == Registered::Created, "Created after unregister", || {
         format!("{again:?}")
     })?;
     one.lists_exactly(store, &type_id, &passes, Rule::UNREGISTER).await?;
     has_devices(store, &passes[1], [&one, &two], Rule::UNREGISTER).await
 }
 
-async fn unregister_removes_the_device_with_its_last_registration<S: RegistrationStore + ?Sized>(
-    store: &S,
-) -> Kept {
+async fn unregister_removes_the_device_with_its_last_registration(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let later = SystemTime::now() + Duration::from_secs(86_400);
     // The last registration may be one of another type.
     let (_, mut passes) = new_passes(2)?;
     passes[1].type_id = new_type()?;
-    let gone = Device::holding(store, &passes).await?;
-    let left = Device::holding(store, &passes).await?;
+    let gone = Device::registered_for(store, &passes).await?;
+    let left = Device::registered_for(store, &passes).await?;
     for pass in &passes {
         store.unregister(&gone.id, pass).await?;
     }
     store.unregister(&left.id, &passes[0]).await?;
     for (device, expected) in [(&gone, false), (&left, true)] {
         let forgotten = store.forget_device(&device.id, later).await?;
-        demand(
+        ensure(
             Rule::UNREGISTER,
             forgotten == expected,
             format!(
@@ -143,19 +168,19 @@ async fn unregister_removes_the_device_with_its_last_registration<S: Registratio
         )?;
     }
     let back = store.register(&gone.id, &passes[0], &gone.push_token).await?;
-    demand(Rule::UNREGISTER, back == Registered::Created, "Created for a device that was gone", || {
+    ensure(Rule::UNREGISTER, back == Registered::Created, "Created for a device that was gone", || {
         format!("{back:?}")
     })?;
     has_devices(store, &passes[0], [&gone], Rule::UNREGISTER).await
 }
 
-async fn unregistering_nothing_is_no_error<S: RegistrationStore + ?Sized>(store: &S) -> Kept {
+async fn unregistering_nothing_is_no_error(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
-    let (known, unknown) = (Device::holding(store, &passes[..1]).await?, Device::new()?);
-    let other = Device::holding(store, &passes[1..2]).await?;
+    let (known, unknown) = (Device::registered_for(store, &passes[..1]).await?, Device::new()?);
+    let other = Device::registered_for(store, &passes[1..2]).await?;
     for (device, pass) in [(&unknown, 0), (&unknown, 2), (&known, 1), (&known, 2)] {
         let existed = store.unregister(&device.id, &passes[pass]).await?;
-        demand(Rule::UNREGISTER, !existed, "false where no registration exists", || existed.to_string())?;
+        ensure(Rule::UNREGISTER, !existed, "false where no registration exists", || existed.to_string())?;
     }
     known.lists_exactly(store, &type_id, &passes[..1], Rule::UNREGISTER).await?;
     has_devices(store, &passes[0], [&known], Rule::UNREGISTER).await?;

@@ -1,4 +1,4 @@
-//! What is there when the storage is opened anew.
+//! What is there when the data are opened again.
 
 use std::{
     slice,
@@ -6,22 +6,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{PassId, PassState, RegistrationStore, TypeIdentifier, UpdateTag};
+use passkit_server::{
+    Changed, PassId, PassState,
+    identifiers::TypeIdentifier,
+    store::{RegistrationStore, UpdateTag},
+};
 use tokio::task::JoinSet;
 
 use super::{
-    Stores, catalogue,
+    Opened, catalogue,
     names::{Device, all, has_devices, new_passes, new_push_token, new_type, serials},
-    not_opened, open,
 };
-use crate::{
-    Breach, Rule, Stop, Verdict,
-    breach::{Kept, demand},
-};
+use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
-    "store/acknowledged-survives-reopening" Must [C6] stores acknowledged_survives_reopening,
-        "16 tasks register, unregister, mark and forget; the storage is opened anew as it lies; registrations, push \
+    "store/acknowledged-survives-reopening" Must [C6] opened acknowledged_survives_reopening,
+        "16 tasks register, unregister, mark and forget; the data are opened again as they are; registrations, push \
          tokens, dates and tags must be as acknowledged, and go on from there.",
         "After a crash phones that registered are not pushed, updates that were announced are lost, or all phones \
          fetch everything again.";
@@ -43,54 +43,51 @@ struct Done {
     forgotten: Device,
 }
 
-async fn acknowledged_survives_reopening(stores: Arc<dyn Stores>) -> Verdict {
-    const LACKING: &str = "Stores::reopen gives nothing: implement it where the storage outlives a process";
-    let store = open(stores.clone()).await?;
+async fn acknowledged_survives_reopening(opened: &Opened) -> CaseResult {
+    let store = opened.registrations();
     // A type that is never marked has the date of the store's creation.
     let (_, never) = new_passes(1)?;
-    let created = store.pass_state(&never[0]).await.map_err(Breach::from)?;
+    let created = store.pass_state(&never[0]).await?;
     let mut tasks = JoinSet::new();
     for number in 0..TASKS {
         let store = store.clone();
         tasks.spawn(async move { work(&store, number).await });
     }
     let done = all(tasks).await?;
-    let reopened = stores.reopen(store).await.ok_or_else(|| Stop::Skip(LACKING.into()))?;
-    let reopened = reopened.map_err(not_opened)?;
+    let reopened = opened.reopen().await?;
+    let reopened = reopened.registrations();
 
-    let now = reopened.pass_state(&never[0]).await.map_err(Breach::from)?;
-    demand(Rule::C6, now == created, format!("{created:?} still for a pass never marked"), || {
+    let now = reopened.pass_state(&never[0]).await?;
+    ensure(Rule::C6, now == created, format!("{created:?} still for a pass never marked"), || {
         format!("{now:?}")
     })?;
     for done in &done {
         // Whatever it is called elsewhere, here it is a loss; an error stays one.
-        done.is_there(&reopened)
-            .await
-            .map_err(|breach| if breach.rule() == Rule::ERRORS { breach } else { breach.under(Rule::C6) })?;
+        done.is_there(reopened).await.map_err(|found| found.unless_error_under(Rule::C6))?;
     }
     Ok(())
 }
 
-async fn work(store: &Arc<dyn RegistrationStore>, number: usize) -> Result<Done, Breach> {
+async fn work(store: &Arc<dyn RegistrationStore>, number: usize) -> Result<Done, Violation> {
     let (type_id, passes) = new_passes(5)?;
-    let mut device = Device::holding(store, &passes).await?;
-    let forgotten = Device::holding(store, &passes).await?;
+    let mut device = Device::registered_for(store, &passes).await?;
+    let forgotten = Device::registered_for(store, &passes).await?;
     for round in 0..6 {
         let pass = &passes[(number + round) % passes.len()];
-        store.mark_updated(&type_id, slice::from_ref(&pass.serial)).await?;
+        store.mark(&type_id, Changed::Passes(slice::from_ref(&pass.serial))).await?;
         store.unregister(&device.id, pass).await?;
         store.register(&device.id, pass, &new_push_token()?).await?;
     }
-    store.mark_all_updated(&type_id).await?;
-    store.mark_updated(&type_id, &serials(&passes[..2])).await?;
+    store.mark(&type_id, Changed::All).await?;
+    store.mark(&type_id, Changed::Passes(&serials(&passes[..2]))).await?;
     for pass in &passes[3..] {
         store.unregister(&device.id, pass).await?;
     }
     device.push_token = new_push_token()?;
     store.register(&device.id, &passes[2], &device.push_token).await?;
     store.forget_device(&forgotten.id, SystemTime::now() + Duration::from_secs(3_600)).await?;
-    let tag = device.lists_exactly(store, &type_id, &passes[..3], Rule::UPDATED_SINCE).await?;
-    store.mark_updated(&type_id, &serials(&passes[..1])).await?;
+    let tag = device.lists_exactly(store, &type_id, &passes[..3], Rule::CHANGES_SINCE).await?;
+    store.mark(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
     let newest = device.list(store, &type_id, Some(tag)).await?.tag;
     let mut states = Vec::new();
     for pass in &passes {
@@ -100,7 +97,7 @@ async fn work(store: &Arc<dyn RegistrationStore>, number: usize) -> Result<Done,
 }
 
 impl Done {
-    async fn is_there(&self, store: &Arc<dyn RegistrationStore>) -> Kept {
+    async fn is_there(&self, store: &Arc<dyn RegistrationStore>) -> Result<(), Violation> {
         let Self { type_id, passes, states, device, tag, newest, forgotten } = self;
         device.lists_exactly(store, type_id, &passes[..3], Rule::C6).await?;
         for pass in &passes[..3] {
@@ -112,7 +109,7 @@ impl Done {
         forgotten.list(store, type_id, None).await?.is_empty(Rule::C6, "to a device that was forgotten")?;
         for (pass, state) in passes.iter().zip(states) {
             let now = store.pass_state(pass).await?;
-            demand(Rule::C6, now == *state, format!("{state:?} as before"), || format!("{now:?}"))?;
+            ensure(Rule::C6, now == *state, format!("{state:?} as before"), || format!("{now:?}"))?;
         }
 
         // The tags of before are honoured: no more than what came after them, and no less.
@@ -123,18 +120,18 @@ impl Done {
 
         // And all goes on from there: clocks, dates and tags.
         let last = &passes[2];
-        store.mark_updated(type_id, slice::from_ref(&last.serial)).await?;
+        store.mark(type_id, Changed::Passes(slice::from_ref(&last.serial))).await?;
         let now = store.pass_state(last).await?;
         let later = now.version > states[2].version && now.last_modified > states[2].last_modified;
-        demand(Rule::C6, later, format!("a mark to go beyond {:?}", states[2]), || format!("{now:?}"))?;
+        ensure(Rule::C6, later, format!("a mark to go beyond {:?}", states[2]), || format!("{now:?}"))?;
         let since = device.list(store, type_id, Some(*newest)).await?;
         since.has([last], Rule::C6, "after a mark, for a tag from before")?;
         let forward =
             since.tag.type_version > newest.type_version && since.tag.device_version >= newest.device_version;
-        demand(Rule::C6, forward, format!("a tag after {newest}"), || since.tag.to_string())?;
+        ensure(Rule::C6, forward, format!("a tag after {newest}"), || since.tag.to_string())?;
         store.register(&device.id, &passes[3], &device.push_token).await?;
         let since = device.list(store, type_id, Some(since.tag)).await?;
         since.has([&passes[3]], Rule::C6, "after a registration, for the tag from before it")?;
-        device.list(store, &new_type()?, None).await?.is_empty(Rule::C6, "of a type that is not held")
+        device.list(store, &new_type()?, None).await?.is_empty(Rule::C6, "of a type that is not registered")
     }
 }

@@ -7,14 +7,19 @@ use http::{
 };
 
 use crate::{
-    PassId, PassSource, RegistrationStore, ResponseBody, clock, conditional, refusal::Refusal, response,
+    PassId, PassSource,
+    body::ResponseBody,
+    conditional,
+    refusal::Refusal,
+    response,
+    store::{RegistrationStore, clock},
     traced::Fetch,
 };
 
 /// `GET` or `HEAD` of `/v1/passes/{type}/{serial}` or `/v1/orders/{type}/{serial}`, already authorized.
 ///
-/// The state is read before the content. A change in between then sends new content under the old date, which costs
-/// one more request; old content under the new date would be kept for ever.
+/// The state is read before the content. A change in between then sends new content under the old date, which costs one
+/// more request. Old content under the new date would be kept forever.
 pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     store: &S,
     source: &P,
@@ -28,7 +33,7 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
         response::empty(StatusCode::NOT_MODIFIED)
     } else {
         until_date_is_reached(state.last_modified).await;
-        let archive = source.archive(pass).await.map_err(Refusal::Source)?;
+        let archive = source.archive(pass, &state).await.map_err(Refusal::Source)?;
         let archive = archive.ok_or(Refusal::Unauthorized(pass.type_id.kind()))?;
         let length = archive.length();
         let mut answer = Response::new(ResponseBody::from(archive));
@@ -43,14 +48,14 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     fetch.answered(state, answer.status());
     #[cfg(feature = "metrics")]
     if head.method == http::Method::GET && answer.status() == StatusCode::OK {
-        crate::measured::fetched(state);
+        crate::metrics::fetched(state);
     }
     Ok(answer)
 }
 
-/// A pass that changed twice within a second is dated a second ahead, and an answer may not carry a date ahead of its
-/// own: sent at once it would get the date of the version before, and be fetched again. So wait for that second; a
-/// pass that changes faster still is sent at once, at the price of being fetched again.
+/// A pass that changed twice within a second is dated a second ahead, and an answer may not carry a date ahead of its own.
+/// Sent at once it would get the date of the version before, and be fetched again. So this waits for that second. A pass
+/// that changes faster still is sent at once, and is fetched again.
 async fn until_date_is_reached(last_modified: u64) {
     let ahead = last_modified.saturating_mul(1_000_000).saturating_sub(clock::now_micros());
     if (1..=1_000_000).contains(&ahead) {

@@ -2,8 +2,13 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::{
-    DeviceIdentifier, PassId, PushToken, Registered, RegistrationStore, ResponseBody, refusal::Refusal,
-    response, route::decode,
+    PassId,
+    body::ResponseBody,
+    identifiers::{DeviceIdentifier, PushToken},
+    refusal::Refusal,
+    response,
+    route::decode,
+    store::{Registered, RegistrationStore},
 };
 
 /// The largest body: `{"pushToken":"…"}` and whatever else a wallet adds.
@@ -15,21 +20,27 @@ pub(crate) async fn register<S: RegistrationStore>(
     device: &str,
     pass: &PassId,
     body: &[u8],
+    other_wallets: bool,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let device = DeviceIdentifier::new(&decode(device)?)?;
-    let push_token = push_token(body)?;
+    let push_token = push_token(body, other_wallets)?;
     Ok(response::empty(match store.register(&device, pass, &push_token).await? {
         Registered::Created => StatusCode::CREATED,
         Registered::Existing => StatusCode::OK,
     }))
 }
 
-/// Whatever the `Content-Type`, the body is JSON; keys other than `pushToken` are ignored.
-fn push_token(body: &[u8]) -> Result<PushToken, Refusal> {
+/// The body is JSON, whatever its `Content-Type`. Keys other than `pushToken` are ignored.
+fn push_token(body: &[u8], other_wallets: bool) -> Result<PushToken, Refusal> {
     let body: Value = serde_json::from_slice(body)
         .map_err(|error| Refusal::Malformed(format!("the body is no JSON: {error}")))?;
     let Some(Value::String(token)) = body.get("pushToken") else {
         return Err(Refusal::Malformed("the body is no JSON object with a string \"pushToken\"".into()));
     };
-    Ok(PushToken::new(token)?)
+    let token = PushToken::new(token)?;
+    if !other_wallets && !token.is_apns() {
+        let problem = "push token is no token of APNs: an even number of hexadecimal digits, 2 to 400";
+        return Err(Refusal::Malformed(problem.into()));
+    }
+    Ok(token)
 }

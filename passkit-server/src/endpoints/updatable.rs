@@ -7,10 +7,12 @@ use http::{
 };
 
 use crate::{
-    Changes, DeviceIdentifier, Kind, RegistrationStore, ResponseBody, TypeIdentifier, UpdateTag,
+    body::ResponseBody,
+    identifiers::{DeviceIdentifier, Kind, TypeIdentifier},
     refusal::Refusal,
     response,
     route::{decode, query_value},
+    store::{Changes, RegistrationStore, UpdateTag},
     traced::List,
 };
 
@@ -33,7 +35,7 @@ pub(crate) async fn updatable<S: RegistrationStore>(
         .and_then(|tag| decode(tag).ok())
         .and_then(|tag| UpdateTag::parse(&tag));
     let list = List::new(&device, &type_id, since);
-    let changes = store.updated_since(&device, &type_id, since).await?;
+    let changes = store.changes_since(&device, &type_id, since).await?;
     list.answered(&changes);
     if changes.serials.is_empty() {
         return Ok(response::empty(StatusCode::NO_CONTENT));
@@ -80,7 +82,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::SerialNumber;
+    use crate::identifiers::SerialNumber;
 
     #[test]
     fn the_answer_is_json_whatever_the_serials_hold() {

@@ -1,6 +1,7 @@
-//! From "this pass changed" to every phone: what is owed, who sends it, and what comes of it.
+//! From "this pass changed" to every phone: what is pending, who sends it, and what its answer asks for.
 
-mod judging;
+mod context;
+mod feedback;
 mod publisher;
 mod queue;
 mod recent;
@@ -8,11 +9,10 @@ mod report;
 mod sender;
 #[cfg(test)]
 mod tests;
-mod topic;
-mod worker;
+mod type_worker;
 
+pub use context::PushConfig;
 pub use publisher::Publisher;
-pub use queue::{Debt, HeldPage, HeldPush, Owed, Owing, PushQueue, Reached};
+pub use queue::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope};
 pub use report::{PushReport, Stopped};
 pub use sender::{PushOutcome, PushSender};
-pub use worker::PushConfig;

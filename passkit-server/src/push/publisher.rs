@@ -13,97 +13,144 @@ use tokio::{
 use tracing::Instrument as _;
 
 use super::{
-    queue::{Owing, PushQueue},
+    context::{Context, PushConfig},
+    queue::{Backlog, PushQueue},
     report::PushReport,
     sender::PushSender,
-    topic::Topic,
-    worker::{PushConfig, Worker},
+    type_worker::TypeWorker,
 };
-use crate::{PassId, SerialNumber, StoreError, TypeIdentifier, traced};
+use crate::{
+    Changed,
+    identifiers::TypeIdentifier,
+    refusal::chain,
+    store::{RegistrationStore, StoreError},
+    traced,
+};
 
 /// From "this pass changed" to a push for every phone that has it.
 ///
-/// A change is marked and its pushes owed in one commit of the [`PushQueue`]; what is owed is then sent by one of the
-/// publishers that share the queue, in this process or another. So no push goes out before the change can be seen, and
-/// none is forgotten when a process ends in between: at worst some are sent twice.
+/// A change is marked and its pushes made pending in one commit of the [`PushQueue`]. One of the publishers that share the
+/// queue, in this process or another, then sends them. So no push goes out before the change can be seen, and none is
+/// forgotten when a process ends in between. At worst some are sent twice.
 ///
-/// One push is sent for each push token and type, however many passes, changes or device identifiers share it. What
-/// comes back decides:
+/// One push is sent for each push token and type, however many passes, changes or device identifiers share it. Its answer
+/// decides what happens next:
 /// * a token that went out of use: the device is forgotten, unless it registered since;
-/// * a token that is called bad: no more for this change. If that is still so a day later, and not for more than a fifth
-///   of all, the device is forgotten; if it is so for all of them, the type waits, and an error is logged;
+/// * a token that is called bad: no more pushes for this change. If it is still bad a day later, and no more than a fifth
+///   of all tokens are, the device is forgotten. If all are bad, the type waits, and an error is logged;
 /// * a certificate, key or topic that is refused: the type waits, and an error is logged;
-/// * too many, or a fault of the push service: the push is held, and tried again later, for about a day;
+/// * too many pushes, or a fault of the push service: the push is deferred and tried again later, for about a day;
 /// * no answer: tried again soon.
 ///
 /// Source: Apple's *Handling notification responses from APNs* and *Adding a Web Service to Update Passes*.
 pub struct Publisher {
-    worker: Worker,
-    topics: Mutex<HashMap<TypeIdentifier, Arc<tokio::sync::Mutex<Topic>>>>,
-    owed: Notify,
+    role: Role,
+    workers: Mutex<HashMap<TypeIdentifier, Arc<tokio::sync::Mutex<TypeWorker>>>>,
+    changed: Notify,
+}
+
+/// What a publisher does besides marking.
+enum Role {
+    Mark(Arc<dyn RegistrationStore>),
+    Record(Arc<dyn PushQueue>),
+    Send(Context),
 }
 
 /// The pause after the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Publisher {
-    /// Over a queue and a sender.
+    /// A publisher that marks, records pushes and sends them.
+    ///
+    /// Where [other processes](PushConfig::exclusive) may use the store, it records every push, and leaves those that its
+    /// sender does not [cover](PushSender::covers) to them.
     #[must_use]
     pub fn new(queue: Arc<dyn PushQueue>, sender: Arc<dyn PushSender>, config: PushConfig) -> Self {
-        Self { worker: Worker::new(queue, sender, config), topics: Mutex::default(), owed: Notify::new() }
+        Self::with_role(Role::Send(Context::new(queue, sender, config)))
     }
 
-    /// Whether its sender [covers](PushSender::covers) this type.
+    /// A publisher that marks and records pushes, for other processes to send.
+    ///
+    /// What nobody sends does not pile up: at most one entry for each pass is pending.
     #[must_use]
-    pub fn covers(&self, type_id: &TypeIdentifier) -> bool {
-        self.worker.sender.covers(type_id)
+    pub fn recording(queue: Arc<dyn PushQueue>) -> Self {
+        Self::with_role(Role::Record(queue))
     }
 
-    /// Says that these passes have changed, whose new content can be fetched by now. Returns when that is marked and the
-    /// pushes are owed; [`run`](Self::run) or [`push_owed`](Self::push_owed) sends them, here or elsewhere.
-    ///
-    /// # Errors
-    /// As of [`mark_updated`](crate::RegistrationStore::mark_updated). Passes of several types are marked type by type:
-    /// after an error some may be.
-    pub async fn publish(&self, passes: &[PassId]) -> Result<(), StoreError> {
-        let mut types: HashMap<&TypeIdentifier, Vec<SerialNumber>> = HashMap::new();
-        for pass in passes {
-            types.entry(&pass.type_id).or_default().push(pass.serial.clone());
-        }
-        for (type_id, serials) in types {
-            let span = traced::publish(type_id, Some(serials.len()));
-            self.worker.queue.mark_and_owe(type_id, &serials).instrument(span).await?;
-            self.wake();
-        }
-        Ok(())
+    /// A publisher that marks alone: nobody pushes, and phones see a change when they next ask.
+    #[must_use]
+    pub fn marking(store: Arc<dyn RegistrationStore>) -> Self {
+        Self::with_role(Role::Mark(store))
     }
 
-    /// Says the same of every pass of a type.
+    fn with_role(role: Role) -> Self {
+        Self { role, workers: Mutex::default(), changed: Notify::new() }
+    }
+
+    fn context(&self) -> Option<&Context> {
+        match &self.role {
+            Role::Send(context) => Some(context),
+            Role::Mark(_) | Role::Record(_) => None,
+        }
+    }
+
+    /// The queue in which pushes of a type are recorded: none if nobody could send them.
+    fn queue_for(&self, type_id: &TypeIdentifier) -> Option<&Arc<dyn PushQueue>> {
+        match &self.role {
+            Role::Mark(_) => None,
+            Role::Record(queue) => Some(queue),
+            Role::Send(context) => {
+                (!context.config.exclusive || context.sender.covers(type_id)).then_some(&context.queue)
+            }
+        }
+    }
+
+    /// Whether this publisher sends the pushes of a type.
+    #[must_use]
+    pub fn sends(&self, type_id: &TypeIdentifier) -> bool {
+        self.context().is_some_and(|context| context.sender.covers(type_id))
+    }
+
+    /// Whether [`publish`](Self::publish) makes pushes of a type pending, for this publisher or another one to send.
+    #[must_use]
+    pub fn records(&self, type_id: &TypeIdentifier) -> bool {
+        self.queue_for(type_id).is_some()
+    }
+
+    /// Marks passes of a type as changed, once their new content can be fetched. Returns when they are marked and their
+    /// pushes are pending; [`run`](Self::run) or [`push_pending`](Self::push_pending) sends these, here or elsewhere.
     ///
     /// # Errors
-    /// As of [`mark_all_updated`](crate::RegistrationStore::mark_all_updated).
-    pub async fn publish_all(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        let span = traced::publish(type_id, None);
-        self.worker.queue.mark_all_and_owe(type_id).instrument(span).await?;
+    /// As those of [`mark`](RegistrationStore::mark).
+    pub async fn publish(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        let span = traced::publish(type_id, changed);
+        let marked = match (self.queue_for(type_id), &self.role) {
+            (Some(queue), _) => queue.mark_and_push(type_id, changed),
+            (None, Role::Mark(store)) => store.mark(type_id, changed),
+            (None, Role::Record(queue)) => queue.mark(type_id, changed),
+            (None, Role::Send(context)) => context.queue.mark(type_id, changed),
+        };
+        marked.instrument(span).await?;
         self.wake();
         Ok(())
     }
 
-    /// Lets [`run`](Self::run) look at the queue now: pushes were owed without this publisher.
+    /// Makes [`run`](Self::run) look at the queue now: pushes were made pending without this publisher.
     pub fn wake(&self) {
-        self.owed.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Sends what is owed and due, and returns when nothing of that is left, or what is left must wait; says what became
-    /// of it. What is held back for later stays for another call.
+    /// Sends all pushes that are due and returns a report. Returns early if the rest has to wait. Deferred pushes stay for
+    /// another call.
     ///
     /// # Errors
-    /// If the queue fails. What is owed stays owed.
-    pub async fn push_owed(&self) -> Result<PushReport, StoreError> {
+    /// If the queue fails. What is pending stays so.
+    pub async fn push_pending(&self) -> Result<PushReport, StoreError> {
         let mut report = PushReport::default();
+        let Some(context) = self.context() else { return Ok(report) };
         let mut working = FuturesUnordered::new();
-        for owing in self.worker.queue.owing().await? {
-            working.push(self.until_done(owing.type_id).boxed());
+        for Backlog { type_id, .. } in context.queue.backlog().await? {
+            working.push(self.run_to_completion(context, type_id).boxed());
         }
         while let Some(done) = working.next().await {
             report.add(&done?);
@@ -111,83 +158,87 @@ impl Publisher {
         Ok(report)
     }
 
-    /// Sends what is owed, and goes on for ever; drop it to end it. Faults of the queue or the push service are logged,
-    /// and waited out.
+    /// Sends pending pushes forever; drop the future to end it. Faults of the queue or the push service are logged and
+    /// waited out. A publisher that sends nothing does nothing here.
     pub async fn run(&self) {
+        let Some(context) = self.context() else { return std::future::pending().await };
         let mut working = FuturesUnordered::new();
         let mut busy = HashSet::new();
-        // Where something is left that has to wait. Looked at again with the next poll: others may have put more there.
+        // Types with pushes that have to wait. They are looked at again with the next poll, because other processes may
+        // add more.
         let mut resting: HashMap<TypeIdentifier, Instant> = HashMap::new();
         loop {
             resting.retain(|_, until| *until > Instant::now());
-            match self.worker.queue.owing().await {
-                Ok(owing) => {
+            match context.queue.backlog().await {
+                Ok(backlog) => {
                     let now = SystemTime::now();
                     let is_due =
-                        |owing: &Owing| owing.debts > 0 || owing.next_held.is_some_and(|due| due <= now);
-                    for Owing { type_id, .. } in owing.into_iter().filter(is_due) {
+                        |of: &Backlog| of.pending > 0 || of.next_deferred.is_some_and(|due| due <= now);
+                    for Backlog { type_id, .. } in backlog.into_iter().filter(is_due) {
                         if !resting.contains_key(&type_id) && busy.insert(type_id.clone()) {
-                            working.push(self.once(type_id).boxed());
+                            working.push(self.run_once(context, type_id).boxed());
                         }
                     }
                 }
                 Err(error) => log_store_error(&error),
             }
             tokio::select! {
-                () = self.owed.notified() => resting.clear(),
-                () = sleep(self.worker.config.poll) => {}
+                () = self.changed.notified() => resting.clear(),
+                () = sleep(context.config.poll) => {}
                 Some((type_id, is_done)) = working.next() => {
                     busy.remove(&type_id);
                     if !is_done {
-                        resting.insert(type_id, Instant::now() + self.worker.config.poll);
+                        resting.insert(type_id, Instant::now() + context.config.poll);
                     }
                 }
             }
         }
     }
 
-    /// Lets other publishers have at once what this one was sending, after [`run`](Self::run) was dropped. Without it they
-    /// wait until its [lease](PushConfig::lease) is over.
+    /// Hands what this publisher was sending to other publishers at once, after [`run`](Self::run) was dropped. Without it
+    /// they wait until its [lease](PushConfig::lease) is over.
     ///
     /// # Errors
     /// If the queue fails.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (type_id, topic) in topics {
-            topic.lock().await.let_go(&self.worker, &type_id).await?;
+        let Some(context) = self.context() else { return Ok(()) };
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (type_id, worker) in workers {
+            worker.lock().await.release(context, &type_id).await?;
         }
         Ok(())
     }
 
-    /// What became of all pushes since this publisher was made.
+    /// The results of all pushes since this publisher was made.
     #[must_use]
     pub fn totals(&self) -> PushReport {
-        self.worker.totals()
+        self.context().map(Context::totals).unwrap_or_default()
     }
 
-    fn topic(&self, type_id: &TypeIdentifier) -> Arc<tokio::sync::Mutex<Topic>> {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(topics.entry(type_id.clone()).or_default())
+    fn worker(&self, type_id: &TypeIdentifier) -> Arc<tokio::sync::Mutex<TypeWorker>> {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(workers.entry(type_id.clone()).or_default())
     }
 
-    /// Works a type off as far as that goes now. Returns when to come again, if that is known.
-    async fn work_off(
+    /// Sends what is due of a type. Returns when to continue, if that is known.
+    async fn send_due(
         &self,
+        context: &Context,
         type_id: &TypeIdentifier,
         report: &mut PushReport,
     ) -> Result<Option<Instant>, StoreError> {
-        let topic = self.topic(type_id);
-        let mut topic = topic.lock().await;
-        let next = topic.work_off(&self.worker, type_id, report).await;
+        let worker = self.worker(type_id);
+        let mut worker = worker.lock().await;
+        let next = worker.send_due(context, type_id, report).await;
         if report.sent > 0 || !report.failed.is_empty() {
             tracing::info!(%type_id, "pushes: {report}");
         }
         next
     }
 
-    /// Whether nothing is left.
-    async fn once(&self, type_id: TypeIdentifier) -> (TypeIdentifier, bool) {
-        let is_done = match self.work_off(&type_id, &mut PushReport::default()).await {
+    /// Returns whether nothing is left.
+    async fn run_once(&self, context: &Context, type_id: TypeIdentifier) -> (TypeIdentifier, bool) {
+        let is_done = match self.send_due(context, &type_id, &mut PushReport::default()).await {
             Ok(next) => next.is_none(),
             Err(error) => {
                 log_store_error(&error);
@@ -198,14 +249,18 @@ impl Publisher {
         (type_id, is_done)
     }
 
-    /// Also what has to keep its distance, but not what is held or stopped.
-    async fn until_done(&self, type_id: TypeIdentifier) -> Result<PushReport, StoreError> {
+    /// Also sends what has to keep its distance, but not what is deferred or stopped.
+    async fn run_to_completion(
+        &self,
+        context: &Context,
+        type_id: TypeIdentifier,
+    ) -> Result<PushReport, StoreError> {
         let mut report = PushReport::default();
         loop {
             let mut this = PushReport::default();
-            let next = self.work_off(&type_id, &mut this).await?;
+            let next = self.send_due(context, &type_id, &mut this).await?;
             report.add(&this);
-            let soon = Instant::now() + 2 * self.worker.config.spacing;
+            let soon = Instant::now() + 2 * context.config.spacing;
             match next {
                 Some(next) if next <= soon && this.stopped.is_none() => sleep_until(next).await,
                 _ => return Ok(report),
@@ -215,12 +270,16 @@ impl Publisher {
 }
 
 fn log_store_error(error: &StoreError) {
-    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    tracing::warn!(error = %error, source, "the queue of pushes failed; they wait");
+    tracing::warn!(error = chain(error), "the queue of pushes failed; they wait");
 }
 
 impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Publisher").field("config", &self.worker.config).finish_non_exhaustive()
+        let role = match &self.role {
+            Role::Mark(_) => "marks",
+            Role::Record(_) => "records pushes",
+            Role::Send(_) => "sends pushes",
+        };
+        f.debug_struct("Publisher").field("role", &role).finish_non_exhaustive()
     }
 }

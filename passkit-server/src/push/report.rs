@@ -1,30 +1,32 @@
 use std::{collections::BTreeMap, fmt};
 
-/// What became of pushes.
+/// The results of pushes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PushReport {
     /// How many were accepted.
     pub sent: u64,
-    /// How many registrations needed none of their own, as another one to the same push token covers them.
+    /// How many registrations needed no push of their own, because another one to the same push token covers them.
     pub coalesced: u64,
-    /// How many devices were removed, as their push tokens went out of use.
+    /// How many devices were removed because their push tokens went out of use.
     pub forgotten: u64,
-    /// How many were put off.
+    /// How many were deferred.
     pub deferred: u64,
+    /// How many devices have a push token that the sender has no service for.
+    pub unsupported: u64,
     /// How many failed for this change, by reason.
     pub failed: BTreeMap<String, u64>,
     /// Why the rest still waits, if it does.
     pub stopped: Option<Stopped>,
 }
 
-/// Why pushes that are owed were not sent now.
+/// Why pending pushes were not sent now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stopped {
     /// Another publisher sends them.
     Elsewhere,
-    /// The [sender](crate::PushSender) has no credentials for a type.
+    /// The [sender](crate::push::PushSender) has no credentials for a type.
     NoCredentials,
     /// The push service refused, or could not be reached: its word for it, or a short text.
     Refused(String),
@@ -50,6 +52,7 @@ impl PushReport {
         self.coalesced += other.coalesced;
         self.forgotten += other.forgotten;
         self.deferred += other.deferred;
+        self.unsupported += other.unsupported;
         for (reason, count) in &other.failed {
             *self.failed.entry(reason.clone()).or_default() += count;
         }
@@ -67,6 +70,7 @@ impl fmt::Display for PushReport {
             (self.coalesced, "coalesced"),
             (self.forgotten, "devices forgotten"),
             (self.deferred, "deferred"),
+            (self.unsupported, "not reachable by APNs"),
         ];
         for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
             write!(f, ", {count} {what}")?;

@@ -1,5 +1,5 @@
-//! What is sent, to whom, how often, and what comes of each answer; over the memory store and a sender that answers as
-//! it is told.
+//! What is sent, to whom and how often, and what each answer leads to. Over the memory store and a sender whose answers a
+//! test chooses.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -11,7 +11,11 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::{DeviceIdentifier, MemoryStore, PassId, PushToken, RegistrationStore as _, TypeIdentifier};
+use crate::{
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{Audience, Content, Coordination as _, MemoryStore, RegisteredDevice, RegistrationStore as _},
+};
 
 #[derive(Default)]
 struct Sender {
@@ -94,22 +98,38 @@ impl Fixture {
     }
 
     async fn change(&self, serials: &[&str]) -> PushReport {
-        let passes: Vec<PassId> = serials.iter().map(|serial| pass(serial)).collect();
-        self.publisher.publish(&passes).await.unwrap();
-        self.publisher.push_owed().await.unwrap()
+        self.publish(serials).await;
+        self.publisher.push_pending().await.unwrap()
     }
 
-    async fn debts(&self) -> Vec<Debt> {
-        self.store.debts(&type_id(), 1_000).await.unwrap()
+    async fn publish(&self, serials: &[&str]) {
+        let serials: Vec<SerialNumber> = serials.iter().map(|serial| pass(serial).serial).collect();
+        self.publisher.publish(&type_id(), Changed::Passes(&serials)).await.unwrap();
+    }
+
+    async fn pending(&self) -> Vec<PendingChange> {
+        self.store.pending(&type_id(), 1_000).await.unwrap()
+    }
+
+    async fn devices(&self, serial: &str) -> Vec<RegisteredDevice> {
+        self.store.devices(Audience::Pass(&pass(serial)), None, 1_000).await.unwrap().items
     }
 
     async fn is_registered(&self, name: &str, serial: &str) -> bool {
-        let page = self.store.devices_of(&pass(serial), None, 1_000).await.unwrap();
-        page.devices.iter().any(|one| one.device == device(name))
+        self.devices(serial).await.iter().any(|one| one.device == device(name))
     }
 
-    async fn held(&self) -> Vec<HeldPush> {
-        self.store.held(&type_id(), None, 1_000).await.unwrap().pushes
+    async fn deferred(&self) -> Vec<(DeviceIdentifier, DeferredPush)> {
+        self.store.deferred(&type_id(), None, 1_000).await.unwrap().items
+    }
+
+    async fn set_deferred(&self, pushes: Vec<(DeviceIdentifier, DeferredPush)>) {
+        let pushes: Vec<_> = pushes.into_iter().map(|(device, push)| (device, Some(push))).collect();
+        self.store.defer(&type_id(), &pushes).await.unwrap();
+    }
+
+    async fn can_be_claimed(&self, type_id: &TypeIdentifier) -> bool {
+        self.store.claim(&format!("pushes:{type_id}"), "another", Duration::from_secs(1)).await.unwrap()
     }
 }
 
@@ -126,12 +146,12 @@ async fn one_push_for_each_token_however_many_passes_and_devices_share_it() {
     assert_eq!(sent.values().sum::<u32>(), 2, "{sent:?}");
     assert!(sent.contains_key("bb") && !sent.contains_key("cc"));
     assert_eq!((report.sent, report.coalesced, report.stopped), (2, 2, None));
-    assert_eq!(f.debts().await, []);
-    assert_eq!(f.store.owing().await.unwrap(), []);
+    assert_eq!(f.pending().await, []);
+    assert_eq!(f.store.backlog().await.unwrap(), []);
 
     // A pass that nobody has.
     assert_eq!(f.change(&["none"]).await, PushReport::default());
-    assert_eq!(f.debts().await, []);
+    assert_eq!(f.pending().await, []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,10 +160,10 @@ async fn a_type_pushes_each_device_that_has_one_of_it() {
     for n in 0..2_500 {
         f.register(&format!("d{n}"), &format!("s{}", n % 50), &format!("{n:06x}")).await;
     }
-    f.publisher.publish_all(&type_id()).await.unwrap();
-    assert_eq!(f.publisher.push_owed().await.unwrap().sent, 2_500);
+    f.publisher.publish(&type_id(), Changed::All).await.unwrap();
+    assert_eq!(f.publisher.push_pending().await.unwrap().sent, 2_500);
     assert!(f.sender.taken().values().all(|count| *count == 1));
-    assert_eq!(f.debts().await, []);
+    assert_eq!(f.pending().await, []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +176,7 @@ async fn changes_within_the_spacing_share_the_next_push() {
     let running = tokio::spawn(async move { running.run().await });
     let start = Instant::now();
     for n in 0..10 {
-        f.publisher.publish(&[pass(if n % 2 == 0 { "1" } else { "2" })]).await.unwrap();
+        f.publish(&[if n % 2 == 0 { "1" } else { "2" }]).await;
         sleep(Duration::from_millis(20)).await;
     }
     sleep(Duration::from_secs(5)).await;
@@ -166,7 +186,7 @@ async fn changes_within_the_spacing_share_the_next_push() {
     assert_eq!((of("aa").len(), of("bb").len()), (2, 2), "{times:?}");
     assert!(of("aa")[0] < Duration::from_millis(15) && of("bb")[0] < Duration::from_millis(40), "{times:?}");
     assert!(of("aa")[1] - of("aa")[0] >= Duration::from_secs(1), "{times:?}");
-    assert_eq!(f.debts().await, []);
+    assert_eq!(f.pending().await, []);
     running.abort();
 }
 
@@ -178,12 +198,12 @@ async fn a_change_while_a_push_is_under_way_is_pushed_again() {
     *f.sender.takes.lock().unwrap() = Duration::from_millis(300);
     let running = f.publisher.clone();
     let running = tokio::spawn(async move { running.run().await });
-    f.publisher.publish(&[pass("1")]).await.unwrap();
+    f.publish(&["1"]).await;
     sleep(Duration::from_millis(100)).await;
-    f.publisher.publish(&[pass("1")]).await.unwrap();
+    f.publish(&["1"]).await;
     sleep(Duration::from_secs(3)).await;
     assert_eq!(f.sender.taken(), counts([("aa", 2)]));
-    assert_eq!(f.debts().await, []);
+    assert_eq!(f.pending().await, []);
     running.abort();
 }
 
@@ -199,7 +219,7 @@ async fn a_token_out_of_use_ends_its_devices_unless_they_registered_since() {
     assert_eq!((report.sent, report.forgotten), (0, 2));
     assert!(!f.is_registered("old", "1").await && !f.is_registered("old2", "1").await);
     assert!(f.is_registered("new", "1").await);
-    assert_eq!(f.debts().await, []);
+    assert_eq!(f.pending().await, []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,7 +235,7 @@ async fn one_bad_push_among_a_hundred_stops_nothing_and_is_not_repeated() {
     assert_eq!(report.failed.values().sum::<u64>(), 2);
     assert!(f.sender.taken().values().all(|count| *count == 1));
     assert!(f.is_registered("d1", "1").await && f.is_registered("d2", "1").await);
-    assert_eq!(f.debts().await, []);
+    assert_eq!(f.pending().await, []);
     assert_eq!(report.to_string(), "98 sent, 2 failed (BadDeviceToken, PayloadEmpty)");
 }
 
@@ -232,12 +252,12 @@ async fn a_token_that_stays_bad_for_a_day_ends_its_device() {
     }
     f.change(&["1"]).await;
     assert!(f.is_registered("bad", "1").await, "not on first sight");
-    let mut held = f.held().await;
-    assert!(held.len() == 3 && held.iter().all(|push| push.due.is_none()));
-    for push in &mut held {
-        push.bad_since = Some(hours_ago(if push.device == device("lately") { 23 } else { 25 }));
+    let mut deferred = f.deferred().await;
+    assert!(deferred.len() == 3 && deferred.iter().all(|(_, push)| push.due.is_none()));
+    for (name, push) in &mut deferred {
+        push.bad_since = Some(hours_ago(if *name == device("lately") { 23 } else { 25 }));
     }
-    f.store.hold(&type_id(), &held).await.unwrap();
+    f.set_deferred(deferred).await;
     let f = Fixture { publisher: publisher(&f.store, &f.sender), ..f };
     sleep(Duration::from_secs(2)).await;
     let report = f.change(&["1"]).await;
@@ -256,9 +276,8 @@ async fn a_storm_of_bad_tokens_deletes_nothing_and_pauses_the_type() {
         f.register(&name, "1", &token).await;
         f.sender.answer(&token, [PushOutcome::BadToken("BadDeviceToken".into())]);
         let push_token = PushToken::new(&token).unwrap();
-        let held =
-            HeldPush { device: device(&name), push_token, due: None, attempts: 0, bad_since: Some(long_ago) };
-        f.store.hold(&type_id(), &[held]).await.unwrap();
+        let push = DeferredPush { push_token, due: None, attempts: 0, bad_since: Some(long_ago) };
+        f.set_deferred(vec![(device(&name), push)]).await;
     }
     *f.sender.takes.lock().unwrap() = Duration::from_millis(10);
     let f = Fixture {
@@ -272,29 +291,29 @@ async fn a_storm_of_bad_tokens_deletes_nothing_and_pauses_the_type() {
     let report = f.change(&["1"]).await;
     assert_eq!((report.forgotten, report.stopped), (0, Some(Stopped::Refused("BadDeviceToken".into()))));
     assert!(f.sender.taken().len() < 10);
-    assert_eq!(f.debts().await.len(), 1, "the others are still owed");
-    assert_eq!(f.store.devices_of(&pass("1"), None, 1_000).await.unwrap().devices.len(), 200);
-    // Mended: after the pause all others are pushed.
+    assert_eq!(f.pending().await.len(), 1, "the others are still pending");
+    assert_eq!(f.devices("1").await.len(), 200);
+    // Once that is fixed, all others are pushed after the pause.
     f.sender.answers.lock().unwrap().clear();
     sleep(Duration::from_secs(3_600)).await;
-    assert!(f.publisher.push_owed().await.unwrap().sent > 190);
-    assert_eq!(f.debts().await, []);
+    assert!(f.publisher.push_pending().await.unwrap().sent > 190);
+    assert_eq!(f.pending().await, []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrong_credentials_keep_everything_owed_and_every_device() {
+async fn wrong_credentials_keep_everything_pending_and_every_device() {
     let f = fixture();
     f.register("d1", "1", "aa").await;
     f.sender.answer("aa", [PushOutcome::Misconfigured("BadCertificate".into()), PushOutcome::Sent]);
     let report = f.change(&["1"]).await;
     assert_eq!((report.sent, report.stopped), (0, Some(Stopped::Refused("BadCertificate".into()))));
-    assert_eq!(f.debts().await.len(), 1);
+    assert_eq!(f.pending().await.len(), 1);
     assert!(f.is_registered("d1", "1").await);
     // Not at once, but by itself.
-    assert_eq!(f.publisher.push_owed().await.unwrap(), PushReport::default());
+    assert_eq!(f.publisher.push_pending().await.unwrap(), PushReport::default());
     sleep(Duration::from_secs(61)).await;
-    assert_eq!(f.publisher.push_owed().await.unwrap().sent, 1);
-    assert_eq!(f.debts().await, []);
+    assert_eq!(f.publisher.push_pending().await.unwrap().sent, 1);
+    assert_eq!(f.pending().await, []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,15 +327,15 @@ async fn no_answer_is_tried_again_soon_while_nothing_is_lost() {
     }
     let running = f.publisher.clone();
     let running = tokio::spawn(async move { running.run().await });
-    f.publisher.publish(&[pass("1")]).await.unwrap();
+    f.publish(&["1"]).await;
     sleep(Duration::from_secs(20)).await;
     assert_eq!(f.publisher.totals().sent, 20);
-    assert_eq!(f.debts().await, []);
+    assert_eq!(f.pending().await, []);
     running.abort();
 }
 
 #[tokio::test(start_paused = true)]
-async fn pushes_that_are_put_off_outlive_the_worker_and_are_given_up_in_the_end() {
+async fn deferred_pushes_outlive_the_worker_and_are_given_up_in_the_end() {
     let f = fixture();
     f.register("d1", "1", "aa").await;
     f.register("d2", "1", "bb").await;
@@ -326,25 +345,25 @@ async fn pushes_that_are_put_off_outlive_the_worker_and_are_given_up_in_the_end(
     let report = f.change(&["1"]).await;
     let after = SystemTime::now();
     assert_eq!((report.deferred, report.stopped), (2, None));
-    assert_eq!(f.debts().await, []);
-    let mut held = f.held().await;
-    for (push, least, most) in [(&held[0], 55, 75), (&held[1], 890, 1_125)] {
+    assert_eq!(f.pending().await, []);
+    let mut deferred = f.deferred().await;
+    for ((_, push), least, most) in [(&deferred[0], 55, 75), (&deferred[1], 890, 1_125)] {
         let due = push.due.unwrap();
         let [least, most] = [before + Duration::from_secs(least), after + Duration::from_secs(most)];
         assert!((least..=most).contains(&due), "{due:?} is not from {least:?} to {most:?}");
     }
-    let owing = f.store.owing().await.unwrap();
-    assert_eq!((owing[0].debts, owing[0].next_held), (0, held[0].due));
+    let backlog = f.store.backlog().await.unwrap();
+    assert_eq!((backlog[0].pending, backlog[0].next_deferred), (0, deferred[0].1.due));
 
-    held[0].due = Some(SystemTime::now());
-    (held[1].due, held[1].attempts) = (held[0].due, 7);
-    f.store.hold(&type_id(), &held).await.unwrap();
+    deferred[0].1.due = Some(SystemTime::now());
+    (deferred[1].1.due, deferred[1].1.attempts) = (deferred[0].1.due, 7);
+    f.set_deferred(deferred).await;
     let f = Fixture { publisher: publisher(&f.store, &f.sender), ..f };
     sleep(Duration::from_secs(2)).await;
-    let report = f.publisher.push_owed().await.unwrap();
+    let report = f.publisher.push_pending().await.unwrap();
     assert_eq!((report.sent, report.failed["InternalServerError"]), (1, 1));
-    assert_eq!(f.held().await, []);
-    assert_eq!(f.store.owing().await.unwrap(), []);
+    assert_eq!(f.deferred().await, []);
+    assert_eq!(f.store.backlog().await.unwrap(), []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -358,7 +377,7 @@ async fn a_held_push_does_not_keep_one_from_a_new_token() {
     f.sender.taken();
     f.change(&["1"]).await;
     assert_eq!(f.sender.taken(), counts([("bb", 1)]));
-    assert_eq!(f.held().await, [], "the device was reached");
+    assert_eq!(f.deferred().await, [], "the device was reached");
 }
 
 #[tokio::test(start_paused = true)]
@@ -368,14 +387,14 @@ async fn what_was_put_off_in_a_round_that_broke_off_is_not_forgotten() {
     f.register("d2", "1", "bb").await;
     f.sender.answer("aa", [PushOutcome::TooMany("TooManyRequests".into()), PushOutcome::Sent]);
     *f.sender.stalls.lock().unwrap() = Some("bb".into());
-    f.publisher.publish(&[pass("1")]).await.unwrap();
-    assert!(tokio::time::timeout(Duration::from_secs(5), f.publisher.push_owed()).await.is_err());
+    f.publish(&["1"]).await;
+    assert!(tokio::time::timeout(Duration::from_secs(5), f.publisher.push_pending()).await.is_err());
     assert_eq!(f.sender.taken(), counts([("aa", 1)]));
-    assert_eq!(f.held().await, [], "the round did not come to that");
+    assert_eq!(f.deferred().await, [], "the round did not come to that");
     *f.sender.stalls.lock().unwrap() = None;
-    assert_eq!(f.publisher.push_owed().await.unwrap().sent, 2);
+    assert_eq!(f.publisher.push_pending().await.unwrap().sent, 2);
     assert_eq!(f.sender.taken(), counts([("aa", 1), ("bb", 1)]));
-    assert_eq!(f.debts().await, []);
+    assert_eq!(f.pending().await, []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -388,8 +407,9 @@ async fn two_workers_push_once_between_them_and_one_takes_over() {
     let other = publisher(&f.store, &f.sender);
     let run = |publisher: Arc<Publisher>| tokio::spawn(async move { publisher.run().await });
     let (one, two) = (run(f.publisher.clone()), run(other.clone()));
-    let passes: Vec<PassId> = (0..7).map(|n| pass(&format!("s{n}"))).collect();
-    f.publisher.publish(&passes).await.unwrap();
+    let serials: Vec<String> = (0..7).map(|n| format!("s{n}")).collect();
+    let serials: Vec<&str> = serials.iter().map(String::as_str).collect();
+    f.publish(&serials).await;
     other.wake();
     sleep(Duration::from_secs(5)).await;
     let sent = f.sender.taken();
@@ -397,13 +417,13 @@ async fn two_workers_push_once_between_them_and_one_takes_over() {
 
     // One ends in the middle; the other has the type when the lease is over, and nobody is left out.
     *f.sender.takes.lock().unwrap() = Duration::from_millis(700);
-    f.publisher.publish(&passes).await.unwrap();
+    f.publish(&serials).await;
     sleep(Duration::from_millis(400)).await;
     let first = if f.publisher.totals().sent > 0 { &one } else { &two };
     first.abort();
     sleep(Duration::from_secs(40)).await;
     assert_eq!(f.sender.taken().len(), 600);
-    assert_eq!(f.debts().await, []);
+    assert_eq!(f.pending().await, []);
     one.abort();
     two.abort();
 }
@@ -418,18 +438,18 @@ async fn a_change_in_the_middle_of_a_broadcast_reaches_everybody() {
     *f.sender.takes.lock().unwrap() = Duration::from_millis(100);
     let running = f.publisher.clone();
     let running = tokio::spawn(async move { running.run().await });
-    f.publisher.publish(&[pass("1")]).await.unwrap();
+    f.publish(&["1"]).await;
     sleep(Duration::from_millis(1_050)).await;
     let before = f.sender.taken().len();
     assert!((1_000..11_000).contains(&before), "{before}");
     let second = Instant::now();
-    f.publisher.publish(&[pass("1")]).await.unwrap();
+    f.publish(&["1"]).await;
     sleep(Duration::from_secs(60)).await;
     let sent = std::mem::take(&mut *f.sender.sent.lock().unwrap());
     let late = sent.iter().filter(|(_, _, at)| *at >= second + Duration::from_millis(100));
     assert_eq!(late.map(|(_, token, _)| token).collect::<HashSet<_>>().len(), 12_000);
     assert!(sent.len() < 12_000 + 6_000, "{}", sent.len());
-    assert_eq!(f.debts().await, []);
+    assert_eq!(f.pending().await, []);
     running.abort();
 }
 
@@ -439,11 +459,12 @@ async fn what_the_sender_does_not_cover_is_left_to_others() {
     let elsewhere = PassId::new("pass.elsewhere", "1").unwrap();
     let token = PushToken::new("aa").unwrap();
     f.store.register(&device("d1"), &elsewhere, &token).await.unwrap();
-    f.publisher.publish(std::slice::from_ref(&elsewhere)).await.unwrap();
-    let report = f.publisher.push_owed().await.unwrap();
+    let serials = std::slice::from_ref(&elsewhere.serial);
+    f.publisher.publish(&elsewhere.type_id, Changed::Passes(serials)).await.unwrap();
+    let report = f.publisher.push_pending().await.unwrap();
     assert_eq!(report.stopped, Some(Stopped::NoCredentials));
     assert_eq!(f.sender.taken(), counts([]));
-    assert!(f.store.lease(&elsewhere.type_id, "another", Duration::from_secs(1)).await.unwrap());
+    assert!(f.can_be_claimed(&elsewhere.type_id).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -453,14 +474,14 @@ async fn a_publisher_that_closes_lets_others_go_on_at_once() {
     *f.sender.takes.lock().unwrap() = Duration::from_secs(10);
     let running = f.publisher.clone();
     let running = tokio::spawn(async move { running.run().await });
-    f.publisher.publish(&[pass("1")]).await.unwrap();
+    f.publish(&["1"]).await;
     sleep(Duration::from_secs(1)).await;
-    assert!(!f.store.lease(&type_id(), "another", Duration::from_secs(1)).await.unwrap());
+    assert!(!f.can_be_claimed(&type_id()).await);
     running.abort();
     assert!(running.await.is_err());
     f.publisher.close().await.unwrap();
-    assert!(f.store.lease(&type_id(), "another", Duration::from_secs(1)).await.unwrap());
-    assert_eq!(f.debts().await.len(), 1);
+    assert!(f.can_be_claimed(&type_id()).await);
+    assert_eq!(f.pending().await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -470,10 +491,78 @@ async fn types_are_pushed_apart() {
     let token = PushToken::new("aa").unwrap();
     f.store.register(&device("d1"), &order, &token).await.unwrap();
     f.register("d1", "1", "aa").await;
-    f.publisher.publish(&[pass("1"), order]).await.unwrap();
-    assert_eq!(f.publisher.push_owed().await.unwrap().sent, 2);
+    f.publish(&["1"]).await;
+    f.publisher.publish(&order.type_id, Changed::Passes(&[order.serial])).await.unwrap();
+    assert_eq!(f.publisher.push_pending().await.unwrap().sent, 2);
     let mut topics: Vec<_> =
         f.sender.sent.lock().unwrap().iter().map(|(topic, _, _)| topic.clone()).collect();
     topics.sort();
     assert_eq!(topics, ["order.a", "pass.a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_contents_that_are_new_are_pushed() {
+    let f = fixture();
+    f.register("d1", "1", "aa").await;
+    f.register("d2", "2", "bb").await;
+    let content = |serial: &str, digest: Option<u8>| Content {
+        serial: pass(serial).serial,
+        digest: digest.map(|byte| [byte; 32]),
+        tokens: Vec::new(),
+    };
+    let publish = async |contents: &[Content]| {
+        f.publisher.publish(&type_id(), Changed::Contents(contents)).await.unwrap();
+        f.publisher.push_pending().await.unwrap();
+        sleep(Duration::from_secs(2)).await;
+        f.sender.taken()
+    };
+    assert_eq!(
+        publish(&[content("1", Some(1)), content("2", Some(1))]).await,
+        counts([("aa", 1), ("bb", 1)])
+    );
+    assert_eq!(publish(&[content("1", Some(1)), content("2", Some(2))]).await, counts([("bb", 1)]));
+    assert_eq!(publish(&[content("1", None)]).await, counts([]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_the_sender_can_not_reach_stays_registered_and_fails_nothing() {
+    let f = fixture();
+    f.register("d1", "1", "6F9619FF-8B86-D011-B42D-00CF4FC964FF").await;
+    f.register("d2", "1", "aa").await;
+    f.sender.answer("6F9619FF-8B86-D011-B42D-00CF4FC964FF", [PushOutcome::Unsupported]);
+    let report = f.change(&["1"]).await;
+    assert_eq!((report.sent, report.unsupported, report.failed.len()), (1, 1, 0));
+    assert_eq!(f.pending().await, []);
+    assert!(f.is_registered("d1", "1").await);
+}
+
+#[tokio::test]
+async fn pushes_are_recorded_where_somebody_may_send_them() {
+    let (store, sender) = (Arc::new(MemoryStore::new()), Arc::new(Sender::default()));
+    let exclusive = PushConfig::new().exclusive(true);
+    let elsewhere = TypeIdentifier::new("pass.elsewhere").unwrap();
+    for (publisher, here, there) in [
+        (Publisher::marking(store.clone()), false, false),
+        (Publisher::recording(store.clone()), true, true),
+        (Publisher::new(store.clone(), sender.clone(), PushConfig::new()), true, true),
+        (Publisher::new(store.clone(), sender.clone(), exclusive), true, false),
+    ] {
+        for (type_id, expected) in [(&type_id(), here), (&elsewhere, there)] {
+            let before = store.pass_state(&PassId { type_id: type_id.clone(), ..pass("1") }).await.unwrap();
+            publisher.publish(type_id, Changed::Passes(&[pass("1").serial])).await.unwrap();
+            let after = store.pass_state(&PassId { type_id: type_id.clone(), ..pass("1") }).await.unwrap();
+            assert!(after.version > before.version, "{publisher:?} marks");
+            let pending = store.pending(type_id, 10).await.unwrap();
+            assert_eq!(
+                (!pending.is_empty(), publisher.records(type_id)),
+                (expected, expected),
+                "{publisher:?}"
+            );
+            let done: Vec<_> = pending
+                .into_iter()
+                .map(|change| (change.scope, Progress { version: change.version, next: None }))
+                .collect();
+            store.record_progress(type_id, &done).await.unwrap();
+        }
+    }
 }

@@ -14,8 +14,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use passkit_server::{
-    Archive, AuthToken, Credentials, DeviceIdentifier, DeviceLog, DeviceTask, LogEntry, MemoryStore, PassId,
-    PassSource, RegistrationStore, ResponseBody, SourceError, TypeIdentifier, WalletService, async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    device_log::{DeviceLog, DeviceTask, LogEntry},
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    service::ResponseBody,
+    store::{Audience, MemoryStore, RegistrationStore},
 };
 use tower::ServiceExt;
 
@@ -198,14 +202,14 @@ impl PassSource for Desk {
         }))
     }
 
-    async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
+    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
         self.archives_asked.fetch_add(1, Ordering::SeqCst);
         if self.fail_archive.load(Ordering::SeqCst) {
             return Err("the printer is on fire, secret-detail".into());
         }
         Ok(match self.change(pass, |entry| entry.content.clone()) {
-            Content::Shared(bytes) => Some(Archive::from(bytes)),
-            Content::Stream(length, chunks) => Some(Archive::stream(length, Chunks(chunks.into()))),
+            Content::Shared(bytes) => Some(ArchiveBody::from(bytes)),
+            Content::Stream(length, chunks) => Some(ArchiveBody::stream(length, Chunks(chunks.into()))),
             Content::Gone => None,
         })
     }
@@ -507,7 +511,16 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
     /// Changes the content of a pass, then marks it.
     pub(crate) async fn publish(&self, pass: &PassId, content: &str) {
         self.desk.set_content(pass, Content::Shared(Bytes::from(content.to_owned())));
-        self.store.mark_updated(&pass.type_id, std::slice::from_ref(&pass.serial)).await.unwrap();
+        self.mark(pass).await;
+    }
+
+    pub(crate) async fn mark(&self, pass: &PassId) {
+        let serials = std::slice::from_ref(&pass.serial);
+        self.store.mark(&pass.type_id, Changed::Passes(serials)).await.unwrap();
+    }
+
+    pub(crate) async fn mark_all(&self, type_id: &str) {
+        self.store.mark(&TypeIdentifier::new(type_id).unwrap(), Changed::All).await.unwrap();
     }
 
     /// Waits until the wall clock has reached the date of the pass. Several updates within one second are
@@ -524,9 +537,9 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         let mut found = Vec::new();
         let mut after = None;
         loop {
-            let page = self.store.devices_of(pass, after.as_ref(), 100).await.unwrap();
+            let page = self.store.devices(Audience::Pass(pass), after.as_ref(), 100).await.unwrap();
             found.extend(
-                page.devices.iter().map(|d| (d.device.as_str().to_owned(), d.push_token.as_str().to_owned())),
+                page.items.iter().map(|d| (d.device.as_str().to_owned(), d.push_token.as_str().to_owned())),
             );
             match page.next {
                 Some(next) => after = Some(next),

@@ -7,13 +7,14 @@ use std::{
 };
 
 use passkit_server::{
-    Archive, AuthToken, Credentials, MemoryStore, PassId, PassSource, RegistrationStore, SourceError,
-    WalletService, async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    store::{MemoryStore, RegistrationStore},
 };
 use tower::ServiceExt;
 
 use crate::{
-    app::{App, Call, Content, SERIALS, coupon, get, head, latest_path, now_seconds, order, ticket, type_id},
+    app::{App, Call, Content, SERIALS, coupon, get, head, latest_path, now_seconds, order, ticket},
     phone::Phone,
     test_store::TestStore,
 };
@@ -145,9 +146,9 @@ async fn an_update_of_another_pass_leaves_the_date_alone() {
         app.publish(&pass, "new").await;
     }
     assert_eq!(phone.fetch(&ticket("A-1")).await, 304);
-    app.store.mark_all_updated(&type_id(crate::app::COUPON)).await.unwrap();
+    app.mark_all(crate::app::COUPON).await;
     assert_eq!(phone.fetch(&ticket("A-1")).await, 304);
-    app.store.mark_all_updated(&type_id(crate::app::TICKET)).await.unwrap();
+    app.mark_all(crate::app::TICKET).await;
     assert_eq!(phone.fetch(&ticket("A-1")).await, 200);
 }
 
@@ -405,9 +406,9 @@ impl PassSource for ChangesMeanwhile {
         Ok(Some(Credentials::from(&self.1)))
     }
 
-    async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
-        let read = Archive::from(bytes::Bytes::from("old content"));
-        self.0.mark_updated(&pass.type_id, std::slice::from_ref(&pass.serial)).await?;
+    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+        let read = ArchiveBody::from(bytes::Bytes::from("old content"));
+        self.0.mark(&pass.type_id, Changed::Passes(std::slice::from_ref(&pass.serial))).await?;
         Ok(Some(read))
     }
 }

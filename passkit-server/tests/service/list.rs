@@ -1,6 +1,6 @@
 //! Asking what changed.
 
-use passkit_server::RegistrationStore;
+use passkit_server::{Changed, store::RegistrationStore};
 
 use crate::{
     app::{
@@ -12,7 +12,7 @@ use crate::{
 
 async fn mark(app: &App, serials: &[&str]) {
     let serials: Vec<_> = serials.iter().map(|serial| ticket(serial).serial).collect();
-    app.store.mark_updated(&type_id(TICKET), &serials).await.unwrap();
+    app.store.mark(&type_id(TICKET), Changed::Passes(&serials)).await.unwrap();
 }
 
 /// A device with three passes that has seen everything, and its tag.
@@ -92,7 +92,7 @@ async fn only_what_this_device_registered_is_listed() {
         app.register(device, &ticket(serial)).await;
     }
     let serials: Vec<_> = SERIALS.iter().map(|serial| ticket(serial).serial).collect();
-    app.store.mark_updated(&type_id(TICKET), &serials).await.unwrap();
+    app.store.mark(&type_id(TICKET), Changed::Passes(&serials)).await.unwrap();
     for (parity, device) in [DEVICE, OTHER_DEVICE].into_iter().enumerate() {
         let mut expected: Vec<&str> = SERIALS.into_iter().skip(parity).step_by(2).collect();
         expected.sort_unstable();

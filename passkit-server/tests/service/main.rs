@@ -19,6 +19,7 @@ mod log;
 mod nesting;
 mod options;
 mod orders;
+mod published;
 mod register;
 mod steps;
 mod traces;

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http_body_util::BodyExt;
 use passkit_server::{
-    Archive, AuthToken, Credentials, DeviceLog, LogEntry, MemoryStore, PassId, PassSource, RegistrationStore,
-    SourceError, StoreErrorKind, TracingLog, WalletService, async_trait,
+    ArchiveBody, AuthToken, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    device_log::{DeviceLog, LogEntry, TracingLog},
+    store::{MemoryStore, RegistrationStore, StoreErrorKind},
 };
 use tower::ServiceExt;
 use tracing::{Subscriber, field::Visit, span};
@@ -32,7 +34,7 @@ async fn status<S: RegistrationStore + 'static, P: PassSource + 'static>(
 }
 
 #[tokio::test]
-async fn android_wallets_get_in_only_when_told_to() {
+async fn other_wallets_get_in_only_when_switched_on() {
     let app = App::new();
     let pass = |scheme: &str| {
         get(latest_path(&ticket("A-1"))).authorization(format!("{scheme} {}", app.desk.token(&ticket("A-1"))))
@@ -42,10 +44,10 @@ async fn android_wallets_get_in_only_when_told_to() {
     };
     for (service, expected) in [
         (app.service.clone(), 401),
-        (app.service.clone().android_wallets(false), 401),
-        (app.service.clone().android_wallets(true), 200),
+        (app.service.clone().other_wallets(false), 401),
+        (app.service.clone().other_wallets(true), 200),
     ] {
-        for scheme in ["AndroidPass", "androidpass"] {
+        for scheme in ["AndroidPass", "androidpass", "WalletPass", "WalletUnionPass"] {
             assert_eq!(status(&service, pass(scheme)).await, expected, "{scheme}");
         }
         assert_eq!(status(&service, pass("ApplePass")).await, 200);
@@ -73,7 +75,7 @@ async fn orders_may_have_another_media_type() {
 #[tokio::test]
 async fn options_of_a_clone_leave_the_original_alone() {
     let app = App::new();
-    let _ = app.service.clone().android_wallets(true);
+    let _ = app.service.clone().other_wallets(true);
     let token = app.desk.token(&ticket("A-1"));
     let call = get(latest_path(&ticket("A-1"))).authorization(format!("AndroidPass {token}"));
     assert_eq!(app.status(call).await, 401);
@@ -89,8 +91,8 @@ impl PassSource for One {
         Ok(Some(Credentials::from(&AuthToken::new(ONE_TOKEN)?)))
     }
 
-    async fn archive(&self, _: &PassId) -> Result<Option<Archive>, SourceError> {
-        Ok(Some(Archive::from(Bytes::from_static(b"archive"))))
+    async fn archive(&self, _: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+        Ok(Some(ArchiveBody::from(Bytes::from_static(b"archive"))))
     }
 }
 
@@ -103,8 +105,8 @@ impl PassSource for Unconfigured {
         Ok(Some(Credentials::default()))
     }
 
-    async fn archive(&self, _: &PassId) -> Result<Option<Archive>, SourceError> {
-        Ok(Some(Archive::from(Bytes::from_static(b"archive"))))
+    async fn archive(&self, _: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+        Ok(Some(ArchiveBody::from(Bytes::from_static(b"archive"))))
     }
 }
 

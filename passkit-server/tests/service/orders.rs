@@ -1,9 +1,7 @@
 //! Orders: the same rules under other names.
 
-use passkit_server::RegistrationStore;
-
 use crate::{
-    app::{App, DEVICE, PUSH, SHOP, get, latest_path, list_path, order, registration_path, ticket, type_id},
+    app::{App, DEVICE, PUSH, SHOP, get, latest_path, list_path, order, registration_path, ticket},
     phone::Phone,
 };
 
@@ -101,7 +99,7 @@ async fn one_device_may_have_both() {
     let passes = ticket("A-1").type_id;
     assert_eq!(phone.list(SHOP).await, ["O1"]);
     assert_eq!(phone.list(passes.as_str()).await, ["A-1"]);
-    app.store.mark_all_updated(&type_id(SHOP)).await.unwrap();
+    app.mark_all(SHOP).await;
     assert!(phone.list(passes.as_str()).await.is_empty());
     assert_eq!(phone.list(SHOP).await, ["O1"]);
     assert_eq!(app.devices_of(&order("O1")).await, [(DEVICE.to_owned(), PUSH.to_owned())]);

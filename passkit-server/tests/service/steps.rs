@@ -9,8 +9,10 @@ use std::{
 };
 
 use passkit_server::{
-    MemoryStore, Publisher, PushConfig, PushOutcome, PushSender, PushToken, RegistrationStore as _,
-    TypeIdentifier, async_trait,
+    Changed, async_trait,
+    identifiers::{PushToken, TypeIdentifier},
+    push::{Publisher, PushConfig, PushOutcome, PushSender},
+    store::{MemoryStore, RegistrationStore as _},
 };
 use tracing::{
     Subscriber,
@@ -95,8 +97,9 @@ async fn a_change_is_followed_to_the_phone_and_no_secret_shows() {
 
     let spans = Spans::default();
     let _guard = tracing::subscriber::set_default(spans.clone());
-    publisher.publish(std::slice::from_ref(&pass)).await.unwrap();
-    publisher.push_owed().await.unwrap();
+    let changed = Changed::Passes(std::slice::from_ref(&pass.serial));
+    publisher.publish(&pass.type_id, changed).await.unwrap();
+    publisher.push_pending().await.unwrap();
     let listed = app.list(DEVICE, TICKET, Some(&tag)).await.unwrap();
     assert_eq!(app.send(app.get_call(&pass)).await.status, 200);
     let version = format!("{:x}", store.pass_state(&pass).await.unwrap().version);
@@ -135,7 +138,7 @@ async fn what_does_not_come_to_its_end_is_a_span_without_its_result() {
     let spans = Spans::default();
     let _guard = tracing::subscriber::set_default(spans.clone());
 
-    publisher.publish_all(&pass.type_id).await.unwrap();
+    publisher.publish(&pass.type_id, Changed::All).await.unwrap();
     assert!(app.list(DEVICE, TICKET, None).await.is_none());
     app.desk.fail_archive(true);
     assert_eq!(app.send(app.get_call(&pass)).await.status, 503);

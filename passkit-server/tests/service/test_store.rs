@@ -9,8 +9,12 @@ use std::{
 };
 
 use passkit_server::{
-    Changes, DeviceIdentifier, DevicePage, MemoryStore, PageCursor, PassId, PassState, PushToken, Registered,
-    RegistrationStore, SerialNumber, StoreError, StoreErrorKind, TypeIdentifier, UpdateTag, async_trait,
+    Changed, PassId, PassState, async_trait,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    store::{
+        Audience, Changes, MemoryStore, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, StoreErrorKind, UpdateTag,
+    },
 };
 
 #[derive(Clone, Copy)]
@@ -28,6 +32,7 @@ pub(crate) struct TestStore {
     pinned: Mutex<Option<PassState>>,
     /// How many seconds all dates lie earlier than the inner store's.
     backdated: AtomicU64,
+    calls: AtomicU64,
 }
 
 impl TestStore {
@@ -45,10 +50,16 @@ impl TestStore {
 
     /// Gives every pass this state.
     pub(crate) fn pin(&self, version: u64, last_modified: u64) {
-        *self.pinned.lock().unwrap() = Some(PassState { version, last_modified });
+        *self.pinned.lock().unwrap() = Some(PassState { version, last_modified, published: None });
+    }
+
+    /// How many calls were made since this was asked last.
+    pub(crate) fn take_calls(&self) -> u64 {
+        self.calls.swap(0, Ordering::SeqCst)
     }
 
     async fn run<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
         let fault = *self.fault.lock().unwrap();
         match fault {
             Some(Fault::Before(kind)) => Err(StoreError::new(kind, "secret-detail")),
@@ -76,25 +87,21 @@ impl RegistrationStore for TestStore {
         self.run(self.inner.unregister(device, pass)).await
     }
 
-    async fn updated_since(
+    async fn changes_since(
         &self,
         device: &DeviceIdentifier,
         type_id: &TypeIdentifier,
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
-        self.run(self.inner.updated_since(device, type_id, since)).await
+        self.run(self.inner.changes_since(device, type_id, since)).await
     }
 
-    async fn mark_updated(
-        &self,
-        type_id: &TypeIdentifier,
-        serials: &[SerialNumber],
-    ) -> Result<(), StoreError> {
-        self.run(self.inner.mark_updated(type_id, serials)).await
+    async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        self.run(self.inner.mark(type_id, changed)).await
     }
 
-    async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        self.run(self.inner.mark_all_updated(type_id)).await
+    async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
+        self.run(self.inner.published(passes)).await
     }
 
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
@@ -106,13 +113,17 @@ impl RegistrationStore for TestStore {
         }))
     }
 
-    async fn devices_of(
+    async fn devices(
         &self,
-        pass: &PassId,
+        audience: Audience<'_>,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<DevicePage, StoreError> {
-        self.run(self.inner.devices_of(pass, after, limit)).await
+    ) -> Result<Page<RegisteredDevice>, StoreError> {
+        self.run(self.inner.devices(audience, after, limit)).await
+    }
+
+    async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
+        self.run(self.inner.count_devices(pass, at_most)).await
     }
 
     async fn forget_device(

@@ -5,12 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{PassId, RegistrationStore};
+use passkit_server::{PassId, store::RegistrationStore as _};
 
 use crate::{
     app::{
         App, COUPON, DEVICE, OTHER_DEVICE, OTHER_PUSH, PUSH, TICKET, coupon, device, get, head, latest_path,
-        list_path, post, ticket, type_id,
+        list_path, post, ticket,
     },
     phone::Phone,
     test_store::TestStore,
@@ -22,7 +22,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 
 async fn mark(app: &App, passes: &[PassId]) {
     for pass in passes {
-        app.store.mark_updated(&pass.type_id, std::slice::from_ref(&pass.serial)).await.unwrap();
+        app.mark(pass).await;
     }
 }
 
@@ -374,7 +374,7 @@ async fn a_change_of_the_whole_type_reaches_every_registration_once() {
         phone.sync(TICKET).await;
         phone.sync(COUPON).await;
     }
-    app.store.mark_all_updated(&type_id(TICKET)).await.unwrap();
+    app.mark_all(TICKET).await;
     assert_eq!(first.list(TICKET).await, ["A-1", "A-2"]);
     assert_eq!(second.list(TICKET).await, ["A-3"]);
     assert!(first.list(COUPON).await.is_empty());

@@ -7,12 +7,16 @@ use std::{
     time::Duration,
 };
 
-use passkit_server::{Owed, PassState, PushQueue, RegistrationStore};
+use passkit_server::{
+    Changed, PassState,
+    push::{PushQueue, Scope},
+    store::{Audience, Content, Coordination, RegistrationStore, StoreError},
+};
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_test_servers::postgres::Server;
 use tokio::task::JoinSet;
 
-use crate::support::{device, held, pass, token, type_id};
+use crate::support::{auth_tokens, content, device, pass, registered, token, type_id};
 
 const TASKS: usize = 8;
 const PASSES: usize = 12;
@@ -23,51 +27,78 @@ struct Acknowledged {
     /// By pass; `None` while a call that changes it has not been answered.
     registered: HashMap<usize, Option<bool>>,
     states: HashMap<usize, PassState>,
+    /// The content published last, by pass, and whether that was answered.
+    contents: HashMap<usize, (Content, bool)>,
+    /// The last note that was acknowledged.
+    note: Option<String>,
 }
 
-async fn work(
+struct Task {
     store: PostgresStore,
-    task: usize,
+    number: usize,
     known: Arc<Mutex<Acknowledged>>,
-    stop: Arc<AtomicBool>,
+    /// Calls that were acknowledged.
     done: Arc<AtomicUsize>,
-) {
-    let device = device(format!("d{task}"));
-    for i in 0.. {
-        if stop.load(SeqCst) {
-            return;
-        }
-        let number = (i * 5 + i / PASSES) % PASSES;
-        let pass = pass(format!("{task}-{number}"));
-        let ended = match i % 4 {
-            2 => {
-                known.lock().unwrap().registered.insert(number, None);
-                store.unregister(&device, &pass).await.map(|_| {
-                    known.lock().unwrap().registered.insert(number, Some(false));
-                })
-            }
-            3 => match store.mark_and_owe(&type_id(), std::slice::from_ref(&pass.serial)).await {
-                Ok(()) => store.pass_state(&pass).await.map(|state| {
-                    known.lock().unwrap().states.insert(number, state);
-                }),
-                Err(error) => Err(error),
-            },
-            _ => {
-                known.lock().unwrap().registered.insert(number, None);
-                store.register(&device, &pass, &token()).await.map(|_| {
-                    known.lock().unwrap().registered.insert(number, Some(true));
-                })
-            }
-        };
-        match ended {
-            Ok(()) => {
-                done.fetch_add(1, SeqCst);
-            }
-            Err(error) => {
-                assert!(error.is_transient(), "{error:?}");
+}
+
+impl Task {
+    async fn run(self, stop: Arc<AtomicBool>) {
+        for i in 0.. {
+            if stop.load(SeqCst) {
                 return;
             }
+            match self.call(i).await {
+                Ok(()) => {
+                    self.done.fetch_add(1, SeqCst);
+                }
+                Err(error) => {
+                    assert!(error.is_transient(), "{error:?}");
+                    return;
+                }
+            }
         }
+    }
+
+    async fn call(&self, i: usize) -> Result<(), StoreError> {
+        let number = (i * 5 + i / PASSES) % PASSES;
+        let pass = pass(format!("{}-{number}", self.number));
+        let device = device(format!("d{}", self.number));
+        let known = || self.known.lock().unwrap();
+        match i % 6 {
+            0 | 1 => {
+                known().registered.insert(number, None);
+                self.store.register(&device, &pass, &token()).await?;
+                known().registered.insert(number, Some(true));
+            }
+            2 => {
+                known().registered.insert(number, None);
+                self.store.unregister(&device, &pass).await?;
+                known().registered.insert(number, Some(false));
+            }
+            3 => {
+                let changed = Changed::Passes(std::slice::from_ref(&pass.serial));
+                self.store.mark_and_push(&type_id(), changed).await?;
+                let state = self.store.pass_state(&pass).await?;
+                known().states.insert(number, state);
+            }
+            4 => {
+                let byte = (i / 6) as u8;
+                let content = content(pass.serial.as_str(), Some(byte), &[byte]);
+                known().contents.insert(number, (content.clone(), false));
+                let changed = Changed::Contents(std::slice::from_ref(&content));
+                self.store.mark_and_push(&type_id(), changed).await?;
+                known().contents.insert(number, (content, true));
+                let state = self.store.pass_state(&pass).await?;
+                known().states.insert(number, state);
+            }
+            _ => {
+                let name = format!("note of {}", self.number);
+                let (old, new) = (self.store.note(&name).await?, format!("{i}"));
+                assert!(self.store.replace_note(&name, old.as_deref(), Some(&new)).await?);
+                known().note = Some(new);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -75,7 +106,7 @@ async fn work(
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_killed_server_loses_nothing_it_acknowledged() {
     let rounds = std::env::var("PASSKIT_CRASH_ROUNDS").map_or(3, |text| text.parse().unwrap());
-    // As it is by default: durable.
+    // With the default settings: durable.
     let server = Server::throwaway(&[]).unwrap();
     let url = server.url(&server.new_database().await.unwrap());
     let store = PostgresStore::connect(&url, Config::new().timeout(Duration::from_secs(10))).await.unwrap();
@@ -85,8 +116,9 @@ async fn a_killed_server_loses_nothing_it_acknowledged() {
     for round in 0..rounds {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut tasks = JoinSet::new();
-        for (task, known) in known.iter().enumerate() {
-            tasks.spawn(work(store.clone(), task, known.clone(), stop.clone(), done.clone()));
+        for (number, known) in known.iter().enumerate() {
+            let task = Task { store: store.clone(), number, known: known.clone(), done: done.clone() };
+            tasks.spawn(task.run(stop.clone()));
         }
         while done.load(SeqCst) < 200 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -100,31 +132,66 @@ async fn a_killed_server_loses_nothing_it_acknowledged() {
         }
         server.start().unwrap();
         total += done.load(SeqCst);
-        let debts = store.debts(&type_id(), 1_000).await.unwrap();
-        let owed: HashMap<_, _> = debts.into_iter().map(|debt| (debt.owed, debt.version)).collect();
+        let changes = store.pending(&type_id(), 1_000).await.unwrap();
+        let pending: HashMap<_, _> =
+            changes.into_iter().map(|change| (change.scope, change.version)).collect();
         for (task, known) in known.iter().enumerate() {
             let mut after = std::mem::take(&mut *known.lock().unwrap());
-            let held = held(&store, &device(format!("d{task}"))).await;
-            for (number, registered) in &mut after.registered {
-                let name = format!("{task}-{number}");
-                let is = held.contains(&name);
-                let page = store.devices_of(&pass(&name), None, 9).await.unwrap();
-                assert_eq!(page.devices.len(), usize::from(is), "round {round}: half of {name}");
-                assert_eq!(is, registered.unwrap_or(is), "round {round}: {name} is not as acknowledged");
-                *registered = Some(is);
-            }
-            for (number, seen) in &after.states {
-                let now = store.pass_state(&pass(format!("{task}-{number}"))).await.unwrap();
-                assert!(
-                    now.version >= seen.version && now.last_modified >= seen.last_modified,
-                    "round {round}: {task}-{number} went back from {seen:?} to {now:?}"
-                );
-                // Nobody sends the pushes: what was ever marked is owed with its last mark.
-                let owed = owed.get(&Owed::Pass(pass(format!("{task}-{number}")).serial)).copied();
-                assert_eq!(owed, Some(now.version), "round {round}: {task}-{number} is marked and not owed");
-            }
+            check(&store, &format!("round {round}"), task, &mut after, &pending).await;
             *known.lock().unwrap() = after;
         }
     }
     println!("{rounds} rounds, {total} acknowledged calls");
+}
+
+/// Checks that the store has what it acknowledged to a task, and takes over what it has instead where nothing was.
+async fn check(
+    store: &PostgresStore,
+    round: &str,
+    task: usize,
+    known: &mut Acknowledged,
+    pending: &HashMap<Scope, u64>,
+) {
+    let registered = registered(store, &device(format!("d{task}"))).await;
+    for (number, acknowledged) in &mut known.registered {
+        let name = format!("{task}-{number}");
+        let is = registered.contains(&name);
+        let page = store.devices(Audience::Pass(&pass(&name)), None, 9).await.unwrap();
+        assert_eq!(page.items.len(), usize::from(is), "{round}: half of {name}");
+        assert_eq!(is, acknowledged.unwrap_or(is), "{round}: {name} is not as acknowledged");
+        *acknowledged = Some(is);
+    }
+    for (number, seen) in &known.states {
+        let pass = pass(format!("{task}-{number}"));
+        let now = store.pass_state(&pass).await.unwrap();
+        assert!(
+            now.version >= seen.version && now.last_modified >= seen.last_modified,
+            "{round}: {pass} went back from {seen:?} to {now:?}"
+        );
+        // Nobody sends the pushes: one with the version of the last mark is pending for every pass that was ever marked.
+        let pending = pending.get(&Scope::Pass(pass.serial.clone())).copied();
+        assert_eq!(pending, Some(now.version), "{round}: {pass} is marked and not pending");
+    }
+    for (number, (content, is_acknowledged)) in &known.contents {
+        let pass = pass(format!("{task}-{number}"));
+        let now = store.pass_state(&pass).await.unwrap();
+        let published = store.published(std::slice::from_ref(&pass)).await.unwrap().remove(0);
+        let published = published.unwrap_or_default();
+        assert_eq!(now.published, published.digest);
+        if *is_acknowledged {
+            assert_eq!(now.published, content.digest, "{round}: {pass} is not published as acknowledged");
+        }
+        // Digest, token, mark and push come together.
+        if let Some(digest) = now.published {
+            assert_eq!(published.tokens.last(), auth_tokens(&digest[..1]).first(), "{round}: half of {pass}");
+            let pending = pending.get(&Scope::Pass(pass.serial.clone())).copied();
+            assert_eq!(pending, Some(now.version), "{round}: {pass} is published and not pending");
+        }
+    }
+    if let Some(note) = &known.note {
+        let now = store.note(&format!("note of {task}")).await.unwrap().expect("the note is there");
+        let number = |text: &str| text.parse::<u64>().unwrap();
+        assert!(number(&now) >= number(note), "{round}: the note went back from {note} to {now}");
+        known.note = Some(now);
+    }
 }

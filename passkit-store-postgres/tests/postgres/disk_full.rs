@@ -1,15 +1,16 @@
 use std::{path::Path, process::Command, time::Duration};
 
-use passkit_server::{RegistrationStore, StoreErrorKind};
+use passkit_server::store::{RegistrationStore, StoreErrorKind};
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_test_servers::postgres::Server;
 
-use crate::support::{device, held, pass, token};
+use crate::support::{device, pass, registered, token};
 
-/// A small file system for the tables; `None` where this user cannot mount one.
+/// A small file system for the tables.
 struct Mounted(std::path::PathBuf);
 
 impl Mounted {
+    /// `None` if this user can't mount one.
     fn new(at: &Path) -> Option<Self> {
         let id = Command::new("id").arg("-u").output().unwrap();
         if id.stdout != b"0\n" || std::env::var_os("PASSKIT_NO_MOUNT").is_some() {
@@ -63,10 +64,10 @@ async fn a_full_disk_is_unavailable_and_no_more() {
     };
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
     assert!(crate::support::text_of(&error).contains("full"), "{error:?}");
-    // It still answers, with all that it acknowledged.
-    assert_eq!(held(&store, &device("d")).await, names[..last]);
+    // It still answers with all that it acknowledged.
+    assert_eq!(registered(&store, &device("d")).await, names[..last]);
 
     run("alter table passkit.registration set tablespace pg_default".into()).await;
     store.register(&device("d"), &pass(&names[last]), &token()).await.unwrap();
-    assert_eq!(held(&store, &device("d")).await.len(), last + 1);
+    assert_eq!(registered(&store, &device("d")).await.len(), last + 1);
 }

@@ -6,13 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::{Registered, RegistrationStore, StoreErrorKind};
+use passkit_server::{
+    Changed,
+    store::{Registered, RegistrationStore, StoreErrorKind},
+};
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_test_servers::postgres::Server;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
-use crate::support::{SERVER, device, held, new_database, new_store, pass, serial, text_of, token, type_id};
+use crate::support::{
+    SERVER, device, new_database, new_store, pass, registered, serial, text_of, token, type_id,
+};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -20,7 +25,7 @@ async fn run(connection: &mut PgConnection, sql: String) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap();
 }
 
-/// Registers until it works; what fails before is unavailable.
+/// Registers until it works. Errors before that are of the kind "unavailable".
 async fn recovers(store: &PostgresStore) {
     let start = Instant::now();
     while let Err(error) = store.register(&device("again"), &pass("1"), &token()).await {
@@ -30,8 +35,8 @@ async fn recovers(store: &PostgresStore) {
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_is_told_at_once() {
-    // Of a port that was given free just now.
+async fn a_server_that_is_down_is_reported_at_once() {
+    // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("postgres://postgres@127.0.0.1:{port}/p");
     let start = Instant::now();
@@ -58,8 +63,8 @@ async fn a_restart_loses_nothing_and_needs_no_help() {
         let store = store.clone();
         tasks.spawn(async move {
             let error = match i % 3 {
-                0 => store.updated_since(&device("d"), &type_id(), None).await.unwrap_err(),
-                1 => store.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
+                0 => store.changes_since(&device("d"), &type_id(), None).await.unwrap_err(),
+                1 => store.mark(&type_id(), Changed::Passes(&[serial("1")])).await.unwrap_err(),
                 _ => store.unregister(&device("e"), &pass("1")).await.unwrap_err(),
             };
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
@@ -72,7 +77,7 @@ async fn a_restart_loses_nothing_and_needs_no_help() {
 
     server.start().unwrap();
     recovers(&store).await;
-    assert_eq!(held(&store, &device("d")).await, ["1"]);
+    assert_eq!(registered(&store, &device("d")).await, ["1"]);
 
     // Restarted while nobody looks: the next call does not even notice.
     server.stop().unwrap();
@@ -94,8 +99,8 @@ async fn cut_connections_are_not_noticed() {
             for i in 0..100 {
                 let (device, pass) = (device(format!("{task}")), pass(format!("{}", i % 7)));
                 store.register(&device, &pass, &token()).await.unwrap();
-                store.mark_updated(&type_id(), std::slice::from_ref(&pass.serial)).await.unwrap();
-                assert!(held(&store, &device).await.contains(&pass.serial.as_str().to_owned()));
+                store.mark(&type_id(), Changed::Passes(std::slice::from_ref(&pass.serial))).await.unwrap();
+                assert!(registered(&store, &device).await.contains(&pass.serial.as_str().to_owned()));
                 store.unregister(&device, &pass).await.unwrap();
                 done.fetch_add(1, Relaxed);
             }
@@ -125,9 +130,9 @@ async fn cut_connections_are_not_noticed() {
     assert!(cuts > 0);
 }
 
-/// Who waits too long is told so, the next one is not, and what was given up does not pile up at the server.
+/// A call that waits too long fails, the next one does not, and abandoned statements do not pile up at the server.
 #[tokio::test]
-async fn what_takes_too_long_is_given_up() {
+async fn a_call_that_takes_too_long_fails() {
     let url = new_database().await;
     let first = PostgresStore::connect(&url, Config::new()).await.unwrap();
     first.migrate().await.unwrap();
@@ -142,15 +147,15 @@ async fn what_takes_too_long_is_given_up() {
         for error in [
             store.register(&device("d"), &pass("1"), &token()).await.unwrap_err(),
             store.unregister(&device("d"), &pass("1")).await.unwrap_err(),
-            store.updated_since(&device("d"), &type_id(), None).await.unwrap_err(),
+            store.changes_since(&device("d"), &type_id(), None).await.unwrap_err(),
         ] {
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         }
         assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-        // What needs no such lock goes on, once there is a connection for it: a busy machine may take longer to make one
-        // than calls wait here.
+        // A call that needs no such lock works once there is a connection for it. A busy machine may take longer to make
+        // one than calls wait here.
         let start = Instant::now();
-        while let Err(error) = store.mark_updated(&type_id(), &[serial("1")]).await {
+        while let Err(error) = store.mark(&type_id(), Changed::Passes(&[serial("1")])).await {
             assert!(start.elapsed() < SOON, "{error:?}");
         }
         locked.rollback().await.unwrap();
@@ -168,12 +173,12 @@ async fn a_read_only_database_serves_reads() {
     let cut = format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
     run(&mut admin, format!("alter database {name} set default_transaction_read_only = on")).await;
     run(&mut admin, cut).await;
-    assert_eq!(held(&store, &device("d")).await, ["1"]);
+    assert_eq!(registered(&store, &device("d")).await, ["1"]);
     for error in [
         store.register(&device("d"), &pass("2"), &token()).await.unwrap_err(),
         store.unregister(&device("d"), &pass("1")).await.unwrap_err(),
-        store.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
-        store.mark_all_updated(&type_id()).await.unwrap_err(),
+        store.mark(&type_id(), Changed::Passes(&[serial("1")])).await.unwrap_err(),
+        store.mark(&type_id(), Changed::All).await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         assert!(text_of(&error).contains("read-only"), "{error:?}");
@@ -182,7 +187,7 @@ async fn a_read_only_database_serves_reads() {
     recovers(&store).await;
 }
 
-/// A store whose connections were in use may end outside of any runtime.
+/// A store whose connections were in use may be dropped outside of any runtime.
 #[test]
 fn a_store_may_be_dropped_anywhere() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -1,14 +1,19 @@
 //! The store on a real PostgreSQL: under load, cut off, killed, and set up wrongly.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic")]
 
+mod clocks;
+mod coordination;
 mod crash;
 mod disk_full;
+mod errors;
 mod examples;
 mod faults;
 mod maintenance;
+mod paging;
 mod plans;
 mod pooler;
 mod published;
+mod queue;
 mod schema;
 mod sharing;
 mod support;

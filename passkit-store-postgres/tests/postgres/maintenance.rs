@@ -1,10 +1,12 @@
 use std::collections::BTreeSet;
 
 use passkit_server::{
-    PageCursor, PushToken, Registration, RegistrationStore, StoreMaintenance, TypeIdentifier, TypeStats,
+    identifiers::{PushToken, TypeIdentifier},
+    maintenance::{Registration, StoreMaintenance, TypeStats},
+    store::{PageCursor, RegistrationStore},
 };
 
-use crate::support::{device, held, new_store, pass, serial, token, type_id};
+use crate::support::{device, new_store, pass, registered, serial, token, type_id};
 
 fn registration(i: usize) -> Registration {
     Registration {
@@ -24,13 +26,13 @@ async fn registrations_go_in_and_out() {
     assert_eq!(store.register_many(&all).await.unwrap(), 5_000);
     assert_eq!(store.register_many(&all).await.unwrap(), 0);
     assert_eq!(store.register_many(&[]).await.unwrap(), 0);
-    assert_eq!(held(&store, &device("d1")).await, ["3", "4", "5"]);
+    assert_eq!(registered(&store, &device("d1")).await, ["3", "4", "5"]);
 
     for limit in [1, 7, 1_000, 100_000] {
         let (mut found, mut after) = (BTreeSet::new(), None);
         for _ in 0..if limit == 1 { 100 } else { usize::MAX } {
             let page = store.registrations(after.as_ref(), limit).await.unwrap();
-            for one in page.registrations {
+            for one in page.items {
                 assert_eq!(one.push_token == newer, one.device == device("d0"));
                 let name = (one.device.as_str().to_owned(), one.pass.serial.as_str().to_owned());
                 assert!(found.insert(name), "twice");

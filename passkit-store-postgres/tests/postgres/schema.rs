@@ -1,46 +1,66 @@
 use std::time::SystemTime;
 
-use passkit_server::{PushQueue, RegistrationStore, StoreError, StoreErrorKind, StoreMaintenance};
-use passkit_store_postgres::{Config, PostgresStore, STATEMENTS, mark_and_owe_in, mark_updated_in};
+use passkit_server::{
+    Changed,
+    maintenance::StoreMaintenance,
+    push::PushQueue,
+    store::{Audience, Coordination, RegistrationStore, StoreError, StoreErrorKind},
+};
+use passkit_store_postgres::{Config, PostgresStore, STATEMENTS, mark_and_push_in, mark_in};
 use sqlx::{AssertSqlSafe, Executor as _, PgPool};
 
-use crate::support::{SERVER, device, new_database, new_store, pass, serial, text_of, token, type_id};
+use crate::support::{
+    SERVER, content, device, new_database, new_store, pass, serial, text_of, token, type_id,
+};
 
 #[tokio::test]
 async fn every_statement_can_be_prepared() {
     let store = new_store().await;
-    for statement in STATEMENTS {
-        store.pool().prepare(sqlx::SqlStr::from_static(statement)).await.unwrap();
+    for (name, statement) in STATEMENTS {
+        let prepared = store.pool().prepare(sqlx::SqlStr::from_static(statement)).await;
+        assert!(prepared.is_ok(), "{name}: {prepared:?}");
     }
 }
 
 /// The error of each call.
 async fn errors(store: &PostgresStore) -> Vec<StoreError> {
-    let registration =
-        passkit_server::Registration { device: device("d"), push_token: token(), pass: pass("1") };
+    let registration = passkit_server::maintenance::Registration {
+        device: device("d"),
+        push_token: token(),
+        pass: pass("1"),
+    };
+    let (serials, contents) = ([serial("1")], [content("1", Some(1), &[1])]);
     let mut connection = store.pool().acquire().await.unwrap();
-    vec![
+    let mut errors = vec![
         store.check().await.unwrap_err(),
         store.register(&device("d"), &pass("1"), &token()).await.unwrap_err(),
         store.unregister(&device("d"), &pass("1")).await.unwrap_err(),
-        store.updated_since(&device("d"), &type_id(), None).await.unwrap_err(),
-        store.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
-        store.mark_all_updated(&type_id()).await.unwrap_err(),
+        store.changes_since(&device("d"), &type_id(), None).await.unwrap_err(),
         store.pass_state(&pass("1")).await.unwrap_err(),
-        store.devices_of(&pass("1"), None, 9).await.unwrap_err(),
+        store.published(&[pass("1")]).await.unwrap_err(),
+        store.devices(Audience::Pass(&pass("1")), None, 9).await.unwrap_err(),
+        store.devices(Audience::Type(&type_id()), None, 9).await.unwrap_err(),
+        store.count_devices(&pass("1"), 9).await.unwrap_err(),
         store.forget_device(&device("d"), SystemTime::now()).await.unwrap_err(),
         store.register_many(&[registration]).await.unwrap_err(),
         store.registrations(None, 9).await.unwrap_err(),
         store.stats().await.unwrap_err(),
-        mark_updated_in(&mut connection, &type_id(), &[serial("1")]).await.unwrap_err(),
-        mark_and_owe_in(&mut connection, &type_id(), &[serial("1")]).await.unwrap_err(),
-        store.mark_and_owe(&type_id(), &[serial("1")]).await.unwrap_err(),
-        store.mark_all_and_owe(&type_id()).await.unwrap_err(),
-        store.owing().await.unwrap_err(),
-        store.debts(&type_id(), 9).await.unwrap_err(),
-        store.lease(&type_id(), "w", std::time::Duration::from_secs(1)).await.unwrap_err(),
-        store.held(&type_id(), None, 9).await.unwrap_err(),
-    ]
+        store.backlog().await.unwrap_err(),
+        store.pending(&type_id(), 9).await.unwrap_err(),
+        store.defer(&type_id(), &[(device("d"), None)]).await.unwrap_err(),
+        store.deferred(&type_id(), None, 9).await.unwrap_err(),
+        store.claim("c", "o", std::time::Duration::from_secs(1)).await.unwrap_err(),
+        store.release("c", "o").await.unwrap_err(),
+        store.note("n").await.unwrap_err(),
+        store.replace_note("n", None, Some("new")).await.unwrap_err(),
+    ];
+    for changed in [Changed::Passes(&serials), Changed::Contents(&contents), Changed::All] {
+        errors.push(store.mark(&type_id(), changed).await.unwrap_err());
+        errors.push(store.mark_and_push(&type_id(), changed).await.unwrap_err());
+        errors.push(mark_in(&mut connection, &type_id(), changed).await.unwrap_err());
+        errors.push(mark_and_push_in(&mut connection, &type_id(), changed).await.unwrap_err());
+    }
+    errors
 }
 
 #[tokio::test]
@@ -89,26 +109,7 @@ async fn the_files_can_be_run_by_other_tools() {
     }
     store.check().await.unwrap();
     store.migrate().await.unwrap();
-    store.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
-}
-
-/// The step after the first finds what the first left.
-#[tokio::test]
-async fn a_store_of_the_first_version_goes_on() {
-    let store = PostgresStore::connect(&new_database().await, Config::new()).await.unwrap();
-    let first = std::fs::read_to_string("migrations/0001_registrations.sql").unwrap();
-    sqlx::raw_sql(AssertSqlSafe(first)).execute(store.pool()).await.unwrap();
-    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
-    store.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
-    let before = store.pass_state(&pass("1")).await.unwrap();
-    let error = store.check().await.unwrap_err();
-    assert!(text_of(&error).contains("passkit migrate"), "{error:?}");
-    store.migrate().await.unwrap();
-    assert_eq!(store.pass_state(&pass("1")).await.unwrap(), before);
-    store.mark_and_owe(&type_id(), &[serial("1")]).await.unwrap();
-    let after = store.pass_state(&pass("1")).await.unwrap();
-    assert!(after.version > before.version);
-    assert_eq!(store.debts(&type_id(), 9).await.unwrap()[0].version, after.version);
+    store.mark(&type_id(), Changed::Passes(&[serial("1")])).await.unwrap();
 }
 
 #[tokio::test]
@@ -126,7 +127,7 @@ async fn a_newer_or_older_schema_is_refused() {
 }
 
 #[tokio::test]
-async fn missing_rights_are_told() {
+async fn missing_rights_are_reported() {
     let database = SERVER.new_database().await.unwrap();
     let owner = PostgresStore::connect(&SERVER.url(&database), Config::new()).await.unwrap();
     let user = format!("{database}_user");
@@ -163,7 +164,7 @@ async fn missing_rights_are_told() {
 }
 
 #[tokio::test]
-async fn a_wrong_address_is_told() {
+async fn a_wrong_address_is_reported() {
     let url = SERVER.url("no_such_database_here");
     let error = PostgresStore::connect(&url, Config::new()).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration, "{error:?}");

@@ -1,9 +1,12 @@
 use std::collections::BTreeSet;
 
-use passkit_server::{RegistrationStore, StoreErrorKind};
+use passkit_server::{
+    Changed,
+    store::{RegistrationStore, StoreErrorKind},
+};
 use tokio::task::JoinSet;
 
-use crate::support::{device, held, new_store, pass, serial, token, type_id};
+use crate::support::{content, device, new_store, pass, registered, serial, token, type_id};
 
 const CALLERS: usize = 300;
 
@@ -17,14 +20,19 @@ async fn each_caller_gets_its_own_answer() {
             let (device, own, other) = (device(format!("d{i}")), pass(format!("{i}")), pass("all"));
             store.register(&device, &own, &token()).await.unwrap();
             store.register(&device, &other, &token()).await.unwrap();
-            let all = store.updated_since(&device, &type_id(), None).await.unwrap();
+            let all = store.changes_since(&device, &type_id(), None).await.unwrap();
             let serials: BTreeSet<_> = all.serials.iter().map(|serial| serial.as_str().to_owned()).collect();
             assert_eq!(serials, BTreeSet::from([format!("{i}"), "all".into()]));
+            store
+                .mark(&type_id(), Changed::Contents(&[content(format!("{i}"), Some(i as u8), &[])]))
+                .await
+                .unwrap();
             let before = store.pass_state(&own).await.unwrap();
-            store.mark_updated(&type_id(), std::slice::from_ref(&own.serial)).await.unwrap();
+            assert_eq!(before.published, Some([i as u8; 32]));
+            store.mark(&type_id(), Changed::Passes(std::slice::from_ref(&own.serial))).await.unwrap();
             let after = store.pass_state(&own).await.unwrap();
             assert!(after.version > before.version && after.last_modified > before.last_modified);
-            let news = store.updated_since(&device, &type_id(), Some(all.tag)).await.unwrap();
+            let news = store.changes_since(&device, &type_id(), Some(all.tag)).await.unwrap();
             assert_eq!(news.serials, [own.serial]);
             after.version
         });
@@ -33,7 +41,7 @@ async fn each_caller_gets_its_own_answer() {
     assert!(versions.len() < CALLERS / 2, "{} statements for {CALLERS} marks", versions.len());
 }
 
-/// A caller that goes away harms nobody, and does not even take its own mark along.
+/// A caller that goes away harms nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_dropped_caller_harms_nobody() {
     let store = new_store().await;
@@ -44,7 +52,7 @@ async fn a_dropped_caller_harms_nobody() {
             let (device, serials, pass) = (device(format!("d{i}")), [serial(format!("{i}"))], pass("1"));
             let token = token();
             let type_id = type_id();
-            let mark = store.mark_updated(&type_id, &serials);
+            let mark = store.mark(&type_id, Changed::Passes(&serials));
             let register = store.register(&device, &pass, &token);
             if i % 3 == 0 {
                 let gone =
@@ -54,7 +62,7 @@ async fn a_dropped_caller_harms_nobody() {
                 mark.await.unwrap();
                 register.await.unwrap();
                 assert!(store.pass_state(&crate::support::pass(format!("{i}"))).await.unwrap().version > 0);
-                assert_eq!(held(&store, &device).await, ["1"]);
+                assert_eq!(registered(&store, &device).await, ["1"]);
             }
         });
     }
@@ -62,7 +70,7 @@ async fn a_dropped_caller_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_error_reaches_only_whom_it_concerns() {
+async fn an_error_reaches_only_the_callers_it_concerns() {
     let store = new_store().await;
     let mut connection = store.pool().acquire().await.unwrap();
     sqlx::raw_sql("alter table passkit.pass add check (serial <> 'bad')")
@@ -81,12 +89,12 @@ async fn an_error_reaches_only_whom_it_concerns() {
         tasks.spawn(async move {
             let bad = i % 10 == 3;
             let name = if bad { "bad".to_owned() } else { format!("{i}") };
-            let marked = store.mark_updated(&type_id(), &[serial(&name)]).await;
+            let marked = store.mark(&type_id(), Changed::Passes(&[serial(&name)])).await;
             assert_eq!(marked.is_err(), bad, "{marked:?}");
             let version = store.pass_state(&pass(&name)).await.unwrap().version;
             assert_eq!(version == 0, bad);
             let asked = if bad { device("broken") } else { device("other") };
-            let listed = store.updated_since(&asked, &type_id(), None).await;
+            let listed = store.changes_since(&asked, &type_id(), None).await;
             assert_eq!(
                 listed.as_ref().err().map(|error| error.kind()),
                 bad.then_some(StoreErrorKind::Corrupt)
@@ -96,19 +104,21 @@ async fn an_error_reaches_only_whom_it_concerns() {
     tasks.join_all().await;
 }
 
-/// Types do not wait for each other: one whose row is locked stops no other.
+/// Types don't wait for each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_locked_type_stops_no_other() {
     let store = new_store().await;
-    let other = passkit_server::TypeIdentifier::new("pass.com.example.other").unwrap();
+    let other = passkit_server::identifiers::TypeIdentifier::new("pass.com.example.other").unwrap();
     let mut transaction = store.pool().begin().await.unwrap();
-    passkit_store_postgres::mark_updated_in(&mut transaction, &type_id(), &[serial("1")]).await.unwrap();
+    passkit_store_postgres::mark_in(&mut transaction, &type_id(), Changed::Passes(&[serial("1")]))
+        .await
+        .unwrap();
     let waiting = (0..40).map(|_| {
         let store = store.clone();
-        tokio::spawn(async move { store.mark_updated(&type_id(), &[serial("2")]).await })
+        tokio::spawn(async move { store.mark(&type_id(), Changed::Passes(&[serial("2")])).await })
     });
     let waiting: Vec<_> = waiting.collect();
-    store.mark_updated(&other, &[serial("1")]).await.unwrap();
+    store.mark(&other, Changed::Passes(&[serial("1")])).await.unwrap();
     assert!(waiting.iter().all(|task| !task.is_finished()));
     transaction.commit().await.unwrap();
     for task in waiting {

@@ -1,6 +1,10 @@
 use std::sync::LazyLock;
 
-use passkit_server::{DeviceIdentifier, PassId, PushToken, RegistrationStore, SerialNumber, TypeIdentifier};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TokenDigest, TypeIdentifier},
+    store::{Content, RegistrationStore},
+};
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_test_servers::postgres::Server;
 
@@ -39,15 +43,33 @@ pub(crate) fn token() -> PushToken {
     PushToken::new("c0ffee").unwrap()
 }
 
-/// The serial numbers registered on a device, sorted.
-pub(crate) async fn held(store: &dyn RegistrationStore, device: &DeviceIdentifier) -> Vec<String> {
-    let all = store.updated_since(device, &type_id(), None).await.unwrap();
-    let mut held = all.serials.iter().map(|s| s.as_str().to_owned()).collect::<Vec<_>>();
-    held.sort();
-    held
+pub(crate) fn auth_tokens(bytes: &[u8]) -> Vec<TokenDigest> {
+    bytes.iter().map(|byte| TokenDigest::from_bytes([*byte; 32])).collect()
 }
 
-/// An error with its reason.
+/// A content, or a removal if there is no digest.
+pub(crate) fn content(name: impl AsRef<str>, digest: Option<u8>, tokens: &[u8]) -> Content {
+    Content { serial: serial(name), digest: digest.map(|byte| [byte; 32]), tokens: auth_tokens(tokens) }
+}
+
+/// The serial numbers registered on a device, sorted.
+pub(crate) async fn registered(store: &dyn RegistrationStore, device: &DeviceIdentifier) -> Vec<String> {
+    let all = store.changes_since(device, &type_id(), None).await.unwrap();
+    let mut registered = all.serials.iter().map(|s| s.as_str().to_owned()).collect::<Vec<_>>();
+    registered.sort();
+    registered
+}
+
+/// How often PostgreSQL had to end a deadlock in the store's database.
+pub(crate) async fn deadlocks(store: &PostgresStore) -> i64 {
+    let count = "select deadlocks from pg_stat_database where datname = current_database()";
+    sqlx::query_scalar(count).fetch_one(store.pool()).await.unwrap()
+}
+
+/// An error with its sources.
 pub(crate) fn text_of(error: &dyn std::error::Error) -> String {
-    format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default())
+    match error.source() {
+        Some(source) => format!("{error}: {}", text_of(source)),
+        None => error.to_string(),
+    }
 }

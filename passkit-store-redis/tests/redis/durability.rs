@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use passkit_server::{RegistrationStore as _, StoreErrorKind};
+use passkit_server::{
+    Changed,
+    store::{RegistrationStore as _, StoreErrorKind},
+};
 use passkit_store_redis::{Config, RedisStore};
 use passkit_test_servers::redis::{Node, SentinelSet};
 
-use crate::support::{device, devices_of, pass, serial, token, told, type_id};
+use crate::support::{chain, device, devices_of, mark, pass, serial, token, type_id};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_few_replicas_are_an_error() {
@@ -20,54 +23,54 @@ async fn too_few_replicas_are_an_error() {
     for attempt in 0..2 {
         for error in [
             store.register(&me, &two, &token()).await.map(drop).unwrap_err(),
-            store.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
-            store.mark_all_updated(&type_id()).await.unwrap_err(),
+            mark(&store, &[serial("1")]).await.unwrap_err(),
+            store.mark(&type_id(), Changed::All).await.unwrap_err(),
             // Done by the first attempt, but not confirmed: the second must not call it done either.
             store.unregister(&me, &one).await.map(drop).unwrap_err(),
         ] {
             assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-            assert!(told(&error).contains(" of 2 replicas"), "attempt {attempt}: {}", told(&error));
+            assert!(chain(&error).contains(" of 2 replicas"), "attempt {attempt}: {}", chain(&error));
         }
     }
     servers.nodes[2].resume().unwrap();
     in_time!(store.register(&me, &two, &token()));
     assert!(!in_time!(store.unregister(&me, &one)));
-    assert_eq!(in_time!(store.updated_since(&me, &type_id(), None)).serials, [serial("2")]);
+    assert_eq!(in_time!(store.changes_since(&me, &type_id(), None)).serials, [serial("2")]);
     assert!(devices_of(&store, &one).await.is_empty());
 }
 
-/// A failover may lose what the replicas did not confirm. A device that was told of it, or got a tag from it, would take
-/// what comes after the failover for old.
+/// A failover may lose what the replicas did not confirm. A device that heard of it, or got a tag from it, would take what
+/// comes after the failover for old.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_confirmed_is_not_told() {
+async fn what_is_not_confirmed_is_not_reported() {
     let servers = SentinelSet::start().unwrap();
     let config = Config::new().replica_timeout(Duration::from_millis(200));
     let store = RedisStore::connect(&servers.url(), config.clone().min_replicas(2)).await.unwrap();
     let hasty = RedisStore::connect(&servers.url(), config).await.unwrap();
     let (me, one, two) = (device("d"), pass("1"), pass("2"));
     in_time!(store.register(&me, &one, &token()));
-    let before = in_time!(store.updated_since(&me, &type_id(), None)).tag;
+    let before = in_time!(store.changes_since(&me, &type_id(), None)).tag;
 
     servers.nodes[2].pause().unwrap();
     // Each change alone: a clock of a bucket, and a clock of a device.
     for step in 0..2 {
         if step == 0 {
-            hasty.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
+            mark(&hasty, &[serial("1")]).await.unwrap();
         } else {
             hasty.register(&me, &two, &token()).await.unwrap();
         }
         for error in [
-            store.updated_since(&me, &type_id(), Some(before)).await.map(drop).unwrap_err(),
+            store.changes_since(&me, &type_id(), Some(before)).await.map(drop).unwrap_err(),
             store.pass_state(&one).await.map(drop).unwrap_err(),
         ] {
             assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-            assert!(told(&error).contains(" of 2 replicas"), "step {step}: {}", told(&error));
+            assert!(chain(&error).contains(" of 2 replicas"), "step {step}: {}", chain(&error));
         }
-        hasty.updated_since(&me, &type_id(), Some(before)).await.unwrap();
+        hasty.changes_since(&me, &type_id(), Some(before)).await.unwrap();
         hasty.pass_state(&one).await.unwrap();
     }
     servers.nodes[2].resume().unwrap();
-    let changes = in_time!(store.updated_since(&me, &type_id(), Some(before)));
+    let changes = in_time!(store.changes_since(&me, &type_id(), Some(before)));
     assert_eq!(changes.serials.len(), 2);
     assert_eq!(in_time!(store.pass_state(&one)), hasty.pass_state(&one).await.unwrap());
 }
@@ -78,8 +81,8 @@ async fn an_append_only_file_outlives_kill() {
     let store = RedisStore::connect(&server.url(), Config::new()).await.unwrap();
     let (me, one) = (device("d"), pass("1"));
     store.register(&me, &one, &token()).await.unwrap();
-    let tag = store.updated_since(&me, &type_id(), None).await.unwrap().tag;
-    store.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
+    let tag = store.changes_since(&me, &type_id(), None).await.unwrap().tag;
+    mark(&store, &[serial("1")]).await.unwrap();
     let state = store.pass_state(&one).await.unwrap();
     for _ in 0..2 {
         server.kill().unwrap();
@@ -90,7 +93,7 @@ async fn an_append_only_file_outlives_kill() {
         });
         server.restart().unwrap();
         assert_eq!(waiting.await.unwrap().unwrap(), state);
-        assert_eq!(store.updated_since(&me, &type_id(), Some(tag)).await.unwrap().serials, [serial("1")]);
+        assert_eq!(store.changes_since(&me, &type_id(), Some(tag)).await.unwrap().serials, [serial("1")]);
         assert_eq!(devices_of(&store, &one).await, ["d"]);
     }
 }
@@ -110,9 +113,9 @@ async fn a_server_that_hangs_is_unavailable_in_bounded_time() {
         store.pass_state(&one).await.map(drop).unwrap_err(),
         store.register(&me, &one, &token()).await.map(drop).unwrap_err(),
     ] {
-        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", told(&error));
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", chain(&error));
     }
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     server.resume().unwrap();
-    assert_eq!(in_time!(store.updated_since(&me, &type_id(), None)).serials, [serial("1")]);
+    assert_eq!(in_time!(store.changes_since(&me, &type_id(), None)).serials, [serial("1")]);
 }

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use passkit_server::{RegistrationStore as _, StoreErrorKind};
+use passkit_server::store::{RegistrationStore as _, StoreErrorKind};
 use passkit_store_redis::{Config, RedisStore};
 use passkit_test_servers::redis::{Cluster, Node, SentinelSet};
 
 use crate::{
     load::survives,
-    support::{device, pass, serial, token, told, type_id},
+    support::{chain, device, mark, pass, serial, token, type_id},
 };
 
 fn rounds(default: usize) -> usize {
@@ -23,8 +23,7 @@ pub(crate) fn config(replicas: u16) -> Config {
         .call_timeout(Duration::from_secs(2))
 }
 
-/// For how long the servers' doings are waited for, in steps of [`STEP`]. Sentinels that found no time for two seconds do
-/// nothing for thirty.
+/// How long the servers may take, in steps of [`STEP`]. Sentinels that found no time for two seconds do nothing for thirty.
 const STEPS: usize = 4_500;
 const STEP: Duration = Duration::from_millis(20);
 
@@ -39,7 +38,7 @@ pub(crate) fn wait_for_masters<'a>(nodes: impl IntoIterator<Item = &'a Node> + C
     panic!("no new master after a long while");
 }
 
-/// On a busy machine the Sentinels may just be changing masters of their own accord.
+/// On a busy machine the Sentinels may be changing masters of their own accord.
 fn named_master(servers: &SentinelSet) -> &Node {
     for _ in 0..STEPS {
         if let Some(master) = servers.master() {
@@ -88,8 +87,8 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
     .await;
 }
 
-/// A master that is cut off from the others, but not from all clients, must neither acknowledge anything nor tell a device
-/// anything; and nothing is lost when it comes back.
+/// A master that is cut off from the others, but not from all clients, must neither acknowledge anything nor answer a
+/// device. And nothing is lost when it comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     let (servers, gate) = SentinelSet::start_gated().unwrap();
@@ -97,11 +96,11 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     let store = RedisStore::connect(&servers.url(), config(2)).await.unwrap();
     let (me, one, two) = (device("d"), pass("1"), pass("2"));
     in_time!(store.register(&me, &one, &token()));
-    in_time!(store.mark_updated(&type_id(), &[serial("1"), serial("2")]));
-    let before = in_time!(store.updated_since(&me, &type_id(), None)).tag;
+    in_time!(mark(&store, &[serial("1"), serial("2")]));
+    let before = in_time!(store.changes_since(&me, &type_id(), None)).tag;
     let store = RedisStore::connect(&servers.url(), config(1)).await.unwrap();
     let cut_off = RedisStore::connect(&servers.nodes[0].url(), config(1)).await.unwrap();
-    in_time!(cut_off.mark_updated(&type_id(), &[serial("1")]));
+    in_time!(mark(&cut_off, &[serial("1")]));
 
     gate.shut();
     let mut rounds_after = 0;
@@ -109,34 +108,34 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
         let is_replaced = servers.nodes[1..].iter().any(Node::is_master);
         rounds_after += usize::from(is_replaced);
         for error in [
-            cut_off.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
+            mark(&cut_off, &[serial("1")]).await.unwrap_err(),
             cut_off.register(&device("e"), &one, &token()).await.map(drop).unwrap_err(),
             cut_off.unregister(&me, &one).await.map(drop).unwrap_err(),
-            cut_off.updated_since(&me, &type_id(), Some(before)).await.map(drop).unwrap_err(),
+            cut_off.changes_since(&me, &type_id(), Some(before)).await.map(drop).unwrap_err(),
             cut_off.pass_state(&one).await.map(drop).unwrap_err(),
         ] {
-            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", told(&error));
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", chain(&error));
         }
     }
     assert!(servers.nodes[0].is_master(), "the old one does not know");
     in_time!(store.register(&me, &two, &token()));
-    in_time!(store.mark_updated(&type_id(), &[serial("2")]));
+    in_time!(mark(&store, &[serial("2")]));
     let state = in_time!(store.pass_state(&two));
     assert!(cut_off.pass_state(&two).await.is_err());
 
     gate.open();
     tokio::task::block_in_place(|| servers.wait_until_whole()).unwrap();
     for error in [
-        cut_off.mark_updated(&type_id(), &[serial("1")]).await.unwrap_err(),
+        mark(&cut_off, &[serial("1")]).await.unwrap_err(),
         cut_off.pass_state(&two).await.map(drop).unwrap_err(),
     ] {
-        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "of a replica: {}", told(&error));
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "of a replica: {}", chain(&error));
     }
     assert_eq!(in_time!(store.pass_state(&two)), state);
-    let mut held = in_time!(store.updated_since(&me, &type_id(), None)).serials;
-    held.sort();
-    assert_eq!(held, [serial("1"), serial("2")]);
-    let mut listed = in_time!(store.updated_since(&me, &type_id(), Some(before))).serials;
+    let mut all = in_time!(store.changes_since(&me, &type_id(), None)).serials;
+    all.sort();
+    assert_eq!(all, [serial("1"), serial("2")]);
+    let mut listed = in_time!(store.changes_since(&me, &type_id(), Some(before))).serials;
     listed.sort();
     assert_eq!(listed, [serial("1"), serial("2")], "acknowledged before, and in between");
 }
@@ -191,11 +190,11 @@ async fn nothing_is_lost_when_clocks_differ() {
     let server = Node::start(&[]).unwrap();
     let store = RedisStore::connect(&server.url(), Config::new().buckets(16)).await.unwrap();
     survives(store, move || {
-        let raise = include_str!("../../src/scripts/raise.lua");
+        let advance = include_str!("../../src/engine/scripts/advance_clock.lua");
         for round in 0..300_u64 {
-            let ahead = passkit_server::clock::now_micros() + round * 7_919 % 3_000 * 1_000;
+            let ahead = passkit_server::store::clock::now_micros() + round * 7_919 % 3_000 * 1_000;
             let key = format!("passkit:b{{{}:{}}}", type_id(), round * 31 % 16);
-            server.ask(&["EVAL", raise, "1", &key, &ahead.to_string(), "\tc"]).unwrap();
+            server.ask(&["EVAL", advance, "1", &key, &ahead.to_string(), "\tc"]).unwrap();
             thread::sleep(Duration::from_millis(5));
         }
         server

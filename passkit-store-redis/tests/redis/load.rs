@@ -1,5 +1,5 @@
 //! Writers, devices that poll and register, and a worker, while something happens to the servers. Every call and its
-//! answer are recorded, and the conformance kit judges the whole.
+//! answer are recorded, and the conformance kit checks the whole.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -16,12 +16,14 @@ use std::{
 
 use passkit_conformance::store::history::Recorder;
 use passkit_server::{
-    Owed, PageCursor, PushQueue as _, Reached, RegistrationStore as _, StoreError, UpdateTag,
+    Changed,
+    push::{Progress, PushQueue as _, Scope},
+    store::{Audience, PageCursor, RegistrationStore as _, StoreError, UpdateTag},
 };
 use passkit_store_redis::RedisStore;
 use tokio::{sync::Barrier, task::JoinSet, time::sleep};
 
-use crate::support::{device, pass, serial, token, told, type_id};
+use crate::support::{chain, content, device, pass, serial, token, type_id};
 
 const PASSES: usize = 60;
 const WRITERS: usize = 16;
@@ -34,7 +36,7 @@ const BETWEEN_POLLS: Duration = Duration::from_millis(100);
 
 struct Load {
     store: RedisStore,
-    /// The same store, with all that devices and writers ask of it written down.
+    /// The same store. It records all that devices and writers ask of it.
     recorder: Recorder,
     /// Passed when all devices have registered.
     begun: Barrier,
@@ -49,7 +51,7 @@ impl Load {
         !self.stop.load(SeqCst)
     }
 
-    fn note<T: Debug>(&self, answer: Result<T, StoreError>, since: Instant) -> Option<T> {
+    fn count<T: Debug>(&self, answer: Result<T, StoreError>, since: Instant) -> Option<T> {
         match answer {
             Ok(done) => {
                 self.done.fetch_add(1, Relaxed);
@@ -57,8 +59,8 @@ impl Load {
             }
             Err(error) => {
                 self.failed.fetch_add(1, Relaxed);
-                assert!(error.is_transient(), "{}", told(&error));
-                assert!(since.elapsed() < Duration::from_secs(150), "for long: {}", told(&error));
+                assert!(error.is_transient(), "{}", chain(&error));
+                assert!(since.elapsed() < Duration::from_secs(150), "for long: {}", chain(&error));
                 None
             }
         }
@@ -70,7 +72,7 @@ macro_rules! until_done {
     ($load:expr, $call:expr) => {{
         let start = Instant::now();
         loop {
-            if let Some(done) = $load.note($call.await, start) {
+            if let Some(done) = $load.count($call.await, start) {
                 break done;
             }
             sleep(Duration::from_millis(20)).await;
@@ -78,9 +80,8 @@ macro_rules! until_done {
     }};
 }
 
-/// Runs the load on the store until `faults` is over, which returns the servers, and demands that the answers are those of
-/// a store that lost nothing: what was acknowledged holds, no device was left with old content, each last mark is owed
-/// or was settled.
+/// Runs the load on the store until `faults` is over, which returns the servers. The answers must be those of a store that
+/// lost nothing: what was acknowledged holds, no device was left with old content, and each last mark is pending or done.
 pub(crate) async fn survives<T: Send + 'static>(
     store: RedisStore,
     faults: impl FnOnce() -> T + Send + 'static,
@@ -105,7 +106,7 @@ pub(crate) async fn survives<T: Send + 'static>(
     }
     let worker = tokio::spawn({
         let load = load.clone();
-        async move { settle(&load).await }
+        async move { work(&load).await }
     });
 
     load.begun.wait().await;
@@ -113,43 +114,59 @@ pub(crate) async fn survives<T: Send + 'static>(
     load.stop.store(true, SeqCst);
     writers.join_all().await;
     let tags = devices.join_all().await;
-    all_is_owed_or_settled(&load, worker.await.unwrap()).await;
+    all_is_pending_or_done(&load, worker.await.unwrap()).await;
 
     // All is quiet. What is asked now leaves the answers above no way out.
     for (number, tag) in tags.into_iter().enumerate() {
         let me = device(number.to_string());
-        until_done!(load, load.recorder.updated_since(&me, &type_id(), tag));
-        until_done!(load, load.recorder.updated_since(&me, &type_id(), None));
+        until_done!(load, load.recorder.changes_since(&me, &type_id(), tag));
+        until_done!(load, load.recorder.changes_since(&me, &type_id(), None));
     }
     for i in 0..PASSES {
         let pass = pass(i.to_string());
         until_done!(load, load.recorder.pass_state(&pass));
-        until_done!(load, load.recorder.devices_of(&pass, None, 10 * POLLERS));
+        until_done!(load, load.recorder.devices(Audience::Pass(&pass), None, 10 * POLLERS));
+    }
+    let mut after = None;
+    loop {
+        let page = until_done!(load, load.recorder.devices(Audience::Type(&type_id()), after.as_ref(), 30));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
     }
     println!("{} calls done, {} made again", load.done.load(Relaxed), load.failed.load(Relaxed));
-    let judging = Instant::now();
+    let checking = Instant::now();
     let history = load.recorder.history();
-    history.check().unwrap_or_else(|breach| panic!("{breach}"));
-    println!("{} calls judged in {:?}", history.calls.len(), judging.elapsed());
+    history.check().unwrap_or_else(|violation| panic!("{violation}"));
+    println!("{} calls checked in {:?}", history.calls.len(), checking.elapsed());
 }
 
-/// Of the others a mark owes nothing.
-fn is_owed(pass: usize) -> bool {
+/// Marks of the others have no pushes.
+fn has_pushes(pass: usize) -> bool {
     !pass.is_multiple_of(3)
 }
 
 async fn write(number: usize, load: &Load) {
     let mut i = number;
+    let mut count = 0_u64;
     while load.goes_on() {
         i = (i * 7 + WRITERS + 1) % PASSES;
         let serials = [serial(i.to_string())];
-        if is_owed(i) {
+        count += 1;
+        let mut digest = [number as u8; 32];
+        digest[..8].copy_from_slice(&u64::to_le_bytes(count));
+        let contents = [content(i.to_string(), digest)];
+        let changed =
+            if i.is_multiple_of(2) { Changed::Contents(&contents) } else { Changed::Passes(&serials) };
+        if has_pushes(i) {
+            let type_id = type_id();
             until_done!(
                 load,
-                load.recorder.mark_by(&type_id(), &serials, load.store.mark_and_owe(&type_id(), &serials))
+                load.recorder.mark_by(&type_id, changed, load.store.mark_and_push(&type_id, changed))
             );
         } else {
-            until_done!(load, load.recorder.mark_updated(&type_id(), &serials));
+            until_done!(load, load.recorder.mark(&type_id(), changed));
         }
         if i.is_multiple_of(5) {
             until_done!(load, load.recorder.pass_state(&pass(i.to_string())));
@@ -160,15 +177,15 @@ async fn write(number: usize, load: &Load) {
 /// Polls as a device does, registers and unregisters; returns the last tag.
 async fn poll(number: usize, load: &Load) -> Option<UpdateTag> {
     let me = device(number.to_string());
-    let mut held: BTreeSet<usize> = (number % PASSES..PASSES).step_by(4 + number % 11).collect();
-    for i in &held {
+    let mut registered: BTreeSet<usize> = (number % PASSES..PASSES).step_by(4 + number % 11).collect();
+    for i in &registered {
         until_done!(load, load.recorder.register(&me, &pass(i.to_string()), &token()));
     }
     load.begun.wait().await;
     let mut tag = None;
     let mut i = number;
     while load.goes_on() {
-        let changes = until_done!(load, load.recorder.updated_since(&me, &type_id(), tag));
+        let changes = until_done!(load, load.recorder.changes_since(&me, &type_id(), tag));
         if !changes.serials.is_empty() {
             tag = Some(changes.tag);
         }
@@ -178,55 +195,56 @@ async fn poll(number: usize, load: &Load) -> Option<UpdateTag> {
         }
         i = (i * 5 + 3) % (PASSES + 1);
         let pass = pass((i % PASSES).to_string());
-        if held.remove(&(i % PASSES)) {
+        if registered.remove(&(i % PASSES)) {
             until_done!(load, load.recorder.unregister(&me, &pass));
         } else {
             until_done!(load, load.recorder.register(&me, &pass, &token()));
-            held.insert(i % PASSES);
+            registered.insert(i % PASSES);
         }
     }
     tag
 }
 
-/// Works off debts as a worker does; returns for each the greatest version that it settled.
-async fn settle(load: &Load) -> HashMap<Owed, u64> {
-    let mut settled = HashMap::new();
+/// Takes pending changes to the end as a worker does. Returns for each the greatest version that it did.
+async fn work(load: &Load) -> HashMap<Scope, u64> {
+    let mut all_done = HashMap::new();
     let mut round = 0;
-    while load.goes_on() || settled.is_empty() {
-        let owing = until_done!(load, load.store.owing());
-        let debts = until_done!(load, load.store.debts(&type_id(), 20));
-        assert!(owing.len() <= 1);
-        let reached = debts.into_iter().enumerate().map(|(at, debt)| {
-            let version = debt.reached.map_or(debt.version, |reached| reached.version);
+    while load.goes_on() || all_done.is_empty() {
+        let backlog = until_done!(load, load.store.backlog());
+        let pending = until_done!(load, load.store.pending(&type_id(), 20));
+        assert!(backlog.len() <= 1);
+        let progress = pending.into_iter().enumerate().map(|(at, change)| {
+            let version = change.progress.map_or(change.version, |progress| progress.version);
             let next = (at + round).is_multiple_of(3).then(|| PageCursor::new("page"));
-            (debt.owed, Reached { version, next })
+            (change.scope, Progress { version, next })
         });
-        let reached: Vec<(Owed, Reached)> = reached.collect();
-        until_done!(load, load.store.advance(&type_id(), &reached));
-        for (owed, reached) in reached {
-            if reached.next.is_none() {
-                settled.insert(owed, reached.version);
+        let progress: Vec<(Scope, Progress)> = progress.collect();
+        until_done!(load, load.store.record_progress(&type_id(), &progress));
+        for (scope, progress) in progress {
+            if progress.next.is_none() {
+                all_done.insert(scope, progress.version);
             }
         }
         round += 1;
         sleep(Duration::from_millis(5)).await;
     }
-    settled
+    all_done
 }
 
-async fn all_is_owed_or_settled(load: &Load, settled: HashMap<Owed, u64>) {
-    let debts = until_done!(load, load.store.debts(&type_id(), 1_000));
-    let debts: HashMap<Owed, u64> = debts.into_iter().map(|debt| (debt.owed, debt.version)).collect();
+async fn all_is_pending_or_done(load: &Load, done: HashMap<Scope, u64>) {
+    let pending = until_done!(load, load.store.pending(&type_id(), 1_000));
+    let pending: HashMap<Scope, u64> =
+        pending.into_iter().map(|change| (change.scope, change.version)).collect();
     for i in 0..PASSES {
         let pass = pass(i.to_string());
         let marked = until_done!(load, load.store.pass_state(&pass)).version;
-        let owed = Owed::Pass(pass.serial);
-        let (kept, done) = (debts.get(&owed).copied(), settled.get(&owed).copied());
-        if is_owed(i) {
-            let newest = kept.max(done).unwrap_or(0);
-            assert!(newest >= marked, "{i} marked {marked}, owed {kept:?}, settled {done:?}");
+        let scope = Scope::Pass(pass.serial);
+        let (pending, done) = (pending.get(&scope).copied(), done.get(&scope).copied());
+        if has_pushes(i) {
+            let newest = pending.max(done).unwrap_or(0);
+            assert!(newest >= marked, "{i} marked {marked}, pending {pending:?}, done {done:?}");
         } else {
-            assert_eq!((kept, done), (None, None), "{i}");
+            assert_eq!((pending, done), (None, None), "{i}");
         }
     }
 }

@@ -9,21 +9,24 @@ macro_rules! in_time {
             match $call.await {
                 Ok(done) => break done,
                 Err(error) => {
-                    assert!(start.elapsed().as_secs() < 60, "{}", crate::support::told(&error));
+                    assert!(start.elapsed().as_secs() < 60, "{}", crate::support::chain(&error));
                 }
             }
         }
     }};
 }
 
+mod changes;
+mod coordination;
 mod durability;
+mod errors;
 mod failover;
-mod index;
+mod interleavings;
 mod load;
 mod maintenance;
 mod partition;
-mod published;
 mod queue;
+mod registrations;
 mod scripts;
 mod set_up;
 
@@ -31,7 +34,9 @@ mod support {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use passkit_server::{
-        DeviceIdentifier, PassId, PushToken, RegistrationStore, SerialNumber, TypeIdentifier,
+        Changed, PassId,
+        identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+        store::{Audience, Content, ContentDigest, RegistrationStore, StoreError},
     };
     use passkit_store_redis::redis;
 
@@ -58,31 +63,58 @@ mod support {
     /// A prefix of its own for each test, on a server that others use as well.
     pub(crate) fn prefix() -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let time = passkit_server::clock::now_micros();
+        let time = passkit_server::store::clock::now_micros();
         format!("test-{time}-{}:", NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The serial numbers registered on a device, sorted.
-    pub(crate) async fn held(store: &dyn RegistrationStore, device: &DeviceIdentifier) -> Vec<String> {
-        let all = store.updated_since(device, &type_id(), None).await.unwrap();
-        let mut held = all.serials.iter().map(|s| s.as_str().to_owned()).collect::<Vec<_>>();
-        held.sort();
-        held
+    pub(crate) async fn mark(
+        store: &(impl RegistrationStore + ?Sized),
+        serials: &[SerialNumber],
+    ) -> Result<(), StoreError> {
+        store.mark(&type_id(), Changed::Passes(serials)).await
     }
 
-    /// The devices in all pages of a pass, sorted.
-    pub(crate) async fn devices_of(store: &dyn RegistrationStore, pass: &PassId) -> Vec<String> {
+    /// A content without tokens.
+    pub(crate) fn content(text: impl AsRef<str>, digest: ContentDigest) -> Content {
+        Content { serial: serial(text), digest: Some(digest), tokens: Vec::new() }
+    }
+
+    /// The serial numbers registered on a device, sorted.
+    pub(crate) async fn registered(
+        store: &(impl RegistrationStore + ?Sized),
+        device: &DeviceIdentifier,
+    ) -> Vec<String> {
+        let all = store.changes_since(device, &type_id(), None).await.unwrap();
+        let mut serials = all.serials.iter().map(|s| s.as_str().to_owned()).collect::<Vec<_>>();
+        serials.sort();
+        serials
+    }
+
+    /// The devices in all pages of a pass or a type, sorted, each once.
+    pub(crate) async fn devices(
+        store: &(impl RegistrationStore + ?Sized),
+        audience: Audience<'_>,
+    ) -> Vec<String> {
         let mut found = Vec::new();
         let mut after = None;
         loop {
-            let page = store.devices_of(pass, after.as_ref(), 100).await.unwrap();
-            found.extend(page.devices.into_iter().map(|one| one.device.as_str().to_owned()));
+            let page = store.devices(audience, after.as_ref(), 100).await.unwrap();
+            found.extend(page.items.into_iter().map(|one| one.device.as_str().to_owned()));
             after = page.next;
             if after.is_none() {
                 found.sort();
+                found.dedup();
                 return found;
             }
         }
+    }
+
+    pub(crate) async fn devices_of(store: &(impl RegistrationStore + ?Sized), pass: &PassId) -> Vec<String> {
+        devices(store, Audience::Pass(pass)).await
+    }
+
+    pub(crate) async fn devices_of_type(store: &(impl RegistrationStore + ?Sized)) -> Vec<String> {
+        devices(store, Audience::Type(&type_id())).await
     }
 
     /// A connection beside the store's.
@@ -91,7 +123,7 @@ mod support {
     }
 
     /// An error and its causes, in one line.
-    pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {

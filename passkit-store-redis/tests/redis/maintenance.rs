@@ -2,11 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use passkit_server::{Registration, RegistrationStore as _, StoreMaintenance as _};
+use passkit_server::{
+    maintenance::{Registration, StoreMaintenance as _},
+    store::RegistrationStore as _,
+};
 use passkit_store_redis::{Config, RedisStore, redis};
 use passkit_test_servers::redis::{Cluster, Single};
 
-use crate::support::{connection, device, devices_of, held, pass, prefix, token};
+use crate::support::{
+    connection, device, devices_of, devices_of_type, mark, pass, prefix, registered, token,
+};
 
 fn many(count: usize) -> Vec<Registration> {
     let one = |i: usize| Registration {
@@ -29,14 +34,14 @@ async fn moves_in_and_out(url: &str) {
     store.unregister(&device("gone"), &pass("1")).await.unwrap();
     store.register(&device("gone"), &pass("1"), &token()).await.unwrap();
     store.unregister(&device("gone"), &pass("1")).await.unwrap();
-    store.mark_updated(&pass("1").type_id, &[pass("7").serial]).await.unwrap();
+    mark(&store, &[pass("7").serial]).await.unwrap();
 
     for limit in [1, 100, 5_000] {
         let mut found = BTreeSet::new();
         let mut after = None;
         loop {
             let page = store.registrations(after.as_ref(), limit).await.unwrap();
-            for one in page.registrations {
+            for one in page.items {
                 assert_eq!(one.push_token, token());
                 found.insert((one.device.as_str().to_owned(), one.pass));
             }
@@ -68,47 +73,66 @@ async fn cluster_moves_in_and_out() {
     moves_in_and_out(&servers.url()).await;
 }
 
+/// What a process leaves that ends between the steps of a call, and what a failover may lose.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn repair_brings_both_sides_in_line() {
+async fn repair_brings_both_indexes_in_line() {
     let server = Single::start().unwrap();
     let prefix = prefix();
     let store = RedisStore::connect(server.url(), Config::new().prefix(prefix.clone())).await.unwrap();
     store.register_many(&many(500)).await.unwrap();
+    // An entry for each registration, and one for each device and its type.
     let nothing = store.repair().await.unwrap();
-    assert_eq!((nothing.looked_at, nothing.removed, nothing.restored), (500, 0, 0));
+    assert_eq!((nothing.looked_at, nothing.removed, nothing.restored), (750, 0, 0));
 
-    // What a process leaves that ends between the two steps of a register, and what a failover may lose.
     let mut c = connection(server.url()).await;
-    // All hints of a device are in parts of one number.
+    let mut parts = Vec::new();
+    for kind in ["p", "y"] {
+        let of_kind: Vec<String> =
+            redis::cmd("KEYS").arg(format!("{prefix}{kind}{{*")).query_async(&mut c).await.unwrap();
+        parts.push(of_kind);
+    }
+    let (mut added, mut lost) = (0, 0);
+    for of_kind in &parts {
+        for (at, part) in of_kind.iter().enumerate().take(20) {
+            if at % 2 == 0 {
+                let count: u64 = redis::cmd("HLEN").arg(part).query_async(&mut c).await.unwrap();
+                let _: () = redis::cmd("DEL").arg(part).query_async(&mut c).await.unwrap();
+                lost += count;
+            }
+        }
+    }
+    // All entries of a device are in parts of one number.
     store.register(&device("ghost"), &pass("1"), &token()).await.unwrap();
-    let parts: Vec<String> = redis::cmd("KEYS").arg(format!("{prefix}p*")).query_async(&mut c).await.unwrap();
-    let mut number = String::new();
-    for part in &parts {
-        if redis::cmd("HEXISTS").arg(part).arg("ghost").query_async(&mut c).await.unwrap() {
-            number = part[part.rfind(':').unwrap()..].to_owned();
+    let mut of_ghost = Vec::new();
+    for (kind, of_kind) in ["p", "y"].iter().zip(&parts) {
+        let now: Vec<String> =
+            redis::cmd("KEYS").arg(format!("{prefix}{kind}{{*")).query_async(&mut c).await.unwrap();
+        for part in &now {
+            if redis::cmd("HEXISTS").arg(part).arg("ghost").query_async(&mut c).await.unwrap() {
+                let number = part[part.rfind(':').unwrap()..].to_owned();
+                of_ghost.extend(now.iter().chain(of_kind).filter(|part| part.ends_with(&number)).cloned());
+            }
         }
     }
     store.unregister(&device("ghost"), &pass("1")).await.unwrap();
-    let (of_ghost, others): (Vec<_>, Vec<_>) = parts.iter().partition(|part| part.ends_with(&number));
-    for part in &of_ghost[..20] {
-        let _: () = redis::cmd("HSET").arg(part).arg("ghost").arg(5).query_async(&mut c).await.unwrap();
-    }
-    let mut lost = 0;
-    for part in &others[..20] {
-        let count: u64 = redis::cmd("HLEN").arg(part).query_async(&mut c).await.unwrap();
-        let _: () = redis::cmd("DEL").arg(part).query_async(&mut c).await.unwrap();
-        lost += count;
+    of_ghost.sort();
+    of_ghost.dedup();
+    assert!(of_ghost.iter().any(|part| part.starts_with(&format!("{prefix}y"))));
+    for part in of_ghost {
+        added += redis::cmd("HSET").arg(&part).arg("ghost").arg(5).query_async::<u64>(&mut c).await.unwrap();
     }
     let repaired = store.repair().await.unwrap();
-    assert_eq!((repaired.removed, repaired.restored), (20, lost));
+    assert_eq!((repaired.removed, repaired.restored), (added, lost));
     let again = store.repair().await.unwrap();
-    assert_eq!((again.looked_at, again.removed, again.restored), (500, 0, 0));
+    assert_eq!((again.looked_at, again.removed, again.restored), (750, 0, 0));
     for one in many(500) {
         let found = devices_of(&store, &one.pass).await;
         assert!(found.contains(&one.device.as_str().to_owned()));
     }
-    // A device of which only the hints were there registers as any.
+    assert_eq!(devices_of_type(&store).await.len(), 250);
+    // A device that had nothing but entries registers as any.
     store.register(&device("ghost"), &pass("1"), &token()).await.unwrap();
-    assert_eq!(held(&store, &device("ghost")).await, ["1"]);
+    assert_eq!(registered(&store, &device("ghost")).await, ["1"]);
     assert!(devices_of(&store, &pass("1")).await.contains(&"ghost".to_owned()));
+    assert!(devices_of_type(&store).await.contains(&"ghost".to_owned()));
 }

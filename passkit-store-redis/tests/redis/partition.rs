@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::RegistrationStore as _;
 use passkit_store_redis::RedisStore;
 use passkit_test_servers::redis::{Cluster, Network, Node, SentinelSet};
 use tokio::runtime::{Builder, Handle};
@@ -14,7 +13,7 @@ use tokio::runtime::{Builder, Handle};
 use crate::{
     failover::{config, wait_for_masters},
     load::survives,
-    support::{serial, told, type_id},
+    support::{chain, mark, serial},
 };
 
 /// How long clients have the choice between two masters.
@@ -58,7 +57,7 @@ fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
         let hasty = RedisStore::connect(&servers.url(), config(1).prefix("hasty:")).await.unwrap();
         // More often than it has connections.
         for _ in 0..20 {
-            in_time!(hasty.mark_updated(&type_id(), &[serial("1")]));
+            in_time!(mark(&hasty, &[serial("1")]));
         }
         let runtime = Handle::current();
         survives(store, move || {
@@ -69,11 +68,11 @@ fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
             let elected = Instant::now();
             let mut done_in_a_row = 0;
             while done_in_a_row < 20 {
-                match runtime.block_on(hasty.mark_updated(&type_id(), &[serial("1")])) {
+                match runtime.block_on(mark(&hasty, &[serial("1")])) {
                     Ok(()) => done_in_a_row += 1,
                     Err(error) => {
                         done_in_a_row = 0;
-                        assert!(elected.elapsed() < Duration::from_secs(60), "{}", told(&error));
+                        assert!(elected.elapsed() < Duration::from_secs(60), "{}", chain(&error));
                     }
                 }
             }

@@ -1,18 +1,32 @@
-//! Debts that calls which were cut off leave, notes that are lost, and long queues.
+//! What calls leave that were cut off, dirty buckets that are lost, and long queues.
 
 use std::time::Duration;
 
 use passkit_server::{
-    Owed, PublishedContent as _, PushQueue as _, Reached, RegistrationStore as _, SerialNumber,
-    StoreMaintenance as _, clock,
+    Changed,
+    identifiers::{PushToken, SerialNumber},
+    maintenance::StoreMaintenance as _,
+    push::{DeferredPush, PendingChange, Progress, PushQueue as _, Scope},
+    store::{Content, Coordination as _, PageCursor, RegistrationStore as _, StoreError, clock},
 };
 use passkit_store_redis::{Config, RedisStore, redis};
-use passkit_test_servers::redis::{Node, SentinelSet, Single};
+use passkit_test_servers::redis::{Cluster, Node, SentinelSet, Single};
 
-use crate::support::{connection, pass, prefix, serial, told, type_id};
+use crate::support::{chain, connection, content, device, mark, pass, prefix, serial, type_id};
 
 fn many(count: usize) -> Vec<SerialNumber> {
     (0..count).map(|i| serial(i.to_string())).collect()
+}
+
+async fn mark_and_push(store: &RedisStore, serials: &[SerialNumber]) -> Result<(), StoreError> {
+    store.mark_and_push(&type_id(), Changed::Passes(serials)).await
+}
+
+/// Says that all devices of these changes were pushed.
+async fn finish(store: &RedisStore, changes: Vec<PendingChange>) {
+    let done =
+        changes.into_iter().map(|change| (change.scope, Progress { version: change.version, next: None }));
+    store.record_progress(&type_id(), &done.collect::<Vec<_>>()).await.unwrap();
 }
 
 async fn open(url: &str, prefix: &str) -> RedisStore {
@@ -26,7 +40,7 @@ async fn a_mark_of_a_type_that_was_cut_off_is_finished() {
     let prefix = prefix();
     let store = open(server.url(), &prefix).await;
     let mut c = connection(server.url()).await;
-    store.mark_and_owe(&type_id(), &[serial("1")]).await.unwrap();
+    mark_and_push(&store, &[serial("1")]).await.unwrap();
     let by_age = format!("{prefix}a{{{}:0}}", type_id());
     let begun = |ago: u64| {
         let mut cmd = redis::cmd("ZADD");
@@ -35,17 +49,17 @@ async fn a_mark_of_a_type_that_was_cut_off_is_finished() {
     };
     let _: () = begun(30).query_async(&mut c).await.unwrap();
     let before = store.pass_state(&pass("2")).await.unwrap();
-    // It may still be under way. Bucket 0 was not noted: a fresh process looks into all.
+    // It may still be under way. Bucket 0 is not dirty: a new process looks into all.
     let store = open(server.url(), &prefix).await;
-    let owing = store.owing().await.unwrap();
-    assert!(owing[0].debts == 2 && owing[0].since.is_some());
-    assert_eq!(store.debts(&type_id(), 10).await.unwrap().len(), 1);
+    let backlog = store.backlog().await.unwrap();
+    assert!(backlog[0].pending == 2 && backlog[0].since.is_some());
+    assert_eq!(store.pending(&type_id(), 10).await.unwrap().len(), 1);
     assert_eq!(store.pass_state(&pass("2")).await.unwrap(), before);
 
     let _: () = begun(90).query_async(&mut c).await.unwrap();
-    store.debts(&type_id(), 10).await.unwrap();
-    let debts = store.debts(&type_id(), 10).await.unwrap();
-    let of_type = debts.iter().find(|debt| debt.owed == Owed::Type).unwrap();
+    store.pending(&type_id(), 10).await.unwrap();
+    let pending = store.pending(&type_id(), 10).await.unwrap();
+    let of_type = pending.iter().find(|change| change.scope == Scope::Type).unwrap();
     for i in 0..200 {
         let state = store.pass_state(&pass(i.to_string())).await.unwrap();
         assert_eq!(state.version, of_type.version, "{i}");
@@ -56,81 +70,77 @@ async fn a_mark_of_a_type_that_was_cut_off_is_finished() {
 }
 
 #[tokio::test]
-async fn lost_notes_are_found_again() {
+async fn lost_dirty_buckets_are_found_again() {
     let server = Single::start().unwrap();
     let prefix = prefix();
     let store = open(server.url(), &prefix).await;
     let mut c = connection(server.url()).await;
-    store.mark_and_owe(&type_id(), &many(100)).await.unwrap();
-    assert_eq!(store.owing().await.unwrap()[0].debts, 100);
-    let notes = format!("{prefix}q{{{}}}", type_id());
+    mark_and_push(&store, &many(100)).await.unwrap();
+    assert_eq!(store.backlog().await.unwrap()[0].pending, 100);
+    let dirty = format!("{prefix}q{{{}}}", type_id());
     for repaired in [false, true] {
-        let _: () = redis::cmd("DEL").arg(&notes).query_async(&mut c).await.unwrap();
+        let _: () = redis::cmd("DEL").arg(&dirty).query_async(&mut c).await.unwrap();
         if repaired {
             let _: () = redis::cmd("DEL").arg(format!("{prefix}types")).query_async(&mut c).await.unwrap();
-            assert_eq!(store.owing().await.unwrap(), []);
+            assert_eq!(store.backlog().await.unwrap(), []);
             store.repair().await.unwrap();
         } else {
-            assert_eq!(store.owing().await.unwrap(), [], "all buckets are looked into only now and then");
+            assert_eq!(store.backlog().await.unwrap(), [], "all buckets are looked into only now and then");
             // A process that starts does.
-            open(server.url(), &prefix).await.owing().await.unwrap();
+            open(server.url(), &prefix).await.backlog().await.unwrap();
         }
-        assert_eq!(store.owing().await.unwrap()[0].debts, 100);
-        assert_eq!(store.debts(&type_id(), 1_000).await.unwrap().len(), 100);
+        assert_eq!(store.backlog().await.unwrap()[0].pending, 100);
+        assert_eq!(store.pending(&type_id(), 1_000).await.unwrap().len(), 100);
     }
 }
 
-/// Notes are removed when they are old and nothing is owed there, and so no longer looked behind.
+/// Empty buckets are cleared when they have been dirty for long, and then nobody looks into them.
 #[tokio::test]
-async fn old_notes_of_empty_buckets_go() {
+async fn dirty_buckets_that_are_empty_are_cleared() {
     let server = Single::start().unwrap();
     let prefix = prefix();
     let store = open(server.url(), &prefix).await;
     let mut c = connection(server.url()).await;
-    store.mark_and_owe(&type_id(), &many(3)).await.unwrap();
-    let notes = format!("{prefix}q{{{}}}", type_id());
-    let settle = async |limit| {
-        let debts = store.debts(&type_id(), limit).await.unwrap();
-        let done: Vec<_> = debts
-            .into_iter()
-            .map(|debt| (debt.owed, Reached { version: debt.version, next: None }))
-            .collect();
-        store.advance(&type_id(), &done).await.unwrap();
+    mark_and_push(&store, &many(3)).await.unwrap();
+    let dirty = format!("{prefix}q{{{}}}", type_id());
+    let finish_some = async |limit| {
+        let pending = store.pending(&type_id(), limit).await.unwrap();
+        finish(&store, pending).await;
     };
-    settle(2).await;
-    let noted: Vec<u64> = redis::cmd("HKEYS").arg(&notes).query_async(&mut c).await.unwrap();
-    assert_eq!(noted.len(), 3, "the serial numbers are in different buckets");
-    for (settled, left) in [(false, 3), (true, 1)] {
-        if settled {
+    finish_some(2).await;
+    let marked: Vec<u64> = redis::cmd("HKEYS").arg(&dirty).query_async(&mut c).await.unwrap();
+    assert_eq!(marked.len(), 3, "the serial numbers are in different buckets");
+    for (is_old, left) in [(false, 3), (true, 1)] {
+        if is_old {
             let before = clock::now_micros() - 601_000_000;
-            for bucket in &noted {
+            for bucket in &marked {
                 let _: () =
-                    redis::cmd("HSET").arg(&notes).arg(bucket).arg(before).query_async(&mut c).await.unwrap();
+                    redis::cmd("HSET").arg(&dirty).arg(bucket).arg(before).query_async(&mut c).await.unwrap();
             }
         }
-        assert_eq!(store.owing().await.unwrap()[0].debts, 1);
-        let count: usize = redis::cmd("HLEN").arg(&notes).query_async(&mut c).await.unwrap();
+        assert_eq!(store.backlog().await.unwrap()[0].pending, 1);
+        let count: usize = redis::cmd("HLEN").arg(&dirty).query_async(&mut c).await.unwrap();
         assert_eq!(count, left);
     }
-    settle(10).await;
-    assert_eq!(store.owing().await.unwrap(), []);
-    let count: usize = redis::cmd("HLEN").arg(&notes).query_async(&mut c).await.unwrap();
+    finish_some(10).await;
+    assert_eq!(store.backlog().await.unwrap(), []);
+    let count: usize = redis::cmd("HLEN").arg(&dirty).query_async(&mut c).await.unwrap();
     assert_eq!(count, 0);
 }
 
 #[tokio::test]
-async fn what_is_published_is_owed_once() {
+async fn pushes_of_what_is_published_are_pending_once() {
     let server = Single::start().unwrap();
     let store = open(server.url(), &prefix()).await;
-    let contents: Vec<_> = many(2_000).into_iter().map(|serial| (serial, [7; 32])).collect();
+    let contents: Vec<Content> = (0..2_000).map(|i| content(i.to_string(), [7; 32])).collect();
     for _ in 0..2 {
-        store.publish(&type_id(), &contents).await.unwrap();
-        let debts = store.debts(&type_id(), 10_000).await.unwrap();
-        assert_eq!(debts.len(), 2_000);
-        for debt in &debts[..50] {
-            let Owed::Pass(serial) = &debt.owed else { panic!("a type") };
+        store.mark_and_push(&type_id(), Changed::Contents(&contents)).await.unwrap();
+        let pending = store.pending(&type_id(), 10_000).await.unwrap();
+        assert_eq!(pending.len(), 2_000);
+        for change in &pending[..50] {
+            let Scope::Pass(serial) = &change.scope else { panic!("a type") };
             let state = store.pass_state(&pass(serial.as_str())).await.unwrap();
-            assert_eq!(state.version, debt.version);
+            assert_eq!(state.version, change.version);
         }
     }
 }
@@ -142,25 +152,21 @@ async fn long_queues_are_read_in_small_steps() {
     // One bucket, so that nothing else divides the queue.
     let store = RedisStore::connect(&server.url(), Config::new().buckets(1)).await.unwrap();
     let serials = many(60_000);
-    store.mark_updated(&type_id(), &serials).await.unwrap();
-    store.mark_and_owe(&type_id(), &serials).await.unwrap();
-    store.mark_all_and_owe(&type_id()).await.unwrap();
-    assert_eq!(store.owing().await.unwrap()[0].debts, 60_001);
+    mark(&store, &serials).await.unwrap();
+    mark_and_push(&store, &serials).await.unwrap();
+    store.mark_and_push(&type_id(), Changed::All).await.unwrap();
+    assert_eq!(store.backlog().await.unwrap()[0].pending, 60_001);
     let mut left = 60_001;
     let mut rounds = 0;
     while left > 0 {
         let limit = if rounds < 20 { 256 } else { 20_000 };
-        let debts = store.debts(&type_id(), limit).await.unwrap();
-        assert!((limit.min(left)..=limit).contains(&debts.len()), "{} of {left}", debts.len());
-        left -= debts.len();
-        let done: Vec<_> = debts
-            .into_iter()
-            .map(|debt| (debt.owed, Reached { version: debt.version, next: None }))
-            .collect();
-        store.advance(&type_id(), &done).await.unwrap();
+        let pending = store.pending(&type_id(), limit).await.unwrap();
+        assert!((limit.min(left)..=limit).contains(&pending.len()), "{} of {left}", pending.len());
+        left -= pending.len();
+        finish(&store, pending).await;
         rounds += 1;
     }
-    assert_eq!(store.owing().await.unwrap(), []);
+    assert_eq!(store.backlog().await.unwrap(), []);
     // Marks in steps of at most 1,000, everything else in steps of at most 250.
     let steps = 60_000 / 250;
     let stats = server.ask(&["INFO", "commandstats"]).unwrap();
@@ -173,28 +179,82 @@ async fn long_queues_are_read_in_small_steps() {
     store.stats().await.unwrap();
 }
 
-/// Nothing that a worker or a publisher is told may be lost with a master.
+/// What a worker or a publisher was told must not be lost with a master.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queues_wait_for_replicas() {
     let servers = SentinelSet::start().unwrap();
     let config = Config::new().min_replicas(2).replica_timeout(Duration::from_millis(200));
     let store = RedisStore::connect(&servers.url(), config).await.unwrap();
     let type_id = type_id();
-    in_time!(store.mark_and_owe(&type_id, &[serial("1")]));
-    let version = in_time!(store.debts(&type_id, 1))[0].version;
-    let settled = [(Owed::Pass(serial("1")), Reached { version, next: None })];
+    in_time!(mark_and_push(&store, &[serial("1")]));
+    let version = in_time!(store.pending(&type_id, 1))[0].version;
+    let done = [(Scope::Pass(serial("1")), Progress { version, next: None })];
+    let contents = [content("2", [7; 32])];
     servers.nodes[2].pause().unwrap();
     for attempt in 0..2 {
         for error in [
-            store.mark_and_owe(&type_id, &[serial("2")]).await.unwrap_err(),
-            store.mark_all_and_owe(&type_id).await.unwrap_err(),
-            store.publish(&type_id, &[(serial("2"), [7; 32])]).await.unwrap_err(),
-            store.lease(&type_id, "a", Duration::from_secs(1)).await.map(drop).unwrap_err(),
-            store.advance(&type_id, &settled).await.unwrap_err(),
-            store.unhold(&type_id, &[crate::support::device("d")]).await.unwrap_err(),
+            mark_and_push(&store, &[serial("2")]).await.unwrap_err(),
+            store.mark_and_push(&type_id, Changed::All).await.unwrap_err(),
+            // Done by the first of these, but not confirmed: the second must not call it done either.
+            store.mark_and_push(&type_id, Changed::Contents(&contents)).await.unwrap_err(),
+            store.mark(&type_id, Changed::Contents(&contents)).await.unwrap_err(),
+            store.published(&[pass("2")]).await.map(drop).unwrap_err(),
+            store.claim("a", "b", Duration::from_secs(1)).await.map(drop).unwrap_err(),
+            store.release("a", "b").await.unwrap_err(),
+            store.replace_note("a", None, Some("x")).await.map(drop).unwrap_err(),
+            store.replace_note("a", Some("x"), Some("x")).await.map(drop).unwrap_err(),
+            store.note("a").await.map(drop).unwrap_err(),
+            store.record_progress(&type_id, &done).await.unwrap_err(),
+            store.defer(&type_id, &[(device("d"), None)]).await.unwrap_err(),
         ] {
-            assert!(told(&error).contains(" of 2 replicas"), "attempt {attempt}: {}", told(&error));
+            assert!(chain(&error).contains(" of 2 replicas"), "attempt {attempt}: {}", chain(&error));
         }
     }
     servers.nodes[2].resume().unwrap();
+}
+
+/// Progress counts in its order, however much of it one call brings.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_is_recorded_in_its_order() {
+    let servers = Cluster::start().unwrap();
+    let store = open(&servers.url(), &prefix()).await;
+    for round in 0..20 {
+        mark_and_push(&store, &[serial("1"), serial("2")]).await.unwrap();
+        let of_one = |pending: Vec<PendingChange>| {
+            pending.into_iter().find(|change| change.scope == Scope::Pass(serial("1"))).unwrap()
+        };
+        let version = of_one(store.pending(&type_id(), 10).await.unwrap()).version;
+        let page = |number: usize| Some(PageCursor::new(format!("{round}-{number}")));
+        let one = |next| (Scope::Pass(serial("1")), Progress { version, next });
+        let mut progress: Vec<_> = (0..1_000).map(|number| one(page(number))).collect();
+        store.record_progress(&type_id(), &progress).await.unwrap();
+        let change = of_one(store.pending(&type_id(), 10).await.unwrap());
+        assert_eq!(change.progress.unwrap().next, page(999));
+        progress.push(one(None));
+        progress.extend((0..600).map(|number| one(page(number))));
+        store.record_progress(&type_id(), &progress).await.unwrap();
+        let left = store.pending(&type_id(), 10).await.unwrap();
+        assert_eq!(left.len(), 1, "what is done stays so");
+    }
+}
+
+/// The last of each device counts, and tokens may hold what separates values.
+#[tokio::test]
+async fn deferred_pushes_are_the_last_of_each_device() {
+    let server = Single::start().unwrap();
+    let store = open(server.url(), &prefix()).await;
+    let push = |token: &str, attempts| DeferredPush {
+        push_token: PushToken::new(token).unwrap(),
+        due: None,
+        attempts,
+        bad_since: None,
+    };
+    let mut pushes = Vec::new();
+    for attempts in 0..3_000 {
+        pushes.push((device("d"), Some(push("a:b:{}", attempts))));
+        pushes.push((device("e"), (attempts < 2_999).then(|| push(":", attempts))));
+    }
+    store.defer(&type_id(), &pushes).await.unwrap();
+    let page = store.deferred(&type_id(), None, 10).await.unwrap();
+    assert_eq!(page.items, [(device("d"), push("a:b:{}", 2_999))]);
 }

@@ -6,11 +6,14 @@ use std::{
     },
 };
 
-use passkit_server::{PassState, Registered, RegistrationStore};
+use passkit_server::{
+    PassState,
+    store::{Audience, Registered, RegistrationStore},
+};
 use passkit_store_sled::SledStore;
 use tokio::task::JoinSet;
 
-use crate::support::{device, held, pass, serial, token, type_id};
+use crate::support::{device, devices, mark, pass, registrations, serial, token, type_id};
 
 const PASSES: usize = 200;
 const MARKS: usize = 150;
@@ -21,22 +24,22 @@ const MARKS: usize = 150;
 async fn no_device_ends_with_an_old_pass() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(SledStore::open(folder.path()).unwrap());
-    let mut devices = JoinSet::new();
+    let mut phones = JoinSet::new();
     let done = Arc::new(AtomicBool::new(false));
-    // The first hold a few passes, the others all of them.
+    // The first two have a few passes, the others all of them.
     for (name, step) in [("a", 40), ("b", 25), ("c", 1), ("d", 1)] {
         let device = device(name);
         for i in (0..PASSES).step_by(step) {
             store.register(&device, &pass(i.to_string()), &token()).await.unwrap();
         }
         let (store, done) = (Arc::clone(&store), Arc::clone(&done));
-        devices.spawn(async move {
+        phones.spawn(async move {
             let mut tag = None;
             let mut has: HashMap<String, PassState> = HashMap::new();
             let mut fetched = 0;
             loop {
                 let last_round = done.load(SeqCst);
-                let changes = store.updated_since(&device, &type_id(), tag).await.unwrap();
+                let changes = store.changes_since(&device, &type_id(), tag).await.unwrap();
                 let unique = changes.serials.iter().collect::<BTreeSet<_>>();
                 assert_eq!(unique.len(), changes.serials.len(), "a serial number twice");
                 if !changes.serials.is_empty() {
@@ -55,7 +58,7 @@ async fn no_device_ends_with_an_old_pass() {
                     }
                 }
                 if last_round {
-                    let quiet = store.updated_since(&device, &type_id(), tag).await.unwrap();
+                    let quiet = store.changes_since(&device, &type_id(), tag).await.unwrap();
                     assert!(quiet.serials.is_empty(), "{} again", quiet.serials.len());
                     return (name, step, has, fetched);
                 }
@@ -71,7 +74,7 @@ async fn no_device_ends_with_an_old_pass() {
             for i in 0..MARKS {
                 let number = (i * 7919 + writer * 104_729) % PASSES;
                 let serials = [serial(number.to_string()), serial(((number + 1) % PASSES).to_string())];
-                store.mark_updated(&type_id(), &serials[..1 + i % 2]).await.unwrap();
+                mark(&store, &serials[..1 + i % 2]).await;
             }
         });
     }
@@ -79,7 +82,7 @@ async fn no_device_ends_with_an_old_pass() {
         ended.unwrap();
     }
     done.store(true, SeqCst);
-    while let Some(ended) = devices.join_next().await {
+    while let Some(ended) = phones.join_next().await {
         let (name, step, has, fetched) = ended.unwrap();
         assert!(fetched >= PASSES / step);
         for i in (0..PASSES).step_by(step) {
@@ -145,8 +148,9 @@ async fn pages_miss_no_device_that_stays() {
         let mut seen = BTreeSet::new();
         let mut after = None;
         loop {
-            let page = store.devices_of(&pass("1"), after.as_ref(), 7 + rounds % 5).await.unwrap();
-            for found in page.devices {
+            let audience = Audience::Pass(&pass("1"));
+            let page = store.devices(audience, after.as_ref(), 7 + rounds % 5).await.unwrap();
+            for found in page.items {
                 let fresh = seen.insert(found.device.as_str().to_owned());
                 assert!(fresh, "a device twice");
                 assert_eq!(found.push_token, token());
@@ -183,10 +187,10 @@ async fn dropped_calls_happen_wholly_or_not() {
     let store = SledStore::open(folder.path()).unwrap();
     let mut there = 0;
     for i in 0..400 {
-        let held = held(&store, &device(format!("{i}"))).await;
-        let page = store.devices_of(&pass(format!("{i}")), None, 9).await.unwrap();
-        assert_eq!(held.len(), page.devices.len(), "half a registration");
-        there += held.len();
+        let listed = registrations(&store, &device(format!("{i}"))).await;
+        let paged = devices(&store, &pass(format!("{i}"))).await;
+        assert_eq!(listed.len(), paged.len(), "half a registration");
+        there += listed.len();
     }
     assert!(there > 0);
 }

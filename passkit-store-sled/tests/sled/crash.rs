@@ -8,11 +8,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{Owed, PassState, PushQueue, RegistrationStore, UpdateTag};
+use passkit_server::{
+    Changed, PassState,
+    identifiers::TokenDigest,
+    push::{PushQueue, Scope},
+    store::{Content, ContentDigest, RegistrationStore, UpdateTag},
+};
 use passkit_store_sled::SledStore;
 use tokio::task::JoinSet;
 
-use crate::support::{child, child_folder, device, held, pass, serial, tell, token, type_id};
+use crate::support::{
+    child, child_folder, device, devices, pass, registrations, serial, tell, token, type_id,
+};
 
 const TASKS: u64 = 32;
 /// Enough for the registrations to move to rows of their own.
@@ -23,12 +30,18 @@ fn random(state: &mut u64) -> u64 {
     *state >> 33
 }
 
+fn content_digest(number: u64) -> ContentDigest {
+    let mut digest = [0; 32];
+    digest[..8].copy_from_slice(&number.to_be_bytes());
+    digest
+}
+
 fn seed() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     u64::from(since.subsec_nanos()) ^ u64::from(std::process::id()) << 32
 }
 
-/// What the child was told, or saw, one line each. A task works on its own device and passes, so its lines are in
+/// What the child did and saw, one line each. A task works on its own device and passes, so its lines are in
 /// order; what it sees of the other tasks' passes may not be taken back either.
 #[test]
 fn the_child() {
@@ -47,7 +60,7 @@ fn the_child() {
                 loop {
                     let number = random(&mut state) % PASSES;
                     let pass = pass(format!("{task}-{number}"));
-                    match random(&mut state) % 6 {
+                    match random(&mut state) % 7 {
                         0 | 1 => {
                             tell(&format!("try {task} {number} registered"));
                             store.register(&device, &pass, &token()).await.unwrap();
@@ -61,7 +74,10 @@ fn the_child() {
                         3 => {
                             let old = store.pass_state(&pass).await.unwrap();
                             store
-                                .mark_and_owe(&type_id(), &[pass.serial.clone(), serial("all")])
+                                .mark_and_push(
+                                    &type_id(),
+                                    Changed::Passes(&[pass.serial.clone(), serial("all")]),
+                                )
                                 .await
                                 .unwrap();
                             let new = store.pass_state(&pass).await.unwrap();
@@ -69,12 +85,25 @@ fn the_child() {
                             tell(&format!("saw {task}-{number} {} {}", new.version, new.last_modified));
                         }
                         4 => {
+                            let number = random(&mut state);
+                            tell(&format!("offer {} {number}", pass.serial));
+                            let digest = content_digest(number);
+                            let tokens = vec![TokenDigest::from_bytes(digest)];
+                            let content =
+                                Content { serial: pass.serial.clone(), digest: Some(digest), tokens };
+                            store.mark_and_push(&type_id(), Changed::Contents(&[content])).await.unwrap();
+                            let PassState { version, last_modified, published } =
+                                store.pass_state(&pass).await.unwrap();
+                            assert_eq!(published, Some(digest));
+                            tell(&format!("saw {} {version} {last_modified} {number}", pass.serial));
+                        }
+                        5 => {
                             let seen = store.pass_state(&crate::support::pass("all")).await.unwrap();
                             tell(&format!("saw all {} {}", seen.version, seen.last_modified));
                         }
                         _ => {
                             let other = crate::support::device(format!("d{}", random(&mut state) % TASKS));
-                            let tag = store.updated_since(&other, &type_id(), None).await.unwrap().tag;
+                            let tag = store.changes_since(&other, &type_id(), None).await.unwrap().tag;
                             tell(&format!(
                                 "tag {} {} {}",
                                 other.as_str(),
@@ -95,6 +124,8 @@ struct Expected {
     /// By task and pass.
     registered: HashMap<(u64, u64), bool>,
     passes: HashMap<String, PassState>,
+    /// The digest of each pass that was acknowledged last, if any was, and those offered since.
+    contents: HashMap<String, Vec<Option<ContentDigest>>>,
     type_version: u64,
     acknowledged: usize,
 }
@@ -116,8 +147,15 @@ impl Expected {
                     self.registered.insert((number(1), number(2)), what == "registered");
                     self.acknowledged += 1;
                 }
+                ["offer", name, ..] => {
+                    let digests = self.contents.entry(name.to_owned()).or_insert_with(|| vec![None]);
+                    digests.push(Some(content_digest(number(2))));
+                }
                 ["saw", name, ..] => {
-                    let new = PassState { version: number(2), last_modified: number(3) };
+                    if words.len() > 4 {
+                        self.contents.insert(name.to_owned(), vec![Some(content_digest(number(4)))]);
+                    }
+                    let new = PassState { version: number(2), last_modified: number(3), published: None };
                     let state = self.passes.entry(name.to_owned()).or_insert(new);
                     state.version = state.version.max(new.version);
                     state.last_modified = state.last_modified.max(new.last_modified);
@@ -150,7 +188,7 @@ fn run_and_kill(folder: &Path, after: Duration) -> Vec<String> {
                 return lines;
             }
             if line.starts_with("ack") {
-                let _told_before = first.send(());
+                let _sent_before = first.send(());
             }
             lines.push(line.trim_end().to_owned());
         }
@@ -182,12 +220,12 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
         let store = SledStore::open(folder.path()).unwrap();
         runtime.block_on(async {
             for task in 0..TASKS {
-                let held = held(&store, &device(format!("d{task}"))).await;
+                let listed = registrations(&store, &device(format!("d{task}"))).await;
                 for number in 0..PASSES {
                     let name = format!("{task}-{number}");
-                    let is = held.contains(&name);
-                    let page = store.devices_of(&pass(&name), None, 9).await.unwrap();
-                    assert_eq!(page.devices.len(), usize::from(is), "round {round}: half of {name}");
+                    let is = listed.contains(&name);
+                    let paged = devices(&store, &pass(&name)).await;
+                    assert_eq!(paged.len(), usize::from(is), "round {round}: half of {name}");
                     let was = expected.registered.entry((task, number)).or_default();
                     if trying.get(&task) == Some(&number) {
                         *was = is;
@@ -195,23 +233,42 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
                     assert_eq!(is, *was, "round {round}: {name} is not as acknowledged");
                 }
             }
-            let debts = store.debts(&type_id(), usize::MAX).await.unwrap();
-            let sum = store.owing().await.unwrap().first().map_or(0, |sum| sum.debts);
-            assert_eq!(sum, debts.len() as u64, "round {round}: the sum of the debts is wrong");
-            let owed: HashMap<_, _> = debts.into_iter().map(|debt| (debt.owed, debt.version)).collect();
+            let pending = store.pending(&type_id(), usize::MAX).await.unwrap();
+            let count = store.backlog().await.unwrap().first().map_or(0, |backlog| backlog.pending);
+            assert_eq!(count, pending.len() as u64, "round {round}: the count of pending changes is wrong");
+            let pending: HashMap<_, _> =
+                pending.into_iter().map(|change| (change.scope, change.version)).collect();
             for (name, seen) in &mut expected.passes {
                 let now = store.pass_state(&pass(name)).await.unwrap();
                 assert!(
                     now.version >= seen.version && now.last_modified >= seen.last_modified,
                     "round {round}: {name} went back from {seen:?} to {now:?}"
                 );
-                // Nobody sends the pushes: what was ever marked is owed with its last mark.
-                let owed = owed.get(&Owed::Pass(serial(name))).copied();
-                assert_eq!(owed.unwrap_or(0), now.version, "round {round}: {name} is marked and not owed");
+                // Nobody sends the pushes: what was ever marked is pending with its last mark.
+                let pending = pending.get(&Scope::Pass(serial(name))).copied();
+                assert_eq!(
+                    pending.unwrap_or(0),
+                    now.version,
+                    "round {round}: {name} is marked and not pending"
+                );
                 *seen = now;
             }
+            for (name, digests) in &mut expected.contents {
+                let state = store.pass_state(&pass(name)).await.unwrap();
+                assert!(digests.contains(&state.published), "round {round}: the content of {name} went back");
+                let published = store.published(&[pass(name)]).await.unwrap().remove(0);
+                let token = published.as_ref().and_then(|published| published.tokens.last().copied());
+                let digest = published.and_then(|published| published.digest);
+                assert_eq!(digest, state.published, "round {round}: half of the content of {name}");
+                assert_eq!(
+                    token,
+                    digest.map(TokenDigest::from_bytes),
+                    "round {round}: a token of {name} is lost"
+                );
+                *digests = vec![digest];
+            }
             for (name, tag) in tags {
-                let now = store.updated_since(&device(&name), &type_id(), None).await.unwrap().tag;
+                let now = store.changes_since(&device(&name), &type_id(), None).await.unwrap().tag;
                 assert!(now.type_version >= tag.type_version, "round {round}: the type's clock went back");
                 // A device may have gone meanwhile, and come again.
                 if now.device_version != 0 && now.device_version < tag.device_version {

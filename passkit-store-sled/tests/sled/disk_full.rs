@@ -1,7 +1,8 @@
 use std::{
     collections::BTreeMap,
+    error::Error as _,
     fs::{self, File},
-    io::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -11,14 +12,14 @@ use std::{
     time::Duration,
 };
 
-use passkit_server::{RegistrationStore, StoreErrorKind};
+use passkit_server::store::{RegistrationStore, StoreError, StoreErrorKind};
 use passkit_store_sled::SledStore;
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::support::{device, held, pass, token, type_id};
+use crate::support::{device, pass, registrations, token, type_id};
 
 const WRITERS: usize = 16;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 struct Mounted(PathBuf);
 
@@ -60,7 +61,7 @@ fn mount(folder: &Path, kind: &str) -> Option<Mounted> {
     Some(Mounted(at))
 }
 
-/// Fills what is left, and says how much that was.
+/// Fills what is left, and returns how much that was.
 fn fill(path: &Path) -> usize {
     let mut file = File::create(path).unwrap();
     let mut written = 0;
@@ -84,12 +85,29 @@ async fn a_full_tmpfs_loses_nothing_and_recovers() {
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
-    let waited = timeout(PATIENCE, async {
+    let waited = timeout(TIME_LIMIT, async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    assert!(waited.await.is_ok(), "waited in vain for {what}");
+    assert!(waited.await.is_ok(), "no {what}");
+}
+
+/// Whether the full disk is among the sources of the error.
+fn says_full(error: &StoreError) -> bool {
+    let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_is_full = match cause.downcast_ref() {
+            Some(sled::Error::Io(error)) => is_full(error),
+            _ => cause.downcast_ref().is_some_and(is_full),
+        };
+        if cause_is_full {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 async fn recovers(kind: &str) {
@@ -102,12 +120,13 @@ async fn recovers(kind: &str) {
     let acknowledged = Arc::new(Mutex::new(BTreeMap::<usize, Vec<String>>::new()));
     let successes: Arc<Vec<AtomicUsize>> = Arc::new((0..WRITERS).map(|_| AtomicUsize::new(0)).collect());
     let failures: Arc<Vec<AtomicUsize>> = Arc::new((0..WRITERS).map(|_| AtomicUsize::new(0)).collect());
+    let causes = Arc::new(AtomicUsize::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
-        let (acknowledged, successes, failures) =
-            (Arc::clone(&acknowledged), Arc::clone(&successes), Arc::clone(&failures));
+        let (acknowledged, successes) = (Arc::clone(&acknowledged), Arc::clone(&successes));
+        let (failures, causes) = (Arc::clone(&failures), Arc::clone(&causes));
         writers.spawn(async move {
             let mut number = 0;
             while !stop.load(SeqCst) {
@@ -117,7 +136,7 @@ async fn recovers(kind: &str) {
                 let name = format!("{}", number % 30);
                 let (pass, token) = (pass(&name), token());
                 let register = store.register(&device, &pass, &token);
-                match timeout(PATIENCE, register).await.expect("register hangs") {
+                match timeout(TIME_LIMIT, register).await.expect("register hangs") {
                     Ok(_) => {
                         acknowledged
                             .lock()
@@ -131,6 +150,9 @@ async fn recovers(kind: &str) {
                     }
                     Err(error) => {
                         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+                        if says_full(&error) {
+                            causes.fetch_add(1, SeqCst);
+                        }
                         failures[writer].fetch_add(1, SeqCst);
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
@@ -152,11 +174,11 @@ async fn recovers(kind: &str) {
             all_above(&failures, &failed)
         })
         .await;
-        let asked = timeout(PATIENCE, store.updated_since(&device("0-0"), &type_id(), None)).await;
+        let asked = timeout(TIME_LIMIT, store.changes_since(&device("0-0"), &type_id(), None)).await;
         if let Err(error) = asked.expect("a read hangs") {
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         }
-        // Long enough for it to try, in vain, to open again.
+        // Long enough for the store to try to open again, and fail.
         let failed = counts(&failures).iter().map(|n| n + 150).collect::<Vec<_>>();
         until("more failures", || all_above(&failures, &failed)).await;
         eprintln!(
@@ -168,6 +190,7 @@ async fn recovers(kind: &str) {
         let before = counts(&successes);
         until("recovery", || all_above(&successes, &before)).await;
     }
+    assert!(causes.load(SeqCst) > 0, "no error had the full disk as its source");
     stop.store(true, SeqCst);
     while let Some(ended) = writers.join_next().await {
         ended.unwrap();
@@ -178,8 +201,8 @@ async fn recovers(kind: &str) {
         let all = acknowledged.lock().unwrap().clone();
         for line in all.values().flatten() {
             let (name, serial) = line.split_once(' ').unwrap();
-            let held = held(store, &device(name)).await;
-            assert!(held.iter().any(|held| held == serial), "{kind}: {line} was acknowledged and is lost");
+            let found = registrations(store, &device(name)).await;
+            assert!(found.iter().any(|found| found == serial), "{kind}: {line} was acknowledged and is lost");
             checked += 1;
         }
         checked

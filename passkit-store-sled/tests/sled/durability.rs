@@ -1,11 +1,13 @@
 use std::{collections::HashMap, fs, io::ErrorKind, path::Path, process::Command, sync::Arc, time::Duration};
 
-use passkit_server::RegistrationStore;
+use passkit_server::store::{Coordination, RegistrationStore};
 use passkit_store_sled::SledStore;
 
-use crate::support::{child, child_folder, device, held, pass, serial, tell, token, type_id};
+use crate::support::{
+    child, child_folder, content, device, devices, mark, pass, publish, registrations, serial, tell, token,
+};
 
-const OPERATIONS: usize = 30;
+const OPERATIONS: usize = 50;
 
 #[test]
 fn the_child() {
@@ -17,10 +19,13 @@ fn the_child() {
         let store = SledStore::open(folder).unwrap();
         for i in 0..OPERATIONS {
             tell(&format!("begin-{i}."));
-            let (device, pass) = (device(format!("{}", i / 3)), pass(format!("{}", i / 3)));
-            match i % 3 {
+            let name = format!("{}", i / 5);
+            let (device, pass) = (device(&name), pass(&name));
+            match i % 5 {
                 0 => drop(store.register(&device, &pass, &token()).await.unwrap()),
-                1 => store.mark_updated(&type_id(), &[serial("1")]).await.unwrap(),
+                1 => mark(&store, &[serial("1")]).await,
+                2 => publish(&store, &content(&name, Some(1))).await,
+                3 => assert!(store.replace_note(&name, None, Some("note")).await.unwrap()),
                 _ => assert!(store.unregister(&device, &pass).await.unwrap()),
             }
             tell(&format!("acknowledged-{i}."));
@@ -88,7 +93,7 @@ fn calls_on_data(trace: &str, store: &Path) -> Vec<Call> {
     calls(trace, &format!("<{}>", fs::canonicalize(store).unwrap().join("db").display()))
 }
 
-/// The line of the trace at which the child told this.
+/// The line of the trace at which the child wrote this.
 fn line_of(trace: &str, text: &str) -> usize {
     let text = format!("\"{text}.");
     trace
@@ -125,8 +130,8 @@ fn every_acknowledgement_follows_a_sync() {
     }
 }
 
-/// Begins a change, waits for what `show` shows to change, and tells of both.
-async fn tells_what_shows<T: PartialEq>(
+/// Begins a change, waits until `show` shows another value, and reports both moments.
+async fn reports_what_shows<T: PartialEq>(
     what: &str,
     change: impl Future<Output = ()> + Send + 'static,
     show: impl AsyncFn() -> T,
@@ -153,31 +158,40 @@ fn the_child_with_slow_syncs() {
         let (one, other) = (device("one"), device("other"));
         store.register(&one, &pass("1"), &token()).await.unwrap();
         let s = own();
-        let mark = async move { s.mark_updated(&type_id(), &[serial("1")]).await.unwrap() };
-        tells_what_shows("mark", mark, async || store.pass_state(&pass("1")).await.unwrap()).await;
+        let publishing = async move { publish(&s, &content("1", Some(1))).await };
+        reports_what_shows("publish", publishing, async || store.pass_state(&pass("1")).await.unwrap()).await;
+        let s = own();
+        let removing = async move { publish(&s, &content("1", None)).await };
+        reports_what_shows("remove", removing, async || store.published(&[pass("1")]).await.unwrap()).await;
+        let s = own();
+        let noting = async move { assert!(s.replace_note("name", None, Some("note")).await.unwrap()) };
+        reports_what_shows("note", noting, async || store.note("name").await.unwrap()).await;
+        let s = own();
+        let marking = async move { mark(&s, &[serial("1")]).await };
+        reports_what_shows("mark", marking, async || store.pass_state(&pass("1")).await.unwrap()).await;
         let (s, d) = (own(), one.clone());
         let register = async move {
             s.register(&d, &pass("2"), &token()).await.unwrap();
         };
-        tells_what_shows("register", register, async || held(&store, &one).await).await;
+        reports_what_shows("register", register, async || registrations(&store, &one).await).await;
         let (s, d) = (own(), other.clone());
         let register = async move {
             s.register(&d, &pass("2"), &token()).await.unwrap();
         };
-        let devices = async || store.devices_of(&pass("2"), None, 9).await.unwrap().devices;
-        tells_what_shows("another-device", register, devices).await;
+        let of_pass = async || devices(&store, &pass("2")).await;
+        reports_what_shows("another-device", register, of_pass).await;
         let (s, d) = (own(), one.clone());
         let unregister = async move { assert!(s.unregister(&d, &pass("1")).await.unwrap()) };
-        tells_what_shows("unregister", unregister, async || held(&store, &one).await).await;
+        reports_what_shows("unregister", unregister, async || registrations(&store, &one).await).await;
         let (s, d) = (own(), other.clone());
         let forget = async move {
             assert!(s.forget_device(&d, std::time::SystemTime::now()).await.unwrap());
         };
-        tells_what_shows("forget", forget, devices).await;
+        reports_what_shows("forget", forget, of_pass).await;
     });
 }
 
-/// What a reader was told, a crash may not take back.
+/// A crash may not take back what a reader saw.
 #[test]
 fn readers_see_only_what_is_durable() {
     if child_folder().is_some() {
@@ -188,9 +202,10 @@ fn readers_see_only_what_is_durable() {
     // Slow syncs leave readers the time to see too much.
     let options = ["-e", "inject=fdatasync:delay_enter=1000000"];
     let trace = traced("durability::the_child_with_slow_syncs", &store, &options);
-    assert!(trace.matches("DELAYED").count() >= 6, "{trace}");
+    assert!(trace.matches("DELAYED").count() >= 9, "{trace}");
     let calls = calls_on_data(&trace, &store);
-    for what in ["mark", "register", "another-device", "unregister", "forget"] {
+    let changes = ["publish", "remove", "note", "mark", "register", "another-device", "unregister", "forget"];
+    for what in changes {
         let [begin, shown] = ["begin", "shown"].map(|when| line_of(&trace, &format!("{when}-{what}")));
         let write = calls.iter().find(|call| call.name == "pwrite64" && call.began > begin);
         let written = write.unwrap_or_else(|| panic!("{what} wrote nothing")).ended;

@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::{RegistrationStore, StoreErrorKind};
+use passkit_server::store::{RegistrationStore, StoreErrorKind};
 use passkit_store_sled::SledStore;
 use tokio::time::timeout;
 
-use crate::support::{child, child_folder, device, held, pass, tell, token};
+use crate::support::{child, child_folder, device, pass, registrations, tell, token};
 
 const REGISTRATIONS: usize = 30;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Registers one after the other, each until it succeeds.
 #[test]
@@ -30,14 +30,14 @@ fn the_child() {
                 Err(error) => {
                     tell(&format!("failed opening {error:?}"));
                     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
-                    assert!(begun.elapsed() < PATIENCE, "{error:?}");
+                    assert!(begun.elapsed() < TIME_LIMIT, "{error:?}");
                 }
             }
         };
         for i in 0..REGISTRATIONS {
             loop {
                 let (device, pass, token) = (device("d"), pass(i.to_string()), token());
-                let Ok(answer) = timeout(PATIENCE, store.register(&device, &pass, &token)).await else {
+                let Ok(answer) = timeout(TIME_LIMIT, store.register(&device, &pass, &token)).await else {
                     tell("it hangs");
                     // Closing the store would hang as well.
                     std::process::exit(1);
@@ -47,7 +47,7 @@ fn the_child() {
                     Err(error) => {
                         tell(&format!("failed {i} {error:?}"));
                         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
-                        assert!(begun.elapsed() < PATIENCE, "no recovery: {error:?}");
+                        assert!(begun.elapsed() < TIME_LIMIT, "no recovery: {error:?}");
                         // It does not open again before a second has passed.
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
@@ -87,24 +87,24 @@ fn run(fault: &str, when: usize) -> usize {
 
     let injected = fs::read_to_string(folder.path().join("trace")).unwrap().matches("(INJECTED)").count();
     let failed = out.lines().filter(|line| line.starts_with("failed")).count();
-    assert!(injected == 0 || failed > 0, "{fault}, {when}: a failure that nobody was told of: {out}");
+    assert!(injected == 0 || failed > 0, "{fault}, {when}: a failure that no caller saw: {out}");
     let store = SledStore::open(&store).unwrap();
-    let held = tokio::runtime::Runtime::new().unwrap().block_on(held(&store, &device("d")));
+    let found = tokio::runtime::Runtime::new().unwrap().block_on(registrations(&store, &device("d")));
     assert!(
-        acknowledged.iter().all(|name| held.iter().any(|held| held == name)),
-        "{fault}, {when}: {held:?}"
+        acknowledged.iter().all(|name| found.iter().any(|found| found == name)),
+        "{fault}, {when}: {found:?}"
     );
     failed
 }
 
-/// One system call fails, each time another: whoever it hits is told, nothing acknowledged is lost, nothing hangs,
+/// One system call fails, each time another one. Its caller gets an error, nothing acknowledged is lost, nothing hangs,
 /// and the store recovers.
 #[test]
-fn failed_system_calls_are_told_and_recovered_from() {
+fn failed_system_calls_are_reported_and_recovered_from() {
     if child_folder().is_some() {
         return;
     }
-    // Late, so that whoever waits for the write waits already when it fails.
+    // Late, so that the caller already waits for the write when it fails.
     for fault in [
         "pwrite64:error=ENOSPC",
         "pwrite64:error=ENOSPC:delay_enter=100000",

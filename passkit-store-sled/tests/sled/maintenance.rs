@@ -1,9 +1,13 @@
 use std::time::Instant;
 
-use passkit_server::{PushToken, Registration, RegistrationStore, StoreMaintenance};
+use passkit_server::{
+    identifiers::PushToken,
+    maintenance::{Registration, StoreMaintenance},
+    store::RegistrationStore,
+};
 use passkit_store_sled::SledStore;
 
-use crate::support::{device, held, pass, token, type_id};
+use crate::support::{device, pass, registrations, token, type_id};
 
 fn registration(n: usize) -> Registration {
     // Three passes a device.
@@ -14,7 +18,7 @@ fn registration(n: usize) -> Registration {
     }
 }
 
-/// `PASSKIT_IMPORT=1000000` registers that many, and says how long it took.
+/// `PASSKIT_IMPORT=1000000` registers that many, and prints how long it took.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_comes_back_and_is_counted() {
     let many = std::env::var("PASSKIT_IMPORT").map_or(20_000, |text| text.parse::<usize>().unwrap());
@@ -29,7 +33,7 @@ async fn an_import_comes_back_and_is_counted() {
     let (mut back, mut after) = (0, None);
     loop {
         let page = store.registrations(after.as_ref(), 1_000).await.unwrap();
-        back += page.registrations.len();
+        back += page.items.len();
         after = page.next;
         if after.is_none() {
             break;
@@ -62,16 +66,16 @@ async fn a_device_with_many_passes_comes_back_whole() {
     let mut all = all.collect::<Vec<_>>();
     all.push(Registration { device: device("z"), ..all[0].clone() });
     assert_eq!(store.register_many(&all).await.unwrap(), 1_501);
-    assert_eq!(held(&store, &device("many")).await.len(), 1_500);
+    assert_eq!(registrations(&store, &device("many")).await.len(), 1_500);
     let first = store.registrations(None, 10).await.unwrap();
     let second = store.registrations(first.next.as_ref(), 10).await.unwrap();
     assert!(second.next.is_none());
-    let mut found = [first.registrations, second.registrations].concat();
+    let mut found = [first.items, second.items].concat();
     found.sort_by(|a, b| (&a.device, &a.pass).cmp(&(&b.device, &b.pass)));
     assert_eq!(found, all);
     // A restart keeps what an import made.
     drop(store);
     let store = SledStore::open(folder.path()).unwrap();
-    assert_eq!(held(&store, &device("many")).await.len(), 1_500);
+    assert_eq!(registrations(&store, &device("many")).await.len(), 1_500);
     assert!(store.unregister(&device("z"), &pass("0000")).await.unwrap());
 }

@@ -1,9 +1,12 @@
 use std::{error::Error as _, fs, io::Write as _};
 
-use passkit_server::{RegistrationStore, StoreError, StoreErrorKind};
+use passkit_server::{
+    Changed,
+    store::{Coordination, RegistrationStore, StoreError, StoreErrorKind},
+};
 use passkit_store_sled::{Config, SledStore};
 
-use crate::support::{device, held, pass, serial, token, type_id};
+use crate::support::{content, device, devices, mark, pass, publish, registrations, serial, token, type_id};
 
 fn said(error: &StoreError) -> String {
     let said = error.source().unwrap().to_string();
@@ -12,7 +15,7 @@ fn said(error: &StoreError) -> String {
 }
 
 #[tokio::test]
-async fn a_second_opener_is_told_who_and_what_to_do() {
+async fn a_second_opener_gets_an_error_that_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
     let error = SledStore::open(folder.path()).unwrap_err();
@@ -54,25 +57,34 @@ async fn restart_keeps_everything(config: &Config) {
                 store.register(&device("many"), &pass(name), &token()).await.unwrap();
             }
             store.register(&device("few"), &pass("07"), &token()).await.unwrap();
-            store.mark_updated(&type_id(), &[serial("07"), serial("ä/ö")]).await.unwrap();
-            store.mark_all_updated(&type_id()).await.unwrap();
-            store.mark_updated(&type_id(), &[serial("03")]).await.unwrap();
+            mark(&store, &[serial("07"), serial("ä/ö")]).await;
+            store.mark(&type_id(), Changed::All).await.unwrap();
+            mark(&store, &[serial("03")]).await;
+            publish(&store, &content("07", Some(7))).await;
+            publish(&store, &content("07", None)).await;
+            assert!(store.replace_note("name", None, Some("a note")).await.unwrap());
             assert!(store.unregister(&device("many"), &pass("39")).await.unwrap());
         }
-        assert_eq!(held(&store, &device("many")).await, many[..39]);
-        assert_eq!(held(&store, &device("few")).await, ["07"]);
-        let tag = store.updated_since(&device("many"), &type_id(), None).await.unwrap().tag;
-        let quiet = store.updated_since(&device("many"), &type_id(), Some(tag)).await.unwrap();
+        assert_eq!(registrations(&store, &device("many")).await, many[..39]);
+        assert_eq!(registrations(&store, &device("few")).await, ["07"]);
+        let tag = store.changes_since(&device("many"), &type_id(), None).await.unwrap().tag;
+        let quiet = store.changes_since(&device("many"), &type_id(), Some(tag)).await.unwrap();
         assert!(quiet.serials.is_empty());
-        let page = store.devices_of(&pass("07"), None, 10).await.unwrap();
+        let found = devices(&store, &pass("07")).await;
         let mut states = Vec::new();
         for name in ["03", "07", "ä/ö", "never"] {
             states.push(store.pass_state(&pass(name)).await.unwrap());
         }
-        answers.push((tag, states, page.devices));
+        let published = store.published(&[pass("07"), pass("03")]).await.unwrap();
+        let note = store.note("name").await.unwrap();
+        answers.push((tag, states, found, published, note));
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
-    assert_eq!(answers[0].2.len(), 2);
+    let (_, states, found, published, note) = &answers[0];
+    assert_eq!((found.len(), note.as_deref()), (2, Some("a note")));
+    let [Some(published), None] = &published[..] else { panic!("{published:?}") };
+    assert!(published.removed && published.tokens.len() == 1);
+    assert_eq!((published.digest, states[1].published), (Some([7; 32]), Some([7; 32])));
 }
 
 #[tokio::test]
@@ -80,13 +92,13 @@ async fn a_tag_of_another_time_counts_as_none() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
     store.register(&device("d"), &pass("1"), &token()).await.unwrap();
-    store.mark_updated(&type_id(), &[serial("1")]).await.unwrap();
-    let now = store.updated_since(&device("d"), &type_id(), None).await.unwrap().tag;
+    mark(&store, &[serial("1")]).await;
+    let now = store.changes_since(&device("d"), &type_id(), None).await.unwrap().tag;
     for (type_ahead, device_ahead) in [(1, 0), (0, 1), (1 << 60, 1 << 60)] {
         let mut tag = now;
         tag.type_version += type_ahead;
         tag.device_version += device_ahead;
-        let all = store.updated_since(&device("d"), &type_id(), Some(tag)).await.unwrap();
+        let all = store.changes_since(&device("d"), &type_id(), Some(tag)).await.unwrap();
         assert_eq!((all.serials.len(), all.tag), (1, now));
     }
 }
@@ -102,6 +114,19 @@ fn another_programs_database_is_left_alone() {
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
     assert!(said(&error).contains("another program"), "{error:?}");
     assert_eq!(open().iter().count(), 1);
+}
+
+/// The engine refuses another size of segments than that of the file.
+#[test]
+fn the_error_of_the_engine_is_at_the_end_of_the_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(sled::Config::new().path(folder.path()).segment_size(1 << 19).open().unwrap());
+    let error = SledStore::open(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Configuration);
+    let text = said(&error);
+    let cause = error.source().unwrap().source().unwrap();
+    assert!(matches!(cause.downcast_ref(), Some(sled::Error::Unsupported(_))), "{cause:?}");
+    assert!(!text.contains(&cause.to_string()), "{text}");
 }
 
 #[test]
@@ -127,7 +152,7 @@ async fn an_unreadable_row_is_an_error_of_its_own() {
     let error = store.register(&device("broken"), &pass("1"), &token()).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     assert!(!said(&error).contains("broken"), "{error:?}");
-    let error = store.updated_since(&device("broken"), &type_id(), None).await.unwrap_err();
+    let error = store.changes_since(&device("broken"), &type_id(), None).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     store.register(&device("whole"), &pass("1"), &token()).await.unwrap();
 }
@@ -140,7 +165,7 @@ async fn a_snapshot_cut_short_does_no_harm() {
     drop(store);
     fs::write(folder.path().join("snap.FFFFFFFFFFFFFFFF.generating"), "half").unwrap();
     let store = SledStore::open(folder.path()).unwrap();
-    assert_eq!(held(&store, &device("d")).await, ["1"]);
+    assert_eq!(registrations(&store, &device("d")).await, ["1"]);
 }
 
 /// Whatever becomes of the data file, opening it ends, and never in a new and empty store.

@@ -1,4 +1,4 @@
-//! A load test of a whole service: phones that do what phones do after a push.
+//! A load test of a whole service, by phones that do what phones do after a push.
 
 mod address;
 mod caller;
@@ -27,20 +27,19 @@ use stop::Stop;
 
 use crate::{failure::Failure, server};
 
-/// Every phone makes a visit so often, unless told: in seconds.
+/// The default time between two visits of a phone, in seconds.
 const EVERY: f64 = 10.0;
 
 /// Puts a Wallet web service under load, as thousands of phones do after a push.
 ///
 /// First all phones register. Then, at even intervals, one after another makes a visit: it lists what changed and fetches
-/// that; some ask for more than there is new, get a new push token, or remove a pass and add it again. At the end all
-/// unregister.
+/// that. Some ask for more than is new, get a new push token, or remove a pass and add it again. At the end all unregister.
 ///
-/// The time of a visit counts from when it was due, not from when it could be sent. So when the service stalls, all the
-/// visits that had to wait are seen to be late, not only those few that were being answered; this corrects for what is
-/// known as coordinated omission. With --rate max nothing is due, and nothing corrected.
+/// The time of a visit counts from when it was due, not from when it could be sent. So when the service stalls, all visits
+/// that had to wait are late, not only the few that were being answered. This corrects for coordinated omission. With
+/// --rate max nothing is due, and nothing is corrected.
 ///
-/// A table goes to stderr, JSON to stdout. Ctrl-C ends the run early, a second one at once.
+/// A table goes to stderr, JSON to stdout. Ctrl-C ends the run early. A second one ends it at once.
 ///
 /// Exit code: 0 no errors, 1 some, 2 it could not be tried.
 #[derive(Args)]
@@ -58,12 +57,12 @@ pub(crate) struct Bench {
     #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     duration: Duration,
 
-    /// How many visits are due in a second; or max: each connection makes one after another. A visit of each phone in ten
-    /// seconds, if not given.
+    /// How many visits are due in a second. With max, each connection makes one visit after another. Default: each phone
+    /// makes a visit every ten seconds.
     #[arg(long, value_name = "N")]
     rate: Option<Rate>,
 
-    /// Over how many connections at most.
+    /// The most connections.
     #[arg(long, default_value_t = 64, value_name = "N",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=20_000))]
     connections: usize,
@@ -75,11 +74,11 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     timeout: Duration,
 
-    /// Leave the phones registered. Their identifiers begin with be9cbe9c.
+    /// Leave the phones registered. Their identifiers start with be9cbe9c.
     #[arg(long)]
     keep: bool,
 
-    /// Also put a service under load that is not on this machine. It may well go down.
+    /// Allow a service that is not on this machine. It may go down.
     #[arg(long)]
     yes_i_own_this: bool,
 }

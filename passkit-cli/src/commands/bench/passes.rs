@@ -7,7 +7,10 @@ use std::{
 use clap::Args;
 use http::HeaderValue;
 use passkit_conformance::service::TargetFile;
-use passkit_server::{AuthToken, Kind, PassId, TypeIdentifier};
+use passkit_server::{
+    AuthToken, PassId,
+    identifiers::{Kind, TypeIdentifier},
+};
 
 use crate::{failure::Failure, folder};
 
@@ -19,11 +22,11 @@ const DEFAULT_FOLDER: &str = "./passes";
 /// Where the passes on the phones come from.
 #[derive(Args)]
 pub(crate) struct Sources {
-    /// A folder with the .pkpass files that the service serves: the phones hold these. ./passes if nothing is named.
+    /// A folder with .pkpass files that the service serves. The phones hold these passes. Default: ./passes.
     #[arg(long, env = "PASSKIT_PASSES", value_name = "DIR")]
     passes: Option<PathBuf>,
 
-    /// A folder with the .order files that it serves.
+    /// A folder with .order files that the service serves.
     #[arg(long, env = "PASSKIT_ORDERS", value_name = "DIR")]
     orders: Option<PathBuf>,
 

@@ -10,10 +10,10 @@ use csv_core::ReadRecordResult;
 
 use crate::failure::Failure;
 
-/// The longest line; identifiers have their own, shorter bounds.
+/// The longest line. Identifiers have their own, shorter limits.
 const LONGEST: usize = 16 * 1024;
 
-/// Names of the columns as they are found in the wild, without case, blanks and punctuation.
+/// Names of the columns as issuers write them, without case, blanks and punctuation.
 const NAMES: [&[&str]; 4] = [
     &["device", "deviceid", "deviceidentifier", "devicelibraryidentifier"],
     &["pushtoken", "token"],
@@ -105,7 +105,7 @@ impl Lines {
                 }
                 let [device, push_token, type_id, serial] =
                     self.order.map(|at| std::mem::take(&mut fields[at]));
-                // A blank may be part of a serial number, of the others never.
+                // Only a serial number may contain blanks.
                 Ok([device.trim().into(), push_token.trim().into(), type_id.trim().into(), serial])
             });
             return Ok(Some((self.number, record)));
@@ -117,7 +117,7 @@ impl Lines {
         &self.line
     }
 
-    /// Goes on behind the first `lines`, which are `bytes` long.
+    /// Skips the first `lines`, which are `bytes` long.
     pub(super) fn skip_to(&mut self, file: &mut File, lines: u64, bytes: u64) -> io::Result<()> {
         file.seek(SeekFrom::Start(bytes))?;
         self.reader = Box::new(BufReader::with_capacity(1 << 18, file.try_clone()?));

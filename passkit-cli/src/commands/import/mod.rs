@@ -6,37 +6,38 @@ use std::{
     io::{BufWriter, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
 use clap::Args;
 use lines::{Lines, Record};
 use passkit_server::{
-    DeviceIdentifier, InvalidIdentifier, PassId, PushToken, Registration, SerialNumber, StoreError,
-    StoreMaintenance, TypeIdentifier,
+    PassId,
+    identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    maintenance::Registration,
+    store::StoreError,
 };
 use place::Place;
 
 use super::progress::Progress;
 use crate::{
     failure::{Chain, Failure},
-    store::StoreUrl,
+    store::{Store, StoreUrl},
 };
 
-/// Registrations are stored in groups of so many.
+/// How many registrations are stored at a time.
 const GROUP: usize = 5_000;
-/// How often a group is tried while the store is unavailable.
+/// How often to try while the store is unavailable.
 const TRIES: u32 = 10;
 
-/// Takes registrations from a CSV file into a store.
+/// Imports registrations from a CSV file into a store.
 ///
-/// Four columns: device identifier, push token, type identifier, serial number; in this order, or in any with a first
-/// line that names them (device, push_token, type, serial). What is registered already stays so, and every device gets
-/// the push token of its last line. The store may be in use meanwhile.
+/// Four columns: device identifier, push token, type identifier, serial number. They are in this order, or in any order
+/// with a first line that names them (device, push_token, type, serial). Existing registrations stay. Every device gets the
+/// push token of its last line. The store may be in use meanwhile.
 ///
-/// A line that holds no registration is reported by its number and left out. When the import is stopped, the same
-/// command takes it up where it was: FILE.csv.passkit-import says where. Remove that to begin at the start.
+/// A bad line is reported by its number and left out. After the import was stopped, the same command continues where it
+/// was, as noted in FILE.csv.passkit-import. Remove that file to start again.
 ///
 /// Exit code: 0 all lines are in the store, 1 some were left out, 2 it could not be done.
 #[derive(Args)]
@@ -62,16 +63,16 @@ impl Import {
         let mut reached = place.reached;
         let rejects = self.rejects.as_deref().map(|path| Rejects::open(path, reached.lines > 0));
         let mut rejects = rejects.transpose()?;
-        let store = self.store.open().await?.registrations;
+        let store = self.store.open().await?.store;
         if let Some(mut file) = file
             && reached.lines > 0
         {
-            // Through the first line, which may name the columns.
+            // Read the first line, because it may name the columns.
             lines.next()?;
             lines
                 .skip_to(&mut file, reached.lines, reached.bytes)
                 .map_err(|error| Failure::new(format!("can't read {from}: {error}")))?;
-            eprintln!("passkit: goes on behind line {}, where the last import stopped", reached.lines);
+            eprintln!("passkit: continues after line {}, where the last import stopped", reached.lines);
         }
         let progress = Progress::new("lines", lines.length);
         loop {
@@ -94,15 +95,15 @@ impl Import {
                 break;
             }
             let registrations = group.len() as u64;
-            reached.created += register(&store, &group, &progress).await.map_err(|error| {
+            reached.created += register(&*store, &group, &progress).await.map_err(|error| {
                 let stopped =
-                    format!("stopped behind line {}; the same command goes on there", place.reached.lines);
+                    format!("stopped after line {}; the same command continues there", place.reached.lines);
                 Failure::from_error(stopped, &error)
             })?;
             reached.registrations += registrations;
             (reached.lines, reached.bytes) = (lines.number, lines.bytes);
             if let Some(rejects) = &mut rejects {
-                rejects.finish()?; // the next import goes on behind them
+                rejects.finish()?; // the next import continues after them
             }
             place.reached = reached;
             place.remember();
@@ -123,12 +124,8 @@ impl Import {
     }
 }
 
-/// Stores a group, and waits for a store that is unavailable for a while.
-async fn register(
-    store: &Arc<dyn StoreMaintenance>,
-    group: &[Registration],
-    progress: &Progress,
-) -> Result<u64, StoreError> {
+/// Stores a group. Waits a while for a store that is unavailable.
+async fn register(store: &dyn Store, group: &[Registration], progress: &Progress) -> Result<u64, StoreError> {
     let mut tries = 1;
     loop {
         match store.register_many(group).await {

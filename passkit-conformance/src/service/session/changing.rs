@@ -7,7 +7,7 @@ use std::{
 
 use super::Session;
 use crate::{
-    Stop, Verdict,
+    CaseResult, Stop,
     service::target::{Act, Subject},
 };
 
@@ -56,14 +56,14 @@ impl Session {
     }
 
     /// Changes a pass, at least a second after its last change, and returns once the change is published.
-    pub(crate) async fn change(&self, subject: &Subject) -> Verdict {
+    pub(crate) async fn change(&self, subject: &Subject) -> CaseResult {
         self.can_change()?;
         self.rest(subject).await;
         self.change_at_once(subject).await
     }
 
     /// Changes a pass, however short ago it was changed, and returns once the change is published.
-    pub(crate) async fn change_at_once(&self, subject: &Subject) -> Verdict {
+    pub(crate) async fn change_at_once(&self, subject: &Subject) -> CaseResult {
         match &self.target.change {
             Some(change) => self.act(subject, change, "changed").await,
             None => self.can_change(),
@@ -71,7 +71,7 @@ impl Session {
     }
 
     /// Saves a pass as it is, at least a second after its last change, and returns once the service has looked at that.
-    pub(crate) async fn save(&self, subject: &Subject) -> Verdict {
+    pub(crate) async fn save(&self, subject: &Subject) -> CaseResult {
         self.rest(subject).await;
         match &self.target.save {
             Some(save) => self.act(subject, save, "saved").await,
@@ -79,7 +79,7 @@ impl Session {
         }
     }
 
-    async fn act(&self, subject: &Subject, Act { act, hangs }: &Act, done: &str) -> Verdict {
+    async fn act(&self, subject: &Subject, Act { act, hangs }: &Act, done: &str) -> CaseResult {
         let failed = |reason: String| {
             Stop::Error(format!(
                 "{} could not be {done}: {}",

@@ -4,11 +4,8 @@ use std::collections::HashMap;
 
 use passkit_server::{PassId, PassState};
 
-use super::{Event, History, Span};
-use crate::{
-    Rule,
-    breach::{Kept, demand},
-};
+use super::{Event, History, marks::Marks};
+use crate::{Rule, Violation, store::names::shown_state, violation::ensure};
 
 struct Read {
     begin: u64,
@@ -16,7 +13,7 @@ struct Read {
     state: PassState,
 }
 
-pub(super) fn check(history: &History) -> Kept {
+pub(super) fn check(history: &History, marks: &Marks<'_>) -> Result<(), Violation> {
     let mut reads: HashMap<&PassId, Vec<Read>> = HashMap::new();
     for call in &history.calls {
         if let (Event::State { pass, answer: Some(state) }, Some(end)) = (&call.event, call.end) {
@@ -24,47 +21,33 @@ pub(super) fn check(history: &History) -> Kept {
         }
     }
     for (pass, mut reads) in reads {
-        let marks: Vec<Span> = history
-            .calls
-            .iter()
-            .filter(|call| match &call.event {
-                Event::Mark { type_id, serials } => {
-                    *type_id == pass.type_id && serials.contains(&pass.serial)
-                }
-                Event::MarkAll { type_id } => *type_id == pass.type_id,
-                _ => false,
-            })
-            .map(|call| call.span())
-            .collect();
         for now in &reads {
             if let Some(before) = reads.iter().filter(|one| one.end < now.begin).max_by_key(|one| one.end) {
-                follows(before, now, &marks)?;
+                follows(before, now, pass, marks)?;
             }
         }
         reads.sort_by_key(|read| (read.state.version, read.state.last_modified));
         for pair in reads.windows(2) {
             let (one, two) = (pair[0].state, pair[1].state);
             let together = one == two || (one.version < two.version && one.last_modified < two.last_modified);
-            demand(Rule::C14, together, "versions and dates of a pass that grow together", || {
-                format!("{one:?} and {two:?}")
+            ensure(Rule::C14, together, "versions and dates of a pass that grow together", || {
+                format!("{}; and {}", shown_state(one), shown_state(two))
             })?;
         }
     }
     Ok(())
 }
 
-fn follows(before: &Read, now: &Read, marks: &[Span]) -> Kept {
+fn follows(before: &Read, now: &Read, pass: &PassId, marks: &Marks<'_>) -> Result<(), Violation> {
     let (was, is) = (before.state, now.state);
     let later = is.version > was.version && is.last_modified > was.last_modified;
-    if marks.iter().any(|mark| mark.begin > before.end && mark.over_before(now.begin)) {
-        demand(Rule::C14, later, format!("version and date later than {was:?} after a mark"), || {
-            format!("{is:?}")
-        })
-    } else if marks.iter().any(|mark| mark.touches(before.begin, now.end)) {
-        demand(Rule::C14, later || is == was, format!("version and date not before {was:?}"), || {
-            format!("{is:?}")
-        })
+    if marks.certain(pass).any(|mark| mark.begin > before.end && mark.over_before(now.begin)) {
+        ensure(Rule::C14, later, format!("later than {} after a mark", shown_state(was)), || shown_state(is))
+    } else if marks.possible(pass).any(|mark| mark.touches(before.begin, now.end)) {
+        ensure(Rule::C14, later || is == was, format!("not before {}", shown_state(was)), || shown_state(is))
     } else {
-        demand(Rule::C14, is == was, format!("{was:?} still, as nothing was marked"), || format!("{is:?}"))
+        ensure(Rule::C14, is == was, format!("{} still, as nothing was marked", shown_state(was)), || {
+            shown_state(is)
+        })
     }
 }

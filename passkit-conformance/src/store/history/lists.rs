@@ -1,33 +1,28 @@
-//! Whether devices were told what they had to be told.
+//! Whether devices were given what they had to be given.
 
 use std::{
     collections::{HashMap, HashSet},
     rc::Rc,
 };
 
-use passkit_server::{Changes, DeviceIdentifier, SerialNumber, TypeIdentifier, UpdateTag};
-
-use super::{Event, History, Span, registrations::Registrations};
-use crate::{
-    Breach, Rule,
-    breach::{Kept, demand},
+use passkit_server::{
+    identifiers::{DeviceIdentifier, SerialNumber, TypeIdentifier},
+    store::{Changes, UpdateTag},
 };
 
-/// The marks of a type.
-#[derive(Default)]
-struct Marks<'h> {
-    /// Of any kind.
-    all: Vec<Span>,
-    whole: Vec<Span>,
-    by_serial: HashMap<&'h SerialNumber, Vec<Span>>,
-}
+use super::{
+    Event, History, Span,
+    marks::{Marks, MarksOfType},
+    registrations::Registrations,
+};
+use crate::{Rule, Violation, violation::ensure};
 
 /// An answer with serial numbers.
-struct Told<'h> {
+struct Answered<'h> {
     begin: u64,
     end: u64,
     tag: UpdateTag,
-    /// By pass, when the device was last told of it, on the way to this answer.
+    /// By pass, when a list last named it, on the way to this answer.
     last: Rc<HashMap<&'h SerialNumber, u64>>,
 }
 
@@ -39,27 +34,12 @@ struct Asked<'h> {
     end: u64,
 }
 
-pub(super) fn check(history: &History, registrations: &Registrations<'_>) -> Kept {
-    let mut marks: HashMap<&TypeIdentifier, Marks<'_>> = HashMap::new();
-    for call in &history.calls {
-        match &call.event {
-            Event::Mark { type_id, serials } => {
-                let marks = marks.entry(type_id).or_default();
-                marks.all.push(call.span());
-                for serial in serials {
-                    marks.by_serial.entry(serial).or_default().push(call.span());
-                }
-            }
-            Event::MarkAll { type_id } => {
-                let marks = marks.entry(type_id).or_default();
-                marks.all.push(call.span());
-                marks.whole.push(call.span());
-            }
-            _ => {}
-        }
-    }
-    let unmarked = Marks::default();
-    let mut told: HashMap<_, Vec<Told<'_>>> = HashMap::new();
+pub(super) fn check(
+    history: &History,
+    registrations: &Registrations<'_>,
+    marks: &Marks<'_>,
+) -> Result<(), Violation> {
+    let mut answered: HashMap<_, Vec<Answered<'_>>> = HashMap::new();
     // In the order of their begins: an answer was there before its tag was asked with.
     let mut lists: Vec<_> = history.calls.iter().collect();
     lists.sort_by_key(|call| call.begin);
@@ -70,9 +50,8 @@ pub(super) fn check(history: &History, registrations: &Registrations<'_>) -> Kep
             continue;
         };
         let asked = Asked { device, type_id, since: *since, begin: call.begin, end };
-        let before = told.entry((device, type_id)).or_default();
-        let marks = marks.get(type_id).unwrap_or(&unmarked);
-        before.extend(asked.check(answer, before, marks, registrations)?);
+        let before = answered.entry((device, type_id)).or_default();
+        before.extend(asked.check(answer, before, marks.of_type(type_id), registrations)?);
     }
     Ok(())
 }
@@ -82,13 +61,13 @@ impl<'h> Asked<'h> {
     fn check(
         &self,
         answer: &'h Changes,
-        before: &[Told<'h>],
-        marks: &Marks<'h>,
+        before: &[Answered<'h>],
+        marks: &MarksOfType<'_>,
         registrations: &Registrations<'h>,
-    ) -> Result<Option<Told<'h>>, Breach> {
+    ) -> Result<Option<Answered<'h>>, Violation> {
         let serials: HashSet<_> = answer.serials.iter().collect();
-        demand(
-            Rule::UPDATED_SINCE,
+        ensure(
+            Rule::CHANGES_SINCE,
             serials.len() == answer.serials.len(),
             "each serial number once",
             || format!("{} serial numbers of which {} differ", answer.serials.len(), serials.len()),
@@ -98,25 +77,23 @@ impl<'h> Asked<'h> {
         }
 
         // The answers that gave this tag; the device had one of them.
-        let given = |told: &&Told<'_>| Some(told.tag) == self.since && told.end < self.begin;
+        let given = |answered: &&Answered<'_>| Some(answered.tag) == self.since && answered.end < self.begin;
         let mut last: HashMap<&SerialNumber, u64> = HashMap::new();
-        for told in before.iter().filter(given) {
-            for (serial, time) in &*told.last {
+        for answered in before.iter().filter(given) {
+            for (serial, time) in &*answered.last {
                 let latest = last.entry(serial).or_default();
                 *latest = (*latest).max(*time);
             }
         }
         last.extend(serials.iter().map(|serial| (*serial, self.end)));
-        let known = before.iter().filter(given).map(|told| told.begin).max();
+        let known = before.iter().filter(given).map(|answered| answered.begin).max();
         if let Some(known) = known
             && !marks
-                .all
-                .iter()
-                .copied()
+                .all()
                 .chain(registrations.registers(self.device))
                 .any(|span| span.touches(known, self.end))
         {
-            demand(
+            ensure(
                 Rule::C2,
                 serials.is_empty(),
                 "nothing listed when nothing was marked or registered since the tag was issued",
@@ -124,24 +101,25 @@ impl<'h> Asked<'h> {
             )?;
         }
 
-        let held: HashMap<_, _> = registrations
+        let registered: HashMap<_, _> = registrations
             .of_device(self.device)
             .filter(|(pass, _)| pass.type_id == *self.type_id)
             .map(|(pass, changes)| (&pass.serial, changes))
             .collect();
         for serial in &serials {
-            let here = held.get(serial).is_some_and(|changes| !changes.surely_absent(self.begin, self.end));
-            demand(Rule::UPDATED_SINCE, here, "only passes that are registered on the device", || {
+            let here =
+                registered.get(serial).is_some_and(|changes| !changes.surely_absent(self.begin, self.end));
+            ensure(Rule::CHANGES_SINCE, here, "only passes that are registered on the device", || {
                 format!("{serial:?}, which was not registered all the while")
             })?;
         }
-        for (serial, changes) in held {
+        for (serial, changes) in registered {
             if serials.contains(serial) || !changes.surely_present(self.begin, self.end) {
                 continue;
             }
             if self.since.is_none() {
                 let expected = "all passes registered on the device, asked without a tag";
-                return Err(Breach::new(Rule::UPDATED_SINCE, expected, format!("no {serial:?}")));
+                return Err(Violation::new(Rule::CHANGES_SINCE, expected, format!("no {serial:?}")));
             }
             // Asked with a tag that this device was never given, anything goes.
             if known.is_none() {
@@ -152,20 +130,20 @@ impl<'h> Asked<'h> {
             };
             let causes = [
                 (changes.last_register(self.begin), Rule::C3, "registered"),
-                (marks.by_serial.get(serial).and_then(|spans| newest(spans)), Rule::C1, "marked"),
+                (newest(marks.certain_of(serial)), Rule::C1, "marked"),
                 (newest(&marks.whole), Rule::C9, "marked with its whole type"),
             ];
-            let told = last.get(serial).copied();
+            let answered = last.get(serial).copied();
             for (since, rule, what) in causes {
-                demand(
+                ensure(
                     rule,
-                    since <= told,
+                    since <= answered,
                     format!("{serial:?} listed: it was {what} before this list began"),
                     || format!("no list since names it, up to one asked with {:?}", self.since),
                 )?;
             }
         }
-        Ok((!serials.is_empty()).then(|| Told {
+        Ok((!serials.is_empty()).then(|| Answered {
             begin: self.begin,
             end: self.end,
             tag: answer.tag,
@@ -173,17 +151,17 @@ impl<'h> Asked<'h> {
         }))
     }
 
-    fn forward(&self, tag: UpdateTag, before: &[Told<'_>]) -> Kept {
-        demand(
+    fn forward(&self, tag: UpdateTag, before: &[Answered<'_>]) -> Result<(), Violation> {
+        ensure(
             Rule::C4,
             Some(tag) != self.since,
             "another tag than the one asked with, beside serial numbers",
             || format!("the same tag {tag}"),
         )?;
-        for told in before.iter().filter(|told| told.end < self.begin) {
-            let last = told.tag;
+        for answered in before.iter().filter(|answered| answered.end < self.begin) {
+            let last = answered.tag;
             let forward = tag.type_version >= last.type_version && tag.device_version >= last.device_version;
-            demand(Rule::C4, forward, format!("a tag not before {last}"), || tag.to_string())?;
+            ensure(Rule::C4, forward, format!("a tag not before {last}"), || tag.to_string())?;
         }
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! What was asked of a store and what it answered, with begin and end of each call, and whether a store that keeps
 //! the contract could have answered so.
 //!
-//! A [`Recorder`] is a store that writes down what another one is asked; [`History::check`] judges the whole
+//! A [`Recorder`] is a store that writes down what another one is asked; [`History::check`] checks the whole
 //! afterwards. A test of a crash or a failover wraps its store in one, breaks it while tasks are at work, goes on
 //! [over](Recorder::over) the store that comes up again, and checks what both have answered:
 //!
 //! ```
 //! # use std::sync::Arc;
 //! # use passkit_conformance::store::history::Recorder;
-//! # use passkit_server::{DeviceIdentifier, MemoryStore, PassId, PushToken, RegistrationStore};
+//! # use passkit_server::{PassId, identifiers::{DeviceIdentifier, PushToken}, store::{MemoryStore, RegistrationStore}};
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let (device, pass) = (DeviceIdentifier::new("d")?, PassId::new("pass.a", "1")?);
 //! # let token = PushToken::new("c0ffee")?;
@@ -16,24 +16,28 @@
 //! let recorder = Recorder::new(Arc::new(before));
 //! recorder.register(&device, &pass, &token).await?;
 //! let recorder = recorder.over(Arc::new(after)); // Which has forgotten everything.
-//! recorder.updated_since(&device, &pass.type_id, None).await?;
-//! let breach = recorder.history().check().unwrap_err();
-//! assert_eq!(breach.rule().id(), "updated_since");
+//! recorder.changes_since(&device, &pass.type_id, None).await?;
+//! let violation = recorder.history().check().unwrap_err();
+//! assert_eq!(violation.rule().id(), "changes_since");
 //! # Ok(()) }
 //! ```
 
 mod dates;
 mod lists;
+mod marks;
 mod recorder;
 mod registrations;
 
+use std::time::SystemTime;
+
 use passkit_server::{
-    Changes, DeviceIdentifier, DevicePage, PassId, PassState, PushToken, Registered, SerialNumber,
-    TypeIdentifier, UpdateTag,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{Changes, Content, Page, Registered, RegisteredDevice, UpdateTag},
 };
 
 pub use self::recorder::Recorder;
-use crate::breach::Kept;
+use crate::Violation;
 
 /// All calls on a store, from a time on when none of the devices in them was registered.
 #[derive(Clone, Debug, Default)]
@@ -63,12 +67,10 @@ pub enum Event {
     /// `unregister`
     Unregister { device: DeviceIdentifier, pass: PassId, answer: Option<bool> },
     /// `forget_device`
-    Forget { device: DeviceIdentifier, answer: Option<bool> },
-    /// `mark_updated`
-    Mark { type_id: TypeIdentifier, serials: Vec<SerialNumber> },
-    /// `mark_all_updated`
-    MarkAll { type_id: TypeIdentifier },
-    /// `updated_since`
+    Forget { device: DeviceIdentifier, unregistered_at: SystemTime, answer: Option<bool> },
+    /// `mark`, or `mark_and_push`
+    Mark { type_id: TypeIdentifier, changed: Marked },
+    /// `changes_since`
     List {
         device: DeviceIdentifier,
         type_id: TypeIdentifier,
@@ -77,8 +79,31 @@ pub enum Event {
     },
     /// `pass_state`
     State { pass: PassId, answer: Option<PassState> },
-    /// `devices_of`; `from_start` if it had no cursor
-    Devices { pass: PassId, from_start: bool, answer: Option<DevicePage> },
+    /// `devices` of a pass; `from_start` if it had no cursor
+    Devices { pass: PassId, from_start: bool, answer: Option<Page<RegisteredDevice>> },
+    /// `devices` of a type; `from_start` if it had no cursor
+    DevicesOfType { type_id: TypeIdentifier, from_start: bool, answer: Option<Page<RegisteredDevice>> },
+    /// `count_devices`
+    Count { pass: PassId, at_most: u64, answer: Option<u64> },
+}
+
+/// What a call marked: a [`Changed`] that owns its parts.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the names are those of `Changed`")]
+pub enum Marked {
+    Passes(Vec<SerialNumber>),
+    Contents(Vec<Content>),
+    All,
+}
+
+impl From<Changed<'_>> for Marked {
+    fn from(changed: Changed<'_>) -> Self {
+        match changed {
+            Changed::Passes(serials) => Self::Passes(serials.to_vec()),
+            Changed::Contents(contents) => Self::Contents(contents.to_vec()),
+            Changed::All => Self::All,
+        }
+    }
 }
 
 impl History {
@@ -86,22 +111,28 @@ impl History {
     ///
     /// * The answers of `register` and `unregister` add up, for each registration, in some order that the times allow
     ///   (C10).
-    /// * A device that asks with the tags it was given is told of every mark and every registration after it began,
+    /// * A device that asks with the tags it was given is given every mark and every registration after it began,
     ///   and of nothing when nothing happened (C1, C2, C3, C9); its tags never go back (C4).
-    /// * Lists and pages hold what must be registered and not what can't be, with a push token that may be the last.
-    /// * Versions and dates go forward together with each mark, and never otherwise (C14).
+    /// * Lists, pages and counts hold what must be registered and not what can't be, with a push token that may be the
+    ///   last.
+    /// * A device is forgotten if it is registered and the time is far in the future, and is not if the time is long past
+    ///   (C13). Times closer than a day are left open.
+    /// * Versions and dates go forward together with each mark, and never otherwise (C14). A content marks its pass if it is
+    ///   the first with this digest, and may mark it if not (P1, P2).
     ///
     /// Of calls that overlap any order is allowed, so a history that passes may still hide a fault; one that fails
     /// does not come from a store that keeps the contract.
     ///
     /// # Errors
-    /// The first breach.
-    pub fn check(&self) -> Kept {
+    /// The first violation.
+    pub fn check(&self) -> Result<(), Violation> {
         let registrations = registrations::Registrations::of(self);
         registrations.add_up()?;
         registrations.pages(self)?;
-        lists::check(self, &registrations)?;
-        dates::check(self)
+        registrations.forgets(self)?;
+        let marks = marks::Marks::of(self);
+        lists::check(self, &registrations, &marks)?;
+        dates::check(self, &marks)
     }
 }
 
@@ -131,6 +162,8 @@ impl Call {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn device() -> DeviceIdentifier {
@@ -151,7 +184,17 @@ mod tests {
     }
 
     fn mark() -> Event {
-        Event::Mark { type_id: pass().type_id, serials: vec![pass().serial] }
+        Event::Mark { type_id: pass().type_id, changed: Marked::Passes(vec![pass().serial]) }
+    }
+
+    fn mark_all() -> Event {
+        Event::Mark { type_id: pass().type_id, changed: Marked::All }
+    }
+
+    fn publish(digest: Option<u8>) -> Event {
+        let digest = digest.map(|digest| [digest; 32]);
+        let content = Content { serial: pass().serial, digest, tokens: Vec::new() };
+        Event::Mark { type_id: pass().type_id, changed: Marked::Contents(vec![content]) }
     }
 
     fn tag(version: u64) -> UpdateTag {
@@ -166,13 +209,13 @@ mod tests {
     }
 
     fn state(version: u64, last_modified: u64) -> Event {
-        Event::State { pass: pass(), answer: Some(PassState { version, last_modified }) }
+        Event::State { pass: pass(), answer: Some(PassState { version, last_modified, published: None }) }
     }
 
     /// The id of the rule that is broken, if one is.
     fn broken(calls: impl IntoIterator<Item = (u64, Option<u64>, Event)>) -> Option<&'static str> {
         let calls = calls.into_iter().map(|(begin, end, event)| Call { begin, end, event }).collect();
-        History { calls }.check().err().map(|breach| breach.rule().id())
+        History { calls }.check().err().map(|violation| violation.rule().id())
     }
 
     /// One call after the other.
@@ -204,21 +247,40 @@ mod tests {
             ])
         };
         assert_eq!((unanswered(Created), unanswered(Existing)), (None, None));
+        // A call that changes nothing when it could happen first may still change something later, or not.
+        let far = SystemTime::now() + std::time::Duration::from_secs(9 * 86_400);
+        let forget = Event::Forget { device: device(), unregistered_at: far, answer: Some(true) };
+        let beside_forget = |answer| {
+            broken([
+                (0, Some(9), forget.clone()),
+                (1, Some(2), unregister(false)),
+                (3, Some(4), register(Created)),
+                (5, Some(6), register(answer)),
+                (7, Some(8), register(Existing)),
+            ])
+        };
+        assert_eq!((beside_forget(Created), beside_forget(Existing)), (None, None));
+        let ended = broken([
+            (0, Some(3), forget.clone()),
+            (1, Some(2), register(Created)),
+            (4, Some(5), register(Existing)),
+            (6, Some(7), register(Created)),
+        ]);
+        assert_eq!(ended, Some("C10"));
     }
 
     #[test]
-    fn marks_and_registrations_are_told() {
+    fn marks_and_registrations_are_listed() {
         use Registered::Created;
-        let told =
+        let listed =
             [register(Created), list(None, true, 1), mark(), list(Some(1), true, 2), list(Some(2), false, 2)];
-        assert_eq!(in_turn(told), None);
+        assert_eq!(in_turn(listed), None);
         assert_eq!(
             in_turn([register(Created), list(None, true, 1), mark(), list(Some(1), false, 1)]),
             Some("C1")
         );
-        let all = Event::MarkAll { type_id: pass().type_id };
         assert_eq!(
-            in_turn([register(Created), list(None, true, 1), all, list(Some(1), false, 1)]),
+            in_turn([register(Created), list(None, true, 1), mark_all(), list(Some(1), false, 1)]),
             Some("C9")
         );
         let back = [
@@ -238,8 +300,8 @@ mod tests {
             in_turn([register(Created), list(None, true, 2), mark(), list(Some(2), true, 1)]),
             Some("C4")
         );
-        assert_eq!(in_turn([register(Created), list(None, false, 2)]), Some("updated_since"));
-        assert_eq!(in_turn([list(None, true, 2)]), Some("updated_since"));
+        assert_eq!(in_turn([register(Created), list(None, false, 2)]), Some("changes_since"));
+        assert_eq!(in_turn([list(None, true, 2)]), Some("changes_since"));
         // A list beside the mark may name the pass for it, or not.
         for listed in [false, true] {
             let since = if listed { 2 } else { 1 };
@@ -268,18 +330,116 @@ mod tests {
 
     #[test]
     fn pages_show_who_is_registered() {
-        let page = |devices: &[&str], token: &str| {
-            let one = |id: &&str| passkit_server::RegisteredDevice {
+        let answer = |devices: &[&str], token: &str| {
+            let one = |id: &&str| RegisteredDevice {
                 device: DeviceIdentifier::new(id).unwrap(),
                 push_token: PushToken::new(token).unwrap(),
             };
-            let answer = Some(DevicePage { devices: devices.iter().map(one).collect(), next: None });
-            Event::Devices { pass: pass(), from_start: true, answer }
+            Some(Page { items: devices.iter().map(one).collect(), next: None })
         };
         let created = || register(Registered::Created);
-        assert_eq!(in_turn([created(), page(&["d"], "c0")]), None);
-        assert_eq!(in_turn([created(), page(&[], "c0")]), Some("C11"));
-        assert_eq!(in_turn([created(), unregister(true), page(&["d"], "c0")]), Some("unregister"));
-        assert_eq!(in_turn([created(), page(&["d"], "c1")]), Some("C10"));
+        for of_type in [false, true] {
+            let page = |devices: &[&str], token: &str| {
+                let (answer, from_start) = (answer(devices, token), true);
+                match of_type {
+                    false => Event::Devices { pass: pass(), from_start, answer },
+                    true => Event::DevicesOfType { type_id: pass().type_id, from_start, answer },
+                }
+            };
+            assert_eq!(in_turn([created(), page(&["d"], "c0")]), None);
+            assert_eq!(in_turn([created(), page(&[], "c0")]), Some("C11"));
+            assert_eq!(in_turn([created(), unregister(true), page(&["d"], "c0")]), Some("unregister"));
+            assert_eq!(in_turn([created(), page(&["d"], "c1")]), Some("C10"));
+        }
+        let count = |at_most, count| Event::Count { pass: pass(), at_most, answer: Some(count) };
+        assert_eq!(in_turn([count(5, 0), created(), count(5, 1), count(0, 0), count(0, 1)]), None);
+        assert_eq!(in_turn([created(), count(5, 0)]), Some("count_devices"));
+        assert_eq!(in_turn([created(), count(5, 2)]), Some("count_devices"));
+    }
+
+    #[test]
+    fn devices_are_forgotten_in_time() {
+        let forget = |days: i64, answer| {
+            let day = Duration::from_secs(86_400 * days.unsigned_abs());
+            let now = SystemTime::now();
+            let unregistered_at = if days < 0 { now - day } else { now + day };
+            Event::Forget { device: device(), unregistered_at, answer: Some(answer) }
+        };
+        let created = || register(Registered::Created);
+        assert_eq!(in_turn([created(), forget(9, true), forget(9, false), created()]), None);
+        assert_eq!(in_turn([created(), forget(-9, false), unregister(true)]), None);
+        assert_eq!(in_turn([created(), forget(9, false)]), Some("C13"));
+        assert_eq!(in_turn([created(), forget(-9, true)]), Some("C13"));
+        assert_eq!(in_turn([forget(9, true)]), Some("C13"));
+        assert_eq!(in_turn([created(), unregister(true), forget(9, true)]), Some("C13"));
+        assert_eq!(in_turn([created(), forget(9, true), register(Registered::Existing)]), Some("C10"));
+        // One that is under way all the time may come between two registers, though nothing was registered when it began.
+        let other = Event::Register {
+            device: device(),
+            pass: PassId::new("pass.a", "2").unwrap(),
+            push_token: PushToken::new("c0").unwrap(),
+            answer: Some(Registered::Created),
+        };
+        let between = [
+            (0, Some(1), other),
+            (2, Some(9), forget(9, true)),
+            (3, Some(4), unregister(false)),
+            (5, Some(6), created()),
+            (7, Some(8), created()),
+        ];
+        assert_eq!(broken(between), None);
+        // Begun before the first register, and made after it: it is no proof that it did nothing when it began.
+        let late = [(0, Some(5), forget(9, true)), (1, Some(2), created()), (3, Some(4), created())];
+        assert_eq!(broken(late), None);
+        // The second of two at once, neither of which is idle.
+        let two = |last| {
+            broken([
+                (0, Some(1), created()),
+                (2, Some(20), forget(9, true)),
+                (3, Some(21), forget(9, true)),
+                (4, Some(6), created()),
+                (22, Some(23), register(last)),
+            ])
+        };
+        assert_eq!((two(Registered::Created), two(Registered::Existing)), (None, None));
+        // Close to now, and beside a register, both answers are possible.
+        assert_eq!(in_turn([created(), forget(0, false), unregister(true)]), None);
+        for answer in [false, true] {
+            assert_eq!(broken([(0, Some(2), created()), (1, Some(3), forget(9, answer))]), None);
+        }
+    }
+
+    #[test]
+    fn contents_mark_when_they_are_new() {
+        let created = || register(Registered::Created);
+        let start = || [created(), list(None, true, 1)];
+        let then = |events: &[Event]| {
+            let all = start().into_iter().chain(events.iter().cloned()).zip(0..);
+            broken(all.map(|(event, n)| (2 * n, Some(2 * n + 1), event)))
+        };
+        assert_eq!(then(&[publish(Some(1)), list(Some(1), true, 2)]), None);
+        assert_eq!(then(&[publish(Some(1)), list(Some(1), false, 1)]), Some("C1"));
+        // A removal is no mark; a digest that was there before may be one.
+        assert_eq!(then(&[publish(None), list(Some(1), false, 1)]), None);
+        assert_eq!(then(&[publish(None), list(Some(1), true, 2)]), Some("C2"));
+        for listed in [false, true] {
+            let again =
+                [publish(Some(1)), list(Some(1), true, 2), publish(Some(1)), list(Some(2), listed, 3)];
+            assert_eq!(then(&again), None);
+        }
+        assert_eq!(in_turn([state(0, 5), publish(Some(1)), state(0, 5)]), Some("C14"));
+        assert_eq!(in_turn([state(0, 5), publish(None), state(1, 6)]), Some("C14"));
+        assert_eq!(in_turn([state(0, 5), mark_all(), state(1, 6)]), None);
+        // At once: one of the two marked it, at some time between the first begin and the first end.
+        let both = |at, until, event| {
+            broken([
+                (0, Some(1), state(0, 5)),
+                (2, Some(7), publish(Some(1))),
+                (3, Some(6), publish(Some(1))),
+                (at, Some(until), event),
+            ])
+        };
+        assert_eq!(both(8, 9, state(0, 5)), Some("C14"));
+        assert_eq!(both(4, 5, state(0, 5)), None);
     }
 }

@@ -5,8 +5,12 @@ use std::{
 
 use async_trait::async_trait;
 use passkit_server::{
-    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushToken, Registered,
-    RegistrationStore, SerialNumber, StoreError, TypeIdentifier, UpdateTag,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    store::{
+        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice, RegistrationStore,
+        StoreError, UpdateTag,
+    },
 };
 
 use super::{Call, Event, History};
@@ -15,11 +19,11 @@ use super::{Call, Event, History};
 #[derive(Clone)]
 pub struct Recorder {
     store: Arc<dyn RegistrationStore>,
-    kept: Arc<Mutex<Kept>>,
+    log: Arc<Mutex<Log>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Log {
     time: u64,
     calls: Vec<Call>,
 }
@@ -28,47 +32,46 @@ impl Recorder {
     /// Records from now on.
     #[must_use]
     pub fn new(store: Arc<dyn RegistrationStore>) -> Self {
-        Self { store, kept: Arc::default() }
+        Self { store, log: Arc::default() }
     }
 
-    /// Goes on with the same history over another store: the same storage, opened anew.
+    /// Goes on with the same history over another store: the same data, opened again.
     #[must_use]
     pub fn over(&self, store: Arc<dyn RegistrationStore>) -> Self {
-        Self { store, kept: self.kept.clone() }
+        Self { store, log: self.log.clone() }
     }
 
     /// All calls so far.
     #[must_use]
     pub fn history(&self) -> History {
-        History { calls: self.kept().calls.clone() }
+        History { calls: self.log().calls.clone() }
     }
 
-    /// Notes a mark that is made otherwise than by `mark_updated`: with its pushes owed, or in a transaction of the
-    /// caller's.
+    /// Notes a mark that is made by another method: with its pushes, or in a transaction of the caller's.
     ///
     /// # Errors
     /// Those of `marking`.
     pub async fn mark_by(
         &self,
         type_id: &TypeIdentifier,
-        serials: &[SerialNumber],
+        changed: Changed<'_>,
         marking: impl Future<Output = Result<(), StoreError>> + Send,
     ) -> Result<(), StoreError> {
-        let at = self.begin(Event::Mark { type_id: type_id.clone(), serials: serials.to_vec() });
+        let at = self.begin(Event::Mark { type_id: type_id.clone(), changed: changed.into() });
         self.end(at, marking.await, |_, ()| {})
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes the begin of a call, before it is made.
     fn begin(&self, event: Event) -> usize {
-        let mut kept = self.kept();
-        kept.time += 1;
-        let begin = kept.time;
-        kept.calls.push(Call { begin, end: None, event });
-        kept.calls.len() - 1
+        let mut log = self.log();
+        log.time += 1;
+        let begin = log.time;
+        log.calls.push(Call { begin, end: None, event });
+        log.calls.len() - 1
     }
 
     /// Notes the end of a call, if it was answered.
@@ -79,10 +82,10 @@ impl Recorder {
         answered: impl FnOnce(&mut Event, &T),
     ) -> Result<T, StoreError> {
         if let Ok(answer) = &result {
-            let mut kept = self.kept();
-            kept.time += 1;
-            let end = kept.time;
-            if let Some(call) = kept.calls.get_mut(at) {
+            let mut log = self.log();
+            log.time += 1;
+            let end = log.time;
+            if let Some(call) = log.calls.get_mut(at) {
                 call.end = Some(end);
                 answered(&mut call.event, answer);
             }
@@ -93,7 +96,7 @@ impl Recorder {
 
 impl std::fmt::Debug for Recorder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recorder").field("calls", &self.kept().calls.len()).finish_non_exhaustive()
+        f.debug_struct("Recorder").field("calls", &self.log().calls.len()).finish_non_exhaustive()
     }
 }
 
@@ -133,7 +136,7 @@ impl RegistrationStore for Recorder {
         self.end(at, result, answer!(Unregister))
     }
 
-    async fn updated_since(
+    async fn changes_since(
         &self,
         device: &DeviceIdentifier,
         type_id: &TypeIdentifier,
@@ -141,22 +144,8 @@ impl RegistrationStore for Recorder {
     ) -> Result<Changes, StoreError> {
         let (of, type_of) = (device.clone(), type_id.clone());
         let at = self.begin(Event::List { device: of, type_id: type_of, since, answer: None });
-        let result = self.store.updated_since(device, type_id, since).await;
+        let result = self.store.changes_since(device, type_id, since).await;
         self.end(at, result, answer!(List))
-    }
-
-    async fn mark_updated(
-        &self,
-        type_id: &TypeIdentifier,
-        serials: &[SerialNumber],
-    ) -> Result<(), StoreError> {
-        self.mark_by(type_id, serials, self.store.mark_updated(type_id, serials)).await
-    }
-
-    async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        let at = self.begin(Event::MarkAll { type_id: type_id.clone() });
-        let result = self.store.mark_all_updated(type_id).await;
-        self.end(at, result, |_, ()| {})
     }
 
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
@@ -165,16 +154,40 @@ impl RegistrationStore for Recorder {
         self.end(at, result, answer!(State))
     }
 
-    async fn devices_of(
+    async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        self.mark_by(type_id, changed, self.store.mark(type_id, changed)).await
+    }
+
+    /// Is not recorded.
+    async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
+        self.store.published(passes).await
+    }
+
+    async fn devices(
         &self,
-        pass: &PassId,
+        audience: Audience<'_>,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<DevicePage, StoreError> {
+    ) -> Result<Page<RegisteredDevice>, StoreError> {
         let from_start = after.is_none();
-        let at = self.begin(Event::Devices { pass: pass.clone(), from_start, answer: None });
-        let result = self.store.devices_of(pass, after, limit).await;
-        self.end(at, result, answer!(Devices))
+        let at = self.begin(match audience {
+            Audience::Pass(pass) => Event::Devices { pass: pass.clone(), from_start, answer: None },
+            Audience::Type(type_id) => {
+                Event::DevicesOfType { type_id: type_id.clone(), from_start, answer: None }
+            }
+        });
+        let result = self.store.devices(audience, after, limit).await;
+        self.end(at, result, |event, given| {
+            if let Event::Devices { answer, .. } | Event::DevicesOfType { answer, .. } = event {
+                *answer = Some(given.clone());
+            }
+        })
+    }
+
+    async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
+        let at = self.begin(Event::Count { pass: pass.clone(), at_most, answer: None });
+        let result = self.store.count_devices(pass, at_most).await;
+        self.end(at, result, answer!(Count))
     }
 
     async fn forget_device(
@@ -182,7 +195,7 @@ impl RegistrationStore for Recorder {
         device: &DeviceIdentifier,
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
-        let at = self.begin(Event::Forget { device: device.clone(), answer: None });
+        let at = self.begin(Event::Forget { device: device.clone(), unregistered_at, answer: None });
         let result = self.store.forget_device(device, unregistered_at).await;
         self.end(at, result, answer!(Forget))
     }

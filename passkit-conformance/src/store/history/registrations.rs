@@ -1,14 +1,18 @@
 //! Who was registered for what, as far as the answers tell.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    time::{Duration, SystemTime},
+};
 
-use passkit_server::{DeviceIdentifier, DevicePage, PassId, PushToken, Registered};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken},
+    store::{Page, Registered, RegisteredDevice},
+};
 
 use super::{Event, History, Span};
-use crate::{
-    Rule,
-    breach::{Kept, demand},
-};
+use crate::{Rule, Violation, violation::ensure};
 
 /// By device and pass, what was done to the registration; by device, the push tokens that were sent.
 pub(super) struct Registrations<'h> {
@@ -41,7 +45,7 @@ impl<'h> Registrations<'h> {
             all.changes.entry(device).or_default().entry(pass).or_default().0.push((call.span(), change));
         }
         for call in &history.calls {
-            if let Event::Forget { device, answer: None | Some(true) } = &call.event {
+            if let Event::Forget { device, answer: None | Some(true), .. } = &call.event {
                 for changes in all.changes.get_mut(device).into_iter().flat_map(BTreeMap::values_mut) {
                     changes.0.push((call.span(), Change::Forget));
                 }
@@ -63,57 +67,124 @@ impl<'h> Registrations<'h> {
         self.tokens.get(device).into_iter().flatten().map(|(span, _)| *span)
     }
 
-    pub(super) fn add_up(&self) -> Kept {
+    pub(super) fn add_up(&self) -> Result<(), Violation> {
         for (pass, changes) in self.changes.values().flatten() {
-            demand(
+            ensure(
                 Rule::C10,
                 changes.add_up(),
                 "answers of register and unregister that some order of the calls explains",
                 || {
-                    let answers: Vec<_> = changes.0.iter().map(|(_, change)| change.shown()).collect();
-                    format!(
-                        "for one device and {pass:?}, in the order of their begins: {}",
-                        answers.join(", ")
-                    )
+                    let shown = |(Span { begin, end }, change): &(Span, Change)| {
+                        let end = end.map_or("?".into(), |end| end.to_string());
+                        format!("{} ({begin} to {end})", change.shown())
+                    };
+                    let answers: Vec<_> = changes.0.iter().map(shown).collect();
+                    format!("for one device and {pass:?}, with begin and end: {}", answers.join(", "))
                 },
             )?;
         }
         Ok(())
     }
 
-    /// Whether the pages hold who must be there, not who can't be, and no outdated push token.
-    pub(super) fn pages(&self, history: &History) -> Kept {
+    /// Whether pages and counts hold who must be there, not who can't be, and no outdated push token.
+    pub(super) fn pages(&self, history: &History) -> Result<(), Violation> {
         for call in &history.calls {
-            let Event::Devices { pass, from_start, answer: Some(DevicePage { devices, next }) } = &call.event
-            else {
+            let (begin, end) = (call.begin, call.end.unwrap_or(u64::MAX));
+            match &call.event {
+                Event::Devices { pass, from_start, answer: Some(page) } => {
+                    let is_of = |one: &PassId| one == pass;
+                    self.page(page, *from_start, is_of, &format!("{pass:?}"), begin, end)?;
+                }
+                Event::DevicesOfType { type_id, from_start, answer: Some(page) } => {
+                    let is_of = |one: &PassId| one.type_id == *type_id;
+                    self.page(page, *from_start, is_of, &format!("a pass of {type_id}"), begin, end)?;
+                }
+                Event::Count { pass, at_most, answer: Some(count) } => {
+                    let of_pass = || self.changes.values().filter_map(|passes| passes.get(pass));
+                    let least = of_pass().filter(|changes| changes.surely_present(begin, end)).count() as u64;
+                    let most = of_pass().filter(|changes| !changes.surely_absent(begin, end)).count() as u64;
+                    ensure(
+                        Rule::COUNT_DEVICES,
+                        (least.min(*at_most)..=most).contains(count),
+                        format!("from {least} to {most} devices, counted up to {at_most}"),
+                        || count.to_string(),
+                    )?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn page(
+        &self,
+        page: &Page<RegisteredDevice>,
+        from_start: bool,
+        is_of: impl Fn(&PassId) -> bool,
+        what: &str,
+        begin: u64,
+        end: u64,
+    ) -> Result<(), Violation> {
+        let of_device = |device: &DeviceIdentifier| {
+            let passes = self.changes.get(device).into_iter().flatten();
+            passes.filter(|(pass, _)| is_of(pass)).map(|(_, changes)| changes)
+        };
+        for one in &page.items {
+            let may_be_there = of_device(&one.device).any(|changes| !changes.surely_absent(begin, end));
+            ensure(
+                Rule::UNREGISTER,
+                may_be_there,
+                "no device in the pages of what it is not registered for",
+                || format!("one that was not registered for {what} all the while"),
+            )?;
+            ensure(
+                Rule::C10,
+                self.may_be_the_token(&one.device, &one.push_token, begin, end),
+                "the push token of the last register, or of one under way",
+                || "one that was replaced before, or never sent".into(),
+            )?;
+        }
+        if from_start && page.next.is_none() {
+            let seen: HashSet<_> = page.items.iter().map(|one| &one.device).collect();
+            let missing = self.changes.keys().filter(|device| {
+                !seen.contains(**device)
+                    && of_device(device).any(|changes| changes.surely_present(begin, end))
+            });
+            let missing = missing.count();
+            ensure(Rule::C11, missing == 0, "every device that is registered", || {
+                format!("{missing} missing from the only page of {what}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether devices were forgotten that had to be, and none that could not be.
+    pub(super) fn forgets(&self, history: &History) -> Result<(), Violation> {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let now = SystemTime::now();
+        for call in &history.calls {
+            let Event::Forget { device, unregistered_at, answer: Some(forgotten) } = &call.event else {
                 continue;
             };
             let (begin, end) = (call.begin, call.end.unwrap_or(u64::MAX));
-            for one in devices {
-                let changes = self.changes.get(&one.device).and_then(|passes| passes.get(pass));
-                demand(
-                    Rule::UNREGISTER,
-                    changes.is_some_and(|changes| !changes.surely_absent(begin, end)),
-                    "no device in the pages of a pass that it is not registered for",
-                    || format!("one that was not registered for {pass:?} all the while"),
+            if *forgotten {
+                let passes = self.changes.get(device).into_iter().flat_map(BTreeMap::values);
+                let may_be_there = passes.filter(|changes| !changes.surely_absent(begin, end)).count();
+                ensure(
+                    Rule::C13,
+                    may_be_there > 0 && *unregistered_at + DAY > now,
+                    "false for a device that is not registered, or registered since",
+                    || "true".into(),
                 )?;
-                demand(
-                    Rule::C10,
-                    self.may_be_the_token(&one.device, &one.push_token, begin, end),
-                    "the push token of the last register, or of one under way",
-                    || "one that was replaced before, or never sent".into(),
+            } else if *unregistered_at > now + DAY {
+                let passes = self.changes.get(device).into_iter().flat_map(BTreeMap::values);
+                let present = passes.filter(|changes| changes.surely_present(begin, end)).count();
+                ensure(
+                    Rule::C13,
+                    present == 0,
+                    "true for a device that registered before that time",
+                    || format!("false, and {present} registrations"),
                 )?;
-            }
-            if *from_start && next.is_none() {
-                let shown: HashSet<_> = devices.iter().map(|one| &one.device).collect();
-                let missing = self.changes.iter().filter(|(device, passes)| {
-                    let here = passes.get(pass).is_some_and(|changes| changes.surely_present(begin, end));
-                    here && !shown.contains(*device)
-                });
-                let missing = missing.count();
-                demand(Rule::C11, missing == 0, "every device that is registered for the pass", || {
-                    format!("{missing} missing from the only page of {pass:?}")
-                })?;
             }
         }
         Ok(())
@@ -160,8 +231,7 @@ impl Changes {
 
     /// Whether some order of the calls that their times allow explains all answers.
     ///
-    /// Goes through the ends of calls, and keeps each state the registration may be in together with the calls still
-    /// under way that brought it there.
+    /// Goes through the ends of calls, and keeps each state that the registration may be in.
     fn add_up(&self) -> bool {
         /// Beyond this the order is too open to be followed.
         const MOST: usize = 20_000;
@@ -172,7 +242,7 @@ impl Changes {
         }
         points.sort_unstable();
         let mut open: BTreeSet<usize> = BTreeSet::new();
-        let mut states = HashSet::from([(false, BTreeSet::new())]);
+        let mut states = HashSet::from([State::default()]);
         for (_, is_end, n) in points {
             if !is_end {
                 open.insert(n);
@@ -180,17 +250,19 @@ impl Changes {
             }
             let mut reached = HashSet::new();
             let mut next: Vec<_> = states.drain().collect();
-            while let Some((registered, mut done)) = next.pop() {
-                // What leaves the state as it is can be taken to have happened here: nothing is lost by it.
-                done.extend(open.iter().filter(|one| self.0[**one].1.after(registered) == Some(registered)));
-                for one in open.difference(&done) {
-                    if let Some(then) = self.0[*one].1.after(registered) {
-                        let mut done = done.clone();
+            while let Some(mut state) = next.pop() {
+                let changes_nothing =
+                    |one: &&usize| self.0[**one].1.after(state.registered) == Some(state.registered);
+                state.idle.extend(open.iter().filter(changes_nothing));
+                for one in open.difference(&state.done) {
+                    let then = self.0[*one].1.after(state.registered);
+                    if let Some(registered) = then.filter(|then| *then != state.registered) {
+                        let mut done = state.done.clone();
                         done.insert(*one);
-                        next.push((then, done));
+                        next.push(State { registered, done, idle: state.idle.clone() });
                     }
                 }
-                if !reached.insert((registered, done)) {
+                if !reached.insert(state) {
                     continue;
                 }
                 if reached.len() + next.len() > MOST {
@@ -200,7 +272,10 @@ impl Changes {
             open.remove(&n);
             states = reached
                 .into_iter()
-                .filter_map(|(registered, mut done)| done.remove(&n).then_some((registered, done)))
+                .filter_map(|mut state| {
+                    let (done, idle) = (state.done.remove(&n), state.idle.remove(&n));
+                    (done || idle).then_some(state)
+                })
                 .collect();
             if states.is_empty() {
                 return false;
@@ -208,6 +283,17 @@ impl Changes {
         }
         true
     }
+}
+
+/// What a registration may be, with the calls under way that brought it there.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+struct State {
+    registered: bool,
+    /// These have changed it.
+    done: BTreeSet<usize>,
+    /// These may have happened at a time when they changed nothing. Whether one did shows at its end: until then it may
+    /// change something after all.
+    idle: BTreeSet<usize>,
 }
 
 impl Change {

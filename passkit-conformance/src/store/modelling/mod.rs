@@ -10,18 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::RegistrationStore;
+use passkit_server::store::RegistrationStore;
 
 use self::{operation::Operation, reference::Reference};
 use super::{catalogue, random::Random};
-use crate::{Breach, Rule, breach::Kept};
+use crate::{Rule, Violation};
 
 catalogue! {
-    "store/random-sequences-follow-the-model" Must [C1 C2 C3 C4 C5 C7 C9 C10 C11 C13 C14] store
+    "store/random-sequences-follow-the-model" Must [C1 C2 C3 C4 C5 C7 C9 C10 C11 C13 C14 P2 P4 P5] store
         random_sequences_follow_the_model,
         "Up to 200 random sequences of some 40 calls over three devices and five passes of two types, for three \
-         seconds at most; each answer is held against a model. PASSKIT_CONFORMANCE_SEED=n repeats a run.",
-        "Whatever the steps show: an update that is lost, or one that is told for ever.";
+         seconds at most; each answer is checked against a model. PASSKIT_CONFORMANCE_SEED=n repeats a run.",
+        "Whatever the steps show: an update that is lost, or one that is listed forever.";
 }
 
 const SEQUENCES: u64 = 200;
@@ -32,20 +32,24 @@ const SHRINKING: Duration = Duration::from_secs(5);
 /// What a run starts from; set it to the number in a report to run the same sequences again.
 const SEED: &str = "PASSKIT_CONFORMANCE_SEED";
 
-async fn random_sequences_follow_the_model(store: &Arc<dyn RegistrationStore>) -> Kept {
+async fn random_sequences_follow_the_model(store: &Arc<dyn RegistrationStore>) -> Result<(), Violation> {
     let start = Instant::now();
     let first = match std::env::var(SEED) {
         Ok(text) => text.trim().parse().map_err(|_| {
-            Breach::new(Rule::ERRORS, format!("a number in {SEED}"), format!("{text:?} in the environment"))
+            Violation::new(
+                Rule::ERRORS,
+                format!("a number in {SEED}"),
+                format!("{text:?} in the environment"),
+            )
         })?,
         // Short, as people copy it.
         Err(_) => Random::from_time() % 1_000_000_000,
     };
     for seed in first..first.saturating_add(SEQUENCES) {
         let sequence = operation::sequence(&mut Random::new(seed));
-        if let Err((breach, end)) = run(store, &sequence).await {
-            let (smallest, breach) = shrink(store, &sequence[..end], breach).await;
-            return Err(told(&smallest, &breach, seed));
+        if let Err((violation, end)) = run(store, &sequence).await {
+            let (smallest, violation) = shrink(store, &sequence[..end], violation).await;
+            return Err(with_steps(&smallest, &violation, seed));
         }
         if start.elapsed() > BUDGET {
             break;
@@ -54,11 +58,11 @@ async fn random_sequences_follow_the_model(store: &Arc<dyn RegistrationStore>) -
     Ok(())
 }
 
-/// Runs a sequence under identifiers of its own. A breach comes with the number of steps that led to it.
-async fn run(store: &Arc<dyn RegistrationStore>, sequence: &[Operation]) -> Result<(), (Breach, usize)> {
-    let mut reference = Reference::new().map_err(|breach| (breach, 0))?;
+/// Runs a sequence under identifiers of its own. A violation comes with the number of steps that led to it.
+async fn run(store: &Arc<dyn RegistrationStore>, sequence: &[Operation]) -> Result<(), (Violation, usize)> {
+    let mut reference = Reference::new().map_err(|violation| (violation, 0))?;
     for (n, operation) in sequence.iter().enumerate() {
-        reference.step(store, operation).await.map_err(|breach| (breach, n + 1))?;
+        reference.step(store, operation).await.map_err(|violation| (violation, n + 1))?;
     }
     Ok(())
 }
@@ -67,8 +71,8 @@ async fn run(store: &Arc<dyn RegistrationStore>, sequence: &[Operation]) -> Resu
 async fn shrink(
     store: &Arc<dyn RegistrationStore>,
     failing: &[Operation],
-    mut breach: Breach,
-) -> (Vec<Operation>, Breach) {
+    mut violation: Violation,
+) -> (Vec<Operation>, Violation) {
     let start = Instant::now();
     let mut smallest = failing.to_vec();
     let mut piece = smallest.len().div_ceil(2).max(1);
@@ -79,15 +83,15 @@ async fn shrink(
             let mut less = smallest.clone();
             less.drain(at..(at + piece).min(smallest.len()));
             match run(store, &less).await {
-                Err((found, end)) if found.rule() == breach.rule() => {
+                Err((found, end)) if found.rule() == violation.rule() => {
                     less.truncate(end);
-                    (smallest, breach, smaller) = (less, found, true);
+                    (smallest, violation, smaller) = (less, found, true);
                 }
                 _ => at += piece,
             }
         }
         if start.elapsed() >= SHRINKING || (piece == 1 && !smaller) {
-            return (smallest, breach);
+            return (smallest, violation);
         }
         if !smaller {
             piece = piece.div_ceil(2);
@@ -95,12 +99,12 @@ async fn shrink(
     }
 }
 
-/// The breach with the steps that lead to it.
-fn told(steps: &[Operation], breach: &Breach, seed: u64) -> Breach {
-    let mut actual = format!("{}; the steps are", breach.actual());
+/// The violation with the steps that lead to it.
+fn with_steps(steps: &[Operation], violation: &Violation, seed: u64) -> Violation {
+    let mut actual = format!("{}; the steps are", violation.actual());
     for (n, step) in steps.iter().enumerate() {
         actual.push_str(&format!(" ({}) {step};", n + 1));
     }
     actual.push_str(&format!(" {SEED}={seed} repeats them"));
-    Breach::new(breach.rule(), breach.expected(), actual)
+    Violation::new(violation.rule(), violation.expected(), actual)
 }

@@ -41,10 +41,34 @@ pub(super) enum Operation {
         pass: usize,
         limit: usize,
     },
+    DevicesOfType {
+        type_id: usize,
+        limit: usize,
+    },
+    Count {
+        pass: usize,
+        at_most: u64,
+    },
+    /// Contents of passes of one type, each once.
+    Publish {
+        type_id: usize,
+        contents: Vec<Publication>,
+    },
+    Published {
+        pass: usize,
+    },
     Forget {
         device: usize,
         time: Time,
     },
+}
+
+/// A content by the numbers of its pass, its digest and its tokens. Without a digest it is a removal.
+#[derive(Clone, Debug)]
+pub(super) struct Publication {
+    pub(super) pass: usize,
+    pub(super) digest: Option<u8>,
+    pub(super) tokens: Vec<u8>,
 }
 
 /// The tag that a device asks with.
@@ -82,7 +106,9 @@ pub(super) fn sequence(random: &mut Random) -> Vec<Operation> {
     for pass in 0..PASSES.len() {
         all.push(Operation::State { pass });
         all.push(Operation::Devices { pass, limit: 2 });
+        all.push(Operation::Published { pass });
     }
+    all.extend((0..TYPES).map(|type_id| Operation::DevicesOfType { type_id, limit: 2 }));
     all
 }
 
@@ -90,7 +116,7 @@ fn one(random: &mut Random) -> Operation {
     let device = random.below(DEVICES);
     let pass = random.below(PASSES.len());
     let type_id = PASSES[pass].0;
-    match random.below(32) {
+    match random.below(42) {
         0..=7 => Operation::Register { device, pass, new_token: random.below(3) == 0 },
         8..=10 => Operation::Unregister { device, pass },
         11..=15 => {
@@ -112,6 +138,20 @@ fn one(random: &mut Random) -> Operation {
         }
         25..=27 => Operation::State { pass },
         28..=29 => Operation::Devices { pass, limit: random.below(4) },
+        30 => Operation::DevicesOfType { type_id, limit: random.below(4) },
+        31 => Operation::Count { pass, at_most: random.below(4) as u64 },
+        32..=37 => {
+            let mut contents = Vec::new();
+            for pass in (0..PASSES.len()).filter(|pass| PASSES[*pass].0 == type_id) {
+                if random.below(2) == 0 {
+                    let digest = (random.below(5) > 0).then(|| random.below(2) as u8);
+                    let tokens = (0..random.below(4)).map(|_| random.below(24) as u8).collect();
+                    contents.push(Publication { pass, digest, tokens });
+                }
+            }
+            Operation::Publish { type_id, contents }
+        }
+        38..=39 => Operation::Published { pass },
         _ => {
             let time = [Time::Before, Time::At, Time::After][random.below(3)];
             Operation::Forget { device, time }
@@ -151,6 +191,23 @@ impl fmt::Display for Operation {
             }
             Self::State { pass: of } => write!(f, "state of {}", pass(of)),
             Self::Devices { pass: of, limit } => write!(f, "devices of {} in pages of {limit}", pass(of)),
+            Self::DevicesOfType { type_id, limit } => {
+                write!(f, "devices of type {type_id} in pages of {limit}")
+            }
+            Self::Count { pass: of, at_most } => write!(f, "count devices of {} up to {at_most}", pass(of)),
+            Self::Publish { type_id, contents } => {
+                let content = |content: &Publication| {
+                    let serial = PASSES[content.pass].1;
+                    let tokens = &content.tokens;
+                    match content.digest {
+                        Some(digest) => format!("content {digest} of {serial} with tokens {tokens:?}"),
+                        None => format!("removal of {serial} with tokens {tokens:?}"),
+                    }
+                };
+                let contents: Vec<_> = contents.iter().map(content).collect();
+                write!(f, "publish in type {type_id}: {}", contents.join(", "))
+            }
+            Self::Published { pass: of } => write!(f, "what is published of {}", pass(of)),
             Self::Forget { device, time } => {
                 let time = match time {
                     Time::Before => "a millisecond before",

@@ -2,16 +2,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    slice,
     time::{Duration, UNIX_EPOCH},
 };
 
-use passkit_server::{PassId, PassState, PushToken, Registered, RegistrationStore, UpdateTag, clock};
+use passkit_server::{
+    Changed, PassId, PassState,
+    identifiers::{PushToken, TokenDigest},
+    store::{Audience, Content, Published, Registered, RegistrationStore, UpdateTag, clock},
+};
 
-use super::operation::{DEVICES, Operation, PASSES, Since, TYPES, Time};
+use super::operation::{DEVICES, Operation, PASSES, Publication, Since, TYPES, Time};
 use crate::{
-    Breach, Rule,
-    breach::{Kept, demand},
-    store::names::{Device, has_devices_in_pages, new_push_token, new_type, pass_of, serial},
+    Rule, Violation,
+    store::names::{Device, expect_devices, new_push_token, new_type, pass_of, serial, shown_state},
+    violation::ensure,
 };
 
 pub(super) struct Reference {
@@ -23,12 +28,14 @@ pub(super) struct Reference {
     answers: BTreeMap<(usize, usize), Vec<Answered>>,
     /// By pass.
     states: Vec<Seen>,
+    /// By pass, what has to be remembered.
+    published: Vec<Option<Published>>,
 }
 
 /// A tag, and what happened since it was issued.
 struct Answered {
     tag: UpdateTag,
-    /// What the next answer owes, and under which rule.
+    /// What the next answer must have, and under which rule.
     due: BTreeMap<usize, Rule>,
     /// Nothing was marked in the type, and nothing registered on the device.
     quiet: bool,
@@ -43,24 +50,25 @@ struct Seen {
 
 impl Reference {
     /// Nothing is registered, under identifiers of its own.
-    pub(super) fn new() -> Result<Self, Breach> {
+    pub(super) fn new() -> Result<Self, Violation> {
         let types = (0..TYPES).map(|_| new_type()).collect::<Result<Vec<_>, _>>()?;
         let pass = |(type_id, number): (usize, &str)| Ok(pass_of(&types[type_id], &serial(number)?));
         Ok(Self {
             devices: (0..DEVICES).map(|_| Device::new()).collect::<Result<_, _>>()?,
-            passes: PASSES.into_iter().map(pass).collect::<Result<_, Breach>>()?,
+            passes: PASSES.into_iter().map(pass).collect::<Result<_, Violation>>()?,
             registered: vec![BTreeSet::new(); DEVICES],
             answers: BTreeMap::new(),
             states: vec![Seen::default(); PASSES.len()],
+            published: vec![None; PASSES.len()],
         })
     }
 
-    /// Makes a call, holds its answer against the model, and lets the model follow.
-    pub(super) async fn step<S: RegistrationStore + ?Sized>(
+    /// Makes a call, checks its answer against the model, and lets the model follow.
+    pub(super) async fn step(
         &mut self,
-        store: &S,
+        store: &dyn RegistrationStore,
         operation: &Operation,
-    ) -> Kept {
+    ) -> Result<(), Violation> {
         match *operation {
             Operation::Register { device, pass, new_token } => {
                 let token = new_token.then(new_push_token).transpose()?;
@@ -69,40 +77,114 @@ impl Reference {
             Operation::Unregister { device, pass } => {
                 let existed = store.unregister(&self.devices[device].id, &self.passes[pass]).await?;
                 let wanted = self.registered[device].remove(&pass);
-                demand(Rule::UNREGISTER, existed == wanted, format!("{wanted} from unregister"), || {
+                ensure(Rule::UNREGISTER, existed == wanted, format!("{wanted} from unregister"), || {
                     existed.to_string()
                 })
             }
             Operation::Mark { type_id, ref passes } => {
                 let serials: Vec<_> = passes.iter().map(|pass| self.passes[*pass].serial.clone()).collect();
-                store.mark_updated(&self.passes[passes[0]].type_id, &serials).await?;
+                store.mark(&self.passes[passes[0]].type_id, Changed::Passes(&serials)).await?;
                 self.marked(type_id, passes.iter().copied(), Rule::C1);
                 Ok(())
             }
             Operation::MarkAll { type_id } => {
                 let passes: Vec<_> = of_type(type_id).collect();
-                store.mark_all_updated(&self.passes[passes[0]].type_id).await?;
+                store.mark(&self.passes[passes[0]].type_id, Changed::All).await?;
                 self.marked(type_id, passes, Rule::C9);
                 Ok(())
             }
             Operation::List { device, type_id, since } => self.list(store, device, type_id, since).await,
             Operation::State { pass } => self.state(store, pass).await,
             Operation::Devices { pass, limit } => {
-                let holding = (0..DEVICES).filter(|device| self.registered[*device].contains(&pass));
-                let holding = holding.map(|device| &self.devices[device]);
-                has_devices_in_pages(store, &self.passes[pass], holding, limit, Rule::C11).await
+                let audience = Audience::Pass(&self.passes[pass]);
+                expect_devices(store, audience, self.registered_for(&[pass]), limit, Rule::C11).await
+            }
+            Operation::DevicesOfType { type_id, limit } => {
+                let passes: Vec<_> = of_type(type_id).collect();
+                let audience = Audience::Type(&self.passes[passes[0]].type_id);
+                expect_devices(store, audience, self.registered_for(&passes), limit, Rule::C11).await
+            }
+            Operation::Count { pass, at_most } => {
+                let there = self.registered_for(&[pass]).count() as u64;
+                let counted = store.count_devices(&self.passes[pass], at_most).await?;
+                ensure(
+                    Rule::COUNT_DEVICES,
+                    (there.min(at_most)..=there).contains(&counted),
+                    format!("{there} devices, counted up to {at_most}"),
+                    || counted.to_string(),
+                )
+            }
+            Operation::Publish { type_id, ref contents } => self.publish(store, type_id, contents).await,
+            Operation::Published { pass } => {
+                let found = store.published(slice::from_ref(&self.passes[pass])).await?;
+                let wanted = &self.published[pass];
+                // The numbers that digests and tokens consist of.
+                let shown = |one: &Published| {
+                    let tokens: Vec<_> = one.tokens.iter().map(|token| token.as_bytes()[0]).collect();
+                    format!(
+                        "content {:?}, tokens {tokens:?}, removed {}",
+                        one.digest.map(|all| all[0]),
+                        one.removed
+                    )
+                };
+                ensure(
+                    Rule::P5,
+                    found == slice::from_ref(wanted),
+                    format!("{:?} published", wanted.as_ref().map(shown)),
+                    || format!("{:?}", found.iter().map(|one| one.as_ref().map(shown)).collect::<Vec<_>>()),
+                )
             }
             Operation::Forget { device, time } => self.forget(store, device, time).await,
         }
     }
 
-    async fn register<S: RegistrationStore + ?Sized>(
+    /// The devices that are registered for one of these passes.
+    fn registered_for<'a>(&'a self, passes: &'a [usize]) -> impl Iterator<Item = &'a Device> {
+        let is_registered =
+            |device: &usize| passes.iter().any(|pass| self.registered[*device].contains(pass));
+        (0..DEVICES).filter(is_registered).map(|device| &self.devices[device])
+    }
+
+    async fn publish(
         &mut self,
-        store: &S,
+        store: &dyn RegistrationStore,
+        type_id: usize,
+        contents: &[Publication],
+    ) -> Result<(), Violation> {
+        let digest_of = |number: u8| [number; 32];
+        let mut all = Vec::new();
+        let mut marked = Vec::new();
+        for Publication { pass, digest, tokens } in contents {
+            let tokens: Vec<_> = tokens.iter().map(|number| TokenDigest::from_bytes([*number; 32])).collect();
+            let digest = digest.map(digest_of);
+            let published = self.published[*pass].get_or_insert_default();
+            for token in &tokens {
+                published.tokens.retain(|known| known != token);
+                published.tokens.push(*token);
+            }
+            published.tokens.drain(..published.tokens.len().saturating_sub(16));
+            published.removed = digest.is_none();
+            if digest.is_some() && digest != published.digest {
+                published.digest = digest;
+                marked.push(*pass);
+            }
+            all.push(Content { serial: self.passes[*pass].serial.clone(), digest, tokens });
+        }
+        let name = &self.passes[of_type(type_id).next().unwrap_or(0)].type_id;
+        store.mark(name, Changed::Contents(&all)).await?;
+        if !marked.is_empty() {
+            self.marked(type_id, marked, Rule::P2);
+        }
+        Ok(())
+    }
+
+    async fn register(
+        &mut self,
+        store: &dyn RegistrationStore,
         device: usize,
         pass: usize,
         token: Option<PushToken>,
-    ) -> Kept {
+    ) -> Result<(), Violation> {
         if let Some(token) = token {
             self.devices[device].push_token = token;
         }
@@ -118,7 +200,7 @@ impl Reference {
                 }
             }
         }
-        demand(Rule::C10, registered == wanted, format!("{wanted:?} from register"), || {
+        ensure(Rule::C10, registered == wanted, format!("{wanted:?} from register"), || {
             format!("{registered:?}")
         })
     }
@@ -137,13 +219,13 @@ impl Reference {
         }
     }
 
-    async fn list<S: RegistrationStore + ?Sized>(
+    async fn list(
         &mut self,
-        store: &S,
+        store: &dyn RegistrationStore,
         device: usize,
         type_id: usize,
         since: Since,
-    ) -> Kept {
+    ) -> Result<(), Violation> {
         let name = &self.passes[of_type(type_id).next().unwrap_or(0)].type_id;
         let own = self.answers.get(&(device, type_id)).map_or(&[][..], Vec::as_slice);
         let foreign = || (0..DEVICES).find(|other| *other != device && self.last(*other, type_id).is_some());
@@ -162,16 +244,16 @@ impl Reference {
         };
         let listed = self.devices[device].list(store, name, tag).await?;
 
-        let held: Vec<_> =
+        let registered: Vec<_> =
             self.registered[device].iter().copied().filter(|pass| PASSES[*pass].0 == type_id).collect();
-        listed.is_within(held.iter().map(|pass| &self.passes[*pass]))?;
-        for pass in &held {
+        listed.is_within(registered.iter().map(|pass| &self.passes[*pass]))?;
+        for pass in &registered {
             let rule = match (known, since) {
                 (Some(answered), _) => answered.due.get(pass).copied(),
                 (None, Since::Ahead) => Some(Rule::C5),
                 // What another device's tag covers is open.
                 (None, Since::Foreign) if tag.is_some() => None,
-                (None, _) => Some(Rule::UPDATED_SINCE),
+                (None, _) => Some(Rule::CHANGES_SINCE),
             };
             if let Some(rule) = rule {
                 listed.has([&self.passes[*pass]], rule, "by this list")?;
@@ -186,7 +268,7 @@ impl Reference {
         if let Some(last) = own.last().map(|answered| answered.tag) {
             let forward = listed.tag.type_version >= last.type_version
                 && listed.tag.device_version >= last.device_version;
-            demand(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
+            ensure(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
         }
         let answered = Answered { tag: listed.tag, due: BTreeMap::new(), quiet: true };
         self.answers.entry((device, type_id)).or_default().push(answered);
@@ -197,29 +279,41 @@ impl Reference {
         self.answers.get(&(device, type_id)).and_then(|answers| answers.last())
     }
 
-    async fn state<S: RegistrationStore + ?Sized>(&mut self, store: &S, pass: usize) -> Kept {
+    async fn state(&mut self, store: &dyn RegistrationStore, pass: usize) -> Result<(), Violation> {
         let now = store.pass_state(&self.passes[pass]).await?;
         let seen = self.states[pass];
         self.states[pass] = Seen { last: Some(now), marked_since: false, ..seen };
-        demand(Rule::C14, (now.version > 0) == seen.ever_marked, "version 0 until the first mark", || {
+        ensure(Rule::C14, (now.version > 0) == seen.ever_marked, "version 0 until the first mark", || {
             format!("version {}", now.version)
         })?;
+        let digest = self.published[pass].as_ref().and_then(|published| published.digest);
+        ensure(
+            Rule::P2,
+            now.published == digest,
+            "the digest of the content that was published last",
+            || "another one".into(),
+        )?;
         let Some(last) = seen.last else { return Ok(()) };
         let holds = if seen.marked_since {
             now.version > last.version && now.last_modified > last.last_modified
         } else {
-            now == last
+            now == PassState { published: now.published, ..last }
         };
         let expected = if seen.marked_since { "later than" } else { "still" };
-        demand(Rule::C14, holds, format!("version and date {expected} {last:?}"), || format!("{now:?}"))
+        ensure(Rule::C14, holds, format!("{expected} {}", shown_state(last)), || shown_state(now))
     }
 
-    async fn forget<S: RegistrationStore + ?Sized>(&mut self, store: &S, device: usize, time: Time) -> Kept {
+    async fn forget(
+        &mut self,
+        store: &dyn RegistrationStore,
+        device: usize,
+        time: Time,
+    ) -> Result<(), Violation> {
         // Any type will do: the tag holds the device's clock.
         let Some(pass) = self.registered[device].first() else {
             let later = UNIX_EPOCH + Duration::from_micros(clock::now_micros()) + Duration::from_secs(3_600);
             let forgotten = store.forget_device(&self.devices[device].id, later).await?;
-            return demand(Rule::C13, !forgotten, "false for a device without registrations", || {
+            return ensure(Rule::C13, !forgotten, "false for a device without registrations", || {
                 forgotten.to_string()
             });
         };
@@ -235,7 +329,7 @@ impl Reference {
         if wanted {
             self.registered[device].clear();
         }
-        demand(Rule::C13, forgotten == wanted, format!("{wanted} from forget_device"), || {
+        ensure(Rule::C13, forgotten == wanted, format!("{wanted} from forget_device"), || {
             forgotten.to_string()
         })
     }

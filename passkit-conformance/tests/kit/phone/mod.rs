@@ -15,7 +15,7 @@ use passkit_conformance::{
     Client, Limits,
     phone::{Error, Outcome, Phone, Rules, State},
 };
-use passkit_server::{Kind, PassId};
+use passkit_server::{PassId, identifiers::Kind};
 use service::{Answer, Asked, Service, endless, json, status};
 
 const TYPE: &str = "pass.com.example.phone";
@@ -177,7 +177,7 @@ async fn a_fetch_that_fails_is_owed() {
     assert_eq!(log.line, "POST /v1/log");
     assert!(log.body.starts_with(r#"{"logs":["[2"#) && log.body.contains("code 503"), "{}", log.body);
 
-    // What is owed outlives the process.
+    // What has to be sent outlives the process.
     let state = serde_json::to_string(phone.state()).unwrap();
     let mut phone = Phone::new(serde_json::from_str(&state).unwrap(), Client::default());
     phone.set_rules(Rules::development());
@@ -286,7 +286,7 @@ async fn a_malformed_list_is_dropped_and_the_tag_kept() {
 }
 
 #[tokio::test]
-async fn dates_are_demanded_and_echoed() {
+async fn dates_are_required_and_echoed() {
     let without =
         || status(200).with("content-type", "application/vnd.apple.pkpass").body(archive("A", "one"));
     let service = Service::start(in_turn(vec![

@@ -48,7 +48,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "without Authorization everything is open",
         rule: Rule::AUTH_3,
-        caught_by: &["auth/no-token-is-401", "auth/each-request-is-judged-alone", "orders/no-token-is-401"],
+        caught_by: &["auth/no-token-is-401", "auth/each-request-is-checked-alone", "orders/no-token-is-401"],
         wrong: |sound| {
             asked_otherwise(sound, |asked| {
                 if !asked.headers().contains_key(header::AUTHORIZATION) {
@@ -189,7 +189,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "who was let in once is let in next time",
         rule: Rule::AUTH_3,
-        caught_by: &["auth/each-request-is-judged-alone"],
+        caught_by: &["auth/each-request-is-checked-alone"],
         wrong: |sound| {
             let inside = Arc::new(Mutex::new(None));
             answering(sound, move |sound, mut asked| {

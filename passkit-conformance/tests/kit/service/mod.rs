@@ -32,7 +32,7 @@ use crate::store::faulty::Faulty;
 async fn the_sound_service_passes_all() {
     let report = run(&cases(), &Sound::new().target()).await;
     println!("{report}");
-    report.assert_kept();
+    report.assert_passed();
     assert_eq!(skipped(&report), [transport::ON_THE_WIRE], "nothing is lacking\n{report}");
 }
 
@@ -45,7 +45,7 @@ fn skipped(report: &Report) -> Vec<&'static str> {
 async fn the_sound_service_passes_all_over_the_network() {
     let report = run(&cases(), &Sound::new().target_on_loopback().await).await;
     println!("{report}");
-    report.assert_kept();
+    report.assert_passed();
     assert_eq!(skipped(&report), [""; 0], "nothing is lacking\n{report}");
 }
 
@@ -139,8 +139,8 @@ async fn missed(one: &Try, target: Target) -> Vec<String> {
     for result in run(chosen, &target).await.results {
         let id = result.case.id;
         match result.outcome {
-            Outcome::Fail(breach) if breach.rule() == *rule => println!("{name}: {id}: {breach}"),
-            Outcome::Fail(breach) => missed.push(format!("{name}: {id} found {breach}")),
+            Outcome::Fail(violation) if violation.rule() == *rule => println!("{name}: {id}: {violation}"),
+            Outcome::Fail(violation) => missed.push(format!("{name}: {id} found {violation}")),
             other => missed.push(format!("{name}: {id} found nothing: {other:?}")),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, header};
 use passkit_conformance::Rule;
-use passkit_server::DeviceIdentifier;
+use passkit_server::identifiers::DeviceIdentifier;
 use serde_json::Value;
 
 use super::{
@@ -261,7 +261,7 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| refusing(sound, |asked| (registers(asked) && named(asked).is_none()).then_some(404)),
     },
     Fault {
-        name: "the body is judged before the token",
+        name: "the body is checked before the token",
         rule: Rule::AUTH_5,
         caught_by: &["register/credentials-come-before-the-body"],
         wrong: |sound| {

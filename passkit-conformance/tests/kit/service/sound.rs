@@ -20,8 +20,10 @@ use hyper_util::rt::TokioIo;
 use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
 use passkit_conformance::{Limits, service::Target};
 use passkit_server::{
-    Archive, AuthToken, Credentials, Kind, MemoryStore, PassId, PassSource, RegistrationStore, SourceError,
-    TypeIdentifier, WalletService, async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    identifiers::{Kind, TypeIdentifier},
+    store::{MemoryStore, RegistrationStore},
 };
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -74,7 +76,10 @@ impl Sound {
     /// Gives a pass new content, then marks it.
     pub(crate) async fn change(&self, pass: PassId) -> Result<(), String> {
         *self.passes.versions.lock().unwrap().entry(pass.clone()).or_default() += 1;
-        self.store.mark_updated(&pass.type_id, &[pass.serial]).await.map_err(|error| error.to_string())
+        self.store
+            .mark(&pass.type_id, Changed::Passes(&[pass.serial]))
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Saves a pass as it is.
@@ -83,7 +88,10 @@ impl Sound {
         if !self.passes.marks_saves.load(SeqCst) {
             return Ok(());
         }
-        self.store.mark_updated(&pass.type_id, &[pass.serial]).await.map_err(|error| error.to_string())
+        self.store
+            .mark(&pass.type_id, Changed::Passes(&[pass.serial]))
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// The target, with everything that is served and a way to change it.
@@ -233,8 +241,8 @@ impl PassSource for Passes {
         Ok(Self::token(pass).map(|token| Credentials::from(&AuthToken::new(token).unwrap())))
     }
 
-    async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
+    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
         let Some(token) = Self::token(pass) else { return Ok(None) };
-        Ok(Some(Archive::from(Bytes::from(self.build(pass, token)))))
+        Ok(Some(ArchiveBody::from(Bytes::from(self.build(pass, token)))))
     }
 }

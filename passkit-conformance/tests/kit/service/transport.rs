@@ -150,7 +150,7 @@ async fn a_service_that_knows_one_spelling_of_a_header_is_found() {
         let report = run(case.clone(), &only_spelt(name).await).await;
         match &report.results[..] {
             [result] => match &result.outcome {
-                Outcome::Fail(breach) if breach.rule() == Rule::HTTP_1 => {}
+                Outcome::Fail(violation) if violation.rule() == Rule::HTTP_1 => {}
                 other => panic!("{name}: {other:?}"),
             },
             other => panic!("{name}: {other:?}"),

@@ -11,22 +11,24 @@ use faulty::{Fault, FaultyStores};
 use memory::Memory;
 use passkit_conformance::{
     Outcome, Rule,
-    store::{StoreCase, cases, run, run_all},
+    store::{StoreCase, TestStore, cases, run, run_all},
 };
-use passkit_server::{MemoryStore, RegistrationStore};
+use passkit_server::store::MemoryStore;
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reference_store_keeps_the_contract() {
     let report = run_all(Memory).await;
     println!("{report}");
-    report.assert_kept();
+    report.assert_passed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_checks_may_share_one_store() {
-    let store: Arc<dyn RegistrationStore> = Arc::new(MemoryStore::new());
-    run_all(move || std::future::ready(store.clone())).await.assert_kept();
+    let store = Arc::new(MemoryStore::new());
+    // All but those of StoreMaintenance, which need an empty one.
+    let store = TestStore::new(store.clone()).with_queue(store);
+    run_all(move || std::future::ready(store.clone())).await.assert_passed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,12 +67,15 @@ async fn try_often(one: StoreCase, fault: Fault, rule: Rule) -> Result<(), Strin
 
 async fn try_fault(one: &StoreCase, fault: Fault, rule: Rule) -> Result<(), String> {
     let id = one.case.id;
-    match one.run(Arc::new(FaultyStores::new(fault))).await.outcome {
-        Outcome::Fail(breach) if breach.rule() == rule => {
-            println!("{fault:?}: {id}: {breach}");
+    match one.run(&Arc::new(FaultyStores(fault))).await.outcome {
+        // A random sequence names the rule that it happens to meet first.
+        Outcome::Fail(violation)
+            if violation.rule() == rule || id == "store/random-sequences-follow-the-model" =>
+        {
+            println!("{fault:?}: {id}: {violation}");
             Ok(())
         }
-        Outcome::Fail(breach) => Err(format!("{fault:?}: {id} found {breach}")),
+        Outcome::Fail(violation) => Err(format!("{fault:?}: {id} found {violation}")),
         other => Err(format!("{fault:?}: {id} found nothing: {other:?}")),
     }
 }
@@ -80,7 +85,7 @@ async fn try_fault(one: &StoreCase, fault: Fault, rule: Rule) -> Result<(), Stri
 async fn a_faulty_store_without_fault_is_right() {
     let all = cases();
     let checks = all.iter().filter(|one| one.case.id != "store/dropped-mark-is-whole");
-    run(checks, FaultyStores::new(Fault::None)).await.assert_kept();
+    run(checks, FaultyStores(Fault::None)).await.assert_passed();
 }
 
 /// No case is without a store that it catches.
@@ -91,4 +96,13 @@ fn every_case_has_caught_something() {
     let names = all.iter().map(|one| one.case.id.trim_start_matches("store/"));
     let idle: Vec<_> = names.filter(|name| !caught.contains(name)).collect();
     assert!(idle.is_empty(), "never seen to fail: {idle:?}");
+}
+
+/// No rule of a store is without a store that breaks it.
+#[test]
+fn every_rule_was_seen_broken() {
+    let of_stores = Rule::ALL.iter().filter(|rule| rule.source().starts_with("the contract of"));
+    let unbroken: Vec<_> =
+        of_stores.filter(|rule| FAULTS.iter().all(|(_, broken, _)| broken != *rule)).collect();
+    assert!(unbroken.is_empty(), "never seen broken: {unbroken:?}");
 }

@@ -1,10 +1,10 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use passkit_conformance::store::{BoxError, Stores};
+use passkit_conformance::store::{BoxError, Stores, TestStore};
 use passkit_server::{
-    MemoryStore, PageCursor, PushQueue, Registered, Registration, RegistrationPage, RegistrationStore,
-    StoreError, StoreMaintenance, StoreStats,
+    maintenance::{Registration, StoreMaintenance, StoreStats},
+    store::{MemoryStore, Page, PageCursor, Registered, RegistrationStore, StoreError},
 };
 
 use super::{Fault, Faulty};
@@ -34,23 +34,27 @@ impl StoreMaintenance for Faulty {
         &self,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<RegistrationPage, StoreError> {
+    ) -> Result<Page<Registration>, StoreError> {
         match self.fault {
             Fault::RegistrationPagesSkip => {
                 let mut page = self.inner.registrations(after, limit).await?;
                 if page.next.is_some() {
-                    page.registrations.pop();
+                    page.items.pop();
                 }
                 Ok(page)
             }
             Fault::RegistrationPagesByOffset => {
-                let all = self.inner.registrations(None, usize::MAX).await?.registrations;
+                let all = self.inner.registrations(None, usize::MAX).await?.items;
                 let start = after.and_then(|cursor| cursor.as_str().parse().ok()).unwrap_or(0);
                 let end = limit.max(1).saturating_add(start);
                 let next = (end < all.len()).then(|| PageCursor::new(end.to_string()));
-                Ok(RegistrationPage { registrations: all.into_iter().take(end).skip(start).collect(), next })
+                Ok(Page { items: all.into_iter().take(end).skip(start).collect(), next })
             }
-            _ => self.inner.registrations(after, limit).await,
+            _ => {
+                let mut page = self.inner.registrations(after, limit).await?;
+                page.items.iter_mut().for_each(|one| one.push_token = self.token_kept(&one.push_token));
+                Ok(page)
+            }
         }
     }
 
@@ -74,67 +78,53 @@ impl StoreMaintenance for Faulty {
 }
 
 impl Faulty {
-    async fn is_known(&self, device: &passkit_server::DeviceIdentifier) -> Result<bool, StoreError> {
+    async fn is_known(
+        &self,
+        device: &passkit_server::identifiers::DeviceIdentifier,
+    ) -> Result<bool, StoreError> {
         let all = self.inner.registrations(None, usize::MAX).await?;
-        Ok(all.registrations.iter().any(|one| one.device == *device))
+        Ok(all.items.iter().any(|one| one.device == *device))
     }
 }
 
 /// Gives out stores that are wrong in this way.
-pub(crate) struct FaultyStores {
-    fault: Fault,
-    last: Mutex<Option<Arc<Faulty>>>,
-}
-
-impl FaultyStores {
-    pub(crate) fn new(fault: Fault) -> Self {
-        Self { fault, last: Mutex::default() }
-    }
-}
+pub(crate) struct FaultyStores(pub(crate) Fault);
 
 #[async_trait]
 impl Stores for FaultyStores {
-    async fn open(&self) -> Result<Arc<dyn RegistrationStore>, BoxError> {
-        let store = Arc::new(Faulty::new(self.fault));
-        *self.last.lock().unwrap() = Some(store.clone());
-        Ok(store)
+    type Place = Arc<Faulty>;
+
+    async fn open(&self) -> Result<(TestStore, Arc<Faulty>), BoxError> {
+        let store = Arc::new(Faulty::new(self.0));
+        Ok((TestStore::with_all(store.clone()), store))
     }
 
-    async fn reopen(
-        &self,
-        store: Arc<dyn RegistrationStore>,
-    ) -> Option<Result<Arc<dyn RegistrationStore>, BoxError>> {
-        let last = self.last.lock().unwrap().clone()?;
-        let all = last.inner.registrations(None, usize::MAX).await.unwrap().registrations;
-        Some(Ok(match self.fault {
+    async fn reopen(&self, store: &Arc<Faulty>) -> Option<Result<TestStore, BoxError>> {
+        let all = store.inner.registrations(None, usize::MAX).await.unwrap().items;
+        store.reopen_queue().await;
+        Some(Ok(match self.0 {
             Fault::LosesARegistration => {
-                last.inner.unregister(&all[0].device, &all[0].pass).await.unwrap();
-                store
+                store.inner.unregister(&all[0].device, &all[0].pass).await.unwrap();
+                TestStore::with_all(store.clone())
             }
-            Fault::OpensEmpty => Arc::new(MemoryStore::new()),
+            Fault::OpensEmpty | Fault::ReopeningForgetsNotes => {
+                TestStore::with_all(Arc::new(MemoryStore::new()))
+            }
             Fault::ClocksStartAnew => {
                 let new = MemoryStore::new();
                 new.register_many(&all).await.unwrap();
-                Arc::new(new)
+                TestStore::with_all(Arc::new(new))
+            }
+            Fault::ReopeningForgetsDigests => {
+                store.forget_digests(|_| true);
+                TestStore::with_all(store.clone())
+            }
+            Fault::ReopeningForgetsTokens => {
+                store.memory(|memory| memory.contents.values_mut().for_each(|one| one.tokens.truncate(1)));
+                TestStore::with_all(store.clone())
             }
             // As it is: nothing is lost.
-            _ => store,
+            _ => TestStore::with_all(store.clone()),
         }))
-    }
-
-    async fn maintained(&self) -> Option<Result<Arc<dyn StoreMaintenance>, BoxError>> {
-        Some(Ok(Arc::new(Faulty::new(self.fault))))
-    }
-
-    async fn queued(&self) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
-        let store = Arc::new(Faulty::new(self.fault));
-        *self.last.lock().unwrap() = Some(store.clone());
-        Some(Ok(store))
-    }
-
-    async fn reopen_queued(&self, store: Arc<dyn PushQueue>) -> Option<Result<Arc<dyn PushQueue>, BoxError>> {
-        let last = self.last.lock().unwrap().clone()?;
-        last.queue_anew().await;
-        Some(Ok(store))
     }
 }

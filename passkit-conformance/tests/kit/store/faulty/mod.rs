@@ -1,5 +1,7 @@
 //! Stores that are wrong in one way each.
 
+mod contents;
+mod coordination;
 mod maintenance;
 mod queue;
 mod registrations;
@@ -12,8 +14,9 @@ use std::{
 };
 
 use passkit_server::{
-    Changes, DeviceIdentifier, MemoryStore, PassId, PassState, PushToken, RegistrationStore, StoreError,
-    TypeIdentifier, UpdateTag,
+    PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    store::{Changes, ContentDigest, MemoryStore, Published, RegistrationStore, StoreError, UpdateTag},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub(crate) enum Fault {
     OnlyTheNewestListed,
     TagNowBesideTheQuery,
     TagOfTheOldest,
-    TagOfWhatIsHeld,
+    TagOfWhatIsRegistered,
     TagNeverMoves,
     TagAheadIsCovered,
     RegistrationVersionIgnored,
@@ -83,42 +86,91 @@ pub(crate) enum Fault {
     LosesARegistration,
     OpensEmpty,
     ClocksStartAnew,
-    OwesNothing,
-    OwesTheFirstOnly,
-    OwesWithoutMarking,
-    OwesNoTypes,
-    EmptyBatchOwesAll,
-    MarksThenOwes,
-    PlainMarksOwe,
-    OwedAgainKeepsItsVersion,
-    OwedAgainForgetsThePage,
-    PagesAreNotKept,
-    AnyVersionSettles,
-    OldVersionKeepsThePage,
-    NothingSettles,
-    AdvanceOwes,
-    OwingNamesSettledTypes,
-    OwingMissesHeld,
-    OwingSinceIsNow,
-    DebtsOfTypesThatStartAlike,
-    DebtLimitIgnored,
-    DebtsByName,
-    LeaseChecksFirst,
-    LeaseNotForItsHolder,
-    LeaseOfAllTypes,
-    LeaseNeverEnds,
-    LeaseEndsAtOnce,
-    LeaseIsNotProlonged,
+    PushesNothing,
+    PushesTheFirstOnly,
+    PushesWithoutMarking,
+    PushesNoTypes,
+    EmptyBatchPushesAll,
+    MarksThenPushes,
+    PlainMarksPush,
+    MarkedAgainKeepsItsVersion,
+    MarkedAgainForgetsTheProgress,
+    ProgressIsNotKept,
+    AnyVersionFinishes,
+    OldVersionKeepsTheProgress,
+    NothingFinishes,
+    ProgressMakesPending,
+    BacklogNamesFinishedTypes,
+    BacklogMissesDeferred,
+    BacklogSinceIsNow,
+    PendingOfTypesThatStartAlike,
+    PendingLimitIgnored,
+    PendingByName,
+    ClaimChecksFirst,
+    ClaimNotForItsOwner,
+    ClaimOfAllNames,
+    ClaimNeverEnds,
+    ClaimEndsAtOnce,
+    ClaimIsNotProlonged,
     AnyoneReleases,
-    HoldKeepsTheFirst,
-    HeldTimesAreSeconds,
-    HeldPagesSkip,
-    UnholdsOneOnly,
-    NextHeldIsNowWithoutTimes,
-    NextHeldIsAnyOne,
-    ReopeningForgetsDebts,
-    ReopeningForgetsPages,
-    ReopeningForgetsHeld,
+    NobodyReleases,
+    NoteChecksFirst,
+    NoteIgnoresWhatIsExpected,
+    NoteIsNeverRemoved,
+    NoteAnswersTrue,
+    NotesFolded,
+    ReleaseRemovesTheNote,
+    DeferKeepsTheFirst,
+    DeferredTimesAreSeconds,
+    DeferredPagesSkip,
+    RemovesOneDeferredOnly,
+    DeferredRemovedFirst,
+    NextDeferredIsNowWithoutTimes,
+    NextDeferredIsAnyOne,
+    DeferredTokensFolded,
+    ReopeningForgetsPending,
+    ReopeningForgetsProgress,
+    ReopeningForgetsDeferred,
+    ReopeningForgetsNotes,
+    ReopeningForgetsDigests,
+    ReopeningForgetsTokens,
+    TypePagesSkip,
+    TypePagesByOffset,
+    TypePagesByPrefix,
+    TypePagesMissSecondPasses,
+    TypePagesKeepWhoLeft,
+    TypeCursorForgetsThePass,
+    TypeCursorFails,
+    CountsWhoEverRegistered,
+    CountsAllOfTheType,
+    CountStopsEarly,
+    PushTokensFolded,
+    PushTokensCut,
+    ContentsAlwaysMark,
+    ContentsMarkTheWholeBatch,
+    OldContentsDoNotMark,
+    StateWithoutDigest,
+    PublishChecksFirst,
+    PublishWritesBack,
+    PublishMarksFirst,
+    PublishRemembersFirst,
+    PublishPushesLater,
+    MarksForgetTheDigest,
+    MarksOfAllForgetTheDigest,
+    TokensReplaced,
+    FirstTokensKept,
+    TokenAgainStaysInPlace,
+    RemovalMarks,
+    RemovalForgetsTheDigest,
+    RemovalForgetsTheTokens,
+    RemovalIsNoContent,
+    FirstRemovalHidesTheContent,
+    RemovedForGood,
+    PublishedLeavesOutUnknown,
+    PublishedInItsOwnOrder,
+    PublishedOfUnknownIsEmpty,
+    ContentsOfSerialsFolded,
+    EqualContentsPush,
 }
 
 pub(crate) struct Faulty {
@@ -140,7 +192,12 @@ struct Memory {
     passes: BTreeSet<PassId>,
     gone: HashSet<DeviceIdentifier>,
     returned: HashSet<DeviceIdentifier>,
+    registered: HashSet<(DeviceIdentifier, PassId)>,
     queue: queue::Queue,
+    contents: HashMap<PassId, Published>,
+    /// All digests that were ever published.
+    digests: HashSet<(PassId, ContentDigest)>,
+    owners: HashMap<String, String>,
 }
 
 impl Faulty {
@@ -189,7 +246,7 @@ impl Faulty {
     }
 
     async fn is_registered(&self, device: &DeviceIdentifier, pass: &PassId) -> bool {
-        let all = self.inner.updated_since(device, &pass.type_id, None).await.unwrap();
+        let all = self.inner.changes_since(device, &pass.type_id, None).await.unwrap();
         all.serials.contains(&pass.serial)
     }
 
@@ -202,10 +259,10 @@ impl Faulty {
         version: impl Fn(&PassId, PassState) -> u64 + Send,
         changed: impl Fn(u64, u64) -> bool + Send,
     ) -> Result<Changes, StoreError> {
-        let mut all = self.inner.updated_since(device, type_id, None).await?;
+        let mut all = self.inner.changes_since(device, type_id, None).await?;
         let Some(since) = since.and_then(|since| since.unless_ahead_of(all.tag)) else { return Ok(all) };
         let registered = UpdateTag { device_version: since.device_version, ..all.tag };
-        let new = self.inner.updated_since(device, type_id, Some(registered)).await?;
+        let new = self.inner.changes_since(device, type_id, Some(registered)).await?;
         let mut serials = new.serials;
         for serial in all.serials {
             let pass = PassId { type_id: type_id.clone(), serial };

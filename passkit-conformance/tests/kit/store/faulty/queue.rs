@@ -1,12 +1,14 @@
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
 use passkit_server::{
-    Debt, DeviceIdentifier, HeldPage, HeldPush, MemoryStore, Owed, Owing, PageCursor, PushQueue, Reached,
-    RegistrationStore, SerialNumber, StoreError, TypeIdentifier, clock,
+    Changed,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
+    store::{MemoryStore, Page, PageCursor, RegistrationStore, StoreError, clock},
 };
 use tokio::task::yield_now;
 
@@ -15,282 +17,243 @@ use super::{Fault, Faulty};
 /// What some faults need to remember.
 #[derive(Default)]
 pub(super) struct Queue {
-    /// Debts as they were first seen, and pages that should be forgotten.
-    seen: HashMap<(TypeIdentifier, Owed), u64>,
-    begun: HashMap<(TypeIdentifier, Owed), Reached>,
-    owed_again: Vec<(TypeIdentifier, Owed)>,
+    /// Versions as they were first seen, and progress that should be forgotten.
+    seen: HashMap<(TypeIdentifier, Scope), u64>,
+    begun: HashMap<(TypeIdentifier, Scope), Progress>,
+    marked_again: Vec<(TypeIdentifier, Scope)>,
     types: Vec<TypeIdentifier>,
-    holders: HashMap<TypeIdentifier, String>,
 }
 
 #[async_trait]
 impl PushQueue for Faulty {
-    async fn mark_and_owe(
-        &self,
-        type_id: &TypeIdentifier,
-        serials: &[SerialNumber],
-    ) -> Result<(), StoreError> {
-        let type_id = &self.owing_type(type_id);
+    async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        let type_id = &self.queue_type(type_id);
         self.memory(|memory| {
             memory.queue.types.push(type_id.clone());
-            let again = serials.iter().map(|serial| (type_id.clone(), Owed::Pass(serial.clone())));
-            memory.queue.owed_again.extend(again);
+            if let Changed::Passes(serials) = changed {
+                let again = serials.iter().map(|serial| (type_id.clone(), Scope::Pass(serial.clone())));
+                memory.queue.marked_again.extend(again);
+            }
         });
-        match self.fault {
-            Fault::OwesNothing => self.inner.mark_updated(type_id, serials).await,
-            Fault::OwesTheFirstOnly if !serials.is_empty() => {
-                self.inner.mark_and_owe(type_id, &serials[..1]).await?;
-                self.inner.mark_updated(type_id, &serials[1..]).await
+        match (self.fault, changed) {
+            (_, Changed::Contents(contents)) if self.keeps_contents() => {
+                self.mark_contents(type_id, contents, true).await
             }
-            Fault::EmptyBatchOwesAll if serials.is_empty() => self.inner.mark_all_and_owe(type_id).await,
-            Fault::MarksThenOwes => {
-                self.inner.mark_updated(type_id, serials).await?;
+            (Fault::PushesNothing, Changed::Passes(_)) | (Fault::PushesNoTypes, Changed::All) => {
+                self.inner.mark(type_id, changed).await
+            }
+            (Fault::PushesTheFirstOnly, Changed::Passes([first, others @ ..])) => {
+                self.inner.mark_and_push(type_id, Changed::Passes(std::slice::from_ref(first))).await?;
+                self.inner.mark(type_id, Changed::Passes(others)).await
+            }
+            (Fault::EmptyBatchPushesAll, Changed::Passes([])) => {
+                self.inner.mark_and_push(type_id, Changed::All).await
+            }
+            (Fault::MarksThenPushes, Changed::Passes(_) | Changed::All) => {
+                self.inner.mark(type_id, changed).await?;
                 yield_now().await;
-                self.inner.mark_and_owe(type_id, serials).await
+                self.inner.mark_and_push(type_id, changed).await
             }
-            _ => self.queue().mark_and_owe(type_id, serials).await,
+            _ => self.queue().mark_and_push(type_id, changed).await,
         }
     }
 
-    async fn mark_all_and_owe(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        let type_id = &self.owing_type(type_id);
+    async fn backlog(&self) -> Result<Vec<Backlog>, StoreError> {
+        let mut backlog = self.queue().backlog().await?;
         match self.fault {
-            Fault::OwesNoTypes => self.inner.mark_all_updated(type_id).await,
-            Fault::MarksThenOwes => {
-                self.inner.mark_all_updated(type_id).await?;
-                yield_now().await;
-                self.inner.mark_all_and_owe(type_id).await
-            }
-            _ => self.queue().mark_all_and_owe(type_id).await,
-        }
-    }
-
-    async fn owing(&self) -> Result<Vec<Owing>, StoreError> {
-        let mut owing = self.queue().owing().await?;
-        match self.fault {
-            Fault::OwingNamesSettledTypes => {
+            Fault::BacklogNamesFinishedTypes => {
                 for type_id in self.memory(|memory| memory.queue.types.clone()) {
-                    if owing.iter().all(|one| one.type_id != type_id) {
-                        owing.push(Owing { type_id, debts: 0, since: None, next_held: None });
+                    if backlog.iter().all(|one| one.type_id != type_id) {
+                        backlog.push(Backlog { type_id, pending: 0, since: None, next_deferred: None });
                     }
                 }
             }
-            Fault::OwingMissesHeld => owing.retain(|one| one.debts > 0),
-            Fault::OwingSinceIsNow => {
-                for one in owing.iter_mut().filter(|one| one.debts > 0) {
+            Fault::BacklogMissesDeferred => backlog.retain(|one| one.pending > 0),
+            Fault::BacklogSinceIsNow => {
+                for one in backlog.iter_mut().filter(|one| one.pending > 0) {
                     one.since = Some(SystemTime::now());
                 }
             }
-            Fault::NextHeldIsNowWithoutTimes => {
-                for one in &mut owing {
-                    one.next_held = one.next_held.or(Some(SystemTime::now()));
+            Fault::NextDeferredIsNowWithoutTimes => {
+                for one in &mut backlog {
+                    one.next_deferred = one.next_deferred.or(Some(SystemTime::now()));
                 }
             }
-            Fault::NextHeldIsAnyOne => {
-                for one in &mut owing {
-                    let page = self.inner.held(&one.type_id, None, usize::MAX).await?;
-                    one.next_held = page.pushes.iter().filter_map(|push| push.due).max();
+            Fault::NextDeferredIsAnyOne => {
+                for one in &mut backlog {
+                    let page = self.inner.deferred(&one.type_id, None, usize::MAX).await?;
+                    one.next_deferred = page.items.iter().filter_map(|(_, push)| push.due).max();
                 }
             }
             _ => {}
         }
-        Ok(owing)
+        Ok(backlog)
     }
 
-    async fn lease(
+    async fn pending(
         &self,
         type_id: &TypeIdentifier,
-        worker: &str,
-        time: Duration,
-    ) -> Result<bool, StoreError> {
-        let holder = self.memory(|memory| memory.queue.holders.get(type_id).cloned());
-        let note = || self.memory(|memory| memory.queue.holders.insert(type_id.clone(), worker.to_owned()));
-        match self.fault {
-            Fault::LeaseChecksFirst => {
-                if holder.is_some_and(|holder| holder != worker) {
-                    return Ok(false);
-                }
-                yield_now().await;
-                note();
-                Ok(true)
-            }
-            Fault::LeaseNotForItsHolder if holder.as_deref() == Some(worker) => Ok(false),
-            Fault::LeaseOfAllTypes => {
-                let one = TypeIdentifier::new("pass.one").unwrap();
-                self.inner.lease(&one, worker, time).await
-            }
-            Fault::LeaseNeverEnds => self.inner.lease(type_id, worker, Duration::from_secs(86_400)).await,
-            Fault::LeaseEndsAtOnce => self.inner.lease(type_id, worker, time / 10).await,
-            Fault::LeaseIsNotProlonged if holder.as_deref() == Some(worker) => Ok(true),
-            _ => {
-                let given = self.inner.lease(type_id, worker, time).await?;
-                if given {
-                    note();
-                }
-                Ok(given)
-            }
-        }
-    }
-
-    async fn release(&self, type_id: &TypeIdentifier, worker: &str) -> Result<(), StoreError> {
-        let holder = self.memory(|memory| memory.queue.holders.get(type_id).cloned());
-        match (self.fault, holder) {
-            (Fault::AnyoneReleases, Some(holder)) => self.inner.release(type_id, &holder).await,
-            _ => self.inner.release(type_id, worker).await,
-        }
-    }
-
-    async fn debts(&self, type_id: &TypeIdentifier, limit: usize) -> Result<Vec<Debt>, StoreError> {
-        let type_id = &self.owing_type(type_id);
-        let mut debts = match self.fault {
-            Fault::DebtLimitIgnored => self.inner.debts(type_id, usize::MAX).await?,
-            Fault::DebtsByName => {
-                let mut all = self.inner.debts(type_id, usize::MAX).await?;
-                all.sort_by(|a, b| a.owed.cmp(&b.owed));
+        limit: usize,
+    ) -> Result<Vec<PendingChange>, StoreError> {
+        let type_id = &self.queue_type(type_id);
+        let mut pending = match self.fault {
+            Fault::PendingLimitIgnored => self.inner.pending(type_id, usize::MAX).await?,
+            Fault::PendingByName => {
+                let mut all = self.inner.pending(type_id, usize::MAX).await?;
+                all.sort_by(|a, b| a.scope.cmp(&b.scope));
                 all.truncate(limit);
                 all
             }
-            _ => self.queue().debts(type_id, limit).await?,
+            _ => self.queue().pending(type_id, limit).await?,
         };
-        for debt in &mut debts {
-            let key = (type_id.clone(), debt.owed.clone());
+        for change in &mut pending {
+            let key = (type_id.clone(), change.scope.clone());
             match self.fault {
-                Fault::OwedAgainKeepsItsVersion => {
-                    debt.version =
-                        self.memory(|memory| *memory.queue.seen.entry(key).or_insert(debt.version));
+                Fault::MarkedAgainKeepsItsVersion => {
+                    change.version =
+                        self.memory(|memory| *memory.queue.seen.entry(key).or_insert(change.version));
                 }
-                Fault::OwedAgainForgetsThePage
-                    if self.memory(|memory| memory.queue.owed_again.contains(&key)) =>
+                Fault::MarkedAgainForgetsTheProgress
+                    if self.memory(|memory| memory.queue.marked_again.contains(&key)) =>
                 {
-                    debt.reached = None;
+                    change.progress = None;
                 }
-                Fault::OldVersionKeepsThePage => {
-                    debt.reached = self.memory(|memory| memory.queue.begun.get(&key).cloned());
+                Fault::OldVersionKeepsTheProgress => {
+                    change.progress = self.memory(|memory| memory.queue.begun.get(&key).cloned());
                 }
                 _ => {}
             }
         }
-        Ok(debts)
+        Ok(pending)
     }
 
-    async fn advance(&self, type_id: &TypeIdentifier, reached: &[(Owed, Reached)]) -> Result<(), StoreError> {
-        let type_id = &self.owing_type(type_id);
-        let mut reached = reached.to_vec();
-        let debts: BTreeMap<_, _> = self
-            .queue()
-            .debts(type_id, usize::MAX)
-            .await?
-            .into_iter()
-            .map(|debt| (debt.owed, debt.version))
-            .collect();
+    async fn record_progress(
+        &self,
+        type_id: &TypeIdentifier,
+        progress: &[(Scope, Progress)],
+    ) -> Result<(), StoreError> {
+        let type_id = &self.queue_type(type_id);
+        let mut progress = progress.to_vec();
+        let pending = self.queue().pending(type_id, usize::MAX).await?;
+        let pending: BTreeMap<_, _> =
+            pending.into_iter().map(|change| (change.scope, change.version)).collect();
         self.memory(|memory| {
-            for (owed, reached) in &reached {
-                let key = (type_id.clone(), owed.clone());
-                memory.queue.owed_again.retain(|other| *other != key);
-                if reached.next.is_some() {
-                    memory.queue.begun.insert(key, reached.clone());
-                } else if debts.get(owed) == Some(&reached.version) {
+            for (scope, progress) in &progress {
+                let key = (type_id.clone(), scope.clone());
+                memory.queue.marked_again.retain(|other| *other != key);
+                if progress.next.is_some() {
+                    memory.queue.begun.insert(key, progress.clone());
+                } else if pending.get(scope) == Some(&progress.version) {
                     memory.queue.begun.remove(&key);
                 }
             }
         });
         match self.fault {
-            Fault::PagesAreNotKept => reached.retain(|(_, reached)| reached.next.is_none()),
-            Fault::AnyVersionSettles => {
-                for (owed, reached) in &mut reached {
-                    if let (Some(version), None) = (debts.get(owed), &reached.next) {
-                        reached.version = *version;
+            Fault::ProgressIsNotKept => progress.retain(|(_, progress)| progress.next.is_none()),
+            Fault::AnyVersionFinishes => {
+                for (scope, progress) in &mut progress {
+                    if let (Some(version), None) = (pending.get(scope), &progress.next) {
+                        progress.version = *version;
                     }
                 }
             }
-            Fault::NothingSettles => reached.retain(|(_, reached)| reached.next.is_some()),
-            Fault::AdvanceOwes => {
-                for (owed, _) in &reached {
-                    if let (Owed::Pass(serial), None) = (owed, debts.get(owed)) {
-                        self.inner.mark_and_owe(type_id, std::slice::from_ref(serial)).await?;
+            Fault::NothingFinishes => progress.retain(|(_, progress)| progress.next.is_some()),
+            Fault::ProgressMakesPending => {
+                for (scope, _) in &progress {
+                    if let (Scope::Pass(serial), None) = (scope, pending.get(scope)) {
+                        let changed = Changed::Passes(std::slice::from_ref(serial));
+                        self.inner.mark_and_push(type_id, changed).await?;
                     }
                 }
             }
             _ => {}
         }
-        self.queue().advance(type_id, &reached).await
+        self.queue().record_progress(type_id, &progress).await
     }
 
-    async fn hold(&self, type_id: &TypeIdentifier, pushes: &[HeldPush]) -> Result<(), StoreError> {
+    async fn defer(
+        &self,
+        type_id: &TypeIdentifier,
+        pushes: &[(DeviceIdentifier, Option<DeferredPush>)],
+    ) -> Result<(), StoreError> {
         let mut pushes = pushes.to_vec();
         match self.fault {
-            Fault::HoldKeepsTheFirst => {
-                let page = self.inner.held(type_id, None, usize::MAX).await?;
-                pushes.retain(|push| page.pushes.iter().all(|other| other.device != push.device));
+            Fault::DeferKeepsTheFirst => {
+                let page = self.inner.deferred(type_id, None, usize::MAX).await?;
+                let known: HashSet<_> = page.items.into_iter().map(|(device, _)| device).collect();
+                pushes.retain(|(device, push)| push.is_none() || !known.contains(device));
             }
-            Fault::HeldTimesAreSeconds => {
-                for push in &mut pushes {
+            Fault::DeferredTimesAreSeconds => {
+                for push in pushes.iter_mut().filter_map(|(_, push)| push.as_mut()) {
                     let whole =
                         |time| SystemTime::UNIX_EPOCH + Duration::from_secs(clock::micros(time) / 1_000_000);
                     push.due = push.due.map(whole);
                 }
             }
+            Fault::DeferredTokensFolded => {
+                for push in pushes.iter_mut().filter_map(|(_, push)| push.as_mut()) {
+                    push.push_token = PushToken::new(&push.push_token.as_str().to_lowercase()).unwrap();
+                }
+            }
+            Fault::RemovesOneDeferredOnly => {
+                let mut removed = false;
+                pushes.retain(|(_, push)| push.is_some() || !std::mem::replace(&mut removed, true));
+            }
+            // In two statements, as one would from two lists.
+            Fault::DeferredRemovedFirst => pushes.sort_by_key(|(_, push)| push.is_some()),
             _ => {}
         }
-        self.inner.hold(type_id, &pushes).await
+        self.inner.defer(type_id, &pushes).await
     }
 
-    async fn unhold(&self, type_id: &TypeIdentifier, devices: &[DeviceIdentifier]) -> Result<(), StoreError> {
-        if self.is(Fault::UnholdsOneOnly) {
-            return self.inner.unhold(type_id, &devices[..devices.len().min(1)]).await;
-        }
-        self.inner.unhold(type_id, devices).await
-    }
-
-    async fn held(
+    async fn deferred(
         &self,
         type_id: &TypeIdentifier,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<HeldPage, StoreError> {
-        let mut page = self.inner.held(type_id, after, limit).await?;
-        if self.is(Fault::HeldPagesSkip) && page.next.is_some() && limit > 1 {
-            page.pushes.pop();
+    ) -> Result<Page<(DeviceIdentifier, DeferredPush)>, StoreError> {
+        let mut page = self.inner.deferred(type_id, after, limit).await?;
+        if self.is(Fault::DeferredPagesSkip) && page.next.is_some() && limit > 1 {
+            page.items.pop();
         }
         Ok(page)
     }
 }
 
 impl Faulty {
-    /// Where what is owed is kept: elsewhere, by a store that owes and does not mark.
+    /// Where pending pushes are kept: elsewhere, by a store that does not mark.
     fn queue(&self) -> &MemoryStore {
-        if self.is(Fault::OwesWithoutMarking) { &self.beside } else { &self.inner }
+        if self.is(Fault::PushesWithoutMarking) { &self.beside } else { &self.inner }
     }
 
-    fn owing_type(&self, type_id: &TypeIdentifier) -> TypeIdentifier {
+    fn queue_type(&self, type_id: &TypeIdentifier) -> TypeIdentifier {
         let text = type_id.as_str();
-        if self.is(Fault::DebtsOfTypesThatStartAlike) {
+        if self.is(Fault::PendingOfTypesThatStartAlike) {
             TypeIdentifier::new(text.strip_suffix(".b").unwrap_or(text)).unwrap()
         } else {
             type_id.clone()
         }
     }
 
-    /// The store as it is when it was opened anew.
-    pub(super) async fn queue_anew(&self) {
-        for Owing { type_id, .. } in self.inner.owing().await.unwrap() {
+    /// The queue as it is when it was opened again.
+    pub(super) async fn reopen_queue(&self) {
+        for Backlog { type_id, .. } in self.inner.backlog().await.unwrap() {
             match self.fault {
-                Fault::ReopeningForgetsDebts => {
-                    let debts = self.inner.debts(&type_id, 1).await.unwrap();
-                    let end = debts
-                        .into_iter()
-                        .map(|debt| (debt.owed, Reached { version: debt.version, next: None }));
-                    self.inner.advance(&type_id, &end.collect::<Vec<_>>()).await.unwrap();
+                Fault::ReopeningForgetsPending => {
+                    let pending = self.inner.pending(&type_id, 1).await.unwrap().into_iter();
+                    let end = pending
+                        .map(|change| (change.scope, Progress { version: change.version, next: None }));
+                    self.inner.record_progress(&type_id, &end.collect::<Vec<_>>()).await.unwrap();
                 }
-                Fault::ReopeningForgetsPages => {
-                    let debts = self.inner.debts(&type_id, 100).await.unwrap();
-                    let start = debts.into_iter().map(|debt| (debt.owed, Reached { version: 0, next: None }));
-                    self.inner.advance(&type_id, &start.collect::<Vec<_>>()).await.unwrap();
+                Fault::ReopeningForgetsProgress => {
+                    let pending = self.inner.pending(&type_id, 100).await.unwrap().into_iter();
+                    let start = pending.map(|change| (change.scope, Progress { version: 0, next: None }));
+                    self.inner.record_progress(&type_id, &start.collect::<Vec<_>>()).await.unwrap();
                 }
-                Fault::ReopeningForgetsHeld => {
-                    let page = self.inner.held(&type_id, None, 1).await.unwrap();
-                    let devices: Vec<_> = page.pushes.into_iter().map(|push| push.device).collect();
-                    self.inner.unhold(&type_id, &devices).await.unwrap();
+                Fault::ReopeningForgetsDeferred => {
+                    let page = self.inner.deferred(&type_id, None, 1).await.unwrap();
+                    let removed: Vec<_> = page.items.into_iter().map(|(device, _)| (device, None)).collect();
+                    self.inner.defer(&type_id, &removed).await.unwrap();
                 }
                 _ => {}
             }

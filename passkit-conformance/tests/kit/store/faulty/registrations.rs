@@ -5,9 +5,14 @@ use std::{
 
 use async_trait::async_trait;
 use passkit_server::{
-    Changes, DeviceIdentifier, DevicePage, PageCursor, PassId, PassState, PushQueue, PushToken, Registered,
-    RegistrationStore, SerialNumber, StoreError, StoreErrorKind, StoreMaintenance, TypeIdentifier, UpdateTag,
-    clock,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    maintenance::StoreMaintenance,
+    push::PushQueue,
+    store::{
+        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice, RegistrationStore,
+        StoreError, StoreErrorKind, UpdateTag, clock,
+    },
 };
 use tokio::task::yield_now;
 
@@ -26,6 +31,7 @@ impl RegistrationStore for Faulty {
             memory.devices.insert(device.clone());
             memory.types.insert(pass.type_id.clone());
             memory.passes.insert(pass.clone());
+            memory.registered.insert((device.clone(), pass.clone()));
             if memory.gone.remove(device) {
                 memory.returned.insert(device.clone());
             }
@@ -68,8 +74,8 @@ impl RegistrationStore for Faulty {
         let (pass, device) = (&self.named(pass), &self.device_named(device));
         match self.fault {
             Fault::UnregisterOfAnother => {
-                let page = self.inner.devices_of(pass, None, usize::MAX).await?;
-                let Some(one) = page.devices.first() else { return Ok(false) };
+                let page = self.inner.devices(Audience::Pass(pass), None, usize::MAX).await?;
+                let Some(one) = page.items.first() else { return Ok(false) };
                 let existed = self.is_registered(device, pass).await;
                 self.inner.unregister(&one.device, pass).await?;
                 Ok(existed)
@@ -85,7 +91,7 @@ impl RegistrationStore for Faulty {
             Fault::ReturnedDeviceIsOld => {
                 let existed = self.inner.unregister(device, pass).await?;
                 let page = self.inner.registrations(None, usize::MAX).await?;
-                if existed && page.registrations.iter().all(|one| one.device != *device) {
+                if existed && page.items.iter().all(|one| one.device != *device) {
                     self.memory(|memory| memory.gone.insert(device.clone()));
                 }
                 Ok(existed)
@@ -96,14 +102,14 @@ impl RegistrationStore for Faulty {
         }
     }
 
-    async fn updated_since(
+    async fn changes_since(
         &self,
         device: &DeviceIdentifier,
         type_id: &TypeIdentifier,
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
         let (type_id, device) = (&self.type_named(type_id), &self.device_named(device));
-        let right = self.inner.updated_since(device, type_id, since).await?;
+        let right = self.inner.changes_since(device, type_id, since).await?;
         let own = |_: &PassId, state: PassState| state.version;
         let second = |version: u64| version / 1_000_000;
         match self.fault {
@@ -121,11 +127,11 @@ impl RegistrationStore for Faulty {
                 let mut serials: BTreeSet<_> = right.serials.into_iter().collect();
                 if self.is(Fault::ListIgnoresType) {
                     for type_id in &types {
-                        serials.extend(self.inner.updated_since(device, type_id, since).await?.serials);
+                        serials.extend(self.inner.changes_since(device, type_id, since).await?.serials);
                     }
                 } else {
                     for device in &devices {
-                        serials.extend(self.inner.updated_since(device, type_id, since).await?.serials);
+                        serials.extend(self.inner.changes_since(device, type_id, since).await?.serials);
                     }
                 }
                 Ok(Changes { serials: serials.into_iter().collect(), ..right })
@@ -155,12 +161,12 @@ impl RegistrationStore for Faulty {
                 let type_version = clock::now_micros();
                 let tag = UpdateTag { type_version, ..right.tag };
                 // Nothing is ahead of "now", and the inner store must not find it so.
-                let latest = self.inner.updated_since(device, type_id, None).await?.tag;
+                let latest = self.inner.changes_since(device, type_id, None).await?.tag;
                 let since = since.map(|since| UpdateTag {
                     type_version: since.type_version.min(latest.type_version),
                     ..since
                 });
-                let serials = self.inner.updated_since(device, type_id, since).await?.serials;
+                let serials = self.inner.changes_since(device, type_id, since).await?.serials;
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 Ok(Changes { serials, tag: UpdateTag { type_version: clock::now_micros(), ..tag } })
             }
@@ -172,9 +178,9 @@ impl RegistrationStore for Faulty {
                 }
                 Ok(Changes { tag: UpdateTag { type_version: oldest, ..right.tag }, ..right })
             }
-            Fault::TagOfWhatIsHeld => {
+            Fault::TagOfWhatIsRegistered => {
                 let mut newest = 0;
-                for serial in self.inner.updated_since(device, type_id, None).await?.serials {
+                for serial in self.inner.changes_since(device, type_id, None).await?.serials {
                     let pass = PassId { type_id: type_id.clone(), serial };
                     newest = newest.max(self.inner.pass_state(&pass).await?.version);
                 }
@@ -186,7 +192,7 @@ impl RegistrationStore for Faulty {
                     type_version: since.type_version.min(right.tag.type_version),
                     device_version: since.device_version.min(right.tag.device_version),
                 });
-                self.inner.updated_since(device, type_id, since).await
+                self.inner.changes_since(device, type_id, since).await
             }
             Fault::ListsAtMostAThousand => {
                 let mut serials = right.serials;
@@ -201,11 +207,11 @@ impl RegistrationStore for Faulty {
                     device_version: since.device_version.max(right.tag.device_version),
                     ..since
                 });
-                self.inner.updated_since(device, type_id, since).await
+                self.inner.changes_since(device, type_id, since).await
             }
             Fault::NumberTakenBeforeItShows => {
                 let marked = self.memory(|memory| memory.marked.clone());
-                let all = self.inner.updated_since(device, type_id, None).await?;
+                let all = self.inner.changes_since(device, type_id, None).await?;
                 let version = |serial: &SerialNumber| {
                     let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
                     marked.get(&pass).map_or(0, |state| state.version)
@@ -214,7 +220,7 @@ impl RegistrationStore for Faulty {
                 let registered = since.map(|since| UpdateTag { type_version: all.tag.type_version, ..since });
                 let mut serials: BTreeSet<_> = self
                     .inner
-                    .updated_since(device, type_id, registered)
+                    .changes_since(device, type_id, registered)
                     .await?
                     .serials
                     .into_iter()
@@ -232,75 +238,17 @@ impl RegistrationStore for Faulty {
         }
     }
 
-    async fn mark_updated(
-        &self,
-        type_id: &TypeIdentifier,
-        serials: &[SerialNumber],
-    ) -> Result<(), StoreError> {
+    async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
         let type_id = &self.type_named(type_id);
-        if self.is(Fault::PlainMarksOwe) {
-            return self.inner.mark_and_owe(type_id, serials).await;
+        match changed {
+            Changed::Passes(serials) => self.mark_passes(type_id, serials).await,
+            Changed::Contents(contents) => self.mark_contents(type_id, contents, false).await,
+            Changed::All => self.mark_all(type_id).await,
         }
-        if self.is(Fault::EmptyBatchMarksAll) && serials.is_empty() {
-            return self.inner.mark_all_updated(type_id).await;
-        }
-        if self.is(Fault::BatchMarkedOneByOne) {
-            for serial in serials {
-                self.inner.mark_updated(type_id, std::slice::from_ref(serial)).await?;
-                yield_now().await;
-            }
-            return Ok(());
-        }
-        if self.is(Fault::NumberTakenBeforeItShows) {
-            let version = self.memory(|memory| {
-                memory.sequence += 1;
-                memory.sequence
-            });
-            tokio::time::sleep(Duration::from_millis(version % 3 * 4)).await;
-            self.memory(|memory| {
-                for serial in serials {
-                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
-                    let state = memory.marked.entry(pass).or_insert(PassState { version, last_modified: 0 });
-                    state.version = state.version.max(version);
-                }
-            });
-            return Ok(());
-        }
-        for serial in serials {
-            let pass = self.named(&PassId { type_id: type_id.clone(), serial: serial.clone() });
-            self.inner.mark_updated(type_id, std::slice::from_ref(&pass.serial)).await?;
-            let state = self.inner.pass_state(&pass).await?;
-            self.memory(|memory| memory.marked.insert(pass, state));
-        }
-        Ok(())
     }
 
-    async fn mark_all_updated(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
-        let type_id = &self.type_named(type_id);
-        match self.fault {
-            Fault::MarkAllOneByOne => {
-                for pass in self.passes().into_iter().filter(|pass| pass.type_id == *type_id) {
-                    self.inner.mark_updated(type_id, &[pass.serial]).await?;
-                    yield_now().await;
-                }
-                Ok(())
-            }
-            Fault::MarkAllDoesNothing | Fault::NumberTakenBeforeItShows => Ok(()),
-            Fault::MarkAllPanics => panic!("not yet written"),
-            Fault::MarkAllWalks | Fault::MarkAllWalksRegistrations => {
-                let of_type = |pass: &&PassId| pass.type_id == *type_id;
-                let walked: Vec<_> = self.memory(|memory| match self.fault {
-                    Fault::MarkAllWalks => memory.marked.keys().filter(of_type).cloned().collect(),
-                    _ => memory.passes.iter().filter(of_type).cloned().collect(),
-                });
-                for pass in walked {
-                    self.inner.mark_updated(type_id, std::slice::from_ref(&pass.serial)).await?;
-                    yield_now().await;
-                }
-                self.inner.mark_all_updated(type_id).await
-            }
-            _ => self.inner.mark_all_updated(type_id).await,
-        }
+    async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
+        self.published_wrongly(passes).await
     }
 
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
@@ -321,63 +269,46 @@ impl RegistrationStore for Faulty {
                 });
                 state.last_modified = state.last_modified.max(shared.unwrap_or(0));
             }
+            Fault::StateWithoutDigest => state.published = None,
             _ => {}
+        }
+        if self.keeps_contents() {
+            state.published = self.memory(|memory| memory.contents.get(pass).and_then(|one| one.digest));
         }
         Ok(state)
     }
 
-    async fn devices_of(
+    async fn devices(
         &self,
-        pass: &PassId,
+        audience: Audience<'_>,
         after: Option<&PageCursor>,
         limit: usize,
-    ) -> Result<DevicePage, StoreError> {
+    ) -> Result<Page<RegisteredDevice>, StoreError> {
+        let mut page = match audience {
+            Audience::Pass(pass) => self.devices_of_pass(&self.named(pass), after, limit).await?,
+            Audience::Type(type_id) => self.devices_of_type(&self.type_named(type_id), after, limit).await?,
+        };
+        if matches!(self.fault, Fault::PushTokensFolded | Fault::PushTokensCut) {
+            page.items.iter_mut().for_each(|one| one.push_token = self.token_kept(&one.push_token));
+        }
+        Ok(page)
+    }
+
+    async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
         let pass = &self.named(pass);
         match self.fault {
-            Fault::PagesSkip => {
-                let mut page = self.inner.devices_of(pass, after, limit.clamp(1, 1 << 40) + 1).await?;
-                if page.next.is_some() {
-                    page.devices.pop();
-                }
-                Ok(page)
+            Fault::CountsWhoEverRegistered => {
+                Ok(self.memory(|memory| memory.registered.iter().filter(|(_, of)| of == pass).count() as u64))
             }
-            Fault::PagesByOffset => {
-                let all = self.inner.devices_of(pass, None, usize::MAX).await?.devices;
-                let start = after.and_then(|cursor| cursor.as_str().parse().ok()).unwrap_or(0);
-                let end = limit.max(1).saturating_add(start);
-                let next = (end < all.len()).then(|| PageCursor::new(end.to_string()));
-                Ok(DevicePage { devices: all.into_iter().take(end).skip(start).collect(), next })
+            Fault::CountsAllOfTheType => {
+                let devices = self.inner.devices(Audience::Type(&pass.type_id), None, usize::MAX).await?;
+                let devices: HashSet<_> = devices.items.into_iter().map(|one| one.device).collect();
+                Ok((devices.len() as u64).min(at_most))
             }
-            Fault::PageLimitIgnored => self.inner.devices_of(pass, after, usize::MAX).await,
-            Fault::CursorFails
-                if after.is_some_and(|cursor| DeviceIdentifier::new(cursor.as_str()).is_err()) =>
-            {
-                Err(StoreError::new(StoreErrorKind::Other, "no such cursor"))
+            Fault::CountStopsEarly => {
+                Ok(self.inner.count_devices(pass, at_most).await?.min(at_most.saturating_sub(1)))
             }
-            Fault::PushTokenIsTheKey => {
-                let mut page = self.inner.devices_of(pass, after, limit).await?;
-                let mut tokens = HashSet::new();
-                page.devices.retain(|one| tokens.insert(one.push_token.as_str().to_owned()));
-                Ok(page)
-            }
-            Fault::PagesForgetThePass => {
-                let of_type = self.passes().into_iter().find(|other| other.type_id == pass.type_id);
-                let page = self.inner.devices_of(pass, after, limit).await?;
-                match of_type {
-                    Some(other) if page.devices.is_empty() => {
-                        self.inner.devices_of(&other, after, limit).await
-                    }
-                    _ => Ok(page),
-                }
-            }
-            Fault::RegisterInTwoSteps | Fault::UnregisterInTwoSteps => {
-                let mut page = self.inner.devices_of(pass, after, limit).await?;
-                self.memory(|memory| {
-                    page.devices.retain(|one| !memory.hidden.contains(&(one.device.clone(), pass.clone())));
-                });
-                Ok(page)
-            }
-            _ => self.inner.devices_of(pass, after, limit).await,
+            _ => self.inner.count_devices(pass, at_most).await,
         }
     }
 
@@ -410,7 +341,7 @@ impl RegistrationStore for Faulty {
                 let types = self.memory(|memory| memory.types.clone());
                 let mut version = 0;
                 for type_id in types {
-                    let tag = self.inner.updated_since(device, &type_id, None).await?.tag;
+                    let tag = self.inner.changes_since(device, &type_id, None).await?.tag;
                     version = version.max(tag.device_version);
                 }
                 Ok(version > 0 && version <= clock::micros(unregistered_at))
@@ -418,4 +349,211 @@ impl RegistrationStore for Faulty {
             _ => self.inner.forget_device(device, unregistered_at).await,
         }
     }
+}
+
+impl Faulty {
+    async fn mark_passes(
+        &self,
+        type_id: &TypeIdentifier,
+        serials: &[SerialNumber],
+    ) -> Result<(), StoreError> {
+        if self.is(Fault::MarksForgetTheDigest) {
+            self.forget_digests(|pass| pass.type_id == *type_id && serials.contains(&pass.serial));
+        }
+        if self.is(Fault::PlainMarksPush) {
+            return self.inner.mark_and_push(type_id, Changed::Passes(serials)).await;
+        }
+        if self.is(Fault::EmptyBatchMarksAll) && serials.is_empty() {
+            return self.inner.mark(type_id, Changed::All).await;
+        }
+        if self.is(Fault::BatchMarkedOneByOne) {
+            for serial in serials {
+                self.inner.mark(type_id, Changed::Passes(std::slice::from_ref(serial))).await?;
+                yield_now().await;
+            }
+            return Ok(());
+        }
+        if self.is(Fault::NumberTakenBeforeItShows) {
+            let version = self.memory(|memory| {
+                memory.sequence += 1;
+                memory.sequence
+            });
+            tokio::time::sleep(Duration::from_millis(version % 3 * 4)).await;
+            self.memory(|memory| {
+                for serial in serials {
+                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    let state = memory.marked.entry(pass).or_insert(PassState {
+                        version,
+                        last_modified: 0,
+                        published: None,
+                    });
+                    state.version = state.version.max(version);
+                }
+            });
+            return Ok(());
+        }
+        for serial in serials {
+            let pass = self.named(&PassId { type_id: type_id.clone(), serial: serial.clone() });
+            self.inner.mark(type_id, Changed::Passes(std::slice::from_ref(&pass.serial))).await?;
+            let state = self.inner.pass_state(&pass).await?;
+            self.memory(|memory| memory.marked.insert(pass, state));
+        }
+        Ok(())
+    }
+
+    async fn mark_all(&self, type_id: &TypeIdentifier) -> Result<(), StoreError> {
+        if self.is(Fault::MarksOfAllForgetTheDigest) {
+            self.forget_digests(|pass| pass.type_id == *type_id);
+        }
+        match self.fault {
+            Fault::MarkAllOneByOne => {
+                for pass in self.passes().into_iter().filter(|pass| pass.type_id == *type_id) {
+                    self.inner.mark(type_id, Changed::Passes(&[pass.serial])).await?;
+                    yield_now().await;
+                }
+                Ok(())
+            }
+            Fault::MarkAllDoesNothing | Fault::NumberTakenBeforeItShows => Ok(()),
+            Fault::MarkAllPanics => panic!("not yet written"),
+            Fault::MarkAllWalks | Fault::MarkAllWalksRegistrations => {
+                let of_type = |pass: &&PassId| pass.type_id == *type_id;
+                let walked: Vec<_> = self.memory(|memory| match self.fault {
+                    Fault::MarkAllWalks => memory.marked.keys().filter(of_type).cloned().collect(),
+                    _ => memory.passes.iter().filter(of_type).cloned().collect(),
+                });
+                for pass in walked {
+                    self.inner.mark(type_id, Changed::Passes(std::slice::from_ref(&pass.serial))).await?;
+                    yield_now().await;
+                }
+                self.inner.mark(type_id, Changed::All).await
+            }
+            _ => self.inner.mark(type_id, Changed::All).await,
+        }
+    }
+
+    async fn devices_of_pass(
+        &self,
+        pass: &PassId,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<RegisteredDevice>, StoreError> {
+        let devices = async |pass, after, limit| self.inner.devices(Audience::Pass(pass), after, limit).await;
+        match self.fault {
+            Fault::PagesSkip => {
+                let mut page = devices(pass, after, limit.clamp(1, 1 << 40) + 1).await?;
+                if page.next.is_some() {
+                    page.items.pop();
+                }
+                Ok(page)
+            }
+            Fault::PagesByOffset => Ok(by_offset(devices(pass, None, usize::MAX).await?.items, after, limit)),
+            Fault::PageLimitIgnored => devices(pass, after, usize::MAX).await,
+            Fault::CursorFails
+                if after.is_some_and(|after| DeviceIdentifier::new(after.as_str()).is_err()) =>
+            {
+                Err(StoreError::new(StoreErrorKind::Other, "no such cursor"))
+            }
+            Fault::PushTokenIsTheKey => {
+                let mut page = devices(pass, after, limit).await?;
+                let mut tokens = HashSet::new();
+                page.items.retain(|one| tokens.insert(one.push_token.as_str().to_owned()));
+                Ok(page)
+            }
+            Fault::PagesForgetThePass => {
+                let of_type = self.passes().into_iter().find(|other| other.type_id == pass.type_id);
+                let page = devices(pass, after, limit).await?;
+                match of_type {
+                    Some(other) if page.items.is_empty() => devices(&other, after, limit).await,
+                    _ => Ok(page),
+                }
+            }
+            Fault::RegisterInTwoSteps | Fault::UnregisterInTwoSteps => {
+                let mut page = devices(pass, after, limit).await?;
+                self.memory(|memory| {
+                    page.items.retain(|one| !memory.hidden.contains(&(one.device.clone(), pass.clone())));
+                });
+                Ok(page)
+            }
+            _ => devices(pass, after, limit).await,
+        }
+    }
+
+    async fn devices_of_type(
+        &self,
+        type_id: &TypeIdentifier,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<RegisteredDevice>, StoreError> {
+        let right = async |after, limit| self.inner.devices(Audience::Type(type_id), after, limit).await;
+        match self.fault {
+            Fault::TypePagesSkip => {
+                let mut page = right(after, limit).await?;
+                if page.next.is_some() && page.items.len() > 1 {
+                    page.items.pop();
+                }
+                Ok(page)
+            }
+            Fault::TypePagesByOffset => Ok(by_offset(right(None, usize::MAX).await?.items, after, limit)),
+            // In the order of passes and devices, but the cursor has the device only.
+            Fault::TypeCursorForgetsThePass => {
+                let mut items = right(None, usize::MAX).await?.items;
+                items.retain(|one| after.is_none_or(|after| one.device.as_str() > after.as_str()));
+                items.truncate(limit.max(1));
+                Ok(Page::up_to(limit, items, |last| PageCursor::new(last.device.as_str())))
+            }
+            Fault::TypePagesMissSecondPasses => {
+                let passes = self.passes().into_iter();
+                match passes.filter(|pass| pass.type_id == *type_id).min() {
+                    Some(first) => self.inner.devices(Audience::Pass(&first), after, limit).await,
+                    None => Ok(Page::default()),
+                }
+            }
+            Fault::TypePagesByPrefix => {
+                let mut items = Vec::new();
+                for other in self.memory(|memory| memory.types.clone()) {
+                    if other.as_str().starts_with(type_id.as_str()) {
+                        items.extend(
+                            self.inner.devices(Audience::Type(&other), None, usize::MAX).await?.items,
+                        );
+                    }
+                }
+                Ok(by_offset(items, after, limit))
+            }
+            Fault::TypePagesKeepWhoLeft => {
+                let mut page = right(after, limit).await?;
+                if page.next.is_none() {
+                    let known = self.memory(|memory| memory.registered.clone());
+                    for (device, pass) in known.into_iter().filter(|(_, pass)| pass.type_id == *type_id) {
+                        if !self.is_registered(&device, &pass).await {
+                            let push_token = self.memory(|memory| memory.first_tokens[&device].clone());
+                            page.items.push(RegisteredDevice { device, push_token });
+                        }
+                    }
+                }
+                Ok(page)
+            }
+            Fault::TypeCursorFails if after.is_some_and(|after| !after.as_str().contains('\n')) => {
+                Err(StoreError::new(StoreErrorKind::Corrupt, "no such cursor"))
+            }
+            _ => right(after, limit).await,
+        }
+    }
+
+    /// The push token as a store keeps it that alters it.
+    pub(super) fn token_kept(&self, token: &PushToken) -> PushToken {
+        let text = token.as_str();
+        match self.fault {
+            Fault::PushTokensFolded => PushToken::new(&text.to_lowercase()).unwrap(),
+            Fault::PushTokensCut => PushToken::new(&text[..text.len().min(255)]).unwrap(),
+            _ => token.clone(),
+        }
+    }
+}
+
+/// A page of a list that is read anew each time.
+fn by_offset<T>(all: Vec<T>, after: Option<&PageCursor>, limit: usize) -> Page<T> {
+    let start = after.and_then(|cursor| cursor.as_str().parse().ok()).unwrap_or(0);
+    let end = limit.max(1).saturating_add(start);
+    let next = (end < all.len()).then(|| PageCursor::new(end.to_string()));
+    Page { items: all.into_iter().take(end).skip(start).collect(), next }
 }

@@ -1,0 +1,79 @@
+//! What the cases of several endpoints do and check.
+
+use std::{future::poll_fn, task::Poll};
+
+use super::{
+    answer::Answer,
+    session::{Device, Session},
+    target::Subject,
+};
+use crate::{CaseResult, Rule, Stop, wire::ListAnswer};
+
+impl Session {
+    /// Registers where a case only begins with that: whether it is taken as new is no matter here.
+    pub(crate) async fn given(&self, device: &Device, subject: &Subject) -> CaseResult {
+        self.register(device, subject).await?.is_one_of(&[200, 201], Rule::REG_1)
+    }
+
+    /// Ensures that the device's list names exactly these passes, which are all of one type with `like`.
+    pub(crate) async fn holds(
+        &self,
+        device: &Device,
+        like: &Subject,
+        expected: &[&Subject],
+        rule: Rule,
+    ) -> CaseResult {
+        let answer = self.list(device, &like.pass.type_id, None).await?;
+        if answer.status() != 404 {
+            answer.is_one_of(&[200, 204], Rule::LIST_1)?;
+        }
+        self.names(&answer, expected, rule)
+    }
+
+    /// Ensures that a list names exactly these passes. How it says that there is none is for the cases of the list.
+    pub(crate) fn names(&self, answer: &Answer, expected: &[&Subject], rule: Rule) -> CaseResult {
+        let mut named: Vec<_> = match answer.status() {
+            204 | 404 => Vec::new(),
+            _ => {
+                answer.is(200, rule)?;
+                match ListAnswer::read(self.kind(), answer.body()) {
+                    Some(list) => list.serials.iter().map(ToString::to_string).collect(),
+                    None => return answer.listed(self.kind()).map(drop),
+                }
+            }
+        };
+        let mut wanted: Vec<_> = expected.iter().map(|one| one.pass.serial.to_string()).collect();
+        named.sort_unstable();
+        wanted.sort_unstable();
+        if named == wanted {
+            return Ok(());
+        }
+        let said = |serials: &[String]| match serials {
+            [] => "a list that names nothing".to_owned(),
+            some => format!("a list that names {}", some.join(", ")),
+        };
+        Err(answer.violation(rule, said(&wanted), said(&named)))
+    }
+}
+
+/// Something random, for what a case makes up.
+pub(super) fn random() -> Result<String, Stop> {
+    crate::random_hex::<8>().map_err(|error| Stop::Error(format!("no random numbers: {error}")))
+}
+
+/// Runs futures side by side, to the end of all.
+pub(super) async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|context| {
+        let mut pending = false;
+        for (future, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {
+            match future.as_mut().poll(context) {
+                Poll::Ready(value) => *output = Some(value),
+                Poll::Pending => pending = true,
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
+}

@@ -1,0 +1,93 @@
+//! When passes were marked, or may have been.
+
+use std::collections::{BTreeMap, HashMap};
+
+use passkit_server::{
+    PassId,
+    identifiers::{SerialNumber, TypeIdentifier},
+    store::ContentDigest,
+};
+
+use super::{Event, History, Marked, Span};
+
+/// All marks of a history.
+pub(super) struct Marks<'h> {
+    types: HashMap<&'h TypeIdentifier, MarksOfType<'h>>,
+    none: MarksOfType<'h>,
+}
+
+/// The marks of a type.
+#[derive(Default)]
+pub(super) struct MarksOfType<'h> {
+    /// Of the whole type.
+    pub(super) whole: Vec<Span>,
+    /// Of single passes: these were made.
+    certain: HashMap<&'h SerialNumber, Vec<Span>>,
+    /// These were made, or not: the content may have been there already.
+    possible: HashMap<&'h SerialNumber, Vec<Span>>,
+}
+
+impl<'h> Marks<'h> {
+    pub(super) fn of(history: &'h History) -> Self {
+        let mut types: HashMap<_, MarksOfType<'h>> = HashMap::new();
+        let mut contents: BTreeMap<(&TypeIdentifier, &SerialNumber, ContentDigest), Vec<Span>> =
+            BTreeMap::new();
+        for call in &history.calls {
+            let Event::Mark { type_id, changed } = &call.event else { continue };
+            let marks = types.entry(type_id).or_default();
+            match changed {
+                Marked::All => marks.whole.push(call.span()),
+                Marked::Passes(serials) => {
+                    for serial in serials {
+                        marks.certain.entry(serial).or_default().push(call.span());
+                    }
+                }
+                Marked::Contents(all) => {
+                    for content in all {
+                        let Some(digest) = content.digest else { continue };
+                        contents.entry((type_id, &content.serial, digest)).or_default().push(call.span());
+                        marks.possible.entry(&content.serial).or_default().push(call.span());
+                    }
+                }
+            }
+        }
+        // When the first of the calls that name a digest has ended, one of them has marked the pass.
+        for ((type_id, serial, _), calls) in contents {
+            let first = Span {
+                begin: calls.iter().map(|call| call.begin).min().unwrap_or(0),
+                end: calls.iter().filter_map(|call| call.end).min(),
+            };
+            types.entry(type_id).or_default().certain.entry(serial).or_default().push(first);
+        }
+        Self { types, none: MarksOfType::default() }
+    }
+
+    pub(super) fn of_type(&self, type_id: &TypeIdentifier) -> &MarksOfType<'h> {
+        self.types.get(type_id).unwrap_or(&self.none)
+    }
+
+    /// The marks of a pass that were made, those of its type included.
+    pub(super) fn certain(&self, pass: &PassId) -> impl Iterator<Item = Span> {
+        let of_type = self.of_type(&pass.type_id);
+        of_type.certain_of(&pass.serial).iter().chain(&of_type.whole).copied()
+    }
+
+    /// The marks of a pass that were made or may have been.
+    pub(super) fn possible(&self, pass: &PassId) -> impl Iterator<Item = Span> {
+        let possible = self.of_type(&pass.type_id).possible.get(&pass.serial);
+        self.certain(pass).chain(possible.into_iter().flatten().copied())
+    }
+}
+
+impl<'h> MarksOfType<'h> {
+    /// All that were made or may have been.
+    pub(super) fn all(&self) -> impl Iterator<Item = Span> {
+        let single = self.certain.values().chain(self.possible.values());
+        single.flatten().chain(&self.whole).copied()
+    }
+
+    /// Those of a single pass that were made.
+    pub(super) fn certain_of(&self, serial: &SerialNumber) -> &[Span] {
+        self.certain.get(serial).map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,189 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use passkit_server::{
+    maintenance::StoreMaintenance,
+    push::PushQueue,
+    store::{Coordination, RegistrationStore},
+};
+
+use super::not_opened;
+use crate::Stop;
+
+/// Any error, for a reason in a report.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where the cases get their stores from. A closure that returns an `Arc` of a store, or a [`TestStore`], in a future is
+/// one already.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use passkit_conformance::store::{BoxError, Stores, TestStore};
+/// # use passkit_server::{async_trait, store::MemoryStore};
+/// # struct MyStore;
+/// # impl MyStore {
+/// #     async fn open(_: &str) -> Result<Arc<MemoryStore>, BoxError> { Ok(Arc::new(MemoryStore::new())) }
+/// # }
+/// struct Folders;
+///
+/// #[async_trait]
+/// impl Stores for Folders {
+///     type Place = String;
+///
+///     async fn open(&self) -> Result<(TestStore, String), BoxError> {
+///         let folder = "a new one".to_owned();
+///         Ok((TestStore::with_all(MyStore::open(&folder).await?), folder))
+///     }
+///
+///     async fn reopen(&self, folder: &String) -> Option<Result<TestStore, BoxError>> {
+///         Some(MyStore::open(folder).await.map(TestStore::with_all))
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Stores: Send + Sync {
+    /// Where the data of a store are: a folder, an address. `()` if they can't be opened again.
+    ///
+    /// It is dropped at the end of the case, after the store. A temporary folder may remove itself then.
+    type Place: Send + Sync + 'static;
+
+    /// A store to test, and where its data are. The cases don't disturb each other: it may be the same store for all of
+    /// them. Those of [`StoreMaintenance`] need an empty one.
+    async fn open(&self) -> Result<(TestStore, Self::Place), BoxError>;
+
+    /// Opens the data as they are now, as after the process of the store was killed. What the store has not acknowledged
+    /// may be missing. The first store is still open: copy its files if it locks them. `None` skips the cases that need
+    /// this.
+    async fn reopen(&self, place: &Self::Place) -> Option<Result<TestStore, BoxError>> {
+        let _ = place;
+        None
+    }
+}
+
+#[async_trait]
+impl<F, R> Stores for F
+where
+    F: Fn() -> R + Send + Sync,
+    R: Future<Output: Into<TestStore>> + Send,
+{
+    type Place = ();
+
+    async fn open(&self) -> Result<(TestStore, ()), BoxError> {
+        Ok((self().await.into(), ()))
+    }
+}
+
+/// A store to test, as each of the traits that it implements. Cases of the others are skipped.
+#[derive(Clone)]
+pub struct TestStore {
+    registrations: Arc<dyn RegistrationStore>,
+    coordination: Option<Arc<dyn Coordination>>,
+    queue: Option<Arc<dyn PushQueue>>,
+    maintenance: Option<Arc<dyn StoreMaintenance>>,
+}
+
+impl TestStore {
+    /// A store that implements [`RegistrationStore`], and none of the other traits.
+    #[must_use]
+    pub fn new<S: RegistrationStore + ?Sized + 'static>(store: Arc<S>) -> Self {
+        Self { registrations: Arc::new(store), coordination: None, queue: None, maintenance: None }
+    }
+
+    /// A store that implements all traits.
+    #[must_use]
+    pub fn with_all<S: PushQueue + StoreMaintenance + 'static>(store: Arc<S>) -> Self {
+        Self::new(store.clone()).with_queue(store.clone()).with_maintenance(store)
+    }
+
+    /// The store implements [`Coordination`] as well.
+    #[must_use]
+    pub fn with_coordination<S: Coordination + 'static>(self, store: Arc<S>) -> Self {
+        Self { coordination: Some(store), ..self }
+    }
+
+    /// The store implements [`PushQueue`] as well, and so [`Coordination`].
+    #[must_use]
+    pub fn with_queue<S: PushQueue + 'static>(self, store: Arc<S>) -> Self {
+        Self { coordination: Some(store.clone()), queue: Some(store), ..self }
+    }
+
+    /// The store implements [`StoreMaintenance`] as well.
+    #[must_use]
+    pub fn with_maintenance<S: StoreMaintenance + 'static>(self, store: Arc<S>) -> Self {
+        Self { maintenance: Some(store), ..self }
+    }
+}
+
+impl<S: RegistrationStore + ?Sized + 'static> From<Arc<S>> for TestStore {
+    fn from(store: Arc<S>) -> Self {
+        Self::new(store)
+    }
+}
+
+/// [`Stores`] of any kind. Cases take this one, and so are compiled once.
+#[async_trait]
+pub(super) trait AnyStores: Send + Sync {
+    async fn open(self: Arc<Self>) -> Result<Opened, BoxError>;
+}
+
+#[async_trait]
+impl<S: Stores + 'static> AnyStores for S {
+    async fn open(self: Arc<Self>) -> Result<Opened, BoxError> {
+        let (store, place) = Stores::open(&*self).await?;
+        Ok(Opened { store, place: Arc::new(Placed { stores: self, place }) })
+    }
+}
+
+/// A store for one case.
+pub(super) struct Opened {
+    // Dropped first.
+    store: TestStore,
+    place: Arc<dyn AnyPlace>,
+}
+
+#[async_trait]
+trait AnyPlace: Send + Sync {
+    async fn reopen(&self) -> Option<Result<TestStore, BoxError>>;
+}
+
+struct Placed<S: Stores> {
+    stores: Arc<S>,
+    place: S::Place,
+}
+
+#[async_trait]
+impl<S: Stores + 'static> AnyPlace for Placed<S> {
+    async fn reopen(&self) -> Option<Result<TestStore, BoxError>> {
+        self.stores.reopen(&self.place).await
+    }
+}
+
+impl Opened {
+    pub(super) fn registrations(&self) -> &Arc<dyn RegistrationStore> {
+        &self.store.registrations
+    }
+
+    pub(super) fn coordination(&self) -> Result<&Arc<dyn Coordination>, Stop> {
+        self.store.coordination.as_ref().ok_or_else(|| lacks("Coordination", "with_coordination"))
+    }
+
+    pub(super) fn queue(&self) -> Result<&Arc<dyn PushQueue>, Stop> {
+        self.store.queue.as_ref().ok_or_else(|| lacks("PushQueue", "with_queue"))
+    }
+
+    pub(super) fn maintenance(&self) -> Result<&Arc<dyn StoreMaintenance>, Stop> {
+        self.store.maintenance.as_ref().ok_or_else(|| lacks("StoreMaintenance", "with_maintenance"))
+    }
+
+    /// The data as they are now, opened again. The first store stays open.
+    pub(super) async fn reopen(&self) -> Result<Self, Stop> {
+        const LACKING: &str =
+            "Stores::reopen returns None: implement it if the data outlive the process of the store";
+        let store = self.place.reopen().await.ok_or_else(|| Stop::Skip(LACKING.into()))?;
+        Ok(Self { store: store.map_err(not_opened)?, place: self.place.clone() })
+    }
+}
+
+fn lacks(name: &str, method: &str) -> Stop {
+    Stop::Skip(format!("the store has no {name}: call TestStore::{method} if it has"))
+}

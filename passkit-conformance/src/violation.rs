@@ -1,0 +1,89 @@
+use std::{error::Error, fmt};
+
+use passkit_server::store::StoreError;
+
+use crate::Rule;
+
+/// An implementation that did not do what a [`Rule`] says: what was expected beside what happened.
+///
+/// Shows no device identifier, no push token and no authentication token.
+#[derive(Debug)]
+pub struct Violation {
+    rule: Rule,
+    expected: String,
+    actual: String,
+    source: Option<StoreError>,
+}
+
+impl Violation {
+    /// A violation of `rule`.
+    pub fn new(rule: Rule, expected: impl Into<String>, actual: impl Into<String>) -> Self {
+        Self { rule, expected: expected.into(), actual: actual.into(), source: None }
+    }
+
+    /// The rule that was broken.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// What the rule asks for in this case.
+    #[must_use]
+    pub fn expected(&self) -> &str {
+        &self.expected
+    }
+
+    /// What happened instead.
+    #[must_use]
+    pub fn actual(&self) -> &str {
+        &self.actual
+    }
+
+    /// The same, under another rule.
+    pub(crate) fn under(mut self, rule: Rule) -> Self {
+        self.rule = rule;
+        self
+    }
+
+    /// The same under another rule, unless the store failed.
+    pub(crate) fn unless_error_under(self, rule: Rule) -> Self {
+        if self.rule == Rule::ERRORS { self } else { self.under(rule) }
+    }
+}
+
+/// Every error of a store is a violation of [`Rule::ERRORS`]; no case gives cause for one.
+impl From<StoreError> for Violation {
+    fn from(error: StoreError) -> Self {
+        let mut actual = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            actual.push_str(": ");
+            actual.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self { rule: Rule::ERRORS, expected: "no error".into(), actual, source: Some(error) }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rule, expected, actual, .. } = self;
+        write!(f, "breaks {rule} ({}): expected {expected}, got {actual}", rule.sentence())
+    }
+}
+
+impl Error for Violation {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|error| error as _)
+    }
+}
+
+/// A violation of `rule` unless `holds`.
+pub(crate) fn ensure(
+    rule: Rule,
+    holds: bool,
+    expected: impl Into<String>,
+    actual: impl FnOnce() -> String,
+) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation::new(rule, expected, actual())) }
+}

@@ -1,0 +1,109 @@
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::{queue::PushQueue, report::PushReport, sender::PushSender};
+
+/// What the workers of all types share.
+pub(super) struct Context {
+    pub(super) queue: Arc<dyn PushQueue>,
+    pub(super) sender: Arc<dyn PushSender>,
+    pub(super) config: PushConfig,
+    /// The owner of its claims: differs from that of any other publisher.
+    pub(super) name: String,
+    totals: Mutex<PushReport>,
+}
+
+impl Context {
+    pub(super) fn new(queue: Arc<dyn PushQueue>, sender: Arc<dyn PushSender>, config: PushConfig) -> Self {
+        let random = || RandomState::new().hash_one(0);
+        let name = format!("{:016x}{:016x}", random(), random());
+        Self { queue, sender, config, name, totals: Mutex::default() }
+    }
+
+    pub(super) fn count(&self, report: &PushReport) {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner).add(report);
+    }
+
+    pub(super) fn totals(&self) -> PushReport {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// How a [`Publisher`](crate::push::Publisher) sends pushes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PushConfig {
+    /// The shortest time between two pushes of one type to one push token. A change within it waits, and shares the next
+    /// push with all others. Devices limit how often a type may push: see Apple's *Adding a Web Service to Update
+    /// Passes*.
+    pub spacing: Duration,
+    /// How many pushes of a type may be under way at a time.
+    pub concurrency: usize,
+    /// How long a publisher has a type to itself before it must claim it again. After a crash another one takes over that
+    /// much later.
+    pub lease: Duration,
+    /// How often to ask the queue for changes that other processes marked.
+    pub poll: Duration,
+    /// Whether no other process uses the store. Pushes that the sender does not [cover](crate::push::PushSender::covers) are
+    /// then not recorded, because nobody could send them.
+    pub exclusive: bool,
+}
+
+impl Default for PushConfig {
+    fn default() -> Self {
+        Self {
+            spacing: Duration::from_secs(1),
+            concurrency: 500,
+            lease: Duration::from_secs(30),
+            poll: Duration::from_millis(250),
+            exclusive: false,
+        }
+    }
+}
+
+impl PushConfig {
+    /// The defaults: a second between two pushes of a type to a device, 500 pushes at a time, a store that other processes
+    /// may use.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`spacing`](Self::spacing).
+    #[must_use]
+    pub fn spacing(mut self, spacing: Duration) -> Self {
+        self.spacing = spacing;
+        self
+    }
+
+    /// Sets [`concurrency`](Self::concurrency).
+    #[must_use]
+    pub fn concurrency(mut self, concurrency: usize) -> Self {
+        self.concurrency = concurrency;
+        self
+    }
+
+    /// Sets [`lease`](Self::lease).
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Sets [`poll`](Self::poll).
+    #[must_use]
+    pub fn poll(mut self, poll: Duration) -> Self {
+        self.poll = poll;
+        self
+    }
+
+    /// Sets [`exclusive`](Self::exclusive).
+    #[must_use]
+    pub fn exclusive(mut self, exclusive: bool) -> Self {
+        self.exclusive = exclusive;
+        self
+    }
+}

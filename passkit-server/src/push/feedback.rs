@@ -1,0 +1,273 @@
+//! What the answers of the push service ask for.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher as _, RandomState},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::{
+    queue::DeferredPush,
+    recent::{Pushed, Recent, TokenKey},
+    report::{PushReport, Stopped},
+    sender::PushOutcome,
+};
+use crate::identifiers::{DeviceIdentifier, PushToken, TypeIdentifier};
+
+/// How long a token must be called bad before the device is given up.
+const BAD_FOR: Duration = Duration::from_secs(24 * 3_600);
+/// So many bad tokens in a row, and no good one, are taken for a fault of ours.
+const STORM: u32 = 5;
+/// The answers that the share of bad tokens is taken of.
+const WINDOW: u32 = 1_000;
+/// So many 5xx in a row are taken for an outage.
+const OUTAGE: u32 = 20;
+/// After so many attempts a deferred push is given up: about a day for 5xx.
+const ATTEMPTS: u32 = 8;
+
+/// The latest answers.
+#[derive(Debug, Default)]
+struct Answers {
+    all: u32,
+    sent: u32,
+    bad: u32,
+    /// 5xx in a row.
+    unavailable: u32,
+}
+
+/// What the answers of a round ask for.
+#[derive(Debug, Default)]
+pub(super) struct Actions {
+    /// Devices to forget, and when their push tokens went out of use.
+    pub(super) forget: Vec<(DeviceIdentifier, SystemTime)>,
+    /// Deferred pushes to set or to remove.
+    pub(super) defer: Vec<(DeviceIdentifier, Option<DeferredPush>)>,
+    pub(super) unreachable: Vec<(TokenKey, Delivery)>,
+    /// The tokens without an answer.
+    pub(super) open: HashSet<TokenKey>,
+}
+
+/// Why a type has to wait as a whole.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Misconfigured(String),
+    Storm(String),
+    Outage(String),
+    Unreachable(String),
+    ClaimLost,
+}
+
+/// What is known of the tokens of a type, and of the service that they are pushed through.
+#[derive(Debug, Default)]
+pub(super) struct Feedback {
+    pub(super) recent: Recent,
+    pub(super) deferred: HashMap<DeviceIdentifier, DeferredPush>,
+    /// Pauses since the last push that was accepted.
+    pauses: u32,
+    answers: Answers,
+    /// Devices whose token was called bad now and long ago.
+    suspects: Vec<(DeviceIdentifier, SystemTime)>,
+}
+
+/// A push to be sent, and the devices that it is for.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) token: PushToken,
+    pub(super) devices: Vec<DeviceIdentifier>,
+    /// The newest of the changes that it is for; `None` if it was deferred.
+    pub(super) version: Option<u64>,
+}
+
+impl Feedback {
+    /// Adds what an answer asks for to `actions`. Returns why the whole type has to wait, if it does.
+    pub(super) fn take(
+        &mut self,
+        key: TokenKey,
+        delivery: Delivery,
+        at: Instant,
+        outcome: PushOutcome,
+        actions: &mut Actions,
+        report: &mut PushReport,
+    ) -> Option<Stop> {
+        let mut pushed = Pushed { at, gone: None };
+        self.answers.note(&outcome);
+        let stop = match outcome {
+            PushOutcome::Sent => {
+                report.sent += 1;
+                self.pauses = 0;
+                self.end_deferral(&delivery, actions);
+                None
+            }
+            PushOutcome::Gone(since) => {
+                pushed.gone = Some(since);
+                self.end_deferral(&delivery, actions);
+                actions.forget.extend(delivery.devices.into_iter().map(|device| (device, since)));
+                None
+            }
+            PushOutcome::BadToken(reason) => {
+                report.fail(&reason);
+                self.quarantine(delivery, actions);
+                self.answers.is_storm().then_some(Stop::Storm(reason))
+            }
+            PushOutcome::Rejected(reason) => {
+                tracing::error!(reason, "APNs will not take pushes like this one");
+                report.fail(&reason);
+                None
+            }
+            PushOutcome::Unsupported => {
+                report.unsupported += delivery.devices.len() as u64;
+                self.end_deferral(&delivery, actions);
+                None
+            }
+            PushOutcome::TooMany(reason) => {
+                self.defer(delivery, Duration::from_secs(60), &reason, actions, report);
+                None
+            }
+            PushOutcome::Unavailable(reason) => {
+                self.defer(delivery, Duration::from_secs(15 * 60), &reason, actions, report);
+                (self.answers.unavailable >= OUTAGE).then_some(Stop::Outage(reason))
+            }
+            PushOutcome::Misconfigured(reason) => return Some(Stop::Misconfigured(reason)),
+            PushOutcome::Unreachable(_) => {
+                actions.unreachable.push((key, delivery));
+                return None;
+            }
+        };
+        self.recent.insert(key, pushed);
+        actions.open.remove(&key);
+        stop
+    }
+
+    fn end_deferral(&mut self, delivery: &Delivery, actions: &mut Actions) {
+        let deferred = delivery.devices.iter().filter(|device| self.deferred.remove(*device).is_some());
+        actions.defer.extend(deferred.map(|device| (device.clone(), None)));
+    }
+
+    /// Defers the push, for longer each time, and gives it up in the end.
+    pub(super) fn defer(
+        &mut self,
+        delivery: Delivery,
+        first: Duration,
+        reason: &str,
+        actions: &mut Actions,
+        report: &mut PushReport,
+    ) {
+        for device in delivery.devices {
+            let before = self.deferred.remove(&device);
+            let attempts = before.as_ref().map_or(0, |push| push.attempts) + 1;
+            let bad_since = before.and_then(|push| push.bad_since);
+            if attempts >= ATTEMPTS {
+                report.fail(reason);
+                actions.defer.push((device, None));
+                continue;
+            }
+            report.deferred += 1;
+            let pause = jittered((first * 2_u32.pow(attempts - 1)).min(Duration::from_secs(6 * 3_600)));
+            let due = Some(SystemTime::now() + pause);
+            let push = DeferredPush { push_token: delivery.token.clone(), due, attempts, bad_since };
+            self.deferred.insert(device.clone(), push.clone());
+            actions.defer.push((device, Some(push)));
+        }
+    }
+
+    /// APNs also calls a token bad when the fault is ours. So a device is given up only when its token stayed bad for long.
+    fn quarantine(&mut self, delivery: Delivery, actions: &mut Actions) {
+        let now = SystemTime::now();
+        for device in delivery.devices {
+            let before = self.deferred.get(&device).filter(|push| push.push_token == delivery.token);
+            let bad_since = before.and_then(|push| push.bad_since).unwrap_or(now);
+            if now.duration_since(bad_since).is_ok_and(|time| time >= BAD_FOR) {
+                self.suspects.push((device.clone(), bad_since));
+            }
+            let push = DeferredPush {
+                push_token: delivery.token.clone(),
+                due: None,
+                attempts: 0,
+                bad_since: Some(bad_since),
+            };
+            self.deferred.insert(device.clone(), push.clone());
+            actions.defer.push((device, Some(push)));
+        }
+    }
+
+    /// Devices whose token was called bad now and long ago. None while too many tokens are called bad.
+    pub(super) fn suspects(&mut self) -> Vec<(DeviceIdentifier, SystemTime)> {
+        let suspects = std::mem::take(&mut self.suspects);
+        if suspects.is_empty() || self.answers.are_trusted() { suspects } else { Vec::new() }
+    }
+
+    /// How long the type waits, and what to report.
+    pub(super) fn pause(&mut self, why: Stop, type_id: &TypeIdentifier) -> (Duration, Stopped) {
+        let doubled = |first: u64, most: u64| Duration::from_secs((first << self.pauses.min(16)).min(most));
+        let (time, text) = match why {
+            Stop::Misconfigured(reason) => {
+                tracing::error!(%type_id, reason, "no push of this type goes out until this is fixed");
+                (Duration::from_secs(60), reason)
+            }
+            Stop::Storm(reason) => {
+                tracing::error!(
+                    %type_id, reason,
+                    "every push token is refused: is it the certificate of this type, and the production service?"
+                );
+                (jittered(doubled(15 * 60, 4 * 3_600)), reason)
+            }
+            Stop::Outage(reason) => {
+                tracing::warn!(%type_id, reason, "the push service has a fault: pending pushes wait");
+                (jittered(doubled(15 * 60, 4 * 3_600)), reason)
+            }
+            Stop::Unreachable(reason) => {
+                tracing::warn!(%type_id, reason, "the push service can't be reached: pending pushes wait");
+                (jittered(doubled(1, 60)), reason)
+            }
+            Stop::ClaimLost => return (Duration::ZERO, Stopped::Elsewhere),
+        };
+        self.pauses += 1;
+        (time, Stopped::Refused(text))
+    }
+}
+
+impl Answers {
+    fn note(&mut self, outcome: &PushOutcome) {
+        if self.all >= WINDOW {
+            (self.all, self.sent, self.bad) = (self.all / 2, self.sent / 2, self.bad / 2);
+        }
+        self.unavailable =
+            if matches!(outcome, PushOutcome::Unavailable(_)) { self.unavailable + 1 } else { 0 };
+        match outcome {
+            PushOutcome::Sent => self.sent += 1,
+            PushOutcome::BadToken(_) => self.bad += 1,
+            _ => return,
+        }
+        self.all += 1;
+    }
+
+    fn is_storm(&mut self) -> bool {
+        let is_storm = self.bad >= STORM && self.sent == 0;
+        if is_storm {
+            // The next few decide anew.
+            *self = Self::default();
+        }
+        is_storm
+    }
+
+    /// Whether the fault lies in single tokens, because most are accepted.
+    fn are_trusted(&self) -> bool {
+        let trusted = self.sent > 0 && (self.bad < STORM || self.bad * 5 <= self.all);
+        if !trusted {
+            tracing::error!(
+                bad = self.bad,
+                of = self.all,
+                "too many push tokens are refused: no device is removed"
+            );
+        }
+        trusted
+    }
+}
+
+/// Up to a quarter longer, so that not all are tried again at once.
+fn jittered(time: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0) % 1_000;
+    time + time.mul_f64(random as f64 / 4_000.0)
+}

@@ -1,0 +1,460 @@
+//! The worker of one type. It works in rounds; a round reads a page of devices for each pending change.
+//!
+//! A push covers every change that was seen as committed before the push began. So a page is done when a push to each of
+//! its tokens began after the change was seen with its present version.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::{
+    context::{Context, PushConfig},
+    feedback::{Actions, Delivery, Feedback, Stop},
+    queue::{DeferredPush, PendingChange, Progress, Scope},
+    recent::TokenKey,
+    report::{PushReport, Stopped},
+};
+use crate::{
+    PassId,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    store::{Audience, RegisteredDevice, StoreError},
+    traced,
+};
+
+/// The most pending changes of a round.
+const CHANGES: usize = 256;
+/// About the most devices of a round, and the fewest and most of a page.
+const DEVICES: usize = 20_000;
+const PAGE: (usize, usize) = (100, 5_000);
+/// The first page of a change is short, so that its first push goes out soon.
+const FIRST_PAGE: usize = 500;
+/// How many calls of the store a round makes at a time.
+const STORE_CALLS: usize = 16;
+
+/// After this long without a push a bad token is forgotten.
+const BAD_UNTIL: Duration = Duration::from_secs(180 * 24 * 3_600);
+
+/// What is known of a type between two calls.
+#[derive(Debug, Default)]
+pub(super) struct TypeWorker {
+    seen: HashMap<Scope, Seen>,
+    feedback: Feedback,
+    /// No other publisher can claim the type until then.
+    claimed_until: Option<Instant>,
+    paused_until: Option<Instant>,
+    /// A round started and did not end: the store failed, or the caller gave up.
+    in_round: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    version: u64,
+    at: Instant,
+    /// Its devices were pushed so lately that the change has to wait until then.
+    waits_until: Option<Instant>,
+}
+
+/// Devices of a pending change.
+struct DevicesOfChange {
+    change: PendingChange,
+    devices: Vec<RegisteredDevice>,
+    progress: Progress,
+}
+
+impl TypeWorker {
+    /// Sends all pushes that are due. Returns when to continue, if anything is left.
+    pub(super) async fn send_due(
+        &mut self,
+        context: &Context,
+        type_id: &TypeIdentifier,
+        report: &mut PushReport,
+    ) -> Result<Option<Instant>, StoreError> {
+        if !context.sender.covers(type_id) {
+            report.stopped = Some(Stopped::NoCredentials);
+            return Ok(Some(Instant::now() + context.config.poll));
+        }
+        if let Some(until) = self.paused_until {
+            if until > Instant::now() {
+                return Ok(Some(until));
+            }
+            self.paused_until = None;
+        }
+        if self.in_round {
+            // The store may not have what is remembered of its pushes.
+            *self = Self::default();
+        }
+        if self.seen.is_empty()
+            && let Some(then) = Instant::now().checked_sub(context.config.spacing)
+        {
+            self.feedback.recent.clear_if_older(then);
+        }
+        if !self.claim(context, type_id).await? {
+            report.stopped = Some(Stopped::Elsewhere);
+            return Ok(Some(Instant::now() + context.config.poll));
+        }
+        let stopped = loop {
+            if !self.claim(context, type_id).await? {
+                break Some(Stop::ClaimLost);
+            }
+            let mut this = PushReport::default();
+            let round = self.round(context, type_id, &mut this).await;
+            context.count(&this);
+            report.add(&this);
+            match round? {
+                Round::Continued => {}
+                Round::Done => break None,
+                Round::Stopped(why) => break Some(why),
+            }
+        };
+        self.forget_suspects(context, type_id, report).await?;
+        if let Some(why) = stopped {
+            if !matches!(why, Stop::ClaimLost) {
+                // Another worker may have a better certificate, or network.
+                self.set_claim(context, type_id, Duration::ZERO).await?;
+            }
+            let (time, reason) = self.feedback.pause(why, type_id);
+            self.paused_until = Some(Instant::now() + time);
+            report.stopped = Some(reason);
+        } else if self.seen.is_empty() {
+            // Pushes of other processes keep their distance from those sent here.
+            self.set_claim(context, type_id, context.config.spacing).await?;
+        }
+        Ok(self.next())
+    }
+
+    /// When there is something to do again, as far as this worker knows.
+    fn next(&self) -> Option<Instant> {
+        let waiting = self.seen.values().filter_map(|seen| seen.waits_until).min();
+        let deferred = self.feedback.deferred.values().filter_map(|push| push.due).min();
+        let deferred = deferred
+            .map(|due| Instant::now() + due.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO));
+        let next = waiting.into_iter().chain(deferred).min();
+        self.paused_until.or(next)
+    }
+
+    /// Claims the type, or claims it again when a third of the time is over.
+    async fn claim(&mut self, context: &Context, type_id: &TypeIdentifier) -> Result<bool, StoreError> {
+        let time = context.config.lease;
+        let now = Instant::now();
+        if self.claimed_until.is_some_and(|until| until > now + time * 2 / 3) {
+            return Ok(true);
+        }
+        let is_new = self.claimed_until.is_none_or(|until| until <= now);
+        if !self.set_claim(context, type_id, time).await? {
+            return Ok(false);
+        }
+        if is_new {
+            self.feedback.deferred = deferred(context, type_id).await?;
+        }
+        Ok(true)
+    }
+
+    async fn set_claim(
+        &mut self,
+        context: &Context,
+        type_id: &TypeIdentifier,
+        time: Duration,
+    ) -> Result<bool, StoreError> {
+        let now = Instant::now();
+        self.claimed_until = None;
+        if time.is_zero() {
+            context.queue.release(&claim_name(type_id), &context.name).await?;
+            return Ok(true);
+        }
+        let is_ours = context.queue.claim(&claim_name(type_id), &context.name, time).await?;
+        // A little less, because clocks run at different speeds.
+        self.claimed_until = is_ours.then(|| now + time * 9 / 10);
+        Ok(is_ours)
+    }
+
+    /// Lets others have the type at once.
+    pub(super) async fn release(
+        &mut self,
+        context: &Context,
+        type_id: &TypeIdentifier,
+    ) -> Result<(), StoreError> {
+        if self.claimed_until.is_some() {
+            self.set_claim(context, type_id, Duration::ZERO).await?;
+        }
+        Ok(())
+    }
+
+    async fn round(
+        &mut self,
+        context: &Context,
+        type_id: &TypeIdentifier,
+        report: &mut PushReport,
+    ) -> Result<Round, StoreError> {
+        let changes = context.queue.pending(type_id, CHANGES).await?;
+        let now = Instant::now();
+        self.see(&changes, now);
+        let ready: Vec<PendingChange> = changes
+            .into_iter()
+            .filter(|change| self.seen[&change.scope].waits_until.is_none_or(|until| until <= now))
+            .collect();
+        let due: Vec<(DeviceIdentifier, DeferredPush)> = {
+            let time = SystemTime::now();
+            let deferred = self.feedback.deferred.iter();
+            let due = deferred.filter(|(_, push)| push.due.is_some_and(|due| due <= time));
+            due.map(|(device, push)| (device.clone(), push.clone())).collect()
+        };
+        if ready.is_empty() && due.is_empty() {
+            return Ok(Round::Done);
+        }
+
+        self.in_round = true;
+        let limit = (DEVICES / ready.len().max(1)).clamp(PAGE.0, PAGE.1);
+        let pages: Vec<DevicesOfChange> = stream::iter(ready)
+            .map(|change| read_page(context, type_id, change, limit).boxed())
+            .buffered(STORE_CALLS)
+            .try_collect()
+            .await?;
+        let mut actions = Actions::default();
+        let deliveries = self.deliveries(&pages, due, &context.config, &mut actions, report);
+        let stop = self.push(context, type_id, deliveries, &mut actions, report).await?;
+
+        // The end of a change rests on its actions, so these come first.
+        self.carry_out(context, type_id, &mut actions, report).await?;
+        let done: Vec<(Scope, Progress)> = pages
+            .into_iter()
+            .filter(|page| self.seen.get(&page.change.scope).is_none_or(|seen| seen.waits_until.is_none()))
+            .filter(|page| {
+                let mut keys = page.devices.iter().map(|device| self.feedback.recent.key(&device.push_token));
+                keys.all(|key| !actions.open.contains(&key))
+            })
+            .map(|page| (page.change.scope, page.progress))
+            .collect();
+        context.queue.record_progress(type_id, &done).await?;
+        self.in_round = false;
+        Ok(stop.map_or(Round::Continued, Round::Stopped))
+    }
+
+    /// Remembers when each change was first seen with its present version.
+    fn see(&mut self, changes: &[PendingChange], now: Instant) {
+        let pending: HashSet<&Scope> = changes.iter().map(|change| &change.scope).collect();
+        self.seen.retain(|known, _| pending.contains(known));
+        for change in changes {
+            let fresh = Seen { version: change.version, at: now, waits_until: None };
+            let seen = self.seen.entry(change.scope.clone()).or_insert(fresh);
+            if seen.version != change.version {
+                *seen = Seen { waits_until: seen.waits_until, ..fresh };
+            }
+        }
+    }
+
+    /// The pushes to send: one for each token that no push covers, unless it was pushed too lately.
+    fn deliveries(
+        &mut self,
+        pages: &[DevicesOfChange],
+        due: Vec<(DeviceIdentifier, DeferredPush)>,
+        config: &PushConfig,
+        actions: &mut Actions,
+        report: &mut PushReport,
+    ) -> HashMap<TokenKey, Delivery> {
+        let now = Instant::now();
+        let time = SystemTime::now();
+        let mut deliveries: HashMap<TokenKey, Delivery> = HashMap::new();
+        for (device, DeferredPush { push_token, .. }) in due {
+            let delivery = deliveries.entry(self.feedback.recent.key(&push_token));
+            delivery
+                .or_insert(Delivery { token: push_token, devices: Vec::new(), version: None })
+                .devices
+                .push(device);
+        }
+        for DevicesOfChange { change, devices, .. } in pages {
+            let Some(seen) = self.seen.get_mut(&change.scope) else { continue };
+            seen.waits_until = None;
+            for RegisteredDevice { device, push_token } in devices {
+                let key = self.feedback.recent.key(push_token);
+                if let Some(delivery) = deliveries.get_mut(&key) {
+                    report.coalesced += 1;
+                    delivery.devices.push(device.clone());
+                    delivery.version = delivery.version.max(Some(change.version));
+                    continue;
+                }
+                let deferred =
+                    self.feedback.deferred.get(device).filter(|push| push.push_token == *push_token);
+                let waits = deferred.is_some_and(|push| push.due.is_some_and(|due| due > time));
+                match self.feedback.recent.get(key) {
+                    Some(pushed) if pushed.at >= seen.at => {
+                        report.coalesced += 1;
+                        actions.forget.extend(pushed.gone.map(|gone| (device.clone(), gone)));
+                    }
+                    _ if waits => report.coalesced += 1,
+                    Some(pushed) if pushed.at + config.spacing > now => {
+                        seen.waits_until = seen.waits_until.max(Some(pushed.at + config.spacing));
+                    }
+                    _ => {
+                        let (token, devices) = (push_token.clone(), vec![device.clone()]);
+                        deliveries.insert(key, Delivery { token, devices, version: Some(change.version) });
+                    }
+                }
+            }
+        }
+        deliveries
+    }
+
+    async fn push(
+        &mut self,
+        context: &Context,
+        type_id: &TypeIdentifier,
+        deliveries: HashMap<TokenKey, Delivery>,
+        actions: &mut Actions,
+        report: &mut PushReport,
+    ) -> Result<Option<Stop>, StoreError> {
+        actions.open = deliveries.keys().copied().collect();
+        let mut answers = stream::iter(deliveries)
+            .map(|(key, delivery)| {
+                async move {
+                    let at = Instant::now();
+                    let Delivery { token, devices, version } = &delivery;
+                    let span = traced::push(type_id, token, devices, *version);
+                    let outcome = context.sender.push(type_id, token).instrument(span.clone()).await;
+                    traced::pushed(&span, &outcome);
+                    (key, delivery, at, outcome)
+                }
+                .boxed()
+            })
+            .buffer_unordered(context.config.concurrency.max(1));
+        let (mut sent, mut stop) = (0_u64, None);
+        loop {
+            // Pushes may take long, so the claim is renewed beside them.
+            let keep = self.claimed_until.map_or(Duration::ZERO, |until| {
+                until.saturating_duration_since(Instant::now()).saturating_sub(context.config.lease / 2)
+            });
+            let next = tokio::select! {
+                next = answers.next() => next,
+                () = tokio::time::sleep(keep) => {
+                    if self.claim(context, type_id).await? {
+                        continue;
+                    }
+                    stop = Some(Stop::ClaimLost);
+                    break;
+                }
+            };
+            let Some((key, delivery, at, outcome)) = next else { break };
+            let before = report.sent;
+            stop = self.feedback.take(key, delivery, at, outcome, actions, report);
+            sent += report.sent - before;
+            if stop.is_some() {
+                break;
+            }
+        }
+        drop(answers);
+        if sent == 0 && stop.is_none() && !actions.unreachable.is_empty() {
+            return Ok(Some(Stop::Unreachable("no answer".to_owned())));
+        }
+        // The service answered others, so the fault lies in these pushes alone.
+        if stop.is_none() {
+            for (key, delivery) in std::mem::take(&mut actions.unreachable) {
+                actions.open.remove(&key);
+                self.feedback.defer(delivery, Duration::from_secs(30), "no answer", actions, report);
+            }
+        }
+        Ok(stop)
+    }
+
+    async fn carry_out(
+        &mut self,
+        context: &Context,
+        type_id: &TypeIdentifier,
+        actions: &mut Actions,
+        report: &mut PushReport,
+    ) -> Result<(), StoreError> {
+        report.forgotten += forget(context, &actions.forget).await?;
+        context.queue.defer(type_id, &actions.defer).await
+    }
+
+    async fn forget_suspects(
+        &mut self,
+        context: &Context,
+        type_id: &TypeIdentifier,
+        report: &mut PushReport,
+    ) -> Result<(), StoreError> {
+        let suspects = self.feedback.suspects();
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        let forgotten = forget(context, &suspects).await?;
+        report.forgotten += forgotten;
+        context.count(&PushReport { forgotten, ..PushReport::default() });
+        let ended: Vec<_> = suspects.into_iter().map(|(device, _)| (device, None)).collect();
+        for (device, _) in &ended {
+            self.feedback.deferred.remove(device);
+        }
+        context.queue.defer(type_id, &ended).await
+    }
+}
+
+#[derive(Debug)]
+enum Round {
+    /// Something was done, and more may be left.
+    Continued,
+    Done,
+    Stopped(Stop),
+}
+
+/// The claim on the pushes of a type.
+fn claim_name(type_id: &TypeIdentifier) -> String {
+    format!("pushes:{type_id}")
+}
+
+async fn deferred(
+    context: &Context,
+    type_id: &TypeIdentifier,
+) -> Result<HashMap<DeviceIdentifier, DeferredPush>, StoreError> {
+    let mut all = HashMap::new();
+    let mut after = None;
+    loop {
+        let page = context.queue.deferred(type_id, after.as_ref(), 1_000).await?;
+        let (kept, old): (Vec<_>, Vec<_>) = page.items.into_iter().partition(|(_, push)| {
+            let bad_for = push.bad_since.and_then(|since| SystemTime::now().duration_since(since).ok());
+            push.due.is_some() || bad_for.is_some_and(|time| time < BAD_UNTIL)
+        });
+        all.extend(kept);
+        let old: Vec<_> = old.into_iter().map(|(device, _)| (device, None)).collect();
+        context.queue.defer(type_id, &old).await?;
+        after = page.next;
+        if after.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+async fn read_page(
+    context: &Context,
+    type_id: &TypeIdentifier,
+    change: PendingChange,
+    limit: usize,
+) -> Result<DevicesOfChange, StoreError> {
+    let (version, after) = match &change.progress {
+        Some(progress) => (progress.version, progress.next.clone()),
+        None => (change.version, None),
+    };
+    let limit = if after.is_none() { limit.min(FIRST_PAGE) } else { limit };
+    let page = match &change.scope {
+        Scope::Pass(serial) => {
+            let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+            context.queue.devices(Audience::Pass(&pass), after.as_ref(), limit).await?
+        }
+        Scope::Type => context.queue.devices(Audience::Type(type_id), after.as_ref(), limit).await?,
+    };
+    Ok(DevicesOfChange { change, devices: page.items, progress: Progress { version, next: page.next } })
+}
+
+/// Returns how many devices were removed.
+async fn forget(context: &Context, devices: &[(DeviceIdentifier, SystemTime)]) -> Result<u64, StoreError> {
+    let mut calls = stream::iter(devices.to_vec())
+        .map(|(device, since)| async move { context.queue.forget_device(&device, since).await }.boxed())
+        .buffer_unordered(STORE_CALLS);
+    let mut count = 0;
+    while let Some(removed) = calls.next().await {
+        count += u64::from(removed?);
+    }
+    Ok(count)
+}

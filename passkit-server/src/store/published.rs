@@ -1,0 +1,118 @@
+use std::collections::HashSet;
+
+use crate::identifiers::{SerialNumber, TokenDigest};
+
+/// A digest of what a pass contains, whatever its signature. Equal contents have equal digests.
+pub type ContentDigest = [u8; 32];
+
+/// What a source serves of a pass from now on. See [`Changed::Contents`](crate::Changed::Contents).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The pass.
+    pub serial: SerialNumber,
+    /// The digest of its content; `None` if the pass is no longer offered.
+    pub digest: Option<ContentDigest>,
+    /// The tokens that open it, the newest last.
+    pub tokens: Vec<TokenDigest>,
+}
+
+/// What a store remembers of a pass whose content was published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// The digest of the content that was published last. A removal keeps it. `None` if the pass was only ever removed.
+    pub digest: Option<ContentDigest>,
+    /// The tokens that ever opened the pass, the newest last, at most [`Published::MAX_TOKENS`] of them.
+    pub tokens: Vec<TokenDigest>,
+    /// Whether the pass is no longer offered. Its tokens may then be used to unregister it, and for nothing else.
+    pub removed: bool,
+}
+
+impl Published {
+    /// How many tokens a store keeps of a pass.
+    pub const MAX_TOKENS: usize = 16;
+
+    /// Takes `content` over, by the rules P2 and P5 of [`RegistrationStore`](crate::store::RegistrationStore). Returns whether
+    /// the pass has to be marked.
+    ///
+    /// For stores that keep this value as a whole.
+    pub fn update(&mut self, content: &Content) -> bool {
+        self.tokens = unite_tokens(&self.tokens, &content.tokens);
+        self.removed = content.digest.is_none();
+        let is_new = content.digest.is_some() && self.digest != content.digest;
+        if is_new {
+            self.digest = content.digest;
+        }
+        is_new
+    }
+}
+
+/// The tokens that a store keeps when `new` ones join the `known` ones: each once, those named last at the end, the last
+/// [`Published::MAX_TOKENS`] of them.
+#[must_use]
+pub fn unite_tokens(known: &[TokenDigest], new: &[TokenDigest]) -> Vec<TokenDigest> {
+    let mut seen = HashSet::new();
+    let newest_first = new.iter().rev().chain(known.iter().rev());
+    let mut tokens: Vec<TokenDigest> = newest_first
+        .filter(|token| seen.insert(*token.as_bytes()))
+        .take(Published::MAX_TOKENS)
+        .copied()
+        .collect();
+    tokens.reverse();
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(digest: Option<u8>, tokens: &[u8]) -> Content {
+        Content {
+            serial: SerialNumber::new("A-1").unwrap(),
+            digest: digest.map(|byte| [byte; 32]),
+            tokens: digests(tokens),
+        }
+    }
+
+    fn digests(bytes: &[u8]) -> Vec<TokenDigest> {
+        bytes.iter().map(|byte| TokenDigest::from_bytes([*byte; 32])).collect()
+    }
+
+    #[test]
+    fn a_pass_is_marked_when_its_digest_is_new() {
+        let mut published = Published::default();
+        assert!(published.update(&content(Some(1), &[1])));
+        assert!(!published.update(&content(Some(1), &[2])));
+        assert!(published.update(&content(Some(2), &[2])));
+        assert!(published.update(&content(Some(1), &[2])));
+        assert_eq!(published.tokens, digests(&[1, 2]));
+    }
+
+    #[test]
+    fn a_removal_marks_nothing_and_keeps_digest_and_tokens() {
+        let mut published = Published::default();
+        published.update(&content(Some(1), &[1]));
+        assert!(!published.update(&content(None, &[2])));
+        assert_eq!(published, Published { digest: Some([1; 32]), tokens: digests(&[1, 2]), removed: true });
+        assert!(!published.update(&content(Some(1), &[])), "the same content again");
+        assert!(!published.removed);
+    }
+
+    #[test]
+    fn a_removal_that_comes_first_does_not_hide_the_next_content() {
+        let mut published = Published::default();
+        assert!(!published.update(&content(None, &[1])));
+        assert_eq!(published, Published { digest: None, tokens: digests(&[1]), removed: true });
+        assert!(published.update(&content(Some(1), &[1])));
+    }
+
+    #[test]
+    fn the_last_tokens_are_kept_and_a_token_named_again_counts_as_new() {
+        let all: Vec<u8> = (0..20).collect();
+        assert_eq!(unite_tokens(&digests(&all[..10]), &digests(&all[10..])), digests(&all[4..]));
+        let known = digests(&all[..16]);
+        let mut expected = all[2..16].to_vec();
+        expected.extend([0, 99]);
+        assert_eq!(unite_tokens(&known, &digests(&[0, 99])), digests(&expected));
+        assert_eq!(unite_tokens(&[], &digests(&[1, 1, 2, 1])), digests(&[2, 1]));
+    }
+}

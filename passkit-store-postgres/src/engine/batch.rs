@@ -1,0 +1,197 @@
+//! Callers that wait at the same moment share a statement.
+//!
+//! A caller asks by itself if fewer than [`Work::AT_ONCE`] statements are under way and nobody waits: handing its question to
+//! a task would take longer than the answer does. Callers that come later wait in the queue. A task asks for all of them with
+//! the next statement, so that one that goes away leaves the others untouched.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use passkit_server::store::StoreErrorKind;
+use sqlx::postgres::PgRow;
+use tokio::{runtime::Handle, sync::oneshot};
+
+use super::connections::{Connections, Statement};
+use crate::error::PostgresError;
+
+/// Questions of one sort, and how to ask many of them with one statement.
+pub(crate) trait Work: fmt::Debug + Send + Sync + 'static {
+    type Question: fmt::Debug + Send + Sync + 'static;
+    type Answer: fmt::Debug + Send + 'static;
+
+    /// How many statements may be under way at once.
+    const AT_ONCE: usize;
+    /// The greatest weight of a statement. A question that weighs more goes alone.
+    const MAX_WEIGHT: usize;
+
+    fn weight(&self, question: &Self::Question) -> usize;
+
+    /// A statement that may be sent twice.
+    fn statement(&self, questions: &[Self::Question]) -> Statement;
+
+    /// One answer for each question, in their order, or an error for all.
+    fn answers(
+        &self,
+        rows: &[PgRow],
+        count: usize,
+    ) -> Result<Vec<Result<Self::Answer, PostgresError>>, PostgresError>;
+}
+
+#[derive(Debug)]
+pub(crate) struct Batcher<W: Work> {
+    shared: Arc<Shared<W>>,
+}
+
+#[derive(Debug)]
+struct Shared<W: Work> {
+    work: W,
+    connections: Arc<Connections>,
+    queue: Mutex<Queue<W>>,
+}
+
+type Asker<A> = oneshot::Sender<Result<A, PostgresError>>;
+
+#[derive(Debug)]
+struct Queue<W: Work> {
+    waiting: VecDeque<(W::Question, Asker<W::Answer>)>,
+    under_way: usize,
+}
+
+impl<W: Work> Batcher<W> {
+    pub(crate) fn new(work: W, connections: Arc<Connections>) -> Self {
+        let queue = Mutex::new(Queue { waiting: VecDeque::new(), under_way: 0 });
+        Self { shared: Arc::new(Shared { work, connections, queue }) }
+    }
+
+    pub(crate) async fn ask(&self, question: W::Question) -> Result<W::Answer, PostgresError> {
+        let (asker, answer) = oneshot::channel();
+        let alone = {
+            let mut queue = self.shared.queue();
+            let is_free = queue.under_way < W::AT_ONCE;
+            if is_free {
+                queue.under_way += 1;
+            }
+            if is_free && queue.waiting.is_empty() {
+                Some(question)
+            } else {
+                queue.waiting.push_back((question, asker));
+                if is_free {
+                    tokio::spawn(UnderWay::new(&self.shared).run());
+                }
+                None
+            }
+        };
+        if let Some(question) = alone {
+            let _place = UnderWay { shared: self.shared.clone(), started: true };
+            let answer = self.shared.answer(std::slice::from_ref(&question)).await.pop();
+            return answer.unwrap_or_else(|| Err(PostgresError::stopped()));
+        }
+        answer.await.unwrap_or_else(|_| Err(PostgresError::stopped()))
+    }
+}
+
+impl<W: Work> Shared<W> {
+    fn queue(&self) -> MutexGuard<'_, Queue<W>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer(&self, questions: &[W::Question]) -> Vec<Result<W::Answer, PostgresError>> {
+        match self.answer_together(questions).await {
+            Ok(answers) => answers,
+            Err(error) if questions.len() > 1 && may_concern_one(&error) => {
+                let mut answers = Vec::with_capacity(questions.len());
+                for question in questions {
+                    let alone = self.answer_together(std::slice::from_ref(question)).await;
+                    let answer = alone.map(|mut answers| answers.pop());
+                    answers.push(
+                        answer.and_then(|answer| answer.unwrap_or_else(|| Err(PostgresError::stopped()))),
+                    );
+                }
+                answers
+            }
+            Err(error) => questions.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    async fn answer_together(
+        &self,
+        questions: &[W::Question],
+    ) -> Result<Vec<Result<W::Answer, PostgresError>>, PostgresError> {
+        let rows = self.connections.fetch(self.work.statement(questions)).await?;
+        self.work.answers(&rows, questions.len())
+    }
+}
+
+/// Whether the fault may lie in one of the questions that were asked together.
+fn may_concern_one(error: &PostgresError) -> bool {
+    matches!(error.kind, StoreErrorKind::Other | StoreErrorKind::Corrupt)
+}
+
+impl<W: Work> Queue<W> {
+    /// Takes what goes into the next statement.
+    fn take(&mut self, work: &W) -> (Vec<W::Question>, Vec<Asker<W::Answer>>) {
+        let mut weight = 0;
+        let fitting = self.waiting.iter().take_while(|(question, _)| {
+            weight += work.weight(question);
+            weight <= W::MAX_WEIGHT
+        });
+        let count = fitting.count().max(1).min(self.waiting.len());
+        self.waiting.drain(..count).unzip()
+    }
+}
+
+/// The place of one of the statements under way. However it ends, it goes to those who wait, or else becomes free.
+struct UnderWay<W: Work> {
+    shared: Arc<Shared<W>>,
+    /// Stays false if the runtime ends before the task runs.
+    started: bool,
+}
+
+impl<W: Work> UnderWay<W> {
+    fn new(shared: &Arc<Shared<W>>) -> Self {
+        Self { shared: shared.clone(), started: false }
+    }
+
+    async fn run(mut self) {
+        self.started = true;
+        loop {
+            let (questions, askers) = {
+                let mut queue = self.shared.queue();
+                if queue.waiting.is_empty() {
+                    return;
+                }
+                queue.take(&self.shared.work)
+            };
+            let answers = self.shared.answer(&questions).await;
+            for (asker, answer) in askers.into_iter().zip(answers) {
+                // A caller that went away needs no answer.
+                let _gone = asker.send(answer);
+            }
+            // Those who were answered may have their next question ready.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl<W: Work> Drop for UnderWay<W> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue();
+        if self.started
+            && !queue.waiting.is_empty()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            drop(queue);
+            drop(runtime.spawn(Self::new(&self.shared).run()));
+            return;
+        }
+        // In one step with the look at the queue. Otherwise a question could be left in it.
+        queue.under_way -= 1;
+        if queue.under_way == 0 {
+            // Somebody waits here only if the runtime has ended: nobody is left to ask, and they get an error.
+            queue.waiting.clear();
+        }
+    }
+}

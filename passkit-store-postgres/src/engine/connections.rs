@@ -1,0 +1,237 @@
+//! How a statement gets to the database and its rows back: over a connection at hand, within a time, and again if that
+//! helps.
+//!
+//! A pool asks the server whether a connection still works whenever it takes one back, and by default whenever it gives one
+//! out: two round trips for a call that needs one. Connections in use are therefore kept at hand until they have been idle
+//! for [`LINGER`], and a statement that finds its connection dead is sent again over another one.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{
+    Connection as _, Encode, PgConnection, PgPool, Postgres, Type,
+    pool::PoolConnection,
+    postgres::{PgArguments, PgRow},
+};
+use tokio::{
+    runtime::Handle,
+    sync::Semaphore,
+    time::{Instant, sleep, timeout_at},
+};
+
+use crate::{config::Config, error::PostgresError};
+
+/// How long an idle connection is kept from others who share the pool.
+const LINGER: Duration = Duration::from_millis(250);
+
+/// How often a statement is sent again.
+const RETRIES: u32 = 3;
+
+/// The time of a statement that has no limit.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What to ask.
+#[derive(Clone, Debug)]
+pub(crate) struct Statement {
+    sql: &'static str,
+    arguments: PgArguments,
+    not_sent: Option<PostgresError>,
+    has_time_limit: bool,
+    may_repeat: bool,
+}
+
+impl Statement {
+    /// A statement that may be sent twice, and has the usual time.
+    pub(crate) fn new(sql: &'static str) -> Self {
+        let arguments = PgArguments::default();
+        Self { sql, arguments, not_sent: None, has_time_limit: true, may_repeat: true }
+    }
+
+    pub(crate) fn bind<'t, T: Encode<'t, Postgres> + Type<Postgres>>(mut self, value: T) -> Self {
+        if let Err(error) = sqlx::Arguments::add(&mut self.arguments, value) {
+            self.not_sent = Some(PostgresError::not_sent(error));
+        }
+        self
+    }
+
+    /// A statement that may take any time.
+    pub(crate) fn without_time_limit(self) -> Self {
+        Self { has_time_limit: false, ..self }
+    }
+
+    /// A statement that is not sent again if it may have happened.
+    pub(crate) fn once(self) -> Self {
+        Self { may_repeat: false, ..self }
+    }
+
+    /// Sends it over this connection, and ignores its rows.
+    pub(crate) async fn execute(self, connection: &mut PgConnection) -> Result<(), PostgresError> {
+        if let Some(error) = self.not_sent {
+            return Err(error);
+        }
+        sqlx::query_with(self.sql, self.arguments).execute(connection).await?;
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Connections {
+    pool: PgPool,
+    config: Config,
+    turns: Semaphore,
+    at_hand: Mutex<AtHand>,
+}
+
+#[derive(Debug, Default)]
+struct AtHand {
+    /// The one used last is at the end.
+    idle: Vec<(PoolConnection<Postgres>, Instant)>,
+    /// Whether there is a task that gives idle connections back to the pool.
+    tidying: bool,
+    runtime: Option<Handle>,
+}
+
+impl Connections {
+    pub(crate) fn new(pool: PgPool, config: Config) -> Arc<Self> {
+        let most = config.connections.min(pool.options().get_max_connections()).max(1);
+        let turns = Semaphore::new(most as usize);
+        Arc::new(Self { pool, config, turns, at_hand: Mutex::default() })
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The rows of a statement.
+    pub(crate) async fn fetch(self: &Arc<Self>, statement: Statement) -> Result<Vec<PgRow>, PostgresError> {
+        if let Some(error) = statement.not_sent {
+            return Err(error);
+        }
+        let time = if statement.has_time_limit { self.config.timeout } else { DAY };
+        let deadline = Instant::now() + time;
+        let mut pause = Duration::from_millis(10);
+        let mut retries = 0;
+        loop {
+            // A connection may die unnoticed. A statement that can't be sent again must not fail because of it.
+            let try_connection = retries > 0 || !statement.may_repeat;
+            let error = match self.try_fetch(&statement, deadline, time, try_connection).await {
+                Ok(rows) => return Ok(rows),
+                Err(error) => error,
+            };
+            if error.connection_lost {
+                // Those at hand may be no better; the pool finds out.
+                self.at_hand().idle.clear();
+            }
+            retries += 1;
+            let may_retry = error.retry && (statement.may_repeat || !error.connection_lost);
+            if !may_retry || retries > RETRIES || Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(error = &error as &dyn std::error::Error, retries, "sending a statement again");
+            sleep(pause).await;
+            pause *= 5;
+        }
+    }
+
+    async fn try_fetch(
+        self: &Arc<Self>,
+        statement: &Statement,
+        deadline: Instant,
+        time: Duration,
+        try_connection: bool,
+    ) -> Result<Vec<PgRow>, PostgresError> {
+        let connecting = deadline.min(Instant::now() + self.config.timeout);
+        let no_connection = |_| PostgresError::no_connection(self.config.timeout);
+        let turn = timeout_at(connecting, self.turns.acquire()).await.map_err(no_connection)?;
+        let mut connection =
+            timeout_at(connecting, self.connection(try_connection)).await.map_err(no_connection)??;
+        let asked = timeout_at(deadline, self.ask(&mut connection, statement)).await;
+        let answer = asked.map_err(|_| PostgresError::too_slow(time)).and_then(|rows| Ok(rows?));
+        if answer.as_ref().err().is_none_or(|error| !error.connection_lost) {
+            self.keep(connection);
+        } else {
+            connection.close_on_drop();
+        }
+        // After the connection is at hand for the next caller.
+        drop(turn);
+        answer
+    }
+
+    async fn ask(
+        &self,
+        connection: &mut PgConnection,
+        statement: &Statement,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let query = sqlx::query_with(statement.sql, statement.arguments.clone());
+        if !self.config.transaction_pooler {
+            return query.fetch_all(connection).await;
+        }
+        // A statement is prepared and used in two steps, which reach the same server only within a transaction.
+        let mut transaction = connection.begin().await?;
+        let rows = query.persistent(false).fetch_all(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(rows)
+    }
+
+    /// A connection. It may have died since it was used last, unless it is to be tried first.
+    async fn connection(&self, try_first: bool) -> Result<PoolConnection<Postgres>, PostgresError> {
+        loop {
+            let at_hand = self.at_hand().idle.pop();
+            let mut connection = match at_hand {
+                Some((connection, _)) => connection,
+                None => self.pool.acquire().await?,
+            };
+            if !try_first || connection.ping().await.is_ok() {
+                return Ok(connection);
+            }
+            connection.close_on_drop();
+        }
+    }
+
+    fn at_hand(&self) -> MutexGuard<'_, AtHand> {
+        self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(self: &Arc<Self>, connection: PoolConnection<Postgres>) {
+        let mut at_hand = self.at_hand();
+        at_hand.runtime = Some(Handle::current());
+        at_hand.idle.push((connection, Instant::now()));
+        if !at_hand.tidying {
+            at_hand.tidying = true;
+            tokio::spawn(self.clone().tidy());
+        }
+    }
+
+    async fn tidy(self: Arc<Self>) {
+        loop {
+            sleep(LINGER).await;
+            let now = Instant::now();
+            let mut at_hand = self.at_hand();
+            let old = at_hand.idle.iter().take_while(|(_, since)| now - *since >= LINGER).count();
+            let old: Vec<_> = at_hand.idle.drain(..old).collect();
+            at_hand.tidying = !at_hand.idle.is_empty();
+            let done = !at_hand.tidying;
+            drop(at_hand);
+            drop(old);
+            if done {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Connections {
+    /// A connection goes back to its pool in a task, and panics if it can't start one.
+    fn drop(&mut self) {
+        let mut at_hand = self.at_hand();
+        let runtime = at_hand.runtime.take();
+        let _inside = runtime.as_ref().map(Handle::enter);
+        at_hand.idle.clear();
+    }
+}

@@ -1,0 +1,112 @@
+//! What is asked of the server.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use passkit_server::store::clock;
+use redis::{Arg, Cmd};
+
+use super::scripts::Script;
+
+/// Which node a command is for.
+#[derive(Clone, Debug)]
+pub(super) enum Route {
+    Key(String),
+    Slot(u16),
+    Any,
+}
+
+/// A command that does no harm when it runs twice.
+#[derive(Clone, Debug)]
+pub(crate) struct Command {
+    pub(super) route: Route,
+    pub(super) cmd: Cmd,
+    script: Option<&'static Script>,
+    /// Where the time stands in the command, if it does.
+    time: Option<usize>,
+}
+
+/// Where a script stands in its command, and its first key.
+const SCRIPT: usize = 1;
+const KEYS: usize = 3;
+
+impl Command {
+    pub(crate) fn plain(name: &str, key: String) -> Self {
+        let mut cmd = redis::cmd(name);
+        cmd.arg(&key);
+        Self { route: Route::Key(key), cmd, script: None, time: None }
+    }
+
+    /// A command whose key stands behind a second word.
+    pub(crate) fn keyed(name: &str, second: &str, key: String) -> Self {
+        let mut cmd = redis::cmd(name);
+        cmd.arg(second).arg(&key);
+        Self { route: Route::Key(key), cmd, script: None, time: None }
+    }
+
+    pub(crate) fn script(script: &'static Script, key: String) -> Self {
+        Self::script_on(script, vec![key])
+    }
+
+    /// A script that touches several keys, which are in one slot.
+    pub(crate) fn script_on(script: &'static Script, keys: impl Into<Vec<String>>) -> Self {
+        let mut keys = keys.into();
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(&script.hash).arg(keys.len()).arg(&keys);
+        Self { route: Route::Key(keys.swap_remove(0)), cmd, script: Some(script), time: None }
+    }
+
+    /// A script whose first argument is the time.
+    pub(crate) fn timed(script: &'static Script, keys: impl Into<Vec<String>>) -> Self {
+        Self::timed_at(script, keys, clock::now_micros())
+    }
+
+    /// The same with a time that several scripts share, each until it has to be run again.
+    pub(crate) fn timed_at(script: &'static Script, keys: impl Into<Vec<String>>, now: u64) -> Self {
+        let keys = keys.into();
+        Self { time: Some(KEYS + keys.len()), ..Self::script_on(script, keys).arg(now) }
+    }
+
+    pub(crate) fn on_slot(slot: u16, cmd: Cmd) -> Self {
+        Self { route: Route::Slot(slot), cmd, script: None, time: None }
+    }
+
+    pub(crate) fn anywhere(cmd: Cmd) -> Self {
+        Self { route: Route::Any, cmd, script: None, time: None }
+    }
+
+    pub(crate) fn arg(mut self, arg: impl redis::ToRedisArgs) -> Self {
+        self.cmd.arg(arg);
+        self
+    }
+
+    /// Puts the script itself in place of its hash; the server then keeps it. Returns whether there was a script.
+    pub(super) fn spell_out(&mut self) -> bool {
+        let Some(script) = self.script.take() else { return false };
+        self.replace(0, b"EVAL");
+        self.replace(SCRIPT, script.source.as_bytes());
+        true
+    }
+
+    /// Puts in the time as it is now. A server that took over may lack what others saw before, and so must not be given a
+    /// time from before.
+    pub(super) fn renew(&mut self) {
+        if let Some(at) = self.time {
+            self.replace(at, clock::now_micros().to_string().as_bytes());
+        }
+    }
+
+    fn replace(&mut self, at: usize, new: &[u8]) {
+        let mut cmd = Cmd::new();
+        for (n, arg) in self.cmd.args_iter().enumerate() {
+            if let Arg::Simple(arg) = arg {
+                cmd.arg(if n == at { new } else { arg });
+            }
+        }
+        self.cmd = cmd;
+    }
+}
+
+/// A name that no other call has, so that a script knows when it runs again.
+pub(crate) fn name_of_call() -> String {
+    format!("{:x}", RandomState::new().hash_one(0))
+}

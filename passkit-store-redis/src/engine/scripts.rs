@@ -1,0 +1,43 @@
+//! The scripts. Each touches the keys that it is given, which are in one slot, and does no harm when it runs twice.
+
+use std::sync::LazyLock;
+
+#[derive(Debug)]
+pub(crate) struct Script {
+    pub(super) source: &'static str,
+    pub(super) hash: String,
+}
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal;)+) => {
+        $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
+            let source = include_str!(concat!("scripts/", $file, ".lua"));
+            Script { source, hash: redis::Script::new(source).get_hash().to_owned() }
+        });)+
+
+        /// All of them, each with its name, for the benches.
+        #[doc(hidden)]
+        pub const SCRIPTS: &[(&str, &str)] = &[$(($file, include_str!(concat!("scripts/", $file, ".lua")))),+];
+    };
+}
+
+scripts! {
+    ADVANCE_CLOCK = "advance_clock";
+    CLAIM = "claim";
+    CLEAR_DIRTY = "clear_dirty";
+    CONFIRM = "confirm";
+    DEFER = "defer";
+    FORGET = "forget";
+    INDEX_ADD = "index_add";
+    INDEX_REMOVE = "index_remove";
+    MARK = "mark";
+    MARK_ALL = "mark_all";
+    MARK_DIRTY = "mark_dirty";
+    PUBLISHED = "published";
+    RECORD_PROGRESS = "record_progress";
+    REGISTER = "register";
+    RELEASE = "release";
+    REPLACE_NOTE = "replace_note";
+    TOMBSTONE = "tombstone";
+    UNREGISTER = "unregister";
+}

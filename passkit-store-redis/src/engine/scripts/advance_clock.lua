@@ -1,0 +1,11 @@
+-- KEYS[1] bucket. ARGV: a clock reading, fields. Advances the bucket's clock to the reading, and returns the fields as they
+-- then are. Writes in any case, so that the replicas are asked to confirm.
+local clock = math.max(tonumber(redis.call('HGET', KEYS[1], '\tc') or 0), tonumber(ARGV[1]))
+redis.call('HSET', KEYS[1], '\tc', string.format('%.0f', clock))
+local values = {}
+for from = 2, #ARGV, 1000 do
+    for _, value in ipairs(redis.call('HMGET', KEYS[1], unpack(ARGV, from, math.min(from + 999, #ARGV)))) do
+        values[#values + 1] = value
+    end
+end
+return values

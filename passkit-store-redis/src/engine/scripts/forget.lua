@@ -1,0 +1,28 @@
+-- KEYS[1] device. ARGV: time, seconds, name of the call. Returns the fields of the registrations and types it removed, each
+-- with the number of its index entry; nothing if the device is unknown or registered later. When it runs twice it says again
+-- that it removed the device, but not what.
+local head = redis.call('HMGET', KEYS[1], 't', 'c', 'x', 'u')
+if not head[1] or tonumber(head[2]) > tonumber(ARGV[1]) then
+    if not head[1] and head[3] then redis.call('HSET', KEYS[1], 'x', head[3]) end
+    return head[4] == ARGV[3] .. ':' and {}
+end
+local removed, tombstone = {}, tonumber(head[3] or 0)
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+    local field, number = all[i], nil
+    if string.find(field, '/', 1, true) then
+        local version, _, old = string.match(all[i + 1], '^(%d+)([:+]?)(%d*)$')
+        number = tonumber(old) or tonumber(version)
+    elseif #field > 1 then
+        number = tonumber(string.match(all[i + 1], '^%d+'))
+    end
+    if number then
+        tombstone = math.max(tombstone, number)
+        removed[#removed + 1] = field
+        removed[#removed + 1] = string.format('%.0f', number)
+    end
+end
+redis.call('UNLINK', KEYS[1])
+redis.call('HSET', KEYS[1], 'c', head[2], 'x', string.format('%.0f', tombstone), 'u', ARGV[3] .. ':')
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return removed

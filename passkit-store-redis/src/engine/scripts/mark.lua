@@ -1,0 +1,55 @@
+-- KEYS: bucket, published passes, and to make pushes pending as well: pending changes, the same by age.
+-- ARGV: now, the store's creation, how many tokens are kept. Then, if that is 0, the serial numbers to mark; otherwise of each
+-- pass its serial number, the digest of its content, or "" if it is no longer offered, and its tokens in one text.
+-- Of contents it marks those whose digest is not the one published last. Returns how many passes it marked.
+local now, kept = tonumber(ARGV[1]), tonumber(ARGV[3])
+local head = redis.call('HMGET', KEYS[1], '\tc', '\td', '\tl')
+local version = string.format('%.0f', math.max(tonumber(head[1] or 0) + 1, now))
+local floor, latest = math.max(tonumber(head[2] or 0), tonumber(ARGV[2])), tonumber(head[3] or 0)
+
+-- Each token once, those named last at the end.
+local function unite(tokens)
+    local seen, united = {}, {}
+    for at = #tokens - 31, 1, -32 do
+        local token = string.sub(tokens, at, at + 31)
+        if not seen[token] and #united < kept then
+            seen[token] = true
+            table.insert(united, 1, token)
+        end
+    end
+    return table.concat(united)
+end
+
+local published
+local function is_new(serial, digest, tokens)
+    local known = redis.call('HGET', KEYS[2], serial) or ''
+    published = (digest == '' and '-' or '+') .. unite(string.sub(known, 2) .. tokens)
+    if published ~= known then redis.call('HSET', KEYS[2], serial, published) end
+    if digest == '' or redis.call('HGET', KEYS[1], '\t#' .. serial) == digest then return false end
+    redis.call('HSET', KEYS[1], '\t#' .. serial, digest)
+    return true
+end
+
+local marked, step = 0, kept > 0 and 3 or 1
+for i = 4, #ARGV, step do
+    local serial = ARGV[i]
+    if kept == 0 or is_new(serial, ARGV[i + 1], ARGV[i + 2]) then
+        local previous = redis.call('HGET', KEYS[1], serial)
+        local last = previous and tonumber(string.match(previous, '^%d+:(%d+)$')) or 0
+        local date = math.max(math.floor(now / 1000000), math.max(last, floor) + 1)
+        latest, marked = math.max(latest, date), marked + 1
+        redis.call('HSET', KEYS[1], serial, version .. string.format(':%.0f', date))
+        if KEYS[3] then
+            local progress = string.match(redis.call('HGET', KEYS[3], serial) or '', '^%d+(.*)$') or ''
+            redis.call('HSET', KEYS[3], serial, version .. progress)
+            redis.call('ZADD', KEYS[4], 'NX', ARGV[1], serial)
+        end
+    end
+end
+if marked > 0 then
+    redis.call('HSET', KEYS[1], '\tc', version, '\tl', string.format('%.0f', latest))
+elseif published then
+    -- Another run may have published this without being confirmed by the replicas. A write makes them confirm.
+    redis.call('HSET', KEYS[2], ARGV[#ARGV - 2], published)
+end
+return marked

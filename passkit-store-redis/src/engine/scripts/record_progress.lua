@@ -1,0 +1,19 @@
+-- KEYS: bucket, pending changes, the same by age. ARGV: of each change its field, the version whose devices were read, and
+-- "end", or "@" and the cursor of a page. At the end a change of a newer version stays, as one that was made then.
+for i = 1, #ARGV, 3 do
+    local field, version, to = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+    local newest = string.match(redis.call('HGET', KEYS[2], field) or '', '^%d+')
+    if newest and to ~= 'end' then
+        redis.call('HSET', KEYS[2], field, newest .. ':' .. version .. ':' .. string.sub(to, 2))
+    elseif newest == version then
+        redis.call('HDEL', KEYS[2], field)
+        redis.call('ZREM', KEYS[3], field)
+    elseif newest then
+        redis.call('HSET', KEYS[2], field, newest)
+        redis.call('ZADD', KEYS[3], newest, field)
+    end
+end
+-- Another run may have removed them without being confirmed by the replicas. A write makes them confirm.
+local clock = redis.call('HGET', KEYS[1], '\tc')
+if clock then redis.call('HSET', KEYS[1], '\tc', clock) end
+return 1

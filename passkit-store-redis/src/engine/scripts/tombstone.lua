@@ -1,0 +1,7 @@
+-- KEYS[1] device. ARGV: the field that an index entry points to, the number of the entry, seconds. Returns 0 if the field is
+-- there. Otherwise raises the tombstone to the number, so that nobody can rest on the entry from now on, and returns 1.
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 0 end
+local tombstone = math.max(tonumber(redis.call('HGET', KEYS[1], 'x') or 0), tonumber(ARGV[2]))
+redis.call('HSET', KEYS[1], 'x', string.format('%.0f', tombstone))
+if redis.call('HEXISTS', KEYS[1], 't') == 0 then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
+return 1

@@ -1,0 +1,329 @@
+//! The layout of the data: every key, and what stands in it.
+//!
+//! Each key but two has a hash tag (in braces), and each script touches keys of one tag, so that the store works on a
+//! Cluster.
+//!
+//! | key behind the prefix | type | holds |
+//! | --- | --- | --- |
+//! | `store` | hash | `format`, `created` (seconds), `buckets` |
+//! | `types` | hash | the types that ever had pending or deferred pushes |
+//! | `b{T:b}` | hash | bucket b of the passes of type T: serial number -> `version:date` of the last mark; `\tc` the bucket's clock; `\tv` and `\td` version and date of the last mark of the whole type; `\tl` the latest date given; `\t#` and a serial number -> the digest of the content published last |
+//! | `t{T:b}` | hash | what else is known of its published passes: serial number -> `+`, or `-` if the pass is no longer offered, and the digests of its tokens, 32 bytes each, the newest last |
+//! | `o{T:b}` | hash | its pending changes: serial number, or `\tall` for the whole type (in bucket 0) -> version, and if a worker has begun `:version:cursor` of its progress |
+//! | `a{T:b}` | sorted set | the same changes by age -> when they were made; in bucket 0 also `\tp` and a name, each a mark of the whole type under way |
+//! | `q{T}` | hash | the dirty buckets, which may have pending changes: bucket -> when that was last said |
+//! | `h{T}` | hash | deferred pushes: device -> `due:attempts:bad_since:token`; and `\t`, which means nothing |
+//! | `z{T}` | sorted set | those of the deferred pushes that have a time: device -> time |
+//! | `d{D}` | hash | device D: `t` push token; `c` clock; `x` tombstone; `u` the call that removed something last; `T/S` -> a registration; `T` -> the number of the device's index entry of the type, and its count of registrations. See `register.lua` |
+//! | `p{T:S:k}` | hash | part k of the index of a pass: device -> number of the entry |
+//! | `y{T:k}` | hash | part k of the index of a type: the same |
+//! | `l{H}N` | string | the owner of the claim N; expires with the claim |
+//! | `n{H}N` | hash | `v` the note N |
+//! | `r{H}N` | sorted set | the calls that replaced the note N lately -> when they did |
+//!
+//! Times are microseconds. A type holds neither `:` nor `/`, a device no brace, and a serial number no control character. So
+//! no two of these are ever the same text. A bucket is chosen by the serial number, and a part of an index by the device. The
+//! name of a claim or a note may hold braces, so it stands behind the hash tag, which is its hash H.
+
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, SerialNumber, TypeIdentifier},
+    store::Audience,
+};
+
+use crate::error::Error;
+
+/// Changes with the layout.
+pub(crate) const FORMAT: u64 = 2;
+
+/// In how many parts the index of a pass is kept, and that of a type. Part of the format.
+pub(crate) const PASS_PARTS: u64 = 8;
+pub(crate) const TYPE_PARTS: u64 = 64;
+
+/// The fields that stand before those of the serial numbers where a bucket is read.
+pub(crate) const BUCKET_HEAD: [&str; 3] = [BUCKET_CLOCK, "\tv", "\td"];
+
+pub(crate) const BUCKET_CLOCK: &str = "\tc";
+
+/// The pending change of the whole type, and the start of what stands beside it while that is being marked. No serial
+/// numbers.
+pub(crate) const WHOLE_TYPE: &str = "\tall";
+pub(crate) const UNDER_WAY: &str = "\tp";
+
+const KINDS: [&str; 13] = ["a{", "b{", "d{", "h{", "l{", "n{", "o{", "p{", "q{", "r{", "t{", "y{", "z{"];
+
+pub(crate) const PUSH_TOKEN: &str = "t";
+pub(crate) const DEVICE_CLOCK: &str = "c";
+pub(crate) const TOMBSTONE: &str = "x";
+
+pub(crate) const NOTE: &str = "v";
+
+#[derive(Debug)]
+pub(crate) struct Keys {
+    pub(crate) prefix: String,
+    pub(crate) buckets: u64,
+}
+
+impl Keys {
+    pub(crate) fn store(prefix: &str) -> String {
+        format!("{prefix}store")
+    }
+
+    /// Whether it is a key of this store, and not of one whose prefix only starts alike.
+    pub(crate) fn is_own(&self, key: &str) -> bool {
+        let kind = key.strip_prefix(&self.prefix);
+        kind.is_some_and(|kind| KINDS.iter().any(|start| kind.starts_with(start)))
+    }
+
+    pub(crate) fn types(&self) -> String {
+        format!("{}types", self.prefix)
+    }
+
+    pub(crate) fn bucket_of(&self, serial: &SerialNumber) -> u64 {
+        hash(serial.as_str()) % self.buckets
+    }
+
+    fn in_bucket(&self, kind: char, type_id: &TypeIdentifier, bucket: u64) -> String {
+        format!("{}{kind}{{{type_id}:{bucket}}}", self.prefix)
+    }
+
+    pub(crate) fn bucket(&self, type_id: &TypeIdentifier, bucket: u64) -> String {
+        self.in_bucket('b', type_id, bucket)
+    }
+
+    pub(crate) fn bucket_with(&self, pass: &PassId) -> String {
+        self.bucket(&pass.type_id, self.bucket_of(&pass.serial))
+    }
+
+    pub(crate) fn published(&self, type_id: &TypeIdentifier, bucket: u64) -> String {
+        self.in_bucket('t', type_id, bucket)
+    }
+
+    pub(crate) fn pending(&self, type_id: &TypeIdentifier, bucket: u64) -> String {
+        self.in_bucket('o', type_id, bucket)
+    }
+
+    pub(crate) fn pending_by_age(&self, type_id: &TypeIdentifier, bucket: u64) -> String {
+        self.in_bucket('a', type_id, bucket)
+    }
+
+    /// A bucket, its pending changes, and these by age.
+    pub(crate) fn bucket_and_pending(&self, type_id: &TypeIdentifier, bucket: u64) -> [String; 3] {
+        [self.bucket(type_id, bucket), self.pending(type_id, bucket), self.pending_by_age(type_id, bucket)]
+    }
+
+    /// The type and bucket of a key that [`pending_by_age`](Self::pending_by_age) made.
+    pub(crate) fn read_pending_by_age(&self, key: &str) -> Option<(TypeIdentifier, u64)> {
+        let (type_id, bucket) = self.tag(key, "a{")?.split_once(':')?;
+        Some((TypeIdentifier::new(type_id).ok()?, bucket.parse().ok()?))
+    }
+
+    fn of_type(&self, kind: char, type_id: &TypeIdentifier) -> String {
+        format!("{}{kind}{{{type_id}}}", self.prefix)
+    }
+
+    pub(crate) fn dirty(&self, type_id: &TypeIdentifier) -> String {
+        self.of_type('q', type_id)
+    }
+
+    pub(crate) fn deferred(&self, type_id: &TypeIdentifier) -> String {
+        self.of_type('h', type_id)
+    }
+
+    /// The type of a key that [`deferred`](Self::deferred) made.
+    pub(crate) fn read_deferred(&self, key: &str) -> Option<TypeIdentifier> {
+        TypeIdentifier::new(self.tag(key, "h{")?).ok()
+    }
+
+    pub(crate) fn deferred_times(&self, type_id: &TypeIdentifier) -> String {
+        self.of_type('z', type_id)
+    }
+
+    pub(crate) fn device(&self, device: &DeviceIdentifier) -> String {
+        format!("{}d{{{}}}", self.prefix, device.as_str())
+    }
+
+    /// The device of a key that [`device`](Self::device) made.
+    pub(crate) fn read_device(&self, key: &str) -> Option<DeviceIdentifier> {
+        DeviceIdentifier::new(self.tag(key, "d{")?).ok()
+    }
+
+    /// The part of an index in which a device stands.
+    pub(crate) fn part_with(&self, audience: Audience<'_>, device: &DeviceIdentifier) -> String {
+        self.part(audience, hash(device.as_str()) % parts(audience))
+    }
+
+    pub(crate) fn part(&self, audience: Audience<'_>, part: u64) -> String {
+        match audience {
+            Audience::Pass(pass) => format!("{}p{{{}:{}:{part}}}", self.prefix, pass.type_id, pass.serial),
+            Audience::Type(type_id) => format!("{}y{{{type_id}:{part}}}", self.prefix),
+        }
+    }
+
+    /// What the index is of, from a key that [`part`](Self::part) made.
+    pub(crate) fn read_part(&self, key: &str) -> Option<Indexed> {
+        if let Some(tag) = self.tag(key, "y{") {
+            return Some(Indexed::Type(TypeIdentifier::new(tag.split_once(':')?.0).ok()?));
+        }
+        let (type_id, rest) = self.tag(key, "p{")?.split_once(':')?;
+        Some(Indexed::Pass(PassId::new(type_id, rest.rsplit_once(':')?.0).ok()?))
+    }
+
+    fn named(&self, kind: char, name: &str) -> String {
+        format!("{}{kind}{{{:x}}}{name}", self.prefix, hash(name))
+    }
+
+    pub(crate) fn claim(&self, name: &str) -> String {
+        self.named('l', name)
+    }
+
+    pub(crate) fn note(&self, name: &str) -> String {
+        self.named('n', name)
+    }
+
+    pub(crate) fn note_calls(&self, name: &str) -> String {
+        self.named('r', name)
+    }
+
+    fn tag<'a>(&self, key: &'a str, start: &str) -> Option<&'a str> {
+        key.strip_prefix(&self.prefix)?.strip_prefix(start)?.strip_suffix('}')
+    }
+}
+
+/// An [`Audience`] of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Indexed {
+    Pass(PassId),
+    Type(TypeIdentifier),
+}
+
+impl Indexed {
+    pub(crate) fn audience(&self) -> Audience<'_> {
+        match self {
+            Self::Pass(pass) => Audience::Pass(pass),
+            Self::Type(type_id) => Audience::Type(type_id),
+        }
+    }
+}
+
+/// In how many parts an index is kept.
+pub(crate) fn parts(audience: Audience<'_>) -> u64 {
+    match audience {
+        Audience::Pass(_) => PASS_PARTS,
+        Audience::Type(_) => TYPE_PARTS,
+    }
+}
+
+/// The field of a device that the entries of an index point to.
+pub(crate) fn field(audience: Audience<'_>) -> String {
+    match audience {
+        Audience::Pass(pass) => format!("{}/{}", pass.type_id, pass.serial),
+        Audience::Type(type_id) => type_id.as_str().to_owned(),
+    }
+}
+
+/// What a field of a device points to: nothing if it is one of its own.
+pub(crate) fn read_field(field: &str) -> Option<Indexed> {
+    Some(match field.split_once('/') {
+        Some((type_id, serial)) => Indexed::Pass(PassId::new(type_id, serial).ok()?),
+        None => Indexed::Type(TypeIdentifier::new(field).ok()?),
+    })
+}
+
+/// The serial number of a registration's field, if it is of this type.
+pub(crate) fn read_field_of(field: &[u8], type_id: &TypeIdentifier) -> Option<SerialNumber> {
+    let serial = field.strip_prefix(type_id.as_str().as_bytes())?.strip_prefix(b"/")?;
+    SerialNumber::new(std::str::from_utf8(serial).ok()?).ok()
+}
+
+/// The field of a pass's content in its bucket.
+pub(crate) fn content_field(serial: &SerialNumber) -> String {
+    format!("\t#{serial}")
+}
+
+/// The device's clock at the making of a registration: the digits that the value starts with.
+///
+/// What may stand behind them is for the scripts alone: see `register.lua`.
+pub(crate) fn read_registration(value: &[u8]) -> Result<u64, Error> {
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    read_number(&value[..digits]).ok_or(Error::unreadable("registration"))
+}
+
+pub(crate) fn read_number(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// FNV-1a: what is stored depends on it, so it is spelled out.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_back() {
+        let keys = Keys { prefix: "a:".into(), buckets: 64 };
+        let device = DeviceIdentifier::new("d~1").unwrap();
+        let type_id = TypeIdentifier::new("pass.a").unwrap();
+        for serial in ["1", "A:B", "}{", "{x}", "a}:0", "ü/ /"] {
+            let pass = PassId::new("pass.a", serial).unwrap();
+            let of_pass = Audience::Pass(&pass);
+            let indexed = Some(Indexed::Pass(pass.clone()));
+            assert_eq!(keys.read_part(&keys.part_with(of_pass, &device)), indexed);
+            assert_eq!(read_field(&field(of_pass)), indexed);
+            assert_eq!(read_field_of(field(of_pass).as_bytes(), &pass.type_id), Some(pass.serial));
+        }
+        let of_type = Audience::Type(&type_id);
+        let indexed = Some(Indexed::Type(type_id.clone()));
+        assert_eq!(keys.read_part(&keys.part_with(of_type, &device)), indexed);
+        assert_eq!(read_field(&field(of_type)), indexed);
+        assert_eq!(read_field_of(field(of_type).as_bytes(), &type_id), None);
+        for own in [PUSH_TOKEN, DEVICE_CLOCK, TOMBSTONE, "u"] {
+            assert_eq!(read_field(own), None);
+        }
+        assert_eq!(keys.read_device(&keys.device(&device)), Some(device));
+        assert_eq!(keys.read_device("a:b{pass.a:1}"), None);
+        assert_eq!(keys.read_pending_by_age(&keys.pending_by_age(&type_id, 7)), Some((type_id.clone(), 7)));
+        assert_eq!(keys.read_deferred(&keys.deferred(&type_id)), Some(type_id.clone()));
+        let [bucket, pending, by_age] = keys.bucket_and_pending(&type_id, 7);
+        for key in [bucket, pending, by_age, keys.published(&type_id, 7)] {
+            assert!(keys.is_own(&key) && key.ends_with("{pass.a:7}"));
+        }
+        for key in [keys.dirty(&type_id), keys.deferred(&type_id), keys.deferred_times(&type_id)] {
+            assert!(keys.is_own(&key) && key.ends_with("{pass.a}"));
+        }
+        assert!(keys.is_own("a:b{pass.a:1}") && !keys.is_own("a:b:d{1}") && !keys.is_own("b:d{1}"));
+    }
+
+    #[test]
+    fn a_name_with_braces_does_not_reach_the_hash_tag() {
+        let keys = Keys { prefix: "a:".into(), buckets: 64 };
+        for name in ["pushes:pass.a", "}{", "{x}", "{", "ü }"] {
+            let tags = [keys.claim(name), keys.note(name), keys.note_calls(name)].map(|key| {
+                assert!(keys.is_own(&key) && key.ends_with(name));
+                let (_, behind) = key.split_once('{').unwrap();
+                behind.split_once('}').unwrap().0.to_owned()
+            });
+            assert!(!tags[0].is_empty() && tags[0] == tags[1] && tags[1] == tags[2]);
+        }
+    }
+
+    #[test]
+    fn values_are_read_back() {
+        for (value, version) in [("17", 17), ("17+", 17), ("17:16", 17), ("17+16", 17)] {
+            assert_eq!(read_registration(value.as_bytes()).unwrap(), version);
+        }
+        assert!(read_registration(b"").is_err() && read_registration(b"+1").is_err());
+    }
+
+    /// What is stored depends on it.
+    #[test]
+    fn the_hash_never_changes() {
+        assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
+    }
+}

@@ -1,0 +1,424 @@
+//! Registrations: the passes of a device, and the devices of a pass and of a type.
+//!
+//! A registration stands with its device, which is the truth. The device also stands in two indexes, that of the pass and that
+//! of the type, from which pages of devices are read. No script can change all three together, because they are in different
+//! slots. So an index entry only says where to look: every reader of an index asks the device. An entry too many costs a
+//! look, but one too few would cost a push.
+//!
+//! # The invariant
+//! **While a device is registered for a pass, it stands in the index of the pass; while it is registered for a pass of a type,
+//! it stands in the index of the type.** Both indexes keep it in the same way. What a device holds for an index is called its
+//! *ground* here: for a pass the registration, for a type the field `T`, which is there as long as the device has
+//! registrations of the type, because it counts them.
+//!
+//! * Every register first gives both entries a *new* number, above the one that stood there, and then writes the grounds with
+//!   these numbers. The number of a ground never falls.
+//! * An unregister, or forgetting a device, first removes the registration, and the ground of the type with the last one. In
+//!   the same script it raises the *tombstone* of the device to the numbers of the grounds that it removed.
+//! * While a ground is missing, a register can't make it with a number at or below the tombstone. It is refused, and adds its
+//!   entries again with numbers above the tombstone. Otherwise its entry could be one that a second register overwrote and an
+//!   unregister then removed.
+//! * Only then does the unregister remove each entry, if it still has the number of the ground that was removed.
+//!
+//! Suppose that an entry with number n is removed while a ground stands. When the tombstone was raised to n, there was no
+//! ground. So this one was made later, with a number above n, and its entry had that number before. It was not removed in
+//! between, because that takes a tombstone that would have refused the ground. And the number of an entry never falls while it
+//! stands. So it can't be n.
+//!
+//! A crash between two steps leaves an entry without a ground, at worst. `repair` removes these in the same way, with a
+//! tombstone, and puts back entries that a failover lost.
+//!
+//! A device keeps its tombstone for [`LINGER`] after its last registration went. That is much longer than a register takes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use passkit_server::{
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    maintenance::Registration,
+    store::{
+        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice, RegistrationStore,
+        StoreError, StoreErrorKind, UpdateTag, clock,
+    },
+};
+
+use crate::{
+    changes,
+    engine::{Command, Place, length, name_of_call, one, read, scripts},
+    error::Error,
+    layout::{self, Indexed, PUSH_TOKEN},
+    store::{RedisStore, Shared},
+};
+
+/// In seconds.
+const LINGER: u64 = 3_600;
+
+/// The most index entries that are removed before the server must have answered.
+const REMOVALS: usize = 1_000;
+
+/// The most devices of a page.
+const PAGE: usize = 5_000;
+
+/// The most devices that one pipeline asks.
+const DEVICES: usize = 250;
+
+/// Each refusal needs an unregister in between.
+const TRIES: usize = 100;
+
+/// Numbers of scripts are exact up to here.
+const EXACT: u64 = 1 << 53;
+
+#[async_trait]
+impl RegistrationStore for RedisStore {
+    async fn register(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+        push_token: &PushToken,
+    ) -> Result<Registered, StoreError> {
+        let one = Registration { device: device.clone(), push_token: push_token.clone(), pass: pass.clone() };
+        let created = self.run_to_completion(|shared| async move { shared.register(&[one]).await }).await?;
+        Ok(if created == 1 { Registered::Created } else { Registered::Existing })
+    }
+
+    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+        let (device, pass) = (device.clone(), pass.clone());
+        self.run_to_completion(|shared| async move { shared.unregister(&device, &pass).await }).await
+    }
+
+    async fn changes_since(
+        &self,
+        device: &DeviceIdentifier,
+        type_id: &TypeIdentifier,
+        since: Option<UpdateTag>,
+    ) -> Result<Changes, StoreError> {
+        Ok(self.shared().changes_since(device, type_id, since).await?)
+    }
+
+    async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
+        Ok(self.shared().pass_state(pass).await?)
+    }
+
+    async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        changes::mark(self, type_id, changed, false).await
+    }
+
+    async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
+        Ok(self.shared().published(passes).await?)
+    }
+
+    async fn devices(
+        &self,
+        audience: Audience<'_>,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<RegisteredDevice>, StoreError> {
+        Ok(self.shared().devices(audience, after, limit).await?)
+    }
+
+    /// Counts the index entries of the pass. Where a process ended half way through a call, that may be one too many until
+    /// [`repair`](RedisStore::repair).
+    async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
+        Ok(self.shared().lengths(Audience::Pass(pass), 0).await?.iter().sum::<u64>().min(at_most))
+    }
+
+    async fn forget_device(
+        &self,
+        device: &DeviceIdentifier,
+        unregistered_at: SystemTime,
+    ) -> Result<bool, StoreError> {
+        let (device, unregistered_at) = (device.clone(), clock::micros(unregistered_at));
+        self.run_to_completion(|shared| async move { shared.forget(&device, unregistered_at).await }).await
+    }
+}
+
+/// The place of a device in an index, and the number of its entry there.
+#[derive(Clone, Debug)]
+pub(crate) struct IndexEntry {
+    pub(crate) of: Indexed,
+    pub(crate) device: DeviceIdentifier,
+    pub(crate) number: u64,
+}
+
+impl Shared {
+    /// Makes the registrations. Returns how many are new.
+    pub(crate) async fn register(&self, registrations: &[Registration]) -> Result<u64, Error> {
+        let tokens: HashMap<&DeviceIdentifier, &PushToken> =
+            registrations.iter().map(|one| (&one.device, &one.push_token)).collect();
+        let mut seen = HashSet::new();
+        let mut open: Vec<&Registration> =
+            registrations.iter().filter(|one| seen.insert((&one.device, &one.pass))).collect();
+        let (mut created, mut above) = (0, 0);
+        for _ in 0..TRIES {
+            let of_pass = open.iter().map(|one| (Audience::Pass(&one.pass), &one.device));
+            let of_type = open.iter().map(|one| (&one.pass.type_id, &one.device)).collect::<HashSet<_>>();
+            let of_type = of_type.into_iter().map(|(type_id, device)| (Audience::Type(type_id), device));
+            let places: Vec<_> = of_pass.chain(of_type).collect();
+            let numbers = self.index_add(&places, clock::now_micros().max(above)).await?;
+            let fields = places.iter().map(|(audience, device)| (layout::field(*audience), *device));
+            let numbers: HashMap<(String, &DeviceIdentifier), u64> = fields.zip(numbers).collect();
+            let mut refused = Vec::new();
+            for (one, answer) in self.write_registrations(&open, &tokens, &numbers).await? {
+                match answer {
+                    0 | 1 => created += answer,
+                    tombstone => {
+                        above = above.max(tombstone + 1);
+                        refused.push(one);
+                    }
+                }
+            }
+            open = refused;
+            if open.is_empty() {
+                return Ok(created);
+            }
+        }
+        Err(Error::new(StoreErrorKind::Conflict, "others kept unregistering what was being registered"))
+    }
+
+    /// Adds the entries of devices to indexes, or gives them new numbers. Returns the numbers in the same order.
+    pub(crate) async fn index_add(
+        &self,
+        places: &[(Audience<'_>, &DeviceIdentifier)],
+        now: u64,
+    ) -> Result<Vec<u64>, Error> {
+        let mut parts: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, (audience, device)) in places.iter().enumerate() {
+            parts.entry(self.keys.part_with(*audience, device)).or_default().push(at);
+        }
+        let (parts, members): (Vec<String>, Vec<Vec<usize>>) = parts.into_iter().unzip();
+        let calls = parts.into_iter().zip(&members).map(|(key, members)| {
+            members.iter().fold(Command::script(&scripts::INDEX_ADD, key).arg(now), |call, at| {
+                call.arg(places[*at].1.as_str())
+            })
+        });
+        let mut numbers = vec![0; places.len()];
+        for (answer, members) in self.runner.write(calls.collect()).await?.into_iter().zip(members) {
+            let added: Vec<u64> = read(answer, "index entry")?;
+            members.into_iter().zip(added).for_each(|(at, number)| numbers[at] = number);
+        }
+        Ok(numbers)
+    }
+
+    /// Returns what the script says of each.
+    async fn write_registrations<'a>(
+        &self,
+        open: &[&'a Registration],
+        tokens: &HashMap<&DeviceIdentifier, &PushToken>,
+        numbers: &HashMap<(String, &DeviceIdentifier), u64>,
+    ) -> Result<Vec<(&'a Registration, u64)>, Error> {
+        let mut devices: HashMap<&DeviceIdentifier, Vec<&'a Registration>> = HashMap::new();
+        for one in open {
+            devices.entry(&one.device).or_default().push(one);
+        }
+        let devices: Vec<(&DeviceIdentifier, Vec<&Registration>)> = devices.into_iter().collect();
+        let calls = devices.iter().map(|(device, members)| {
+            let types: HashSet<&TypeIdentifier> = members.iter().map(|one| &one.pass.type_id).collect();
+            let token = tokens.get(device).map_or("", |token| token.as_str());
+            let call =
+                Command::timed(&scripts::REGISTER, [self.keys.device(device)]).arg(token).arg(types.len());
+            let of_types = types.into_iter().map(Audience::Type);
+            of_types.chain(members.iter().map(|one| Audience::Pass(&one.pass))).fold(
+                call,
+                |call, audience| {
+                    let place = (layout::field(audience), *device);
+                    call.arg(&place.0).arg(numbers.get(&place).copied().unwrap_or(0))
+                },
+            )
+        });
+        let mut results = Vec::with_capacity(open.len());
+        for (answer, (_, members)) in self.runner.write(calls.collect()).await?.into_iter().zip(&devices) {
+            let answers: Vec<u64> = read(answer, "answer of a script")?;
+            results.extend(members.iter().copied().zip(answers));
+        }
+        Ok(results)
+    }
+
+    /// Removes a registration. Returns whether there was one.
+    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, Error> {
+        let of_pass = Indexed::Pass(pass.clone());
+        let of_type = Indexed::Type(pass.type_id.clone());
+        let entry = |of: &Indexed, number| IndexEntry { of: of.clone(), device: device.clone(), number };
+        let call = Command::script(&scripts::UNREGISTER, self.keys.device(device))
+            .arg(layout::field(of_pass.audience()))
+            .arg(layout::field(of_type.audience()))
+            .arg(LINGER)
+            .arg(name_of_call());
+        let removed: Option<(u64, String)> = read(one(self.runner.write(vec![call]).await?), "registration")?;
+        if let Some((number, of_last)) = removed {
+            let last = (!of_last.is_empty()).then(|| of_last.parse()).transpose();
+            let last = last.map_err(|_| Error::unreadable("index entry"))?;
+            let mut entries = vec![entry(&of_pass, number)];
+            entries.extend(last.map(|number| entry(&of_type, number)));
+            self.index_remove(&entries).await?;
+            return Ok(true);
+        }
+        // An earlier call may have been cut off before it removed the entries.
+        let indexes = [of_pass, of_type];
+        let calls = indexes.iter().map(|of| {
+            Command::plain("HGET", self.keys.part_with(of.audience(), device)).arg(device.as_str())
+        });
+        let mut left = Vec::new();
+        for (answer, of) in self.runner.read(calls.collect()).await?.into_iter().zip(&indexes) {
+            let number: Option<u64> = read(answer, "index entry")?;
+            left.extend(number.map(|number| entry(of, number)));
+        }
+        self.remove_idle(&left).await?;
+        Ok(false)
+    }
+
+    /// Removes a device that last registered at or before this time (microseconds), with all that it has.
+    async fn forget(&self, device: &DeviceIdentifier, at: u64) -> Result<bool, Error> {
+        let call = Command::script(&scripts::FORGET, self.keys.device(device))
+            .arg(at.min(EXACT))
+            .arg(LINGER)
+            .arg(name_of_call());
+        let removed: Option<Vec<(String, u64)>> =
+            read(one(self.runner.write(vec![call]).await?), "registration")?;
+        let Some(removed) = removed else { return Ok(false) };
+        let entries = removed.into_iter().filter_map(|(field, number)| {
+            Some(IndexEntry { of: layout::read_field(&field)?, device: device.clone(), number })
+        });
+        for entries in entries.collect::<Vec<_>>().chunks(REMOVALS) {
+            self.index_remove(entries).await?;
+        }
+        Ok(true)
+    }
+
+    /// Removes entries without a ground, unless one comes first. Returns how many.
+    pub(crate) async fn remove_idle(&self, entries: &[IndexEntry]) -> Result<u64, Error> {
+        let calls = entries.iter().map(|IndexEntry { of, device, number }| {
+            Command::script(&scripts::TOMBSTONE, self.keys.device(device))
+                .arg(layout::field(of.audience()))
+                .arg(*number)
+                .arg(LINGER)
+        });
+        let mut idle = Vec::new();
+        for (answer, entry) in self.runner.write(calls.collect()).await?.into_iter().zip(entries) {
+            if read::<u64>(answer, "answer of a script")? == 1 {
+                idle.push(entry.clone());
+            }
+        }
+        self.index_remove(&idle).await?;
+        Ok(idle.len() as u64)
+    }
+
+    async fn index_remove(&self, entries: &[IndexEntry]) -> Result<(), Error> {
+        let calls = entries.iter().map(|IndexEntry { of, device, number }| {
+            let part = self.keys.part_with(of.audience(), device);
+            Command::script(&scripts::INDEX_REMOVE, part).arg(device.as_str()).arg(*number)
+        });
+        // An entry too many is no loss, so no replica is waited for.
+        self.runner.read(calls.collect()).await.map(drop)
+    }
+
+    /// How many entries there are in each part of an index, from this part on.
+    async fn lengths(&self, audience: Audience<'_>, from: u64) -> Result<Vec<u64>, Error> {
+        let parts = from..layout::parts(audience);
+        let calls = parts.map(|part| Command::plain("HLEN", self.keys.part(audience, part)));
+        Ok(self.runner.read(calls.collect()).await?.iter().map(length).collect())
+    }
+
+    async fn devices(
+        &self,
+        audience: Audience<'_>,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<RegisteredDevice>, Error> {
+        let limit = limit.clamp(1, PAGE);
+        let parts = layout::parts(audience);
+        let start = after.and_then(|cursor| InIndex::read(cursor.as_str(), parts)).unwrap_or_default();
+        let first = start.part;
+        // Most passes are on few devices: one question shows which parts there are.
+        let lengths = self.lengths(audience, first).await?;
+        let mut next = Some(start);
+        let mut items = Vec::new();
+        while items.len() < limit
+            && let Some(InIndex { part, place }) = next.take()
+        {
+            let behind = (part + 1 < parts).then(|| InIndex { part: part + 1, place: Place::default() });
+            if lengths[(part - first) as usize] == 0 {
+                next = behind;
+                continue;
+            }
+            let key = self.keys.part(audience, part);
+            let (entries, then) =
+                self.runner.page::<u64>(key, place, limit - items.len(), "index entry").await?;
+            next = then.map(|place| InIndex { part, place }).or(behind);
+            let devices = entries.into_iter().map(|(device, _)| device).collect();
+            items.extend(self.with_ground(audience, devices).await?);
+        }
+        Ok(Page { items, next: next.map(|place| PageCursor::new(place.to_string())) })
+    }
+
+    /// Those of the devices that are registered for the audience.
+    async fn with_ground(
+        &self,
+        audience: Audience<'_>,
+        devices: Vec<String>,
+    ) -> Result<Vec<RegisteredDevice>, Error> {
+        let unreadable = |_| Error::unreadable("index entry");
+        let devices: Vec<DeviceIdentifier> = devices
+            .iter()
+            .map(|text| DeviceIdentifier::new(text).map_err(unreadable))
+            .collect::<Result<_, _>>()?;
+        let field = layout::field(audience);
+        let chunks = devices.chunks(DEVICES).map(|devices| {
+            let calls = devices
+                .iter()
+                .map(|device| Command::plain("HMGET", self.keys.device(device)).arg(PUSH_TOKEN).arg(&field));
+            self.runner.read(calls.collect())
+        });
+        let answers = try_join_all(chunks).await?;
+        let mut registered = Vec::with_capacity(devices.len());
+        for (device, answer) in devices.into_iter().zip(answers.into_iter().flatten()) {
+            let (token, ground): (Option<String>, Option<Vec<u8>>) = read(answer, "device")?;
+            if let (Some(token), Some(_)) = (token, ground) {
+                let push_token = PushToken::new(&token).map_err(|_| Error::unreadable("push token"))?;
+                registered.push(RegisteredDevice { device, push_token });
+            }
+        }
+        Ok(registered)
+    }
+}
+
+/// Where a page of devices ends: a part of an index, and a place in it.
+#[derive(Debug, Default, PartialEq)]
+struct InIndex {
+    part: u64,
+    place: Place,
+}
+
+impl InIndex {
+    fn read(text: &str, parts: u64) -> Option<Self> {
+        let (part, place) = text.split_once('-')?;
+        let part = part.parse().ok().filter(|part| *part < parts)?;
+        Some(Self { part, place: Place::read(place)? })
+    }
+}
+
+impl std::fmt::Display for InIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.part, self.place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_in_an_index_are_read_back() {
+        for text in ["0-0-", "7-18446744073709551615-a-b~"] {
+            assert_eq!(InIndex::read(text, 8).unwrap().to_string(), text);
+        }
+        assert_eq!(InIndex::read("8-0-", 9), Some(InIndex { part: 8, place: Place::default() }));
+        for text in ["", "0", "0-0", "8-0-", "x-0-", "-1-0-"] {
+            assert_eq!(InIndex::read(text, 8), None, "{text}");
+        }
+    }
+}

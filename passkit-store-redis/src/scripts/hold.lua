@@ -1,9 +1,0 @@
--- KEYS: held pushes, their times. ARGV: of each its device, the push or nothing to drop it, its time or nothing.
-for i = 1, #ARGV, 3 do
-    local device, push, due = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-    if push ~= '' then redis.call('HSET', KEYS[1], device, push) else redis.call('HDEL', KEYS[1], device) end
-    if due ~= '' then redis.call('ZADD', KEYS[2], due, device) else redis.call('ZREM', KEYS[2], device) end
-end
--- Another run may have dropped them, and not have been confirmed by the replicas. A write, so that they are asked again.
-redis.call('HSET', KEYS[1], '\t', '')
-return 1

@@ -1,5 +1,0 @@
--- KEYS[1] notes of a type. ARGV: buckets. Notes by the server's clock that they may have debts.
-local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000000 + time[2])
-for i = 1, #ARGV do redis.call('HSET', KEYS[1], ARGV[i], now) end
-return 1

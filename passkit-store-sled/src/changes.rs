@@ -1,0 +1,238 @@
+//! Marking passes, the list of what changed, and the state and published content of a pass.
+
+use std::{collections::HashSet, vec::IntoIter};
+
+use passkit_server::{
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, SerialNumber, TypeIdentifier},
+    push::Scope,
+    store::{
+        Changes, Content, ContentDigest, Published, UpdateTag,
+        clock::{self, next_last_modified, next_version},
+    },
+};
+
+use crate::{
+    engine::{Group, Unanswered, View},
+    error::Failure,
+    layout::{self, DeviceRow, Mark, Registrations, TypeRow},
+};
+
+/// What is left to mark. A long mark is made in steps.
+#[derive(Debug)]
+pub(crate) enum Marking {
+    Passes(IntoIter<SerialNumber>),
+    Contents(IntoIter<Content>),
+    All,
+}
+
+impl Marking {
+    /// `None` if there is nothing to do.
+    pub(crate) fn new(changed: Changed<'_>) -> Option<Self> {
+        match changed {
+            Changed::Passes([]) | Changed::Contents([]) => None,
+            Changed::Passes(serials) => Some(Self::Passes(Vec::from(serials).into_iter())),
+            Changed::Contents(contents) => Some(Self::Contents(Vec::from(contents).into_iter())),
+            Changed::All => Some(Self::All),
+        }
+    }
+}
+
+/// What one step has marked.
+#[derive(Debug)]
+pub(crate) struct Marked {
+    /// The version that it has now.
+    pub(crate) version: u64,
+    pub(crate) scopes: Vec<Scope>,
+    /// Whether another step is needed.
+    pub(crate) more: bool,
+}
+
+/// Marks as much as there is room for in the group, when the caller changes `other_rows` more rows for each pass.
+pub(crate) fn mark(
+    group: &mut Group<'_>,
+    type_id: &TypeIdentifier,
+    marking: &mut Marking,
+    other_rows: usize,
+) -> Result<Marked, Failure> {
+    let now = clock::now_micros();
+    let mut clock = group.type_row(type_id);
+    clock.version = next_version(clock.version, now);
+    let mut step = Step { group, type_id, clock, now };
+    let mut scopes = Vec::new();
+    let more = match marking {
+        Marking::Passes(serials) => {
+            let room = step.room(1 + other_rows);
+            let mut seen = HashSet::with_capacity(room.min(serials.len()));
+            for serial in serials.by_ref().take(room).filter(|serial| seen.insert(serial.clone())) {
+                step.mark(&serial, None)?;
+                scopes.push(Scope::Pass(serial));
+            }
+            serials.len() > 0
+        }
+        Marking::Contents(contents) => {
+            let room = step.room(2 + other_rows);
+            for content in contents.by_ref().take(room) {
+                if let Some(digest) = step.publish(&content)? {
+                    step.mark(&content.serial, Some(digest))?;
+                    scopes.push(Scope::Pass(content.serial));
+                }
+            }
+            contents.len() > 0
+        }
+        Marking::All => {
+            step.mark_all();
+            scopes.push(Scope::Type);
+            false
+        }
+    };
+    let clock = step.clock;
+    if !scopes.is_empty() {
+        group.put_type(type_id, clock);
+    }
+    Ok(Marked { version: clock.version, scopes, more })
+}
+
+/// A step of a mark, at one reading of the type's clock.
+struct Step<'g, 'w> {
+    group: &'g mut Group<'w>,
+    type_id: &'g TypeIdentifier,
+    clock: TypeRow,
+    /// In microseconds since the Unix epoch.
+    now: u64,
+}
+
+impl Step<'_, '_> {
+    /// How many passes fit into the group when each changes this many rows.
+    fn room(&self, rows: usize) -> usize {
+        (self.group.room() / rows).max(1)
+    }
+
+    /// Marks a pass, with the digest of the content that is published with it, if any.
+    fn mark(&mut self, serial: &SerialNumber, digest: Option<ContentDigest>) -> Result<(), Failure> {
+        let key = layout::pass(self.type_id, serial);
+        let before = self.group.get(&key)?;
+        let own = before.as_deref().map(layout::decode_pass).transpose()?;
+        let last_date = own.map_or(0, |own| own.last_modified).max(self.clock.floor.last_modified);
+        let last_modified = next_last_modified(last_date, self.now);
+        self.clock.latest_date = self.clock.latest_date.max(last_modified);
+        let published = digest.or(own.and_then(|own| own.published));
+        let state = PassState { version: self.clock.version, last_modified, published };
+        self.group.put(key, before, Some(layout::encode_pass(&state)));
+        Ok(())
+    }
+
+    fn mark_all(&mut self) {
+        self.clock.latest_date = next_last_modified(self.clock.latest_date, self.now);
+        self.clock.floor = Mark { version: self.clock.version, last_modified: self.clock.latest_date };
+    }
+
+    /// Remembers what is published of a pass. Returns the digest if it is new.
+    fn publish(&mut self, content: &Content) -> Result<Option<ContentDigest>, Failure> {
+        let key = layout::published(self.type_id, &content.serial);
+        let before = self.group.get(&key)?;
+        let mut published = before.as_deref().map(layout::decode_published).transpose()?.unwrap_or_default();
+        let is_new = published.update(content);
+        self.group.put(key, before, Some(layout::encode_published(&published)));
+        Ok(published.digest.filter(|_| is_new))
+    }
+}
+
+/// What [`RegistrationStore::changes_since`](passkit_server::store::RegistrationStore::changes_since) promises, over rows
+/// of which each is durable but no two need be of one moment.
+///
+/// The order makes it right: the type's clock `c` first, then the device's clock `d`, then registrations and passes.
+/// The answer carries the tag (c, d), and what is read after a clock is at least as new as the clock. So
+/// * a pass marked up to `c` shows its version, and a registration made up to `d` is there: nothing that the tag
+///   covers is missed;
+/// * what is newer than `c` and `d` may show or not. If it shows, it is reported now and again with the next tag.
+///   Otherwise the next tag brings it;
+/// * passes count only if `c` is past the given tag, registrations only if `d` is: so an answer with serials carries
+///   another tag than the one it was asked with, and newer marks that happen to be seen wait for their clock.
+pub(crate) fn changes_since(
+    view: &View<'_>,
+    device: &DeviceIdentifier,
+    type_id: &TypeIdentifier,
+    since: Option<UpdateTag>,
+) -> Result<Changes, Unanswered> {
+    let clock = view.type_row(type_id)?;
+    let Some(row) = view.get(&layout::device(device))? else {
+        let tag = UpdateTag { type_version: clock.version, device_version: 0 };
+        return Ok(Changes { serials: Vec::new(), tag });
+    };
+    let row = DeviceRow::decode(&row)?;
+    let tag = UpdateTag { type_version: clock.version, device_version: row.version };
+    let since = since.and_then(|since| since.unless_ahead_of(tag));
+    let mut serials = Vec::new();
+    if since == Some(tag) {
+        return Ok(Changes { serials, tag });
+    }
+
+    let mut consider = |serial: &[u8], registered: u64| -> Result<(), Unanswered> {
+        let serial = layout::read_serial(serial)?;
+        if is_changed(view, type_id, &serial, registered, &clock, tag, since)? {
+            serials.push(serial);
+        }
+        Ok(())
+    };
+    match row.registrations {
+        Registrations::Few(few) => {
+            for one in few.iter() {
+                let (of_type, serial, registered) = one?;
+                if of_type == type_id.as_str().as_bytes() {
+                    consider(serial, registered)?;
+                }
+            }
+        }
+        Registrations::Many(_) => {
+            let prefix = layout::registrations_of_type(device, type_id);
+            for (key, value) in view.scan(&prefix, None, usize::MAX)?.rows {
+                consider(&key[prefix.len()..], layout::decode_registration(&value)?)?;
+            }
+        }
+    }
+    Ok(Changes { serials, tag })
+}
+
+fn is_changed(
+    view: &View<'_>,
+    type_id: &TypeIdentifier,
+    serial: &SerialNumber,
+    registered: u64,
+    clock: &TypeRow,
+    tag: UpdateTag,
+    since: Option<UpdateTag>,
+) -> Result<bool, Unanswered> {
+    let Some(since) = since else { return Ok(true) };
+    if tag.device_version > since.device_version && registered > since.device_version {
+        return Ok(true);
+    }
+    if tag.type_version == since.type_version {
+        return Ok(false);
+    }
+    if clock.floor.version > since.type_version {
+        return Ok(true);
+    }
+    let own = view.get(&layout::pass(type_id, serial))?;
+    let own = own.map(|row| layout::decode_pass(&row)).transpose()?;
+    Ok(own.is_some_and(|own| own.version > since.type_version))
+}
+
+pub(crate) fn pass_state(view: &View<'_>, pass: &PassId) -> Result<PassState, Unanswered> {
+    let Mark { version, last_modified } = view.type_row(&pass.type_id)?.floor;
+    let own = view.get(&layout::pass(&pass.type_id, &pass.serial))?;
+    let own = own.map(|row| layout::decode_pass(&row)).transpose()?;
+    Ok(PassState {
+        version: own.map_or(0, |own| own.version).max(version),
+        last_modified: own.map_or(0, |own| own.last_modified).max(last_modified),
+        published: own.and_then(|own| own.published),
+    })
+}
+
+pub(crate) fn published(view: &View<'_>, passes: &[PassId]) -> Result<Vec<Option<Published>>, Unanswered> {
+    let published = |pass: &PassId| {
+        let row = view.get(&layout::published(&pass.type_id, &pass.serial))?;
+        Ok(row.map(|row| layout::decode_published(&row)).transpose()?)
+    };
+    passes.iter().map(published).collect()
+}

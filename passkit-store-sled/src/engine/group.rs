@@ -1,0 +1,279 @@
+//! Operations that become durable together, with one sync.
+
+use std::{
+    collections::{BTreeMap, HashMap, btree_map::Entry},
+    sync::Arc,
+};
+
+use passkit_server::identifiers::TypeIdentifier;
+use sled::IVec;
+use tokio::sync::oneshot;
+
+use super::{
+    database::Database,
+    durable::{DurableRows, RowChange, RowChanges},
+};
+use crate::{
+    error::Failure,
+    layout::{self, TypeRow},
+};
+
+/// How many operations share a sync at most.
+pub(super) const OPERATIONS: usize = 512;
+
+/// After how many changed rows a group is made durable. It bounds how long readers wait for a batch to be applied, and how
+/// far the engine's log can run ahead of the last sync. A longer operation is done in steps of about this size.
+pub(crate) const ROWS: usize = 1024;
+
+/// What the writing thread is asked to do.
+pub(super) trait Operation: Send {
+    /// Does it, or a part that there is room for. Returns whether a part is left.
+    fn change(&mut self, group: &mut Group<'_>) -> bool;
+
+    /// Answers the caller: what was done is durable, or failed.
+    fn answer(self: Box<Self>, durable: Result<(), Failure>);
+}
+
+/// An [`Operation`] that calls a function, until that returns something.
+struct Call<T, F> {
+    function: F,
+    done: Option<Result<T, Failure>>,
+    answer: oneshot::Sender<Result<T, Failure>>,
+}
+
+/// The operation that `function` makes, and where its result comes when it is durable. `None` means that a part is left,
+/// and has the function called again. If it fails, what that call changed is undone.
+pub(super) fn operation<T: Send + 'static>(
+    function: impl FnMut(&mut Group<'_>) -> Result<Option<T>, Failure> + Send + 'static,
+) -> (Box<dyn Operation>, oneshot::Receiver<Result<T, Failure>>) {
+    let (answer, answered) = oneshot::channel();
+    (Box::new(Call { function, done: None, answer }), answered)
+}
+
+impl<T: Send, F: FnMut(&mut Group<'_>) -> Result<Option<T>, Failure> + Send> Operation for Call<T, F> {
+    fn change(&mut self, group: &mut Group<'_>) -> bool {
+        group.undo.clear();
+        self.done = (self.function)(group).transpose();
+        if let Some(Err(_)) = &self.done {
+            group.undo();
+        }
+        self.done.is_none()
+    }
+
+    fn answer(self: Box<Self>, durable: Result<(), Failure>) {
+        let Self { done, answer, .. } = *self;
+        // The caller may have gone.
+        let _gone = answer.send(durable.and_then(|()| done.unwrap_or_else(|| Err(Failure::no_answer()))));
+    }
+}
+
+/// What to put back if an operation fails.
+enum Undo {
+    /// A row as it was in the group; `None` if the group had not changed it.
+    Row(Vec<u8>, Option<Option<Vec<u8>>>),
+    Type(TypeIdentifier, Option<TypeRow>),
+}
+
+/// The changes of several operations. Each operation sees the changes of those before it.
+pub(crate) struct Group<'w> {
+    rows: &'w DurableRows,
+    database: &'w Database,
+    changes: RowChanges,
+    types: HashMap<TypeIdentifier, TypeRow>,
+    /// Of the operation that is being done, the newest last.
+    undo: Vec<Undo>,
+    done: Vec<Box<dyn Operation>>,
+}
+
+impl<'w> Group<'w> {
+    pub(super) fn new(rows: &'w DurableRows, database: &'w Database) -> Self {
+        Self {
+            rows,
+            database,
+            changes: RowChanges::new(),
+            types: HashMap::new(),
+            undo: Vec::new(),
+            done: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.done.len() >= OPERATIONS || self.changes.len() >= ROWS
+    }
+
+    /// Does the operation, or as much of it as there is room for. Returns it if a part is left.
+    pub(super) fn add(&mut self, mut operation: Box<dyn Operation>) -> Option<Box<dyn Operation>> {
+        if operation.change(self) {
+            return Some(operation);
+        }
+        self.done.push(operation);
+        None
+    }
+
+    /// How many more rows may change before the group is full.
+    pub(crate) fn room(&self) -> usize {
+        ROWS.saturating_sub(self.changes.len())
+    }
+
+    /// A row as it is after the operations so far.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<IVec>, Failure> {
+        match self.changes.get(key) {
+            Some(change) => Ok(change.after.as_deref().map(IVec::from)),
+            None => self.database.get(key),
+        }
+    }
+
+    /// All rows under `prefix` as they are after the operations so far.
+    pub(crate) fn scan(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Failure> {
+        use std::ops::Bound::{Included, Unbounded};
+        let mut rows = BTreeMap::new();
+        for row in self.database.scan(prefix, None)? {
+            let (key, value) = row?;
+            rows.insert(key.to_vec(), value.to_vec());
+        }
+        let changes = self.changes.range::<[u8], _>((Included(prefix), Unbounded));
+        for (key, change) in changes.take_while(|(key, _)| key.starts_with(prefix)) {
+            match &change.after {
+                Some(after) => rows.insert(key.clone(), after.clone()),
+                None => rows.remove(key),
+            };
+        }
+        Ok(rows)
+    }
+
+    /// Changes a row that was `before`.
+    pub(crate) fn put(&mut self, key: Vec<u8>, before: Option<IVec>, after: Option<Vec<u8>>) {
+        let (key, last) = match self.changes.entry(key) {
+            Entry::Occupied(mut entry) => {
+                (entry.key().clone(), Some(std::mem::replace(&mut entry.get_mut().after, after)))
+            }
+            Entry::Vacant(entry) => {
+                let key = entry.key().clone();
+                entry.insert(RowChange { before, after });
+                (key, None)
+            }
+        };
+        self.undo.push(Undo::Row(key, last));
+    }
+
+    pub(crate) fn type_row(&self, type_id: &TypeIdentifier) -> TypeRow {
+        self.types.get(type_id).copied().unwrap_or_else(|| self.rows.type_row(type_id))
+    }
+
+    pub(crate) fn put_type(&mut self, type_id: &TypeIdentifier, row: TypeRow) {
+        // Nobody reads this row while the database is open, so its previous value does not matter.
+        self.put(layout::type_row(type_id), None, Some(row.encode()));
+        let last = self.types.insert(type_id.clone(), row);
+        self.undo.push(Undo::Type(type_id.clone(), last));
+    }
+
+    /// Undoes what the operation has changed so far.
+    fn undo(&mut self) {
+        while let Some(undo) = self.undo.pop() {
+            match undo {
+                Undo::Row(key, Some(last)) => {
+                    if let Some(change) = self.changes.get_mut(&key) {
+                        change.after = last;
+                    }
+                }
+                Undo::Row(key, None) => drop(self.changes.remove(&key)),
+                Undo::Type(type_id, Some(last)) => drop(self.types.insert(type_id, last)),
+                Undo::Type(type_id, None) => drop(self.types.remove(&type_id)),
+            }
+        }
+    }
+
+    /// Makes everything durable, and only then shows it and answers.
+    pub(super) fn commit(mut self) -> Result<(), Failure> {
+        // One operation may have undone another.
+        self.changes.retain(|_, change| change.before.as_deref() != change.after.as_deref());
+        let result = if self.changes.is_empty() { Ok(()) } else { self.write() };
+        for operation in self.done {
+            operation.answer(result.clone());
+        }
+        result
+    }
+
+    fn write(&mut self) -> Result<(), Failure> {
+        let mut batch = sled::Batch::default();
+        for (key, change) in &self.changes {
+            match &change.after {
+                Some(after) => batch.insert(&key[..], &after[..]),
+                None => batch.remove(&key[..]),
+            }
+        }
+        self.rows.begin(Arc::new(std::mem::take(&mut self.changes)));
+        self.database.apply(batch)?;
+        self.database.sync()?;
+        self.rows.durable(std::mem::take(&mut self.types));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_that_fails_leaves_no_change_and_the_others_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, contents) = Database::open(&crate::Config::new(folder.path()), true).unwrap();
+        let rows = DurableRows::new(database, contents, 1 << 20);
+        let database = rows.database().unwrap();
+        let type_id = TypeIdentifier::new("pass.a").unwrap();
+        let clock = |version| TypeRow { version, ..TypeRow::unmarked(0) };
+        let row = |text: &str| Some(text.as_bytes().to_vec());
+
+        let mut group = Group::new(&rows, &database);
+        let of = type_id.clone();
+        let (first, mut first_answer) = operation(move |group| {
+            group.put(b"a".to_vec(), None, row("first"));
+            group.put_type(&of, clock(1));
+            Ok(Some(1))
+        });
+        let of = type_id.clone();
+        let (second, mut second_answer) = operation::<u8>(move |group| {
+            group.put(b"a".to_vec(), None, row("second"));
+            group.put(b"a".to_vec(), None, None);
+            group.put(b"b".to_vec(), None, row("second"));
+            group.put_type(&of, clock(2));
+            group.put_type(&TypeIdentifier::new("pass.b").unwrap(), clock(3));
+            Err(Failure::unreadable("row"))
+        });
+        assert!(group.add(first).is_none() && group.add(second).is_none());
+        assert_eq!(group.get(b"a").unwrap().as_deref(), Some(&b"first"[..]));
+        assert_eq!((group.get(b"b").unwrap(), group.type_row(&type_id)), (None, clock(1)));
+        assert!(first_answer.try_recv().is_err(), "an answer before it is durable");
+        group.commit().unwrap();
+
+        assert_eq!(first_answer.try_recv().unwrap().unwrap(), 1);
+        assert!(second_answer.try_recv().unwrap().is_err());
+        let keys = database.scan(b"", None).unwrap().map(|row| row.unwrap().0.to_vec()).collect::<Vec<_>>();
+        assert_eq!(keys, [b"a".to_vec(), layout::STORE.to_vec(), layout::type_row(&type_id)]);
+        assert_eq!(rows.type_row(&type_id), clock(1));
+        assert_eq!(rows.type_row(&TypeIdentifier::new("pass.b").unwrap()).version, 0);
+    }
+
+    #[test]
+    fn an_operation_that_is_not_done_comes_back_and_is_answered_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, contents) = Database::open(&crate::Config::new(folder.path()), true).unwrap();
+        let rows = DurableRows::new(database, contents, 1 << 20);
+        let database = rows.database().unwrap();
+        let mut left = 3;
+        let (mut operation, mut answer) = operation(move |_| {
+            left -= 1;
+            Ok((left == 0).then_some("done"))
+        });
+        for _ in 0..2 {
+            let mut group = Group::new(&rows, &database);
+            operation = group.add(operation).unwrap();
+            group.commit().unwrap();
+            assert!(answer.try_recv().is_err(), "an answer to a part");
+        }
+        let mut group = Group::new(&rows, &database);
+        assert!(group.add(operation).is_none());
+        group.commit().unwrap();
+        assert_eq!(answer.try_recv().unwrap().unwrap(), "done");
+    }
+}

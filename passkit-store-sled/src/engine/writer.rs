@@ -1,0 +1,198 @@
+//! Writing: one thread, which makes many changes durable with one sync.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc as std_mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    database::Database,
+    durable::DurableRows,
+    group::{Group, OPERATIONS, Operation, operation},
+};
+use crate::{config::Config, error::Failure};
+
+/// How many operations may wait; the callers of more wait for room.
+const WAITING: usize = 1024;
+
+/// How soon after a failure, or an attempt that failed, the database is opened again.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a write may have failed before the thread that waits for it is woken.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// The thread that writes, and the thread that watches over it.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    /// `None` only while it is being dropped.
+    queue: Option<mpsc::Sender<Box<dyn Operation>>>,
+    thread: Option<JoinHandle<()>>,
+    watch: Option<(std_mpsc::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Writer {
+    pub(crate) fn start(rows: &Arc<DurableRows>, config: &Config) -> io::Result<Self> {
+        let (end, ended) = std_mpsc::channel::<()>();
+        let watched = Arc::clone(rows);
+        let watch = thread::Builder::new().name("passkit-sled-watch".into()).spawn(move || {
+            while ended.recv_timeout(WATCH) == Err(std_mpsc::RecvTimeoutError::Timeout) {
+                if let Some(database) = watched.database() {
+                    database.wake_after_failure();
+                }
+            }
+        })?;
+        let (queue, operations) = mpsc::channel(WAITING);
+        let mut work =
+            Work { rows: Arc::clone(rows), config: config.clone(), closed: None, waiting: VecDeque::new() };
+        let thread =
+            thread::Builder::new().name("passkit-sled-write".into()).spawn(move || work.run(operations))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), watch: Some((end, watch)) })
+    }
+
+    /// Has the writing thread call `change`, again and again while it returns `None`, and waits until what it did is
+    /// durable. If the future is dropped before the thread has it, nothing happens; afterwards, all of it does.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnMut(&mut Group<'_>) -> Result<Option<T>, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let queue = self.queue.as_ref().ok_or_else(Failure::no_answer)?;
+        let (operation, answered) = operation(change);
+        queue.send(operation).await.map_err(|_| Failure::no_answer())?;
+        answered.await.unwrap_or_else(|_| Err(Failure::no_answer()))
+    }
+
+    /// Has the database opened again if it is closed.
+    pub(crate) fn reopen(&self) {
+        if let Some(queue) = &self.queue {
+            // An operation that changes nothing does it. If there is no room, others wait and do the same.
+            let (nothing, _) = operation(|_| Ok(Some(())));
+            let _full = queue.try_send(nothing);
+        }
+    }
+}
+
+impl Drop for Writer {
+    /// Returns when everything that was handed over is done.
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take() {
+            // The thread catches panics. If one escaped, nobody is left to report it to.
+            let _ended = thread.join();
+        }
+        if let Some((end, watch)) = self.watch.take() {
+            drop(end);
+            let _ended = watch.join();
+        }
+    }
+}
+
+struct Work {
+    rows: Arc<DurableRows>,
+    config: Config,
+    /// Since when the database is closed, or cannot be opened, and why.
+    closed: Option<(Instant, Failure)>,
+    waiting: VecDeque<Box<dyn Operation>>,
+}
+
+impl Work {
+    fn run(&mut self, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
+        let mut taken = Vec::with_capacity(OPERATIONS);
+        loop {
+            if self.waiting.is_empty() {
+                if operations.blocking_recv_many(&mut taken, OPERATIONS) == 0 {
+                    return;
+                }
+                self.waiting.extend(taken.drain(..));
+            } else {
+                while self.waiting.len() < OPERATIONS
+                    && let Ok(operation) = operations.try_recv()
+                {
+                    self.waiting.push_back(operation);
+                }
+            }
+            // A caller that waits notices a panic because its answer is dropped.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.group())) {
+                self.close(Failure::panic(&self.config.path, &*panic as &(dyn Any + Send)));
+            }
+        }
+    }
+
+    /// Does some of what waits, and makes it durable.
+    fn group(&mut self) {
+        let database = match self.database() {
+            Ok(database) => database,
+            Err(failure) => {
+                self.waiting.drain(..).for_each(|operation| operation.answer(Err(failure.clone())));
+                return;
+            }
+        };
+        let mut group = Group::new(&self.rows, &database);
+        let mut rest = None;
+        while rest.is_none()
+            && !group.is_full()
+            && let Some(operation) = self.waiting.pop_front()
+        {
+            rest = group.add(operation);
+        }
+        match group.commit() {
+            Ok(()) => {
+                if let Some(operation) = rest {
+                    self.waiting.push_front(operation);
+                }
+            }
+            Err(failure) => {
+                tracing::error!(
+                    error = failure.in_full(),
+                    "a write failed; the store opens again when it can"
+                );
+                // Its first part is lost, so the whole has failed.
+                if let Some(operation) = rest {
+                    operation.answer(Err(failure.clone()));
+                }
+                drop(database);
+                self.close(failure);
+            }
+        }
+    }
+
+    fn close(&mut self, failure: Failure) {
+        self.rows.closed();
+        self.closed = Some((Instant::now(), failure));
+    }
+
+    /// The open database; after a failure, opened again.
+    fn database(&mut self) -> Result<Arc<Database>, Failure> {
+        if let Some(database) = self.rows.database() {
+            if !database.has_failed() {
+                return Ok(database);
+            }
+            drop(database);
+            self.close(Failure::closed());
+        }
+        if let Some((since, failure)) = &self.closed
+            && since.elapsed() < REOPEN_AFTER
+        {
+            return Err(failure.clone());
+        }
+        match Database::open(&self.config, false) {
+            Ok((database, contents)) => {
+                tracing::info!(path = %self.config.path.display(), "the store is open again");
+                self.closed = None;
+                self.rows.reopened(database, contents);
+                self.rows.database().ok_or_else(Failure::closed)
+            }
+            Err(failure) => {
+                tracing::error!(error = failure.in_full(), "the store cannot be opened again yet");
+                self.closed = Some((Instant::now(), failure.clone()));
+                Err(failure)
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Connections to the database and the threads that use them, so that no async thread ever waits for a disk or a lock.
+
+mod readers;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use passkit_server::store::StoreError;
+use rusqlite::{Connection, OpenFlags};
+
+use self::{readers::Readers, writer::Writer};
+use crate::{config::Config, error::SqliteError};
+
+/// Threads that read much at a time: pages of devices, counts, backups. The quick reads don't wait for them.
+const SCANNERS: usize = 2;
+
+/// How many quick reads share a snapshot. The other threads get the rest.
+const READ_GROUP: usize = 16;
+
+#[derive(Debug)]
+pub(crate) struct Engine {
+    // They end in this order: the connection that closes last tidies up, and that is the writer's.
+    readers: Readers,
+    scanners: Readers,
+    writer: Writer,
+}
+
+impl Engine {
+    /// Starts the threads at the database in `path`, where a store is. `writing` is the connection of the writer.
+    pub(crate) fn start(path: &Path, config: &Config, writing: Connection) -> Result<Self, SqliteError> {
+        let readers = config.readers.max(1);
+        let kib = config.cache_bytes / 1024 / (readers + SCANNERS + 1) as u64;
+        let set_cache = |connection: &Connection| {
+            connection
+                .pragma_update(None, "cache_size", -i64::try_from(kib).unwrap_or(i64::MAX))
+                .map_err(|error| SqliteError::sqlite(path, error))
+        };
+        let pool = |threads: usize, group: usize| {
+            let connections = (0..threads).map(|_| {
+                let connection = connect(path, config.lock_timeout)?;
+                set_cache(&connection)?;
+                let read_only = connection.pragma_update(None, "query_only", true);
+                read_only.map_err(|error| SqliteError::sqlite(path, error))?;
+                Ok(connection)
+            });
+            Readers::start(path, connections.collect::<Result<_, SqliteError>>()?, group)
+        };
+        set_cache(&writing)?;
+        Ok(Self {
+            readers: pool(readers, READ_GROUP)?,
+            scanners: pool(SCANNERS, 1)?,
+            writer: Writer::start(path, config.lock_timeout, writing)?,
+        })
+    }
+
+    /// Asks something that takes microseconds.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        Ok(self.readers.ask(question).await?)
+    }
+
+    /// Asks something that takes longer.
+    pub(crate) async fn scan<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        Ok(self.scanners.ask(question).await?)
+    }
+
+    /// Makes a change. Returns when it is durable. The change may be run more than once; all runs but the last are undone.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        Ok(self.writer.ask(change).await?)
+    }
+}
+
+/// A connection to the database in `path`, which exists.
+pub(crate) fn connect(path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
+    connect_with(OpenFlags::SQLITE_OPEN_READ_WRITE, path, lock_timeout)
+}
+
+/// A connection to a new database that nobody else can read, because it will hold secrets.
+///
+/// SQLite makes the file: closing it here would give up the locks that this process has on it.
+pub(crate) fn create(path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let connection = connect_with(flags, path, lock_timeout)?;
+    #[cfg(unix)]
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .map_err(|error| SqliteError::io("protect", path, error))?;
+    Ok(connection)
+}
+
+fn connect_with(flags: OpenFlags, path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
+    let failed = |error| SqliteError::sqlite(path, error);
+    let connection =
+        Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
+    // SQLite falls back to reading without a word.
+    if connection.is_readonly("main").map_err(failed)? {
+        let text = "can't be written to; give this user the right to write it and its folder";
+        return Err(SqliteError::configuration(format!("{} {text}", path.display())));
+    }
+    set_up(&connection, lock_timeout).map_err(failed)?;
+    Ok(connection)
+}
+
+fn set_up(connection: &Connection, lock_timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(lock_timeout)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    // A commit is durable when it returns, also on macOS.
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    // A file that was tampered with runs no functions, and its damage is found early.
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)
+}
+
+/// The file in which SQLite keeps what was committed last.
+fn wal_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}

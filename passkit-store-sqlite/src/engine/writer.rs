@@ -1,0 +1,257 @@
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::wal_of;
+use crate::error::{SqliteError, is_busy};
+
+/// How many changes commit together at most.
+const GROUP: usize = 512;
+
+/// How long to sleep before asking again for a lock that another program has. Short, because a busy program leaves the
+/// lock free for moments only.
+const POLL: Duration = Duration::from_millis(1);
+
+/// Beyond this size of the log of changes, readers that keep it from starting over are waited for.
+const LARGE_WAL: u64 = 64 << 20;
+
+/// How often the size of the log is looked at, in commits.
+const COMMITS_PER_LOOK: u32 = 64;
+
+/// The thread that writes. All changes that wait at the same time share one transaction, and so one sync of the disk.
+#[derive(Debug)]
+pub(super) struct Writer {
+    changes: Option<Sender<Box<dyn Change>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A call that writes.
+trait Change: Send {
+    /// When the call began.
+    fn asked(&self) -> Instant;
+    /// Whether the caller is gone.
+    fn is_dropped(&self) -> bool;
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
+    /// Answers with the result of the last run, or why it did not commit.
+    fn answer(self: Box<Self>, committed: Result<(), SqliteError>);
+}
+
+struct Call<T, F> {
+    asked: Instant,
+    change: F,
+    result: Option<T>,
+    answer: oneshot::Sender<Result<T, SqliteError>>,
+}
+
+impl<T: Send, F: FnMut(&Connection) -> rusqlite::Result<T> + Send> Change for Call<T, F> {
+    fn asked(&self) -> Instant {
+        self.asked
+    }
+
+    fn is_dropped(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.result = Some((self.change)(connection)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), SqliteError>) {
+        let Self { result, answer, .. } = *self;
+        let _nobody_waits = answer.send(committed.and_then(|()| result.ok_or_else(SqliteError::stopped)));
+    }
+}
+
+impl Writer {
+    pub(super) fn start(
+        path: &Path,
+        lock_timeout: Duration,
+        connection: Connection,
+    ) -> Result<Self, SqliteError> {
+        let (sender, receiver) = mpsc::channel();
+        let file = file_id(path);
+        let at_work =
+            AtWork { path: path.into(), file, lock_timeout, connection, large_wal: LARGE_WAL, commits: 0 };
+        let thread = thread::Builder::new().name("passkit-sqlite-write".to_owned());
+        let thread = thread.spawn(move || at_work.run(&receiver));
+        let thread = thread.map_err(|error| SqliteError::io("start a thread for", path, error))?;
+        Ok(Self { changes: Some(sender), thread: Some(thread) })
+    }
+
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        change: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, SqliteError> {
+        let (sender, answer) = oneshot::channel();
+        let call = Call { asked: Instant::now(), change, result: None, answer: sender };
+        let asked = self.changes.as_ref().is_some_and(|changes| changes.send(Box::new(call)).is_ok());
+        let answer = if asked { answer.await.ok() } else { None };
+        answer.ok_or_else(SqliteError::stopped)?
+    }
+}
+
+impl Drop for Writer {
+    /// Finishes what was asked.
+    fn drop(&mut self) {
+        self.changes = None;
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+struct AtWork {
+    path: Arc<Path>,
+    /// Which file the database is.
+    file: Option<(u64, u64)>,
+    lock_timeout: Duration,
+    connection: Connection,
+    /// The size of the log at which something is done about it.
+    large_wal: u64,
+    /// Since the log was last looked at.
+    commits: u32,
+}
+
+impl AtWork {
+    fn run(mut self, changes: &Receiver<Box<dyn Change>>) {
+        let mut group: Vec<Box<dyn Change>> = Vec::new();
+        loop {
+            if group.is_empty() {
+                let Ok(first) = changes.recv() else { return };
+                group.push(first);
+            }
+            let room = GROUP.saturating_sub(group.len());
+            group.extend(changes.try_iter().take(room));
+            group.retain(|change| !change.is_dropped());
+            group = self.work_on(group);
+            self.look_at_wal();
+        }
+    }
+
+    /// Commits a group and answers it. Returns those that still have time to wait for a lock.
+    fn work_on(&mut self, mut group: Vec<Box<dyn Change>>) -> Vec<Box<dyn Change>> {
+        let Some(oldest) = group.iter().map(|change| change.asked()).min() else { return group };
+        if file_id(&self.path) != self.file {
+            let text = "was replaced or removed while the store was open; restart this program";
+            answer(group, Err(SqliteError::configuration(format!("{} {text}", self.path.display()))));
+            return Vec::new();
+        }
+        if let Err(error) = self.begin(oldest + self.lock_timeout) {
+            let (expired, rest) = if is_busy(&error) {
+                let now = Instant::now();
+                group.into_iter().partition(|change| change.asked() + self.lock_timeout <= now)
+            } else {
+                (group, Vec::new())
+            };
+            answer(expired, Err(self.failed(error)));
+            return rest;
+        }
+        let mut committed = self.commit(&mut group);
+        // A change that can't be made must not keep the others from it. A disk that fails, fails for all.
+        if let Err(error) = &committed
+            && group.len() > 1
+            && !error.is_transient()
+        {
+            for change in group {
+                let mut alone = vec![change];
+                let begun =
+                    self.begin(Instant::now() + self.lock_timeout).map_err(|error| self.failed(error));
+                committed = begun.and_then(|()| self.commit(&mut alone));
+                answer(alone, committed);
+            }
+        } else {
+            answer(group, committed);
+        }
+        Vec::new()
+    }
+
+    /// Takes the lock for writing, of which a database has one. No statement of the transaction has to wait after that.
+    fn begin(&self, deadline: Instant) -> rusqlite::Result<()> {
+        loop {
+            match execute(&self.connection, "begin immediate") {
+                Err(error) if is_busy(&error) && Instant::now() < deadline => thread::sleep(POLL),
+                begun => return begun,
+            }
+        }
+    }
+
+    /// Commits all of the group, or none.
+    fn commit(&mut self, group: &mut [Box<dyn Change>]) -> Result<(), SqliteError> {
+        let run = group.iter_mut().try_for_each(|change| change.run(&self.connection));
+        let committed = run.and_then(|()| execute(&self.connection, "commit"));
+        // Some errors have ended the transaction already.
+        if committed.is_err() && !self.connection.is_autocommit() {
+            execute(&self.connection, "rollback").map_err(|error| self.failed(error))?;
+        }
+        self.commits += 1;
+        committed.map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: rusqlite::Error) -> SqliteError {
+        SqliteError::sqlite(&self.path, error)
+    }
+
+    /// SQLite moves the log into the database by itself, but can only start it over at a moment at which nobody reads from
+    /// it. If no such moment came for long, this waits for one.
+    fn look_at_wal(&mut self) {
+        if self.commits < COMMITS_PER_LOOK {
+            return;
+        }
+        self.commits = 0;
+        let Ok(wal) = fs::metadata(wal_of(&self.path)) else { return };
+        if wal.len() < self.large_wal {
+            self.large_wal = LARGE_WAL;
+            return;
+        }
+        let started_over = self.start_wal_over();
+        if let Err(error) = &started_over {
+            tracing::warn!(%error, "the log of {} could not be started over", self.path.display());
+        }
+        // A backup may read for long: wait for it less and less often.
+        self.large_wal = if matches!(started_over, Ok(true)) { LARGE_WAL } else { wal.len() * 2 };
+    }
+
+    fn start_wal_over(&self) -> rusqlite::Result<bool> {
+        self.connection.busy_timeout(Duration::from_millis(100))?;
+        let busy: rusqlite::Result<bool> =
+            self.connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get(0));
+        self.connection.busy_timeout(Duration::ZERO)?;
+        Ok(!busy?)
+    }
+}
+
+/// What tells one file from another. SQLite would go on writing to a file that nobody finds any more.
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let found = fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _open_files_stay = path;
+        None
+    }
+}
+
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+fn answer(group: Vec<Box<dyn Change>>, committed: Result<(), SqliteError>) {
+    for change in group {
+        change.answer(committed.clone());
+    }
+}

@@ -1,0 +1,84 @@
+//! The registrations of an Apple Wallet web service in one SQLite file.
+//!
+//! [`SqliteStore`] implements all traits of a store: [`RegistrationStore`](passkit_server::store::RegistrationStore),
+//! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue) and
+//! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Any number of processes of one machine can open the same file.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("passkit.db");
+//! use std::sync::Arc;
+//!
+//! use passkit_server::maintenance::StoreMaintenance;
+//! use passkit_store_sqlite::{Config, SqliteStore};
+//!
+//! let config = Config::new(&path).create(true).cache_bytes(256 << 20);
+//! let store = Arc::new(SqliteStore::open_with(&config)?);
+//! assert_eq!(store.stats().await?.devices, 0);
+//! store.backup(path.with_extension("backup")).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//! The database uses write-ahead logging: changes are appended to a log beside the file, and move into the file later. A
+//! reader sees the database as of the last commit before it began, and waits for nobody.
+//!
+//! One thread writes. It takes all changes that wait, makes them in one transaction and syncs the log once. A change that
+//! fails by its own fault is undone alone. Other threads read, each over a connection of its own. Quick reads that wait at the
+//! same time share a snapshot. Long ones, such as pages of devices and backups, have threads of their own.
+//!
+//! # Your own tables
+//! If your tables are in the same file, [`mark_in`] and [`mark_and_push_in`] mark passes in your own transaction, so that the
+//! content and its mark commit together:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("shop.db");
+//! use passkit_server::{Changed, identifiers::{SerialNumber, TypeIdentifier}};
+//! use passkit_store_sqlite::{SqliteStore, create_in, mark_and_push_in, rusqlite};
+//! use rusqlite::{Connection, TransactionBehavior};
+//!
+//! let mut shop = Connection::open(&path)?;
+//! shop.execute("create table ticket (id text primary key, seat text)", [])?;
+//! // Once, in your migrations.
+//! let transaction = shop.transaction_with_behavior(TransactionBehavior::Immediate)?;
+//! create_in(&transaction)?;
+//! transaction.commit()?;
+//! let store = SqliteStore::open(&path)?;
+//!
+//! let transaction = shop.transaction_with_behavior(TransactionBehavior::Immediate)?;
+//! transaction.execute("insert into ticket values ('A-0001', '12 C')", [])?;
+//! let ticket = TypeIdentifier::new("pass.com.example.ticket")?;
+//! mark_and_push_in(&transaction, &ticket, Changed::Passes(&[SerialNumber::new("A-0001")?]))?;
+//! transaction.commit()?;
+//! // Then call `Publisher::wake`, so that the pushes go out at once.
+//! # drop(store);
+//! # Ok(())
+//! # }
+//! ```
+
+mod backup;
+mod changes;
+mod config;
+mod coordination;
+mod engine;
+mod error;
+mod layout;
+mod maintenance;
+mod network;
+mod queue;
+mod registrations;
+mod store;
+
+pub use changes::{mark_and_push_in, mark_in};
+pub use config::Config;
+pub use rusqlite;
+pub use store::{SqliteStore, create_in};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

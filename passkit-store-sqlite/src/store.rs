@@ -1,0 +1,324 @@
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use passkit_server::{
+    Changed, PassId, PassState, async_trait,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{
+        Audience, Changes, Content, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, UpdateTag, clock,
+    },
+};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::{
+    backup::back_up,
+    changes,
+    config::Config,
+    engine::{self, Engine},
+    error::{SqliteError, is_busy},
+    layout, network, registrations,
+};
+
+/// The first SQLite that never damages a database to which several connections write.
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// The pause before asking again for a lock that another program has.
+pub(crate) const POLL: Duration = Duration::from_millis(5);
+
+/// A store in one SQLite file, for any number of processes of one machine.
+///
+/// Share it in an [`Arc`](std::sync::Arc). Dropping it finishes what was asked of it and ends its threads.
+///
+/// # Errors
+/// While another program has the database locked, or the disk is full or fails, calls that write end with a transient error.
+/// Nothing that was acknowledged is lost.
+#[derive(Debug)]
+pub struct SqliteStore {
+    pub(crate) engine: Engine,
+    lock_timeout: Duration,
+}
+
+impl SqliteStore {
+    /// Opens the store in this file. Blocks, for longer after a crash.
+    ///
+    /// # Errors
+    /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if there is no file or no store in it, if it can't be read and
+    /// written, lies on a network file system or was written by a newer passkit; [`Corrupt`](passkit_server::store::StoreErrorKind::Corrupt) if it
+    /// is damaged or no database.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        Self::open_with(&Config::new(path))
+    }
+
+    /// Opens the store in this file, and makes it first if there is no file, or an empty one. The file can then be read and
+    /// written by the user who runs this, and nobody else.
+    ///
+    /// # Errors
+    /// As those of [`open`](Self::open). A file that has tables of others is one without a store; [`create_in`] adds one.
+    pub fn create(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        Self::open_with(&Config::new(path).create(true))
+    }
+
+    /// Opens the store as `config` says.
+    ///
+    /// # Errors
+    /// As those of [`open`](Self::open).
+    pub fn open_with(config: &Config) -> Result<Self, StoreError> {
+        let config = &Config { lock_timeout: config.lock_timeout.min(LONGEST_TIMEOUT), ..config.clone() };
+        if rusqlite::version_number() < OLDEST_SQLITE {
+            return Err(SqliteError::configuration(format!(
+                "this program uses SQLite {}, which may damage databases; build it with 3.51.3 or later",
+                rusqlite::version()
+            ))
+            .into());
+        }
+        let path = find(&config.path, config.create)?;
+        network::refuse(&path)?;
+        let connection = if path.exists() {
+            engine::connect(&path, config.lock_timeout)?
+        } else {
+            engine::create(&path, config.lock_timeout)?
+        };
+        prepare(&path, config, &connection)?;
+        // The writer waits for the lock by itself.
+        connection.busy_timeout(Duration::ZERO).map_err(|error| SqliteError::sqlite(&path, error))?;
+        Ok(Self { engine: Engine::start(&path, config, connection)?, lock_timeout: config.lock_timeout })
+    }
+
+    /// Copies the database as it is at one moment into a new file, while it is in use. The copy is a store like any other,
+    /// durable when this returns.
+    ///
+    /// # Errors
+    /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the file exists or can't be made. Errors leave no file behind.
+    pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<(), StoreError> {
+        let (path, lock_timeout) = (path.into(), self.lock_timeout);
+        let copied = self.engine.scan(move |connection| Ok(back_up(connection, &path, lock_timeout))).await?;
+        Ok(copied?)
+    }
+}
+
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
+
+/// Where the database lies, without links and not as a URL, which SQLite would take as well.
+fn find(path: &Path, create: bool) -> Result<PathBuf, SqliteError> {
+    let failed = |error| SqliteError::io("open", path, error);
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            Err(SqliteError::configuration(format!("{} is a folder; name a file", path.display())))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !create => {
+            let text = format!("there is no store {}; check the path, or create it first", path.display());
+            Err(SqliteError::configuration(text).caused_by(error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let Some(name) = path.file_name() else { return Err(failed(error)) };
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Ok(folder.unwrap_or(Path::new(".")).canonicalize().map_err(failed)?.join(name))
+        }
+        _ => path.canonicalize().map_err(failed),
+    }
+}
+
+/// Checks that the database holds a store that this version knows, and makes it if told. Changes nothing otherwise.
+fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), SqliteError> {
+    let failed = |error| SqliteError::sqlite(path, error);
+    let configuration = |text: &str| Err(SqliteError::configuration(format!("{} {text}", path.display())));
+    let deadline = Instant::now() + config.lock_timeout;
+    let has_store = |connection: &Connection| {
+        // The first look at the file. Others may be opening it, or tidying up after a crash.
+        wait(deadline, || connection.query_row(layout::HAS_STORE, [], |row| row.get::<_, bool>(0)))
+            .map_err(failed)
+    };
+    let is_new = !has_store(connection)?;
+    if is_new && !config.create {
+        return configuration("holds no store; check the path, or create the store first");
+    }
+    if is_new && tables(connection).map_err(failed)?.0 > 0 && !has_store(connection)? {
+        return configuration("holds a database of another program; name another file");
+    }
+    let mode: String =
+        wait(deadline, || connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)))
+            .map_err(failed)?;
+    if mode != "wal" {
+        return configuration("lies on a file system that can't share memory; move it to a local disk");
+    }
+    if is_new {
+        wait(deadline, || {
+            let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+            if !transaction.query_row(layout::HAS_STORE, [], |row| row.get(0))? {
+                make_store(&transaction)?;
+            }
+            transaction.commit()
+        })
+        .map_err(failed)?;
+    }
+    let version: i64 = wait(deadline, || connection.query_row(layout::SCHEMA_VERSION, [], |row| row.get(0)))
+        .map_err(failed)?;
+    if version != layout::VERSION {
+        return configuration(&format!(
+            "was written by another version of passkit (schema {version}, this one knows {}); use that version",
+            layout::VERSION
+        ));
+    }
+    Ok(())
+}
+
+/// Tries again while others have the database locked. SQLite itself does not wait in all cases.
+fn wait<T>(deadline: Instant, mut call: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    loop {
+        match call() {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => thread::sleep(POLL),
+            done => return done,
+        }
+    }
+}
+
+/// How many tables and views there are, and how many have names that a store needs.
+fn tables(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
+    connection.query_row(layout::TABLES, [], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+fn make_store(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(layout::SCHEMA)?;
+    let created = layout::integer(clock::now_micros() / 1_000_000);
+    connection.execute(layout::MAKE_STORE, [layout::VERSION, created]).map(drop)
+}
+
+/// Adds a store to a database of your own, in a transaction of your own. After its commit, [`SqliteStore::open`] opens it,
+/// and switches the database to write-ahead logging.
+///
+/// # Errors
+/// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the database has a table or view named `passes`, `devices`,
+/// `registrations`, `pending_pushes`, or like `passkit_` and something.
+pub fn create_in(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    let path = PathBuf::from(transaction.path().unwrap_or_default());
+    let failed = |error| SqliteError::sqlite(&path, error);
+    if tables(transaction).map_err(failed)?.1 > 0 {
+        let text = "has a store already, or a table with a name that a store needs";
+        return Err(SqliteError::configuration(format!("{} {text}", path.display())).into());
+    }
+    make_store(transaction).map_err(failed)?;
+    Ok(())
+}
+
+/// A [`Changed`] that can go to another thread.
+pub(crate) enum OwnedChange {
+    Passes(Vec<SerialNumber>),
+    Contents(Vec<Content>),
+    All,
+}
+
+impl OwnedChange {
+    /// `None` if nothing changed.
+    pub(crate) fn new(changed: Changed<'_>) -> Option<Self> {
+        match changed {
+            Changed::Passes([]) | Changed::Contents([]) => None,
+            Changed::Passes(serials) => Some(Self::Passes(serials.to_vec())),
+            Changed::Contents(contents) => Some(Self::Contents(contents.to_vec())),
+            Changed::All => Some(Self::All),
+        }
+    }
+
+    pub(crate) fn borrowed(&self) -> Changed<'_> {
+        match self {
+            Self::Passes(serials) => Changed::Passes(serials),
+            Self::Contents(contents) => Changed::Contents(contents),
+            Self::All => Changed::All,
+        }
+    }
+}
+
+#[async_trait]
+impl RegistrationStore for SqliteStore {
+    async fn register(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+        push_token: &PushToken,
+    ) -> Result<Registered, StoreError> {
+        let (device, pass, push_token) = (device.clone(), pass.clone(), push_token.clone());
+        self.engine
+            .write(move |connection| registrations::register(connection, &device, &pass, &push_token))
+            .await
+    }
+
+    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+        let (device, pass) = (device.clone(), pass.clone());
+        self.engine.write(move |connection| registrations::unregister(connection, &device, &pass)).await
+    }
+
+    async fn changes_since(
+        &self,
+        device: &DeviceIdentifier,
+        type_id: &TypeIdentifier,
+        since: Option<UpdateTag>,
+    ) -> Result<Changes, StoreError> {
+        let (device, type_id) = (device.clone(), type_id.clone());
+        self.engine.read(move |connection| changes::changes_since(connection, &device, &type_id, since)).await
+    }
+
+    async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
+        let pass = pass.clone();
+        self.engine.read(move |connection| changes::pass_state(connection, &pass)).await
+    }
+
+    async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+        let Some(changed) = OwnedChange::new(changed) else { return Ok(()) };
+        let type_id = type_id.clone();
+        self.engine
+            .write(move |connection| changes::mark(connection, &type_id, changed.borrowed()).map(drop))
+            .await
+    }
+
+    async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
+        let passes = passes.to_vec();
+        self.engine.read(move |connection| changes::published(connection, &passes)).await
+    }
+
+    async fn devices(
+        &self,
+        audience: Audience<'_>,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<RegisteredDevice>, StoreError> {
+        let after = after.cloned();
+        match audience {
+            Audience::Pass(pass) => {
+                let pass = pass.clone();
+                self.engine
+                    .scan(move |connection| {
+                        registrations::devices_of_pass(connection, &pass, after.as_ref(), limit)
+                    })
+                    .await
+            }
+            Audience::Type(type_id) => {
+                let type_id = type_id.clone();
+                self.engine
+                    .scan(move |connection| {
+                        registrations::devices_of_type(connection, &type_id, after.as_ref(), limit)
+                    })
+                    .await
+            }
+        }
+    }
+
+    async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
+        let pass = pass.clone();
+        self.engine.read(move |connection| registrations::count_devices(connection, &pass, at_most)).await
+    }
+
+    async fn forget_device(
+        &self,
+        device: &DeviceIdentifier,
+        unregistered_at: SystemTime,
+    ) -> Result<bool, StoreError> {
+        let (device, unregistered_at) = (device.clone(), clock::micros(unregistered_at));
+        self.engine
+            .write(move |connection| registrations::forget_device(connection, &device, unregistered_at))
+            .await
+    }
+}
