@@ -1,6 +1,10 @@
 use std::time::Duration;
 
-use passkit_server::{PassId, Registration, RegistrationStore, StoreMaintenance};
+use passkit_server::{
+    PassId,
+    maintenance::{Registration, StoreMaintenance},
+    store::RegistrationStore,
+};
 use passkit_store_postgres::PostgresStore;
 
 use crate::support::{device, new_store, pass, registered, token};
