@@ -1,6 +1,7 @@
 //! The service beside a bare axum handler that gives the very same answer: called in this process, and over the loopback
 //! interface with 64 connections, each side in a process of its own. An archive of 1 MB stands beside a static file; the
-//! service over a PostgreSQL that knows nothing of its tables beside one over the same data, analyzed.
+//! service over a PostgreSQL that knows nothing of its tables beside one over the same data, analyzed. And over each store
+//! that lasts, fetching an archive of 20 KB stands beside the 304 of the same process, and beside fetching it over sled.
 
 #![allow(clippy::expect_used)]
 
@@ -28,8 +29,11 @@ use passkit_benches::{
     statistics::{self, Statistics},
     turns::{Bench, Side, called, runtime},
 };
-use passkit_server::{MemoryStore, StoreMaintenance};
+use passkit_server::{maintenance::StoreMaintenance, store::MemoryStore};
+use passkit_store_redis::RedisStore;
 use passkit_store_sled::SledStore;
+use passkit_store_sqlite::SqliteStore;
+use passkit_test_servers::redis::Node;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -40,8 +44,8 @@ use tower_service::Service;
 
 const CONNECTIONS: usize = 64;
 
-/// What a child process is to serve: `memory`, `sled`, `postgres` or a number, for the answer to that case; and a folder, or
-/// the address of a database.
+/// What a child process is to serve: `memory`, `sled`, `sqlite`, `postgres`, `redis` or a number, for the answer to that case; and a
+/// folder, or the address of a server.
 const SERVE: &str = "PASSKIT_BENCH_SERVE";
 const FOLDER: &str = "PASSKIT_BENCH_FOLDER";
 
@@ -62,14 +66,16 @@ fn main() {
             }
         }
     }
-    // The floor is the same service over the same data, analyzed.
     let postgres = OnceCell::new();
+    fetches(&mut bench, folder.path(), &postgres);
+    // The floor is the same service over the same data, analyzed.
+    let size = data::sizes().pop().expect("a size").max(http::REGISTRATIONS);
     for statistics in Statistics::ALL.into_iter().filter(|one| *one != Statistics::Analyzed) {
         for case in [Case::ListNothing, Case::ListAll, Case::PassUnchanged] {
             let name = format!("{}, {}", case.name(), statistics.name());
             bench.compare("postgres", &name, CONNECTIONS, || {
                 let postgres: &Postgres = postgres.get_or_init(Postgres::start);
-                let [own, floor] = [statistics, Statistics::Analyzed].map(|one| postgres.service(one));
+                let [own, floor] = [statistics, Statistics::Analyzed].map(|one| postgres.service(one, size));
                 let tag = own.tag.clone();
                 (throughput(floor.clone(), case, floor.tag.clone()), throughput(own, case, tag))
             });
@@ -78,10 +84,50 @@ fn main() {
     bench.finish();
 }
 
-/// A database for each state of its statistics, with a process that serves it.
+/// A 200 of 20 KB over each store: beside the 304 over that store, and beside the same over sled.
+fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
+    let redis = OnceCell::new();
+    let files: RefCell<HashMap<String, Arc<Server>>> = RefCell::default();
+    let of_redis = OnceCell::new();
+    let service = |store: &str| -> Arc<Server> {
+        let registrations = http::REGISTRATIONS;
+        match store {
+            "postgres" => postgres.get_or_init(Postgres::start).service(Statistics::Analyzed, registrations),
+            "redis" => {
+                let redis: &Node = redis.get_or_init(|| Node::start(&[]).expect("Redis"));
+                let start = || Arc::new(Server::start("redis", Path::new(&redis.url())));
+                of_redis.get_or_init(start).clone()
+            }
+            _ => {
+                let start = || {
+                    let folder = folder.join(format!("fetch-{store}"));
+                    std::fs::create_dir_all(&folder).expect("a folder");
+                    Arc::new(Server::start(store, &folder))
+                };
+                files.borrow_mut().entry(store.to_owned()).or_insert_with(start).clone()
+            }
+        }
+    };
+    let side = |store: &str, case: Case| {
+        let server = service(store);
+        let tag = server.tag.clone();
+        throughput(server, case, tag)
+    };
+    for store in ["sled", "sqlite", "postgres", "redis"] {
+        let fetch = Case::PassSmall;
+        let case = format!("{}, beside 304", fetch.name());
+        bench.compare(store, &case, CONNECTIONS, || (side(store, Case::PassUnchanged), side(store, fetch)));
+        if store != "sled" {
+            let case = format!("{}, beside sled", fetch.name());
+            bench.compare(store, &case, CONNECTIONS, || (side("sled", fetch), side(store, fetch)));
+        }
+    }
+}
+
+/// A database for each state of its statistics and size, with a process that serves it.
 struct Postgres {
     server: passkit_test_servers::postgres::Server,
-    services: RefCell<HashMap<&'static str, Arc<Server>>>,
+    services: RefCell<HashMap<(&'static str, usize), Arc<Server>>>,
 }
 
 impl Postgres {
@@ -90,14 +136,13 @@ impl Postgres {
         Self { server, services: RefCell::default() }
     }
 
-    fn service(&self, statistics: Statistics) -> Arc<Server> {
+    fn service(&self, statistics: Statistics, size: usize) -> Arc<Server> {
         let start = || {
-            let size = data::sizes().pop().expect("a size").max(http::REGISTRATIONS);
             let filled = statistics::filled(&self.server, statistics, size);
             let url = runtime().block_on(filled).expect("filled");
             Arc::new(Server::start("postgres", Path::new(&url)))
         };
-        self.services.borrow_mut().entry(statistics.name()).or_insert_with(start).clone()
+        self.services.borrow_mut().entry((statistics.name(), size)).or_insert_with(start).clone()
     }
 }
 
@@ -142,6 +187,12 @@ fn serve(what: &str, folder: PathBuf) {
         let (app, tag) = match what {
             "memory" => over(MemoryStore::new()).await,
             "sled" => over(SledStore::open(folder).expect("a store")).await,
+            "sqlite" => over(SqliteStore::create(folder.join("passkit.db")).expect("a store")).await,
+            "redis" => {
+                let config = passkit_store_redis::Config::new();
+                let store = RedisStore::connect(folder.to_str().expect("an address"), config).await;
+                over(store.expect("a store")).await
+            }
             "postgres" => {
                 let url = folder.to_str().expect("an address");
                 let store = Arc::new(statistics::store(url).await.expect("a store"));

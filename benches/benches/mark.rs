@@ -9,7 +9,7 @@ use passkit_benches::{
     stores::Servers,
     turns::{Bench, called, runtime},
 };
-use passkit_server::SerialNumber;
+use passkit_server::{Changed, identifiers::SerialNumber};
 
 const PASSES: usize = 10_000;
 
@@ -33,7 +33,7 @@ fn main() {
                 };
                 let on_own = move |i| {
                     let (own, serials) = (own.clone(), serials(i));
-                    async move { own.mark_updated(&type_id(), &serials).await.expect("marked") }
+                    async move { own.mark(&type_id(), Changed::Passes(&serials)).await.expect("marked") }
                 };
                 (called(callers, on_floor), called(callers, on_own))
             });

@@ -9,6 +9,7 @@ use passkit_benches::{
     stores::{Case, Servers, Subject},
     turns::{Bench, Side, called, runtime},
 };
+use passkit_server::Changed;
 
 const CALLERS: usize = 64;
 const REGISTRATIONS: usize = 10_000;
@@ -65,7 +66,7 @@ fn marked(subject: &Arc<Subject>) -> Side {
         let store = store.clone();
         async move {
             let serials = [serial(5 * REGISTRATIONS + i % REGISTRATIONS)];
-            store.mark_updated(&type_id(), &serials).await.expect("marked");
+            store.mark(&type_id(), Changed::Passes(&serials)).await.expect("marked");
         }
     })
 }

@@ -13,12 +13,18 @@ use std::{
 
 use passkit_apns::{ApnsSender, Config, Identity};
 use passkit_benches::{
-    data::{self, pass, type_id},
+    data::{self, pass, serial, type_id},
     memory::Memory,
     turns::{Bench, runtime},
 };
 use passkit_conformance::apns::{LocalApns, Options};
-use passkit_server::{MemoryStore, Publisher, PushConfig, PushQueue, PushToken, Registration};
+use passkit_server::{
+    Changed,
+    identifiers::PushToken,
+    maintenance::Registration,
+    push::{Publisher, PushConfig, PushQueue},
+    store::MemoryStore,
+};
 use passkit_store_sled::SledStore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -82,7 +88,7 @@ async fn single(queue: Arc<dyn PushQueue>) -> f64 {
     let running = tokio::spawn(async move { running.run().await });
     let mut took = Vec::with_capacity(SINGLE);
     for _ in 0..SINGLE {
-        publisher.publish(&[pass(0)]).await.expect("published");
+        publisher.publish(&type_id(), Changed::Passes(&[serial(0)])).await.expect("published");
         let committed = Instant::now();
         let came = times.recv().await.expect("a push");
         took.push(came.saturating_duration_since(committed));
@@ -105,17 +111,19 @@ async fn broadcast(devices: usize) -> Broadcast {
         let end = devices.min(first + PART);
         let one = |i| Registration { device: data::device(i), push_token: token(i), pass: pass(0) };
         let part: Vec<_> = (first..end).map(one).collect();
-        passkit_server::StoreMaintenance::register_many(&*store, &part).await.expect("registered");
+        passkit_server::maintenance::StoreMaintenance::register_many(&*store, &part)
+            .await
+            .expect("registered");
         data::progress(&format!("loading {} devices", data::grouped(devices)), end, devices);
     }
     let (publisher, _apns, mut times) = publisher(store.clone(), true).await;
     let memory = Memory::now();
     let running = publisher.clone();
     let running = tokio::spawn(async move { running.run().await });
-    publisher.publish(&[pass(0)]).await.expect("published");
+    publisher.publish(&type_id(), Changed::Passes(&[serial(0)])).await.expect("published");
     let committed = Instant::now();
     let first = times.recv().await.expect("a push").saturating_duration_since(committed);
-    while store.owing().await.expect("an answer").iter().any(|owing| owing.debts > 0) {
+    while store.backlog().await.expect("an answer").iter().any(|of| of.pending > 0) {
         let sent = usize::try_from(publisher.totals().sent).unwrap_or(usize::MAX);
         data::progress("pushing", sent.min(devices - 1), devices);
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -4,7 +4,6 @@
 #![allow(clippy::expect_used)]
 
 use std::{
-    fs,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -17,12 +16,12 @@ use passkit_benches::{
     turns::{Bench, called, runtime},
     writes::Pages,
 };
-use passkit_server::{Registration, StoreMaintenance};
+use passkit_server::{
+    maintenance::{Registration, StoreMaintenance},
+    store::Audience,
+};
 
 const PAGE: usize = 1_000;
-
-/// How many are registered with one call.
-const PART: usize = 10_000;
 
 fn main() {
     let mut bench = Bench::new("push_targets");
@@ -44,7 +43,8 @@ fn main() {
                 let (own, place) = (own.clone(), place.clone());
                 async move {
                     let after = place.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    let page = own.devices_of(&pass(0), after.as_ref(), PAGE).await.expect("a page");
+                    let page =
+                        own.devices(Audience::Pass(&pass(0)), after.as_ref(), PAGE).await.expect("a page");
                     *place.lock().unwrap_or_else(PoisonError::into_inner) = page.next;
                 }
             };
@@ -64,21 +64,11 @@ async fn opened(
     store: &'static str,
     devices: usize,
 ) -> Outcome<(Arc<dyn StoreMaintenance>, Arc<Floor>)> {
-    let (own, floor) = servers.open(store, &format!("push_{devices}")).await?;
-    let note = data::folder().join(format!("data/{store}-push_{devices}.json"));
-    let is_there = !own.devices_of(&pass(0), None, 1).await?.devices.is_empty();
-    if !(note.exists() && is_there) {
-        for first in (0..devices).step_by(PART) {
-            let end = devices.min(first + PART);
-            let one = |i| Registration { device: data::device(i), push_token: token(), pass: pass(0) };
-            let part: Vec<_> = (first..end).map(one).collect();
-            own.register_many(&part).await?;
-            floor.register_by_pass(&part);
-            data::progress(&format!("loading {} devices into {store}", data::grouped(devices)), end, devices);
-        }
-        servers.settle(store, &format!("push_{devices}")).await?;
-        fs::write(note, "")?;
-    }
+    let one = |i| Registration { device: data::device(i), push_token: token(), pass: pass(0) };
+    let name = format!("push_{devices}");
+    let (own, floor) = servers.open(store, &name).await?;
+    let also = |part: &[Registration]| floor.register_by_pass(part);
+    servers.load((store, &name), &*own, devices, one, also).await?;
     Ok((own, Arc::new(floor)))
 }
 
@@ -86,8 +76,8 @@ async fn read_all(store: &dyn StoreMaintenance, devices: usize) -> (f64, f64) {
     let memory = Memory::now();
     let (start, mut after, mut found) = (Instant::now(), None, 0);
     loop {
-        let page = store.devices_of(&pass(0), after.as_ref(), PAGE).await.expect("a page");
-        found += page.devices.len();
+        let page = store.devices(Audience::Pass(&pass(0)), after.as_ref(), PAGE).await.expect("a page");
+        found += page.items.len();
         after = page.next;
         if after.is_none() {
             break;

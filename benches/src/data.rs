@@ -2,10 +2,17 @@
 
 use std::path::PathBuf;
 
-use passkit_server::{DeviceIdentifier, PassId, PushToken, Registration, SerialNumber, TypeIdentifier};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    maintenance::Registration,
+};
 
 /// The type of all passes.
 pub const TYPE: &str = "pass.com.example.bench";
+
+/// A type that is in the way: in any order it comes before the other one.
+pub const OTHER_TYPE: &str = "pass.com.example.another";
 
 /// How many passes a device has.
 pub const EACH: usize = 3;

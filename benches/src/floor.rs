@@ -8,7 +8,11 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use passkit_server::{DeviceIdentifier, Registration, SerialNumber, UpdateTag};
+use passkit_server::{
+    identifiers::{DeviceIdentifier, SerialNumber},
+    maintenance::Registration,
+    store::UpdateTag,
+};
 use passkit_store_postgres::sqlx::{self, Connection as _, PgConnection, Row as _};
 use passkit_store_redis::redis::{
     self, Value, aio::ConnectionManager, cluster_async::ClusterConnection, from_redis_value,
@@ -113,8 +117,8 @@ impl Floor {
             match self {
                 Self::Memory(maps) => {
                     let mut maps = maps.lock().expect("unpoisoned");
-                    let held = maps.devices.entry(device.as_str().to_owned()).or_default();
-                    held.insert(pass.serial.as_str().to_owned(), 0);
+                    let passes = maps.devices.entry(device.as_str().to_owned()).or_default();
+                    passes.insert(pass.serial.as_str().to_owned(), 0);
                 }
                 _ => {
                     let key = [prefix(device).as_bytes(), pass.serial.as_str().as_bytes()].concat();
@@ -168,7 +172,7 @@ impl Floor {
     }
 
     /// What changed for the device, as the call of this number.
-    pub async fn updated_since(
+    pub async fn changes_since(
         &self,
         number: usize,
         device: &DeviceIdentifier,
@@ -178,12 +182,13 @@ impl Floor {
             Self::Memory(maps) => {
                 let maps = maps.lock().expect("unpoisoned");
                 let version = |serial: &str| maps.passes.get(serial).copied().unwrap_or(0);
-                let held = maps.devices.get(device.as_str()).into_iter().flatten();
-                held.filter(|(serial, registered)| {
-                    version(serial) > since.type_version || **registered > since.device_version
-                })
-                .map(|(serial, _)| serial.clone())
-                .collect()
+                let passes = maps.devices.get(device.as_str()).into_iter().flatten();
+                passes
+                    .filter(|(serial, registered)| {
+                        version(serial) > since.type_version || **registered > since.device_version
+                    })
+                    .map(|(serial, _)| serial.clone())
+                    .collect()
             }
             Self::Sled(engine, _) => {
                 let number = |row: &[u8]| u64::from_be_bytes(row.try_into().expect("a number"));

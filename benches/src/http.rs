@@ -5,8 +5,11 @@ use std::sync::Arc;
 use axum::{body::Body, http::Request};
 use bytes::Bytes;
 use passkit_server::{
-    Archive, AuthToken, Credentials, PassId, PassSource, SourceError, StoreMaintenance, TokenDigest,
-    WalletService, async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    identifiers::TokenDigest,
+    maintenance::StoreMaintenance,
+    store::{Content, ContentDigest},
 };
 
 use crate::data::{self, EACH, TYPE};
@@ -15,6 +18,9 @@ use crate::data::{self, EACH, TYPE};
 pub const REGISTRATIONS: usize = 99_999;
 
 const TOKEN: &str = "a-token-of-the-bench";
+
+/// The digest of every pass: nobody compares those of two passes.
+const DIGEST: ContentDigest = [7; 32];
 
 /// A call, and how it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +57,7 @@ impl Case {
             Self::ListNothing => "list 204",
             Self::ListAll => "list 200",
             Self::PassUnchanged => "pass 304",
-            Self::PassSmall => "pass 200 of 30 KB",
+            Self::PassSmall => "pass 200 of 20 KB",
             Self::PassLarge => "pass 200 of 1 MB",
             Self::Register => "register 201",
         }
@@ -102,7 +108,7 @@ impl Case {
     }
 }
 
-fn large() -> passkit_server::SerialNumber {
+fn large() -> passkit_server::identifiers::SerialNumber {
     data::serial_of_many(0)
 }
 
@@ -120,7 +126,11 @@ impl PassSource for Passes {
         Ok(Some(self.token.into()))
     }
 
-    async fn archive(&self, pass: &PassId) -> Result<Option<Archive>, SourceError> {
+    async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+        // As a source of copies compares.
+        if state.published.is_some_and(|published| published != DIGEST) {
+            return Err("other content was published".into());
+        }
         Ok(Some(if pass.serial == large() { self.large.clone() } else { self.small.clone() }.into()))
     }
 }
@@ -135,23 +145,25 @@ pub fn large_archive() -> Bytes {
 #[must_use]
 pub fn service<S: StoreMaintenance + 'static>(store: Arc<S>) -> WalletService<Arc<S>, Passes> {
     let token = AuthToken::new(TOKEN).expect("a token").digest();
-    WalletService::new(store, Passes { token, small: vec![b'p'; 30 << 10].into(), large: large_archive() })
+    WalletService::new(store, Passes { token, small: vec![b'p'; 20 << 10].into(), large: large_archive() })
 }
 
-/// Fills a store, marks a pass, and gives the tag that the first device has after that.
+/// Fills a store, publishes the content of each pass, and gives the tag that the first device has after that.
 pub async fn load<S: StoreMaintenance>(store: &S, registrations: usize) -> String {
     for first in (0..registrations).step_by(10_000) {
         let part = data::registrations(first..registrations.min(first + 10_000));
         store.register_many(&part).await.expect("registered");
     }
-    let serials: Vec<_> = (0..registrations).map(data::serial).collect();
-    store.mark_updated(&data::type_id(), &serials).await.expect("marked");
+    let token = AuthToken::new(TOKEN).expect("a token").digest();
+    let content = |i| Content { serial: data::serial(i), digest: Some(DIGEST), tokens: vec![token] };
+    let contents: Vec<_> = (0..registrations).map(content).collect();
+    store.mark(&data::type_id(), Changed::Contents(&contents)).await.expect("published");
     tag(store).await
 }
 
 /// The tag that the first device has.
 pub async fn tag<S: StoreMaintenance>(store: &S) -> String {
-    let changes = store.updated_since(&data::device(0), &data::type_id(), None).await;
+    let changes = store.changes_since(&data::device(0), &data::type_id(), None).await;
     changes.expect("an answer").tag.to_string()
 }
 

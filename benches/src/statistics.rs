@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::StoreMaintenance as _;
+use passkit_server::maintenance::StoreMaintenance as _;
 use passkit_store_postgres::{
     PostgresStore,
     sqlx::{self, AssertSqlSafe, Connection as _, PgConnection, PgPool},
@@ -136,6 +136,19 @@ end
 $$";
     sqlx::query(each).execute(connection).await?;
     Ok(())
+}
+
+/// How many rows and index entries the sessions of this pool read of the store's tables so far, inside of functions too. The
+/// pool has one connection: a session reports its counts when it is told to.
+///
+/// # Errors
+/// If the server does not do its part.
+pub async fn rows_read(pool: &PgPool) -> Outcome<i64> {
+    sqlx::query("select pg_stat_force_next_flush()").execute(pool).await?;
+    let read = "\
+select (select sum(seq_tup_read) from pg_stat_user_tables where schemaname = 'passkit')::bigint
+    + (select sum(idx_tup_read) from pg_stat_user_indexes where schemaname = 'passkit')::bigint";
+    Ok(sqlx::query_scalar(read).fetch_one(pool).await?)
 }
 
 /// Waits until the server has written what was loaded, and works for nobody else.

@@ -1,8 +1,18 @@
 //! The stores, loaded, each with its floor beside it.
 
-use std::{collections::HashMap, env, fs, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    env, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use passkit_server::{DeviceIdentifier, MemoryStore, SerialNumber, StoreMaintenance, UpdateTag};
+use passkit_server::{
+    Changed,
+    identifiers::{DeviceIdentifier, SerialNumber},
+    maintenance::{Registration, StoreMaintenance},
+    store::{Audience, MemoryStore, UpdateTag},
+};
 use passkit_store_postgres::{
     PostgresStore,
     sqlx::{self, Connection as _, PgConnection},
@@ -12,6 +22,7 @@ use passkit_store_redis::{
     redis::{self, cluster::ClusterClient},
 };
 use passkit_store_sled::SledStore;
+use passkit_store_sqlite::SqliteStore;
 use passkit_test_servers::{
     postgres,
     redis::{Cluster, Node},
@@ -26,6 +37,15 @@ use crate::{
 
 /// The data of sled, opened so that next to nothing of them stays in memory: what a row costs that nobody asked for lately.
 pub const SLED_COLD: &str = "sled-cold";
+
+/// How many bytes of pages sled keeps in memory: as many as by default, or next to nothing.
+fn sled_cache(store: &str) -> u64 {
+    if store == SLED_COLD { 64 << 10 } else { passkit_store_sled::Config::new("").cache_bytes }
+}
+
+fn redis_prefix(name: &str) -> String {
+    format!("bench-{name}:")
+}
 
 /// What may go wrong with a server.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -87,7 +107,7 @@ impl Servers {
         }
     }
 
-    /// The stores that can be had.
+    /// The stores that can be had and have a floor.
     #[must_use]
     pub fn stores(&self) -> Vec<&'static str> {
         let has = |name: &&str| match *name {
@@ -110,34 +130,88 @@ impl Servers {
     /// # Errors
     /// If the server does not do its part.
     pub async fn open(&self, store: &'static str, name: &str) -> Outcome<(Arc<dyn StoreMaintenance>, Floor)> {
+        Ok((self.open_store(store, name).await?, self.open_floor(store, name).await?))
+    }
+
+    /// The same without its floor. SQLite has none here: its crate measures it beside the bare statements.
+    ///
+    /// # Errors
+    /// If the server does not do its part.
+    pub async fn open_store(&self, store: &'static str, name: &str) -> Outcome<Arc<dyn StoreMaintenance>> {
         Ok(match store {
-            "memory" => (Arc::new(MemoryStore::new()), Floor::Memory(Default::default())),
+            "memory" => Arc::new(MemoryStore::new()),
             "sled" | SLED_COLD => {
-                let folder = self.kept.as_deref().unwrap_or(self.scratch.path());
-                let own = folder.join(format!("sled-floor-{name}"));
-                let path = folder.join(format!("sled-{name}"));
-                let mut config = passkit_store_sled::Config::new(&path);
-                if store == SLED_COLD {
-                    config.cache_bytes = 64 << 10;
-                }
-                let floor = sled::Config::new().path(&own).cache_capacity(config.cache_bytes).open()?;
-                let file = fs::File::open(own.join("db"))?;
+                let path = self.folder().join(format!("sled-{name}"));
                 fs::create_dir_all(&path)?;
-                (Arc::new(SledStore::open_with(&config)?), Floor::Sled(floor, Arc::new(file)))
+                let config = passkit_store_sled::Config::new(&path).cache_bytes(sled_cache(store));
+                Arc::new(SledStore::open_with(&config)?)
             }
+            "sqlite" => Arc::new(SqliteStore::create(self.folder().join(format!("sqlite-{name}.db")))?),
             "postgres" => {
                 let url = self.postgres_url(name).await?;
                 let store = PostgresStore::connect(&url, Default::default()).await?;
                 store.migrate().await?;
-                (Arc::new(store), Floor::Postgres(Connections::new(&url).await?))
+                Arc::new(store)
             }
             _ => {
-                let prefix = format!("bench-{name}:");
-                let (url, driver) = self.redis_driver(store).await?;
-                let config = passkit_store_redis::Config::new().prefix(&*prefix);
-                (Arc::new(RedisStore::connect(&url, config).await?), Floor::Redis(driver, prefix))
+                let (url, _) = self.redis_driver(store).await?;
+                let config = passkit_store_redis::Config::new().prefix(redis_prefix(name));
+                Arc::new(RedisStore::connect(&url, config).await?)
             }
         })
+    }
+
+    async fn open_floor(&self, store: &'static str, name: &str) -> Outcome<Floor> {
+        Ok(match store {
+            "memory" => Floor::Memory(Default::default()),
+            "sled" | SLED_COLD => {
+                let path = self.folder().join(format!("sled-floor-{name}"));
+                let floor = sled::Config::new().path(&path).cache_capacity(sled_cache(store)).open()?;
+                Floor::Sled(floor, Arc::new(fs::File::open(path.join("db"))?))
+            }
+            "postgres" => Floor::Postgres(Connections::new(&self.postgres_url(name).await?).await?),
+            _ => Floor::Redis(self.redis_driver(store).await?.1, redis_prefix(name)),
+        })
+    }
+
+    fn folder(&self) -> &Path {
+        self.kept.as_deref().unwrap_or(self.scratch.path())
+    }
+
+    /// Makes so many registrations in parts of 10,000, each of which `also` gets too, unless they were kept.
+    ///
+    /// # Errors
+    /// If the server does not do its part.
+    pub async fn load(
+        &self,
+        (store, name): (&'static str, &str),
+        own: &dyn StoreMaintenance,
+        count: usize,
+        registration: impl Fn(usize) -> Registration,
+        also: impl Fn(&[Registration]),
+    ) -> Outcome<()> {
+        let note = self.kept.as_ref().map(|folder| folder.join(format!("{store}-{name}.json")));
+        let last = registration(count - 1).pass;
+        let is_there = !own.devices(Audience::Pass(&last), None, 1).await?.items.is_empty();
+        if is_there && note.as_ref().is_some_and(|note| note.exists()) {
+            return Ok(());
+        }
+        for first in (0..count).step_by(PART) {
+            let end = count.min(first + PART);
+            let part: Vec<_> = (first..end).map(&registration).collect();
+            own.register_many(&part).await?;
+            also(&part);
+            data::progress(
+                &format!("loading {} registrations into {store}", data::grouped(count)),
+                end,
+                count,
+            );
+        }
+        self.wait_until_idle(store, name).await?;
+        if let Some(note) = note {
+            fs::write(note, "")?;
+        }
+        Ok(())
     }
 
     /// The database of this name, which is made if there is none.
@@ -177,7 +251,7 @@ impl Servers {
     ///
     /// # Errors
     /// If the server does not do its part.
-    pub async fn settle(&self, store: &str, name: &str) -> Outcome<()> {
+    pub async fn wait_until_idle(&self, store: &str, name: &str) -> Outcome<()> {
         if store == "postgres" {
             let mut connection = PgConnection::connect(&self.postgres_url(name).await?).await?;
             statistics::keep_autovacuum_away(&mut connection).await?;
@@ -281,7 +355,7 @@ impl Subject {
                 subject.bytes_each = Some((after - before) / size as f64);
             }
             subject.mark(size).await?;
-            servers.settle(store, &name).await?;
+            servers.wait_until_idle(store, &name).await?;
             let Marks { before, first, second } = subject.marks;
             let found = json!({ "marks": [before, first, second], "bytes_each": subject.bytes_each });
             if let Some(note) = note {
@@ -321,8 +395,8 @@ impl Subject {
         self.mark_these(&[data::serial_of_many(0)]).await?;
         self.marks.before = self.clock().await?;
         let passes = |each: usize| {
-            let held = move |device| (0..each).map(move |i| data::serial(device * EACH + i));
-            sample(size).flat_map(held).collect::<Vec<_>>()
+            let of_device = move |device| (0..each).map(move |i| data::serial(device * EACH + i));
+            sample(size).flat_map(of_device).collect::<Vec<_>>()
         };
         self.mark_these(&passes(EACH)).await?;
         self.marks.first = self.clock().await?;
@@ -335,7 +409,7 @@ impl Subject {
 
     async fn mark_these(&self, serials: &[SerialNumber]) -> Outcome<()> {
         for part in serials.chunks(1_000) {
-            self.store.mark_updated(&data::type_id(), part).await?;
+            self.store.mark(&data::type_id(), Changed::Passes(part)).await?;
         }
         self.floor.mark(serials, self.clock().await?);
         Ok(())
@@ -343,7 +417,7 @@ impl Subject {
 
     /// The type's clock. The device that is asked for has passes in every part of a store.
     async fn clock(&self) -> Outcome<u64> {
-        let changes = self.store.updated_since(&data::device_with_many(), &data::type_id(), None).await?;
+        let changes = self.store.changes_since(&data::device_with_many(), &data::type_id(), None).await?;
         Ok(if changes.serials.len() == data::MANY { changes.tag.type_version } else { 0 })
     }
 
@@ -355,7 +429,7 @@ impl Subject {
             tasks.spawn(async move {
                 let mut clocks = Vec::new();
                 for index in part {
-                    let asked = store.updated_since(&data::device(index), &data::type_id(), None).await;
+                    let asked = store.changes_since(&data::device(index), &data::type_id(), None).await;
                     clocks.push((index, asked.map(|changes| changes.tag.device_version)));
                 }
                 clocks
@@ -370,7 +444,7 @@ impl Subject {
             .map(|i| devices[i * 7_919 % devices.len()])
             .map(|index| (data::device(index), clocks[&index]))
             .collect();
-        let changes = self.store.updated_since(&self.many.0, &data::type_id(), None).await?;
+        let changes = self.store.changes_since(&self.many.0, &data::type_id(), None).await?;
         self.many.1 = changes.tag.device_version;
         Ok(())
     }
@@ -393,14 +467,14 @@ impl Subject {
     /// Asks the store.
     pub async fn ask(&self, case: Case, number: usize) {
         let (device, since) = self.question(case, number);
-        let changes = self.store.updated_since(device, &data::type_id(), Some(since)).await;
+        let changes = self.store.changes_since(device, &data::type_id(), Some(since)).await;
         assert_eq!(changes.expect("an answer").serials.len(), case.changed());
     }
 
     /// Asks the floor.
     pub async fn ask_floor(&self, case: Case, number: usize) {
         let (device, since) = self.question(case, number);
-        assert_eq!(self.floor.updated_since(number, device, since).await.len(), case.changed());
+        assert_eq!(self.floor.changes_since(number, device, since).await.len(), case.changed());
     }
 }
 

@@ -6,30 +6,39 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
-use passkit_server::{DeviceIdentifier, PassId, SerialNumber, clock};
+use futures_util::future::join_all;
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, SerialNumber},
+    store::clock,
+};
 use passkit_store_postgres::sqlx::{self, Row as _};
-use passkit_store_redis::redis::{self, Script, Value, from_redis_value};
+use passkit_store_redis::{
+    SCRIPTS,
+    redis::{self, Script, Value, from_redis_value},
+};
 
 use crate::{
     data::{TYPE, token},
     floor::{Driver, Floor, bucket, key_of, prefix},
 };
 
-macro_rules! script {
-    ($name:literal) => {
-        LazyLock::new(|| {
-            Script::new(include_str!(concat!("../../passkit-store-redis/src/scripts/", $name, ".lua")))
-        })
-    };
+static INDEX_ADD: LazyLock<Script> = LazyLock::new(|| script("index_add"));
+static REGISTER: LazyLock<Script> = LazyLock::new(|| script("register"));
+static MARK: LazyLock<Script> = LazyLock::new(|| script("mark"));
+
+/// The store's script of this name.
+fn script(name: &str) -> Script {
+    let (_, source) = SCRIPTS.iter().find(|(known, _)| *known == name).expect("a script of the store");
+    Script::new(source)
 }
 
-static HINT: LazyLock<Script> = script!("hint");
-static REGISTER: LazyLock<Script> = script!("register");
-static MARK: LazyLock<Script> = script!("mark");
-
 impl Driver {
-    async fn script(&self, script: &Script, key: String, args: &[String]) {
-        let mut call = script.key(key);
+    async fn script(&self, script: &Script, keys: &[String], args: &[String]) {
+        let mut call = script.prepare_invoke();
+        for key in keys {
+            call.key(key);
+        }
         for arg in args {
             call.arg(arg);
         }
@@ -48,8 +57,8 @@ impl Floor {
         match self {
             Self::Memory(maps) => {
                 let mut maps = maps.lock().expect("unpoisoned");
-                let held = maps.devices.entry(device.as_str().to_owned()).or_default();
-                held.insert(pass.serial.as_str().to_owned(), now);
+                let registrations = maps.devices.entry(device.as_str().to_owned()).or_default();
+                registrations.insert(pass.serial.as_str().to_owned(), now);
             }
             Self::Sled(engine, _) => {
                 let mut batch = sled::Batch::default();
@@ -75,11 +84,17 @@ impl Floor {
             // Under keys that are not the store's, which would miss the other half of what it does.
             Self::Redis(driver, _) => {
                 let now = now.to_string();
-                let part = format!("floor:p{{{TYPE}:{}}}", pass.serial);
-                driver.script(&HINT, part, &[now.clone(), device.as_str().to_owned()]).await;
-                let field = format!("{TYPE}/{}", pass.serial);
-                let args = [now.clone(), token().as_str().to_owned(), field, now];
-                driver.script(&REGISTER, format!("floor:d{{{}}}", device.as_str()), &args).await;
+                let of_pass = format!("floor:p{{{TYPE}:{}}}", pass.serial);
+                let of_type = format!("floor:y{{{TYPE}:{}}}", bucket(device.as_str()));
+                let entry = [now.clone(), device.as_str().to_owned()];
+                let index_add = |part| {
+                    let entry = &entry;
+                    async move { driver.script(&INDEX_ADD, &[part], entry).await }
+                };
+                join_all([of_pass, of_type].map(index_add)).await;
+                let (token, field) = (token(), format!("{TYPE}/{}", pass.serial));
+                let args = [&now, token.as_str(), "1", TYPE, &now, &field, &now].map(str::to_owned);
+                driver.script(&REGISTER, &[format!("floor:d{{{}}}", device.as_str())], &args).await;
             }
         }
     }
@@ -107,13 +122,14 @@ impl Floor {
                 for serial in serials {
                     let args = buckets
                         .entry(bucket(serial.as_str()))
-                        .or_insert_with(|| vec![now.to_string(), (now / 1_000_000).to_string()]);
+                        .or_insert_with(|| vec![now.to_string(), (now / 1_000_000).to_string(), "0".into()]);
                     args.push(serial.as_str().to_owned());
                 }
                 let one = |(bucket, args): (u64, Vec<String>)| async move {
-                    driver.script(&MARK, format!("floor:b{{{TYPE}:{bucket}}}"), &args).await;
+                    let keys = ["b", "t"].map(|kind| format!("floor:{kind}{{{TYPE}:{bucket}}}"));
+                    driver.script(&MARK, &keys, &args).await;
                 };
-                futures_util::future::join_all(buckets.into_iter().map(one)).await;
+                join_all(buckets.into_iter().map(one)).await;
             }
         }
     }

@@ -8,7 +8,7 @@ use http::{
 };
 
 use crate::{
-    PassId, SourceError, identifiers::Kind, response, route::MalformedEscape, service::ResponseBody,
+    PassId, SourceError, body::ResponseBody, identifiers::Kind, response, route::MalformedEscape,
     store::StoreError,
 };
 
@@ -99,12 +99,15 @@ fn unavailable() -> Response<ResponseBody> {
     answer
 }
 
-/// An error and its sources on one line.
+/// An error and its sources on one line. Some errors of drivers have the text of their source, which is shown once.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
-        line = format!("{line}: {source}");
+        let text = source.to_string();
+        if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
+        }
         next = source.source();
     }
     line

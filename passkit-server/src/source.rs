@@ -59,7 +59,9 @@ pub trait PassSource: Send + Sync {
     /// The newest archive of `pass`; `None` if it went away since its credentials were asked for.
     ///
     /// `state` was read from the store for this request, up to a second ago. A source that serves copies compares its
-    /// digest with [`PassState::published`]; others ignore it.
+    /// digest with [`PassState::published`]; others ignore it. A source that serves other content than that sends it under
+    /// the date of the published one. It must therefore [mark](crate::Changed::Passes) the pass when it serves the published
+    /// content later, even if the store then calls its digest known.
     async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<ArchiveBody>, SourceError>;
 }
 

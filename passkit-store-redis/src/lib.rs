@@ -2,7 +2,7 @@
 //!
 //! [`RedisStore`] implements all traits of a store, so that any number of processes can share one Redis. What it guarantees
 //! in which failure, what it needs and what it costs is in the
-//! [README](https://github.com/passkit-server/passkit-server/tree/main/passkit-store-redis#readme).
+//! [README](https://github.com/passkit-rs/passkit/tree/main/passkit-store-redis#readme).
 //!
 //! ```no_run
 //! use passkit_server::{Changed, PassId, identifiers::{DeviceIdentifier, PushToken}, store::{Registered, RegistrationStore}};
@@ -45,3 +45,6 @@ pub use error::Error;
 pub use maintenance::Repaired;
 pub use redis;
 pub use store::RedisStore;
+
+#[doc(hidden)]
+pub use engine::scripts::SCRIPTS;

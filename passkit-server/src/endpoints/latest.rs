@@ -7,10 +7,11 @@ use http::{
 };
 
 use crate::{
-    PassId, PassSource, conditional,
+    PassId, PassSource,
+    body::ResponseBody,
+    conditional,
     refusal::Refusal,
     response,
-    service::ResponseBody,
     store::{RegistrationStore, clock},
     traced::Fetch,
 };

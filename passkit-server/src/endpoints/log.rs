@@ -2,9 +2,9 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::{
+    body::ResponseBody,
     device_log::{DeviceLog, LogEntry},
     response,
-    service::ResponseBody,
 };
 
 /// The largest body; a batch may hold fifty messages and more.

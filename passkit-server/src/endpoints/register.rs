@@ -3,11 +3,11 @@ use serde_json::Value;
 
 use crate::{
     PassId,
+    body::ResponseBody,
     identifiers::{DeviceIdentifier, PushToken},
     refusal::Refusal,
     response,
     route::decode,
-    service::ResponseBody,
     store::{Registered, RegistrationStore},
 };
 

@@ -1,7 +1,7 @@
 use http::{Response, StatusCode};
 
 use crate::{
-    PassId, identifiers::DeviceIdentifier, refusal::Refusal, response, route::decode, service::ResponseBody,
+    PassId, body::ResponseBody, identifiers::DeviceIdentifier, refusal::Refusal, response, route::decode,
     store::RegistrationStore,
 };
 

@@ -7,11 +7,11 @@ use http::{
 };
 
 use crate::{
+    body::ResponseBody,
     identifiers::{DeviceIdentifier, Kind, TypeIdentifier},
     refusal::Refusal,
     response,
     route::{decode, query_value},
-    service::ResponseBody,
     store::{Changes, RegistrationStore, UpdateTag},
     traced::List,
 };

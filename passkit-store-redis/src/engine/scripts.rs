@@ -14,6 +14,10 @@ macro_rules! scripts {
             let source = include_str!(concat!("scripts/", $file, ".lua"));
             Script { source, hash: redis::Script::new(source).get_hash().to_owned() }
         });)+
+
+        /// All of them, each with its name, for the benches.
+        #[doc(hidden)]
+        pub const SCRIPTS: &[(&str, &str)] = &[$(($file, include_str!(concat!("scripts/", $file, ".lua")))),+];
     };
 }
 
