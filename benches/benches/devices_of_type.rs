@@ -13,7 +13,12 @@ use passkit_benches::{
     stores::{Outcome, Servers},
     turns::{Bench, called, runtime},
 };
-use passkit_server::{Audience, PassId, Registration, StoreMaintenance, TypeIdentifier};
+use passkit_server::{
+    PassId,
+    identifiers::TypeIdentifier,
+    maintenance::{Registration, StoreMaintenance},
+    store::Audience,
+};
 use passkit_store_postgres::{PostgresStore, sqlx::postgres::PgPoolOptions};
 
 const DEVICES: usize = 10_000;

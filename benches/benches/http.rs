@@ -29,7 +29,7 @@ use passkit_benches::{
     statistics::{self, Statistics},
     turns::{Bench, Side, called, runtime},
 };
-use passkit_server::{MemoryStore, StoreMaintenance};
+use passkit_server::{maintenance::StoreMaintenance, store::MemoryStore};
 use passkit_store_redis::RedisStore;
 use passkit_store_sled::SledStore;
 use passkit_store_sqlite::SqliteStore;

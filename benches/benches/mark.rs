@@ -9,7 +9,7 @@ use passkit_benches::{
     stores::Servers,
     turns::{Bench, called, runtime},
 };
-use passkit_server::{Changed, SerialNumber};
+use passkit_server::{Changed, identifiers::SerialNumber};
 
 const PASSES: usize = 10_000;
 

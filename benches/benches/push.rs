@@ -18,7 +18,13 @@ use passkit_benches::{
     turns::{Bench, runtime},
 };
 use passkit_conformance::apns::{LocalApns, Options};
-use passkit_server::{Changed, MemoryStore, Publisher, PushConfig, PushQueue, PushToken, Registration};
+use passkit_server::{
+    Changed,
+    identifiers::PushToken,
+    maintenance::Registration,
+    push::{Publisher, PushConfig, PushQueue},
+    store::MemoryStore,
+};
 use passkit_store_sled::SledStore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -105,7 +111,9 @@ async fn broadcast(devices: usize) -> Broadcast {
         let end = devices.min(first + PART);
         let one = |i| Registration { device: data::device(i), push_token: token(i), pass: pass(0) };
         let part: Vec<_> = (first..end).map(one).collect();
-        passkit_server::StoreMaintenance::register_many(&*store, &part).await.expect("registered");
+        passkit_server::maintenance::StoreMaintenance::register_many(&*store, &part)
+            .await
+            .expect("registered");
         data::progress(&format!("loading {} devices", data::grouped(devices)), end, devices);
     }
     let (publisher, _apns, mut times) = publisher(store.clone(), true).await;

@@ -16,7 +16,10 @@ use passkit_benches::{
     turns::{Bench, called, runtime},
     writes::Pages,
 };
-use passkit_server::{Audience, Registration, StoreMaintenance};
+use passkit_server::{
+    maintenance::{Registration, StoreMaintenance},
+    store::Audience,
+};
 
 const PAGE: usize = 1_000;
 

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use passkit_server::{DeviceIdentifier, PassId, PushToken, Registration, SerialNumber, TypeIdentifier};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    maintenance::Registration,
+};
 
 /// The type of all passes.
 pub const TYPE: &str = "pass.com.example.bench";

@@ -8,7 +8,11 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use passkit_server::{DeviceIdentifier, Registration, SerialNumber, UpdateTag};
+use passkit_server::{
+    identifiers::{DeviceIdentifier, SerialNumber},
+    maintenance::Registration,
+    store::UpdateTag,
+};
 use passkit_store_postgres::sqlx::{self, Connection as _, PgConnection, Row as _};
 use passkit_store_redis::redis::{
     self, Value, aio::ConnectionManager, cluster_async::ClusterConnection, from_redis_value,

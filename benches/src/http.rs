@@ -5,8 +5,11 @@ use std::sync::Arc;
 use axum::{body::Body, http::Request};
 use bytes::Bytes;
 use passkit_server::{
-    Archive, AuthToken, Changed, Content, ContentDigest, Credentials, PassId, PassSource, PassState,
-    SourceError, StoreMaintenance, TokenDigest, WalletService, async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    identifiers::TokenDigest,
+    maintenance::StoreMaintenance,
+    store::{Content, ContentDigest},
 };
 
 use crate::data::{self, EACH, TYPE};
@@ -105,7 +108,7 @@ impl Case {
     }
 }
 
-fn large() -> passkit_server::SerialNumber {
+fn large() -> passkit_server::identifiers::SerialNumber {
     data::serial_of_many(0)
 }
 
@@ -123,7 +126,7 @@ impl PassSource for Passes {
         Ok(Some(self.token.into()))
     }
 
-    async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<Archive>, SourceError> {
+    async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
         // As a source of copies compares.
         if state.published.is_some_and(|published| published != DIGEST) {
             return Err("other content was published".into());

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::StoreMaintenance as _;
+use passkit_server::maintenance::StoreMaintenance as _;
 use passkit_store_postgres::{
     PostgresStore,
     sqlx::{self, AssertSqlSafe, Connection as _, PgConnection, PgPool},

@@ -8,7 +8,10 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changed, DeviceIdentifier, MemoryStore, Registration, SerialNumber, StoreMaintenance, UpdateTag,
+    Changed,
+    identifiers::{DeviceIdentifier, SerialNumber},
+    maintenance::{Registration, StoreMaintenance},
+    store::{Audience, MemoryStore, UpdateTag},
 };
 use passkit_store_postgres::{
     PostgresStore,

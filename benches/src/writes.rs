@@ -7,7 +7,11 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use passkit_server::{DeviceIdentifier, PassId, SerialNumber, clock};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, SerialNumber},
+    store::clock,
+};
 use passkit_store_postgres::sqlx::{self, Row as _};
 use passkit_store_redis::{
     SCRIPTS,

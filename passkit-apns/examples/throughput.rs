@@ -14,7 +14,10 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use passkit_apns::{ApnsSender, Config, Identity};
 use passkit_conformance::apns::{Issued, LocalApns, Options};
-use passkit_server::{PushOutcome, PushSender, PushToken, TypeIdentifier};
+use passkit_server::{
+    identifiers::{PushToken, TypeIdentifier},
+    push::{PushOutcome, PushSender},
+};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,

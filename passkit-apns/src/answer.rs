@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use passkit_server::PushOutcome;
+use passkit_server::push::PushOutcome;
 use serde::Deserialize;
 
 /// No answer of APNs is longer.

@@ -5,7 +5,7 @@ use std::{
     time::SystemTime,
 };
 
-use passkit_server::TypeIdentifier;
+use passkit_server::identifiers::TypeIdentifier;
 use rustls::sign::CertifiedKey;
 
 use crate::{

@@ -1,6 +1,6 @@
 use std::time::SystemTime;
 
-use passkit_server::TypeIdentifier;
+use passkit_server::identifiers::TypeIdentifier;
 use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},

@@ -6,7 +6,7 @@ use std::sync::{
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use http_body_util::Full;
-use passkit_server::PushOutcome;
+use passkit_server::push::PushOutcome;
 use rustls::ClientConfig;
 
 use crate::{
@@ -83,7 +83,7 @@ impl Pool {
         }
     }
 
-    /// Told that APNs calls the token in `authorization` expired. Whether to try again with another one.
+    /// APNs calls the token in `authorization` expired. Returns whether to try again with another one.
     pub(crate) fn token_expired(&self, authorization: Option<&HeaderValue>) -> bool {
         match (&self.credentials, authorization) {
             (Credentials::Token(key, _), Some(used)) => key.expired(used),

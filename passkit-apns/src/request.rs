@@ -7,7 +7,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body_util::Full;
-use passkit_server::{PushToken, TypeIdentifier};
+use passkit_server::identifiers::{PushToken, TypeIdentifier};
 
 use crate::Profile;
 

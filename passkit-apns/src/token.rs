@@ -98,7 +98,7 @@ impl TokenKey {
         Ok(header)
     }
 
-    /// Told that APNs calls the token of `used` expired. Whether another one is there, or may be made.
+    /// APNs calls the token of `used` expired. Returns whether there is another one, or one may be made.
     pub(crate) fn expired(&self, used: &HeaderValue) -> bool {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         match &*made {

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use passkit_server::{AuthToken, Kind, PassId};
+use passkit_server::{AuthToken, PassId, identifiers::Kind};
 use serde_json::Value;
 
 use crate::{

@@ -5,7 +5,7 @@ use std::{
     io::{Cursor, Write as _},
 };
 
-use passkit_server::Kind;
+use passkit_server::identifiers::Kind;
 use serde_json::{Map, Value};
 use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 
@@ -53,7 +53,7 @@ impl From<der::Error> for BuildError {
 ///
 /// ```
 /// use passkit_archive::{Archive, ArchiveBuilder, Rules, Signer, placeholder_icon};
-/// use passkit_server::{Kind, TypeIdentifier};
+/// use passkit_server::identifiers::{Kind, TypeIdentifier};
 ///
 /// let order = serde_json::json!({
 ///     "schemaVersion": 1,

@@ -5,7 +5,7 @@ use std::{
     io::{Cursor, Read as _},
 };
 
-use passkit_server::Kind;
+use passkit_server::identifiers::Kind;
 use zip::{CompressionMethod, ZipArchive, read::ZipFileEntry, result::ZipError};
 
 use crate::{

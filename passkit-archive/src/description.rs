@@ -2,7 +2,10 @@
 
 use std::{fmt::Display, str::FromStr};
 
-use passkit_server::{AuthToken, InvalidIdentifier, Kind, PassId, SerialNumber, TypeIdentifier};
+use passkit_server::{
+    AuthToken, PassId,
+    identifiers::{InvalidIdentifier, Kind, SerialNumber, TypeIdentifier},
+};
 use serde_json::{Map, Value};
 
 use crate::{Rules, json, layout::Layout, problem::Problem, web_service};

@@ -1,6 +1,6 @@
 //! How the archives of passes and orders differ. Everything else in this crate is the same code for both.
 
-use passkit_server::Kind;
+use passkit_server::identifiers::Kind;
 use ring::digest;
 use sha1::{Digest as _, Sha1};
 

@@ -269,7 +269,7 @@ fn subject(name: AnyRef<'_>) -> Result<Subject, SignatureError> {
 
 #[cfg(test)]
 mod tests {
-    use passkit_server::TypeIdentifier;
+    use passkit_server::identifiers::TypeIdentifier;
 
     use super::*;
     use crate::{Signer, testing::Random};

@@ -4,7 +4,7 @@ use der::{
     Decode, Encode, Tag,
     asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef, UtcTime},
 };
-use passkit_server::TypeIdentifier;
+use passkit_server::identifiers::TypeIdentifier;
 use ring::{
     rand::{SecureRandom as _, SystemRandom},
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _},

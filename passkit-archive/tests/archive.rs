@@ -8,7 +8,7 @@ use passkit_archive::{
     Archive, ArchiveBuilder, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_SIGNATURE_BYTES, MAX_UNPACKED_BYTES, Rules,
     Signer, placeholder_icon,
 };
-use passkit_server::{Kind, TypeIdentifier};
+use passkit_server::identifiers::{Kind, TypeIdentifier};
 use serde_json::{Value, json};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 

@@ -16,7 +16,13 @@ use http::{
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use passkit_server::{Changed, PassId, Publisher, ResponseBody, SerialNumber, StoreError, TypeIdentifier};
+use passkit_server::{
+    Changed, PassId,
+    identifiers::{SerialNumber, TypeIdentifier},
+    push::Publisher,
+    service::ResponseBody,
+    store::StoreError,
+};
 use serde::Deserialize;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
@@ -100,8 +106,8 @@ enum Refusal {
     Store(StoreError),
 }
 
-impl From<passkit_server::InvalidIdentifier> for Refusal {
-    fn from(error: passkit_server::InvalidIdentifier) -> Self {
+impl From<passkit_server::identifiers::InvalidIdentifier> for Refusal {
+    fn from(error: passkit_server::identifiers::InvalidIdentifier) -> Self {
         Self::Malformed(error.to_string())
     }
 }

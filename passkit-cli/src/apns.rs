@@ -10,7 +10,11 @@ use std::{
 
 use clap::Args;
 use passkit_apns::{ApnsSender, Config, Identity, TokenKey};
-use passkit_server::{Measured, Publisher, PushConfig, TypeIdentifier};
+use passkit_server::{
+    identifiers::TypeIdentifier,
+    metrics::Measured,
+    push::{Publisher, PushConfig},
+};
 use serde::Deserialize;
 
 use crate::{failure::Failure, store::OpenStore};

@@ -15,7 +15,7 @@ use http::{
 use hyper::{body::Incoming, service::service_fn};
 use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use passkit_server::ResponseBody;
+use passkit_server::service::ResponseBody;
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
@@ -57,7 +57,7 @@ impl Metrics {
             })
             .and_then(PrometheusBuilder::install_recorder)
             .map_err(|error| Failure::from_error("can't start --metrics", &error))?;
-        passkit_server::describe_metrics();
+        passkit_server::metrics::describe_metrics();
         describe_gauge!(REGISTRATIONS, "Registrations in the store, counted every ten minutes.");
         describe_gauge!(DEVICES, "Devices in the store, counted every ten minutes.");
         describe_gauge!(PENDING, "Changes whose pushes are pending. A change of a whole type counts once.");

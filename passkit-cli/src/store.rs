@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
-use passkit_server::{Measured, PushQueue, StoreMaintenance};
+use passkit_server::{maintenance::StoreMaintenance, metrics::Measured, push::PushQueue};
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_store_redis::{RedisStore, Repaired};
 use passkit_store_sled::SledStore;

@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use passkit_server::StoreError;
+use passkit_server::store::StoreError;
 
 use crate::{Rule, Violation};
 

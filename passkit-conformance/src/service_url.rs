@@ -1,5 +1,8 @@
 use http::Uri;
-use passkit_server::{DeviceIdentifier, PassId, TypeIdentifier};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// What stands for itself in a path segment and in a query value: the unreserved characters of RFC 3986.

@@ -45,7 +45,7 @@ fn completion(CaseReport { case, outcome, transcript, .. }: CaseReport) -> Resul
 /// ```no_run
 /// use std::sync::Arc;
 /// use passkit_conformance::store::TestStore;
-/// use passkit_server::MemoryStore;
+/// use passkit_server::store::MemoryStore;
 ///
 /// passkit_conformance::store_tests!(|| async { TestStore::with_all(Arc::new(MemoryStore::new())) });
 /// ```

@@ -1,6 +1,6 @@
 use std::{error::Error, fmt};
 
-use passkit_server::StoreError;
+use passkit_server::store::StoreError;
 
 use crate::Rule;
 

@@ -1,7 +1,7 @@
 //! What an answer must look like, whatever it is about.
 
 use http::{HeaderMap, header};
-use passkit_server::{Kind, SerialNumber};
+use passkit_server::identifiers::{Kind, SerialNumber};
 use serde_json::Value;
 
 /// A list answer that could be read.

@@ -21,8 +21,10 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use passkit_server::{
-    Archive, AuthToken, Changed, Credentials, DeviceIdentifier, MemoryStore, PassId, PassSource, PassState,
-    PushToken, RegistrationStore as _, SerialNumber, SourceError, TokenDigest, WalletService, async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TokenDigest},
+    store::{MemoryStore, RegistrationStore as _},
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tower_service::Service as _;
@@ -118,7 +120,7 @@ impl PassSource for Passes {
         Ok(Some(self.0.into()))
     }
 
-    async fn archive(&self, _: &PassId, _: &PassState) -> Result<Option<Archive>, SourceError> {
+    async fn archive(&self, _: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
         Ok(Some(self.1.clone().into()))
     }
 }

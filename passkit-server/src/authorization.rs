@@ -3,9 +3,11 @@
 use http::{HeaderMap, header::AUTHORIZATION};
 
 use crate::{
-    Kind, PassId, PassSource, RegistrationStore, TokenDigest, TypeIdentifier,
+    PassId, PassSource,
+    identifiers::{Kind, TokenDigest, TypeIdentifier},
     refusal::Refusal,
     route::{decode, serial_candidates},
+    store::RegistrationStore,
 };
 
 /// How wallets other than Apple's that speak this protocol name the scheme.

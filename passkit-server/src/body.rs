@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http_body::{Frame, SizeHint};
 
-use crate::{Archive, source::ArchiveContent};
+use crate::{ArchiveBody, source::ArchiveContent};
 
 /// The body of an answer of [`WalletService`](crate::WalletService).
 pub struct ResponseBody(Content);
@@ -38,8 +38,8 @@ impl From<Bytes> for ResponseBody {
     }
 }
 
-impl From<Archive> for ResponseBody {
-    fn from(archive: Archive) -> Self {
+impl From<ArchiveBody> for ResponseBody {
+    fn from(archive: ArchiveBody) -> Self {
         Self(match archive.content {
             ArchiveContent::Shared(bytes) => Content::Whole(bytes),
             ArchiveContent::Stream(chunks) => Content::Stream { chunks, left: archive.length, last: None },
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn the_chunk_that_is_held_back_counts_as_left() {
         let chunks = Chunks(vec![Some("ab"), Some("cde"), None, None]);
-        let mut body = ResponseBody::from(Archive::stream(5, chunks));
+        let mut body = ResponseBody::from(ArchiveBody::stream(5, chunks));
         assert_eq!(body.size_hint().exact(), Some(5));
         assert_eq!(next(&mut body), (ready("ab"), Some(3)));
         for _ in 0..2 {

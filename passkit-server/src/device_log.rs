@@ -1,3 +1,5 @@
+//! Logs that phones post.
+
 use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -274,7 +276,8 @@ impl DeviceLog for TracingLog {
             return;
         }
         // Only a type identifier that is one; a stranger could write anything there.
-        let type_id = entry.type_id.filter(|id| crate::TypeIdentifier::new(id).is_ok()).unwrap_or("-");
+        let type_id =
+            entry.type_id.filter(|id| crate::identifiers::TypeIdentifier::new(id).is_ok()).unwrap_or("-");
         let task = entry.task.map(tracing::field::debug);
         match entry.report {
             DeviceReport::Other(message) => {

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
-use crate::Kind;
+pub use crate::kind::Kind;
 
 /// Why a text is no such identifier. Holds no part of the text, which may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

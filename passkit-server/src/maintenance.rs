@@ -1,7 +1,11 @@
+//! What an operator needs of a store: moving registrations in and out, and counting them.
+
 use async_trait::async_trait;
 
 use crate::{
-    DeviceIdentifier, Page, PageCursor, PassId, PushToken, RegistrationStore, StoreError, TypeIdentifier,
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    store::{Page, PageCursor, RegistrationStore, StoreError},
 };
 
 /// What an operator needs of a store besides the service: moving registrations in and out, and counting them.

@@ -7,7 +7,10 @@ use http::{
     header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use crate::{Kind, PassId, ResponseBody, SourceError, StoreError, response, route::MalformedEscape};
+use crate::{
+    PassId, SourceError, body::ResponseBody, identifiers::Kind, response, route::MalformedEscape,
+    store::StoreError,
+};
 
 /// Seconds after which a device may try again when the store or the source is unavailable.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("30");
@@ -35,8 +38,8 @@ impl From<MalformedEscape> for Refusal {
     }
 }
 
-impl From<crate::InvalidIdentifier> for Refusal {
-    fn from(error: crate::InvalidIdentifier) -> Self {
+impl From<crate::identifiers::InvalidIdentifier> for Refusal {
+    fn from(error: crate::identifiers::InvalidIdentifier) -> Self {
         Self::Malformed(error.to_string())
     }
 }
@@ -96,12 +99,15 @@ fn unavailable() -> Response<ResponseBody> {
     answer
 }
 
-/// An error and its sources on one line.
+/// An error and its sources on one line. Some errors of drivers have the text of their source, which is shown once.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
-        line = format!("{line}: {source}");
+        let text = source.to_string();
+        if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
+        }
         next = source.source();
     }
     line

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_LENGTH};
 
-use crate::ResponseBody;
+use crate::body::ResponseBody;
 
 /// An answer without a body. All but 204 and 304, which can't have one, say so by their length.
 pub(crate) fn empty(status: StatusCode) -> Response<ResponseBody> {

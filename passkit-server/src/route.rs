@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use crate::{Kind, SerialNumber};
+use crate::identifiers::{Kind, SerialNumber};
 
 /// An endpoint, with the parts of the path that name something, still as sent.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,3 +1,5 @@
+//! The service: Apple's endpoints over a store and a source.
+
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -11,13 +13,18 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    DeviceLog, Kind, PassSource, RegistrationStore, ResponseBody, TracingLog,
+    PassSource,
     authorization::{Access, authorize},
+    device_log::{DeviceLog, TracingLog},
     endpoints::{latest::latest, log, register, unregister::unregister, updatable::updatable},
+    identifiers::Kind,
     refusal::Refusal,
     request_body,
     route::Route,
+    store::RegistrationStore,
 };
+
+pub use crate::body::ResponseBody;
 
 /// The web service: Apple's endpoints for passes and orders, as a [`tower` service](Service).
 ///
@@ -80,7 +87,7 @@ impl<S, P> WalletService<S, P> {
     }
 
     /// Whether wallets other than Apple's may use the service. They authenticate with the scheme `AndroidPass`,
-    /// `WalletPass` or `WalletUnionPass`, and register push tokens that are not [APNs'](crate::PushToken::is_apns).
+    /// `WalletPass` or `WalletUnionPass`, and register push tokens that are not [APNs'](crate::identifiers::PushToken::is_apns).
     /// Default: no.
     #[must_use]
     pub fn other_wallets(mut self, accept: bool) -> Self {
@@ -136,7 +143,7 @@ where
             let (head, body) = request.into_parts();
             let route = Route::of(head.uri.path());
             #[cfg(feature = "metrics")]
-            let measured = crate::measured::Request::new(&head.method, route.as_ref());
+            let measured = crate::metrics::Request::new(&head.method, route.as_ref());
             let answer = match &route {
                 Some(route) => shared.answer(route, &head, body).await,
                 None => Err(Refusal::NotFound),

@@ -1,10 +1,12 @@
+//! Sources: where passes come from.
+
 use std::{io, pin::Pin};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
-use crate::{AuthToken, PassId, PassState, TokenDigest};
+use crate::{AuthToken, PassId, PassState, identifiers::TokenDigest};
 
 /// Why a source could not answer: any error at all. The service answers 503 and logs it.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
@@ -17,7 +19,7 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 /// * [`archive`](Self::archive) is asked only when the archive is about to be sent: never for a 304, nor for a request
 ///   with wrong credentials.
 /// * Change the pass first, so that `archive` gives the new content, and then
-///   [`publish`](crate::Publisher::publish) it. The other way round, a device could fetch the old content under the new
+///   [`publish`](crate::push::Publisher::publish) it. The other way round, a device could fetch the old content under the new
 ///   date and never ask again.
 /// * While a pass is not marked, its archive stays the same to the user: the files that its manifest lists have the same
 ///   bytes. The signature may be made anew.
@@ -30,7 +32,7 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 /// # Implementing
 /// ```
 /// use std::collections::HashMap;
-/// use passkit_server::{Archive, AuthToken, Credentials, PassId, PassSource, PassState, SourceError, async_trait};
+/// use passkit_server::{ArchiveBody, AuthToken, Credentials, PassId, PassSource, PassState, SourceError, async_trait};
 ///
 /// /// Passes held in memory, each with its token.
 /// struct Passes(HashMap<PassId, (AuthToken, bytes::Bytes)>);
@@ -41,8 +43,8 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 ///         Ok(self.0.get(pass).map(|(token, _)| Credentials::from(token)))
 ///     }
 ///
-///     async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<Archive>, SourceError> {
-///         Ok(self.0.get(pass).map(|(_, bytes)| Archive::from(bytes.clone())))
+///     async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+///         Ok(self.0.get(pass).map(|(_, bytes)| ArchiveBody::from(bytes.clone())))
 ///     }
 /// }
 /// ```
@@ -57,8 +59,10 @@ pub trait PassSource: Send + Sync {
     /// The newest archive of `pass`; `None` if it went away since its credentials were asked for.
     ///
     /// `state` was read from the store for this request, up to a second ago. A source that serves copies compares its
-    /// digest with [`PassState::published`]; others ignore it.
-    async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<Archive>, SourceError>;
+    /// digest with [`PassState::published`]; others ignore it. A source that serves other content than that sends it under
+    /// the date of the published one. It must therefore [mark](crate::Changed::Passes) the pass when it serves the published
+    /// content later, even if the store then calls its digest known.
+    async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<ArchiveBody>, SourceError>;
 }
 
 macro_rules! forward {
@@ -73,7 +77,7 @@ macro_rules! forward {
                 &self,
                 pass: &PassId,
                 state: &PassState,
-            ) -> Result<Option<Archive>, SourceError> {
+            ) -> Result<Option<ArchiveBody>, SourceError> {
                 (**self).archive(pass, state).await
             }
         }
@@ -133,7 +137,7 @@ impl FromIterator<TokenDigest> for Credentials {
 }
 
 /// The bytes of a `.pkpass` or `.order` archive, shared or streamed.
-pub struct Archive {
+pub struct ArchiveBody {
     pub(crate) length: u64,
     pub(crate) content: ArchiveContent,
 }
@@ -143,7 +147,7 @@ pub(crate) enum ArchiveContent {
     Stream(Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>),
 }
 
-impl Archive {
+impl ArchiveBody {
     /// An archive of `length` bytes that is read while it is sent. If the stream ends early, fails, or gives more,
     /// the connection is closed and the device discards what it got.
     pub fn stream(length: u64, chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
@@ -158,15 +162,15 @@ impl Archive {
 }
 
 /// An archive in memory. [`Bytes`] are shared, not copied: keep them and hand out clones.
-impl From<Bytes> for Archive {
+impl From<Bytes> for ArchiveBody {
     fn from(bytes: Bytes) -> Self {
         Self { length: bytes.len() as u64, content: ArchiveContent::Shared(bytes) }
     }
 }
 
-impl std::fmt::Debug for Archive {
+impl std::fmt::Debug for ArchiveBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Archive").field("length", &self.length).finish_non_exhaustive()
+        f.debug_struct("ArchiveBody").field("length", &self.length).finish_non_exhaustive()
     }
 }
 
@@ -188,7 +192,7 @@ mod tests {
 
     #[test]
     fn an_archive_shows_its_length_and_no_more() {
-        let archive = Archive::from(Bytes::from_static(b"secret"));
-        assert_eq!(format!("{archive:?}"), "Archive { length: 6, .. }");
+        let archive = ArchiveBody::from(Bytes::from_static(b"secret"));
+        assert_eq!(format!("{archive:?}"), "ArchiveBody { length: 6, .. }");
     }
 }

@@ -15,7 +15,10 @@ use tracing::{
 };
 
 use crate::{
-    Changed, Changes, DeviceIdentifier, PassId, PassState, PushOutcome, PushToken, TypeIdentifier, UpdateTag,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    push::PushOutcome,
+    store::{Changes, UpdateTag},
 };
 
 /// More devices than this with one token are left out.

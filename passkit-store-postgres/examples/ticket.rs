@@ -4,7 +4,11 @@
 
 use std::error::Error;
 
-use passkit_server::{Changed, DeviceIdentifier, PassId, PushToken, RegistrationStore};
+use passkit_server::{
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, PushToken},
+    store::RegistrationStore,
+};
 use passkit_store_postgres::{Config, PostgresStore, mark_in, sqlx};
 
 #[tokio::main]

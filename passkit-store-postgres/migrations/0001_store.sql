@@ -151,11 +151,16 @@ declare
     registered bigint;
 begin
     -- Locks the device: nobody else can write its registrations now.
-    insert into passkit.device as d (device_id, push_token, version)
-    values ($1, $4, passkit.now_micros())
+    insert into passkit.device as d (device_id, push_token, version) values ($1, $4, 0)
     on conflict (device_id) do update
-    set push_token = excluded.push_token, version = greatest(d.version + 1, excluded.version)
+    set push_token = excluded.push_token, version = greatest(d.version + 1, passkit.now_micros())
     returning d.version into registered;
+    -- A new device gets its version after that. While the insert waited, others may have given the device greater versions
+    -- than the time when it began, and removed it.
+    if registered = 0 then
+        update passkit.device d set version = passkit.now_micros() where d.device_id = $1
+        returning d.version into registered;
+    end if;
 
     insert into passkit.registration (device_id, pass_type, serial, version)
     values ($1, $2, $3, registered)
@@ -170,26 +175,38 @@ end
 $$;
 
 -- Registers, for each n, devices[n] for the pass (pass_types[n], serials[n]). Returns which registrations are new.
+--
+-- A plan made while there were few devices would read all of them, not the new ones by their places.
 create function passkit.register_many(devices text[], pass_types text[], serials text[], push_tokens text[])
-returns boolean[] language plpgsql volatile as $$
+returns boolean[] language plpgsql volatile set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
-    at      bigint := passkit.now_micros();
-    added   integer;
-    created boolean[];
+    at          bigint := passkit.now_micros();
+    new_devices tid[];
+    added       integer;
+    created     boolean[];
 begin
     -- Locks the devices in their order, so that two calls never wait for each other.
-    insert into passkit.device as d (device_id, push_token, version)
-    select a.device_id, a.push_token, at
-    from (
-        select distinct on (u.device_id collate "C") u.device_id collate "C" as device_id, u.push_token
-        from (select devices as d, push_tokens as p offset 0) arrays,
-            unnest(d, p) with ordinality as u(device_id, push_token, n)
-        order by u.device_id collate "C", u.n desc
-    ) a
-    order by a.device_id
-    on conflict (device_id) do update
-    set push_token = excluded.push_token, version = greatest(d.version + 1, excluded.version);
+    with locked as (
+        insert into passkit.device as d (device_id, push_token, version)
+        select a.device_id, a.push_token, 0
+        from (
+            select distinct on (u.device_id collate "C") u.device_id collate "C" as device_id, u.push_token
+            from (select devices as d, push_tokens as p offset 0) arrays,
+                unnest(d, p) with ordinality as u(device_id, push_token, n)
+            order by u.device_id collate "C", u.n desc
+        ) a
+        order by a.device_id
+        on conflict (device_id) do update
+        set push_token = excluded.push_token, version = greatest(d.version + 1, at)
+        returning d.ctid, d.version
+    )
+    select array_agg(l.ctid) into new_devices from locked l where l.version = 0;
+    -- New devices get their version after that, as in passkit.register.
+    if new_devices is not null then
+        at := passkit.now_micros();
+        update passkit.device d set version = at where d.ctid = any(new_devices);
+    end if;
 
     insert into passkit.registration (device_id, pass_type, serial, version)
     select u.device_id, u.pass_type, u.serial,

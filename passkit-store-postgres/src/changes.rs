@@ -1,8 +1,9 @@
 //! Marking passes, and what changed: lists, states, and what was published.
 
 use passkit_server::{
-    Changed, Changes, Content, ContentDigest, DeviceIdentifier, PassId, PassState, Published, SerialNumber,
-    StoreError, TokenDigest, TypeIdentifier, UpdateTag, unite_tokens,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, SerialNumber, TokenDigest, TypeIdentifier},
+    store::{Changes, Content, ContentDigest, Published, StoreError, UpdateTag, unite_tokens},
 };
 use sqlx::{PgConnection, postgres::PgRow};
 
@@ -20,7 +21,7 @@ use crate::{
 /// How many passes go into one statement.
 const PASSES_AT_ONCE: usize = 1_024;
 
-/// Marks passes as [`mark`](passkit_server::RegistrationStore::mark) does, in a transaction of your own: your change and its
+/// Marks passes as [`mark`](passkit_server::store::RegistrationStore::mark) does, in a transaction of your own: your change and its
 /// mark then commit together, or not at all.
 ///
 /// The row of the type is locked until the transaction ends, and all other marks of the type wait for it. So mark last, just
@@ -38,10 +39,10 @@ pub async fn mark_in(
 }
 
 /// Marks passes as [`mark_in`] does, and makes their pushes pending as
-/// [`mark_and_push`](passkit_server::PushQueue::mark_and_push) does: all of it commits together with your change, or not at
+/// [`mark_and_push`](passkit_server::push::PushQueue::mark_and_push) does: all of it commits together with your change, or not at
 /// all.
 ///
-/// Call [`Publisher::wake`](passkit_server::Publisher::wake) after the commit, and the pushes go out at once.
+/// Call [`Publisher::wake`](passkit_server::push::Publisher::wake) after the commit, and the pushes go out at once.
 ///
 /// # Errors
 /// The same errors as [`mark_in`].

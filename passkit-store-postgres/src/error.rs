@@ -1,6 +1,6 @@
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use passkit_server::{StoreError, StoreErrorKind};
+use passkit_server::store::{StoreError, StoreErrorKind};
 
 /// Why something failed. Its source is the error of the driver, if there is one. A clone can go to every caller whose
 /// question shared the statement.

@@ -1,7 +1,9 @@
 use async_trait::async_trait;
 use passkit_server::{
-    DeviceIdentifier, Page, PageCursor, PassId, PushToken, Registration, StoreError, StoreMaintenance,
-    StoreStats, TypeIdentifier, TypeStats,
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
+    store::{Page, PageCursor, StoreError},
 };
 use sqlx::postgres::PgRow;
 

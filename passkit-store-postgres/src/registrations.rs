@@ -4,9 +4,12 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use passkit_server::{
-    Audience, Changed, Changes, DeviceIdentifier, Page, PageCursor, PassId, PassState, Published, PushToken,
-    Registered, RegisteredDevice, RegistrationStore, SerialNumber, StoreError, TypeIdentifier, UpdateTag,
-    clock,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{
+        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice, RegistrationStore,
+        StoreError, UpdateTag, clock,
+    },
 };
 use sqlx::postgres::PgRow;
 

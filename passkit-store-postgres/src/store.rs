@@ -3,7 +3,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use passkit_server::{StoreError, TypeIdentifier};
+use passkit_server::{identifiers::TypeIdentifier, store::StoreError};
 use sqlx::{
     Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -26,10 +26,10 @@ use crate::{
 /// Share it in an [`Arc`], or clone it: clones are one store.
 ///
 /// # Errors
-/// * [`Unavailable`](passkit_server::StoreErrorKind::Unavailable) while the database is down, full, read-only or too slow,
-///   and [`Conflict`](passkit_server::StoreErrorKind::Conflict) if others wrote at the same time. Both come only after
+/// * [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable) while the database is down, full, read-only or too slow,
+///   and [`Conflict`](passkit_server::store::StoreErrorKind::Conflict) if others wrote at the same time. Both come only after
 ///   trying again within [`Config::timeout`], if that may help.
-/// * [`Configuration`](passkit_server::StoreErrorKind::Configuration) before [`migrate`](Self::migrate), and if the user
+/// * [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) before [`migrate`](Self::migrate), and if the user
 ///   has no rights.
 ///
 /// If a connection breaks after a statement was sent, the statement is sent again, and the first one may have happened:

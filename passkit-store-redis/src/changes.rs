@@ -43,8 +43,9 @@ use std::{
 };
 
 use passkit_server::{
-    Changed, Changes, Content, ContentDigest, DeviceIdentifier, PassId, PassState, Published, SerialNumber,
-    StoreError, TokenDigest, TypeIdentifier, UpdateTag, clock, unite_tokens,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, SerialNumber, TokenDigest, TypeIdentifier},
+    store::{Changes, Content, ContentDigest, Published, StoreError, UpdateTag, clock, unite_tokens},
 };
 use redis::Value;
 

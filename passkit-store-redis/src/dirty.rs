@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use passkit_server::TypeIdentifier;
+use passkit_server::identifiers::TypeIdentifier;
 use tokio::time::Instant;
 
 use crate::{

@@ -1,6 +1,6 @@
 use std::{borrow::Cow, error, fmt};
 
-use passkit_server::{StoreError, StoreErrorKind};
+use passkit_server::store::{StoreError, StoreErrorKind};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// Why the store could not do what it was asked: the source of its [`StoreError`]s.

@@ -25,7 +25,11 @@
 //! no two of these are ever the same text. A bucket is chosen by the serial number, and a part of an index by the device. The
 //! name of a claim or a note may hold braces, so it stands behind the hash tag, which is its hash H.
 
-use passkit_server::{Audience, DeviceIdentifier, PassId, SerialNumber, TypeIdentifier};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, SerialNumber, TypeIdentifier},
+    store::Audience,
+};
 
 use crate::error::Error;
 

@@ -2,10 +2,10 @@
 //!
 //! [`RedisStore`] implements all traits of a store, so that any number of processes can share one Redis. What it guarantees
 //! in which failure, what it needs and what it costs is in the
-//! [README](https://github.com/passkit-server/passkit-server/tree/main/passkit-store-redis#readme).
+//! [README](https://github.com/passkit-rs/passkit/tree/main/passkit-store-redis#readme).
 //!
 //! ```no_run
-//! use passkit_server::{Changed, DeviceIdentifier, PassId, PushToken, Registered, RegistrationStore};
+//! use passkit_server::{Changed, PassId, identifiers::{DeviceIdentifier, PushToken}, store::{Registered, RegistrationStore}};
 //! use passkit_store_redis::{Config, RedisStore};
 //!
 //! # #[tokio::main(flavor = "current_thread")]

@@ -7,8 +7,10 @@ use std::{
 
 use async_trait::async_trait;
 use passkit_server::{
-    Audience, DeviceIdentifier, Page, PageCursor, PassId, PushToken, Registration, StoreError,
-    StoreMaintenance, StoreStats, TypeStats, clock,
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken},
+    maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
+    store::{Audience, Page, PageCursor, StoreError, clock},
 };
 use redis::Value;
 

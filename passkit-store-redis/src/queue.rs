@@ -18,8 +18,10 @@ use std::{
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use passkit_server::{
-    Backlog, Changed, DeferredPush, DeviceIdentifier, Page, PageCursor, PendingChange, Progress, PushQueue,
-    PushToken, Scope, SerialNumber, StoreError, TypeIdentifier, clock,
+    Changed,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
+    store::{Page, PageCursor, StoreError, clock},
 };
 use redis::Value;
 use tokio::time::Instant;

@@ -38,9 +38,13 @@ use std::{
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use passkit_server::{
-    Audience, Changed, Changes, DeviceIdentifier, Page, PageCursor, PassId, PassState, Published, PushToken,
-    Registered, RegisteredDevice, Registration, RegistrationStore, StoreError, StoreErrorKind,
-    TypeIdentifier, UpdateTag, clock,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    maintenance::Registration,
+    store::{
+        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice, RegistrationStore,
+        StoreError, StoreErrorKind, UpdateTag, clock,
+    },
 };
 
 use crate::{

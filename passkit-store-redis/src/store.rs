@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use passkit_server::{StoreError, clock};
+use passkit_server::store::{StoreError, clock};
 
 use crate::{
     config::Config,
@@ -10,16 +10,16 @@ use crate::{
     layout::{FORMAT, Keys},
 };
 
-/// A store in Redis that implements [`RegistrationStore`](passkit_server::RegistrationStore),
-/// [`PushQueue`](passkit_server::PushQueue), [`Coordination`](passkit_server::Coordination) and
-/// [`StoreMaintenance`](passkit_server::StoreMaintenance). Cheap to clone; clones share their connections.
+/// A store in Redis that implements [`RegistrationStore`](passkit_server::store::RegistrationStore),
+/// [`PushQueue`](passkit_server::push::PushQueue), [`Coordination`](passkit_server::store::Coordination) and
+/// [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Cheap to clone; clones share their connections.
 ///
 /// # Cancel safety
 /// A call that writes in several steps goes on when it is dropped. So it always ends in one of the two states.
 ///
 /// # Errors
 /// While a server is away, or another takes over, calls go on trying for [`call_timeout`](Config::call_timeout). Then they
-/// fail as [`Unavailable`](passkit_server::StoreErrorKind::Unavailable). A [`mark`](passkit_server::RegistrationStore::mark)
+/// fail as [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable). A [`mark`](passkit_server::store::RegistrationStore::mark)
 /// that failed may have marked some of its passes. The source of each error is an [`Error`].
 #[derive(Clone, Debug)]
 pub struct RedisStore {
@@ -46,9 +46,9 @@ impl RedisStore {
     /// With `rediss` in place of `redis` the same over TLS, if the feature `tls` is on.
     ///
     /// # Errors
-    /// [`Configuration`](passkit_server::StoreErrorKind::Configuration) if the URL is wrong, the server refuses the
+    /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the URL is wrong, the server refuses the
     /// user, the password, the database or a command, is of another mode than the URL says, may evict keys, or holds a
-    /// store of another format or number of buckets; [`Unavailable`](passkit_server::StoreErrorKind::Unavailable) if
+    /// store of another format or number of buckets; [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable) if
     /// it can't be reached.
     pub async fn connect(url: &str, config: Config) -> Result<Self, StoreError> {
         let address = Address::parse(url)?;

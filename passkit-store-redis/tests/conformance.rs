@@ -15,7 +15,7 @@ use passkit_conformance::{
     libtest_mimic::{Arguments, Trial, run},
     store::{BoxError, Stores, TestStore, trials},
 };
-use passkit_server::{async_trait, clock};
+use passkit_server::{async_trait, store::clock};
 use passkit_store_redis::{Config, RedisStore};
 use passkit_test_servers::redis::{Cluster, SentinelSet, Single};
 

@@ -3,9 +3,13 @@
 use std::{collections::HashSet, vec::IntoIter};
 
 use passkit_server::{
-    Changed, Changes, Content, ContentDigest, DeviceIdentifier, PassId, PassState, Published, Scope,
-    SerialNumber, TypeIdentifier, UpdateTag,
-    clock::{self, next_last_modified, next_version},
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, SerialNumber, TypeIdentifier},
+    push::Scope,
+    store::{
+        Changes, Content, ContentDigest, Published, UpdateTag,
+        clock::{self, next_last_modified, next_version},
+    },
 };
 
 use crate::{
@@ -134,7 +138,7 @@ impl Step<'_, '_> {
     }
 }
 
-/// What [`RegistrationStore::changes_since`](passkit_server::RegistrationStore::changes_since) promises, over rows
+/// What [`RegistrationStore::changes_since`](passkit_server::store::RegistrationStore::changes_since) promises, over rows
 /// of which each is durable but no two need be of one moment.
 ///
 /// The order makes it right: the type's clock `c` first, then the device's clock `d`, then registrations and passes.

@@ -1,6 +1,6 @@
 use std::{any::Any, error::Error, fmt, io, path::Path, sync::Arc};
 
-use passkit_server::{StoreError, StoreErrorKind};
+use passkit_server::store::{StoreError, StoreErrorKind};
 
 /// Why something failed, in a form that every caller whose change shared one write can have.
 ///

@@ -23,8 +23,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use passkit_server::{
-    ContentDigest, DeferredPush, DeviceIdentifier, PageCursor, PassId, PassState, Progress, Published,
-    PushToken, Scope, SerialNumber, TokenDigest, TypeIdentifier, clock,
+    PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TokenDigest, TypeIdentifier},
+    push::{DeferredPush, Progress, Scope},
+    store::{ContentDigest, PageCursor, Published, clock},
 };
 
 use crate::error::Failure;

@@ -2,8 +2,10 @@
 
 use async_trait::async_trait;
 use passkit_server::{
-    DeviceIdentifier, Page, PageCursor, PassId, Registered, Registration, StoreError, StoreMaintenance,
-    StoreStats, TypeStats,
+    PassId,
+    identifiers::DeviceIdentifier,
+    maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
+    store::{Page, PageCursor, Registered, StoreError},
 };
 
 use crate::{

@@ -7,8 +7,10 @@ use std::{
 
 use async_trait::async_trait;
 use passkit_server::{
-    Backlog, Changed, DeferredPush, DeviceIdentifier, Page, PageCursor, PendingChange, Progress, PushQueue,
-    Scope, StoreError, TypeIdentifier, clock,
+    Changed,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
+    store::{Page, PageCursor, StoreError, clock},
 };
 use sled::IVec;
 

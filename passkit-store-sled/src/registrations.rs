@@ -1,9 +1,12 @@
 //! Registering, unregistering and forgetting devices, and the devices of a pass or of a type.
 
 use passkit_server::{
-    Audience, DeviceIdentifier, Page, PageCursor, PassId, PushToken, Registered, RegisteredDevice,
-    SerialNumber,
-    clock::{self, next_version},
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber},
+    store::{
+        Audience, Page, PageCursor, Registered, RegisteredDevice,
+        clock::{self, next_version},
+    },
 };
 use sled::IVec;
 

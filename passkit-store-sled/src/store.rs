@@ -2,9 +2,12 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use passkit_server::{
-    Audience, Changed, Changes, Claims, DeviceIdentifier, Page, PageCursor, PassId, PassState, Published,
-    PushToken, Registered, RegisteredDevice, RegistrationStore, StoreError, StoreErrorKind, TypeIdentifier,
-    UpdateTag, clock,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    store::{
+        Audience, Changes, Claims, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, StoreErrorKind, UpdateTag, clock,
+    },
 };
 
 use crate::{

@@ -44,7 +44,7 @@ fn copy(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), Sqli
     while backup.step(-1).map_err(failed)? != StepResult::Done {
         if Instant::now() > deadline {
             let text = format!("{}: another program has it locked", source_path.display());
-            return Err(SqliteError::new(passkit_server::StoreErrorKind::Unavailable, text));
+            return Err(SqliteError::new(passkit_server::store::StoreErrorKind::Unavailable, text));
         }
         thread::sleep(POLL);
     }

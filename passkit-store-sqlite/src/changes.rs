@@ -1,6 +1,8 @@
 use passkit_server::{
-    Changed, Changes, Content, ContentDigest, DeviceIdentifier, PassId, PassState, Published, Scope,
-    StoreError, TokenDigest, TypeIdentifier, UpdateTag, clock,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, TokenDigest, TypeIdentifier},
+    push::Scope,
+    store::{Changes, Content, ContentDigest, Published, StoreError, UpdateTag, clock},
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params, types::Type};
 
@@ -10,7 +12,7 @@ use crate::{
     queue,
 };
 
-/// Marks as [`mark`](passkit_server::RegistrationStore::mark) does, in a transaction of your own, so that the content and
+/// Marks as [`mark`](passkit_server::store::RegistrationStore::mark) does, in a transaction of your own, so that the content and
 /// its mark commit together.
 ///
 /// The transaction is one of the store's file, begun as
@@ -27,7 +29,7 @@ pub fn mark_in(
     marked.map_err(|error| failed_in(transaction, error))
 }
 
-/// Marks as [`mark_in`] does, and makes the pushes pending. Call [`Publisher::wake`](passkit_server::Publisher::wake)
+/// Marks as [`mark_in`] does, and makes the pushes pending. Call [`Publisher::wake`](passkit_server::push::Publisher::wake)
 /// after the commit.
 ///
 /// # Errors

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use passkit_server::{Coordination, StoreError, async_trait, clock};
+use passkit_server::{
+    async_trait,
+    store::{Coordination, StoreError, clock},
+};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{SqliteStore, layout};

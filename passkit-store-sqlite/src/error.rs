@@ -1,6 +1,6 @@
 use std::{error::Error, fmt, io, path::Path, sync::Arc};
 
-use passkit_server::{StoreError, StoreErrorKind};
+use passkit_server::store::{StoreError, StoreErrorKind};
 use rusqlite::ErrorCode;
 
 /// Why something failed. Its source is the error of SQLite or of the operating system, if there is one. A clone can go to

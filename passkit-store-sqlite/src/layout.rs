@@ -18,7 +18,7 @@
 
 use std::str::FromStr;
 
-use passkit_server::InvalidIdentifier;
+use passkit_server::identifiers::InvalidIdentifier;
 use rusqlite::{
     Row,
     types::{Type, ValueRef},
@@ -230,21 +230,17 @@ on conflict (type, serial) do update set digest = excluded.digest";
 
 /// Device, type, both parts of the tag or nulls; gives the clocks, and a serial or null in each row.
 ///
-/// A tag that is ahead of the clocks counts as none. One that equals them has nothing behind it.
+/// A tag that is ahead of the clocks counts as none. One that equals them has nothing behind it: the search for a null finds
+/// no registration, and reads none.
 pub(crate) const CHANGES_SINCE: &str = "\
-with clocks as materialized (
-    select coalesce(t.version, 0) as type_clock, coalesce(t.floor, 0) as floor, coalesce(d.version, 0) as device_clock
-    from (select 1) left join passkit_type t on t.type = ?2 left join passkit_device d on d.device = ?1
-)
-select c.type_clock, c.device_clock, r.serial
-from clocks c left join passkit_registration r
-on r.device = ?1 and r.type = ?2
-and (?3 is null or ?3 > c.type_clock or ?4 > c.device_clock or (
-    (c.type_clock > ?3 or c.device_clock > ?4) and (
-        c.floor > ?3 or r.version > ?4
-        or (select p.version from passkit_pass p where p.type = ?2 and p.serial = r.serial) > ?3
-    )
-))";
+select coalesce(t.version, 0), coalesce(d.version, 0), r.serial
+from (select 1)
+left join passkit_type t on t.type = ?2
+left join passkit_device d on d.device = ?1
+left join passkit_registration r
+on r.device = case when ?3 = t.version and ?4 = d.version then null else ?1 end and r.type = ?2
+and (?3 is null or ?3 > coalesce(t.version, 0) or ?4 > coalesce(d.version, 0) or t.floor > ?3 or r.version > ?4
+    or (select p.version from passkit_pass p where p.type = ?2 and p.serial = r.serial) > ?3)";
 
 /// Type, serial; gives version, date and digest.
 pub(crate) const PASS_STATE: &str = "\

@@ -1,8 +1,8 @@
 //! The registrations of an Apple Wallet web service in one SQLite file.
 //!
-//! [`SqliteStore`] implements all traits of a store: [`RegistrationStore`](passkit_server::RegistrationStore),
-//! [`Coordination`](passkit_server::Coordination), [`PushQueue`](passkit_server::PushQueue) and
-//! [`StoreMaintenance`](passkit_server::StoreMaintenance). Any number of processes of one machine can open the same file.
+//! [`SqliteStore`] implements all traits of a store: [`RegistrationStore`](passkit_server::store::RegistrationStore),
+//! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue) and
+//! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Any number of processes of one machine can open the same file.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -11,7 +11,7 @@
 //! # let path = folder.path().join("passkit.db");
 //! use std::sync::Arc;
 //!
-//! use passkit_server::StoreMaintenance;
+//! use passkit_server::maintenance::StoreMaintenance;
 //! use passkit_store_sqlite::{Config, SqliteStore};
 //!
 //! let config = Config::new(&path).create(true).cache_bytes(256 << 20);
@@ -38,7 +38,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("shop.db");
-//! use passkit_server::{Changed, SerialNumber, TypeIdentifier};
+//! use passkit_server::{Changed, identifiers::{SerialNumber, TypeIdentifier}};
 //! use passkit_store_sqlite::{SqliteStore, create_in, mark_and_push_in, rusqlite};
 //! use rusqlite::{Connection, TransactionBehavior};
 //!

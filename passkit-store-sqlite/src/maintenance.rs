@@ -1,6 +1,8 @@
 use passkit_server::{
-    DeviceIdentifier, Page, PageCursor, PassId, Registered, Registration, StoreError, StoreMaintenance,
-    StoreStats, TypeStats, async_trait,
+    PassId, async_trait,
+    identifiers::DeviceIdentifier,
+    maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
+    store::{Page, PageCursor, Registered, StoreError},
 };
 use rusqlite::{Connection, params};
 
@@ -75,8 +77,10 @@ fn position(cursor: &PageCursor) -> Option<(DeviceIdentifier, PassId)> {
 }
 
 fn stats(connection: &Connection) -> rusqlite::Result<StoreStats> {
+    // One snapshot for both statements.
+    let snapshot = connection.unchecked_transaction()?;
     let mut types: Vec<TypeStats> = Vec::new();
-    let mut statement = connection.prepare_cached(layout::PASS_STATS)?;
+    let mut statement = snapshot.prepare_cached(layout::PASS_STATS)?;
     let mut passes = statement.query([])?;
     while let Some(row) = passes.next()? {
         let registrations = number(row, 1)?;
@@ -88,7 +92,7 @@ fn stats(connection: &Connection) -> rusqlite::Result<StoreStats> {
             _ => types.push(TypeStats { type_id: identifier(row, 0)?, passes: 1, registrations }),
         }
     }
-    connection.prepare_cached(layout::STORE_STATS)?.query_row([], |row| {
+    snapshot.prepare_cached(layout::STORE_STATS)?.query_row([], |row| {
         Ok(StoreStats { devices: number(row, 0)?, types, storage_bytes: Some(number(row, 1)?) })
     })
 }

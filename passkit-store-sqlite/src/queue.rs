@@ -1,8 +1,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use passkit_server::{
-    Backlog, Changed, DeferredPush, DeviceIdentifier, Page, PageCursor, PendingChange, Progress, PushQueue,
-    Scope, StoreError, TypeIdentifier, async_trait, clock,
+    Changed, async_trait,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
+    store::{Page, PageCursor, StoreError, clock},
 };
 use rusqlite::{Connection, params};
 

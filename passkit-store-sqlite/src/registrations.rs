@@ -1,6 +1,7 @@
 use passkit_server::{
-    DeviceIdentifier, Page, PageCursor, PassId, PushToken, Registered, RegisteredDevice, SerialNumber,
-    TypeIdentifier, clock,
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{Page, PageCursor, Registered, RegisteredDevice, clock},
 };
 use rusqlite::{Connection, params};
 

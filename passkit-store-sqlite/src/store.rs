@@ -6,9 +6,12 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changed, Changes, Content, DeviceIdentifier, Page, PageCursor, PassId, PassState, Published,
-    PushToken, Registered, RegisteredDevice, RegistrationStore, SerialNumber, StoreError, TypeIdentifier,
-    UpdateTag, async_trait, clock,
+    Changed, PassId, PassState, async_trait,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{
+        Audience, Changes, Content, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, UpdateTag, clock,
+    },
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -44,8 +47,8 @@ impl SqliteStore {
     /// Opens the store in this file. Blocks, for longer after a crash.
     ///
     /// # Errors
-    /// [`Configuration`](passkit_server::StoreErrorKind::Configuration) if there is no file or no store in it, if it can't be read and
-    /// written, lies on a network file system or was written by a newer passkit; [`Corrupt`](passkit_server::StoreErrorKind::Corrupt) if it
+    /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if there is no file or no store in it, if it can't be read and
+    /// written, lies on a network file system or was written by a newer passkit; [`Corrupt`](passkit_server::store::StoreErrorKind::Corrupt) if it
     /// is damaged or no database.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_with(&Config::new(path))
@@ -90,7 +93,7 @@ impl SqliteStore {
     /// durable when this returns.
     ///
     /// # Errors
-    /// [`Configuration`](passkit_server::StoreErrorKind::Configuration) if the file exists or can't be made. Errors leave no file behind.
+    /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the file exists or can't be made. Errors leave no file behind.
     pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<(), StoreError> {
         let (path, lock_timeout) = (path.into(), self.lock_timeout);
         let copied = self.engine.scan(move |connection| Ok(back_up(connection, &path, lock_timeout))).await?;
@@ -189,7 +192,7 @@ fn make_store(connection: &Connection) -> rusqlite::Result<()> {
 /// and switches the database to write-ahead logging.
 ///
 /// # Errors
-/// [`Configuration`](passkit_server::StoreErrorKind::Configuration) if the database has a table or view named `passes`, `devices`,
+/// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the database has a table or view named `passes`, `devices`,
 /// `registrations`, `pending_pushes`, or like `passkit_` and something.
 pub fn create_in(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     let path = PathBuf::from(transaction.path().unwrap_or_default());

@@ -2,7 +2,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use passkit_apns::{ApnsSender, Config, Profile};
 use passkit_conformance::apns::Answer;
-use passkit_server::{PushOutcome, PushSender, TypeIdentifier};
+use passkit_server::{
+    identifiers::TypeIdentifier,
+    push::{PushOutcome, PushSender},
+};
 
 use crate::{TOPIC, apns, assert_no_violations, config, identity, push, sender};
 

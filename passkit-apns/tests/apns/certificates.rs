@@ -5,7 +5,7 @@ use std::{
 
 use passkit_apns::{ApnsSender, Identity};
 use passkit_conformance::apns::Issued;
-use passkit_server::PushOutcome;
+use passkit_server::push::PushOutcome;
 
 use crate::{TOPIC, apns, assert_no_violations, config, push, topic, until};
 

@@ -8,7 +8,7 @@ use std::{
 
 use passkit_apns::{ApnsSender, Config};
 use passkit_conformance::apns::{Answer, LocalApns, Options};
-use passkit_server::PushOutcome;
+use passkit_server::push::PushOutcome;
 use tokio::{io::AsyncReadExt as _, net::TcpListener, task::JoinSet};
 
 use crate::{apns, assert_no_violations, config, identity, push, sender, until};
@@ -169,7 +169,7 @@ async fn a_dead_server_is_not_hammered() {
     let sender = ApnsSender::new(config).unwrap();
     let start = Instant::now();
     let mut is_told_to_wait = false;
-    until("four connections were tried, and a push was told to wait", async || {
+    until("four connections were tried, and a push had to wait", async || {
         let outcome = push(&sender, "c0ffee").await;
         let PushOutcome::Unreachable(why) = outcome else { panic!("{outcome:?}") };
         is_told_to_wait |= why.contains("127.0.0.1") && why.contains("tried again in");

@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 
 use passkit_apns::{ApnsSender, Config, Identity};
 use passkit_conformance::apns::{LocalApns, Options};
-use passkit_server::{PushOutcome, PushSender, PushToken, TypeIdentifier};
+use passkit_server::{
+    identifiers::{PushToken, TypeIdentifier},
+    push::{PushOutcome, PushSender},
+};
 
 const TOPIC: &str = "pass.com.example.ticket";
 

@@ -8,7 +8,7 @@ use std::{
 
 use passkit_apns::{ApnsSender, Identity};
 use passkit_conformance::apns::Issued;
-use passkit_server::{PushOutcome, TypeIdentifier};
+use passkit_server::{identifiers::TypeIdentifier, push::PushOutcome};
 
 use crate::{TOPIC, apns, assert_no_violations, config, push, topic, until};
 

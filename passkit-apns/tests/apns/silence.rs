@@ -9,7 +9,7 @@ use std::{
 };
 
 use passkit_apns::{ApnsSender, Identity};
-use passkit_server::PushOutcome;
+use passkit_server::push::PushOutcome;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, tcp},
@@ -22,7 +22,7 @@ use crate::{TOPIC, apns, assert_no_violations, config, identity, push, topic};
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Passes on what comes, until it is told to swallow what the connections say that are there by then.
+/// Forwards what comes. Later it drops what the connections send that exist by then.
 struct Gate {
     port: u16,
     swallow: Mutex<Vec<Arc<AtomicBool>>>,

@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use passkit_apns::{ApnsSender, TokenKey};
 use passkit_conformance::apns::{Answer, LocalApns, Options};
-use passkit_server::{PushOutcome, PushSender, TypeIdentifier};
+use passkit_server::{
+    identifiers::TypeIdentifier,
+    push::{PushOutcome, PushSender},
+};
 
 use crate::{assert_no_violations, config, identity, push, token};
 

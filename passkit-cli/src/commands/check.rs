@@ -2,7 +2,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use passkit_archive::{Archive, MAX_ARCHIVE_BYTES, Rules};
-use passkit_server::Kind;
+use passkit_server::identifiers::Kind;
 
 use crate::failure::Failure;
 

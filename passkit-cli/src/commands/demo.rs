@@ -6,7 +6,7 @@ use passkit_conformance::{
     Client,
     phone::{Phone, State},
 };
-use passkit_server::{Kind, TypeIdentifier};
+use passkit_server::identifiers::{Kind, TypeIdentifier};
 use serde_json::json;
 
 use super::{

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use passkit_server::Registration;
+use passkit_server::maintenance::Registration;
 
 use super::progress::Progress;
 use crate::{failure::Failure, store::StoreUrl};

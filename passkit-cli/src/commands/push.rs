@@ -1,7 +1,12 @@
 use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use clap::Args;
-use passkit_server::{Changed, Publisher, SerialNumber, Stopped, StoreError, TypeIdentifier};
+use passkit_server::{
+    Changed,
+    identifiers::{SerialNumber, TypeIdentifier},
+    push::{Publisher, Stopped},
+    store::StoreError,
+};
 
 use super::{progress::Progress, serve::start_logging};
 use crate::{

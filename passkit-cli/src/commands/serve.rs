@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use hyper::{body::Incoming, service::service_fn};
-use passkit_server::{Kind, Publisher, ResponseBody, WalletService};
+use passkit_server::{WalletService, identifiers::Kind, push::Publisher, service::ResponseBody};
 use tokio::{net::TcpListener, task::JoinSet};
 use tower_service::Service as _;
 use tracing_subscriber::{

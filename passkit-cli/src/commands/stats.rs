@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use passkit_server::StoreStats;
+use passkit_server::maintenance::StoreStats;
 
 use crate::{failure::Failure, store::StoreUrl};
 

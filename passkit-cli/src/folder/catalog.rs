@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use passkit_server::{PassId, TokenDigest};
+use passkit_server::{PassId, identifiers::TokenDigest};
 use redb::{Database, Durability, OwnedAccessGuard, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Listed, files::Stamp};

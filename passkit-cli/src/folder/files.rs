@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use passkit_server::Kind;
+use passkit_server::identifiers::Kind;
 
 /// Size, times and place of a file: as long as it stays the same, so does the content.
 ///

@@ -50,8 +50,10 @@ use std::{
 use async_trait::async_trait;
 use catalog::Catalog;
 use passkit_server::{
-    Archive, ContentDigest, Credentials, Kind, PassId, PassSource, PassState, Publisher, RegistrationStore,
-    SourceError, StoreError, TokenDigest, TypeIdentifier,
+    ArchiveBody, Credentials, PassId, PassSource, PassState, SourceError,
+    identifiers::{Kind, TokenDigest, TypeIdentifier},
+    push::Publisher,
+    store::{ContentDigest, RegistrationStore, StoreError},
 };
 use tokio::sync::oneshot;
 
@@ -284,10 +286,10 @@ impl PassSource for Folder {
         }))
     }
 
-    async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<Archive>, SourceError> {
+    async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
         self.agree(pass, state).await?;
         let (shared, pass) = (self.shared.clone(), pass.clone());
         let bytes = tokio::task::spawn_blocking(move || shared.catalog.archive(&pass)).await??;
-        Ok(bytes.map(Archive::from))
+        Ok(bytes.map(ArchiveBody::from))
     }
 }

@@ -11,7 +11,9 @@ use std::{
 use bytes::Bytes;
 use passkit_archive::{Archive, Rules};
 use passkit_server::{
-    Changed, Content, ContentDigest, PassId, SerialNumber, StoreError, TypeIdentifier, unite_tokens,
+    Changed, PassId,
+    identifiers::{SerialNumber, TypeIdentifier},
+    store::{Content, ContentDigest, StoreError, unite_tokens},
 };
 
 use super::{

@@ -1,7 +1,7 @@
 use std::{fs, io, path::Path};
 
 use passkit_archive::{Archive, Rules};
-use passkit_server::Kind;
+use passkit_server::identifiers::Kind;
 
 use super::{
     check::{Checked, check_all},

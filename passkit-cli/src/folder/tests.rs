@@ -9,8 +9,11 @@ use std::{
 use http_body_util::BodyExt as _;
 use passkit_archive::{ArchiveBuilder, placeholder_icon};
 use passkit_server::{
-    Changed, Content, Kind, MemoryStore, PassId, PassSource as _, PassState, Publisher,
-    RegistrationStore as _, ResponseBody,
+    Changed, PassId, PassSource as _, PassState,
+    identifiers::Kind,
+    push::Publisher,
+    service::ResponseBody,
+    store::{Content, MemoryStore, RegistrationStore as _},
 };
 use serde_json::json;
 

@@ -13,7 +13,7 @@ use std::{
 
 use notify::{EventKind, RecursiveMode, Watcher as _, event::ModifyKind};
 use passkit_archive::MAX_ARCHIVE_BYTES;
-use passkit_server::{ContentDigest, Kind, PassId};
+use passkit_server::{PassId, identifiers::Kind, store::ContentDigest};
 use tokio::sync::oneshot;
 
 use super::{

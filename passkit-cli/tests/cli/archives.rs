@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path, sync::Mutex};
 
 use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
-use passkit_server::{Kind, PassId};
+use passkit_server::{PassId, identifiers::Kind};
 use serde_json::json;
 
 pub(crate) const TEAM: &str = "TEAM123456";

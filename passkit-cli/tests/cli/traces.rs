@@ -15,9 +15,11 @@ use passkit_conformance::{
     phone::{Outcome, Phone, State},
 };
 use passkit_server::{
-    Archive, Audience, AuthToken, Changed, Credentials, DeferredPush, PassId, PassSource, PassState,
-    Publisher, PushConfig, PushQueue, PushReport, PushToken, RegisteredDevice, SerialNumber, SourceError,
-    Stopped, TypeIdentifier, WalletService, async_trait, clock,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    identifiers::{PushToken, SerialNumber, TypeIdentifier},
+    push::{DeferredPush, Publisher, PushConfig, PushQueue, PushReport, Stopped},
+    store::{Audience, RegisteredDevice, clock},
 };
 use passkit_store_postgres::{Config as PostgresConfig, PostgresStore};
 use passkit_store_redis::{Config as RedisConfig, RedisStore};
@@ -39,7 +41,7 @@ impl PassSource for Passes {
         Ok(self.version(pass.serial.as_str()).map(|_| Credentials::from(&token)))
     }
 
-    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<Archive>, SourceError> {
+    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
         let serial = pass.serial.as_str();
         Ok(self.version(serial).map(|_| self.bytes(serial).into()))
     }
@@ -230,7 +232,7 @@ async fn rotations(world: &World) {
     world.add(&mut phone, "other").await;
     let device = phone.state().services()[0].device().clone();
     let again = world.store.register(&device, &world.pass("nine"), &b).await.unwrap();
-    assert_eq!(again, passkit_server::Registered::Existing);
+    assert_eq!(again, passkit_server::store::Registered::Existing);
     assert_eq!(world.change(&["nine"]).await.0, once([&b]));
     assert_eq!(world.change(&["other"]).await.0, once([&b]));
     assert_eq!(sync(&mut phone).await, ["nine", "other"]);

@@ -3,7 +3,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use passkit_server::{DeviceIdentifier, PassId, TypeIdentifier};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+};
 
 /// Something that the web service did wrong, or that kept the phone from it.
 ///

@@ -1,5 +1,5 @@
 use http::header;
-use passkit_server::{PassId, TypeIdentifier};
+use passkit_server::{PassId, identifiers::TypeIdentifier};
 
 use super::{
     Error, HeldPass, Outcome, Phone, archive,

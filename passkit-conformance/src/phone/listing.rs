@@ -1,4 +1,7 @@
-use passkit_server::{PassId, SerialNumber, TypeIdentifier};
+use passkit_server::{
+    PassId,
+    identifiers::{SerialNumber, TypeIdentifier},
+};
 
 use super::{
     Error, Outcome, Phone,

@@ -3,7 +3,7 @@ use std::{fmt, time::SystemTime};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::Full;
-use passkit_server::{AuthToken, Kind, PassId};
+use passkit_server::{AuthToken, PassId, identifiers::Kind};
 
 use super::{
     Complaint, Error, HeldPass, Rules, State, archive,

@@ -4,7 +4,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use passkit_server::{AuthToken, DeviceIdentifier, PassId, PushToken, SerialNumber, TypeIdentifier};
+use passkit_server::{
+    AuthToken, PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+};
 use serde::{Deserialize, Serialize};
 
 use super::Error;

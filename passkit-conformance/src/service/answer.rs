@@ -1,5 +1,5 @@
 use http::{Method, header};
-use passkit_server::{Kind, SerialNumber};
+use passkit_server::identifiers::{Kind, SerialNumber};
 
 use crate::{
     CaseResult, Rule, Stop, Violation,

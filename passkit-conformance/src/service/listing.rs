@@ -1,7 +1,7 @@
 //! Asking what changed.
 
 use http::Method;
-use passkit_server::{Kind, TypeIdentifier};
+use passkit_server::identifiers::{Kind, TypeIdentifier};
 
 use super::{
     answer::Answer,

@@ -33,7 +33,7 @@ use std::{
     time::Instant,
 };
 
-use passkit_server::Kind;
+use passkit_server::identifiers::Kind;
 
 use self::session::Session;
 #[cfg(feature = "cli")]
@@ -98,7 +98,7 @@ macro_rules! catalogue {
                     steps: $steps,
                     consequence: $consequence,
                 },
-                kind: passkit_server::Kind::$kind,
+                kind: passkit_server::identifiers::Kind::$kind,
                 run: |session| Box::pin($function(session)),
             }),+
         ];

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::SerialNumber;
+use passkit_server::identifiers::SerialNumber;
 
 use super::{
     answer::Answer,

@@ -121,7 +121,7 @@ mod tests {
     };
 
     use http::{Method, Response};
-    use passkit_server::Kind;
+    use passkit_server::identifiers::Kind;
     use tower_service::Service;
 
     use super::*;

@@ -5,7 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::Full;
-use passkit_server::{DeviceIdentifier, Kind, PassId, PushToken, TypeIdentifier};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, Kind, PushToken, TypeIdentifier},
+};
 
 use super::{
     answer::Answer,

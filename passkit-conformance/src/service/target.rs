@@ -100,8 +100,8 @@ impl Target {
     #[must_use]
     pub fn with(mut self, pass: PassId, token: AuthToken) -> Self {
         let list = match pass.type_id.kind() {
-            passkit_server::Kind::Pass => &mut self.passes,
-            passkit_server::Kind::Order => &mut self.orders,
+            passkit_server::identifiers::Kind::Pass => &mut self.passes,
+            passkit_server::identifiers::Kind::Order => &mut self.orders,
         };
         list.push(Subject { pass, token });
         self

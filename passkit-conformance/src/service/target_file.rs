@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use passkit_server::{AuthToken, Kind, PassId};
+use passkit_server::{AuthToken, PassId, identifiers::Kind};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -168,7 +168,7 @@ fn subject(key: &str, kind: Kind, entry: &Spanned<DeValue<'_>>) -> Result<(PassI
     }
     // To blame the right line, each for itself.
     type_id
-        .parse::<passkit_server::TypeIdentifier>()
+        .parse::<passkit_server::identifiers::TypeIdentifier>()
         .map_err(|error| (type_at, format!("{named}: {error}")))?;
     let pass = PassId::new(type_id, serial).map_err(|error| (serial_at, format!("{named}: {error}")))?;
     let token = AuthToken::new(token).map_err(|error| (token_at, format!("{named}: {error}")))?;

@@ -1,7 +1,7 @@
 //! How paths and queries are read.
 
 use http::Method;
-use passkit_server::SerialNumber;
+use passkit_server::identifiers::SerialNumber;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use passkit_server::{Audience, Changed, PassId, PassState, RegistrationStore, StoreError};
+use passkit_server::{
+    Changed, PassId, PassState,
+    store::{Audience, RegistrationStore, StoreError},
+};
 
 use crate::{Rule, Violation};
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::Coordination;
+use passkit_server::store::Coordination;
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::{

@@ -10,7 +10,10 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changed, DeviceIdentifier, PassId, Registration, RegistrationStore, StoreMaintenance,
+    Changed, PassId,
+    identifiers::DeviceIdentifier,
+    maintenance::{Registration, StoreMaintenance},
+    store::{Audience, RegistrationStore},
 };
 use tokio::task::JoinSet;
 

@@ -6,7 +6,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use passkit_server::{DeferredPush, DeviceIdentifier, PageCursor, TypeIdentifier, clock};
+use passkit_server::{
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    push::DeferredPush,
+    store::{PageCursor, clock},
+};
 
 use super::{
     catalogue,
@@ -31,7 +35,7 @@ catalogue! {
         "A push that is due waits until something else changes.";
 }
 
-/// A device with its deferred push, as [`defer`](passkit_server::PushQueue::defer) takes it.
+/// A device with its deferred push, as [`defer`](passkit_server::push::PushQueue::defer) takes it.
 pub(super) type Deferred = (DeviceIdentifier, Option<DeferredPush>);
 
 pub(super) fn at(micros: u64) -> SystemTime {

@@ -8,7 +8,12 @@ use std::{
     },
 };
 
-use passkit_server::{Changed, PassId, PendingChange, Scope, TypeIdentifier, clock};
+use passkit_server::{
+    Changed, PassId,
+    identifiers::TypeIdentifier,
+    push::{PendingChange, Scope},
+    store::clock,
+};
 use tokio::task::JoinSet;
 
 use super::{
@@ -268,7 +273,7 @@ async fn fill(queue: &Queue, number: usize) -> Result<Done, Violation> {
     for n in 0..5 {
         let due = (n > 0).then(|| at(now + n));
         let (device, push) = deferred(&Device::new()?, due);
-        pushes.push((device, push.map(|push| passkit_server::DeferredPush { bad_since: due, ..push })));
+        pushes.push((device, push.map(|push| passkit_server::push::DeferredPush { bad_since: due, ..push })));
     }
     queue.defer(&type_id, &pushes).await?;
     if let (_, Some(push)) = &mut pushes[1] {

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use passkit_server::{Changed, PassId, Registered, RegistrationStore};
+use passkit_server::{
+    Changed, PassId,
+    store::{Registered, RegistrationStore},
+};
 
 use crate::{Rule, Violation, violation::ensure};
 

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, slice};
 
-use passkit_server::{Changed, RegistrationStore, UpdateTag, clock};
+use passkit_server::{
+    Changed,
+    store::{RegistrationStore, UpdateTag, clock},
+};
 
 use crate::{Rule, Violation, violation::ensure};
 

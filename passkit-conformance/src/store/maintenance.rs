@@ -3,8 +3,10 @@
 use std::{collections::BTreeMap, slice, sync::Arc};
 
 use passkit_server::{
-    Changed, DeviceIdentifier, PageCursor, PassId, PushToken, Registered, Registration, StoreMaintenance,
-    StoreStats, TypeIdentifier, TypeStats,
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
+    store::{PageCursor, Registered},
 };
 
 use super::{

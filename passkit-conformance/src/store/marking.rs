@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::{Audience, Changed, PassId, PassState, RegistrationStore, TypeIdentifier, clock};
+use passkit_server::{
+    Changed, PassId, PassState,
+    identifiers::TypeIdentifier,
+    store::{Audience, RegistrationStore, clock},
+};
 
 use crate::{CaseResult, Rule, Stop, Violation, violation::ensure};
 

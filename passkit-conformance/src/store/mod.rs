@@ -7,7 +7,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use passkit_conformance::store::{TestStore, run_all};
-//! use passkit_server::MemoryStore;
+//! use passkit_server::store::MemoryStore;
 //!
 //! # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
 //! run_all(|| async { TestStore::with_all(Arc::new(MemoryStore::new())) }).await.assert_passed();

@@ -10,8 +10,9 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changes, DeviceIdentifier, InvalidIdentifier, PageCursor, PassId, PassState, PushToken,
-    RegisteredDevice, RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag,
+    PassId, PassState,
+    identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{Audience, Changes, PageCursor, RegisteredDevice, RegistrationStore, UpdateTag},
 };
 use tokio::task::JoinSet;
 

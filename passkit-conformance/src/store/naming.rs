@@ -2,7 +2,11 @@
 
 use std::slice;
 
-use passkit_server::{Changed, DeviceIdentifier, PassId, Registered, RegistrationStore, TypeIdentifier};
+use passkit_server::{
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    store::{Registered, RegistrationStore},
+};
 
 use crate::{Rule, Violation, violation::ensure};
 

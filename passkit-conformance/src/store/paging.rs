@@ -7,7 +7,9 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changed, DeviceIdentifier, PageCursor, PassId, RegistrationStore, TypeIdentifier,
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    store::{Audience, PageCursor, RegistrationStore},
 };
 
 use super::{

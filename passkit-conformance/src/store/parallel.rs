@@ -9,7 +9,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{Audience, Changed, Content, PassId, RegistrationStore, TypeIdentifier, UpdateTag};
+use passkit_server::{
+    Changed, PassId,
+    identifiers::TypeIdentifier,
+    store::{Audience, Content, RegistrationStore, UpdateTag},
+};
 use tokio::task::JoinSet;
 
 use super::{

@@ -7,8 +7,10 @@ use std::{
 };
 
 use passkit_server::{
-    Backlog, Changed, PageCursor, PassId, PendingChange, Progress, PushQueue, Scope, SerialNumber,
-    TypeIdentifier,
+    Changed, PassId,
+    identifiers::{SerialNumber, TypeIdentifier},
+    push::{Backlog, PendingChange, Progress, PushQueue, Scope},
+    store::PageCursor,
 };
 
 use super::{

@@ -3,8 +3,9 @@
 use std::{slice, sync::Arc};
 
 use passkit_server::{
-    Changed, Content, ContentDigest, PassId, PassState, Published, RegistrationStore, SerialNumber,
-    TokenDigest, TypeIdentifier,
+    Changed, PassId, PassState,
+    identifiers::{SerialNumber, TokenDigest, TypeIdentifier},
+    store::{Content, ContentDigest, Published, RegistrationStore},
 };
 use tokio::{sync::Barrier, task::JoinSet};
 

@@ -9,7 +9,9 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changed, PassId, Registered, RegistrationStore, SerialNumber, TypeIdentifier, UpdateTag,
+    Changed, PassId,
+    identifiers::{SerialNumber, TypeIdentifier},
+    store::{Audience, Registered, RegistrationStore, UpdateTag},
 };
 use tokio::{sync::Barrier, task::JoinSet};
 

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use passkit_server::{Audience, Changed, Registered, RegistrationStore};
+use passkit_server::{
+    Changed,
+    store::{Audience, Registered, RegistrationStore},
+};
 
 use crate::{Rule, Violation, violation::ensure};
 

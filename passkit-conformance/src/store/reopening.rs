@@ -6,7 +6,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{Changed, PassId, PassState, RegistrationStore, TypeIdentifier, UpdateTag};
+use passkit_server::{
+    Changed, PassId, PassState,
+    identifiers::TypeIdentifier,
+    store::{RegistrationStore, UpdateTag},
+};
 use tokio::task::JoinSet;
 
 use super::{

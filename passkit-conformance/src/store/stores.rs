@@ -1,7 +1,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use passkit_server::{Coordination, PushQueue, RegistrationStore, StoreMaintenance};
+use passkit_server::{
+    maintenance::StoreMaintenance,
+    push::PushQueue,
+    store::{Coordination, RegistrationStore},
+};
 
 use super::not_opened;
 use crate::Stop;
@@ -15,7 +19,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 /// # use std::sync::Arc;
 /// # use passkit_conformance::store::{BoxError, Stores, TestStore};
-/// # use passkit_server::{MemoryStore, async_trait};
+/// # use passkit_server::{async_trait, store::MemoryStore};
 /// # struct MyStore;
 /// # impl MyStore {
 /// #     async fn open(_: &str) -> Result<Arc<MemoryStore>, BoxError> { Ok(Arc::new(MemoryStore::new())) }

@@ -7,7 +7,12 @@ use http::{
 };
 
 use crate::{
-    PassId, PassSource, RegistrationStore, ResponseBody, clock, conditional, refusal::Refusal, response,
+    PassId, PassSource,
+    body::ResponseBody,
+    conditional,
+    refusal::Refusal,
+    response,
+    store::{RegistrationStore, clock},
     traced::Fetch,
 };
 
@@ -43,7 +48,7 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     fetch.answered(state, answer.status());
     #[cfg(feature = "metrics")]
     if head.method == http::Method::GET && answer.status() == StatusCode::OK {
-        crate::measured::fetched(state);
+        crate::metrics::fetched(state);
     }
     Ok(answer)
 }

@@ -1,7 +1,11 @@
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use crate::{DeviceLog, LogEntry, ResponseBody, response};
+use crate::{
+    body::ResponseBody,
+    device_log::{DeviceLog, LogEntry},
+    response,
+};
 
 /// The largest body; a batch may hold fifty messages and more.
 pub(crate) const BODY_LIMIT: usize = 256 * 1024;

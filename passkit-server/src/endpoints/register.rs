@@ -2,8 +2,13 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::{
-    DeviceIdentifier, PassId, PushToken, Registered, RegistrationStore, ResponseBody, refusal::Refusal,
-    response, route::decode,
+    PassId,
+    body::ResponseBody,
+    identifiers::{DeviceIdentifier, PushToken},
+    refusal::Refusal,
+    response,
+    route::decode,
+    store::{Registered, RegistrationStore},
 };
 
 /// The largest body: `{"pushToken":"…"}` and whatever else a wallet adds.

@@ -1,7 +1,8 @@
 use http::{Response, StatusCode};
 
 use crate::{
-    DeviceIdentifier, PassId, RegistrationStore, ResponseBody, refusal::Refusal, response, route::decode,
+    PassId, body::ResponseBody, identifiers::DeviceIdentifier, refusal::Refusal, response, route::decode,
+    store::RegistrationStore,
 };
 
 /// `DELETE /v1/devices/{device}/registrations/{type}/{serial}`, already authorized.

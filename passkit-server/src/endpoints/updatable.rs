@@ -7,10 +7,12 @@ use http::{
 };
 
 use crate::{
-    Changes, DeviceIdentifier, Kind, RegistrationStore, ResponseBody, TypeIdentifier, UpdateTag,
+    body::ResponseBody,
+    identifiers::{DeviceIdentifier, Kind, TypeIdentifier},
     refusal::Refusal,
     response,
     route::{decode, query_value},
+    store::{Changes, RegistrationStore, UpdateTag},
     traced::List,
 };
 
@@ -80,7 +82,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::SerialNumber;
+    use crate::identifiers::SerialNumber;
 
     #[test]
     fn the_answer_is_json_whatever_the_serials_hold() {

@@ -32,7 +32,7 @@ impl Context {
     }
 }
 
-/// How a [`Publisher`](crate::Publisher) sends pushes.
+/// How a [`Publisher`](crate::push::Publisher) sends pushes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PushConfig {
@@ -47,7 +47,7 @@ pub struct PushConfig {
     pub lease: Duration,
     /// How often to ask the queue for changes that other processes marked.
     pub poll: Duration,
-    /// Whether no other process uses the store. Pushes that the sender does not [cover](crate::PushSender::covers) are
+    /// Whether no other process uses the store. Pushes that the sender does not [cover](crate::push::PushSender::covers) are
     /// then not recorded, because nobody could send them.
     pub exclusive: bool,
 }

@@ -14,7 +14,7 @@ use super::{
     report::{PushReport, Stopped},
     sender::PushOutcome,
 };
-use crate::{DeviceIdentifier, PushToken, TypeIdentifier};
+use crate::identifiers::{DeviceIdentifier, PushToken, TypeIdentifier};
 
 /// How long a token must be called bad before the device is given up.
 const BAD_FOR: Duration = Duration::from_secs(24 * 3_600);

@@ -19,7 +19,13 @@ use super::{
     sender::PushSender,
     type_worker::TypeWorker,
 };
-use crate::{Changed, RegistrationStore, StoreError, TypeIdentifier, refusal::chain, traced};
+use crate::{
+    Changed,
+    identifiers::TypeIdentifier,
+    refusal::chain,
+    store::{RegistrationStore, StoreError},
+    traced,
+};
 
 /// From "this pass changed" to a push for every phone that has it.
 ///

@@ -3,8 +3,9 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use crate::{
-    Changed, Coordination, DeviceIdentifier, Page, PageCursor, PushToken, RegistrationStore, SerialNumber,
-    StoreError, TypeIdentifier,
+    Changed,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{Coordination, Page, PageCursor, RegistrationStore, StoreError},
 };
 
 /// A store that remembers which pushes are pending, in the commit that marks the pass. None is forgotten when the process

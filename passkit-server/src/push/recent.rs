@@ -6,7 +6,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::PushToken;
+use crate::identifiers::PushToken;
 
 /// Stands for a push token: equal tokens have equal keys, and it takes a known room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -26,7 +26,7 @@ pub struct PushReport {
 pub enum Stopped {
     /// Another publisher sends them.
     Elsewhere,
-    /// The [sender](crate::PushSender) has no credentials for a type.
+    /// The [sender](crate::push::PushSender) has no credentials for a type.
     NoCredentials,
     /// The push service refused, or could not be reached: its word for it, or a short text.
     Refused(String),

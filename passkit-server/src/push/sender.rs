@@ -2,7 +2,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 
-use crate::{PushToken, TypeIdentifier};
+use crate::identifiers::{PushToken, TypeIdentifier};
 
 /// Where pushes go: APNs, or another service that wakes devices.
 ///
@@ -57,7 +57,7 @@ pub enum PushOutcome {
     /// The token went out of use at this time: status 410. The device is forgotten unless it registered since.
     Gone(SystemTime),
     /// The token is not one of this topic and environment, or none at all: `BadDeviceToken`, `DeviceTokenNotForTopic`.
-    /// Not tried again for this change; see [`Publisher`](crate::Publisher) for what becomes of the device.
+    /// Not tried again for this change; see [`Publisher`](crate::push::Publisher) for what becomes of the device.
     BadToken(String),
     /// This request will never be accepted as it is: a fault of the program. Not tried again for this change.
     Rejected(String),

@@ -12,8 +12,9 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::{
-    Audience, Changed, Content, Coordination as _, DeviceIdentifier, MemoryStore, PassId, PushToken,
-    RegisteredDevice, RegistrationStore as _, SerialNumber, TypeIdentifier,
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{Audience, Content, Coordination as _, MemoryStore, RegisteredDevice, RegistrationStore as _},
 };
 
 #[derive(Default)]

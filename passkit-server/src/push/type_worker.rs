@@ -19,7 +19,12 @@ use super::{
     recent::TokenKey,
     report::{PushReport, Stopped},
 };
-use crate::{Audience, DeviceIdentifier, PassId, RegisteredDevice, StoreError, TypeIdentifier, traced};
+use crate::{
+    PassId,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    store::{Audience, RegisteredDevice, StoreError},
+    traced,
+};
 
 /// The most pending changes of a round.
 const CHANGES: usize = 256;

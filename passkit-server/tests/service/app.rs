@@ -14,9 +14,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use passkit_server::{
-    Archive, Audience, AuthToken, Changed, Credentials, DeviceIdentifier, DeviceLog, DeviceTask, LogEntry,
-    MemoryStore, PassId, PassSource, PassState, RegistrationStore, ResponseBody, SourceError, TypeIdentifier,
-    WalletService, async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    device_log::{DeviceLog, DeviceTask, LogEntry},
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    service::ResponseBody,
+    store::{Audience, MemoryStore, RegistrationStore},
 };
 use tower::ServiceExt;
 
@@ -199,14 +202,14 @@ impl PassSource for Desk {
         }))
     }
 
-    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<Archive>, SourceError> {
+    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
         self.archives_asked.fetch_add(1, Ordering::SeqCst);
         if self.fail_archive.load(Ordering::SeqCst) {
             return Err("the printer is on fire, secret-detail".into());
         }
         Ok(match self.change(pass, |entry| entry.content.clone()) {
-            Content::Shared(bytes) => Some(Archive::from(bytes)),
-            Content::Stream(length, chunks) => Some(Archive::stream(length, Chunks(chunks.into()))),
+            Content::Shared(bytes) => Some(ArchiveBody::from(bytes)),
+            Content::Stream(length, chunks) => Some(ArchiveBody::stream(length, Chunks(chunks.into()))),
             Content::Gone => None,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use passkit_server::StoreErrorKind;
+use passkit_server::store::StoreErrorKind;
 
 use crate::{
     app::{

@@ -7,8 +7,9 @@ use std::{
 };
 
 use passkit_server::{
-    Archive, AuthToken, Changed, Credentials, MemoryStore, PassId, PassSource, PassState, RegistrationStore,
-    SourceError, WalletService, async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    store::{MemoryStore, RegistrationStore},
 };
 use tower::ServiceExt;
 
@@ -405,8 +406,8 @@ impl PassSource for ChangesMeanwhile {
         Ok(Some(Credentials::from(&self.1)))
     }
 
-    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<Archive>, SourceError> {
-        let read = Archive::from(bytes::Bytes::from("old content"));
+    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+        let read = ArchiveBody::from(bytes::Bytes::from("old content"));
         self.0.mark(&pass.type_id, Changed::Passes(std::slice::from_ref(&pass.serial))).await?;
         Ok(Some(read))
     }

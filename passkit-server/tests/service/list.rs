@@ -1,6 +1,6 @@
 //! Asking what changed.
 
-use passkit_server::{Changed, RegistrationStore};
+use passkit_server::{Changed, store::RegistrationStore};
 
 use crate::{
     app::{

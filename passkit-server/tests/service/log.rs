@@ -1,6 +1,6 @@
 //! What devices post to the log endpoint.
 
-use passkit_server::DeviceTask;
+use passkit_server::device_log::DeviceTask;
 
 use crate::app::{App, DEVICE, Logged, TICKET, get, post};
 

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http_body_util::BodyExt;
 use passkit_server::{
-    Archive, AuthToken, Credentials, DeviceLog, LogEntry, MemoryStore, PassId, PassSource, PassState,
-    RegistrationStore, SourceError, StoreErrorKind, TracingLog, WalletService, async_trait,
+    ArchiveBody, AuthToken, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    device_log::{DeviceLog, LogEntry, TracingLog},
+    store::{MemoryStore, RegistrationStore, StoreErrorKind},
 };
 use tower::ServiceExt;
 use tracing::{Subscriber, field::Visit, span};
@@ -89,8 +91,8 @@ impl PassSource for One {
         Ok(Some(Credentials::from(&AuthToken::new(ONE_TOKEN)?)))
     }
 
-    async fn archive(&self, _: &PassId, _: &PassState) -> Result<Option<Archive>, SourceError> {
-        Ok(Some(Archive::from(Bytes::from_static(b"archive"))))
+    async fn archive(&self, _: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+        Ok(Some(ArchiveBody::from(Bytes::from_static(b"archive"))))
     }
 }
 
@@ -103,8 +105,8 @@ impl PassSource for Unconfigured {
         Ok(Some(Credentials::default()))
     }
 
-    async fn archive(&self, _: &PassId, _: &PassState) -> Result<Option<Archive>, SourceError> {
-        Ok(Some(Archive::from(Bytes::from_static(b"archive"))))
+    async fn archive(&self, _: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+        Ok(Some(ArchiveBody::from(Bytes::from_static(b"archive"))))
     }
 }
 

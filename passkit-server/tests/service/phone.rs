@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use passkit_server::{PassId, RegistrationStore};
+use passkit_server::{PassId, store::RegistrationStore};
 
 use crate::app::{App, PUSH};
 

@@ -1,6 +1,9 @@
 //! Tokens that the store knows and this instance's source doesn't.
 
-use passkit_server::{AuthToken, Changed, Content, PassId, RegistrationStore};
+use passkit_server::{
+    AuthToken, Changed, PassId,
+    store::{Content, RegistrationStore},
+};
 
 use crate::{
     app::{Answer, App, Call, DEVICE, PUSH, TICKET, latest_path, push_body, registration_path, ticket},

@@ -9,8 +9,10 @@ use std::{
 };
 
 use passkit_server::{
-    Changed, MemoryStore, Publisher, PushConfig, PushOutcome, PushSender, PushToken, RegistrationStore as _,
-    TypeIdentifier, async_trait,
+    Changed, async_trait,
+    identifiers::{PushToken, TypeIdentifier},
+    push::{Publisher, PushConfig, PushOutcome, PushSender},
+    store::{MemoryStore, RegistrationStore as _},
 };
 use tracing::{
     Subscriber,

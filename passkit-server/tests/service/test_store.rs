@@ -9,9 +9,12 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changed, Changes, DeviceIdentifier, MemoryStore, Page, PageCursor, PassId, PassState,
-    Published, PushToken, Registered, RegisteredDevice, RegistrationStore, StoreError, StoreErrorKind,
-    TypeIdentifier, UpdateTag, async_trait,
+    Changed, PassId, PassState, async_trait,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    store::{
+        Audience, Changes, MemoryStore, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, StoreErrorKind, UpdateTag,
+    },
 };
 
 #[derive(Clone, Copy)]

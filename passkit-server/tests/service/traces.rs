@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{PassId, RegistrationStore as _};
+use passkit_server::{PassId, store::RegistrationStore as _};
 
 use crate::{
     app::{

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use passkit_server::StoreErrorKind;
+use passkit_server::store::StoreErrorKind;
 use sqlx::postgres::PgRow;
 use tokio::{runtime::Handle, sync::oneshot};
 

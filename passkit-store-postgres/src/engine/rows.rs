@@ -1,6 +1,6 @@
 //! What the rows of an answer say. A value that this crate never wrote is an error.
 
-use passkit_server::InvalidIdentifier;
+use passkit_server::identifiers::InvalidIdentifier;
 use sqlx::{Decode, Postgres, Row as _, Type, postgres::PgRow};
 
 use crate::error::PostgresError;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use passkit_server::{Coordination, StoreErrorKind};
+use passkit_server::store::{Coordination, StoreErrorKind};
 use passkit_store_postgres::{Config, PostgresStore};
 use tokio::task::JoinSet;
 

@@ -8,7 +8,9 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changed, Content, Coordination, PassState, PushQueue, RegistrationStore, Scope, StoreError,
+    Changed, PassState,
+    push::{PushQueue, Scope},
+    store::{Audience, Content, Coordination, RegistrationStore, StoreError},
 };
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_test_servers::postgres::Server;

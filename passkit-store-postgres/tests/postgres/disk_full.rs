@@ -1,6 +1,6 @@
 use std::{path::Path, process::Command, time::Duration};
 
-use passkit_server::{RegistrationStore, StoreErrorKind};
+use passkit_server::store::{RegistrationStore, StoreErrorKind};
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_test_servers::postgres::Server;
 

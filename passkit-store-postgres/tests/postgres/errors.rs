@@ -1,6 +1,9 @@
 use std::error::Error;
 
-use passkit_server::{Changed, RegistrationStore, StoreError, StoreErrorKind};
+use passkit_server::{
+    Changed,
+    store::{RegistrationStore, StoreError, StoreErrorKind},
+};
 use passkit_store_postgres::{Config, PostgresStore, mark_in};
 use tokio::task::JoinSet;
 

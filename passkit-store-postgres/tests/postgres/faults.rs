@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::{Changed, Registered, RegistrationStore, StoreErrorKind};
+use passkit_server::{
+    Changed,
+    store::{Registered, RegistrationStore, StoreErrorKind},
+};
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_test_servers::postgres::Server;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};

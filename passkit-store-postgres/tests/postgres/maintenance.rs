@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
 use passkit_server::{
-    PageCursor, PushToken, Registration, RegistrationStore, StoreMaintenance, TypeIdentifier, TypeStats,
+    identifiers::{PushToken, TypeIdentifier},
+    maintenance::{Registration, StoreMaintenance, TypeStats},
+    store::{PageCursor, RegistrationStore},
 };
 
 use crate::support::{device, new_store, pass, registered, serial, token, type_id};

@@ -1,6 +1,10 @@
 use std::collections::BTreeSet;
 
-use passkit_server::{Audience, PageCursor, PassId, PushToken, RegistrationStore, TypeIdentifier};
+use passkit_server::{
+    PassId,
+    identifiers::{PushToken, TypeIdentifier},
+    store::{Audience, PageCursor, RegistrationStore},
+};
 
 use crate::support::{device, new_store, pass, serial, token, type_id};
 

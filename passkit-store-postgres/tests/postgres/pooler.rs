@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use passkit_conformance::store::{TestStore, cases, run};
-use passkit_server::StoreErrorKind;
+use passkit_server::store::StoreErrorKind;
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_test_servers::postgres::{PgBouncer, Server};
 

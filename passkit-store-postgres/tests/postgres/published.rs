@@ -1,5 +1,8 @@
 use passkit_server::{
-    Changed, Content, Published, PushQueue, RegistrationStore, Scope, TypeIdentifier, unite_tokens,
+    Changed,
+    identifiers::TypeIdentifier,
+    push::{PushQueue, Scope},
+    store::{Content, Published, RegistrationStore, unite_tokens},
 };
 use passkit_store_postgres::{Config, PostgresStore, mark_and_push_in};
 use tokio::task::JoinSet;

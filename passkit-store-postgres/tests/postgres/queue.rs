@@ -4,7 +4,10 @@ use std::{
 };
 
 use passkit_server::{
-    Changed, DeferredPush, PageCursor, PendingChange, Progress, PushQueue, PushToken, Scope, TypeIdentifier,
+    Changed,
+    identifiers::{PushToken, TypeIdentifier},
+    push::{DeferredPush, PendingChange, Progress, PushQueue, Scope},
+    store::PageCursor,
 };
 use tokio::task::JoinSet;
 

@@ -1,8 +1,10 @@
 use std::time::SystemTime;
 
 use passkit_server::{
-    Audience, Changed, Coordination, PushQueue, RegistrationStore, StoreError, StoreErrorKind,
-    StoreMaintenance,
+    Changed,
+    maintenance::StoreMaintenance,
+    push::PushQueue,
+    store::{Audience, Coordination, RegistrationStore, StoreError, StoreErrorKind},
 };
 use passkit_store_postgres::{Config, PostgresStore, STATEMENTS, mark_and_push_in, mark_in};
 use sqlx::{AssertSqlSafe, Executor as _, PgPool};
@@ -22,8 +24,11 @@ async fn every_statement_can_be_prepared() {
 
 /// The error of each call.
 async fn errors(store: &PostgresStore) -> Vec<StoreError> {
-    let registration =
-        passkit_server::Registration { device: device("d"), push_token: token(), pass: pass("1") };
+    let registration = passkit_server::maintenance::Registration {
+        device: device("d"),
+        push_token: token(),
+        pass: pass("1"),
+    };
     let (serials, contents) = ([serial("1")], [content("1", Some(1), &[1])]);
     let mut connection = store.pool().acquire().await.unwrap();
     let mut errors = vec![

@@ -1,6 +1,9 @@
 use std::collections::BTreeSet;
 
-use passkit_server::{Changed, RegistrationStore, StoreErrorKind};
+use passkit_server::{
+    Changed,
+    store::{RegistrationStore, StoreErrorKind},
+};
 use tokio::task::JoinSet;
 
 use crate::support::{content, device, new_store, pass, registered, serial, token, type_id};
@@ -105,7 +108,7 @@ async fn an_error_reaches_only_the_callers_it_concerns() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_locked_type_stops_no_other() {
     let store = new_store().await;
-    let other = passkit_server::TypeIdentifier::new("pass.com.example.other").unwrap();
+    let other = passkit_server::identifiers::TypeIdentifier::new("pass.com.example.other").unwrap();
     let mut transaction = store.pool().begin().await.unwrap();
     passkit_store_postgres::mark_in(&mut transaction, &type_id(), Changed::Passes(&[serial("1")]))
         .await

@@ -1,8 +1,9 @@
 use std::sync::LazyLock;
 
 use passkit_server::{
-    Content, DeviceIdentifier, PassId, PushToken, RegistrationStore, SerialNumber, TokenDigest,
-    TypeIdentifier,
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TokenDigest, TypeIdentifier},
+    store::{Content, RegistrationStore},
 };
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_test_servers::postgres::Server;

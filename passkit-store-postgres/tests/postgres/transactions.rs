@@ -1,4 +1,9 @@
-use passkit_server::{Changed, Progress, PushQueue, RegistrationStore, Scope, TypeIdentifier};
+use passkit_server::{
+    Changed,
+    identifiers::TypeIdentifier,
+    push::{Progress, PushQueue, Scope},
+    store::RegistrationStore,
+};
 use passkit_store_postgres::{mark_and_push_in, mark_in};
 use tokio::task::JoinSet;
 

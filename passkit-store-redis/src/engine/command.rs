@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 
-use passkit_server::clock;
+use passkit_server::store::clock;
 use redis::{Arg, Cmd};
 
 use super::scripts::Script;

@@ -220,7 +220,7 @@ mod tests {
             let error = Address::parse(url).unwrap_err();
             let text = error.to_string();
             assert!(!text.contains('\n') && !text.contains("secret"), "{text}");
-            assert_eq!(error.kind(), passkit_server::StoreErrorKind::Configuration);
+            assert_eq!(error.kind(), passkit_server::store::StoreErrorKind::Configuration);
         }
     }
 }

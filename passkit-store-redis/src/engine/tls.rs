@@ -4,7 +4,7 @@
 
 use std::io;
 
-use passkit_server::StoreErrorKind;
+use passkit_server::store::StoreErrorKind;
 use redis::{
     Client, ConnectionInfo, RedisError, RedisResult, TlsMode, cluster::ClusterClientBuilder,
     sentinel::SentinelClientBuilder,

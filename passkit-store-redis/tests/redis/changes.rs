@@ -1,8 +1,10 @@
 //! Contents that several processes publish are marked once.
 
 use passkit_server::{
-    Changed, Content, ContentDigest, PassId, Published, PushQueue as _, RegistrationStore as _, Scope,
-    StoreErrorKind, TokenDigest,
+    Changed, PassId,
+    identifiers::TokenDigest,
+    push::{PushQueue as _, Scope},
+    store::{Content, ContentDigest, Published, RegistrationStore as _, StoreErrorKind},
 };
 use passkit_store_redis::{Config, RedisStore, redis};
 use passkit_test_servers::redis::{Cluster, Single};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use passkit_server::Coordination as _;
+use passkit_server::store::Coordination as _;
 use passkit_store_redis::{Config, RedisStore, redis};
 use passkit_test_servers::redis::{Cluster, Node, Single};
 use tokio::task::JoinSet;

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use passkit_server::{Changed, RegistrationStore as _, StoreErrorKind};
+use passkit_server::{
+    Changed,
+    store::{RegistrationStore as _, StoreErrorKind},
+};
 use passkit_store_redis::{Config, RedisStore};
 use passkit_test_servers::redis::{Node, SentinelSet};
 

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use passkit_server::{RegistrationStore as _, StoreError, StoreErrorKind};
+use passkit_server::store::{RegistrationStore as _, StoreError, StoreErrorKind};
 use passkit_store_redis::{
     Config, Error, RedisStore,
     redis::{self, RedisError},

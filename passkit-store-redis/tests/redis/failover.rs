@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use passkit_server::{RegistrationStore as _, StoreErrorKind};
+use passkit_server::store::{RegistrationStore as _, StoreErrorKind};
 use passkit_store_redis::{Config, RedisStore};
 use passkit_test_servers::redis::{Cluster, Node, SentinelSet};
 
@@ -192,7 +192,7 @@ async fn nothing_is_lost_when_clocks_differ() {
     survives(store, move || {
         let advance = include_str!("../../src/engine/scripts/advance_clock.lua");
         for round in 0..300_u64 {
-            let ahead = passkit_server::clock::now_micros() + round * 7_919 % 3_000 * 1_000;
+            let ahead = passkit_server::store::clock::now_micros() + round * 7_919 % 3_000 * 1_000;
             let key = format!("passkit:b{{{}:{}}}", type_id(), round * 31 % 16);
             server.ask(&["EVAL", advance, "1", &key, &ahead.to_string(), "\tc"]).unwrap();
             thread::sleep(Duration::from_millis(5));

@@ -144,6 +144,9 @@ fn process(call: Call) -> Process {
     Process { call, step: 0, now: 100, numbers: [0; 2], removals: Vec::new(), is_done: false }
 }
 
+/// Entries that crashed calls left, calls that are over, and calls that meet.
+type Scene = (&'static [(&'static str, u64)], &'static [Call], &'static [Call]);
+
 /// While a device is registered for something, the entries that lead to it are there, after every step.
 #[tokio::test]
 async fn no_order_of_steps_loses_an_index_entry() {
@@ -151,8 +154,7 @@ async fn no_order_of_steps_loses_an_index_entry() {
     let c = connection(server.url()).await;
     let prefix = prefix();
     let mut number = 0;
-    // Entries that crashed calls left, calls that are over, and calls that meet.
-    let scenes: [(&[(&str, u64)], &[Call], &[Call]); 7] = [
+    let scenes: [Scene; 7] = [
         (&[], &[], &[Register("1"), Register("1"), Unregister("1")]),
         (&[], &[Register("2")], &[Register("1"), Register("1"), Unregister("1")]),
         (&[("pass.a/1", 500), (TYPE, 100)], &[], &[Register("1"), Register("2"), Unregister("2")]),

@@ -16,8 +16,9 @@ use std::{
 
 use passkit_conformance::store::history::Recorder;
 use passkit_server::{
-    Audience, Changed, PageCursor, Progress, PushQueue as _, RegistrationStore as _, Scope, StoreError,
-    UpdateTag,
+    Changed,
+    push::{Progress, PushQueue as _, Scope},
+    store::{Audience, PageCursor, RegistrationStore as _, StoreError, UpdateTag},
 };
 use passkit_store_redis::RedisStore;
 use tokio::{sync::Barrier, task::JoinSet, time::sleep};

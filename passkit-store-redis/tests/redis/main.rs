@@ -34,8 +34,9 @@ mod support {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use passkit_server::{
-        Audience, Changed, Content, ContentDigest, DeviceIdentifier, PassId, PushToken, RegistrationStore,
-        SerialNumber, StoreError, TypeIdentifier,
+        Changed, PassId,
+        identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+        store::{Audience, Content, ContentDigest, RegistrationStore, StoreError},
     };
     use passkit_store_redis::redis;
 
@@ -62,7 +63,7 @@ mod support {
     /// A prefix of its own for each test, on a server that others use as well.
     pub(crate) fn prefix() -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let time = passkit_server::clock::now_micros();
+        let time = passkit_server::store::clock::now_micros();
         format!("test-{time}-{}:", NEXT.fetch_add(1, Ordering::Relaxed))
     }
 

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use passkit_server::{Registration, RegistrationStore as _, StoreMaintenance as _};
+use passkit_server::{
+    maintenance::{Registration, StoreMaintenance as _},
+    store::RegistrationStore as _,
+};
 use passkit_store_redis::{Config, RedisStore, redis};
 use passkit_test_servers::redis::{Cluster, Single};
 

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use passkit_server::{
-    Changed, Content, Coordination as _, DeferredPush, PageCursor, PendingChange, Progress, PushQueue as _,
-    PushToken, RegistrationStore as _, Scope, SerialNumber, StoreError, StoreMaintenance as _, clock,
+    Changed,
+    identifiers::{PushToken, SerialNumber},
+    maintenance::StoreMaintenance as _,
+    push::{DeferredPush, PendingChange, Progress, PushQueue as _, Scope},
+    store::{Content, Coordination as _, PageCursor, RegistrationStore as _, StoreError, clock},
 };
 use passkit_store_redis::{Config, RedisStore, redis};
 use passkit_test_servers::redis::{Cluster, Node, SentinelSet, Single};

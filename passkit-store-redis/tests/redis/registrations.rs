@@ -10,7 +10,9 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, PushToken, Registered, Registration, RegistrationStore as _, StoreMaintenance as _,
+    identifiers::PushToken,
+    maintenance::{Registration, StoreMaintenance as _},
+    store::{Audience, Registered, RegistrationStore as _},
 };
 use passkit_store_redis::{Config, RedisStore, redis};
 use passkit_test_servers::redis::{Cluster, Single};

@@ -1,6 +1,9 @@
 //! Each script run twice, as the driver does after a lost connection; and what they refuse.
 
-use passkit_server::{Changed, Registered, RegistrationStore as _};
+use passkit_server::{
+    Changed,
+    store::{Registered, RegistrationStore as _},
+};
 pub(crate) use passkit_store_redis::redis::aio::MultiplexedConnection;
 use passkit_store_redis::{
     Config, RedisStore,
@@ -337,7 +340,7 @@ async fn scripts_of_queues_run_twice() {
     for _ in 0..2 {
         run::<u64>(&mut c, &mark_dirty, key, &["3", "17"]).await;
         let dirty = hash(&mut c, key).await;
-        let now = passkit_server::clock::now_micros();
+        let now = passkit_server::store::clock::now_micros();
         assert!(
             dirty.len() == 2 && dirty.iter().all(|(_, at)| now.abs_diff(at.parse().unwrap()) < 10_000_000)
         );

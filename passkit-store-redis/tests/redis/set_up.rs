@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use passkit_server::{
-    Audience, Changed, Content, Coordination as _, DeferredPush, Progress, PushQueue as _, RegistrationStore,
-    StoreError, StoreErrorKind,
+    Changed,
+    push::{DeferredPush, Progress, PushQueue as _},
+    store::{Audience, Content, Coordination as _, RegistrationStore, StoreError, StoreErrorKind},
 };
 use passkit_store_redis::{Config, RedisStore, redis};
 use passkit_test_servers::redis::{Cluster, Node, Single};
@@ -65,7 +66,7 @@ async fn wrong_passwords_users_and_rights_are_refused() {
         .await
         .unwrap();
     let store = RedisStore::connect(&at("store:secret@"), Config::new()).await.unwrap();
-    passkit_server::StoreMaintenance::stats(&store).await.unwrap();
+    passkit_server::maintenance::StoreMaintenance::stats(&store).await.unwrap();
     every_call(&store).await.unwrap();
     store.repair().await.unwrap();
     let wanted = ["first-register-creates", "forget-minds-the-time", "every-mark-moves-the-date"];

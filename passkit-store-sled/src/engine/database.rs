@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::{StoreErrorKind, TypeIdentifier, clock};
+use passkit_server::{
+    identifiers::TypeIdentifier,
+    store::{StoreErrorKind, clock},
+};
 use sled::IVec;
 
 use crate::{

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use passkit_server::TypeIdentifier;
+use passkit_server::identifiers::TypeIdentifier;
 use sled::IVec;
 use tokio::sync::oneshot;
 

@@ -6,7 +6,10 @@ use std::{
     },
 };
 
-use passkit_server::{Audience, PassState, Registered, RegistrationStore};
+use passkit_server::{
+    PassState,
+    store::{Audience, Registered, RegistrationStore},
+};
 use passkit_store_sled::SledStore;
 use tokio::task::JoinSet;
 

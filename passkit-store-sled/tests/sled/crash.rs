@@ -9,7 +9,10 @@ use std::{
 };
 
 use passkit_server::{
-    Changed, Content, ContentDigest, PassState, PushQueue, RegistrationStore, Scope, TokenDigest, UpdateTag,
+    Changed, PassState,
+    identifiers::TokenDigest,
+    push::{PushQueue, Scope},
+    store::{Content, ContentDigest, RegistrationStore, UpdateTag},
 };
 use passkit_store_sled::SledStore;
 use tokio::task::JoinSet;

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use passkit_server::{RegistrationStore, StoreError, StoreErrorKind};
+use passkit_server::store::{RegistrationStore, StoreError, StoreErrorKind};
 use passkit_store_sled::SledStore;
 use tokio::{task::JoinSet, time::timeout};
 

@@ -1,6 +1,6 @@
 use std::{collections::HashMap, fs, io::ErrorKind, path::Path, process::Command, sync::Arc, time::Duration};
 
-use passkit_server::{Coordination, RegistrationStore};
+use passkit_server::store::{Coordination, RegistrationStore};
 use passkit_store_sled::SledStore;
 
 use crate::support::{

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::{RegistrationStore, StoreErrorKind};
+use passkit_server::store::{RegistrationStore, StoreErrorKind};
 use passkit_store_sled::SledStore;
 use tokio::time::timeout;
 

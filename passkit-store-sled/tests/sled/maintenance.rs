@@ -1,6 +1,10 @@
 use std::time::Instant;
 
-use passkit_server::{PushToken, Registration, RegistrationStore, StoreMaintenance};
+use passkit_server::{
+    identifiers::PushToken,
+    maintenance::{Registration, StoreMaintenance},
+    store::RegistrationStore,
+};
 use passkit_store_sled::SledStore;
 
 use crate::support::{device, pass, registrations, token, type_id};

@@ -1,6 +1,9 @@
 use std::{error::Error as _, fs, io::Write as _};
 
-use passkit_server::{Changed, Coordination, RegistrationStore, StoreError, StoreErrorKind};
+use passkit_server::{
+    Changed,
+    store::{Coordination, RegistrationStore, StoreError, StoreErrorKind},
+};
 use passkit_store_sled::{Config, SledStore};
 
 use crate::support::{content, device, devices, mark, pass, publish, registrations, serial, token, type_id};

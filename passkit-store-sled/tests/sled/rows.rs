@@ -1,8 +1,10 @@
 use std::{fs, time::SystemTime};
 
 use passkit_server::{
-    Audience, Changed, DeviceIdentifier, PageCursor, PassId, Published, PushQueue, PushToken, Registered,
-    RegistrationStore, Scope,
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, PushToken},
+    push::{PushQueue, Scope},
+    store::{Audience, PageCursor, Published, Registered, RegistrationStore},
 };
 use passkit_store_sled::SledStore;
 

@@ -1,8 +1,9 @@
 use std::{io::Write as _, path::PathBuf, process::Command};
 
 use passkit_server::{
-    Audience, Changed, Content, DeviceIdentifier, PassId, PushToken, RegisteredDevice, RegistrationStore,
-    SerialNumber, TokenDigest, TypeIdentifier,
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TokenDigest, TypeIdentifier},
+    store::{Audience, Content, RegisteredDevice, RegistrationStore},
 };
 
 pub(crate) fn type_id() -> TypeIdentifier {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use passkit_server::StoreError;
+use passkit_server::store::StoreError;
 use rusqlite::{Connection, OpenFlags};
 
 use self::{readers::Readers, writer::Writer};

@@ -1,9 +1,8 @@
 use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{self, Receiver, Sender},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
 };
 
@@ -18,8 +17,43 @@ type Question = Box<dyn FnOnce(&Connection) + Send>;
 #[derive(Debug)]
 pub(super) struct Readers {
     path: Arc<Path>,
-    questions: Option<Sender<Question>>,
+    waiting: Arc<Waiting>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// The questions that no thread has taken yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    questions: VecDeque<Question>,
+    is_closed: bool,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("questions", &self.questions.len()).finish_non_exhaustive()
+    }
+}
+
+impl Waiting {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for questions and takes a fair share of them. Returns `false` when there will be no more.
+    fn take(&self, group: &mut Vec<Question>, threads: usize, at_most: usize) -> bool {
+        let queue = self.queue();
+        let is_idle = |queue: &mut Queue| queue.questions.is_empty() && !queue.is_closed;
+        let mut queue = self.changed.wait_while(queue, is_idle).unwrap_or_else(PoisonError::into_inner);
+        let share = queue.questions.len().div_ceil(threads).min(at_most);
+        group.extend(queue.questions.drain(..share));
+        share > 0
+    }
 }
 
 impl Readers {
@@ -29,13 +63,17 @@ impl Readers {
         connections: Vec<Connection>,
         group: usize,
     ) -> Result<Self, SqliteError> {
-        let (sender, receiver) = mpsc::channel();
-        let receiver = Arc::new(Mutex::new(receiver));
-        let mut readers = Self { path: path.into(), questions: Some(sender), threads: Vec::new() };
+        let count = connections.len();
+        let mut readers = Self { path: path.into(), waiting: Arc::default(), threads: Vec::new() };
         for connection in connections {
-            let receiver = Arc::clone(&receiver);
+            let waiting = Arc::clone(&readers.waiting);
             let thread = thread::Builder::new().name("passkit-sqlite-read".to_owned());
-            let thread = thread.spawn(move || answer_all(&connection, &receiver, group));
+            let thread = thread.spawn(move || {
+                let mut questions = Vec::new();
+                while waiting.take(&mut questions, count, group) {
+                    answer(&connection, &mut questions);
+                }
+            });
             readers.threads.push(thread.map_err(|error| SqliteError::io("start a thread for", path, error))?);
         }
         Ok(readers)
@@ -51,41 +89,35 @@ impl Readers {
                 let _nobody_waits = sender.send(question(connection));
             }
         });
-        let asked = self.questions.as_ref().is_some_and(|questions| questions.send(question).is_ok());
-        let answer = if asked { answer.await.ok() } else { None };
-        answer.ok_or_else(SqliteError::stopped)?.map_err(|error| SqliteError::sqlite(&self.path, error))
+        self.waiting.queue().questions.push_back(question);
+        self.waiting.changed.notify_one();
+        let answer = answer.await.map_err(|_| SqliteError::stopped())?;
+        answer.map_err(|error| SqliteError::sqlite(&self.path, error))
     }
 }
 
 impl Drop for Readers {
+    /// Finishes what was asked.
     fn drop(&mut self) {
-        self.questions = None;
+        self.waiting.queue().is_closed = true;
+        self.waiting.changed.notify_all();
         for thread in self.threads.drain(..) {
             let _panicked = thread.join();
         }
     }
 }
 
-fn answer_all(connection: &Connection, questions: &Mutex<Receiver<Question>>, at_most: usize) {
-    let mut group = Vec::new();
-    loop {
-        {
-            let questions = questions.lock().unwrap_or_else(PoisonError::into_inner);
-            let Ok(first) = questions.recv() else { return };
-            group.push(first);
-            group.extend(questions.try_iter().take(at_most - 1));
-        }
-        answer(connection, &mut group);
-    }
-}
-
-/// Answers in one read transaction: its snapshot begins after all of them were asked, and its locks are taken once.
-fn answer(connection: &Connection, group: &mut Vec<Question>) {
+/// Several questions share a read transaction: its snapshot begins after all of them were asked, and its locks are taken
+/// once.
+fn answer(connection: &Connection, questions: &mut Vec<Question>) {
     let run = |sql| connection.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
-    // If this fails, each statement has a snapshot of its own, or reports what is wrong.
-    let _reported_by_statements = run("begin");
-    for question in group.drain(..) {
-        question(connection);
+    if questions.len() > 1 {
+        // If this fails, each statement has a snapshot of its own, or reports what is wrong.
+        let _reported_by_statements = run("begin");
+    }
+    for question in questions.drain(..) {
+        // The caller gets an error, and the thread goes on.
+        let _panicked = catch_unwind(AssertUnwindSafe(|| question(connection)));
     }
     if !connection.is_autocommit() {
         let _read_only = run("commit").or_else(|_| run("rollback"));

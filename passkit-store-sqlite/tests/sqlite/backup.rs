@@ -6,7 +6,11 @@ use std::{
     },
 };
 
-use passkit_server::{Changed, RegistrationStore as _, StoreErrorKind, StoreMaintenance as _};
+use passkit_server::{
+    Changed,
+    maintenance::StoreMaintenance as _,
+    store::{RegistrationStore as _, StoreErrorKind},
+};
 use passkit_store_sqlite::SqliteStore;
 use tokio::task::JoinSet;
 

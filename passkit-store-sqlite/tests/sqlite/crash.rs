@@ -8,7 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{Audience, Changed, PassState, PushQueue, RegistrationStore, Scope, UpdateTag};
+use passkit_server::{
+    Changed, PassState,
+    push::{PushQueue, Scope},
+    store::{Audience, RegistrationStore, UpdateTag},
+};
 use passkit_store_sqlite::SqliteStore;
 use tokio::task::JoinSet;
 

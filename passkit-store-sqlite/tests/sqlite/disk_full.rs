@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use passkit_server::{RegistrationStore as _, StoreErrorKind};
+use passkit_server::store::{RegistrationStore as _, StoreErrorKind};
 use passkit_store_sqlite::{SqliteStore, rusqlite::ErrorCode};
 use tokio::task::JoinSet;
 

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use passkit_server::{Changed, RegistrationStore};
+use passkit_server::{Changed, store::RegistrationStore};
 use passkit_store_sqlite::SqliteStore;
 
 use crate::support::{child, child_path, device, pass, report, serial, token, type_id};

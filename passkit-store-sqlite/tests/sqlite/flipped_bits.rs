@@ -1,6 +1,10 @@
 use std::{fs, path::Path};
 
-use passkit_server::{Changed, RegistrationStore, StoreError, StoreErrorKind, StoreMaintenance as _};
+use passkit_server::{
+    Changed,
+    maintenance::StoreMaintenance as _,
+    store::{RegistrationStore, StoreError, StoreErrorKind},
+};
 use passkit_store_sqlite::SqliteStore;
 
 use crate::support::{device, pass, serial, token, type_id};

@@ -1,6 +1,9 @@
 use std::{process::Command, sync::Arc, time::Duration};
 
-use passkit_server::{Changed, Coordination as _, Registered, RegistrationStore as _, StoreErrorKind};
+use passkit_server::{
+    Changed,
+    store::{Coordination as _, Registered, RegistrationStore as _, StoreErrorKind},
+};
 use passkit_store_sqlite::{Config, SqliteStore, rusqlite::Connection};
 use tokio::task::JoinSet;
 

@@ -21,7 +21,9 @@ mod support {
     };
 
     use passkit_server::{
-        DeviceIdentifier, PassId, PushToken, RegistrationStore, SerialNumber, StoreError, TypeIdentifier,
+        PassId,
+        identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+        store::{RegistrationStore, StoreError},
     };
     use passkit_store_sqlite::rusqlite;
 

@@ -1,6 +1,6 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use passkit_server::{RegistrationStore as _, StoreErrorKind};
+use passkit_server::store::{RegistrationStore as _, StoreErrorKind};
 use passkit_store_sqlite::{SqliteStore, rusqlite::Connection};
 
 use crate::support::{device, pass, registered, sqlite_code, text, token};

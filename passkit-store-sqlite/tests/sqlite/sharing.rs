@@ -8,7 +8,8 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changed, Coordination as _, RegistrationStore as _, StoreErrorKind, UpdateTag,
+    Changed,
+    store::{Audience, Coordination as _, RegistrationStore as _, StoreErrorKind, UpdateTag},
 };
 use passkit_store_sqlite::{
     Config, SqliteStore,

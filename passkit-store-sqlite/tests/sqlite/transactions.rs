@@ -1,4 +1,8 @@
-use passkit_server::{Changed, PushQueue as _, RegistrationStore as _, Scope, StoreErrorKind, UpdateTag};
+use passkit_server::{
+    Changed,
+    push::{PushQueue as _, Scope},
+    store::{RegistrationStore as _, StoreErrorKind, UpdateTag},
+};
 use passkit_store_sqlite::{
     SqliteStore, create_in, mark_and_push_in, mark_in,
     rusqlite::{Connection, TransactionBehavior::Immediate},

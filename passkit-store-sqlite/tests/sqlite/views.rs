@@ -1,4 +1,8 @@
-use passkit_server::{Changed, Content, PushQueue as _, RegistrationStore as _};
+use passkit_server::{
+    Changed,
+    push::PushQueue as _,
+    store::{Content, RegistrationStore as _},
+};
 use passkit_store_sqlite::{
     SqliteStore,
     rusqlite::{Connection, Row, types::Value},

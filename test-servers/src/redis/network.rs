@@ -62,7 +62,7 @@ impl Network {
         })?;
         let mut inside = Command::new("timeout");
         // Its servers end with it.
-        inside.args(["-s", "KILL", "300", "unshare", "-n", "-m"]).arg(env::current_exe()?);
+        inside.args(["-s", "KILL", "900", "unshare", "-n", "-m"]).arg(env::current_exe()?);
         let Output { status, stdout, stderr } =
             inside.args([test, "--exact", "--nocapture"]).env(INSIDE, "1").output()?;
         let (said, errors) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));

@@ -7,7 +7,10 @@ use std::{
 use clap::Args;
 use http::HeaderValue;
 use passkit_conformance::service::TargetFile;
-use passkit_server::{AuthToken, Kind, PassId, TypeIdentifier};
+use passkit_server::{
+    AuthToken, PassId,
+    identifiers::{Kind, TypeIdentifier},
+};
 
 use crate::{failure::Failure, folder};
 

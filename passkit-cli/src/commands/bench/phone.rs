@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, header::LAST_MODIFIED};
 use passkit_conformance::load::ListAnswer;
-use passkit_server::{DeviceIdentifier, InvalidIdentifier, SerialNumber, TypeIdentifier};
+use passkit_server::identifiers::{DeviceIdentifier, InvalidIdentifier, SerialNumber, TypeIdentifier};
 
 use super::{
     caller::{Asked, Caller},

@@ -12,8 +12,10 @@ use std::{
 use clap::Args;
 use lines::{Lines, Record};
 use passkit_server::{
-    DeviceIdentifier, InvalidIdentifier, PassId, PushToken, Registration, SerialNumber, StoreError,
-    TypeIdentifier,
+    PassId,
+    identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    maintenance::Registration,
+    store::StoreError,
 };
 use place::Place;
 

@@ -5,7 +5,10 @@ use std::{
     rc::Rc,
 };
 
-use passkit_server::{Changes, DeviceIdentifier, SerialNumber, TypeIdentifier, UpdateTag};
+use passkit_server::{
+    identifiers::{DeviceIdentifier, SerialNumber, TypeIdentifier},
+    store::{Changes, UpdateTag},
+};
 
 use super::{
     Event, History, Span,

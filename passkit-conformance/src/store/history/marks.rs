@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use passkit_server::{ContentDigest, PassId, SerialNumber, TypeIdentifier};
+use passkit_server::{
+    PassId,
+    identifiers::{SerialNumber, TypeIdentifier},
+    store::ContentDigest,
+};
 
 use super::{Event, History, Marked, Span};
 

@@ -8,7 +8,7 @@
 //! ```
 //! # use std::sync::Arc;
 //! # use passkit_conformance::store::history::Recorder;
-//! # use passkit_server::{DeviceIdentifier, MemoryStore, PassId, PushToken, RegistrationStore};
+//! # use passkit_server::{PassId, identifiers::{DeviceIdentifier, PushToken}, store::{MemoryStore, RegistrationStore}};
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let (device, pass) = (DeviceIdentifier::new("d")?, PassId::new("pass.a", "1")?);
 //! # let token = PushToken::new("c0ffee")?;
@@ -31,8 +31,9 @@ mod registrations;
 use std::time::SystemTime;
 
 use passkit_server::{
-    Changed, Changes, Content, DeviceIdentifier, Page, PassId, PassState, PushToken, Registered,
-    RegisteredDevice, SerialNumber, TypeIdentifier, UpdateTag,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{Changes, Content, Page, Registered, RegisteredDevice, UpdateTag},
 };
 
 pub use self::recorder::Recorder;
@@ -390,6 +391,17 @@ mod tests {
         // Begun before the first register, and made after it: it is no proof that it did nothing when it began.
         let late = [(0, Some(5), forget(9, true)), (1, Some(2), created()), (3, Some(4), created())];
         assert_eq!(broken(late), None);
+        // The second of two at once, neither of which is idle.
+        let two = |last| {
+            broken([
+                (0, Some(1), created()),
+                (2, Some(20), forget(9, true)),
+                (3, Some(21), forget(9, true)),
+                (4, Some(6), created()),
+                (22, Some(23), register(last)),
+            ])
+        };
+        assert_eq!((two(Registered::Created), two(Registered::Existing)), (None, None));
         // Close to now, and beside a register, both answers are possible.
         assert_eq!(in_turn([created(), forget(0, false), unregister(true)]), None);
         for answer in [false, true] {

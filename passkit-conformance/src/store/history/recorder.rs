@@ -5,8 +5,12 @@ use std::{
 
 use async_trait::async_trait;
 use passkit_server::{
-    Audience, Changed, Changes, DeviceIdentifier, Page, PageCursor, PassId, PassState, Published, PushToken,
-    Registered, RegisteredDevice, RegistrationStore, StoreError, TypeIdentifier, UpdateTag,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    store::{
+        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice, RegistrationStore,
+        StoreError, UpdateTag,
+    },
 };
 
 use super::{Call, Event, History};

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_server::{DeviceIdentifier, Page, PassId, PushToken, Registered, RegisteredDevice};
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken},
+    store::{Page, Registered, RegisteredDevice},
+};
 
 use super::{Event, History, Span};
 use crate::{Rule, Violation, violation::ensure};
@@ -70,11 +74,12 @@ impl<'h> Registrations<'h> {
                 changes.add_up(),
                 "answers of register and unregister that some order of the calls explains",
                 || {
-                    let answers: Vec<_> = changes.0.iter().map(|(_, change)| change.shown()).collect();
-                    format!(
-                        "for one device and {pass:?}, in the order of their begins: {}",
-                        answers.join(", ")
-                    )
+                    let shown = |(Span { begin, end }, change): &(Span, Change)| {
+                        let end = end.map_or("?".into(), |end| end.to_string());
+                        format!("{} ({begin} to {end})", change.shown())
+                    };
+                    let answers: Vec<_> = changes.0.iter().map(shown).collect();
+                    format!("for one device and {pass:?}, with begin and end: {}", answers.join(", "))
                 },
             )?;
         }
@@ -226,8 +231,7 @@ impl Changes {
 
     /// Whether some order of the calls that their times allow explains all answers.
     ///
-    /// Goes through the ends of calls, and keeps each state the registration may be in together with the calls still
-    /// under way that brought it there.
+    /// Goes through the ends of calls, and keeps each state that the registration may be in.
     fn add_up(&self) -> bool {
         /// Beyond this the order is too open to be followed.
         const MOST: usize = 20_000;
@@ -238,7 +242,7 @@ impl Changes {
         }
         points.sort_unstable();
         let mut open: BTreeSet<usize> = BTreeSet::new();
-        let mut states = HashSet::from([(false, BTreeSet::new())]);
+        let mut states = HashSet::from([State::default()]);
         for (_, is_end, n) in points {
             if !is_end {
                 open.insert(n);
@@ -246,20 +250,19 @@ impl Changes {
             }
             let mut reached = HashSet::new();
             let mut next: Vec<_> = states.drain().collect();
-            while let Some((registered, mut done)) = next.pop() {
-                // What can't change the state at any time can be taken to have happened here: nothing is lost by it.
-                done.extend(open.iter().filter(|one| {
-                    let change = self.0[**one].1;
-                    change.after(registered) == Some(registered) && change.after(!registered).is_none()
-                }));
-                for one in open.difference(&done) {
-                    if let Some(then) = self.0[*one].1.after(registered) {
-                        let mut done = done.clone();
+            while let Some(mut state) = next.pop() {
+                let changes_nothing =
+                    |one: &&usize| self.0[**one].1.after(state.registered) == Some(state.registered);
+                state.idle.extend(open.iter().filter(changes_nothing));
+                for one in open.difference(&state.done) {
+                    let then = self.0[*one].1.after(state.registered);
+                    if let Some(registered) = then.filter(|then| *then != state.registered) {
+                        let mut done = state.done.clone();
                         done.insert(*one);
-                        next.push((then, done));
+                        next.push(State { registered, done, idle: state.idle.clone() });
                     }
                 }
-                if !reached.insert((registered, done)) {
+                if !reached.insert(state) {
                     continue;
                 }
                 if reached.len() + next.len() > MOST {
@@ -269,7 +272,10 @@ impl Changes {
             open.remove(&n);
             states = reached
                 .into_iter()
-                .filter_map(|(registered, mut done)| done.remove(&n).then_some((registered, done)))
+                .filter_map(|mut state| {
+                    let (done, idle) = (state.done.remove(&n), state.idle.remove(&n));
+                    (done || idle).then_some(state)
+                })
                 .collect();
             if states.is_empty() {
                 return false;
@@ -277,6 +283,17 @@ impl Changes {
         }
         true
     }
+}
+
+/// What a registration may be, with the calls under way that brought it there.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+struct State {
+    registered: bool,
+    /// These have changed it.
+    done: BTreeSet<usize>,
+    /// These may have happened at a time when they changed nothing. Whether one did shows at its end: until then it may
+    /// change something after all.
+    idle: BTreeSet<usize>,
 }
 
 impl Change {

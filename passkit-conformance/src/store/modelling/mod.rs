@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_server::RegistrationStore;
+use passkit_server::store::RegistrationStore;
 
 use self::{operation::Operation, reference::Reference};
 use super::{catalogue, random::Random};

@@ -7,8 +7,9 @@ use std::{
 };
 
 use passkit_server::{
-    Audience, Changed, Content, PassId, PassState, Published, PushToken, Registered, RegistrationStore,
-    TokenDigest, UpdateTag, clock,
+    Changed, PassId, PassState,
+    identifiers::{PushToken, TokenDigest},
+    store::{Audience, Content, Published, Registered, RegistrationStore, UpdateTag, clock},
 };
 
 use super::operation::{DEVICES, Operation, PASSES, Publication, Since, TYPES, Time};

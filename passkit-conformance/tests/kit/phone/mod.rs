@@ -15,7 +15,7 @@ use passkit_conformance::{
     Client, Limits,
     phone::{Error, Outcome, Phone, Rules, State},
 };
-use passkit_server::{Kind, PassId};
+use passkit_server::{PassId, identifiers::Kind};
 use service::{Answer, Asked, Service, endless, json, status};
 
 const TYPE: &str = "pass.com.example.phone";

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use passkit_archive::{ArchiveBuilder, placeholder_icon};
 use passkit_conformance::Rule;
-use passkit_server::{Kind, PassId};
+use passkit_server::{PassId, identifiers::Kind};
 
 use super::{
     Fault,

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, header};
 use passkit_conformance::Rule;
-use passkit_server::DeviceIdentifier;
+use passkit_server::identifiers::DeviceIdentifier;
 use serde_json::Value;
 
 use super::{

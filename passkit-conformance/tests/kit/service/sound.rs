@@ -20,8 +20,10 @@ use hyper_util::rt::TokioIo;
 use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
 use passkit_conformance::{Limits, service::Target};
 use passkit_server::{
-    Archive, AuthToken, Changed, Credentials, Kind, MemoryStore, PassId, PassSource, PassState,
-    RegistrationStore, SourceError, TypeIdentifier, WalletService, async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    identifiers::{Kind, TypeIdentifier},
+    store::{MemoryStore, RegistrationStore},
 };
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -239,8 +241,8 @@ impl PassSource for Passes {
         Ok(Self::token(pass).map(|token| Credentials::from(&AuthToken::new(token).unwrap())))
     }
 
-    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<Archive>, SourceError> {
+    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
         let Some(token) = Self::token(pass) else { return Ok(None) };
-        Ok(Some(Archive::from(Bytes::from(self.build(pass, token)))))
+        Ok(Some(ArchiveBody::from(Bytes::from(self.build(pass, token)))))
     }
 }

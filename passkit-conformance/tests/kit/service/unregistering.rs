@@ -8,7 +8,7 @@ use std::{
 
 use http::Method;
 use passkit_conformance::Rule;
-use passkit_server::DeviceIdentifier;
+use passkit_server::identifiers::DeviceIdentifier;
 
 use super::{
     Fault,

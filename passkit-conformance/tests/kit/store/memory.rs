@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use passkit_conformance::store::{BoxError, Stores, TestStore};
-use passkit_server::MemoryStore;
+use passkit_server::store::MemoryStore;
 
 /// A new store for each case. It is opened again as it is, like one that loses nothing.
 pub(crate) struct Memory;

@@ -1,6 +1,8 @@
 use passkit_server::{
-    Changed, Content, MemoryStore, PassId, Published, PushQueue, RegistrationStore, SerialNumber, StoreError,
-    TypeIdentifier,
+    Changed, PassId,
+    identifiers::{SerialNumber, TypeIdentifier},
+    push::PushQueue,
+    store::{Content, MemoryStore, Published, RegistrationStore, StoreError},
 };
 use tokio::task::yield_now;
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use passkit_server::{Coordination, StoreError};
+use passkit_server::store::{Coordination, StoreError};
 use tokio::task::yield_now;
 
 use super::{Fault, Faulty};

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use passkit_conformance::store::{BoxError, Stores, TestStore};
 use passkit_server::{
-    MemoryStore, Page, PageCursor, Registered, Registration, RegistrationStore, StoreError, StoreMaintenance,
-    StoreStats,
+    maintenance::{Registration, StoreMaintenance, StoreStats},
+    store::{MemoryStore, Page, PageCursor, Registered, RegistrationStore, StoreError},
 };
 
 use super::{Fault, Faulty};
@@ -78,7 +78,10 @@ impl StoreMaintenance for Faulty {
 }
 
 impl Faulty {
-    async fn is_known(&self, device: &passkit_server::DeviceIdentifier) -> Result<bool, StoreError> {
+    async fn is_known(
+        &self,
+        device: &passkit_server::identifiers::DeviceIdentifier,
+    ) -> Result<bool, StoreError> {
         let all = self.inner.registrations(None, usize::MAX).await?;
         Ok(all.items.iter().any(|one| one.device == *device))
     }

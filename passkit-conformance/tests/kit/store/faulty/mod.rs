@@ -14,8 +14,9 @@ use std::{
 };
 
 use passkit_server::{
-    Changes, ContentDigest, DeviceIdentifier, MemoryStore, PassId, PassState, Published, PushToken,
-    RegistrationStore, StoreError, TypeIdentifier, UpdateTag,
+    PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    store::{Changes, ContentDigest, MemoryStore, Published, RegistrationStore, StoreError, UpdateTag},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

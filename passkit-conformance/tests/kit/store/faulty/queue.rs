@@ -5,8 +5,10 @@ use std::{
 
 use async_trait::async_trait;
 use passkit_server::{
-    Backlog, Changed, DeferredPush, DeviceIdentifier, MemoryStore, Page, PageCursor, PendingChange, Progress,
-    PushQueue, PushToken, RegistrationStore, Scope, StoreError, TypeIdentifier, clock,
+    Changed,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
+    store::{MemoryStore, Page, PageCursor, RegistrationStore, StoreError, clock},
 };
 use tokio::task::yield_now;
 

@@ -5,9 +5,14 @@ use std::{
 
 use async_trait::async_trait;
 use passkit_server::{
-    Audience, Changed, Changes, DeviceIdentifier, Page, PageCursor, PassId, PassState, Published, PushQueue,
-    PushToken, Registered, RegisteredDevice, RegistrationStore, SerialNumber, StoreError, StoreErrorKind,
-    StoreMaintenance, TypeIdentifier, UpdateTag, clock,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    maintenance::StoreMaintenance,
+    push::PushQueue,
+    store::{
+        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice, RegistrationStore,
+        StoreError, StoreErrorKind, UpdateTag, clock,
+    },
 };
 use tokio::task::yield_now;
 

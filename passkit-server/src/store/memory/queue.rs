@@ -8,8 +8,10 @@ use async_trait::async_trait;
 
 use super::{MemoryStore, device_position, start};
 use crate::{
-    Backlog, Changed, DeferredPush, DeviceIdentifier, Page, PageCursor, PendingChange, Progress, PushQueue,
-    Scope, StoreError, TypeIdentifier,
+    Changed,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
+    store::{Page, PageCursor, StoreError},
 };
 
 #[derive(Debug, Default)]

@@ -11,10 +11,15 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    Audience, Changed, Changes, Content, DeviceIdentifier, Page, PageCursor, PassId, PassState, Published,
-    PushToken, Registered, RegisteredDevice, Registration, RegistrationStore, Scope, SerialNumber,
-    StoreError, StoreMaintenance, StoreStats, TypeIdentifier, TypeStats, UpdateTag,
-    clock::{self, next_last_modified, next_version},
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
+    push::Scope,
+    store::{
+        Audience, Changes, Content, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, UpdateTag,
+        clock::{self, next_last_modified, next_version},
+    },
 };
 
 /// A store in memory that implements all traits of a store: the reference implementation, for tests and for reading.

@@ -7,10 +7,15 @@ use http::{Method, StatusCode};
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 use crate::{
-    Audience, Backlog, Changed, Changes, Coordination, DeferredPush, DeviceIdentifier, Page, PageCursor,
-    PassId, PassState, PendingChange, Progress, Published, PushOutcome, PushQueue, PushSender, PushToken,
-    Registered, RegisteredDevice, Registration, RegistrationStore, Scope, StoreError, StoreMaintenance,
-    StoreStats, TypeIdentifier, UpdateTag, clock, route::Route,
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    maintenance::{Registration, StoreMaintenance, StoreStats},
+    push::{Backlog, DeferredPush, PendingChange, Progress, PushOutcome, PushQueue, PushSender, Scope},
+    route::Route,
+    store::{
+        Audience, Changes, Coordination, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, UpdateTag, clock,
+    },
 };
 
 const REQUESTS: &str = "passkit_requests_total";

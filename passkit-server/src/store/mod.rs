@@ -1,18 +1,31 @@
+//! Stores: the contract of [`RegistrationStore`] and [`Coordination`], and a store in memory.
+
+pub mod clock;
+mod coordination;
+mod memory;
+mod published;
+mod tag;
+
 use std::{error::Error, fmt, time::SystemTime};
 
 use async_trait::async_trait;
 
 use crate::{
-    Content, ContentDigest, DeviceIdentifier, PassId, Published, PushToken, SerialNumber, TypeIdentifier,
-    UpdateTag,
+    PassId,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
 };
+
+pub use coordination::{Claims, Coordination};
+pub use memory::MemoryStore;
+pub use published::{Content, ContentDigest, Published, unite_tokens};
+pub use tag::UpdateTag;
 
 /// Where devices, their registrations and the update tags of passes are kept.
 ///
 /// # Contract
 /// No update is ever lost, whatever writes at the same time, and nothing is sent again forever. Every type has a *clock*
 /// and every device has a *clock*. A clock counts microseconds since the Unix epoch; each step is `max(last + 1, now)`
-/// ([`clock::next_version`](crate::clock::next_version)), serialised by the store. A mark writes the type's new clock
+/// ([`clock::next_version`](crate::store::clock::next_version)), serialised by the store. A mark writes the type's new clock
 /// reading into the pass. A registration holds the device's.
 ///
 /// * **C1, complete.** If [`mark`](Self::mark) returned `Ok` before [`changes_since`](Self::changes_since) began, the pass
@@ -46,22 +59,24 @@ use crate::{
 ///
 /// * **P1, marked once.** However many callers publish one content, also in parallel, the pass is marked once.
 /// * **P2, an equal digest marks nothing.** A pass is marked if and only if its digest is not the one published last.
-/// * **P3, one step.** Digest, tokens, mark and, in a [`PushQueue`](crate::PushQueue), the pending push become visible and
+/// * **P3, one step.** Of each pass, digest, tokens, mark and, in a [`PushQueue`](crate::push::PushQueue), the pending push become visible and
 ///   durable together.
 /// * **P4, other marks keep the digest.** [`Changed::Passes`] and [`Changed::All`] leave it alone.
 /// * **P5, tokens stay.** New tokens join those known; the last [`Published::MAX_TOKENS`] are kept
-///   ([`unite_tokens`](crate::unite_tokens)). A removal marks nothing and keeps digest and tokens.
+///   ([`unite_tokens`](crate::store::unite_tokens)). A removal marks nothing and keeps digest and tokens.
+///   Content that comes back is published again, also with the same digest: that ends the removal.
 /// * **P6, durable.** As C6 says of marks.
 ///
 /// # Cancel safety
-/// A future that is dropped half way leaves the store as before or as after the call, never in between.
+/// A future that is dropped half way leaves the store as before or as after the call, never in between. A call for many
+/// passes may be made in steps. The rule then holds for each pass.
 ///
 /// # Errors
 /// Every method fails with a [`StoreError`] whose [kind](StoreErrorKind) says whether trying again may help. After an
 /// error of a call that writes, the change may or may not have happened. Repeating the call is always right.
 ///
 /// # Implementing
-/// [`MemoryStore`](crate::MemoryStore) is the whole contract in one short file: start from it. Mind the order inside
+/// [`MemoryStore`](crate::store::MemoryStore) is the whole contract in one short file: start from it. Mind the order inside
 /// `changes_since`: read the clocks that make the new tag in the same snapshot as the passes, or before them.
 ///
 /// C9 and C14 together take a *floor* of each type: the version and date of its last mark as a whole, which count for every
@@ -111,8 +126,8 @@ pub trait RegistrationStore: Send + Sync {
     /// The service asks for the few passes that one path may name, and only if the source accepts no token.
     async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError>;
 
-    /// A page of the devices registered for a pass, or for any pass of a type: about `limit` of them, from the start or
-    /// `after` a page.
+    /// A page of the devices registered for a pass, or for any pass of a type: about `limit` of them, or fewer, from the
+    /// start or `after` a page.
     ///
     /// A device may occur more than once, also in two pages. A page may be empty and yet have a [`next`](Page::next). A
     /// cursor that can't be one of the store's reads from the start; no cursor is an error. A limit of 0 counts as 1, here
@@ -211,8 +226,8 @@ forward!(std::sync::Arc<T>, T);
 pub enum Changed<'a> {
     /// These. A serial number may occur twice. An empty slice does nothing.
     Passes(&'a [SerialNumber]),
-    /// Those of these whose content is not the one published last (P1 to P6). Each serial number occurs once. An empty
-    /// slice does nothing.
+    /// Those of these whose content is not the one published last (P1 to P6). Each serial number occurs once; if it does
+    /// not, the store may take any of its contents. An empty slice does nothing.
     Contents(&'a [Content]),
     /// All of them (C9): their design changed, or a backup was restored.
     All,

@@ -7,7 +7,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::StoreError;
+use crate::store::StoreError;
 
 /// What the processes that share a store agree on: who does a job, and short notes.
 ///
@@ -30,7 +30,7 @@ use crate::StoreError;
 /// A call that is dropped half way has happened or not, never in part.
 ///
 /// # Errors
-/// As those of [`RegistrationStore`](crate::RegistrationStore). After an error the call may have happened. Repeating a
+/// As those of [`RegistrationStore`](crate::store::RegistrationStore). After an error the call may have happened. Repeating a
 /// claim or a release is always right. After an error of `replace_note`, read the note.
 #[async_trait]
 pub trait Coordination: Send + Sync {

@@ -1,5 +1,5 @@
 //! The arithmetic of versions and dates, for those who implement a
-//! [`RegistrationStore`](crate::RegistrationStore).
+//! [`RegistrationStore`](crate::store::RegistrationStore).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -3,7 +3,7 @@ use std::{collections::HashMap, time::Duration};
 use async_trait::async_trait;
 
 use super::MemoryStore;
-use crate::{Claims, Coordination, StoreError};
+use crate::store::{Claims, Coordination, StoreError};
 
 #[derive(Debug, Default)]
 pub(super) struct Agreements {

@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use crate::{SerialNumber, TokenDigest};
+use crate::identifiers::{SerialNumber, TokenDigest};
 
 /// A digest of what a pass contains, whatever its signature. Equal contents have equal digests.
 pub type ContentDigest = [u8; 32];
@@ -31,7 +31,7 @@ impl Published {
     /// How many tokens a store keeps of a pass.
     pub const MAX_TOKENS: usize = 16;
 
-    /// Takes `content` over, by the rules P2 and P5 of [`RegistrationStore`](crate::RegistrationStore). Returns whether
+    /// Takes `content` over, by the rules P2 and P5 of [`RegistrationStore`](crate::store::RegistrationStore). Returns whether
     /// the pass has to be marked.
     ///
     /// For stores that keep this value as a whole.
