@@ -156,7 +156,7 @@ async fn adding_registers_lists_and_fetches() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_fails_is_owed() {
+async fn a_fetch_that_fails_is_pending() {
     let service = Service::start(in_turn(vec![
         status(201),
         json(r#"{"serialNumbers":["A"],"lastUpdated":"t1"}"#),
@@ -172,7 +172,7 @@ async fn a_fetch_that_fails_is_owed() {
     assert_eq!(texts(&outcome).len(), 1);
     assert!(texts(&outcome)[0].ends_with("encountered error: Unexpected response code 503"));
     assert_eq!(phone.state().services()[0].tag(), Some("t1"), "the tag is kept before the fetch");
-    assert!(phone.list()[0].is_fetch_owed());
+    assert!(phone.list()[0].is_fetch_pending());
     let log = service.asked().pop().unwrap();
     assert_eq!(log.line, "POST /v1/log");
     assert!(log.body.starts_with(r#"{"logs":["[2"#) && log.body.contains("code 503"), "{}", log.body);
@@ -183,7 +183,7 @@ async fn a_fetch_that_fails_is_owed() {
     phone.set_rules(Rules::development());
     let outcome = phone.sync().await.unwrap();
     assert_eq!((outcome.updated, outcome.complaints.len()), (vec![id("A")], 0));
-    assert!(!phone.list()[0].is_fetch_owed());
+    assert!(!phone.list()[0].is_fetch_pending());
     phone.sync().await.unwrap();
     assert_eq!(service.asked().len(), 3);
 }
