@@ -163,7 +163,7 @@ impl Client {
         let start = Instant::now();
         let answer = match tokio::time::timeout(time, self.exchange(request)).await {
             Ok(result) => result,
-            Err(_) => Err(SendError::TooSlow(format!("no whole answer within {time:?}"))),
+            Err(_) => Err(SendError::TooSlow(format!("no complete answer within {time:?}"))),
         };
         secrets.answered(&mut exchange, &answer, start.elapsed());
         (answer, exchange)

@@ -68,7 +68,7 @@ pub enum NoAnswer {
     #[error("no connection: {0}")]
     Unreachable(String),
     /// The answer was not complete within the limit of time.
-    #[error("no whole answer in time")]
+    #[error("no complete answer in time")]
     TooSlow,
     /// The service hung up before the answer was complete.
     #[error("the connection was closed")]

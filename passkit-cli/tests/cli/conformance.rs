@@ -315,7 +315,7 @@ fn a_service_that_is_none_ends_the_run_in_time() {
         let (code, stdout, _, report) = run_against(&format!("http://{address}"), &["--timeout", "1"]);
         assert_eq!(code, Some(1), "{stdout}");
         assert!(start.elapsed() < Duration::from_secs(60));
-        assert!(stdout.contains("HTTP-2: every request gets one whole, well-formed answer"), "{stdout}");
+        assert!(stdout.contains("HTTP-2: every request gets one complete, well-formed answer"), "{stdout}");
         assert!(report["summary"]["fail"].as_u64().unwrap() >= 1, "{stdout}");
         assert_eq!(report["summary"]["pass"], 0, "{stdout}");
     }

@@ -197,7 +197,7 @@ pub(crate) mod samples {
             response_body: "<script>alert(1)</script>\u{1b}[31m ]]> \u{0}".into(),
             elapsed: Duration::from_micros(1_250),
         };
-        let silent = Exchange { status: Err("no whole answer within 1s".into()), ..exchange.clone() };
+        let silent = Exchange { status: Err("no complete answer within 1s".into()), ..exchange.clone() };
         let violation = Violation::new(
             Rule::LIST_4,
             "an object with \"serialNumbers\"",
