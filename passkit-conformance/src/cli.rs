@@ -242,15 +242,15 @@ fn conclude(report: &Report) {
 async fn interrupted() {
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return pending().await };
-    let mut told = async move || {
+    let mut next_signal = async move || {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
     };
-    told().await;
+    next_signal().await;
     tokio::spawn(async move {
-        told().await;
+        next_signal().await;
         std::process::exit(130);
     });
 }

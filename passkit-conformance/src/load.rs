@@ -52,7 +52,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The first 64 KiB of the body, which is enough for any usual list.
     pub body: Bytes,
-    /// The length of the whole body, in bytes.
+    /// The length of the complete body, in bytes.
     pub body_bytes: usize,
 }
 
@@ -364,7 +364,7 @@ mod tests {
         assert!(matches!(ask(&mut odd).await, Err(NoAnswer::Malformed)));
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let url = ServiceUrl::new("http://elsewhere.invalid").unwrap();
-        let mut nobody = Connection::new(&url, [free].into(), Limits::default()).unwrap();
-        assert!(matches!(nobody.connect().await, Err(NoAnswer::Refused)));
+        let mut unreachable = Connection::new(&url, [free].into(), Limits::default()).unwrap();
+        assert!(matches!(unreachable.connect().await, Err(NoAnswer::Refused)));
     }
 }

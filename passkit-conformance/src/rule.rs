@@ -125,7 +125,7 @@ rules! {
     URL_7 "URL-7" "each path segment is percent-decoded once; if that fails, the answer is 400 or that for an unknown pass";
     URL_8 "URL-8" "the tag is read from the raw query: a plus sign is no space";
     URL_9 "URL-9" "unknown query parameters are ignored";
-    URL_10 "URL-10" "a serial number may hold any character, a slash also, sent as %2F or as it is";
+    URL_10 "URL-10" "a serial number may contain any character, also a slash, whether it is sent as %2F or not encoded";
     HTTP_1 "HTTP-1" "header names are compared without case";
     HTTP_2 "HTTP-2" "every request gets one complete, well-formed answer, in well under ten seconds";
     HTTP_3 "HTTP-3" "no answer depends on the User-Agent";

@@ -198,7 +198,7 @@ impl Coffee {
         Ok(Self { pass_signer: signer(PASS_TYPE)?, order_signer: signer(ORDER_TYPE)? })
     }
 
-    /// A stamp card with so many coffees left.
+    /// A stamp card with this many coffees left.
     fn pass(&self, left: u32) -> Result<Vec<u8>, Failure> {
         let description = json!({
             "formatVersion": 1,

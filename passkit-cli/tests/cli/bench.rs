@@ -163,8 +163,8 @@ fn a_bench_that_cannot_run_is_refused() {
     refused(&mut bench(here, &["--passes", "/no/such/folder"]), &["/no/such/folder"]);
     refused(&mut bench(here, &["--target", "/no/such/file.toml"]), &["/no/such/file.toml"]);
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nobody = format!("http://{free}");
-    refused(&mut bench(&nobody, &["--target", &target]), &[&nobody, "connection refused", "running?"]);
+    let closed = format!("http://{free}");
+    refused(&mut bench(&closed, &["--target", &target]), &[&closed, "connection refused", "running?"]);
     refused(&mut bench("here", &["--target", &target]), &["--url", "here"]);
     refused(&mut bench(here, &["--target", &target, "--rate", "fast"]), &["--rate"]);
 }

@@ -366,21 +366,21 @@ fn wrong_arguments_and_files_are_reported_in_one_line() {
         "{said}"
     );
     fs::write(&target, target_file("")).unwrap();
-    let whole = || {
+    let complete = || {
         let mut kit = kit();
         kit.arg("--target").arg(&target);
         kit
     };
     assert!(
-        refused(whole().args(url).arg("register/new-pass-is-200"))
+        refused(complete().args(url).arg("register/new-pass-is-200"))
             .contains("did you mean register/new-pass-is-201")
     );
-    assert!(refused(whole().args(url).args(["--level", "most"])).contains("must, should or advisory"));
+    assert!(refused(complete().args(url).args(["--level", "most"])).contains("must, should or advisory"));
     assert!(
-        refused(whole().args(url).args(["--html", "no/such/folder/x"]))
+        refused(complete().args(url).args(["--html", "no/such/folder/x"]))
             .contains("can't write no/such/folder/x")
     );
-    assert!(refused(whole().args(["--url", "wallet"])).contains("the url \"wallet\""));
-    assert!(refused(&mut whole()).contains("--url"));
+    assert!(refused(complete().args(["--url", "wallet"])).contains("the url \"wallet\""));
+    assert!(refused(&mut complete()).contains("--url"));
     assert!(refused(kit().args(url).args(["--target", "no/such.toml"])).contains("can't read no/such.toml"));
 }

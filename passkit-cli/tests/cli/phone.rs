@@ -188,7 +188,7 @@ fn a_phone_that_listens_shows_what_a_push_brings() {
     let token = authorization(TYPE, "A/1");
     let path = format!("/v1/passes/{TYPE}/A%2F1");
     let head = service.send("HEAD", &path, &[("Authorization", &token)], b"");
-    assert_eq!((head.status, fetched()), (200, before), "whoever only looks fetches nothing");
+    assert_eq!((head.status, fetched()), (200, before), "a HEAD request counts as no fetch");
 
     assert!(Command::new("kill").args(["-INT", &listening.0.id().to_string()]).status().unwrap().success());
     assert!(listening.0.wait().unwrap().success());

@@ -57,7 +57,7 @@ fn a_removal_is_kept_until_the_store_has_it() {
     node.restart().unwrap();
     let mut two = one.newcomer();
     two.start();
-    assert_eq!(two.statuses("D", TYPE, "A-1", &token), [201, 503, 200], "nobody has removed it yet");
+    assert_eq!(two.statuses("D", TYPE, "A-1", &token), [201, 503, 200], "the store has no removal yet");
     one.start();
     eventually("the store has it", || two.statuses("D", TYPE, "A-1", &token) == [401, 401, 200]);
 }

@@ -24,7 +24,8 @@ impl Phone {
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
         let is_pending = |held: &&HeldPass| held.fetch_pending && held.url == url;
-        let mut pending: Vec<PassId> = self.state.passes.iter().filter(is_pending).map(HeldPass::id).collect();
+        let mut pending: Vec<PassId> =
+            self.state.passes.iter().filter(is_pending).map(HeldPass::id).collect();
         pending.retain(|pass| pass.type_id == *type_id);
         pending.sort_by_key(|pass| outcome.listed.iter().position(|one| one == pass).unwrap_or(usize::MAX));
         for pass in pending {

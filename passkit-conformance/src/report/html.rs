@@ -175,7 +175,7 @@ fn card(result: &CaseReport, violation: &Violation) -> String {
         let requests = if said.len() == 1 { "request" } else { "requests" };
         let _ = writeln!(
             html,
-            "<details><summary>What was sent and what came back: {} {requests}</summary>\n<pre>{}</pre></details>",
+            "<details><summary>Requests and answers: {} {requests}</summary>\n<pre>{}</pre></details>",
             said.len(),
             said.join("\n\n")
         );

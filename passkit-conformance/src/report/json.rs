@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Counts, Report};
 
 #[derive(Serialize)]
-struct Whole<'a> {
+struct Document<'a> {
     summary: Counts,
     cases: Vec<Line<'a>>,
 }
@@ -37,9 +37,9 @@ impl Report {
             broken_rule: result.violation().map(|violation| violation.rule().id()),
             seconds: (result.elapsed.as_secs_f64() * 1e6).round() / 1e6,
         };
-        let whole = Whole { summary: self.counts(), cases: self.results.iter().map(line).collect() };
+        let document = Document { summary: self.counts(), cases: self.results.iter().map(line).collect() };
         // This cannot fail: the value has no maps and no foreign types.
-        serde_json::to_string_pretty(&whole).unwrap_or_default() + "\n"
+        serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
     }
 }
 

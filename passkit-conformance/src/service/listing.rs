@@ -293,7 +293,7 @@ async fn tag_moves_with_each_list(session: &Session) -> CaseResult {
     session.change(changed[0]).await?;
     let answer = list(session, &device, changed[0], Some(&tag)).await?;
     let again = names(&answer, &changed, Rule::LIST_2)?;
-    let expected = format!("another {} than '{tag}', with which was asked", session.kind().tag_key());
+    let expected = format!("a {} that differs from '{tag}', which was sent", session.kind().tag_key());
     if again == tag { Err(answer.violation(Rule::LIST_6, expected, "the same")) } else { Ok(()) }
 }
 

@@ -107,7 +107,7 @@ struct Poller {
     device: Device,
     fetches: bool,
     tag: Option<String>,
-    told: BTreeMap<SerialNumber, Instant>,
+    listed: BTreeMap<SerialNumber, Instant>,
     held: BTreeMap<SerialNumber, Answer>,
 }
 
@@ -127,10 +127,10 @@ impl Poller {
         }
         let now = Instant::now();
         for serial in &serials {
-            self.told.insert(serial.clone(), now);
+            self.listed.insert(serial.clone(), now);
         }
         if let Some((lost, _)) =
-            done.iter().find(|(serial, start)| self.told.get(*serial).is_none_or(|told| told < *start))
+            done.iter().find(|(serial, start)| self.listed.get(*serial).is_none_or(|listed| listed < *start))
         {
             let expected = format!("'{lost}' in the list: it changed, and no list has named it since");
             return Err(answer.violation(Rule::LIST_5, expected, "a list without it, so the change is lost"));
@@ -172,8 +172,8 @@ async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
         for pass in &race.passes {
             session.registered(&device, pass).await?;
         }
-        let (told, held) = (BTreeMap::new(), BTreeMap::new());
-        let mut poller = Poller { device, fetches: number == 0, tag: None, told, held };
+        let (listed, held) = (BTreeMap::new(), BTreeMap::new());
+        let mut poller = Poller { device, fetches: number == 0, tag: None, listed, held };
         poller.poll(&race).await?;
         // A device that fetches asks less often. So only one device fetches, and only in the last
         // round.
@@ -204,7 +204,7 @@ async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
             let newest = session.fetch(pass, None).await?;
             if poller.held.get(&pass.pass.serial).is_some_and(|held| !is_same(held, &newest)) {
                 let expected = format!("'{}' in a list once its new content is there", pass.pass.serial);
-                let actual = "old content on a device which was told of the last change";
+                let actual = "old content on a device that was told about the last change";
                 return Err(newest.violation(Rule::CON_1, expected, actual));
             }
         }

@@ -198,7 +198,7 @@ impl Session {
         match self.target.save {
             Some(_) => Ok(()),
             None => Err(Stop::Skip(
-                "needs a way to save a pass as it is: set save or save_url in the target file".into(),
+                "needs a way to save a pass unchanged: set save or save_url in the target file".into(),
             )),
         }
     }

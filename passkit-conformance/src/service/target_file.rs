@@ -141,7 +141,7 @@ fn changing(
         |key: &str| table.get(key).map(|value| Ok((value.span().start, text_of(key, value)?))).transpose();
     Ok(match (read(command_key)?, read(url_key)?) {
         (Some(_), Some((at, _))) => {
-            return Err((at, format!("{url_key}: there is a {command_key} already; one of them will do")));
+            return Err((at, format!("{url_key}: there is a {command_key} already; keep one of them")));
         }
         (Some((at, command)), None) => Some(Changing::Command(
             ChangeCommand::new(command, folder)

@@ -65,7 +65,7 @@ async fn any_user_agent(session: &Session) -> CaseResult {
 
 async fn header_names_in_any_case(session: &Session) -> CaseResult {
     if !session.is_network() {
-        return Err(Stop::Skip("within a process, names of headers have no case".into()));
+        return Err(Stop::Skip("header names have no case within a process".into()));
     }
     let one = session.one()?;
     let in_both = async |since: Option<&str>| {
@@ -78,7 +78,7 @@ async fn header_names_in_any_case(session: &Session) -> CaseResult {
             return Ok(());
         }
         let actual = format!("{lower} to names in lower case, {capitals} to names With-Capitals");
-        Err(with_capitals.violation(Rule::HTTP_1, "one status, however names of headers are written", actual))
+        Err(with_capitals.violation(Rule::HTTP_1, "the same status for names in any case", actual))
     };
     session.rest(one).await;
     in_both(None).await?;
@@ -93,7 +93,7 @@ async fn wrong_method_is_405(session: &Session) -> CaseResult {
         Call::new(Method::GET, "/v1/log"),
     ];
     for call in calls {
-        let what = format!("{} to a path that has other methods", call.method);
+        let what = format!("{} to a path with other methods", call.method);
         let answer = session.send(call).await?.about(what);
         answer.is(405, Rule::HTTP_11)?;
         if answer.header(header::ALLOW).is_none() {
@@ -107,7 +107,7 @@ async fn unknown_path_is_404(session: &Session) -> CaseResult {
     let subject = session.one()?;
     for path in ["/v1/no-endpoint".to_owned(), session.pass_path(&subject.pass).replacen("/v1/", "/v9/", 1)] {
         let call = Call::new(Method::GET, path).auth(&Auth::Token(subject));
-        session.send(call).await?.about("GET of what is no endpoint").is(404, Rule::HTTP_11)?;
+        session.send(call).await?.about("GET of a path that is no endpoint").is(404, Rule::HTTP_11)?;
     }
     Ok(())
 }

@@ -179,7 +179,7 @@ async fn tag_is_read_from_the_raw_query(session: &Session) -> CaseResult {
     let (path, parameter, tag) = with_tag(session).await?;
     let path = format!("{path}?{parameter}={}", utf8_percent_encode(&tag, NOT_IN_A_VALUE));
     let answer = session.send(Call::new(Method::GET, path)).await?;
-    answer.about("the list with its own tag as it is").is(204, Rule::URL_8)
+    answer.about("the list with its own tag, not encoded").is(204, Rule::URL_8)
 }
 
 async fn unknown_parameters_are_ignored(session: &Session) -> CaseResult {
@@ -211,7 +211,7 @@ async fn serial_with_reserved_characters(session: &Session) -> CaseResult {
         "a character that is encoded in a path, such as a slash or a space",
         |serial| encoded(serial.as_str()) != serial.as_str(),
     )?;
-    life(session, &subject, Rule::URL_10, "of such a serial number", |paths, _| paths).await
+    life(session, &subject, Rule::URL_10, "with such a serial number", |paths, _| paths).await
 }
 
 async fn serial_with_raw_slashes(session: &Session) -> CaseResult {
@@ -223,5 +223,5 @@ async fn serial_with_raw_slashes(session: &Session) -> CaseResult {
             |path: &str| path.strip_suffix(&*encoded).map_or(path.to_owned(), |head| format!("{head}{raw}"));
         Paths { registration: with_raw(&paths.registration), pass: with_raw(&paths.pass), list: paths.list }
     };
-    life(session, &subject, Rule::URL_10, "with the slashes as they are", raw).await
+    life(session, &subject, Rule::URL_10, "with the slashes not encoded", raw).await
 }

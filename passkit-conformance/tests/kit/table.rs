@@ -24,7 +24,6 @@ fn table() -> String {
     let mut text = String::from(
         "# All cases and rules\n\n\
          Generated from the catalogues by `PASSKIT_BLESS=1 cargo test -p passkit-conformance cases_table`.\n",
-         the catalogues by `PASSKIT_BLESS=1 cargo test -p passkit-conformance cases_table`.\n",
     );
     for (heading, cases) in [("Cases of a web service", service), ("Cases of a store", store)] {
         let _ = write!(text, "\n## {heading}: {}\n", cases.len());

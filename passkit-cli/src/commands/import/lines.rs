@@ -75,12 +75,12 @@ impl Lines {
     /// what is wrong.
     pub(super) fn next(&mut self) -> Result<Option<Line>, Failure> {
         loop {
-            let whole = self
+            let complete = self
                 .read_line()
                 .map_err(|error| Failure::new(format!("can't read {}: {error}", self.path.display())))?;
-            let Some(whole) = whole else { return Ok(None) };
+            let Some(complete) = complete else { return Ok(None) };
             self.number += 1;
-            if !whole {
+            if !complete {
                 return Ok(Some((self.number, Err(format!("longer than {LONGEST} bytes")))));
             }
             if self.number == 1 && self.line.starts_with("\u{feff}".as_bytes()) {
@@ -135,11 +135,11 @@ impl Lines {
         if read == 0 {
             return Ok(None);
         }
-        let whole = self.line.ends_with(b"\n") || read < LONGEST;
-        if !whole {
+        let complete = self.line.ends_with(b"\n") || read < LONGEST;
+        if !complete {
             self.bytes += skip_line(&mut *self.reader)?;
         }
-        Ok(Some(whole))
+        Ok(Some(complete))
     }
 
     fn fields(&mut self) -> Result<Vec<String>, String> {

@@ -92,7 +92,7 @@ impl Session {
             ))
         };
         if hangs.load(Ordering::Relaxed) {
-            return Err(failed("the time before it did not end, and it is not tried again".into()));
+            return Err(failed("it hung earlier, and is not tried again".into()));
         }
         let started = Instant::now();
         let acted = tokio::time::timeout(CHANGE_TIMEOUT, act(subject.pass.clone())).await;

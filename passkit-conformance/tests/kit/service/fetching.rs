@@ -29,7 +29,7 @@ fn since(asked: &Asked) -> Option<&str> {
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
-        name: "a pass that nobody registered is not served",
+        name: "a pass that no device registered is not served",
         rule: Rule::GET_9,
         caught_by: &["get/works-unregistered"],
         wrong: |sound| {

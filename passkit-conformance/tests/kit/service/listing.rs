@@ -95,7 +95,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "lists name a pass that nobody registered",
+        name: "lists name a pass that no device registered",
         rule: Rule::LIST_3,
         caught_by: &["list/only-what-was-registered", "list/keeps-devices-apart"],
         wrong: |sound| {
@@ -268,9 +268,9 @@ pub(super) const FAULTS: &[Fault] = &[
         rule: Rule::LIST_10,
         caught_by: &["list/asking-again-gives-the-same", "trace/answer-lost"],
         wrong: |sound| {
-            let told: Arc<Mutex<HashSet<String>>> = Arc::default();
+            let seen: Arc<Mutex<HashSet<String>>> = Arc::default();
             altered(sound, move |asked, answer| {
-                let is_new = told.lock().unwrap().insert(asked.uri().to_string());
+                let is_new = seen.lock().unwrap().insert(asked.uri().to_string());
                 if is_list(asked) && !is_new {
                     become_empty(answer, 204);
                 }
