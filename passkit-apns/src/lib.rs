@@ -2,14 +2,18 @@
 
 mod answer;
 mod backoff;
+#[path = "../../passkit-identity/src/certificate.rs"]
 mod certificate;
 mod config;
 mod connection;
 mod endpoint;
 mod error;
+#[path = "../../passkit-identity/src/identity.rs"]
 mod identity;
+#[path = "../../passkit-identity/src/parts.rs"]
 mod parts;
 #[cfg(feature = "pkcs12")]
+#[path = "../../passkit-identity/src/pkcs12/mod.rs"]
 mod pkcs12;
 mod pool;
 mod request;
