@@ -2,19 +2,10 @@
 
 mod answer;
 mod backoff;
-#[path = "../../passkit-identity/src/certificate.rs"]
-mod certificate;
 mod config;
 mod connection;
 mod endpoint;
 mod error;
-#[path = "../../passkit-identity/src/identity.rs"]
-mod identity;
-#[path = "../../passkit-identity/src/parts.rs"]
-mod parts;
-#[cfg(feature = "pkcs12")]
-#[path = "../../passkit-identity/src/pkcs12/mod.rs"]
-mod pkcs12;
 mod pool;
 mod request;
 mod sender;
@@ -23,6 +14,6 @@ mod watch;
 
 pub use config::{Config, Profile};
 pub use error::ApnsError;
-pub use identity::Identity;
+pub use passkit_identity::Identity;
 pub use sender::ApnsSender;
 pub use token::TokenKey;

@@ -6,23 +6,23 @@ use std::{
 };
 
 use passkit_server::identifiers::TypeIdentifier;
-use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{
-    ApnsError,
-    parts::{Fault, Part, Parts},
+    IdentityError,
+    parts::{Fault, Pair, Part, Parts},
 };
 
-/// The certificate, with its key, by which pushes of one topic are sent: the same that signs its passes.
+/// The certificate of one type, with its private key and its chain.
 ///
-/// Checked when it is made: the key fits the certificate, which is for the topic and was not expired.
+/// It was checked when it was read: the key fits the certificate, and the certificate is for the type and was not expired.
+/// A clone shares certificate and key. `Debug` shows no key.
 #[derive(Clone)]
 pub struct Identity {
-    topic: TypeIdentifier,
+    type_id: TypeIdentifier,
     source: Source,
-    stamp: Stamp,
-    certified: Arc<CertifiedKey>,
-    not_after: SystemTime,
+    stamp: FileStamp,
+    pair: Arc<Pair>,
 }
 
 #[derive(Clone)]
@@ -39,141 +39,163 @@ enum Source {
     },
 }
 
-/// When each file was changed last, and how long it is. Other values mean other contents.
-pub(crate) type Stamp = [Option<(SystemTime, u64)>; 2];
+/// When the files of an [`Identity`] were changed last, and how long they are. A different value means that a file changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileStamp([Option<(SystemTime, u64)>; 2]);
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
-            .field("topic", &self.topic)
-            .field("not_after", &self.not_after)
+            .field("type_id", &self.type_id)
+            .field("not_after", &self.not_after())
             .finish_non_exhaustive()
     }
 }
 
 impl Identity {
-    /// From PEM: the certificate, with others of its chain in any order, and the private key, unencrypted. Both may be
-    /// the same bytes. Without a topic, for the one that the certificate names.
+    /// Reads PEM: the certificate, the others of its chain in any order, and the unencrypted private key. Both arguments
+    /// may be the same bytes. Without a type, it takes the one that the certificate names.
     ///
     /// # Errors
-    /// If one of them is missing, they do not fit, or the certificate is expired or not for `topic`.
+    /// If a part is missing, the key does not fit, or the certificate is expired or for another type.
     pub fn from_pem<'a>(
-        topic: impl Into<Option<&'a TypeIdentifier>>,
+        type_id: impl Into<Option<&'a TypeIdentifier>>,
         certificate: &[u8],
         key: &[u8],
-    ) -> Result<Self, ApnsError> {
-        Self::new(topic.into(), Source::Memory, Stamp::default(), Parts::of_pem(certificate, key))
+    ) -> Result<Self, IdentityError> {
+        let parts = Parts::of_pem(certificate, key);
+        Self::new(type_id.into(), Source::Memory, FileStamp::default(), parts)
     }
 
-    /// From files with PEM, which may be one file. They are looked at again while the sender runs: renewed ones are
-    /// taken, broken ones are not.
+    /// Reads two files with PEM. Both may be the same file.
     ///
     /// # Errors
-    /// As of [`from_pem`](Self::from_pem), and if a file can't be read.
+    /// Same errors as [`from_pem`](Self::from_pem), and if a file can't be read.
     pub fn from_files<'a>(
-        topic: impl Into<Option<&'a TypeIdentifier>>,
+        type_id: impl Into<Option<&'a TypeIdentifier>>,
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
-    ) -> Result<Self, ApnsError> {
-        Self::from_source(topic.into(), Source::Pem { certificate: certificate.into(), key: key.into() })
+    ) -> Result<Self, IdentityError> {
+        Self::from_source(type_id.into(), Source::Pem { certificate: certificate.into(), key: key.into() })
     }
 
-    /// From PKCS #12 with certificate and key, as Keychain Access exports them (`.p12`).
+    /// Reads PKCS #12 with certificate and key, as Keychain Access exports it (`.p12`).
     ///
     /// # Errors
-    /// As of [`from_pem`](Self::from_pem), and if the password is wrong or the file is protected in an unknown way.
+    /// Same errors as [`from_pem`](Self::from_pem), and if the password is wrong or the protection of the file is unknown.
     #[cfg(feature = "pkcs12")]
     pub fn from_pkcs12<'a>(
-        topic: impl Into<Option<&'a TypeIdentifier>>,
+        type_id: impl Into<Option<&'a TypeIdentifier>>,
         pkcs12: &[u8],
         password: &str,
-    ) -> Result<Self, ApnsError> {
-        Self::new(topic.into(), Source::Memory, Stamp::default(), Parts::of_pkcs12(pkcs12, password))
+    ) -> Result<Self, IdentityError> {
+        let parts = Parts::of_pkcs12(pkcs12, password);
+        Self::new(type_id.into(), Source::Memory, FileStamp::default(), parts)
     }
 
-    /// From a file with PKCS #12. It is looked at again as [those with PEM](Self::from_files) are, with the same
-    /// password.
+    /// Reads a file with PKCS #12. Keeps the password, so that the file can be [read again](Self::reload).
     ///
     /// # Errors
-    /// As of [`from_pkcs12`](Self::from_pkcs12), and if the file can't be read.
+    /// Same errors as [`from_pkcs12`](Self::from_pkcs12), and if the file can't be read.
     #[cfg(feature = "pkcs12")]
     pub fn from_pkcs12_file<'a>(
-        topic: impl Into<Option<&'a TypeIdentifier>>,
+        type_id: impl Into<Option<&'a TypeIdentifier>>,
         file: impl Into<PathBuf>,
         password: &str,
-    ) -> Result<Self, ApnsError> {
-        Self::from_source(topic.into(), Source::Pkcs12 { file: file.into(), password: password.into() })
+    ) -> Result<Self, IdentityError> {
+        Self::from_source(type_id.into(), Source::Pkcs12 { file: file.into(), password: password.into() })
     }
 
-    /// What its pushes are about.
+    /// The type of the passes or orders that the certificate is for.
     #[must_use]
-    pub fn topic(&self) -> &TypeIdentifier {
-        &self.topic
+    pub fn type_id(&self) -> &TypeIdentifier {
+        &self.type_id
     }
 
-    /// When it expires.
+    /// The team that Apple issued the certificate to: the `OU` of its subject, 10 letters and digits.
+    #[must_use]
+    pub fn team(&self) -> Option<&str> {
+        self.pair.facts.team.as_deref()
+    }
+
+    /// When the certificate becomes valid. It may lie in the future.
+    #[must_use]
+    pub fn not_before(&self) -> SystemTime {
+        self.pair.facts.not_before
+    }
+
+    /// When the certificate expires.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
-        self.not_after
+        self.pair.facts.not_after
     }
 
-    pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.certified)
+    /// The certificate, followed by all others that were read with it.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.pair.chain
     }
 
-    /// What its files were like when it was read.
-    pub(crate) fn stamp(&self) -> Stamp {
+    /// The private key of the certificate.
+    #[must_use]
+    pub fn private_key(&self) -> &PrivateKeyDer<'static> {
+        &self.pair.key
+    }
+
+    /// The state of the files just before they were read.
+    #[must_use]
+    pub fn stamp(&self) -> FileStamp {
         self.stamp
     }
 
-    /// What its files are like now. Waits for the disk.
-    pub(crate) fn stamp_now(&self) -> Stamp {
-        match &self.source {
-            Source::Memory => self.stamp,
-            source => source.stamp(),
-        }
+    /// The state of the files now. Waits for the disk. Without files it never changes.
+    #[must_use]
+    pub fn current_stamp(&self) -> FileStamp {
+        self.source.stamp()
     }
 
-    /// Reads it again. Waits for the disk.
-    pub(crate) fn read_again(&self) -> Result<Self, ApnsError> {
+    /// Reads the files again, for the same type. Waits for the disk. Without files it returns a clone.
+    ///
+    /// # Errors
+    /// Same errors as the function that made it.
+    pub fn reload(&self) -> Result<Self, IdentityError> {
         match &self.source {
             Source::Memory => Ok(self.clone()),
-            source => Self::from_source(Some(&self.topic), source.clone()),
+            source => Self::from_source(Some(&self.type_id), source.clone()),
         }
     }
 
-    fn from_source(topic: Option<&TypeIdentifier>, source: Source) -> Result<Self, ApnsError> {
-        // Before they are read: a change in between shows as one later.
+    fn from_source(type_id: Option<&TypeIdentifier>, source: Source) -> Result<Self, IdentityError> {
+        // Before they are read, so that a change in between shows as a later one.
         let stamp = source.stamp();
         let parts = source.read();
-        Self::new(topic, source, stamp, parts)
+        Self::new(type_id, source, stamp, parts)
     }
 
     fn new(
-        topic: Option<&TypeIdentifier>,
+        type_id: Option<&TypeIdentifier>,
         source: Source,
-        stamp: Stamp,
+        stamp: FileStamp,
         parts: Result<Parts, Fault>,
-    ) -> Result<Self, ApnsError> {
-        let named = |topic: Option<&TypeIdentifier>, Fault(part, problem): Fault| {
+    ) -> Result<Self, IdentityError> {
+        let named = |type_id: Option<&TypeIdentifier>, Fault(part, problem): Fault| {
             let file = source.file(part).map(|file| format!("{}: ", file.display())).unwrap_or_default();
-            ApnsError::new(match topic {
-                Some(topic) => format!("certificate for {topic}: {file}{problem}"),
+            IdentityError(match type_id {
+                Some(type_id) => format!("certificate for {type_id}: {file}{problem}"),
                 None => format!("{file}{problem}"),
             })
         };
-        let parts = parts.map_err(|fault| named(topic, fault))?;
-        let topic = match topic {
-            Some(topic) => topic.clone(),
-            None => parts.topic().map_err(|fault| named(None, fault))?,
+        let parts = parts.map_err(|fault| named(type_id, fault))?;
+        let type_id = match type_id {
+            Some(type_id) => type_id.clone(),
+            None => parts.type_id().map_err(|fault| named(None, fault))?,
         };
-        let (certified, not_after) = parts.check(&topic).map_err(|fault| named(Some(&topic), fault))?;
-        Ok(Self { topic, source, stamp, certified: Arc::new(certified), not_after })
+        let pair = parts.check(&type_id).map_err(|fault| named(Some(&type_id), fault))?;
+        Ok(Self { type_id, source, stamp, pair: Arc::new(pair) })
     }
 }
 
 impl Source {
-    /// Where a part of it lies.
     fn file(&self, part: Part) -> Option<&Path> {
         match (self, part) {
             (Self::Memory, _) => None,
@@ -184,11 +206,11 @@ impl Source {
         }
     }
 
-    fn stamp(&self) -> Stamp {
-        [Part::Certificate, Part::Key].map(|part| {
+    fn stamp(&self) -> FileStamp {
+        FileStamp([Part::Certificate, Part::Key].map(|part| {
             let metadata = self.file(part)?.metadata().ok()?;
             Some((metadata.modified().ok()?, metadata.len()))
-        })
+        }))
     }
 
     fn read(&self) -> Result<Parts, Fault> {

@@ -5,9 +5,6 @@
 mod answers;
 mod certificates;
 mod connections;
-#[cfg(feature = "pkcs12")]
-#[path = "../../../passkit-identity/tests/identity/pkcs12.rs"]
-mod pkcs12;
 mod silence;
 mod tokens;
 
