@@ -6,6 +6,8 @@ mod config;
 mod connection;
 mod endpoint;
 mod error;
+#[cfg(feature = "local")]
+pub mod local;
 mod pool;
 mod request;
 mod sender;

@@ -1,7 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-#[cfg(feature = "apns")]
-pub mod apns;
 mod case;
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -3,8 +3,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_apns::{ApnsSender, Identity};
-use passkit_conformance::apns::Issued;
+use passkit_apns::{ApnsSender, Identity, local::Issued};
 use passkit_server::push::PushOutcome;
 
 use crate::{TOPIC, apns, assert_no_violations, config, push, topic, until};

@@ -10,8 +10,10 @@ mod tokens;
 
 use std::time::{Duration, Instant};
 
-use passkit_apns::{ApnsSender, Config, Identity};
-use passkit_conformance::apns::{LocalApns, Options};
+use passkit_apns::{
+    ApnsSender, Config, Identity,
+    local::{LocalApns, Options},
+};
 use passkit_server::{
     identifiers::{PushToken, TypeIdentifier},
     push::{PushOutcome, PushSender},
