@@ -77,8 +77,6 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-#[cfg(feature = "apns")]
-pub mod apns;
 mod case;
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_conformance::apns::Answer as ApnsAnswer;
+use passkit_apns::local::Answer as ApnsAnswer;
 
 use crate::{
     archives::{pass, replace},

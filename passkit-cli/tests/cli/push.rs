@@ -8,9 +8,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use passkit_apns::local::{Answer, LocalApns, Options};
 use passkit_conformance::{
     Client,
-    apns::{Answer, LocalApns, Options},
     phone::{Phone, State},
 };
 use passkit_test_servers::{postgres::Server, redis::Single};

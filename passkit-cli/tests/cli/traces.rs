@@ -8,11 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use passkit_apns::{ApnsSender, Config, Identity};
+use passkit_apns::{
+    ApnsSender, Config, Identity,
+    local::{Answer, LocalApns, Options},
+};
 use passkit_archive::Rules;
 use passkit_conformance::{
     Client, Limits,
-    apns::{Answer, LocalApns, Options},
     phone::{Outcome, Phone, State},
 };
 use passkit_server::{
