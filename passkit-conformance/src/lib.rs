@@ -7,7 +7,6 @@
 //! | [`phone`] | behaves as an iPhone does, and complains about what a service does wrong |
 //! | `cli` | the program; needs the feature `cli` |
 //! | `load` | the calls of phones for load tests; needs the feature `load` |
-//! | `apns` | a push service like APNs on this machine; needs the feature `apns` |
 //!
 //! # Cases and rules
 //! A [`Case`] has a stable id such as `register/new-pass-is-201`, a [`Level`], the [`Rule`]s that
