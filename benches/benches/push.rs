@@ -11,13 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_apns::{ApnsSender, Config, Identity};
+use passkit_apns::{
+    ApnsSender, Config, Identity,
+    local::{LocalApns, Options},
+};
 use passkit_benches::{
     data::{self, pass, serial, type_id},
     memory::Memory,
     turns::{Bench, runtime},
 };
-use passkit_conformance::apns::{LocalApns, Options};
 use passkit_server::{
     Changed,
     identifiers::PushToken,

@@ -12,8 +12,10 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use passkit_apns::{ApnsSender, Config, Identity};
-use passkit_conformance::apns::{Issued, LocalApns, Options};
+use passkit_apns::{
+    ApnsSender, Config, Identity,
+    local::{Issued, LocalApns, Options},
+};
 use passkit_server::{
     identifiers::{PushToken, TypeIdentifier},
     push::{PushOutcome, PushSender},

@@ -3,10 +3,8 @@ use std::{sync::Arc, time::Duration};
 use http::uri::Authority;
 use rustls::{
     ClientConfig, RootCertStore,
-    client::ResolvesClientCert,
     crypto::ring,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
-    sign::SingleCertAndKey,
 };
 
 use crate::{ApnsError, Config, Identity};
@@ -47,11 +45,11 @@ impl Endpoint {
             .map_err(|error| ApnsError::new(error.to_string()))?
             .with_root_certificates(Arc::clone(&self.roots));
         let mut tls = match identity {
-            Some(identity) => {
-                let resolver: Arc<dyn ResolvesClientCert> =
-                    Arc::new(SingleCertAndKey::from(identity.certified()));
-                builder.with_client_cert_resolver(resolver)
-            }
+            Some(identity) => builder
+                .with_client_auth_cert(identity.chain().to_vec(), identity.private_key().clone_key())
+                .map_err(|error| {
+                    ApnsError::of(&format!("certificate for {}", identity.type_id()), None, error)
+                })?,
             None => builder.with_no_client_auth(),
         };
         tls.alpn_protocols = vec![b"h2".to_vec()];

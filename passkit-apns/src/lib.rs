@@ -2,15 +2,12 @@
 
 mod answer;
 mod backoff;
-mod certificate;
 mod config;
 mod connection;
 mod endpoint;
 mod error;
-mod identity;
-mod parts;
-#[cfg(feature = "pkcs12")]
-mod pkcs12;
+#[cfg(feature = "local")]
+pub mod local;
 mod pool;
 mod request;
 mod sender;
@@ -19,6 +16,6 @@ mod watch;
 
 pub use config::{Config, Profile};
 pub use error::ApnsError;
-pub use identity::Identity;
+pub use passkit_identity::Identity;
 pub use sender::ApnsSender;
 pub use token::TokenKey;

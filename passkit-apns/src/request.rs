@@ -63,7 +63,7 @@ impl Requests {
 }
 
 /// A random UUID (version 4) in lower case.
-fn uuid() -> Option<String> {
+pub(crate) fn uuid() -> Option<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).ok()?;
     bytes[6] = bytes[6] & 0x0f | 0x40;

@@ -55,7 +55,7 @@ impl ApnsSender {
         let pool = |credentials| Pool::new(credentials, Arc::clone(&endpoint), config.connections);
         let mut certificates = HashMap::new();
         for identity in config.identities {
-            let topic = identity.topic().clone();
+            let topic = identity.type_id().clone();
             let watched = Watched::new(identity, &endpoint, config.look_interval)?;
             certificates.insert(topic, pool(Credentials::Certificate(watched)));
         }

@@ -6,10 +6,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use passkit_identity::{FileStamp, Identity};
 use rustls::ClientConfig;
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::{ApnsError, Identity, endpoint::Endpoint, identity::Stamp};
+use crate::{ApnsError, endpoint::Endpoint};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -37,7 +38,7 @@ struct Current {
 }
 
 struct Seen {
-    stamp: Stamp,
+    stamp: FileStamp,
     warned: Option<Instant>,
 }
 
@@ -76,7 +77,7 @@ impl Watched {
             let date = httpdate::fmt_http_date(identity.not_after());
             return Err(ApnsError::new(format!(
                 "the certificate for {} expired on {date}",
-                identity.topic()
+                identity.type_id()
             )));
         }
         Ok((tls, generation))
@@ -97,15 +98,18 @@ impl Watched {
         let Current { identity, .. } = self.current();
         let last = seen.stamp;
         let looked = tokio::task::spawn_blocking(move || {
-            let stamp = identity.stamp_now();
-            (stamp != last).then(|| (stamp, identity.read_again()))
+            let stamp = identity.current_stamp();
+            (stamp != last).then(|| (stamp, identity.reload()))
         });
         if let Ok(Some((stamp, read))) = looked.await {
             // A broken one is complained of once.
             seen.stamp = stamp;
-            match read.and_then(|identity| Ok((endpoint.tls(Some(&identity))?, identity))) {
+            match read
+                .map_err(ApnsError::from)
+                .and_then(|identity| Ok((endpoint.tls(Some(&identity))?, identity)))
+            {
                 Ok((tls, identity)) => {
-                    tracing::info!(topic = %identity.topic(), "a new certificate is used for pushes");
+                    tracing::info!(topic = %identity.type_id(), "a new certificate is used for pushes");
                     let generation = self.generation() + 1;
                     *self.current.write().unwrap_or_else(PoisonError::into_inner) =
                         Current { identity, tls, generation };
@@ -124,7 +128,7 @@ fn warn_of_end(identity: &Identity, seen: &mut Seen) {
     if soon && seen.warned.is_none_or(|warned| warned.elapsed() >= DAY) {
         seen.warned = Some(Instant::now());
         let date = httpdate::fmt_http_date(identity.not_after());
-        tracing::warn!(topic = %identity.topic(), "the certificate for pushes expires on {date}");
+        tracing::warn!(topic = %identity.type_id(), "the certificate for pushes expires on {date}");
     }
 }
 

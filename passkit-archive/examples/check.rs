@@ -1,5 +1,5 @@
-//! Checks archives: `cargo run -p passkit-archive --example check -- ticket.pkpass …`, with `--development` for those
-//! that are not signed.
+//! Checks archives: `cargo run -p passkit-archive --example check -- ticket.pkpass …`. Add
+//! `--development` for archives without a signature.
 
 use std::{env, fs, process::ExitCode};
 

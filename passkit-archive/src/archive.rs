@@ -12,7 +12,7 @@ use crate::{
     signature,
 };
 
-/// What an archive may lack. The default is strict: nothing.
+/// What may be missing in an archive. By default, nothing.
 ///
 /// ```
 /// use passkit_archive::Rules;
@@ -23,28 +23,29 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rules {
-    /// Accept an archive without signature, or without manifest and signature. Those that are there must be right.
+    /// Accept an archive without signature, or without manifest and signature. Parts that are
+    /// present must still be right.
     pub allow_unsigned: bool,
-    /// Accept a `webServiceURL` that starts with `http://`, as phones do when a switch in their developer settings
-    /// is on.
+    /// Accept a `webServiceURL` that starts with `http://`. Phones do so if a switch in their
+    /// developer settings is on.
     pub allow_http: bool,
 }
 
 impl Rules {
-    /// What a phone demands of a pass from a stranger.
+    /// The rules of a phone.
     #[must_use]
     pub const fn strict() -> Self {
         Self { allow_unsigned: false, allow_http: false }
     }
 
-    /// For development: no signature and no TLS are needed.
+    /// Rules for development: neither a signature nor TLS is required.
     #[must_use]
     pub const fn development() -> Self {
         Self { allow_unsigned: true, allow_http: true }
     }
 }
 
-/// An archive that was checked and found good.
+/// An archive that passed the check.
 ///
 /// `Debug` shows neither the authentication token nor the description, which repeats it.
 #[derive(Clone)]
@@ -52,33 +53,35 @@ impl Rules {
 pub struct Archive {
     /// Type identifier and serial number, or order identifier.
     pub id: PassId,
-    /// The team that signs: `teamIdentifier`. Orders need not say it, nor need what is unsigned.
+    /// The team that signs: `teamIdentifier`. It is optional in orders and in unsigned archives.
     pub team_identifier: Option<String>,
     /// `organizationName` of a pass, `merchant.displayName` of an order.
     pub organization_name: String,
     /// The secret that the pass shares with its web service.
     pub auth_token: AuthToken,
-    /// Where phones ask for updates: `webServiceURL`, as it stands there.
+    /// Where phones ask for updates: `webServiceURL`, unchanged.
     pub web_service_url: String,
-    /// Whether the pass is marked as no longer valid. Orders have no such mark.
+    /// Whether the pass is marked as no longer valid. Always `false` for orders.
     pub voided: bool,
-    /// Whether there is a signature; then it was verified.
+    /// Whether the archive has a signature. If so, the signature was verified.
     pub signed: bool,
-    /// A SHA-256 of the names and contents of all files other than `manifest.json` and `signature`.
+    /// The SHA-256 over the names and contents of all files except `manifest.json` and `signature`.
     ///
-    /// Equal exactly if those are: signing or zipping the same files again does not change it. For each file, sorted by
-    /// name: the length of the name in eight bytes (big-endian), the name, the SHA-256 of the content.
+    /// It does not change if the same files are signed or zipped again. The input has, for each
+    /// file in the order of the names: the length of the name in eight bytes (big-endian), the
+    /// name, and the SHA-256 of the content.
     pub content_digest: [u8; 32],
-    /// All of `pass.json` or `order.json`.
+    /// The content of `pass.json` or `order.json`.
     pub description: Value,
 }
 
 impl Archive {
-    /// Reads the bytes of a `.pkpass` or `.order` and checks them; see [what is checked](crate#what-is-checked).
+    /// Reads and checks the bytes of a `.pkpass` or `.order`. See [what is
+    /// checked](crate#what-is-checked).
     ///
     /// # Errors
-    /// Everything that is wrong, as far as it can be seen: in an archive that cannot be unpacked, for instance, nothing
-    /// else can.
+    /// Returns all problems that can be found. In an archive that can't be unpacked, for example,
+    /// nothing else is checked.
     pub fn check(bytes: &[u8], rules: Rules) -> Result<Self, Problems> {
         let mut problems = Vec::new();
         let archive = check(bytes, rules, &mut problems);
@@ -88,7 +91,7 @@ impl Archive {
         }
     }
 
-    /// Whether this is a pass or an order.
+    /// Returns whether this is a pass or an order.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.id.type_id.kind()
@@ -108,7 +111,8 @@ impl fmt::Debug for Archive {
     }
 }
 
-/// The archive, if enough of it is there for one. It is good only if no problem came up.
+/// Returns the archive, if it has all parts that are needed. It is good only if no problem was
+/// found.
 fn check(bytes: &[u8], rules: Rules, problems: &mut Vec<Problem>) -> Option<Archive> {
     let contents = contents::read(bytes, problems)?;
     let needs_team = !(rules.allow_unsigned && matches!(contents.signature, Part::Missing));
@@ -130,7 +134,7 @@ fn check(bytes: &[u8], rules: Rules, problems: &mut Vec<Problem>) -> Option<Arch
     })
 }
 
-/// Checks manifest and signature. Says whether there is a signature.
+/// Checks manifest and signature. Returns whether there is a signature.
 fn check_seal(
     contents: &Contents,
     description: &Description,
@@ -162,12 +166,12 @@ fn check_seal(
             }
             false
         }
-        // Then there is a problem already, with one of the two.
+        // One of the two already has a problem.
         (Part::Present(_) | Part::Unusable, _) => true,
     }
 }
 
-/// Checks that the certificate is the one for this type and team.
+/// Checks that the certificate is for this type and team.
 fn check_signer(
     signer: &signature::Subject,
     kind: Kind,

@@ -1,7 +1,8 @@
-//! As much of CMS (RFC 5652) and of X.509 (RFC 5280) as the signature of an archive needs, for reading and for writing.
+//! The parts of CMS (RFC 5652) and of X.509 (RFC 5280) that the signature of an archive needs, for
+//! reading and writing.
 //!
-//! Parts of which nothing is needed are left as they are. Sets are lists: the order they came in matters for the
-//! signature, and real archives hold the same certificate twice, which a strict set would refuse.
+//! Parts that are not needed are not parsed. Sets are lists, because the signature depends on their
+//! order, and because real archives contain a certificate twice, which a strict set would refuse.
 
 use der::{
     Decode, Encode, Header, Reader, Sequence, SliceReader, Tag, TagNumber,
@@ -166,7 +167,7 @@ pub(crate) fn elements<'a, T: Decode<'a>>(of: AnyRef<'a>) -> der::Result<Vec<T>>
     Ok(elements)
 }
 
-/// Puts encoded elements, in this order, behind one header.
+/// Writes encoded elements, in this order, after one header.
 pub(crate) fn wrap(tag: Tag, elements: &[Vec<u8>]) -> der::Result<Vec<u8>> {
     let contents = elements.concat();
     let mut wrapped = Header::new(tag, contents.len())?.to_der()?;
@@ -174,7 +175,7 @@ pub(crate) fn wrap(tag: Tag, elements: &[Vec<u8>]) -> der::Result<Vec<u8>> {
     Ok(wrapped)
 }
 
-/// The tag `[number]` of a primitive element.
+/// Returns the tag `[number]` of a primitive element.
 pub(crate) const fn context_tag(number: TagNumber) -> Tag {
     Tag::ContextSpecific { constructed: false, number }
 }

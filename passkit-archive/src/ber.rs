@@ -1,14 +1,14 @@
-//! From BER to DER: Apple's own signing tool, and every signer that streams, leaves lengths open ("indefinite") and
-//! splits octet strings, which no DER reader takes.
+//! Converts BER to DER. Apple's own signing tool, and every signer that streams, writes indefinite
+//! lengths and splits octet strings. DER readers accept neither.
 
-/// Nesting beyond this is refused. A signature with its certificates nests 12 deep.
+/// Deeper nesting is an error. A signature with its certificates has a depth of 12.
 const MAX_DEPTH: usize = 32;
 
 const OCTET_STRING: u8 = 0x04;
 const CONSTRUCTED: u8 = 0x20;
 const END_OF_CONTENTS: [u8; 2] = [0, 0];
 
-/// Why bytes are no BER.
+/// The reason why bytes are not BER.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BerError {
     #[error("it ends in the middle of an element")]
@@ -17,17 +17,18 @@ pub(crate) enum BerError {
     Length,
     #[error("a tag number is too large")]
     Tag,
-    #[error("a part of an octet string is something else")]
+    #[error("a part of an octet string is not an octet string")]
     OctetString,
     #[error("it nests more than {MAX_DEPTH} deep")]
     Depth,
-    #[error("something follows behind its end")]
+    #[error("data follows after its end")]
     TrailingBytes,
 }
 
-/// Rewrites the one BER element that `ber` holds: every length definite and minimal, every octet string in one piece.
+/// Rewrites `ber`, a single BER element. Every length becomes definite and minimal, and every octet
+/// string one piece.
 ///
-/// What is DER already comes out unchanged. Work and memory are at most [`MAX_DEPTH`] times the input.
+/// DER input comes out unchanged. Work and memory are at most [`MAX_DEPTH`] times the input.
 pub(crate) fn to_der(ber: &[u8]) -> Result<Vec<u8>, BerError> {
     let mut input = ber;
     let mut der = Vec::with_capacity(ber.len() + 16);
@@ -35,7 +36,7 @@ pub(crate) fn to_der(ber: &[u8]) -> Result<Vec<u8>, BerError> {
     if input.is_empty() { Ok(der) } else { Err(BerError::TrailingBytes) }
 }
 
-/// Where the contents of an element end.
+/// The end of the contents of an element.
 #[derive(Clone, Copy)]
 enum Length {
     Definite(usize),
@@ -65,7 +66,7 @@ fn element(input: &mut &[u8], depth: usize, der: &mut Vec<u8>) -> Result<(), Ber
     Ok(())
 }
 
-/// A part of an octet string, which may itself have parts.
+/// Reads a part of an octet string, which may itself have parts.
 fn octet_string_part(input: &mut &[u8], depth: usize, octets: &mut Vec<u8>) -> Result<(), BerError> {
     let tag = take_tag(input)?;
     let length = take_length(input)?;
@@ -79,7 +80,8 @@ fn octet_string_part(input: &mut &[u8], depth: usize, octets: &mut Vec<u8>) -> R
     Ok(())
 }
 
-/// Calls `part` for each element of the contents, one level deeper, and takes the contents off `input`.
+/// Calls `part` for each element of the contents, one level deeper, and removes the contents from
+/// `input`.
 fn each_part(
     input: &mut &[u8],
     length: Length,
@@ -121,7 +123,7 @@ fn take_tag<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], BerError> {
     if first & 0x1f != 0x1f {
         return take(input, 1);
     }
-    // The number follows, seven bits a byte; four bytes of it are more than anyone uses.
+    // The number follows with seven bits in each byte. Nobody uses more than four bytes.
     match input.iter().skip(1).take(4).position(|byte| byte & 0x80 == 0) {
         Some(last) => take(input, last + 2),
         None => Err(if input.len() < 5 { BerError::Truncated } else { BerError::Tag }),
@@ -141,7 +143,7 @@ fn take_length(input: &mut &[u8]) -> Result<Length, BerError> {
     }
 }
 
-/// Hands the DER form of a length to `put`.
+/// Passes the DER form of a length to `put`.
 fn put_length(length: usize, put: impl FnOnce(&[u8])) {
     let bytes = length.to_be_bytes();
     let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
@@ -150,7 +152,7 @@ fn put_length(length: usize, put: impl FnOnce(&[u8])) {
         [] => put(&[0]),
         &[short] if short < 0x80 => put(&[short]),
         _ => {
-            // At most eight bytes of length.
+            // A length has at most eight bytes.
             let mut long = vec![0x80 | (significant.len() as u8)];
             long.extend_from_slice(significant);
             put(&long);
@@ -202,7 +204,7 @@ mod tests {
         assert_eq!(to_der(&[0x24, 0x80].repeat(50_000)), Err(BerError::Depth));
     }
 
-    /// A random element, in DER and in a random BER form of it.
+    /// Makes a random element, in DER and in a random BER form.
     fn random_element(random: &mut Random, depth: usize) -> (Vec<u8>, Vec<u8>) {
         let with_header = |random: &mut Random, tag: u8, der: Vec<u8>, ber: Vec<u8>| {
             let mut der_element = vec![tag & !if tag == 0x24 { CONSTRUCTED } else { 0 }];

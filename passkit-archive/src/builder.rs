@@ -14,7 +14,7 @@ use crate::{
     layout::{Layout, MANIFEST, SIGNATURE, sha256},
 };
 
-/// Why an archive could not be made.
+/// An error of making an archive.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -27,7 +27,7 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// The errors of ring say little, and implement no `Error` without its `std` feature.
+    /// The errors of ring have no details, and implement `Error` only with its feature `std`.
     pub(crate) fn ring(error: impl fmt::Display) -> Self {
         Self::Sign(error.to_string())
     }
@@ -43,13 +43,13 @@ impl From<der::Error> for BuildError {
     }
 }
 
-/// Makes an archive: puts in the files, and writes the manifest and the signature.
+/// Makes an archive from files, and writes the manifest and the signature.
 ///
-/// It makes what it is told to and checks nothing, so that tests can make broken archives with it too;
-/// [`Archive::check`](crate::Archive::check) says whether the outcome is good.
+/// It checks nothing, so that tests can also make broken archives.
+/// [`Archive::check`](crate::Archive::check) checks the result.
 ///
-/// The zip archive is a function of the files: names sorted, times fixed. Only the signature differs each time, as it
-/// has the time and random numbers in it.
+/// The same files give the same zip archive, because names are sorted and times are fixed. Only the
+/// signature differs each time, because it contains the time and random numbers.
 ///
 /// ```
 /// use passkit_archive::{Archive, ArchiveBuilder, Rules, Signer, placeholder_icon};
@@ -93,24 +93,24 @@ impl ArchiveBuilder {
         Self { layout, files: BTreeMap::from([(layout.description_file.to_owned(), description.into())]) }
     }
 
-    /// Adds a file under its name within the archive, such as `icon.png` or `en.lproj/pass.strings`; a file of that
-    /// name is replaced.
+    /// Adds a file under its name in the archive, such as `icon.png` or `en.lproj/pass.strings`.
+    /// Replaces a file of the same name.
     pub fn file(mut self, name: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
         self.files.insert(name.into(), content.into());
         self
     }
 
-    /// The archive with manifest and signature.
+    /// Makes the archive with manifest and signature.
     ///
     /// # Errors
-    /// If signing fails, or a file does not fit into a zip archive.
+    /// Fails if signing fails, or if a file does not fit into a zip archive.
     pub fn build_signed(&self, signer: &Signer) -> Result<Vec<u8>, BuildError> {
         let manifest = self.manifest();
         let signature = signer.sign(&manifest)?;
         self.zip([(MANIFEST, &manifest), (SIGNATURE, &signature)])
     }
 
-    /// The archive with manifest, without signature.
+    /// Makes the archive with manifest, but without signature.
     ///
     /// # Errors
     /// If a file does not fit into a zip archive.
@@ -118,7 +118,7 @@ impl ArchiveBuilder {
         self.zip([(MANIFEST, &self.manifest())])
     }
 
-    /// The bytes of the `manifest.json` that lists the files.
+    /// Makes the `manifest.json` that lists the files.
     #[must_use]
     pub fn manifest(&self) -> Vec<u8> {
         let digests = self.files.iter().map(|(name, content)| {
@@ -128,7 +128,7 @@ impl ArchiveBuilder {
         Value::Object(digests.collect::<Map<_, _>>()).to_string().into_bytes()
     }
 
-    /// Zips the files and some more. One of the more replaces a file of the same name.
+    /// Zips the files and `more`. A file in `more` replaces a file of the same name.
     fn zip<const N: usize>(&self, more: [(&str, &Vec<u8>); N]) -> Result<Vec<u8>, BuildError> {
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Deflated)
@@ -147,7 +147,7 @@ impl ArchiveBuilder {
 }
 
 impl fmt::Debug for ArchiveBuilder {
-    /// The names of the files; their contents hold a secret.
+    /// Shows only the names of the files, because their contents have a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.files.keys()).finish()
     }

@@ -1,4 +1,4 @@
-//! The zip archive: its files, within limits that hold whatever the archive declares.
+//! Reads the zip archive. The limits apply to real sizes, not to declared ones.
 
 use std::{
     collections::BTreeSet,
@@ -13,22 +13,23 @@ use crate::{
     problem::Problem,
 };
 
-/// The largest archive that is read: 15 MiB. Wallet is known to load passes up to about this size.
+/// The largest archive that is read: 15 MiB. Wallet loads passes up to about this size.
 pub const MAX_ARCHIVE_BYTES: usize = 15 << 20;
 
-/// The most entries an archive may have, directories included.
+/// The most entries of an archive, with directories.
 pub const MAX_ENTRIES: usize = 1_000;
 
-/// The most that all files of an archive may hold together when unpacked: 64 MiB.
+/// The most that all files of an archive may have together when unpacked: 64 MiB.
 pub const MAX_UNPACKED_BYTES: usize = 64 << 20;
 
 /// The largest `pass.json`, `order.json` or `manifest.json` that is read: 4 MiB.
 pub const MAX_JSON_BYTES: usize = 4 << 20;
 
-/// The largest `signature` that is read: 64 KiB. With Apple's certificates in it, one has about 3 KiB.
+/// The largest `signature` that is read: 64 KiB. A signature with Apple's certificates has about 3
+/// KiB.
 pub const MAX_SIGNATURE_BYTES: usize = 64 << 10;
 
-/// What an archive holds.
+/// The content of an archive.
 #[derive(Debug)]
 pub(crate) struct Contents {
     pub(crate) kind: Kind,
@@ -38,18 +39,18 @@ pub(crate) struct Contents {
     pub(crate) signature: Part,
     /// The files that the manifest must list, sorted by name.
     pub(crate) files: Vec<File>,
-    /// The names of files that are there, but have a problem of their own.
+    /// The names of files that are present, but have a problem.
     unusable: BTreeSet<String>,
 }
 
 impl Contents {
-    /// Whether a file that the manifest may list is there, usable or not.
+    /// Returns whether a file that the manifest may list is present, usable or not.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.files.binary_search_by(|file| file.name.as_str().cmp(name)).is_ok()
             || self.unusable.contains(name)
     }
 
-    /// A digest of all files that the manifest must list, with their names.
+    /// Returns a digest of all files that the manifest must list, with their names.
     pub(crate) fn digest(&self) -> [u8; 32] {
         let mut listing = Vec::new();
         for file in &self.files {
@@ -66,7 +67,7 @@ impl Contents {
 pub(crate) enum Part {
     #[default]
     Missing,
-    /// It is there, and a problem says why it could not be read.
+    /// The file is present. A problem explains why it could not be read.
     Unusable,
     Present(Vec<u8>),
 }
@@ -76,11 +77,11 @@ pub(crate) enum Part {
 pub(crate) struct File {
     pub(crate) name: String,
     pub(crate) sha256: [u8; 32],
-    /// The digest as the manifest must list it.
+    /// The digest that the manifest must list.
     pub(crate) listed_digest: String,
 }
 
-/// Unpacks `bytes`. `None` if there is no use in looking further; then there is a problem.
+/// Unpacks `bytes`. Returns `None` if nothing more can be checked. In that case there is a problem.
 pub(crate) fn read(bytes: &[u8], problems: &mut Vec<Problem>) -> Option<Contents> {
     if bytes.len() > MAX_ARCHIVE_BYTES {
         problems.push(Problem::of_archive(format!(
@@ -105,13 +106,13 @@ pub(crate) fn read(bytes: &[u8], problems: &mut Vec<Problem>) -> Option<Contents
         return None;
     }
     if zip.has_duplicate_names() {
-        // Which of the two a reader takes is anyone's guess, so nothing further could be trusted.
+        // Readers differ in which of the two they take, so nothing more can be trusted.
         let names = duplicate_names(bytes, zip.central_directory_start());
         if names.is_empty() {
-            problems.push(Problem::of_archive("has two entries of the same name; leave one of the two"));
+            problems.push(Problem::of_archive("has two entries of the same name; remove one of them"));
         }
         problems.extend(names.into_iter().map(|name| {
-            Problem::in_file(&String::from_utf8_lossy(name), "is in the archive twice; leave one of the two")
+            Problem::in_file(&String::from_utf8_lossy(name), "is in the archive twice; remove one of them")
         }));
         return None;
     }
@@ -170,7 +171,7 @@ pub(crate) fn read(bytes: &[u8], problems: &mut Vec<Problem>) -> Option<Contents
 }
 
 impl Contents {
-    /// Takes in a file, and where it is kept its content.
+    /// Adds a file, with its content if that is needed later.
     fn add(&mut self, layout: &Layout, name: String, content: &mut Vec<u8>) {
         match name.as_str() {
             MANIFEST => self.manifest = Part::Present(std::mem::take(content)),
@@ -197,13 +198,13 @@ impl Contents {
 
 type Zip<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
-/// Decides by the presence of the description file, never by the name of the archive.
+/// The kind depends on the description file that is present, never on the name of the archive.
 fn kind(zip: &Zip<'_>) -> Result<Kind, Problem> {
     let has = |kind| zip.file_names_raw().any(|name| name == Layout::of(kind).description_file.as_bytes());
     match (has(Kind::Pass), has(Kind::Order)) {
         (true, false) => Ok(Kind::Pass),
         (false, true) => Ok(Kind::Order),
-        (true, true) => Err(Problem::of_archive("has both pass.json and order.json; leave one of them")),
+        (true, true) => Err(Problem::of_archive("has both pass.json and order.json; remove one of them")),
         (false, false) => {
             let in_folder =
                 zip.file_names_raw().filter_map(|name| std::str::from_utf8(name).ok()).find_map(|name| {
@@ -223,7 +224,7 @@ fn kind(zip: &Zip<'_>) -> Result<Kind, Problem> {
     }
 }
 
-/// The name of an entry that can be unpacked; `None` for a directory.
+/// Returns the name of an entry that can be unpacked, or `None` for a directory.
 fn file_name(zip: &Zip<'_>, index: usize) -> Result<Option<String>, Problem> {
     let entry = match zip.by_index_data(index) {
         Ok(entry) => entry,
@@ -245,7 +246,7 @@ fn unusable_name(name: &str) -> Option<&'static str> {
         return Some("has an absolute name; name files relative to the root of the archive");
     }
     if name.contains('\\') {
-        return Some("has a backslash in its name; part folders with /");
+        return Some("has a backslash in its name; separate folders with /");
     }
     if name.contains(char::is_control) {
         return Some("has a control character in its name; rename it");
@@ -254,7 +255,7 @@ fn unusable_name(name: &str) -> Option<&'static str> {
         "" | "." | ".." => {
             Some("has an empty part, \".\" or \"..\" in its name; name files relative to the root")
         }
-        "__MACOSX" | ".DS_Store" => Some("was put there by macOS; leave it out (zip -X, without .DS_Store)"),
+        "__MACOSX" | ".DS_Store" => Some("was added by macOS; leave it out (zip -X, without .DS_Store)"),
         _ => None,
     })
 }
@@ -263,7 +264,7 @@ fn unusable_entry(entry: &ZipFileEntry<'_>) -> Option<&'static str> {
     if entry.encrypted() {
         Some("is encrypted; zip it without a password")
     } else if entry.is_symlink() {
-        Some("is a symbolic link; put in the file itself")
+        Some("is a symbolic link; add the file itself")
     } else if !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
         Some("is compressed in a way other than deflate; zip it with deflate or store it")
     } else {
@@ -271,9 +272,10 @@ fn unusable_entry(entry: &ZipFileEntry<'_>) -> Option<&'static str> {
     }
 }
 
-/// Unpacks an entry into `unpacked`, of which no more than `limit` bytes may come, and at most one more does come.
+/// Unpacks an entry into `unpacked`. It fails after `limit` bytes, and never writes more than one
+/// byte beyond them.
 fn unpack(zip: &mut Zip<'_>, index: usize, limit: usize, unpacked: &mut Vec<u8>) -> Result<(), String> {
-    /// How much room is made on the word of the archive alone.
+    /// The most memory that a declared size may reserve.
     const TRUSTED_SIZE: usize = 1 << 20;
 
     unpacked.clear();
@@ -290,16 +292,16 @@ fn unpack(zip: &mut Zip<'_>, index: usize, limit: usize, unpacked: &mut Vec<u8>)
 
 fn zip_error(error: ZipError) -> String {
     match error {
-        // The library's word for the list of files at the end of an archive.
+        // EOCD is the library's name for the list of files at the end of an archive.
         ZipError::InvalidArchive(reason) if reason.contains("EOCD") => "its end is missing".into(),
         ZipError::InvalidArchive(reason) => reason.into_owned(),
         other => other.to_string(),
     }
 }
 
-/// The names that the central directory at `start` has more than once.
+/// Returns the names that occur more than once in the central directory at `start`.
 fn duplicate_names(archive: &[u8], start: u64) -> BTreeSet<&[u8]> {
-    /// Takes one header off the directory and gives the name in it.
+    /// Removes one header from the directory and returns its name.
     fn next<'a>(directory: &mut &'a [u8]) -> Option<&'a [u8]> {
         const HEADER_BYTES: usize = 46;
         let header = directory.strip_prefix(b"PK\x01\x02".as_slice())?;
@@ -321,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_cannot_be() {
+    fn unusable_names_are_found() {
         for name in ["icon.png", "en.lproj/pass.strings", "a..b", "..a", ".hidden", "größe.png"] {
             assert_eq!(unusable_name(name), None, "{name}");
         }
@@ -342,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_zip_archive_is_said_to_be_none() {
+    fn other_files_are_not_zip_archives() {
         for bytes in [&b""[..], b"no zip", b"PK\x03\x04"] {
             let mut problems = Vec::new();
             assert!(read(bytes, &mut problems).is_none());

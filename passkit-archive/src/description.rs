@@ -1,4 +1,4 @@
-//! What `pass.json` and `order.json` must say.
+//! Checks `pass.json` and `order.json`.
 
 use std::{fmt::Display, str::FromStr};
 
@@ -13,8 +13,8 @@ use crate::{Rules, json, layout::Layout, problem::Problem, web_service};
 /// The keys of which a pass has exactly one.
 const STYLES: [&str; 5] = ["boardingPass", "coupon", "eventTicket", "generic", "storeCard"];
 
-/// What was found in the description. Each part is `None` if there was a problem with it, and in orders the team
-/// identifier also if there is none.
+/// The parts of the description. A part is `None` if it has a problem. The team identifier is also
+/// `None` if an order does not have it.
 #[derive(Default)]
 pub(crate) struct Description {
     pub(crate) type_id: Option<TypeIdentifier>,
@@ -34,8 +34,8 @@ impl Description {
     }
 }
 
-/// Reads `bytes`, the content of the description file. The team is needed by a signature alone, so where there is none,
-/// it may be missing.
+/// Reads `bytes`, the content of the description file. Only a signature needs the team, so the team
+/// is optional without one.
 pub(crate) fn read(
     kind: Kind,
     bytes: &[u8],
@@ -91,7 +91,7 @@ fn pass<'a>(keys: &mut Keys<'a, '_>, needs_team: bool) -> Common<'a> {
         [style] => drop(keys.object(style)),
         [_, second, ..] => keys.fault(
             second,
-            format_args!("is one style too many, there are {}; leave one of them", styles.join(", ")),
+            format_args!("is one style too many, because there are {}; keep one of them", styles.join(", ")),
         ),
     }
     let voided = match keys.object.get("voided") {
@@ -141,17 +141,23 @@ fn updates<'a>(keys: &mut Keys<'a, '_>, rules: Rules) -> (Option<&'a str>, Optio
             keys.problem(
                 None,
                 format_args!(
-                    "has neither {URL} nor {TOKEN}, so no phone can ever update it; add both before it is given out"
+                    "has neither {URL} nor {TOKEN}, so phones can never update it; add both before you publish it"
                 ),
             );
             (None, None)
         }
         (true, false) => {
-            keys.fault(URL, format_args!("stands without {TOKEN}; add that, or no phone can update this"));
+            keys.fault(
+                URL,
+                format_args!("has no {TOKEN} beside it; add one, because phones need both to update this"),
+            );
             (None, None)
         }
         (false, true) => {
-            keys.fault(TOKEN, format_args!("stands without {URL}; add that, or no phone can update this"));
+            keys.fault(
+                TOKEN,
+                format_args!("has no {URL} beside it; add one, because phones need both to update this"),
+            );
             (None, None)
         }
         (true, true) => {
@@ -167,7 +173,7 @@ fn updates<'a>(keys: &mut Keys<'a, '_>, rules: Rules) -> (Option<&'a str>, Optio
     }
 }
 
-/// The outermost object of a description, and the list to which its problems go.
+/// The outermost object of a description, with the list of its problems.
 struct Keys<'a, 'p> {
     file: &'static str,
     text: &'a [u8],
@@ -189,7 +195,7 @@ impl<'a> Keys<'a, '_> {
         self.fault(key, format_args!("is {}; it must be {expected}", type_of(found)));
     }
 
-    /// The value of a key that must be there.
+    /// Returns the value of a required key.
     fn value(&mut self, key: &str, expected: &str) -> Option<&'a Value> {
         let value = self.object.get(key);
         if value.is_none() {
@@ -255,7 +261,7 @@ impl<'a> Keys<'a, '_> {
         match self.text(key)?.parse() {
             Ok(identifier) => Some(identifier),
             Err(error) => {
-                // The value is not repeated: it may be the token.
+                // The message does not repeat the value, which may be the token.
                 self.fault(key, format_args!("cannot be used: {error}"));
                 None
             }
@@ -274,7 +280,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// A value for a message: quoted, and not all of it if it is long.
+/// Quotes a value for a message, and cuts it if it is long.
 fn excerpt(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("\"{}…\"", text.get(..end).unwrap_or_default()),
@@ -282,9 +288,10 @@ fn excerpt(text: &str) -> String {
     }
 }
 
-/// Whether a text has the form of an RFC 3339 date and time. Does not know the lengths of the months.
+/// Returns whether a text has the form of an RFC 3339 date and time. It does not check the lengths
+/// of the months.
 fn is_rfc3339(text: &str) -> bool {
-    /// Takes a number of so many digits, in this range, off the text.
+    /// Removes a number with this many digits, in this range, from the text.
     fn number(text: &mut &str, digits: usize, range: std::ops::RangeInclusive<u32>) -> bool {
         let Some((number, rest)) = text.split_at_checked(digits) else { return false };
         *text = rest;

@@ -1,4 +1,5 @@
-/// A white square of `size` by `size` pixels as a PNG: an `icon.png` for demos and tests.
+/// Makes a PNG of a white square with `size` by `size` pixels, as an `icon.png` for demos and
+/// tests.
 ///
 /// ```
 /// let png = passkit_archive::placeholder_icon(29);
@@ -6,14 +7,14 @@
 /// ```
 #[must_use]
 pub fn placeholder_icon(size: u16) -> Vec<u8> {
-    // One bit a pixel; each row starts with the number of its filter, none.
+    // A row has the number of its filter, 0 for none, and then one bit for each pixel.
     let row_bytes = usize::from(size).div_ceil(8);
     let row = [vec![0], vec![0xff; row_bytes]].concat();
     let rows = row.repeat(size.into());
 
     let side = u32::from(size).to_be_bytes();
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-    // Bit depth 1, greyscale, and the only compression, filter and interlace methods there are or are needed.
+    // Bit depth 1, greyscale, and the default compression, filter and interlace methods.
     chunk(&mut png, *b"IHDR", &[&side[..], &side, &[1, 0, 0, 0, 0]].concat());
     chunk(&mut png, *b"IDAT", &zlib_stored(&rows));
     chunk(&mut png, *b"IEND", &[]);
@@ -27,18 +28,18 @@ fn chunk(png: &mut Vec<u8>, kind: [u8; 4], content: &[u8]) {
     png.extend(crc32(&checked).to_be_bytes());
 }
 
-/// A zlib stream whose blocks are stored, not compressed.
+/// Makes a zlib stream whose blocks are stored, not compressed.
 fn zlib_stored(content: &[u8]) -> Vec<u8> {
     let mut stream = vec![0x78, 0x01];
     for block in content.chunks(usize::from(u16::MAX)) {
-        // `chunks` gives no longer one.
+        // No chunk is longer than this.
         let length = block.len() as u16;
         stream.push(0);
         stream.extend(length.to_le_bytes());
         stream.extend((!length).to_le_bytes());
         stream.extend(block);
     }
-    // The last block, empty.
+    // The last block is empty.
     stream.extend([1, 0, 0, 0xff, 0xff]);
     stream.extend(adler32(content).to_be_bytes());
     stream
@@ -63,14 +64,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checksums_are_the_usual_ones() {
+    fn checksums_match_known_values() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
         assert_eq!(adler32(b"Wikipedia"), 0x11e6_0398);
     }
 
     #[test]
     fn large_icons_have_several_blocks() {
-        // Signature, three chunks of 12 bytes around their contents; in the second three blocks and the last, empty.
+        // A signature, and three chunks with 12 bytes around their contents. The second chunk has
+        // three blocks and the empty last one.
         let content = 13 + (2 + 3 * 5 + 1024 * 129 + 5 + 4);
         assert_eq!(placeholder_icon(1024).len(), 8 + 3 * 12 + content);
     }

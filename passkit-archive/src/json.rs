@@ -1,4 +1,4 @@
-//! The JSON files of an archive, with places to point at when something is wrong with them.
+//! Reads the JSON files of an archive, and finds the positions of problems.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::problem::{Position, Problem};
 
-/// Parses the object that `bytes`, the content of `file`, must be. A key of it that comes twice is a problem: readers
-/// differ in which of the two they take.
+/// Parses `bytes`, the content of `file`, which must be an object. A duplicate key is a problem,
+/// because readers differ in which of the two they take.
 pub(crate) fn parse_object(file: &str, bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
     let text = utf8(file, bytes)?;
     match serde_json::from_str::<Object>(text) {
@@ -17,7 +17,7 @@ pub(crate) fn parse_object(file: &str, bytes: &[u8]) -> Result<Map<String, Value
             let message = error.to_string();
             let place = format!(" at line {} column {}", error.line(), error.column());
             let message = match message.strip_suffix(&place).unwrap_or(&message) {
-                "trailing comma" => "trailing comma; take out the comma before this place".to_owned(),
+                "trailing comma" => "trailing comma; remove the comma before this position".to_owned(),
                 message if error.is_data() => message.to_owned(),
                 message => format!("is not valid JSON: {message}"),
             };
@@ -27,7 +27,7 @@ pub(crate) fn parse_object(file: &str, bytes: &[u8]) -> Result<Map<String, Value
     }
 }
 
-/// The place of `key` in the outermost object of `text`, which must have been parsed already.
+/// Returns the position of `key` in the outermost object of `text`. The text must be valid JSON.
 pub(crate) fn position_of_key(text: &[u8], key: &str) -> Option<Position> {
     let mut depth = 0_u32;
     let mut before = 0;
@@ -93,9 +93,7 @@ impl<'de> Deserialize<'de> for Object {
                 let mut object = Map::new();
                 while let Some(key) = entries.next_key::<String>()? {
                     if object.contains_key(&key) {
-                        return Err(A::Error::custom(format_args!(
-                            "{key} comes twice; leave one of the two"
-                        )));
+                        return Err(A::Error::custom(format_args!("{key} occurs twice; remove one of them")));
                     }
                     let value = entries.next_value()?;
                     object.insert(key, value);
@@ -117,21 +115,21 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_a_mistake_is_named() {
+    fn the_position_of_a_mistake_is_reported() {
         assert_eq!(
             refusal(b"{\n  \"a\": 1,\n}"),
-            "pass.json:3:1: trailing comma; take out the comma before this place"
+            "pass.json:3:1: trailing comma; remove the comma before this position"
         );
         assert_eq!(refusal(b"{\"a\":1"), "pass.json:1:6: is not valid JSON: EOF while parsing an object");
         assert_eq!(refusal(b"{\n\"a\" 1}"), "pass.json:2:5: is not valid JSON: expected `:`");
         assert!(refusal(b"{} {}").starts_with("pass.json:1:4: is not valid JSON: trailing characters"));
         assert!(refusal(b"[1]").contains("pass.json:1:1: invalid type: sequence, expected a JSON object"));
         assert!(refusal(b"").contains("EOF"));
-        assert_eq!(refusal(b"{\"a\":1,\n\"a\":2}"), "pass.json:2:3: a comes twice; leave one of the two");
+        assert_eq!(refusal(b"{\"a\":1,\n\"a\":2}"), "pass.json:2:3: a occurs twice; remove one of them");
     }
 
     #[test]
-    fn encodings_other_than_utf8_are_named() {
+    fn encodings_other_than_utf8_are_reported() {
         assert!(refusal(b"\xef\xbb\xbf{}").contains("byte order mark"));
         assert!(refusal(b"\xff\xfe{\0}\0").contains("UTF-16"));
         assert!(refusal(b"\0{\0}").contains("UTF-16"));

@@ -1,4 +1,5 @@
-//! How the archives of passes and orders differ. Everything else in this crate is the same code for both.
+//! The differences between archives of passes and orders. All other code of this crate is the same
+//! for both.
 
 use passkit_server::identifiers::Kind;
 use ring::digest;
@@ -9,20 +10,20 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 /// The file that holds the signature over the manifest.
 pub(crate) const SIGNATURE: &str = "signature";
 
-/// What is where in the archive of one [`Kind`].
+/// The names and digests in archives of one [`Kind`].
 #[derive(Debug)]
 pub(crate) struct Layout {
-    /// The file that describes the pass or order, and by whose presence the kind is known.
+    /// The file that describes the pass or order. Its presence decides the kind.
     pub(crate) description_file: &'static str,
     /// The digest of the manifest.
     pub(crate) digest: FileDigest,
-    /// The key of the version of the format, which is 1.
+    /// The key of the format version, which is 1.
     pub(crate) version_key: &'static str,
     /// The key of the type identifier.
     pub(crate) type_key: &'static str,
     /// The key of the serial number or order identifier.
     pub(crate) serial_key: &'static str,
-    /// What the common name of Apple's certificates starts with.
+    /// The prefix of the common name in Apple's certificates.
     pub(crate) certificate_name: &'static str,
 }
 
@@ -68,7 +69,8 @@ impl FileDigest {
         }
     }
 
-    /// The digest as the manifest lists it, of a `content` whose SHA-256 is known already.
+    /// Returns the digest of `content` as the manifest lists it. The SHA-256 of the content is
+    /// already known.
     pub(crate) fn listed(self, content: &[u8], sha256: &[u8; 32]) -> String {
         match self {
             Self::Sha1 => hex(&Sha1::digest(content)),
@@ -77,7 +79,8 @@ impl FileDigest {
     }
 }
 
-/// The SHA-256 of a content. From ring, whose code for processors without SHA instructions is the fastest at hand.
+/// Returns the SHA-256 of a content. It uses ring, which is fast on processors without SHA
+/// instructions.
 pub(crate) fn sha256(content: &[u8]) -> [u8; 32] {
     let mut sha256 = [0; 32];
     sha256.copy_from_slice(digest::digest(&digest::SHA256, content).as_ref());

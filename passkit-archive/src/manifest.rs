@@ -1,4 +1,5 @@
-//! `manifest.json`: that it lists every file of the archive with its right digest, and nothing else.
+//! Checks that `manifest.json` lists every file of the archive with its right digest, and nothing
+//! else.
 
 use serde_json::Value;
 
@@ -21,16 +22,16 @@ pub(crate) fn check(manifest: &[u8], contents: &Contents, digest: FileDigest, pr
                 Ok(()) => continue,
                 Err(message) => message,
             },
-            Some(_) => format!("{MANIFEST} lists it with something that is no string; list its digest"),
+            Some(_) => format!("{MANIFEST} lists it with a value that is not a string; list its digest"),
             None => format!("{MANIFEST} does not list it; list it or leave it out of the archive"),
         };
         problems.push(Problem::in_file(&file.name, message));
     }
     for name in manifest.keys().filter(|name| !contents.has(name)) {
         let message = if name == MANIFEST || name == SIGNATURE {
-            "lists itself or the signature; leave those two out"
+            "lists itself or the signature; remove those two"
         } else {
-            "lists a file that is not in the archive; add the file or leave it out of the list"
+            "lists a file that is not in the archive; add the file or remove it from the list"
         };
         problems.push(Problem::in_file(MANIFEST, format!("{message}: \"{name}\"")));
     }
@@ -44,10 +45,10 @@ fn compare(listed: &str, right: &str, digest: FileDigest) -> Result<(), String> 
         Err(format!("{MANIFEST} lists its {name} in upper case; write lower-case hexadecimal digits"))
     } else if listed.len() != right.len() || !listed.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let digits = right.len();
-        Err(format!("{MANIFEST} lists something that is no {name}; list {digits} hexadecimal digits"))
+        Err(format!("{MANIFEST} lists a value that is not a {name}; list {digits} hexadecimal digits"))
     } else {
         Err(format!(
-            "its content is not the one that {MANIFEST} lists ({name} is {right}, listed is {listed}); \
+            "its content does not match {MANIFEST} ({name} is {right}, listed is {listed}); \
              write the manifest again after the last change, then sign"
         ))
     }

@@ -1,9 +1,9 @@
 use std::{fmt, ops::Deref};
 
-/// One thing that is wrong with an archive: where, what, and the mend.
+/// A problem of an archive: where it is, what is wrong, and how to fix it.
 ///
-/// `Display` is one line without control characters, such as `pass.json:12:5: trailing comma; …`. It repeats text of
-/// the archive, but never its authentication token.
+/// `Display` is one line without control characters, such as `pass.json:12:5: trailing comma; …`.
+/// It may repeat text of the archive, but never its authentication token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Problem {
     file: Option<Box<str>>,
@@ -11,18 +11,18 @@ pub struct Problem {
     message: Box<str>,
 }
 
-/// A place in a text file.
+/// A position in a text file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Position {
-    /// Counted from 1.
+    /// The line, counted from 1.
     pub line: usize,
-    /// Counted in bytes from 1.
+    /// The byte in the line, counted from 1.
     pub column: usize,
 }
 
 impl Position {
-    /// The place `offset` bytes into `text`.
+    /// Returns the position of the byte at `offset` in `text`.
     pub(crate) fn of(text: &[u8], offset: usize) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
@@ -32,34 +32,35 @@ impl Position {
 }
 
 impl Problem {
-    /// About the archive as a whole.
+    /// Makes a problem of the archive itself.
     pub(crate) fn of_archive(message: impl Into<String>) -> Self {
         Self { file: None, position: None, message: message.into().into() }
     }
 
-    /// About one file of the archive.
+    /// Makes a problem of one file of the archive.
     pub(crate) fn in_file(file: &str, message: impl Into<String>) -> Self {
         Self { file: Some(file.into()), position: None, message: message.into().into() }
     }
 
-    /// About one place of a file of the archive.
+    /// Makes a problem of a position in a file of the archive.
     pub(crate) fn at(file: &str, position: Option<Position>, message: impl Into<String>) -> Self {
         Self { position, ..Self::in_file(file, message) }
     }
 
-    /// The name of the file at fault within the archive, as it stands there; `None` if it is the archive itself.
+    /// Returns the name of the file with the problem, unchanged. `None` if the problem is in the
+    /// archive itself.
     #[must_use]
     pub fn file(&self) -> Option<&str> {
         self.file.as_deref()
     }
 
-    /// The place in that file, where there is one to point at.
+    /// Returns the position in that file, if it is known.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.position
     }
 
-    /// What is wrong and the mend, without the place.
+    /// Returns what is wrong and how to fix it, without the position.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -80,8 +81,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Names and values of a hostile archive may hold anything, at any length: line feeds, escape sequences, text that
-/// turns direction.
+/// Names and values of a hostile archive may have any text of any length: line feeds, escape
+/// sequences, and marks that change the text direction.
 fn one_line(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     use fmt::Write as _;
     const MAX_CHARS: usize = 500;
@@ -94,21 +95,21 @@ fn one_line(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if chars.next().is_some() { f.write_char('…') } else { Ok(()) }
 }
 
-/// Everything that is wrong with an archive: one [`Problem`] or more, in the order of reading.
+/// All problems of an archive, at least one [`Problem`], in the order of reading.
 ///
-/// `Display` is one line for each.
+/// `Display` writes one line for each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// How many are kept; beyond, one last problem says how many more there are.
+    /// The most problems that are listed. If there are more, a last problem gives their number.
     const MAX: usize = 100;
 
     pub(crate) fn new(mut problems: Vec<Problem>) -> Self {
         if problems.len() > Self::MAX {
             let more = problems.len() - Self::MAX;
             problems.truncate(Self::MAX);
-            problems.push(Problem::of_archive(format!("has {more} problems more")));
+            problems.push(Problem::of_archive(format!("has {more} more problems")));
         }
         Self(problems)
     }
@@ -174,7 +175,7 @@ mod tests {
     fn many_problems_are_counted() {
         let problems = Problems::new(vec![Problem::of_archive("is wrong"); 250]);
         assert_eq!(problems.len(), 101);
-        assert!(problems.to_string().ends_with("\nthe archive: has 150 problems more"));
+        assert!(problems.to_string().ends_with("\nthe archive: has 150 more problems"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The signature: that it is over the manifest, and by the certificate that it holds.
+//! Verifies that the signature is over the manifest, and by the certificate in it.
 
 use der::{
     Decode, Tag,
@@ -17,16 +17,16 @@ use crate::{
     ber::{self, BerError},
 };
 
-/// Who signed, as the certificate says.
+/// The signer, according to the certificate.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Subject {
-    /// The UID: Apple puts the type identifier there.
+    /// The UID, which has the type identifier in Apple's certificates.
     pub(crate) user_id: Option<String>,
-    /// The OUs: Apple puts the team identifier there.
+    /// The OUs, which have the team identifier in Apple's certificates.
     pub(crate) units: Vec<String>,
 }
 
-/// What is wrong with a signature. Each fits behind "signature: ".
+/// An error of a signature. Each text fits after "signature: ".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignatureError {
     #[error("is text; write the bytes (DER) of the CMS signature, not PEM or S/MIME")]
@@ -35,19 +35,19 @@ pub(crate) enum SignatureError {
     Ber(#[from] BerError),
     #[error("is not a CMS signature: {0}")]
     Structure(der::Error),
-    #[error("is CMS, but not signed data; sign the manifest, with nothing around")]
+    #[error("is CMS, but not signed data; sign the manifest without wrapping the signature")]
     NotSignedData,
-    #[error("has its own copy of the manifest in it; make a detached signature")]
+    #[error("contains a copy of the manifest; make a detached signature")]
     NotDetached,
     #[error("has {0} signers; it must have one")]
     Signers(usize),
-    #[error("does not hold the certificate of its signer; sign with the certificate included")]
+    #[error("does not contain the certificate of its signer; sign with the certificate included")]
     NoCertificate,
     #[error("uses an algorithm that is not supported ({0}); sign with RSA or ECDSA, and SHA-256")]
     Algorithm(ObjectIdentifier),
     #[error("has signed attributes, but not one content type and one message digest among them")]
     Attributes,
-    #[error("was made for another manifest.json; sign after the last change of it")]
+    #[error("was made for another manifest.json; sign after its last change")]
     OtherManifest,
     #[error("does not verify: the manifest was changed, or the key is not the one of the certificate")]
     Invalid,
@@ -61,7 +61,7 @@ impl From<der::Error> for SignatureError {
 
 /// Verifies that `signature` is a detached CMS signature over `manifest`, in DER or BER.
 ///
-/// The certificate is taken at its word: neither its chain nor its dates are looked at.
+/// It checks neither the chain nor the dates of the certificate.
 pub(crate) fn verify(signature: &[u8], manifest: &[u8]) -> Result<Subject, SignatureError> {
     if signature.starts_with(b"-----BEGIN") || signature.starts_with(b"MIME-Version:") {
         return Err(SignatureError::Text);
@@ -109,7 +109,7 @@ fn find_certificate<'a>(certificates: &[AnyRef<'a>], signer: AnyRef<'a>) -> Opti
     let issuer_and_serial = signer.decode_as::<IssuerAndSerial<'_>>().ok();
     let key_identifier =
         (der::Tagged::tag(&signer) == context_tag(der::TagNumber::N0)).then(|| signer.value());
-    // Certificates of other kinds may stand beside the one that is looked for.
+    // There may be certificates of other kinds beside the one of the signer.
     certificates.iter().filter_map(|certificate| certificate.decode_as::<Certificate<'_>>().ok()).find(
         |certificate| {
             let content = &certificate.to_be_signed;
@@ -129,7 +129,7 @@ fn subject_key_identifier<'a>(certificate: &Certificate<'a>) -> Option<&'a [u8]>
     Some(OctetStringRef::from_der(extension.value.as_bytes()).ok()?.as_bytes())
 }
 
-/// Checks that the attributes are about this manifest.
+/// Checks that the attributes belong to this manifest.
 fn check_attributes(
     attributes: &[AnyRef<'_>],
     content_type: ObjectIdentifier,
@@ -158,8 +158,8 @@ fn check_attributes(
     Ok(())
 }
 
-/// Signed is the DER of the attributes as a set, which sorts them. Some signers do not sort before they sign, and
-/// verifiers in use let that pass; so does this.
+/// The signature is over the DER of the attributes as a set, which is sorted. Some signers do not
+/// sort before they sign, and common verifiers accept that. So does this.
 fn verifies_attributes(
     attributes: &[AnyRef<'_>],
     verifies: impl Fn(&[u8]) -> bool,
@@ -205,8 +205,8 @@ impl Digest {
     }
 }
 
-/// The way to verify by this key. The signature algorithm may leave the digest to the digest algorithm: then it is
-/// named as the key is.
+/// Returns the algorithm for this key. If the signature algorithm is the key's own identifier, the
+/// digest algorithm gives the digest.
 fn verification_algorithm(
     key: &PublicKeyInfo<'_>,
     signature_algorithm: AlgorithmIdentifier<'_>,
@@ -294,13 +294,13 @@ mod tests {
     }
 
     #[test]
-    fn another_manifest_is_noticed() {
+    fn another_manifest_is_an_error() {
         let error = verify(&signature(), b"{}").unwrap_err();
         assert!(matches!(error, SignatureError::OtherManifest), "{error}");
     }
 
     #[test]
-    fn other_files_are_told_apart() {
+    fn other_files_get_their_own_errors() {
         assert!(refusal(b"-----BEGIN PKCS7-----").contains("not PEM"));
         assert!(refusal(b"MIME-Version: 1.0").contains("S/MIME"));
         assert!(refusal(b"").contains("ends in the middle"));
@@ -309,7 +309,7 @@ mod tests {
         assert!(refusal(&data).contains("is not a CMS signature: "));
         let mut trailing = signature();
         trailing.push(b'\n');
-        assert!(refusal(&trailing).contains("follows behind its end"));
+        assert!(refusal(&trailing).contains("follows after its end"));
     }
 
     #[test]

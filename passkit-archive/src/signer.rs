@@ -23,10 +23,10 @@ const SHA_256: AlgorithmIdentifier<'_> = AlgorithmIdentifier { algorithm: oid::S
 const ECDSA_WITH_SHA_256: AlgorithmIdentifier<'_> =
     AlgorithmIdentifier { algorithm: oid::ECDSA_WITH_SHA_256, parameters: None };
 
-/// Signs archives with a certificate that exists for this alone: for tests, demos and development.
+/// Signs archives with a throw-away certificate, for tests, demos and development.
 ///
-/// The certificate names the type identifier and the team as Apple's do, and is signed by itself. So
-/// [`Archive::check`](crate::Archive::check) accepts the archives, and no phone does.
+/// The certificate has the type identifier and the team like Apple's certificates, but it is
+/// self-signed. [`Archive::check`](crate::Archive::check) accepts the archives, and no phone does.
 #[derive(Debug)]
 pub struct Signer {
     key: EcdsaKeyPair,
@@ -35,10 +35,11 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// Makes a key (ECDSA, P-256) and a certificate for archives of this type, signed by this team. Valid for a year.
+    /// Makes a key (ECDSA, P-256) and a certificate for archives of this type and team. The
+    /// certificate is valid for a year.
     ///
     /// # Errors
-    /// If the system has no random numbers, or its clock shows no year between 1970 and 2048.
+    /// Fails if the system has no random numbers, or if its clock is not between 1970 and 2048.
     pub fn throwaway(type_id: &TypeIdentifier, team_identifier: &str) -> Result<Self, BuildError> {
         let random = SystemRandom::new();
         let mut serial = [0; 16];
@@ -52,16 +53,17 @@ impl Signer {
         Ok(Self { key, certificate, random })
     }
 
-    /// The certificate, in DER.
+    /// Returns the certificate in DER.
     #[must_use]
     pub fn certificate(&self) -> &[u8] {
         &self.certificate
     }
 
-    /// Signs the bytes of a `manifest.json`: a detached CMS signature in DER, with the certificate and the time in it.
+    /// Signs the bytes of a `manifest.json`. Returns a detached CMS signature in DER, which
+    /// contains the certificate and the time.
     ///
     /// # Errors
-    /// As for [`throwaway`](Self::throwaway).
+    /// The same errors as [`throwaway`](Self::throwaway).
     pub fn sign(&self, manifest: &[u8]) -> Result<Vec<u8>, BuildError> {
         let mut attributes = [
             attribute(oid::CONTENT_TYPE, &oid::DATA)?,
@@ -101,7 +103,7 @@ impl Signer {
     }
 }
 
-/// The subject, in the form and order of Apple's certificates.
+/// Makes the subject, in the form and order of Apple's certificates.
 fn subject(type_id: &TypeIdentifier, team_identifier: &str) -> der::Result<Vec<u8>> {
     let common_name = format!("{}{type_id}", Layout::of(type_id.kind()).certificate_name);
     let attributes = [
@@ -125,7 +127,7 @@ fn self_signed(
 ) -> Result<Vec<u8>, BuildError> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-    // A positive number in its shortest form.
+    // The serial number must be positive and in its shortest form.
     if let Some(first) = serial.first_mut() {
         *first = *first & 0x3f | 0x40;
     }
@@ -170,6 +172,6 @@ fn now() -> Result<Duration, BuildError> {
 }
 
 fn utc_time(since_epoch: Duration) -> der::Result<UtcTime> {
-    // Whole seconds: UTCTime has no more.
+    // UTCTime has no fractions of a second.
     UtcTime::from_unix_duration(Duration::from_secs(since_epoch.as_secs()))
 }

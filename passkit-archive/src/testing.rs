@@ -1,6 +1,6 @@
-//! For the tests of this crate.
+//! Helpers for the tests of this crate.
 
-/// A small random generator (SplitMix64) with the same sequence in each run.
+/// A small random generator (SplitMix64). It gives the same sequence in each run.
 pub(crate) struct Random(u64);
 
 impl Random {

@@ -1,6 +1,7 @@
-//! The address of the web service, to which phones append `/v1/…`.
+//! Checks the address of the web service. Phones append `/v1/…` to it.
 
-/// Whether a phone can use `url` as a `webServiceURL`; if not, the reason, which fits behind that word.
+/// Checks that a phone can use `url` as a `webServiceURL`. The error is a reason that fits after
+/// that word.
 pub(crate) fn check(url: &str, allow_http: bool) -> Result<(), &'static str> {
     let scheme_is = |scheme: &str| {
         url.split_at_checked(scheme.len()).filter(|(start, _)| start.eq_ignore_ascii_case(scheme))
@@ -8,25 +9,25 @@ pub(crate) fn check(url: &str, allow_http: bool) -> Result<(), &'static str> {
     let rest = match (scheme_is("https://"), scheme_is("http://")) {
         (Some((_, rest)), _) => rest,
         (None, Some((_, rest))) if allow_http => rest,
-        (None, Some(_)) => return Err("starts with \"http://\"; phones demand \"https://\""),
+        (None, Some(_)) => return Err("starts with \"http://\"; phones require \"https://\""),
         (None, None) => return Err("must start with \"https://\""),
     };
     if !rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte)) {
         return Err("has a character that no URL may have; write it as %XX, in the host as xn--…");
     }
     if rest.contains(['?', '#']) {
-        return Err("has a query or a fragment; phones append their path to it, so take it off");
+        return Err("has a query or a fragment; remove it, because phones append their path");
     }
     let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
     if authority.contains('@') {
-        return Err("has a user name; take it off");
+        return Err("has a user name; remove it");
     }
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port),
         _ => (authority, "443"),
     };
     if host.is_empty() || port.parse::<u16>().is_err() {
-        return Err("names no host, or a port that is none");
+        return Err("has no host, or an invalid port");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Whole archives: good ones of each form, and ones that are broken on purpose, each in one way.
+//! Tests with complete archives: good ones of each form, and broken ones with one mistake each.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -54,7 +54,7 @@ fn signer(type_id: &str) -> Signer {
 
 fn builder(description: &Value) -> ArchiveBuilder {
     let kind = if description.get("schemaVersion").is_some() { Kind::Order } else { Kind::Pass };
-    // Indented, so that each key has a line of its own.
+    // Indented, so that each key has its own line.
     let description = serde_json::to_string_pretty(description).unwrap();
     ArchiveBuilder::new(kind, description)
         .file("icon.png", placeholder_icon(29))
@@ -69,9 +69,9 @@ fn signed_pass() -> Vec<u8> {
     sign(&builder(&pass()), "pass.com.example.ticket")
 }
 
-/// A zip archive of any files, of which no one says they belong together.
+/// Makes a zip archive of any files.
 fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
-    // Little effort in compressing: the tests do it a few thousand times.
+    // Fast compression, because the tests do it a few thousand times.
     let options = SimpleFileOptions::default().compression_level(Some(1));
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, content) in files {
@@ -81,7 +81,7 @@ fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// An archive that is good but for what is put in its place.
+/// Makes a good archive, and then changes its files.
 fn zip_with(change: impl FnOnce(&mut Vec<(String, Vec<u8>)>)) -> Vec<u8> {
     let mut files = unzip(&signed_pass());
     change(&mut files);
@@ -111,7 +111,7 @@ fn problems(archive: &[u8], rules: Rules) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
-/// That there is one problem, whose message starts so and has this in it.
+/// Asserts that there is one problem, whose message starts with `start` and contains `part`.
 #[track_caller]
 fn assert_problem(archive: &[u8], start: &str, part: &str) {
     let problems = problems(archive, Rules::strict());
@@ -141,7 +141,7 @@ mod good {
     use super::*;
 
     #[test]
-    fn a_pass_gives_what_is_in_it() {
+    fn a_pass_is_read() {
         let archive = Archive::check(&signed_pass(), Rules::strict()).unwrap();
         assert_eq!(archive.kind(), Kind::Pass);
         assert_eq!(archive.id.type_id.as_str(), "pass.com.example.ticket");
@@ -156,7 +156,7 @@ mod good {
     }
 
     #[test]
-    fn an_order_gives_what_is_in_it() {
+    fn an_order_is_read() {
         let archive =
             Archive::check(&sign(&builder(&order()), "order.com.example.shop"), Rules::strict()).unwrap();
         assert_eq!(archive.kind(), Kind::Order);
@@ -165,7 +165,7 @@ mod good {
     }
 
     #[test]
-    fn a_voided_pass_says_so() {
+    fn a_voided_pass_is_voided() {
         let mut pass = pass();
         pass["voided"] = true.into();
         assert!(
@@ -253,11 +253,11 @@ mod unsigned {
     }
 
     #[test]
-    fn what_is_there_must_be_right() {
+    fn must_still_be_right_in_its_parts() {
         let changed =
             |change: fn(&mut Vec<(String, Vec<u8>)>)| problems(&zip_with(change), Rules::development());
         let [problem] = &changed(|files| find(files, "icon.png").push(0))[..] else { panic!() };
-        assert!(problem.starts_with("icon.png: its content is not the one"), "{problem}");
+        assert!(problem.starts_with("icon.png: its content does not match"), "{problem}");
         let [problem] = &changed(|files| find(files, "signature").push(0))[..] else { panic!() };
         assert!(problem.starts_with("signature: "), "{problem}");
         let [problem] = &changed(|files| files.retain(|(name, _)| name != "manifest.json"))[..] else {
@@ -284,7 +284,7 @@ mod zip_archive {
 
     #[test]
     fn is_damaged() {
-        // Stored, so that a bit can change without the compression noticing.
+        // Stored, because compression would notice a changed bit.
         let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
         let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
         for (name, content) in unzip(&signed_pass()) {
@@ -350,10 +350,11 @@ mod zip_archive {
             ("../icon.png", "../icon.png: ", "\"..\""),
             ("en.lproj\\a", r"en.lproj\a: has a backslash", "/"),
             ("a\nb", r"a\nb: has a control character", "rename"),
-            (".DS_Store", ".DS_Store: was put there by macOS", "leave it out"),
-            ("__MACOSX/._icon.png", "__MACOSX/._icon.png: was put there by macOS", ""),
+            (".DS_Store", ".DS_Store: was added by macOS", "leave it out"),
+            ("__MACOSX/._icon.png", "__MACOSX/._icon.png: was added by macOS", ""),
         ] {
-            // Some of these names no zip writer takes, so they go in under another one of the same length.
+            // No zip writer accepts some of these names, so another name of the same length is
+            // replaced afterwards.
             let stand_in = "#".repeat(name.len());
             let mut archive = zip_with(|files| files.push((stand_in.clone(), Vec::new())));
             while let Some(at) = archive.windows(name.len()).position(|window| window == stand_in.as_bytes())
@@ -370,7 +371,7 @@ mod zip_archive {
         while let Some(at) = archive.windows(8).position(|window| window == b"1con.png") {
             archive[at] = b'i';
         }
-        assert_problem(&archive, "icon.png: is in the archive twice", "leave one");
+        assert_problem(&archive, "icon.png: is in the archive twice", "remove one");
     }
 
     #[test]
@@ -410,7 +411,7 @@ mod zip_archive {
         assert_problem(
             &zip(&[("pass.json", b"{}"), ("order.json", b"{}")]),
             "the archive: has both pass.json and order.json",
-            "leave one",
+            "remove one",
         );
     }
 }
@@ -427,13 +428,13 @@ mod description {
     fn is_not_json() {
         let text = serde_json::to_string_pretty(&pass()).unwrap();
         let trailing = text.replace("{}", "{\n  \"a\": [1,]\n}");
-        assert_text_problem(trailing.as_bytes(), "pass.json:5:11: trailing comma", "take out");
+        assert_text_problem(trailing.as_bytes(), "pass.json:5:11: trailing comma", "remove");
         assert_text_problem(b"\xef\xbb\xbf{}", "pass.json: starts with a byte order mark", "UTF-8");
         assert_text_problem(b"\xff\xfe{\0}\0", "pass.json: is UTF-16", "UTF-8");
         assert_text_problem(b"{\n\xff}", "pass.json:2:1: is not UTF-8", "UTF-8");
         assert_text_problem(b"[]", "pass.json:1:1: ", "expected a JSON object");
         let twice = text.replacen('{', "{\"description\": \"\",", 1);
-        assert_text_problem(twice.as_bytes(), "pass.json:", "description comes twice");
+        assert_text_problem(twice.as_bytes(), "pass.json:", "description occurs twice");
     }
 
     #[test]
@@ -481,14 +482,14 @@ mod description {
             (
                 |pass| pass["coupon"] = json!({}),
                 "pass.json:",
-                "one style too many, there are coupon, eventTicket",
+                "one style too many, because there are coupon, eventTicket",
             ),
             (|pass| pass["eventTicket"] = json!([]), "pass.json:4:3: eventTicket is an array", "an object"),
             (|pass| pass["voided"] = "no".into(), "pass.json:10:3: voided is a string", "true or false"),
             (
                 |pass| pass["webServiceURL"] = "https://example.com/?a".into(),
                 "pass.json:10:3: webServiceURL has a query",
-                "take it off",
+                "remove it",
             ),
         ];
         for (change, start, part) in cases {
@@ -504,17 +505,17 @@ mod description {
                 remove(pass, "authenticationToken");
             },
             "pass.json: has neither webServiceURL nor authenticationToken",
-            "no phone can ever update it",
+            "phones can never update it",
         );
         assert_pass_problem(
             |pass| remove(pass, "webServiceURL"),
-            "pass.json:2:3: authenticationToken stands without webServiceURL",
-            "add that",
+            "pass.json:2:3: authenticationToken has no webServiceURL beside it",
+            "add one",
         );
         assert_pass_problem(
             |pass| remove(pass, "authenticationToken"),
-            "pass.json:9:3: webServiceURL stands without authenticationToken",
-            "add that",
+            "pass.json:9:3: webServiceURL has no authenticationToken beside it",
+            "add one",
         );
     }
 
@@ -591,7 +592,7 @@ mod description {
     }
 
     #[test]
-    fn has_all_its_problems_told_at_once() {
+    fn has_all_its_problems_reported_at_once() {
         let archive = ArchiveBuilder::new(Kind::Pass, "{}").file(".DS_Store", "").build_unsigned().unwrap();
         let problems = problems(&archive, Rules::strict());
         assert_eq!(problems.len(), 10, "{problems:#?}");
@@ -624,7 +625,7 @@ mod manifest {
     }
 
     #[test]
-    fn is_at_odds_with_the_files() {
+    fn does_not_match_the_files() {
         let upper = |manifest: &mut Value| {
             let digest = manifest["icon.png"].as_str().unwrap().to_uppercase();
             manifest["icon.png"] = digest.into();
@@ -632,18 +633,18 @@ mod manifest {
         for (archive, start, part) in [
             (
                 with_manifest(|manifest| manifest["icon.png"] = "0".repeat(40).into()),
-                "icon.png: its content is not the one that manifest.json lists (SHA-1 is ",
+                "icon.png: its content does not match manifest.json (SHA-1 is ",
                 "write the manifest again",
             ),
             (with_manifest(upper), "icon.png: manifest.json lists its SHA-1 in upper case", "lower-case"),
             (
                 with_manifest(|manifest| manifest["icon.png"] = "0".repeat(64).into()),
-                "icon.png: manifest.json lists something that is no SHA-1",
+                "icon.png: manifest.json lists a value that is not a SHA-1",
                 "40 hexadecimal digits",
             ),
             (
                 with_manifest(|manifest| manifest["icon.png"] = 1.into()),
-                "icon.png: manifest.json lists it with something that is no string",
+                "icon.png: manifest.json lists it with a value that is not a string",
                 "",
             ),
             (
@@ -676,7 +677,7 @@ mod manifest {
         let archive = sign(&builder(&order()), "order.com.example.shop");
         let mut files = unzip(&archive);
         find(&mut files, "icon.png").push(0);
-        assert_problem(&zip_all(&files), "icon.png: its content is not the one", "SHA-256");
+        assert_problem(&zip_all(&files), "icon.png: its content does not match", "SHA-256");
     }
 }
 
@@ -716,7 +717,7 @@ mod signature {
     fn is_by_another_key() {
         let archive = zip_with(|files| {
             let signature = find(files, "signature");
-            // The last byte is the last of the ECDSA signature.
+            // The last byte belongs to the ECDSA signature.
             *signature.last_mut().unwrap() ^= 1;
         });
         assert_problem(&archive, "signature: does not verify", "key");
@@ -751,12 +752,12 @@ mod signature {
     fn is_not_detached_or_without_certificate() {
         assert_problem(
             include_bytes!("fixtures/not-detached.pkpass"),
-            "signature: has its own copy of the manifest in it",
+            "signature: contains a copy of the manifest",
             "detached",
         );
         assert_problem(
             include_bytes!("fixtures/no-certificate.pkpass"),
-            "signature: does not hold the certificate of its signer",
+            "signature: does not contain the certificate of its signer",
             "",
         );
     }
@@ -765,7 +766,7 @@ mod signature {
 mod hostile {
     use super::*;
 
-    /// A small random generator (xorshift) with the same sequence in each run.
+    /// A small random generator (xorshift). It gives the same sequence in each run.
     struct Random(u64);
 
     impl Random {

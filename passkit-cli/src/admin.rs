@@ -78,7 +78,7 @@ struct Done {
     pending: usize,
     /// Whether pushes wait for an instance with a certificate.
     waits: bool,
-    /// Whether nobody sends pushes of some passes.
+    /// Whether no instance sends the pushes of some passes.
     unpushed: bool,
 }
 

@@ -9,7 +9,8 @@ use std::{
 };
 
 use clap::Args;
-use passkit_apns::{ApnsSender, Config, Identity, TokenKey};
+use passkit_apns::{ApnsSender, Config, TokenKey};
+use passkit_identity::Identity;
 use passkit_server::{
     identifiers::TypeIdentifier,
     metrics::Measured,

@@ -17,7 +17,7 @@ impl Failure {
     }
 }
 
-/// Help and version are printed, and end the program. The usage is left out of an error.
+/// Prints help and version, and ends the program. An error is shown without the usage.
 impl From<clap::Error> for Failure {
     fn from(error: clap::Error) -> Self {
         if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {

@@ -2,7 +2,7 @@
 
 use std::{fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
-use passkit_conformance::apns::{LocalApns, Options};
+use passkit_apns::local::{LocalApns, Options};
 use tokio::sync::mpsc;
 
 use crate::{apns::ApnsOptions, failure::Failure};

@@ -1,6 +1,8 @@
-//! The `passkit` program: an Apple Wallet update service, and the tools around it, without writing Rust.
+//! The `passkit` program: an Apple Wallet update service and its tools, for people who write no
+//! Rust.
 
-/// As `println!`, but no error if nobody reads the output any more, as in `passkit device list | head -1`.
+/// Like `println!`, but without an error if the reader is gone, as in `passkit device list | head
+/// -1`.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write as _;
@@ -77,7 +79,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Export(export) => runtime.block_on(export.run()),
         Command::Repair(repair) => runtime.block_on(repair.run()),
     };
-    // Blocking work that nobody waits for, such as the first look at the folders, ends with the process.
+    // Blocking work that is left, such as the first search of the folders, ends with the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     code
 }

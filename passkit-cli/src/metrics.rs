@@ -46,7 +46,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Starts to count.
+    /// Starts counting.
     pub(crate) async fn bind(address: SocketAddr) -> Result<Self, Failure> {
         let (listener, address) = server::bind(address, "--metrics").await?;
         let handle = PrometheusBuilder::new()
@@ -94,7 +94,7 @@ fn answer(handle: &PrometheusHandle, request: &Request<Incoming>) -> Response<Re
     answer
 }
 
-/// Also if nobody scrapes, because measurements take memory until they are summed up.
+/// Runs even if no client scrapes, because measurements take memory until they are summed up.
 async fn refresh(handle: PrometheusHandle, store: Arc<dyn Store>) {
     loop {
         handle.run_upkeep();
@@ -106,7 +106,7 @@ async fn refresh(handle: PrometheusHandle, store: Arc<dyn Store>) {
                 gauge!(PENDING).set(pending as f64);
                 gauge!(OLDEST_PENDING).set(age.unwrap_or_default().as_secs_f64());
             }
-            // The publisher reports a store that is away.
+            // The publisher reports an unavailable store.
             Err(error) => tracing::debug!("can't count the pending pushes: {}", Chain(&error)),
         }
         tokio::time::sleep(REFRESH).await;

@@ -1,4 +1,4 @@
-//! HTTP/1.1 on a socket, with limits. TLS is the task of a proxy in front.
+//! HTTP/1.1 on a socket, with limits. A proxy in front does TLS.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -64,7 +64,8 @@ pub(crate) async fn serve<S>(
             (place, accepted) = accepted => match accepted {
                 Ok((stream, _)) => (place, stream),
                 Err(error) => {
-                    // Out of file descriptors, or the client is gone: neither ends the service.
+                    // The process is out of file descriptors, or the client is gone. Neither ends
+                    // the service.
                     tracing::warn!("can't accept a connection: {error}");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;

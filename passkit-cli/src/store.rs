@@ -1,4 +1,4 @@
-//! What `--store` names.
+//! The stores that `--store` can name.
 
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
@@ -139,7 +139,7 @@ impl StoreUrl {
         }
     }
 
-    /// Repairs the index of the store; `None` if it can't be out of step.
+    /// Repairs the index of the store. `None` if the store has no index to repair.
     pub(crate) async fn repair(&self) -> Result<Option<Repaired>, Failure> {
         match self {
             Self::Sled(_) | Self::Postgres(_) => Ok(None),
@@ -184,7 +184,8 @@ impl StoreUrl {
             .map_err(|error| Failure::from_error(format!("can't connect to {self}"), &error))
     }
 
-    /// The folder for the copies of `serve`, if the store is a folder: under the same lock, on the same disk.
+    /// The folder for the copies of `serve` if the store is a folder. It is on the same disk and
+    /// under the same lock.
     pub(crate) fn companion_folder(&self) -> Option<PathBuf> {
         match self {
             Self::Sled(path) => Some(path.join("folder")),

@@ -9,24 +9,25 @@ use crate::{Rule, Violation};
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Case {
-    /// The stable name: the endpoint, `store` or `queue`, a slash, and what is expected, as in `register/new-pass-is-201`.
+    /// The stable name: the endpoint, `store` or `queue`, a slash, and the expected result, as in
+    /// `register/new-pass-is-201`.
     pub id: &'static str,
     /// How binding it is.
     pub level: Level,
-    /// The rules it is about; it may come upon a violation of another one on its way.
+    /// The rules that the case checks. It may also find a violation of another rule.
     pub rules: &'static [Rule],
-    /// What is done, in a sentence or two.
+    /// What the case does, in a sentence or two.
     pub steps: &'static str,
-    /// What a phone, or its owner, suffers when it fails.
+    /// What a phone or its owner suffers when the case fails.
     pub consequence: &'static str,
 }
 
 /// How binding a case is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Phones rely on it: updates are lost, or repeat forever, or a stranger gets in.
+    /// Phones rely on it. Without it updates are lost or repeat forever, or a stranger gets in.
     Must,
-    /// Phones get along without it, not always well.
+    /// Phones work without it, but not always well.
     Should,
     /// Good practice.
     Advisory,
@@ -61,16 +62,16 @@ impl FromStr for Level {
     }
 }
 
-/// What came of a case.
+/// The result of a case.
 #[derive(Debug)]
 pub enum Outcome {
     /// No rule was broken.
     Pass,
     /// A rule was broken.
     Fail(Violation),
-    /// The case does not apply to the target, or found nothing certain, for this reason.
+    /// The case does not apply to the target, or found nothing certain. The text is the reason.
     Skip(String),
-    /// The case could not be tried to its end, for this reason: nothing is said about the target.
+    /// The case could not be completed. The text is the reason. It says nothing about the target.
     Error(String),
 }
 
@@ -79,9 +80,9 @@ pub enum Outcome {
 pub enum Stop {
     /// A rule was broken.
     Fail(Violation),
-    /// The case does not apply to the target, or found nothing certain, for this reason.
+    /// The case does not apply to the target, or found nothing certain. The text is the reason.
     Skip(String),
-    /// The case cannot go on, for this reason.
+    /// The case cannot go on. The text is the reason.
     Error(String),
 }
 

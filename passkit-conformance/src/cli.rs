@@ -1,5 +1,5 @@
-//! The program: its arguments, what it prints, and its exit codes. `passkit-conformance` and `passkit conformance` are
-//! both made of it.
+//! The program: its arguments, its output and its exit codes. Both `passkit-conformance` and
+//! `passkit conformance` use it.
 
 use std::{
     collections::BTreeSet,
@@ -20,19 +20,21 @@ use crate::{
     service::{Progress, ServiceCase, TargetFile, cases, run_watched},
 };
 
-/// What the program can do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Replays what phones send against the web service at a URL, and says which rules it breaks.
+    /// Sends the requests of phones to the web service at a URL, and reports which rules it breaks.
     ///
-    /// It makes devices of its own, and unregisters them at the end, also with Ctrl-C (once more ends it at once); passes
-    /// are changed by the way that the target file gives, other devices and their registrations are left alone.
+    /// It makes devices of its own and unregisters them at the end, also after Ctrl-C. A second
+    /// Ctrl-C ends it at once. It changes passes in the way that the target file names, and leaves
+    /// other devices and their registrations alone.
     ///
-    /// Exit code: 0 all cases passed or were skipped, 1 one failed, 2 the service could not be tested.
+    /// Exit code: 0 all cases passed or were skipped, 1 one failed, 2 the service could not be
+    /// tested.
     Run(Run),
 }
 
-/// Which cases to run against what, and where to write the reports.
+/// Which cases to run, against which service, and where to write the reports.
 #[derive(Args, Debug)]
 #[non_exhaustive]
 pub struct Run {
@@ -40,11 +42,12 @@ pub struct Run {
     #[arg(long, required_unless_present = "list")]
     url: Option<String>,
 
-    /// What is known of it: some passes with their tokens, and a way to change one.
+    /// A file with some passes, their tokens, and a way to change a pass
     #[arg(long, value_name = "FILE.toml", required_unless_present = "list")]
     target: Option<PathBuf>,
 
-    /// The cases to run, whatever their level; or some of them, as in list/ or get/*-304. All, unless told.
+    /// The cases to run, whatever their level: ids, groups such as list/, or patterns such as
+    /// get/*-304. Default: all cases of the level
     #[arg(value_name = "ID")]
     ids: Vec<String>,
 
@@ -52,7 +55,7 @@ pub struct Run {
     #[arg(long, default_value = "should")]
     level: Level,
 
-    /// Only list the cases, with their levels and rules.
+    /// Only list the cases with their levels and rules
     #[arg(long)]
     list: bool,
 
@@ -64,7 +67,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Write a report for reading, as a page of HTML.
+    /// Write a report to read, as an HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
@@ -82,13 +85,15 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 }
 
 impl Command {
-    /// Does what it says, and prints the results.
+    /// Runs the subcommand and prints its results.
     ///
     /// # Errors
-    /// A line that says why it could not be done: exit code 2.
+    ///
+    /// A line that says why it could not run. The exit code is 2.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime with time and I/O enabled.
+    ///
+    /// Outside a Tokio runtime with time and I/O enabled.
     pub async fn run(self) -> Result<ExitCode, String> {
         match self {
             Self::Run(run) => run.run().await,
@@ -137,7 +142,8 @@ impl Run {
         }
     }
 
-    /// The files for the reports, opened before anything is tried.
+    /// The files for the reports. They are opened before any case runs, so that a wrong path fails
+    /// at once.
     fn report_files(&self) -> Result<Vec<(&Path, File, Render)>, String> {
         let wanted: [(&Option<PathBuf>, Render); 3] = [
             (&self.junit, |report, _| report.junit()),
@@ -161,7 +167,7 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> String {
     format!("can't write {}: {error}", path.display())
 }
 
-/// The cases that are named, or all of the level and above.
+/// The cases with these ids, or all cases of at least this level.
 fn chosen<'a>(all: &'a [ServiceCase], ids: &[String], level: Level) -> Result<Vec<&'a ServiceCase>, String> {
     let mut wanted = BTreeSet::new();
     for id in ids {
@@ -169,7 +175,7 @@ fn chosen<'a>(all: &'a [ServiceCase], ids: &[String], level: Level) -> Result<Ve
         if named.is_empty() {
             return Err(unknown(id, all));
         }
-        // A case that is named is meant; of a group, those of the level.
+        // A case that is named in full runs whatever its level; a group is filtered by level.
         let of_level = |one: &&&ServiceCase| one.case.id == id || one.case.level <= level;
         wanted.extend(named.iter().filter(of_level).map(|one| one.case.id));
         if !named.iter().any(|one| wanted.contains(one.case.id)) {
@@ -183,7 +189,7 @@ fn chosen<'a>(all: &'a [ServiceCase], ids: &[String], level: Level) -> Result<Ve
     Ok(all.iter().filter(is_wanted).collect())
 }
 
-/// Whether what was written names the case: its id, the part before and with the slash, or a pattern with `*`.
+/// Whether the text selects the case: its id, the prefix up to the slash, or a pattern with `*`.
 fn names(written: &str, id: &str) -> bool {
     if written.ends_with('/') {
         return id.starts_with(written);
@@ -220,7 +226,7 @@ fn list(cases: &[&ServiceCase]) {
     }
 }
 
-/// What failed, in full, and how many did.
+/// Prints the failures in full, and the counts.
 fn conclude(report: &Report) {
     for failure in report.results.iter().filter_map(|result| result.failure()) {
         say(&format!("\n{}", failure.trim_end()));
@@ -232,29 +238,29 @@ fn conclude(report: &Report) {
     say(&report.counts().to_string());
 }
 
-/// Ready when the program is told to end; told once more, it ends at once.
+/// Ready when the program is asked to end. A second signal ends it at once.
 async fn interrupted() {
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return pending().await };
-    let mut told = async move || {
+    let mut next_signal = async move || {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
     };
-    told().await;
+    next_signal().await;
     tokio::spawn(async move {
-        told().await;
+        next_signal().await;
         std::process::exit(130);
     });
 }
 
-/// A line of results. Nobody may read them any more, as in `… | head -1`.
+/// Prints a line of results. The reader may be gone, as with `… | head -1`.
 fn say(line: &str) {
     let _ = writeln!(stdout(), "{line}");
 }
 
-/// What is seen while it runs: a line for each case, and on a terminal the one that is on.
+/// The output during a run: a line for each case and, on a terminal, the case that is running.
 struct Lines {
     all: usize,
     begun: usize,

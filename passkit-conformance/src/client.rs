@@ -19,13 +19,13 @@ use tower_service::Service;
 
 use crate::exchange::{Exchange, Secrets};
 
-/// What a [`Client`] puts up with.
+/// The limits of a [`Client`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The longest body of an answer, in bytes: 20 MiB unless told.
+    /// The longest body of an answer, in bytes. Default: 20 MiB.
     pub response_bytes: usize,
-    /// The longest wait from the request to the end of the answer: 10 s unless told.
+    /// The longest time from the request to the end of the answer. Default: 10 s.
     pub time: Duration,
 }
 
@@ -35,10 +35,10 @@ impl Default for Limits {
     }
 }
 
-/// How requests get to a web service, for one phone or for many: clones share the connections.
+/// Sends requests to a web service, for one phone or for many. Clones share the connections.
 ///
-/// Over the network: HTTP/1.1; TLS by the certificates that the system trusts, with plain HTTP where a URL says so; no
-/// redirects are followed and no request is repeated.
+/// Over the network it speaks HTTP/1.1. TLS trusts the certificates of the system; a URL may ask
+/// for plain HTTP. It follows no redirects and repeats no request.
 #[derive(Clone)]
 pub struct Client {
     transport: Transport,
@@ -48,21 +48,22 @@ pub struct Client {
 type Boxed = Pin<Box<dyn Future<Output = Result<http::Response<AnyBody>, SendError>> + Send>>;
 type AnyBody = UnsyncBoxBody<Bytes, BodyError>;
 
-/// Why a body broke off.
+/// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 struct BodyError(Box<dyn std::error::Error + Send + Sync>);
 
 type Hyper = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// Two spellings of header names, each with connections of its own; the rarer one keeps none open, for a service may
-/// have no more than one.
+/// Two spellings of header names, each with its own connections. The rarer spelling keeps no
+/// connection open, because a service may allow only one.
 struct Network {
     lower_case: Hyper,
     with_capitals: Hyper,
 }
 
-/// On a request: over the network, the names of its headers are sent `With-Capitals`, not in lower case.
+/// An extension of a request: its header names are sent `With-Capitals` over the network, not in
+/// lower case.
 #[derive(Clone, Copy)]
 pub(crate) struct WithCapitals;
 
@@ -84,7 +85,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// An answer, whole.
+/// A complete answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
@@ -92,23 +93,22 @@ pub(crate) struct Response {
     pub(crate) body: Bytes,
 }
 
-/// Why there is no answer, or not a whole one. The text is a reason in one line.
+/// Why there is no complete answer. The text is a reason in one line.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum SendError {
-    /// No connection: nothing was asked.
+    /// There is no connection, so nothing was sent.
     #[error("{0}")]
     Unreachable(String),
-    /// The service was asked, and hung up, or answered something malformed or too long.
+    /// The service hung up, or its answer was malformed or too long.
     #[error("{0}")]
     NoAnswer(String),
-    /// The service was asked, and its answer was not whole in time.
+    /// The answer was not complete in time.
     #[error("{0}")]
     TooSlow(String),
 }
 
 impl Client {
-    /// A client for the network within `limits`. Where the system has no certificates to trust, only plain HTTP will
-    /// work.
+    /// A client for the network. If the system trusts no certificates, only plain HTTP works.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let https =
@@ -121,9 +121,10 @@ impl Client {
         Self { transport: Transport::Network(Arc::new(network)), limits }
     }
 
-    /// A client whose requests all go to `service`, in this process, whatever host they name.
+    /// A client that sends all requests to `service` in this process, whatever host they name.
     ///
-    /// Over the network, a server adds things of its own to answers, such as `Date`; they are absent here.
+    /// A server on the network adds headers of its own to answers, such as `Date`. They are absent
+    /// here.
     #[must_use]
     pub fn in_process<S, B>(service: S, limits: Limits) -> Self
     where
@@ -150,7 +151,7 @@ impl Client {
         matches!(self.transport, Transport::Network(_))
     }
 
-    /// Sends a request, reads the whole answer, and tells of both without `secrets`.
+    /// Sends a request and reads the complete answer. Also returns the exchange without `secrets`.
     pub(crate) async fn send(
         &self,
         request: Request<Full<Bytes>>,
@@ -162,7 +163,7 @@ impl Client {
         let start = Instant::now();
         let answer = match tokio::time::timeout(time, self.exchange(request)).await {
             Ok(result) => result,
-            Err(_) => Err(SendError::TooSlow(format!("no whole answer within {time:?}"))),
+            Err(_) => Err(SendError::TooSlow(format!("no complete answer within {time:?}"))),
         };
         secrets.answered(&mut exchange, &answer, start.elapsed());
         (answer, exchange)
@@ -209,7 +210,7 @@ where
 pub(crate) fn tls() -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
     let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
-    // The provider has both versions; its own default has them as well.
+    // This cannot fail, because the provider has both versions.
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)
         .unwrap_or_else(|_| ClientConfig::builder());

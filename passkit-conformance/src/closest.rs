@@ -1,6 +1,6 @@
-//! What someone may have meant who mistyped a name.
+//! Suggestions for a mistyped name.
 
-/// The candidates that are nearly `word`, the closest first, three at most.
+/// The candidates that resemble `word`, the closest first, three at most.
 pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let allowed = (word.chars().count() / 3).max(1);
     let mut near: Vec<(usize, &str)> = candidates
@@ -12,7 +12,7 @@ pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     near.into_iter().map(|(_, candidate)| candidate).take(3).collect()
 }
 
-/// How many letters must be put in, left out or changed to make one of the other.
+/// How many letters must be added, removed or changed to make one word from the other.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

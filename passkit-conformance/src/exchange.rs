@@ -6,10 +6,10 @@ use http_body_util::Full;
 
 use crate::client::{Response, SendError, WithCapitals};
 
-/// A request and what came back. Holds no push token, authentication token or device identifier: where
-/// one stood, there is a word in angle brackets.
+/// A request and its answer. It holds no push token, authentication token or device identifier: a
+/// word in angle brackets replaces each.
 ///
-/// `Display` gives some lines for a transcript, the first being the request line.
+/// `Display` gives the lines of a transcript. The first is the request line.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Exchange {
@@ -23,14 +23,14 @@ pub struct Exchange {
     pub request_headers: Vec<(String, String)>,
     /// The request body, if there was one.
     pub request_body: Option<String>,
-    /// The status; or, where no whole answer came, why.
+    /// The status, or the reason why there is no complete answer.
     pub status: Result<u16, String>,
     /// The answer's headers that matter: `allow`, `cache-control`, `content-type`, `date`, `etag`, `last-modified`,
     /// `location`, `retry-after`, `www-authenticate`.
     pub response_headers: Vec<(String, String)>,
-    /// The answer's body, if it is a short text; else its length. Empty if it is.
+    /// The answer's body if it is a short text, else its length. Empty if the body is empty.
     pub response_body: String,
-    /// From sending the request until the answer was read.
+    /// The time from sending the request until the answer was read.
     pub elapsed: Duration,
 }
 
@@ -73,7 +73,7 @@ const RESPONSE_HEADERS: [&str; 9] = [
     "www-authenticate",
 ];
 
-/// `if-none-match` as `If-None-Match`.
+/// For example, `if-none-match` becomes `If-None-Match`.
 fn with_capitals(name: &str) -> String {
     let mut start = true;
     let capital = |c: char| {
@@ -84,21 +84,21 @@ fn with_capitals(name: &str) -> String {
     name.chars().map(capital).collect()
 }
 
-/// Texts that must not be shown, each with the word that is shown instead.
+/// Texts that must not be shown, each with its replacement.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Secrets(Vec<(String, String)>);
 
 impl Secrets {
     pub(crate) fn add(&mut self, secret: &str, shown: impl Into<String>) {
         let shown = shown.into();
-        // As it stands in a JSON body.
+        // The form of the secret in a JSON body.
         let quoted = serde_json::Value::from(secret).to_string();
         let inside = quoted.trim_matches('"');
         if inside != secret {
             self.0.push((inside.to_owned(), shown.clone()));
         }
         self.0.push((secret.to_owned(), shown));
-        // Where one secret holds another, the longer one goes first.
+        // The longer one goes first, because one secret may contain another.
         self.0.sort_by_key(|(secret, _)| std::cmp::Reverse(secret.len()));
     }
 
@@ -114,7 +114,7 @@ impl Secrets {
         names.iter().filter_map(value).collect()
     }
 
-    /// A body for reading: all of a short text, the length of anything else.
+    /// A body for reading: a short text in full, else the length.
     fn body(&self, body: &[u8]) -> String {
         const SHORT: usize = 2_000;
         match std::str::from_utf8(body) {
@@ -127,7 +127,7 @@ impl Secrets {
         }
     }
 
-    /// The exchange of a request that is about to be sent, without its answer.
+    /// The exchange of a request that is about to be sent. It has no answer yet.
     pub(crate) fn asked(&self, request: &Request<Full<Bytes>>, body: &Bytes) -> Exchange {
         let uri = request.uri();
         let mut request_headers = self.headers(request.headers(), &REQUEST_HEADERS);
@@ -148,7 +148,7 @@ impl Secrets {
         }
     }
 
-    /// Adds what came back.
+    /// Adds the answer.
     pub(crate) fn answered(
         &self,
         exchange: &mut Exchange,

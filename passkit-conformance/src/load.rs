@@ -1,6 +1,6 @@
-//! What a load test needs of a phone: its calls, one after another on a connection, as cheap as can be.
+//! The calls of a phone for load tests: one after another on a connection, as cheap as possible.
 //!
-//! Nothing is kept for a report, and nothing is checked but whether there is a whole answer.
+//! Nothing is kept for a report, and only the completeness of answers is checked.
 
 use std::{
     future::poll_fn,
@@ -26,13 +26,13 @@ use tower_service::Service;
 use crate::{Limits, client::tls};
 pub use crate::{service_url::ServiceUrl, wire::ListAnswer};
 
-/// So much of an answer's body is kept, in bytes.
+/// How many bytes of an answer's body are kept.
 const KEPT: usize = 64 * 1024;
 
-/// A connection to a web service that is kept alive, and made anew when it ended: HTTP/1.1; TLS by the certificates that
-/// the system trusts where the URL says `https`. No redirects are followed.
+/// A persistent connection to a web service, made again when it has ended. It speaks HTTP/1.1. TLS
+/// trusts the certificates of the system. It follows no redirects.
 ///
-/// A request is repeated only if the connection turns out to have been closed before any of it was sent.
+/// A request is repeated only if the connection was closed before any of the request was sent.
 #[derive(Debug)]
 pub struct Connection {
     connector: HttpsConnector<Addresses>,
@@ -50,26 +50,27 @@ pub struct Answer {
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The first 64 KiB of the body: all of a list, for instance.
+    /// The first 64 KiB of the body, which is enough for any usual list.
     pub body: Bytes,
-    /// The length of the whole body, in bytes.
+    /// The length of the complete body, in bytes.
     pub body_bytes: usize,
 }
 
-/// Why there is no whole answer.
+/// Why there is no complete answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoAnswer {
     /// Nothing listens at the address.
     #[error("connection refused")]
     Refused,
-    /// There is no connection, for another reason, which follows in one line; nothing was sent.
+    /// There is no connection, for another reason. The text is that reason in one line. Nothing was
+    /// sent.
     #[error("no connection: {0}")]
     Unreachable(String),
-    /// The answer was not whole within the limit of time.
-    #[error("no whole answer in time")]
+    /// The answer was not complete within the limit of time.
+    #[error("no complete answer in time")]
     TooSlow,
-    /// The service hung up before the answer was whole.
+    /// The service hung up before the answer was complete.
     #[error("the connection was closed")]
     Closed,
     /// What came is no HTTP/1.1.
@@ -81,11 +82,12 @@ pub enum NoAnswer {
 }
 
 impl Connection {
-    /// A connection to the service at `url`, made when it is first needed, to one of `addresses`: the host of the URL is
-    /// not looked up.
+    /// A connection to the service at `url`. It is made at the first use, to one of `addresses`;
+    /// the host of the URL is not looked up.
     ///
     /// # Errors
-    /// What is wrong with the URL, to be put behind it.
+    ///
+    /// What is wrong with the URL, as the end of a sentence that begins with the URL.
     pub fn new(url: &ServiceUrl, addresses: Arc<[SocketAddr]>, limits: Limits) -> Result<Self, &'static str> {
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls())
@@ -97,7 +99,7 @@ impl Connection {
         Ok(Self { connector, host: host.ok_or("names no host")?, base, limits, open: None })
     }
 
-    /// A further connection to the same service.
+    /// Another connection to the same service.
     #[must_use]
     pub fn another(&self) -> Self {
         let Self { connector, base, host, limits, .. } = self;
@@ -105,10 +107,11 @@ impl Connection {
         Self { connector, base, host, limits: *limits, open: None }
     }
 
-    /// Connects, where there is no connection yet.
+    /// Connects if there is no connection yet.
     ///
     /// # Errors
-    /// [`NoAnswer`]: there is none.
+    ///
+    /// [`NoAnswer`] if no connection can be made.
     pub async fn connect(&mut self) -> Result<(), NoAnswer> {
         if self.open.is_none() {
             let limit = self.limits.time;
@@ -118,11 +121,13 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a request, and reads the whole answer. Of the request's URL, host and port are those of the connection.
-    /// When this is dropped before it is ready, the connection is closed.
+    /// Sends a request and reads the complete answer. The connection's host and port replace those
+    /// of the request's URL. If this future is dropped before it is ready, the connection is
+    /// closed.
     ///
     /// # Errors
-    /// [`NoAnswer`]: there is no whole answer.
+    ///
+    /// [`NoAnswer`] if there is no complete answer.
     pub async fn send(&mut self, mut request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
@@ -132,7 +137,8 @@ impl Connection {
     }
 
     async fn exchange(&mut self, mut request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
-        // Taken out for as long as an answer is outstanding: what is given up in between is not used again.
+        // Taken out while an answer is outstanding, so that a dropped call leaves no half-used
+        // connection.
         if let Some(mut open) = self.open.take() {
             match open.exchange(request, self.limits.response_bytes).await {
                 Ok(answer) => {
@@ -150,17 +156,17 @@ impl Connection {
     }
 }
 
-/// What reads and writes, while it is polled.
+/// The future that reads and writes while it is polled.
 type Wire = Pin<Box<http1::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Full<Bytes>>>>;
 
-/// The two ends of a connection that is open.
+/// The two ends of an open connection.
 struct Open {
     sender: SendRequest<Full<Bytes>>,
-    /// `None` once it ended.
+    /// `None` once it has ended.
     wire: Option<Wire>,
 }
 
-/// An exchange that failed, with the request if nothing of it was sent.
+/// A failed exchange. It has the request if nothing of it was sent.
 struct Broken {
     why: NoAnswer,
     unsent: Option<Box<Request<Full<Bytes>>>>,
@@ -200,8 +206,8 @@ impl std::fmt::Debug for Open {
     }
 }
 
-/// Awaits `future`, and reads and writes meanwhile: in this task, since a task of its own for the connection would cost
-/// two switches for each call.
+/// Awaits `future` while it drives the connection in this task. A separate task for the connection
+/// would cost two task switches a call.
 async fn drive<F: Future>(wire: &mut Option<Wire>, future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(|context| {
@@ -213,7 +219,7 @@ async fn drive<F: Future>(wire: &mut Option<Wire>, future: F) -> F::Output {
     .await
 }
 
-/// The beginning of a body, and its length.
+/// Reads a body: its beginning, and its length.
 async fn read(mut body: Incoming, limit: usize) -> Result<(Bytes, usize), NoAnswer> {
     let mut kept = Bytes::new();
     let mut length = 0;
@@ -240,7 +246,7 @@ fn no_answer(error: &hyper::Error) -> NoAnswer {
     if error.is_parse() { NoAnswer::Malformed } else { NoAnswer::Closed }
 }
 
-/// Connects to one of these, whatever is asked for.
+/// Connects to one of these addresses, whatever host is asked for.
 #[derive(Clone, Debug)]
 struct Addresses(Arc<[SocketAddr]>);
 
@@ -277,12 +283,13 @@ mod tests {
 
     use super::*;
 
-    /// Answers each request of a connection with the next of these texts, and closes it behind the last.
+    /// Answers each request of a connection with the next of these texts, and closes the connection
+    /// after the last.
     async fn service(answers: &'static [&'static str]) -> (Connection, Arc<AtomicUsize>) {
         service_within(Duration::from_secs(60), answers).await
     }
 
-    /// The same, with so much time for an answer.
+    /// The same with a limit on the time for an answer.
     async fn service_within(
         time: Duration,
         answers: &'static [&'static str],
@@ -321,13 +328,13 @@ mod tests {
     const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody";
 
     #[tokio::test]
-    async fn a_connection_is_kept_and_made_anew_when_it_was_closed() {
+    async fn a_connection_is_reused_and_made_again_after_it_was_closed() {
         let (mut connection, connections) = service(&[GOOD, GOOD]).await;
         for number in 0..6 {
             let answer = ask(&mut connection).await.unwrap();
             assert_eq!((answer.status.as_u16(), &*answer.body, answer.body_bytes), (200, &b"body"[..], 4));
             assert_eq!(connections.load(Ordering::Relaxed), number / 2 + 1);
-            // For the end of the connection to get here.
+            // Gives the end of the connection time to arrive.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         ask(&mut connection.another()).await.unwrap();
@@ -335,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_whole_answer_has_a_kind() {
+    async fn an_incomplete_answer_has_a_kind() {
         let (mut nothing, _) = service(&[""]).await;
         assert!(matches!(ask(&mut nothing).await, Err(NoAnswer::Closed)));
         let (mut half, _) = service(&["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody"]).await;
@@ -357,7 +364,7 @@ mod tests {
         assert!(matches!(ask(&mut odd).await, Err(NoAnswer::Malformed)));
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let url = ServiceUrl::new("http://elsewhere.invalid").unwrap();
-        let mut nobody = Connection::new(&url, [free].into(), Limits::default()).unwrap();
-        assert!(matches!(nobody.connect().await, Err(NoAnswer::Refused)));
+        let mut unreachable = Connection::new(&url, [free].into(), Limits::default()).unwrap();
+        assert!(matches!(unreachable.connect().await, Err(NoAnswer::Refused)));
     }
 }

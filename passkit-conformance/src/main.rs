@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, error::ErrorKind};
 use passkit_conformance::cli::Command;
 
-/// Tests Apple Wallet web services, in whatever language they are written.
+/// Tests Apple Wallet web services, whatever language they are written in.
 #[derive(Parser)]
 #[command(name = "passkit-conformance", version, max_term_width = 110)]
 struct Arguments {
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Help and version are printed at once, and end the program. Of an error the usage is left out.
+/// Help and version print at once and end the program. An error is printed without the usage.
 fn one_line(error: &clap::Error) -> String {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         error.exit();

@@ -1,10 +1,10 @@
-//! Everything that the cases hold an implementation to, sentence by sentence.
+//! All rules that the cases check, one sentence each.
 
 use std::fmt;
 
-/// A requirement on a web service or on a store: a stable name, one sentence, and where it comes from.
+/// A requirement on a web service or a store: a stable name, one sentence and its source.
 ///
-/// The rules are the associated constants: `Rule::REG_1`, `Rule::C10`.
+/// The rules are the associated constants, such as `Rule::REG_1` and `Rule::C10`.
 #[derive(Clone, Copy)]
 pub struct Rule {
     id: &'static str,
@@ -25,7 +25,7 @@ impl Rule {
         self.sentence
     }
 
-    /// The document that it comes from, or what it follows from.
+    /// The document that states the rule, or what the rule follows from.
     #[must_use]
     pub const fn source(self) -> &'static str {
         self.source
@@ -73,10 +73,10 @@ rules! {
     C3 "C3" "a pass registered after a tag was issued is in the list for that tag";
     C4 "C4" "tags never go backwards, and an answer with serial numbers never carries the tag asked with";
     C5 "C5" "a tag ahead of the store's clocks counts as no tag";
-    C6 "C6" "what was acknowledged is there when the data are opened again, also after a crash";
+    C6 "C6" "acknowledged changes are still there when the data are opened again, also after a crash";
     C7 "C7" "a list may name too many passes of the device, never too few";
     C9 "C9" "marking a whole type takes constant time and lists every registration once to each device";
-    C10 "C10" "of parallel equal registers one creates, each stores the push token, and none fails";
+    C10 "C10" "of several equal registers in parallel one creates, each stores the push token, and none fails";
     C11 "C11" "a device that is registered while all pages are read is in one of them";
     C12 "C12" "a future that is dropped half way leaves the store as before or as after the call";
     C13 "C13" "a device is forgotten only if it last registered at or before the given time";
@@ -87,28 +87,28 @@ rules! {
     P4 "P4" "marks of passes and of a type leave the published digest alone";
     P5 "P5" "tokens are united, the last 16 are kept, and a removal marks nothing and keeps digest and tokens";
     P6 "P6" "published contents are there when the data are opened again, also after a crash";
-    UNREGISTER "unregister" "unregister removes the registration, and the device with its last one, and says if there was one";
-    CHANGES_SINCE "changes_since" "a list holds passes of that type that are registered on that device, each once";
+    UNREGISTER "unregister" "unregister removes the registration, and the device with its last one, and returns whether there was one";
+    CHANGES_SINCE "changes_since" "a list names each pass of that type that is registered on that device at most once, and no other pass";
     MARK "mark" "passes may be unknown or stand twice in a batch, and an empty batch does nothing";
-    PUBLISHED "published" "there is an answer for each pass, in their order, and none for a pass that was never published";
+    PUBLISHED "published" "the answers come in the order of the passes, and the answer for a pass that was never published is none";
     COUNT_DEVICES "count_devices" "the devices of a pass are counted right, up to the number that was asked for";
     NAMES "names" "a pass is named by exactly its type and serial number, a device by exactly its identifier";
     ERRORS "errors" "a call fails only when the storage does";
 }
 "the contract of StoreMaintenance" {
-    MAINTENANCE "maintenance" "registrations go in and out in bulk as they would one by one, and are counted right";
+    MAINTENANCE "maintenance" "bulk import and export give the same result as single calls, and the counts are right";
 }
 "the contract of Coordination" {
-    K1 "K1" "of the owners that claim a name one has it, until it is released or its time is over";
-    K2 "K2" "a claim is released by its owner alone";
-    K3 "K3" "of the callers that replace one note one succeeds, and the others change nothing";
+    K1 "K1" "only one of the owners that claim a name has it, until it is released or its time is over";
+    K2 "K2" "only the owner of a claim can release it";
+    K3 "K3" "only one of the callers that replace the same note succeeds, and the others change nothing";
     K4 "K4" "notes are there when the data are opened again, also after a crash";
 }
 "the contract of PushQueue" {
-    Q1 "Q1" "what mark_and_push marks is pending in the same step, and no other mark makes a push pending";
+    Q1 "Q1" "mark_and_push makes pushes pending in the same step as its marks, and no other mark makes a push pending";
     Q2 "Q2" "a change is pending until its newest version is finished, and keeps its progress";
     Q3 "Q3" "a change whose newest version is finished is gone, and a type without pending changes and deferred pushes has no backlog";
-    Q4 "Q4" "deferred pushes are there for each device and type as they were put there last, until they are removed";
+    Q4 "Q4" "the last deferred push of each device and type is kept until it is removed";
 }
 "Apple, Adding a Web Service to Update Passes" {
     URL_1 "URL-1" "the endpoints are the webServiceURL with /v1/ and their path behind it";
@@ -122,12 +122,12 @@ rules! {
 }
 "RFC 9110 and what phones send" {
     URL_4 "URL-4" "//v1/ is the same as /v1/, and a slash at the end changes nothing";
-    URL_7 "URL-7" "each path segment is percent-decoded once; what can't be decoded is answered 400 or as an unknown pass";
+    URL_7 "URL-7" "each path segment is percent-decoded once; if that fails, the answer is 400 or that for an unknown pass";
     URL_8 "URL-8" "the tag is read from the raw query: a plus sign is no space";
     URL_9 "URL-9" "unknown query parameters are ignored";
-    URL_10 "URL-10" "a serial number may hold any character, a slash also, sent as %2F or as it is";
+    URL_10 "URL-10" "a serial number may contain any character, also a slash, whether it is sent as %2F or not encoded";
     HTTP_1 "HTTP-1" "header names are compared without case";
-    HTTP_2 "HTTP-2" "every request gets one whole, well-formed answer, in well under ten seconds";
+    HTTP_2 "HTTP-2" "every request gets one complete, well-formed answer, in well under ten seconds";
     HTTP_3 "HTTP-3" "no answer depends on the User-Agent";
     HTTP_5 "HTTP-5" "no answer is a redirect: the phone would drop its token, or turn a POST into a GET";
     HTTP_7 "HTTP-7" "lists are application/json, passes application/vnd.apple.pkpass";
@@ -150,7 +150,7 @@ rules! {
 }
 "Apple, Unregister a Pass for Update Notifications" {
     UNR_1 "UNR-1" "unregistering is answered 200, and the pass is no longer listed";
-    UNR_2 "UNR-2" "unregistering what is not registered is answered 200 as well";
+    UNR_2 "UNR-2" "unregistering a pass that is not registered is answered 200 too";
     UNR_3 "UNR-3" "unregistering leaves other passes and other devices alone";
 }
 "Apple, Get the List of Updatable Passes" {
@@ -158,27 +158,27 @@ rules! {
     LIST_2 "LIST-2" "with a tag, the registered passes that changed after it are listed";
     LIST_3 "LIST-3" "only passes of the type in the path are listed, and only those that the device registered";
     LIST_4 "LIST-4" "the answer is an object with serialNumbers and lastUpdated, all of them strings";
-    LIST_5 "LIST-5" "lastUpdated belongs to the same state as the list: what it does not hold is in the next one";
-    LIST_6 "LIST-6" "an answer with serial numbers carries another tag than it was asked with";
+    LIST_5 "LIST-5" "lastUpdated belongs to the same state as the list: a change that this list misses is in the next one";
+    LIST_6 "LIST-6" "an answer with serial numbers carries a tag that differs from the one in the request";
     LIST_7 "LIST-7" "when nothing matches, the answer is 204 without a body";
     LIST_8 "LIST-8" "an unknown device or type is answered 204";
     LIST_9 "LIST-9" "a tag that can't be read counts as none";
     LIST_10 "LIST-10" "asking again gives the same answer";
     LIST_11 "LIST-11" "no serial number is listed twice";
-    LIST_12 "LIST-12" "the list asks for no credentials and minds none";
+    LIST_12 "LIST-12" "the list needs no credentials, and ignores those that are sent";
 }
 "Apple, Send an Updated Pass" {
     GET_1 "GET-1" "every 200 has Last-Modified as an IMF-fixdate, the same until the pass changes, not ahead of Date";
     GET_2 "GET-2" "If-Modified-Since with that value is answered 304 while nothing changed, and 200 after a change";
-    GET_3 "GET-3" "all three date forms of HTTP are understood, and what is no date is ignored";
+    GET_3 "GET-3" "all three date forms of HTTP are understood, and a value that is no date is ignored";
     GET_4 "GET-4" "304 if the pass is not newer than If-Modified-Since, else 200; wrong credentials come first";
     GET_5 "GET-5" "a 304 repeats Last-Modified";
     GET_6 "GET-6" "a pass that did not change is built the same again";
     GET_7 "GET-7" "the pass served is the one asked for, by type and serial number";
-    GET_8 "GET-8" "an ETag that is sent and comes back as If-None-Match is answered 304 while nothing changed";
+    GET_8 "GET-8" "If-None-Match with the ETag of the last answer is answered 304 while nothing changed";
     GET_9 "GET-9" "a pass can be fetched without being registered";
     GET_11 "GET-11" "no compression is applied to the archive, and no cache may give it to others";
-    ARCHIVE "archive" "what is served is a signed archive as phones take it";
+    ARCHIVE "archive" "the pass served is a signed archive that phones accept";
 }
 "Apple, Log a Message" {
     LOG_1 "LOG-1" "a log message is answered 200, nothing else";

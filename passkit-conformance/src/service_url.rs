@@ -5,10 +5,11 @@ use passkit_server::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What stands for itself in a path segment and in a query value: the unreserved characters of RFC 3986.
+/// The characters that stay as they are in a path segment and in a query value: the unreserved
+/// characters of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Besides these, the characters that a query value may hold as they are.
+/// Further characters that a query value may hold as they are.
 const NOT_IN_QUERIES: &AsciiSet = &RESERVED
     .remove(b'!')
     .remove(b'$')
@@ -26,15 +27,17 @@ const NOT_IN_QUERIES: &AsciiSet = &RESERVED
     .remove(b'/')
     .remove(b'?');
 
-/// The base of a web service, which is the `webServiceURL` of its passes, and the URLs that phones call below it.
+/// The base URL of a web service, which is the `webServiceURL` of its passes, and the URLs that
+/// phones call below it.
 #[derive(Clone, Debug)]
 pub struct ServiceUrl(String);
 
 impl ServiceUrl {
-    /// A base of `https://` or `http://`, with or without trailing slashes.
+    /// A base that starts with `https://` or `http://`, with or without trailing slashes.
     ///
     /// # Errors
-    /// What is wrong with the URL, to be put behind it.
+    ///
+    /// What is wrong with the URL, as the end of a sentence that begins with the URL.
     pub fn new(url: &str) -> Result<Self, &'static str> {
         if url.contains('#') || url.contains('?') {
             return Err("has a query or a fragment; the path is appended to it");
@@ -50,7 +53,7 @@ impl ServiceUrl {
         Ok(Self(url.trim_end_matches('/').to_owned()))
     }
 
-    /// Where a service in this process is said to be.
+    /// A made-up URL for a service in this process.
     pub(crate) fn in_process() -> Self {
         Self("http://in-process".into())
     }
@@ -61,13 +64,13 @@ impl ServiceUrl {
         &self.0
     }
 
-    /// Where a device registers and unregisters for a pass.
+    /// The URL at which a device registers and unregisters for a pass.
     #[must_use]
     pub fn registration(&self, device: &DeviceIdentifier, pass: &PassId) -> String {
         format!("{}/{}", self.registrations(device, &pass.type_id), encoded(pass.serial.as_str()))
     }
 
-    /// Where a device asks what changed since the update tag, or what there is.
+    /// The URL at which a device asks for the passes that changed since the update tag, or for all.
     #[must_use]
     pub fn list(&self, device: &DeviceIdentifier, type_id: &TypeIdentifier, tag: Option<&str>) -> String {
         let list = self.registrations(device, type_id);
@@ -77,7 +80,7 @@ impl ServiceUrl {
         }
     }
 
-    /// Where the newest version of a pass is.
+    /// The URL of the newest version of a pass.
     #[must_use]
     pub fn pass(&self, pass: &PassId) -> String {
         let (collection, type_id) = (pass.type_id.kind().collection(), encoded(pass.type_id.as_str()));
@@ -94,7 +97,8 @@ impl ServiceUrl {
     }
 }
 
-/// A text as one path segment. The segments "." and "..", which URLs would resolve, are encoded whole.
+/// A text as one path segment. The segments "." and ".." are encoded in full, because URLs would
+/// resolve them.
 pub(crate) fn encoded(text: &str) -> String {
     match text {
         "." => "%2E".into(),
@@ -103,7 +107,7 @@ pub(crate) fn encoded(text: &str) -> String {
     }
 }
 
-/// A text as a query value, with nothing encoded that URLs let stand.
+/// A text as a query value, encoded only where URLs require it.
 pub(crate) fn encoded_where_needed(text: &str) -> String {
     utf8_percent_encode(text, NOT_IN_QUERIES).to_string()
 }
@@ -124,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn each_segment_is_encoded_for_itself() {
+    fn each_segment_is_encoded_separately() {
         let url = ServiceUrl::new("https://h").unwrap();
         let device = DeviceIdentifier::new("d1").unwrap();
         let pass = |serial| PassId::new("order.t", serial).unwrap();

@@ -1,4 +1,5 @@
-//! Cases as trials of [libtest-mimic](libtest_mimic): a named test for each, with the filters of `cargo test`.
+//! Cases as trials of [libtest-mimic](libtest_mimic): a named test for each, with the filters of
+//! `cargo test`.
 
 use std::{num::NonZero, sync::Arc, thread};
 
@@ -6,7 +7,7 @@ use libtest_mimic::{Completion, Failed, Trial};
 
 use crate::{Case, CaseReport, Outcome};
 
-/// A trial for each case, all on one runtime.
+/// A trial for each case. All run on one runtime.
 pub(crate) fn trials<R>(cases: impl IntoIterator<Item = (Case, R)>) -> Vec<Trial>
 where
     R: Future<Output = CaseReport> + Send + 'static,
@@ -39,8 +40,8 @@ fn completion(CaseReport { case, outcome, transcript, .. }: CaseReport) -> Resul
     Err(Failed::from(text))
 }
 
-/// The whole `main` of a test that runs every store case as a trial of its own. The expression is a
-/// [`Stores`](crate::store::Stores). The test needs `harness = false`.
+/// The complete `main` of a test that runs every store case as a separate trial. The expression is
+/// a [`Stores`](crate::store::Stores). The test needs `harness = false`.
 ///
 /// ```no_run
 /// use std::sync::Arc;

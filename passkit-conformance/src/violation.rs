@@ -4,9 +4,9 @@ use passkit_server::store::StoreError;
 
 use crate::Rule;
 
-/// An implementation that did not do what a [`Rule`] says: what was expected beside what happened.
+/// An implementation broke a [`Rule`]: what was expected, and what happened.
 ///
-/// Shows no device identifier, no push token and no authentication token.
+/// It shows no device identifier, no push token and no authentication token.
 #[derive(Debug)]
 pub struct Violation {
     rule: Rule,
@@ -27,7 +27,7 @@ impl Violation {
         self.rule
     }
 
-    /// What the rule asks for in this case.
+    /// What the rule requires in this case.
     #[must_use]
     pub fn expected(&self) -> &str {
         &self.expected
@@ -39,19 +39,19 @@ impl Violation {
         &self.actual
     }
 
-    /// The same, under another rule.
+    /// The same violation under another rule.
     pub(crate) fn under(mut self, rule: Rule) -> Self {
         self.rule = rule;
         self
     }
 
-    /// The same under another rule, unless the store failed.
+    /// The same violation under another rule, unless the store failed.
     pub(crate) fn unless_error_under(self, rule: Rule) -> Self {
         if self.rule == Rule::ERRORS { self } else { self.under(rule) }
     }
 }
 
-/// Every error of a store is a violation of [`Rule::ERRORS`]; no case gives cause for one.
+/// Every error of a store violates [`Rule::ERRORS`], because no case gives a reason for one.
 impl From<StoreError> for Violation {
     fn from(error: StoreError) -> Self {
         let mut actual = error.to_string();

@@ -1,4 +1,4 @@
-//! What an answer must look like, whatever it is about.
+//! The shape of answers, whatever they are about.
 
 use http::{HeaderMap, header};
 use passkit_server::identifiers::{Kind, SerialNumber};
@@ -12,12 +12,13 @@ pub struct ListAnswer {
     pub serials: Vec<SerialNumber>,
     /// The new update tag, if there is one.
     pub tag: Option<String>,
-    /// Oddities that a phone puts up with.
+    /// Oddities that a phone tolerates.
     pub remarks: Vec<String>,
 }
 
 impl ListAnswer {
-    /// `None` if the body is not what a phone reads: an object with a list of strings, and a string for the tag.
+    /// `None` if the body is not what phones read: an object with a list of strings, and a string
+    /// for the tag.
     #[must_use]
     pub fn read(kind: Kind, body: &[u8]) -> Option<Self> {
         let Ok(Value::Object(mut body)) = serde_json::from_slice(body) else { return None };
@@ -46,7 +47,7 @@ impl ListAnswer {
     }
 }
 
-/// A remark if the answer is not of one of the media types `expected`.
+/// A remark if the answer has none of the media types `expected`.
 pub(crate) fn media_type_remark(headers: &HeaderMap, expected: &[&str]) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let essence = value.as_deref().and_then(|value| value.split(';').next()).map(str::trim);
@@ -57,16 +58,16 @@ pub(crate) fn media_type_remark(headers: &HeaderMap, expected: &[&str]) -> Optio
     Some(format!("the content-type is {found}, not {}", expected.first().unwrap_or(&"")))
 }
 
-/// The media types in which an archive of `kind` comes.
+/// The media types for an archive of `kind`.
 pub(crate) fn archive_types(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Pass => &["application/vnd.apple.pkpass"],
-        // The second is in use as well.
+        // The second is in use too.
         Kind::Order => &["application/vnd.apple.finance.order", "application/vnd.apple.order"],
     }
 }
 
-/// Whether a text is a date in the one form that servers may send.
+/// Whether a text is a date in the only form that servers may send.
 pub(crate) fn is_imf_fixdate(text: &str) -> bool {
     httpdate::parse_http_date(text).is_ok_and(|date| httpdate::fmt_http_date(date) == text)
 }

@@ -1,4 +1,4 @@
-//! The reference store, certified as any store is.
+//! The conformance test of the reference store, as any store crate has it.
 
 use std::sync::Arc;
 

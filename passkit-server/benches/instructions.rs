@@ -1,14 +1,11 @@
-//! Whether the hot paths of the service became dearer: instructions and allocations for a request, in process over the
-//! memory store, beside the numbers in `instructions.txt`. They say nothing about time, but are the same on a busy
-//! machine.
+//! Compares the cost of the hot paths with the numbers in `instructions.txt`. It counts
+//! instructions and allocations of a request in one process over the memory store. The counts are
+//! not times, but they are the same on a busy machine.
 //!
-//! `cargo bench -p passkit-server --bench instructions`; with `-- --bless` it writes the file anew. Needs valgrind.
+//! Run `cargo bench -p passkit-server --bench instructions`. With `-- --bless` it rewrites the
+//! file. It needs valgrind.
 
-#![allow(
-    clippy::expect_used,
-    missing_docs,
-    reason = "a bench that can't go on has nobody to give an error to"
-)]
+#![allow(clippy::expect_used, missing_docs, reason = "a bench has no caller that could handle an error")]
 
 use std::{
     alloc::System,
@@ -35,24 +32,24 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 const BLESS: &str = "if that is meant, cargo bench -p passkit-server --bench instructions -- --bless";
 
-/// In percent: the C library and the processor make that much.
+/// The tolerance in percent, because C libraries and processors differ that much.
 const TOLERANCE: f64 = 10.0;
 
-/// What a child process does: the number of the path, and how many of the requests that it makes it sends.
+/// The arguments of a child process: the number of the path, and how many of its requests it sends.
 const RUN: &str = "PASSKIT_BENCH_RUN";
 
 const UNDER_VALGRIND: usize = 2_000;
 
-/// Enough for the maps to have some depth.
+/// The number of devices, enough to give the maps some depth.
 const DEVICES: usize = 1_000;
 
-/// Passes on each device.
+/// The number of passes on each device.
 const EACH: usize = 3;
 
 const TYPE: &str = "pass.com.example.bench";
 const TOKEN: &str = "a-token-of-the-bench";
 
-/// A call, and how it is answered.
+/// A request and its expected answer.
 #[derive(Clone, Copy)]
 struct Path {
     name: &'static str,
@@ -111,7 +108,7 @@ fn push_token() -> PushToken {
     PushToken::new(&"ab".repeat(32)).expect("a push token")
 }
 
-/// Every pass, with one token for all.
+/// A source that has every pass, with one token for all.
 struct Passes(TokenDigest, Bytes);
 
 #[async_trait]
@@ -125,7 +122,7 @@ impl PassSource for Passes {
     }
 }
 
-/// The service over a store with registrations, and the tag that the first device has.
+/// Makes the service over a store with registrations. Returns the tag of the first device too.
 async fn service() -> (WalletService<Arc<MemoryStore>, Passes>, String) {
     let store = Arc::new(MemoryStore::new());
     let device = |number: usize| DeviceIdentifier::new(&format!("{number:032x}")).expect("a device");
@@ -146,7 +143,7 @@ async fn service() -> (WalletService<Arc<MemoryStore>, Passes>, String) {
     (WalletService::new(store, Passes(token, Bytes::from_static(&[b'p'; 1_000]))), changes.tag.to_string())
 }
 
-/// For one request.
+/// The cost of one request.
 #[derive(Clone, Copy)]
 struct Counts {
     instructions: f64,
@@ -175,7 +172,7 @@ fn main() -> ExitCode {
 
 fn count(path: usize) -> Result<Counts, String> {
     let name = PATHS[path].name;
-    // The difference of two runs is free of what starting costs, and making the requests.
+    // The difference of two runs excludes the cost of starting and of building the requests.
     let instructions =
         (under_valgrind(path, UNDER_VALGRIND)? - under_valgrind(path, 0)?) / UNDER_VALGRIND as f64;
     let [(a, live_a), (b, live_b), (c, live_c)] =
@@ -185,7 +182,7 @@ fn count(path: usize) -> Result<Counts, String> {
     };
     if live_c != live_b || live_b != live_a {
         return Err(format!(
-            "{name}: {live_b} bytes are held after 1,000 requests, {live_c} after 10,000 more; find what holds them"
+            "{name}: {live_b} bytes are in use after 1,000 requests, {live_c} after 10,000 more; find what holds them"
         ));
     }
     let (b, c) = (b - a, c - b);
@@ -209,8 +206,8 @@ fn under_valgrind(path: usize, sent: usize) -> Result<f64, String> {
     counted.trim().parse().map_err(|error| format!("valgrind counted {counted:?}: {error}"))
 }
 
-/// Makes that many requests, then that many, and sends so many of them. For each, all allocations so far but those for
-/// making the requests, and the bytes that are held.
+/// For each of `rounds`, builds that many requests and sends up to `sent` of them in total. Returns
+/// the allocations so far without those for building requests, and the bytes in use.
 fn allocated(path: Path, rounds: &[usize], sent: usize) -> Vec<(usize, isize)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -258,13 +255,14 @@ fn bless(counts: &[Counts]) -> Result<(), String> {
     fs::write(FILE, text).map_err(|error| format!("can't write {FILE}: {error}"))
 }
 
-/// Another compiler makes other instructions of the same code; then they are told, and only allocations are held to.
+/// Another compiler generates other instructions. In that case they are only printed, and only
+/// allocations are compared.
 fn check(counts: &[Counts]) -> Result<(), String> {
     let text = fs::read_to_string(FILE).map_err(|error| format!("can't read {FILE}: {error}; {BLESS}"))?;
     let compiler = compiler()?;
     let same_compiler = text.lines().any(|line| line.strip_prefix("# ") == Some(&compiler));
     if !same_compiler {
-        println!("instructions were counted with another compiler than {compiler}, and are not held to");
+        println!("the file has instructions of another compiler than {compiler}, so they are not compared");
     }
     let known = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(", "))?;

@@ -1,4 +1,4 @@
-//! Who may touch a pass: the one check that register, unregister and get share.
+//! Authorization of register, unregister and get calls.
 
 use http::{HeaderMap, header::AUTHORIZATION};
 
@@ -10,22 +10,22 @@ use crate::{
     store::RegistrationStore,
 };
 
-/// How wallets other than Apple's that speak this protocol name the scheme.
+/// The schemes of wallets other than Apple's that use this protocol.
 const OTHER_SCHEMES: [&str; 3] = ["AndroidPass", "WalletPass", "WalletUnionPass"];
 
-/// What a request is about to do with a pass.
+/// What a request does with a pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Register,
     Fetch,
-    /// Stays allowed when the pass is withdrawn.
+    /// Still allowed after the pass was withdrawn.
     Unregister,
 }
 
-/// The pass that a path names, once the request has shown one of its tokens.
+/// Returns the pass that a path names, if the request has one of its tokens.
 ///
-/// Where the source accepts no token, the store is asked once for the tokens that were published. An unknown pass and a
-/// wrong token take the same steps and end in the same refusal.
+/// If the source does not accept the token, the store is asked once for the published tokens. An
+/// unknown pass and a wrong token take the same steps and get the same answer.
 pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
     (store, source): (&S, &P),
     other_wallets: bool,
@@ -53,18 +53,18 @@ pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
         }
         candidates.push(Candidate { pass, offered });
     }
-    // Boxed, so that the usual request has no room for it.
+    // Boxed, so that the future of a usual request stays small.
     Box::pin(authorize_published(store, candidates, token, access)).await?.ok_or(unauthorized)
 }
 
 /// A pass that a path may name.
 struct Candidate {
     pass: PassId,
-    /// Whether the source offers it; `None` if the source does not know it.
+    /// Whether the source offers the pass. `None` if the source does not know it.
     offered: Option<bool>,
 }
 
-/// The candidate that the token opens according to what was published.
+/// Returns the candidate that the token opens, according to the published tokens.
 async fn authorize_published<S: RegistrationStore>(
     store: &S,
     candidates: Vec<Candidate>,
@@ -92,7 +92,7 @@ async fn authorize_published<S: RegistrationStore>(
     Ok(None)
 }
 
-/// The token of `Authorization: <scheme> <token>`.
+/// Returns the token of `Authorization: <scheme> <token>`.
 fn presented_token(headers: &HeaderMap, kind: Kind, other_wallets: bool) -> Option<&[u8]> {
     let value = headers.get(AUTHORIZATION)?.as_bytes().trim_ascii();
     let space = value.iter().position(|b| *b == b' ')?;

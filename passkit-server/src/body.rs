@@ -10,38 +10,38 @@ use http_body::{Frame, SizeHint};
 
 use crate::{ArchiveBody, source::ArchiveContent};
 
-/// The body of an answer of [`WalletService`](crate::WalletService).
+/// The body of a response of [`WalletService`](crate::WalletService).
 pub struct ResponseBody(Content);
 
 enum Content {
-    /// Everything that is left to send, in one piece.
-    Whole(Bytes),
+    /// The rest of the body, in one piece.
+    Full(Bytes),
     Stream {
         chunks: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
-        /// Bytes that the stream still has to give.
+        /// Bytes that the stream has not given yet.
         left: u64,
-        /// The chunk that makes the archive whole. It is sent once the stream has ended well: a client that has all
-        /// the bytes it was promised looks no further.
+        /// The last chunk. It is sent only after the stream ended without an error, because a
+        /// client that has all promised bytes would not notice the error.
         last: Option<Bytes>,
     },
 }
 
 impl ResponseBody {
     pub(crate) fn empty() -> Self {
-        Self(Content::Whole(Bytes::new()))
+        Self(Content::Full(Bytes::new()))
     }
 }
 
 impl From<Bytes> for ResponseBody {
     fn from(bytes: Bytes) -> Self {
-        Self(Content::Whole(bytes))
+        Self(Content::Full(bytes))
     }
 }
 
 impl From<ArchiveBody> for ResponseBody {
     fn from(archive: ArchiveBody) -> Self {
         Self(match archive.content {
-            ArchiveContent::Shared(bytes) => Content::Whole(bytes),
+            ArchiveContent::Shared(bytes) => Content::Full(bytes),
             ArchiveContent::Stream(chunks) => Content::Stream { chunks, left: archive.length, last: None },
         })
     }
@@ -53,7 +53,7 @@ impl http_body::Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.0 {
-            Content::Whole(bytes) => {
+            Content::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
@@ -66,7 +66,7 @@ impl http_body::Body for ResponseBody {
                     None => {
                         let last = last.take();
                         if last.is_some() {
-                            self.0 = Content::Whole(Bytes::new());
+                            self.0 = Content::Full(Bytes::new());
                         }
                         return Poll::Ready(last.map(|chunk| Ok(Frame::data(chunk))));
                     }
@@ -74,7 +74,7 @@ impl http_body::Body for ResponseBody {
                 *left = match left.checked_sub(chunk.len() as u64) {
                     Some(rest) => rest,
                     None => {
-                        let error = io::Error::other("the archive is longer than its source said");
+                        let error = io::Error::other("the archive is longer than its declared length");
                         return Poll::Ready(Some(Err(error)));
                     }
                 };
@@ -87,12 +87,12 @@ impl http_body::Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.0, Content::Whole(bytes) if bytes.is_empty())
+        matches!(&self.0, Content::Full(bytes) if bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match &self.0 {
-            Content::Whole(bytes) => bytes.len() as u64,
+            Content::Full(bytes) => bytes.len() as u64,
             Content::Stream { left, last, .. } => left + last.as_ref().map_or(0, |chunk| chunk.len() as u64),
         })
     }
@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives these in turn, and is not ready in the place of a `None`.
+    /// Gives the chunks in order. `None` stands for "not ready".
     struct Chunks(Vec<Option<&'static str>>);
 
     impl Stream for Chunks {
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// The next frame, if there is one, and the size that is left behind it.
+    /// Returns the next frame and the size of the rest.
     fn next(body: &mut ResponseBody) -> (Poll<Option<Bytes>>, Option<u64>) {
         let frame = Pin::new(&mut *body).poll_frame(&mut Context::from_waker(Waker::noop()));
         let data = frame.map(|frame| frame.map(|frame| frame.unwrap().into_data().unwrap()));
@@ -143,15 +143,15 @@ mod tests {
         let empty = ResponseBody::empty();
         assert!(empty.is_end_stream());
         assert_eq!(empty.size_hint().exact(), Some(0));
-        let mut whole = ResponseBody::from(Bytes::from_static(b"whole"));
-        assert!(!whole.is_end_stream());
-        assert_eq!(format!("{whole:?}"), "ResponseBody { size: Some(5), .. }");
-        assert_eq!(next(&mut whole), (ready("whole"), Some(0)));
-        assert!(whole.is_end_stream());
+        let mut full = ResponseBody::from(Bytes::from_static(b"full"));
+        assert!(!full.is_end_stream());
+        assert_eq!(format!("{full:?}"), "ResponseBody { size: Some(5), .. }");
+        assert_eq!(next(&mut full), (ready("full"), Some(0)));
+        assert!(full.is_end_stream());
     }
 
     #[test]
-    fn the_chunk_that_is_held_back_counts_as_left() {
+    fn the_last_chunk_counts_in_the_size_until_it_is_sent() {
         let chunks = Chunks(vec![Some("ab"), Some("cde"), None, None]);
         let mut body = ResponseBody::from(ArchiveBody::stream(5, chunks));
         assert_eq!(body.size_hint().exact(), Some(5));

@@ -1,4 +1,4 @@
-//! When a device already has the newest version.
+//! Decides whether a device already has the newest version.
 
 use std::{
     fmt::Arguments,
@@ -13,20 +13,20 @@ use http::{
 
 use crate::PassState;
 
-/// The `ETag` of a version: strong, and different for each mark.
+/// Returns the `ETag` of a version. It is strong, and differs after each mark.
 pub(crate) fn etag(state: PassState) -> HeaderValue {
     header(format_args!("\"{:x}-{:x}\"", state.version, state.last_modified))
 }
 
-/// The `Last-Modified` of a version that is sent at `now`, both in whole seconds since the Unix epoch. It may not lie
-/// after the answer's `Date`.
+/// Returns the `Last-Modified` of a version that is sent at `now` (whole seconds since the Unix
+/// epoch). It is never later than the `Date` of the answer.
 pub(crate) fn last_modified(state: PassState, now: u64) -> HeaderValue {
     let date =
         UNIX_EPOCH.checked_add(Duration::from_secs(state.last_modified.min(now))).unwrap_or(UNIX_EPOCH);
     header(format_args!("{}", httpdate::HttpDate::from(date)))
 }
 
-/// Printable ASCII of at most 64 bytes, which an `ETag` and a date are, as a header.
+/// Makes a header value from printable ASCII of at most 64 bytes. An `ETag` and a date fit.
 fn header(text: Arguments<'_>) -> HeaderValue {
     let mut buffer = [0; 64];
     let mut left = &mut buffer[..];
@@ -36,10 +36,10 @@ fn header(text: Arguments<'_>) -> HeaderValue {
     HeaderValue::from_bytes(&buffer[..length]).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Whether the request shows that its sender has `state`'s version.
+/// Returns whether the request shows that the device has the version of `state`.
 ///
-/// `If-None-Match` decides alone where it stands. A date that can't be read counts as none, and so does everything
-/// else that is no HTTP date.
+/// If `If-None-Match` is present, it alone decides. Text that is not an HTTP date counts as no
+/// date.
 pub(crate) fn is_unchanged(state: PassState, headers: &HeaderMap) -> bool {
     if headers.contains_key(IF_NONE_MATCH) {
         let etag = etag(state);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn all_three_date_forms_are_read_and_nothing_else() {
+    fn only_the_three_http_date_forms_are_read() {
         for same in
             ["Fri, 18 Sep 2026 08:00:41 GMT", "Friday, 18-Sep-26 08:00:41 GMT", "Fri Sep 18 08:00:41 2026"]
         {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn etags_go_first() {
+    fn etags_take_precedence() {
         let date = (IF_MODIFIED_SINCE, "Fri, 18 Sep 2026 08:00:41 GMT");
         assert!(!unchanged(&[(IF_NONE_MATCH, "\"other\""), date.clone()]));
         for same in ["\"abc-6aacefa9\"", "\"x\", W/\"abc-6aacefa9\"", "*"] {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_never_lies_ahead_of_now() {
+    fn a_date_is_never_later_than_now() {
         assert_eq!(last_modified(STATE, STATE.last_modified + 9), "Fri, 18 Sep 2026 08:00:41 GMT");
         assert_eq!(last_modified(STATE, STATE.last_modified - 1), "Fri, 18 Sep 2026 08:00:40 GMT");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Logs that phones post.
+//! The log messages that phones post.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,31 +7,33 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Receives what devices post to the log endpoint: the only place where a phone says what it thinks of the service.
+/// Receives the messages that devices post to the log endpoint. Only there, a phone reports
+/// problems with the service.
 ///
-/// What arrives is unauthenticated and may be anything; a batch is at most 256 KiB. The call is made on the task that
-/// answers the device, so hand slow work elsewhere.
+/// Messages are not authenticated and may have any text. A batch has at most 256 KiB. The call runs
+/// on the task that answers the device, so move slow work to another task.
 pub trait DeviceLog: Send + Sync {
-    /// Takes one message.
+    /// Receives one message.
     fn record(&self, entry: &LogEntry<'_>);
 }
 
-/// A closure will do: `|entry: &LogEntry<'_>| …`.
+/// A closure also works: `|entry: &LogEntry<'_>| …`.
 impl<F: Fn(&LogEntry<'_>) + Send + Sync> DeviceLog for F {
     fn record(&self, entry: &LogEntry<'_>) {
         self(entry);
     }
 }
 
-/// A message of a device, and what it means where it is known.
+/// A message of a device, with its meaning if it is known.
 ///
-/// Identifiers in it are whatever the sender wrote. The device identifier is a secret; the serial number may be one.
+/// The identifiers are unchecked text of the sender. The device identifier is a secret, and the
+/// serial number may be one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogEntry<'a> {
-    /// The whole message as sent. May hold secrets and control characters.
+    /// The complete message as sent. It may contain secrets and control characters.
     pub text: &'a str,
-    /// The device's own time, as it wrote it: `2026-11-22 10:00:00 +0100`.
+    /// The device's own time as written, such as `2026-11-22 10:00:00 +0100`.
     pub time: Option<&'a str>,
     /// The call that failed, if the message is about one.
     pub task: Option<DeviceTask>,
@@ -39,17 +41,17 @@ pub struct LogEntry<'a> {
     pub type_id: Option<&'a str>,
     /// The serial number or order identifier.
     pub serial: Option<&'a str>,
-    /// What the message says.
+    /// The meaning of the message.
     pub report: DeviceReport<'a>,
 }
 
-/// The call a device was about to make, or had made.
+/// The call of a device that a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceTask {
     /// Registering for a pass.
     Register,
-    /// Unregistering from it.
+    /// Unregistering from a pass.
     Unregister,
     /// Asking which passes changed.
     List,
@@ -59,42 +61,43 @@ pub enum DeviceTask {
     Personalize,
 }
 
-/// What a device's message says about the service. Messages that are new count as [`Other`](Self::Other).
+/// The meaning of a device's message. Unknown messages are [`Other`](Self::Other).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceReport<'a> {
     /// The call was answered 401.
     AuthenticationFailure,
-    /// The call was answered with a status that the protocol does not have there.
+    /// The call was answered with a status that the protocol does not allow there.
     UnexpectedStatus(u16),
-    /// The list answer was no JSON of the expected form.
+    /// The list answer was not JSON of the expected form.
     MalformedResponse,
-    /// What was sent as a pass is no valid signed pass.
+    /// The archive was not a validly signed pass.
     InvalidPass,
-    /// Another pass was sent than was asked for.
+    /// The archive was of another pass than requested.
     WrongPass,
-    /// The list answer had serial numbers and the tag that the device had sent.
+    /// The list answer had serial numbers, but the same tag that the device had sent.
     TagUnchanged,
-    /// The list answer had serial numbers and no tag.
+    /// The list answer had serial numbers, but no tag.
     TagMissing,
-    /// A push came, and the list answer was empty: pushed without a change, or before the change was visible.
+    /// The list answer after a push was empty. The push had no change, or came before the change
+    /// was visible.
     SpuriousPush,
-    /// The pass was listed as changed, and was the same.
+    /// The pass was listed as changed, but was the same.
     PassUnchanged,
-    /// The pass was sent whole although the device showed that it has it: another build of the same version.
+    /// The same version of the pass was sent again, although the device showed that it has it.
     ConditionIgnored,
     /// The pass was sent without a date.
     LastModifiedMissing,
-    /// A pass was listed that the device does not have any more.
+    /// A listed pass is no longer on the device.
     NotRegistered,
-    /// The pass was personalized, and was the same afterwards.
+    /// The pass was personalized, but was the same afterwards.
     PersonalizationUnchanged,
-    /// None of these: what the message says.
+    /// Any other message, with its text.
     Other(&'a str),
 }
 
 impl DeviceReport<'_> {
-    /// What to look for in the service, in a sentence.
+    /// Returns a sentence that describes the problem with the service.
     #[must_use]
     pub fn meaning(&self) -> &'static str {
         match self {
@@ -123,7 +126,7 @@ impl DeviceReport<'_> {
 }
 
 impl<'a> LogEntry<'a> {
-    /// Reads a message. Never fails: what is not understood is [`DeviceReport::Other`].
+    /// Parses a message. It never fails. An unknown message is [`DeviceReport::Other`].
     #[must_use]
     pub fn parse(text: &'a str) -> Self {
         let (time, message) = split_time(text.trim());
@@ -138,7 +141,7 @@ impl<'a> LogEntry<'a> {
         if let Some((task, reason)) = message.split_once(" encountered error: ") {
             entry.task = task_of(task);
             entry.type_id = after(task, "pass type ").and_then(word);
-            // A serial number may hold anything, so its end is found by what is written behind it.
+            // A serial number may have any text, so the text after it shows where it ends.
             entry.serial = after(task, "serial number ")
                 .and_then(|tail| {
                     [", if-modified-since ", "; with web service url "]
@@ -173,7 +176,7 @@ fn after<'a>(text: &'a str, label: &str) -> Option<&'a str> {
     text.split_once(label).map(|(_, tail)| tail)
 }
 
-/// Up to the next space or punctuation that no type identifier has.
+/// Returns the text up to the next character that no type identifier has.
 fn word(text: &str) -> Option<&str> {
     text.split([' ', ',', ';', '(', ')']).next().filter(|word| !word.is_empty())
 }
@@ -232,11 +235,12 @@ fn complaint_of(complaint: &str) -> DeviceReport<'_> {
     }
 }
 
-/// The default [`DeviceLog`]: a `tracing` event at level `WARN` for each message, with no secret in it.
+/// The default [`DeviceLog`]. It writes a `tracing` event at level `WARN` for each message, without
+/// secrets.
 ///
-/// Messages of a known form are told by what they mean; of others the first words, escaped, up to the first that could be
-/// an identifier. Beyond 20 messages a second the rest is counted and dropped: anyone may post
-/// here.
+/// The event of a known message has its meaning. The event of another message has its first words,
+/// escaped, up to the first that could be an identifier. Messages beyond 20 a second are counted
+/// and dropped, because anyone may post here.
 #[derive(Debug, Default)]
 pub struct TracingLog {
     window: Mutex<Window>,
@@ -252,7 +256,7 @@ struct Window {
 const PER_SECOND: u32 = 20;
 
 impl TracingLog {
-    /// Whether one more message may be recorded now.
+    /// Returns whether one more message may be recorded now.
     fn admit(&self) -> bool {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         if window.start.is_none_or(|start| start.elapsed() >= Duration::from_secs(1)) {
@@ -275,7 +279,7 @@ impl DeviceLog for TracingLog {
         if !self.admit() {
             return;
         }
-        // Only a type identifier that is one; a stranger could write anything there.
+        // Only a valid type identifier is logged, because a stranger could write any text there.
         let type_id =
             entry.type_id.filter(|id| crate::identifiers::TypeIdentifier::new(id).is_ok()).unwrap_or("-");
         let task = entry.task.map(tracing::field::debug);
@@ -291,8 +295,8 @@ impl DeviceLog for TracingLog {
     }
 }
 
-/// The start of a message with control characters escaped, up to the first quote, digit or long word: what follows may be
-/// an identifier or a token.
+/// Returns the start of a message, up to the first quote, digit or long word, because the rest may
+/// be an identifier or a token. Control characters are escaped.
 fn redacted(message: &str) -> String {
     let start: String = message.chars().take(200).collect();
     let mut words = Vec::new();

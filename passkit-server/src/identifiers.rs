@@ -1,7 +1,7 @@
-//! The names and secrets of the protocol, each checked where it is made.
+//! The identifiers and secrets of the protocol. Each value is checked when it is made.
 //!
-//! A value of one of these types is well-formed; nothing behind the router checks again. `Debug` of a secret shows
-//! no secret.
+//! Values of these types are always well-formed, so no other code checks them again. `Debug` never
+//! shows a secret.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 pub use crate::kind::Kind;
 
-/// Why a text is no such identifier. Holds no part of the text, which may be a secret.
+/// The reason why a text is not a valid identifier. It does not contain the text, which may be a
+/// secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {problem}")]
 pub struct InvalidIdentifier {
@@ -21,14 +22,14 @@ const fn invalid(what: &'static str, problem: &'static str) -> InvalidIdentifier
     InvalidIdentifier { what, problem }
 }
 
-/// RFC 3986 "unreserved": what passes through any URL unchanged.
+/// Accepts RFC 3986 "unreserved" characters, which pass through any URL unchanged.
 fn is_unreserved(text: &str) -> bool {
-    // Not `all`: looking at every byte is quicker than stopping at one.
+    // Not `all`, because checking every byte is faster than stopping early.
     text.bytes()
         .fold(true, |so_far, b| so_far & (b.is_ascii_alphanumeric() | matches!(b, b'-' | b'.' | b'_' | b'~')))
 }
 
-/// Nearly every text is plain ASCII, which is told without decoding it.
+/// Nearly every text is plain ASCII, which can be checked without decoding.
 fn has_control(text: &str) -> bool {
     let plain = text.bytes().fold(true, |so_far, b| so_far & matches!(b, b' '..=b'~'));
     !plain && text.chars().any(char::is_control)
@@ -37,7 +38,7 @@ fn has_control(text: &str) -> bool {
 macro_rules! text_identifier {
     ($name:ident) => {
         impl $name {
-            /// The identifier as text.
+            /// Returns the identifier as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -86,9 +87,11 @@ macro_rules! secret_text {
     };
 }
 
-/// A pass type identifier (`pass.com.example.ticket`) or order type identifier (`order.com.example.shop`).
+/// A pass type identifier (`pass.com.example.ticket`) or order type identifier
+/// (`order.com.example.shop`).
 ///
-/// 1 to 128 unreserved ASCII characters that start with the prefix of a [`Kind`], and something behind it.
+/// 1 to 128 unreserved ASCII characters. It starts with the prefix of a [`Kind`] and continues
+/// after it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeIdentifier(Arc<str>);
 
@@ -99,14 +102,15 @@ impl TypeIdentifier {
     /// Checks and takes `text`.
     ///
     /// # Errors
-    /// If it is too long, holds other characters, or starts with neither `pass.` nor `order.`.
+    /// Fails if the text is too long, has other characters, or starts with neither `pass.` nor
+    /// `order.`.
     pub fn new(text: &str) -> Result<Self, InvalidIdentifier> {
         const WHAT: &str = "type identifier";
         let Some(kind) = Kind::of_type(text) else {
             return Err(invalid(WHAT, "starts with neither \"pass.\" nor \"order.\""));
         };
         if text.len() == kind.type_prefix().len() {
-            return Err(invalid(WHAT, "has nothing behind its prefix"));
+            return Err(invalid(WHAT, "has nothing after its prefix"));
         }
         if text.len() > 128 {
             return Err(invalid(WHAT, "is longer than 128 characters"));
@@ -120,17 +124,17 @@ impl TypeIdentifier {
         Ok(Self(text.into()))
     }
 
-    /// Whether this names passes or orders.
+    /// Returns whether this is the type of passes or of orders.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        // `new` let no other prefix through.
+        // `new` accepts no other prefix.
         Kind::of_type(&self.0).unwrap_or(Kind::Pass)
     }
 }
 
 /// The serial number of a pass, or the order identifier of an order.
 ///
-/// 1 to 512 bytes of any text without control characters: issuers put slashes, spaces and more into it.
+/// 1 to 512 bytes of any text without control characters. Issuers use slashes, spaces and more.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SerialNumber(Arc<str>);
 
@@ -141,7 +145,7 @@ impl SerialNumber {
     /// Checks and takes `text`.
     ///
     /// # Errors
-    /// If it is empty, over 512 bytes, or holds a control character.
+    /// Fails if the text is empty, longer than 512 bytes, or has a control character.
     pub fn new(text: &str) -> Result<Self, InvalidIdentifier> {
         const WHAT: &str = "serial number";
         if text.is_empty() {
@@ -157,7 +161,7 @@ impl SerialNumber {
     }
 }
 
-/// A pass or an order: the pair that names it everywhere.
+/// The name of a pass or an order, everywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PassId {
     /// The pass type identifier, or the order type identifier.
@@ -170,7 +174,7 @@ impl PassId {
     /// Checks both parts.
     ///
     /// # Errors
-    /// What [`TypeIdentifier::new`] and [`SerialNumber::new`] say.
+    /// The errors of [`TypeIdentifier::new`] and [`SerialNumber::new`].
     pub fn new(type_id: &str, serial: &str) -> Result<Self, InvalidIdentifier> {
         Ok(Self { type_id: TypeIdentifier::new(type_id)?, serial: SerialNumber::new(serial)? })
     }
@@ -182,10 +186,11 @@ impl fmt::Display for PassId {
     }
 }
 
-/// A device library identifier (for orders: device identifier).
+/// A device library identifier (a device identifier for orders).
 ///
-/// Opaque, 1 to 128 unreserved ASCII characters; Apple's devices send 32 hex digits, other wallets send other forms.
-/// Whoever knows it may list the device's passes, so it is a secret, and its `Debug` shows none of it.
+/// 1 to 128 unreserved ASCII characters. Apple's devices send 32 hexadecimal digits, and other
+/// wallets send other forms. It is a secret, because it is enough to list the passes of a device.
+/// `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceIdentifier(Arc<str>);
 
@@ -196,7 +201,8 @@ impl DeviceIdentifier {
     /// Checks and takes `text`.
     ///
     /// # Errors
-    /// If it is empty, over 128 characters, or holds a character that is not unreserved in URLs.
+    /// Fails if the text is empty, longer than 128 characters, or has a character that is not
+    /// unreserved in URLs.
     pub fn new(text: &str) -> Result<Self, InvalidIdentifier> {
         const WHAT: &str = "device identifier";
         if text.is_empty() {
@@ -215,10 +221,12 @@ impl DeviceIdentifier {
     }
 }
 
-/// Where pushes to a device go: a token of APNs, or what another wallet registers, such as a UUID or an FCM token.
+/// The push token of a device: an APNs token, or a token of another wallet, such as a UUID or an
+/// FCM token.
 ///
-/// 1 to 400 printable ASCII characters without spaces, kept as received. Two [APNs tokens](Self::is_apns) that differ only
-/// in case are equal. Secret: `Debug` shows none of it.
+/// 1 to 400 printable ASCII characters without spaces, kept as received. Two [APNs
+/// tokens](Self::is_apns) that differ only in case are equal. It is a secret, and `Debug` does not
+/// show it.
 #[derive(Clone)]
 pub struct PushToken(Arc<str>);
 
@@ -229,7 +237,7 @@ impl PushToken {
     /// Checks and takes `text`.
     ///
     /// # Errors
-    /// If it is empty, over 400 characters, or holds anything but printable ASCII.
+    /// Fails if the text is empty, longer than 400 characters, or has other characters.
     pub fn new(text: &str) -> Result<Self, InvalidIdentifier> {
         const WHAT: &str = "push token";
         if text.is_empty() {
@@ -244,7 +252,7 @@ impl PushToken {
         Ok(Self(text.into()))
     }
 
-    /// Whether APNs can take it: an even number of hexadecimal digits.
+    /// Returns whether it can be an APNs token: an even number of hexadecimal digits.
     #[must_use]
     pub fn is_apns(&self) -> bool {
         self.0.len().is_multiple_of(2)
@@ -269,8 +277,8 @@ impl std::hash::Hash for PushToken {
 
 /// The `authenticationToken` of a pass: the secret it shares with its web service.
 ///
-/// At least 16 bytes, as Apple demands, at most 1,024, with no control character and no surrounding white space.
-/// Secret: `Debug` shows none of it.
+/// 16 to 1,024 bytes without control characters and without surrounding white space. Apple requires
+/// the 16. It is a secret, and `Debug` does not show it.
 #[derive(Clone)]
 pub struct AuthToken(Arc<str>);
 
@@ -281,7 +289,8 @@ impl AuthToken {
     /// Checks and takes `text`.
     ///
     /// # Errors
-    /// If it is under 16 bytes or over 1,024, holds a control character, or starts or ends with white space.
+    /// Fails if the text has fewer than 16 or more than 1,024 bytes, has a control character, or
+    /// starts or ends with white space.
     pub fn new(text: &str) -> Result<Self, InvalidIdentifier> {
         const WHAT: &str = "authentication token";
         if text.len() < 16 {
@@ -299,14 +308,14 @@ impl AuthToken {
         Ok(Self(text.into()))
     }
 
-    /// The SHA-256 of the token: all that a server needs to keep for checking it.
+    /// Returns the SHA-256 of the token. A server can store this instead of the token.
     #[must_use]
     pub fn digest(&self) -> TokenDigest {
         TokenDigest::of(self.0.as_bytes())
     }
 }
 
-/// The SHA-256 of an authentication token, for checking a token without keeping it.
+/// The SHA-256 of an authentication token. It checks a token without storing it.
 #[derive(Clone, Copy)]
 pub struct TokenDigest([u8; 32]);
 
@@ -315,13 +324,13 @@ impl TokenDigest {
         Self(Sha256::digest(token).into())
     }
 
-    /// Takes a digest that was kept.
+    /// Makes a digest from stored bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes to keep.
+    /// Returns the 32 bytes to store.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -329,7 +338,7 @@ impl TokenDigest {
 }
 
 impl PartialEq for TokenDigest {
-    /// In constant time.
+    /// Compares in constant time.
     fn eq(&self, other: &Self) -> bool {
         subtle::ConstantTimeEq::ct_eq(&self.0[..], &other.0[..]).into()
     }

@@ -1,6 +1,7 @@
-/// The two things Wallet keeps up to date, and every way in which their protocols differ.
+/// The two kinds of content that Wallet keeps up to date, and all differences between their
+/// protocols.
 ///
-/// Everything else is the same code for both; where these documents say *pass*, they mean a pass or an order.
+/// All other code is the same for both. In these documents, *pass* means a pass or an order.
 ///
 /// Sources: Apple's *Wallet Passes* and *Wallet Orders* web-service references.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,13 +16,13 @@ impl Kind {
     /// Both kinds.
     pub const ALL: [Self; 2] = [Self::Pass, Self::Order];
 
-    /// The kind a type identifier belongs to: the one whose [`type_prefix`](Self::type_prefix) it starts with.
+    /// Returns the kind whose [`type_prefix`](Self::type_prefix) the type identifier starts with.
     #[must_use]
     pub fn of_type(type_identifier: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| type_identifier.starts_with(kind.type_prefix()))
     }
 
-    /// What every type identifier of this kind starts with: `pass.` or `order.`.
+    /// The prefix of every type identifier of this kind: `pass.` or `order.`.
     #[must_use]
     pub const fn type_prefix(self) -> &'static str {
         match self {
@@ -30,7 +31,7 @@ impl Kind {
         }
     }
 
-    /// The path segment behind `/v1/` under which the newest version is fetched: `passes` or `orders`.
+    /// The path segment after `/v1/` for fetching the newest version: `passes` or `orders`.
     #[must_use]
     pub const fn collection(self) -> &'static str {
         match self {
@@ -48,7 +49,7 @@ impl Kind {
         }
     }
 
-    /// The query parameter in which the list call carries the device's update tag.
+    /// The query parameter of the list call that carries the device's update tag.
     #[must_use]
     pub const fn since_parameter(self) -> &'static str {
         match self {
@@ -57,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// The key of the list answer that holds the changed serial numbers (or order identifiers).
+    /// The key of the changed serial numbers (or order identifiers) in the list answer.
     #[must_use]
     pub const fn serials_key(self) -> &'static str {
         match self {
@@ -66,7 +67,7 @@ impl Kind {
         }
     }
 
-    /// The key of the list answer that holds the new update tag.
+    /// The key of the new update tag in the list answer.
     #[must_use]
     pub const fn tag_key(self) -> &'static str {
         match self {
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn archives_have_the_extensions_of_apple() {
+    fn archives_have_apples_extensions() {
         assert_eq!(Kind::ALL.map(Kind::extension), ["pkpass", "order"]);
     }
 }

@@ -1,4 +1,131 @@
-#![doc = include_str!("../README.md")]
+//! The web service that keeps Apple Wallet passes and orders up to date.
+//!
+//! # Overview
+//!
+//! [`WalletService`] implements Apple's endpoints over a store and a source:
+//!
+//! * The store, a [`RegistrationStore`](store::RegistrationStore), keeps devices, registrations and
+//!   update tags. Use one of the store crates, such as `passkit-store-sled` for a single machine,
+//!   or write your own.
+//! * The source, a [`PassSource`], is your own logic. It knows which token opens a pass, and gives
+//!   its current archive.
+//!
+//! When a pass has changed, first make the new archive available to the source. Then report the
+//! change to a [`Publisher`](push::Publisher), which marks the pass in the store and sends the
+//! pushes:
+//!
+//! ```
+//! # use passkit_server::{Changed, PassId, push::Publisher};
+//! # async fn changed(publisher: Publisher) -> Result<(), Box<dyn std::error::Error>> {
+//! let ticket = PassId::new("pass.com.example.ticket", "A-1")?;
+//! publisher.publish(&ticket.type_id, Changed::Passes(&[ticket.serial])).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what it has |
+//! |---|---|
+//! | [`service`] | [`WalletService`], the endpoints |
+//! | [`source`] | [`PassSource`], where passes come from |
+//! | [`store`] | the store traits, their contract, and a store in memory |
+//! | [`push`] | [`Publisher`](push::Publisher) and the traits of the queue and the sender |
+//! | [`identifiers`] | identifiers and secrets of the protocol, checked when they are made |
+//! | [`device_log`] | the log messages that phones post |
+//! | [`maintenance`] | moving registrations between stores, and counting them |
+//!
+//! Public signatures use only `http` and `bytes`. They work with every version of axum, hyper and
+//! tower that is built on `http` 1.
+//!
+//! # How the traits fit together
+//!
+//! | trait | implemented by | used by |
+//! |---|---|---|
+//! | [`PassSource`] | your program | [`WalletService`] |
+//! | [`RegistrationStore`](store::RegistrationStore) | a store | [`WalletService`], [`Publisher`](push::Publisher) |
+//! | [`Coordination`](store::Coordination) | a store | [`Publisher`](push::Publisher), to choose one worker for each type |
+//! | [`PushQueue`](push::PushQueue) | a store | [`Publisher`](push::Publisher) |
+//! | [`StoreMaintenance`](maintenance::StoreMaintenance) | a store | operators' tools; the service works without it |
+//! | [`PushSender`](push::PushSender) | `passkit-apns`, or your program | [`Publisher`](push::Publisher) |
+//! | [`DeviceLog`](device_log::DeviceLog) | your program; optional | [`WalletService`] |
+//!
+//! A [`PushQueue`](push::PushQueue) is also a `RegistrationStore` and a `Coordination`. All stores
+//! of this project are push queues.
+//!
+//! # Pushes
+//!
+//! A phone asks for changes when it receives a push. Run [`Publisher::run`](push::Publisher::run)
+//! beside the service. [`Publisher::recording`](push::Publisher::recording) leaves the pushes to
+//! other processes. [`Publisher::marking`](push::Publisher::marking) sends no pushes.
+//!
+//! * A push becomes pending in the commit of the mark. No push is sent before the change is
+//!   visible, and no push is lost when the process ends in between. Any number of processes may
+//!   share a store.
+//! * A push token gets one push per type, however many passes, changes and devices share it, and at
+//!   most one a second.
+//! * The publisher acts on the answers of APNs. It forgets a device whose token went out of use,
+//!   unless the device registered again since. It deletes nothing if our certificate is at fault.
+//!
+//! # Other wallets
+//!
+//! [Wallet Passes](https://walletpasses.io/developer/) and similar wallets for Android make the
+//! same calls as an iPhone, with the scheme `AndroidPass`, `WalletPass` or `WalletUnionPass`.
+//! [`WalletService::other_wallets`] accepts these schemes, and push tokens that are not APNs
+//! tokens. Such a token is stored, and never sent to APNs
+//! ([`PushToken::is_apns`](identifiers::PushToken::is_apns)).
+//!
+//! Wallet Passes has a push service of its own: a `POST` of
+//! `{"passTypeIdentifier":"…","pushTokens":["…"]}` to
+//! `https://walletpasses.appspot.com/api/v1/push`, with an API key as `Authorization`. This project
+//! has no sender for it, because we found no description of its answers that we could check, and
+//! the publisher forgets devices because of such answers.
+//!
+//! To support such a wallet, write a [`PushSender`](push::PushSender) that sends tokens of its own
+//! kind and passes all others to the APNs sender. Return `Sent` for 200, `Misconfigured` for 401
+//! and 403, `TooMany` for 429, `Unavailable` for 5xx, `Unreachable` if there is no answer, and
+//! `Rejected` for the rest. Return `Gone` and `BadToken` only for answers that you have seen.
+//!
+//! Some of these wallets register tokens that look like Apple's. APNs reports those as bad, and the
+//! publisher then forgets their devices. Don't let both kinds of phones register for one type in
+//! that case.
+//!
+//! # Features
+//!
+//! | feature | default | effect |
+//! |---|---|---|
+//! | `metrics` | off | Counts and times requests by call and status, and the calls of a store or sender in `metrics::Measured`, for the recorder that you install for the crate `metrics`. No label contains anything that a device sent. |
+//!
+//! # Spans
+//!
+//! Each step from a change to a phone that has it is a span of
+//! [`tracing`](https://docs.rs/tracing), at the level `debug`:
+//!
+//! | span | fields |
+//! |---|---|
+//! | `publish` | `type_id`; `passes`, how many changed, absent for all |
+//! | `push` | `type_id`; `token`, `devices`; `version`, the newest change that it covers; `outcome` |
+//! | `list` | `type_id`; `device`; `since`, the tag that the phone sent; `serials`, how many changed; `tag`, the new one |
+//! | `fetch` | `type_id`, `serial`; `version`; `status` |
+//!
+//! A version is written as in the first part of a tag. `token`, `device` and `devices` are digests
+//! under a key that is drawn when the process starts. They identify phones within one process: the
+//! `list` of a `device` after a `push` to it shows that the phone came back. They reveal nothing
+//! else. A step that fails ends without its last fields. If no subscriber listens, nothing is
+//! digested or written.
+//!
+//! # Metrics
+//!
+//! | metric | labels | what it measures |
+//! |---|---|---|
+//! | `passkit_requests_total` | `call`, `status` | requests |
+//! | `passkit_request_seconds` | `call` | time from the head of a request to the head of its answer |
+//! | `passkit_store_seconds` | `method` | time of a store call |
+//! | `passkit_store_errors_total` | `method` | store calls that failed |
+//! | `passkit_pushes_total` | `outcome` | pushes |
+//! | `passkit_push_seconds` | | time until a push was answered |
+//! | `passkit_fetched_after_seconds` | | time from the change of a pass to a fetch of it |
+//!
+//! In `passkit_fetched_after_seconds`, phones that came because of the change are in the low
+//! buckets. Phones that are new or were off are in the high buckets.
 
 mod authorization;
 mod body;
@@ -25,3 +152,8 @@ pub use identifiers::{AuthToken, PassId};
 pub use service::WalletService;
 pub use source::{ArchiveBody, Credentials, PassSource, SourceError};
 pub use store::{Changed, PassState};
+
+/// Compiles the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

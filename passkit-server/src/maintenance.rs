@@ -1,4 +1,4 @@
-//! What an operator needs of a store: moving registrations in and out, and counting them.
+//! Store operations for operators: moving registrations in and out, and counting them.
 
 use async_trait::async_trait;
 
@@ -8,35 +8,36 @@ use crate::{
     store::{Page, PageCursor, RegistrationStore, StoreError},
 };
 
-/// What an operator needs of a store besides the service: moving registrations in and out, and counting them.
+/// Store operations for operators: moving registrations in and out, and counting them.
 ///
-/// The service never calls it, and works with a store without it. All calls may run while the service does.
+/// The service does not need this trait. All calls may run while the service runs.
 #[async_trait]
 pub trait StoreMaintenance: RegistrationStore {
-    /// Registers as many [`register`](RegistrationStore::register) calls would, in this order, in fewer steps. Returns how
-    /// many registrations are new.
+    /// Has the same result as calling [`register`](RegistrationStore::register) for each
+    /// registration in this order, in fewer steps. Returns how many registrations are new.
     ///
-    /// A registration may occur twice. If a device has different push tokens, the last one stays. After an error, or when
-    /// dropped half way, some of the registrations may have been made, each of them whole. Repeating the call is always
-    /// right.
+    /// A registration may occur twice. If a device has different push tokens, the last one stays.
+    /// After an error or a dropped future, some of the registrations may exist, each of them
+    /// complete. It is always right to repeat the call.
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError>;
 
-    /// A page of all registrations, about `limit` of them, from the start or `after` a page, in an order of the store's
-    /// own.
+    /// Returns a page of about `limit` registrations, from the start or `after` a page. The store
+    /// chooses the order.
     ///
-    /// One that is there while all pages are read is in one of them. A registration may occur in two pages. A page may be
-    /// empty and yet have a [`next`](Page::next). A cursor that can't be one of the store's reads from the start.
+    /// A registration that exists while all pages are read is in at least one of them. It may be in
+    /// two. An empty page may have a [`next`](Page::next). A cursor that the store never gave reads
+    /// from the start.
     async fn registrations(
         &self,
         after: Option<&PageCursor>,
         limit: usize,
     ) -> Result<Page<Registration>, StoreError>;
 
-    /// Counts what is there. May take as long as reading everything does.
+    /// Counts devices, passes and registrations. It may take as long as reading everything.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
 }
 
-/// A device, where its pushes go, and a pass that it is registered for.
+/// A device, its push token, and a pass that it is registered for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// The device.
@@ -47,23 +48,23 @@ pub struct Registration {
     pub pass: PassId,
 }
 
-/// What is in a store.
+/// The numbers of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
-    /// How many devices are registered for anything.
+    /// How many devices are registered for at least one pass.
     pub devices: u64,
-    /// What each type has that is registered, in the order of the types.
+    /// The numbers of each type with registrations, in the order of the types.
     pub types: Vec<TypeStats>,
-    /// How much room the store takes, in bytes, indexes included; `None` where it can't be told.
+    /// The size of the store in bytes, with indexes. `None` if it is unknown.
     pub storage_bytes: Option<u64>,
 }
 
-/// What a store has of a type.
+/// The numbers of a type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeStats {
     /// The type.
     pub type_id: TypeIdentifier,
-    /// How many of its passes are registered on a device.
+    /// How many of its passes are registered on at least one device.
     pub passes: u64,
     /// How many registrations there are.
     pub registrations: u64,

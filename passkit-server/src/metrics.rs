@@ -1,4 +1,5 @@
-//! What is counted, for the recorder of the crate `metrics`. No label has anything in it that a device sends.
+//! Counters and timers for the recorder of the crate `metrics`. No label contains anything that a
+//! device sent.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,7 +27,7 @@ const PUSHES: &str = "passkit_pushes_total";
 const PUSH_SECONDS: &str = "passkit_push_seconds";
 const FETCHED_AFTER: &str = "passkit_fetched_after_seconds";
 
-/// Tells the recorder what the numbers of this crate mean. Call it once the recorder is installed.
+/// Describes the metrics of this crate to the recorder. Call it after the recorder was installed.
 pub fn describe_metrics() {
     describe_counter!(REQUESTS, "Requests answered, by call and status.");
     describe_histogram!(
@@ -34,18 +35,14 @@ pub fn describe_metrics() {
         Unit::Seconds,
         "Time from a request's head to the head of its answer."
     );
-    describe_histogram!(STORE_SECONDS, Unit::Seconds, "Time that a call of the store took, by method.");
-    describe_counter!(STORE_ERRORS, "Calls of the store that failed, by method.");
-    describe_counter!(PUSHES, "Pushes, by what came of them.");
+    describe_histogram!(STORE_SECONDS, Unit::Seconds, "Time of a store call, by method.");
+    describe_counter!(STORE_ERRORS, "Store calls that failed, by method.");
+    describe_counter!(PUSHES, "Pushes, by outcome.");
     describe_histogram!(PUSH_SECONDS, Unit::Seconds, "Time until a push was answered.");
-    describe_histogram!(
-        FETCHED_AFTER,
-        Unit::Seconds,
-        "Time from a change of a pass to each fetch of it, by phones that came for it and by those that are new."
-    );
+    describe_histogram!(FETCHED_AFTER, Unit::Seconds, "Time from the change of a pass to each fetch of it.");
 }
 
-/// A request that is being answered.
+/// The measurement of one request.
 pub(crate) struct Request {
     call: &'static str,
     started: Instant,
@@ -70,7 +67,7 @@ impl Request {
     }
 }
 
-/// The statuses that the service answers, without making a text of each.
+/// The label of a status, without an allocation.
 fn label(status: StatusCode) -> &'static str {
     match status.as_u16() {
         200 => "200",
@@ -88,21 +85,21 @@ fn label(status: StatusCode) -> &'static str {
     }
 }
 
-/// A pass was sent in this state. One that never changed has no age.
+/// Records that a pass was sent in this state. A pass that never changed has no age.
 pub(crate) fn fetched(state: PassState) {
     if state.version > 0 {
-        // A version may be ahead of this machine's clock.
+        // A version may be ahead of this machine's clock, which counts as zero.
         let age = Duration::from_micros(clock::now_micros().saturating_sub(state.version));
         histogram!(FETCHED_AFTER).record(age);
     }
 }
 
-/// A store, or a sender of pushes, whose calls are counted and timed.
+/// A store or a push sender whose calls are counted and timed.
 #[derive(Clone, Debug)]
 pub struct Measured<T>(T);
 
 impl<T> Measured<T> {
-    /// Counts the calls of `inner`.
+    /// Counts and times the calls of `inner`.
     pub fn new(inner: T) -> Self {
         Self(inner)
     }

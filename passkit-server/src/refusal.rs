@@ -1,4 +1,4 @@
-//! Every answer that is not what the device hoped for, in one place.
+//! All error responses, in one place.
 
 use std::error::Error;
 
@@ -12,29 +12,29 @@ use crate::{
     store::StoreError,
 };
 
-/// Seconds after which a device may try again when the store or the source is unavailable.
+/// Seconds after which a device may try again if the store or the source is unavailable.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("30");
 
 pub(crate) enum Refusal {
-    /// The request is malformed; the text says how, and repeats nothing of it.
+    /// The request is malformed. The text gives the reason and repeats nothing of the request.
     Malformed(String),
-    /// No token of the pass was shown, or there is no such pass.
+    /// The request has no valid token of the pass, or there is no such pass.
     Unauthorized(Kind),
     NotFound,
-    /// The endpoint has other methods: these.
+    /// The endpoint does not have the method. The text lists its methods.
     Method(&'static str),
     /// The body did not arrive in time.
     Slow,
     TooLarge,
     Store(StoreError),
     Source(SourceError),
-    /// The store knows the pass and the source does not.
+    /// The store knows the pass, but the source does not.
     Behind(PassId),
 }
 
 impl From<MalformedEscape> for Refusal {
     fn from(_: MalformedEscape) -> Self {
-        Self::Malformed("the path has an escape that is malformed or no UTF-8".into())
+        Self::Malformed("the path has a malformed escape, or is not UTF-8".into())
     }
 }
 
@@ -51,7 +51,7 @@ impl From<StoreError> for Refusal {
 }
 
 impl Refusal {
-    /// What the client is told. The details of a fault of ours go to the log and nowhere else.
+    /// Makes the response. Details of our own faults go only to the log.
     pub(crate) fn into_response(self) -> Response<ResponseBody> {
         match self {
             Self::Malformed(reason) => {
@@ -85,7 +85,7 @@ impl Refusal {
             }
             Self::Behind(pass) => {
                 tracing::warn!(
-                    "{pass}: another instance has published it, and this one has no such pass yet"
+                    "{pass}: another instance has published this pass, and this instance does not have it yet"
                 );
                 unavailable()
             }
@@ -99,7 +99,8 @@ fn unavailable() -> Response<ResponseBody> {
     answer
 }
 
-/// An error and its sources on one line. Some errors of drivers have the text of their source, which is shown once.
+/// Writes an error and its sources on one line. Some driver errors repeat the text of their source,
+/// so it is written once.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut next = error.source();

@@ -1,4 +1,4 @@
-//! Reading what a device sends, within bounds.
+//! Reads request bodies within limits of size and time.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 /// How long a body may take to arrive.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
-/// The whole body, if it is at most `limit` bytes and arrives in time.
+/// Reads the complete body, if it has at most `limit` bytes and arrives in time.
 pub(crate) async fn read<B>(body: B, limit: usize) -> Result<Bytes, Refusal>
 where
     B: Body,
@@ -20,11 +20,11 @@ where
     if body.size_hint().lower() > limit as u64 {
         return Err(Refusal::TooLarge);
     }
-    let whole = std::pin::pin!(Limited::new(body, limit).collect());
-    match tokio::time::timeout(TIME_LIMIT, whole).await {
+    let collected = std::pin::pin!(Limited::new(body, limit).collect());
+    match tokio::time::timeout(TIME_LIMIT, collected).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::TooLarge),
-        Ok(Err(_)) => Err(Refusal::Malformed("the body broke off".into())),
+        Ok(Err(_)) => Err(Refusal::Malformed("the body ended early".into())),
         Err(_) => Err(Refusal::Slow),
     }
 }

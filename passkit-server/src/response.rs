@@ -1,11 +1,11 @@
-//! Answers and their common headers.
+//! Responses and their common headers.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_LENGTH};
 
 use crate::body::ResponseBody;
 
-/// An answer without a body. All but 204 and 304, which can't have one, say so by their length.
+/// A response without a body. 204 and 304 never have a `Content-Length`.
 pub(crate) fn empty(status: StatusCode) -> Response<ResponseBody> {
     let mut answer = Response::new(ResponseBody::empty());
     *answer.status_mut() = status;

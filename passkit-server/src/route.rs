@@ -1,7 +1,7 @@
-//! Which endpoint a path names.
+//! Finds the endpoint of a path.
 //!
-//! Done on the raw path and by hand, for a serial number may hold slashes, raw or encoded, and an encoded one must
-//! not be told apart by where a router splits.
+//! It parses the raw path, because a serial number may contain slashes, raw or encoded. A router
+//! would split them differently.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::identifiers::{Kind, SerialNumber};
 
-/// An endpoint, with the parts of the path that name something, still as sent.
+/// An endpoint with the identifiers of the path, still encoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
     /// `/v1/devices/{device}/registrations/{type}/{serial}`
@@ -23,8 +23,8 @@ pub(crate) enum Route<'a> {
 }
 
 impl<'a> Route<'a> {
-    /// The endpoint of a path. Any number of leading slashes is accepted (clients join `https://host/` and `/v1`),
-    /// and one trailing slash.
+    /// Finds the endpoint of a path. Accepts any number of leading slashes, because clients join
+    /// `https://host/` and `/v1`, and one trailing slash.
     pub(crate) fn of(path: &'a str) -> Option<Self> {
         let path = path.trim_start_matches('/').strip_prefix("v1/")?;
         if matches!(path, "log" | "log/") {
@@ -49,7 +49,7 @@ impl<'a> Route<'a> {
         (!type_id.is_empty() && !serial.is_empty()).then_some(Self::Latest { kind, type_id, serial })
     }
 
-    /// What the endpoint answers to, for the `Allow` header.
+    /// Returns the methods of the endpoint, for the `Allow` header.
     pub(crate) fn allowed_methods(&self) -> &'static str {
         match self {
             Self::Registration { .. } => "POST, DELETE",
@@ -59,11 +59,11 @@ impl<'a> Route<'a> {
     }
 }
 
-/// A `%` that starts no escape, or escapes that are no UTF-8.
+/// An error: a `%` that starts no escape, or escapes that are not UTF-8.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MalformedEscape;
 
-/// Decodes a path segment or query value once; a `+` stays a `+`.
+/// Decodes a path segment or query value once. A `+` stays a `+`.
 pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
     let mut rest = text.as_bytes();
     if !rest.iter().fold(false, |so_far, b| so_far | (*b == b'%')) {
@@ -78,10 +78,10 @@ pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
     percent_decode_str(text).decode_utf8().map_err(|_| MalformedEscape)
 }
 
-/// The serial numbers that a raw path tail may mean, the likeliest first.
+/// Returns the serial numbers that the raw end of a path may mean, the likeliest first.
 ///
-/// A trailing slash is usually a client's, but may belong to the serial number; and some clients encode twice. Which
-/// one is meant is decided by whose token is presented.
+/// A trailing slash usually comes from the client, but may belong to the serial number. Some
+/// clients encode twice. The presented token decides which serial number is meant.
 pub(crate) fn serial_candidates(raw: &str) -> Result<impl Iterator<Item = SerialNumber>, MalformedEscape> {
     let trimmed = raw.strip_suffix('/').unwrap_or(raw);
     let once = decode(trimmed)?;
@@ -93,7 +93,7 @@ pub(crate) fn serial_candidates(raw: &str) -> Result<impl Iterator<Item = Serial
         .flatten())
 }
 
-/// The value of the first parameter `name` of a raw query, still encoded.
+/// Returns the value of the first parameter `name` of a raw query, still encoded.
 pub(crate) fn query_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
     query?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }

@@ -1,4 +1,4 @@
-//! The service: Apple's endpoints over a store and a source.
+//! The web service: Apple's endpoints over a store and a source.
 
 use std::{
     convert::Infallible,
@@ -28,8 +28,9 @@ pub use crate::body::ResponseBody;
 
 /// The web service: Apple's endpoints for passes and orders, as a [`tower` service](Service).
 ///
-/// It looks at paths from `/v1/` on. Mount it where the passes' `webServiceURL` points: at the root, or below any
-/// path of an axum router with `nest_service`. Clones share everything.
+/// It handles paths that start with `/v1/`. Mount it where the `webServiceURL` of your passes
+/// points: at the root, or below any path of an axum router with `nest_service`. Clones share their
+/// state.
 ///
 /// | call | method and path | answers |
 /// |---|---|---|
@@ -39,15 +40,18 @@ pub use crate::body::ResponseBody;
 /// | get | `GET`, `HEAD /v1/passes/{type}/{serial}`, `/v1/orders/{type}/{serial}` | 200, 304, 401 |
 /// | log | `POST /v1/log` | 200, 413 |
 ///
-/// A pass that changes twice within a second is fetched up to a second later: no two versions share a `Last-Modified`,
-/// and an answer may not carry one ahead of its own date.
+/// If a pass changes twice within a second, its fetch may take up to a second longer. No two
+/// versions share a `Last-Modified`, and no answer carries a `Last-Modified` later than its own
+/// date.
 ///
-/// Besides: 400 for a malformed path, 404 and 405 for what is no endpoint, 408 for a body that takes over ten
-/// seconds, 500 and 503 (with `Retry-After`) when the store or the source fails.
+/// All calls: 400 for a malformed path, 404 for an unknown path, 405 for another method, 408 for a
+/// body that takes longer than ten seconds, 500 and 503 (with `Retry-After`) if the store or the
+/// source fails.
 ///
-/// Sources: Apple's *Wallet Passes: Adding a Web Service to Update Passes* and *Wallet Orders*, web service.
+/// Sources: Apple's *Wallet Passes: Adding a Web Service to Update Passes* and *Wallet Orders*, web
+/// service.
 pub struct WalletService<S, P> {
-    /// A service is cloned for each request, so everything is behind one pointer.
+    /// One pointer, because the service is cloned for each request.
     shared: Arc<Shared<S, P>>,
 }
 
@@ -65,7 +69,7 @@ struct Options {
 }
 
 impl<S, P> WalletService<S, P> {
-    /// The service over a store and a source, with the defaults of the options below.
+    /// Makes a service over a store and a source, with default options.
     pub fn new(store: S, source: P) -> Self {
         let options = Options {
             device_log: Arc::new(TracingLog::default()),
@@ -86,16 +90,17 @@ impl<S, P> WalletService<S, P> {
         self
     }
 
-    /// Whether wallets other than Apple's may use the service. They authenticate with the scheme `AndroidPass`,
-    /// `WalletPass` or `WalletUnionPass`, and register push tokens that are not [APNs'](crate::identifiers::PushToken::is_apns).
-    /// Default: no.
+    /// Sets whether wallets other than Apple's may use the service. These authenticate with the
+    /// scheme `AndroidPass`, `WalletPass` or `WalletUnionPass`, and register push tokens that are
+    /// not [APNs'](crate::identifiers::PushToken::is_apns). Default: no.
     #[must_use]
     pub fn other_wallets(mut self, accept: bool) -> Self {
         self.options_mut().other_wallets = accept;
         self
     }
 
-    /// The media type of orders. Default: `application/vnd.apple.finance.order`; others have been seen.
+    /// Sets the media type of orders. The default is `application/vnd.apple.finance.order`. Some
+    /// order services use others.
     #[must_use]
     pub fn order_media_type(mut self, media_type: HeaderValue) -> Self {
         self.options_mut().order_media_type = media_type;

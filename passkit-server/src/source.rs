@@ -1,4 +1,4 @@
-//! Sources: where passes come from.
+//! The source of passes, which your program implements.
 
 use std::{io, pin::Pin};
 
@@ -8,33 +8,34 @@ use futures_core::Stream;
 
 use crate::{AuthToken, PassId, PassState, identifiers::TokenDigest};
 
-/// Why a source could not answer: any error at all. The service answers 503 and logs it.
+/// An error of a source, of any type. The service logs it and answers 503.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where passes come from: who may have them, and what they are now. Your own logic.
+/// The source of passes. It knows who may have a pass, and gives its current archive.
 ///
 /// # Contract
-/// * [`credentials`](Self::credentials) is asked with every register, unregister and get call, so it should be quick. The
-///   service compares tokens itself, in constant time.
-/// * [`archive`](Self::archive) is asked only when the archive is about to be sent: never for a 304, nor for a request
-///   with wrong credentials.
-/// * Change the pass first, so that `archive` gives the new content, and then
-///   [`publish`](crate::push::Publisher::publish) it. The other way round, a device could fetch the old content under the new
-///   date and never ask again.
-/// * While a pass is not marked, its archive stays the same to the user: the files that its manifest lists have the same
-///   bytes. The signature may be made anew.
-/// * The archive is for the very pass that was asked for, type and serial number alike.
-/// * A pass can't be taken off a phone. To end it, serve a last version with `"voided": true`, and publish it.
+/// * [`credentials`](Self::credentials) is called for every register, unregister and get request,
+///   so it should be fast. The service compares tokens itself, in constant time.
+/// * [`archive`](Self::archive) is called only if the archive will be sent. It is not called for a
+///   304 or for wrong credentials.
+/// * Change the pass first, so that `archive` gives the new content. Then
+///   [`publish`](crate::push::Publisher::publish) it. In the other order, a device could fetch the
+///   old content under the new date and never ask again.
+/// * While a pass is not marked, the files that its manifest lists keep the same bytes. Only the
+///   signature may change.
+/// * The archive has the type and the serial number that were requested.
+/// * A pass can't be removed from a phone. To end it, publish a last version with `"voided": true`.
 ///
 /// # Errors
-/// Any error: the device is told to come back later (503), and the error is logged.
+/// Methods may return any error. The service logs it, and the answer (503) asks the device to try
+/// again later.
 ///
 /// # Implementing
 /// ```
 /// use std::collections::HashMap;
 /// use passkit_server::{ArchiveBody, AuthToken, Credentials, PassId, PassSource, PassState, SourceError, async_trait};
 ///
-/// /// Passes held in memory, each with its token.
+/// /// Passes in memory, each with its token.
 /// struct Passes(HashMap<PassId, (AuthToken, bytes::Bytes)>);
 ///
 /// #[async_trait]
@@ -50,18 +51,21 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 #[async_trait]
 pub trait PassSource: Send + Sync {
-    /// The tokens that open `pass`; `None` if there is no such pass. A device can't tell that from a wrong token.
+    /// The tokens that open `pass`; `None` if there is no such pass. A device can't tell that from
+    /// a wrong token.
     ///
-    /// Tokens that were published with [`Changed::Contents`](crate::Changed::Contents) are in the store, and need not be
-    /// here.
+    /// Tokens that were published with [`Changed::Contents`](crate::Changed::Contents) are in the
+    /// store, and need not be here.
     async fn credentials(&self, pass: &PassId) -> Result<Option<Credentials>, SourceError>;
 
-    /// The newest archive of `pass`; `None` if it went away since its credentials were asked for.
+    /// Returns the newest archive of `pass`. `None` means that the pass was removed after
+    /// `credentials` was called.
     ///
-    /// `state` was read from the store for this request, up to a second ago. A source that serves copies compares its
-    /// digest with [`PassState::published`]; others ignore it. A source that serves other content than that sends it under
-    /// the date of the published one. It must therefore [mark](crate::Changed::Passes) the pass when it serves the published
-    /// content later, even if the store then calls its digest known.
+    /// `state` was read from the store for this request, up to a second ago. A source that serves
+    /// copies compares its digest with [`PassState::published`]. Other sources ignore it. If a
+    /// source serves content with another digest, that content gets the date of the published one.
+    /// The source must therefore [mark](crate::Changed::Passes) the pass when it serves the
+    /// published content later, even if the store then calls its digest known.
     async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<ArchiveBody>, SourceError>;
 }
 
@@ -88,9 +92,10 @@ forward!(&T, T);
 forward!(Box<T>, T);
 forward!(std::sync::Arc<T>, T);
 
-/// The tokens that open a pass: usually one, and more if its token ever changed, since old copies keep the old one.
+/// The tokens that open a pass. Usually there is one. There are more if the token changed, because
+/// old copies of the pass keep the old one.
 ///
-/// Without any token nobody gets in.
+/// Without any token, every request is refused.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     first: Option<TokenDigest>,
@@ -99,19 +104,19 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// These credentials for a pass that is no longer offered: devices may unregister it, and nothing else.
+    /// Marks the pass as no longer offered. Devices may then unregister it, and nothing else.
     #[must_use]
     pub fn withdrawn(self) -> Self {
         Self { withdrawn: true, ..self }
     }
 
-    /// Whether the pass is no longer offered.
+    /// Returns whether the pass is no longer offered.
     #[must_use]
     pub fn is_withdrawn(&self) -> bool {
         self.withdrawn
     }
 
-    /// Whether `token` is one of them. Looks at all, in constant time.
+    /// Compares with all tokens, in constant time.
     pub(crate) fn accept(&self, token: &TokenDigest) -> bool {
         self.first.iter().chain(&self.others).fold(false, |found, digest| found | (digest == token))
     }
@@ -136,7 +141,7 @@ impl FromIterator<TokenDigest> for Credentials {
     }
 }
 
-/// The bytes of a `.pkpass` or `.order` archive, shared or streamed.
+/// The content of a `.pkpass` or `.order` archive, shared or streamed.
 pub struct ArchiveBody {
     pub(crate) length: u64,
     pub(crate) content: ArchiveContent,
@@ -148,20 +153,20 @@ pub(crate) enum ArchiveContent {
 }
 
 impl ArchiveBody {
-    /// An archive of `length` bytes that is read while it is sent. If the stream ends early, fails, or gives more,
-    /// the connection is closed and the device discards what it got.
+    /// Makes an archive of `length` bytes that is read while it is sent. If the stream fails or has
+    /// another length, the connection is closed, and the device discards what it received.
     pub fn stream(length: u64, chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
         Self { length, content: ArchiveContent::Stream(Box::pin(chunks)) }
     }
 
-    /// Its size in bytes.
+    /// Returns the size in bytes.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
     }
 }
 
-/// An archive in memory. [`Bytes`] are shared, not copied: keep them and hand out clones.
+/// Makes an archive from memory. [`Bytes`] are shared, so keep them and pass clones.
 impl From<Bytes> for ArchiveBody {
     fn from(bytes: Bytes) -> Self {
         Self { length: bytes.len() as u64, content: ArchiveContent::Shared(bytes) }

@@ -1,6 +1,8 @@
-//! The steps from a change to a phone that has it, as spans of the level debug: `publish`, `push`, `list` and `fetch`.
+//! The spans `publish`, `push`, `list` and `fetch`, which follow a change until a phone has it.
+//! Their level is debug.
 //!
-//! While nobody listens a span is one look at a flag: its fields are neither formatted nor digested.
+//! If no subscriber listens, a span costs one read of a flag. Its fields are neither formatted nor
+//! digested.
 
 use std::{
     fmt,
@@ -21,17 +23,18 @@ use crate::{
     store::{Changes, UpdateTag},
 };
 
-/// More devices than this with one token are left out.
+/// The most devices of one token that a span names.
 const DEVICES: usize = 4;
 
-/// Stands for a secret: the same one has the same within this process, and nobody can tell from it what it was.
+/// A digest of a secret. It is the same for the same secret within this process, and does not
+/// reveal it.
 fn fingerprint(secret: &impl Hash) -> impl fmt::Display {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     let hash = KEY.hash_one(secret);
     fmt::from_fn(move |f| write!(f, "{hash:016x}"))
 }
 
-/// As it stands in update tags and entity tags.
+/// The form of a version in update tags and entity tags.
 fn hex(version: u64) -> impl fmt::Display {
     fmt::from_fn(move |f| write!(f, "{version:x}"))
 }
@@ -42,7 +45,7 @@ fn fingerprints(devices: &[DeviceIdentifier]) -> impl fmt::Display {
     devices.join(",")
 }
 
-/// A change is marked and its pushes are made pending. Without a number, all passes of the type changed.
+/// The span of marking a change. Without a number, all passes of the type changed.
 pub(crate) fn publish(type_id: &TypeIdentifier, changed: Changed<'_>) -> Span {
     let passes = match changed {
         Changed::Passes(serials) => Some(serials.len()),
@@ -52,7 +55,8 @@ pub(crate) fn publish(type_id: &TypeIdentifier, changed: Changed<'_>) -> Span {
     debug_span!("publish", %type_id, passes)
 }
 
-/// A push is sent. `version` is that of the newest change it is for; `None` if it was deferred before.
+/// The span of sending a push. `version` is the newest change that it covers, or `None` for a
+/// deferred push.
 pub(crate) fn push(
     type_id: &TypeIdentifier,
     token: &PushToken,
@@ -73,7 +77,7 @@ pub(crate) fn pushed(span: &Span, outcome: &PushOutcome) {
     span.record("outcome", outcome.name());
 }
 
-/// A phone asks what changed.
+/// The span of a list call.
 pub(crate) struct List(Span);
 
 impl List {
@@ -99,7 +103,7 @@ impl List {
     }
 }
 
-/// A phone fetches a pass.
+/// The span of a fetch.
 pub(crate) struct Fetch(Span);
 
 impl Fetch {

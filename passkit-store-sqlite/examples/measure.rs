@@ -79,14 +79,17 @@ fn bare_state(connection: &Connection, serial: &str) -> u64 {
     statement.query_row(params![TYPE, serial], |row| layout::number(row, 0)).unwrap()
 }
 
-fn bare_register(connection: &Connection, device: &str, serial: &str) {
+/// Registers in one commit.
+fn bare_register(connection: &Connection, registrations: impl IntoIterator<Item = (String, String)>) {
     let run = |sql| connection.prepare_cached(sql).unwrap().execute([]).unwrap();
     run("begin immediate");
-    let mut statement = connection.prepare_cached(layout::REGISTER_DEVICE).unwrap();
-    let now = layout::integer(clock::now_micros());
-    let version: i64 = statement.query_row(params![device, "c0ffee", now], |row| row.get(0)).unwrap();
-    let mut statement = connection.prepare_cached(layout::REGISTER).unwrap();
-    statement.execute(params![device, TYPE, serial, version]).unwrap();
+    for (device, serial) in registrations {
+        let mut statement = connection.prepare_cached(layout::REGISTER_DEVICE).unwrap();
+        let now = layout::integer(clock::now_micros());
+        let version: i64 = statement.query_row(params![device, "c0ffee", now], |row| row.get(0)).unwrap();
+        let mut statement = connection.prepare_cached(layout::REGISTER).unwrap();
+        statement.execute(params![device, TYPE, serial, version]).unwrap();
+    }
     run("commit");
 }
 
@@ -282,7 +285,7 @@ async fn main() {
     alone(
         "register",
         200,
-        async |i| hand_over(&thread, move |c| bare_register(c, &device(of_bare(i)), &serial(i))).await,
+        async |i| hand_over(&thread, move |c| bare_register(c, [(device(of_bare(i)), serial(i))])).await,
         async |i| store.register(&id(of_store(i)), &pass(i), &token).await.unwrap(),
     )
     .await;
@@ -310,11 +313,15 @@ async fn main() {
     row("state", [bare, of_store]);
     let new = next(2);
     let one = connect(&path);
-    let start = Instant::now();
-    for i in 0..3_000 {
-        bare_register(&one, &device(new(i)), &serial(i));
-    }
-    let bare = 3_000.0 / start.elapsed().as_secs_f64();
+    let rates = [1, CALLERS].map(|group| {
+        let start = Instant::now();
+        let commits = 6_000 / (group + 1);
+        for i in 0..commits {
+            let all = (0..group).map(|n| i * group + n);
+            bare_register(&one, all.map(|n| (device(new(group << 20 | n)), serial(n))));
+        }
+        (commits * group) as f64 / start.elapsed().as_secs_f64()
+    });
     let new = next(3);
     let (s, _) = shared();
     let token_of = token.clone();
@@ -326,6 +333,7 @@ async fn main() {
         }
     })
     .await;
-    row("register (bare: one thread)", [bare, of_store]);
+    row("register, bare: a commit each", [rates[0], of_store]);
+    row("register, bare: 64 a commit", [rates[1], of_store]);
     drop(thread);
 }

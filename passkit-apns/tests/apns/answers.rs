@@ -1,7 +1,6 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use passkit_apns::{ApnsSender, Config, Profile};
-use passkit_conformance::apns::Answer;
+use passkit_apns::{ApnsSender, Config, Profile, local::Answer};
 use passkit_server::{
     identifiers::TypeIdentifier,
     push::{PushOutcome, PushSender},

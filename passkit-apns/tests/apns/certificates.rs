@@ -3,8 +3,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_apns::{ApnsSender, Identity};
-use passkit_conformance::apns::Issued;
+use passkit_apns::{ApnsSender, Identity, local::Issued};
 use passkit_server::push::PushOutcome;
 
 use crate::{TOPIC, apns, assert_no_violations, config, push, topic, until};
@@ -21,75 +20,7 @@ fn write(folder: &Path, issued: &Issued) {
 }
 
 #[tokio::test]
-async fn each_fault_of_a_certificate_is_one_line_that_names_it() {
-    let apns = apns().await;
-    let good = apns.issue(TOPIC).unwrap();
-    let other = apns.issue("pass.com.example.other").unwrap();
-    let now = SystemTime::now();
-    let expired = apns.issue_for(TOPIC, now - 2 * DAY, SystemTime::UNIX_EPOCH + 10_000 * DAY).unwrap();
-    let named = "certificate for pass.com.example.ticket: ";
-    for (certificate, key, text) in [
-        ("", good.key.as_str(), "has no certificate in PEM"),
-        (&good.key, &good.key, "has no certificate in PEM"),
-        (&good.certificate, "", "has no private key in PEM"),
-        (&good.certificate, &good.certificate, "has no private key in PEM"),
-        (
-            &good.certificate,
-            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
-            "its private key is encrypted: decrypt it with `openssl pkey`",
-        ),
-        (&good.certificate, &other.key, "its private key does not fit the certificate"),
-        (
-            &other.certificate,
-            &other.key,
-            "is a certificate for pass.com.example.other, not for pass.com.example.ticket",
-        ),
-        (&expired.certificate, &expired.key, "expired on Mon, 19 May 1997 00:00:00 GMT"),
-    ] {
-        let error = from_pem(certificate, key).unwrap_err();
-        assert_eq!(error, format!("{named}{text}"));
-    }
-    let garbage = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
-    let error = from_pem(garbage, &good.key).unwrap_err();
-    assert!(error.starts_with(&format!("{named}is no PEM: ")), "{error}");
-    assert!(!error.contains('\n'));
-}
-
-#[tokio::test]
-async fn without_a_topic_it_is_for_what_the_certificate_of_the_key_is_for() {
-    let apns = apns().await;
-    let good = apns.issue(TOPIC).unwrap();
-    let other = apns.issue("pass.com.example.other").unwrap();
-    let both = format!("{}{}", other.certificate, good.certificate);
-    let identity = Identity::from_pem(None, both.as_bytes(), good.key.as_bytes()).unwrap();
-    assert_eq!(identity.topic(), &topic());
-    let error = Identity::from_pem(None, other.certificate.as_bytes(), good.key.as_bytes()).unwrap_err();
-    let named = "certificate for pass.com.example.other: ";
-    assert_eq!(error.to_string(), format!("{named}its private key does not fit the certificate"));
-}
-
-#[tokio::test]
-async fn a_fault_in_a_file_names_the_file() {
-    let apns = apns().await;
-    let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = (folder.path().join("a.pem"), folder.path().join("a.key"));
-    let error = || Identity::from_files(&topic(), &certificate, &key).unwrap_err().to_string();
-    let named = |file: &Path| format!("certificate for pass.com.example.ticket: {}: ", file.display());
-
-    assert!(error().starts_with(&format!("{}No such file", named(&certificate))), "{}", error());
-    write(folder.path(), &apns.issue("pass.com.example.other").unwrap());
-    assert_eq!(
-        error(),
-        format!("{}is a certificate for pass.com.example.other, not for {TOPIC}", named(&certificate))
-    );
-    std::fs::write(&key, apns.issue(TOPIC).unwrap().key).unwrap();
-    assert_eq!(error(), format!("{}its private key does not fit the certificate", named(&key)));
-    std::fs::remove_file(&key).unwrap();
-    assert!(error().starts_with(&format!("{}No such file", named(&key))), "{}", error());
-}
-
-#[tokio::test]
-async fn certificate_key_and_chain_may_share_a_file_in_any_order() {
+async fn a_certificate_is_sent_with_its_chain() {
     let apns = apns().await;
     let issued = apns.issue(TOPIC).unwrap();
     for parts in [
@@ -104,16 +35,6 @@ async fn certificate_key_and_chain_may_share_a_file_in_any_order() {
         assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
     }
     assert_no_violations(&apns);
-}
-
-#[tokio::test]
-async fn an_identity_says_until_when_it_is_good() {
-    let apns = apns().await;
-    let end = SystemTime::UNIX_EPOCH + 40_000 * DAY;
-    let issued = apns.issue_for(TOPIC, SystemTime::now() - DAY, end).unwrap();
-    let identity = from_pem(&issued.certificate, &issued.key).unwrap();
-    assert_eq!(identity.not_after(), end);
-    assert_eq!(identity.topic(), &topic());
 }
 
 #[tokio::test]

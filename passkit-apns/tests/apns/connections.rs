@@ -6,8 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use passkit_apns::{ApnsSender, Config};
-use passkit_conformance::apns::{Answer, LocalApns, Options};
+use passkit_apns::{
+    ApnsSender, Config,
+    local::{Answer, LocalApns, Options},
+};
 use passkit_server::push::PushOutcome;
 use tokio::{io::AsyncReadExt as _, net::TcpListener, task::JoinSet};
 

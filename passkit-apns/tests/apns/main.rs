@@ -5,15 +5,15 @@
 mod answers;
 mod certificates;
 mod connections;
-#[cfg(feature = "pkcs12")]
-mod pkcs12;
 mod silence;
 mod tokens;
 
 use std::time::{Duration, Instant};
 
-use passkit_apns::{ApnsSender, Config, Identity};
-use passkit_conformance::apns::{LocalApns, Options};
+use passkit_apns::{
+    ApnsSender, Config, Identity,
+    local::{LocalApns, Options},
+};
 use passkit_server::{
     identifiers::{PushToken, TypeIdentifier},
     push::{PushOutcome, PushSender},

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
-use passkit_apns::{ApnsSender, TokenKey};
-use passkit_conformance::apns::{Answer, LocalApns, Options};
+use passkit_apns::{
+    ApnsSender, TokenKey,
+    local::{Answer, LocalApns, Options},
+};
 use passkit_server::{
     identifiers::TypeIdentifier,
     push::{PushOutcome, PushSender},

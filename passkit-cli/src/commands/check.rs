@@ -54,7 +54,7 @@ impl Check {
     }
 }
 
-/// The bytes of a file that may be an archive. Of a file that is too large, only as many as show that.
+/// The bytes of a file that may be an archive. If it is too large, only enough bytes to show that.
 pub(crate) fn read_archive(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
     use std::io::Read as _;
 

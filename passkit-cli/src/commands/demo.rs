@@ -82,7 +82,7 @@ impl Demo {
         say!("listening on {url}");
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(ready.serve(async {
-            // Also when the sender is dropped.
+            // The receiver also ends when the sender is dropped.
             let _ = ended.await;
         }));
 
@@ -145,7 +145,7 @@ async fn show(
         say_push(&push.map_err(|_| Failure::new("no push came for the changed file"))?);
         let outcome = phone.sync().await.map_err(failed)?;
         print_outcome(&outcome);
-        // A push may be for a change that the phone has fetched already.
+        // The push may be for a change that the phone has fetched already.
         if !outcome.updated.is_empty() {
             return save(&phone, state);
         }
@@ -156,7 +156,7 @@ fn say_push(push: &Push) {
     say!("push of {} to the phone", push.topic);
 }
 
-/// What to do next.
+/// Prints commands to try next.
 fn invite(state: &Path, next: &Path, pass: &Path) {
     let program =
         std::env::current_exe().map_or_else(|_| "passkit".into(), |path| path.display().to_string());
@@ -171,7 +171,7 @@ fn invite(state: &Path, next: &Path, pass: &Path) {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    // In one step, so that the service never sees half of it.
+    // Replaced in one step, so that the service never sees half of the file.
     let temporary = path.with_extension("part");
     std::fs::write(&temporary, bytes)
         .and_then(|()| std::fs::rename(&temporary, path))
@@ -198,7 +198,7 @@ impl Coffee {
         Ok(Self { pass_signer: signer(PASS_TYPE)?, order_signer: signer(ORDER_TYPE)? })
     }
 
-    /// A stamp card with so many coffees left.
+    /// A stamp card with this many coffees left.
     fn pass(&self, left: u32) -> Result<Vec<u8>, Failure> {
         let description = json!({
             "formatVersion": 1,

@@ -19,12 +19,12 @@ use crate::{
     server,
 };
 
-/// Plays a phone against a web service, and prints what it sent and got.
+/// Plays a phone against a web service, and prints the requests and answers.
 ///
-/// It does what an iPhone does: it registers and asks what changed when a pass is added, asks again at each sync, fetches
-/// what changed, and verifies what it is served. It prints no secrets.
+/// It does what an iPhone does: it registers and asks what changed when a pass is added, asks again
+/// at each sync, fetches what changed, and verifies what it gets. It prints no secrets.
 ///
-/// Exit code: 0 all was right, 1 the service did something wrong, 2 it could not be tried.
+/// Exit code: 0 all was right, 1 the service did something wrong, 2 it could not be tested.
 #[derive(Args)]
 pub(crate) struct Device {
     /// The file with the state of the phone.
@@ -89,7 +89,7 @@ impl Device {
                     .map_err(|error| Failure::from_error("can't remove the pass", &error))?
             }
             Action::Listen => {
-                // A new phone keeps the push token that it will register with.
+                // Save a new phone now, so that it keeps the push token that it will register with.
                 save(&phone, &self.state)?;
                 drop(turn);
                 return self.listen().await;
@@ -104,7 +104,8 @@ impl Device {
         Ok(if outcome.complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// One command at a time, from reading the state to saving it: otherwise changes of another one would be lost.
+    /// Lets only one command run at a time, from reading the state to saving it. Otherwise the
+    /// changes of another one would be lost.
     fn turn(&self) -> Result<File, Failure> {
         let mut path = self.state.clone().into_os_string();
         path.push(".lock");
@@ -136,7 +137,7 @@ impl Device {
                 push = pushes.next() => push,
                 () = &mut stop => return Ok(code),
             };
-            // Passes may have been added meanwhile.
+            // Other commands may have added passes in the meantime.
             let _turn = self.turn()?;
             let mut phone = self.phone()?;
             if push.token != phone.state().push_token().as_str() {

@@ -35,7 +35,7 @@ impl Export {
         let store = self.store.open().await?.store;
         let shown = self.to.as_ref().map_or("standard output".into(), |path| path.display().to_string());
         let cannot_write = |error: io::Error| Failure::new(format!("can't write {shown}: {error}"));
-        // Under another name until it is complete.
+        // The file gets its name when it is complete.
         let part = self.to.as_ref().map(|path| {
             let mut name = path.clone().into_os_string();
             name.push(".part");
@@ -77,7 +77,7 @@ impl Export {
     }
 }
 
-/// A file that only its owner reads.
+/// Creates a file that only its owner can read.
 fn create_private(path: &std::path::Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create(true).truncate(true);

@@ -1,4 +1,4 @@
-//! How far something long has come, on stderr.
+//! Shows the progress of a long command on stderr.
 
 use std::{
     cell::Cell,
@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Without a terminal, a line is written so often.
+/// How often a line is written if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 pub(super) struct Progress {
@@ -19,7 +19,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Counts `what`. With a length in bytes it is known how much is left.
+    /// Counts `what`. If the length in bytes is known, it shows how much is left.
     pub(super) fn new(what: &'static str, length: Option<u64>) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let bar = match (is_terminal, length) {
@@ -31,19 +31,19 @@ impl Progress {
             Some(_) => "{wide_bar} {percent:>3} %  {msg}  {eta} left",
             None => "{spinner} {msg}  {elapsed}",
         };
-        // The templates are well-formed; should one not be, the bar looks as bars do.
+        // The templates are valid. If one were not, the bar would have its default look.
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         Self { bar, what, is_terminal, said: Cell::new(Instant::now()) }
     }
 
-    /// So many are done, and so many bytes.
+    /// Sets how many items and bytes are done.
     pub(super) fn set(&self, count: u64, bytes: u64) {
         self.show(bytes, || format!("{count} {}", self.what));
     }
 
-    /// As far as `position` of the length, in these words.
+    /// Sets the progress to `position` of the length, and shows these words.
     pub(super) fn show(&self, position: u64, words: impl FnOnce() -> String) {
         if self.is_terminal {
             self.bar.set_message(words());

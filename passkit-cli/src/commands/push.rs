@@ -16,7 +16,7 @@ use crate::{
     store::{Store, StoreUrl},
 };
 
-/// How often to look whether anything is left.
+/// How often to check whether anything is left.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Marks passes as changed, and sends the pushes.

@@ -192,7 +192,7 @@ impl Serve {
 impl Ready {
     /// Answers until `stop` is ready, then lets requests in flight finish and closes everything.
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) {
-        // These end when they are dropped.
+        // These tasks end when they are dropped.
         let mut beside = JoinSet::new();
         let metrics = self.metrics.map(|metrics| metrics.serve(self.store));
         let publisher = self.publisher.clone();
@@ -216,7 +216,7 @@ impl Ready {
         if let Err(error) = self.publisher.close().await {
             tracing::warn!("other instances send the pending pushes a little later: {}", Chain(&error));
         }
-        // Joins a thread, which may be marking changes through this runtime.
+        // Dropping joins a thread that may be marking changes through this runtime.
         let closed = tokio::task::spawn_blocking(move || drop(self.watching)).await;
         if let Err(error) = closed {
             tracing::error!("the folder watcher failed: {error}");
@@ -224,7 +224,7 @@ impl Ready {
     }
 }
 
-/// On a listener of its own.
+/// Serves the endpoint to publish on a listener of its own.
 async fn answer_publish(
     admin: Admin,
     request: Request<Incoming>,

@@ -1,4 +1,5 @@
-//! The file beside the store that remembers what is served: a copy of each archive, and what is known of it.
+//! The file beside the store that remembers what is served: a copy of each archive, and what is
+//! known about it.
 
 use std::{
     fs,
@@ -31,7 +32,7 @@ pub(super) struct Catalog {
     database: RwLock<Option<Database>>,
 }
 
-/// A pass as it is kept.
+/// A pass in the catalog.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) pass: PassId,
@@ -52,7 +53,7 @@ impl Catalog {
         fs::create_dir_all(folder).map_err(redb::Error::Io)?;
         let path = folder.join("catalog.redb");
         let database = open_database(&path)?;
-        // So that reading never meets a table that is not there.
+        // So that readers always find the tables.
         let write = database.begin_write()?;
         write.open_table(PASSES)?;
         write.open_table(ARCHIVES)?;
@@ -96,8 +97,8 @@ impl Catalog {
         })
     }
 
-    /// Remembers that the store has the last change of `passes`. On disk with the next commit: until then a crash costs
-    /// marking them again.
+    /// Remembers that the store has the last change of `passes`. It is on disk with the next
+    /// commit. After a crash before that, the passes are marked again.
     pub(super) fn set_marked(&self, passes: &[PassId]) -> Result<(), redb::Error> {
         self.write(Durability::None, |write| update(write, passes, Listed::set_marked))
     }
@@ -150,7 +151,8 @@ impl Catalog {
             })
         };
         if written.is_err() {
-            // After a failed write (a full disk) the handle answers nothing any more: the next write gets a new one.
+            // After a failed write, as on a full disk, the handle no longer works. The next write
+            // opens a new one.
             *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
             let _ = self.reopen();
         }
@@ -196,7 +198,7 @@ fn insert(table: &mut redb::Table<'_, Key, Value>, row: &Row) -> Result<(), redb
     Ok(())
 }
 
-/// `None` if the key is no pass by today's rules; such a row is as good as not there.
+/// `None` if the key is no pass by today's rules. Such a row is ignored.
 fn to_row(
     (type_id, serial): (&str, &str),
     (path, stamp, content, tokens, withdrawn, unmarked, misdated): (

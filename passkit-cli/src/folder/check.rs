@@ -10,7 +10,7 @@ use passkit_archive::{Archive, MAX_ARCHIVE_BYTES, Rules};
 
 use super::files::Stamp;
 
-/// What was found in a file.
+/// The result of checking a file.
 pub(super) enum Checked {
     Good(Box<Archive>, Bytes),
     /// Why it is not served.

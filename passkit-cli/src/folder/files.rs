@@ -1,4 +1,4 @@
-//! What lies in a folder, and how to tell cheaply that a file is the one seen before.
+//! Finds the files in a folder, and tells cheaply whether a file has changed.
 
 use std::{
     fs, io,
@@ -7,10 +7,11 @@ use std::{
 
 use passkit_server::identifiers::Kind;
 
-/// Size, times and place of a file: as long as it stays the same, so does the content.
+/// Size, times and inode of a file. The content is the same as long as these are.
 ///
-/// The time of the last change of the inode is part of it, which no program can set back, so that a file rewritten
-/// with its old size and modification time is noticed. Where a system has no such time, it isn't.
+/// The change time of the inode is included, because no program can set it back. So a file
+/// rewritten with its old size and modification time is noticed, except on systems that have no
+/// such time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp(pub(super) [u64; 6]);
 
@@ -58,11 +59,11 @@ impl Stamp {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) files: Vec<(PathBuf, Stamp)>,
-    /// Folders and files that could not be looked at: of what is in them nothing is known.
+    /// Folders and files that could not be read. Nothing is known about their content.
     pub(super) unreadable: Vec<(PathBuf, io::Error)>,
 }
 
-/// Which folder a path leads to: another after a link was changed or the folder replaced.
+/// The folder that a path leads to. It changes when a link changes or the folder is replaced.
 pub(super) type Identity = (u64, u64);
 
 /// `None` if there is no such folder, or the system can't tell.
@@ -81,7 +82,7 @@ pub(super) fn identity(path: &Path) -> Option<Identity> {
 
 /// The absolute path of a folder that can be listed.
 pub(super) fn open_root(path: &Path) -> io::Result<PathBuf> {
-    // A link stays a link: it may come to point elsewhere.
+    // A link stays a link, because its target may change.
     let path = std::path::absolute(path)?;
     fs::read_dir(&path)?;
     Ok(path)
@@ -118,7 +119,7 @@ pub(super) fn find(kind: Kind, root: &Path, found: &mut Found) {
     }
 }
 
-/// The stamp of a candidate file. A folder is put with those to look into.
+/// Adds the stamp of a candidate file. Adds a folder to those to search.
 fn look_at(
     kind: Kind,
     entry: &fs::DirEntry,

@@ -15,7 +15,7 @@
 //!
 //! # Several instances
 //! Several processes may serve the same folder over one store, each with a catalog of its own. The store knows the digest
-//! of the content that was published last. Whoever notices a change first marks it. An instance whose copy has another
+//! of the content that was published last. The instance that notices a change first marks it. An instance whose copy has another
 //! digest [reads the file again](Folder::agree) before it serves the pass. If the file has that other content too, the
 //! instances serve different folders, or the database was restored from an older copy. The instance then serves its copy
 //! and publishes it again: at once the first time, and after [pauses](pauses::Pauses) that grow. Nothing is answered 503
@@ -75,7 +75,7 @@ pub(crate) struct FolderOptions {
 /// Where the catalog is kept.
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
-    /// In this folder, which nobody else uses.
+    /// In this folder, which no other process uses.
     Own(PathBuf),
     /// In this folder, or the next with a number that no other process uses.
     FirstFree(PathBuf),

@@ -1,4 +1,4 @@
-//! How often a pass may be published again that another instance serves in another version.
+//! Limits how often a pass is published again if instances serve different versions of it.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,7 @@ use std::{
 
 use passkit_server::PassId;
 
-/// The first pause of a pass. Each one after it is twice as long as the one before.
+/// The first pause of a pass. Each later one is twice as long as the one before.
 const FIRST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(3600);
 /// The most passes that are remembered.

@@ -47,7 +47,7 @@ struct Seen {
     good: bool,
     /// The pass it holds, or held before it was refused; `None` if it never held one.
     pass: Option<PassId>,
-    /// The pass it holds too, but which another file got first.
+    /// The pass that it holds too, but that is served from another file.
     rival: Option<Box<PassId>>,
 }
 
@@ -95,7 +95,7 @@ impl Publishing {
         passes.insert(pass, listed);
     }
 
-    /// Withdraws what is served only by more lenient rules than today's.
+    /// Withdraws passes that only more lenient rules than today's allow.
     fn withdraw_unsigned(&mut self) -> Result<(), redb::Error> {
         let served: Vec<(PassId, Arc<str>)> = self.shared.read(|passes| {
             let served = passes.iter().filter(|(_, listed)| !listed.withdrawn);
@@ -116,7 +116,7 @@ impl Publishing {
         self.withdraw(&refused).map(drop)
     }
 
-    /// The same pass, with the type in one place in memory for all of its passes.
+    /// The same pass. All passes of a type share the type's memory.
     fn shared_type(&mut self, pass: PassId) -> PassId {
         if let Some(type_id) = self.types.get(&pass.type_id) {
             return PassId { type_id: type_id.clone(), ..pass };
@@ -130,7 +130,7 @@ impl Publishing {
         self.files.keys().map(|path| &**path)
     }
 
-    /// Whether a file that starts so was read.
+    /// Whether a file whose path starts with `start` was read.
     pub(super) fn has_below(&self, start: &str) -> bool {
         let next = self.files.range::<str, _>((Bound::Included(start), Bound::Unbounded)).next();
         next.is_some_and(|(file, _)| file.starts_with(start))
@@ -188,7 +188,8 @@ impl Publishing {
             match checked {
                 Checked::Refused(reason) => {
                     note.good = false;
-                    // The file still stands for the pass it held, whose last good version stays.
+                    // The file still counts for the pass that it held. The last good version of
+                    // that pass stays.
                     note.pass = self.seen(path).and_then(|seen| seen.pass.clone());
                     let stays = if note.pass.is_some() { "; the version before stays" } else { "" };
                     tracing::warn!("{name}: refused: {reason}{stays}");
@@ -223,7 +224,7 @@ impl Publishing {
         Ok(self.rivals(&freed))
     }
 
-    /// Another file from which `pass` is served, and which still lies there.
+    /// Another file from which `pass` is served, if it still exists.
     fn rival_of(&self, path: &Path, pass: &PassId) -> Option<Arc<str>> {
         let listed = self.shared.read(|passes| passes.get(pass).cloned())?;
         let other = Path::new(&*listed.path);
@@ -363,7 +364,7 @@ impl Publishing {
         self.unmarked.insert(pass.clone());
     }
 
-    /// Publishes every change that the store does not have yet. What it can't take now is tried again.
+    /// Publishes every change that the store does not have yet. A failure is tried again later.
     pub(super) fn mark(&mut self) {
         let mut by_type: BTreeMap<TypeIdentifier, Vec<PassId>> = BTreeMap::new();
         for pass in std::mem::take(&mut self.unmarked) {

@@ -47,7 +47,7 @@ impl World {
         Self { store: Arc::new(MemoryStore::new()), disk: tempfile::tempdir().unwrap() }
     }
 
-    /// The file of an instance. Written whole, as a careful program does.
+    /// Writes the file of an instance in one step, as a careful program does.
     fn write(&self, instance: &str, content: &[u8]) {
         let folder = self.disk.path().join(instance).join("passes");
         fs::create_dir_all(&folder).unwrap();
@@ -150,7 +150,7 @@ async fn different_contents_are_served_and_published_again_once() {
     let world = World::new();
     let new = world.serve("new", "new").await;
     let old = world.serve("old", "old").await;
-    // At its start the second one published what it has.
+    // At its start the second one published its own content.
     let mut version = world.state().await.version;
     for (instance, content) in [(&new, content("new")), (&old, content("old"))] {
         assert_eq!(instance.get().await, content);

@@ -33,15 +33,15 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_SHARE: u32 = 50;
 /// A change is served within a second, also where the system does not report it.
 const _: () = assert!(SWEEP_EVERY.as_millis() + 2 * STABLE_AFTER.as_millis() < 1_000);
-/// Archives are read and published in groups of at most so many bytes and files.
+/// Archives are read and published in groups of at most this many bytes and files.
 const GROUP_BYTES: u64 = 2 * 1024 * 1024;
 const GROUP_FILES: usize = 1000;
-/// How many events are taken before something is done about them.
+/// How many events are taken before they are handled.
 const EVENTS_AT_ONCE: usize = 1000;
 
 pub(super) enum Event {
     Changed(notify::Result<notify::Event>),
-    /// Other content than that of the copy was published of this pass. Read its file again, and answer when that is done.
+    /// The store has other content of this pass than the copy. Read the file again, then answer.
     ReadAgain {
         pass: PassId,
         content: ContentDigest,
@@ -54,14 +54,14 @@ pub(super) enum Event {
 pub(super) struct Watcher {
     publishing: Publishing,
     roots: Vec<(Kind, PathBuf)>,
-    /// Files that look different from when they were read, and since when they look as they do.
+    /// Files that differ from when they were read, and since when they have looked as they do now.
     changing: HashMap<PathBuf, (Stamp, Instant)>,
-    /// Files of passes that are not there any more, and since when.
+    /// Files of passes that are gone, and since when.
     gone: HashMap<PathBuf, Instant>,
     /// Files to read again although they look as before.
     again: BTreeMap<PathBuf, Stamp>,
     comparing: Vec<Comparison>,
-    /// What could not be read in the last search. Each is reported once.
+    /// What the last search could not read. Each is reported once.
     unreadable: BTreeSet<PathBuf>,
     stop: Arc<AtomicBool>,
 }
@@ -91,14 +91,14 @@ impl Watcher {
     /// Looks at everything once, then goes on in a thread of its own.
     pub(super) fn start(mut self) -> Result<Watching, redb::Error> {
         let (sender, events) = mpsc::channel();
-        // Watch first, so that nothing changes unseen between the first look and the watching.
+        // Watch first, so that a change during the first search is noticed.
         let notifier = self.notifier(sender.clone());
         let found = self.find();
         self.withdraw_missing(&found)?;
         let changed =
             found.files.into_iter().filter(|(path, stamp)| self.publishing.is_news(path, *stamp)).collect();
         self.publish(changed)?;
-        // Also what the last run left unmarked, before any request is answered.
+        // This includes what the last run left unmarked. It happens before any request is answered.
         self.publishing.mark();
         let (stop, wake) = (self.stop.clone(), sender.clone());
         let thread = std::thread::Builder::new()
@@ -180,7 +180,7 @@ impl Watcher {
         self.roots.iter().map(|(_, root)| files::identity(root)).collect()
     }
 
-    /// Notes what the system reports. Returns whether the folders must be searched.
+    /// Records what the system reports. Returns whether the folders must be searched.
     fn note_change(&mut self, change: notify::Result<notify::Event>) -> bool {
         let Ok(event) = change else { return true };
         if matches!(event.kind, EventKind::Access(_)) {
@@ -195,7 +195,7 @@ impl Watcher {
             } else if path.is_dir() {
                 sweep |= !matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
             } else if moved && let Some(path) = path.to_str() {
-                // Perhaps a folder with archives in it.
+                // It may be a folder with archives in it.
                 sweep |= self.publishing.has_below(&format!("{path}/"));
             }
         }
@@ -212,7 +212,7 @@ impl Watcher {
         })
     }
 
-    /// Remembers a file that looks different from when it was read, or is gone.
+    /// Remembers a file that differs from when it was read, or is gone.
     fn note(&mut self, path: PathBuf, stamp: Option<Stamp>) {
         let now = Instant::now();
         match stamp {
@@ -235,9 +235,9 @@ impl Watcher {
         }
     }
 
-    /// Has a file read again, whether it looks as before or not.
+    /// Has a file read again, even if it looks the same.
     fn read_again(&mut self, pass: PassId, content: ContentDigest, reply: oneshot::Sender<()>) {
-        // Without a file the request is answered at the next turn.
+        // If there is no file, the request is answered at the next turn.
         let path = self.publishing.file_of(&pass).map_or_else(PathBuf::new, |path| PathBuf::from(&*path));
         match Stamp::of(&path) {
             Ok(Some(stamp)) if !self.publishing.is_news(&path, stamp) => {
@@ -251,7 +251,7 @@ impl Watcher {
         self.comparing.push(Comparison { pass, content, path, reply });
     }
 
-    /// Everything that lies in the folders. What can't be read is reported once.
+    /// All archives in the folders. A problem is reported once.
     fn find(&mut self) -> Found {
         let mut found = Found::default();
         for (kind, root) in &self.roots {
@@ -276,7 +276,7 @@ impl Watcher {
         found
     }
 
-    /// The files that were seen before and are not among those found, unless they can't be looked for.
+    /// The files that were seen before and were not found now, except where the search failed.
     fn missing(&self, found: &Found) -> Vec<PathBuf> {
         self.publishing
             .files()
@@ -298,8 +298,8 @@ impl Watcher {
         self.withdraw(&missing)
     }
 
-    /// Does what is due: publishes files that have been stable, answers comparisons, and withdraws passes whose file is
-    /// gone.
+    /// Does what is due: publishes stable files, answers comparisons, and withdraws passes whose
+    /// file is gone.
     fn act(&mut self) -> Result<(), redb::Error> {
         let now = Instant::now();
         let mut stable = std::mem::take(&mut self.again);
@@ -347,7 +347,7 @@ impl Watcher {
         }
         let mut reported = Instant::now();
         let mut rest = &files[..];
-        // What is left when it stops is noticed at the next start.
+        // If it stops, the next start notices what is left.
         while !rest.is_empty() && !self.stopping() {
             let mut bytes = 0;
             let fits = |(_, stamp): &&(PathBuf, Stamp)| {

@@ -1,4 +1,4 @@
-//! Archives like those that issuers make.
+//! Archives like those of issuers.
 
 use std::{collections::HashMap, path::Path, sync::Mutex};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 pub(crate) const TEAM: &str = "TEAM123456";
 
-/// What the token of a test pass is made of.
+/// The token of a test pass.
 pub(crate) fn token_of(type_id: &str, serial: &str) -> String {
     format!("token-of-{serial}-of-{type_id}").replace('\u{fc}', "ue")
 }
@@ -21,9 +21,9 @@ pub(crate) fn order(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
     signed(type_id, serial, version, &[])
 }
 
-/// A pass or order, by its type, with more files in it.
+/// A pass or order, depending on its type, with additional files.
 pub(crate) fn signed(type_id: &str, serial: &str, version: &str, files: &[(&str, Vec<u8>)]) -> Vec<u8> {
-    // Making a certificate takes a while, so one for each type will do.
+    // One signer for each type, because making a certificate takes a while.
     static SIGNERS: Mutex<Option<HashMap<String, Signer>>> = Mutex::new(None);
     let builder = builder(type_id, serial, version, files);
     let mut signers = SIGNERS.lock().unwrap();
@@ -90,7 +90,7 @@ fn description(kind: Kind, type_id: &str, serial: &str, version: &str) -> serde_
     }
 }
 
-/// Replaces a file at once, as a careful program does.
+/// Replaces a file in one step, as a careful program does.
 pub(crate) fn replace(path: &Path, content: &[u8]) {
     let temporary = path.with_extension("new");
     std::fs::write(&temporary, content).unwrap();

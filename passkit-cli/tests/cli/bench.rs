@@ -30,7 +30,7 @@ fn bench(url: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it; its exit code, the JSON and what it said besides.
+/// Runs the command. Returns its exit code, its JSON and its stderr.
 fn result(command: &mut Command) -> (Option<i32>, Value, String) {
     let (code, stdout, stderr) = run(command);
     let json = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("no JSON: {stdout}\n{stderr}"));
@@ -45,7 +45,7 @@ fn refused(command: &mut Command, mention: &[&str]) {
     }
 }
 
-/// A service over five passes and an order, running.
+/// A running service with five passes and an order.
 fn service() -> Service {
     let mut service = Service::with_arguments(&["--allow-unsigned"]).logging("debug");
     for number in 0..5 {
@@ -62,7 +62,7 @@ fn with_folders(mut command: Command, service: &Service) -> Command {
     command
 }
 
-/// How many registrations the store of a service holds, which must not run.
+/// How many registrations the store of a service has. The service must not be running.
 pub(crate) fn registrations(service: &Service) -> Value {
     let store = format!("sled:{}", service.store().display());
     let (code, stdout, stderr) = run(passkit().args(["stats", "--json", "--store", &store]));
@@ -114,8 +114,9 @@ fn every_call_occurs_and_nothing_is_left() {
             ["p50", "p90", "p99", "p99_9", "max"].iter().map(|key| number(&latency[*key])).collect();
         assert!(times[0] > 0.0 && times.is_sorted(), "{json:#}");
     }
-    // Of twenty visits, one removes a pass and adds it again, five are quiet; all others have something to fetch. (A new
-    // push token makes this service list the passes once more, as registering does.)
+    // Of twenty visits, one removes a pass and adds it again, and five are quiet. All others have
+    // something to fetch. A new push token makes this service list the passes again, as registering
+    // does.
     if visits["done"] == 400 {
         assert_eq!(calls["unregister 200"]["count"], 20, "{json:#}");
         assert_eq!(calls["register 201"]["count"], 20, "{json:#}");
@@ -130,12 +131,12 @@ fn every_call_occurs_and_nothing_is_left() {
 }
 
 #[test]
-fn phones_can_be_kept_and_the_most_that_goes_be_measured() {
+fn phones_can_stay_registered_and_throughput_can_be_measured() {
     let mut service = service();
     fs::write(service.passes().join("broken.pkpass"), "broken").unwrap();
     let mut command =
         bench(&service.url(), &["--devices", "10", "--duration", "0.5", "--rate", "max", "--keep"]);
-    // Where nothing is named, ./passes it is.
+    // Without an option the folder is ./passes.
     command.current_dir(service.folder.path());
     let (code, json, said) = result(&mut command);
     assert_eq!(code, Some(0), "{json:#}\n{said}");
@@ -149,7 +150,7 @@ fn phones_can_be_kept_and_the_most_that_goes_be_measured() {
 }
 
 #[test]
-fn what_can_not_be_tried() {
+fn a_bench_that_cannot_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let target = target_file(folder.path());
     let here = "http://127.0.0.1:9";
@@ -162,19 +163,20 @@ fn what_can_not_be_tried() {
     refused(&mut bench(here, &["--passes", "/no/such/folder"]), &["/no/such/folder"]);
     refused(&mut bench(here, &["--target", "/no/such/file.toml"]), &["/no/such/file.toml"]);
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nobody = format!("http://{free}");
-    refused(&mut bench(&nobody, &["--target", &target]), &[&nobody, "connection refused", "running?"]);
+    let closed = format!("http://{free}");
+    refused(&mut bench(&closed, &["--target", &target]), &[&closed, "connection refused", "running?"]);
     refused(&mut bench("here", &["--target", &target]), &["--url", "here"]);
     refused(&mut bench(here, &["--target", &target, "--rate", "fast"]), &["--rate"]);
 }
 
-/// A service in this process that answers as phones expect, for one pass, slower or worse as it is told.
+/// A service in this process that answers as phones expect, for one pass. A test can make it slower
+/// or faulty.
 struct Pretender {
     address: String,
     requests: Arc<AtomicUsize>,
 }
 
-/// What a [`Pretender`] does with a request: it gets which one it is, and what an answer would be.
+/// What a [`Pretender`] does with a request. It gets the request's number, and the correct answer.
 type Twist = dyn Fn(usize, String) -> Option<String> + Send + Sync;
 
 impl Pretender {
@@ -253,7 +255,7 @@ fn a_stall_is_seen_in_all_visits_that_it_delays() {
     let folder = tempfile::tempdir().unwrap();
     let target = target_file(folder.path());
     let stall: Arc<Mutex<Option<Instant>>> = Arc::default();
-    // 60 requests of registering, some visits, then nothing for a second.
+    // 60 requests are for registering. Then there are some visits, then nothing for a second.
     let service = Pretender::start(move |number, answer| {
         let mut stall = stall.lock().unwrap();
         if number == 90 {
@@ -294,7 +296,7 @@ fn errors_are_counted_by_kind() {
         let counts: Vec<String> = json["errors"].as_object().unwrap().keys().cloned().collect();
         (counts, json, said)
     };
-    // 12 requests of registering: a registration, a list and a fetch by each phone.
+    // 12 requests are for registering: a registration, a list and a fetch by each phone.
     let (kinds, json, said) = run(|_, _| Some(NOTHING.to_owned()), &[]);
     assert_eq!(kinds, ["status 500 on register", "status 500 on unregister"]);
     assert_eq!((&json["visits"], &json["errors"][&kinds[0]]), (&Value::Null, &4.into()), "{json:#}");
@@ -327,7 +329,7 @@ fn errors_are_counted_by_kind() {
     assert!(kinds.contains(&"timeout on list".to_owned()), "{kinds:?}");
 }
 
-/// Runs it, and does something when phones have begun to make visits.
+/// Runs the command, and does something when phones have begun to make visits.
 fn during_visits(
     command: &mut Command,
     service: &mut Service,
@@ -339,7 +341,7 @@ fn during_visits(
     while !line.contains("registered in") {
         assert_ne!(said.read_line(&mut line).unwrap(), 0, "{line}");
     }
-    // More than those of registering that the service has yet to tell of.
+    // More than the list calls of registering, which the log may show a little later.
     let lists = |service: &Service| service.said().matches(" list{").count();
     let before = lists(service);
     eventually("phones make visits", || lists(service) > before + 20);
@@ -366,7 +368,7 @@ fn a_service_that_dies_is_reported_at_the_end() {
 }
 
 #[test]
-fn an_interrupt_ends_it_early_and_in_order() {
+fn an_interrupt_ends_it_early_with_a_report() {
     let mut service = service();
     let arguments = ["--devices", "20", "--duration", "3600", "--rate", "100"];
     let mut command = with_folders(bench(&service.url(), &arguments), &service);

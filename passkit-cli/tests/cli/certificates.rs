@@ -1,4 +1,4 @@
-//! The certificates that pushes are sent by: those that will do, and what is said of others.
+//! Certificates for pushes: which are accepted, and the errors for the others.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::{
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[test]
-fn a_bad_certificate_is_one_line_that_says_which() {
+fn a_bad_certificate_is_reported_in_one_line() {
     let local = Local::start();
     let good = local.certificate(TYPE);
     let issued = local.apns.issue(TYPE).unwrap();
@@ -78,7 +78,7 @@ fn a_bad_certificate_is_one_line_that_says_which() {
 
 const P12_PASSWORD: &str = "a p12 password";
 
-/// A certificate with its key as Keychain Access would export them.
+/// A certificate with its key, in the form that Keychain Access exports.
 fn p12(local: &Local, name: &str, type_id: &str) -> PathBuf {
     let pem = local.certificate(type_id);
     let file = local.folder.path().join(format!("{name}.p12"));
@@ -89,7 +89,7 @@ fn p12(local: &Local, name: &str, type_id: &str) -> PathBuf {
 }
 
 #[test]
-fn a_certificate_as_keychain_access_exports_it_will_do() {
+fn a_certificate_exported_by_keychain_access_is_accepted() {
     let local = Local::start();
     let p12 = p12(&local, "ticket", TYPE);
     let toml = local.file(
@@ -109,5 +109,5 @@ fn a_certificate_as_keychain_access_exports_it_will_do() {
         replace(&service.passes().join("a.pkpass"), &pass(TYPE, "A-1", "two"));
         eventually("the change is pushed", || local.pushed(since).contains_key(&token(1)));
     }
-    local.no_breach();
+    local.no_violation();
 }

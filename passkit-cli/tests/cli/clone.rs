@@ -28,7 +28,7 @@ fn a_clone_in_which_the_program_ran_still_builds() {
     serve(clone, &["--store", &postgres::migrated()]);
     assert!(clone.join("passkit-copies").is_dir());
 
-    // Reads every manifest, and builds nothing.
+    // Reads every manifest, but builds nothing.
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let (code, out, said) = run(Command::new(cargo)
         .args(["metadata", "--offline", "--locked", "--no-deps", "--format-version", "1"])
@@ -58,7 +58,7 @@ fn serve(clone: &Path, arguments: &[&str]) {
     assert!(line.starts_with("listening on "), "{line:?}");
 }
 
-/// Copies the sources: not what was built, and not what the program left.
+/// Copies the sources, without build output and without files that the program left.
 fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

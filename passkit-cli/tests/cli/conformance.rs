@@ -1,4 +1,4 @@
-//! `passkit conformance run`, against `passkit serve` and against services that are hardly any.
+//! `passkit conformance run`, against `passkit serve` and against services that hardly are any.
 
 use std::{
     collections::HashMap,
@@ -42,7 +42,7 @@ fn kit() -> Command {
     command
 }
 
-/// A target file of all that is served.
+/// A target file with everything that is served.
 fn target_file(change: &str) -> String {
     let mut text = format!("{change}\n");
     for (type_id, serial) in SUBJECTS {
@@ -61,7 +61,7 @@ fn archive(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
     }
 }
 
-/// A service over one file for each subject, not running yet.
+/// A service with one file for each subject. It is not running yet.
 fn with_files(service: Service) -> (Service, HashMap<(String, String), PathBuf>) {
     let mut files = HashMap::new();
     for (number, (type_id, serial)) in SUBJECTS.iter().enumerate() {
@@ -76,7 +76,7 @@ fn with_files(service: Service) -> (Service, HashMap<(String, String), PathBuf>)
     (service, files)
 }
 
-/// Passes each request on to the next of some services; gives the address.
+/// Passes requests to some services in turn. Returns the address.
 fn spread(addresses: Vec<String>) -> String {
     let turn = AtomicUsize::new(0);
     listen(move |mut client| {
@@ -106,7 +106,7 @@ fn spread(addresses: Vec<String>) -> String {
     })
 }
 
-/// Answers each connection in its own thread; gives the address.
+/// Answers each connection in its own thread. Returns the address.
 fn listen(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -177,13 +177,13 @@ fn two_instances_over_a_cluster_conform_while_a_master_is_away() {
     });
 }
 
-/// Runs all cases against `url`, behind which `service` is, alone or among others.
+/// Runs all cases against `url`, which leads to `service`, alone or among others.
 fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &str) {
     let service = Arc::new(service);
-    // Weak, so that the service ends with the test; the thread that listens goes on.
+    // Weak, so that the service ends with the test although the listening thread goes on.
     let changing = Arc::downgrade(&service);
-    // What a change_url does: a new version of the file, and an answer when the service has it. And a save_url: the same
-    // version, and an answer when the service has surely looked at it.
+    // The change_url writes a new version of the file, and answers when the service has it. The
+    // save_url writes the same version, and answers when the service has certainly looked at it.
     let address = listen(move |mut stream| {
         let Some(changing) = changing.upgrade() else { return };
         let mut request = String::new();
@@ -192,7 +192,7 @@ fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &s
         let [call, type_id, serial] = path.splitn(3, '/').collect::<Vec<_>>().try_into().unwrap();
         let (type_id, serial) = (decoded(type_id), decoded(serial));
         let file = &files[&(type_id.clone(), serial.clone())];
-        // The store gives out the date, so that the change is published when that has moved.
+        // The store determines the date, so the change is published when the date has moved.
         let date = || changing.get(&type_id, &serial, None).header("last-modified").unwrap().to_owned();
         let before = date();
         if call == "save" {
@@ -235,7 +235,7 @@ fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &s
     assert!(fs::read_to_string(html).unwrap().contains("<h1>Conforms</h1>"));
 }
 
-/// The code, the output, the one line on stderr if there is one, and the JSON report.
+/// The exit code, stdout, the line on stderr if there is one, and the JSON report.
 fn run_against(url: &str, arguments: &[&str]) -> (Option<i32>, String, String, Value) {
     let folder = tempfile::tempdir().unwrap();
     let (target, json) = (folder.path().join("target.toml"), folder.path().join("report.json"));
@@ -253,7 +253,7 @@ fn an_interrupted_run_leaves_nothing_registered() {
     service.start();
     let folder = tempfile::tempdir().unwrap();
     let (target, json) = (folder.path().join("target.toml"), folder.path().join("report.json"));
-    // The case has registered when it asks for the change.
+    // The case has registered by the time it asks for the change.
     fs::write(folder.path().join("change.sh"), "touch asked; sleep 300").unwrap();
     fs::write(&target, target_file("change = \"sh change.sh\"")).unwrap();
     let kit = kit()
@@ -278,8 +278,8 @@ fn an_interrupted_run_leaves_nothing_registered() {
 }
 
 #[test]
-fn a_service_that_is_not_there_ends_the_run_in_one_line() {
-    // A port that nobody has, since this one had it.
+fn an_unreachable_service_ends_the_run_with_one_line() {
+    // A free port, because this listener is closed at once.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let plain = listen(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
@@ -299,7 +299,7 @@ fn a_service_that_is_not_there_ends_the_run_in_one_line() {
 }
 
 #[test]
-fn a_service_that_is_none_ends_the_run_in_time() {
+fn a_server_of_another_kind_ends_the_run_in_time() {
     let silent = listen(|mut stream| {
         let _ = stream.read_to_end(&mut Vec::new());
     });
@@ -315,14 +315,14 @@ fn a_service_that_is_none_ends_the_run_in_time() {
         let (code, stdout, _, report) = run_against(&format!("http://{address}"), &["--timeout", "1"]);
         assert_eq!(code, Some(1), "{stdout}");
         assert!(start.elapsed() < Duration::from_secs(60));
-        assert!(stdout.contains("HTTP-2: every request gets one whole, well-formed answer"), "{stdout}");
+        assert!(stdout.contains("HTTP-2: every request gets one complete, well-formed answer"), "{stdout}");
         assert!(report["summary"]["fail"].as_u64().unwrap() >= 1, "{stdout}");
         assert_eq!(report["summary"]["pass"], 0, "{stdout}");
     }
 }
 
 #[test]
-fn a_failure_says_what_to_mend() {
+fn a_failure_says_what_to_fix() {
     let not_found = listen(|mut stream| {
         let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
         while lines.by_ref().find(String::is_empty).is_some() {
@@ -350,7 +350,7 @@ fn a_failure_says_what_to_mend() {
 }
 
 #[test]
-fn wrong_arguments_and_files_are_told_of_in_one_line() {
+fn wrong_arguments_and_files_are_reported_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target.toml");
     fs::write(&target, target_file("").replacen("serial", "serail", 1)).unwrap();
@@ -366,21 +366,21 @@ fn wrong_arguments_and_files_are_told_of_in_one_line() {
         "{said}"
     );
     fs::write(&target, target_file("")).unwrap();
-    let whole = || {
+    let complete = || {
         let mut kit = kit();
         kit.arg("--target").arg(&target);
         kit
     };
     assert!(
-        refused(whole().args(url).arg("register/new-pass-is-200"))
+        refused(complete().args(url).arg("register/new-pass-is-200"))
             .contains("did you mean register/new-pass-is-201")
     );
-    assert!(refused(whole().args(url).args(["--level", "most"])).contains("must, should or advisory"));
+    assert!(refused(complete().args(url).args(["--level", "most"])).contains("must, should or advisory"));
     assert!(
-        refused(whole().args(url).args(["--html", "no/such/folder/x"]))
+        refused(complete().args(url).args(["--html", "no/such/folder/x"]))
             .contains("can't write no/such/folder/x")
     );
-    assert!(refused(whole().args(["--url", "wallet"])).contains("the url \"wallet\""));
-    assert!(refused(&mut whole()).contains("--url"));
+    assert!(refused(complete().args(["--url", "wallet"])).contains("the url \"wallet\""));
+    assert!(refused(&mut complete()).contains("--url"));
     assert!(refused(kit().args(url).args(["--target", "no/such.toml"])).contains("can't read no/such.toml"));
 }

@@ -1,4 +1,4 @@
-//! `kill -9` under load: what was acknowledged is there afterwards, and the next list misses nothing.
+//! `kill -9` under load. Acknowledged registrations survive, and the next list misses nothing.
 
 use std::{
     collections::HashMap,
@@ -33,7 +33,8 @@ fn nothing_acknowledged_is_lost_when_killed_under_load() {
     }
     let watched = service.passes().join("watched.pkpass");
     fs::write(&watched, pass(TYPE, WATCHED, "0")).unwrap();
-    // What each device was told that it is registered for, and the devices that had a call under way when killed.
+    // The acknowledged registrations of each device, and the devices that had a call in progress at
+    // the kill.
     let registered: Arc<Mutex<HashMap<String, Vec<String>>>> = Arc::default();
     let mut tag: Option<String> = None;
     let mut served = Vec::new();
@@ -45,7 +46,7 @@ fn nothing_acknowledged_is_lost_when_killed_under_load() {
         } else {
             let of_last_round = format!("{}-", round - 1);
             check(&service, &registered.lock().unwrap(), &of_last_round);
-            // The content changed before the kill, whether or not the service had come to notice it.
+            // The content changed before the kill, whether the service had noticed it or not.
             let listed = service.list("watcher", TYPE, tag.as_deref());
             let answer = service.get(TYPE, WATCHED, None);
             assert!(answer.body == served, "round {round}: the newest content is served");
@@ -64,7 +65,8 @@ fn nothing_acknowledged_is_lost_when_killed_under_load() {
             let this_round = format!("{round}-");
             registered.lock().unwrap().keys().any(|device| device.starts_with(&this_round))
         });
-        // Anything from the first registrations to many groups of them; with the notice of the change in between.
+        // Covers everything from the first registrations to many groups of them. The service
+        // notices the change in between.
         let pause = Duration::from_millis(20 + (round as u64 * 37) % 400);
         std::thread::sleep(pause / 2);
         served = pass(TYPE, WATCHED, &format!("{}", round + 1));
@@ -81,7 +83,7 @@ fn nothing_acknowledged_is_lost_when_killed_under_load() {
     eventually("the last change is listed", || service.list("watcher", TYPE, tag.as_deref()).is_some());
 }
 
-/// Registers one device after another for a few passes each, and notes what was acknowledged.
+/// Registers one device after another for a few passes each, and records what was acknowledged.
 fn register_until(
     stop: &AtomicBool,
     address: &str,

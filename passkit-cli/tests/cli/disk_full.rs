@@ -1,4 +1,4 @@
-//! A disk that is full: a small file system of its own, filled up. Needs root, to mount it.
+//! A full disk. The test fills a small file system, which only root can mount.
 
 use std::{collections::BTreeSet, fs, io::Write as _, path::Path, process::Command};
 

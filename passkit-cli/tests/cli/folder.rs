@@ -83,7 +83,7 @@ fn orders_speak_their_own_words() {
 }
 
 #[test]
-fn serials_of_the_wild_are_served() {
+fn real_serial_numbers_are_served() {
     let mut service = Service::new();
     let serials =
         ["H8JP44-ORD07/09/25-MARTINEZ/LANI-UA987-en", "a b", "z\u{fc}rich", "100%", "..", "ABC.123_x~1"];
@@ -100,7 +100,7 @@ fn serials_of_the_wild_are_served() {
     let mut expected = serials.map(str::to_owned).to_vec();
     expected.sort();
     assert_eq!(service.list("D", TYPE, None).unwrap().0, expected);
-    // The airline's phones send the slashes as they are.
+    // The airline's phones don't encode the slashes.
     let raw = format!("/v1/passes/{TYPE}/{}", serials[0]);
     let headers = [("Authorization", &*authorization(TYPE, serials[0]))];
     assert_eq!(service.send("GET", &raw, &headers, b"").status, 200);
@@ -118,19 +118,19 @@ fn only_content_counts_as_a_change() {
     let (_, tag) = service.list("D", TYPE, None).unwrap();
     let modified = fs::metadata(&file).unwrap().modified().unwrap();
 
-    // Written again, moved, and signed anew: the same content, so nothing to tell.
+    // Written again, moved, and signed again. The content is the same, so nothing changed.
     replace(&file, &original);
     let moved = service.passes().join("b.pkpass");
     fs::rename(&file, &moved).unwrap();
     let signed_anew = pass(TYPE, "A", "one");
     replace(&moved, &signed_anew);
-    // Another pass that changes after them shows that they were looked at.
+    // Another pass that changes later shows that the service has looked at these files.
     fs::write(service.passes().join("last.pkpass"), pass(TYPE, "LAST", "one")).unwrap();
     eventually("the last file is served", || service.get(TYPE, "LAST", None).status == 200);
     eventually("the newest signature is served", || service.get(TYPE, "A", None).body == signed_anew);
     assert_eq!(service.list("D", TYPE, Some(&tag)), None);
 
-    // Changed, with the old size and time stamp.
+    // Changed content with the old size and time stamp.
     let changed = pass(TYPE, "A", "two");
     let mut file = fs::File::create(&moved).unwrap();
     std::io::Write::write_all(&mut file, &changed).unwrap();
@@ -173,7 +173,7 @@ fn a_broken_file_never_replaces_the_version_being_served() {
 
     fs::write(&file, &pass(TYPE, "A", "two")[..1000]).unwrap();
     let refusal = format!("{}: refused: ", file.display());
-    eventually("the refusal is said", || service.said().contains(&refusal));
+    eventually("the refusal is logged", || service.said().contains(&refusal));
     let line = service.said().lines().find(|line| line.contains(&refusal)).unwrap().to_owned();
     assert!(line.contains("the version before stays"), "{line}");
     assert!(service.get(TYPE, "A", None).body == good);
@@ -185,11 +185,11 @@ fn a_broken_file_never_replaces_the_version_being_served() {
     assert_eq!(service.list("D", TYPE, Some(&tag)), None);
 
     fs::write(&file, pass(TYPE, "A", "two")).unwrap();
-    eventually("the mended file is listed", || service.list("D", TYPE, Some(&tag)).is_some());
+    eventually("the repaired file is listed", || service.list("D", TYPE, Some(&tag)).is_some());
 }
 
 #[test]
-fn a_file_that_is_written_slowly_is_served_when_it_is_whole() {
+fn a_file_that_is_written_slowly_is_served_when_it_is_complete() {
     let mut service = Service::new();
     let file = service.passes().join("a.pkpass");
     let first = pass(TYPE, "A", "one");
@@ -206,12 +206,12 @@ fn a_file_that_is_written_slowly_is_served_when_it_is_whole() {
     let mut writer = fs::File::create(&file).unwrap();
     for part in second.chunks(second.len() / 6 + 1) {
         std::io::Write::write_all(&mut writer, part).unwrap();
-        // Long enough to be looked at in between.
+        // Long enough for the watcher to look at the file in between.
         std::thread::sleep(Duration::from_millis(200));
         let served = service.get(TYPE, "A", None).body;
         assert!(served == first || served == second);
     }
-    eventually("the whole file is listed", || service.list("D", TYPE, Some(&tag)).is_some());
+    eventually("the complete file is listed", || service.list("D", TYPE, Some(&tag)).is_some());
     assert!(service.get(TYPE, "A", None).body == second);
 }
 
@@ -223,7 +223,7 @@ fn of_two_files_with_one_pass_the_second_is_refused_until_the_first_is_gone() {
     fs::write(&a, &one).unwrap();
     fs::write(&b, &two).unwrap();
     service.start();
-    eventually("the refusal is said", || service.said().contains("refused"));
+    eventually("the refusal is logged", || service.said().contains("refused"));
     let said = service.said();
     let line = said.lines().find(|line| line.contains("refused")).unwrap();
     assert!(line.contains(a.to_str().unwrap()) && line.contains(b.to_str().unwrap()), "{line}");
@@ -244,8 +244,8 @@ fn a_removed_pass_is_unknown_but_can_be_unregistered_also_after_a_restart() {
     }
     fs::remove_file(&file).unwrap();
     eventually("it is unknown", || service.get(TYPE, "A", None).status == 401);
-    // Its copy goes a moment before.
-    eventually("nobody can register", || service.register("D4", TYPE, "A") == 401);
+    // The copy is removed a moment earlier.
+    eventually("no device can register", || service.register("D4", TYPE, "A") == 401);
     assert_eq!(service.unregister("D1", TYPE, "A"), 200);
     assert_eq!(service.list("D1", TYPE, None), None);
     service.stop("TERM");
@@ -290,7 +290,7 @@ fn a_token_of_an_old_copy_keeps_working() {
 }
 
 #[test]
-fn unsigned_passes_need_leave_and_lose_it_again() {
+fn unsigned_passes_are_served_only_while_they_are_allowed() {
     let mut lenient = Service::with_arguments(&["--allow-unsigned"]);
     fs::write(lenient.passes().join("a.pkpass"), archives::unsigned(TYPE, "A", "one")).unwrap();
     fs::write(lenient.passes().join("b.pkpass"), pass(TYPE, "B", "one")).unwrap();
@@ -298,11 +298,11 @@ fn unsigned_passes_need_leave_and_lose_it_again() {
     assert_eq!(lenient.get(TYPE, "A", None).status, 200);
     lenient.stop("TERM");
 
-    // The same folders, strict now.
+    // The same folders, with strict rules now.
     let mut strict = Service::new();
     strict.folder = lenient.folder;
     strict.start();
-    eventually("the refusal is said", || strict.said().contains("a.pkpass: refused"));
+    eventually("the refusal is logged", || strict.said().contains("a.pkpass: refused"));
     assert_eq!(strict.get(TYPE, "A", None).status, 401);
     assert_eq!(strict.get(TYPE, "B", None).status, 200);
 }
@@ -328,7 +328,7 @@ fn new_folders_and_moved_folders_are_followed() {
 }
 
 #[test]
-fn a_large_archive_is_served_whole() {
+fn a_large_archive_is_served_completely() {
     let mut service = Service::new();
     let noise = |seed: u64| {
         let mut state = seed;
@@ -351,7 +351,7 @@ fn a_large_archive_is_served_whole() {
 }
 
 #[test]
-fn files_may_change_names_among_each_other() {
+fn files_may_swap_names() {
     let mut service = Service::new();
     let file = |service: &Service, number: usize| service.passes().join(format!("{number:02}.pkpass"));
     let archive: Vec<_> = (0..10).map(|number| pass(TYPE, &format!("S-{number}"), "one")).collect();
@@ -376,7 +376,7 @@ fn files_may_change_names_among_each_other() {
     eventually("the last is served", || service.get(TYPE, "LAST", None).status == 200);
     eventually("all are served", || all_served(&service, 1..10));
 
-    // All move up by one while the service is down, and a new one comes in front.
+    // All move up by one while the service is down, and a new file comes first.
     service.stop("TERM");
     for number in (1..10).rev() {
         let holds = match number {
@@ -398,7 +398,7 @@ fn unsigned_passes_of_an_interrupted_start_lose_their_leave_too() {
         let content = archives::unsigned(TYPE, &format!("S-{number}"), "one");
         fs::write(lenient.passes().join(format!("{number}.pkpass")), content).unwrap();
     }
-    // Killed somewhere on the way, or after it.
+    // Killed during the start, or after it.
     lenient.kill_when(|service| {
         fs::metadata(service.store().join("folder/catalog.redb")).is_ok_and(|file| file.len() > 300_000)
     });

@@ -13,8 +13,8 @@ use crate::{
 
 const TYPE: &str = "pass.com.example.shared";
 
-/// Two instances over this store and one folder agree on what changed and on what it is; so does a third one that starts
-/// later.
+/// Two instances over this store and one folder agree on what changed, and serve it. So does a
+/// third one that starts later.
 pub(crate) fn agree(store: &str) {
     let mut one = Service::over(store);
     let file = one.passes().join("a.pkpass");
@@ -33,7 +33,7 @@ pub(crate) fn agree(store: &str) {
         let content = pass(TYPE, "A-1", &version.to_string());
         replace(&file, &content);
         eventually("the change is listed", || one.list("D", TYPE, Some(&tag)).is_some());
-        // At once: whichever noticed it first, both serve it.
+        // At once. Both serve the change, whichever noticed it first.
         for service in [&two, &one] {
             let answer = service.get(TYPE, "A-1", Some(&date));
             assert_eq!(answer.status, 200, "{}", service.said());
@@ -42,14 +42,14 @@ pub(crate) fn agree(store: &str) {
         let (serials, newer) = two.list("D", TYPE, Some(&tag)).unwrap();
         assert_eq!(serials, ["A-1"]);
         date = one.get(TYPE, "A-1", None).header("last-modified").unwrap().to_owned();
-        // Both have noticed by now, and one mark was made.
+        // By now both have noticed it, and only one mark was made.
         std::thread::sleep(Duration::from_millis(700));
         assert_eq!(one.list("D", TYPE, Some(&newer)), None, "marked twice");
         assert_eq!(two.get(TYPE, "A-1", Some(&date)).status, 304);
         tag = newer;
     }
 
-    // A third one, which starts from nothing, changes nothing.
+    // A third one starts with an empty disk. It changes nothing.
     let mut three = one.sibling();
     three.start();
     assert_eq!(three.list("D", TYPE, Some(&tag)), None);
@@ -59,8 +59,8 @@ pub(crate) fn agree(store: &str) {
     assert_eq!(two.list("D", TYPE, None), None);
 }
 
-/// Instances with different contents over this store go on answering, and don't mark the pass again and again. Once they
-/// have the same content, every phone gets it, whichever of the two it had.
+/// Instances with different contents over this store keep answering, and don't mark the pass again
+/// and again. When they have the same content, every phone gets it, whichever version it had.
 pub(crate) fn disagree(store: &str) {
     let [old, new] = ["old", "new"].map(|version| pass(TYPE, "A-1", version));
     let mut one = Service::over(store);
@@ -88,14 +88,16 @@ pub(crate) fn disagree(store: &str) {
     for _ in 0..30 {
         fetch_from_both();
     }
-    // The start of the second one, and each of them once more. After that no pause is shorter than a minute.
+    // The second one marked at its start, and each of them once more. After that no pause is
+    // shorter than a minute.
     let pauses = started.elapsed().as_secs() as usize / 60;
     assert!(versions.len() <= 3 + 2 * pauses, "{versions:?}");
     let said = one.said() + &two.said();
     let lines = said.matches("instances serve different contents").count();
     assert!((1..=2 + 2 * pauses).contains(&lines), "{said}");
 
-    // A phone that got the new content under the date of the old one gets the old one when both instances have it.
+    // A phone that got the new content under the date of the old one gets the old content when both
+    // instances have it.
     let date = || one.get(TYPE, "A-1", None).header("last-modified").unwrap().to_owned();
     let (_, tag) = one.list("D", TYPE, None).unwrap();
     let date_before = date();
@@ -107,7 +109,7 @@ pub(crate) fn disagree(store: &str) {
         assert_eq!(answer.status, 200);
         assert!(answer.body == old);
     }
-    // And the end of it. The pass changed so often that its date is some seconds ahead.
+    // Then nothing changes any more. The pass changed so often that its date is some seconds ahead.
     let (_, tag) = one.list("D", TYPE, Some(&tag)).unwrap();
     eventually("the date is reached", || one.get(TYPE, "A-1", Some(&date())).status == 304);
     let date = date();
@@ -117,8 +119,8 @@ pub(crate) fn disagree(store: &str) {
     }
 }
 
-/// An instance that starts later with an empty disk knows of earlier tokens, of removed passes, and of passes that it does
-/// not have.
+/// An instance that starts later with an empty disk knows earlier tokens, removed passes, and
+/// passes that it does not have.
 pub(crate) fn know_tokens(store: &str) {
     const FIRST: &str = "the-first-token-of-it";
     const SECOND: &str = "the-second-token-of-it";
@@ -141,7 +143,7 @@ pub(crate) fn know_tokens(store: &str) {
     }
     assert_eq!(two.statuses("D-2", TYPE, "renewed", &of_missing), [401; 3]);
 
-    // At first this is a pass that the instance does not have yet, and then one that is no longer offered.
+    // At first the instance does not have this pass yet. Later the pass is no longer offered.
     eventually("the removal is known", || {
         two.statuses("D-2", TYPE, "removed", &of_removed) == [401, 401, 200]
     });

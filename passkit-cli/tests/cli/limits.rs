@@ -1,4 +1,4 @@
-//! What a hostile or broken client gets.
+//! The answers to hostile or broken clients.
 
 use std::{
     fs,
@@ -63,7 +63,7 @@ fn connections_over_the_cap_wait_for_a_place() {
     let held: Vec<_> = (0..2).map(|_| TcpStream::connect(service.address()).unwrap()).collect();
     let address = service.address();
     let waiting = std::thread::spawn(move || crate::program::send(&address, "POST", "/v1/log", &[], b"{}"));
-    // Both places are taken for as long as this takes.
+    // Both places are taken during this time.
     std::thread::sleep(Duration::from_millis(300));
     assert!(!waiting.is_finished());
     drop(held);
@@ -85,7 +85,7 @@ fn a_request_in_flight_is_answered_before_the_end() {
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
-    // The service says so when it has the head and wants the body.
+    // The service sends this when it has the head and wants the body.
     let mut interim = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
     stream.read_exact(&mut interim).unwrap();
     assert!(interim.starts_with(b"HTTP/1.1 100 "), "{}", String::from_utf8_lossy(&interim));

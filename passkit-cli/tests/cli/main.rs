@@ -1,4 +1,5 @@
-//! The program as its users meet it: started as a process, spoken to over HTTP, signalled, and killed.
+//! The program as its users meet it. The tests start it as a process, use it over HTTP, signal it
+//! and kill it.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 

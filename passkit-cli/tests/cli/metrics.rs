@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use passkit_conformance::apns::Answer as ApnsAnswer;
+use passkit_apns::local::Answer as ApnsAnswer;
 
 use crate::{
     archives::{pass, replace},
@@ -15,9 +15,9 @@ use crate::{
 
 const TYPE: &str = "pass.com.example.metrics";
 
-/// What the service says at /metrics.
+/// The answer of the service at /metrics.
 pub(crate) fn scrape(service: &Service) -> String {
-    eventually("the address is said", || service.said().contains("/metrics"));
+    eventually("the address is logged", || service.said().contains("/metrics"));
     let said = service.said();
     let (_, rest) = said.split_once("metrics at http://").unwrap_or_else(|| panic!("{said}"));
     let address = rest.split('/').next().unwrap();
@@ -26,7 +26,7 @@ pub(crate) fn scrape(service: &Service) -> String {
     String::from_utf8(body).unwrap()
 }
 
-/// The value of the one line that starts so.
+/// The value of the only line that starts with `series`.
 pub(crate) fn value(text: &str, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
 }
@@ -60,7 +60,7 @@ fn calls_are_counted_and_what_devices_send_is_no_label() {
     for secret in ["hostile", "HOSTILE", TYPE, "SERIAL-1", "DEVICE-1", "c0ffee"] {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
-    // Counted when it started; not again within the test.
+    // They are counted at the start, and not again during the test.
     eventually("the registrations are counted", || {
         value(&scrape(&service), "passkit_registrations").is_some()
     });
@@ -76,7 +76,7 @@ fn every_call_of_the_store_is_counted() {
     service.start();
     push::quiet(&service);
     push::register(&service, "D-1", &push::token(1), "A-1");
-    // APNs says that the token went out of use after that.
+    // APNs reports that the token went out of use after that.
     let later = SystemTime::now() + Duration::from_secs(5);
     local.apns.answer_token(&push::token(1), ApnsAnswer::gone("Unregistered", later));
     replace(&file, &pass(push::TYPE, "A-1", "two"));
@@ -91,7 +91,7 @@ fn every_call_of_the_store_is_counted() {
         "register",
         "changes_since",
         "published",
-        // Of the type without certificate.
+        // Of the type without a certificate.
         "mark",
         "mark_and_push",
         "backlog",

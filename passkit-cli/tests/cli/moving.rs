@@ -1,4 +1,4 @@
-//! Registrations that come from elsewhere, and go there.
+//! Import and export of registrations.
 
 use std::{
     fmt::Write as _,
@@ -22,7 +22,7 @@ fn export(store: &str) -> String {
     out
 }
 
-/// A file with so many registrations, three to a device.
+/// A file with this many registrations, three for each device.
 pub(crate) fn registrations(path: PathBuf, count: usize) -> PathBuf {
     let mut text = String::new();
     for n in 0..count {
@@ -34,7 +34,7 @@ pub(crate) fn registrations(path: PathBuf, count: usize) -> PathBuf {
 }
 
 #[test]
-fn what_is_imported_is_exported() {
+fn imported_registrations_are_exported() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (store(folder.path(), "one"), store(folder.path(), "two"));
     let file = registrations(folder.path().join("a.csv"), 12_001);
@@ -116,7 +116,7 @@ fn an_import_goes_on_where_it_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("a.csv.passkit-import");
     let mut count = 30_000;
-    // Until there are too many for an import to end before it is killed.
+    // Grows until there are too many for an import to end before it is killed.
     let (one, file) = loop {
         count *= 2;
         let one = store(folder.path(), &format!("one-{count}"));
@@ -147,7 +147,7 @@ fn an_import_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn what_cannot_be_moved_is_one_line() {
+fn a_failed_import_or_export_is_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let one = store(folder.path(), "one");
     let nowhere = folder.path().join("nowhere/a.csv");

@@ -62,7 +62,7 @@ fn a_phone_adds_syncs_lists_and_removes() {
 }
 
 #[test]
-fn a_phone_tells_what_a_service_does_wrong() {
+fn a_phone_reports_what_a_service_does_wrong() {
     let mut service = Service::new();
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
     service.start();
@@ -80,7 +80,7 @@ fn a_phone_tells_what_a_service_does_wrong() {
 }
 
 #[test]
-fn the_demonstration_goes_on_serving_until_it_is_told_to_end() {
+fn the_demonstration_goes_on_serving_until_it_is_stopped() {
     let mut demo = passkit().arg("demo").stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(demo.stdout.take().unwrap()).lines();
     let mut said = Vec::new();
@@ -119,7 +119,7 @@ fn the_demonstration_goes_on_serving_until_it_is_told_to_end() {
     assert!(!std::path::Path::new(&folder).exists(), "{folder} was left behind");
 }
 
-/// Also when the test fails.
+/// Kills the process also when the test fails.
 struct Ended(Child);
 
 impl Drop for Ended {
@@ -159,12 +159,12 @@ fn a_phone_that_listens_shows_what_a_push_brings() {
     let shown = || said.lock().unwrap().clone();
     eventually("the change is shown", || shown().contains(&format!("updated: {TYPE} A/1")));
     assert!(shown().contains(&format!("push of {TYPE} to the phone")), "{}", shown());
-    eventually("the other push is told apart", || {
+    eventually("the other push is recognised", || {
         shown().contains(&format!("push of {TYPE} to another phone"))
     });
     assert_eq!(shown().matches("updated: ").count(), 1, "{}", shown());
 
-    // The same from the service's side: the phone that was pushed is the one that came back.
+    // The service's log shows the same: the phone that got the push is the one that came back.
     let log = service.said();
     let step = |name: &str, of: &str| {
         let found =
@@ -188,7 +188,7 @@ fn a_phone_that_listens_shows_what_a_push_brings() {
     let token = authorization(TYPE, "A/1");
     let path = format!("/v1/passes/{TYPE}/A%2F1");
     let head = service.send("HEAD", &path, &[("Authorization", &token)], b"");
-    assert_eq!((head.status, fetched()), (200, before), "whoever only looks fetches nothing");
+    assert_eq!((head.status, fetched()), (200, before), "a HEAD request counts as no fetch");
 
     assert!(Command::new("kill").args(["-INT", &listening.0.id().to_string()]).status().unwrap().success());
     assert!(listening.0.wait().unwrap().success());

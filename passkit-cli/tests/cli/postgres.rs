@@ -38,21 +38,21 @@ pub(crate) fn migrated() -> String {
 }
 
 #[test]
-fn a_start_that_cannot_be_is_one_line() {
+fn a_failed_start_is_one_line() {
     let service = Service::over("");
     let closed = "postgres://somebody:secret@127.0.0.1:1/nowhere";
-    for (url, mend) in [(database().as_str(), "passkit migrate"), (closed, "can't connect")] {
+    for (url, hint) in [(database().as_str(), "passkit migrate"), (closed, "can't connect")] {
         let mut command = passkit();
         command.args(["serve", "--listen", "127.0.0.1:0", "--store", url, "--passes"]).arg(service.passes());
         let (code, _, said) = run(&mut command);
         assert_eq!(code, Some(2), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
-        assert!(said.contains(mend) && !said.contains("secret"), "{said}");
+        assert!(said.contains(hint) && !said.contains("secret"), "{said}");
     }
 }
 
 #[test]
-fn what_one_instance_marks_the_other_serves() {
+fn the_other_instance_serves_a_change_that_one_marks() {
     instances::agree(&migrated());
 }
 
@@ -92,7 +92,8 @@ fn a_database_restored_from_before_a_change_gets_the_change_again() {
     let answer = service.get(TYPE, "A-1", None);
     assert_eq!(answer.status, 200, "{}", service.said());
     assert!(answer.body == two);
-    // A phone that has the content before the change gets it, although the database has forgotten it.
+    // A phone that has the content before the change gets the change, although the database has
+    // forgotten it.
     eventually("the change is listed again", || service.list("D", TYPE, Some(&tag)).is_some());
     let answer = service.get(TYPE, "A-1", Some(&date));
     assert_eq!(answer.status, 200);

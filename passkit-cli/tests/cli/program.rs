@@ -20,7 +20,7 @@ pub(crate) fn passkit() -> Command {
     command
 }
 
-/// Folders of a service, and the service while it runs.
+/// The folders of a service, and its process while it runs.
 pub(crate) struct Service {
     pub(crate) folder: Arc<tempfile::TempDir>,
     store: String,
@@ -43,7 +43,7 @@ impl Drop for Running {
     }
 }
 
-/// An answer, whole.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -65,7 +65,7 @@ impl Answer {
 }
 
 impl Service {
-    /// A service over empty folders, not running yet.
+    /// A service with empty folders. It is not running yet.
     pub(crate) fn new() -> Self {
         Self::with_arguments(&[])
     }
@@ -77,7 +77,7 @@ impl Service {
         service
     }
 
-    /// A service over empty folders and this store.
+    /// A service with empty folders and this store.
     pub(crate) fn over(store: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["passes", "orders"] {
@@ -99,29 +99,29 @@ impl Service {
         Self { folder, store, arguments, log: *log, running: None }
     }
 
-    /// With these arguments besides.
+    /// Adds these arguments.
     pub(crate) fn given(mut self, arguments: &[impl ToString]) -> Self {
         self.arguments.extend(arguments.iter().map(ToString::to_string));
         self
     }
 
-    /// Logging so much.
+    /// Sets the log level.
     pub(crate) fn logging(mut self, level: &'static str) -> Self {
         self.log = Some(level);
         self
     }
 
-    /// Another instance over the same store, with an empty disk and folders of its own, which are empty.
+    /// Another instance over the same store, with an empty disk and empty folders of its own.
     pub(crate) fn newcomer(&self) -> Self {
         Self::over(&self.store).given(&self.arguments)
     }
 
-    /// Over another store from the next start on.
+    /// Uses another store from the next start on.
     pub(crate) fn set_store(&mut self, store: &str) {
         self.store = store.to_owned();
     }
 
-    /// As [`sibling`](Self::sibling), with these arguments only.
+    /// Like [`sibling`](Self::sibling), but with these arguments only.
     pub(crate) fn sibling_with(&self, arguments: &[impl ToString]) -> Self {
         let mut sibling = self.sibling();
         sibling.arguments.clear();
@@ -158,7 +158,7 @@ impl Service {
         command
     }
 
-    /// Starts it and waits until it says that it listens.
+    /// Starts it and waits until it prints that it listens.
     pub(crate) fn start(&mut self) {
         let mut process = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = collect(process.stderr.take().unwrap());
@@ -172,7 +172,7 @@ impl Service {
         self.running = Some(Running { process, address, said });
     }
 
-    /// Starts it, does not wait for it to listen, and kills it when the condition comes true.
+    /// Starts it, does not wait for it to listen, and kills it when the condition becomes true.
     pub(crate) fn kill_when(&mut self, mut condition: impl FnMut(&Self) -> bool) {
         let mut process = self.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = collect(process.stderr.take().unwrap());
@@ -189,7 +189,7 @@ impl Service {
         format!("http://{}", self.address())
     }
 
-    /// What it wrote to stderr so far.
+    /// Its stderr so far.
     pub(crate) fn said(&self) -> String {
         self.running.as_ref().unwrap().said.lock().unwrap().clone()
     }
@@ -321,7 +321,7 @@ pub(crate) fn send(
     Ok(answer)
 }
 
-/// What a command did that ends by itself.
+/// Runs a command to its end. Returns its exit code, stdout and stderr.
 pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())

@@ -8,9 +8,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use passkit_apns::local::{Answer, LocalApns, Options};
 use passkit_conformance::{
     Client,
-    apns::{Answer, LocalApns, Options},
     phone::{Phone, State},
 };
 use passkit_test_servers::{postgres::Server, redis::Single};
@@ -69,7 +69,7 @@ impl Local {
             .collect()
     }
 
-    /// How many pushes each token got since then.
+    /// How many pushes each token has got since then.
     pub(crate) fn pushed(&self, since: SystemTime) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for push in self.apns.pushes().into_iter().filter(|push| push.at >= since) {
@@ -79,7 +79,7 @@ impl Local {
         counts
     }
 
-    pub(crate) fn no_breach(&self) {
+    pub(crate) fn no_violation(&self) {
         assert_eq!(self.apns.violations(), Vec::<String>::new());
     }
 }
@@ -98,7 +98,8 @@ pub(crate) fn register(service: &Service, device: &str, token: &str, serial: &st
 
 pub(crate) const METRICS: [&str; 2] = ["--metrics", "127.0.0.1:0"];
 
-/// Waits until no push is pending: those of the first start are, although no phone is registered.
+/// Waits until no push is pending. The first start makes some pending, although no phone is
+/// registered.
 pub(crate) fn quiet(service: &Service) {
     eventually("no push is pending", || pending(service) == Some(0.0));
 }
@@ -135,7 +136,7 @@ fn a_changed_file_is_pushed_listed_and_fetched() {
     let changed = SystemTime::now();
     replace(&file, &two);
     eventually("each phone is pushed", || local.pushed(changed).len() == phones.len());
-    // What the push promises can be had at once.
+    // The phone gets the change at once when the push comes.
     for phone in &mut phones {
         assert_eq!(local.pushed(changed).get(phone.state().push_token().as_str()), Some(&1));
         let outcome = local.runtime.block_on(phone.sync()).unwrap();
@@ -146,7 +147,7 @@ fn a_changed_file_is_pushed_listed_and_fetched() {
     assert_eq!(value(&text, r#"passkit_pushes_total{outcome="sent"}"#), Some(3.0), "{text}");
     assert!(phones.iter().all(|phone| !text.contains(phone.state().push_token().as_str())));
     quiet(&service);
-    local.no_breach();
+    local.no_violation();
 }
 
 #[test]
@@ -168,7 +169,7 @@ fn pushes_wait_for_a_push_service_that_is_away() {
     let mut service = service.sibling_with(&local.arguments());
     service.start();
     eventually("it is pushed", || local.pushed(SystemTime::UNIX_EPOCH).contains_key(&token(1)));
-    local.no_breach();
+    local.no_violation();
 }
 
 #[test]
@@ -204,12 +205,12 @@ fn instances_share_one_queue(store: &str) {
         let pushed = local.pushed(changed);
         assert!(pushed.values().all(|times| *times == 1), "pushed more than once: {pushed:?}");
     }
-    // One goes, the other sends.
+    // One instance is killed, and the other sends.
     one.kill();
     let changed = SystemTime::now();
     replace(&file, &pass(TYPE, "A-1", "last"));
     eventually("all are pushed", || local.pushed(changed).len() == devices);
-    local.no_breach();
+    local.no_violation();
 }
 
 fn rounds() -> u64 {
@@ -233,7 +234,7 @@ fn a_change_is_pushed_whenever_the_service_is_killed() {
         let content = pass(TYPE, "A-1", &round.to_string());
         let changed = SystemTime::now();
         replace(&file, &content);
-        // From before it is noticed, which takes 100 ms, to after all is sent.
+        // From before the change is noticed, which takes 100 ms, until after all pushes are sent.
         std::thread::sleep(Duration::from_millis(60 + round * 53 % 240));
         service.kill();
         service.start();
@@ -246,7 +247,7 @@ fn a_change_is_pushed_whenever_the_service_is_killed() {
         }
         assert!(service.get(TYPE, "A-1", None).body == content, "round {round}: old content");
     }
-    local.no_breach();
+    local.no_violation();
 }
 
 const ADMIN: &str = "an-admin-token-for-tests";
@@ -281,7 +282,7 @@ fn another_program_publishes() {
     assert_eq!(publish(&address, ADMIN, &all), (202, json!({ "pending": 1 })));
     eventually("both are pushed", || local.pushed(since).len() == 2);
 
-    // Passes of several types, and in any order. Nobody can send the pushes of the other type.
+    // Passes of several types, in any order. No instance can send the pushes of the other type.
     let other = "pass.com.example.uncertified";
     let named = [(TYPE, "B-1"), (other, "C-1"), (TYPE, "A-1"), (other, "C-2")];
     let named = named.map(|(type_id, serial)| json!({ "type": type_id, "serial": serial }));
@@ -311,11 +312,11 @@ fn another_program_publishes() {
     assert_eq!(service.send("POST", PUBLISH, &[], b"{}").status, 401);
     let bearer = format!("Bearer {ADMIN}");
     assert_eq!(service.send("GET", PUBLISH, &[("Authorization", &bearer)], b"").status, 405);
-    local.no_breach();
+    local.no_violation();
 }
 
 #[test]
-fn publishing_without_a_certificate_marks() {
+fn publishing_without_a_certificate_marks_passes() {
     let mut service = Service::with_arguments(&["--admin-token", ADMIN, "--admin-listen", "127.0.0.1:0"]);
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A-1", "one")).unwrap();
     service.start();
@@ -323,7 +324,7 @@ fn publishing_without_a_certificate_marks() {
     let (_, tag) = service.list("D-1", TYPE, None).unwrap();
     let bearer = format!("Bearer {ADMIN}");
     assert_eq!(service.send("POST", PUBLISH, &[("Authorization", &bearer)], b"{}").status, 404);
-    eventually("the address is said", || service.said().contains(PUBLISH));
+    eventually("the address is logged", || service.said().contains(PUBLISH));
     let said = service.said();
     let (_, address) = said.split_once("publish at http://").unwrap_or_else(|| panic!("{said}"));
     let body = json!({ "passes": [{ "type": TYPE, "serial": "A-1" }] }).to_string();
@@ -338,7 +339,7 @@ fn publishing_without_a_certificate_marks() {
 }
 
 #[test]
-fn a_store_that_is_away_is_told_to_who_publishes() {
+fn an_unavailable_store_is_reported_to_the_publisher() {
     let server = Server::throwaway(&[]).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let url = server.url(&runtime.block_on(server.new_database()).unwrap());
@@ -367,7 +368,7 @@ fn a_command_pushes_to_the_phones_of_a_store() {
     assert_eq!(run(passkit().args(["import", "--store", &store, "--from"]).arg(&file)).0, Some(0));
     let arguments = local.arguments_with(&local.certificate(MOVED), local.apns.port());
 
-    // Three registrations to a phone: one push.
+    // A phone with three registrations gets one push.
     let (code, out, said) = push(&store, &arguments, &[MOVED, "--all"]);
     assert_eq!((code, out.lines().next()), (Some(0), Some("300 sent, 600 coalesced")), "{said}");
     assert_eq!(local.apns.pushes().len(), 300);
@@ -378,13 +379,13 @@ fn a_command_pushes_to_the_phones_of_a_store() {
     let (code, out, _) = push(&store, &arguments, &[MOVED, "M-00000000", "M-00000003"]);
     assert_eq!((code, &*out), (Some(1), "1 sent, 1 failed (BadDeviceToken)\n"));
 
-    // A phone with another wallet can't be pushed. That is no failure.
+    // A phone with another wallet can't get a push. That is no failure.
     let other = local.file("other.csv", &format!("D-OTHER,6F9619FF-8B86-D011,{MOVED},M-00000006\n"));
     assert_eq!(run(passkit().args(["import", "--store", &store, "--from"]).arg(&other)).0, Some(0));
     let (code, out, said) = push(&store, &arguments, &[MOVED, "M-00000006"]);
     assert_eq!((code, &*out), (Some(0), "1 sent, 1 not reachable by APNs\n"), "{said}");
 
-    // The push service is away: the push stays pending, and the next run sends it.
+    // The push service is away. The push stays pending, and the next run sends it.
     let away = local.arguments_with(&local.certificate(MOVED), 1);
     let (code, _, said) = push(&store, &away, &[MOVED, "M-00000006"]);
     assert!(code == Some(1) && said.contains("the rest waits"), "{said}");
@@ -430,7 +431,7 @@ fn an_interrupted_command_leaves_the_rest_to_the_next() {
     let (code, _, said) = push(&store, &local.arguments(), &[TYPE, "unknown"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(local.pushed(since).contains_key(&token(1)));
-    local.no_breach();
+    local.no_violation();
 }
 
 #[test]
@@ -448,5 +449,5 @@ fn a_command_waits_for_an_instance_that_sends() {
     let (code, _, said) = push(&store, &local.arguments(), &[TYPE, "A-1"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("another instance sends"), "{said}");
-    local.no_breach();
+    local.no_violation();
 }

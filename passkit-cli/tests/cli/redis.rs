@@ -52,12 +52,12 @@ fn a_removal_is_kept_until_the_store_has_it() {
     let token = token_of(TYPE, "A-1");
     node.kill().unwrap();
     fs::remove_file(&file).unwrap();
-    eventually("the store does not take it", || one.said().contains("can't mark changes"));
+    eventually("the store refuses it", || one.said().contains("can't mark changes"));
     one.kill();
     node.restart().unwrap();
     let mut two = one.newcomer();
     two.start();
-    assert_eq!(two.statuses("D", TYPE, "A-1", &token), [201, 503, 200], "nobody has removed it yet");
+    assert_eq!(two.statuses("D", TYPE, "A-1", &token), [201, 503, 200], "the store has no removal yet");
     one.start();
     eventually("the store has it", || two.statuses("D", TYPE, "A-1", &token) == [401, 401, 200]);
 }
@@ -87,7 +87,7 @@ fn registrations_are_imported_counted_and_repaired() {
 }
 
 #[test]
-fn a_start_that_cannot_be_is_one_line() {
+fn a_failed_start_is_one_line() {
     let service = Service::over("");
     let evicting = Node::start(&["--maxmemory-policy", "allkeys-lru"]).unwrap();
     let locked = Node::start(&["--requirepass", "correct"]).unwrap();

@@ -1,4 +1,4 @@
-//! What ends in one line on stderr, and exit code 2.
+//! Errors that end the program with one line on stderr and exit code 2.
 
 use std::fs;
 
@@ -34,7 +34,7 @@ fn a_port_that_is_taken() {
 }
 
 #[test]
-fn folders_that_can_not_be_read() {
+fn folders_that_cannot_be_read() {
     let service = Service::new();
     let store = format!("sled:{}", service.store().display());
     let file = service.folder.path().join("file");
@@ -56,7 +56,7 @@ fn nothing_to_serve() {
 }
 
 #[test]
-fn a_store_url_of_no_known_kind() {
+fn a_store_url_of_unknown_kind() {
     for url in ["mysql://localhost/passes", "./passkit-data", "sled:"] {
         refused(passkit().args(["serve", "--passes", ".", "--store", url]), &["sled:./passkit-data"]);
     }

@@ -11,14 +11,14 @@ use crate::{
 
 const ROOT: &str = "PASSKIT_REDIS_ROOT";
 
-/// The program, trusting this authority and no other.
+/// The program. It trusts only this authority.
 fn trusting(tls: &Tls, by: &str) -> Command {
     let mut command = passkit();
     command.env(by, tls.file("ca.crt"));
     command
 }
 
-/// Registrations go there and come back, with a client certificate.
+/// Imports and exports registrations, with a client certificate.
 fn serves(tls: &Tls, trusted_by: &str, url: &str) {
     let command = || {
         let mut command = trusting(tls, trusted_by);
@@ -39,20 +39,20 @@ fn serves(tls: &Tls, trusted_by: &str, url: &str) {
 }
 
 #[test]
-fn a_node_a_cluster_and_sentinels_are_reached_over_tls() {
+fn a_node_a_cluster_and_sentinels_work_over_tls() {
     let tls = Tls::make().unwrap();
     let options = tls.options(true);
     let node = Node::start(&options).unwrap();
     serves(&tls, ROOT, &node.url());
     node.ask(&["FLUSHALL"]).unwrap();
-    // Where the system's authorities are.
+    // This variable replaces the system's authorities.
     serves(&tls, "SSL_CERT_FILE", &node.url());
     serves(&tls, ROOT, &Cluster::start_own(&options).unwrap().url());
     serves(&tls, ROOT, &SentinelSet::start_own(&options).unwrap().url());
 }
 
 #[test]
-fn tls_that_cannot_be_is_one_line() {
+fn a_tls_failure_is_one_line() {
     let tls = Tls::make().unwrap();
     let (own, other) = (Service::over(""), Tls::make().unwrap());
     let node = Node::start(&tls.options(false)).unwrap();

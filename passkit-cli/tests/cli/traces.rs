@@ -1,4 +1,5 @@
-//! The traces in which a push comes: phones, the service, a store, and a push service over TLS, on every store.
+//! Sequences of calls that involve a push, on every store: phones, the service, a store, and a push
+//! service over TLS.
 
 use std::{
     collections::HashMap,
@@ -7,11 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use passkit_apns::{ApnsSender, Config, Identity};
+use passkit_apns::{
+    ApnsSender, Config, Identity,
+    local::{Answer, LocalApns, Options},
+};
 use passkit_archive::Rules;
 use passkit_conformance::{
     Client, Limits,
-    apns::{Answer, LocalApns, Options},
     phone::{Outcome, Phone, State},
 };
 use passkit_server::{
@@ -30,7 +33,7 @@ use crate::{archives, postgres};
 
 const TYPE: &str = "pass.com.example.traces";
 
-/// The passes by serial number, each with the version that it has.
+/// The passes by serial number, each with its version.
 #[derive(Clone, Default)]
 struct Passes(Arc<Mutex<HashMap<String, u32>>>);
 
@@ -68,7 +71,7 @@ struct World {
     apns: LocalApns,
     sender: Arc<ApnsSender>,
     publisher: Publisher,
-    /// Pushes that came before their change could be seen.
+    /// How many pushes came before their change could be seen.
     early: Arc<Mutex<u32>>,
 }
 
@@ -79,7 +82,7 @@ impl World {
         let passes = Passes::default();
         let hook = {
             let (store, early, passes) = (store.clone(), early.clone(), passes.clone());
-            // The version that was pushed last to each token.
+            // The version of the last push to each token.
             let last: Arc<Mutex<HashMap<String, u64>>> = Arc::default();
             move |_, token: String| {
                 let (store, early, passes, last) =
@@ -134,7 +137,7 @@ impl World {
         sound(&phone.add(&archive, Some("http://wallet.example.com/")).await.unwrap());
     }
 
-    /// Changes passes and publishes them. Returns how often each push token was pushed.
+    /// Changes passes and publishes them. Returns how many pushes each push token got.
     async fn change(&self, serials: &[&str]) -> (HashMap<String, usize>, PushReport) {
         for serial in serials {
             *self.passes.0.lock().unwrap().get_mut(*serial).unwrap() += 1;
@@ -164,7 +167,7 @@ async fn publish(publisher: &Publisher, serials: &[&str]) {
     publisher.publish(&TypeIdentifier::new(TYPE).unwrap(), Changed::Passes(&serials)).await.unwrap();
 }
 
-/// All devices of a pass; there are fewer than a page has.
+/// All devices of a pass. They fit into one page.
 async fn devices(store: &dyn PushQueue, pass: &PassId) -> Vec<RegisteredDevice> {
     store.devices(Audience::Pass(pass), None, 1_000).await.unwrap().items
 }
@@ -204,7 +207,7 @@ async fn pass_on(store: Arc<dyn PushQueue>) {
     assert!(world.apns.connections() <= 2, "{} connections", world.apns.connections());
 }
 
-/// S3, S4 and S11: a push for one change, one for two, none after the pass is deleted.
+/// One push for one change, one for two, and none after the pass is deleted.
 async fn updates(world: &World) {
     world.make("one");
     world.make("two");
@@ -222,7 +225,7 @@ async fn updates(world: &World) {
     assert_eq!(world.change(&["two"]).await.0, once([&a]));
 }
 
-/// S9 and S10: a new push token under the same device identifier, and with a new one.
+/// A new push token, first under the same device identifier, then under a new one.
 async fn rotations(world: &World) {
     world.make("nine");
     world.make("other");
@@ -251,7 +254,7 @@ async fn rotations(world: &World) {
     assert_eq!(world.change(&["ten"]).await.0, once([&d]));
 }
 
-/// S23: a pass on two phones.
+/// A pass on two phones.
 async fn shared(world: &World) {
     world.make("shared");
     let [a, b] = [token(), token()];
@@ -264,7 +267,8 @@ async fn shared(world: &World) {
     assert_eq!(sync(&mut two).await, ["shared"]);
 }
 
-/// S30, first half: a token that went out of use before the last register keeps its device, after it does not.
+/// APNs reports that a token went out of use. The device stays if that was before its last
+/// register, and is forgotten if it was after.
 async fn answers(world: &World) {
     world.make("thirty");
     let [a, b, c] = [token(), token(), token()];
@@ -286,7 +290,7 @@ async fn answers(world: &World) {
     assert_eq!(left, kept);
 }
 
-/// S30, second half: when all tokens are called bad nothing is deleted, however long it lasts.
+/// Nothing is deleted when APNs rejects all tokens, however long that lasts.
 async fn storm(world: &World) {
     world.make("storm");
     let type_id = TypeIdentifier::new(TYPE).unwrap();
@@ -302,7 +306,7 @@ async fn storm(world: &World) {
         world.store.defer(&type_id, &[(device, Some(push))]).await.unwrap();
         tokens.push(token);
     }
-    // Another worker, which knows of no push that was accepted.
+    // Another worker, which knows of no accepted push.
     let publisher = publisher(&world.store, &world.sender);
     *world.passes.0.lock().unwrap().get_mut("storm").unwrap() += 1;
     publish(&publisher, &["storm"]).await;

@@ -1,18 +1,18 @@
-//! The one place where the phone reads archives.
+//! The only place where the phone reads archives.
 
 use passkit_archive::{Archive, Problems, Rules};
 use passkit_server::{AuthToken, PassId};
 
-/// What a phone needs to know of a pass.
+/// What a phone needs to know about a pass.
 pub(super) struct ReadPass {
     pub(super) id: PassId,
     pub(super) auth_token: AuthToken,
     pub(super) web_service_url: String,
-    /// Equal for equal content, whoever signed it and when.
+    /// Equal for equal content, whoever signed it and whenever.
     pub(super) digest: String,
 }
 
-/// Reads an archive, and checks its digests and its signature.
+/// Reads an archive and checks its digests and its signature.
 pub(super) fn read(bytes: &[u8], rules: Rules) -> Result<ReadPass, Problems> {
     let archive = Archive::check(bytes, rules)?;
     Ok(ReadPass {

@@ -8,7 +8,7 @@ use passkit_server::{
     identifiers::{DeviceIdentifier, TypeIdentifier},
 };
 
-/// Something that the web service did wrong, or that kept the phone from it.
+/// Something that the web service did wrong, or that stopped the phone from reaching it.
 ///
 /// `Display` gives the text without the device identifier.
 #[derive(Clone, Debug)]
@@ -16,14 +16,14 @@ use passkit_server::{
 pub struct Complaint {
     /// The web service URL.
     pub url: String,
-    /// The pass that it is about, if it is about one.
+    /// The pass that it is about, if any.
     pub pass: Option<PassId>,
-    /// What is wrong, in the words of a real phone's log where one would log it.
+    /// What is wrong. The words are those of a real phone's log if a real phone would log it.
     pub text: String,
-    /// Whether a real phone would post it to `/v1/log`. It keeps to itself what has to do with connections, and does
-    /// not see all that this phone sees.
+    /// Whether a real phone would post it to `/v1/log`. A real phone does not post connection
+    /// problems, and does not notice everything that this phone notices.
     pub is_logged: bool,
-    /// What a log entry has, and [`Complaint::text`] has not: the device identifier.
+    /// The text for the log. Unlike [`Complaint::text`], it has the device identifier.
     pub(super) log_text: String,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for Complaint {
     }
 }
 
-/// The call in which something went wrong, as a phone names it.
+/// The call that failed, in the words of a phone.
 #[derive(Clone, Copy)]
 pub(super) enum Task<'a> {
     Register(&'a DeviceIdentifier, &'a PassId),
@@ -94,7 +94,7 @@ pub(super) fn service_error(
     Complaint { url: url.to_owned(), pass: pass.cloned(), text: printable(&text), log_text: text, is_logged }
 }
 
-/// A text that a terminal shows as one line: a service may put anything into a tag.
+/// A text that a terminal shows as one line, because a service may put anything into a tag.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -106,11 +106,11 @@ fn printable(text: &str) -> String {
     shown
 }
 
-/// A log entry as phones write it: `[2026-11-22 10:15:00 +0000] <text>`.
+/// A log entry in the form of phones: `[2026-11-22 10:15:00 +0000] <text>`.
 pub(super) fn log_entry(time: SystemTime, text: &str) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days from the first of March of the year 0, in eras of 400 years.
+    // Counts days from 1 March of the year 0, in eras of 400 years, so that leap days come last.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_device_stands_in_the_log_only() {
+    fn only_the_log_shows_the_device() {
         let device = DeviceIdentifier::new("c0ffee").unwrap();
         let pass = PassId::new("pass.t", "S1").unwrap();
         let complaint = Task::List(&device, &pass.type_id, None).error(

@@ -5,12 +5,12 @@ use passkit_server::PassId;
 
 use crate::service_url::ServiceUrl;
 
-/// Why the phone could not begin with what it was asked to do, or not keep its state. What a web service does wrong
-/// is a [`Complaint`](super::Complaint) instead.
+/// Why the phone could not start an operation, or could not keep its state. A fault of the web
+/// service is a [`Complaint`](super::Complaint) instead.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The archive is not one that a phone takes.
+    /// The archive is not one that phones accept.
     #[error("the archive is not valid: {}", one_line(.0))]
     Archive(#[source] Problems),
     /// The web service URL cannot be used.
@@ -21,7 +21,7 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The phone does not hold the pass.
+    /// The pass is not on the phone.
     #[error("the phone does not hold {0}")]
     NotHeld(PassId),
     /// The system has no random numbers.
@@ -37,7 +37,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The state file is not one that the phone wrote.
+    /// The state file was not written by this phone.
     #[error("the phone's state in {} is not readable: {source}", .path.display())]
     StateFormat {
         /// The file.

@@ -14,25 +14,27 @@ use crate::{
 };
 
 impl Phone {
-    /// Fetches all that is owed of a type, if its date changed: what was listed just now first, older debts after it.
-    pub(super) async fn fetch_owed(
+    /// Fetches all pending passes of a type if their dates changed: first those just listed, then
+    /// the older ones.
+    pub(super) async fn fetch_pending(
         &mut self,
         service: &ServiceUrl,
         url: &str,
         type_id: &TypeIdentifier,
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
-        let is_owed = |held: &&HeldPass| held.fetch_owed && held.url == url;
-        let mut owed: Vec<PassId> = self.state.passes.iter().filter(is_owed).map(HeldPass::id).collect();
-        owed.retain(|pass| pass.type_id == *type_id);
-        owed.sort_by_key(|pass| outcome.listed.iter().position(|one| one == pass).unwrap_or(usize::MAX));
-        for pass in owed {
+        let is_pending = |held: &&HeldPass| held.fetch_pending && held.url == url;
+        let mut pending: Vec<PassId> =
+            self.state.passes.iter().filter(is_pending).map(HeldPass::id).collect();
+        pending.retain(|pass| pass.type_id == *type_id);
+        pending.sort_by_key(|pass| outcome.listed.iter().position(|one| one == pass).unwrap_or(usize::MAX));
+        for pass in pending {
             self.fetch(service, &pass, true, outcome).await?;
         }
         Ok(())
     }
 
-    /// Fetches a pass; with `conditional` only if it changed after the date that is kept.
+    /// Fetches a pass. With `conditional`, the request carries the date of the last fetch.
     pub(super) async fn fetch(
         &mut self,
         service: &ServiceUrl,
@@ -61,7 +63,7 @@ impl Phone {
             200 => self.receive(&held, since, &response, outcome),
             304 if since.is_some() => {
                 if let Some(held) = self.state.find_mut(pass) {
-                    held.fetch_owed = false;
+                    held.fetch_pending = false;
                 }
                 outcome.unchanged.push(pass.clone());
             }
@@ -70,7 +72,7 @@ impl Phone {
         Ok(())
     }
 
-    /// Takes the archive that was sent for `held`, if it is good and the right one.
+    /// Accepts the archive sent for `held` if it is valid and the right one.
     fn receive(&mut self, held: &HeldPass, since: Option<&str>, response: &Response, outcome: &mut Outcome) {
         let (pass, url) = (&held.id(), &held.url);
         let kind = pass.type_id.kind();
@@ -138,7 +140,7 @@ impl Phone {
             held.last_modified = last_modified;
             held.digest = read.digest;
             held.auth_token = read.auth_token;
-            held.fetch_owed = false;
+            held.fetch_pending = false;
         }
         if unchanged { &mut outcome.unchanged } else { &mut outcome.updated }.push(pass.clone());
     }

@@ -14,8 +14,9 @@ use crate::{
 };
 
 impl Phone {
-    /// Asks what changed, keeps the new tag, and notes a fetch as owed for each pass listed. Returns the serial numbers
-    /// as listed; `None` if there was no answer that could be read, and then the tag is the old one.
+    /// Asks what changed, keeps the new tag, and marks each listed pass as to be fetched. Returns
+    /// the serial numbers as listed, or `None` if the answer could not be read; the old tag then
+    /// stays.
     pub(super) async fn list_changes(
         &mut self,
         service: &ServiceUrl,
@@ -42,7 +43,7 @@ impl Phone {
         match response.status.as_u16() {
             204 => return Ok(Some(Vec::new())),
             200 => {}
-            // A 401 as well: this call has no token that could be wrong.
+            // Also a 401, because this call has no token that could be wrong.
             status => {
                 let reason = format!("Unexpected response code {status}");
                 outcome.complaints.push(task.error(url, &reason, true));
@@ -81,7 +82,7 @@ impl Phone {
             let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
             match self.state.find_mut(&pass).filter(|held| held.url == url) {
                 Some(held) => {
-                    held.fetch_owed = true;
+                    held.fetch_pending = true;
                     outcome.listed.push(pass);
                 }
                 None => {

@@ -1,24 +1,27 @@
-//! A phone made of software: it behaves towards a web service as an iPhone does, checks what it is served, and
-//! complains in the words of a real one.
+//! A virtual phone. It behaves towards a web service as an iPhone does, checks what it is served,
+//! and complains in the words of a real one.
 //!
-//! A [`Phone`] is a [`State`] (what a phone remembers, to be kept in a file) and a [`Client`](crate::Client) (the connections). Four
-//! operations make requests:
+//! A [`Phone`] has a [`State`], which is what a phone remembers, and a [`Client`](crate::Client),
+//! which has the connections. Keep the state in a file. Four operations make requests:
 //!
 //! | operation | on a real phone | requests |
 //! | --- | --- | --- |
-//! | [`Phone::add`] | a pass is added | register; list; fetch what is listed, and the new pass if a tag was kept |
-//! | [`Phone::sync`] | a push arrives | list, fetch what is listed, fetch what is still owed |
+//! | [`Phone::add`] | a pass is added | register; list; fetch the listed passes, and the new pass if the phone had a tag |
+//! | [`Phone::sync`] | a push arrives | list, fetch the listed passes, fetch the other pending ones |
 //! | [`Phone::refresh`] | the user pulls the back of a pass down | fetch, if changed |
 //! | [`Phone::remove`] | the user deletes a pass | unregister |
 //!
-//! As on a real phone, the update tag and `Last-Modified` are strings that are kept and sent back byte for byte, never
-//! understood; the tag is kept as soon as a list answer is read, so a fetch that fails is owed and tried again by the
-//! next [`Phone::sync`]; a device identifier and a tag belong to one web service URL and one type. No request is
-//! repeated within an operation.
+//! These rules hold as on a real phone:
+//! * The update tag and `Last-Modified` are strings. The phone keeps them and sends them back byte
+//!   for byte.
+//! * The tag is kept as soon as a list answer is read. A fetch that fails stays pending, and the
+//!   next [`Phone::sync`] tries it again.
+//! * A device identifier and a tag belong to one web service URL and one type.
+//! * No request is repeated within an operation.
 //!
-//! What goes wrong with the service is no error but a [`Complaint`] in the [`Outcome`]; those that a real phone would
-//! log are posted to `/v1/log` at the end of the operation. Each request and its answer are shown to an observer as an
-//! [`Exchange`](crate::Exchange), with no secret in it.
+//! A fault of the service is no error. It is a [`Complaint`] in the [`Outcome`]. Those that a real
+//! phone would log are posted to `/v1/log` at the end of the operation. An observer sees each
+//! request and its answer as an [`Exchange`](crate::Exchange), which has no secret in it.
 //!
 //! ```no_run
 //! use passkit_conformance::{Client, phone::{Phone, State}};
@@ -36,7 +39,8 @@
 //! # }
 //! ```
 //!
-//! Where the behaviour of real phones is not documented, this one follows what is seen of them in the field.
+//! Where the behaviour of real phones is not documented, this one does what real phones were
+//! observed to do.
 
 mod archive;
 mod complaint;

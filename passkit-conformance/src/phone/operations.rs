@@ -20,21 +20,21 @@ pub struct Phone {
     observer: Box<dyn FnMut(&Exchange) + Send>,
 }
 
-/// What an operation did. That it has no [`complaints`](Self::complaints) means that all went well.
+/// What an operation did. All went well if it has no [`complaints`](Self::complaints).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// The passes for which the service took a registration.
+    /// The passes whose registration the service accepted.
     pub registered: Vec<PassId>,
-    /// The passes that the service listed as changed and that the phone holds.
+    /// The passes on the phone that the service listed as changed.
     pub listed: Vec<PassId>,
     /// The passes that were fetched and have new content.
     pub updated: Vec<PassId>,
-    /// The passes that were fetched, or asked for, and are as before.
+    /// The passes that were requested and have not changed.
     pub unchanged: Vec<PassId>,
-    /// The passes that the service no longer counts as on this phone.
+    /// The passes whose registration the service removed.
     pub unregistered: Vec<PassId>,
-    /// Everything that was not as it should be.
+    /// Everything that went wrong.
     pub complaints: Vec<Complaint>,
 }
 
@@ -45,34 +45,36 @@ impl fmt::Debug for Phone {
 }
 
 impl Phone {
-    /// A phone that remembers `state` and talks through `client`. It takes signed passes with https only.
+    /// A phone that remembers `state` and sends through `client`. It accepts only signed passes and
+    /// https.
     #[must_use]
     pub fn new(state: State, client: Client) -> Self {
         Self { state, client, rules: Rules::strict(), observer: Box::new(|_| {}) }
     }
 
-    /// Takes archives by other rules: unsigned ones for instance, while a service is being developed.
+    /// Accepts archives by other rules, such as unsigned ones while a service is being developed.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
     }
 
-    /// Shows every exchange to `observer`, as soon as its answer is there. Replaces the observer before.
+    /// Shows every exchange to `observer` as soon as its answer arrives. Replaces the previous
+    /// observer.
     pub fn observe(&mut self, observer: impl FnMut(&Exchange) + Send + 'static) {
         self.observer = Box::new(observer);
     }
 
-    /// What the phone remembers now: to be saved after each operation, also one that failed.
+    /// What the phone remembers now. Save it after each operation, also after a failed one.
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// The same, to change it.
+    /// The same, for changes.
     pub fn state_mut(&mut self) -> &mut State {
         &mut self.state
     }
 
-    /// What the phone remembers, and an end to the phone.
+    /// Ends the phone and returns what it remembers.
     #[must_use]
     pub fn into_state(self) -> State {
         self.state
@@ -84,15 +86,18 @@ impl Phone {
         self.state.passes()
     }
 
-    /// Adds a pass: registers for it, lists what changed, and fetches that; if a tag was kept already, fetches the new
-    /// pass in any case, since the list may be silent about it.
+    /// Adds a pass: registers, lists what changed, and fetches that. If the phone had a tag
+    /// already, it fetches the new pass in any case, because the list may not name it.
     ///
-    /// `url` takes the place of the pass's own web service URL, and does so for good. A pass that is registered already
-    /// is not registered again but replaced and fetched whatever its date, as when a newer file is opened.
+    /// `url` permanently replaces the pass's own web service URL. A pass that is registered already
+    /// is not registered again. It is replaced and fetched whatever its date, as when a user opens
+    /// a newer file.
     ///
     /// # Errors
-    /// If the archive or the URL is not valid; then the phone is as before. A service that refuses is a
-    /// [`Complaint`], and the pass stays on the phone: [`sync`](Self::sync) tries again.
+    ///
+    /// If the archive or the URL is not valid; the phone is then unchanged. A refusal of the
+    /// service is a [`Complaint`]; the pass stays on the phone, and [`sync`](Self::sync) tries
+    /// again.
     pub async fn add(&mut self, archive: &[u8], url: Option<&str>) -> Result<Outcome, Error> {
         let read = archive::read(archive, self.rules).map_err(Error::Archive)?;
         let url = url.unwrap_or(&read.web_service_url).to_owned();
@@ -115,16 +120,18 @@ impl Phone {
                 let text = format!("the list without a tag omits '{}', just registered", pass.serial);
                 outcome.complaints.push(service_error(&url, &pass.type_id, Some(&pass), &text, false));
             }
-            self.fetch_owed(&service, &url, &pass.type_id, &mut outcome).await?;
+            self.fetch_pending(&service, &url, &pass.type_id, &mut outcome).await?;
         }
         self.post_log(&mut outcome).await;
         Ok(outcome)
     }
 
-    /// Does what a push makes a phone do, for each service and type: lists what changed, fetches what is listed where
-    /// its date changed, then what is still owed. Passes whose registration failed are registered first.
+    /// Does what a push makes a phone do, for each service and type: lists what changed, fetches
+    /// the listed passes whose date changed, then the other pending ones. Passes whose registration
+    /// failed are registered first.
     ///
     /// # Errors
+    ///
     /// If the system has no random numbers.
     pub async fn sync(&mut self) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
@@ -142,16 +149,17 @@ impl Phone {
             }
             let service = service_url(url)?;
             self.list_changes(&service, url, type_id, &mut outcome).await?;
-            self.fetch_owed(&service, url, type_id, &mut outcome).await?;
+            self.fetch_pending(&service, url, type_id, &mut outcome).await?;
         }
         self.post_log(&mut outcome).await;
         Ok(outcome)
     }
 
-    /// Fetches one pass if its date changed, and asks for nothing else.
+    /// Fetches one pass if its date changed. Makes no other request.
     ///
     /// # Errors
-    /// If the phone does not hold the pass.
+    ///
+    /// If the pass is not on the phone.
     pub async fn refresh(&mut self, pass: &PassId) -> Result<Outcome, Error> {
         let url = self.held(pass)?.url.clone();
         let mut outcome = Outcome::default();
@@ -160,11 +168,12 @@ impl Phone {
         Ok(outcome)
     }
 
-    /// Unregisters a pass and forgets it, whatever the service says. What is kept of the service, its tag included,
-    /// stays.
+    /// Unregisters a pass and removes it, whatever the service answers. The phone keeps what it
+    /// knows about the service, including its tag.
     ///
     /// # Errors
-    /// If the phone does not hold the pass.
+    ///
+    /// If the pass is not on the phone.
     pub async fn remove(&mut self, pass: &PassId) -> Result<Outcome, Error> {
         let held = self.held(pass)?.clone();
         let url = &held.url;
@@ -219,8 +228,8 @@ impl Phone {
                 200 | 201 => {
                     if let Some(held) = self.state.find_mut(pass) {
                         held.registered = true;
-                        // The list for a tag of before may be silent about the pass.
-                        held.fetch_owed |= had_tag;
+                        // The list for an older tag may not name the pass.
+                        held.fetch_pending |= had_tag;
                     }
                     outcome.registered.push(pass.clone());
                     return Ok(true);
@@ -231,7 +240,8 @@ impl Phone {
         Ok(false)
     }
 
-    /// Posts the complaints that a phone would, in one call for each service. No complaint about that is posted.
+    /// Posts the complaints that a real phone would log, in one call for each service. A failure of
+    /// this call is not posted.
     async fn post_log(&mut self, outcome: &mut Outcome) {
         let mut urls: Vec<String> =
             outcome.complaints.iter().filter(|one| one.is_logged).map(|one| one.url.clone()).collect();

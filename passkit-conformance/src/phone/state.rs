@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::random_hex;
 
-/// What a phone remembers. Holds secrets in clear text when serialised; its `Debug` shows none.
+/// What a phone remembers. Its serialised form holds secrets in clear text; its `Debug` shows none.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
@@ -53,7 +53,7 @@ pub struct HeldPass {
     pub(super) last_modified: Option<String>,
     pub(super) registered: bool,
     pub(super) digest: String,
-    pub(super) fetch_owed: bool,
+    pub(super) fetch_pending: bool,
 }
 
 impl State {
@@ -63,7 +63,8 @@ impl State {
     /// If the system has no random numbers.
     pub fn new() -> Result<Self, Error> {
         let push_token = loop {
-            // Hexadecimal digits are a push token; there is no second round.
+            // Hexadecimal digits are always a valid push token, so the loop ends in its first
+            // round.
             if let Ok(token) = PushToken::new(&random_hex::<32>().map_err(Error::Random)?) {
                 break token;
             }
@@ -71,13 +72,14 @@ impl State {
         Ok(Self { push_token, services: Vec::new(), passes: Vec::new() })
     }
 
-    /// The phone's push token, 64 hexadecimal digits when made by [`State::new`].
+    /// The phone's push token. [`State::new`] makes it from 64 hexadecimal digits.
     #[must_use]
     pub fn push_token(&self) -> &PushToken {
         &self.push_token
     }
 
-    /// Gives the phone another push token. What is registered keeps the old one until it registers again.
+    /// Gives the phone another push token. Registrations keep the old one until the phone registers
+    /// again.
     pub fn set_push_token(&mut self, push_token: PushToken) {
         self.push_token = push_token;
     }
@@ -97,17 +99,19 @@ impl State {
     /// Reads a state that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// If the file cannot be read, or is something else.
+    ///
+    /// If the file cannot be read, or is not a state.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = fs::read(path).map_err(|source| file_error("read", path, source))?;
         serde_json::from_slice(&text).map_err(|source| Error::StateFormat { path: path.to_owned(), source })
     }
 
-    /// Writes the state as JSON, readable by its owner only. Another file of that name is replaced in one step: a
-    /// crash leaves the old state or the new one.
+    /// Writes the state as JSON that only its owner can read. It replaces an existing file in one
+    /// step, so that a crash leaves the old or the new state.
     ///
     /// # Errors
-    /// If the file, or one beside it, cannot be written.
+    ///
+    /// If the file, or a temporary one beside it, cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let wrong = |source| file_error("write", path, source);
         let mut text = serde_json::to_vec_pretty(self).map_err(|error| wrong(error.into()))?;
@@ -115,7 +119,7 @@ impl State {
         let beside = beside(path).map_err(wrong)?;
         let written = write_new(&beside, &text).and_then(|()| fs::rename(&beside, path));
         written.map_err(|source| {
-            // The new state is lost either way; a file left over is the lesser evil.
+            // The new state is lost anyway, and a left-over file does less harm.
             let _ = fs::remove_file(&beside);
             wrong(source)
         })
@@ -129,14 +133,16 @@ impl State {
         self.passes.iter_mut().find(|held| held.is(pass))
     }
 
-    /// The service of `pass`'s type at `url`, made when there is none: with a new device identifier and no tag.
+    /// The service of `pass`'s type at `url`. A missing one is made with a new device identifier
+    /// and no tag.
     pub(super) fn service(&mut self, url: &str, type_id: &TypeIdentifier) -> Result<&mut Service, Error> {
         let known = self.services.iter().position(|one| one.url == url && one.type_id == *type_id);
         let at = match known {
             Some(at) => at,
             None => {
                 let device = loop {
-                    // Hexadecimal digits are an identifier; there is no second round.
+                    // Hexadecimal digits are always a valid identifier, so the loop ends in its
+                    // first round.
                     if let Ok(device) = DeviceIdentifier::new(&random_hex::<16>().map_err(Error::Random)?) {
                         break device;
                     }
@@ -151,7 +157,7 @@ impl State {
 }
 
 impl Service {
-    /// The web service URL, as the pass has it.
+    /// The web service URL from the pass.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -163,7 +169,7 @@ impl Service {
         &self.type_id
     }
 
-    /// What the phone calls itself there.
+    /// The phone's identifier at this service.
     #[must_use]
     pub fn device(&self) -> &DeviceIdentifier {
         &self.device
@@ -187,7 +193,7 @@ impl HeldPass {
             last_modified: None,
             registered: false,
             digest,
-            fetch_owed: false,
+            fetch_pending: false,
         }
     }
 
@@ -213,28 +219,28 @@ impl HeldPass {
         &self.url
     }
 
-    /// `Last-Modified` of the last fetch, as it came.
+    /// `Last-Modified` of the last fetch, byte for byte.
     #[must_use]
     pub fn last_modified(&self) -> Option<&str> {
         self.last_modified.as_deref()
     }
 
-    /// Whether the service took the registration.
+    /// Whether the service accepted the registration.
     #[must_use]
     pub fn is_registered(&self) -> bool {
         self.registered
     }
 
-    /// The digest of the content that the phone shows, in hexadecimal; equal for equal content.
+    /// The digest of the content that the phone shows, in hexadecimal. Equal for equal content.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// Whether a change was announced that the phone could not fetch so far.
+    /// Whether the phone still has to fetch an announced change.
     #[must_use]
-    pub fn is_fetch_owed(&self) -> bool {
-        self.fetch_owed
+    pub fn is_fetch_pending(&self) -> bool {
+        self.fetch_pending
     }
 }
 
@@ -242,7 +248,7 @@ fn file_error(action: &'static str, path: &Path, source: io::Error) -> Error {
     Error::StateFile { action, path: path.to_owned(), source }
 }
 
-/// A name in the same folder that no other process uses.
+/// A file name in the same folder that no other process uses.
 fn beside(path: &Path) -> io::Result<PathBuf> {
     let name =
         path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
@@ -318,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_error_is_one_line_with_file_and_reason() {
+    fn a_file_error_is_one_line_with_the_file_and_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("no").join("phone.json");
         for error in [State::load(&path).unwrap_err(), State::new().unwrap().save(&path).unwrap_err()] {

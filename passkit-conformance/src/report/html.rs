@@ -1,4 +1,4 @@
-//! Reports for reading: one page that needs nothing else.
+//! Reports to read: one page that needs no other file.
 
 use std::{fmt::Write as _, time::Duration, time::SystemTime};
 
@@ -8,7 +8,7 @@ use crate::{Outcome, Rule, Violation};
 const PAGE: &str = include_str!("page.html");
 
 impl Report {
-    /// The report as a page of HTML, complete in itself. `tested` says what was tested: a URL, or a name.
+    /// The report as a complete HTML page. `tested` names what was tested, such as a URL.
     #[must_use]
     pub fn html(&self, tested: &str) -> String {
         filled(PAGE, |name| match name {
@@ -56,7 +56,7 @@ impl Report {
         if cards.is_empty() { cards } else { format!("{}<h2>Failures</h2>\n{cards}", self.broken_rules()) }
     }
 
-    /// What to mend: each broken rule with the cases that came upon it, the most broken first.
+    /// What to fix: each broken rule with the cases that found it, the most broken first.
     fn broken_rules(&self) -> String {
         let mut broken: Vec<(Rule, Vec<String>)> = Vec::new();
         for (result, violation) in
@@ -80,7 +80,7 @@ impl Report {
         format!("<h2>Broken rules</h2>\n<div class=\"sheet\"><ul class=\"reasons\">\n{entries}</ul></div>\n")
     }
 
-    /// The cases for which there is a reason, by reason.
+    /// The cases that have a reason, grouped by reason.
     fn reasons(&self, heading: &str, reason_of: impl Fn(&Outcome) -> Option<&String>) -> String {
         let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
         for result in &self.results {
@@ -175,7 +175,7 @@ fn card(result: &CaseReport, violation: &Violation) -> String {
         let requests = if said.len() == 1 { "request" } else { "requests" };
         let _ = writeln!(
             html,
-            "<details><summary>What was sent and what came back: {} {requests}</summary>\n<pre>{}</pre></details>",
+            "<details><summary>Requests and answers: {} {requests}</summary>\n<pre>{}</pre></details>",
             said.len(),
             said.join("\n\n")
         );
@@ -240,7 +240,7 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// A template with each `{{name}}` replaced, once.
+/// A template with each `{{name}}` replaced. Values are not replaced again.
 fn filled(template: &str, value: impl Fn(&str) -> String) -> String {
     let mut parts = template.split("{{");
     let mut page = parts.next().unwrap_or_default().to_owned();
@@ -258,7 +258,7 @@ mod tests {
     use crate::report::samples::report;
 
     #[test]
-    fn the_page_is_whole_and_needs_nothing_else() {
+    fn the_page_is_complete_and_needs_no_other_file() {
         let page = report().html("http://127.0.0.1/{{table}}?<x>");
         for expected in [
             "Does not conform: 1 case failed",

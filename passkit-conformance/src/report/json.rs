@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Counts, Report};
 
 #[derive(Serialize)]
-struct Whole<'a> {
+struct Document<'a> {
     summary: Counts,
     cases: Vec<Line<'a>>,
 }
@@ -23,8 +23,9 @@ struct Line<'a> {
 }
 
 impl Report {
-    /// The report as JSON: `{"summary": {"pass", "fail", "skip", "error"}, "cases": [{"id", "level", "outcome",
-    /// "rules", "message", "seconds"}]}`, and `broken_rule` where one was broken.
+    /// The report as JSON: `{"summary": {"pass", "fail", "skip", "error"}, "cases": [{"id",
+    /// "level", "outcome", "rules", "message", "seconds"}]}`. A case that failed also has
+    /// `broken_rule`.
     #[must_use]
     pub fn json(&self) -> String {
         let line = |result: &'_ super::CaseReport| Line {
@@ -36,9 +37,9 @@ impl Report {
             broken_rule: result.violation().map(|violation| violation.rule().id()),
             seconds: (result.elapsed.as_secs_f64() * 1e6).round() / 1e6,
         };
-        let whole = Whole { summary: self.counts(), cases: self.results.iter().map(line).collect() };
-        // Nothing in it can fail: no maps, no values of others.
-        serde_json::to_string_pretty(&whole).unwrap_or_default() + "\n"
+        let document = Document { summary: self.counts(), cases: self.results.iter().map(line).collect() };
+        // This cannot fail: the value has no maps and no foreign types.
+        serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
     }
 }
 
@@ -49,7 +50,7 @@ mod tests {
     use crate::report::samples::report;
 
     #[test]
-    fn programs_find_what_they_look_for() {
+    fn the_json_has_the_documented_fields() {
         let read: Value = serde_json::from_str(&report().json()).unwrap();
         assert_eq!(read["summary"], json!({ "pass": 1, "fail": 1, "skip": 1, "error": 2 }));
         let cases = read["cases"].as_array().unwrap();

@@ -58,7 +58,7 @@ fn test_case(xml: &mut String, result: &CaseReport) {
     };
 }
 
-/// Without what XML has no place for, and with line breaks that survive in an attribute.
+/// Removes characters that XML does not allow, and keeps line breaks in attributes.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -80,7 +80,7 @@ mod tests {
     use crate::report::samples::report;
 
     #[test]
-    fn the_xml_is_whole() {
+    fn the_xml_is_well_formed() {
         let xml = report().junit();
         for expected in [
             r#"<testsuites name="passkit-conformance" tests="5" failures="1" errors="2" skipped="1""#,

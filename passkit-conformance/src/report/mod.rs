@@ -1,4 +1,4 @@
-//! What came of running cases, for people and for programs.
+//! The results of running cases, for people and for programs.
 
 mod html;
 mod json;
@@ -9,41 +9,41 @@ use std::time::Duration;
 
 use crate::{Case, Exchange, Outcome, Violation};
 
-/// What came of running some cases. `Display` gives a line for each, what is not well in full, and a summary.
+/// The results of some cases. `Display` gives a line for each, failures in full, and a summary.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
     /// All results, in the order in which the cases ran.
     pub results: Vec<CaseReport>,
-    /// If the last of the cases were not tried: from which one on, and why.
+    /// The index of the first case that was not run, and the reason, if the run ended early.
     stopped: Option<(usize, String)>,
 }
 
-/// What came of one case. `Display` gives a line, and more where it is not well.
+/// The result of one case. `Display` gives a line, and more if the case did not pass.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct CaseReport {
     /// The case.
     pub case: Case,
-    /// What came of it.
+    /// The result.
     pub outcome: Outcome,
     /// How long it took.
     pub elapsed: Duration,
-    /// What was sent to a web service and came back, without secrets. Empty for a store.
+    /// The requests to a web service and its answers, without secrets. Empty for a store.
     pub transcript: Vec<Exchange>,
 }
 
-/// How many cases came to which end.
+/// The number of cases by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Counts {
     /// Passed.
     pub pass: usize,
-    /// Broke one.
+    /// Broke a rule.
     pub fail: usize,
     /// Did not apply.
     pub skip: usize,
-    /// Could not be tried to the end.
+    /// Could not be completed.
     pub error: usize,
 }
 
@@ -66,7 +66,7 @@ impl Counts {
 }
 
 impl Report {
-    /// A report of cases of which none could be tried, for this reason.
+    /// A report of cases that could not be run, for this reason.
     #[must_use]
     pub fn not_run(cases: impl IntoIterator<Item = Case>, reason: &str) -> Self {
         let mut report = Self::default();
@@ -74,7 +74,7 @@ impl Report {
         report
     }
 
-    /// Adds cases that are not tried, for this reason.
+    /// Adds cases that are not run, for this reason.
     pub(crate) fn stop(&mut self, cases: impl IntoIterator<Item = Case>, reason: &str) {
         self.stopped = Some((self.results.len(), reason.to_owned()));
         self.results.extend(cases.into_iter().map(|case| CaseReport {
@@ -85,13 +85,14 @@ impl Report {
         }));
     }
 
-    /// Why the last of the cases were not tried, if they were not. Each of them is an error with this reason.
+    /// Why the last cases were not run, if the run ended early. Each of them is an error with this
+    /// reason.
     #[must_use]
     pub fn stopped(&self) -> Option<&str> {
         self.stopped.as_ref().map(|(_, reason)| reason.as_str())
     }
 
-    /// How many cases came to which end.
+    /// The number of cases by result.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
@@ -106,15 +107,16 @@ impl Report {
         counts.fail + counts.error == 0
     }
 
-    /// Does nothing if every case passed or was skipped: the last line of a test.
+    /// Does nothing if every case passed or was skipped. Use it as the last line of a test.
     ///
     /// # Panics
-    /// With the whole report if one did not.
+    ///
+    /// With the full report if a case failed or could not be completed.
     pub fn assert_passed(&self) {
         assert!(self.is_passed(), "not all cases pass\n{self}");
     }
 
-    /// The results by what stands before the slash of their id, in the order in which each came first.
+    /// The results grouped by the part of their id before the slash, in order of first appearance.
     fn endpoints(&self) -> Vec<(&'static str, Vec<&CaseReport>)> {
         let mut endpoints: Vec<(&str, Vec<&CaseReport>)> = Vec::new();
         for result in &self.results {
@@ -129,7 +131,7 @@ impl Report {
 }
 
 impl CaseReport {
-    /// One line or a few that say what came of it, for a program to keep: empty if it passed.
+    /// The result in one or a few lines, for a program to keep. Empty if the case passed.
     fn message(&self) -> String {
         match &self.outcome {
             Outcome::Pass => String::new(),
@@ -170,7 +172,7 @@ impl Case {
 
 #[cfg(test)]
 pub(crate) mod samples {
-    //! A report with everything in it that a service may say to spoil one.
+    //! A report full of texts that could break its format, because a service may send any text.
 
     use std::time::Duration;
 
@@ -195,7 +197,7 @@ pub(crate) mod samples {
             response_body: "<script>alert(1)</script>\u{1b}[31m ]]> \u{0}".into(),
             elapsed: Duration::from_micros(1_250),
         };
-        let silent = Exchange { status: Err("no whole answer within 1s".into()), ..exchange.clone() };
+        let silent = Exchange { status: Err("no complete answer within 1s".into()), ..exchange.clone() };
         let violation = Violation::new(
             Rule::LIST_4,
             "an object with \"serialNumbers\"",

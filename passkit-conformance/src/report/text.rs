@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use super::{CaseReport, Counts, Report};
 use crate::{Outcome, Violation};
 
-/// What fits in a line of a terminal, beside the words on its left.
+/// The width of a terminal line without the labels on its left.
 const WIDTH: usize = 96;
 
 impl fmt::Display for Report {
@@ -20,7 +20,7 @@ impl fmt::Display for Report {
 }
 
 impl CaseReport {
-    /// The line of the case, and the reason if it was not tried to its end.
+    /// The line of the case, with the reason if it was not completed.
     pub(crate) fn line(&self) -> String {
         let word = match self.outcome {
             Outcome::Pass => "pass",
@@ -41,7 +41,7 @@ impl CaseReport {
         line
     }
 
-    /// All that helps to mend a failure; nothing if it is none.
+    /// Everything that helps to fix a failure. `None` if the case did not fail.
     pub(crate) fn failure(&self) -> Option<String> {
         self.violation().map(|violation| self.explained(violation))
     }
@@ -94,12 +94,12 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Without what could move a terminal's cursor.
+/// Removes characters that could move a terminal's cursor.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
-/// In lines of bearable length, those after the first behind the words on the left.
+/// Wraps a text, and indents the lines after the first to the right of the labels.
 fn wrapped(text: &str) -> String {
     let mut lines = Vec::new();
     for paragraph in text.lines() {
@@ -124,7 +124,7 @@ mod tests {
     use crate::report::samples::report;
 
     #[test]
-    fn a_failure_says_all_that_helps() {
+    fn a_failure_shows_everything_that_helps() {
         let text = report().to_string();
         for expected in [
             "FAIL  list/shape (must)",

@@ -8,17 +8,17 @@ use crate::{
     wire::{ListAnswer, is_imf_fixdate, media_type_remark},
 };
 
-/// An answer of the service, and what can be expected of any.
+/// An answer of the service, with the checks that apply to any answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     method: Method,
     response: Response,
     secrets: Secrets,
-    /// What was asked, where a case asks several things.
+    /// What was asked, for cases that ask several things.
     about: String,
 }
 
-/// A list that was read.
+/// A parsed list.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
     /// The serial numbers, sorted.
@@ -31,7 +31,7 @@ impl Answer {
         Self { method, response, secrets, about: String::new() }
     }
 
-    /// Says what was asked, for the violations.
+    /// Adds what was asked, for violations.
     pub(crate) fn about(mut self, what: impl Into<String>) -> Self {
         self.about = what.into();
         self
@@ -41,7 +41,7 @@ impl Answer {
         self.response.status.as_u16()
     }
 
-    /// The text of a header; not shown unless hidden by the caller.
+    /// The value of a header. Violations show it unless the caller hides it.
     pub(crate) fn header(&self, name: impl header::AsHeaderName) -> Option<String> {
         self.response.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
@@ -50,7 +50,7 @@ impl Answer {
         &self.response.body
     }
 
-    /// A violation of `rule`, with the secrets left out of what happened.
+    /// A violation of `rule`. Secrets are removed from what happened.
     pub(crate) fn violation(&self, rule: Rule, expected: impl Into<String>, actual: impl AsRef<str>) -> Stop {
         let expected = match (expected.into(), &*self.about) {
             (expected, "") => expected,
@@ -59,13 +59,13 @@ impl Answer {
         Violation::new(rule, expected, self.secrets.hide(actual.as_ref())).into()
     }
 
-    /// Expects a status. Whatever the rule, a redirect breaks [`Rule::HTTP_5`], and a body of 204 or 304, or an
-    /// unfit challenge with 401, its own rule.
+    /// Expects a status. Whatever the rule, a redirect breaks [`Rule::HTTP_5`]. A body with 204 or
+    /// 304, or a wrong challenge with 401, breaks its own rule.
     pub(crate) fn is(&self, status: u16, rule: Rule) -> CaseResult {
         self.is_one_of(&[status], rule)
     }
 
-    /// Expects one of some statuses, as [`is`](Self::is) does.
+    /// Expects one of several statuses, with the same checks as [`is`](Self::is).
     pub(crate) fn is_one_of(&self, statuses: &[u16], rule: Rule) -> CaseResult {
         let status = self.status();
         let expected = statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ");
@@ -91,7 +91,7 @@ impl Answer {
         Ok(())
     }
 
-    /// Expects a status from 400 to 499: the service says no, and does not fail.
+    /// Expects a status from 400 to 499: the service refuses, and does not fail.
     pub(crate) fn is_client_error(&self, rule: Rule) -> CaseResult {
         match self.status() {
             400..500 => Ok(()),
@@ -99,7 +99,7 @@ impl Answer {
         }
     }
 
-    /// Expects a list of `kind` with a tag: status 200, the right shape.
+    /// Expects a list of `kind` with a tag: status 200 and the right shape.
     pub(crate) fn listed(&self, kind: Kind) -> Result<Listed, Stop> {
         let (serials, tag) = (kind.serials_key(), kind.tag_key());
         let shape_rule = match kind {
@@ -127,7 +127,7 @@ impl Answer {
         Ok(Listed { serials, tag: read_tag })
     }
 
-    /// Expects one of some media types, the best first.
+    /// Expects one of several media types, the best one first.
     pub(crate) fn media_type(&self, expected: &[&str], rule: Rule) -> CaseResult {
         match media_type_remark(&self.response.headers, expected) {
             None => Ok(()),
@@ -137,7 +137,7 @@ impl Answer {
         }
     }
 
-    /// Expects status 200 and an archive with `Last-Modified`, which it gives.
+    /// Expects status 200 and an archive. Returns its `Last-Modified`.
     pub(crate) fn archive(&self) -> Result<String, Stop> {
         self.is(200, Rule::GET_9)?;
         if self.method != Method::HEAD && self.body().is_empty() {
@@ -146,7 +146,7 @@ impl Answer {
         self.last_modified()
     }
 
-    /// Expects a `Last-Modified` that phones can give back.
+    /// Expects a `Last-Modified` that phones can send back.
     pub(crate) fn last_modified(&self) -> Result<String, Stop> {
         let Some(date) = self.header(header::LAST_MODIFIED) else {
             return Err(self.violation(Rule::GET_1, "a Last-Modified header", "none"));

@@ -1,4 +1,4 @@
-//! What is in the archive, where it is one that can be read.
+//! The content of the archive, if the kit can read it.
 
 use passkit_archive::{Archive, Rules};
 
@@ -7,26 +7,26 @@ use crate::{CaseResult, Rule, Stop};
 
 catalogue! {
     "get/is-the-pass-asked-for" Pass Must [GET_7] is_the_pass_asked_for,
-        "Two passes of a type are fetched; type and serial number are read in them.",
-        "The phone drops the pass and reports it to the log; or a stranger's pass is shown to it.";
+        "Two passes of a type are fetched. Their archives must hold the right type and serial number.",
+        "The phone drops the pass and reports it to the log, or shows a stranger's pass.";
     "get/holds-its-token" Pass Must [AUTH_6] holds_its_token,
-        "A pass is fetched; its authenticationToken is compared with the one it is opened with.",
-        "The phone takes over the new token and is refused with it: the pass is never updated again.";
+        "A pass is fetched. Its authenticationToken must be the one that opened it.",
+        "The phone takes the new token and is refused with it: the pass is never updated again.";
     "get/unchanged-pass-is-the-same" Pass Must [GET_6] unchanged_pass_is_the_same,
-        "A pass is fetched twice without a change in between; the files in both archives are compared.",
-        "The phone takes each of them for an update, and reports that its date was ignored.";
+        "A pass is fetched twice without a change in between. Both archives must have the same files.",
+        "The phone takes each fetch for an update, and reports that its date was ignored.";
     "get/changed-pass-has-new-content" Pass Should [CON_1] changed_pass_has_new_content,
-        "A pass is fetched, changes, and is fetched again; the files in both archives are compared.",
-        "The phone is sent for an update that is not there; and keeps old content, which now has the new date.";
+        "A pass is fetched, changed, and fetched again. The two archives must have different files.",
+        "The phone fetches an update that is not there. It keeps old content, which now has the new date.";
     "get/is-a-signed-archive" Pass Advisory [ARCHIVE] is_a_signed_archive,
         "A pass is fetched and checked as a phone does: files, manifest, signature.",
-        "The phone does not take the pass, and keeps the old one. Fit for services that sign with real certificates.";
+        "The phone rejects the pass and keeps the old one. The case suits services that sign with real certificates.";
     "orders/is-the-order-asked-for" Order Must [GET_7 ORD_1] is_the_pass_asked_for,
-        "Two orders of a type are fetched; type and identifier are read in them.",
-        "The phone drops the order; or a stranger's order is shown to it.";
+        "Two orders of a type are fetched. Their archives must hold the right type and identifier.",
+        "The phone drops the order, or shows a stranger's order.";
 }
 
-/// An archive's rules as far as these cases go: the signature and the URL are for another one.
+/// These cases don't check the signature and the URL. Another case does.
 const LENIENT: Rules = Rules::development();
 
 async fn fetched(session: &Session, subject: &Subject) -> Result<Answer, Stop> {
@@ -35,13 +35,13 @@ async fn fetched(session: &Session, subject: &Subject) -> Result<Answer, Stop> {
     Ok(answer)
 }
 
-/// The archive in an answer; none if it can't be read.
+/// The archive in an answer, or `None` if it can't be read.
 pub(super) fn readable(answer: &Answer) -> Option<Archive> {
     Archive::check(answer.body(), LENIENT).ok()
 }
 
-/// The archive in an answer. A service may serve anything in its tests, so what can't be read is not held against it
-/// here.
+/// The archive in an answer. If it can't be read, the case is skipped, because a service may serve
+/// anything in its tests.
 fn read(answer: &Answer) -> Result<Archive, Stop> {
     Archive::check(answer.body(), LENIENT).map_err(|problems| {
         let problem = problems.iter().next().map(ToString::to_string).unwrap_or_default();
@@ -101,7 +101,7 @@ async fn changed_pass_has_new_content(session: &Session) -> CaseResult {
 async fn is_a_signed_archive(session: &Session) -> CaseResult {
     let answer = fetched(session, session.one()?).await?;
     let mut rules = Rules::strict();
-    // Where the service is reached is said by the target, not by its passes.
+    // The target says where the service is, not its passes.
     rules.allow_http = true;
     let Err(problems) = Archive::check(answer.body(), rules) else { return Ok(()) };
     let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! Changing a pass, or saving it as it is, by a command or by a request, as a target file says.
+//! Ways to change a pass, or to save it unchanged: a command or a request from the target file.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,12 +23,13 @@ use crate::{
     service_url::{ServiceUrl, encoded},
 };
 
-/// A change takes no longer than this.
+/// How long a change may take.
 const LIMIT: Duration = Duration::from_secs(60);
-/// The end of what a command says is waited for no longer than this: something it left running may hold it open.
+/// How long to wait for the end of a command's output. A process that the command left running may
+/// hold it open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// A way to change a pass, or to save it as it is.
+/// A way to change a pass, or to save it unchanged.
 #[derive(Clone, Debug)]
 pub(super) enum Changing {
     Command(ChangeCommand),
@@ -44,7 +45,7 @@ impl Changing {
     }
 }
 
-/// A program and its arguments, to be run in a folder.
+/// A program and its arguments, run in a folder.
 #[derive(Clone, Debug)]
 pub(super) struct ChangeCommand {
     program: PathBuf,
@@ -53,8 +54,8 @@ pub(super) struct ChangeCommand {
 }
 
 impl ChangeCommand {
-    /// The command in `text`, in words as a shell would take them, run in `folder` without a shell. Its program is
-    /// looked for in the folder first, then on the `PATH`.
+    /// The command in `text`, split into words as a shell does, and run in `folder` without a
+    /// shell. Its program is looked up in the folder first, then on the `PATH`.
     pub(super) fn new(text: &str, folder: &Path) -> Result<Self, String> {
         known_placeholders(text)?;
         let mut words = words(text)?.into_iter();
@@ -113,7 +114,7 @@ impl ChangeCommand {
     }
 }
 
-/// A command with all that it started, to be killed unless it has ended.
+/// A command and all processes that it started. They are killed unless the command has ended.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
@@ -124,14 +125,14 @@ impl Drop for Group {
     }
 }
 
-/// The end of what a command says, however much it says.
+/// The end of a command's output, however long it is.
 #[derive(Default)]
 struct Tail(Vec<u8>);
 
 impl Tail {
     const LENGTH: usize = 4096;
 
-    /// Reads on; does not end by itself.
+    /// Reads on. It does not end by itself.
     async fn read(&mut self, from: Option<&mut (impl AsyncRead + Unpin)>) -> std::convert::Infallible {
         if let Some(from) = from {
             let mut buffer = [0; Self::LENGTH];
@@ -152,7 +153,7 @@ impl Tail {
     }
 }
 
-/// Where to POST.
+/// The URL to POST to.
 #[derive(Clone, Debug)]
 pub(super) struct ChangeUrl {
     url: String,
@@ -181,7 +182,7 @@ impl ChangeUrl {
     }
 }
 
-/// Refuses what looks like a placeholder and is none.
+/// Refuses a text in braces that looks like a placeholder but is not one.
 fn known_placeholders(text: &str) -> Result<(), String> {
     let inside = text.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
     for name in inside {
@@ -193,7 +194,8 @@ fn known_placeholders(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// `text` with `{type}` and `{serial}` replaced, each once: a serial number may hold either.
+/// Replaces `{type}` and `{serial}` in `text`. Values are not replaced again, because a serial
+/// number may contain either.
 fn substituted(text: &str, pass: &PassId, written: impl Fn(&str) -> String) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
@@ -213,7 +215,7 @@ fn substituted(text: &str, pass: &PassId, written: impl Fn(&str) -> String) -> S
     result + rest
 }
 
-/// The words of a command: apart by white space, unless quoted or behind a backslash.
+/// The words of a command. White space separates them, unless it is quoted or follows a backslash.
 fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -228,7 +230,7 @@ fn words(text: &str) -> Result<Vec<String>, String> {
             }
             (None | Some('"'), '\\') => {
                 let escaped = chars.next().ok_or("ends with a backslash")?;
-                // Between double quotes, a backslash is one unless before these.
+                // Between double quotes, a backslash only escapes these characters.
                 if quote.is_some() && !matches!(escaped, '"' | '\\' | '$' | '`') {
                     word.get_or_insert_default().push('\\');
                 }
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_a_shells() {
+    fn words_are_split_as_in_a_shell() {
         for (text, expected) in [
             ("touch.sh {type} {serial}", vec!["touch.sh", "{type}", "{serial}"]),
             ("  a\t b ", vec!["a", "b"]),
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_put_in_once() {
+    fn a_value_is_not_replaced_again() {
         let odd = pass("{type}/{serial} 'x'");
         assert_eq!(
             substituted("{x}={serial}:{type}{", &odd, str::to_owned),
@@ -297,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failing_command_is_told_of_by_its_last_words() {
+    async fn a_failing_command_is_reported_with_its_last_line() {
         let folder = tempfile::tempdir().unwrap();
         script(folder.path(), "seq 100000 >&2; echo the database sleeps >&2; echo >&2; exit 3");
         let command = ChangeCommand::new("sh change.sh", folder.path()).unwrap();
@@ -306,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_that_hangs_is_killed_with_all_it_started() {
+    async fn a_command_that_hangs_is_killed_with_its_children() {
         let folder = tempfile::tempdir().unwrap();
         script(folder.path(), "sleep 300 & echo $! > child; wait");
         let command = ChangeCommand::new("sh change.sh", folder.path()).unwrap();
@@ -322,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_command_leaves_running_is_not_waited_for() {
+    async fn a_process_that_a_command_left_running_is_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         script(folder.path(), "sleep 300 & echo $! > child; exit 1");
         let command = ChangeCommand::new("sh change.sh", folder.path()).unwrap();
@@ -334,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_must_be_there() {
+    fn a_command_must_exist() {
         let folder = tempfile::tempdir().unwrap();
         let error = |text| ChangeCommand::new(text, folder.path()).unwrap_err();
         assert!(error("sh change.sh {type} {serail}").contains("{serail}"));

@@ -1,4 +1,4 @@
-//! What opens a pass, and what does not.
+//! Which credentials open a pass, and which don't.
 
 use http::{Method, header};
 
@@ -12,51 +12,56 @@ use crate::{CaseResult, Rule, Stop};
 
 catalogue! {
     "auth/token-of-another-pass-is-401" Pass Must [AUTH_2] token_of_another_pass,
-        "Register, unregister and fetch a pass with the token of another pass of its type; then lists.",
-        "Whoever holds one pass can read and unregister everybody's.";
+        "Register, unregister and fetch a pass with the token of another pass of its type, then list.",
+        "A holder of one pass can read and unregister everybody's.";
     "auth/token-of-another-type-is-401" Pass Must [AUTH_2] token_of_another_type,
-        "Register, unregister and fetch a pass with the token of a pass of another type, with the same serial number if \
-         there is one; then lists.",
-        "Whoever holds one pass can read and unregister a pass of another type.";
+        "Register, unregister and fetch a pass with the token of a pass of another type, with the same serial number \
+        if there is one, then list.",
+        "A holder of one pass can read and unregister a pass of another type.";
     "auth/no-token-is-401" Pass Must [AUTH_3 HTTP_12] no_token_is_401,
-        "Register, unregister and fetch without Authorization, and with an empty token; then lists.",
-        "Whoever knows or guesses a serial number can read the pass, and end its updates.";
+        "Register, unregister and fetch without Authorization, and with an empty token, then list.",
+        "Anyone who knows or guesses a serial number can read the pass, and end its updates.";
     "auth/almost-the-token-is-401" Pass Must [AUTH_2] almost_the_token_is_401,
-        "Register, unregister and fetch with the token cut short, with one character more, and in other case; then lists.",
+        "Register, unregister and fetch with a shortened token, a lengthened token, and a token in other case, then \
+        list.",
         "Tokens can be guessed bit by bit.";
     "auth/wrong-scheme-is-401" Pass Should [AUTH_3 AUTH_1] wrong_scheme_is_401,
-        "Register, unregister and fetch with the right token under Bearer, under the scheme of orders, and under none.",
-        "What is meant for other clients and proxies passes for a phone.";
+        "Register, unregister and fetch with the right token under Bearer, under the scheme of orders, and without a \
+        scheme.",
+        "Credentials meant for other clients and proxies are accepted as a phone's.";
     "auth/unknown-pass-is-not-served" Pass Must [AUTH_4] unknown_pass_is_not_served,
         "A serial number that does not exist is fetched with the token of another pass.",
         "The phone does not understand another answer, and reports it to the log each time.";
     "auth/unknown-and-wrong-look-alike" Pass Should [AUTH_4] unknown_and_wrong_look_alike,
-        "Register, unregister and fetch with a wrong token, for a pass that exists and for one that does not.",
-        "Anyone can find out which serial numbers exist: how many passes there are, and for some, of whom.";
+        "Register, unregister and fetch with a wrong token, for a pass that exists and for one that does not. The \
+        answers must be alike.",
+        "Anyone can find out which serial numbers exist: how many passes there are, and sometimes whose.";
     "auth/each-request-is-checked-alone" Pass Must [AUTH_3] each_request_is_checked_alone,
-        "A pass is fetched with its token, then without, then with a wrong one.",
-        "After each phone that fetches its pass, strangers get it too.";
+        "A pass is fetched with its token, then without one, then with a wrong one.",
+        "Once a phone has fetched its pass, strangers get it too.";
     "auth/token-survives-a-change" Pass Must [AUTH_6] token_survives_a_change,
         "A pass is changed, and fetched with the token that it had before.",
         "Copies of the pass that missed the update can never be updated again.";
     "auth/scheme-in-any-case" Pass Advisory [AUTH_1] scheme_in_any_case,
         "A pass is fetched with the scheme in small letters, and with more spaces around the token.",
-        "No phone sends it so today; other wallets may, since HTTP compares schemes without case.";
+        "No phone sends this today. Other wallets may, because HTTP ignores the case of schemes.";
     "orders/token-of-another-order-is-401" Order Must [ORD_1 AUTH_2] token_of_another_pass,
-        "Register, unregister and fetch an order with the token of another order of its type; then lists.",
-        "Whoever holds one order can read everybody's.";
+        "Register, unregister and fetch an order with the token of another order of its type, then list.",
+        "A holder of one order can read everybody's.";
     "orders/no-token-is-401" Order Must [ORD_1 AUTH_3] no_token_is_401,
-        "Register, unregister and fetch an order without Authorization, and with an empty token; then lists.",
-        "Whoever knows or guesses an order's identifier can read the order, and end its updates.";
+        "Register, unregister and fetch an order without Authorization, and with an empty token, then list.",
+        "Anyone who knows or guesses an order's identifier can read the order, and end its updates.";
     "orders/wrong-scheme-is-401" Order Should [ORD_2 AUTH_3] wrong_scheme_is_401,
-        "Register, unregister and fetch an order with the right token under Bearer, under ApplePass, and under none.",
-        "What is meant for other clients and proxies passes for a phone.";
+        "Register, unregister and fetch an order with the right token under Bearer, under ApplePass, and without a \
+        scheme.",
+        "Credentials meant for other clients and proxies are accepted as a phone's.";
 }
 
-/// A token that opens nothing.
+/// A token that opens no pass.
 const NO_TOKEN: &str = "a-token-of-no-pass-at-all";
 
-/// The three calls that need a token, without any: a new device registers, another one unregisters, and a fetch.
+/// The three calls that need a token, without one: a new device registers, another one unregisters,
+/// and a fetch.
 fn calls(session: &Session, newcomer: &Device, holder: &Device, subject: &Subject) -> [Call; 3] {
     let mut register = session.register_call(newcomer, subject);
     register.headers.retain(|(name, _)| *name != header::AUTHORIZATION);
@@ -64,7 +69,8 @@ fn calls(session: &Session, newcomer: &Device, holder: &Device, subject: &Subjec
     [register, unregister, Call::new(Method::GET, session.pass_path(&subject.pass))]
 }
 
-/// Ensures that none of the keys, each with its name, opens the pass, and that nothing comes of trying.
+/// Checks that none of these values opens the pass, and that the attempts change nothing. Each
+/// value has a name.
 async fn none_opens(
     session: &Session,
     subject: &Subject,
@@ -84,7 +90,7 @@ async fn none_opens(
     session.holds(&newcomer, subject, &[], rule).await
 }
 
-/// The header with another token in it.
+/// The header with another token.
 fn key(session: &Session, token: &str) -> Auth<'static> {
     Auth::Raw(format!("{} {token}", session.kind().auth_scheme()))
 }
@@ -96,7 +102,7 @@ async fn token_of_another_pass(session: &Session) -> CaseResult {
 
 async fn token_of_another_type(session: &Session) -> CaseResult {
     let (first, second) = session.two_types()?;
-    // Equal serial numbers show more.
+    // Two passes with the same serial number make the better test.
     let all = session.all();
     let same_serial = all.iter().find_map(|one| {
         let twin = |two: &&Subject| {
@@ -171,7 +177,7 @@ async fn unknown_pass_is_not_served(session: &Session) -> CaseResult {
     session.fetch(&unknown, None).await?.is(401, Rule::AUTH_4)
 }
 
-/// What a stranger sees of an answer; the serial number may be repeated in it.
+/// The parts of an answer that a stranger can compare. The answer may repeat the serial number.
 fn look(answer: &Answer, subject: &Subject) -> [String; 4] {
     let header = |name| answer.header(name).unwrap_or_else(|| "none".into());
     [
@@ -189,8 +195,8 @@ async fn unknown_and_wrong_look_alike(session: &Session) -> CaseResult {
     let wrong = key(session, NO_TOKEN);
     for method in 0..3 {
         let mut looks = Vec::new();
-        // Twice for the one that exists: where its answers differ, in a time or in a request's number, nothing can be
-        // told from the body.
+        // The existing pass is asked twice. If its own answers differ, as in a time or a request
+        // number, the body gives nothing away.
         for subject in [known, known, &unknown] {
             let [register, unregister, fetch] = calls(session, &device, &device, subject);
             let call = [register, unregister, fetch].into_iter().nth(method).map(|call| call.auth(&wrong));

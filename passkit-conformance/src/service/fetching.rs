@@ -1,4 +1,4 @@
-//! Fetching a pass, and not fetching it again.
+//! Fetching a pass, and not fetching it again without need.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,41 +14,41 @@ use crate::{CaseResult, Rule, Stop, wire::archive_types};
 
 catalogue! {
     "get/works-unregistered" Pass Must [GET_9] works_unregistered,
-        "A pass is fetched with its token; no device of the kit is registered for it.",
-        "A phone fetches a pass before it registers in some cases, and other wallets always do: they get nothing.";
+        "A pass is fetched with its token. No device of the kit is registered for it.",
+        "Phones sometimes fetch a pass before they register, and other wallets always do. They get nothing.";
     "get/is-a-pkpass" Pass Must [HTTP_7] has_media_type,
-        "A pass is fetched; the answer's content-type is read.",
-        "Where the answer goes through a browser, a mail program or another wallet, it is not taken for a pass.";
+        "A pass is fetched. Its content-type must be that of passes.",
+        "A browser, a mail program or another wallet does not recognise the answer as a pass.";
     "get/has-last-modified" Pass Must [GET_1] has_last_modified,
-        "A pass is fetched; Last-Modified is read as HTTP prescribes it.",
-        "The phone has no date to ask with: it loads the whole pass each time, and reports that to the log.";
+        "A pass is fetched. Its Last-Modified must have the form that HTTP prescribes.",
+        "The phone has no date to ask with. It loads the entire pass each time, and reports that to the log.";
     "get/last-modified-stays" Pass Must [GET_1] last_modified_stays,
-        "An unchanged pass is fetched in two different seconds.",
-        "With the date of the answer instead of that of the pass, a change in the same second is never fetched.";
+        "An unchanged pass is fetched in two different seconds. Its Last-Modified must stay.",
+        "If the date is that of the answer, not of the pass, a change in the same second is never fetched.";
     "get/last-modified-is-past" Pass Should [GET_1] last_modified_is_past,
-        "A pass is fetched; Last-Modified is compared with Date.",
+        "A pass is fetched. Its Last-Modified must not be after Date.",
         "Proxies and other clients take the answer for broken, and keep or drop it as they like.";
     "get/date-given-back-is-304" Pass Must [GET_2] date_given_back_is_304,
-        "A pass is fetched, and again with its Last-Modified as If-Modified-Since.",
-        "The phone loads the whole pass with every push, and reports to the log that its date was ignored.";
+        "A pass is fetched, then again with its Last-Modified as If-Modified-Since.",
+        "The phone loads the entire pass with every push, and reports to the log that its date was ignored.";
     "orders/date-given-back-is-304" Order Must [GET_2 ORD_1] date_given_back_is_304,
-        "An order is fetched, and again with its Last-Modified as If-Modified-Since.",
-        "The phone loads the whole order with every push.";
+        "An order is fetched, then again with its Last-Modified as If-Modified-Since.",
+        "The phone loads the entire order with every push.";
     "get/changed-pass-is-200" Pass Must [GET_2] changed_pass_is_200,
-        "A pass is fetched, changes, and is fetched with the date of before.",
+        "A pass is fetched, changed, and fetched with the earlier date.",
         "The phone is told that nothing changed, and keeps old content.";
     "orders/changed-order-is-200" Order Must [GET_2 ORD_1] changed_pass_is_200,
-        "An order is fetched, changes, and is fetched with the date of before.",
+        "An order is fetched, changed, and fetched with the earlier date.",
         "The phone is told that nothing changed, and keeps old content.";
     "get/two-changes-in-a-second-have-two-dates" Pass Should [GET_2] two_changes_have_two_dates,
-        "A pass changes and is fetched, changes again within the second, and is fetched with the date of before.",
+        "A pass is changed and fetched, changed again within the second, and fetched with the earlier date.",
         "The phone is told that nothing changed, and keeps the first of the two versions until the next change.";
     "get/unreadable-date-is-no-date" Pass Must [GET_3] unreadable_date_is_no_date,
         "A pass is fetched with words, a number and an ISO date as If-Modified-Since.",
         "A phone that kept such a date from earlier software gets an error, or is told forever that nothing changed.";
     "get/all-date-forms-are-read" Pass Advisory [GET_3] all_date_forms_are_read,
         "A pass is fetched with its Last-Modified in the two older forms of HTTP dates.",
-        "Phones send the date as they got it; other clients, which may not, load the pass again.";
+        "Phones send the date as they got it. Other clients may not, and load the pass again.";
     "get/older-date-is-200" Pass Must [GET_4] older_date_is_200,
         "A pass is fetched with a date a second before its Last-Modified.",
         "The phone is told that nothing changed, and keeps old content.";
@@ -56,29 +56,29 @@ catalogue! {
         "A pass is fetched with a date a second after its Last-Modified.",
         "Clients that send the date of their own last request load the pass again each time.";
     "get/wrong-token-with-date-is-401" Pass Must [GET_4 AUTH_5] wrong_token_with_date_is_401,
-        "A pass is asked for with its Last-Modified and a wrong token.",
+        "A pass is fetched with its Last-Modified and a wrong token.",
         "A stranger learns when somebody's pass changes.";
     "get/304-repeats-last-modified" Pass Advisory [GET_5] not_modified_repeats_last_modified,
-        "A pass is fetched with its own date; the 304 is looked at.",
-        "Phones do without; caches on the way cannot keep their copy in order.";
+        "A pass is fetched with its own date. The 304 must repeat Last-Modified.",
+        "Phones don't need it. Caches on the way cannot keep their copy up to date.";
     "get/head-is-like-get" Pass Must [HTTP_10] head_is_like_get,
-        "HEAD of a pass with its token: the status, content-type and date of GET.",
-        "Phones and proxies that ask so first take the pass for gone.";
+        "HEAD of a pass with its token. Status, content-type and date must be those of GET.",
+        "Phones and proxies that use HEAD first conclude that the pass is gone.";
     "get/head-is-conditional" Pass Must [HTTP_10] head_is_conditional,
         "HEAD of a pass with its date, and without a token.",
-        "Phones and proxies that ask so load a pass that they have, or a stranger learns about it.";
+        "Phones and proxies that use HEAD load a pass that they have, or a stranger learns about it.";
     "get/is-not-compressed" Pass Should [GET_11] is_not_compressed,
-        "A pass is fetched by a client that also takes gzip.",
-        "Clients that do not unpack it save a file that no wallet opens; for the others nothing is won.";
+        "A pass is fetched by a client that also accepts gzip.",
+        "Clients that do not unpack it save a file that no wallet opens. The others gain nothing.";
     "get/is-not-for-shared-caches" Pass Advisory [GET_11] is_not_for_shared_caches,
-        "A pass is fetched; Cache-Control is read.",
+        "A pass is fetched. Cache-Control must keep it out of shared caches.",
         "A cache on the way gives one holder's pass to somebody else who knows its address.";
     "get/etag-given-back-is-304" Pass Advisory [GET_8] etag_given_back_is_304,
-        "A pass is fetched, and again with its ETag as If-None-Match.",
-        "Phones do without; clients that go by the ETag load the pass each time.";
+        "A pass is fetched, then again with its ETag as If-None-Match.",
+        "Phones don't need it. Clients that use the ETag load the pass each time.";
 }
 
-/// Fetches a pass as a phone does for the first time; gives its date.
+/// Fetches a pass as a phone does for the first time. Returns its date.
 pub(super) async fn fetched(session: &Session, subject: &Subject) -> Result<String, Stop> {
     session.rest(subject).await;
     session.fetch(subject, None).await?.archive()
@@ -101,7 +101,7 @@ async fn has_last_modified(session: &Session) -> CaseResult {
 async fn last_modified_stays(session: &Session) -> CaseResult {
     let one = session.one()?;
     let first = fetched(session, one).await?;
-    // The date of the answer itself would be another one then.
+    // A service that dates the answer instead of the pass would now send another date.
     tokio::time::sleep(Duration::from_millis(1_050)).await;
     let answer = session.fetch(one, None).await?;
     let second = answer.archive()?;
@@ -123,7 +123,7 @@ async fn last_modified_is_past(session: &Session) -> CaseResult {
     let modified = answer.archive()?;
     let now = match answer.header(header::DATE) {
         Some(date) => date,
-        // There is no server to send a Date, and only one clock.
+        // In process no server adds a Date, and there is only one clock.
         None if !session.is_network() => httpdate::fmt_http_date(SystemTime::now()),
         None => return Err(Stop::Skip("the service sends no Date to compare with".into())),
     };
@@ -150,7 +150,7 @@ async fn changed_pass_is_200(session: &Session) -> CaseResult {
     is_newer(&session.fetch(one, Some(&before)).await?, &before)
 }
 
-/// Expects a pass that is dated otherwise than before.
+/// Expects a pass with another date than before.
 pub(super) fn is_newer(answer: &Answer, before: &str) -> CaseResult {
     if answer.status() == 304 {
         let expected = format!("status 200: the pass changed after it was fetched with the date '{before}'");
@@ -163,9 +163,9 @@ pub(super) fn is_newer(answer: &Answer, before: &str) -> CaseResult {
     Ok(())
 }
 
-/// Waits until the second of a date is over by this machine's clock, if it is the present one.
+/// Waits until the second of a date is over, if it is the current one on this machine's clock.
 ///
-/// A change in the very second of the version before it is for one case to look at, not for all of them.
+/// One case makes a change within the second of the version before. The others must not.
 pub(super) async fn until_past(date: &str) {
     let Ok(date) = httpdate::parse_http_date(date) else { return };
     if let Ok(left) = (date + Duration::from_secs(1)).duration_since(SystemTime::now()) {
@@ -205,7 +205,7 @@ async fn all_date_forms_are_read(session: &Session) -> CaseResult {
     Ok(())
 }
 
-/// An IMF-fixdate such as `Fri, 18 Sep 2026 08:00:41 GMT` in the two forms before it.
+/// An IMF-fixdate such as `Fri, 18 Sep 2026 08:00:41 GMT` in the two older forms.
 fn older_forms(date: &str) -> Vec<String> {
     let parts: Vec<_> = date.split(' ').collect();
     let [day, number, month, year, time, _] = parts[..] else { return Vec::new() };
@@ -222,7 +222,7 @@ fn older_forms(date: &str) -> Vec<String> {
     ]
 }
 
-/// A date some seconds after another, or before it.
+/// A date a second later or earlier than another.
 fn moved(answer: &Answer, date: &str, later: bool) -> Result<String, Stop> {
     let date = httpdate::parse_http_date(date)
         .map_err(|_| answer.violation(Rule::GET_1, "a Last-Modified that is a date", date))?;

@@ -19,45 +19,45 @@ use crate::{
 catalogue! {
     "list/no-tag-lists-all" Pass Must [LIST_1] no_tag_lists_all,
         "A device registers for two passes and asks what changed, without a tag.",
-        "A phone that just added its passes is not told of them, and fetches none.";
+        "A phone that just added its passes is not told about them, and fetches none.";
     "orders/no-tag-lists-all" Order Must [LIST_1 ORD_1] no_tag_lists_all,
         "A device registers for two orders and asks what changed, without a tag.",
-        "A phone that just added its orders is not told of them, and fetches none.";
+        "A phone that just added its orders is not told about them, and fetches none.";
     "list/empty-tag-lists-all" Pass Must [LIST_1] empty_tag_lists_all,
         "A registered device asks with an empty tag.",
-        "Phones without a tag are seen to send an empty one: they are never told of anything.";
+        "Phones without a tag have been seen to send an empty one. They never hear of an update.";
     "list/is-json" Pass Must [HTTP_7] is_json,
-        "A registered device asks what changed; the answer's content-type is read.",
-        "A proxy or a client that goes by the content-type takes the list for a file.";
+        "A registered device asks what changed. The answer's content-type must be JSON.",
+        "A proxy or a client that relies on the content-type takes the list for a file.";
     "list/values-are-strings" Pass Must [LIST_4] values_are_strings,
         "A registered device asks what changed, and reads the answer as a phone does.",
-        "The phone drops the whole answer as malformed, and asks again until it gives up: no update arrives.";
+        "The phone drops the entire answer as malformed, and asks again until it gives up: no update arrives.";
     "list/only-what-was-registered" Pass Must [LIST_3] only_what_was_registered,
         "A device registers for two of three passes of a type, and asks what changed.",
-        "The phone is told of passes that it does not have, some of them other people's.";
+        "The phone is told about passes that it does not have, some of them other people's.";
     "list/keeps-devices-apart" Pass Must [LIST_3] keeps_devices_apart,
-        "Two devices register for a pass each; both ask what changed.",
-        "A phone is told of somebody else's passes.";
+        "Two devices register for one pass each. Both ask what changed.",
+        "A phone is told about somebody else's passes.";
     "list/keeps-types-apart" Pass Must [LIST_3] keeps_types_apart,
         "A device registers for a pass of one type and asks for another type, then registers there too.",
-        "The phone asks once for each type: it is told of serial numbers that it does not know there.";
+        "The phone asks once for each type. It is told serial numbers that it does not have in that type.";
     "list/tag-lists-only-newer" Pass Must [LIST_2] tag_lists_only_newer,
-        "A device with two passes keeps the tag of its list; one pass changes; it asks with the tag.",
-        "Either the change is missed, or the phone fetches passes that did not change with every push.";
+        "A device with two passes keeps the tag of its list. One pass changes, and the device asks with the tag.",
+        "Either the change is missed, or the phone fetches unchanged passes with every push.";
     "orders/tag-lists-only-newer" Order Must [LIST_2 ORD_1] tag_lists_only_newer,
-        "A device with two orders keeps the tag of its list; one order changes; it asks with the tag.",
-        "Either the change is missed, or the phone fetches orders that did not change with every push.";
+        "A device with two orders keeps the tag of its list. One order changes, and the device asks with the tag.",
+        "Either the change is missed, or the phone fetches unchanged orders with every push.";
     "list/all-changes-are-listed" Pass Must [LIST_2] all_changes_are_listed,
         "Two or three passes of a device change before it asks.",
-        "The phone keeps old content of the passes left out, for no later list names them either.";
+        "The phone keeps old content of the passes left out, because no later list names them either.";
     "list/each-change-is-listed" Pass Must [LIST_2] each_change_is_listed,
-        "A pass changes, the device asks with its tag and keeps the new one; another pass changes, and so on.",
-        "The first update arrives and no other: the phone's second tag is not understood as the first was.";
+        "A pass changes. The device asks with its tag and keeps the new one. Another pass changes, and so on.",
+        "Only the first update arrives, because the phone's second tag is not understood.";
     "list/changes-close-together" Pass Must [TAG_1] changes_close_together,
         "A pass changes twice within a second, and the device asks in between.",
         "The second change is never listed, and the phone keeps old content.";
     "list/tag-moves-with-each-list" Pass Must [LIST_6] tag_moves_with_each_list,
-        "A pass changes; the device asks with its tag, and compares the tag that comes back.",
+        "A pass changes. The device asks with its tag, and must get another tag.",
         "The phone reports that the tag stayed the same, and fetches the same passes with every push.";
     "list/nothing-new-is-204" Pass Must [LIST_7 LIST_2] nothing_new_is_204,
         "A device asks with the tag that it was just given.",
@@ -67,49 +67,52 @@ catalogue! {
         "The phone fetches everything again and again, or reports an answer that it does not expect.";
     "list/unknown-device-is-204" Pass Should [LIST_8] unknown_device_is_204,
         "A device that never registered asks what changed, without a tag and with one.",
-        "A phone whose registrations are gone takes the answer for an error: it asks again, and reports it to the log.";
+        "A phone whose registrations are gone takes the answer for an error. It asks again, and reports it to the log.";
     "list/unknown-type-is-204" Pass Should [LIST_8] unknown_type_is_204,
         "A registered device asks for a type that the service does not have.",
-        "A phone with a pass of a type that was given up asks again and again, and reports it to the log.";
+        "A phone with a pass of an abandoned type asks again and again, and reports it to the log.";
     "list/unreadable-tag-is-no-error" Pass Must [LIST_9] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
-        "A phone gets a new tag only with a good answer: after a change of software it is stuck with its old one forever.";
+        "A phone gets a new tag only with a good answer. After a change of software it keeps its old one forever.";
     "orders/unreadable-tag-is-no-error" Order Must [LIST_9 ORD_1] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
-        "A phone gets a new tag only with a good answer: after a change of software it is stuck with its old one forever.";
+        "A phone gets a new tag only with a good answer. After a change of software it keeps its old one forever.";
     "list/unreadable-tag-lists-all" Pass Must [LIST_9] unreadable_tag_lists_all,
         "A registered device asks with texts that cannot be a tag of the service.",
-        "A phone whose tag is from other software, or from before a move, is not told what it missed.";
+        "A phone with a tag of other software, or from before a move, is not told what it missed.";
     "list/tag-of-another-type-is-no-error" Pass Must [LIST_9] tag_of_another_type_is_no_error,
         "A device with passes of two types asks for one of them with the tag of the other.",
-        "A phone that sends it gets an error instead of a new tag, and sends it forever.";
+        "A phone that sends such a tag gets an error instead of a new tag, and sends it forever.";
     "list/tag-ahead-lists-all" Pass Advisory [LIST_9] tag_ahead_lists_all,
         "A registered device asks with a number far beyond any that the service can have issued.",
-        "After a backup is restored, phones hold tags ahead of the service, and hear of no update until it catches up.";
+        "After a backup is restored, phones have tags ahead of the service. They hear of no update until it catches \
+        up.";
     "list/asking-again-gives-the-same" Pass Must [LIST_10] asking_again_gives_the_same,
-        "A registered device asks twice in the same words.",
-        "An answer that is lost on its way takes the update with it: the phone asks again and is told of nothing.";
+        "A registered device sends the same list request twice.",
+        "If an answer is lost, the update is lost too: the phone asks again and is told nothing.";
     "list/no-serial-twice" Pass Should [LIST_11] no_serial_twice,
         "A device registers twice for a pass and asks what changed.",
         "The phone fetches the pass once for each time that it is named.";
     "list/needs-no-authorization" Pass Must [LIST_12] needs_no_authorization,
         "A registered device asks without an Authorization header, as all phones do.",
-        "No phone ever gets an update: all of their lists are refused.";
+        "No phone ever gets an update, because all its list requests are refused.";
     "list/minds-no-authorization" Pass Should [LIST_12] minds_no_authorization,
-        "A registered device asks with an Authorization header that holds nothing of use.",
+        "A registered device asks with an Authorization header that holds nothing useful.",
         "Clients that send the header with each call get no updates.";
     "list/tag-survives-the-url" Pass Must [URL_8] tag_survives_the_url,
         "A device asks with the tag that it was given, once percent-encoded and once as it is.",
-        "Phones send characters such as + and : as they are: the tag arrives as another one, and counts as old or as none.";
+        "Phones don't encode characters such as + and :. The service then reads another tag: an old one, or none.";
     "list/new-registration-is-listed" Pass Advisory [C3] new_registration_is_listed,
         "A device asks, then registers for a second pass, and asks with the tag that it has.",
         "A pass that changes between its download and its registration stays old until it changes again.";
     "list/saved-unchanged-is-not-listed" Pass Should [TAG_4] saved_unchanged_is_not_listed,
-        "A device is up to date; a pass of it is saved as it is. It asks with its tag, and fetches the pass with its date.",
-        "Each save wakes all phones that have the pass, and each loads it again; what the phone tells its owner is lost in noise.";
+        "A device is up to date. One of its passes is saved unchanged. The device asks with its tag, and fetches the \
+        pass with its date.",
+        "Each save wakes all phones that have the pass, and each loads it again. Notices to the owner get lost in \
+        noise.";
 }
 
-/// Tags that no service issues, as they stand in a query.
+/// Tags that no service issues, as they appear in a query.
 const FOREIGN_TAGS: [&str; 12] = [
     "garbage",
     "0",
@@ -125,7 +128,7 @@ const FOREIGN_TAGS: [&str; 12] = [
     "%",
 ];
 
-/// Expects a list of exactly these passes, which are of one type; gives its tag.
+/// Expects a list of exactly these passes, which have one type. Returns its tag.
 pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Result<String, Stop> {
     let kind = expected.first().map_or(Kind::Pass, |one| one.pass.type_id.kind());
     let mut expected: Vec<_> = expected.iter().map(|one| one.pass.serial.as_str()).collect();
@@ -153,7 +156,7 @@ pub(super) fn is_quiet(kind: Kind, answer: &Answer) -> CaseResult {
     answer.is(204, Rule::LIST_7)
 }
 
-/// Registers for passes of one type, lists them, and gives the tag.
+/// Registers for passes of one type, lists them, and returns the tag.
 pub(super) async fn registered_and_listed(
     session: &Session,
     device: &Device,
@@ -165,7 +168,7 @@ pub(super) async fn registered_and_listed(
     names(&list(session, device, subjects[0], None).await?, subjects, Rule::LIST_1)
 }
 
-/// Asks for the type of a pass.
+/// Asks for the changes of a pass's type.
 pub(super) async fn list(
     session: &Session,
     device: &Device,
@@ -175,7 +178,7 @@ pub(super) async fn list(
     session.list(device, &subject.pass.type_id, tag).await
 }
 
-/// Asks with a query as it stands.
+/// Asks with a query that is sent as it is.
 async fn list_raw(session: &Session, device: &Device, subject: &Subject, tag: &str) -> Result<Answer, Stop> {
     let path = session.list_path(&device.id, &subject.pass.type_id);
     let parameter = session.kind().since_parameter();
@@ -290,7 +293,7 @@ async fn tag_moves_with_each_list(session: &Session) -> CaseResult {
     session.change(changed[0]).await?;
     let answer = list(session, &device, changed[0], Some(&tag)).await?;
     let again = names(&answer, &changed, Rule::LIST_2)?;
-    let expected = format!("another {} than '{tag}', with which was asked", session.kind().tag_key());
+    let expected = format!("a {} that differs from '{tag}', which was sent", session.kind().tag_key());
     if again == tag { Err(answer.violation(Rule::LIST_6, expected, "the same")) } else { Ok(()) }
 }
 
@@ -390,7 +393,7 @@ async fn tag_survives_the_url(session: &Session) -> CaseResult {
         list_raw(session, &device, one, &forms[0]).await?,
         list_raw(session, &device, one, &forms[1]).await?,
     ];
-    // What fails in both forms is not about the URL.
+    // If both forms fail, the URL is not the cause.
     for (answer, other, how) in [(&answers[0], &answers[1], &forms[0]), (&answers[1], &answers[0], &forms[1])]
     {
         if answer.status() != 204 && other.status() == 204 {

@@ -15,33 +15,34 @@ catalogue! {
         "Messages in the form that phones send, without credentials.",
         "The phone posts the same messages again and again, and nobody learns what went wrong.";
     "log/sixty-messages-are-200" Pass Must [LOG_1] sixty_messages_are_200,
-        "Sixty messages in one request, as from a phone that was off line.",
+        "Sixty messages in one request, as from a phone that was offline.",
         "The phone posts them again and again, more each time.";
     "log/credentials-do-not-matter" Pass Should [LOG_4] credentials_do_not_matter,
-        "Messages with an Authorization that fits nothing.",
-        "Messages are lost that would tell why the token does not fit.";
+        "Messages with an Authorization that fits no pass.",
+        "The messages that would explain why the token does not fit are lost.";
     "log/malformed-is-200" Pass Should [LOG_2] malformed_is_200,
-        "Bodies that are empty, no JSON, no text, or hold something else than messages.",
-        "Whoever sent it sends it again and again; the service's log fills with failures of its own.";
+        "Bodies that are empty, not JSON or not text, or that hold no messages.",
+        "The sender repeats them again and again. The service's log fills with failures of its own.";
     "log/other-forms-are-200" Pass Should [LOG_3] other_forms_are_200,
         "A bare list of messages, and an object with a description, as older and other clients send them.",
-        "Whoever sent it sends it again and again, and nobody learns what went wrong.";
+        "The sender repeats them again and again, and nobody learns what went wrong.";
     "log/any-content-type" Pass Should [HTTP_9] any_content_type,
         "Messages whose Content-Type has a charset, is another one, or is absent.",
-        "Messages of wallets that say it in another way are lost.";
+        "Messages of wallets that send another Content-Type are lost.";
 }
 
-/// Where messages go.
+/// The path for messages.
 const PATH: &str = "/v1/log";
 
-/// So many messages, in the form that phones send.
+/// The given number of messages, in the form that phones send.
 fn messages(count: usize) -> String {
     let message =
         |i| format!("[2026-11-23 10:00:00 +0000] A test of passkit-conformance: message {i}, \"ü\" <b>");
     json!({ "logs": (1..=count).map(message).collect::<Vec<_>>() }).to_string()
 }
 
-/// Expects status 200 under `rule`, unless the answer shows that there is no log, or none without credentials.
+/// Expects status 200 under `rule`. The case is skipped if the service has no log, or none without
+/// credentials.
 fn taken(answer: &Answer, rule: Rule) -> CaseResult {
     let rule = match answer.status() {
         401 | 403 => Rule::LOG_4,

@@ -1,8 +1,8 @@
-//! What phones send, replayed against any web service: a tower `Service` in this process, or a URL.
+//! Sends what phones send to any web service: a tower `Service` in this process, or a URL.
 //!
-//! A case makes devices of its own, under random identifiers, does what phones do, and looks at every answer. At its
-//! end it unregisters what it registered. What it needs to know is in a [`Target`]: some passes with their tokens, and
-//! a way to change one.
+//! A case makes devices of its own with random identifiers, does what phones do, and checks every
+//! answer. At its end it unregisters what it registered. A [`Target`] says what a case needs to
+//! know: some passes with their tokens, and a way to change a pass.
 
 mod answer;
 mod archives;
@@ -49,22 +49,24 @@ type CaseFuture<'a> = Pin<Box<dyn Future<Output = CaseResult> + Send + 'a>>;
 /// A case of a web service.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceCase {
-    /// What it is about.
+    /// The description of the case.
     pub case: Case,
     kind: Kind,
     run: for<'a> fn(&'a Session) -> CaseFuture<'a>,
 }
 
 impl ServiceCase {
-    /// Runs the case, and removes what it left registered.
+    /// Runs the case, and removes the registrations that it left.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime with time enabled.
+    ///
+    /// Outside a Tokio runtime with time enabled.
     pub async fn run(&self, target: &Target) -> CaseReport {
         self.run_until(target, pin!(pending())).await.0
     }
 
-    /// The same, unless `stop` is ready before: then the case has ended with an error, and the second is true.
+    /// The same, until `stop` is ready. The case then ends with an error, and the second value is
+    /// true.
     async fn run_until(
         &self,
         target: &Target,
@@ -86,7 +88,7 @@ impl ServiceCase {
     }
 }
 
-/// Makes the list of a module's cases: id, kind, level, rules, function, steps, consequence.
+/// Makes a module's list of cases: id, kind, level, rules, function, steps, consequence.
 macro_rules! catalogue {
     ($($id:literal $kind:ident $level:ident [$($rule:ident)+] $function:ident, $steps:literal, $consequence:literal;)+) => {
         pub(super) const CASES: &[crate::service::ServiceCase] = &[
@@ -106,7 +108,7 @@ macro_rules! catalogue {
 }
 use catalogue;
 
-/// All cases, endpoint by endpoint.
+/// All cases, grouped by endpoint.
 #[must_use]
 pub fn cases() -> Vec<ServiceCase> {
     [
@@ -126,8 +128,8 @@ pub fn cases() -> Vec<ServiceCase> {
     .concat()
 }
 
-/// A [trial](libtest_mimic::Trial) for each of the [`cases`], named by its id; one that is skipped is shown as ignored,
-/// with the reason.
+/// A [trial](libtest_mimic::Trial) for each of the [`cases`], named by its id. A skipped case is
+/// shown as ignored, with the reason.
 #[cfg(feature = "trials")]
 #[must_use]
 pub fn trials(target: &Target) -> Vec<libtest_mimic::Trial> {

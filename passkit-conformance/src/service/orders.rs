@@ -1,4 +1,4 @@
-//! Orders, where their words differ from those of passes.
+//! Orders, as far as their words differ from those of passes.
 
 use http::{Method, header};
 
@@ -15,19 +15,20 @@ catalogue! {
         "The phone drops the answer as malformed: no order is ever updated.";
     "orders/tag-has-its-own-word" Order Must [ORD_2] tag_has_its_own_word,
         "A device asks with the tag that it was just given, as ordersModifiedSince.",
-        "The tag is not seen, and the phone fetches all of its orders with every push.";
+        "The service does not see the tag, and the phone fetches all its orders with every push.";
     "orders/scheme-is-appleorder" Order Must [ORD_2 AUTH_3] scheme_is_appleorder,
-        "An order is asked for with its token under the scheme ApplePass.",
-        "Nothing on a phone; but passes and orders are not told apart, where a token should open one thing.";
+        "An order is fetched with its token under the scheme ApplePass.",
+        "No effect on a phone. But the service does not distinguish passes and orders, although a token should open \
+        only one thing.";
     "orders/fetched-before-registered" Order Must [ORD_3] fetched_before_registered,
-        "An order is fetched with its token; no device of the kit is registered for it.",
-        "After paying, the phone fetches the order before it registers: the order never shows up.";
+        "An order is fetched with its token. No device of the kit is registered for it.",
+        "After a payment, the phone fetches the order before it registers: the order never shows up.";
     "orders/has-media-type" Order Must [ORD_4] has_media_type,
-        "An order is fetched; its content-type is one of the two in use.",
-        "Where the answer goes through a browser or a mail program, it is not taken for an order.";
+        "An order is fetched. Its content-type must be one of the two in use.",
+        "A browser or a mail program does not recognise the answer as an order.";
     "orders/has-apples-media-type" Order Advisory [ORD_4] has_apples_media_type,
-        "An order is fetched; its content-type is the one that Apple documents.",
-        "Programs that know the documented type only do not open the order.";
+        "An order is fetched. Its content-type must be the one that Apple documents.",
+        "Programs that know only the documented type do not open the order.";
     "orders/lists-go-by-type" Order Must [LIST_3 ORD_2] lists_go_by_type,
         "A device registers for a pass and for an order, and asks for the type of each without a tag.",
         "The phone drops an answer in the words of the other kind, and gets no update for either.";

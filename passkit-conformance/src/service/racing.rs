@@ -26,22 +26,23 @@ use crate::{CaseResult, Rule};
 
 catalogue! {
     "list/no-lost-update-under-writers" Pass Must [LIST_5 CON_1] no_lost_update_under_writers,
-        "Three passes change in parallel, four times, while four devices ask again and again with their tags. Each \
-         change is to be named to each of them, and fetched whole; then all is quiet.",
+        "Three passes change in parallel, four times, while four devices keep asking with their tags. Each device must \
+        be told about each change and fetch it. Then no list may name anything.",
         "Now and then a phone keeps old content, and no later list names it: the update is lost forever.";
     "list/registered-in-parallel-is-listed-once" Pass Must [LIST_11 REG_3] registered_in_parallel_is_listed_once,
-        "One device registers twenty times at once for a pass and asks what changed; then it unregisters as often at once.",
-        "A phone that repeats a call which was slow is told of each pass twice, or never gets rid of it.";
+        "One device registers twenty times at once for a pass and asks what changed. Then it unregisters twenty times \
+        at once.",
+        "A phone that repeats a slow call is told about each pass twice, or never gets rid of it.";
 }
 
 const DEVICES: u32 = 4;
 
-/// Few, for a careful service dates each a second after the one before.
+/// Only a few, because a careful service dates each change a second after the one before.
 const ROUNDS: u32 = 4;
 
 type Task<'a> = Pin<Box<dyn Future<Output = CaseResult> + Send + 'a>>;
 
-/// Runs all at once. The first that ends badly ends it.
+/// Runs all tasks at once. The first that fails ends them all.
 async fn together(mut tasks: Vec<Task<'_>>) -> CaseResult {
     poll_fn(|context| {
         let mut result = Ok(());
@@ -58,13 +59,13 @@ async fn together(mut tasks: Vec<Task<'_>>) -> CaseResult {
     .await
 }
 
-/// What happens while the devices ask.
+/// What the devices share while they ask.
 struct Race<'a> {
     session: &'a Session,
     passes: Vec<&'a Subject>,
-    /// How many changes of this round are not done.
+    /// How many changes of this round are still in progress.
     writing: AtomicUsize,
-    /// When the latest change of each pass that is done had begun.
+    /// For each pass, when its latest completed change began.
     changed: Mutex<BTreeMap<SerialNumber, Instant>>,
     /// How long a list takes.
     list_time: Duration,
@@ -75,7 +76,8 @@ impl Race<'_> {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes a pass. In each round the passes change at other moments of the lists under way.
+    /// Changes a pass. The start is shifted in each round, so that changes meet the lists at
+    /// different moments.
     async fn write(&self, index: u32, pass: &Subject, round: u32) -> CaseResult {
         tokio::time::sleep(self.list_time * (3 * index + round) / 4).await;
         let start = Instant::now();
@@ -100,20 +102,20 @@ impl Race<'_> {
     }
 }
 
-/// A device: its tag, when it was last told of each pass, and what it fetched then.
+/// A device: its tag, when it was last told about each pass, and what it fetched then.
 struct Poller {
     device: Device,
     fetches: bool,
     tag: Option<String>,
-    told: BTreeMap<SerialNumber, Instant>,
+    listed: BTreeMap<SerialNumber, Instant>,
     held: BTreeMap<SerialNumber, Answer>,
 }
 
 impl Poller {
-    /// One list, and the fetching of what it names.
+    /// Lists once, and fetches what the list names.
     ///
-    /// Each change that was done before the device asked must have been in this answer, or in an earlier one that came
-    /// after the change began.
+    /// A change that was done before the device asked must be in this answer, or in an earlier one
+    /// that came after the change began.
     async fn poll(&mut self, race: &Race<'_>) -> CaseResult {
         let done = race.changed().clone();
         let answer = list(race.session, &self.device, race.passes[0], self.tag.as_deref()).await?;
@@ -125,10 +127,10 @@ impl Poller {
         }
         let now = Instant::now();
         for serial in &serials {
-            self.told.insert(serial.clone(), now);
+            self.listed.insert(serial.clone(), now);
         }
         if let Some((lost, _)) =
-            done.iter().find(|(serial, start)| self.told.get(*serial).is_none_or(|told| told < *start))
+            done.iter().find(|(serial, start)| self.listed.get(*serial).is_none_or(|listed| listed < *start))
         {
             let expected = format!("'{lost}' in the list: it changed, and no list has named it since");
             return Err(answer.violation(Rule::LIST_5, expected, "a list without it, so the change is lost"));
@@ -138,7 +140,7 @@ impl Poller {
                 let expected = "only passes that the device registered";
                 return Err(answer.violation(Rule::LIST_3, expected, serial));
             };
-            // Without a date: what a wrong 304 does is seen elsewhere.
+            // Without a date, because another case finds a wrong 304.
             let fetched = race.session.fetch(pass, None).await?;
             fetched.archive()?;
             self.held.insert(serial.clone(), fetched);
@@ -147,8 +149,8 @@ impl Poller {
     }
 }
 
-/// Whether two answers hold the same version: the same files, where they can be read; else the same bytes, or the same
-/// date.
+/// Whether two answers have the same version: the same files if both can be read, else the same
+/// bytes or the same date.
 fn is_same(one: &Answer, other: &Answer) -> bool {
     match (readable(one), readable(other)) {
         (Some(one), Some(other)) => one.content_digest == other.content_digest,
@@ -170,10 +172,11 @@ async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
         for pass in &race.passes {
             session.registered(&device, pass).await?;
         }
-        let (told, held) = (BTreeMap::new(), BTreeMap::new());
-        let mut poller = Poller { device, fetches: number == 0, tag: None, told, held };
+        let (listed, held) = (BTreeMap::new(), BTreeMap::new());
+        let mut poller = Poller { device, fetches: number == 0, tag: None, listed, held };
         poller.poll(&race).await?;
-        // Fetching takes time, in which nothing is asked: that is for the last round, and for one device.
+        // A device that fetches asks less often. So only one device fetches, and only in the last
+        // round.
         poller.fetches = false;
         let start = Instant::now();
         poller.poll(&race).await?;
@@ -201,7 +204,7 @@ async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
             let newest = session.fetch(pass, None).await?;
             if poller.held.get(&pass.pass.serial).is_some_and(|held| !is_same(held, &newest)) {
                 let expected = format!("'{}' in a list once its new content is there", pass.pass.serial);
-                let actual = "old content on a device which was told of the last change";
+                let actual = "old content on a device that was told about the last change";
                 return Err(newest.violation(Rule::CON_1, expected, actual));
             }
         }

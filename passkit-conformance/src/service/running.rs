@@ -1,4 +1,4 @@
-//! Runs cases one after the other, and gives up on a service that is not there.
+//! Runs cases one after the other, and gives up on a service that is gone.
 
 use std::{future::pending, pin::pin};
 
@@ -9,20 +9,21 @@ use http_body_util::Full;
 use super::{ServiceCase, Target};
 use crate::{Case, CaseReport, Outcome, Report, Rule, client::SendError, exchange::Secrets};
 
-/// After so many cases in a row without any answer, the service is taken to be gone: one that hangs would otherwise
-/// take the time limit for each request of each case.
-const PATIENCE: usize = 3;
+/// The service counts as gone after this many cases in a row without any answer. A hanging service
+/// would otherwise cost the time limit for each request of each case.
+const SILENT_CASES: usize = 3;
 
-/// Runs cases one after the other. A service that can't be reached, or that stops answering, ends the run: the cases
-/// that are left become errors.
+/// Runs cases one after the other. The run ends if the service can't be reached or stops answering.
+/// The remaining cases become errors.
 ///
 /// # Panics
-/// Outside of a Tokio runtime with time enabled.
+///
+/// Outside a Tokio runtime with time enabled.
 pub async fn run<'a>(cases: impl IntoIterator<Item = &'a ServiceCase>, target: &Target) -> Report {
     run_watched(cases, target, |_| {}, pending()).await
 }
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
     /// A case begins.
@@ -31,11 +32,12 @@ pub enum Progress<'a> {
     Done(&'a CaseReport),
 }
 
-/// As [`run`], telling `watch` how far it is, until `stop` is ready: then the case that runs becomes an error as well, and
-/// what it registered is removed.
+/// The same as [`run`], with progress reported to `watch`. When `stop` is ready, the current case
+/// becomes an error too, and its registrations are removed.
 ///
 /// # Panics
-/// Outside of a Tokio runtime with time enabled.
+///
+/// Outside a Tokio runtime with time enabled.
 pub async fn run_watched<'a>(
     cases: impl IntoIterator<Item = &'a ServiceCase>,
     target: &Target,
@@ -67,8 +69,8 @@ pub async fn run_watched<'a>(
         if is_stopped {
             interrupted = true;
             stopped = Some("it was interrupted".to_owned());
-        } else if silent == PATIENCE {
-            stopped = Some(format!("{PATIENCE} cases in a row got no answer from the service"));
+        } else if silent == SILENT_CASES {
+            stopped = Some(format!("{SILENT_CASES} cases in a row got no answer from the service"));
         }
     }
     let mut left = cases.map(|one| one.case).peekable();
@@ -80,8 +82,8 @@ pub async fn run_watched<'a>(
     report
 }
 
-/// A service that answers as a rule, and breaks off at what a case sends, as many do when they come upon something that
-/// they did not expect, breaks the rule that the case is about.
+/// Many services hang up on input that they did not expect. If the service usually answers and
+/// hangs up on what a case sends, it breaks the rule of that case.
 fn name_what_was_asked(result: &mut CaseReport) {
     let outcome = std::mem::replace(&mut result.outcome, Outcome::Pass);
     result.outcome = match (outcome, result.case.rules.first()) {
@@ -92,12 +94,12 @@ fn name_what_was_asked(result: &mut CaseReport) {
     };
 }
 
-/// Why no connection can be made, if so.
+/// Why no connection can be made, or `None` if it can.
 async fn unreachable(target: &Target) -> Option<String> {
     if !target.client.is_network() {
         return None;
     }
-    // Any answer will do, and no answer is for the cases to tell of.
+    // Any answer is fine. If none comes, the cases report it.
     let request =
         Request::builder().uri(format!("{}/v1/", target.url.as_str())).body(Full::<Bytes>::default());
     match target.client.send(request.ok()?, &Secrets::default()).await.0 {
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
     use crate::{Level, Limits, service::session::Call};
 
-    /// Answers the requests whose number `answered` says.
+    /// Answers a request if `answered` returns true for its number.
     #[derive(Clone)]
     struct Fitful {
         asked: Arc<AtomicUsize>,
@@ -151,7 +153,7 @@ mod tests {
         }
     }
 
-    /// Takes every registration, and keeps what it was asked.
+    /// Accepts every registration, and records the requests.
     #[derive(Clone, Default)]
     struct Recording(Arc<Mutex<Vec<String>>>);
 
@@ -174,7 +176,7 @@ mod tests {
         }
     }
 
-    /// Cases that ask once, but for the second, which asks nothing.
+    /// Runs cases that send one request each, except for the second, which sends none.
     async fn outcomes(answered: fn(usize) -> bool) -> Report {
         let case = Case { id: "x/y", level: Level::Must, rules: &[Rule::LIST_9], steps: "", consequence: "" };
         let asks = ServiceCase {
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_interrupts_leaves_nothing_registered() {
+    async fn an_interrupted_run_leaves_nothing_registered() {
         let service = Recording::default();
         let said = service.0.clone();
         let token = passkit_server::AuthToken::new("0123456789abcdef").unwrap();

@@ -22,7 +22,7 @@ use crate::{
     service_url::encoded,
 };
 
-/// One case on its way: what it may use of the target, the devices it made, and all that was said.
+/// A running case: what it may use of the target, the devices it made, and its transcript.
 pub(crate) struct Session {
     target: Target,
     kind: Kind,
@@ -33,7 +33,7 @@ pub(crate) struct Session {
 struct Notes {
     secrets: Secrets,
     devices: usize,
-    /// What was registered, as far as is known, to be removed at the end.
+    /// Known registrations, to be removed at the end.
     registered: Vec<(DeviceIdentifier, Subject)>,
     transcript: Vec<Exchange>,
 }
@@ -45,10 +45,10 @@ pub(crate) struct Device {
     pub(crate) push_token: PushToken,
 }
 
-/// How a call shows its credentials.
+/// The credentials of a call.
 #[derive(Clone, Debug)]
 pub(crate) enum Auth<'a> {
-    /// As a phone does.
+    /// The header that a phone sends for this pass.
     Token(&'a Subject),
     /// This value of the header.
     Raw(String),
@@ -56,17 +56,17 @@ pub(crate) enum Auth<'a> {
     None,
 }
 
-/// A call, to be sent with [`Session::send`].
+/// A call, sent with [`Session::send`].
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) method: Method,
-    /// From `/v1/` on, with the query.
+    /// The path from `/v1/` on, with the query.
     pub(crate) path: String,
     pub(crate) headers: Vec<(HeaderName, String)>,
     pub(crate) body: Bytes,
-    /// As a phone's unless told.
+    /// Default: a phone's.
     pub(crate) user_agent: Option<&'static str>,
-    /// Whether header names are sent With-Capitals, over the network.
+    /// Whether header names are sent With-Capitals over the network.
     pub(crate) with_capitals: bool,
 }
 
@@ -93,7 +93,7 @@ impl Call {
         }
     }
 
-    /// A body, said to be JSON.
+    /// Sets a body of content type JSON.
     pub(crate) fn json(self, body: impl Into<Bytes>) -> Self {
         self.header(header::CONTENT_TYPE, "application/json").body(body)
     }
@@ -129,7 +129,7 @@ impl Session {
 
     // What the target has.
 
-    /// All passes, or all orders, that are known of the target.
+    /// All known passes of the target, or all orders.
     pub(crate) fn all(&self) -> &[Subject] {
         match self.kind {
             Kind::Pass => &self.target.passes,
@@ -183,7 +183,7 @@ impl Session {
         Stop::Skip(format!("needs {what} among the {word}: add them to the target file"))
     }
 
-    /// Ends the case early unless passes can be changed: before anything is sent.
+    /// Ends the case, before it sends anything, if passes can't be changed.
     pub(crate) fn can_change(&self) -> CaseResult {
         match self.target.change {
             Some(_) => Ok(()),
@@ -193,22 +193,22 @@ impl Session {
         }
     }
 
-    /// Ends the case early unless passes can be saved as they are: before anything is sent.
+    /// Ends the case, before it sends anything, if passes can't be saved unchanged.
     pub(crate) fn can_save(&self) -> CaseResult {
         match self.target.save {
             Some(_) => Ok(()),
             None => Err(Stop::Skip(
-                "needs a way to save a pass as it is: set save or save_url in the target file".into(),
+                "needs a way to save a pass unchanged: set save or save_url in the target file".into(),
             )),
         }
     }
 
-    /// A device that nobody has seen before.
+    /// A device with a new random identifier.
     pub(crate) fn device(&self) -> Result<Device, Stop> {
         self.device_called(str::to_owned)
     }
 
-    /// The same, its identifier made from 32 random hexadecimal digits.
+    /// The same. `form` makes the identifier from 32 random hexadecimal digits.
     pub(crate) fn device_called(&self, form: impl FnOnce(&str) -> String) -> Result<Device, Stop> {
         let unusable = |error: &dyn std::fmt::Display| Stop::Error(format!("no random identifier: {error}"));
         let id = form(&random_hex::<16>().map_err(|error| unusable(&error))?);
@@ -225,7 +225,7 @@ impl Session {
         Ok(device)
     }
 
-    /// A pass that the service cannot know, of the type of `subject`, with its token.
+    /// A pass of the type of `subject`, and with its token, that the service cannot know.
     pub(crate) fn unknown(&self, subject: &Subject) -> Result<Subject, Stop> {
         let unusable =
             |error: &dyn std::fmt::Display| Stop::Error(format!("no random serial number: {error}"));
@@ -257,7 +257,7 @@ impl Session {
         format!("/v1/{collection}/{}/{}", encoded(pass.type_id.as_str()), encoded(pass.serial.as_str()))
     }
 
-    /// A registration, as a phone asks for it.
+    /// A registration in the form that phones send.
     pub(crate) fn register_call(&self, device: &Device, subject: &Subject) -> Call {
         let body = serde_json::json!({ "pushToken": device.push_token.as_str() }).to_string();
         Call::new(Method::POST, self.registration_path(&device.id, &subject.pass))
@@ -265,13 +265,14 @@ impl Session {
             .json(body)
     }
 
-    /// Registers, and notes it for the end.
+    /// Registers. The registration is removed at the end.
     pub(crate) async fn register(&self, device: &Device, subject: &Subject) -> Result<Answer, Stop> {
         self.will_register(device, subject);
         self.send(self.register_call(device, subject)).await
     }
 
-    /// Notes a registration that the case makes by [`send`](Self::send), to be removed at the end.
+    /// Records a registration that the case makes with [`send`](Self::send), so that it is removed
+    /// at the end.
     pub(crate) fn will_register(&self, device: &Device, subject: &Subject) {
         let mut notes = self.notes();
         if !notes.registered.iter().any(|(id, one)| *id == device.id && one.pass == subject.pass) {
@@ -279,7 +280,7 @@ impl Session {
         }
     }
 
-    /// Registers, and ensures that it is taken as new.
+    /// Registers, and checks that the registration is new.
     pub(crate) async fn registered(&self, device: &Device, subject: &Subject) -> CaseResult {
         self.register(device, subject).await?.is(201, Rule::REG_1)
     }
@@ -309,7 +310,7 @@ impl Session {
         self.send(Call::new(Method::GET, path)).await
     }
 
-    /// The fetching of a pass, as a phone asks for it, if it changed since the date.
+    /// The fetch of a pass in the form that phones send, if it changed since the date.
     pub(crate) fn fetch_call(&self, subject: &Subject, since: Option<&str>) -> Call {
         let call = Call::new(Method::GET, self.pass_path(&subject.pass)).auth(&Auth::Token(subject));
         match since {
@@ -323,16 +324,16 @@ impl Session {
         self.send(self.fetch_call(subject, since)).await
     }
 
-    /// Sends a call and reads the whole answer. No answer, or half of one, breaks [`Rule::HTTP_2`]; a service that
-    /// can't be reached ends the case with an error.
+    /// Sends a call and reads the complete answer. A missing or incomplete answer breaks
+    /// [`Rule::HTTP_2`]. A service that can't be reached ends the case with an error.
     pub(crate) async fn send(&self, call: Call) -> Result<Answer, Stop> {
         self.try_send(call).await?.map_err(|error| {
             let actual = self.notes().secrets.hide(&error.to_string());
-            Violation::new(Rule::HTTP_2, "a whole, well-formed answer in time", actual).into()
+            Violation::new(Rule::HTTP_2, "a complete, well-formed answer in time", actual).into()
         })
     }
 
-    /// Sends a call for which a service may well hang up.
+    /// Sends a call that a service may answer by hanging up.
     pub(crate) async fn try_send(&self, call: Call) -> Result<Result<Answer, SendError>, Stop> {
         let secrets = self.notes().secrets.clone();
         let method = call.method.clone();
@@ -365,7 +366,7 @@ impl Session {
 
     // The end.
 
-    /// Removes what the case left registered, and gives all that was said, the removing left out.
+    /// Removes the case's registrations, and returns the transcript without that.
     pub(crate) async fn end(self) -> Vec<Exchange> {
         let (registered, said) = {
             let mut notes = self.notes();
@@ -373,7 +374,7 @@ impl Session {
         };
         for (device, subject) in registered {
             let path = self.registration_path(&device, &subject.pass);
-            // The case is over; whoever does not answer now did not before.
+            // A failure here is ignored, because the case is over.
             if self.send(Call::new(Method::DELETE, path).auth(&Auth::Token(&subject))).await.is_err() {
                 break;
             }

@@ -1,4 +1,4 @@
-//! What the cases of several endpoints do and check.
+//! Steps and checks that cases of several endpoints share.
 
 use std::{future::poll_fn, task::Poll};
 
@@ -10,12 +10,12 @@ use super::{
 use crate::{CaseResult, Rule, Stop, wire::ListAnswer};
 
 impl Session {
-    /// Registers where a case only begins with that: whether it is taken as new is no matter here.
+    /// Registers as a precondition. Other cases check whether the registration is new.
     pub(crate) async fn given(&self, device: &Device, subject: &Subject) -> CaseResult {
         self.register(device, subject).await?.is_one_of(&[200, 201], Rule::REG_1)
     }
 
-    /// Ensures that the device's list names exactly these passes, which are all of one type with `like`.
+    /// Checks that the device's list names exactly these passes, which have the type of `like`.
     pub(crate) async fn holds(
         &self,
         device: &Device,
@@ -30,7 +30,8 @@ impl Session {
         self.names(&answer, expected, rule)
     }
 
-    /// Ensures that a list names exactly these passes. How it says that there is none is for the cases of the list.
+    /// Checks that a list names exactly these passes. The cases of the list check how an empty one
+    /// is answered.
     pub(crate) fn names(&self, answer: &Answer, expected: &[&Subject], rule: Rule) -> CaseResult {
         let mut named: Vec<_> = match answer.status() {
             204 | 404 => Vec::new(),
@@ -56,12 +57,12 @@ impl Session {
     }
 }
 
-/// Something random, for what a case makes up.
+/// A random text, for made-up identifiers.
 pub(super) fn random() -> Result<String, Stop> {
     crate::random_hex::<8>().map_err(|error| Stop::Error(format!("no random numbers: {error}")))
 }
 
-/// Runs futures side by side, to the end of all.
+/// Runs futures side by side until all have ended.
 pub(super) async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
     poll_fn(|context| {

@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use crate::{Client, Limits, service_url::ServiceUrl};
 
-/// A web service to try, and what is known of it.
+/// A web service to test, and what is known about it.
 #[derive(Clone)]
 pub struct Target {
     pub(crate) client: Client,
@@ -22,9 +22,9 @@ pub struct Target {
     pub(crate) passes: Vec<Subject>,
     pub(crate) orders: Vec<Subject>,
     pub(crate) change: Option<Act>,
-    /// Saves a pass without changing it.
+    /// Saves a pass unchanged.
     pub(crate) save: Option<Act>,
-    /// When the dates of each pass's changes are surely past.
+    /// For each pass, when the seconds of its changes are surely over.
     rests: Arc<Mutex<HashMap<PassId, Instant>>>,
 }
 
@@ -33,13 +33,13 @@ pub struct Target {
 pub struct Subject {
     /// Type and serial number.
     pub pass: PassId,
-    /// What opens it.
+    /// The token that opens it.
     pub token: AuthToken,
 }
 
 type Acting = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
-/// What can be done to a pass behind the service's back.
+/// Something that can be done to a pass from outside the service.
 #[derive(Clone)]
 pub(crate) struct Act {
     pub(crate) act: Arc<dyn Fn(PassId) -> Acting + Send + Sync>,
@@ -91,12 +91,13 @@ impl Target {
         }
     }
 
-    /// When the dates of each pass's changes are surely past.
+    /// For each pass, when the seconds of its changes are surely over.
     pub(crate) fn rests(&self) -> MutexGuard<'_, HashMap<PassId, Instant>> {
         self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a pass, or an order, that the service serves. Two of one type and one of another let most cases run.
+    /// Adds a pass or an order that the service serves. Two of one type and one of another are
+    /// enough for most cases.
     #[must_use]
     pub fn with(mut self, pass: PassId, token: AuthToken) -> Self {
         let list = match pass.type_id.kind() {
@@ -107,7 +108,8 @@ impl Target {
         self
     }
 
-    /// Says how to change a pass: the future ends once the change is published, or with a reason.
+    /// Sets how to change a pass. The future ends when the change is published, or with a reason
+    /// why it could not be.
     #[must_use]
     pub fn changed_by<F, R>(mut self, change: F) -> Self
     where
@@ -118,8 +120,8 @@ impl Target {
         self
     }
 
-    /// Says how to save a pass as it is, in the way that changes of passes are saved: the future ends once the service
-    /// has looked at what was saved, or with a reason.
+    /// Sets how to save a pass unchanged. It must take the same way as a change. The future ends
+    /// when the service has looked at the saved pass, or with a reason why it could not be saved.
     #[must_use]
     pub fn saved_by<F, R>(mut self, save: F) -> Self
     where

@@ -1,4 +1,4 @@
-//! What is known of a web service, in a file.
+//! Target files: what is known about a web service.
 
 use std::path::Path;
 
@@ -17,26 +17,29 @@ use crate::{Limits, closest::closest};
 /// A target file: the passes of a web service with their tokens, and a way to change one.
 ///
 /// ```toml
-/// change = "touch.sh {type} {serial}"                          # a command, or instead of it:
-/// # change_url = "http://127.0.0.1:9000/touch/{type}/{serial}" # a POST
-/// save = "save.sh {type} {serial}"                             # or save_url: saves it as it is, optional
+/// change = "touch.sh {type} {serial}"                          # a command
+/// # change_url = "http://127.0.0.1:9000/touch/{type}/{serial}" # or a POST
+/// save = "save.sh {type} {serial}"                             # or save_url; optional
 ///
 /// [[passes]]                         # two of one type and one of another let most cases run
 /// type = "pass.com.example.a"
 /// serial = "A-1"
 /// token = "0123456789abcdef"
 ///
-/// [[orders]]                         # likewise, optional
+/// [[orders]]                         # optional too
 /// type = "order.com.example.b"
 /// serial = "O-1"
 /// token = "0123456789abcdef"
 /// ```
 ///
-/// The command is split into words as a shell does it, and run without one, in the folder of the file; a program that
-/// lies there is taken before one on the `PATH`. The names take the place of `{type}` and `{serial}` within words, and
-/// are percent-encoded in the URL. Either returns once the change is published: the command with exit status 0, the
-/// POST with a status of 2xx, within a minute. Saving goes the way of a change with the content that is there already, and
-/// returns once the service has looked at that: what it marks later shows up in another case.
+/// The command is split into words as a shell does, and runs without a shell in the folder of the
+/// file. A program in that folder is preferred to one on the `PATH`. Type and serial number replace
+/// `{type}` and `{serial}`; in the URL they are percent-encoded.
+///
+/// The command or POST has to end within a minute, after the change is published: the command with
+/// exit status 0, the POST with status 2xx. Saving takes the same way as a change, with the content
+/// that is there already. It has to end after the service has looked at the saved pass. A mark that
+/// comes later shows up in another case.
 #[derive(Clone, Debug, Default)]
 pub struct TargetFile {
     subjects: Vec<(PassId, AuthToken)>,
@@ -44,13 +47,14 @@ pub struct TargetFile {
     saving: Option<Changing>,
 }
 
-/// An error in a target file: the line, and what is wrong there.
+/// An error in a target file: its position, and what is wrong there.
 type Problem = (usize, String);
 
 impl TargetFile {
     /// Reads a target file.
     ///
     /// # Errors
+    ///
     /// What is wrong with it, and in which line.
     pub fn load(path: &Path) -> Result<Self, String> {
         let name = path.display();
@@ -66,15 +70,16 @@ impl TargetFile {
         })
     }
 
-    /// The passes and orders, each with the token that opens it, in the order of the file.
+    /// The passes and orders with their tokens, in the order of the file.
     #[must_use]
     pub fn subjects(&self) -> &[(PassId, AuthToken)] {
         &self.subjects
     }
 
-    /// The web service at `url`, with what is known of it.
+    /// The web service at `url`, with the passes and the ways to change them.
     ///
     /// # Errors
+    ///
     /// What is wrong with the URL.
     pub fn target(&self, url: &str, limits: Limits) -> Result<Target, String> {
         let known = self.subjects.iter().cloned();
@@ -136,7 +141,7 @@ fn changing(
         |key: &str| table.get(key).map(|value| Ok((value.span().start, text_of(key, value)?))).transpose();
     Ok(match (read(command_key)?, read(url_key)?) {
         (Some(_), Some((at, _))) => {
-            return Err((at, format!("{url_key}: there is a {command_key} already; one of them will do")));
+            return Err((at, format!("{url_key}: there is a {command_key} already; keep one of them")));
         }
         (Some((at, command)), None) => Some(Changing::Command(
             ChangeCommand::new(command, folder)
@@ -166,7 +171,7 @@ fn subject(key: &str, kind: Kind, entry: &Spanned<DeValue<'_>>) -> Result<(PassI
         let expected = kind.type_prefix();
         return Err((type_at, format!("{named}: the type does not start with {expected:?}, as {key} do")));
     }
-    // To blame the right line, each for itself.
+    // Checked one by one, so that the error names the right line.
     type_id
         .parse::<passkit_server::identifiers::TypeIdentifier>()
         .map_err(|error| (type_at, format!("{named}: {error}")))?;
@@ -184,7 +189,7 @@ fn text_of<'a>(key: &str, value: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Pr
 
 fn known_keys(table: &DeTable<'_>, known: &[&str], of: &str) -> Result<(), Problem> {
     let unknown = table.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
-    // The table is sorted by name; the first in the file is the one to tell of.
+    // The table is sorted by name, so look for the first key in the file.
     let Some(key) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
     let name = key.get_ref();
     Err((
@@ -225,7 +230,7 @@ token = "0123456789abcdef"
     }
 
     #[test]
-    fn a_file_is_read_whole() {
+    fn a_complete_file_is_read() {
         let file = load(WHOLE).unwrap();
         let target = file.target("https://wallet.example.com/", Limits::default()).unwrap();
         assert_eq!((target.passes.len(), target.orders.len()), (2, 1));

@@ -1,4 +1,4 @@
-//! What holds for any request.
+//! Rules for any request.
 
 use http::{Method, header};
 
@@ -12,29 +12,29 @@ use crate::{CaseResult, Rule, Stop, Violation, client::SendError};
 
 catalogue! {
     "http/any-user-agent" Pass Should [HTTP_3] any_user_agent,
-        "Register, list, fetch and unregister as a phone, with the User-Agent of another program, and without: the statuses \
-         are the same.",
+        "Register, list, fetch and unregister with a phone's User-Agent, another program's, and none. The statuses \
+        must be the same.",
         "With a new version of iOS, or on a watch, no pass is updated any more.";
     "http/header-names-in-any-case" Pass Must [HTTP_1] header_names_in_any_case,
-        "A pass is fetched, and again with its date, the names of the headers in lower case and With-Capitals: the statuses \
-         are the same.",
-        "Phones write names With-Capitals over HTTP/1.1 and in lower case over HTTP/2: with a proxy in front of the service, \
-         or without it, no phone gets in, or each loads the pass every time.";
+        "A pass is fetched, and fetched again with its date, with header names in lower case and With-Capitals. The \
+        statuses must be the same.",
+        "Phones write names With-Capitals over HTTP/1.1 and in lower case over HTTP/2. With a proxy in front of the \
+        service, or without it, all phones are refused, or each loads the pass every time.";
     "http/wrong-method-is-405" Pass Advisory [HTTP_11] wrong_method_is_405,
         "POST to the path of a list and to that of a pass, GET of the log.",
-        "None on a phone; whoever writes a client, or watches the service, is told the wrong thing.";
+        "No effect on a phone. Authors of clients and people who watch the service get a wrong status.";
     "http/unknown-path-is-404" Pass Advisory [HTTP_11] unknown_path_is_404,
         "GET of paths that are no endpoints, and of another version of the interface.",
-        "None on a phone; whoever writes a client, or watches the service, is told the wrong thing.";
+        "No effect on a phone. Authors of clients and people who watch the service get a wrong status.";
     "http/long-registration-is-413" Pass Advisory [HTTP_13] long_registration_is_413,
         "A registration with a body of 300 KiB, and the right token. The service may also hang up.",
-        "Whoever has one pass can fill the service's memory.";
+        "A holder of one pass can fill the service's memory.";
     "http/long-log-is-413" Pass Advisory [HTTP_13] long_log_is_413,
         "Log messages of 1 MiB. The service may also hang up.",
         "Anyone can fill the service's memory and disk.";
     "http/long-path-or-header-is-refused" Pass Advisory [HTTP_2] long_path_or_header_is_refused,
         "A path of 30,000 characters, and an Authorization of 60,000. The service may also hang up.",
-        "Anyone can make the service fail, or hold it up.";
+        "Anyone can make the service fail, or block it.";
 }
 
 async fn any_user_agent(session: &Session) -> CaseResult {
@@ -65,7 +65,7 @@ async fn any_user_agent(session: &Session) -> CaseResult {
 
 async fn header_names_in_any_case(session: &Session) -> CaseResult {
     if !session.is_network() {
-        return Err(Stop::Skip("within a process, names of headers have no case".into()));
+        return Err(Stop::Skip("header names have no case within a process".into()));
     }
     let one = session.one()?;
     let in_both = async |since: Option<&str>| {
@@ -78,7 +78,7 @@ async fn header_names_in_any_case(session: &Session) -> CaseResult {
             return Ok(());
         }
         let actual = format!("{lower} to names in lower case, {capitals} to names With-Capitals");
-        Err(with_capitals.violation(Rule::HTTP_1, "one status, however names of headers are written", actual))
+        Err(with_capitals.violation(Rule::HTTP_1, "the same status for names in any case", actual))
     };
     session.rest(one).await;
     in_both(None).await?;
@@ -93,7 +93,7 @@ async fn wrong_method_is_405(session: &Session) -> CaseResult {
         Call::new(Method::GET, "/v1/log"),
     ];
     for call in calls {
-        let what = format!("{} to a path that has other methods", call.method);
+        let what = format!("{} to a path with other methods", call.method);
         let answer = session.send(call).await?.about(what);
         answer.is(405, Rule::HTTP_11)?;
         if answer.header(header::ALLOW).is_none() {
@@ -107,12 +107,13 @@ async fn unknown_path_is_404(session: &Session) -> CaseResult {
     let subject = session.one()?;
     for path in ["/v1/no-endpoint".to_owned(), session.pass_path(&subject.pass).replacen("/v1/", "/v9/", 1)] {
         let call = Call::new(Method::GET, path).auth(&Auth::Token(subject));
-        session.send(call).await?.about("GET of what is no endpoint").is(404, Rule::HTTP_11)?;
+        session.send(call).await?.about("GET of a path that is no endpoint").is(404, Rule::HTTP_11)?;
     }
     Ok(())
 }
 
-/// The answer to a call that is far too large; `None` if the service hung up, as it may: half of it need not be read.
+/// The answer to a call that is far too large. `None` if the service hung up, because it need not
+/// read all of it.
 async fn answer_to_too_much(session: &Session, call: Call) -> Result<Option<Answer>, Stop> {
     match session.try_send(call).await? {
         Ok(answer) => Ok(Some(answer)),

@@ -5,29 +5,29 @@ use crate::{CaseResult, Rule};
 
 catalogue! {
     "unregister/known-pass-is-200" Pass Must [UNR_1 LIST_3] known_pass_is_200,
-        "A device registers, unregisters, lists, and fetches the pass, which it still may.",
-        "The phone goes on trying to unregister a pass that its owner deleted, or is told of its updates forever.";
+        "A device registers, unregisters, lists, and fetches the pass, which must still work.",
+        "The phone keeps trying to unregister a pass that its owner deleted, or hears of its updates forever.";
     "unregister/again-is-200" Pass Must [UNR_2] again_is_200,
         "A device registers, and unregisters twice.",
         "A phone that repeats the request because it got no answer is told that it failed, and repeats it again.";
     "unregister/never-registered-is-200" Pass Must [UNR_2] never_registered_is_200,
         "A new device unregisters a pass that it never registered.",
-        "Phones do this for passes added with automatic updates off; they try again and again, and fill the log.";
+        "Phones do this for passes added with automatic updates off. They try again and again, and fill the log.";
     "unregister/leaves-other-passes" Pass Must [UNR_3] leaves_other_passes,
-        "A device registers two passes, and unregisters them one after the other; a list after each.",
-        "Who deletes one pass gets no more updates of the others.";
+        "A device registers for two passes, and unregisters them one after the other, with a list after each.",
+        "A user who deletes one pass gets no more updates of the others.";
     "unregister/leaves-other-devices" Pass Must [UNR_3] leaves_other_devices,
-        "Two devices register one pass, the first unregisters it; both list.",
+        "Two devices register for one pass. The first unregisters it. Both list.",
         "When one holder of a shared pass deletes it, all others get no more updates.";
     "unregister/in-parallel-is-200" Pass Must [UNR_2] in_parallel_is_200,
         "A device registers, sends the same request to unregister twenty times at once, and lists.",
         "A phone that repeats a slow request is told that it failed.";
     "unregister/unknown-pass-is-401" Pass Must [AUTH_4] unknown_pass_is_401,
         "A device unregisters a serial number that does not exist, with the token of another pass.",
-        "Whoever has one pass can find out which other serial numbers exist.";
+        "A holder of one pass can find out which other serial numbers exist.";
     "orders/unregister-is-200" Order Must [ORD_1 UNR_1] known_pass_is_200,
-        "A device registers for an order, unregisters, lists, and fetches the order, which it still may.",
-        "The phone goes on trying to unregister an order that its owner removed, or is told of its updates forever.";
+        "A device registers for an order, unregisters, lists, and fetches the order, which must still work.",
+        "The phone keeps trying to unregister an order that its owner removed, or hears of its updates forever.";
     "orders/unregister-again-is-200" Order Must [ORD_1 UNR_2] again_is_200,
         "A device registers for an order, and unregisters twice.",
         "A phone that repeats the request because it got no answer is told that it failed, and repeats it again.";

@@ -14,29 +14,32 @@ use crate::{CaseResult, Rule, Stop, service_url::encoded};
 
 catalogue! {
     "url/double-slash-is-one" Pass Must [URL_4 HTTP_5] double_slash_is_one,
-        "All calls with //v1/ for /v1/: register, list, fetch, log, unregister.",
+        "All calls with //v1/ instead of /v1/: register, list, fetch, log, unregister.",
         "Phones and wallets that join 'https://host/' and '/v1/' never get an update.";
     "url/slash-at-the-end-changes-nothing" Pass Should [URL_4 HTTP_5] slash_at_the_end,
-        "All calls with a slash behind the path.",
+        "All calls with a slash at the end of the path.",
         "Clients that join paths in another way never get an update.";
     "url/encoded-characters-are-decoded" Pass Should [URL_7] encoded_characters_are_decoded,
-        "Register and fetch, every character of device identifier, type and serial number percent-encoded; list as usual.",
-        "Clients that encode more than they need are strangers to the service.";
+        "Register and fetch with every character of device identifier, type and serial number percent-encoded. List as \
+        usual.",
+        "The service does not recognise clients that encode more than they need.";
     "url/undecodable-escapes-are-refused" Pass Should [URL_7] undecodable_escapes_are_refused,
-        "Serial numbers with escapes that are malformed, no UTF-8, or a NUL are fetched, with the token of a pass.",
+        "Serial numbers with escapes that are malformed, not UTF-8, or a NUL are fetched, with the token of a pass.",
         "Anyone can make the service fail with a short request.";
     "url/tag-is-read-from-the-raw-query" Pass Must [URL_8] tag_is_read_from_the_raw_query,
-        "A list with the tag of the last one: percent-encoded, then with all that a query may hold left as it is.",
-        "The service does not know its own tag again: with every push, phones fetch all passes, or none.";
+        "A list with the tag of the last one: percent-encoded, then encoded only where a query requires it.",
+        "The service does not recognise its own tag. With every push, phones fetch all passes, or none.";
     "url/unknown-parameters-are-ignored" Pass Should [URL_9] unknown_parameters_are_ignored,
-        "Lists with more parameters before and behind the tag, and the fetch of a pass with some.",
-        "Phones, or the caches before the service, that add a parameter get no more updates.";
+        "Lists with more parameters before and after the tag, and the fetch of a pass with some.",
+        "If phones, or caches before the service, add a parameter, there are no more updates.";
     "url/serial-with-reserved-characters" Pass Must [URL_10] serial_with_reserved_characters,
-        "A pass whose serial number needs encoding is registered, listed, fetched and unregistered, encoded as one segment.",
-        "Such passes, airlines issue them, are never updated.";
+        "A pass whose serial number needs encoding is registered, listed, fetched and unregistered, encoded as one \
+        segment.",
+        "Such passes are never updated. Airlines issue them.";
     "url/serial-with-raw-slashes" Pass Must [URL_10] serial_with_raw_slashes,
-        "A pass whose serial number holds a slash is registered, listed, fetched and unregistered, its slashes as they are.",
-        "Such passes, airlines issue them, are never updated on phones that leave the slash as it is.";
+        "A pass whose serial number contains a slash is registered, listed, fetched and unregistered, with the slashes \
+        unencoded.",
+        "Such passes, which airlines issue, are never updated on phones that do not encode the slash.";
 }
 
 /// The paths under which one pass is registered, listed and fetched.
@@ -46,7 +49,8 @@ struct Paths {
     pass: String,
 }
 
-/// Goes once through a registration's life under these paths, and ensures under `rule` that nothing is different.
+/// Registers, lists, fetches and unregisters under these paths. Checks under `rule` that nothing
+/// differs.
 async fn life(
     session: &Session,
     subject: &Subject,
@@ -72,13 +76,13 @@ async fn life(
     let list = ask(Call::new(Method::GET, paths.list), "the list").await?;
     session.names(&list, &[subject], rule)?;
     ask(Call::new(Method::GET, paths.pass).auth(&auth), "GET").await?.is(200, rule)?;
-    // That 204 is wrong, wherever, is for the cases of unregistering.
+    // The cases of unregistering find a wrong 204.
     ask(Call::new(Method::DELETE, paths.registration).auth(&auth), "DELETE")
         .await?
         .is_one_of(&[200, 204], rule)
 }
 
-/// Ensures that the log is no different at this path.
+/// Checks that the log works the same at this path.
 async fn log_at(session: &Session, path: &str) -> CaseResult {
     let call = |path| Call::new(Method::POST, path).json(r#"{"logs":["A test of passkit-conformance"]}"#);
     let usual = session.send(call("/v1/log")).await?.status();
@@ -105,14 +109,14 @@ async fn slash_at_the_end(session: &Session) -> CaseResult {
     log_at(session, "/v1/log/").await
 }
 
-/// Every byte as an escape.
+/// Every byte as a percent escape.
 fn all_encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 async fn encoded_characters_are_decoded(session: &Session) -> CaseResult {
     let subject = session.one()?;
-    // In this form, too, the identifier is a secret.
+    // The encoded identifier is a secret too.
     let device = session.device()?;
     session.hide(&all_encoded(device.id.as_str()), "<device, encoded>");
     let (type_id, serial) =
@@ -141,7 +145,7 @@ async fn undecodable_escapes_are_refused(session: &Session) -> CaseResult {
     Ok(())
 }
 
-/// What can't stand in a query, and what ends a value in one.
+/// Characters that a query can't contain, and those that end a value.
 const NOT_IN_A_VALUE: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -157,13 +161,15 @@ const NOT_IN_A_VALUE: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// A pass registered on a new device; the list's path, and the parameter with the tag of the first list.
+/// Registers a pass on a new device. Returns the list's path, and the parameter with the tag of the
+/// first list.
 async fn with_tag(session: &Session) -> Result<(String, String, String), Stop> {
     let (device, subject) = (session.device()?, session.one()?);
     let type_id = &subject.pass.type_id;
     session.given(&device, subject).await?;
     let tag = session.list(&device, type_id, None).await?.listed(session.kind())?.tag;
-    // What a service tells with its tag when nothing changed is for other cases; here, only whether it knows it again.
+    // Other cases check how the service answers when nothing changed. This one only needs the
+    // service to recognise the tag.
     let again = session.list(&device, type_id, Some(&tag)).await?;
     again.about("the list with its own tag, percent-encoded").is(204, Rule::LIST_7)?;
     Ok((session.list_path(&device.id, type_id), session.kind().since_parameter().to_owned(), tag))
@@ -173,7 +179,7 @@ async fn tag_is_read_from_the_raw_query(session: &Session) -> CaseResult {
     let (path, parameter, tag) = with_tag(session).await?;
     let path = format!("{path}?{parameter}={}", utf8_percent_encode(&tag, NOT_IN_A_VALUE));
     let answer = session.send(Call::new(Method::GET, path)).await?;
-    answer.about("the list with its own tag as it is").is(204, Rule::URL_8)
+    answer.about("the list with its own tag, not encoded").is(204, Rule::URL_8)
 }
 
 async fn unknown_parameters_are_ignored(session: &Session) -> CaseResult {
@@ -205,7 +211,7 @@ async fn serial_with_reserved_characters(session: &Session) -> CaseResult {
         "a character that is encoded in a path, such as a slash or a space",
         |serial| encoded(serial.as_str()) != serial.as_str(),
     )?;
-    life(session, &subject, Rule::URL_10, "of such a serial number", |paths, _| paths).await
+    life(session, &subject, Rule::URL_10, "with such a serial number", |paths, _| paths).await
 }
 
 async fn serial_with_raw_slashes(session: &Session) -> CaseResult {
@@ -217,5 +223,5 @@ async fn serial_with_raw_slashes(session: &Session) -> CaseResult {
             |path: &str| path.strip_suffix(&*encoded).map_or(path.to_owned(), |head| format!("{head}{raw}"));
         Paths { registration: with_raw(&paths.registration), pass: with_raw(&paths.pass), list: paths.list }
     };
-    life(session, &subject, Rule::URL_10, "with the slashes as they are", raw).await
+    life(session, &subject, Rule::URL_10, "with the slashes not encoded", raw).await
 }

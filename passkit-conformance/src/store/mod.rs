@@ -1,4 +1,4 @@
-//! The contract of [`RegistrationStore`] and of the traits beside it, as cases that any store can run.
+//! The contract of [`RegistrationStore`](passkit_server::store::RegistrationStore) and of the traits beside it, as cases that any store can run.
 //!
 //! A case makes its own random types, devices, serial numbers and names. Any number of cases may therefore share a store
 //! with each other and with real data. A case ends with the first [`Violation`] that it finds. [`cases`] gives them all,

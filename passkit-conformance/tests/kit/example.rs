@@ -1,4 +1,4 @@
-//! The service in Python: what the README tells its author to do.
+//! The example service in Python, run as its README says.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -34,7 +34,7 @@ async fn the_service_in_python_conforms() {
     let mut server = Server(process);
     let mut line = String::new();
     BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let url = line.trim().strip_prefix("listening on ").expect("it says where it listens").to_owned();
+    let url = line.trim().strip_prefix("listening on ").expect("its address on stdout").to_owned();
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("target.toml");

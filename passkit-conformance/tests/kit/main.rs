@@ -1,6 +1,6 @@
-//! The kit: sound implementations pass every case, and each of many wrong ones is caught, under the right rule.
+//! Correct implementations pass every case. Each of many faulty ones fails, under the right rule.
 
-// The exemption for tests does not reach their helpers.
+// The exemption for tests does not cover their helpers.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 #[cfg(feature = "cli")]

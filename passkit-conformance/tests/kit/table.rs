@@ -1,4 +1,4 @@
-//! CASES.md: all cases and rules, made from the catalogues.
+//! CASES.md: all cases and rules, generated from the catalogues.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
@@ -14,8 +14,7 @@ fn cases_table_is_current() {
     let written = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         written == current,
-        "CASES.md is not current; make it anew with: \
-         PASSKIT_BLESS=1 cargo test -p passkit-conformance cases_table"
+        "CASES.md is out of date; generate it with: PASSKIT_BLESS=1 cargo test -p passkit-conformance cases_table"
     );
 }
 
@@ -24,7 +23,7 @@ fn table() -> String {
     let store: Vec<Case> = store::cases().iter().map(|one| one.case).collect();
     let mut text = String::from(
         "# All cases and rules\n\n\
-         Made from the catalogues: `PASSKIT_BLESS=1 cargo test -p passkit-conformance cases_table`.\n",
+         Generated from the catalogues by `PASSKIT_BLESS=1 cargo test -p passkit-conformance cases_table`.\n",
     );
     for (heading, cases) in [("Cases of a web service", service), ("Cases of a store", store)] {
         let _ = write!(text, "\n## {heading}: {}\n", cases.len());

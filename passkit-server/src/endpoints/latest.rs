@@ -16,10 +16,12 @@ use crate::{
     traced::Fetch,
 };
 
-/// `GET` or `HEAD` of `/v1/passes/{type}/{serial}` or `/v1/orders/{type}/{serial}`, already authorized.
+/// `GET` or `HEAD` of `/v1/passes/{type}/{serial}` or `/v1/orders/{type}/{serial}`, already
+/// authorized.
 ///
-/// The state is read before the content. A change in between then sends new content under the old date, which costs one
-/// more request. Old content under the new date would be kept forever.
+/// The state is read before the content. If the pass changes in between, new content goes out under
+/// the old date, which costs one more request. In the other order, a device would keep old content
+/// under the new date forever.
 pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     store: &S,
     source: &P,
@@ -53,9 +55,10 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
     Ok(answer)
 }
 
-/// A pass that changed twice within a second is dated a second ahead, and an answer may not carry a date ahead of its own.
-/// Sent at once it would get the date of the version before, and be fetched again. So this waits for that second. A pass
-/// that changes faster still is sent at once, and is fetched again.
+/// A pass that changed twice within a second has a date up to a second ahead, and no answer may
+/// carry a date in the future. If it were sent at once, it would get the date of the version
+/// before, and would be fetched again. So this waits for up to a second. A pass that changes even
+/// faster is sent at once, and is fetched again.
 async fn until_date_is_reached(last_modified: u64) {
     let ahead = last_modified.saturating_mul(1_000_000).saturating_sub(clock::now_micros());
     if (1..=1_000_000).contains(&ahead) {

@@ -7,13 +7,14 @@ use crate::{
     response,
 };
 
-/// The largest body; a batch may hold fifty messages and more.
+/// The largest body in bytes. A batch may have fifty messages and more.
 pub(crate) const BODY_LIMIT: usize = 256 * 1024;
 
-/// `POST /v1/log`: 200 whatever was sent, for a device repeats anything else.
+/// `POST /v1/log`. The answer is 200 for every body, because a device repeats the call after any
+/// other status.
 ///
-/// Apple's form is `{"logs":["…"]}`; also seen are `{"description":"…"}` and a bare array. Text that is none of these
-/// is taken as one message.
+/// Apple's form is `{"logs":["…"]}`. Other forms that were seen are `{"description":"…"}` and a
+/// bare array. Any other text counts as one message.
 pub(crate) fn log(hook: &dyn DeviceLog, body: &[u8]) -> Response<ResponseBody> {
     let record = |text: &str| hook.record(&LogEntry::parse(text));
     let messages = match serde_json::from_slice(body) {

@@ -1,4 +1,4 @@
-//! One file per endpoint; all of them serve passes and orders alike.
+//! One file for each endpoint. Every endpoint serves passes and orders.
 
 pub(crate) mod latest;
 pub(crate) mod log;

@@ -11,7 +11,7 @@ use crate::{
     store::{Registered, RegistrationStore},
 };
 
-/// The largest body: `{"pushToken":"…"}` and whatever else a wallet adds.
+/// The largest body in bytes: `{"pushToken":"…"}` and other keys that a wallet adds.
 pub(crate) const BODY_LIMIT: usize = 16 * 1024;
 
 /// `POST /v1/devices/{device}/registrations/{type}/{serial}`, already authorized.
@@ -30,16 +30,17 @@ pub(crate) async fn register<S: RegistrationStore>(
     }))
 }
 
-/// The body is JSON, whatever its `Content-Type`. Keys other than `pushToken` are ignored.
+/// Reads the body as JSON, whatever its `Content-Type`. Keys other than `pushToken` are ignored.
 fn push_token(body: &[u8], other_wallets: bool) -> Result<PushToken, Refusal> {
     let body: Value = serde_json::from_slice(body)
-        .map_err(|error| Refusal::Malformed(format!("the body is no JSON: {error}")))?;
+        .map_err(|error| Refusal::Malformed(format!("the body is not JSON: {error}")))?;
     let Some(Value::String(token)) = body.get("pushToken") else {
-        return Err(Refusal::Malformed("the body is no JSON object with a string \"pushToken\"".into()));
+        return Err(Refusal::Malformed("the body is not a JSON object with a string \"pushToken\"".into()));
     };
     let token = PushToken::new(token)?;
     if !other_wallets && !token.is_apns() {
-        let problem = "push token is no token of APNs: an even number of hexadecimal digits, 2 to 400";
+        let problem =
+            "push token is not an APNs token, which has an even number of hexadecimal digits, 2 to 400";
         return Err(Refusal::Malformed(problem.into()));
     }
     Ok(token)

@@ -7,7 +7,8 @@ use crate::{
 
 /// `DELETE /v1/devices/{device}/registrations/{type}/{serial}`, already authorized.
 ///
-/// 200 also if there was no registration: devices do send it without having registered, and repeat anything else.
+/// The answer is 200 even if there was no registration. Devices send this call without a
+/// registration, and repeat it after any other status.
 pub(crate) async fn unregister<S: RegistrationStore>(
     store: &S,
     device: &str,

@@ -16,10 +16,11 @@ use crate::{
     traced::List,
 };
 
-/// `GET /v1/devices/{device}/registrations/{type}`: needs no credentials but the device identifier itself.
+/// `GET /v1/devices/{device}/registrations/{type}`. It needs no credentials except the device
+/// identifier.
 ///
-/// A device or type that is not known has no changes, which tells a stranger nothing. A tag that can't be read counts
-/// as none: refusing it would leave the device with it for ever.
+/// An unknown device or type has no changes, so a stranger learns nothing. An unreadable tag counts
+/// as no tag. If it were refused, the device would keep it forever.
 pub(crate) async fn updatable<S: RegistrationStore>(
     store: &S,
     device: &str,
@@ -47,7 +48,7 @@ pub(crate) async fn updatable<S: RegistrationStore>(
     Ok(answer)
 }
 
-/// `{"serialNumbers":["…"],"lastUpdated":"…"}`, in the words of the kind.
+/// Writes `{"serialNumbers":["…"],"lastUpdated":"…"}` with the keys of the kind.
 fn to_json(kind: Kind, changes: &Changes) -> Bytes {
     let size: usize = changes.serials.iter().map(|serial| serial.as_str().len() + 3).sum();
     let mut json = String::with_capacity(size + 96);
@@ -58,12 +59,13 @@ fn to_json(kind: Kind, changes: &Changes) -> Bytes {
         json.push('"');
     }
     json.extend(["],\"", kind.tag_key(), "\":\""]);
-    // Writing to a text can't fail.
+    // Writing to a string can't fail.
     let _written = write!(json, "{}\"}}", changes.tag);
     json.into()
 }
 
-/// Serial numbers have no control characters, so quotes and backslashes are all that JSON wants escaped.
+/// Only quotes and backslashes need an escape in JSON, because serial numbers have no control
+/// characters.
 fn push_escaped(json: &mut String, serial: &str) {
     let special = |b: u8| matches!(b, b'"' | b'\\');
     if !serial.bytes().fold(false, |so_far, b| so_far | special(b)) {

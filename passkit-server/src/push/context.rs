@@ -6,12 +6,12 @@ use std::{
 
 use super::{queue::PushQueue, report::PushReport, sender::PushSender};
 
-/// What the workers of all types share.
+/// The state that the workers of all types share.
 pub(super) struct Context {
     pub(super) queue: Arc<dyn PushQueue>,
     pub(super) sender: Arc<dyn PushSender>,
     pub(super) config: PushConfig,
-    /// The owner of its claims: differs from that of any other publisher.
+    /// The owner name of its claims. It differs from that of any other publisher.
     pub(super) name: String,
     totals: Mutex<PushReport>,
 }
@@ -36,19 +36,20 @@ impl Context {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PushConfig {
-    /// The shortest time between two pushes of one type to one push token. A change within it waits, and shares the next
-    /// push with all others. Devices limit how often a type may push: see Apple's *Adding a Web Service to Update
-    /// Passes*.
+    /// The shortest time between two pushes of one type to one push token. Changes within this time
+    /// wait, and share the next push. Devices limit how often a type may push, see Apple's *Adding
+    /// a Web Service to Update Passes*.
     pub spacing: Duration,
-    /// How many pushes of a type may be under way at a time.
+    /// The most pushes of a type that are in flight at the same time.
     pub concurrency: usize,
-    /// How long a publisher has a type to itself before it must claim it again. After a crash another one takes over that
-    /// much later.
+    /// How long a publisher owns a type before it must claim it again. After a crash, another
+    /// publisher takes over after this time.
     pub lease: Duration,
-    /// How often to ask the queue for changes that other processes marked.
+    /// The pause between two reads of the queue for changes that other processes marked.
     pub poll: Duration,
-    /// Whether no other process uses the store. Pushes that the sender does not [cover](crate::push::PushSender::covers) are
-    /// then not recorded, because nobody could send them.
+    /// Whether no other process uses the store. If so, pushes that the sender does not
+    /// [cover](crate::push::PushSender::covers) are not recorded, because no process could send
+    /// them.
     pub exclusive: bool,
 }
 
@@ -65,8 +66,8 @@ impl Default for PushConfig {
 }
 
 impl PushConfig {
-    /// The defaults: a second between two pushes of a type to a device, 500 pushes at a time, a store that other processes
-    /// may use.
+    /// Returns the defaults: a spacing of one second, 500 pushes at a time, a lease of 30 seconds,
+    /// a poll every 250 milliseconds, and a store that other processes may use.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

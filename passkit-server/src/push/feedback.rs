@@ -1,4 +1,4 @@
-//! What the answers of the push service ask for.
+//! Decides what the answers of the push service require.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,15 +16,15 @@ use super::{
 };
 use crate::identifiers::{DeviceIdentifier, PushToken, TypeIdentifier};
 
-/// How long a token must be called bad before the device is given up.
+/// How long a token must be reported as bad before its device is removed.
 const BAD_FOR: Duration = Duration::from_secs(24 * 3_600);
-/// So many bad tokens in a row, and no good one, are taken for a fault of ours.
+/// This many bad tokens without a good one count as a fault of ours.
 const STORM: u32 = 5;
-/// The answers that the share of bad tokens is taken of.
+/// The number of answers from which the share of bad tokens is computed.
 const WINDOW: u32 = 1_000;
-/// So many 5xx in a row are taken for an outage.
+/// This many 5xx in a row count as an outage.
 const OUTAGE: u32 = 20;
-/// After so many attempts a deferred push is given up: about a day for 5xx.
+/// A deferred push is dropped after this many tries, about a day for 5xx.
 const ATTEMPTS: u32 = 8;
 
 /// The latest answers.
@@ -37,10 +37,10 @@ struct Answers {
     unavailable: u32,
 }
 
-/// What the answers of a round ask for.
+/// The actions that the answers of a round require.
 #[derive(Debug, Default)]
 pub(super) struct Actions {
-    /// Devices to forget, and when their push tokens went out of use.
+    /// Devices to forget, with the time when their push tokens went out of use.
     pub(super) forget: Vec<(DeviceIdentifier, SystemTime)>,
     /// Deferred pushes to set or to remove.
     pub(super) defer: Vec<(DeviceIdentifier, Option<DeferredPush>)>,
@@ -49,7 +49,7 @@ pub(super) struct Actions {
     pub(super) open: HashSet<TokenKey>,
 }
 
-/// Why a type has to wait as a whole.
+/// Why all pushes of a type must wait.
 #[derive(Debug)]
 pub(super) enum Stop {
     Misconfigured(String),
@@ -59,29 +59,29 @@ pub(super) enum Stop {
     ClaimLost,
 }
 
-/// What is known of the tokens of a type, and of the service that they are pushed through.
+/// What is known about the tokens of a type and about their push service.
 #[derive(Debug, Default)]
 pub(super) struct Feedback {
     pub(super) recent: Recent,
     pub(super) deferred: HashMap<DeviceIdentifier, DeferredPush>,
-    /// Pauses since the last push that was accepted.
+    /// The number of pauses since the last accepted push.
     pauses: u32,
     answers: Answers,
-    /// Devices whose token was called bad now and long ago.
+    /// Devices whose token is reported as bad, and was already long ago.
     suspects: Vec<(DeviceIdentifier, SystemTime)>,
 }
 
-/// A push to be sent, and the devices that it is for.
+/// A push to send, and its devices.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) token: PushToken,
     pub(super) devices: Vec<DeviceIdentifier>,
-    /// The newest of the changes that it is for; `None` if it was deferred.
+    /// The newest change that it covers. `None` if the push was deferred.
     pub(super) version: Option<u64>,
 }
 
 impl Feedback {
-    /// Adds what an answer asks for to `actions`. Returns why the whole type has to wait, if it does.
+    /// Adds the actions for an answer to `actions`. Returns a reason if the type must wait.
     pub(super) fn take(
         &mut self,
         key: TokenKey,
@@ -92,7 +92,7 @@ impl Feedback {
         report: &mut PushReport,
     ) -> Option<Stop> {
         let mut pushed = Pushed { at, gone: None };
-        self.answers.note(&outcome);
+        self.answers.count(&outcome);
         let stop = match outcome {
             PushOutcome::Sent => {
                 report.sent += 1;
@@ -112,7 +112,7 @@ impl Feedback {
                 self.answers.is_storm().then_some(Stop::Storm(reason))
             }
             PushOutcome::Rejected(reason) => {
-                tracing::error!(reason, "APNs will not take pushes like this one");
+                tracing::error!(reason, "the push service rejects pushes like this one");
                 report.fail(&reason);
                 None
             }
@@ -145,7 +145,7 @@ impl Feedback {
         actions.defer.extend(deferred.map(|device| (device.clone(), None)));
     }
 
-    /// Defers the push, for longer each time, and gives it up in the end.
+    /// Defers the push, longer each time, and drops it in the end.
     pub(super) fn defer(
         &mut self,
         delivery: Delivery,
@@ -172,7 +172,8 @@ impl Feedback {
         }
     }
 
-    /// APNs also calls a token bad when the fault is ours. So a device is given up only when its token stayed bad for long.
+    /// APNs also reports a token as bad if the fault is ours. So a device is removed only if its
+    /// token stays bad for long.
     fn quarantine(&mut self, delivery: Delivery, actions: &mut Actions) {
         let now = SystemTime::now();
         for device in delivery.devices {
@@ -192,29 +193,30 @@ impl Feedback {
         }
     }
 
-    /// Devices whose token was called bad now and long ago. None while too many tokens are called bad.
+    /// Takes the devices whose token is reported as bad, and was already long ago. Returns none
+    /// while too many tokens are bad.
     pub(super) fn suspects(&mut self) -> Vec<(DeviceIdentifier, SystemTime)> {
         let suspects = std::mem::take(&mut self.suspects);
         if suspects.is_empty() || self.answers.are_trusted() { suspects } else { Vec::new() }
     }
 
-    /// How long the type waits, and what to report.
+    /// Returns how long the type waits, and what to report.
     pub(super) fn pause(&mut self, why: Stop, type_id: &TypeIdentifier) -> (Duration, Stopped) {
         let doubled = |first: u64, most: u64| Duration::from_secs((first << self.pauses.min(16)).min(most));
         let (time, text) = match why {
             Stop::Misconfigured(reason) => {
-                tracing::error!(%type_id, reason, "no push of this type goes out until this is fixed");
+                tracing::error!(%type_id, reason, "no pushes of this type are sent until this is fixed");
                 (Duration::from_secs(60), reason)
             }
             Stop::Storm(reason) => {
                 tracing::error!(
                     %type_id, reason,
-                    "every push token is refused: is it the certificate of this type, and the production service?"
+                    "every push token is refused: check that the certificate is for this type and the service is production"
                 );
                 (jittered(doubled(15 * 60, 4 * 3_600)), reason)
             }
             Stop::Outage(reason) => {
-                tracing::warn!(%type_id, reason, "the push service has a fault: pending pushes wait");
+                tracing::warn!(%type_id, reason, "the push service failed: pending pushes wait");
                 (jittered(doubled(15 * 60, 4 * 3_600)), reason)
             }
             Stop::Unreachable(reason) => {
@@ -229,7 +231,7 @@ impl Feedback {
 }
 
 impl Answers {
-    fn note(&mut self, outcome: &PushOutcome) {
+    fn count(&mut self, outcome: &PushOutcome) {
         if self.all >= WINDOW {
             (self.all, self.sent, self.bad) = (self.all / 2, self.sent / 2, self.bad / 2);
         }
@@ -246,13 +248,13 @@ impl Answers {
     fn is_storm(&mut self) -> bool {
         let is_storm = self.bad >= STORM && self.sent == 0;
         if is_storm {
-            // The next few decide anew.
+            // Start counting again after the pause.
             *self = Self::default();
         }
         is_storm
     }
 
-    /// Whether the fault lies in single tokens, because most are accepted.
+    /// Most tokens are accepted, so the fault lies in single tokens.
     fn are_trusted(&self) -> bool {
         let trusted = self.sent > 0 && (self.bad < STORM || self.bad * 5 <= self.all);
         if !trusted {
@@ -266,7 +268,7 @@ impl Answers {
     }
 }
 
-/// Up to a quarter longer, so that not all are tried again at once.
+/// Adds up to a quarter, so that retries are spread out.
 fn jittered(time: Duration) -> Duration {
     let random = RandomState::new().hash_one(0) % 1_000;
     time + time.mul_f64(random as f64 / 4_000.0)

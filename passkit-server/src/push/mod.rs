@@ -1,4 +1,4 @@
-//! From "this pass changed" to every phone: what is pending, who sends it, and what its answer asks for.
+//! Pushes: the publisher, the queue of pending pushes, and the sender.
 
 mod context;
 mod feedback;

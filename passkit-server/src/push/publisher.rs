@@ -27,22 +27,26 @@ use crate::{
     traced,
 };
 
-/// From "this pass changed" to a push for every phone that has it.
+/// Marks passes as changed, and sends a push to every phone that has them.
 ///
-/// A change is marked and its pushes made pending in one commit of the [`PushQueue`]. One of the publishers that share the
-/// queue, in this process or another, then sends them. So no push goes out before the change can be seen, and none is
-/// forgotten when a process ends in between. At worst some are sent twice.
+/// One commit of the [`PushQueue`] marks a change and makes its pushes pending. One of the
+/// publishers that share the queue, in this process or another, then sends them. So no push is sent
+/// before the change is visible, and none is lost if a process ends in between. At worst, some
+/// pushes are sent twice.
 ///
-/// One push is sent for each push token and type, however many passes, changes or device identifiers share it. Its answer
-/// decides what happens next:
-/// * a token that went out of use: the device is forgotten, unless it registered since;
-/// * a token that is called bad: no more pushes for this change. If it is still bad a day later, and no more than a fifth
-///   of all tokens are, the device is forgotten. If all are bad, the type waits, and an error is logged;
-/// * a certificate, key or topic that is refused: the type waits, and an error is logged;
-/// * too many pushes, or a fault of the push service: the push is deferred and tried again later, for about a day;
-/// * no answer: tried again soon.
+/// A push token gets one push per type, however many passes, changes or device identifiers share
+/// it. The answer decides what happens next:
+/// * The token went out of use: the device is forgotten, unless it registered again since.
+/// * The token is bad: the device gets no more pushes for this change. If the token is still bad a
+///   day later, and at most a fifth of all tokens are bad, the device is forgotten. If all tokens
+///   are bad, the type waits, and an error is logged.
+/// * The certificate, key or topic is refused: the type waits, and an error is logged.
+/// * There were too many pushes, or the push service has a fault: the push is deferred and tried
+///   again later, for about a day.
+/// * There is no answer: the push is tried again soon.
 ///
-/// Source: Apple's *Handling notification responses from APNs* and *Adding a Web Service to Update Passes*.
+/// Source: Apple's *Handling notification responses from APNs* and *Adding a Web Service to Update
+/// Passes*.
 pub struct Publisher {
     role: Role,
     workers: Mutex<HashMap<TypeIdentifier, Arc<tokio::sync::Mutex<TypeWorker>>>>,
@@ -60,24 +64,25 @@ enum Role {
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Publisher {
-    /// A publisher that marks, records pushes and sends them.
+    /// Makes a publisher that marks, records pushes and sends them.
     ///
-    /// Where [other processes](PushConfig::exclusive) may use the store, it records every push, and leaves those that its
-    /// sender does not [cover](PushSender::covers) to them.
+    /// If [other processes](PushConfig::exclusive) may use the store, it records every push. The
+    /// other processes send those that its sender does not [cover](PushSender::covers).
     #[must_use]
     pub fn new(queue: Arc<dyn PushQueue>, sender: Arc<dyn PushSender>, config: PushConfig) -> Self {
         Self::with_role(Role::Send(Context::new(queue, sender, config)))
     }
 
-    /// A publisher that marks and records pushes, for other processes to send.
+    /// Makes a publisher that marks and records pushes. Other processes send them.
     ///
-    /// What nobody sends does not pile up: at most one entry for each pass is pending.
+    /// Unsent pushes do not pile up, because at most one entry is pending for each pass.
     #[must_use]
     pub fn recording(queue: Arc<dyn PushQueue>) -> Self {
         Self::with_role(Role::Record(queue))
     }
 
-    /// A publisher that marks alone: nobody pushes, and phones see a change when they next ask.
+    /// Makes a publisher that only marks. No pushes are sent, and phones see a change when they
+    /// next ask.
     #[must_use]
     pub fn marking(store: Arc<dyn RegistrationStore>) -> Self {
         Self::with_role(Role::Mark(store))
@@ -94,7 +99,7 @@ impl Publisher {
         }
     }
 
-    /// The queue in which pushes of a type are recorded: none if nobody could send them.
+    /// Returns the queue that records pushes of a type, or `None` if no process could send them.
     fn queue_for(&self, type_id: &TypeIdentifier) -> Option<&Arc<dyn PushQueue>> {
         match &self.role {
             Role::Mark(_) => None,
@@ -105,23 +110,25 @@ impl Publisher {
         }
     }
 
-    /// Whether this publisher sends the pushes of a type.
+    /// Returns whether this publisher sends the pushes of a type.
     #[must_use]
     pub fn sends(&self, type_id: &TypeIdentifier) -> bool {
         self.context().is_some_and(|context| context.sender.covers(type_id))
     }
 
-    /// Whether [`publish`](Self::publish) makes pushes of a type pending, for this publisher or another one to send.
+    /// Returns whether [`publish`](Self::publish) makes pushes of a type pending, for any publisher
+    /// to send.
     #[must_use]
     pub fn records(&self, type_id: &TypeIdentifier) -> bool {
         self.queue_for(type_id).is_some()
     }
 
-    /// Marks passes of a type as changed, once their new content can be fetched. Returns when they are marked and their
-    /// pushes are pending; [`run`](Self::run) or [`push_pending`](Self::push_pending) sends these, here or elsewhere.
+    /// Marks passes of a type as changed. Call it when their new content can be fetched. Returns
+    /// when they are marked and their pushes are pending. [`run`](Self::run) or
+    /// [`push_pending`](Self::push_pending) sends the pushes, in this process or another.
     ///
     /// # Errors
-    /// As those of [`mark`](RegistrationStore::mark).
+    /// The same errors as [`mark`](RegistrationStore::mark).
     pub async fn publish(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
         let span = traced::publish(type_id, changed);
         let marked = match (self.queue_for(type_id), &self.role) {
@@ -135,16 +142,17 @@ impl Publisher {
         Ok(())
     }
 
-    /// Makes [`run`](Self::run) look at the queue now: pushes were made pending without this publisher.
+    /// Makes [`run`](Self::run) read the queue now. Call it when pushes became pending without this
+    /// publisher.
     pub fn wake(&self) {
         self.changed.notify_one();
     }
 
-    /// Sends all pushes that are due and returns a report. Returns early if the rest has to wait. Deferred pushes stay for
-    /// another call.
+    /// Sends all pushes that are due and returns a report. Returns early if the rest has to wait.
+    /// Deferred pushes that are not due stay for another call.
     ///
     /// # Errors
-    /// If the queue fails. What is pending stays so.
+    /// Fails if the queue fails. Pending pushes stay pending.
     pub async fn push_pending(&self) -> Result<PushReport, StoreError> {
         let mut report = PushReport::default();
         let Some(context) = self.context() else { return Ok(report) };
@@ -158,14 +166,14 @@ impl Publisher {
         Ok(report)
     }
 
-    /// Sends pending pushes forever; drop the future to end it. Faults of the queue or the push service are logged and
-    /// waited out. A publisher that sends nothing does nothing here.
+    /// Sends pending pushes forever. Drop the future to stop. If the queue or the push service
+    /// fails, it logs the error, waits, and tries again. A publisher that does not send only waits.
     pub async fn run(&self) {
         let Some(context) = self.context() else { return std::future::pending().await };
         let mut working = FuturesUnordered::new();
         let mut busy = HashSet::new();
-        // Types with pushes that have to wait. They are looked at again with the next poll, because other processes may
-        // add more.
+        // Types whose pushes must wait. The next poll checks them again, because other processes
+        // may add pushes.
         let mut resting: HashMap<TypeIdentifier, Instant> = HashMap::new();
         loop {
             resting.retain(|_, until| *until > Instant::now());
@@ -195,8 +203,9 @@ impl Publisher {
         }
     }
 
-    /// Hands what this publisher was sending to other publishers at once, after [`run`](Self::run) was dropped. Without it
-    /// they wait until its [lease](PushConfig::lease) is over.
+    /// Releases the types that this publisher was sending, so that other publishers can continue at
+    /// once. Call it after [`run`](Self::run) was dropped. Without it, they wait until the
+    /// [lease](PushConfig::lease) expires.
     ///
     /// # Errors
     /// If the queue fails.
@@ -209,7 +218,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// The results of all pushes since this publisher was made.
+    /// Returns the results of all pushes since this publisher was made.
     #[must_use]
     pub fn totals(&self) -> PushReport {
         self.context().map(Context::totals).unwrap_or_default()
@@ -220,7 +229,7 @@ impl Publisher {
         Arc::clone(workers.entry(type_id.clone()).or_default())
     }
 
-    /// Sends what is due of a type. Returns when to continue, if that is known.
+    /// Sends the due pushes of a type. Returns when to continue, if that is known.
     async fn send_due(
         &self,
         context: &Context,
@@ -236,7 +245,7 @@ impl Publisher {
         next
     }
 
-    /// Returns whether nothing is left.
+    /// Returns whether no pushes are left.
     async fn run_once(&self, context: &Context, type_id: TypeIdentifier) -> (TypeIdentifier, bool) {
         let is_done = match self.send_due(context, &type_id, &mut PushReport::default()).await {
             Ok(next) => next.is_none(),
@@ -249,7 +258,7 @@ impl Publisher {
         (type_id, is_done)
     }
 
-    /// Also sends what has to keep its distance, but not what is deferred or stopped.
+    /// Also sends pushes that wait for the spacing, but not deferred or stopped ones.
     async fn run_to_completion(
         &self,
         context: &Context,
@@ -270,7 +279,7 @@ impl Publisher {
 }
 
 fn log_store_error(error: &StoreError) {
-    tracing::warn!(error = chain(error), "the queue of pushes failed; they wait");
+    tracing::warn!(error = chain(error), "the push queue failed: pending pushes wait");
 }
 
 impl fmt::Debug for Publisher {

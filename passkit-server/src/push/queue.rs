@@ -8,65 +8,73 @@ use crate::{
     store::{Coordination, Page, PageCursor, RegistrationStore, StoreError},
 };
 
-/// A store that remembers which pushes are pending, in the commit that marks the pass. None is forgotten when the process
-/// ends before it was sent.
+/// A store that records pending pushes in the same commit that marks the passes. No push is lost if
+/// the process ends before it was sent.
 ///
-/// A pending push is one [entry](PendingChange) for a pass, or for a whole type, whatever the number of devices. The
-/// devices are read when the pushes go out, page by page, and the progress is kept as well. One worker at a time sends all
-/// pushes of a type: the one that has [claimed](Coordination::claim) it. It can therefore send a device a single push for
-/// many changed passes.
+/// A pending push is one [entry](PendingChange) for a pass, or for a type, whatever the
+/// number of devices. The devices are read page by page while the pushes are sent, and the progress
+/// is stored. One worker at a time sends all pushes of a type: the one that has
+/// [claimed](Coordination::claim) it. It can therefore send a device a single push for many changed
+/// passes.
 ///
 /// # Contract
-/// * **Q1, pending with the mark.** When [`mark_and_push`](Self::mark_and_push) returned `Ok`, the passes are marked and
-///   their pushes are pending. However the call ends, no pass has one without the other. Of
-///   [`Changed::Contents`] only the passes that it marks get a pending push. What Q1 to Q4 say outlives the process as C6
-///   says of marks.
-/// * **Q2, nothing is forgotten.** A pending change is in the answers of [`pending`](Self::pending) until a
-///   [`record_progress`](Self::record_progress) to the end named its newest version. If the pass changed again in between,
-///   the entry stays, with a greater version, and its devices are read from the start once more.
-/// * **Q3, nothing is pending forever.** After that `record_progress` it is gone, and [`backlog`](Self::backlog) does not
-///   name the type for it.
-/// * **Q4, deferred pushes.** [`deferred`](Self::deferred) gives what [`defer`](Self::defer) put there last for each
-///   device, also for one that is not registered any more: only `defer` removes it.
+/// * **Q1, pending with the mark.** When [`mark_and_push`](Self::mark_and_push) returned `Ok`, the
+///   passes are marked and their pushes are pending. However the call ends, no pass has one without
+///   the other. With [`Changed::Contents`], only the passes that it marks get a pending push. C6
+///   applies to everything that Q1 to Q4 describe.
+/// * **Q2, nothing is lost.** [`pending`](Self::pending) returns a pending change until
+///   [`record_progress`](Self::record_progress) reports the end for its newest version. If the pass
+///   changed again in between, the entry stays with a greater version, and its devices are read
+///   from the start again.
+/// * **Q3, nothing is pending forever.** After that `record_progress` the change is gone, and
+///   [`backlog`](Self::backlog) no longer counts it.
+/// * **Q4, deferred pushes.** [`deferred`](Self::deferred) returns what [`defer`](Self::defer) last
+///   stored for each device. Only `defer` removes it, even if the device is no longer registered.
 ///
-/// `record_progress` and `defer` don't check who has claimed the type: what they say is true whoever says it.
+/// `record_progress` and `defer` don't check who has claimed the type, because their reports are
+/// true for every caller.
 ///
 /// # Cancel safety and errors
-/// As those of [`RegistrationStore`]. C12 holds for each entry, and repeating a call is always right.
+/// The same as for [`RegistrationStore`]. C12 holds for each entry, and it is always right to
+/// repeat a call.
 #[async_trait]
 pub trait PushQueue: RegistrationStore + Coordination {
-    /// Marks as [`mark`](RegistrationStore::mark) does, and makes a push pending for every device that is registered for
-    /// one of the marked passes.
+    /// Marks like [`mark`](RegistrationStore::mark), and makes a push pending for every device that
+    /// is registered for a marked pass.
     async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError>;
 
-    /// The types that have pending changes or deferred pushes. Quick: workers ask several times a second.
+    /// Returns the types that have pending changes or deferred pushes. It should be fast, because
+    /// workers call it several times a second.
     async fn backlog(&self) -> Result<Vec<Backlog>, StoreError>;
 
-    /// The pending changes of a type, at most about `limit` of them, the longest pending first as far as the store can
-    /// tell.
+    /// Returns about `limit` pending changes of a type at most, the oldest first as far as the
+    /// store knows.
     async fn pending(&self, type_id: &TypeIdentifier, limit: usize)
     -> Result<Vec<PendingChange>, StoreError>;
 
-    /// Records how far the devices of each pending change were pushed. [`Progress::version`] is the version that the
-    /// change had when its devices were read from the start.
+    /// Records the progress of each pending change. [`Progress::version`] is the version that the
+    /// change had when its first page of devices was read.
     ///
-    /// With a cursor, the next worker continues there. Without one, all devices were pushed: the entry is removed if it
-    /// still has that version, and otherwise stays, to be read from the start, as if it had become pending with its newest
-    /// version. An entry that is not there stays so. The items are applied in their order.
+    /// With a cursor, the next worker continues there. Without a cursor, all devices were pushed.
+    /// If the entry still has that version, it is removed. Otherwise it stays, as if it had become
+    /// pending with its newest version, and its devices are read from the start. A missing entry is
+    /// ignored. The items are applied in their order.
     async fn record_progress(
         &self,
         type_id: &TypeIdentifier,
         progress: &[(Scope, Progress)],
     ) -> Result<(), StoreError>;
 
-    /// Sets the deferred push of each device for this type, or removes it. If a device occurs twice, the last one counts.
+    /// Sets or removes the deferred push of each device for this type. If a device occurs twice,
+    /// the last entry counts.
     async fn defer(
         &self,
         type_id: &TypeIdentifier,
         pushes: &[(DeviceIdentifier, Option<DeferredPush>)],
     ) -> Result<(), StoreError>;
 
-    /// A page of the deferred pushes of a type, as [`devices`](RegistrationStore::devices) gives pages.
+    /// Returns a page of the deferred pushes of a type, with the same rules as
+    /// [`devices`](RegistrationStore::devices).
     async fn deferred(
         &self,
         type_id: &TypeIdentifier,
@@ -75,12 +83,12 @@ pub trait PushQueue: RegistrationStore + Coordination {
     ) -> Result<Page<(DeviceIdentifier, DeferredPush)>, StoreError>;
 }
 
-/// What a pending change is about.
+/// The passes that a pending change covers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
-    /// One pass: its pushes go to each device that is registered for it.
+    /// One pass. Its pushes go to each device that is registered for it.
     Pass(SerialNumber),
-    /// Every pass of the type: its pushes go to each device that has one.
+    /// Every pass of the type. Its pushes go to each device that is registered for at least one.
     Type,
 }
 
@@ -89,44 +97,45 @@ pub enum Scope {
 pub struct PendingChange {
     /// What changed.
     pub scope: Scope,
-    /// The version that the last [`mark_and_push`](PushQueue::mark_and_push) gave the passes: greater each time. A plain
-    /// mark leaves it alone.
+    /// The version that the last [`mark_and_push`](PushQueue::mark_and_push) gave the passes. It is
+    /// greater each time. A plain mark does not change it.
     pub version: u64,
-    /// How far a worker came, if one has started. Its version may be an older one.
+    /// The progress of a worker, if one has started. Its version may be older.
     pub progress: Option<Progress>,
 }
 
-/// How far the devices of a pending change were read and pushed.
+/// The progress of a pending change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// The version of the change when its devices were read from the start.
+    /// The version of the change when its first page of devices was read.
     pub version: u64,
-    /// Where to continue in the pages of [`devices`](RegistrationStore::devices); `None` at the end.
+    /// Where to continue in the pages of [`devices`](RegistrationStore::devices). `None` at the
+    /// end.
     pub next: Option<PageCursor>,
 }
 
-/// What is pending of a type, in numbers.
+/// The numbers of pending changes and deferred pushes of a type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
     /// The type, which is the topic of the pushes.
     pub type_id: TypeIdentifier,
     /// How many changes are pending. A store may stop counting at 10,000.
     pub pending: u64,
-    /// When the oldest of them was marked, or somewhat before that; `None` if none is pending.
+    /// When the oldest of them was marked, or slightly earlier. `None` if none is pending.
     pub since: Option<SystemTime>,
-    /// When the first deferred push that has a time is due.
+    /// The earliest time at which a deferred push is due.
     pub next_deferred: Option<SystemTime>,
 }
 
-/// A push to one device that is not to be sent now.
+/// A push to one device that must wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeferredPush {
     /// The push token of the device.
     pub push_token: PushToken,
-    /// When to try again; `None` if not before the next change.
+    /// When to try again. `None` if the push waits for the next change.
     pub due: Option<SystemTime>,
     /// How often it was tried.
     pub attempts: u32,
-    /// When the push service first called the token bad, if it did.
+    /// When the push service first reported the token as bad, if it did.
     pub bad_since: Option<SystemTime>,
 }

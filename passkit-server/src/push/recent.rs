@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use crate::identifiers::PushToken;
 
-/// Stands for a push token: equal tokens have equal keys, and it takes a known room.
+/// A key of fixed size for a push token. Equal tokens have equal keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TokenKey(u64, u64);
 
-/// When a push to each token was last begun, and what was learned of it. Forgets the oldest when it is full, at the cost
-/// of a push too many.
+/// The start time and the result of the last push to each token. If it is full, it drops the oldest
+/// entries. The cost is an unneeded push.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     hashers: (RandomState, RandomState),
@@ -29,7 +29,7 @@ pub(super) struct Pushed {
     pub(super) gone: Option<SystemTime>,
 }
 
-/// How many tokens a generation holds; there are two.
+/// How many tokens each of the two generations has.
 const GENERATION: usize = 250_000;
 
 impl Recent {
@@ -49,7 +49,7 @@ impl Recent {
         self.newest = self.newest.max(Some(pushed.at));
     }
 
-    /// Gives back the room if all of it is from before.
+    /// Frees the memory if all entries are old.
     pub(super) fn clear_if_older(&mut self, than: Instant) {
         if self.newest.take_if(|newest| *newest < than).is_some() {
             self.young = HashMap::new();

@@ -4,19 +4,19 @@ use std::{collections::BTreeMap, fmt};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PushReport {
-    /// How many were accepted.
+    /// How many pushes were accepted.
     pub sent: u64,
-    /// How many registrations needed no push of their own, because another one to the same push token covers them.
+    /// How many registrations needed no push, because another push to the same token covers them.
     pub coalesced: u64,
     /// How many devices were removed because their push tokens went out of use.
     pub forgotten: u64,
-    /// How many were deferred.
+    /// How many pushes were deferred.
     pub deferred: u64,
-    /// How many devices have a push token that the sender has no service for.
+    /// How many devices have a push token that the sender does not support.
     pub unsupported: u64,
-    /// How many failed for this change, by reason.
+    /// How many pushes failed for this change, by reason.
     pub failed: BTreeMap<String, u64>,
-    /// Why the rest still waits, if it does.
+    /// Why the rest waits, if it does.
     pub stopped: Option<Stopped>,
 }
 
@@ -28,7 +28,8 @@ pub enum Stopped {
     Elsewhere,
     /// The [sender](crate::push::PushSender) has no credentials for a type.
     NoCredentials,
-    /// The push service refused, or could not be reached: its word for it, or a short text.
+    /// The push service refused, or could not be reached. The text is its reason or a short
+    /// description.
     Refused(String),
 }
 
@@ -62,7 +63,7 @@ impl PushReport {
     }
 }
 
-/// On one line, such as `3 sent, 1 coalesced, 2 failed (BadDeviceToken)`.
+/// One line, such as `3 sent, 1 coalesced, 2 failed (BadDeviceToken)`.
 impl fmt::Display for PushReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} sent", self.sent)?;

@@ -4,22 +4,22 @@ use async_trait::async_trait;
 
 use crate::identifiers::{PushToken, TypeIdentifier};
 
-/// Where pushes go: APNs, or another service that wakes devices.
+/// Sends pushes to APNs or to another push service.
 ///
-/// A push says no more than "something of this type changed". It may arrive twice, and one push may stand for several
-/// changes.
+/// A push only means "something of this type changed". It may arrive twice, and one push may cover
+/// several changes.
 ///
 /// Source: Apple's *Sending notification requests to APNs*.
 #[async_trait]
 pub trait PushSender: Send + Sync {
-    /// Whether it has what pushes of this topic need, such as a certificate. Other pushes stay pending, for another
-    /// sender.
+    /// Returns whether this sender can send pushes of this topic, for example whether it has the
+    /// certificate. Other pushes stay pending for another sender.
     fn covers(&self, topic: &TypeIdentifier) -> bool;
 
     /// Sends one push for `topic`, the type of the passes that changed, and returns its outcome.
     ///
-    /// Many tasks call it at once. It ends in bounded time, whatever the network does. A future that is dropped half way
-    /// has sent the push or not.
+    /// Many tasks call it at the same time. It must end in bounded time, even if the network hangs.
+    /// After a future was dropped, the push may or may not have been sent.
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome;
 }
 
@@ -45,37 +45,41 @@ impl<T: PushSender + ?Sized> PushSender for Box<T> {
     }
 }
 
-/// The outcome of a push, as far as it decides what happens next. A reason is the service's own word, such as
-/// `BadDeviceToken`, or a short text. It contains no secret.
+/// The outcome of a push. It decides what the publisher does next. A reason is the text of the
+/// service, such as `BadDeviceToken`, or a short description. It contains no secret.
 ///
 /// Source: Apple's *Handling notification responses from APNs*.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PushOutcome {
-    /// Accepted, which does not mean delivered: status 200.
+    /// Status 200: the push was accepted. It may still not be delivered.
     Sent,
-    /// The token went out of use at this time: status 410. The device is forgotten unless it registered since.
+    /// Status 410: the token went out of use at this time. The device is forgotten, unless it
+    /// registered again since.
     Gone(SystemTime),
-    /// The token is not one of this topic and environment, or none at all: `BadDeviceToken`, `DeviceTokenNotForTopic`.
-    /// Not tried again for this change; see [`Publisher`](crate::push::Publisher) for what becomes of the device.
+    /// `BadDeviceToken` or `DeviceTokenNotForTopic`: the token is invalid, or is for another topic
+    /// or environment. The push is not tried again for this change.
+    /// [`Publisher`](crate::push::Publisher) describes when the device is forgotten.
     BadToken(String),
-    /// This request will never be accepted as it is: a fault of the program. Not tried again for this change.
+    /// The service will never accept this request, because the program has a fault. The push is not
+    /// tried again for this change.
     Rejected(String),
-    /// No push of this topic will be accepted until an operator acts: certificate, key or topic are wrong or missing.
+    /// The service accepts no push of this topic until an operator fixes the certificate, key or
+    /// topic.
     Misconfigured(String),
-    /// The token is of a kind that this sender has no service for, see [`PushToken::is_apns`]. Nothing was sent, and the
-    /// device stays registered.
+    /// The sender does not support this kind of token, see [`PushToken::is_apns`]. No push was
+    /// sent, and the device stays registered.
     Unsupported,
-    /// Too many pushes to this token: status 429. Tried again later.
+    /// Status 429: too many pushes to this token. The push is tried again later.
     TooMany(String),
-    /// The service has a fault of its own: status 5xx. Tried again after a quarter of an hour or more.
+    /// Status 5xx: the service has a fault. The push is tried again after 15 minutes or more.
     Unavailable(String),
-    /// No answer: the connection failed or timed out. Tried again soon.
+    /// No answer: the connection failed or timed out. The push is tried again soon.
     Unreachable(String),
 }
 
 impl PushOutcome {
-    /// The label of a metric.
+    /// The value of the label `outcome` in metrics.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Sent => "sent",

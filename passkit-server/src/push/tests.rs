@@ -1,5 +1,5 @@
-//! What is sent, to whom and how often, and what each answer leads to. Over the memory store and a sender whose answers a
-//! test chooses.
+//! Tests of which pushes are sent, and what each answer causes. They use the memory store, and a
+//! sender whose answers a test chooses.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Default)]
 struct Sender {
     sent: Mutex<Vec<(String, String, Instant)>>,
-    /// By token; the last one stays.
+    /// The answers for each token. The last one repeats.
     answers: Mutex<HashMap<String, Vec<PushOutcome>>>,
     takes: Mutex<Duration>,
     /// A token whose pushes take an hour.
@@ -149,13 +149,13 @@ async fn one_push_for_each_token_however_many_passes_and_devices_share_it() {
     assert_eq!(f.pending().await, []);
     assert_eq!(f.store.backlog().await.unwrap(), []);
 
-    // A pass that nobody has.
+    // No device has this pass.
     assert_eq!(f.change(&["none"]).await, PushReport::default());
     assert_eq!(f.pending().await, []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_type_pushes_each_device_that_has_one_of_it() {
+async fn a_change_of_a_type_pushes_each_device_registered_for_it() {
     let f = fixture();
     for n in 0..2_500 {
         f.register(&format!("d{n}"), &format!("s{}", n % 50), &format!("{n:06x}")).await;
@@ -190,7 +190,7 @@ async fn changes_within_the_spacing_share_the_next_push() {
     running.abort();
 }
 
-/// A device may have asked between the push and the change.
+/// The device may have listed changes between the push and the second change.
 #[tokio::test(start_paused = true)]
 async fn a_change_while_a_push_is_under_way_is_pushed_again() {
     let f = fixture();
@@ -208,7 +208,7 @@ async fn a_change_while_a_push_is_under_way_is_pushed_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_out_of_use_ends_its_devices_unless_they_registered_since() {
+async fn devices_of_an_unused_token_are_forgotten_unless_they_registered_since() {
     let f = fixture();
     f.register("old", "1", "aa").await;
     f.register("old2", "1", "aa").await;
@@ -240,7 +240,7 @@ async fn one_bad_push_among_a_hundred_stops_nothing_and_is_not_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_stays_bad_for_a_day_ends_its_device() {
+async fn the_device_of_a_token_that_stays_bad_for_a_day_is_forgotten() {
     let f = fixture();
     let hours_ago = |hours: u64| SystemTime::now() - Duration::from_secs(hours * 3_600);
     for (name, token) in [("bad", "aa"), ("came", "ab"), ("lately", "ac"), ("good", "bb")] {
@@ -251,7 +251,7 @@ async fn a_token_that_stays_bad_for_a_day_ends_its_device() {
         }
     }
     f.change(&["1"]).await;
-    assert!(f.is_registered("bad", "1").await, "not on first sight");
+    assert!(f.is_registered("bad", "1").await, "it stays at first");
     let mut deferred = f.deferred().await;
     assert!(deferred.len() == 3 && deferred.iter().all(|(_, push)| push.due.is_none()));
     for (name, push) in &mut deferred {
@@ -293,7 +293,7 @@ async fn a_storm_of_bad_tokens_deletes_nothing_and_pauses_the_type() {
     assert!(f.sender.taken().len() < 10);
     assert_eq!(f.pending().await.len(), 1, "the others are still pending");
     assert_eq!(f.devices("1").await.len(), 200);
-    // Once that is fixed, all others are pushed after the pause.
+    // After the fault is fixed and the pause is over, all others are pushed.
     f.sender.answers.lock().unwrap().clear();
     sleep(Duration::from_secs(3_600)).await;
     assert!(f.publisher.push_pending().await.unwrap().sent > 190);
@@ -309,7 +309,7 @@ async fn wrong_credentials_keep_everything_pending_and_every_device() {
     assert_eq!((report.sent, report.stopped), (0, Some(Stopped::Refused("BadCertificate".into()))));
     assert_eq!(f.pending().await.len(), 1);
     assert!(f.is_registered("d1", "1").await);
-    // Not at once, but by itself.
+    // It continues by itself after a pause.
     assert_eq!(f.publisher.push_pending().await.unwrap(), PushReport::default());
     sleep(Duration::from_secs(61)).await;
     assert_eq!(f.publisher.push_pending().await.unwrap().sent, 1);
@@ -317,7 +317,7 @@ async fn wrong_credentials_keep_everything_pending_and_every_device() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_answer_is_tried_again_soon_while_nothing_is_lost() {
+async fn pushes_without_an_answer_are_tried_again_soon() {
     let f = fixture();
     for n in 0..20 {
         let token = format!("{n:04x}");
@@ -335,7 +335,7 @@ async fn no_answer_is_tried_again_soon_while_nothing_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deferred_pushes_outlive_the_worker_and_are_given_up_in_the_end() {
+async fn deferred_pushes_outlive_the_worker_and_are_dropped_in_the_end() {
     let f = fixture();
     f.register("d1", "1", "aa").await;
     f.register("d2", "1", "bb").await;
@@ -367,7 +367,7 @@ async fn deferred_pushes_outlive_the_worker_and_are_given_up_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_held_push_does_not_keep_one_from_a_new_token() {
+async fn a_deferred_push_does_not_block_a_push_to_a_new_token() {
     let f = fixture();
     f.register("d1", "1", "aa").await;
     f.sender.answer("aa", [PushOutcome::TooMany("TooManyRequests".into())]);
@@ -381,7 +381,7 @@ async fn a_held_push_does_not_keep_one_from_a_new_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_put_off_in_a_round_that_broke_off_is_not_forgotten() {
+async fn a_push_deferred_in_an_unfinished_round_is_not_lost() {
     let f = fixture();
     f.register("d1", "1", "aa").await;
     f.register("d2", "1", "bb").await;
@@ -390,7 +390,7 @@ async fn what_was_put_off_in_a_round_that_broke_off_is_not_forgotten() {
     f.publish(&["1"]).await;
     assert!(tokio::time::timeout(Duration::from_secs(5), f.publisher.push_pending()).await.is_err());
     assert_eq!(f.sender.taken(), counts([("aa", 1)]));
-    assert_eq!(f.deferred().await, [], "the round did not come to that");
+    assert_eq!(f.deferred().await, [], "the round did not store the deferred push");
     *f.sender.stalls.lock().unwrap() = None;
     assert_eq!(f.publisher.push_pending().await.unwrap().sent, 2);
     assert_eq!(f.sender.taken(), counts([("aa", 1), ("bb", 1)]));
@@ -415,7 +415,8 @@ async fn two_workers_push_once_between_them_and_one_takes_over() {
     let sent = f.sender.taken();
     assert_eq!((sent.len(), sent.values().max()), (600, Some(&1)));
 
-    // One ends in the middle; the other has the type when the lease is over, and nobody is left out.
+    // One worker ends in the middle. The other one takes over when the lease expires, and every
+    // device is pushed.
     *f.sender.takes.lock().unwrap() = Duration::from_millis(700);
     f.publish(&serials).await;
     sleep(Duration::from_millis(400)).await;
@@ -428,9 +429,9 @@ async fn two_workers_push_once_between_them_and_one_takes_over() {
     two.abort();
 }
 
-/// The head of a long list is pushed again, its tail hears of the change as well.
+/// The start of a long list is pushed again, and its end is pushed for both changes.
 #[tokio::test(start_paused = true)]
-async fn a_change_in_the_middle_of_a_broadcast_reaches_everybody() {
+async fn a_change_in_the_middle_of_a_broadcast_reaches_every_device() {
     let f = fixture();
     for n in 0..12_000 {
         f.register(&format!("d{n:05}"), "1", &format!("{n:06x}")).await;
@@ -454,7 +455,7 @@ async fn a_change_in_the_middle_of_a_broadcast_reaches_everybody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_sender_does_not_cover_is_left_to_others() {
+async fn types_that_the_sender_does_not_cover_are_left_to_others() {
     let f = fixture();
     let elsewhere = PassId::new("pass.elsewhere", "1").unwrap();
     let token = PushToken::new("aa").unwrap();
@@ -468,7 +469,7 @@ async fn what_the_sender_does_not_cover_is_left_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_publisher_that_closes_lets_others_go_on_at_once() {
+async fn a_publisher_that_closes_lets_others_continue_at_once() {
     let f = fixture();
     f.register("d1", "1", "aa").await;
     *f.sender.takes.lock().unwrap() = Duration::from_secs(10);
@@ -485,7 +486,7 @@ async fn a_publisher_that_closes_lets_others_go_on_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn types_are_pushed_apart() {
+async fn types_are_pushed_independently() {
     let f = fixture();
     let order = PassId::new("order.a", "1").unwrap();
     let token = PushToken::new("aa").unwrap();
@@ -501,7 +502,7 @@ async fn types_are_pushed_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_contents_that_are_new_are_pushed() {
+async fn only_new_contents_are_pushed() {
     let f = fixture();
     f.register("d1", "1", "aa").await;
     f.register("d2", "2", "bb").await;
@@ -525,7 +526,7 @@ async fn only_contents_that_are_new_are_pushed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_device_that_the_sender_can_not_reach_stays_registered_and_fails_nothing() {
+async fn a_device_with_an_unsupported_token_stays_registered() {
     let f = fixture();
     f.register("d1", "1", "6F9619FF-8B86-D011-B42D-00CF4FC964FF").await;
     f.register("d2", "1", "aa").await;
@@ -537,7 +538,7 @@ async fn a_device_that_the_sender_can_not_reach_stays_registered_and_fails_nothi
 }
 
 #[tokio::test]
-async fn pushes_are_recorded_where_somebody_may_send_them() {
+async fn pushes_are_recorded_if_some_process_may_send_them() {
     let (store, sender) = (Arc::new(MemoryStore::new()), Arc::new(Sender::default()));
     let exclusive = PushConfig::new().exclusive(true);
     let elsewhere = TypeIdentifier::new("pass.elsewhere").unwrap();

@@ -1,7 +1,8 @@
-//! The worker of one type. It works in rounds; a round reads a page of devices for each pending change.
+//! The worker of one type. It works in rounds. A round reads a page of devices for each pending
+//! change.
 //!
-//! A push covers every change that was seen as committed before the push began. So a page is done when a push to each of
-//! its tokens began after the change was seen with its present version.
+//! A push covers every change that was seen before the push started. So a page is done if a push to
+//! each of its tokens started after the change was seen with its current version.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,18 +29,18 @@ use crate::{
 
 /// The most pending changes of a round.
 const CHANGES: usize = 256;
-/// About the most devices of a round, and the fewest and most of a page.
+/// About the most devices of a round, and the limits of a page.
 const DEVICES: usize = 20_000;
 const PAGE: (usize, usize) = (100, 5_000);
-/// The first page of a change is short, so that its first push goes out soon.
+/// The first page of a change is short, so that its first push is sent soon.
 const FIRST_PAGE: usize = 500;
-/// How many calls of the store a round makes at a time.
+/// How many store calls a round makes at the same time.
 const STORE_CALLS: usize = 16;
 
-/// After this long without a push a bad token is forgotten.
+/// A bad token is forgotten after this time without a push.
 const BAD_UNTIL: Duration = Duration::from_secs(180 * 24 * 3_600);
 
-/// What is known of a type between two calls.
+/// What the worker knows about its type between two calls.
 #[derive(Debug, Default)]
 pub(super) struct TypeWorker {
     seen: HashMap<Scope, Seen>,
@@ -47,7 +48,7 @@ pub(super) struct TypeWorker {
     /// No other publisher can claim the type until then.
     claimed_until: Option<Instant>,
     paused_until: Option<Instant>,
-    /// A round started and did not end: the store failed, or the caller gave up.
+    /// A round started and did not end, because the store failed or the caller dropped the future.
     in_round: bool,
 }
 
@@ -55,11 +56,11 @@ pub(super) struct TypeWorker {
 struct Seen {
     version: u64,
     at: Instant,
-    /// Its devices were pushed so lately that the change has to wait until then.
+    /// The change waits until then, because some of its devices got a push a moment ago.
     waits_until: Option<Instant>,
 }
 
-/// Devices of a pending change.
+/// A page of devices of a pending change.
 struct DevicesOfChange {
     change: PendingChange,
     devices: Vec<RegisteredDevice>,
@@ -67,7 +68,7 @@ struct DevicesOfChange {
 }
 
 impl TypeWorker {
-    /// Sends all pushes that are due. Returns when to continue, if anything is left.
+    /// Sends all due pushes. Returns when to continue, if pushes are left.
     pub(super) async fn send_due(
         &mut self,
         context: &Context,
@@ -85,7 +86,7 @@ impl TypeWorker {
             self.paused_until = None;
         }
         if self.in_round {
-            // The store may not have what is remembered of its pushes.
+            // The last round may not have stored the deferred pushes that are in memory.
             *self = Self::default();
         }
         if self.seen.is_empty()
@@ -121,13 +122,13 @@ impl TypeWorker {
             self.paused_until = Some(Instant::now() + time);
             report.stopped = Some(reason);
         } else if self.seen.is_empty() {
-            // Pushes of other processes keep their distance from those sent here.
+            // The claim makes other processes keep the spacing to the pushes that were sent here.
             self.set_claim(context, type_id, context.config.spacing).await?;
         }
         Ok(self.next())
     }
 
-    /// When there is something to do again, as far as this worker knows.
+    /// Returns the time of the next work that this worker knows.
     fn next(&self) -> Option<Instant> {
         let waiting = self.seen.values().filter_map(|seen| seen.waits_until).min();
         let deferred = self.feedback.deferred.values().filter_map(|push| push.due).min();
@@ -137,7 +138,7 @@ impl TypeWorker {
         self.paused_until.or(next)
     }
 
-    /// Claims the type, or claims it again when a third of the time is over.
+    /// Claims the type, or renews the claim after a third of its time.
     async fn claim(&mut self, context: &Context, type_id: &TypeIdentifier) -> Result<bool, StoreError> {
         let time = context.config.lease;
         let now = Instant::now();
@@ -172,7 +173,7 @@ impl TypeWorker {
         Ok(is_ours)
     }
 
-    /// Lets others have the type at once.
+    /// Releases the type, so that other publishers can claim it at once.
     pub(super) async fn release(
         &mut self,
         context: &Context,
@@ -218,7 +219,7 @@ impl TypeWorker {
         let deliveries = self.deliveries(&pages, due, &context.config, &mut actions, report);
         let stop = self.push(context, type_id, deliveries, &mut actions, report).await?;
 
-        // The end of a change rests on its actions, so these come first.
+        // A change is done only after its actions, so the actions come first.
         self.carry_out(context, type_id, &mut actions, report).await?;
         let done: Vec<(Scope, Progress)> = pages
             .into_iter()
@@ -234,7 +235,7 @@ impl TypeWorker {
         Ok(stop.map_or(Round::Continued, Round::Stopped))
     }
 
-    /// Remembers when each change was first seen with its present version.
+    /// Records when each change was first seen with its current version.
     fn see(&mut self, changes: &[PendingChange], now: Instant) {
         let pending: HashSet<&Scope> = changes.iter().map(|change| &change.scope).collect();
         self.seen.retain(|known, _| pending.contains(known));
@@ -247,7 +248,8 @@ impl TypeWorker {
         }
     }
 
-    /// The pushes to send: one for each token that no push covers, unless it was pushed too lately.
+    /// Returns the pushes to send: one for each token that no earlier push covers, unless the
+    /// spacing is not over.
     fn deliveries(
         &mut self,
         pages: &[DevicesOfChange],
@@ -323,7 +325,7 @@ impl TypeWorker {
             .buffer_unordered(context.config.concurrency.max(1));
         let (mut sent, mut stop) = (0_u64, None);
         loop {
-            // Pushes may take long, so the claim is renewed beside them.
+            // The claim is renewed meanwhile, because pushes may take long.
             let keep = self.claimed_until.map_or(Duration::ZERO, |until| {
                 until.saturating_duration_since(Instant::now()).saturating_sub(context.config.lease / 2)
             });
@@ -349,7 +351,7 @@ impl TypeWorker {
         if sent == 0 && stop.is_none() && !actions.unreachable.is_empty() {
             return Ok(Some(Stop::Unreachable("no answer".to_owned())));
         }
-        // The service answered others, so the fault lies in these pushes alone.
+        // The service answered other pushes, so only these pushes are at fault.
         if stop.is_none() {
             for (key, delivery) in std::mem::take(&mut actions.unreachable) {
                 actions.open.remove(&key);
@@ -393,13 +395,13 @@ impl TypeWorker {
 
 #[derive(Debug)]
 enum Round {
-    /// Something was done, and more may be left.
+    /// The round did some work, and more may be left.
     Continued,
     Done,
     Stopped(Stop),
 }
 
-/// The claim on the pushes of a type.
+/// The name of the claim on the pushes of a type.
 fn claim_name(type_id: &TypeIdentifier) -> String {
     format!("pushes:{type_id}")
 }
@@ -412,11 +414,11 @@ async fn deferred(
     let mut after = None;
     loop {
         let page = context.queue.deferred(type_id, after.as_ref(), 1_000).await?;
-        let (kept, old): (Vec<_>, Vec<_>) = page.items.into_iter().partition(|(_, push)| {
+        let (current, old): (Vec<_>, Vec<_>) = page.items.into_iter().partition(|(_, push)| {
             let bad_for = push.bad_since.and_then(|since| SystemTime::now().duration_since(since).ok());
             push.due.is_some() || bad_for.is_some_and(|time| time < BAD_UNTIL)
         });
-        all.extend(kept);
+        all.extend(current);
         let old: Vec<_> = old.into_iter().map(|(device, _)| (device, None)).collect();
         context.queue.defer(type_id, &old).await?;
         after = page.next;

@@ -1,29 +1,30 @@
-//! The arithmetic of versions and dates, for those who implement a
+//! Arithmetic of versions and dates, for implementations of
 //! [`RegistrationStore`](crate::store::RegistrationStore).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The wall clock in microseconds since the Unix epoch.
+/// Returns the wall clock in microseconds since the Unix epoch.
 #[must_use]
 pub fn now_micros() -> u64 {
     micros(SystemTime::now())
 }
 
-/// A time in microseconds since the Unix epoch; 0 for one before it.
+/// Converts a time to microseconds since the Unix epoch. An earlier time gives 0.
 #[must_use]
 pub fn micros(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// The version after `last` at `now` (both in microseconds): strictly greater than `last` whatever the wall clock
-/// does, and close to the wall clock while that goes forward.
+/// Returns the version that follows `last` at the time `now`, both in microseconds. It is always
+/// greater than `last`, even if the wall clock goes back.
 #[must_use]
 pub fn next_version(last: u64, now: u64) -> u64 {
     now.max(last.saturating_add(1))
 }
 
-/// The `last_modified` (whole seconds) of a pass that changes at `now_micros`, after `previous` (whole seconds):
-/// strictly greater than `previous`, so that no two versions of a pass ever share a date.
+/// Returns the `last_modified` of a pass that changes at `now_micros`. `previous` and the result
+/// are in whole seconds. The result is always greater than `previous`, so that no two versions of a
+/// pass share a date.
 #[must_use]
 pub fn next_last_modified(previous: u64, now_micros: u64) -> u64 {
     (now_micros / 1_000_000).max(previous.saturating_add(1))
@@ -34,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_and_dates_never_stand_still_or_go_back() {
+    fn versions_and_dates_always_increase() {
         assert_eq!(next_version(10, 20), 20);
         assert_eq!(next_version(20, 20), 21);
         assert_eq!(next_version(30, 20), 31);

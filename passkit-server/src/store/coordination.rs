@@ -9,41 +9,46 @@ use tokio::time::Instant;
 
 use crate::store::StoreError;
 
-/// What the processes that share a store agree on: who does a job, and short notes.
+/// Coordinates the processes that share a store, with claims on jobs and with short notes.
 ///
-/// Names are texts of 1 to 700 bytes without control characters; owners and notes are texts of 1 to 1,000 bytes without
-/// control characters. Claims and notes have separate names. A store need not check this.
+/// Names have 1 to 700 bytes, owners and notes 1 to 1,000 bytes. None of them has control
+/// characters. Claims and notes have separate names. A store need not check this.
 ///
 /// # Contract
-/// * **K1, one owner.** Of any number of parallel [`claim`](Self::claim) calls by different owners for one name, one
-///   returns `true`. The others return `true` only after the claim was released or its time is over. An owner that claims
-///   again before that keeps the claim and sets its time anew. One clock measures the time, the store's own. It may be a
-///   wall clock. When that is set forward, two owners may believe for a moment that they have a claim.
-/// * **K2, released by its owner alone.** [`release`](Self::release) ends a claim if the owner still has it, and does
-///   nothing otherwise.
-/// * **K3, notes are compared and set in one step.** Of any number of parallel [`replace_note`](Self::replace_note) calls
-///   that expect the same note, one returns `true`. The others return `false` and change nothing.
-/// * **K4, durable.** What was acknowledged survives the process as C6 says of marks. A claim may be lost with its
-///   process in a store that no other process uses.
+/// * **K1, one owner.** If different owners call [`claim`](Self::claim) for one name in parallel,
+///   one call returns `true`. The others return `true` only after the claim was released or has
+///   expired. An owner that claims again before that keeps the claim and extends its time. The
+///   store's own clock measures the time. If that is a wall clock and is set forward, two owners
+///   may believe for a moment that they have a claim.
+/// * **K2, released by its owner alone.** [`release`](Self::release) ends a claim if the owner
+///   still has it, and does nothing otherwise.
+/// * **K3, notes are compared and set in one step.** If several
+///   [`replace_note`](Self::replace_note) calls expect the same note in parallel, one returns
+///   `true`. The others return `false` and change nothing.
+/// * **K4, durable.** C6 applies to acknowledged calls. A claim may be lost with its process in a
+///   store that no other process uses.
 ///
 /// # Cancel safety
-/// A call that is dropped half way has happened or not, never in part.
+/// A dropped call took effect completely or not at all.
 ///
 /// # Errors
-/// As those of [`RegistrationStore`](crate::store::RegistrationStore). After an error the call may have happened. Repeating a
-/// claim or a release is always right. After an error of `replace_note`, read the note.
+/// The same errors as [`RegistrationStore`](crate::store::RegistrationStore). After an error the
+/// call may have taken effect. It is always right to repeat a claim or a release. After an error of
+/// `replace_note`, read the note.
 #[async_trait]
 pub trait Coordination: Send + Sync {
-    /// Claims `name` for `owner` until `time` from now, a year at most. Returns whether `owner` has the claim.
+    /// Claims `name` for `owner` for the given time, at most a year. Returns whether `owner` has
+    /// the claim.
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError>;
 
     /// Ends the claim early if `owner` has it.
     async fn release(&self, name: &str, owner: &str) -> Result<(), StoreError>;
 
-    /// The note of this name.
+    /// Reads the note of this name.
     async fn note(&self, name: &str) -> Result<Option<String>, StoreError>;
 
-    /// Sets the note to `new`, or removes it, if it is `expected` now. Returns whether it was.
+    /// If the note equals `expected`, sets it to `new`, or removes it if `new` is `None`. Returns
+    /// whether the note equalled `expected`.
     async fn replace_note(
         &self,
         name: &str,
@@ -55,7 +60,7 @@ pub trait Coordination: Send + Sync {
 /// The longest claim.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// Claims in memory, for a store that one process uses.
+/// Claims in memory, for a store that only one process uses.
 #[derive(Debug, Default)]
 pub struct Claims(Mutex<HashMap<String, Claim>>);
 
@@ -66,7 +71,7 @@ struct Claim {
 }
 
 impl Claims {
-    /// What [`Coordination::claim`] does.
+    /// Does what [`Coordination::claim`] describes.
     pub fn claim(&self, name: &str, owner: &str, time: Duration) -> bool {
         let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -78,7 +83,7 @@ impl Claims {
         true
     }
 
-    /// What [`Coordination::release`] does.
+    /// Does what [`Coordination::release`] describes.
     pub fn release(&self, name: &str, owner: &str) {
         let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         claims.retain(|of, claim| of != name || claim.owner != owner);
@@ -90,7 +95,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_claim_ends_with_its_time_or_its_release() {
+    async fn a_claim_ends_when_it_expires_or_is_released() {
         let claims = Claims::default();
         let minute = Duration::from_secs(60);
         assert!(claims.claim("a", "one", minute) && claims.claim("b", "two", minute));

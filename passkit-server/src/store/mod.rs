@@ -1,4 +1,5 @@
-//! Stores: the contract of [`RegistrationStore`] and [`Coordination`], and a store in memory.
+//! The store traits [`RegistrationStore`] and [`Coordination`] with their contract, and a store in
+//! memory.
 
 pub mod clock;
 mod coordination;
@@ -20,76 +21,92 @@ pub use memory::MemoryStore;
 pub use published::{Content, ContentDigest, Published, unite_tokens};
 pub use tag::UpdateTag;
 
-/// Where devices, their registrations and the update tags of passes are kept.
+/// A store for devices, their registrations and the update tags of passes.
 ///
 /// # Contract
-/// No update is ever lost, whatever writes at the same time, and nothing is sent again forever. Every type has a *clock*
-/// and every device has a *clock*. A clock counts microseconds since the Unix epoch; each step is `max(last + 1, now)`
-/// ([`clock::next_version`](crate::store::clock::next_version)), serialised by the store. A mark writes the type's new clock
-/// reading into the pass. A registration holds the device's.
+/// No update is ever lost, even with concurrent writes, and nothing is sent again forever. Every
+/// type has a *clock* and every device has a *clock*. A clock counts microseconds since the Unix
+/// epoch; each step is `max(last + 1, now)` ([`clock::next_version`]), serialised by the store. A
+/// mark writes the type's new clock reading into the pass. A registration gets the device's new
+/// clock reading.
 ///
-/// * **C1, complete.** If [`mark`](Self::mark) returned `Ok` before [`changes_since`](Self::changes_since) began, the pass
-///   is registered on the device, and the tag does not cover the mark, then the pass is in the answer. What one answer
-///   misses is in the next one, asked with the tag that the first one carried.
-/// * **C2, quiet.** With no mark and no registration in between, asking with the returned tag gives nothing.
-/// * **C3, a new registration counts.** A pass that was registered after a tag was issued is in the next answer for that
-///   tag, even if the pass itself is older. A change between download and registration is not missed.
-/// * **C4, monotone.** Tags given to one device for one type never go backwards, in either part. An answer that has
-///   serial numbers never carries the tag it was asked with.
-/// * **C5, no tag is an error.** A tag ahead of the store's clocks ([`UpdateTag::unless_ahead_of`]) is answered as if
-///   there were none: with all registered passes of the type.
-/// * **C6, durable.** `register`, `unregister`, `mark` and `forget_device` return after the change is as durable as the
-///   store is configured to make it. The default is durable.
-/// * **C7, over-reporting is allowed.** Reporting a pass too often costs a conditional GET. Leaving one out is never
-///   allowed.
+/// * **C1, complete.** If [`mark`](Self::mark) returned `Ok` before
+///   [`changes_since`](Self::changes_since) began, the pass is registered on the device, and the
+///   tag does not cover the mark, then the pass is in the answer. A change that one answer does not
+///   have is in the answer to the next call, which passes the tag of the first one.
+/// * **C2, quiet.** If there was no mark and no registration in between, a call with the returned
+///   tag returns nothing.
+/// * **C3, a new registration counts.** If a pass was registered after a tag was issued, it is in
+///   the next answer for that tag, even if the pass itself is older. So a change between download
+///   and registration is not missed.
+/// * **C4, monotone.** Tags given to one device for one type never go backwards, in either part. An
+///   answer with serial numbers never carries the tag of its request.
+/// * **C5, every tag is accepted.** A tag ahead of the store's clocks
+///   ([`UpdateTag::unless_ahead_of`]) counts as no tag: the answer has all registered passes of the
+///   type.
+/// * **C6, durable.** `register`, `unregister`, `mark` and `forget_device` return only when the
+///   change is as durable as the store is configured to make it. By default, it survives a crash.
+/// * **C7, over-reporting is allowed.** A pass that is reported too often costs a conditional GET.
+///   A pass must never be left out.
 /// * **C8, order at the source.** Callers change the pass first, then mark it, then push.
-/// * **C9, marking a type is cheap.** [`Changed::All`] takes the same time for any number of passes, and reports every
-///   registration of the type once to each device.
-/// * **C10, idempotent and free of races.** Of any number of parallel identical `register` calls exactly one returns
-///   [`Registered::Created`], the others [`Registered::Existing`], and none an error. Parallel `register` and `unregister`
-///   of one registration end as one of the two orders would. Every `register` stores the push token.
-/// * **C11, paged.** [`devices`](Self::devices) are read in pages. One that is registered while the pages are read may be
-///   missing; one that was registered throughout may not.
+/// * **C9, marking a type is cheap.** [`Changed::All`] takes the same time for any number of
+///   passes, and reports every registration of the type once to each device.
+/// * **C10, idempotent and free of races.** If identical `register` calls run in parallel, exactly
+///   one returns [`Registered::Created`], the others return [`Registered::Existing`], and none
+///   returns an error. Parallel `register` and `unregister` of one registration have the result of
+///   one of the two orders. Every `register` stores the push token.
+/// * **C11, paged.** [`devices`](Self::devices) returns pages. A device that registers while the
+///   pages are read may be missing. A device that was registered all the time is never missing.
 /// * **C12, cancel-safe.** See below.
 /// * **C13, forget with a time.** See [`forget_device`](Self::forget_device).
-/// * **C14, dates.** [`PassState::last_modified`] is strictly greater after every mark of the pass, [`Changed::All`]
-///   included, and never moves otherwise. A pass that was never marked has the time of the store's creation.
+/// * **C14, dates.** [`PassState::last_modified`] is strictly greater after every mark of the pass,
+///   [`Changed::All`] included, and never changes otherwise. A pass that was never marked has the
+///   time of the store's creation.
 ///
-/// Sources that serve copies publish contents, with [`Changed::Contents`]:
+/// The following rules are for [`Changed::Contents`], which sources that serve copies use:
 ///
-/// * **P1, marked once.** However many callers publish one content, also in parallel, the pass is marked once.
-/// * **P2, an equal digest marks nothing.** A pass is marked if and only if its digest is not the one published last.
-/// * **P3, one step.** Of each pass, digest, tokens, mark and, in a [`PushQueue`](crate::push::PushQueue), the pending push become visible and
-///   durable together.
+/// * **P1, marked once.** If several callers publish one content, even in parallel, the pass is
+///   marked once.
+/// * **P2, an equal digest marks nothing.** A pass is marked if and only if its digest is not the
+///   one published last.
+/// * **P3, one step.** For each pass, digest, tokens and mark become visible and durable in one
+///   step. In a [`PushQueue`](crate::push::PushQueue), the pending push belongs to the same step.
 /// * **P4, other marks keep the digest.** [`Changed::Passes`] and [`Changed::All`] leave it alone.
 /// * **P5, tokens stay.** New tokens join those known; the last [`Published::MAX_TOKENS`] are kept
-///   ([`unite_tokens`](crate::store::unite_tokens)). A removal marks nothing and keeps digest and tokens.
-///   Content that comes back is published again, also with the same digest: that ends the removal.
-/// * **P6, durable.** As C6 says of marks.
+///   ([`unite_tokens`]). A removal marks nothing and keeps digest and tokens. Publishing content
+///   again ends the removal, even if the digest is the same.
+/// * **P6, durable.** C6 applies to publishing.
 ///
 /// # Cancel safety
-/// A future that is dropped half way leaves the store as before or as after the call, never in between. A call for many
-/// passes may be made in steps. The rule then holds for each pass.
+/// If a future is dropped, the store is as before or as after the call, never in between. A call
+/// for many passes may take several steps. The rule then holds for each pass.
 ///
 /// # Errors
-/// Every method fails with a [`StoreError`] whose [kind](StoreErrorKind) says whether trying again may help. After an
-/// error of a call that writes, the change may or may not have happened. Repeating the call is always right.
+/// Every method fails with a [`StoreError`] whose [kind](StoreErrorKind) shows whether a retry may
+/// help. After an error of a call that writes, the change may or may not have happened. It is
+/// always right to repeat the call.
 ///
 /// # Implementing
-/// [`MemoryStore`](crate::store::MemoryStore) is the whole contract in one short file: start from it. Mind the order inside
-/// `changes_since`: read the clocks that make the new tag in the same snapshot as the passes, or before them.
+/// [`MemoryStore`] implements the contract in one short file. Start from it. Order matters in
+/// `changes_since`: read the clocks for the new tag in the same snapshot as the passes, or before
+/// them.
 ///
-/// C9 and C14 together take a *floor* of each type: the version and date of its last mark as a whole, which count for every
-/// pass whose own are older. The date of a floor must be greater than that of any pass, so keep the latest date that a pass
-/// of the type ever got. Read the time of a new clock reading while you hold what serialises the clock, and never before.
-/// Processes whose wall clocks differ may share a clock, because `max(last + 1, now)` keeps their order.
+/// C9 and C14 together need a *floor* for each type: the version and date of its last
+/// [`Changed::All`]. They apply to every pass whose own version is older. The date of a floor must
+/// be greater than that of any pass, so store the latest date that any pass of the type ever got.
+/// Read the wall clock for a new clock reading only while you hold the lock that serialises the
+/// clock. Processes whose wall clocks differ may share a clock, because `max(last + 1, now)` keeps
+/// their order.
 ///
-/// `&T`, `Box<T>` and `Arc<T>` implement the trait where `T` does, so `Arc<dyn RegistrationStore>` is a store.
+/// `&T`, `Box<T>` and `Arc<T>` implement the trait where `T` does, so `Arc<dyn RegistrationStore>`
+/// is a store.
 #[async_trait]
 pub trait RegistrationStore: Send + Sync {
-    /// Registers `device` for `pass`, and stores `push_token` for the device and so for all of its registrations.
+    /// Registers `device` for `pass`, and stores `push_token` for the device, which means for all
+    /// its registrations.
     ///
-    /// Advances the device's clock and gives the registration its reading, also when it existed (C3).
+    /// Steps the device's clock and gives the registration the new reading, even if it already
+    /// existed (C3).
     async fn register(
         &self,
         device: &DeviceIdentifier,
@@ -97,14 +114,14 @@ pub trait RegistrationStore: Send + Sync {
         push_token: &PushToken,
     ) -> Result<Registered, StoreError>;
 
-    /// Removes the registration, and the device with its last one. Returns whether there was a registration. It is no
-    /// error if there was none.
+    /// Removes the registration. Removes the device with its last registration. Returns whether
+    /// there was a registration. A missing one is not an error.
     async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError>;
 
-    /// The serial numbers of type `type_id` registered on `device` that changed, or were registered, after `since`; all of
-    /// them if `since` is `None`. Each serial number occurs once.
+    /// Returns the serial numbers of type `type_id` on `device` that changed or were registered
+    /// after `since`, or all of them if `since` is `None`. Each serial number occurs once.
     ///
-    /// A device that is unknown, or has nothing of the type, has no changes. That is no error.
+    /// An unknown device, or one without passes of the type, has no changes. That is not an error.
     async fn changes_since(
         &self,
         device: &DeviceIdentifier,
@@ -112,26 +129,28 @@ pub trait RegistrationStore: Send + Sync {
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError>;
 
-    /// The version and date of a pass, and the content published last. A pass that is not known has a state as well: that
-    /// of one never marked.
+    /// Returns the version and date of a pass, and the digest published last. An unknown pass has
+    /// the state of a pass that was never marked.
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError>;
 
-    /// Marks passes of a type as changed. They need not be known, nor registered anywhere.
+    /// Marks passes of a type as changed. The passes may be unknown to the store.
     ///
-    /// Call it after the new content can be fetched, never before (C8).
+    /// Call it only when the new content can be fetched (C8).
     async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError>;
 
-    /// What is remembered of these passes, one entry each, in their order. `None` for a pass that was never published.
+    /// Returns what was published of these passes, one entry for each, in the same order. `None`
+    /// stands for a pass that was never published.
     ///
-    /// The service asks for the few passes that one path may name, and only if the source accepts no token.
+    /// The service calls it for the few passes that one path may name, and only if the source
+    /// accepts no token.
     async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError>;
 
-    /// A page of the devices registered for a pass, or for any pass of a type: about `limit` of them, or fewer, from the
-    /// start or `after` a page.
+    /// Returns a page of the devices registered for a pass, or for any pass of a type. The page has
+    /// about `limit` devices or fewer. It starts at the beginning, or `after` a page.
     ///
-    /// A device may occur more than once, also in two pages. A page may be empty and yet have a [`next`](Page::next). A
-    /// cursor that can't be one of the store's reads from the start; no cursor is an error. A limit of 0 counts as 1, here
-    /// and in every other list.
+    /// A device may occur more than once, also in two pages. An empty page may have a
+    /// [`next`](Page::next). A cursor that the store never gave reads from the start. No cursor
+    /// causes an error. A limit of 0 counts as 1, here and in every other list.
     async fn devices(
         &self,
         audience: Audience<'_>,
@@ -139,13 +158,13 @@ pub trait RegistrationStore: Send + Sync {
         limit: usize,
     ) -> Result<Page<RegisteredDevice>, StoreError>;
 
-    /// How many devices are registered for `pass`. A store may stop counting at `at_most`, and reads no more than about
-    /// that many.
+    /// Returns how many devices are registered for `pass`. A store may stop at `at_most`, and reads
+    /// about that many at most.
     async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError>;
 
-    /// Removes `device` and its registrations if it last registered at or before `unregistered_at`, the time at which APNs
-    /// says that its push token went out of use. Returns whether it was removed. A device that is unknown, or registered
-    /// since, is left alone.
+    /// Removes `device` and its registrations if it last registered at or before `unregistered_at`,
+    /// the time at which its push token went out of use according to APNs. Returns whether the
+    /// device was removed. A device that registered after that time stays.
     ///
     /// Source: Apple's *Handling notification responses from APNs*, status 410.
     async fn forget_device(
@@ -224,12 +243,14 @@ forward!(std::sync::Arc<T>, T);
 /// Which passes of a type have changed.
 #[derive(Clone, Copy, Debug)]
 pub enum Changed<'a> {
-    /// These. A serial number may occur twice. An empty slice does nothing.
+    /// The passes with these serial numbers. A serial number may occur twice. An empty slice does
+    /// nothing.
     Passes(&'a [SerialNumber]),
-    /// Those of these whose content is not the one published last (P1 to P6). Each serial number occurs once; if it does
-    /// not, the store may take any of its contents. An empty slice does nothing.
+    /// The passes whose content differs from the content published last (P1 to P6). Each serial
+    /// number should occur once. If it occurs more often, the store may take any of its contents.
+    /// An empty slice does nothing.
     Contents(&'a [Content]),
-    /// All of them (C9): their design changed, or a backup was restored.
+    /// All passes (C9), for example because their design changed or a backup was restored.
     All,
 }
 
@@ -247,7 +268,7 @@ pub enum Audience<'a> {
 pub enum Registered {
     /// The device was not registered for the pass before: HTTP 201.
     Created,
-    /// It was: HTTP 200.
+    /// The registration existed: HTTP 200.
     Existing,
 }
 
@@ -256,48 +277,49 @@ pub enum Registered {
 pub struct Changes {
     /// The serial numbers to fetch, each once, in no particular order.
     pub serials: Vec<SerialNumber>,
-    /// The tag that covers them. Of no meaning to a device when there are no serials: it then keeps the one it has.
+    /// The tag that covers them. If there are no serials, the device keeps its old tag.
     pub tag: UpdateTag,
 }
 
 /// The version and date of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassState {
-    /// The type's clock at the last change, in microseconds since the Unix epoch; 0 if there was none.
+    /// The type's clock at the last change, in microseconds since the Unix epoch. 0 if the pass
+    /// never changed.
     pub version: u64,
-    /// The date of the last change in whole seconds since the Unix epoch, which may lie ahead of the wall clock when
-    /// a pass changes more than once a second (C14).
+    /// The date of the last change in whole seconds since the Unix epoch. It may be later than the
+    /// wall clock if a pass changes more than once a second (C14).
     pub last_modified: u64,
-    /// The digest of the content that was published last; `None` if none ever was.
+    /// The digest of the content that was published last. `None` if none was published.
     pub published: Option<ContentDigest>,
 }
 
-/// A part of a long list.
+/// A page of a long list.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
-    /// What is on the page.
+    /// The items on the page.
     pub items: Vec<T>,
-    /// Where the next page starts; `None` after the last.
+    /// Where the next page starts. `None` on the last page.
     pub next: Option<PageCursor>,
 }
 
 impl<T> Page<T> {
-    /// A page of a list that was read up to `limit` items: if it is full, another one starts at the position of its last
-    /// item.
+    /// Makes a page of a list that was read up to `limit` items. If the page is full, the next one
+    /// starts after its last item.
     pub fn up_to(limit: usize, items: Vec<T>, position: impl FnOnce(&T) -> PageCursor) -> Self {
         let next = items.last().filter(|_| items.len() >= limit.max(1)).map(position);
         Self { items, next }
     }
 }
 
-/// An empty page, with none behind it.
+/// An empty last page.
 impl<T> Default for Page<T> {
     fn default() -> Self {
         Self { items: Vec::new(), next: None }
     }
 }
 
-/// A device, and where its pushes go.
+/// A device with its push token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisteredDevice {
     /// The device.
@@ -306,73 +328,73 @@ pub struct RegisteredDevice {
     pub push_token: PushToken,
 }
 
-/// Where a page ends. Opaque: only the store that made it can read it.
+/// The position where a page ends. Only the store that made it can read it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PageCursor(String);
 
 impl PageCursor {
-    /// Takes what the store will want to find again.
+    /// Makes a cursor from a position that the store can find again.
     #[must_use]
     pub fn new(position: impl Into<String>) -> Self {
         Self(position.into())
     }
 
-    /// What the store put in.
+    /// Returns the position.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Shows nothing: a position may be a device identifier.
+/// Shows nothing, because a position may be a device identifier.
 impl fmt::Debug for PageCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PageCursor(redacted)")
     }
 }
 
-/// Why a store could not do what it was asked.
+/// An error of a store.
 ///
-/// Its [`source`](Error::source) is the store's own error, with that of the driver as its source in turn: walk the chain
-/// and downcast to get at it.
+/// Its [`source`](Error::source) is the store's own error, whose source is the driver's error. To
+/// get it, walk the chain and downcast.
 ///
-/// The service answers a [transient](Self::is_transient) error with 503 and `Retry-After`, any other with 500, both
-/// with an empty body; the details go to the log.
+/// The service answers a [transient](Self::is_transient) error with 503 and `Retry-After`, and any
+/// other with 500. The body is empty, and the details go to the log.
 #[derive(Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
     source: Box<dyn Error + Send + Sync>,
 }
 
-/// What sort of failure a [`StoreError`] is.
+/// The kind of a [`StoreError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// The storage cannot be reached or written just now: connection lost, time-out, disk full.
+    /// The storage can't be reached or written now: lost connection, timeout, full disk.
     Unavailable,
-    /// The storage refused because others wrote at the same time.
+    /// The storage refused because of another write at the same time.
     Conflict,
-    /// What is stored cannot be read.
+    /// The stored data can't be read.
     Corrupt,
-    /// The storage is not set up as it must be: no rights, no schema, in use by another process.
+    /// The storage is not set up: missing rights, missing schema, or in use by another process.
     Configuration,
     /// Anything else.
     Other,
 }
 
 impl StoreError {
-    /// An error of this kind. `source` may be a text.
+    /// Makes an error of this kind. `source` may be a text.
     pub fn new(kind: StoreErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { kind, source: source.into() }
     }
 
-    /// What sort of failure it is.
+    /// Returns the kind.
     #[must_use]
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
 
-    /// Whether the same call may succeed a little later.
+    /// Returns whether the same call may succeed a little later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::Conflict)
@@ -402,14 +424,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_gives_back_what_was_put_in_and_shows_none_of_it() {
+    fn a_cursor_returns_its_position_and_debug_hides_it() {
         let cursor = PageCursor::new("device-1");
         assert_eq!(cursor.as_str(), "device-1");
         assert_eq!(format!("{cursor:?}"), "PageCursor(redacted)");
     }
 
     #[test]
-    fn an_error_says_its_kind_and_leaves_the_detail_to_its_source() {
+    fn an_error_shows_its_kind_and_its_source_shows_the_detail() {
         let mut texts = Vec::new();
         for kind in [
             StoreErrorKind::Unavailable,

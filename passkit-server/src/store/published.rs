@@ -2,39 +2,43 @@ use std::collections::HashSet;
 
 use crate::identifiers::{SerialNumber, TokenDigest};
 
-/// A digest of what a pass contains, whatever its signature. Equal contents have equal digests.
+/// A digest of the content of a pass without its signature. Equal contents have equal digests.
 pub type ContentDigest = [u8; 32];
 
-/// What a source serves of a pass from now on. See [`Changed::Contents`](crate::Changed::Contents).
+/// The content that a source serves for a pass from now on. See
+/// [`Changed::Contents`](crate::Changed::Contents).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     /// The pass.
     pub serial: SerialNumber,
-    /// The digest of its content; `None` if the pass is no longer offered.
+    /// The digest of its content. `None` if the pass is no longer offered.
     pub digest: Option<ContentDigest>,
-    /// The tokens that open it, the newest last.
+    /// The tokens that open the pass, the newest last.
     pub tokens: Vec<TokenDigest>,
 }
 
-/// What a store remembers of a pass whose content was published.
+/// What a store keeps about a pass that was published.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published {
-    /// The digest of the content that was published last. A removal keeps it. `None` if the pass was only ever removed.
+    /// The digest of the content that was published last. A removal does not change it. `None` if
+    /// only removals were published.
     pub digest: Option<ContentDigest>,
-    /// The tokens that ever opened the pass, the newest last, at most [`Published::MAX_TOKENS`] of them.
+    /// The tokens that ever opened the pass, the newest last, at most [`Published::MAX_TOKENS`] of
+    /// them.
     pub tokens: Vec<TokenDigest>,
-    /// Whether the pass is no longer offered. Its tokens may then be used to unregister it, and for nothing else.
+    /// Whether the pass is no longer offered. If so, its tokens can only unregister it.
     pub removed: bool,
 }
 
 impl Published {
-    /// How many tokens a store keeps of a pass.
+    /// How many tokens a store keeps for a pass.
     pub const MAX_TOKENS: usize = 16;
 
-    /// Takes `content` over, by the rules P2 and P5 of [`RegistrationStore`](crate::store::RegistrationStore). Returns whether
-    /// the pass has to be marked.
+    /// Updates this value with `content` by the rules P2 and P5 of
+    /// [`RegistrationStore`](crate::store::RegistrationStore). Returns whether the pass must be
+    /// marked.
     ///
-    /// For stores that keep this value as a whole.
+    /// For stores that keep this value in one piece.
     pub fn update(&mut self, content: &Content) -> bool {
         self.tokens = unite_tokens(&self.tokens, &content.tokens);
         self.removed = content.digest.is_none();
@@ -46,8 +50,8 @@ impl Published {
     }
 }
 
-/// The tokens that a store keeps when `new` ones join the `known` ones: each once, those named last at the end, the last
-/// [`Published::MAX_TOKENS`] of them.
+/// Returns the tokens that a store keeps when `new` ones join the `known` ones. Each token occurs
+/// once, at its last position. Only the last [`Published::MAX_TOKENS`] remain.
 #[must_use]
 pub fn unite_tokens(known: &[TokenDigest], new: &[TokenDigest]) -> Vec<TokenDigest> {
     let mut seen = HashSet::new();

@@ -1,12 +1,13 @@
 use std::fmt;
 
-/// What a device has seen of one type: the tag it is given with a list answer and sends back with its next list call.
+/// The update tag of a device for one type. The device gets it with a list answer and sends it with
+/// its next list call.
 ///
-/// A tag is a reading of two clocks, that of the type and that of the device, each in microseconds since the Unix
-/// epoch and kept strictly increasing by the store (a hybrid logical clock). The first covers changes of passes, the
-/// second new registrations of this device.
+/// A tag has the readings of two clocks, the type's and the device's. Both are in microseconds
+/// since the Unix epoch, and the store keeps them strictly increasing (hybrid logical clocks). The
+/// first covers changes of passes, the second new registrations of this device.
 ///
-/// To a device it is an opaque string; it is written with characters that pass through any URL unchanged.
+/// To a device it is an opaque string. All its characters pass through any URL unchanged.
 ///
 /// Source: Apple's *Get the List of Updatable Passes*, `lastUpdated` and `passesUpdatedSince`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,16 +19,17 @@ pub struct UpdateTag {
 }
 
 impl UpdateTag {
-    /// Reads a tag as a device sends it back. `None` for anything that [`Display`](fmt::Display) never wrote, which
-    /// counts as no tag at all.
+    /// Reads a tag that a device sends. Returns `None` for text that [`Display`](fmt::Display)
+    /// never writes. Such text counts as no tag.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (type_version, device_version) = text.split_once('-')?;
         Some(Self { type_version: parse_hex(type_version)?, device_version: parse_hex(device_version)? })
     }
 
-    /// This tag, unless it is ahead of `clocks`, the store's own reading now. A tag from the future was issued by
-    /// another store, or before a backup was restored; it counts as no tag at all.
+    /// Returns this tag, unless it is ahead of `clocks`, the current reading of the store. A tag
+    /// from the future comes from another store, or from before a backup was restored. It counts as
+    /// no tag.
     #[must_use]
     pub fn unless_ahead_of(self, clocks: Self) -> Option<Self> {
         (self.type_version <= clocks.type_version && self.device_version <= clocks.device_version)
@@ -35,7 +37,7 @@ impl UpdateTag {
     }
 }
 
-/// Only what `{:x}` writes: no sign, no capital, no leading zero.
+/// Accepts only what `{:x}` writes: no sign, no capital letter, no leading zero.
 fn parse_hex(text: &str) -> Option<u64> {
     let canonical = text == "0" || !text.starts_with('0');
     if !canonical || !(1..=16).contains(&text.len()) {

@@ -1,4 +1,4 @@
-//! The service over a store in memory and a desk full of passes, and what it takes to ask it something.
+//! The fixture: the service over a store in memory and a desk of passes, and helpers for requests.
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,7 @@ pub(crate) const TICKET: &str = "pass.com.example.ticket";
 pub(crate) const COUPON: &str = "pass.com.example.coupon";
 pub(crate) const SHOP: &str = "order.com.example.shop";
 
-/// Serial numbers that the desk has under both pass types, each time with another token.
+/// The serial numbers of the desk. Both pass types have them, with different tokens.
 pub(crate) const SERIALS: [&str; 20] = [
     "A-1",
     "A-2",
@@ -51,7 +51,7 @@ pub(crate) const SERIALS: [&str; 20] = [
     "log",
 ];
 
-/// Identifiers of orders on the desk.
+/// The order identifiers of the desk.
 pub(crate) const ORDERS: [&str; 3] = ["O1", "O2", "2026/10 früh"];
 
 pub(crate) const DEVICE: &str = "0123456789abcdef0123456789abcdef";
@@ -83,7 +83,7 @@ pub(crate) fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// Percent-encodes everything that may not pass through a URL unchanged.
+/// Percent-encodes everything that may change in a URL.
 pub(crate) fn encode(text: &str) -> String {
     text.bytes()
         .map(|b| match b {
@@ -111,13 +111,13 @@ pub(crate) fn push_body(push_token: &str) -> String {
     format!(r#"{{"pushToken":"{push_token}"}}"#)
 }
 
-/// What the desk hands out as the archive of a pass.
+/// What the desk serves as the archive of a pass.
 #[derive(Clone)]
 pub(crate) enum Content {
     Shared(Bytes),
-    /// Chunks, and the length that is claimed for them. `None` is a read error.
+    /// Chunks and their declared length. `None` is a read error.
     Stream(u64, Vec<Option<Bytes>>),
-    /// The pass went away since its credentials were asked for.
+    /// The pass was removed after `credentials` was called.
     Gone,
 }
 
@@ -127,7 +127,7 @@ struct Entry {
     content: Content,
 }
 
-/// The source: passes with their tokens, counting how often an archive is asked for.
+/// The source: passes with their tokens. It counts the `archive` calls.
 pub(crate) struct Desk {
     entries: Mutex<HashMap<PassId, Entry>>,
     archives_asked: AtomicUsize,
@@ -215,7 +215,7 @@ impl PassSource for Desk {
     }
 }
 
-/// A stream of chunks that are there already; `None` is a read error.
+/// A stream of chunks that are always ready. `None` is a read error.
 pub(crate) struct Chunks(std::collections::VecDeque<Option<Bytes>>);
 
 impl futures_core::Stream for Chunks {
@@ -230,7 +230,7 @@ impl futures_core::Stream for Chunks {
     }
 }
 
-/// What the device-log hook was given.
+/// The entries that the device-log hook received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Logged {
     pub(crate) text: String,
@@ -238,7 +238,7 @@ pub(crate) struct Logged {
     pub(crate) task: Option<DeviceTask>,
     pub(crate) type_id: Option<String>,
     pub(crate) serial: Option<String>,
-    /// The report as `Debug` writes it.
+    /// The `Debug` text of the report.
     pub(crate) report: String,
 }
 
@@ -268,16 +268,16 @@ impl DeviceLog for Recorder {
     }
 }
 
-/// A request in the making.
+/// Builds a request.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
+pub(crate) struct RequestBuilder {
     method: Method,
     uri: String,
     headers: HeaderMap,
     body: Bytes,
 }
 
-impl Call {
+impl RequestBuilder {
     pub(crate) fn new(method: &str, uri: impl Into<String>) -> Self {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         Self { method, uri: uri.into(), headers: HeaderMap::new(), body: Bytes::new() }
@@ -312,23 +312,23 @@ impl Call {
     }
 }
 
-pub(crate) fn get(uri: impl Into<String>) -> Call {
-    Call::new("GET", uri)
+pub(crate) fn get(uri: impl Into<String>) -> RequestBuilder {
+    RequestBuilder::new("GET", uri)
 }
 
-pub(crate) fn head(uri: impl Into<String>) -> Call {
-    Call::new("HEAD", uri)
+pub(crate) fn head(uri: impl Into<String>) -> RequestBuilder {
+    RequestBuilder::new("HEAD", uri)
 }
 
-pub(crate) fn post(uri: impl Into<String>) -> Call {
-    Call::new("POST", uri)
+pub(crate) fn post(uri: impl Into<String>) -> RequestBuilder {
+    RequestBuilder::new("POST", uri)
 }
 
-pub(crate) fn delete(uri: impl Into<String>) -> Call {
-    Call::new("DELETE", uri)
+pub(crate) fn delete(uri: impl Into<String>) -> RequestBuilder {
+    RequestBuilder::new("DELETE", uri)
 }
 
-/// An answer, read to its end.
+/// A response whose body was read to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -345,7 +345,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// What holds for every answer, whatever was asked.
+    /// Checks the rules for every response.
     fn check(&self, method: &Method) {
         let context = || format!("{method}: {self:?}");
         let documented = [200, 201, 204, 304, 400, 401, 404, 405, 408, 413, 500, 503];
@@ -361,7 +361,7 @@ impl Answer {
         let challenge = self.headers.get(header::WWW_AUTHENTICATE);
         if self.status == 401 {
             let known = challenge.is_some_and(|scheme| scheme == "ApplePass" || scheme == "AppleOrder");
-            assert!(known, "a challenge that clients handle themselves: {}", context());
+            assert!(known, "clients handle this challenge themselves: {}", context());
         } else {
             assert_eq!(challenge, None, "{}", context());
         }
@@ -373,7 +373,7 @@ impl Answer {
     }
 }
 
-/// The answer to a list call that had one.
+/// The answer to a list call that found changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
     /// Sorted.
@@ -403,7 +403,7 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         Self { store, desk, log, service }
     }
 
-    /// Sends a request with any body, and leaves the answer's body unread.
+    /// Sends a request with any body. Does not read the body of the answer.
     pub(crate) async fn open<B>(&self, request: Request<B>) -> Response<ResponseBody>
     where
         B: Body + Send + 'static,
@@ -427,11 +427,11 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         answer
     }
 
-    pub(crate) async fn send(&self, call: Call) -> Answer {
+    pub(crate) async fn send(&self, call: RequestBuilder) -> Answer {
         self.send_request(call.request()).await
     }
 
-    pub(crate) async fn status(&self, call: Call) -> u16 {
+    pub(crate) async fn status(&self, call: RequestBuilder) -> u16 {
         self.send(call).await.status
     }
 
@@ -440,7 +440,7 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         format!("{} {}", pass.type_id.kind().auth_scheme(), self.desk.token(pass))
     }
 
-    pub(crate) fn register_call(&self, device: &str, pass: &PassId, push_token: &str) -> Call {
+    pub(crate) fn register_call(&self, device: &str, pass: &PassId, push_token: &str) -> RequestBuilder {
         post(registration_path(device, pass))
             .authorization(self.authorization(pass))
             .header("content-type", "application/json")
@@ -451,7 +451,7 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         self.status(self.register_call(device, pass, PUSH)).await
     }
 
-    pub(crate) fn unregister_call(&self, device: &str, pass: &PassId) -> Call {
+    pub(crate) fn unregister_call(&self, device: &str, pass: &PassId) -> RequestBuilder {
         delete(registration_path(device, pass)).authorization(self.authorization(pass))
     }
 
@@ -459,11 +459,11 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         self.status(self.unregister_call(device, pass)).await
     }
 
-    pub(crate) fn get_call(&self, pass: &PassId) -> Call {
+    pub(crate) fn get_call(&self, pass: &PassId) -> RequestBuilder {
         get(latest_path(pass)).authorization(self.authorization(pass))
     }
 
-    /// Lists with a query as it stands, and checks the form of the answer. `None` is 204.
+    /// Lists with a raw query, and checks the form of the answer. `None` is 204.
     pub(crate) async fn list_with(&self, device: &str, type_id: &str, query: &str) -> Option<Listed> {
         let answer = self.send(get(format!("{}{query}", list_path(device, type_id)))).await;
         if answer.status == 204 {
@@ -489,7 +489,7 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         serials.sort();
         let listed = serials.len();
         serials.dedup();
-        assert_eq!(serials.len(), listed, "no serial stands twice");
+        assert_eq!(serials.len(), listed, "no serial occurs twice");
         Some(Listed { serials, tag })
     }
 
@@ -523,9 +523,9 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         self.store.mark(&TypeIdentifier::new(type_id).unwrap(), Changed::All).await.unwrap();
     }
 
-    /// Waits until the wall clock has reached the date of the pass. Several updates within one second are
-    /// dated in the seconds to come, and no answer may give out a date ahead of its own.
-    pub(crate) async fn settle(&self, pass: &PassId) {
+    /// Waits until the wall clock has reached the date of the pass. Several updates within one
+    /// second have dates in the future, and no answer may carry such a date.
+    pub(crate) async fn wait_for_date(&self, pass: &PassId) {
         let date = self.store.pass_state(pass).await.unwrap().last_modified;
         while now_seconds() < date {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,23 +1,23 @@
-//! Who may touch a pass.
+//! Authorization.
 
 use passkit_server::PassId;
 
 use crate::app::{
-    Answer, App, Call, DEVICE, OTHER_DEVICE, PUSH, TICKET, coupon, encode, latest_path, order, push_body,
-    registration_path, ticket,
+    Answer, App, DEVICE, OTHER_DEVICE, PUSH, RequestBuilder, TICKET, coupon, encode, latest_path, order,
+    push_body, registration_path, ticket,
 };
 
 /// The four calls that need the token of a pass.
-fn guarded(pass: &PassId) -> [Call; 4] {
+fn guarded(pass: &PassId) -> [RequestBuilder; 4] {
     [
-        Call::new("POST", registration_path(DEVICE, pass)).body(push_body(PUSH)),
-        Call::new("GET", latest_path(pass)),
-        Call::new("HEAD", latest_path(pass)),
-        Call::new("DELETE", registration_path(DEVICE, pass)),
+        RequestBuilder::new("POST", registration_path(DEVICE, pass)).body(push_body(PUSH)),
+        RequestBuilder::new("GET", latest_path(pass)),
+        RequestBuilder::new("HEAD", latest_path(pass)),
+        RequestBuilder::new("DELETE", registration_path(DEVICE, pass)),
     ]
 }
 
-/// Each call with one `Authorization`, in the order of `guarded`.
+/// Makes each call with one `Authorization`, in the order of `guarded`.
 async fn statuses(app: &App, pass: &PassId, authorization: impl AsRef<[u8]>) -> Vec<u16> {
     let mut statuses = Vec::new();
     for call in guarded(pass) {
@@ -59,7 +59,7 @@ async fn one_token_is_shared_by_all_devices_with_the_pass() {
 }
 
 #[tokio::test]
-async fn the_scheme_is_read_without_case_and_the_token_with() {
+async fn the_scheme_ignores_case_and_the_token_does_not() {
     let app = App::new();
     let pass = ticket("A-1");
     let token = app.desk.token(&pass);
@@ -106,7 +106,7 @@ async fn other_schemes_are_refused() {
 }
 
 #[tokio::test]
-async fn no_token_is_no_entry() {
+async fn requests_without_a_token_are_refused() {
     let app = App::new();
     let pass = ticket("A-1");
     let token = app.desk.token(&pass);
@@ -129,7 +129,7 @@ async fn no_token_is_no_entry() {
     assert_eq!(statuses(&app, &pass, "x".repeat(60_000)).await, REFUSED);
 }
 
-/// Everything about the two answers is the same.
+/// The two answers are the same in every detail.
 #[tokio::test]
 async fn an_unknown_pass_and_a_wrong_token_are_answered_alike() {
     async fn refused(app: &App, pass: &PassId, authorization: Option<&str>) -> Vec<Answer> {
@@ -177,8 +177,9 @@ async fn malformed_types_are_refused_like_unknown_ones() {
             ("DELETE", format!("/v1/devices/{DEVICE}/registrations/{type_id}/A-1")),
             ("GET", format!("/v1/passes/{type_id}/A-1")),
         ] {
-            let call =
-                Call::new(method, path).authorization(format!("ApplePass {token}")).body(push_body(PUSH));
+            let call = RequestBuilder::new(method, path)
+                .authorization(format!("ApplePass {token}"))
+                .body(push_body(PUSH));
             assert_eq!(app.status(call).await, 401, "{method} {type_id}");
         }
     }
@@ -196,7 +197,7 @@ async fn every_token_that_was_ever_valid_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_pass_without_any_token_is_closed_to_all() {
+async fn a_pass_without_any_token_accepts_no_request() {
     let app = App::new();
     let pass = ticket("A-1");
     app.desk.set_tokens(&pass, &[]);
@@ -208,7 +209,7 @@ async fn a_pass_without_any_token_is_closed_to_all() {
 }
 
 #[tokio::test]
-async fn tokens_of_any_length_and_text_are_compared_whole() {
+async fn tokens_of_any_length_and_text_are_compared_completely() {
     let app = App::new();
     let pass = ticket("A-1");
     let long = "t".repeat(1024);
@@ -221,7 +222,7 @@ async fn tokens_of_any_length_and_text_are_compared_whole() {
 }
 
 #[tokio::test]
-async fn a_challenge_names_the_scheme_of_what_was_asked_for() {
+async fn a_challenge_has_the_scheme_of_the_requested_kind() {
     let app = App::new();
     for (pass, scheme) in [(ticket("A-1"), "ApplePass"), (order("O1"), "AppleOrder")] {
         for call in guarded(&pass) {
@@ -236,20 +237,20 @@ async fn credentials_are_checked_before_the_body_is_read() {
     let app = App::new();
     let path = registration_path(DEVICE, &ticket("A-1"));
     for body in ["", "garbage", "{}", "[]"] {
-        let call = Call::new("POST", path.clone()).body(body);
+        let call = RequestBuilder::new("POST", path.clone()).body(body);
         assert_eq!(app.status(call.clone()).await, 401);
         assert_eq!(app.status(call.authorization(app.authorization(&ticket("A-1")))).await, 400);
     }
 }
 
 #[tokio::test]
-async fn serials_read_in_two_ways_belong_to_whose_token_is_shown() {
+async fn the_token_decides_between_two_readings_of_a_serial() {
     let app = App::new();
-    // Sent as `50%2520off`, this is `50%20off` decoded once; there is no pass `50 off`.
+    // `50%2520off` is `50%20off` after one decoding. There is no pass `50 off`.
     let path = |serial: &str| format!("/v1/passes/{TICKET}/{}", encode(serial));
     let owner = app.authorization(&ticket("50%20off"));
-    assert_eq!(app.status(Call::new("GET", path("50%20off")).authorization(&owner)).await, 200);
-    assert_eq!(app.status(Call::new("GET", path("50 off")).authorization(&owner)).await, 401);
+    assert_eq!(app.status(RequestBuilder::new("GET", path("50%20off")).authorization(&owner)).await, 200);
+    assert_eq!(app.status(RequestBuilder::new("GET", path("50 off")).authorization(&owner)).await, 401);
     let other = app.authorization(&ticket("two words"));
-    assert_eq!(app.status(Call::new("GET", path("50%20off")).authorization(&other)).await, 401);
+    assert_eq!(app.status(RequestBuilder::new("GET", path("50%20off")).authorization(&other)).await, 401);
 }

@@ -1,4 +1,4 @@
-//! Bodies: how large, how slow, and whether they are looked at.
+//! Limits on the size and time of bodies, and which bodies are read.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::app::{
-    App, Call, DEVICE, PUSH, TICKET, coupon, delete, get, latest_path, list_path, post, push_body,
+    App, DEVICE, PUSH, RequestBuilder, TICKET, coupon, delete, get, latest_path, list_path, post, push_body,
     registration_path, ticket,
 };
 
@@ -30,7 +30,7 @@ struct Pieces {
     left: VecDeque<Bytes>,
     pause: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    /// What comes after the last piece.
+    /// The end after the last piece.
     end: End,
 }
 
@@ -46,9 +46,9 @@ impl Pieces {
         Self { left: pieces.into_iter().collect(), pause, timer: None, end }
     }
 
-    /// Without pauses, in pieces of a thousand bytes.
-    fn of(whole: &str) -> Self {
-        let pieces = whole.as_bytes().chunks(1000).map(Bytes::copy_from_slice);
+    /// A body in pieces of a thousand bytes, without pauses.
+    fn of(full: &str) -> Self {
+        let pieces = full.as_bytes().chunks(1000).map(Bytes::copy_from_slice);
         Self::new(pieces, Duration::ZERO, End::Regular)
     }
 }
@@ -78,7 +78,7 @@ impl Body for Pieces {
     }
 }
 
-/// A body without end, which counts what is taken of it.
+/// An endless body, which counts how much is read.
 struct Endless(Arc<AtomicUsize>);
 
 impl Body for Endless {
@@ -95,7 +95,7 @@ impl Body for Endless {
     }
 }
 
-/// A body that may not be touched, and says it has `.0` bytes.
+/// A body that must not be read. It declares `.0` bytes.
 struct Untouchable(u64);
 
 impl Body for Untouchable {
@@ -129,12 +129,12 @@ fn log_body(length: usize) -> String {
     body
 }
 
-fn register_call(app: &App) -> Call {
+fn register_call(app: &App) -> RequestBuilder {
     post(registration_path(DEVICE, &ticket("A-1"))).authorization(app.authorization(&ticket("A-1")))
 }
 
 #[tokio::test]
-async fn a_registration_may_have_16_kib_and_no_byte_more() {
+async fn a_registration_may_have_at_most_16_kib() {
     for (length, expected) in
         [(REGISTER_LIMIT - 1, 201), (REGISTER_LIMIT, 201), (REGISTER_LIMIT + 1, 413), (40_000, 413)]
     {
@@ -152,7 +152,7 @@ async fn a_registration_may_have_16_kib_and_no_byte_more() {
 }
 
 #[tokio::test]
-async fn a_log_may_have_256_kib_and_no_byte_more() {
+async fn a_log_may_have_at_most_256_kib() {
     let app = App::new();
     for (length, expected) in
         [(LOG_LIMIT - 1, 200), (LOG_LIMIT, 200), (LOG_LIMIT + 1, 413), (LOG_LIMIT * 2, 413)]
@@ -179,7 +179,7 @@ async fn an_endless_body_is_not_read_far_beyond_the_limit() {
 }
 
 #[tokio::test]
-async fn a_body_that_says_it_is_too_large_is_not_read_at_all() {
+async fn a_body_with_too_large_a_declared_length_is_not_read() {
     let app = App::new();
     for (call, limit) in [(register_call(&app), REGISTER_LIMIT), (post("/v1/log"), LOG_LIMIT)] {
         for length in [limit as u64 + 1, 1 << 40, u64::MAX] {
@@ -190,7 +190,7 @@ async fn a_body_that_says_it_is_too_large_is_not_read_at_all() {
 }
 
 #[tokio::test]
-async fn without_credentials_no_body_is_read() {
+async fn bodies_are_not_read_without_credentials() {
     let app = App::new();
     let path = registration_path(DEVICE, &ticket("A-1"));
     for length in [10, 1 << 40] {
@@ -202,7 +202,7 @@ async fn without_credentials_no_body_is_read() {
 }
 
 #[tokio::test]
-async fn calls_without_a_body_read_none() {
+async fn calls_without_a_body_do_not_read_one() {
     let app = App::new();
     let opened = app.authorization(&ticket("A-1"));
     for (call, expected) in [
@@ -251,7 +251,7 @@ async fn a_body_that_trickles_gets_no_more_time() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_changes_nothing() {
+async fn a_body_that_ends_early_changes_nothing() {
     let app = App::new();
     let pieces = [Bytes::from(push_body(PUSH))];
     let body = Pieces::new(pieces.clone(), Duration::ZERO, End::Broken);
@@ -262,9 +262,9 @@ async fn a_body_that_breaks_off_changes_nothing() {
     assert!(app.log.take().is_empty());
 }
 
-/// A connection that goes away in the middle drops the request where it stands.
+/// A connection that closes in the middle drops the future of the request.
 #[tokio::test]
-async fn a_request_that_is_dropped_half_way_changes_nothing() {
+async fn a_dropped_request_changes_nothing() {
     let app = App::new();
     let body = Pieces::new([Bytes::from("{\"pushToken\":")], Duration::ZERO, End::Never);
     let request = register_call(&app).request_with(body);

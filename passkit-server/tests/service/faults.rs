@@ -1,4 +1,4 @@
-//! A store or a source that fails, and what is left afterwards.
+//! Failures of the store and the source, and the state after them.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use passkit_server::store::StoreErrorKind;
 
 use crate::{
     app::{
-        Answer, App, Call, DEVICE, OTHER_PUSH, PUSH, TICKET, get, head, latest_path, list_path, order, post,
-        ticket,
+        Answer, App, DEVICE, OTHER_PUSH, PUSH, RequestBuilder, TICKET, get, head, latest_path, list_path,
+        order, post, ticket,
     },
     phone::Phone,
     test_store::{Fault, TestStore},
@@ -38,7 +38,7 @@ fn says_nothing(answer: &Answer, expected: u16) {
 }
 
 #[tokio::test]
-async fn every_call_says_whether_trying_again_may_help_and_nothing_else() {
+async fn every_failure_shows_only_whether_a_retry_may_help() {
     let app = app();
     app.register(DEVICE, &ticket("A-1")).await;
     for (kind, expected) in KINDS {
@@ -60,7 +60,7 @@ async fn every_call_says_whether_trying_again_may_help_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_needs_no_store_works_without_one() {
+async fn requests_that_need_no_store_work_without_one() {
     let app = app();
     app.store.set_fault(Some(Fault::Before(StoreErrorKind::Unavailable)));
     assert_eq!(app.status(post("/v1/log").body(r#"{"logs":["x"]}"#)).await, 200);
@@ -102,7 +102,7 @@ async fn a_registration_that_failed_is_new_when_it_succeeds() {
     assert_eq!(app.register(DEVICE, &ticket("A-1")).await, 201);
 }
 
-/// The change was made, and the answer of the store got lost: repeating the call is right.
+/// The store made the change, but its answer was lost. Repeating the call is right.
 #[tokio::test]
 async fn calls_whose_outcome_is_unknown_can_be_repeated() {
     let app = app();
@@ -120,7 +120,7 @@ async fn calls_whose_outcome_is_unknown_can_be_repeated() {
 }
 
 #[tokio::test]
-async fn a_source_without_its_credentials_is_503() {
+async fn a_source_that_fails_to_give_credentials_is_503() {
     let app = App::new();
     app.desk.fail_credentials(true);
     for call in [
@@ -136,7 +136,7 @@ async fn a_source_without_its_credentials_is_503() {
 }
 
 #[tokio::test]
-async fn a_source_that_cannot_build_is_503_and_the_update_is_not_lost() {
+async fn a_source_that_fails_to_build_is_503_and_the_update_is_not_lost() {
     let app = App::new();
     let pass = ticket("A-1");
     let mut phone = Phone::new(&app, DEVICE);
@@ -152,14 +152,14 @@ async fn a_source_that_cannot_build_is_503_and_the_update_is_not_lost() {
     assert_eq!(phone.content(&pass), Some("new"));
 }
 
-/// One that presents no token at all learns nothing from a fault either.
+/// A request without a token learns nothing from a fault.
 #[tokio::test]
 async fn a_request_without_a_token_is_401_while_the_source_fails() {
     let app = App::new();
     app.desk.fail_credentials(true);
     for pass in [ticket("A-1"), ticket("nobody")] {
         for method in ["GET", "HEAD"] {
-            assert_eq!(app.status(Call::new(method, latest_path(&pass))).await, 401);
+            assert_eq!(app.status(RequestBuilder::new(method, latest_path(&pass))).await, 401);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Many requests with something wrong in them, the same ones in each run.
+//! Many malformed requests, the same ones in each run.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri};
@@ -14,7 +14,7 @@ use crate::{
 
 const REQUESTS: usize = 20_000;
 
-/// A small generator of numbers (splitmix64): no more is needed, and it is the same everywhere.
+/// A small random generator (SplitMix64). It gives the same sequence everywhere.
 struct Numbers(u64);
 
 impl Numbers {
@@ -38,7 +38,7 @@ impl Numbers {
         &from[self.below(from.len())]
     }
 
-    /// Changes a few bytes: by others, by hostile pieces, by copies of themselves, by nothing.
+    /// Changes a few bytes: replaces, inserts hostile pieces, copies, or removes.
     fn mutate(&mut self, bytes: &mut Vec<u8>, pieces: &[&str]) {
         for _ in 0..self.below(4) {
             let at = self.below(bytes.len() + 1);
@@ -98,7 +98,7 @@ const BODY_PIECES: [&str; 10] = [
 const HEADER_PIECES: [&str; 8] = ["ApplePass ", "AppleOrder ", "Bearer ", "GMT", "\"", "W/", "\t", "*"];
 
 #[tokio::test]
-async fn whatever_is_asked_the_answer_is_documented_and_opens_nothing() {
+async fn every_request_gets_a_documented_answer_and_opens_nothing() {
     let app = App::new();
     let owned = ticket("A-1");
     let key = app.authorization(&owned);
@@ -176,7 +176,7 @@ async fn whatever_is_asked_the_answer_is_documented_and_opens_nothing() {
         sent += 1;
     }
 
-    // The requests were odd enough, and not too odd, to go everywhere.
+    // The requests reached every kind of answer.
     for status in [200, 201, 204, 304, 400, 401, 404, 405, 413] {
         assert!(seen.get(&status).is_some_and(|count| *count > 5), "{status}: {seen:?}");
     }

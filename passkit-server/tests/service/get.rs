@@ -14,7 +14,9 @@ use passkit_server::{
 use tower::ServiceExt;
 
 use crate::{
-    app::{App, Call, Content, SERIALS, coupon, get, head, latest_path, now_seconds, order, ticket},
+    app::{
+        App, Content, RequestBuilder, SERIALS, coupon, get, head, latest_path, now_seconds, order, ticket,
+    },
     phone::Phone,
     test_store::TestStore,
 };
@@ -55,7 +57,7 @@ async fn caches_may_not_hand_a_pass_to_another_holder() {
 }
 
 #[tokio::test]
-async fn every_pass_and_order_is_its_own() {
+async fn every_pass_and_order_has_its_own_archive() {
     let app = App::new();
     for pass in SERIALS.iter().flat_map(|serial| [ticket(serial), coupon(serial)]).chain([order("O1")]) {
         let answer = app.send(app.get_call(&pass)).await;
@@ -74,7 +76,7 @@ async fn it_works_without_a_registration() {
 }
 
 #[tokio::test]
-async fn the_date_is_the_same_each_time() {
+async fn the_date_of_a_version_stays_the_same() {
     let app = App::new();
     let first = app.send(app.get_call(&ticket("A-1"))).await;
     let start = now_seconds();
@@ -118,7 +120,7 @@ async fn two_updates_within_a_second_are_both_fetched_and_each_is_304_from_then_
     }
 }
 
-/// Their dates run ahead of the clock, and what is held back must not hide a version.
+/// Their dates are in the future. The date that an answer gives instead must not hide a version.
 #[tokio::test]
 async fn many_updates_within_a_second_are_never_answered_304_wrongly() {
     let app = App::new();
@@ -160,7 +162,7 @@ async fn the_date_is_never_later_than_now() {
         let answer = app.send(app.get_call(&ticket("A-1"))).await;
         let date = answer.header("last-modified").unwrap();
         assert!(seconds(date) <= now_seconds(), "{date}");
-        // A date that is held back does not cover the version.
+        // A date that was reduced to now does not cover the version.
         let expected = if seconds(date) == state { 304 } else { 200 };
         let echo = app.get_call(&ticket("A-1")).header("if-modified-since", date);
         assert_eq!(app.status(echo).await, expected);
@@ -186,7 +188,7 @@ async fn a_refused_head_has_no_body() {
 }
 
 #[tokio::test]
-async fn states_at_the_ends_of_time_are_answered() {
+async fn extreme_versions_and_dates_are_answered() {
     for (version, last_modified) in [(0, 0), (u64::MAX, u64::MAX), (1, 253_402_300_800), (1, i64::MAX as u64)]
     {
         let app = dated(version, last_modified);
@@ -199,7 +201,7 @@ async fn states_at_the_ends_of_time_are_answered() {
 }
 
 #[tokio::test]
-async fn all_three_forms_of_a_date_are_read() {
+async fn all_three_http_date_forms_are_read() {
     let app = dated(7, DATE);
     for (date, expected) in [
         (DATE_TEXT, 304),
@@ -220,7 +222,7 @@ async fn all_three_forms_of_a_date_are_read() {
 }
 
 #[tokio::test]
-async fn what_is_no_date_is_ignored() {
+async fn text_that_is_not_a_date_is_ignored() {
     let app = dated(7, DATE);
     for garbage in [
         "",
@@ -254,19 +256,19 @@ async fn what_is_no_date_is_ignored() {
 #[tokio::test]
 async fn a_304_repeats_the_date_and_never_asks_for_the_archive() {
     let app = dated(7, DATE);
-    let whole = app.send(app.get_call(&ticket("A-1"))).await;
+    let full = app.send(app.get_call(&ticket("A-1"))).await;
     assert_eq!(app.desk.archives_asked(), 1);
     for method in ["GET", "HEAD"] {
         for (name, value) in
-            [("if-modified-since", DATE_TEXT), ("if-none-match", whole.header("etag").unwrap())]
+            [("if-modified-since", DATE_TEXT), ("if-none-match", full.header("etag").unwrap())]
         {
-            let call = Call::new(method, latest_path(&ticket("A-1")));
+            let call = RequestBuilder::new(method, latest_path(&ticket("A-1")));
             let call = call.authorization(app.authorization(&ticket("A-1"))).header(name, value);
             let answer = app.send(call).await;
             assert_eq!(answer.status, 304, "{method} {name}");
             assert!(answer.body.is_empty());
             assert_eq!(answer.header("last-modified"), Some(DATE_TEXT));
-            assert_eq!(answer.header("etag"), whole.header("etag"));
+            assert_eq!(answer.header("etag"), full.header("etag"));
             assert_eq!(answer.header("content-type"), None);
         }
     }
@@ -274,7 +276,7 @@ async fn a_304_repeats_the_date_and_never_asks_for_the_archive() {
 }
 
 #[tokio::test]
-async fn a_304_works_while_the_archive_cannot_be_had() {
+async fn a_304_works_while_the_archive_is_unavailable() {
     let app = dated(7, DATE);
     app.desk.fail_archive(true);
     let call = app.get_call(&ticket("A-1")).header("if-modified-since", DATE_TEXT);
@@ -282,7 +284,7 @@ async fn a_304_works_while_the_archive_cannot_be_had() {
 }
 
 #[tokio::test]
-async fn a_401_goes_before_a_304() {
+async fn a_401_takes_precedence_over_a_304() {
     let app = dated(7, DATE);
     let etag = app.send(app.get_call(&ticket("A-1"))).await.header("etag").unwrap().to_owned();
     for authorization in [None, Some(app.authorization(&ticket("A-2"))), Some("Bearer x".to_owned())] {
@@ -344,20 +346,20 @@ async fn the_entity_tag_differs_with_every_update() {
 }
 
 #[tokio::test]
-async fn a_head_is_a_get_without_its_body() {
+async fn a_head_has_the_headers_of_a_get_and_no_body() {
     let app = App::new();
     let content = Content::Stream(6, vec![Some("abc".into()), Some("def".into())]);
     app.desk.set_content(&ticket("A-2"), content);
     for pass in [ticket("A-1"), ticket("A-2"), order("O1")] {
-        let whole = app.send(app.get_call(&pass)).await;
+        let full = app.send(app.get_call(&pass)).await;
         let call = head(latest_path(&pass)).authorization(app.authorization(&pass));
         let answer = app.send(call).await;
-        assert_eq!((answer.status, answer.headers), (200, whole.headers), "{pass}");
+        assert_eq!((answer.status, answer.headers), (200, full.headers), "{pass}");
     }
 }
 
 #[tokio::test]
-async fn a_streamed_archive_arrives_whole() {
+async fn a_streamed_archive_arrives_complete() {
     let app = App::new();
     let chunks = ["one ", "", "two ", "three"].map(|chunk| Some(chunk.into())).into();
     app.desk.set_content(&ticket("A-1"), Content::Stream(13, chunks));
@@ -388,7 +390,7 @@ async fn a_stream_that_does_not_keep_its_length_ends_in_an_error() {
 }
 
 #[tokio::test]
-async fn an_archive_that_went_away_meanwhile_is_refused_like_an_unknown_pass() {
+async fn an_archive_that_was_removed_meanwhile_is_refused_like_an_unknown_pass() {
     let app = App::new();
     app.desk.set_content(&ticket("A-1"), Content::Gone);
     let gone = app.send(app.get_call(&ticket("A-1"))).await;
@@ -413,7 +415,7 @@ impl PassSource for ChangesMeanwhile {
     }
 }
 
-/// Old content under a new date would never be replaced.
+/// A phone would keep old content under a new date forever.
 #[tokio::test]
 async fn content_that_changes_while_it_is_read_goes_out_under_the_old_date() {
     let store = Arc::new(TestStore::backdated(1000));
@@ -428,7 +430,7 @@ async fn content_that_changes_while_it_is_read_goes_out_under_the_old_date() {
 }
 
 #[tokio::test]
-async fn a_pass_never_marked_has_one_date_for_good() {
+async fn a_pass_that_was_never_marked_keeps_its_date() {
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let app = App::over(Arc::new(MemoryStore::new()));
     let answer = app.send(app.get_call(&ticket("A-1"))).await;

@@ -1,4 +1,4 @@
-//! Asking what changed.
+//! The list call, which asks what changed.
 
 use passkit_server::{Changed, store::RegistrationStore};
 
@@ -74,9 +74,9 @@ async fn asking_changes_nothing() {
     }
 }
 
-/// The tag belongs to the passes, not to the time of the question.
+/// The tag depends on the passes, not on the time of the call.
 #[tokio::test]
-async fn the_tag_stands_still_while_nothing_changes() {
+async fn the_tag_stays_the_same_while_nothing_changes() {
     let app = App::new();
     let tag = followed(&app).await;
     for _ in 0..5 {
@@ -114,7 +114,7 @@ async fn a_pass_registered_later_is_in_the_next_answer_although_it_is_older() {
 }
 
 #[tokio::test]
-async fn the_type_counts() {
+async fn only_passes_of_the_type_are_listed() {
     let app = App::new();
     let mut phone = Phone::new(&app, DEVICE);
     phone.register(&ticket("A-1")).await;
@@ -164,7 +164,7 @@ async fn unknown_devices_and_types_have_nothing_new() {
 }
 
 #[tokio::test]
-async fn a_tag_that_is_none_counts_as_no_tag() {
+async fn an_invalid_tag_counts_as_no_tag() {
     let app = App::new();
     let tag = followed(&app).await;
     let very_long = "9".repeat(50_000);
@@ -200,7 +200,7 @@ async fn a_tag_that_is_none_counts_as_no_tag() {
     ]
     .map(str::to_owned)
     .into();
-    // Near misses of a good one.
+    // Tags that are almost valid.
     tags.extend([
         format!("{tag}0"),
         format!("{tag}x"),
@@ -222,9 +222,9 @@ async fn a_tag_of_another_store_counts_as_no_tag() {
     let (older, newer) = (App::new(), App::new());
     let old_tag = followed(&older).await;
     let new_tag = followed(&newer).await;
-    // As after a backup was restored: the tag is from a future that this store does not have.
+    // The tag is from the future, as after a backup was restored.
     assert_eq!(older.serials(DEVICE, TICKET, Some(&new_tag)).await, ["A-1", "A-2", "A-3"]);
-    // As after a move to an empty store, where the device registered again.
+    // The device registered again in an empty store.
     assert_eq!(newer.serials(DEVICE, TICKET, Some(&old_tag)).await, ["A-1", "A-2", "A-3"]);
 }
 
@@ -295,7 +295,7 @@ async fn a_list_is_not_kept_by_proxies() {
 }
 
 #[tokio::test]
-async fn a_serial_number_of_any_text_comes_back_as_it_is() {
+async fn a_serial_number_of_any_text_comes_back_unchanged() {
     let app = App::new();
     for serial in SERIALS {
         app.register(DEVICE, &ticket(serial)).await;

@@ -1,4 +1,4 @@
-//! What devices post to the log endpoint.
+//! The log call.
 
 use passkit_server::device_log::DeviceTask;
 
@@ -12,7 +12,7 @@ async fn logged(app: &App, body: impl Into<bytes::Bytes>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_form_that_was_ever_sent_is_understood() {
+async fn every_known_form_is_understood() {
     let app = App::new();
     for (body, expected) in [
         (r#"{"logs":["a","b"]}"#, &["a", "b"][..]),
@@ -31,7 +31,7 @@ async fn every_form_that_was_ever_sent_is_understood() {
 }
 
 #[tokio::test]
-async fn whatever_else_is_sent_is_200_all_the_same() {
+async fn every_other_body_is_200_too() {
     let app = App::new();
     let deep = "[".repeat(100_000);
     let deep_logs = format!("{{\"logs\":{}", "[".repeat(100_000));
@@ -73,7 +73,7 @@ async fn an_empty_body_logs_nothing() {
 }
 
 #[tokio::test]
-async fn text_that_is_no_json_is_kept_or_dropped_but_never_mangled() {
+async fn text_that_is_not_json_is_logged_unchanged_or_dropped() {
     let app = App::new();
     let texts = logged(&app, "plain text, no json").await;
     assert!(texts.is_empty() || texts == ["plain text, no json"]);
@@ -94,7 +94,7 @@ async fn it_needs_no_credentials_and_no_content_type() {
 }
 
 #[tokio::test]
-async fn a_large_batch_is_taken_message_by_message() {
+async fn a_large_batch_is_split_into_messages() {
     let app = App::new();
     let messages: Vec<String> =
         (0..200).map(|number| format!("message {number} {}", "x".repeat(1000))).collect();
@@ -103,9 +103,9 @@ async fn a_large_batch_is_taken_message_by_message() {
     assert_eq!(logged(&app, body).await, messages);
 }
 
-/// The fields of each message that a phone is known to send.
+/// The fields of each known message of a phone.
 #[tokio::test]
-async fn the_hook_is_told_what_a_message_means() {
+async fn the_hook_gets_the_meaning_of_a_message() {
     let app = App::new();
     let said = format!("Web service error for {TICKET} (https://a.example/wallet/): ");
     let register = format!(
@@ -234,7 +234,7 @@ async fn the_hook_is_told_what_a_message_means() {
 }
 
 #[tokio::test]
-async fn a_message_of_a_new_form_is_passed_on_whole() {
+async fn an_unknown_message_is_passed_on_unchanged() {
     let app = App::new();
     let text = "[2030-01-01 00:00:00 +0000] Something that no phone says today";
     let body = serde_json::json!({ "logs": [text] }).to_string();

@@ -1,7 +1,9 @@
-//! The service as a device meets it: every rule of the protocol, over a store in memory and a few passes.
+//! Tests of the service from a device's view: every rule of the protocol, over a store in memory
+//! and a few passes.
 //!
-//! One binary; each file holds one endpoint or one concern. `app` is the fixture, `phone` a device that
-//! remembers and echoes what it was told, `test_store` a store that fails on demand.
+//! There is one binary, and each file tests one endpoint or one concern. `app` is the fixture,
+//! `phone` is a device that stores tags and dates and sends them back, and `test_store` is a store
+//! that fails on demand.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // These are tests; the helpers stand outside of `#[test]`.
 

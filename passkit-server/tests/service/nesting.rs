@@ -6,19 +6,19 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use crate::app::{
-    App, Call, DEVICE, PUSH, SERIALS, TICKET, delete, encode, get, head, latest_path, list_path, post,
-    push_body, registration_path, ticket,
+    App, DEVICE, PUSH, RequestBuilder, SERIALS, TICKET, delete, encode, get, head, latest_path, list_path,
+    post, push_body, registration_path, ticket,
 };
 
-async fn ask(router: &Router, call: Call) -> Response<Body> {
+async fn ask(router: &Router, call: RequestBuilder) -> Response<Body> {
     router.clone().oneshot(call.request()).await.unwrap()
 }
 
-async fn status(router: &Router, call: Call) -> u16 {
+async fn status(router: &Router, call: RequestBuilder) -> u16 {
     ask(router, call).await.status().as_u16()
 }
 
-/// Every way to mount the service that an application may choose, with the path it is then found at.
+/// Every way to mount the service in an application, with its path.
 fn mounts(app: &App) -> Vec<(&'static str, Router)> {
     let service = || app.service.clone();
     vec![
@@ -110,7 +110,7 @@ async fn refusals_come_through_every_mount() {
             ("OPTIONS", format!("/v1/passes/{TICKET}/A-1"), 405),
             ("GET", list_path("%zz", TICKET), 400),
         ] {
-            let answer = ask(&router, Call::new(method, format!("{base}{path}"))).await;
+            let answer = ask(&router, RequestBuilder::new(method, format!("{base}{path}"))).await;
             assert_eq!(answer.status(), expected, "{base} {method} {path}");
             assert_eq!(answer.headers().contains_key("allow"), expected == 405);
         }

@@ -1,4 +1,4 @@
-//! The options of the service, and the pointers it can be made of.
+//! The options of the service, and the pointer types that it accepts.
 
 use std::{
     fmt::Write,
@@ -20,7 +20,7 @@ use tracing::{Subscriber, field::Visit, span};
 
 use crate::{
     app::{
-        App, Call, DEVICE, PUSH, TICKET, get, latest_path, list_path, order, post, push_body,
+        App, DEVICE, PUSH, RequestBuilder, TICKET, get, latest_path, list_path, order, post, push_body,
         registration_path, ticket,
     },
     test_store::{Fault, TestStore},
@@ -28,13 +28,13 @@ use crate::{
 
 async fn status<S: RegistrationStore + 'static, P: PassSource + 'static>(
     service: &WalletService<S, P>,
-    call: Call,
+    call: RequestBuilder,
 ) -> u16 {
     service.clone().oneshot(call.request()).await.unwrap().status().as_u16()
 }
 
 #[tokio::test]
-async fn other_wallets_get_in_only_when_switched_on() {
+async fn other_wallets_are_accepted_only_if_enabled() {
     let app = App::new();
     let pass = |scheme: &str| {
         get(latest_path(&ticket("A-1"))).authorization(format!("{scheme} {}", app.desk.token(&ticket("A-1"))))
@@ -96,7 +96,7 @@ impl PassSource for One {
     }
 }
 
-/// A source that has nothing configured.
+/// A source without any credentials.
 struct Unconfigured;
 
 #[async_trait]
@@ -136,7 +136,7 @@ async fn stores_and_sources_may_be_behind_any_pointer() {
 }
 
 #[tokio::test]
-async fn a_source_without_credentials_lets_nobody_in() {
+async fn a_source_without_credentials_refuses_all_requests() {
     let service = WalletService::new(MemoryStore::new(), Unconfigured);
     for authorization in
         ["", "ApplePass", "ApplePass ", "ApplePass x", "ApplePass null", "AppleOrder x", "Bearer x"]
@@ -147,13 +147,13 @@ async fn a_source_without_credentials_lets_nobody_in() {
             ("GET", latest_path(&ticket("A-1"))),
             ("HEAD", latest_path(&order("O1"))),
         ] {
-            let call = Call::new(method, path).authorization(authorization).body(push_body(PUSH));
+            let call = RequestBuilder::new(method, path).authorization(authorization).body(push_body(PUSH));
             assert_eq!(status(&service, call).await, 401, "{authorization}");
         }
     }
 }
 
-/// A subscriber that keeps all that is logged, as text.
+/// A subscriber that stores all log output as text.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<String>>);
 

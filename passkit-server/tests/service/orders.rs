@@ -1,4 +1,4 @@
-//! Orders: the same rules under other names.
+//! Orders, which have the same rules under other names.
 
 use crate::{
     app::{App, DEVICE, PUSH, SHOP, get, latest_path, list_path, order, registration_path, ticket},
@@ -47,7 +47,7 @@ async fn the_scheme_of_passes_does_not_open_an_order() {
     let app = App::new();
     let authorization = format!("ApplePass {}", app.desk.token(&order("O1")));
     for method in ["POST", "DELETE"] {
-        let call = crate::app::Call::new(method, registration_path(DEVICE, &order("O1")));
+        let call = crate::app::RequestBuilder::new(method, registration_path(DEVICE, &order("O1")));
         assert_eq!(app.status(call.authorization(&authorization)).await, 401);
     }
     let answer = app.send(get(latest_path(&order("O1"))).authorization(&authorization)).await;
@@ -55,7 +55,7 @@ async fn the_scheme_of_passes_does_not_open_an_order() {
 }
 
 #[tokio::test]
-async fn passes_and_orders_are_not_fetched_in_each_others_name() {
+async fn passes_are_not_fetched_as_orders_nor_orders_as_passes() {
     let app = App::new();
     let order_token = app.desk.token(&order("O1"));
     let pass_token = app.desk.token(&ticket("A-1"));
@@ -69,7 +69,7 @@ async fn passes_and_orders_are_not_fetched_in_each_others_name() {
 }
 
 #[tokio::test]
-async fn the_list_has_its_own_names() {
+async fn the_list_has_the_keys_of_orders() {
     let app = App::new();
     app.register(DEVICE, &order("O1")).await;
     let json = app.send(get(list_path(DEVICE, SHOP))).await.json();

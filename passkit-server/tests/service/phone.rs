@@ -1,4 +1,5 @@
-//! A device: it keeps one tag per type and one date per pass, and sends both back as it got them.
+//! A device. It stores one tag for each type and one date for each pass, and sends both back
+//! unchanged.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +36,7 @@ impl<'a, S: RegistrationStore + ?Sized + 'static> Phone<'a, S> {
         self.app.unregister(&self.device, pass).await
     }
 
-    /// Asks what changed, with the stored tag. Empty is 204.
+    /// Asks what changed, with the stored tag. An empty result is 204.
     pub(crate) async fn list(&mut self, type_id: &str) -> Vec<String> {
         let since = self.tags.get(type_id).map(String::as_str);
         match self.app.list(&self.device, type_id, since).await {
@@ -47,7 +48,7 @@ impl<'a, S: RegistrationStore + ?Sized + 'static> Phone<'a, S> {
         }
     }
 
-    /// Fetches a pass with the stored date, and keeps what comes.
+    /// Fetches a pass with the stored date, and stores the result.
     pub(crate) async fn fetch(&mut self, pass: &PassId) -> u16 {
         let mut call = self.app.get_call(pass);
         if let Some(date) = self.dates.get(pass) {
@@ -62,7 +63,8 @@ impl<'a, S: RegistrationStore + ?Sized + 'static> Phone<'a, S> {
         answer.status
     }
 
-    /// What a phone does on its own after a registration and after a push: list, then fetch what is listed.
+    /// Does what a phone does after a registration and after a push: list, then fetch the listed
+    /// passes.
     pub(crate) async fn sync(&mut self, type_id: &str) -> Vec<(String, u16)> {
         let mut fetched = Vec::new();
         for serial in self.list(type_id).await {
@@ -72,7 +74,7 @@ impl<'a, S: RegistrationStore + ?Sized + 'static> Phone<'a, S> {
         fetched
     }
 
-    /// Forgets the date of a pass, as when the pass is opened from a file again.
+    /// Forgets the date of a pass, as if the pass was opened from a file again.
     pub(crate) fn forget_date(&mut self, pass: &PassId) {
         self.dates.remove(pass);
     }

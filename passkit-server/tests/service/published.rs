@@ -1,4 +1,4 @@
-//! Tokens that the store knows and this instance's source doesn't.
+//! Tokens that the store knows, but the source of this instance does not.
 
 use passkit_server::{
     AuthToken, Changed, PassId,
@@ -6,7 +6,9 @@ use passkit_server::{
 };
 
 use crate::{
-    app::{Answer, App, Call, DEVICE, PUSH, TICKET, latest_path, push_body, registration_path, ticket},
+    app::{
+        Answer, App, DEVICE, PUSH, RequestBuilder, TICKET, latest_path, push_body, registration_path, ticket,
+    },
     test_store::TestStore,
 };
 
@@ -20,12 +22,12 @@ fn content(pass: &PassId, digest: Option<u8>, tokens: &[&str]) -> Content {
     }
 }
 
-/// Register, get, unregister, with a token.
-fn calls(pass: &PassId, token: &str) -> [Call; 3] {
+/// Register, get and unregister calls with a token.
+fn calls(pass: &PassId, token: &str) -> [RequestBuilder; 3] {
     [
-        Call::new("POST", registration_path(DEVICE, pass)).body(push_body(PUSH)),
-        Call::new("GET", latest_path(pass)),
-        Call::new("DELETE", registration_path(DEVICE, pass)),
+        RequestBuilder::new("POST", registration_path(DEVICE, pass)).body(push_body(PUSH)),
+        RequestBuilder::new("GET", latest_path(pass)),
+        RequestBuilder::new("DELETE", registration_path(DEVICE, pass)),
     ]
     .map(|call| call.authorization(format!("ApplePass {token}")))
 }
@@ -78,7 +80,7 @@ async fn a_removed_pass_can_be_unregistered_and_nothing_else() {
     assert_eq!(statuses(&app, &withdrawn, OLD).await, [401, 401, 200], "withdrawn by the source");
 }
 
-/// Neither the answer nor what the store is asked tells the two apart.
+/// Both have the same answer and the same store calls.
 #[tokio::test]
 async fn an_unknown_pass_and_a_wrong_token_ask_the_store_alike() {
     let pass = ticket("A-1");

@@ -1,4 +1,4 @@
-//! Registering a device for a pass.
+//! The register call.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ async fn the_first_time_is_201_and_every_other_200() {
 }
 
 #[tokio::test]
-async fn every_registration_is_new_on_its_own() {
+async fn every_combination_of_device_and_pass_is_new_once() {
     let app = App::new();
     for (device, pass) in [
         (DEVICE, ticket("A-1")),
@@ -39,7 +39,7 @@ async fn every_registration_is_new_on_its_own() {
 }
 
 #[tokio::test]
-async fn the_answers_have_no_body_and_say_so() {
+async fn the_answers_have_content_length_0() {
     let app = App::new();
     for status in [201, 200] {
         let answer = app.send(app.register_call(DEVICE, &ticket("A-1"), PUSH)).await;
@@ -58,7 +58,7 @@ async fn every_success_stores_the_push_token() {
 }
 
 #[tokio::test]
-async fn push_tokens_of_any_documented_form_are_taken_as_they_are() {
+async fn push_tokens_of_any_documented_form_are_stored_unchanged() {
     let app = App::new();
     for push_token in ["00".to_owned(), "aBcDeF0123456789".into(), "A".repeat(160), "f0".repeat(200)] {
         let status = app.status(app.register_call(DEVICE, &ticket("A-1"), &push_token)).await;
@@ -68,7 +68,7 @@ async fn push_tokens_of_any_documented_form_are_taken_as_they_are() {
 }
 
 #[tokio::test]
-async fn push_tokens_of_no_documented_form_are_refused() {
+async fn other_push_tokens_are_refused() {
     let app = App::new();
     app.register(DEVICE, &ticket("A-1")).await;
     for push_token in ["", "a", "abc", "zz", "0x12", " ab", "ab ", "ａｂ", "a\\u0000", "<ab cd>", "ab/../cd"]
@@ -81,7 +81,7 @@ async fn push_tokens_of_no_documented_form_are_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_object_with_a_push_token_is_refused_and_changes_nothing() {
+async fn a_body_without_a_push_token_is_refused_and_changes_nothing() {
     let app = App::new();
     let deep = "[".repeat(16_000);
     let deep_object = r#"{"a":"#.repeat(3_000);
@@ -166,7 +166,7 @@ async fn json_is_read_whatever_the_content_type_says() {
 }
 
 #[tokio::test]
-async fn device_identifiers_of_any_unreserved_form_are_taken() {
+async fn device_identifiers_of_unreserved_characters_are_accepted() {
     let app = App::new();
     let long = "d".repeat(128);
     for device in ["0", DEVICE, "D4C1-11EE_x.y~z", "ABCDEF", "not-hex", "..", "registrations", long.as_str()]
@@ -188,7 +188,7 @@ async fn other_device_identifiers_are_refused() {
 }
 
 #[tokio::test]
-async fn device_identifiers_tell_upper_from_lower_case() {
+async fn device_identifiers_are_case_sensitive() {
     let app = App::new();
     assert_eq!(app.register("abc", &ticket("A-1")).await, 201);
     assert_eq!(app.register("ABC", &ticket("A-1")).await, 201);
@@ -272,7 +272,7 @@ async fn parallel_registrations_of_one_device_for_many_passes_are_all_kept() {
     assert_eq!(app.serials(DEVICE, TICKET, None).await.len(), SERIALS.len());
 }
 
-/// Whoever wins, the answers are documented and the two tables agree.
+/// In either order, the answers are documented and the two tables agree.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn parallel_registering_and_unregistering_ends_as_one_of_the_two() {
     let app = Arc::new(App::new());
@@ -288,7 +288,7 @@ async fn parallel_registering_and_unregistering_ends_as_one_of_the_two() {
 }
 
 #[tokio::test]
-async fn registering_without_a_serial_number_is_no_endpoint() {
+async fn registering_without_a_serial_number_is_an_error() {
     let app = App::new();
     let call = post(list_path(DEVICE, TICKET)).authorization(app.authorization(&ticket("A-1")));
     assert_eq!(app.status(call.body(push_body(PUSH))).await, 405);

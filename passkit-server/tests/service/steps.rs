@@ -1,4 +1,4 @@
-//! From a change to a phone that has it, as far as spans tell.
+//! The spans that follow a change to a phone.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use crate::app::{App, DEVICE, OTHER_DEVICE, OTHER_PUSH, PUSH, TICKET, ticket};
 
 type Fields = BTreeMap<&'static str, String>;
 
-/// Keeps each span with its fields.
+/// Stores each span with its fields.
 #[derive(Clone, Default)]
 struct Spans {
     next: Arc<AtomicU64>,
@@ -120,7 +120,7 @@ async fn a_change_is_followed_to_the_phone_and_no_secret_shows() {
     assert_eq!(publish["passes"], "1");
     assert_eq!((&*sent["outcome"], &*bad["outcome"]), ("\"sent\"", "\"bad_token\""));
     assert_eq!([&sent["version"], &bad["version"], &fetch["version"]], [&version; 3]);
-    // By this one knows the phone again.
+    // The digest identifies the phone.
     assert_eq!(sent["devices"], list["device"]);
     assert_ne!(bad["devices"], list["device"]);
     assert_ne!(sent["token"], bad["token"]);
@@ -130,7 +130,7 @@ async fn a_change_is_followed_to_the_phone_and_no_secret_shows() {
 }
 
 #[tokio::test]
-async fn what_does_not_come_to_its_end_is_a_span_without_its_result() {
+async fn a_failed_step_is_a_span_without_its_result() {
     let store = Arc::new(MemoryStore::new());
     let app = App::over(store.clone());
     let publisher = Publisher::new(store, Arc::new(Sender), PushConfig::new());

@@ -1,4 +1,4 @@
-//! A store in memory that fails on demand, and whose dates a test can choose.
+//! A store in memory that fails on demand. A test can choose its dates.
 
 use std::{
     sync::{
@@ -19,9 +19,9 @@ use passkit_server::{
 
 #[derive(Clone, Copy)]
 pub(crate) enum Fault {
-    /// The call fails before it did anything.
+    /// The call fails before it changes anything.
     Before(StoreErrorKind),
-    /// The call does its work, and then the answer is lost.
+    /// The call makes its change, but its answer is lost.
     After(StoreErrorKind),
 }
 
@@ -30,20 +30,20 @@ pub(crate) struct TestStore {
     inner: MemoryStore,
     fault: Mutex<Option<Fault>>,
     pinned: Mutex<Option<PassState>>,
-    /// How many seconds all dates lie earlier than the inner store's.
+    /// How many seconds all dates are earlier than those of the inner store.
     backdated: AtomicU64,
     calls: AtomicU64,
 }
 
 impl TestStore {
-    /// A store whose dates lie `seconds` in the past, so that none is ever ahead of the wall clock.
+    /// Makes a store whose dates are `seconds` in the past, so that no date is ever in the future.
     pub(crate) fn backdated(seconds: u64) -> Self {
         let store = Self::default();
         store.backdated.store(seconds, Ordering::SeqCst);
         store
     }
 
-    /// Lets every call fail from now on, or none.
+    /// Makes every call fail from now on, or none.
     pub(crate) fn set_fault(&self, fault: Option<Fault>) {
         *self.fault.lock().unwrap() = fault;
     }
@@ -53,7 +53,7 @@ impl TestStore {
         *self.pinned.lock().unwrap() = Some(PassState { version, last_modified, published: None });
     }
 
-    /// How many calls were made since this was asked last.
+    /// Returns the number of calls since the last `take_calls`.
     pub(crate) fn take_calls(&self) -> u64 {
         self.calls.swap(0, Ordering::SeqCst)
     }

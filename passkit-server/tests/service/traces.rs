@@ -48,7 +48,7 @@ async fn a_second_pass_is_added() {
 }
 
 #[tokio::test]
-async fn an_update_is_listed_once_fetched_once_and_then_quiet() {
+async fn an_update_is_listed_once_and_fetched_once() {
     let app = App::new();
     let pass = ticket("A-1");
     let mut phone = Phone::new(&app, DEVICE);
@@ -67,7 +67,7 @@ async fn an_update_is_listed_once_fetched_once_and_then_quiet() {
 }
 
 #[tokio::test]
-async fn two_passes_changed_are_one_list() {
+async fn two_changed_passes_are_in_one_list() {
     let app = App::new();
     let mut phone = Phone::new(&app, DEVICE);
     for serial in ["A-1", "A-2", "A-3"] {
@@ -117,7 +117,7 @@ async fn an_update_between_list_and_get_is_fetched_at_once_and_listed_again() {
     app.publish(&pass, "second").await;
     assert_eq!(phone.list(TICKET).await, ["A-1"]);
     app.publish(&pass, "third").await;
-    app.settle(&pass).await;
+    app.wait_for_date(&pass).await;
     assert_eq!(phone.fetch(&pass).await, 200);
     assert_eq!(phone.content(&pass), Some("third"));
     assert_eq!(phone.list(TICKET).await, ["A-1"]);
@@ -141,11 +141,11 @@ async fn updates_within_one_second_with_lists_between_are_each_listed() {
     let issued = tags.len();
     tags.sort();
     tags.dedup();
-    assert_eq!(tags.len(), issued, "no tag is given out twice");
+    assert_eq!(tags.len(), issued, "no tag is issued twice");
 }
 
 #[tokio::test]
-async fn a_spurious_push_finds_nothing_and_its_complaint_is_taken() {
+async fn a_spurious_push_finds_nothing_and_its_log_message_is_accepted() {
     let app = App::new();
     let mut phone = Phone::new(&app, DEVICE);
     phone.register(&ticket("A-1")).await;
@@ -174,7 +174,7 @@ async fn registering_again_changes_nothing_but_may_report_the_pass_again() {
 }
 
 #[tokio::test]
-async fn a_rotated_push_token_counts_for_all_passes_of_the_device() {
+async fn a_new_push_token_applies_to_all_passes_of_the_device() {
     let app = App::new();
     let mut phone = Phone::new(&app, DEVICE);
     for pass in [ticket("A-1"), ticket("A-2"), coupon("A-1")] {
@@ -188,13 +188,13 @@ async fn a_rotated_push_token_counts_for_all_passes_of_the_device() {
 }
 
 #[tokio::test]
-async fn a_new_device_identifier_stands_beside_the_old_one_until_that_is_forgotten() {
+async fn a_new_device_identifier_exists_beside_the_old_one_until_that_is_forgotten() {
     let app = App::new();
     let pass = ticket("A-1");
     assert_eq!(app.register(DEVICE, &pass).await, 201);
     assert_eq!(app.status(app.register_call(OTHER_DEVICE, &pass, OTHER_PUSH)).await, 201);
     assert_eq!(app.devices_of(&pass).await, pairs(&[(DEVICE, PUSH), (OTHER_DEVICE, OTHER_PUSH)]));
-    // What a 410 of APNs leads to.
+    // The publisher does this after a 410 of APNs.
     assert!(app.store.forget_device(&device(DEVICE), SystemTime::now()).await.unwrap());
     assert_eq!(app.list(DEVICE, TICKET, None).await, None);
     assert_eq!(app.serials(OTHER_DEVICE, TICKET, None).await, ["A-1"]);
@@ -237,7 +237,7 @@ async fn of_two_passes_one_is_deleted_then_the_other() {
     assert_eq!(app.devices_of(&ticket("A-2")).await, pairs(&[(DEVICE, PUSH)]));
     assert_eq!(phone.unregister(&ticket("A-2")).await, 200);
     assert_eq!(app.list(DEVICE, TICKET, None).await, None);
-    // The device went with its last registration: there is nothing left to forget.
+    // The device was removed with its last registration.
     assert!(!app.store.forget_device(&device(DEVICE), SystemTime::now()).await.unwrap());
 }
 
@@ -290,7 +290,7 @@ async fn equal_serials_of_two_types_are_two_passes() {
     assert_eq!(app.register(DEVICE, &ticket("A-1")).await, 201);
     assert_eq!(app.list(DEVICE, COUPON, None).await, None);
     for method in ["GET", "HEAD"] {
-        let call = crate::app::Call::new(method, latest_path(&coupon("A-1")));
+        let call = crate::app::RequestBuilder::new(method, latest_path(&coupon("A-1")));
         assert_eq!(app.status(call.authorization(app.authorization(&ticket("A-1")))).await, 401);
     }
     assert_eq!(app.register(DEVICE, &coupon("A-1")).await, 201);
@@ -347,15 +347,15 @@ async fn a_voided_pass_is_an_ordinary_update() {
 }
 
 #[tokio::test]
-async fn head_says_what_get_would() {
+async fn head_has_the_headers_of_get() {
     let app = App::new();
     let pass = ticket("A-1");
-    let whole = app.send(app.get_call(&pass)).await;
+    let full = app.send(app.get_call(&pass)).await;
     let call = || head(latest_path(&pass));
     let headers = app.send(call().authorization(app.authorization(&pass))).await;
-    assert_eq!((headers.status, &headers.headers), (200, &whole.headers));
+    assert_eq!((headers.status, &headers.headers), (200, &full.headers));
     assert!(headers.body.is_empty());
-    let date = whole.header("last-modified").unwrap();
+    let date = full.header("last-modified").unwrap();
     let call_with_date = call().authorization(app.authorization(&pass)).header("if-modified-since", date);
     assert_eq!(app.status(call_with_date).await, 304);
     assert_eq!(app.status(call()).await, 401);
@@ -385,9 +385,9 @@ async fn a_change_of_the_whole_type_reaches_every_registration_once() {
     assert_eq!(first.fetch(&coupon("A-1")).await, 304);
 }
 
-/// What a stranger gets after an authorized request is what he gets without one.
+/// A stranger gets the same answers before and after an authorized request.
 #[tokio::test]
-async fn nothing_of_a_request_is_kept_for_the_next() {
+async fn requests_do_not_affect_each_other() {
     let app = App::new();
     let pass = ticket("A-1");
     let before = app.send(get(latest_path(&pass))).await;
@@ -396,7 +396,7 @@ async fn nothing_of_a_request_is_kept_for_the_next() {
     assert_eq!(before.status, 401);
 }
 
-/// Phones that follow while others write always end with the newest content, and then fall silent.
+/// Phones that sync while others write end with the newest content, and then find no more changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_while_others_write() {
     let app = Arc::new(App::over(Arc::new(TestStore::backdated(1_000_000))));

@@ -1,11 +1,11 @@
-//! Unregistering.
+//! The unregister call.
 
 use std::sync::Arc;
 
 use crate::app::{App, DEVICE, OTHER_DEVICE, TICKET, coupon, delete, registration_path, ticket};
 
 #[tokio::test]
-async fn it_is_200_without_a_body_however_often() {
+async fn every_repetition_is_200_without_a_body() {
     let app = App::new();
     app.register(DEVICE, &ticket("A-1")).await;
     for _ in 0..3 {
@@ -17,7 +17,7 @@ async fn it_is_200_without_a_body_however_often() {
 }
 
 #[tokio::test]
-async fn what_was_never_registered_is_unregistered_all_the_same() {
+async fn a_missing_registration_is_200_too() {
     let app = App::new();
     assert_eq!(app.unregister(DEVICE, &ticket("A-1")).await, 200);
     app.register(DEVICE, &ticket("A-2")).await;
@@ -26,7 +26,7 @@ async fn what_was_never_registered_is_unregistered_all_the_same() {
 }
 
 #[tokio::test]
-async fn only_the_named_registration_goes() {
+async fn only_the_named_registration_is_removed() {
     let app = App::new();
     for device in [DEVICE, OTHER_DEVICE] {
         for pass in [ticket("A-1"), ticket("A-2"), coupon("A-1")] {
@@ -81,7 +81,7 @@ async fn a_withdrawn_pass_can_be_unregistered_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn twenty_in_parallel_are_all_200() {
+async fn twenty_parallel_calls_are_all_200() {
     let app = Arc::new(App::new());
     app.register(DEVICE, &ticket("A-1")).await;
     app.register(DEVICE, &ticket("A-2")).await;

@@ -1,8 +1,8 @@
-//! Paths, methods and what a client may do to them.
+//! Paths and methods, and the ways in which clients change them.
 
 use crate::app::{
-    App, Call, DEVICE, ORDERS, PUSH, SERIALS, TICKET, coupon, delete, encode, get, latest_path, list_path,
-    order, post, push_body, registration_path, ticket,
+    App, DEVICE, ORDERS, PUSH, RequestBuilder, SERIALS, TICKET, coupon, delete, encode, get, latest_path,
+    list_path, order, post, push_body, registration_path, ticket,
 };
 
 fn is_unreserved_or(text: &str, more: &str) -> bool {
@@ -46,7 +46,7 @@ async fn one_trailing_slash_is_accepted_everywhere() {
 }
 
 #[tokio::test]
-async fn a_trailing_slash_is_not_taken_for_a_part_of_any_serial() {
+async fn a_trailing_slash_is_not_part_of_a_serial() {
     let app = App::new();
     for serial in SERIALS {
         let opened = app.authorization(&ticket(serial));
@@ -62,7 +62,7 @@ async fn a_trailing_slash_is_not_taken_for_a_part_of_any_serial() {
     }
 }
 
-/// Sent with its slashes raw, where the rest of it can stand in a path as it is.
+/// The slashes are sent raw. The other characters can be in a path unchanged.
 #[tokio::test]
 async fn serials_with_raw_slashes_are_the_same_passes() {
     let app = App::new();
@@ -83,7 +83,7 @@ async fn serials_with_raw_slashes_are_the_same_passes() {
 }
 
 #[tokio::test]
-async fn order_identifiers_with_slashes_are_found_too() {
+async fn order_identifiers_may_have_slashes_too() {
     let app = App::new();
     for identifier in ORDERS {
         let raw: Vec<String> = identifier.split('/').map(encode).collect();
@@ -93,7 +93,7 @@ async fn order_identifiers_with_slashes_are_found_too() {
 }
 
 #[tokio::test]
-async fn reserved_characters_may_stand_in_a_path_unescaped() {
+async fn reserved_characters_may_be_in_a_path_unescaped() {
     let app = App::new();
     for serial in SERIALS.into_iter().filter(|serial| is_unreserved_or(serial, "+&=;:@,!$'()*/")) {
         let path = format!("/v1/passes/{TICKET}/{serial}");
@@ -169,7 +169,7 @@ async fn malformed_escapes_are_400() {
             ("GET", format!("/v1/passes/{TICKET}/{bad}")),
             ("HEAD", format!("/v1/passes/{TICKET}/{bad}")),
         ] {
-            let call = Call::new(method, &path).authorization(&opened).body(push_body(PUSH));
+            let call = RequestBuilder::new(method, &path).authorization(&opened).body(push_body(PUSH));
             assert_eq!(app.status(call).await, 400, "{method} {path}");
         }
     }
@@ -182,7 +182,7 @@ async fn malformed_escapes_are_400() {
     assert_eq!(app.devices_of(&ticket("A-1")).await, []);
 }
 
-/// A stranger's path is answered with one of the client's own faults, and touches nothing.
+/// Hostile paths get a 4xx answer and change nothing.
 #[tokio::test]
 async fn hostile_paths_are_refused_and_nothing_more() {
     let app = App::new();
@@ -234,7 +234,8 @@ async fn hostile_paths_are_refused_and_nothing_more() {
             ("POST", format!("/v1/log/{hostile}")),
         ] {
             for authorization in ["", "ApplePass wrong-token-012345"] {
-                let call = Call::new(method, &path).authorization(authorization).body(push_body(PUSH));
+                let call =
+                    RequestBuilder::new(method, &path).authorization(authorization).body(push_body(PUSH));
                 let answer = app.send(call).await;
                 assert!(
                     matches!(answer.status, 204 | 400 | 401 | 404 | 405),
@@ -270,7 +271,7 @@ async fn hostile_paths_with_a_good_token_open_no_other_pass() {
 }
 
 #[tokio::test]
-async fn a_query_is_no_part_of_a_path() {
+async fn a_query_is_not_part_of_a_path() {
     let app = App::new();
     let opened = app.authorization(&ticket("A-1"));
     for query in ["?", "?x=1", "?%zz", "?%ff", "?a/b?c", "?passesUpdatedSince=1"] {
@@ -281,7 +282,7 @@ async fn a_query_is_no_part_of_a_path() {
 }
 
 #[tokio::test]
-async fn other_methods_are_405_and_told_which() {
+async fn other_methods_are_405_with_the_allowed_ones() {
     let app = App::new();
     for (path, allowed) in [
         (registration_path(DEVICE, &ticket("A-1")), &["DELETE", "POST"][..]),
@@ -296,7 +297,8 @@ async fn other_methods_are_405_and_told_which() {
                 continue;
             }
             for authorization in [app.authorization(&ticket("A-1")), String::new()] {
-                let call = Call::new(method, &path).authorization(authorization).body(push_body(PUSH));
+                let call =
+                    RequestBuilder::new(method, &path).authorization(authorization).body(push_body(PUSH));
                 let answer = app.send(call).await;
                 assert_eq!(answer.status, 405, "{method} {path}");
                 let mut listed: Vec<&str> =
@@ -346,27 +348,27 @@ async fn unknown_paths_and_versions_are_404() {
         "*",
     ] {
         for method in ["GET", "POST", "DELETE", "OPTIONS", "PUT"] {
-            let answer = app.send(Call::new(method, path)).await;
+            let answer = app.send(RequestBuilder::new(method, path)).await;
             assert_eq!(answer.status, 404, "{method} {path}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_whole_url_or_a_bare_authority_is_a_target_too() {
+async fn a_complete_url_or_a_bare_authority_is_accepted_as_target() {
     let app = App::new();
     assert_eq!(app.status(post("https://wallet.example:8443/v1/log")).await, 200);
     assert_eq!(app.status(post("https://wallet.example//v1/log/")).await, 200);
     assert_eq!(app.status(get("https://wallet.example")).await, 404);
-    assert_eq!(app.status(Call::new("CONNECT", "wallet.example:443")).await, 404);
+    assert_eq!(app.status(RequestBuilder::new("CONNECT", "wallet.example:443")).await, 404);
 }
 
 #[tokio::test]
-async fn reading_the_headers_of_a_list_is_no_fault() {
+async fn a_head_of_a_list_is_accepted() {
     let app = App::new();
-    assert_eq!(app.status(Call::new("HEAD", list_path(DEVICE, TICKET))).await, 204);
+    assert_eq!(app.status(RequestBuilder::new("HEAD", list_path(DEVICE, TICKET))).await, 204);
     app.register(DEVICE, &ticket("A-1")).await;
-    let answer = app.send(Call::new("HEAD", list_path(DEVICE, TICKET))).await;
+    let answer = app.send(RequestBuilder::new("HEAD", list_path(DEVICE, TICKET))).await;
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
 }
 

@@ -1,4 +1,4 @@
-//! Over a real connection: what is on the wire, byte for byte.
+//! Tests over a real connection, byte for byte.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -21,10 +21,10 @@ async fn serve(app: &App) -> SocketAddr {
     address
 }
 
-/// What a connection gave until it was closed.
+/// The bytes of a connection until it was closed.
 struct Reply {
     status: u16,
-    /// Lowercase names.
+    /// The names are in lower case.
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     /// The connection was reset instead of closed.
@@ -48,7 +48,7 @@ impl Reply {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether an HTTP client would take the body for whole.
+    /// Returns whether an HTTP client would accept the body as complete.
     fn is_complete(&self) -> bool {
         match (self.header("content-length"), self.header("transfer-encoding")) {
             (Some(length), _) => length.parse() == Ok(self.body.len()),
@@ -58,7 +58,7 @@ impl Reply {
     }
 }
 
-/// Sends bytes and reads until the server closes.
+/// Sends bytes, and reads until the server closes the connection.
 async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     exchange_and_end(address, bytes).await.0
 }
@@ -66,7 +66,7 @@ async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 async fn exchange_and_end(address: SocketAddr, bytes: &[u8]) -> (Vec<u8>, bool) {
     let work = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // A server that has refused already need not take the rest.
+        // A server that has already refused does not have to read the rest.
         let _ = stream.write_all(bytes).await;
         let mut reply = Vec::new();
         let end = stream.read_to_end(&mut reply).await;
@@ -125,7 +125,7 @@ async fn a_phone_is_served() {
 }
 
 #[tokio::test]
-async fn dates_never_lie_ahead_of_the_date_of_the_answer() {
+async fn dates_are_never_later_than_the_date_of_the_answer() {
     let app = App::new();
     for _ in 0..30 {
         app.publish(&ticket("A-1"), "x").await;
@@ -137,7 +137,7 @@ async fn dates_never_lie_ahead_of_the_date_of_the_answer() {
 }
 
 #[tokio::test]
-async fn a_head_has_the_length_and_no_byte_of_the_body() {
+async fn a_head_has_the_length_and_no_body() {
     let app = App::new();
     app.desk.set_content(&ticket("A-2"), Content::Stream(6, vec![Some("abc".into()), Some("def".into())]));
     app.desk.set_content(&ticket("A-3"), Content::Shared(Bytes::new()));
@@ -150,7 +150,7 @@ async fn a_head_has_the_length_and_no_byte_of_the_body() {
     }
 }
 
-/// A byte of body after the answer to a HEAD would be taken for the next answer.
+/// A client would read a body after the answer to a HEAD as the next answer.
 #[tokio::test]
 async fn a_connection_is_used_again_after_a_head_a_304_and_a_refusal() {
     let app = App::new();
@@ -178,7 +178,7 @@ async fn a_connection_is_used_again_after_a_head_a_304_and_a_refusal() {
 }
 
 #[tokio::test]
-async fn a_streamed_archive_has_its_length_and_arrives_whole() {
+async fn a_streamed_archive_has_its_length_and_arrives_complete() {
     let app = App::new();
     let chunk = Bytes::from(vec![7; 10_000]);
     app.desk.set_content(&ticket("A-1"), Content::Stream(1_000_000, vec![Some(chunk); 100]));
@@ -203,7 +203,7 @@ async fn arrives_complete(length: u64, chunks: &[Option<&'static str>]) -> bool 
         opened(&app, "A-1")
     );
     let (bytes, reset) = exchange_and_end(address, request.as_bytes()).await;
-    // A connection that is closed before anything was sent is no whole answer either.
+    // A connection that closes before the first byte is not a complete answer.
     bytes.windows(4).any(|window| window == b"\r\n\r\n") && Reply::parse(&bytes, reset).is_complete()
 }
 
@@ -222,7 +222,7 @@ async fn a_stream_that_is_too_short_never_looks_complete() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_off_never_looks_complete() {
+async fn a_stream_that_fails_never_looks_complete() {
     assert!(!arrives_complete(6, &[None]).await);
     assert!(!arrives_complete(6, &[Some("abc"), None]).await);
 }
@@ -233,16 +233,16 @@ async fn a_stream_whose_last_chunk_is_too_long_never_looks_complete() {
     assert!(!arrives_complete(6, &[Some("abc"), Some("defg")]).await);
 }
 
-/// The archive is whole up to its claimed length, and then there is more: what was sent is a torn archive.
+/// The archive has more bytes than its declared length, so the sent part is not a valid archive.
 #[tokio::test]
 async fn a_stream_with_a_chunk_too_many_never_looks_complete() {
     assert!(!arrives_complete(6, &[Some("abcdef"), Some("g")]).await);
     assert!(!arrives_complete(6, &[Some("abc"), Some("def"), Some("g")]).await);
 }
 
-/// As above, where a read error comes after the last byte that was promised.
+/// The same with a read error after the last declared byte.
 #[tokio::test]
-async fn a_stream_that_breaks_after_its_last_byte_never_looks_complete() {
+async fn a_stream_that_fails_after_its_last_byte_never_looks_complete() {
     assert!(!arrives_complete(6, &[Some("abcdef"), None]).await);
 }
 
@@ -288,7 +288,7 @@ async fn a_large_body_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn odd_request_lines_are_answered_and_the_server_lives_on() {
+async fn odd_request_lines_do_not_stop_the_server() {
     let app = App::new();
     let address = serve(&app).await;
     for target in [

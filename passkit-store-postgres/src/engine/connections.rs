@@ -17,7 +17,7 @@ use sqlx::{
 };
 use tokio::{
     runtime::Handle,
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -80,7 +80,7 @@ impl Statement {
 pub(crate) struct Connections {
     pool: PgPool,
     config: Config,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     at_hand: Mutex<AtHand>,
 }
 
@@ -96,7 +96,7 @@ struct AtHand {
 impl Connections {
     pub(crate) fn new(pool: PgPool, config: Config) -> Arc<Self> {
         let most = config.connections.min(pool.options().get_max_connections()).max(1);
-        let turns = Semaphore::new(most as usize);
+        let turns = Arc::new(Semaphore::new(most as usize));
         Arc::new(Self { pool, config, turns, at_hand: Mutex::default() })
     }
 
@@ -148,9 +148,28 @@ impl Connections {
     ) -> Result<Vec<PgRow>, PostgresError> {
         let connecting = deadline.min(Instant::now() + self.config.timeout);
         let no_connection = |_| PostgresError::no_connection(self.config.timeout);
-        let turn = timeout_at(connecting, self.turns.acquire()).await.map_err(no_connection)?;
-        let mut connection =
+        let turn = timeout_at(connecting, self.turns.clone().acquire_owned()).await.map_err(no_connection)?;
+        let turn = turn.map_err(|_| PostgresError::stopped())?;
+        let connection =
             timeout_at(connecting, self.connection(try_connection)).await.map_err(no_connection)??;
+        let asking = self.clone().ask_until(deadline, time, connection, statement.clone(), turn);
+        if self.config.transaction_pooler {
+            // In a task of its own, which goes on if the caller goes away: sqlx loses count of a transaction whose beginning
+            // is dropped half way, and the pooler would have one connection less.
+            tokio::spawn(asking).await.unwrap_or_else(|_| Err(PostgresError::stopped()))
+        } else {
+            asking.await
+        }
+    }
+
+    async fn ask_until(
+        self: Arc<Self>,
+        deadline: Instant,
+        time: Duration,
+        mut connection: PoolConnection<Postgres>,
+        statement: Statement,
+        turn: OwnedSemaphorePermit,
+    ) -> Result<Vec<PgRow>, PostgresError> {
         let asked = timeout_at(deadline, self.ask(&mut connection, statement)).await;
         let answer = asked.map_err(|_| PostgresError::too_slow(time)).and_then(|rows| Ok(rows?));
         if answer.as_ref().err().is_none_or(|error| !error.connection_lost) {
@@ -166,9 +185,9 @@ impl Connections {
     async fn ask(
         &self,
         connection: &mut PgConnection,
-        statement: &Statement,
+        statement: Statement,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let query = sqlx::query_with(statement.sql, statement.arguments.clone());
+        let query = sqlx::query_with(statement.sql, statement.arguments);
         if !self.config.transaction_pooler {
             return query.fetch_all(connection).await;
         }

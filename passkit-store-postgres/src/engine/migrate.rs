@@ -1,6 +1,6 @@
 //! Making the tables, and checking that they are those that the statements expect.
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, Row as _};
 
 use crate::{
     error::PostgresError,
@@ -25,21 +25,19 @@ pub(crate) async fn migrate(connection: &mut PgConnection, lock: bool) -> Result
 
 /// Fails unless the schema is the one that the statements are written for.
 pub(crate) async fn check(connection: &mut PgConnection) -> Result<(), PostgresError> {
-    let mut transaction = connection.begin().await?;
-    let version = version(&mut transaction).await?;
-    transaction.commit().await?;
+    let version = version(connection).await?;
     refuse_newer(version)?;
     if version < VERSION { Err(PostgresError::no_schema()) } else { Ok(()) }
 }
 
-/// 0 before the first migration.
+/// 0 before the first migration. In statements that are not prepared, which pass through any pooler.
 async fn version(connection: &mut PgConnection) -> Result<i32, PostgresError> {
-    // Not kept by the connection: a pooler in between may not allow that.
-    let exists = sqlx::query_scalar(layout::HAS_SCHEMA).persistent(false);
-    if !exists.fetch_one(&mut *connection).await? {
+    let exists = sqlx::raw_sql(layout::HAS_SCHEMA).fetch_one(&mut *connection).await?;
+    if !exists.try_get::<bool, _>(0)? {
         return Ok(0);
     }
-    Ok(sqlx::query_scalar(layout::SCHEMA_VERSION).persistent(false).fetch_one(connection).await?)
+    let version = sqlx::raw_sql(layout::SCHEMA_VERSION).fetch_one(connection).await?;
+    Ok(version.try_get(0)?)
 }
 
 fn refuse_newer(version: i32) -> Result<(), PostgresError> {

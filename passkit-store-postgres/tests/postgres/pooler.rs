@@ -1,11 +1,16 @@
-use std::sync::Arc;
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use passkit_conformance::store::{TestStore, cases, run};
-use passkit_server::store::StoreErrorKind;
+use passkit_server::store::{RegistrationStore, StoreErrorKind};
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_test_servers::postgres::{PgBouncer, Server};
 
-use crate::support::text_of;
+use crate::support::{device, pass, text_of, token};
 
 /// Cases that make very many round trips: the direct connection runs them.
 const LONG: [&str; 6] = [
@@ -36,4 +41,46 @@ async fn keeps_the_contract_behind_pgbouncer() {
     let error = PostgresStore::connect(&url, Config::new()).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration, "{error:?}");
     assert!(text_of(&error).contains("pooler"), "{error:?}");
+}
+
+/// A call that is dropped while its transaction begins must not leave it open: the pooler has one connection less then, and
+/// after a few of them every call waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn dropped_calls_leave_no_transaction_open() {
+    let server = Server::throwaway(&["fsync=off", "synchronous_commit=off"]).unwrap();
+    let database = server.new_database().await.unwrap();
+    let pooler = PgBouncer::start(&server, 3).unwrap();
+    let config = Config::new().transaction_pooler(true).timeout(Duration::from_secs(60));
+    let store = PostgresStore::connect(&pooler.url(&database), config).await.unwrap();
+    store.migrate().await.unwrap();
+    let direct = PostgresStore::connect(&server.url(&database), Config::new()).await.unwrap();
+    let open = "select count(*) from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid() and state <> 'idle'";
+    for polls in 0.. {
+        let (device, pass, token) = (device("d"), pass("1"), token());
+        let mut call = store.register(&device, &pass, &token);
+        let mut polled = 0;
+        let done = poll_fn(|context| {
+            if polled == polls {
+                return Poll::Ready(false);
+            }
+            polled += 1;
+            call.as_mut().poll(context).map(|registered| registered.is_ok())
+        });
+        let done = done.await;
+        drop(call);
+        let start = Instant::now();
+        while sqlx::query_scalar::<_, i64>(open).fetch_one(direct.pool()).await.unwrap() > 0 {
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "a transaction is left open after {polls} polls"
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        // The call needs more polls when the machine is busy, so that one that was not dropped is not yet the end.
+        if done && polls > 20 {
+            break;
+        }
+    }
+    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
 }

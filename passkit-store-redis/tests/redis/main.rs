@@ -119,7 +119,12 @@ mod support {
 
     /// A connection beside the store's.
     pub(crate) async fn connection(url: &str) -> redis::aio::MultiplexedConnection {
-        redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
+        // A busy machine may not keep the short times of the driver.
+        let minute = Some(std::time::Duration::from_secs(60));
+        let config =
+            redis::AsyncConnectionConfig::new().set_connection_timeout(minute).set_response_timeout(minute);
+        let client = redis::Client::open(url).unwrap();
+        client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
     /// An error and its causes, in one line.

@@ -41,7 +41,8 @@ async fn a_registration_that_stands_is_found_from_its_pass() {
                 for _ in 0..(round + caller) % 3 {
                     tokio::task::yield_now().await;
                 }
-                if (caller + round / 7) % 2 == 0 {
+                // In some rounds all do the same.
+                if round % 8 == 0 || (round % 8 != 1 && (caller + round / 7) % 2 == 0) {
                     store.register(&me, &one, &token()).await.map(drop)
                 } else {
                     store.unregister(&me, &one).await.map(drop)
@@ -54,7 +55,7 @@ async fn a_registration_that_stands_is_found_from_its_pass() {
         assert_eq!(on_device, on_pass, "round {round}");
         standing += usize::from(on_device);
     }
-    assert!((20..400).contains(&standing), "{standing} of 400 stood");
+    assert!((50..=350).contains(&standing), "{standing} of 400 stood");
 }
 
 /// However registers, unregisters and forgetting meet on several passes of a device, in two processes: the device is in the
@@ -77,7 +78,13 @@ async fn a_device_is_in_the_index_of_its_type_until_the_last_pass_goes() {
                 for _ in 0..(round + caller) % 3 {
                     tokio::task::yield_now().await;
                 }
-                match (caller + round / 5) % 7 {
+                // In some rounds all do the same, to all passes.
+                let choice = match round % 8 {
+                    0 => 0,
+                    1 => 6,
+                    _ => (caller + round / 5) % 7,
+                };
+                match choice {
                     0 | 2 | 5 => store.register(&me, &one, &token()).await.map(drop),
                     6 => store.forget_device(&me, far).await.map(drop),
                     _ => store.unregister(&me, &one).await.map(drop),
@@ -94,7 +101,7 @@ async fn a_device_is_in_the_index_of_its_type_until_the_last_pass_goes() {
         }
         standing += usize::from(on_type);
     }
-    assert!((40..400).contains(&standing), "{standing} of 400 stood");
+    assert!((50..=350).contains(&standing), "{standing} of 400 stood");
 
     // When all have gone, no entry is left in any index.
     for number in 0..5 {

@@ -1,17 +1,15 @@
 //! Connections to the database and the threads that use them, so that no async thread ever waits for a disk or a lock.
 
+mod checkpoints;
 mod readers;
 mod writer;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use passkit_server::store::StoreError;
 use rusqlite::{Connection, OpenFlags};
 
-use self::{readers::Readers, writer::Writer};
+use self::{checkpoints::Checkpoints, readers::Readers, writer::Writer};
 use crate::{config::Config, error::SqliteError};
 
 /// Threads that read much at a time: pages of devices, counts, backups. The quick reads don't wait for them.
@@ -49,10 +47,11 @@ impl Engine {
             Readers::start(path, connections.collect::<Result<_, SqliteError>>()?, group)
         };
         set_cache(&writing)?;
+        let checkpoints = Checkpoints::start(path, connect(path, config.lock_timeout)?)?;
         Ok(Self {
             readers: pool(readers, READ_GROUP)?,
             scanners: pool(SCANNERS, 1)?,
-            writer: Writer::start(path, config.lock_timeout, writing)?,
+            writer: Writer::start(path, config.lock_timeout, writing, checkpoints)?,
         })
     }
 
@@ -118,14 +117,9 @@ fn set_up(connection: &Connection, lock_timeout: Duration) -> rusqlite::Result<(
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    // A log that grew while a backup read it shrinks again when it starts over.
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     // A file that was tampered with runs no functions, and its damage is found early.
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)
-}
-
-/// The file in which SQLite keeps what was committed last.
-fn wal_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
 }

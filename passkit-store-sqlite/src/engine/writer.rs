@@ -12,7 +12,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::wal_of;
+use super::checkpoints::Checkpoints;
 use crate::error::{SqliteError, is_busy};
 
 /// How many changes commit together at most.
@@ -21,12 +21,6 @@ const GROUP: usize = 512;
 /// How long to sleep before asking again for a lock that another program has. Short, because a busy program leaves the
 /// lock free for moments only.
 const POLL: Duration = Duration::from_millis(1);
-
-/// Beyond this size of the log of changes, readers that keep it from starting over are waited for.
-const LARGE_WAL: u64 = 64 << 20;
-
-/// How often the size of the log is looked at, in commits.
-const COMMITS_PER_LOOK: u32 = 64;
 
 /// The thread that writes. All changes that wait at the same time share one transaction, and so one sync of the disk.
 #[derive(Debug)]
@@ -78,11 +72,14 @@ impl Writer {
         path: &Path,
         lock_timeout: Duration,
         connection: Connection,
+        checkpoints: Checkpoints,
     ) -> Result<Self, SqliteError> {
+        // The commits themselves move nothing from the log into the database.
+        let set = connection.pragma_update(None, "wal_autocheckpoint", 0);
+        set.map_err(|error| SqliteError::sqlite(path, error))?;
         let (sender, receiver) = mpsc::channel();
-        let file = file_id(path);
         let at_work =
-            AtWork { path: path.into(), file, lock_timeout, connection, large_wal: LARGE_WAL, commits: 0 };
+            AtWork { path: path.into(), file: file_id(path), lock_timeout, checkpoints, connection };
         let thread = thread::Builder::new().name("passkit-sqlite-write".to_owned());
         let thread = thread.spawn(move || at_work.run(&receiver));
         let thread = thread.map_err(|error| SqliteError::io("start a thread for", path, error))?;
@@ -116,11 +113,9 @@ struct AtWork {
     /// Which file the database is.
     file: Option<(u64, u64)>,
     lock_timeout: Duration,
+    // It ends before the connection of the writer, which closes last and tidies up.
+    checkpoints: Checkpoints,
     connection: Connection,
-    /// The size of the log at which something is done about it.
-    large_wal: u64,
-    /// Since the log was last looked at.
-    commits: u32,
 }
 
 impl AtWork {
@@ -135,7 +130,7 @@ impl AtWork {
             group.extend(changes.try_iter().take(room));
             group.retain(|change| !change.is_dropped());
             group = self.work_on(group);
-            self.look_at_wal();
+            self.checkpoints.after_commit(&self.connection);
         }
     }
 
@@ -194,40 +189,11 @@ impl AtWork {
         if committed.is_err() && !self.connection.is_autocommit() {
             execute(&self.connection, "rollback").map_err(|error| self.failed(error))?;
         }
-        self.commits += 1;
         committed.map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: rusqlite::Error) -> SqliteError {
         SqliteError::sqlite(&self.path, error)
-    }
-
-    /// SQLite moves the log into the database by itself, but can only start it over at a moment at which nobody reads from
-    /// it. If no such moment came for long, this waits for one.
-    fn look_at_wal(&mut self) {
-        if self.commits < COMMITS_PER_LOOK {
-            return;
-        }
-        self.commits = 0;
-        let Ok(wal) = fs::metadata(wal_of(&self.path)) else { return };
-        if wal.len() < self.large_wal {
-            self.large_wal = LARGE_WAL;
-            return;
-        }
-        let started_over = self.start_wal_over();
-        if let Err(error) = &started_over {
-            tracing::warn!(%error, "the log of {} could not be started over", self.path.display());
-        }
-        // A backup may read for long: wait for it less and less often.
-        self.large_wal = if matches!(started_over, Ok(true)) { LARGE_WAL } else { wal.len() * 2 };
-    }
-
-    fn start_wal_over(&self) -> rusqlite::Result<bool> {
-        self.connection.busy_timeout(Duration::from_millis(100))?;
-        let busy: rusqlite::Result<bool> =
-            self.connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get(0));
-        self.connection.busy_timeout(Duration::ZERO)?;
-        Ok(!busy?)
     }
 }
 

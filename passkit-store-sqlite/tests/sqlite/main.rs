@@ -7,6 +7,7 @@ mod disk_full;
 mod durability;
 mod flipped_bits;
 mod groups;
+mod log;
 mod opening;
 mod sharing;
 mod transactions;

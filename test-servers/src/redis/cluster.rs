@@ -119,7 +119,9 @@ impl Cluster {
                 break;
             }
             for key in keys.lines() {
-                told(from, &["MIGRATE", &host, &port, key, "0", "5000"])?;
+                // The Cluster of a busy machine may be down for a moment.
+                let migrate = ["MIGRATE", &host, &port, key, "0", "5000"];
+                wait_until("a key moves", PATIENCE, || told(from, &migrate).is_ok())?;
             }
         }
         for node in [to, from] {

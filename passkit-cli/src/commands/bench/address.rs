@@ -5,14 +5,14 @@ use passkit_conformance::load::ServiceUrl;
 
 use crate::failure::Failure;
 
-/// A web service to put under load, and where it is. Its host is looked up here, once.
+/// A web service to put under load, and its addresses. The host is looked up once, here.
 pub(super) struct Address {
     pub(super) url: ServiceUrl,
     pub(super) addresses: Arc<[SocketAddr]>,
 }
 
 impl Address {
-    /// Refuses a service elsewhere than on this machine, unless whoever asks says that it is theirs.
+    /// Refuses a service that is not on this machine, unless the user says that it is theirs.
     pub(super) async fn find(url: &str, is_owned: bool) -> Result<Self, Failure> {
         let wrong = |problem: &str| Failure::new(format!("--url: the url {url:?} {problem}"));
         let service = ServiceUrl::new(url).map_err(wrong)?;
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_this_machine_is_put_under_load_unasked() {
+    async fn only_this_machine_is_put_under_load_by_default() {
         for here in
             ["http://127.0.0.1:8080", "http://127.8.7.6/a/", "https://[::1]:1", "http://[::ffff:127.0.0.1]"]
         {

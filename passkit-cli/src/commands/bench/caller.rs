@@ -13,15 +13,15 @@ use passkit_conformance::load::{Answer, Connection, ServiceUrl};
 
 use super::tally::{Call, Problem, Tally};
 
-/// One connection, over which one phone after another makes its calls.
+/// One connection, which many phones use one after another.
 pub(super) struct Caller {
     pub(super) connection: Connection,
     pub(super) url: Arc<ServiceUrl>,
-    /// Where this part of the run is counted.
+    /// The counts of this part of the run.
     pub(super) tally: Arc<Tally>,
 }
 
-/// What is sent.
+/// A request to send.
 #[derive(Default)]
 pub(super) struct Asked<'a> {
     pub(super) url: String,
@@ -31,7 +31,7 @@ pub(super) struct Asked<'a> {
     pub(super) body: Option<String>,
 }
 
-/// What came back.
+/// An answer.
 pub(super) struct Reply {
     call: Call,
     took: Duration,
@@ -43,7 +43,7 @@ impl Reply {
         self.answer.status.as_u16()
     }
 
-    /// The problem that this status is, `when` being what makes it wrong.
+    /// The problem with an answer of this status. `when` says what makes the status wrong.
     pub(super) fn wrong(&self, when: &str) -> Problem {
         Problem::status(self.call, self.status(), when)
     }
@@ -81,7 +81,7 @@ impl Caller {
         Ok(Reply { call, took, answer })
     }
 
-    /// Counts an answer that is right.
+    /// Counts a correct answer.
     pub(super) fn count(&self, reply: &Reply) {
         self.tally.call(reply.call, reply.status(), reply.took, reply.answer.body_bytes);
     }

@@ -22,15 +22,15 @@ use crate::commands::progress::Progress;
 
 /// How often the live line is drawn.
 const TICK: Duration = Duration::from_millis(500);
-/// How long a caller rests after a failure, where no schedule sets the pace.
+/// How long a caller rests after a failure if no schedule sets the pace.
 const REST: Duration = Duration::from_millis(50);
-/// Phones unregister for twice as long as registering took, but at least so long.
+/// Phones unregister for twice as long as registering took, but at least for this time.
 const UNREGISTER: Duration = Duration::from_secs(10);
 
-/// Phones, and the connections over which they call.
+/// The phones, and the connections that they use.
 pub(super) struct Load {
     phones: Arc<Vec<Mutex<Phone>>>,
-    /// None is left when a part was broken off.
+    /// Empty if a part of the run was broken off.
     callers: Vec<Caller>,
     stop: Stop,
 }
@@ -52,7 +52,7 @@ pub(super) struct Part {
 pub(super) struct Visits {
     pub(super) part: Part,
     pub(super) due: u64,
-    /// Due visits that had no turn before the end.
+    /// Visits that were due, but did not start before the end.
     pub(super) not_begun: u64,
 }
 
@@ -74,19 +74,19 @@ impl Load {
         Self { phones: Arc::new(phones.into_iter().map(Mutex::new).collect()), callers, stop }
     }
 
-    /// All phones register, as fast as they are answered.
+    /// Lets all phones register, as fast as they are answered.
     pub(super) async fn register(&mut self) -> Part {
         let stop = self.stop.clone();
         self.each_phone("phones registered", Action::AddAll, move || !stop.is_wanted()).await
     }
 
-    /// All phones unregister, for a while.
+    /// Lets all phones unregister, for a limited time.
     pub(super) async fn unregister(&mut self, registering_took: Duration) -> Part {
         let end = Instant::now() + UNREGISTER.max(2 * registering_took);
         self.each_phone("phones unregistered", Action::RemoveAll, move || Instant::now() < end).await
     }
 
-    /// Registrations that may be left.
+    /// How many registrations may be left.
     pub(super) async fn registrations(&self) -> usize {
         let mut registrations = 0;
         for phone in &*self.phones {
@@ -145,11 +145,12 @@ impl Load {
         self.all(&tally, work, show).await;
         progress.finish();
         let took = schedule.start.elapsed();
-        // Broken off, it has ended as well, or does so within a moment.
+        // If the run was broken off, the pace has ended too, or ends soon.
         let (ended, due) = pace.await.unwrap_or_else(|_| (Instant::now(), schedule.begun()));
         let begun = schedule.begun();
         let due = due.max(begun); // none is due before its turn where nothing sets the pace
-        // What never had its turn has waited until the end, at least: left out, it would make a slow service look fast.
+        // A visit that never started has waited at least until the end. Leaving it out would make a
+        // slow service look fast.
         let mut counts = tally.lock();
         for due in (begun..due).filter_map(|number| schedule.due(number)) {
             counts.visits.add(ended.saturating_duration_since(due));
@@ -158,7 +159,7 @@ impl Load {
         Visits { part: Part { tally, took }, due, not_begun: due - begun }
     }
 
-    /// Has each phone do something, several at once. Gives up when one phone after another fails.
+    /// Lets each phone do something, several at once. Gives up when many phones fail in a row.
     async fn each_phone(
         &mut self,
         what: &'static str,
@@ -201,7 +202,7 @@ impl Load {
         Part { tally, took: start.elapsed() }
     }
 
-    /// Has every caller do its work. Broken off when the end is wanted at once.
+    /// Lets every caller do its work. Breaks it off if the user wants the end at once.
     async fn all<F>(&mut self, tally: &Arc<Tally>, work: impl Fn(Caller) -> F, mut show: impl FnMut())
     where
         F: Future<Output = Caller> + Send + 'static,

@@ -1,4 +1,4 @@
-//! A load test of a whole service, by phones that do what phones do after a push.
+//! A load test of a service. Its phones do what real phones do after a push.
 
 mod address;
 mod caller;
@@ -32,16 +32,18 @@ const EVERY: f64 = 10.0;
 
 /// Puts a Wallet web service under load, as thousands of phones do after a push.
 ///
-/// First all phones register. Then, at even intervals, one after another makes a visit: it lists what changed and fetches
-/// that. Some ask for more than is new, get a new push token, or remove a pass and add it again. At the end all unregister.
+/// First all phones register. Then, at even intervals, one after another makes a visit: it lists
+/// what changed and fetches that. Some ask for more than is new, get a new push token, or remove a
+/// pass and add it again. At the end all unregister.
 ///
-/// The time of a visit counts from when it was due, not from when it could be sent. So when the service stalls, all visits
-/// that had to wait are late, not only the few that were being answered. This corrects for coordinated omission. With
-/// --rate max nothing is due, and nothing is corrected.
+/// The time of a visit counts from when it was due, not from when it could be sent. So when the
+/// service stalls, all visits that had to wait are late, not only the few that were being answered.
+/// This corrects for coordinated omission. With --rate max nothing is due, and nothing is
+/// corrected.
 ///
 /// A table goes to stderr, JSON to stdout. Ctrl-C ends the run early. A second one ends it at once.
 ///
-/// Exit code: 0 no errors, 1 some, 2 it could not be tried.
+/// Exit code: 0 no errors, 1 some errors, 2 the test could not be run.
 #[derive(Args)]
 pub(crate) struct Bench {
     /// The web service: the webServiceURL of its passes.
@@ -131,11 +133,11 @@ impl Bench {
         let mut connection =
             connection.map_err(|problem| Failure::new(format!("--url: the url {:?} {problem}", self.url)))?;
         connection.connect().await.map_err(|reason| {
-            let mend = match reason {
+            let hint = match reason {
                 NoAnswer::Refused => "; is the service running?",
                 _ => "",
             };
-            Failure::new(format!("can't reach {}: {reason}{mend}", self.url))
+            Failure::new(format!("can't reach {}: {reason}{hint}", self.url))
         })?;
         Ok(connection)
     }

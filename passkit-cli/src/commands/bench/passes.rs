@@ -14,9 +14,9 @@ use passkit_server::{
 
 use crate::{failure::Failure, folder};
 
-/// The most passes that a phone holds.
+/// The most passes on a phone.
 pub(super) const HELD: usize = 3;
-/// Where passes are when nobody says where.
+/// The folder of passes if no option names one.
 const DEFAULT_FOLDER: &str = "./passes";
 
 /// Where the passes on the phones come from.
@@ -35,18 +35,18 @@ pub(crate) struct Sources {
     target: Option<PathBuf>,
 }
 
-/// A pass that the service serves, and what opens it.
+/// A pass that the service serves, with its credentials.
 pub(super) struct Subject {
     pub(super) id: PassId,
-    /// The whole header.
+    /// The complete header.
     pub(super) authorization: HeaderValue,
 }
 
-/// The passes for phones to hold, by type.
+/// The passes for the phones, by type.
 pub(super) struct Passes(Vec<(TypeIdentifier, Vec<Arc<Subject>>)>);
 
 impl Sources {
-    /// As many as `devices` phones can hold, at most.
+    /// Reads at most as many passes as `devices` phones can have.
     pub(super) fn read(&self, devices: usize) -> Result<Passes, Failure> {
         let mut found = Found { wanted: devices.saturating_mul(HELD), ..Found::default() };
         if let Some(file) = &self.target {
@@ -69,8 +69,8 @@ impl Sources {
         }
         if found.types.is_empty() {
             return Err(Failure::new(
-                "no passes for the phones: where they were looked for there is none; name the folder that is served \
-                 with --passes DIR, or a --target FILE.toml",
+                "no passes for the phones: the named folders and files contain none; name the folder that is served \
+                with --passes DIR, or a --target FILE.toml",
             ));
         }
         Ok(Passes(found.types.into_iter().collect()))
@@ -111,12 +111,12 @@ impl Found {
 }
 
 impl Passes {
-    /// How many there are.
+    /// The number of passes.
     pub(super) fn len(&self) -> usize {
         self.0.iter().map(|(_, passes)| passes.len()).sum()
     }
 
-    /// What a phone holds: passes of one type. Types and passes come by turns.
+    /// The passes on a phone, which have one type. Types and passes take turns.
     pub(super) fn held_by(&self, phone: usize) -> (&TypeIdentifier, impl Iterator<Item = &Arc<Subject>>) {
         let (type_id, passes) = &self.0[phone % self.0.len()];
         let first = phone / self.0.len() * HELD;

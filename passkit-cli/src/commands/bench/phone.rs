@@ -1,4 +1,5 @@
-//! A phone that weighs little: it makes the calls of a phone and checks their answers, but not what is in an archive.
+//! A cheap phone. It makes the calls of a phone and checks their answers, but not the content of
+//! archives.
 
 use std::sync::Arc;
 
@@ -12,28 +13,30 @@ use super::{
     tally::{Call, Problem},
 };
 
-/// What all device library identifiers begin with, so that phones that were left behind can be told from real ones.
+/// All device library identifiers begin with this, so that left-over phones can be recognised.
 const PREFIX: &str = "be9cbe9c";
 
-/// A date before which no pass was changed.
+/// A date that is older than every pass.
 const LONG_AGO: HeaderValue = HeaderValue::from_static("Sat, 01 Jan 2000 00:00:00 GMT");
 
-/// What a phone does when a push has come.
+/// What a phone does after a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Visit {
-    /// Lists with the tag that it had before the last change, or none; fetches what is listed with an old date: 200.
+    /// Lists with the tag from before the last change, or without one. Fetches the listed passes
+    /// with an old date: 200.
     Changed,
-    /// Lists without a tag, and fetches all with the dates that it has: 304.
+    /// Lists without a tag, and fetches all passes with their dates: 304.
     Unchanged,
-    /// Lists with its tag, mostly 204; fetches what is listed.
+    /// Lists with its tag, usually 204, and fetches what is listed.
     Quiet,
-    /// Registers all its passes with a new push token (200), then as `Quiet`.
+    /// Registers all its passes with a new push token (200), then does the same as `Quiet`.
     NewToken,
-    /// Unregisters a pass, registers it again (201), lists with its tag and fetches the pass without a date.
+    /// Unregisters a pass, registers it again (201), lists with its tag and fetches the pass
+    /// without a date.
     AddedAgain,
 }
 
-/// What every phone does in turn, again and again; each begins at another place.
+/// The visits of every phone, in a loop. Each phone starts at another place.
 const MIX: [Visit; 20] = {
     use Visit::{AddedAgain, Changed, NewToken, Quiet, Unchanged};
     [
@@ -43,7 +46,7 @@ const MIX: [Visit; 20] = {
 };
 
 impl Visit {
-    /// The visit with this number, when `phones` take turns.
+    /// The visit with this number if `phones` take turns.
     pub(super) fn of(number: u64, phones: u64) -> Self {
         let (phone, round) = (number % phones, number / phones);
         MIX[((phone + round) % MIX.len() as u64) as usize]
@@ -55,14 +58,14 @@ impl Visit {
 enum Registration {
     No,
     Yes,
-    /// It was asked for or given up, and the answer did not come.
+    /// The answer to registering or unregistering did not come.
     Unclear,
 }
 
 struct Held {
     pass: Arc<Subject>,
     registration: Registration,
-    /// `Last-Modified` of what was fetched last.
+    /// `Last-Modified` of the last fetch.
     date: Option<HeaderValue>,
 }
 
@@ -74,13 +77,13 @@ pub(super) struct Phone {
     type_id: TypeIdentifier,
     held: Box<[Held]>,
     tag: Option<Box<str>>,
-    /// The tag before that one.
+    /// The tag before the current one.
     earlier: Option<Box<str>>,
-    /// The pass that is removed and added next.
+    /// The pass to remove and add next.
     turn: usize,
 }
 
-/// The tag that a phone lists with.
+/// The tag of a list call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Since {
     Tag,
@@ -88,7 +91,7 @@ enum Since {
     Nothing,
 }
 
-/// The date that a phone fetches with.
+/// The date of a fetch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dated {
     AsKept,
@@ -96,8 +99,8 @@ enum Dated {
 }
 
 impl Phone {
-    /// A phone that holds these passes of one type, and has not registered yet. Its identifiers are made of `seed` and
-    /// `number`.
+    /// A phone with these passes of one type, which has not registered yet. Its identifiers are
+    /// made of `seed` and `number`.
     pub(super) fn new<'a>(
         seed: u64,
         number: u64,
@@ -128,7 +131,7 @@ impl Phone {
     }
 
     pub(super) async fn visit(&mut self, visit: Visit, caller: &mut Caller) -> Result<(), Problem> {
-        // What failed is tried again, as phones do.
+        // Phones try again what failed.
         for index in 0..self.held.len() {
             if self.held[index].registration != Registration::Yes {
                 self.register(index, caller).await?;
@@ -159,7 +162,7 @@ impl Phone {
         Ok(())
     }
 
-    /// Unregisters all its passes. Fails with the first that can't be.
+    /// Unregisters all its passes. Stops at the first failure.
     pub(super) async fn remove_all(&mut self, caller: &mut Caller) -> Result<(), Problem> {
         for index in 0..self.held.len() {
             if self.held[index].registration != Registration::No {
@@ -174,7 +177,7 @@ impl Phone {
         self.held.iter().filter(|held| held.registration != Registration::No).count()
     }
 
-    /// Whatever the list says, a phone fetches the pass that it adds.
+    /// A phone fetches the pass that it adds, whatever the list says.
     async fn add(&mut self, added: usize, caller: &mut Caller) -> Result<(), Problem> {
         self.register(added, caller).await?;
         for index in self.list(Since::Tag, caller).await? {
@@ -234,7 +237,7 @@ impl Phone {
             204 => {
                 caller.count(&reply);
                 if since == Since::Earlier {
-                    // To this service it is as good as the newest.
+                    // The service takes the earlier tag for the newest, so the tag is useless.
                     self.earlier = None;
                 }
                 return Ok(Vec::new());
@@ -285,7 +288,7 @@ impl Phone {
             }
             200 if date.is_none() => return Err(Problem::new("get answer without Last-Modified")),
             200 if date == since.as_ref() => return Err(reply.wrong(" where nothing changed since the date")),
-            // A copy: the header is a part of all that was read with it, which would be kept in memory.
+            // A copy, because the header would keep the entire read buffer in memory.
             200 => held.date = date.and_then(|date| HeaderValue::from_bytes(date.as_bytes()).ok()),
             304 if since.is_none() => return Err(reply.wrong(" without a date")),
             304 if dated == Dated::LongAgo => return Err(reply.wrong(" with an old date")),
@@ -296,7 +299,7 @@ impl Phone {
         Ok(())
     }
 
-    /// 64 hexadecimal digits, as APNs gives them.
+    /// 64 hexadecimal digits, as in APNs.
     fn push_token(&self) -> String {
         let first = mixed(self.seed ^ mixed(self.tokens));
         let second = mixed(first);
@@ -305,7 +308,7 @@ impl Phone {
     }
 }
 
-/// SplitMix64: numbers that follow each other give numbers all over the place, so that rows come in no order.
+/// SplitMix64: scatters consecutive numbers, so that rows come in no order.
 fn mixed(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -318,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_phone_goes_through_the_mix_and_every_round_has_it_whole() {
+    fn every_phone_and_every_round_go_through_the_complete_mix() {
         for phones in [1, 7, 20, 40] {
             for phone in 0..phones {
                 let visits: Vec<Visit> =

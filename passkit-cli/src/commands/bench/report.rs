@@ -1,4 +1,4 @@
-//! What came of a run: a table for people, JSON for programs.
+//! The results of a run: a table for people, JSON for programs.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -18,9 +18,9 @@ pub(super) struct Report {
     pub(super) rate: Rate,
     pub(super) interrupted: bool,
     pub(super) registering: Part,
-    /// `None` if no phone could register, or there was no time for them.
+    /// `None` if no phone could register, or if there was no time for visits.
     pub(super) visits: Option<Visits>,
-    /// `None` if the phones were to stay registered.
+    /// `None` if the phones stay registered.
     pub(super) unregistering: Option<Part>,
     pub(super) left_registered: usize,
 }
@@ -29,7 +29,7 @@ const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999), ("max", 1.0)];
 
 impl Report {
-    /// How often each kind of error was met, in all parts of the run.
+    /// How often each kind of error happened, in all parts of the run.
     pub(super) fn errors(&self) -> BTreeMap<String, u64> {
         let visits = self.visits.as_ref().map(|visits| &visits.part);
         let mut errors = BTreeMap::new();
@@ -84,7 +84,7 @@ impl Report {
         json
     }
 
-    /// Whether a visit in a hundred, or more, never had its turn.
+    /// The visits, if one in a hundred or more never started.
     fn fell_behind(&self) -> Option<&Visits> {
         self.visits.as_ref().filter(|visits| visits.not_begun * 100 > visits.due)
     }
@@ -114,7 +114,7 @@ fn per_second(count: u64, took: Duration) -> f64 {
     rounded(count as f64 / took.as_secs_f64().max(0.001))
 }
 
-/// To thousandths.
+/// Rounded to thousandths.
 fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
@@ -164,8 +164,8 @@ impl fmt::Display for Report {
         if let Some(Visits { due, not_begun, .. }) = self.fell_behind() {
             writeln!(
                 f,
-                "fell behind: {not_begun} of {due} visits that were due had no turn before the end, and are in the \
-                 times of visits with how long they had waited; try a lower --rate, or more --connections"
+                "fell behind: {not_begun} of {due} visits that were due did not start before the end; their waiting \
+                time counts as the time of a visit; try a lower --rate, or more --connections"
             )?;
         }
         if self.visits.is_none() {

@@ -1,4 +1,4 @@
-//! When visits are due, whatever becomes of those before.
+//! When visits are due, however long earlier ones take.
 
 use std::{
     str::FromStr,
@@ -10,14 +10,14 @@ use tokio::sync::Semaphore;
 
 use super::stop::Stop;
 
-/// The longest that the pace goes on after a wish to stop.
+/// How long the pace may go on after a request to stop.
 const NOTICE: Duration = Duration::from_millis(50);
 
 /// How many visits are due in a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Rate {
     PerSecond(f64),
-    /// As many as there are callers for: the next is due when one before is over.
+    /// As many as the callers can make: each starts the next when one has ended.
     Max,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Schedule {
     pub(super) rate: Rate,
     pub(super) start: Instant,
     end: Instant,
-    /// One for each visit that is due and not begun.
+    /// One permit for each visit that is due and has not started.
     waiting: Semaphore,
     begun: AtomicU64,
     stop: Stop,
@@ -57,8 +57,11 @@ impl Schedule {
         Self { rate, start, end, waiting: Semaphore::new(0), begun: AtomicU64::new(0), stop }
     }
 
-    /// Hands out turns when they are due, until the end. Takes up its thread: timers of the runtime are good for a
-    /// millisecond, which is longer than many a visit takes. Returns when it ended, and how many were due by then.
+    /// Hands out turns when they are due, until the end. Returns when it ended, and how many were
+    /// due by then.
+    ///
+    /// It blocks its thread, because the runtime's timers are accurate to a millisecond, which is
+    /// longer than many visits take.
     pub(super) fn pace(&self) -> (Instant, u64) {
         let mut handed_out = 0;
         loop {
@@ -68,7 +71,7 @@ impl Schedule {
             self.waiting.add_permits(usize::try_from(due - handed_out).unwrap_or(0));
             handed_out = due;
             if is_over {
-                // Who waits for a turn has got it by now, if there was one.
+                // All turns that were due have been handed out by now.
                 self.waiting.close();
                 return (now, due);
             }
@@ -77,7 +80,7 @@ impl Schedule {
         }
     }
 
-    /// The next visit, as soon as it is due; `None` at the end.
+    /// Waits for the next visit to be due. `None` at the end.
     pub(super) async fn next(&self) -> Option<Turn> {
         if self.rate == Rate::Max {
             let now = Instant::now();
@@ -93,12 +96,12 @@ impl Schedule {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// How many visits are due and not begun.
+    /// How many visits are due and have not started.
     pub(super) fn backlog(&self) -> usize {
         self.waiting.available_permits()
     }
 
-    /// When a visit is due; `None` if that depends on others.
+    /// When a visit is due. `None` if that depends on other visits.
     pub(super) fn due(&self, number: u64) -> Option<Instant> {
         match self.rate {
             Rate::PerSecond(rate) => Some(self.start + Duration::from_secs_f64(number as f64 / rate)),
@@ -106,7 +109,7 @@ impl Schedule {
         }
     }
 
-    /// How many visits are due by then, as far as that does not depend on others.
+    /// How many visits are due by then, as far as that does not depend on other visits.
     fn due_before(&self, then: Instant) -> u64 {
         match self.rate {
             // The first is due at the start.
@@ -137,7 +140,8 @@ mod tests {
             let schedule = schedule.clone();
             tokio::task::spawn_blocking(move || schedule.pace())
         };
-        // This caller takes the first, others when a while is over, and leaves the rest, well before the end.
+        // This caller takes the first. Others take some a while later, and leave the rest, well
+        // before the end.
         let mut turns = vec![schedule.next().await.unwrap()];
         tokio::time::sleep(Duration::from_millis(100)).await;
         while turns.len() < 19 {

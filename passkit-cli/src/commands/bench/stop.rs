@@ -2,7 +2,8 @@ use tokio::sync::watch;
 
 use crate::server;
 
-/// How often whoever runs this wanted it to end: the first time it is brought to an end, the second it just ends.
+/// How often the user asked for the end. The first time the run is brought to an end, the second
+/// time it stops at once.
 #[derive(Clone)]
 pub(super) struct Stop(watch::Receiver<u8>);
 
@@ -30,7 +31,7 @@ impl Stop {
         *self.0.borrow() > 0
     }
 
-    /// Ready once it was wanted twice.
+    /// Ready when the user has asked twice.
     pub(super) async fn is_wanted_at_once(&mut self) {
         if self.0.wait_for(|times| *times > 1).await.is_err() {
             std::future::pending::<()>().await;

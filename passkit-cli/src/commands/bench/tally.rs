@@ -1,4 +1,4 @@
-//! What happened: counts, and times in histograms.
+//! Counts of what happened, and times in histograms.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ impl Call {
     }
 }
 
-/// Why a call failed, in words that are the same for all that failed alike.
+/// Why a call failed. Calls that failed in the same way have the same text.
 #[derive(Debug)]
 pub(super) struct Problem(String);
 
@@ -38,14 +38,14 @@ impl Problem {
         Self(words.to_owned())
     }
 
-    /// A status that this call is not answered with, or not now.
+    /// A status that is never an answer to this call, or not in this situation.
     pub(super) fn status(call: Call, status: u16, when: &str) -> Self {
         Self(format!("status {status} on {}{when}", call.name()))
     }
 
     pub(super) fn no_answer(call: Call, reason: &NoAnswer) -> Self {
         Self(match reason {
-            // Not the call's fault.
+            // A connection that can't be made has nothing to do with the call.
             NoAnswer::Refused | NoAnswer::Unreachable(_) => reason.to_string(),
             NoAnswer::TooSlow => format!("timeout on {}", call.name()),
             NoAnswer::Closed => format!("connection closed on {}", call.name()),
@@ -62,7 +62,8 @@ pub(super) struct Times(Option<Histogram<u64>>);
 impl Times {
     pub(super) fn add(&mut self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        // Up to an hour, which no time-out lets a call take; with these bounds there is no error.
+        // Up to an hour, which no time-out lets a call take. Creating and recording can't fail with
+        // these bounds.
         if self.0.is_none() {
             self.0 = Histogram::new_with_bounds(1, 3_600_000_000, 3).ok();
         }
@@ -85,14 +86,16 @@ impl Times {
 /// What happened in a part of the run.
 #[derive(Default)]
 pub(super) struct Counts {
-    /// Answers that were right, by call and status: from sending the request to the end of the answer.
+    /// Correct answers, by call and status. The time is from sending the request to the end of the
+    /// answer.
     pub(super) calls: BTreeMap<(Call, u16), Times>,
-    /// Visits that went well, from when they were due; and those that had no turn, with how long they waited.
+    /// Visits that went well, from when they were due. Visits that never started count with their
+    /// waiting time.
     pub(super) visits: Times,
     pub(super) done: u64,
     pub(super) failed: u64,
     pub(super) errors: BTreeMap<String, u64>,
-    /// The bodies of answers that were right.
+    /// The size of the bodies of correct answers.
     pub(super) bytes: u64,
 }
 
@@ -111,7 +114,7 @@ impl Tally {
         counts.bytes += bytes as u64;
     }
 
-    /// A visit, or what else a phone did at a stretch, is over.
+    /// Counts the result of a visit, or of another sequence of calls by a phone.
     pub(super) fn outcome(&self, result: Result<(), Problem>, took: Duration) {
         let mut counts = self.lock();
         match result {

@@ -1,4 +1,4 @@
-//! A CSV file, line by line: a quote that is never closed spoils its own line and no other.
+//! Reads a CSV file line by line. A quote that is never closed spoils only its own line.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 /// The longest line. Identifiers have their own, shorter limits.
 const LONGEST: usize = 16 * 1024;
 
-/// Names of the columns as issuers write them, without case, blanks and punctuation.
+/// Names of the columns in the files of issuers, without case, blanks and punctuation.
 const NAMES: [&[&str]; 4] = [
     &["device", "deviceid", "deviceidentifier", "devicelibraryidentifier"],
     &["pushtoken", "token"],
@@ -26,7 +26,7 @@ pub(super) struct Lines {
     reader: Box<dyn BufRead + Send>,
     parser: csv_core::Reader,
     line: Vec<u8>,
-    /// Which field of a line is which column.
+    /// The position of each column in a line.
     order: [usize; 4],
     /// Whether the first line names the columns.
     pub(super) named: bool,
@@ -71,15 +71,16 @@ impl Lines {
         Ok((lines, file))
     }
 
-    /// The next line that holds something: its number, and its fields in the order of the columns or what is wrong.
+    /// The next line that is not empty: its number, and its fields in the order of the columns or
+    /// what is wrong.
     pub(super) fn next(&mut self) -> Result<Option<Line>, Failure> {
         loop {
-            let whole = self
+            let complete = self
                 .read_line()
                 .map_err(|error| Failure::new(format!("can't read {}: {error}", self.path.display())))?;
-            let Some(whole) = whole else { return Ok(None) };
+            let Some(complete) = complete else { return Ok(None) };
             self.number += 1;
-            if !whole {
+            if !complete {
                 return Ok(Some((self.number, Err(format!("longer than {LONGEST} bytes")))));
             }
             if self.number == 1 && self.line.starts_with("\u{feff}".as_bytes()) {
@@ -99,7 +100,8 @@ impl Lines {
             let wanted = if self.named { self.order.into_iter().max().unwrap_or(0) + 1 } else { 4 };
             let record = fields.and_then(|mut fields| {
                 let count = fields.len();
-                // One more may be a serial number with a comma that lacks its quotes.
+                // One field more is allowed, because it may be a serial number with an unquoted
+                // comma.
                 if count < wanted || count > self.columns {
                     return Err(format!("{count} fields instead of {}", self.columns));
                 }
@@ -112,7 +114,7 @@ impl Lines {
         }
     }
 
-    /// The line that was read last, as it stands.
+    /// The last line that was read, unchanged.
     pub(super) fn raw(&self) -> &[u8] {
         &self.line
     }
@@ -125,7 +127,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Whether a line was read whole; `None` at the end.
+    /// Reads a line. Returns whether it was read completely; `None` at the end.
     fn read_line(&mut self) -> io::Result<Option<bool>> {
         self.line.clear();
         let read = self.reader.by_ref().take(LONGEST as u64).read_until(b'\n', &mut self.line)?;
@@ -133,11 +135,11 @@ impl Lines {
         if read == 0 {
             return Ok(None);
         }
-        let whole = self.line.ends_with(b"\n") || read < LONGEST;
-        if !whole {
+        let complete = self.line.ends_with(b"\n") || read < LONGEST;
+        if !complete {
             self.bytes += skip_line(&mut *self.reader)?;
         }
-        Ok(Some(whole))
+        Ok(Some(complete))
     }
 
     fn fields(&mut self) -> Result<Vec<String>, String> {
@@ -190,7 +192,7 @@ fn skip_line(reader: &mut dyn BufRead) -> io::Result<u64> {
     }
 }
 
-/// Where each column stands, if these are names of columns.
+/// The position of each column, if these fields are names of columns.
 fn named_columns(fields: &[String]) -> Option<[usize; 4]> {
     let plain = |field: &String| -> String {
         field.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()

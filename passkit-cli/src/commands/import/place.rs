@@ -1,4 +1,4 @@
-//! How far an import has come, in a file beside the one being read.
+//! The progress of an import, in a file beside the one being read.
 
 use std::{
     ffi::OsString,
@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// How far an import has come.
+/// The progress of an import.
 pub(super) struct Place {
     /// `None` for standard input.
     file: Option<PathBuf>,
@@ -43,7 +43,7 @@ struct Note {
 }
 
 impl Place {
-    /// Where the last import of this very file into this store was stopped, or the start.
+    /// Where the last import of exactly this file into this store stopped, or the start.
     pub(super) fn find(path: &Path, store: String) -> Self {
         let Ok(metadata) = fs::metadata(path) else {
             return Self { file: None, source: Source::default(), reached: Reached::default() };
@@ -63,7 +63,8 @@ impl Place {
         Self { file: Some(file), source, reached }
     }
 
-    /// Keeps how far it has come. Where that can't be written, an import begins at the start again: slower, not wrong.
+    /// Saves the progress. If that fails, the next import begins at the start, which is slower but
+    /// not wrong.
     pub(super) fn remember(&self) {
         let Some(file) = &self.file else { return };
         let note = Note { source: self.source.clone(), reached: self.reached };
@@ -72,7 +73,7 @@ impl Place {
         }
     }
 
-    /// The import is done.
+    /// Deletes the progress, because the import is done.
     pub(super) fn forget(&self) {
         if let Some(file) = &self.file {
             let _ = fs::remove_file(file);

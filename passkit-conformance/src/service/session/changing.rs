@@ -1,4 +1,4 @@
-//! Changing passes, no faster than dates of whole seconds can tell.
+//! Changes passes at a pace that dates of full seconds can express.
 
 use std::{
     sync::atomic::Ordering,
@@ -11,14 +11,14 @@ use crate::{
     service::target::{Act, Subject},
 };
 
-/// A change takes no longer than this.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
-/// What fails after so long is taken to hang, and is not tried again.
+/// How long a change may take.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
+/// A failure after this time counts as a hang. It is not tried again.
 const HANGS: Duration = Duration::from_secs(20);
 
 impl Session {
-    /// The most rested passes of one type: those whose last change is longest ago. Serial numbers that clients send in
-    /// different ways are left to the cases about them, where there are others.
+    /// The passes of one type whose last change is longest ago. Serial numbers that clients encode
+    /// in different ways are avoided if there are others, because other cases test them.
     pub(crate) fn rested(&self, count: usize) -> Result<Vec<&Subject>, Stop> {
         let is_plain = |one: &&Subject| {
             one.pass.serial.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
@@ -36,10 +36,11 @@ impl Session {
         Ok(chosen)
     }
 
-    /// Waits until each second to which a change of the pass may be dated is over.
+    /// Waits until every second to which a change of the pass may be dated is over.
     ///
-    /// Dates have whole seconds. A service that takes care gives the later of two changes within a second the date of
-    /// the next one, and others give both the same; what that leads to is for the cases about it to say.
+    /// Dates have full seconds. If a pass changes twice within a second, a careful service dates
+    /// the second change a second later. Others give both the same date; separate cases find the
+    /// consequences.
     pub(crate) async fn rest(&self, subject: &Subject) {
         let until = self.target.rests().get(&subject.pass).copied();
         if let Some(until) = until {
@@ -47,7 +48,8 @@ impl Session {
         }
     }
 
-    /// Waits for the first half of a second of the clock, for what has to happen within one.
+    /// Waits for the first half of a second of the clock, so that what follows fits into that
+    /// second.
     pub(crate) async fn early_in_a_second(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis();
         if now > 500 {
@@ -55,14 +57,15 @@ impl Session {
         }
     }
 
-    /// Changes a pass, at least a second after its last change, and returns once the change is published.
+    /// Changes a pass, at least a second after its last change. Returns when the change is
+    /// published.
     pub(crate) async fn change(&self, subject: &Subject) -> CaseResult {
         self.can_change()?;
         self.rest(subject).await;
         self.change_at_once(subject).await
     }
 
-    /// Changes a pass, however short ago it was changed, and returns once the change is published.
+    /// Changes a pass without waiting for a second to pass. Returns when the change is published.
     pub(crate) async fn change_at_once(&self, subject: &Subject) -> CaseResult {
         match &self.target.change {
             Some(change) => self.act(subject, change, "changed").await,
@@ -70,7 +73,8 @@ impl Session {
         }
     }
 
-    /// Saves a pass as it is, at least a second after its last change, and returns once the service has looked at that.
+    /// Saves a pass unchanged, at least a second after its last change. Returns when the service
+    /// has looked at it.
     pub(crate) async fn save(&self, subject: &Subject) -> CaseResult {
         self.rest(subject).await;
         match &self.target.save {
@@ -88,10 +92,10 @@ impl Session {
             ))
         };
         if hangs.load(Ordering::Relaxed) {
-            return Err(failed("the time before it did not end, and it is not tried again".into()));
+            return Err(failed("it hung earlier, and is not tried again".into()));
         }
         let started = Instant::now();
-        let acted = tokio::time::timeout(CHANGE_PATIENCE, act(subject.pass.clone())).await;
+        let acted = tokio::time::timeout(CHANGE_TIMEOUT, act(subject.pass.clone())).await;
         let now = Instant::now();
         if !matches!(acted, Ok(Ok(()))) && now - started >= HANGS {
             hangs.store(true, Ordering::Relaxed);
@@ -102,7 +106,7 @@ impl Session {
         drop(rests);
         match acted {
             Ok(acted) => acted.map_err(failed),
-            Err(_) => Err(failed(format!("not done within {CHANGE_PATIENCE:?}"))),
+            Err(_) => Err(failed(format!("not done within {CHANGE_TIMEOUT:?}"))),
         }
     }
 }

@@ -11,7 +11,7 @@ use passkit_server::{
 };
 
 use super::{
-    Event, History, Span,
+    Event, History,
     marks::{Marks, MarksOfType},
     registrations::Registrations,
 };
@@ -57,7 +57,7 @@ pub(super) fn check(
 }
 
 impl<'h> Asked<'h> {
-    /// Holds the answer against what happened `before`, and returns what the device knows by it.
+    /// Checks the answer against what happened `before`, and returns what the device knows by it.
     fn check(
         &self,
         answer: &'h Changes,
@@ -88,67 +88,65 @@ impl<'h> Asked<'h> {
         last.extend(serials.iter().map(|serial| (*serial, self.end)));
         let known = before.iter().filter(given).map(|answered| answered.begin).max();
         if let Some(known) = known
+            && !serials.is_empty()
             && !marks
                 .all()
                 .chain(registrations.registers(self.device))
                 .any(|span| span.touches(known, self.end))
         {
-            ensure(
-                Rule::C2,
-                serials.is_empty(),
-                "nothing listed when nothing was marked or registered since the tag was issued",
-                || format!("{} serial numbers", serials.len()),
-            )?;
+            let expected = "nothing listed when nothing was marked or registered since the tag was issued";
+            return Err(Violation::new(Rule::C2, expected, format!("{} serial numbers", serials.len())));
         }
 
-        let registered: HashMap<_, _> = registrations
-            .of_device(self.device)
-            .filter(|(pass, _)| pass.type_id == *self.type_id)
-            .map(|(pass, changes)| (&pass.serial, changes))
-            .collect();
+        let registered = || {
+            let of_type =
+                registrations.of_device(self.device).filter(|(pass, _)| pass.type_id == *self.type_id);
+            of_type.map(|(pass, changes)| (&pass.serial, changes))
+        };
         for serial in &serials {
-            let here =
-                registered.get(serial).is_some_and(|changes| !changes.surely_absent(self.begin, self.end));
+            let here = registered()
+                .any(|(one, changes)| one == *serial && !changes.surely_absent(self.begin, self.end));
             ensure(Rule::CHANGES_SINCE, here, "only passes that are registered on the device", || {
                 format!("{serial:?}, which was not registered all the while")
             })?;
         }
-        for (serial, changes) in registered {
-            if serials.contains(serial) || !changes.surely_present(self.begin, self.end) {
-                continue;
-            }
-            if self.since.is_none() {
-                let expected = "all passes registered on the device, asked without a tag";
-                return Err(Violation::new(Rule::CHANGES_SINCE, expected, format!("no {serial:?}")));
-            }
-            // Asked with a tag that this device was never given, anything goes.
-            if known.is_none() {
-                continue;
-            }
-            let newest = |spans: &[Span]| {
-                spans.iter().filter(|span| span.over_before(self.begin)).map(|span| span.begin).max()
-            };
+        // Asked with a tag that this device was never given, anything goes.
+        if self.since.is_some() && known.is_none() {
+            return Ok(self.answered(answer, last));
+        }
+        let whole = marks.newest_whole.before(self.begin);
+        for (serial, changes) in registered().filter(|(serial, _)| !serials.contains(serial)) {
             let causes = [
                 (changes.last_register(self.begin), Rule::C3, "registered"),
-                (newest(marks.certain_of(serial)), Rule::C1, "marked"),
-                (newest(&marks.whole), Rule::C9, "marked with its whole type"),
+                (marks.newest_of(serial, self.begin), Rule::C1, "marked"),
+                (whole, Rule::C9, "marked with its whole type"),
             ];
-            let answered = last.get(serial).copied();
-            for (since, rule, what) in causes {
-                ensure(
-                    rule,
-                    since <= answered,
-                    format!("{serial:?} listed: it was {what} before this list began"),
-                    || format!("no list since names it, up to one asked with {:?}", self.since),
-                )?;
+            let named = last.get(serial).copied();
+            let missed = causes.into_iter().find(|(cause, ..)| *cause > named);
+            let is_missing = self.since.is_none() || missed.is_some();
+            if !is_missing || !changes.surely_present(self.begin, self.end) {
+                continue;
             }
+            return Err(match missed {
+                Some((_, rule, what)) if self.since.is_some() => Violation::new(
+                    rule,
+                    format!("{serial:?} listed: it was {what} before this list began"),
+                    format!("no list since names it, up to one asked with {:?}", self.since),
+                ),
+                _ => {
+                    let expected = "all passes registered on the device, asked without a tag";
+                    Violation::new(Rule::CHANGES_SINCE, expected, format!("no {serial:?}"))
+                }
+            });
         }
-        Ok((!serials.is_empty()).then(|| Answered {
-            begin: self.begin,
-            end: self.end,
-            tag: answer.tag,
-            last: Rc::new(last),
-        }))
+        Ok(self.answered(answer, last))
+    }
+
+    /// What the device knows by an answer with serial numbers; one without tells it nothing.
+    fn answered(&self, answer: &Changes, last: HashMap<&'h SerialNumber, u64>) -> Option<Answered<'h>> {
+        let Self { begin, end, .. } = *self;
+        let tag = answer.tag;
+        (!answer.serials.is_empty()).then(|| Answered { begin, end, tag, last: Rc::new(last) })
     }
 
     fn forward(&self, tag: UpdateTag, before: &[Answered<'_>]) -> Result<(), Violation> {

@@ -8,7 +8,7 @@ use passkit_server::{
     store::ContentDigest,
 };
 
-use super::{Event, History, Marked, Span};
+use super::{Event, History, Marked, Newest, Span};
 
 /// All marks of a history.
 pub(super) struct Marks<'h> {
@@ -20,11 +20,13 @@ pub(super) struct Marks<'h> {
 #[derive(Default)]
 pub(super) struct MarksOfType<'h> {
     /// Of the whole type.
-    pub(super) whole: Vec<Span>,
+    whole: Vec<Span>,
     /// Of single passes: these were made.
     certain: HashMap<&'h SerialNumber, Vec<Span>>,
     /// These were made, or not: the content may have been there already.
     possible: HashMap<&'h SerialNumber, Vec<Span>>,
+    newest: HashMap<&'h SerialNumber, Newest>,
+    pub(super) newest_whole: Newest,
 }
 
 impl<'h> Marks<'h> {
@@ -59,6 +61,12 @@ impl<'h> Marks<'h> {
             };
             types.entry(type_id).or_default().certain.entry(serial).or_default().push(first);
         }
+        for marks in types.values_mut() {
+            marks.newest_whole = Newest::of(marks.whole.iter().copied());
+            let certain = marks.certain.iter();
+            marks.newest =
+                certain.map(|(serial, spans)| (*serial, Newest::of(spans.iter().copied()))).collect();
+        }
         Self { types, none: MarksOfType::default() }
     }
 
@@ -86,8 +94,13 @@ impl<'h> MarksOfType<'h> {
         single.flatten().chain(&self.whole).copied()
     }
 
+    /// When the last mark of a single pass began, of those that were made before `time`.
+    pub(super) fn newest_of(&self, serial: &SerialNumber, time: u64) -> Option<u64> {
+        self.newest.get(serial)?.before(time)
+    }
+
     /// Those of a single pass that were made.
-    pub(super) fn certain_of(&self, serial: &SerialNumber) -> &[Span] {
+    fn certain_of(&self, serial: &SerialNumber) -> &[Span] {
         self.certain.get(serial).map_or(&[], Vec::as_slice)
     }
 }

@@ -154,6 +154,30 @@ impl Span {
     }
 }
 
+/// Spans by their ends, each with the latest begin of those up to it.
+#[derive(Debug, Default)]
+struct Newest(Vec<(u64, u64)>);
+
+impl Newest {
+    fn of(spans: impl IntoIterator<Item = Span>) -> Self {
+        let ends = spans.into_iter().filter_map(|span| Some((span.end?, span.begin)));
+        let mut ends: Vec<_> = ends.collect();
+        ends.sort_unstable();
+        let mut latest = 0;
+        for (_, begin) in &mut ends {
+            latest = latest.max(*begin);
+            *begin = latest;
+        }
+        Self(ends)
+    }
+
+    /// The latest begin of the spans that were over before `time`.
+    fn before(&self, time: u64) -> Option<u64> {
+        let over = self.0.partition_point(|(end, _)| *end < time);
+        self.0[..over].last().map(|(_, begin)| *begin)
+    }
+}
+
 impl Call {
     fn span(&self) -> Span {
         Span { begin: self.begin, end: self.end }
@@ -221,6 +245,14 @@ mod tests {
     /// One call after the other.
     fn in_turn<const N: usize>(events: [Event; N]) -> Option<&'static str> {
         broken(events.into_iter().zip(0..).map(|(event, n)| (2 * n, Some(2 * n + 1), event)))
+    }
+
+    #[test]
+    fn the_newest_of_the_spans_that_are_over_is_found() {
+        let span = |begin, end| Span { begin, end };
+        let newest = Newest::of([span(3, Some(9)), span(0, Some(2)), span(1, Some(6)), span(4, None)]);
+        let found = [2, 3, 6, 7, 9, 10].map(|time| newest.before(time));
+        assert_eq!(found, [None, Some(0), Some(0), Some(1), Some(1), Some(3)]);
     }
 
     #[test]

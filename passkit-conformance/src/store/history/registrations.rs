@@ -23,7 +23,7 @@ pub(super) struct Registrations<'h> {
 #[derive(Default)]
 pub(super) struct Changes(Vec<(Span, Change)>);
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
     Register(Option<Registered>),
     Unregister(Option<bool>),
@@ -254,11 +254,21 @@ impl Changes {
                 let changes_nothing =
                     |one: &&usize| self.0[**one].1.after(state.registered) == Some(state.registered);
                 state.idle.extend(open.iter().filter(changes_nothing));
+                // Of calls with one effect the one that ends first is as good as any.
+                let mut first: Vec<(Change, (u64, usize))> = Vec::new();
                 for one in open.difference(&state.done) {
-                    let then = self.0[*one].1.after(state.registered);
+                    let (span, change) = self.0[*one];
+                    let end = (span.end.unwrap_or(u64::MAX), *one);
+                    match first.iter_mut().find(|(known, _)| *known == change) {
+                        Some((_, known)) => *known = end.min(*known),
+                        None => first.push((change, end)),
+                    }
+                }
+                for (change, (_, one)) in first {
+                    let then = change.after(state.registered);
                     if let Some(registered) = then.filter(|then| *then != state.registered) {
                         let mut done = state.done.clone();
-                        done.insert(*one);
+                        done.insert(one);
                         next.push(State { registered, done, idle: state.idle.clone() });
                     }
                 }

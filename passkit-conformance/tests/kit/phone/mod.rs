@@ -23,7 +23,7 @@ const TOKEN: &str = "0123456789abcdef-token";
 const DATE: &str = "Fri, 18 Sep 2026 08:00:41 GMT";
 const LATER: &str = "Fri, 18 Sep 2026 08:00:42 GMT";
 
-/// An unsigned pass; `text` makes its content differ.
+/// An unsigned pass. `text` changes its content.
 fn archive(serial: &str, text: &str) -> Vec<u8> {
     let description = serde_json::json!({
         "formatVersion": 1,
@@ -72,7 +72,7 @@ fn texts(outcome: &Outcome) -> Vec<&str> {
     outcome.complaints.iter().map(|one| one.text.as_str()).collect()
 }
 
-/// Answers from a list, one after another, and then 500.
+/// Answers from a list, one after another, then 500.
 fn in_turn(answers: Vec<Answer>) -> impl Fn(&Asked) -> Answer + Send + Sync + 'static {
     let answers = Mutex::new(answers.into_iter());
     move |asked| {
@@ -91,14 +91,14 @@ async fn adding_registers_lists_and_fetches() {
         status(201),
         json(&listed),
         pass("A/1", "one", DATE),
-        // The second pass: the list is silent about it.
+        // The second pass. The list does not name it.
         status(201),
         status(204),
         pass("B", "one", DATE),
         // A push.
         json(r#"{"serialNumbers":["A/1"],"lastUpdated":"t2"}"#),
         pass("A/1", "two", LATER),
-        // Another one, for nothing; then the back of the pass is pulled down.
+        // A push without a change, then a pull to refresh.
         status(204),
         status(304),
     ]))
@@ -156,12 +156,12 @@ async fn adding_registers_lists_and_fetches() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_fails_is_owed() {
+async fn a_fetch_that_fails_is_pending() {
     let service = Service::start(in_turn(vec![
         status(201),
         json(r#"{"serialNumbers":["A"],"lastUpdated":"t1"}"#),
         status(503),
-        // The next sync: nothing new, the debt is paid.
+        // The next sync. Nothing is new, and the pending fetch succeeds.
         status(204),
         pass("A", "two", DATE),
         status(204),
@@ -172,18 +172,18 @@ async fn a_fetch_that_fails_is_owed() {
     assert_eq!(texts(&outcome).len(), 1);
     assert!(texts(&outcome)[0].ends_with("encountered error: Unexpected response code 503"));
     assert_eq!(phone.state().services()[0].tag(), Some("t1"), "the tag is kept before the fetch");
-    assert!(phone.list()[0].is_fetch_owed());
+    assert!(phone.list()[0].is_fetch_pending());
     let log = service.asked().pop().unwrap();
     assert_eq!(log.line, "POST /v1/log");
     assert!(log.body.starts_with(r#"{"logs":["[2"#) && log.body.contains("code 503"), "{}", log.body);
 
-    // What has to be sent outlives the process.
+    // Pending fetches and complaints survive the process.
     let state = serde_json::to_string(phone.state()).unwrap();
     let mut phone = Phone::new(serde_json::from_str(&state).unwrap(), Client::default());
     phone.set_rules(Rules::development());
     let outcome = phone.sync().await.unwrap();
     assert_eq!((outcome.updated, outcome.complaints.len()), (vec![id("A")], 0));
-    assert!(!phone.list()[0].is_fetch_owed());
+    assert!(!phone.list()[0].is_fetch_pending());
     phone.sync().await.unwrap();
     assert_eq!(service.asked().len(), 3);
 }
@@ -210,7 +210,7 @@ async fn a_registration_that_fails_is_tried_again() {
 }
 
 #[tokio::test]
-async fn only_documented_statuses_will_do() {
+async fn only_documented_statuses_are_accepted() {
     for (at, answers, text) in [
         (0, vec![status(202)], "Unexpected response code 202"),
         (0, vec![status(204)], "Unexpected response code 204"),
@@ -293,7 +293,7 @@ async fn dates_are_required_and_echoed() {
         status(201),
         json(r#"{"serialNumbers":["A"],"lastUpdated":"t1"}"#),
         without(),
-        // Not a date, and echoed all the same.
+        // Not a date, but echoed anyway.
         pass("A", "one", "1790000000"),
         pass("A", "one", "1790000000"),
         pass("A", "two", "1790000000").with("content-type", "application/octet-stream"),
@@ -366,7 +366,7 @@ async fn removing_unregisters_and_forgets() {
         assert_eq!(asked[0].header("authorization"), Some(&*format!("ApplePass {TOKEN}")));
         assert_eq!((asked[0].body.as_str(), asked[0].header("content-type")), ("", None));
         assert!(phone.list().is_empty());
-        assert_eq!(phone.state().services()[0].tag(), Some("t1"), "what is kept of the service stays");
+        assert_eq!(phone.state().services()[0].tag(), Some("t1"), "the service's tag stays");
         assert!(matches!(phone.remove(&id("A")).await, Err(Error::NotHeld(_))));
         phone.sync().await.unwrap();
         assert!(service.asked().is_empty(), "nothing to ask without a pass");
@@ -374,7 +374,7 @@ async fn removing_unregisters_and_forgets() {
 }
 
 #[tokio::test]
-async fn answers_without_end_are_cut_off() {
+async fn endless_answers_are_cut_off() {
     let mut limits = Limits::default();
     limits.response_bytes = 100_000;
     for (time, pause, reason) in [
@@ -444,7 +444,7 @@ async fn exchanges_are_shown_without_secrets() {
 }
 
 #[tokio::test]
-async fn what_is_no_pass_is_refused_in_one_line() {
+async fn a_file_that_is_no_pass_is_refused_in_one_line() {
     let mut phone = phone();
     let errors = [
         phone.add(b"PK no", Some("http://h")).await.unwrap_err(),

@@ -1,4 +1,4 @@
-//! A small HTTP server that answers as a test tells it, and remembers what it was asked.
+//! A small HTTP server with scripted answers. It records the requests.
 
 use std::{
     convert::Infallible,
@@ -18,7 +18,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// A request as it came.
+/// A request as it was received.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     /// Method, path and query.
@@ -103,13 +103,13 @@ impl Service {
         format!("http://{}", self.address)
     }
 
-    /// What was asked since the last call of this.
+    /// The requests since the last call of this function.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
 }
 
-/// A server that sends a head and then bytes without end, one chunk every `pause`.
+/// A server that sends a head and then endless bytes, one chunk every `pause`.
 pub(crate) async fn endless(pause: Duration) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -117,7 +117,7 @@ pub(crate) async fn endless(pause: Duration) -> (String, JoinHandle<()>) {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             tokio::spawn(async move {
-                // An answer before the question would be another fault.
+                // Read the request first, because an early answer would be another fault.
                 let _ = stream.read(&mut [0; 4_096]).await;
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
                 let chunk = format!("400\r\n{}\r\n", "x".repeat(0x400));

@@ -1,4 +1,4 @@
-//! Ways to be wrong: around the sound service, an answer is altered or a request is.
+//! Faulty services: the sound service with altered answers or requests.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::sound::{Answered, Asked, Sound, Wrong};
 
-/// Alters what the sound service answers.
+/// Alters the answers of the sound service.
 pub(super) fn altered(sound: Sound, alter: impl Fn(&Asked, &mut Answered) + Send + Sync + 'static) -> Wrong {
     let alter = Arc::new(alter);
     Arc::new(move |asked| {
@@ -21,7 +21,7 @@ pub(super) fn altered(sound: Sound, alter: impl Fn(&Asked, &mut Answered) + Send
     })
 }
 
-/// Alters what the sound service is asked.
+/// Alters the requests to the sound service.
 pub(super) fn asked_otherwise(sound: Sound, alter: impl Fn(&mut Asked) + Send + Sync + 'static) -> Wrong {
     let alter = Arc::new(alter);
     Arc::new(move |mut asked| {
@@ -46,7 +46,7 @@ pub(super) fn is_order(asked: &Asked) -> bool {
     asked.uri().path().contains("/order.")
 }
 
-/// What stands behind the `=` of the query.
+/// The text after the `=` of the query.
 pub(super) fn tag(asked: &Asked) -> Option<&str> {
     asked.uri().query()?.split_once('=').map(|(_, tag)| tag)
 }
@@ -65,7 +65,7 @@ pub(super) fn set(answer: &mut Answered, name: HeaderName, value: &str) {
     answer.headers_mut().insert(name, value.parse().unwrap());
 }
 
-/// Another status, and nothing else.
+/// Replaces the answer by a bare status.
 pub(super) fn become_empty(answer: &mut Answered, status: u16) {
     *answer = Answered::default();
     *answer.status_mut() = StatusCode::from_u16(status).unwrap();

@@ -75,7 +75,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the content is kept from the first time",
+        name: "the content stays as it was the first time",
         rule: Rule::CON_1,
         caught_by: &["get/changed-pass-has-new-content"],
         wrong: |sound| {
@@ -102,7 +102,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// The pass or order that an answer holds.
+/// The pass or order in an answer.
 fn served(asked: &Asked, answer: &Answered) -> Option<PassId> {
     let path = asked.uri().path().strip_prefix("/v1/")?;
     let (_, path) = path.split_once('/').filter(|_| is_fetch(asked))?;
@@ -123,9 +123,10 @@ fn unsigned(serial: &str, text: &str) -> Bytes {
         .into()
 }
 
-/// A service may serve anything in its tests: then there is nothing to say about what is in it.
+/// A service may serve anything in its tests. Nothing is reported about an archive that can't be
+/// read.
 #[tokio::test]
-async fn what_cannot_be_read_is_left_alone() {
+async fn an_unreadable_archive_is_not_reported() {
     use passkit_conformance::{
         Outcome,
         service::{cases, run},

@@ -1,4 +1,4 @@
-//! Services that let the wrong ones in, or shut the right ones out.
+//! Services that accept wrong credentials, or refuse the right ones.
 
 use std::sync::{Arc, Mutex};
 
@@ -82,7 +82,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "a refused request is carried out all the same",
+        name: "a refused request is carried out anyway",
         rule: Rule::AUTH_2,
         caught_by: &["auth/token-of-another-pass-is-401"],
         wrong: |sound| {
@@ -97,7 +97,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the token need only begin right",
+        name: "only the beginning of the token is compared",
         rule: Rule::AUTH_2,
         caught_by: &["auth/almost-the-token-is-401"],
         wrong: |sound| {
@@ -122,7 +122,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the scheme is not looked at",
+        name: "the scheme is ignored",
         rule: Rule::AUTH_3,
         caught_by: &["auth/wrong-scheme-is-401", "orders/wrong-scheme-is-401"],
         wrong: |sound| {
@@ -149,7 +149,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "a 401 says whether the pass exists",
+        name: "a 401 reveals whether the pass exists",
         rule: Rule::AUTH_4,
         caught_by: &["auth/unknown-and-wrong-look-alike"],
         wrong: |sound| {
@@ -187,7 +187,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "who was let in once is let in next time",
+        name: "a client that was accepted once is accepted next time",
         rule: Rule::AUTH_3,
         caught_by: &["auth/each-request-is-checked-alone"],
         wrong: |sound| {

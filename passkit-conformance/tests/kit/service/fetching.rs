@@ -29,7 +29,7 @@ fn since(asked: &Asked) -> Option<&str> {
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
-        name: "a pass that nobody registered is not served",
+        name: "a pass that no device registered is not served",
         rule: Rule::GET_9,
         caught_by: &["get/works-unregistered"],
         wrong: |sound| {
@@ -155,7 +155,7 @@ pub(super) const FAULTS: &[Fault] = &[
             Arc::new(move |asked| {
                 let sound = sound.clone();
                 Box::pin(async move {
-                    // The date is that of the mark, cut to seconds.
+                    // The date of the mark, rounded down to a second.
                     let parts: Vec<_> = asked.uri().path().splitn(5, '/').collect();
                     let [_, _, "passes", type_id, serial] = parts[..] else {
                         return sound.answer(asked).await;
@@ -284,7 +284,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "archives are compressed for those who take it",
+        name: "archives are compressed for clients that accept it",
         rule: Rule::GET_11,
         caught_by: &["get/is-not-compressed"],
         wrong: |sound| {
@@ -319,7 +319,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// Turns a 304 into a 200 unless the date is, letter by letter, the one that was given.
+/// Turns a 304 into a 200 unless the date is exactly the text that the service sent.
 fn only_the_same_text_is_304(asked: &Asked, answer: &mut Answered) {
     if answer.status() == 304 && since(asked) != answer.headers()[MODIFIED].to_str().ok() {
         become_empty(answer, 200);

@@ -19,7 +19,7 @@ use super::{
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
-        name: "whatever is saved counts as changed",
+        name: "every save counts as a change",
         rule: Rule::TAG_4,
         caught_by: &["list/saved-unchanged-is-not-listed"],
         wrong: |sound| {
@@ -28,7 +28,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "a save dates the pass anew",
+        name: "a save gives the pass a new date",
         rule: Rule::TAG_4,
         caught_by: &["list/saved-unchanged-is-not-listed"],
         wrong: |sound| {
@@ -95,7 +95,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "lists name a pass that nobody registered",
+        name: "lists name a pass that no device registered",
         rule: Rule::LIST_3,
         caught_by: &["list/only-what-was-registered", "list/keeps-devices-apart"],
         wrong: |sound| {
@@ -138,7 +138,7 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| asked_otherwise(sound, without_query),
     },
     Fault {
-        name: "nothing new is an empty list",
+        name: "the answer is an empty list when nothing is new",
         rule: Rule::LIST_7,
         caught_by: &["list/nothing-new-is-204", "orders/nothing-new-is-204", "trace/update"],
         wrong: |sound| {
@@ -152,7 +152,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "nothing new is an error",
+        name: "the answer is an error when nothing is new",
         rule: Rule::LIST_7,
         caught_by: &["list/nothing-new-is-204", "trace/nothing-to-report"],
         wrong: |sound| {
@@ -192,7 +192,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the tag given is the tag asked with",
+        name: "the new tag is the one from the request",
         rule: Rule::LIST_6,
         caught_by: &["list/tag-moves-with-each-list"],
         wrong: |sound| {
@@ -233,7 +233,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "a tag that can't be read covers all",
+        name: "a tag that can't be read counts as the newest",
         rule: Rule::LIST_9,
         caught_by: &["list/unreadable-tag-lists-all", "list/tag-ahead-lists-all"],
         wrong: |sound| {
@@ -245,7 +245,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "only the type that issued a tag takes it",
+        name: "only the type that issued a tag accepts it",
         rule: Rule::LIST_9,
         caught_by: &["list/tag-of-another-type-is-no-error"],
         wrong: |sound| {
@@ -264,13 +264,13 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "what was listed once is not listed again",
+        name: "a pass that was listed once is not listed again",
         rule: Rule::LIST_10,
         caught_by: &["list/asking-again-gives-the-same", "trace/answer-lost"],
         wrong: |sound| {
-            let told: Arc<Mutex<HashSet<String>>> = Arc::default();
+            let seen: Arc<Mutex<HashSet<String>>> = Arc::default();
             altered(sound, move |asked, answer| {
-                let is_new = told.lock().unwrap().insert(asked.uri().to_string());
+                let is_new = seen.lock().unwrap().insert(asked.uri().to_string());
                 if is_list(asked) && !is_new {
                     become_empty(answer, 204);
                 }
@@ -361,7 +361,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// Makes tags end as times of day with a zone do.
+/// Adds an ending to tags that looks like a time of day with a zone.
 fn with_plus_in_tags(listing: super::sound::Wrong) -> super::sound::Wrong {
     Arc::new(move |asked| {
         let answering = listing(asked);

@@ -1,4 +1,4 @@
-//! Services that are hard to complain to.
+//! Services with faults in the log endpoint.
 
 use http::{Method, header};
 use passkit_conformance::Rule;
@@ -58,7 +58,7 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| refusing(sound, |asked| (logs(asked) && form(asked).is_none()).then_some(400)),
     },
     Fault {
-        name: "a log with something else than texts fails",
+        name: "a log with anything but texts fails",
         rule: Rule::LOG_2,
         caught_by: &["log/malformed-is-200"],
         wrong: |sound| {

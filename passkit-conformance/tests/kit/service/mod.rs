@@ -1,4 +1,5 @@
-//! The cases of a web service: the sound one passes them all, and each of many wrong ones fails the right ones.
+//! The cases of a web service. The sound service passes them all, and each of many faulty ones
+//! fails the right cases.
 
 mod altered;
 mod archives;
@@ -49,15 +50,15 @@ async fn the_sound_service_passes_all_over_the_network() {
     assert_eq!(skipped(&report), [""; 0], "nothing is lacking\n{report}");
 }
 
-/// A service that is wrong in one way.
+/// A service with one fault.
 pub(crate) struct Fault {
-    /// What it does wrong.
+    /// The fault.
     pub(crate) name: &'static str,
     /// The rule that the cases must name.
     pub(crate) rule: Rule,
     /// The cases that must find it.
     pub(crate) caught_by: &'static [&'static str],
-    /// Makes the wrong service around a sound one.
+    /// Makes the faulty service from a sound one.
     pub(crate) wrong: fn(Sound) -> Wrong,
 }
 
@@ -81,7 +82,7 @@ fn faults() -> Vec<&'static Fault> {
     .collect()
 }
 
-/// A wrong service, made anew for each try: its name, the rule, the cases that must find it.
+/// A faulty service, made again for each run: its name, the rule, and the cases that must find it.
 struct Try {
     name: String,
     rule: Rule,
@@ -117,7 +118,8 @@ async fn every_fault_is_found_and_named() {
     }
     let mut still = Vec::new();
     for (mut found, one) in all.join_all().await {
-        // Some faults show at certain moments only, which a busy machine misses: those are tried again, alone.
+        // Some faults show only at certain moments, which a busy machine misses. Those run again,
+        // alone.
         for _ in 0..5 {
             if found.is_empty() {
                 break;
@@ -129,7 +131,7 @@ async fn every_fault_is_found_and_named() {
     assert!(still.is_empty(), "{}", still.join("\n"));
 }
 
-/// What the cases should have said of a fault, and did not.
+/// What the cases should have found of a fault, but did not.
 async fn missed(one: &Try, target: Target) -> Vec<String> {
     let Try { name, rule, caught_by, .. } = one;
     let all = cases();
@@ -147,7 +149,7 @@ async fn missed(one: &Try, target: Target) -> Vec<String> {
     missed
 }
 
-/// No case is without a service that it catches.
+/// Every case has a service that it catches.
 #[test]
 fn every_case_has_caught_something() {
     let caught: BTreeSet<_> = faults()

@@ -1,4 +1,4 @@
-//! Services that take orders for passes.
+//! Services that treat orders like passes.
 
 use http::{Method, header};
 use passkit_conformance::Rule;

@@ -1,4 +1,4 @@
-//! Services that go wrong when much happens at once.
+//! Services that fail when much happens at once.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,7 +20,7 @@ pub(super) const FAULTS: &[Fault] = &[
         rule: Rule::CON_1,
         caught_by: &["list/no-lost-update-under-writers"],
         wrong: |sound| {
-            // Whoever asks first for a version gets the one before.
+            // The first request for a version gets the version before.
             let seen: Arc<Mutex<HashSet<[u8; 32]>>> = Arc::default();
             let before = Arc::new(Mutex::new(HashMap::new()));
             altered(sound, move |asked, answer| {

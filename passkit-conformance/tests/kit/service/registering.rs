@@ -52,7 +52,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "register answers 304 to what it knows",
+        name: "register answers 304 to a known registration",
         rule: Rule::REG_1,
         caught_by: &["register/known-pass-is-200"],
         wrong: |sound| {
@@ -133,7 +133,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "register looks first and writes then",
+        name: "register reads first and writes later",
         rule: Rule::REG_3,
         caught_by: &["register/in-parallel-creates-once"],
         wrong: |sound| {
@@ -155,7 +155,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "register fails when the same is registered at that time",
+        name: "register fails when the same registration is in progress",
         rule: Rule::REG_3,
         caught_by: &["register/in-parallel-creates-once"],
         wrong: |sound| failing_side_by_side(sound, Method::POST),
@@ -249,7 +249,7 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| refusing(sound, |asked| device(asked).contains("%00").then_some(500)),
     },
     Fault {
-        name: "a pass that is unknown is created",
+        name: "an unknown pass is created",
         rule: Rule::REG_6,
         caught_by: &["register/unknown-pass-is-401", "register/unknown-type-is-401"],
         wrong: |sound| refusing(sound, |asked| (registers(asked) && named(asked).is_none()).then_some(201)),

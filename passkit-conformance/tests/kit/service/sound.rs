@@ -1,4 +1,4 @@
-//! A web service that does everything right, in this process.
+//! A correct web service in this process.
 
 use std::{
     collections::HashMap,
@@ -29,12 +29,12 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tower_service::Service;
 
-/// Type, serial number and token of everything that is served.
+/// Type, serial number and token of everything that the service offers.
 pub(crate) const SUBJECTS: &[(&str, &str, &str)] = &[
     ("pass.com.example.a", "A-1", "token-of-a-1-0123456789"),
     ("pass.com.example.a", "A-2", "token-of-a-2-0123456789"),
     ("pass.com.example.a", "A-3", "token-of-a-3-0123456789"),
-    // A serial number as an airline makes them, and one like a pass's of the other type.
+    // A serial number like those of airlines, and one that a pass of the other type has too.
     ("pass.com.example.a", "H8JP44-ORD07/09/25-MARTINEZ/LANI", "token-of-a-4-0123456789"),
     ("pass.com.example.b", "A-1", "token-of-b-1-0123456789"),
     ("pass.com.example.b", "ABC.123_x~1", "token-of-b-2-0123456789"),
@@ -43,12 +43,12 @@ pub(crate) const SUBJECTS: &[(&str, &str, &str)] = &[
     ("order.com.example.d", "O-1", "token-of-d-1-0123456789"),
 ];
 
-/// A request or an answer with its whole body.
+/// A request or an answer with its complete body.
 pub(crate) type Asked = Request<Bytes>;
 pub(crate) type Answered = Response<Bytes>;
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
 
-/// The sound service, for wrong ones to do wrong things with.
+/// The sound service. Faulty ones are made from it.
 #[derive(Clone)]
 pub(crate) struct Sound {
     pub(crate) store: Arc<dyn RegistrationStore>,
@@ -60,12 +60,12 @@ impl Sound {
         Self::over(Arc::new(MemoryStore::new()))
     }
 
-    /// The same over a store that may be wrong.
+    /// The same over a store that may be faulty.
     pub(crate) fn over(store: Arc<dyn RegistrationStore>) -> Self {
         Self { store, passes: Arc::default() }
     }
 
-    /// What the service answers.
+    /// The answer of the service.
     pub(crate) async fn answer(&self, asked: Asked) -> Answered {
         let mut service = WalletService::new(self.store.clone(), self.passes.clone());
         let Ok(answer) = service.call(asked.map(Full::new)).await;
@@ -82,7 +82,7 @@ impl Sound {
             .map_err(|error| error.to_string())
     }
 
-    /// Saves a pass as it is.
+    /// Saves a pass unchanged.
     pub(crate) async fn save(&self, pass: PassId) -> Result<(), String> {
         self.passes.saves.fetch_add(1, SeqCst);
         if !self.passes.marks_saves.load(SeqCst) {
@@ -94,7 +94,7 @@ impl Sound {
             .map_err(|error| error.to_string())
     }
 
-    /// The target, with everything that is served and a way to change it.
+    /// The target, with all passes and a way to change them.
     pub(crate) fn target(&self) -> Target {
         let sound = self.clone();
         self.target_with(Arc::new(move |asked| {
@@ -129,7 +129,7 @@ impl Sound {
         address
     }
 
-    /// Tells a target what there is.
+    /// Adds the passes, and the ways to change and save them, to a target.
     pub(crate) fn known(&self, target: Target) -> Target {
         let sound = self.clone();
         let target = target.changed_by(move |pass| {
@@ -147,7 +147,7 @@ impl Sound {
     }
 }
 
-/// How a wrong service answers.
+/// The function that answers for a faulty service.
 pub(crate) type Wrong = Arc<dyn Fn(Asked) -> Answering + Send + Sync>;
 
 #[derive(Clone)]
@@ -172,17 +172,17 @@ impl Service<Request<Full<Bytes>>> for Wrapped {
     }
 }
 
-/// Signed archives, built when asked for.
+/// Signed archives, built on demand.
 #[derive(Default)]
 pub(crate) struct Passes {
     versions: Mutex<HashMap<PassId, u32>>,
-    /// How often a pass was saved as it is.
+    /// How often a pass was saved unchanged.
     pub(crate) saves: AtomicU32,
-    /// Whether a pass that was saved counts as changed.
+    /// Whether a saved pass counts as changed.
     pub(crate) marks_saves: AtomicBool,
 }
 
-/// A key pair takes a while: one for each type.
+/// One for each type, because making a key pair takes a while.
 static SIGNERS: LazyLock<HashMap<&str, Signer>> = LazyLock::new(|| {
     SUBJECTS
         .iter()
@@ -206,7 +206,7 @@ impl Passes {
         self.versions.lock().unwrap().get(pass).copied().unwrap_or_default()
     }
 
-    /// The signed archive as it is now.
+    /// The current signed archive.
     pub(crate) fn build(&self, pass: &PassId, token: &str) -> Vec<u8> {
         let version = self.version(pass);
         let description = match pass.type_id.kind() {

@@ -1,10 +1,10 @@
-//! Sound services over wrong stores.
+//! Correct services over faulty stores.
 
 use passkit_conformance::Rule;
 
 use crate::store::faulty::Fault as StoreFault;
 
-/// What the store does wrong, the rule that the cases must name, and the cases that must find it.
+/// The fault of the store, the rule that the cases must name, and the cases that must find it.
 pub(super) const FAULTS: &[(StoreFault, Rule, &[&str])] = &[
     (StoreFault::OnlyTheNewestListed, Rule::LIST_2, &["list/all-changes-are-listed"]),
     (StoreFault::TagsOfWholeSeconds, Rule::TAG_1, &["list/changes-close-together"]),

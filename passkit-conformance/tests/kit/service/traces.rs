@@ -1,4 +1,4 @@
-//! Services that go wrong on the way.
+//! Services that fail in the course of a sequence of calls.
 
 use std::{
     collections::HashSet,
@@ -117,7 +117,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "one token opens all",
+        name: "one token opens all passes",
         rule: Rule::AUTH_2,
         caught_by: &["trace/wrong-token", "trace/same-serial-in-two-types"],
         wrong: |sound| {
@@ -151,7 +151,7 @@ pub(super) const FAULTS: &[Fault] = &[
         rule: Rule::CON_1,
         caught_by: &["trace/change-between-list-and-fetch"],
         wrong: |sound| {
-            // What was fetched is taken for known, tag or no tag.
+            // A fetched pass counts as known, whatever the tag.
             let state = Arc::new(Mutex::new((0, false)));
             altered(sound, move |asked, answer| {
                 let (lists, is_fetched) = &mut *state.lock().unwrap();

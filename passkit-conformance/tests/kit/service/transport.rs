@@ -1,4 +1,4 @@
-//! Services that read requests, or answer them, unlike HTTP.
+//! Services that don't follow HTTP.
 
 use http::{Method, header};
 use passkit_conformance::{
@@ -17,7 +17,7 @@ use super::{
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
-        name: "only passd is answered",
+        name: "only passd gets answers",
         rule: Rule::HTTP_3,
         caught_by: &["http/any-user-agent"],
         wrong: |sound| {
@@ -45,7 +45,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "a 405 does not say what is allowed",
+        name: "a 405 does not name the allowed methods",
         rule: Rule::HTTP_11,
         caught_by: &["http/wrong-method-is-405"],
         wrong: |sound| {
@@ -55,7 +55,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "what is unknown gets a friendly page",
+        name: "an unknown path gets a friendly page",
         rule: Rule::HTTP_11,
         caught_by: &["http/unknown-path-is-404"],
         wrong: |sound| {
@@ -67,7 +67,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "bodies of any length are taken",
+        name: "bodies of any length are accepted",
         rule: Rule::HTTP_13,
         caught_by: &["http/long-registration-is-413", "http/long-log-is-413"],
         wrong: |sound| {
@@ -95,10 +95,11 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// What shows only in the bytes on the wire, where services in this process have none.
+/// The case that needs real bytes on the wire, which services in this process don't have.
 pub(super) const ON_THE_WIRE: &str = "http/header-names-in-any-case";
 
-/// A server in front of the sound one that knows one spelling of a header, and no other: one request a connection.
+/// A server in front of the sound one that knows only one spelling of a header. It serves one
+/// request per connection.
 async fn only_spelt(name: &'static str) -> Target {
     let sound = Sound::new();
     let behind = sound.listen().await;
@@ -113,7 +114,7 @@ async fn only_spelt(name: &'static str) -> Target {
                 behind.write_all(head(&mut client, name).await.as_bytes()).await.unwrap();
                 let (mut from_client, mut to_client) = tokio::io::split(client);
                 let (mut from_behind, mut to_behind) = behind.split();
-                // Whoever ends first ends both.
+                // The end of one direction ends both.
                 tokio::select! {
                     _ = copy(&mut from_client, &mut to_behind) => {}
                     _ = copy(&mut from_behind, &mut to_client) => {}
@@ -124,7 +125,7 @@ async fn only_spelt(name: &'static str) -> Target {
     sound.known(Target::at(&url, Limits::default()).unwrap())
 }
 
-/// The head of a request, without what is spelt otherwise.
+/// The head of a request, without the headers in another spelling.
 async fn head(client: &mut BufReader<TcpStream>, name: &str) -> String {
     let mut head = String::new();
     loop {

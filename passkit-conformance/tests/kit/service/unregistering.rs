@@ -58,7 +58,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "unregistering nothing is answered 404",
+        name: "unregistering an unregistered pass is answered 404",
         rule: Rule::UNR_2,
         caught_by: &[
             "unregister/again-is-200",
@@ -69,7 +69,7 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| nothing_to_unregister(sound, 404),
     },
     Fault {
-        name: "unregistering nothing fails",
+        name: "unregistering an unregistered pass fails",
         rule: Rule::UNR_2,
         caught_by: &["unregister/again-is-200", "unregister/never-registered-is-200"],
         wrong: |sound| nothing_to_unregister(sound, 500),
@@ -115,13 +115,13 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "unregister fails when the same is unregistered at that time",
+        name: "unregister fails when the same request is in progress",
         rule: Rule::UNR_2,
         caught_by: &["unregister/in-parallel-is-200"],
         wrong: |sound| failing_side_by_side(sound, Method::DELETE),
     },
     Fault {
-        name: "unregister answers 200 for a pass that is unknown",
+        name: "unregister answers 200 for an unknown pass",
         rule: Rule::AUTH_4,
         caught_by: &["unregister/unknown-pass-is-401", "auth/unknown-and-wrong-look-alike"],
         wrong: |sound| {
@@ -132,7 +132,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-/// A service that answers with this status where there is nothing to unregister.
+/// A service that answers this status if there is nothing to unregister.
 fn nothing_to_unregister(sound: Sound, status: u16) -> Wrong {
     let held = Arc::new(Mutex::new(HashSet::new()));
     answering(sound, move |sound, asked| {

@@ -30,7 +30,7 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| refusing(sound, |asked| asked.uri().path().ends_with('/').then_some(404)),
     },
     Fault {
-        name: "slashes are put right by a redirect",
+        name: "a redirect corrects slashes",
         rule: Rule::HTTP_5,
         caught_by: &["url/double-slash-is-one", "url/slash-at-the-end-changes-nothing"],
         wrong: |sound| {
@@ -45,7 +45,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "paths are not decoded: what is encoded is unknown",
+        name: "paths are not decoded, so encoded ones are unknown",
         rule: Rule::URL_7,
         caught_by: &["url/encoded-characters-are-decoded"],
         wrong: |sound| refusing(sound, |asked| asked.uri().path().contains('%').then_some(401)),
@@ -69,7 +69,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "the query is read as a form, and the tag holds a plus sign",
+        name: "the query is read as a form, and the tag contains a plus sign",
         rule: Rule::URL_8,
         caught_by: &["url/tag-is-read-from-the-raw-query"],
         wrong: |sound| {

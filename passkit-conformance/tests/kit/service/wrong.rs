@@ -1,4 +1,4 @@
-//! How wrong services are made of the sound one.
+//! Helpers that make faulty services from the sound one.
 
 use std::{collections::HashSet, sync::Arc, sync::Mutex};
 
@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 
 use super::sound::{Answered, Asked, SUBJECTS, Sound, Wrong};
 
-/// A service that answers as the function says.
+/// A service that answers as the function does.
 pub(crate) fn answering<F, R>(sound: Sound, answer: F) -> Wrong
 where
     F: Fn(Sound, Asked) -> R + Send + Sync + 'static,
@@ -17,7 +17,7 @@ where
     Arc::new(move |asked| Box::pin(answer(sound.clone(), asked)))
 }
 
-/// The sound service, which is asked something else.
+/// The sound service with changed requests.
 pub(crate) fn asked_otherwise(sound: Sound, change: fn(&mut Asked)) -> Wrong {
     answering(sound, move |sound, mut asked| async move {
         change(&mut asked);
@@ -25,7 +25,7 @@ pub(crate) fn asked_otherwise(sound: Sound, change: fn(&mut Asked)) -> Wrong {
     })
 }
 
-/// The sound service, whose answers are changed.
+/// The sound service with changed answers.
 pub(crate) fn answered_otherwise(sound: Sound, change: fn(&Asked, &mut Answered)) -> Wrong {
     answering(sound, move |sound, asked| async move {
         let mut answer = sound.answer(asked.clone()).await;
@@ -34,7 +34,7 @@ pub(crate) fn answered_otherwise(sound: Sound, change: fn(&Asked, &mut Answered)
     })
 }
 
-/// The sound service, but for some requests that are answered with a bare status.
+/// The sound service, except that some requests are answered with a bare status.
 pub(crate) fn refusing(sound: Sound, status: fn(&Asked) -> Option<u16>) -> Wrong {
     answering(sound, move |sound, asked| async move {
         match status(&asked) {
@@ -44,8 +44,8 @@ pub(crate) fn refusing(sound: Sound, status: fn(&Asked) -> Option<u16>) -> Wrong
     })
 }
 
-/// The sound service, which fails a request like one that it has not yet answered: as with a unique key and no thought
-/// of others.
+/// The sound service, except that a request fails while an equal one is in progress. This is like a
+/// unique key without handling of conflicts.
 pub(crate) fn failing_side_by_side(sound: Sound, method: Method) -> Wrong {
     let busy = Arc::new(Mutex::new(HashSet::new()));
     answering(sound, move |sound, asked| {
@@ -81,24 +81,24 @@ pub(crate) fn logs(asked: &Asked) -> bool {
     asked.uri().path().contains("v1/log")
 }
 
-/// The device identifier in a path, as it stands there.
+/// The device identifier in a path, still encoded.
 pub(crate) fn device(asked: &Asked) -> &str {
     asked.uri().path().split('/').skip_while(|part| *part != "devices").nth(1).unwrap_or_default()
 }
 
-/// The type, the serial number and the token of the pass that a path names.
+/// Type, serial number and token of the pass in a path.
 pub(crate) fn named(asked: &Asked) -> Option<(&'static str, &'static str, &'static str)> {
     let path = percent_decode_str(asked.uri().path()).decode_utf8_lossy();
     SUBJECTS.iter().copied().find(|(type_id, serial, _)| path.ends_with(&format!("/{type_id}/{serial}")))
 }
 
-/// The scheme that fits the path, and the value of Authorization, in two.
+/// The scheme that fits the path, and the value of Authorization split in two.
 pub(crate) fn credentials(asked: &Asked) -> (&str, &str) {
     let value = asked.headers().get(AUTHORIZATION).map_or("", |value| value.to_str().unwrap());
     value.split_once(' ').unwrap_or((value, ""))
 }
 
-/// Puts in the token that the pass in the path has.
+/// Inserts the token of the pass in the path.
 pub(crate) fn let_in(asked: &mut Asked) {
     if let Some((type_id, _, token)) = named(asked) {
         let scheme = if type_id.starts_with("pass.") { "ApplePass" } else { "AppleOrder" };
@@ -107,7 +107,7 @@ pub(crate) fn let_in(asked: &mut Asked) {
     }
 }
 
-/// Asks for another path and query.
+/// Replaces path and query.
 pub(crate) fn redirect(asked: &mut Asked, path_and_query: &str) {
     *asked.uri_mut() = path_and_query.parse().unwrap();
 }

@@ -22,9 +22,10 @@ use crate::{
     },
 };
 
-/// A store in memory that implements all traits of a store: the reference implementation, for tests and for reading.
+/// A store in memory that implements all store traits. It is the reference implementation, for
+/// tests and for reading.
 ///
-/// It keeps the whole contract except that nothing outlives the process.
+/// It fulfils the contract, but nothing outlives the process.
 #[derive(Debug)]
 pub struct MemoryStore {
     tables: RwLock<Tables>,
@@ -32,11 +33,11 @@ pub struct MemoryStore {
 
 #[derive(Debug)]
 struct Tables {
-    /// When the store was made, in whole seconds since the Unix epoch.
+    /// The time of the store's creation, in whole seconds since the Unix epoch.
     created: u64,
     types: HashMap<TypeIdentifier, Type>,
     devices: HashMap<DeviceIdentifier, Device>,
-    /// The devices, in the order in which pages give them.
+    /// The devices in the order of the pages.
     in_order: BTreeSet<DeviceIdentifier>,
     pushes: queue::Pushes,
     coordination: coordination::Agreements,
@@ -45,12 +46,12 @@ struct Tables {
 #[derive(Debug)]
 struct Type {
     version: u64,
-    /// What the last mark of the whole type left: counts for each pass whose own mark is older.
+    /// The last mark of all passes. It applies to each pass whose own mark is older.
     floor: Mark,
-    /// The latest date given to any pass of the type.
+    /// The latest date of any pass of the type.
     latest_date: u64,
     passes: HashMap<SerialNumber, Pass>,
-    /// The devices of each pass, in the order in which pages give them.
+    /// The devices of each pass, in the order of the pages.
     devices: BTreeMap<SerialNumber, BTreeSet<DeviceIdentifier>>,
 }
 
@@ -77,7 +78,7 @@ impl Mark {
 }
 
 impl Type {
-    /// One that was never marked, in a store made at `created`.
+    /// The mark of a pass that was never marked, in a store created at `created`.
     fn new(created: u64) -> Self {
         Self {
             version: 0,
@@ -99,7 +100,7 @@ impl Type {
         PassState { version, last_modified, published }
     }
 
-    /// Takes the content over. Returns whether the pass has to be marked.
+    /// Stores the content. Returns whether the pass must be marked.
     fn publish(&mut self, content: &Content) -> bool {
         self.passes
             .entry(content.serial.clone())
@@ -137,7 +138,7 @@ impl Type {
         }
     }
 
-    /// The registrations behind this serial number and device, in the order of both.
+    /// The registrations after this serial number and device, ordered by both.
     fn devices_after<'a>(
         &'a self,
         after: Option<&'a (SerialNumber, DeviceIdentifier)>,
@@ -150,7 +151,7 @@ impl Type {
     }
 }
 
-/// Where to read on after an item.
+/// The bound for reading on after an item.
 fn start<T>(after: Option<&T>) -> Bound<&T> {
     after.map_or(Bound::Unbounded, Bound::Excluded)
 }
@@ -159,7 +160,7 @@ fn start<T>(after: Option<&T>) -> Bound<&T> {
 struct Device {
     push_token: PushToken,
     version: u64,
-    /// The device's version at the making of each registration.
+    /// The device's version at the time of each registration.
     registrations: BTreeMap<PassId, u64>,
 }
 
@@ -170,7 +171,7 @@ impl Default for MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Makes an empty store.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -185,7 +186,7 @@ impl MemoryStore {
         }
     }
 
-    /// As if the device had registered last at this time.
+    /// Pretends that the device last registered at this time.
     #[cfg(test)]
     pub(crate) fn set_registered_at(&self, device: &DeviceIdentifier, time: SystemTime) {
         if let Some(row) = self.tables_mut().devices.get_mut(device) {
@@ -193,7 +194,7 @@ impl MemoryStore {
         }
     }
 
-    /// No method panics half way through a change, so what a poisoned lock guards is whole.
+    /// A poisoned lock is safe to use, because no method panics in the middle of a change.
     fn tables(&self) -> RwLockReadGuard<'_, Tables> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -220,7 +221,8 @@ impl Tables {
         });
         row.push_token = push_token.clone();
         row.version = next_version(row.version, clock::now_micros());
-        // Registrations share the text of their type, so that the processor's cache has it.
+        // All registrations share the text of their type, so that it stays in the processor's
+        // cache.
         let of_type = self.types.entry(pass.type_id.clone());
         let pass = PassId { type_id: of_type.key().clone(), serial: pass.serial.clone() };
         let of_type = of_type.or_insert_with(|| Type::new(self.created));
@@ -231,7 +233,7 @@ impl Tables {
         Registered::Created
     }
 
-    /// Marks what changed. Returns the version that it has now, and what it is.
+    /// Marks what changed. Returns the new version and the marked scopes.
     fn mark(&mut self, type_id: &TypeIdentifier, changed: Changed<'_>) -> (u64, Vec<Scope>) {
         let row = self.type_mut(type_id);
         let scopes: Vec<Scope> = match changed {
@@ -259,7 +261,7 @@ impl Tables {
         }
     }
 
-    /// The device with its push token.
+    /// Returns the device with its push token.
     fn registered(&self, device: &DeviceIdentifier) -> Option<RegisteredDevice> {
         let push_token = self.devices.get(device)?.push_token.clone();
         Some(RegisteredDevice { device: device.clone(), push_token })
@@ -391,12 +393,12 @@ impl RegistrationStore for MemoryStore {
     }
 }
 
-/// The last device of a page. A position that the store never gave reads from the start.
+/// Reads the cursor of a page of devices. An unknown position reads from the start.
 fn device_position(cursor: &PageCursor) -> Option<DeviceIdentifier> {
     DeviceIdentifier::new(cursor.as_str()).ok()
 }
 
-/// The same of a page that goes through the passes of a type.
+/// Reads the cursor of a page of a type's registrations.
 fn registration_position(cursor: &PageCursor) -> Option<(SerialNumber, DeviceIdentifier)> {
     let (serial, device) = cursor.as_str().split_once('\n')?;
     Some((SerialNumber::new(serial).ok()?, DeviceIdentifier::new(device).ok()?))
@@ -418,7 +420,7 @@ impl StoreMaintenance for MemoryStore {
         limit: usize,
     ) -> Result<Page<Registration>, StoreError> {
         let tables = self.tables();
-        // A page holds all registrations of a device, so at times it is longer than asked.
+        // A page has all registrations of its last device, so it may be longer than the limit.
         let after = after.and_then(device_position);
         let mut page = Page::default();
         for device in tables.in_order.range((start(after.as_ref()), Bound::Unbounded)) {

@@ -22,7 +22,7 @@ pub(super) struct Pushes {
 
 #[derive(Debug)]
 struct Entry {
-    /// Of the first mark whose pushes are pending.
+    /// The version of the first mark whose pushes are pending.
     since: u64,
     version: u64,
     progress: Option<Progress>,

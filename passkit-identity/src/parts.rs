@@ -1,18 +1,22 @@
 use std::time::SystemTime;
 
 use passkit_server::identifiers::TypeIdentifier;
-use rustls::{
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    sign::CertifiedKey,
-};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use crate::certificate::Facts;
+use crate::{certificate::Facts, key::public_key};
 
-/// What was read: certificates in any order, and private keys, or why there is none.
+/// What was read: certificates in any order, and private keys or why there are none.
 pub(crate) struct Parts {
     certificates: Vec<CertificateDer<'static>>,
     keys: Result<Vec<PrivateKeyDer<'static>>, Fault>,
+}
+
+/// A certificate and its key.
+pub(crate) struct Pair {
+    /// The key's certificate, then all others of the file.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) facts: Facts,
 }
 
 #[derive(Clone, Copy)]
@@ -21,7 +25,7 @@ pub(crate) enum Part {
     Key,
 }
 
-/// What is wrong with which part, to follow the name of its file.
+/// The part that is at fault, and a text to put behind the name of its file.
 #[derive(Clone)]
 pub(crate) struct Fault(pub(crate) Part, pub(crate) String);
 
@@ -59,16 +63,16 @@ impl Parts {
         Ok(Self { certificates: contents.certificates.into_iter().map(CertificateDer::from).collect(), keys })
     }
 
-    /// What the certificate of the key is for; if there is none, the first that says so.
-    pub(crate) fn topic(&self) -> Result<TypeIdentifier, Fault> {
-        let of_facts = |facts: &Facts| facts.topics.iter().find_map(|topic| TypeIdentifier::new(topic).ok());
-        let of_key = self.fitting().unwrap_or_default();
-        // Of several, that which is good longest.
-        of_key
+    /// The type that the key's certificate names. If no certificate has a key, the first type that one names.
+    pub(crate) fn type_id(&self) -> Result<TypeIdentifier, Fault> {
+        let of_facts = |facts: &Facts| facts.types.iter().find_map(|name| TypeIdentifier::new(name).ok());
+        let pairs = self.pairs().unwrap_or_default();
+        // Of several, the one that expires last.
+        pairs
             .iter()
-            .filter_map(|(_, facts)| Some((facts.not_after, of_facts(facts)?)))
+            .filter_map(|pair| Some((pair.facts.not_after, of_facts(&pair.facts)?)))
             .max_by_key(|(not_after, _)| *not_after)
-            .map(|(_, topic)| topic)
+            .map(|(_, type_id)| type_id)
             .or_else(|| self.certificates.iter().find_map(|one| of_facts(&Facts::read(one).ok()?)))
             .ok_or_else(|| {
                 certificate_fault("names no type of passes or orders: it is no certificate of a Pass Type ID")
@@ -76,56 +80,52 @@ impl Parts {
     }
 
     /// Each certificate that has its key here, with its chain.
-    fn fitting(&self) -> Result<Vec<(CertifiedKey, Facts)>, Fault> {
-        let mut fitting = Vec::new();
+    fn pairs(&self) -> Result<Vec<Pair>, Fault> {
+        let mut pairs = Vec::new();
         let mut unusable = None;
         for key in self.keys.as_ref().map_err(Clone::clone)? {
-            let key = match ring::default_provider().key_provider.load_private_key(key.clone_key()) {
-                Ok(key) => key,
-                Err(error) => {
-                    unusable = Some(key_fault(format!("its private key can't be used: {error}")));
-                    continue;
-                }
+            let Some(public_key) = public_key(key) else {
+                unusable = Some(key_fault(
+                    "its private key can't be used: it must be RSA of 2048 bits or more, ECDSA on P-256 or P-384, \
+                     or Ed25519",
+                ));
+                continue;
             };
             for first in 0..self.certificates.len() {
-                // The one of the key comes first, whatever the order of the file.
+                // The key's certificate comes first, whatever the order in the file.
                 let mut chain = self.certificates.clone();
                 chain[..=first].rotate_right(1);
-                let facts = chain.first().map(|certificate| Facts::read(certificate));
-                let certified = CertifiedKey::new(chain, key.clone());
-                if let (Some(facts), Ok(())) = (facts, certified.keys_match()) {
-                    let facts = facts.map_err(|error| {
-                        certificate_fault(format!("its certificate can't be read: {error}"))
-                    })?;
-                    fitting.push((certified, facts));
+                match chain.first().map(|certificate| Facts::read(certificate)) {
+                    Some(Ok(facts)) if facts.public_key == public_key => {
+                        pairs.push(Pair { chain, key: key.clone_key(), facts });
+                    }
+                    _ => {}
                 }
             }
         }
-        if fitting.is_empty() {
+        if pairs.is_empty() {
             return Err(unusable.unwrap_or_else(|| key_fault("its private key does not fit the certificate")));
         }
-        Ok(fitting)
+        Ok(pairs)
     }
 
-    /// The certificate for a topic, with its key and its chain, and when it expires.
-    pub(crate) fn check(self, topic: &TypeIdentifier) -> Result<(CertifiedKey, SystemTime), Fault> {
-        let fitting = self.fitting()?;
-        let first = fitting.first().map(|(_, facts)| facts);
-        let other = first.and_then(|facts| facts.topics.first()).map_or_else(
+    /// The certificate for a type that expires last.
+    pub(crate) fn check(self, type_id: &TypeIdentifier) -> Result<Pair, Fault> {
+        let pairs = self.pairs()?;
+        let other = pairs.first().and_then(|pair| pair.facts.types.first()).map_or_else(
             || "its certificate names no topic (the UID of its subject)".to_owned(),
-            |other| format!("is a certificate for {other}, not for {topic}"),
+            |other| format!("is a certificate for {other}, not for {type_id}"),
         );
-        // A file may hold more than one: of those, that which is good longest.
-        let (certified, facts) = fitting
+        let pair = pairs
             .into_iter()
-            .filter(|(_, facts)| facts.topics.iter().any(|one| one == topic.as_str()))
-            .max_by_key(|(_, facts)| facts.not_after)
+            .filter(|pair| pair.facts.types.iter().any(|one| one == type_id.as_str()))
+            .max_by_key(|pair| pair.facts.not_after)
             .ok_or_else(|| certificate_fault(other))?;
-        if facts.not_after <= SystemTime::now() {
-            let date = httpdate::fmt_http_date(facts.not_after);
+        if pair.facts.not_after <= SystemTime::now() {
+            let date = httpdate::fmt_http_date(pair.facts.not_after);
             return Err(certificate_fault(format!("expired on {date}")));
         }
-        Ok((certified, facts.not_after))
+        Ok(pair)
     }
 }
 

@@ -16,13 +16,14 @@ use rustls::{
 };
 
 use super::lock;
+use crate::request::uuid;
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The attribute of a certificate's subject that names its topic.
 const USER_ID: &[u64] = &[0, 9, 2342, 19200300, 100, 1, 1];
 
-/// Why there is no [`LocalApns`](super::LocalApns), or no certificate of it.
+/// Why a [`LocalApns`](super::LocalApns) can't start, or can't issue a certificate.
 #[derive(Debug, thiserror::Error)]
 #[error("no local APNs: {0}")]
 pub struct IssueError(String);
@@ -51,6 +52,10 @@ impl From<rustls::Error> for IssueError {
     }
 }
 
+pub(crate) fn random_uuid() -> Result<String, IssueError> {
+    uuid().ok_or_else(|| IssueError::new("the system has no random numbers"))
+}
+
 /// A client certificate and its key, in PEM.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -67,12 +72,12 @@ impl std::fmt::Debug for Issued {
     }
 }
 
-/// An authority of its own, which vouches for the server and for its clients.
+/// The authority that signs the certificates of the server and of its clients.
 pub(crate) struct Issuer {
     authority: rcgen::Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
     root_pem: String,
-    /// The topic of each certificate: looked up once for a connection.
+    /// The topic of each certificate. A connection looks it up once.
     topics: Mutex<HashMap<Vec<u8>, String>>,
 }
 
@@ -82,8 +87,8 @@ impl Issuer {
         let mut params = CertificateParams::new([])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        // Two of the same name would pass for one whose signatures are wrong.
-        let name = format!("Local APNs authority {}", crate::random_hex::<8>().map_err(IssueError::new)?);
+        // If two had the same name, a client of one would be told that the signatures of the other are wrong.
+        let name = format!("Local APNs authority {}", random_uuid()?);
         params.distinguished_name.push(DnType::CommonName, name);
         let root = params.self_signed(&key)?;
         Ok(Self {

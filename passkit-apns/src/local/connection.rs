@@ -23,13 +23,13 @@ use super::{
     lock,
 };
 
-/// No payload of APNs may be longer.
+/// APNs takes no longer payload.
 const MAX_PAYLOAD: usize = 4096;
 
-/// How long a client is read from after it was told that this is the end.
+/// How long a closed connection is still read.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Takes connections, and ends them all when it is dropped.
+/// Accepts connections. When it is dropped, they all end.
 pub(crate) async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
@@ -60,7 +60,7 @@ struct Context {
 }
 
 async fn connection(tcp: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
-    // Answers are small; where the system refuses this they are slow.
+    // Answers are small. If the system refuses this, they are only slower.
     let _ = tcp.set_nodelay(true);
     let mut tls = match tls.accept(tcp).into_fallible().await {
         Ok(tls) => tls,
@@ -97,8 +97,8 @@ async fn serve(tls: &mut TlsStream<TcpStream>, shared: Arc<Shared>) -> Option<En
     }
 }
 
-/// The HTTP library can't give a reason, so this writes the frame itself. It stands between whole frames: the library
-/// left nothing half written when it last waited.
+/// The HTTP library can't give a reason, so this writes the frame itself. The library never waits with a frame half
+/// written, so this one goes between whole frames.
 async fn go_away(tls: &mut TlsStream<TcpStream>, last: u32, reason: &str) {
     let reason = json!({ "reason": reason }).to_string();
     let length = u32::try_from(8 + reason.len()).unwrap_or(8).to_be_bytes();
@@ -106,14 +106,14 @@ async fn go_away(tls: &mut TlsStream<TcpStream>, last: u32, reason: &str) {
     frame.extend(last.to_be_bytes());
     frame.extend(0_u32.to_be_bytes());
     frame.extend(reason.as_bytes());
-    // A client that is gone needs none of it.
+    // If the client is gone, nobody needs it.
     let _ = tls.write_all(&frame).await;
     let _ = tls.flush().await;
     let _ = tls.shutdown().await;
     linger(tls).await;
 }
 
-/// Reads on for a while: to close with bytes unread would take from the client what it was told last.
+/// Reads on for a while. To close with unread bytes would reset the connection, and the client would lose the last frame.
 async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = [0; 1024];
     let read_on = async { while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
@@ -161,7 +161,7 @@ async fn push(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, co
         }
         Act::Reset => respond.send_reset(Reason::INTERNAL_ERROR),
         Act::GoAway(reason) => {
-            // The push itself was not processed; streams of clients have odd numbers.
+            // The push itself was not processed. Streams of clients have odd numbers.
             let last = respond.stream_id().as_u32().saturating_sub(2);
             let _ = context.end.send(End::GoAway { last, reason });
             let _ = poll_fn(|context| respond.poll_reset(context)).await;
@@ -173,7 +173,7 @@ async fn push(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, co
     }
 }
 
-/// The whole payload, or as much of it as shows that it is too long.
+/// The whole payload, or enough of it to see that it is too long.
 async fn payload(mut body: RecvStream) -> Option<Bytes> {
     let mut whole = Bytes::new();
     while let Some(part) = body.data().await {
@@ -199,7 +199,7 @@ fn fault(head: &Parts, body: &[u8], context: &Context) -> Option<Fault> {
 fn send(respond: &mut SendResponse<Bytes>, status: StatusCode, body: Bytes) {
     let mut response = Response::new(());
     *response.status_mut() = status;
-    // Where the client is gone, there is nobody to answer.
+    // If the client is gone, there is nobody to answer.
     if let Ok(mut stream) = respond.send_response(response, body.is_empty())
         && !body.is_empty()
     {

@@ -1,6 +1,4 @@
-//! What a certificate says of itself, as far as pushes need it (RFC 5280).
-//!
-//! Parts of which nothing is needed are left as they are.
+//! What a certificate says about itself (RFC 5280). Parts that nobody needs are not parsed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,17 +7,23 @@ use der::{
     asn1::{AnyRef, BitStringRef, GeneralizedTime, ObjectIdentifier, OctetStringRef, UtcTime},
 };
 
-/// The attribute of the subject that names the topic.
+/// The attribute of the subject that names the type.
 const USER_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("0.9.2342.19200300.100.1.1");
 
-/// Apple's extension that names several topics, each followed by a list of the kinds of pushes.
+/// The attribute of the subject that names the team.
+const ORGANIZATIONAL_UNIT: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.11");
+
+/// Apple's extension that names several topics of pushes, each followed by a list of the kinds of pushes.
 const TOPICS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113635.100.6.3.6");
 
-/// What a certificate is for, and until when.
+/// What a certificate is for, whose it is, and when it is valid.
 pub(crate) struct Facts {
-    /// The first is that of the subject, if it has one.
-    pub(crate) topics: Vec<String>,
+    /// The type in the subject comes first, if there is one.
+    pub(crate) types: Vec<String>,
+    pub(crate) team: Option<String>,
+    pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
+    pub(crate) public_key: Vec<u8>,
 }
 
 #[derive(Sequence)]
@@ -38,13 +42,19 @@ struct ToBeSigned<'a> {
     issuer: AnyRef<'a>,
     validity: Validity<'a>,
     subject: AnyRef<'a>,
-    public_key: AnyRef<'a>,
+    public_key: PublicKeyInfo<'a>,
     #[asn1(context_specific = "1", tag_mode = "IMPLICIT", optional = "true")]
     issuer_unique_id: Option<BitStringRef<'a>>,
     #[asn1(context_specific = "2", tag_mode = "IMPLICIT", optional = "true")]
     subject_unique_id: Option<BitStringRef<'a>>,
     #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
     extensions: Option<Vec<Extension<'a>>>,
+}
+
+#[derive(Sequence)]
+struct PublicKeyInfo<'a> {
+    algorithm: AnyRef<'a>,
+    key: BitStringRef<'a>,
 }
 
 #[derive(Sequence)]
@@ -70,11 +80,14 @@ struct NameAttribute<'a> {
 impl Facts {
     pub(crate) fn read(certificate: &[u8]) -> der::Result<Self> {
         let certificate = Certificate::from_der(certificate)?.to_be_signed;
-        let mut topics = Vec::new();
+        let mut types = Vec::new();
+        let mut team = None;
         for part in elements::<AnyRef<'_>>(certificate.subject.value())? {
             for attribute in elements::<NameAttribute<'_>>(part.value())? {
-                if attribute.attribute_type == USER_ID {
-                    topics.extend(text(attribute.value));
+                match attribute.attribute_type {
+                    USER_ID => types.extend(text(attribute.value)),
+                    ORGANIZATIONAL_UNIT => team = team.or_else(|| text(attribute.value)),
+                    _ => {}
                 }
             }
         }
@@ -82,10 +95,16 @@ impl Facts {
             if extension.id == TOPICS {
                 let list = AnyRef::from_der(extension.value.as_bytes())?;
                 let names = elements::<AnyRef<'_>>(list.value())?;
-                topics.extend(names.into_iter().filter(|name| name.tag() != Tag::Sequence).filter_map(text));
+                types.extend(names.into_iter().filter(|name| name.tag() != Tag::Sequence).filter_map(text));
             }
         }
-        Ok(Self { topics, not_after: time(certificate.validity.not_after)? })
+        Ok(Self {
+            types,
+            team,
+            not_before: time(certificate.validity.not_before)?,
+            not_after: time(certificate.validity.not_after)?,
+            public_key: certificate.public_key.key.raw_bytes().to_vec(),
+        })
     }
 }
 
@@ -97,7 +116,7 @@ fn time(time: AnyRef<'_>) -> der::Result<SystemTime> {
     Ok(UNIX_EPOCH + since_epoch)
 }
 
-/// Whatever kind of string it is: topics are ASCII.
+/// Any kind of string will do, because types and teams are ASCII.
 fn text(of: AnyRef<'_>) -> Option<String> {
     String::from_utf8(of.value().to_vec()).ok()
 }

@@ -1,22 +1,29 @@
-//! A push service like APNs on this machine, for testing what sends pushes: real TLS with client certificates, HTTP/2,
-//! answers on demand, and a check of each request.
+//! A push service like APNs on this machine, for testing senders of pushes. It speaks HTTP/2 over TLS, wants client
+//! certificates or provider tokens, checks each request, and answers as it is told.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
-//! use passkit_conformance::apns::{Answer, LocalApns, Options};
+//! use passkit_apns::{ApnsSender, Config, Identity, local::{Answer, LocalApns, Options}};
+//! use passkit_server::{push::{PushOutcome, PushSender}, identifiers::{PushToken, TypeIdentifier}};
 //!
 //! let apns = LocalApns::start(Options::new()).await?;
 //! let issued = apns.issue("pass.com.example.ticket")?;
-//! // Give your sender `apns.host()`, `apns.port()`, `apns.root_pem()`, `issued.certificate` and `issued.key`.
+//! let identity = Identity::from_pem(None, issued.certificate.as_bytes(), issued.key.as_bytes())?;
+//! let config = Config::new().endpoint(apns.host(), apns.port()).root_certificates(apns.root_pem());
+//! let sender = ApnsSender::new(config.identity(identity))?;
+//!
 //! apns.answer_token("c0ffee", Answer::refuse(400, "BadDeviceToken"));
-//! // … let it push …
+//! let ticket = TypeIdentifier::new("pass.com.example.ticket")?;
+//! let refused = sender.push(&ticket, &PushToken::new("c0ffee")?).await;
+//! assert!(matches!(refused, PushOutcome::BadToken(_)));
+//! assert_eq!(sender.push(&ticket, &PushToken::new("decaf0")?).await, PushOutcome::Sent);
+//! assert_eq!(apns.pushes().len(), 2);
 //! assert!(apns.violations().is_empty(), "{:?}", apns.violations());
-//! assert!(apns.pushes().iter().all(|push| push.topic == "pass.com.example.ticket"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).unwrap();
 //! ```
 //!
-//! It is no copy of APNs: it knows of no device but those it is told, and stores nothing.
+//! It is no copy of APNs: it knows only the devices it was told about, and delivers nothing.
 
 mod answer;
 mod check;
@@ -41,7 +48,7 @@ use tokio_rustls::TlsAcceptor;
 pub use self::{
     answer::Answer,
     issuer::{IssueError, Issued},
-    provider_token::TokenKey,
+    provider_token::IssuedTokenKey,
 };
 use self::{answer::Script, check::KnownTokens, issuer::Issuer, provider_token::TokenKeys};
 
@@ -73,35 +80,34 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// Client certificates are required, 500 streams allowed on a connection, and all pushes recorded.
+    /// Requires client certificates, allows 500 streams on a connection, and records all pushes.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Allowing this many streams on a connection.
+    /// Allows this many streams on a connection.
     #[must_use]
     pub fn max_concurrent_streams(mut self, streams: u32) -> Self {
         self.max_concurrent_streams = streams;
         self
     }
 
-    /// Taking clients without a certificate, which then must send provider tokens: see
-    /// [`LocalApns::issue_token_key`].
+    /// Accepts clients without a certificate. They must send provider tokens: see [`LocalApns::issue_token_key`].
     #[must_use]
     pub fn provider_tokens(mut self) -> Self {
         self.provider_tokens = true;
         self
     }
 
-    /// Without a record of the pushes, which takes memory in long runs.
+    /// Records no pushes. A record takes memory in long runs.
     #[must_use]
     pub fn without_record(mut self) -> Self {
         self.record = false;
         self
     }
 
-    /// Calling this with topic and token of each push, before it is answered.
+    /// Calls this with topic and token of each push, before it is answered.
     #[must_use]
     pub fn on_push<F, Called>(mut self, hook: F) -> Self
     where
@@ -113,7 +119,7 @@ impl Options {
     }
 }
 
-/// A push as it came.
+/// A push that was received.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Received {
@@ -123,13 +129,13 @@ pub struct Received {
     pub token: String,
     /// All headers.
     pub headers: HeaderMap,
-    /// Which connection it came over: 0 is the first.
+    /// The number of its connection: 0 is the first.
     pub connection: usize,
-    /// When.
+    /// When it was received.
     pub at: SystemTime,
 }
 
-/// A push service on 127.0.0.1, until it is dropped.
+/// A push service on 127.0.0.1. It stops when it is dropped.
 #[derive(Debug)]
 pub struct LocalApns {
     shared: Arc<Shared>,
@@ -137,7 +143,7 @@ pub struct LocalApns {
     accepting: JoinHandle<()>,
 }
 
-/// What all connections share. Nothing here is locked on the way of a push that is answered normally.
+/// What all connections share. A push that is answered normally waits for no lock of another connection.
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) issuer: Issuer,
@@ -176,10 +182,10 @@ impl Shared {
 }
 
 impl LocalApns {
-    /// Starts one on a free port, within a Tokio runtime.
+    /// Starts one on a free port. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// If it gets no port, or can make no certificates.
+    /// If there is no free port, or certificates can't be made.
     pub async fn start(options: Options) -> Result<Self, IssueError> {
         let issuer = Issuer::new()?;
         let tls = TlsAcceptor::from(Arc::new(issuer.server_config(options.provider_tokens)?));
@@ -211,25 +217,25 @@ impl LocalApns {
         self.port
     }
 
-    /// The certificate, in PEM, of the authority that vouches for it and for the clients.
+    /// The certificate, in PEM, of the authority that signed the certificates of the service and of its clients.
     #[must_use]
     pub fn root_pem(&self) -> &str {
         self.shared.issuer.root_pem()
     }
 
-    /// A client certificate for pushes of `topic`, good since yesterday and for a year.
+    /// Issues a client certificate for pushes of `topic`, valid from yesterday for a year.
     ///
     /// # Errors
-    /// If the topic can stand in no certificate.
+    /// If the topic can't be part of a certificate.
     pub fn issue(&self, topic: &str) -> Result<Issued, IssueError> {
         let now = SystemTime::now();
         self.issue_for(topic, now - issuer::DAY, now + 365 * issuer::DAY)
     }
 
-    /// A client certificate for pushes of `topic` between two times, which may lie in the past.
+    /// Issues a client certificate for pushes of `topic`, valid between two times. Both may lie in the past.
     ///
     /// # Errors
-    /// If the topic can stand in no certificate.
+    /// If the topic can't be part of a certificate.
     pub fn issue_for(
         &self,
         topic: &str,
@@ -239,36 +245,36 @@ impl LocalApns {
         self.shared.issuer.issue(topic, not_before, not_after)
     }
 
-    /// A key for provider tokens, for all topics.
+    /// Issues a key for provider tokens of all topics.
     ///
     /// # Errors
-    /// If there is no randomness.
-    pub fn issue_token_key(&self) -> Result<TokenKey, IssueError> {
+    /// If the system has no random numbers.
+    pub fn issue_token_key(&self) -> Result<IssuedTokenKey, IssueError> {
         self.shared.token_keys.issue()
     }
 
-    /// Tells of a device token that exists. Once one is told, all others are answered `BadDeviceToken`; and one that
-    /// differs from it in upper and lower case is a violation.
+    /// Adds a device token that exists. After the first one, all unknown tokens are answered `BadDeviceToken`. A token that
+    /// differs from a known one in upper and lower case is a violation.
     pub fn know(&self, token: &str) {
         self.shared.known.add(token);
     }
 
-    /// Answers each push to this token so, from now on.
+    /// Gives this answer to all further pushes to the token.
     pub fn answer_token(&self, token: &str, answer: Answer) {
         self.shared.script.token(token, answer);
     }
 
-    /// Answers the next pushes so, whatever their token; behind those that were told before.
+    /// Gives this answer to the next pushes, whatever their token. Several calls queue up.
     pub fn answer_next(&self, pushes: usize, answer: Answer) {
         self.shared.script.next(pushes, answer);
     }
 
-    /// Forgets all that was told of answers: pushes without fault are accepted again.
+    /// Removes all answers that were set. Pushes without a fault are accepted again.
     pub fn answer_normally(&self) {
         self.shared.script.clear();
     }
 
-    /// All pushes that came, with a fault or without, in the order of their times.
+    /// All pushes that were received, with or without a fault, in the order of their times.
     #[must_use]
     pub fn pushes(&self) -> Vec<Received> {
         let lists = lock(&self.shared.received).clone();
@@ -277,7 +283,7 @@ impl LocalApns {
         all
     }
 
-    /// What was wrong with requests, in one line each. No line holds a token.
+    /// What was wrong with requests, one line each. No line contains a token.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         lock(&self.shared.violations).clone()

@@ -8,7 +8,7 @@ use std::{
 
 use http::{HeaderMap, Method, request::Parts};
 
-/// The device tokens that exist, as they were told, by their lower case.
+/// The device tokens that exist, as they were added, by their lower case.
 #[derive(Default)]
 pub(crate) struct KnownTokens {
     any: AtomicBool,
@@ -42,7 +42,7 @@ impl KnownTokens {
 pub(crate) struct Fault {
     pub(crate) status: u16,
     pub(crate) reason: &'static str,
-    /// What is to be mended in the sender; `None` where it did nothing wrong.
+    /// What to fix in the sender. `None` if the sender did nothing wrong.
     pub(crate) violation: Option<String>,
 }
 
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_must_come_as_it_was_told() {
+    fn a_token_must_come_as_it_was_added() {
         let known = KnownTokens::default();
         known.add("C0FFEE");
         let (head, ()) = good().body(()).unwrap().into_parts();

@@ -11,15 +11,15 @@ use rcgen::KeyPair;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::Value;
 
-use super::issuer::IssueError;
+use super::issuer::{IssueError, random_uuid};
 
-/// What Apple accepts.
+/// Apple refuses older tokens.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// A key that signs provider tokens.
+/// A key for signing provider tokens, for [`TokenKey::from_pem`](crate::TokenKey::from_pem).
 #[derive(Clone)]
 #[non_exhaustive]
-pub struct TokenKey {
+pub struct IssuedTokenKey {
     /// The private key, as in a file `AuthKey_….p8` of Apple: PKCS #8 in PEM.
     pub key: String,
     /// Its identifier.
@@ -28,9 +28,9 @@ pub struct TokenKey {
     pub team_id: String,
 }
 
-impl fmt::Debug for TokenKey {
+impl fmt::Debug for IssuedTokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenKey").field("key_id", &self.key_id).finish_non_exhaustive()
+        f.debug_struct("IssuedTokenKey").field("key_id", &self.key_id).finish_non_exhaustive()
     }
 }
 
@@ -41,13 +41,14 @@ pub(crate) struct TokenKeys(RwLock<HashMap<String, Vec<u8>>>);
 const TEAM: &str = "ABCDE12345";
 
 impl TokenKeys {
-    pub(crate) fn issue(&self) -> Result<TokenKey, IssueError> {
+    pub(crate) fn issue(&self) -> Result<IssuedTokenKey, IssueError> {
         let key = KeyPair::generate()?;
-        let key_id = crate::random_hex::<5>().map_err(IssueError::new)?.to_uppercase();
+        // Apple's have 10 characters. The end of a UUID has 12 without a hyphen.
+        let key_id = random_uuid()?.split_off(26).to_uppercase();
         if let Ok(mut keys) = self.0.write() {
             keys.insert(key_id.clone(), key.public_key_raw().to_vec());
         }
-        Ok(TokenKey { key: key.serialize_pem(), key_id, team_id: TEAM.into() })
+        Ok(IssuedTokenKey { key: key.serialize_pem(), key_id, team_id: TEAM.into() })
     }
 
     /// The reason to refuse this header, if there is one.

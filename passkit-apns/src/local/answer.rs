@@ -22,7 +22,7 @@ pub struct Answer {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
-    /// What the checks find.
+    /// As the checks of the request say.
     Check,
     Respond(StatusCode, Bytes),
     Stall,
@@ -36,26 +36,26 @@ impl Answer {
         Self { act, delay: Duration::ZERO }
     }
 
-    /// Accepts it, if it is without fault.
+    /// Accepts the push if it has no fault.
     #[must_use]
     pub fn accept() -> Self {
         Self::of(Act::Check)
     }
 
-    /// Refuses it with a status and a reason, such as 403 and `BadCertificate`. A status that is none becomes 500.
+    /// Refuses the push with a status and a reason, such as 403 and `BadCertificate`. An invalid status becomes 500.
     #[must_use]
     pub fn refuse(status: u16, reason: &str) -> Self {
         Self::json(status, &json!({ "reason": reason }))
     }
 
-    /// Says with 410 since when the token is out of use.
+    /// Answers 410, with the time since which the token is out of use.
     #[must_use]
     pub fn gone(reason: &str, since: SystemTime) -> Self {
         let since = since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         Self::json(410, &json!({ "reason": reason, "timestamp": u64::try_from(since).unwrap_or(u64::MAX) }))
     }
 
-    /// Refuses it with this body, whatever it is.
+    /// Refuses the push with any body.
     #[must_use]
     pub fn body(status: u16, body: impl Into<Bytes>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -78,20 +78,20 @@ impl Answer {
         Self::of(Act::Reset)
     }
 
-    /// Ends the connection with GOAWAY and this reason: this push is not processed, and what was on its way before it is
-    /// left without an answer.
+    /// Ends the connection with GOAWAY and this reason. The push is not processed, and earlier pushes that wait for an
+    /// answer get none.
     #[must_use]
     pub fn go_away(reason: &str) -> Self {
         Self::of(Act::GoAway(reason.into()))
     }
 
-    /// Ends the connection without a word.
+    /// Ends the connection without GOAWAY.
     #[must_use]
     pub fn close() -> Self {
         Self::of(Act::Close)
     }
 
-    /// After this time.
+    /// Waits this long before it answers.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
@@ -99,10 +99,10 @@ impl Answer {
     }
 }
 
-/// The answers that were asked for.
+/// The answers that were set.
 #[derive(Default)]
 pub(crate) struct Script {
-    /// Whether there are any: spares the lock.
+    /// Whether there are any. It saves the lock.
     any: AtomicBool,
     script: Mutex<Orders>,
 }

@@ -1,4 +1,4 @@
-//! The schemes by which parts of a file are encrypted: PBES1 as PKCS #12 has it, and PBES2 (RFC 8018).
+//! The schemes that encrypt parts of a file: PBES1 as in PKCS #12, and PBES2 (RFC 8018).
 
 use std::num::NonZeroU32;
 
@@ -111,7 +111,7 @@ fn pbes2(
         other => return Err(Problem::Unknown(other)),
     };
     let iterations = NonZeroU32::new(bounded(iterations)?).unwrap_or(NonZeroU32::MIN);
-    // Only one length of key fits each cipher, so the length that a file may name says nothing new.
+    // Each cipher has one length of key, so the length in the file is redundant.
     let key = |length| {
         let mut key = vec![0; length];
         pbkdf2::derive(function, iterations, salt.as_bytes(), password.text.as_bytes(), &mut key);
@@ -127,7 +127,7 @@ fn pbes2(
     }
 }
 
-/// Block after block. What is no DER in the end was encrypted by another password: without a MAC, nothing else tells.
+/// CBC. If the result is not DER, the password was wrong: without a MAC there is no other check.
 fn chained<C: BlockCipherDecrypt>(
     cipher: Result<C, InvalidLength>,
     vector: &[u8],

@@ -3,16 +3,16 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, SystemTime},
 };
 
-use passkit_apns::{ApnsSender, Identity};
-use passkit_conformance::apns::Issued;
-use passkit_server::{identifiers::TypeIdentifier, push::PushOutcome};
+use passkit_identity::{
+    Identity,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use passkit_server::identifiers::TypeIdentifier;
 
-use crate::{TOPIC, apns, assert_no_violations, config, push, topic, until};
+use crate::{Authority, Issued, OTHER_TYPE, TYPE, type_id};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const PASSWORD: &str = "a pässword";
 
 /// Exports a certificate and its key, with what else is to be in the file, in PEM.
@@ -27,12 +27,12 @@ fn export(folder: &Path, issued: &Issued, more: &str, password: &str, options: &
 }
 
 fn read(file: &Path, password: &str) -> Result<Identity, String> {
-    Identity::from_pkcs12_file(&topic(), file, password).map_err(|error| error.to_string())
+    Identity::from_pkcs12_file(&type_id(), file, password).map_err(|error| error.to_string())
 }
 
-#[tokio::test]
-async fn each_way_of_writing_it_is_read_and_pushes() {
-    let apns = apns().await;
+#[test]
+fn each_way_of_writing_it_is_read() {
+    let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     for options in [
         &[][..],
@@ -47,30 +47,33 @@ async fn each_way_of_writing_it_is_read_and_pushes() {
         &["-nomaciter", "-noiter"],
     ] {
         for password in [PASSWORD, ""] {
-            let issued = apns.issue(TOPIC).unwrap();
-            let file = export(folder.path(), &issued, apns.root_pem(), password, options);
+            let issued = authority.issue(TYPE);
+            let file = export(folder.path(), &issued, &authority.root, password, options);
             let identity = read(&file, password).unwrap_or_else(|error| panic!("{options:?}: {error}"));
             let bytes = std::fs::read(&file).unwrap();
-            assert_eq!(Identity::from_pkcs12(None, &bytes, password).unwrap().topic(), &topic());
-            let sender = ApnsSender::new(config(&apns).identity(identity)).unwrap();
-            assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent, "{options:?}");
+            assert_eq!(Identity::from_pkcs12(None, &bytes, password).unwrap().type_id(), &type_id());
+            let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+            assert_eq!(identity.chain(), [der(&issued.certificate), der(&authority.root)], "{options:?}");
+            let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+            let contains = |long: &[u8], part: &[u8]| long.windows(part.len()).any(|window| window == part);
+            // OpenSSL writes the same key without its public half.
+            let secret = &key.secret_der()[36..68];
+            assert!(contains(identity.private_key().secret_der(), secret), "{options:?}");
         }
     }
-    assert_no_violations(&apns);
 }
 
-#[tokio::test]
-async fn each_fault_is_one_line_that_names_file_and_topic() {
-    let apns = apns().await;
+#[test]
+fn each_fault_is_one_line_that_names_file_and_type() {
+    let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
-    let good = apns.issue(TOPIC).unwrap();
-    let other = apns.issue("pass.com.example.other").unwrap();
-    let now = SystemTime::now();
-    let expired = apns.issue_for(TOPIC, now - 2 * DAY, SystemTime::UNIX_EPOCH + 10_000 * DAY).unwrap();
+    let good = authority.issue(TYPE);
+    let other = authority.issue(OTHER_TYPE);
+    let expired = authority.issue_expired();
     let file = folder.path().join("ticket.p12");
     let fails = |password: &str, text: &str| {
         let error = read(&file, password).unwrap_err();
-        assert_eq!(error, format!("certificate for {TOPIC}: {}: {text}", file.display()));
+        assert_eq!(error, format!("certificate for {TYPE}: {}: {text}", file.display()));
     };
 
     // Without encryption only the MAC tells, and the other way round.
@@ -85,7 +88,7 @@ async fn each_fault_is_one_line_that_names_file_and_topic() {
     export(folder.path(), &expired, "", PASSWORD, &[]);
     fails(PASSWORD, "expired on Mon, 19 May 1997 00:00:00 GMT");
     export(folder.path(), &other, "", PASSWORD, &[]);
-    fails(PASSWORD, &format!("is a certificate for pass.com.example.other, not for {TOPIC}"));
+    fails(PASSWORD, &format!("is a certificate for pass.com.example.other, not for {TYPE}"));
     export(folder.path(), &good, "", PASSWORD, &["-nokeys"]);
     fails(PASSWORD, "has no private key: export the certificate together with its key");
     export(folder.path(), &good, "", PASSWORD, &["-nocerts"]);
@@ -120,19 +123,19 @@ fn joined(one: &[u8], other: &[u8]) -> Vec<u8> {
     element(0x30, &[&[0x02, 0x01, 0x03][..], &content].concat())
 }
 
-#[tokio::test]
-async fn a_file_of_another_kind_is_reported_and_does_no_harm() {
-    let apns = apns().await;
+#[test]
+fn a_file_of_another_kind_is_reported_and_does_no_harm() {
+    let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     // With one round, so that trying thousands of broken ones is quick.
     let options = ["-legacy", "-noiter", "-nomaciter"];
-    let file = export(folder.path(), &apns.issue(TOPIC).unwrap(), "", PASSWORD, &options);
+    let file = export(folder.path(), &authority.issue(TYPE), "", PASSWORD, &options);
     let good = std::fs::read(&file).unwrap();
     let from =
-        |bytes: &[u8]| Identity::from_pkcs12(&topic(), bytes, PASSWORD).map_err(|error| error.to_string());
+        |bytes: &[u8]| Identity::from_pkcs12(&type_id(), bytes, PASSWORD).map_err(|error| error.to_string());
     assert!(from(&good).is_ok());
 
-    let no_pkcs12 = format!("certificate for {TOPIC}: is no PKCS #12, or a damaged one");
+    let no_pkcs12 = format!("certificate for {TYPE}: is no PKCS #12, or a damaged one");
     for bytes in [&b""[..], b"-----BEGIN CERTIFICATE-----\n", b"\x30\x03\x02\x01\x03", &[0x30; 64]] {
         assert_eq!(from(bytes).unwrap_err(), no_pkcs12);
     }
@@ -151,35 +154,32 @@ async fn a_file_of_another_kind_is_reported_and_does_no_harm() {
         bytes[at] ^= 0x41;
         if let Err(error) = from(&bytes) {
             assert!(
-                !error.contains('\n') && error.starts_with(&format!("certificate for {TOPIC}: ")),
+                !error.contains('\n') && error.starts_with(&format!("certificate for {TYPE}: ")),
                 "{error}"
             );
         }
     }
 }
 
-#[tokio::test]
-async fn of_several_certificates_that_of_the_key_is_taken() {
-    let apns = apns().await;
+#[test]
+fn of_several_certificates_that_of_the_key_is_taken() {
+    let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
-    let (ours, other) = (apns.issue(TOPIC).unwrap(), apns.issue("pass.com.example.other").unwrap());
+    let (ours, other) = (authority.issue(TYPE), authority.issue(OTHER_TYPE));
     let file = export(folder.path(), &ours, &other.certificate, PASSWORD, &["-legacy"]);
-    assert_eq!(read(&file, PASSWORD).unwrap().topic(), &topic());
-    let other = TypeIdentifier::new("pass.com.example.other").unwrap();
+    assert_eq!(read(&file, PASSWORD).unwrap().type_id(), &type_id());
+    let other = TypeIdentifier::new(OTHER_TYPE).unwrap();
     let error = Identity::from_pkcs12_file(&other, &file, PASSWORD).unwrap_err().to_string();
-    assert!(error.ends_with(&format!("is a certificate for {TOPIC}, not for {other}")), "{error}");
+    assert!(error.ends_with(&format!("is a certificate for {TYPE}, not for {other}")), "{error}");
 }
 
-#[tokio::test]
-async fn a_renewed_file_is_taken() {
-    let (apns, elsewhere) = (apns().await, apns().await);
+#[test]
+fn a_renewed_file_can_be_read_again_with_the_same_password() {
+    let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
-    let file = export(folder.path(), &elsewhere.issue(TOPIC).unwrap(), "", PASSWORD, &["-legacy"]);
-    let config = config(&apns).identity(read(&file, PASSWORD).unwrap());
-    let sender = ApnsSender::new(config.look_interval(Duration::from_millis(50))).unwrap();
-    assert!(matches!(push(&sender, "c0ffee").await, PushOutcome::Misconfigured(_)));
-
-    export(folder.path(), &apns.issue(TOPIC).unwrap(), "", PASSWORD, &[]);
-    until("the renewed certificate is used", async || push(&sender, "c0ffee").await == PushOutcome::Sent)
-        .await;
+    let file = export(folder.path(), &authority.issue(TYPE), "", PASSWORD, &["-legacy"]);
+    let identity = read(&file, PASSWORD).unwrap();
+    export(folder.path(), &authority.issue(TYPE), "", PASSWORD, &[]);
+    assert_ne!(identity.current_stamp(), identity.stamp());
+    assert_ne!(identity.reload().unwrap().chain(), identity.chain());
 }

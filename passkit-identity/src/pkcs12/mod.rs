@@ -18,13 +18,13 @@ const ENCRYPTED_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.11
 const CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.3");
 const X509: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.22.1");
 
-/// Of the key by which the whole is proved to be unchanged.
+/// Says that the derived key is for the MAC of the file.
 const MAC_KEY: u8 = 3;
 
-/// More rounds than anyone asks for take minutes.
+/// A file that asks for more would block the reader for minutes.
 const MAX_ITERATIONS: u32 = 10_000_000;
 
-/// What a file holds, in DER.
+/// The contents of a file, in DER.
 #[derive(Default)]
 pub(crate) struct Contents {
     pub(crate) certificates: Vec<Vec<u8>>,
@@ -115,7 +115,7 @@ struct DigestInfo<'a> {
     digest: OctetStringRef<'a>,
 }
 
-/// A password in the two forms that are used.
+/// A password in the two forms that files use.
 pub(crate) struct Password<'a> {
     /// In UTF-8, for the newer schemes.
     text: &'a str,
@@ -123,14 +123,14 @@ pub(crate) struct Password<'a> {
     utf16: Vec<u8>,
 }
 
-/// Reads a file. Takes a moment on purpose of its maker: passwords are to be dear to guess.
+/// Reads a file. It may take a second, because its maker wants guessing passwords to be slow.
 pub(crate) fn open(file: &[u8], password: &str) -> Result<Contents, Problem> {
     if file.starts_with(&[0x30, 0x80]) {
         return Err(Problem::OpenLengths);
     }
     let with_end = password.encode_utf16().chain([0]).flat_map(u16::to_be_bytes).collect();
     match open_with(file, &Password { text: password, utf16: with_end }) {
-        // Some write no password as nothing at all, others as an end mark.
+        // Some programs write an empty password as nothing, others as an end mark.
         Err(Problem::Password) if password.is_empty() => {
             open_with(file, &Password { text: "", utf16: Vec::new() })
         }
@@ -160,7 +160,7 @@ fn open_with(file: &[u8], password: &Password<'_>) -> Result<Contents, Problem> 
 fn data<'a>(info: &ContentInfo<'a>) -> Result<&'a [u8], Problem> {
     match info.content_type {
         DATA => Ok(info.content.decode_as::<OctetStringRef<'a>>()?.as_bytes()),
-        // Protected by a public key instead of a password.
+        // Such as one protected by a public key.
         other => Err(Problem::Unknown(other)),
     }
 }

@@ -1,4 +1,4 @@
-//! From a password to a key, as PKCS #12 does it (RFC 7292, appendix B).
+//! Derives keys from passwords as PKCS #12 does (RFC 7292, appendix B).
 
 use der::asn1::ObjectIdentifier;
 use ring::{digest, hmac};
@@ -8,7 +8,7 @@ const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2");
 const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
 
-/// A digest, and the HMAC over it.
+/// A digest and its HMAC.
 pub(super) fn digest(id: ObjectIdentifier) -> Option<(hmac::Algorithm, &'static digest::Algorithm)> {
     match id {
         SHA1 => Some((hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &digest::SHA1_FOR_LEGACY_USE_ONLY)),
@@ -19,7 +19,7 @@ pub(super) fn digest(id: ObjectIdentifier) -> Option<(hmac::Algorithm, &'static 
     }
 }
 
-/// `length` bytes for a purpose: 1 is a key, 2 an initial vector, 3 the key of a MAC.
+/// Derives `length` bytes for a purpose: 1 is a key, 2 an initial vector, 3 the key of a MAC.
 pub(super) fn derive(
     digest: &'static digest::Algorithm,
     purpose: u8,
@@ -48,7 +48,7 @@ pub(super) fn derive(
             derived.truncate(length);
             return derived;
         }
-        // Each block of the input, as a number, grows by the hash and one.
+        // Adds the hash and one to each block of the input, as to a number.
         for part in input.chunks_mut(block) {
             let mut carry = 1;
             let hash = hash.as_ref().iter().copied().cycle().take(block).collect::<Vec<_>>();

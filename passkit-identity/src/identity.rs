@@ -1,0 +1,228 @@
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use passkit_server::identifiers::TypeIdentifier;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::{
+    IdentityError,
+    parts::{Fault, Pair, Part, Parts},
+};
+
+/// The certificate of one type, with its private key and its chain.
+///
+/// It was checked when it was read: the key fits the certificate, and the certificate is for the type and was not expired.
+/// A clone shares certificate and key. `Debug` shows no key.
+#[derive(Clone)]
+pub struct Identity {
+    type_id: TypeIdentifier,
+    source: Source,
+    stamp: FileStamp,
+    pair: Arc<Pair>,
+}
+
+#[derive(Clone)]
+enum Source {
+    Memory,
+    Pem {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+    #[cfg(feature = "pkcs12")]
+    Pkcs12 {
+        file: PathBuf,
+        password: String,
+    },
+}
+
+/// When the files of an [`Identity`] were changed last, and how long they are. A different value means that a file changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileStamp([Option<(SystemTime, u64)>; 2]);
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("type_id", &self.type_id)
+            .field("not_after", &self.not_after())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Reads PEM: the certificate, the others of its chain in any order, and the unencrypted private key. Both arguments
+    /// may be the same bytes. Without a type, it takes the one that the certificate names.
+    ///
+    /// # Errors
+    /// If a part is missing, the key does not fit, or the certificate is expired or for another type.
+    pub fn from_pem<'a>(
+        type_id: impl Into<Option<&'a TypeIdentifier>>,
+        certificate: &[u8],
+        key: &[u8],
+    ) -> Result<Self, IdentityError> {
+        let parts = Parts::of_pem(certificate, key);
+        Self::new(type_id.into(), Source::Memory, FileStamp::default(), parts)
+    }
+
+    /// Reads two files with PEM. Both may be the same file.
+    ///
+    /// # Errors
+    /// Same errors as [`from_pem`](Self::from_pem), and if a file can't be read.
+    pub fn from_files<'a>(
+        type_id: impl Into<Option<&'a TypeIdentifier>>,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, IdentityError> {
+        Self::from_source(type_id.into(), Source::Pem { certificate: certificate.into(), key: key.into() })
+    }
+
+    /// Reads PKCS #12 with certificate and key, as Keychain Access exports it (`.p12`).
+    ///
+    /// # Errors
+    /// Same errors as [`from_pem`](Self::from_pem), and if the password is wrong or the protection of the file is unknown.
+    #[cfg(feature = "pkcs12")]
+    pub fn from_pkcs12<'a>(
+        type_id: impl Into<Option<&'a TypeIdentifier>>,
+        pkcs12: &[u8],
+        password: &str,
+    ) -> Result<Self, IdentityError> {
+        let parts = Parts::of_pkcs12(pkcs12, password);
+        Self::new(type_id.into(), Source::Memory, FileStamp::default(), parts)
+    }
+
+    /// Reads a file with PKCS #12. Keeps the password, so that the file can be [read again](Self::reload).
+    ///
+    /// # Errors
+    /// Same errors as [`from_pkcs12`](Self::from_pkcs12), and if the file can't be read.
+    #[cfg(feature = "pkcs12")]
+    pub fn from_pkcs12_file<'a>(
+        type_id: impl Into<Option<&'a TypeIdentifier>>,
+        file: impl Into<PathBuf>,
+        password: &str,
+    ) -> Result<Self, IdentityError> {
+        Self::from_source(type_id.into(), Source::Pkcs12 { file: file.into(), password: password.into() })
+    }
+
+    /// The type of the passes or orders that the certificate is for.
+    #[must_use]
+    pub fn type_id(&self) -> &TypeIdentifier {
+        &self.type_id
+    }
+
+    /// The team that Apple issued the certificate to: the `OU` of its subject, 10 letters and digits.
+    #[must_use]
+    pub fn team(&self) -> Option<&str> {
+        self.pair.facts.team.as_deref()
+    }
+
+    /// When the certificate becomes valid. It may lie in the future.
+    #[must_use]
+    pub fn not_before(&self) -> SystemTime {
+        self.pair.facts.not_before
+    }
+
+    /// When the certificate expires.
+    #[must_use]
+    pub fn not_after(&self) -> SystemTime {
+        self.pair.facts.not_after
+    }
+
+    /// The certificate, followed by all others that were read with it.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.pair.chain
+    }
+
+    /// The private key of the certificate.
+    #[must_use]
+    pub fn private_key(&self) -> &PrivateKeyDer<'static> {
+        &self.pair.key
+    }
+
+    /// The state of the files just before they were read.
+    #[must_use]
+    pub fn stamp(&self) -> FileStamp {
+        self.stamp
+    }
+
+    /// The state of the files now. Waits for the disk. Without files it never changes.
+    #[must_use]
+    pub fn current_stamp(&self) -> FileStamp {
+        self.source.stamp()
+    }
+
+    /// Reads the files again, for the same type. Waits for the disk. Without files it returns a clone.
+    ///
+    /// # Errors
+    /// Same errors as the function that made it.
+    pub fn reload(&self) -> Result<Self, IdentityError> {
+        match &self.source {
+            Source::Memory => Ok(self.clone()),
+            source => Self::from_source(Some(&self.type_id), source.clone()),
+        }
+    }
+
+    fn from_source(type_id: Option<&TypeIdentifier>, source: Source) -> Result<Self, IdentityError> {
+        // Before they are read, so that a change in between shows as a later one.
+        let stamp = source.stamp();
+        let parts = source.read();
+        Self::new(type_id, source, stamp, parts)
+    }
+
+    fn new(
+        type_id: Option<&TypeIdentifier>,
+        source: Source,
+        stamp: FileStamp,
+        parts: Result<Parts, Fault>,
+    ) -> Result<Self, IdentityError> {
+        let named = |type_id: Option<&TypeIdentifier>, Fault(part, problem): Fault| {
+            let file = source.file(part).map(|file| format!("{}: ", file.display())).unwrap_or_default();
+            IdentityError(match type_id {
+                Some(type_id) => format!("certificate for {type_id}: {file}{problem}"),
+                None => format!("{file}{problem}"),
+            })
+        };
+        let parts = parts.map_err(|fault| named(type_id, fault))?;
+        let type_id = match type_id {
+            Some(type_id) => type_id.clone(),
+            None => parts.type_id().map_err(|fault| named(None, fault))?,
+        };
+        let pair = parts.check(&type_id).map_err(|fault| named(Some(&type_id), fault))?;
+        Ok(Self { type_id, source, stamp, pair: Arc::new(pair) })
+    }
+}
+
+impl Source {
+    fn file(&self, part: Part) -> Option<&Path> {
+        match (self, part) {
+            (Self::Memory, _) => None,
+            (Self::Pem { certificate, .. }, Part::Certificate) => Some(certificate),
+            (Self::Pem { key, .. }, Part::Key) => Some(key),
+            #[cfg(feature = "pkcs12")]
+            (Self::Pkcs12 { file, .. }, _) => Some(file),
+        }
+    }
+
+    fn stamp(&self) -> FileStamp {
+        FileStamp([Part::Certificate, Part::Key].map(|part| {
+            let metadata = self.file(part)?.metadata().ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        }))
+    }
+
+    fn read(&self) -> Result<Parts, Fault> {
+        let read = |part| {
+            let file = self.file(part).unwrap_or(Path::new(""));
+            std::fs::read(file).map_err(|error| Fault(part, error.to_string()))
+        };
+        let certificate = read(Part::Certificate)?;
+        match self {
+            #[cfg(feature = "pkcs12")]
+            Self::Pkcs12 { password, .. } => Parts::of_pkcs12(&certificate, password),
+            _ => Parts::of_pem(&certificate, &read(Part::Key)?),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Certificates of Apple Wallet passes, each with its private key.
+//!
+//! An [`Identity`] is the certificate of one pass type, its key and its chain. Apple issues it as a "Pass Type ID
+//! Certificate" (or "Order Type ID Certificate"). The same certificate signs the passes of the type and sends their pushes.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let file = folder.path().join("ticket.pem");
+//! # std::fs::write(&file, "")?;
+//! use passkit_identity::Identity;
+//! use passkit_server::identifiers::TypeIdentifier;
+//!
+//! let ticket = TypeIdentifier::new("pass.com.example.ticket")?;
+//! let error = Identity::from_files(&ticket, &file, &file).unwrap_err().to_string();
+//! assert!(error.starts_with("certificate for pass.com.example.ticket: "));
+//! assert!(error.ends_with("ticket.pem: has no certificate in PEM"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is checked
+//! An identity exists only if its key fits its certificate, the certificate is for the type, and it is not expired. Nobody
+//! checks that Apple issued it: the chain is kept as it was read.
+//!
+//! A file may contain more than one certificate and, in PKCS #12, more than one key. If several pairs fit the type, the
+//! one that expires last is used. The other certificates become the rest of the chain.
+//!
+//! # Renewal
+//! An identity keeps the names of its files. [`Identity::current_stamp`] shows whether they changed, and
+//! [`Identity::reload`] reads them again.
+//!
+//! # Features
+//! | feature | adds |
+//! |---|---|
+//! | `pkcs12` | `Identity::from_pkcs12` and `Identity::from_pkcs12_file` |
+
+mod certificate;
+mod error;
+mod identity;
+mod key;
+mod parts;
+#[cfg(feature = "pkcs12")]
+mod pkcs12;
+
+pub use error::IdentityError;
+pub use identity::{FileStamp, Identity};
+pub use rustls_pki_types as pki_types;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

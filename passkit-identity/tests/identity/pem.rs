@@ -1,0 +1,139 @@
+use std::{path::Path, time::SystemTime};
+
+use passkit_identity::{
+    Identity,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+use crate::{Authority, DAY, Issued, OTHER_TYPE, TEAM, TYPE, type_id};
+
+fn from_pem(certificate: &str, key: &str) -> Result<Identity, String> {
+    Identity::from_pem(&type_id(), certificate.as_bytes(), key.as_bytes()).map_err(|error| error.to_string())
+}
+
+fn write(folder: &Path, issued: &Issued) {
+    std::fs::write(folder.join("a.pem"), &issued.certificate).unwrap();
+    std::fs::write(folder.join("a.key"), &issued.key).unwrap();
+}
+
+#[test]
+fn each_fault_of_a_certificate_is_one_line_that_names_it() {
+    let authority = Authority::new();
+    let good = authority.issue(TYPE);
+    let other = authority.issue(OTHER_TYPE);
+    let expired = authority.issue_expired();
+    let named = "certificate for pass.com.example.ticket: ";
+    for (certificate, key, text) in [
+        ("", good.key.as_str(), "has no certificate in PEM"),
+        (&good.key, &good.key, "has no certificate in PEM"),
+        (&good.certificate, "", "has no private key in PEM"),
+        (&good.certificate, &good.certificate, "has no private key in PEM"),
+        (
+            &good.certificate,
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "its private key is encrypted: decrypt it with `openssl pkey`",
+        ),
+        (&good.certificate, &other.key, "its private key does not fit the certificate"),
+        (
+            &other.certificate,
+            &other.key,
+            "is a certificate for pass.com.example.other, not for pass.com.example.ticket",
+        ),
+        (&expired.certificate, &expired.key, "expired on Mon, 19 May 1997 00:00:00 GMT"),
+    ] {
+        let error = from_pem(certificate, key).unwrap_err();
+        assert_eq!(error, format!("{named}{text}"));
+    }
+    let garbage = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+    let error = from_pem(garbage, &good.key).unwrap_err();
+    assert!(error.starts_with(&format!("{named}is no PEM: ")), "{error}");
+    assert!(!error.contains('\n'));
+}
+
+#[test]
+fn without_a_type_it_is_for_what_the_certificate_of_the_key_is_for() {
+    let authority = Authority::new();
+    let good = authority.issue(TYPE);
+    let other = authority.issue(OTHER_TYPE);
+    let both = format!("{}{}", other.certificate, good.certificate);
+    let identity = Identity::from_pem(None, both.as_bytes(), good.key.as_bytes()).unwrap();
+    assert_eq!(identity.type_id(), &type_id());
+    let error = Identity::from_pem(None, other.certificate.as_bytes(), good.key.as_bytes()).unwrap_err();
+    let named = "certificate for pass.com.example.other: ";
+    assert_eq!(error.to_string(), format!("{named}its private key does not fit the certificate"));
+}
+
+#[test]
+fn a_fault_in_a_file_names_the_file() {
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("a.pem"), folder.path().join("a.key"));
+    let error = || Identity::from_files(&type_id(), &certificate, &key).unwrap_err().to_string();
+    let named = |file: &Path| format!("certificate for pass.com.example.ticket: {}: ", file.display());
+
+    assert!(error().starts_with(&format!("{}No such file", named(&certificate))), "{}", error());
+    write(folder.path(), &authority.issue(OTHER_TYPE));
+    assert_eq!(
+        error(),
+        format!("{}is a certificate for pass.com.example.other, not for {TYPE}", named(&certificate))
+    );
+    std::fs::write(&key, authority.issue(TYPE).key).unwrap();
+    assert_eq!(error(), format!("{}its private key does not fit the certificate", named(&key)));
+    std::fs::remove_file(&key).unwrap();
+    assert!(error().starts_with(&format!("{}No such file", named(&key))), "{}", error());
+}
+
+#[test]
+fn certificate_key_and_chain_may_share_a_file_in_any_order() {
+    let authority = Authority::new();
+    let issued = authority.issue(TYPE);
+    for parts in [
+        [issued.key.as_str(), &issued.certificate, &authority.root],
+        [&authority.root, &issued.certificate, &issued.key],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("all.pem");
+        std::fs::write(&file, format!("Bag Attributes\n    friendlyName: x\n{}", parts.concat())).unwrap();
+        let identity = Identity::from_files(&type_id(), &file, &file).unwrap();
+        let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        assert_eq!(identity.chain(), [der(&issued.certificate), der(&authority.root)]);
+    }
+}
+
+#[test]
+fn an_identity_has_the_type_the_team_and_the_dates_of_its_certificate() {
+    let authority = Authority::new();
+    let [start, end] = [10_000, 40_000].map(|days| SystemTime::UNIX_EPOCH + days * DAY);
+    let issued = authority.issue_for(TYPE, start, end);
+    let identity = from_pem(&issued.certificate, &issued.key).unwrap();
+    assert_eq!(identity.type_id(), &type_id());
+    assert_eq!(identity.team(), Some(TEAM));
+    assert_eq!((identity.not_before(), identity.not_after()), (start, end));
+    assert!(!format!("{identity:?}").contains("key"));
+}
+
+#[test]
+fn a_renewed_file_shows_in_the_stamp_and_can_be_read_again() {
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("a.pem"), folder.path().join("a.key"));
+    write(folder.path(), &authority.issue(TYPE));
+    let identity = Identity::from_files(None, &certificate, &key).unwrap();
+    assert_eq!(identity.current_stamp(), identity.stamp());
+    assert_eq!(identity.reload().unwrap().chain(), identity.chain());
+
+    let renewed = authority.issue(TYPE);
+    std::fs::write(&certificate, format!("# Renewed\n{}", renewed.certificate)).unwrap();
+    assert_ne!(identity.current_stamp(), identity.stamp());
+    assert!(identity.reload().is_err(), "the new key is not there yet");
+    std::fs::write(&key, &renewed.key).unwrap();
+    let reloaded = identity.reload().unwrap();
+    assert_ne!(reloaded.chain(), identity.chain());
+    assert_eq!(reloaded.current_stamp(), reloaded.stamp());
+
+    // It stays an identity for its type.
+    write(folder.path(), &authority.issue(OTHER_TYPE));
+    assert!(identity.reload().is_err());
+    std::fs::remove_file(&key).unwrap();
+    assert_ne!(reloaded.current_stamp(), reloaded.stamp());
+}

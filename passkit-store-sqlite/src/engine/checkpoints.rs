@@ -1,0 +1,119 @@
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, SyncSender},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rusqlite::Connection;
+
+use crate::error::SqliteError;
+
+/// How often the log is looked at, in commits.
+const COMMITS_PER_LOOK: u32 = 16;
+
+/// How many pages of the log that are not in the database yet are worth a checkpoint.
+const WORTH: i64 = 2_048;
+
+/// The size of the log, in pages, at which it has to start over from its beginning.
+const LARGE: i64 = 16_384;
+
+/// How long the log's start waits for readers, which keeps writers out.
+const READERS_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Keeps SQLite's log of changes small: moves its pages into the database, so that it can start over.
+///
+/// A thread moves them while the writer goes on. A commit that did it would wait for a whole checkpoint, which takes seconds
+/// on a slow disk. Only under load, when there is never a moment in which all pages are moved and nobody reads from the log,
+/// the writer waits for one.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    path: Arc<Path>,
+    connection: Arc<Mutex<Connection>>,
+    wake: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+    /// Since the log was last looked at.
+    commits: u32,
+    /// The size of the log at which it has to start over.
+    large: i64,
+}
+
+/// The pages in the log.
+#[derive(Clone, Copy, Debug)]
+struct Log {
+    pages: i64,
+    /// Those of them that are in the database as well.
+    moved: i64,
+}
+
+impl Checkpoints {
+    pub(super) fn start(path: &Path, connection: Connection) -> Result<Self, SqliteError> {
+        connection.busy_timeout(READERS_TIMEOUT).map_err(|error| SqliteError::sqlite(path, error))?;
+        let (path, connection) = (Arc::from(path), Arc::new(Mutex::new(connection)));
+        let (wake, woken) = mpsc::sync_channel(1);
+        let thread = thread::Builder::new().name("passkit-sqlite-checkpoint".to_owned());
+        let thread = thread.spawn({
+            let (path, connection) = (Arc::clone(&path), Arc::clone(&connection));
+            move || {
+                for () in woken {
+                    report(&path, checkpoint(&lock(&connection), "passive"));
+                }
+            }
+        });
+        let thread = thread.map_err(|error| SqliteError::io("start a thread for", &path, error))?;
+        Ok(Self { path, connection, wake: Some(wake), thread: Some(thread), commits: 0, large: LARGE })
+    }
+
+    /// Looks at the log now and then. `writing` is the connection of the writer, between two transactions.
+    pub(super) fn after_commit(&mut self, writing: &Connection) {
+        self.commits += 1;
+        if self.commits < COMMITS_PER_LOOK {
+            return;
+        }
+        self.commits = 0;
+        let Some(log) = report(&self.path, checkpoint(writing, "noop")) else { return };
+        if log.pages >= self.large {
+            // After the thread, if that is at work: there can be only one checkpoint at a time.
+            let restarted = report(&self.path, checkpoint(&lock(&self.connection), "restart"));
+            // A backup may read for long. Its end is waited for again when the log has grown by as much.
+            self.large = if restarted.is_some() { LARGE } else { log.pages + LARGE };
+        } else if log.pages - log.moved >= WORTH
+            && let Some(wake) = &self.wake
+        {
+            let _at_work_already = wake.try_send(());
+        }
+    }
+}
+
+impl Drop for Checkpoints {
+    fn drop(&mut self) {
+        self.wake = None;
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a checkpoint of a kind that SQLite knows. Returns the log after it; `None` if others kept it from its end.
+fn checkpoint(connection: &Connection, kind: &str) -> rusqlite::Result<Option<Log>> {
+    connection.prepare_cached(&format!("pragma wal_checkpoint({kind})"))?.query_row([], |row| {
+        let is_busy: bool = row.get(0)?;
+        let log = Log { pages: row.get(1)?, moved: row.get(2)? };
+        Ok((!is_busy).then_some(log))
+    })
+}
+
+/// A checkpoint that failed has lost nothing: the next one does its work.
+fn report(path: &Path, checkpoint: rusqlite::Result<Option<Log>>) -> Option<Log> {
+    checkpoint.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the log of {} could not be moved into it", path.display());
+        None
+    })
+}
