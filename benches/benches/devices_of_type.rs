@@ -28,11 +28,18 @@ fn main() {
     let mut bench = Bench::new("devices_of_type");
     let servers = Servers::kept();
     let others = data::sizes().into_iter().max().unwrap_or(0).min(1_000_000);
-    let stores = servers.stores().into_iter().filter(|store| *store != "cluster");
+    let stores = servers
+        .stores()
+        .into_iter()
+        .filter(|store| *store != "cluster");
     for store in stores.chain(["sqlite"]) {
         let mut opened = None;
         bench.compare(store, "all pages of 10,000 devices", others, || {
-            let open = |others| runtime().block_on(open(&servers, store, others)).expect("loaded");
+            let open = |others| {
+                runtime()
+                    .block_on(open(&servers, store, others))
+                    .expect("loaded")
+            };
             let (alone, beside) = (open(0), open(others));
             opened = Some([(0, alone.clone()), (others, beside.clone())]);
             let side = |store: Arc<dyn StoreMaintenance>| {
@@ -44,10 +51,15 @@ fn main() {
             (side(alone), side(beside))
         });
         for (others, own) in opened.into_iter().flatten() {
-            let what = format!("{store}, 10,000 devices beside {} registrations", data::grouped(others));
+            let what = format!(
+                "{store}, 10,000 devices beside {} registrations",
+                data::grouped(others)
+            );
             let counted = match store {
                 "postgres" => Some(("rows and index entries read", rows_read(&servers, others))),
-                "redis" => servers.redis().map(|node| ("keys looked up", keys_looked_up(node, &*own))),
+                "redis" => servers
+                    .redis()
+                    .map(|node| ("keys looked up", keys_looked_up(node, &*own))),
                 _ => None,
             };
             if let Some((unit, counted)) = counted {
@@ -69,22 +81,38 @@ fn registration(others: usize, index: usize) -> Registration {
         Some(own) => (own, data::type_id(), own),
         None => (index / EACH, type_id(OTHER_TYPE), index),
     };
-    let pass = PassId { type_id, serial: data::serial(serial) };
-    Registration { device: data::device(device), push_token: data::token(), pass }
+    let pass = PassId {
+        type_id,
+        serial: data::serial(serial),
+    };
+    Registration {
+        device: data::device(device),
+        push_token: data::token(),
+        pass,
+    }
 }
 
-async fn open(servers: &Servers, store: &'static str, others: usize) -> Outcome<Arc<dyn StoreMaintenance>> {
+async fn open(
+    servers: &Servers,
+    store: &'static str,
+    others: usize,
+) -> Outcome<Arc<dyn StoreMaintenance>> {
     let name = name(others);
     let own = servers.open_store(store, &name).await?;
     let one = |index| registration(others, index);
-    servers.load((store, &name), &*own, others + DEVICES, one, |_| ()).await?;
+    servers
+        .load((store, &name), &*own, others + DEVICES, one, |_| ())
+        .await?;
     Ok(own)
 }
 
 async fn read_all<S: StoreMaintenance + ?Sized>(store: &S) {
     let (mut after, mut found) = (None, 0);
     loop {
-        let page = store.devices(Audience::Type(&type_id()), after.as_ref(), PAGE).await.expect("a page");
+        let page = store
+            .devices(Audience::Type(&type_id()), after.as_ref(), PAGE)
+            .await
+            .expect("a page");
         found += page.items.len();
         after = page.next;
         if after.is_none() {
@@ -98,7 +126,10 @@ async fn read_all<S: StoreMaintenance + ?Sized>(store: &S) {
 fn rows_read(servers: &Servers, others: usize) -> f64 {
     let count = async {
         let url = servers.postgres_url(&name(others)).await?;
-        let pool = PgPoolOptions::new().max_connections(1).connect(&url).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .connect(&url)
+            .await?;
         let store = PostgresStore::new(pool.clone());
         let before = statistics::rows_read(&pool).await?;
         read_all(&store).await;
@@ -111,7 +142,10 @@ fn keys_looked_up(node: &passkit_test_servers::redis::Node, store: &dyn StoreMai
     let looked_up = || {
         let info = node.ask(&["INFO", "stats"]).expect("an answer");
         let number = |name| {
-            let found = info.lines().find_map(|line| line.strip_prefix(name)).expect("a number");
+            let found = info
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .expect("a number");
             found.trim().parse::<f64>().expect("a number")
         };
         number("keyspace_hits:") + number("keyspace_misses:")

@@ -62,22 +62,34 @@ fn main() {
         for case in Case::ALL {
             // An archive is no matter of the store.
             if store == "memory" || !matches!(case, Case::PassSmall | Case::PassLarge) {
-                bench.compare(store, case.name(), CONNECTIONS, || over_loopback(store, case, folder.path()));
+                bench.compare(store, case.name(), CONNECTIONS, || {
+                    over_loopback(store, case, folder.path())
+                });
             }
         }
     }
     let postgres = OnceCell::new();
     fetches(&mut bench, folder.path(), &postgres);
     // The floor is the same service over the same data, analyzed.
-    let size = data::sizes().pop().expect("a size").max(http::REGISTRATIONS);
-    for statistics in Statistics::ALL.into_iter().filter(|one| *one != Statistics::Analyzed) {
+    let size = data::sizes()
+        .pop()
+        .expect("a size")
+        .max(http::REGISTRATIONS);
+    for statistics in Statistics::ALL
+        .into_iter()
+        .filter(|one| *one != Statistics::Analyzed)
+    {
         for case in [Case::ListNothing, Case::ListAll, Case::PassUnchanged] {
             let name = format!("{}, {}", case.name(), statistics.name());
             bench.compare("postgres", &name, CONNECTIONS, || {
                 let postgres: &Postgres = postgres.get_or_init(Postgres::start);
-                let [own, floor] = [statistics, Statistics::Analyzed].map(|one| postgres.service(one, size));
+                let [own, floor] =
+                    [statistics, Statistics::Analyzed].map(|one| postgres.service(one, size));
                 let tag = own.tag.clone();
-                (throughput(floor.clone(), case, floor.tag.clone()), throughput(own, case, tag))
+                (
+                    throughput(floor.clone(), case, floor.tag.clone()),
+                    throughput(own, case, tag),
+                )
             });
         }
     }
@@ -92,7 +104,9 @@ fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
     let service = |store: &str| -> Arc<Server> {
         let registrations = http::REGISTRATIONS;
         match store {
-            "postgres" => postgres.get_or_init(Postgres::start).service(Statistics::Analyzed, registrations),
+            "postgres" => postgres
+                .get_or_init(Postgres::start)
+                .service(Statistics::Analyzed, registrations),
             "redis" => {
                 let redis: &Node = redis.get_or_init(|| Node::start(&[]).expect("Redis"));
                 let start = || Arc::new(Server::start("redis", Path::new(&redis.url())));
@@ -104,7 +118,11 @@ fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
                     std::fs::create_dir_all(&folder).expect("a folder");
                     Arc::new(Server::start(store, &folder))
                 };
-                files.borrow_mut().entry(store.to_owned()).or_insert_with(start).clone()
+                files
+                    .borrow_mut()
+                    .entry(store.to_owned())
+                    .or_insert_with(start)
+                    .clone()
             }
         }
     };
@@ -116,10 +134,14 @@ fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
     for store in ["sled", "sqlite", "postgres", "redis"] {
         let fetch = Case::PassSmall;
         let case = format!("{}, beside 304", fetch.name());
-        bench.compare(store, &case, CONNECTIONS, || (side(store, Case::PassUnchanged), side(store, fetch)));
+        bench.compare(store, &case, CONNECTIONS, || {
+            (side(store, Case::PassUnchanged), side(store, fetch))
+        });
         if store != "sled" {
             let case = format!("{}, beside sled", fetch.name());
-            bench.compare(store, &case, CONNECTIONS, || (side("sled", fetch), side(store, fetch)));
+            bench.compare(store, &case, CONNECTIONS, || {
+                (side("sled", fetch), side(store, fetch))
+            });
         }
     }
 }
@@ -133,7 +155,10 @@ struct Postgres {
 impl Postgres {
     fn start() -> Self {
         let server = statistics::server(Some(&data::folder().join("data"))).expect("PostgreSQL");
-        Self { server, services: RefCell::default() }
+        Self {
+            server,
+            services: RefCell::default(),
+        }
     }
 
     fn service(&self, statistics: Statistics, size: usize) -> Arc<Server> {
@@ -142,14 +167,22 @@ impl Postgres {
             let url = runtime().block_on(filled).expect("filled");
             Arc::new(Server::start("postgres", Path::new(&url)))
         };
-        self.services.borrow_mut().entry((statistics.name(), size)).or_insert_with(start).clone()
+        self.services
+            .borrow_mut()
+            .entry((statistics.name(), size))
+            .or_insert_with(start)
+            .clone()
     }
 }
 
 fn in_process(case: Case) -> (Side, Side) {
     let store = Arc::new(MemoryStore::new());
-    let (bare, tag) =
-        runtime().block_on(async { (bare(case).await, http::load(&*store, http::REGISTRATIONS).await) });
+    let (bare, tag) = runtime().block_on(async {
+        (
+            bare(case).await,
+            http::load(&*store, http::REGISTRATIONS).await,
+        )
+    });
     let service = http::service(store);
     let same_tag = tag.clone();
     let on_floor = move |i| call(bare.clone(), case.request(&same_tag, i));
@@ -170,7 +203,9 @@ where
 async fn bare(case: Case) -> Router {
     let store = Arc::new(MemoryStore::new());
     let tag = http::load(&*store, http::REGISTRATIONS).await;
-    let Ok(answer) = http::service(store).call(with_body(case.request(&tag, 0))).await;
+    let Ok(answer) = http::service(store)
+        .call(with_body(case.request(&tag, 0)))
+        .await;
     assert_eq!(answer.status(), case.status(), "{}", case.name());
     let (head, body) = answer.into_parts();
     let body = body.collect().await.expect("a body").to_bytes();
@@ -187,7 +222,9 @@ fn serve(what: &str, folder: PathBuf) {
         let (app, tag) = match what {
             "memory" => over(MemoryStore::new()).await,
             "sled" => over(SledStore::open(folder).expect("a store")).await,
-            "sqlite" => over(SqliteStore::create(folder.join("passkit.db")).expect("a store")).await,
+            "sqlite" => {
+                over(SqliteStore::create(folder.join("passkit.db")).expect("a store")).await
+            }
             "redis" => {
                 let config = passkit_store_redis::Config::new();
                 let store = RedisStore::connect(folder.to_str().expect("an address"), config).await;
@@ -211,7 +248,9 @@ fn serve(what: &str, folder: PathBuf) {
                 (app, String::new())
             }
         };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
         println!("{} {tag}", listener.local_addr().expect("an address"));
         axum::serve(listener, app).await.expect("served");
     });
@@ -224,13 +263,19 @@ async fn over<S: StoreMaintenance + 'static>(store: S) -> (Router, String) {
 }
 
 fn over_loopback(store: &str, case: Case, folder: &Path) -> (Side, Side) {
-    let number = Case::ALL.iter().position(|other| *other == case).expect("one of all");
+    let number = Case::ALL
+        .iter()
+        .position(|other| *other == case)
+        .expect("one of all");
     let folder = folder.join(format!("{store}-{number}"));
     std::fs::create_dir_all(&folder).expect("a folder");
     let own = Arc::new(Server::start(store, &folder));
     let floor = Arc::new(Server::start(&number.to_string(), &folder));
     let tag = own.tag.clone();
-    (throughput(floor, case, tag.clone()), throughput(own, case, tag))
+    (
+        throughput(floor, case, tag.clone()),
+        throughput(own, case, tag),
+    )
 }
 
 /// A server process, killed when dropped.
@@ -251,13 +296,24 @@ impl Server {
     fn start(what: &str, folder: &Path) -> Self {
         let program = env::current_exe().expect("this program");
         let mut command = Command::new(program);
-        let mut process =
-            command.env(SERVE, what).env(FOLDER, folder).stdout(Stdio::piped()).spawn().expect("started");
+        let mut process = command
+            .env(SERVE, what)
+            .env(FOLDER, folder)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
         let mut line = String::new();
         let output = process.stdout.take().expect("its output");
         BufReader::new(output).read_line(&mut line).expect("a line");
-        let (address, tag) = line.trim_end_matches('\n').split_once(' ').expect("address and tag");
-        Self { process, address: address.to_owned(), tag: tag.to_owned() }
+        let (address, tag) = line
+            .trim_end_matches('\n')
+            .split_once(' ')
+            .expect("address and tag");
+        Self {
+            process,
+            address: address.to_owned(),
+            tag: tag.to_owned(),
+        }
     }
 
     /// The head of one answer.
@@ -271,7 +327,11 @@ impl Server {
 }
 
 fn to_wire(request: &Request<Bytes>) -> Vec<u8> {
-    let mut head = format!("{} {} HTTP/1.1\r\nhost: bench\r\n", request.method(), request.uri());
+    let mut head = format!(
+        "{} {} HTTP/1.1\r\nhost: bench\r\n",
+        request.method(),
+        request.uri()
+    );
     for (name, value) in request.headers() {
         head.push_str(&format!("{name}: {}\r\n", value.to_str().expect("a text")));
     }
@@ -283,11 +343,16 @@ fn to_wire(request: &Request<Bytes>) -> Vec<u8> {
 /// Each connection has one request under way.
 fn throughput(server: Arc<Server>, case: Case, tag: String) -> Side {
     let answer = server.exchange(&to_wire(&case.request(&tag, usize::MAX / 4)));
-    assert!(answer.starts_with(&format!("HTTP/1.1 {}", case.status())), "{answer}");
+    assert!(
+        answer.starts_with(&format!("HTTP/1.1 {}", case.status())),
+        "{answer}"
+    );
     let connections: Vec<_> = runtime().block_on(async {
         let mut connections = Vec::new();
         for _ in 0..CONNECTIONS {
-            let stream = TcpStream::connect(&server.address).await.expect("connected");
+            let stream = TcpStream::connect(&server.address)
+                .await
+                .expect("connected");
             stream.set_nodelay(true).expect("set");
             connections.push(Mutex::new((stream, vec![0; 64 << 10])));
         }
@@ -299,7 +364,10 @@ fn throughput(server: Arc<Server>, case: Case, tag: String) -> Side {
         async move {
             let mut connection = connections[i % CONNECTIONS].lock().await;
             let (stream, buffer) = &mut *connection;
-            stream.write_all(&to_wire(&case.request(&tag, i))).await.expect("sent");
+            stream
+                .write_all(&to_wire(&case.request(&tag, i)))
+                .await
+                .expect("sent");
             read_answer(stream, buffer).await;
             drop(server);
         }
@@ -312,12 +380,17 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) {
         let read = stream.read(&mut buffer[filled..]).await.expect("an answer");
         assert!(read > 0, "the connection was closed");
         filled += read;
-        if let Some(end) = buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n") {
+        if let Some(end) = buffer[..filled]
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+        {
             break end;
         }
     };
     let head = std::str::from_utf8(&buffer[..end]).expect("a head");
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
     let length = length.map_or(0, |length| length.parse().expect("a length"));
     let mut left = (end + 4 + length) - filled;
     while left > 0 {

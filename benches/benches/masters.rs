@@ -18,7 +18,10 @@ fn main() {
     let mut bench = Bench::new("masters");
     let servers = Servers::empty();
     let stores = servers.stores();
-    if ["redis", "cluster"].iter().all(|store| stores.contains(store)) {
+    if ["redis", "cluster"]
+        .iter()
+        .all(|store| stores.contains(store))
+    {
         let opened = LazyCell::new(|| {
             ["redis", "cluster"].map(|store| {
                 let subject = runtime().block_on(Subject::open(&servers, store, REGISTRATIONS));
@@ -54,7 +57,10 @@ fn registered(subject: &Arc<Subject>) -> Side {
         let store = store.clone();
         async move {
             let number = 10 * REGISTRATIONS + i;
-            store.register(&device(number), &pass(number), &token()).await.expect("registered");
+            store
+                .register(&device(number), &pass(number), &token())
+                .await
+                .expect("registered");
         }
     })
 }
@@ -66,7 +72,10 @@ fn marked(subject: &Arc<Subject>) -> Side {
         let store = store.clone();
         async move {
             let serials = [serial(5 * REGISTRATIONS + i % REGISTRATIONS)];
-            store.mark(&type_id(), Changed::Passes(&serials)).await.expect("marked");
+            store
+                .mark(&type_id(), Changed::Passes(&serials))
+                .await
+                .expect("marked");
         }
     })
 }

@@ -42,13 +42,29 @@ fn main() {
         let sled = SledStore::open(folder.path()).expect("a store");
         let memory: Arc<dyn PushQueue> = Arc::new(MemoryStore::new());
         for (store, queue) in [("memory", memory), ("sled", Arc::new(sled))] {
-            bench.note(format!("{store}, a single change, ms from its commit, median"), single(queue).await);
+            bench.note(
+                format!("{store}, a single change, ms from its commit, median"),
+                single(queue).await,
+            );
         }
         let shown = data::grouped(devices);
-        let Broadcast { first, rate, kilobytes } = broadcast(devices).await;
-        bench.note(format!("memory, a pass on {shown} devices, ms to the first push"), first);
-        bench.note(format!("memory, a pass on {shown} devices, pushes a second"), rate);
-        bench.note(format!("memory, a pass on {shown} devices, MB more at the peak"), kilobytes / 1_024.0);
+        let Broadcast {
+            first,
+            rate,
+            kilobytes,
+        } = broadcast(devices).await;
+        bench.note(
+            format!("memory, a pass on {shown} devices, ms to the first push"),
+            first,
+        );
+        bench.note(
+            format!("memory, a pass on {shown} devices, pushes a second"),
+            rate,
+        );
+        bench.note(
+            format!("memory, a pass on {shown} devices, MB more at the peak"),
+            kilobytes / 1_024.0,
+        );
     });
     bench.finish();
 }
@@ -71,9 +87,15 @@ async fn publisher(
         }
         async {}
     };
-    let apns = LocalApns::start(Options::new().without_record().on_push(hook)).await.expect("a push service");
+    let apns = LocalApns::start(Options::new().without_record().on_push(hook))
+        .await
+        .expect("a push service");
     let issued = apns.issue(type_id().as_str()).expect("a certificate");
-    let identity = Identity::from_pem(&type_id(), issued.certificate.as_bytes(), issued.key.as_bytes());
+    let identity = Identity::from_pem(
+        &type_id(),
+        issued.certificate.as_bytes(),
+        issued.key.as_bytes(),
+    );
     let config = Config::new()
         .identity(identity.expect("an identity"))
         .endpoint(apns.host(), apns.port())
@@ -84,13 +106,19 @@ async fn publisher(
 }
 
 async fn single(queue: Arc<dyn PushQueue>) -> f64 {
-    queue.register(&data::device(0), &pass(0), &token(0)).await.expect("registered");
+    queue
+        .register(&data::device(0), &pass(0), &token(0))
+        .await
+        .expect("registered");
     let (publisher, _apns, mut times) = publisher(queue, false).await;
     let running = publisher.clone();
     let running = tokio::spawn(async move { running.run().await });
     let mut took = Vec::with_capacity(SINGLE);
     for _ in 0..SINGLE {
-        publisher.publish(&type_id(), Changed::Passes(&[serial(0)])).await.expect("published");
+        publisher
+            .publish(&type_id(), Changed::Passes(&[serial(0)]))
+            .await
+            .expect("published");
         let committed = Instant::now();
         let came = times.recv().await.expect("a push");
         took.push(came.saturating_duration_since(committed));
@@ -111,21 +139,42 @@ async fn broadcast(devices: usize) -> Broadcast {
     let store = Arc::new(MemoryStore::new());
     for first in (0..devices).step_by(PART) {
         let end = devices.min(first + PART);
-        let one = |i| Registration { device: data::device(i), push_token: token(i), pass: pass(0) };
+        let one = |i| Registration {
+            device: data::device(i),
+            push_token: token(i),
+            pass: pass(0),
+        };
         let part: Vec<_> = (first..end).map(one).collect();
         passkit_server::maintenance::StoreMaintenance::register_many(&*store, &part)
             .await
             .expect("registered");
-        data::progress(&format!("loading {} devices", data::grouped(devices)), end, devices);
+        data::progress(
+            &format!("loading {} devices", data::grouped(devices)),
+            end,
+            devices,
+        );
     }
     let (publisher, _apns, mut times) = publisher(store.clone(), true).await;
     let memory = Memory::now();
     let running = publisher.clone();
     let running = tokio::spawn(async move { running.run().await });
-    publisher.publish(&type_id(), Changed::Passes(&[serial(0)])).await.expect("published");
+    publisher
+        .publish(&type_id(), Changed::Passes(&[serial(0)]))
+        .await
+        .expect("published");
     let committed = Instant::now();
-    let first = times.recv().await.expect("a push").saturating_duration_since(committed);
-    while store.backlog().await.expect("an answer").iter().any(|of| of.pending > 0) {
+    let first = times
+        .recv()
+        .await
+        .expect("a push")
+        .saturating_duration_since(committed);
+    while store
+        .backlog()
+        .await
+        .expect("an answer")
+        .iter()
+        .any(|of| of.pending > 0)
+    {
         let sent = usize::try_from(publisher.totals().sent).unwrap_or(usize::MAX);
         data::progress("pushing", sent.min(devices - 1), devices);
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -136,5 +185,9 @@ async fn broadcast(devices: usize) -> Broadcast {
     data::progress("pushing", devices, devices);
     let sent = publisher.totals().sent;
     assert_eq!(sent, devices as u64, "one push for each device");
-    Broadcast { first: first.as_secs_f64() * 1_000.0, rate: sent as f64 / seconds, kilobytes }
+    Broadcast {
+        first: first.as_secs_f64() * 1_000.0,
+        rate: sent as f64 / seconds,
+        kilobytes,
+    }
 }

@@ -31,7 +31,9 @@ fn main() {
     for store in servers.stores() {
         let mut all = None;
         bench.compare(store, "a page of 1,000", devices, || {
-            let opened = runtime().block_on(opened(&servers, store, devices)).expect("loaded");
+            let opened = runtime()
+                .block_on(opened(&servers, store, devices))
+                .expect("loaded");
             all = Some(opened.0.clone());
             let (own, place) = (opened.0, Arc::new(Mutex::new(None)));
             let floor = Pages::new(opened.1, pass(0));
@@ -43,8 +45,10 @@ fn main() {
                 let (own, place) = (own.clone(), place.clone());
                 async move {
                     let after = place.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    let page =
-                        own.devices(Audience::Pass(&pass(0)), after.as_ref(), PAGE).await.expect("a page");
+                    let page = own
+                        .devices(Audience::Pass(&pass(0)), after.as_ref(), PAGE)
+                        .await
+                        .expect("a page");
                     *place.lock().unwrap_or_else(PoisonError::into_inner) = page.next;
                 }
             };
@@ -52,7 +56,10 @@ fn main() {
         });
         if let Some(own) = all {
             let (seconds, kilobytes) = runtime().block_on(read_all(&*own, devices));
-            bench.note(format!("{store}, all of {}, seconds", data::grouped(devices)), seconds);
+            bench.note(
+                format!("{store}, all of {}, seconds", data::grouped(devices)),
+                seconds,
+            );
             bench.note(format!("{store}, memory more at the peak, KB"), kilobytes);
         }
     }
@@ -64,11 +71,17 @@ async fn opened(
     store: &'static str,
     devices: usize,
 ) -> Outcome<(Arc<dyn StoreMaintenance>, Arc<Floor>)> {
-    let one = |i| Registration { device: data::device(i), push_token: token(), pass: pass(0) };
+    let one = |i| Registration {
+        device: data::device(i),
+        push_token: token(),
+        pass: pass(0),
+    };
     let name = format!("push_{devices}");
     let (own, floor) = servers.open(store, &name).await?;
     let also = |part: &[Registration]| floor.register_by_pass(part);
-    servers.load((store, &name), &*own, devices, one, also).await?;
+    servers
+        .load((store, &name), &*own, devices, one, also)
+        .await?;
     Ok((own, Arc::new(floor)))
 }
 
@@ -76,7 +89,10 @@ async fn read_all(store: &dyn StoreMaintenance, devices: usize) -> (f64, f64) {
     let memory = Memory::now();
     let (start, mut after, mut found) = (Instant::now(), None, 0);
     loop {
-        let page = store.devices(Audience::Pass(&pass(0)), after.as_ref(), PAGE).await.expect("a page");
+        let page = store
+            .devices(Audience::Pass(&pass(0)), after.as_ref(), PAGE)
+            .await
+            .expect("a page");
         found += page.items.len();
         after = page.next;
         if after.is_none() {

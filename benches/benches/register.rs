@@ -19,7 +19,8 @@ fn main() {
     for store in servers.stores() {
         for (case, callers) in [("one caller", 1), ("64 callers", 64)] {
             bench.compare(store, case, callers, || {
-                let opened = runtime().block_on(servers.open(store, &format!("register_{callers}")));
+                let opened =
+                    runtime().block_on(servers.open(store, &format!("register_{callers}")));
                 let (own, floor) = opened.expect("an empty store");
                 let floor = Arc::new(floor);
                 // Both sides may write to one table: no device comes twice.
@@ -32,7 +33,12 @@ fn main() {
                 };
                 let on_own = move |i| {
                     let (own, device) = (own.clone(), device(new()));
-                    async move { own.register(&device, &pass(i), &token()).await.map(drop).expect("registered") }
+                    async move {
+                        own.register(&device, &pass(i), &token())
+                            .await
+                            .map(drop)
+                            .expect("registered")
+                    }
                 };
                 (called(callers, on_floor), called(callers, on_own))
             });

@@ -16,11 +16,22 @@ fn main() {
     let mut bench = Bench::new("updatable_serials");
     let servers = Servers::kept();
     let stores = servers.stores().into_iter();
-    for store in stores.flat_map(|store| [Some(store), (store == "sled").then_some(SLED_COLD)]).flatten() {
-        let sizes: Vec<_> = data::sizes().into_iter().map(|size| (size, OnceCell::new())).collect();
+    for store in stores
+        .flat_map(|store| [Some(store), (store == "sled").then_some(SLED_COLD)])
+        .flatten()
+    {
+        let sizes: Vec<_> = data::sizes()
+            .into_iter()
+            .map(|size| (size, OnceCell::new()))
+            .collect();
         let opened = |(size, subject): &(usize, OnceCell<Arc<Subject>>)| {
-            let open =
-                || Arc::new(runtime().block_on(Subject::open(&servers, store, *size)).expect("loaded"));
+            let open = || {
+                Arc::new(
+                    runtime()
+                        .block_on(Subject::open(&servers, store, *size))
+                        .expect("loaded"),
+                )
+            };
             subject.get_or_init(open).clone()
         };
         for case in Case::ALL {
@@ -31,12 +42,17 @@ fn main() {
         }
         if let Some(size) = sizes.last() {
             let case = format!("{}, {CALLERS} callers", Case::OneOfThree.name());
-            bench.compare(store, &case, size.0, || sides(Case::OneOfThree, &opened(size), CALLERS));
+            bench.compare(store, &case, size.0, || {
+                sides(Case::OneOfThree, &opened(size), CALLERS)
+            });
         }
         for (size, subject) in &sizes {
             if let Some(bytes) = subject.get().and_then(|subject| subject.bytes_each) {
                 let size = data::grouped(*size);
-                bench.note(format!("{store}, bytes of memory a registration, of {size}"), bytes);
+                bench.note(
+                    format!("{store}, bytes of memory a registration, of {size}"),
+                    bytes,
+                );
             }
         }
     }

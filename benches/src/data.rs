@@ -56,7 +56,10 @@ pub fn serial_of_many(index: usize) -> SerialNumber {
 /// A pass, by its number.
 #[must_use]
 pub fn pass(index: usize) -> PassId {
-    PassId { type_id: type_id(), serial: serial(index) }
+    PassId {
+        type_id: type_id(),
+        serial: serial(index),
+    }
 }
 
 /// A push token, as long as Apple's.
@@ -68,24 +71,40 @@ pub fn token() -> PushToken {
 /// These of all registrations.
 #[must_use]
 pub fn registrations(range: std::ops::Range<usize>) -> Vec<Registration> {
-    let one = |i| Registration { device: device(i / EACH), push_token: token(), pass: pass(i) };
+    let one = |i| Registration {
+        device: device(i / EACH),
+        push_token: token(),
+        pass: pass(i),
+    };
     range.map(one).collect()
 }
 
 /// Those of the device with 10,000.
 #[must_use]
 pub fn registrations_of_many() -> Vec<Registration> {
-    let pass = |i| PassId { type_id: type_id(), serial: serial_of_many(i) };
-    let one = |i| Registration { device: device_with_many(), push_token: token(), pass: pass(i) };
+    let pass = |i| PassId {
+        type_id: type_id(),
+        serial: serial_of_many(i),
+    };
+    let one = |i| Registration {
+        device: device_with_many(),
+        push_token: token(),
+        pass: pass(i),
+    };
     (0..MANY).map(one).collect()
 }
 
 /// How many registrations there are: 10,000, 1 M, and with `PASSKIT_BENCH_MAX=10000000` 10 M.
 #[must_use]
 pub fn sizes() -> Vec<usize> {
-    let max = std::env::var("PASSKIT_BENCH_MAX")
-        .map_or(MAX, |max| max.parse().expect("PASSKIT_BENCH_MAX is a number of registrations"));
-    [10_000, 1_000_000, 10_000_000].into_iter().filter(|size| *size <= max).collect()
+    let max = std::env::var("PASSKIT_BENCH_MAX").map_or(MAX, |max| {
+        max.parse()
+            .expect("PASSKIT_BENCH_MAX is a number of registrations")
+    });
+    [10_000, 1_000_000, 10_000_000]
+        .into_iter()
+        .filter(|size| *size <= max)
+        .collect()
 }
 
 /// `target/passkit-bench`: what a run leaves, with the data for the next in `data`.

@@ -48,7 +48,12 @@ impl Driver {
             Self::Node(connection) => {
                 let mut connection = connection.clone();
                 if let [command] = &commands[..] {
-                    return vec![command.query_async(&mut connection).await.expect("answered")];
+                    return vec![
+                        command
+                            .query_async(&mut connection)
+                            .await
+                            .expect("answered"),
+                    ];
                 }
                 let mut pipe = redis::pipe();
                 for command in commands {
@@ -59,7 +64,12 @@ impl Driver {
             Self::Cluster(connection) => {
                 let one = |command: redis::Cmd| {
                     let mut connection = connection.clone();
-                    async move { command.query_async(&mut connection).await.expect("answered") }
+                    async move {
+                        command
+                            .query_async(&mut connection)
+                            .await
+                            .expect("answered")
+                    }
                 };
                 join_all(commands.into_iter().map(one)).await
             }
@@ -85,7 +95,11 @@ impl Connections {
 
     /// One that is free; the first, for a caller alone.
     pub async fn any(&self, number: usize) -> tokio::sync::MutexGuard<'_, PgConnection> {
-        match self.0.iter().find_map(|connection| connection.try_lock().ok()) {
+        match self
+            .0
+            .iter()
+            .find_map(|connection| connection.try_lock().ok())
+        {
             Some(free) => free,
             None => self.0[number % self.0.len()].lock().await,
         }
@@ -134,14 +148,23 @@ impl Floor {
     /// Puts devices in that all have one pass, if it has rows of its own.
     pub fn register_by_pass(&self, registrations: &[Registration]) {
         let mut batch = sled::Batch::default();
-        for Registration { device, pass, push_token } in registrations {
+        for Registration {
+            device,
+            pass,
+            push_token,
+        } in registrations
+        {
             match self {
                 Self::Memory(maps) => {
                     let mut maps = maps.lock().expect("unpoisoned");
-                    maps.tokens.insert(device.as_str().to_owned(), push_token.as_str().to_owned());
+                    maps.tokens
+                        .insert(device.as_str().to_owned(), push_token.as_str().to_owned());
                 }
                 Self::Sled(..) => {
-                    batch.insert(format!("t{}", device.as_str()).into_bytes(), push_token.as_str());
+                    batch.insert(
+                        format!("t{}", device.as_str()).into_bytes(),
+                        push_token.as_str(),
+                    );
                     let by_pass = format!("{}\0{}", key_of(pass.serial.as_str()), device.as_str());
                     batch.insert(by_pass.into_bytes(), &[]);
                 }
@@ -158,7 +181,11 @@ impl Floor {
         match self {
             Self::Memory(maps) => {
                 let mut maps = maps.lock().expect("unpoisoned");
-                maps.passes.extend(serials.iter().map(|serial| (serial.as_str().to_owned(), version)));
+                maps.passes.extend(
+                    serials
+                        .iter()
+                        .map(|serial| (serial.as_str().to_owned(), version)),
+                );
             }
             Self::Sled(engine, _) => {
                 let mut batch = sled::Batch::default();
@@ -196,8 +223,12 @@ impl Floor {
                 let mut changed = Vec::new();
                 for row in engine.scan_prefix(&prefix) {
                     let (key, registered) = row.expect("read");
-                    let serial = std::str::from_utf8(&key[prefix.len()..]).expect("a serial number");
-                    let version = engine.get(key_of(serial)).expect("read").map_or(0, |row| number(&row));
+                    let serial =
+                        std::str::from_utf8(&key[prefix.len()..]).expect("a serial number");
+                    let version = engine
+                        .get(key_of(serial))
+                        .expect("read")
+                        .map_or(0, |row| number(&row));
                     if version > since.type_version || number(&registered) > since.device_version {
                         changed.push(serial.to_owned());
                     }
@@ -234,20 +265,34 @@ pub(crate) fn key_of(serial: &str) -> String {
 }
 
 /// One command for the device, and one for each bucket that its passes lie in.
-async fn of_redis(driver: &Driver, prefix: &str, device: &DeviceIdentifier, since: UpdateTag) -> Vec<String> {
+async fn of_redis(
+    driver: &Driver,
+    prefix: &str,
+    device: &DeviceIdentifier,
+    since: UpdateTag,
+) -> Vec<String> {
     let mut get = redis::cmd("HGETALL");
     get.arg(format!("{prefix}d{{{}}}", device.as_str()));
     let row = driver.run(vec![get]).await.pop().expect("an answer");
     let row: Vec<(String, String)> = from_redis_value(row).expect("fields and values");
     let mut buckets: BTreeMap<u64, Vec<(&str, u64)>> = BTreeMap::new();
     for (field, value) in &row {
-        let Some(serial) = field.strip_prefix(TYPE).and_then(|rest| rest.strip_prefix('/')) else { continue };
+        let Some(serial) = field
+            .strip_prefix(TYPE)
+            .and_then(|rest| rest.strip_prefix('/'))
+        else {
+            continue;
+        };
         let digits = value.split([':', '+']).next().expect("digits");
-        buckets.entry(bucket(serial)).or_default().push((serial, digits.parse().expect("a version")));
+        buckets
+            .entry(bucket(serial))
+            .or_default()
+            .push((serial, digits.parse().expect("a version")));
     }
     let commands = buckets.iter().map(|(bucket, passes)| {
         let mut get = redis::cmd("HMGET");
-        get.arg(format!("{prefix}b{{{TYPE}:{bucket}}}")).arg(&["\tc", "\tv", "\td"]);
+        get.arg(format!("{prefix}b{{{TYPE}:{bucket}}}"))
+            .arg(&["\tc", "\tv", "\td"]);
         for (serial, _) in passes {
             get.arg(serial);
         }
@@ -272,7 +317,10 @@ async fn of_redis(driver: &Driver, prefix: &str, device: &DeviceIdentifier, sinc
 
 /// As the store spreads them: FNV-1a over 64.
 pub(crate) fn bucket(serial: &str) -> u64 {
-    serial.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    }) % 64
+    serial
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+        % 64
 }

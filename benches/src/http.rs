@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::{body::Body, http::Request};
 use bytes::Bytes;
 use passkit_server::{
-    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
-    async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError,
+    WalletService, async_trait,
     identifiers::TokenDigest,
     maintenance::StoreMaintenance,
     store::{Content, ContentDigest},
@@ -87,9 +87,13 @@ impl Case {
         let request = match self {
             Self::ListNothing => Request::get(format!("{list}?passesUpdatedSince={tag}")),
             Self::ListAll => Request::get(list),
-            Self::PassUnchanged | Self::PassSmall => Request::get(pass(data::serial(number % REGISTRATIONS))),
+            Self::PassUnchanged | Self::PassSmall => {
+                Request::get(pass(data::serial(number % REGISTRATIONS)))
+            }
             Self::PassLarge => Request::get(pass(large())),
-            Self::Register => Request::post(format!("{list}/{}", data::serial(number % REGISTRATIONS))),
+            Self::Register => {
+                Request::post(format!("{list}/{}", data::serial(number % REGISTRATIONS)))
+            }
         };
         let request = match self {
             Self::ListNothing | Self::ListAll => request,
@@ -97,7 +101,9 @@ impl Case {
         };
         let request = match self {
             // Whenever the pass was marked.
-            Self::PassUnchanged => request.header("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT"),
+            Self::PassUnchanged => {
+                request.header("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT")
+            }
             _ => request,
         };
         let body = match self {
@@ -126,12 +132,23 @@ impl PassSource for Passes {
         Ok(Some(self.token.into()))
     }
 
-    async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+    async fn archive(
+        &self,
+        pass: &PassId,
+        state: &PassState,
+    ) -> Result<Option<ArchiveBody>, SourceError> {
         // As a source of copies compares.
         if state.published.is_some_and(|published| published != DIGEST) {
             return Err("other content was published".into());
         }
-        Ok(Some(if pass.serial == large() { self.large.clone() } else { self.small.clone() }.into()))
+        Ok(Some(
+            if pass.serial == large() {
+                self.large.clone()
+            } else {
+                self.small.clone()
+            }
+            .into(),
+        ))
     }
 }
 
@@ -145,7 +162,14 @@ pub fn large_archive() -> Bytes {
 #[must_use]
 pub fn service<S: StoreMaintenance + 'static>(store: Arc<S>) -> WalletService<Arc<S>, Passes> {
     let token = AuthToken::new(TOKEN).expect("a token").digest();
-    WalletService::new(store, Passes { token, small: vec![b'p'; 20 << 10].into(), large: large_archive() })
+    WalletService::new(
+        store,
+        Passes {
+            token,
+            small: vec![b'p'; 20 << 10].into(),
+            large: large_archive(),
+        },
+    )
 }
 
 /// Fills a store, publishes the content of each pass, and gives the tag that the first device has after that.
@@ -155,15 +179,24 @@ pub async fn load<S: StoreMaintenance>(store: &S, registrations: usize) -> Strin
         store.register_many(&part).await.expect("registered");
     }
     let token = AuthToken::new(TOKEN).expect("a token").digest();
-    let content = |i| Content { serial: data::serial(i), digest: Some(DIGEST), tokens: vec![token] };
+    let content = |i| Content {
+        serial: data::serial(i),
+        digest: Some(DIGEST),
+        tokens: vec![token],
+    };
     let contents: Vec<_> = (0..registrations).map(content).collect();
-    store.mark(&data::type_id(), Changed::Contents(&contents)).await.expect("published");
+    store
+        .mark(&data::type_id(), Changed::Contents(&contents))
+        .await
+        .expect("published");
     tag(store).await
 }
 
 /// The tag that the first device has.
 pub async fn tag<S: StoreMaintenance>(store: &S) -> String {
-    let changes = store.changes_since(&data::device(0), &data::type_id(), None).await;
+    let changes = store
+        .changes_since(&data::device(0), &data::type_id(), None)
+        .await;
     changes.expect("an answer").tag.to_string()
 }
 

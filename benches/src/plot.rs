@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use crate::{data::grouped, turns::Row};
 
-const COLOURS: [&str; 6] = ["#1b6ca8", "#c0392b", "#1e8449", "#7d3c98", "#b9770e", "#34495e"];
+const COLOURS: [&str; 6] = [
+    "#1b6ca8", "#c0392b", "#1e8449", "#7d3c98", "#b9770e", "#34495e",
+];
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 70.0;
@@ -15,15 +17,27 @@ const BOTTOM: f64 = 40.0;
 /// A drawing for each subject of which some case was measured at more than one size.
 pub(crate) fn by_subject(bench: &str, rows: &[Row]) -> Vec<(String, String)> {
     let subjects: BTreeSet<&str> = rows.iter().map(|row| row.subject.as_str()).collect();
-    let of = |subject: &str| rows.iter().filter(|row| row.subject == subject).collect::<Vec<_>>();
+    let of = |subject: &str| {
+        rows.iter()
+            .filter(|row| row.subject == subject)
+            .collect::<Vec<_>>()
+    };
     subjects
         .into_iter()
         .map(|subject| (subject, of(subject)))
         .filter(|(_, rows)| {
-            let grown = |row: &Row| rows.iter().any(|other| other.case == row.case && other.size != row.size);
+            let grown = |row: &Row| {
+                rows.iter()
+                    .any(|other| other.case == row.case && other.size != row.size)
+            };
             rows.iter().any(|row| grown(row))
         })
-        .map(|(subject, rows)| (subject.to_owned(), draw(&format!("{bench}, {subject}"), &rows)))
+        .map(|(subject, rows)| {
+            (
+                subject.to_owned(),
+                draw(&format!("{bench}, {subject}"), &rows),
+            )
+        })
         .collect()
 }
 
@@ -31,7 +45,9 @@ fn draw(title: &str, rows: &[&Row]) -> String {
     let sizes: BTreeSet<usize> = rows.iter().map(|row| row.size).collect();
     let log = |value: f64| value.max(1e-3).log10();
     let ends = |values: &mut dyn Iterator<Item = f64>| {
-        values.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)))
+        values.fold((f64::MAX, f64::MIN), |(low, high), value| {
+            (low.min(value), high.max(value))
+        })
     };
     let (x0, x1) = ends(&mut sizes.iter().map(|size| log(*size as f64)));
     let (y0, y1) = ends(&mut rows.iter().flat_map(|row| [log(row.floor), log(row.own)]));
@@ -56,7 +72,9 @@ fn draw(title: &str, rows: &[&Row]) -> String {
             time if time >= 1000.0 => format!("{} ms", time / 1000.0),
             time => format!("{time} us"),
         };
-        line(format_args!(r##"<path d="M{LEFT} {at:.1}H{right}" stroke="#ddd"/>"##));
+        line(format_args!(
+            r##"<path d="M{LEFT} {at:.1}H{right}" stroke="#ddd"/>"##
+        ));
         line(format_args!(
             r#"<text x="{}" y="{:.1}" text-anchor="end">{label}</text>"#,
             LEFT - 6.0,
@@ -80,9 +98,14 @@ fn draw(title: &str, rows: &[&Row]) -> String {
     for (case, colour) in cases.iter().zip(COLOURS.iter().cycle()) {
         let mut points: Vec<&&Row> = rows.iter().filter(|row| row.case == *case).collect();
         points.sort_by_key(|row| row.size);
-        for (dash, time) in [("", (|row| row.own) as fn(&Row) -> f64), ("5 4", |row| row.floor)] {
-            let path: Vec<String> =
-                points.iter().map(|row| format!("{:.1} {:.1}", x(row.size), y(time(row)))).collect();
+        for (dash, time) in [
+            ("", (|row| row.own) as fn(&Row) -> f64),
+            ("5 4", |row| row.floor),
+        ] {
+            let path: Vec<String> = points
+                .iter()
+                .map(|row| format!("{:.1} {:.1}", x(row.size), y(time(row))))
+                .collect();
             line(format_args!(
                 r#"<path d="M{}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>"#,
                 path.join("L")

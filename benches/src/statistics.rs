@@ -77,7 +77,9 @@ pub async fn database(server: &Server, name: &str) -> Outcome<String> {
     let mut connection = PgConnection::connect(&server.url("postgres")).await?;
     let there = sqlx::query("select from pg_database where datname = $1").bind(&database);
     if there.fetch_optional(&mut connection).await?.is_none() {
-        sqlx::query(AssertSqlSafe(format!("create database {database}"))).execute(&mut connection).await?;
+        sqlx::query(AssertSqlSafe(format!("create database {database}")))
+            .execute(&mut connection)
+            .await?;
     }
     Ok(server.url(&database))
 }
@@ -86,11 +88,24 @@ pub async fn database(server: &Server, name: &str) -> Outcome<String> {
 ///
 /// # Errors
 /// If the server does not do its part.
-pub async fn filled(server: &Server, statistics: Statistics, registrations: usize) -> Outcome<String> {
-    let url = database(server, &format!("{}_{registrations}", statistics.database())).await?;
+pub async fn filled(
+    server: &Server,
+    statistics: Statistics,
+    registrations: usize,
+) -> Outcome<String> {
+    let url = database(
+        server,
+        &format!("{}_{registrations}", statistics.database()),
+    )
+    .await?;
     let store = store(&url).await?;
     store.migrate().await?;
-    let is_there = store.stats().await?.types.iter().any(|one| one.registrations == registrations as u64);
+    let is_there = store
+        .stats()
+        .await?
+        .types
+        .iter()
+        .any(|one| one.registrations == registrations as u64);
     if !is_there {
         println!(
             "loading {} registrations into postgres, {}",
@@ -144,7 +159,9 @@ $$";
 /// # Errors
 /// If the server does not do its part.
 pub async fn rows_read(pool: &PgPool) -> Outcome<i64> {
-    sqlx::query("select pg_stat_force_next_flush()").execute(pool).await?;
+    sqlx::query("select pg_stat_force_next_flush()")
+        .execute(pool)
+        .await?;
     let read = "\
 select (select sum(seq_tup_read) from pg_stat_user_tables where schemaname = 'passkit')::bigint
     + (select sum(idx_tup_read) from pg_stat_user_indexes where schemaname = 'passkit')::bigint";
@@ -162,7 +179,11 @@ pub async fn wait_for_writes(connection: &mut PgConnection) -> Outcome<()> {
     }
     let workers = "select count(*) from pg_stat_activity where backend_type = 'autovacuum worker'";
     let started = Instant::now();
-    while sqlx::query_scalar::<_, i64>(workers).fetch_one(&mut *connection).await? > 0 {
+    while sqlx::query_scalar::<_, i64>(workers)
+        .fetch_one(&mut *connection)
+        .await?
+        > 0
+    {
         if started.elapsed() > Duration::from_secs(600) {
             return Err("autovacuum does not end".into());
         }

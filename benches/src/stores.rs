@@ -40,7 +40,11 @@ pub const SLED_COLD: &str = "sled-cold";
 
 /// How many bytes of pages sled keeps in memory: as many as by default, or next to nothing.
 fn sled_cache(store: &str) -> u64 {
-    if store == SLED_COLD { 64 << 10 } else { passkit_store_sled::Config::new("").cache_bytes }
+    if store == SLED_COLD {
+        64 << 10
+    } else {
+        passkit_store_sled::Config::new("").cache_bytes
+    }
 }
 
 fn redis_prefix(name: &str) -> String {
@@ -71,7 +75,9 @@ pub struct Servers {
 
 /// Says in one line what is left out.
 fn had<T>(name: &str, server: Outcome<T>) -> Option<T> {
-    server.inspect_err(|error| println!("{name} is left out: {error}")).ok()
+    server
+        .inspect_err(|error| println!("{name} is left out: {error}"))
+        .ok()
 }
 
 impl Servers {
@@ -116,7 +122,10 @@ impl Servers {
             "cluster" => self.cluster.is_some(),
             _ => true,
         };
-        ["memory", "sled", "postgres", "redis", "cluster"].into_iter().filter(has).collect()
+        ["memory", "sled", "postgres", "redis", "cluster"]
+            .into_iter()
+            .filter(has)
+            .collect()
     }
 
     /// The process of the Redis node, if it is ours.
@@ -129,15 +138,26 @@ impl Servers {
     ///
     /// # Errors
     /// If the server does not do its part.
-    pub async fn open(&self, store: &'static str, name: &str) -> Outcome<(Arc<dyn StoreMaintenance>, Floor)> {
-        Ok((self.open_store(store, name).await?, self.open_floor(store, name).await?))
+    pub async fn open(
+        &self,
+        store: &'static str,
+        name: &str,
+    ) -> Outcome<(Arc<dyn StoreMaintenance>, Floor)> {
+        Ok((
+            self.open_store(store, name).await?,
+            self.open_floor(store, name).await?,
+        ))
     }
 
     /// The same without its floor. SQLite has none here: its crate measures it beside the bare statements.
     ///
     /// # Errors
     /// If the server does not do its part.
-    pub async fn open_store(&self, store: &'static str, name: &str) -> Outcome<Arc<dyn StoreMaintenance>> {
+    pub async fn open_store(
+        &self,
+        store: &'static str,
+        name: &str,
+    ) -> Outcome<Arc<dyn StoreMaintenance>> {
         Ok(match store {
             "memory" => Arc::new(MemoryStore::new()),
             "sled" | SLED_COLD => {
@@ -146,7 +166,9 @@ impl Servers {
                 let config = passkit_store_sled::Config::new(&path).cache_bytes(sled_cache(store));
                 Arc::new(SledStore::open_with(&config)?)
             }
-            "sqlite" => Arc::new(SqliteStore::create(self.folder().join(format!("sqlite-{name}.db")))?),
+            "sqlite" => Arc::new(SqliteStore::create(
+                self.folder().join(format!("sqlite-{name}.db")),
+            )?),
             "postgres" => {
                 let url = self.postgres_url(name).await?;
                 let store = PostgresStore::connect(&url, Default::default()).await?;
@@ -166,7 +188,10 @@ impl Servers {
             "memory" => Floor::Memory(Default::default()),
             "sled" | SLED_COLD => {
                 let path = self.folder().join(format!("sled-floor-{name}"));
-                let floor = sled::Config::new().path(&path).cache_capacity(sled_cache(store)).open()?;
+                let floor = sled::Config::new()
+                    .path(&path)
+                    .cache_capacity(sled_cache(store))
+                    .open()?;
                 Floor::Sled(floor, Arc::new(fs::File::open(path.join("db"))?))
             }
             "postgres" => Floor::Postgres(Connections::new(&self.postgres_url(name).await?).await?),
@@ -190,9 +215,16 @@ impl Servers {
         registration: impl Fn(usize) -> Registration,
         also: impl Fn(&[Registration]),
     ) -> Outcome<()> {
-        let note = self.kept.as_ref().map(|folder| folder.join(format!("{store}-{name}.json")));
+        let note = self
+            .kept
+            .as_ref()
+            .map(|folder| folder.join(format!("{store}-{name}.json")));
         let last = registration(count - 1).pass;
-        let is_there = !own.devices(Audience::Pass(&last), None, 1).await?.items.is_empty();
+        let is_there = !own
+            .devices(Audience::Pass(&last), None, 1)
+            .await?
+            .items
+            .is_empty();
         if is_there && note.as_ref().is_some_and(|note| note.exists()) {
             return Ok(());
         }
@@ -202,7 +234,10 @@ impl Servers {
             own.register_many(&part).await?;
             also(&part);
             data::progress(
-                &format!("loading {} registrations into {store}", data::grouped(count)),
+                &format!(
+                    "loading {} registrations into {store}",
+                    data::grouped(count)
+                ),
                 end,
                 count,
             );
@@ -230,7 +265,9 @@ impl Servers {
     pub async fn redis_driver(&self, store: &str) -> Outcome<(String, Driver)> {
         if store == "redis" {
             let url = &self.redis.as_ref().ok_or("no Redis")?.0;
-            let connection = redis::Client::open(&**url)?.get_connection_manager().await?;
+            let connection = redis::Client::open(&**url)?
+                .get_connection_manager()
+                .await?;
             return Ok((url.clone(), Driver::Node(connection)));
         }
         let url = self.cluster.as_ref().ok_or("no Cluster")?.url();
@@ -244,7 +281,11 @@ impl Servers {
     #[must_use]
     pub fn redis_memory(&self) -> Option<f64> {
         let info = self.redis()?.ask(&["INFO", "memory"]).ok()?;
-        info.lines().find_map(|line| line.strip_prefix("used_memory:"))?.trim().parse().ok()
+        info.lines()
+            .find_map(|line| line.strip_prefix("used_memory:"))?
+            .trim()
+            .parse()
+            .ok()
     }
 
     /// After loading: what a server does in its own time anyway.
@@ -255,12 +296,17 @@ impl Servers {
         if store == "postgres" {
             let mut connection = PgConnection::connect(&self.postgres_url(name).await?).await?;
             statistics::keep_autovacuum_away(&mut connection).await?;
-            sqlx::query("vacuum (freeze, analyze)").execute(&mut connection).await?;
+            sqlx::query("vacuum (freeze, analyze)")
+                .execute(&mut connection)
+                .await?;
             statistics::wait_for_writes(&mut connection).await?;
         }
         if let (Some(node), Some(_), "redis") = (self.redis(), &self.kept, store) {
             node.ask(&["BGSAVE"])?;
-            while node.ask(&["INFO", "persistence"])?.contains("rdb_bgsave_in_progress:1") {
+            while node
+                .ask(&["INFO", "persistence"])?
+                .contains("rdb_bgsave_in_progress:1")
+            {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         }
@@ -305,7 +351,12 @@ pub enum Case {
 
 impl Case {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::OneOfThree, Self::NoneOfThree, Self::AllOfThree, Self::TenOfMany];
+    pub const ALL: [Self; 4] = [
+        Self::OneOfThree,
+        Self::NoneOfThree,
+        Self::AllOfThree,
+        Self::TenOfMany,
+    ];
 
     /// In words.
     #[must_use]
@@ -347,7 +398,10 @@ impl Subject {
             many: (data::device_with_many(), 0),
         };
         let data = if store == SLED_COLD { "sled" } else { store };
-        let note = servers.kept.as_ref().map(|folder| folder.join(format!("{data}-{size}.json")));
+        let note = servers
+            .kept
+            .as_ref()
+            .map(|folder| folder.join(format!("{data}-{size}.json")));
         if !subject.was_kept(note.as_deref()).await? {
             let before = servers.redis_memory();
             subject.load(store, size).await?;
@@ -356,8 +410,13 @@ impl Subject {
             }
             subject.mark(size).await?;
             servers.wait_until_idle(store, &name).await?;
-            let Marks { before, first, second } = subject.marks;
-            let found = json!({ "marks": [before, first, second], "bytes_each": subject.bytes_each });
+            let Marks {
+                before,
+                first,
+                second,
+            } = subject.marks;
+            let found =
+                json!({ "marks": [before, first, second], "bytes_each": subject.bytes_each });
             if let Some(note) = note {
                 fs::write(note, found.to_string())?;
             }
@@ -368,10 +427,16 @@ impl Subject {
 
     /// Whether the data are those that the note of the last run speaks of.
     async fn was_kept(&mut self, note: Option<&std::path::Path>) -> Outcome<bool> {
-        let Some(Ok(text)) = note.map(fs::read_to_string) else { return Ok(false) };
+        let Some(Ok(text)) = note.map(fs::read_to_string) else {
+            return Ok(false);
+        };
         let note: serde_json::Value = serde_json::from_str(&text)?;
         let mark = |at: usize| note["marks"][at].as_u64().unwrap_or(0);
-        self.marks = Marks { before: mark(0), first: mark(1), second: mark(2) };
+        self.marks = Marks {
+            before: mark(0),
+            first: mark(1),
+            second: mark(2),
+        };
         self.bytes_each = note["bytes_each"].as_f64();
         Ok(self.clock().await? == self.marks.second)
     }
@@ -409,7 +474,9 @@ impl Subject {
 
     async fn mark_these(&self, serials: &[SerialNumber]) -> Outcome<()> {
         for part in serials.chunks(1_000) {
-            self.store.mark(&data::type_id(), Changed::Passes(part)).await?;
+            self.store
+                .mark(&data::type_id(), Changed::Passes(part))
+                .await?;
         }
         self.floor.mark(serials, self.clock().await?);
         Ok(())
@@ -417,8 +484,15 @@ impl Subject {
 
     /// The type's clock. The device that is asked for has passes in every part of a store.
     async fn clock(&self) -> Outcome<u64> {
-        let changes = self.store.changes_since(&data::device_with_many(), &data::type_id(), None).await?;
-        Ok(if changes.serials.len() == data::MANY { changes.tag.type_version } else { 0 })
+        let changes = self
+            .store
+            .changes_since(&data::device_with_many(), &data::type_id(), None)
+            .await?;
+        Ok(if changes.serials.len() == data::MANY {
+            changes.tag.type_version
+        } else {
+            0
+        })
     }
 
     async fn find_clocks(&mut self, size: usize) -> Outcome<()> {
@@ -429,7 +503,9 @@ impl Subject {
             tasks.spawn(async move {
                 let mut clocks = Vec::new();
                 for index in part {
-                    let asked = store.changes_since(&data::device(index), &data::type_id(), None).await;
+                    let asked = store
+                        .changes_since(&data::device(index), &data::type_id(), None)
+                        .await;
                     clocks.push((index, asked.map(|changes| changes.tag.device_version)));
                 }
                 clocks
@@ -444,7 +520,10 @@ impl Subject {
             .map(|i| devices[i * 7_919 % devices.len()])
             .map(|index| (data::device(index), clocks[&index]))
             .collect();
-        let changes = self.store.changes_since(&self.many.0, &data::type_id(), None).await?;
+        let changes = self
+            .store
+            .changes_since(&self.many.0, &data::type_id(), None)
+            .await?;
         self.many.1 = changes.tag.device_version;
         Ok(())
     }
@@ -461,20 +540,32 @@ impl Subject {
             Case::NoneOfThree => self.marks.second,
             Case::AllOfThree => self.marks.before,
         };
-        (device, UpdateTag { type_version, device_version: *device_version })
+        (
+            device,
+            UpdateTag {
+                type_version,
+                device_version: *device_version,
+            },
+        )
     }
 
     /// Asks the store.
     pub async fn ask(&self, case: Case, number: usize) {
         let (device, since) = self.question(case, number);
-        let changes = self.store.changes_since(device, &data::type_id(), Some(since)).await;
+        let changes = self
+            .store
+            .changes_since(device, &data::type_id(), Some(since))
+            .await;
         assert_eq!(changes.expect("an answer").serials.len(), case.changed());
     }
 
     /// Asks the floor.
     pub async fn ask_floor(&self, case: Case, number: usize) {
         let (device, since) = self.question(case, number);
-        assert_eq!(self.floor.changes_since(number, device, since).await.len(), case.changed());
+        assert_eq!(
+            self.floor.changes_since(number, device, since).await.len(),
+            case.changed()
+        );
     }
 }
 

@@ -48,33 +48,47 @@ impl Bench {
             .warm_up_time(Duration::from_millis(200))
             .measurement_time(Duration::from_millis(600))
             .configure_from_args();
-        Self { name, criterion, rows: Vec::new(), notes: Vec::new() }
+        Self {
+            name,
+            criterion,
+            rows: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     /// Measures one case, unless the arguments leave it out; only then are the two sides made, the floor first.
-    pub fn compare(&mut self, subject: &str, case: &str, size: usize, make: impl FnOnce() -> (Side, Side)) {
+    pub fn compare(
+        &mut self,
+        subject: &str,
+        case: &str,
+        size: usize,
+        make: impl FnOnce() -> (Side, Side),
+    ) {
         let (mut make, mut made) = (Some(make), None);
         let mut turns: Vec<(f64, f64)> = Vec::new();
         let mut group = self.criterion.benchmark_group(self.name);
         group.sampling_mode(SamplingMode::Flat);
-        group.bench_function(BenchmarkId::new(format!("{subject}/{case}"), size), |bencher| {
-            if let Some(make) = make.take() {
-                made = Some(make());
-            }
-            let (floor, own) = made.as_mut().expect("made above");
-            bencher.iter_custom(|calls| {
-                let (on_floor, on_own) = if turns.len().is_multiple_of(2) {
-                    let on_floor = floor(calls);
-                    (on_floor, own(calls))
-                } else {
-                    let on_own = own(calls);
-                    (floor(calls), on_own)
-                };
-                let each = |time: Duration| time.as_secs_f64() * 1e6 / calls as f64;
-                turns.push((each(on_floor), each(on_own)));
-                on_own
-            });
-        });
+        group.bench_function(
+            BenchmarkId::new(format!("{subject}/{case}"), size),
+            |bencher| {
+                if let Some(make) = make.take() {
+                    made = Some(make());
+                }
+                let (floor, own) = made.as_mut().expect("made above");
+                bencher.iter_custom(|calls| {
+                    let (on_floor, on_own) = if turns.len().is_multiple_of(2) {
+                        let on_floor = floor(calls);
+                        (on_floor, own(calls))
+                    } else {
+                        let on_own = own(calls);
+                        (floor(calls), on_own)
+                    };
+                    let each = |time: Duration| time.as_secs_f64() * 1e6 / calls as f64;
+                    turns.push((each(on_floor), each(on_own)));
+                    on_own
+                });
+            },
+        );
         group.finish();
         if turns.is_empty() {
             return;
@@ -136,12 +150,17 @@ impl Bench {
         for (what, number) in &self.notes {
             println!("{what}: {number:.1}");
         }
-        let notes: serde_json::Map<_, _> =
-            self.notes.iter().map(|(what, number)| (what.clone(), json!(number))).collect();
+        let notes: serde_json::Map<_, _> = self
+            .notes
+            .iter()
+            .map(|(what, number)| (what.clone(), json!(number)))
+            .collect();
         let json = json!({ "bench": self.name, "rows": rows, "notes": notes });
         let folder = data::folder();
         let write = |name: String, text: String| {
-            fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(name), text)).expect("written");
+            fs::create_dir_all(&folder)
+                .and_then(|()| fs::write(folder.join(name), text))
+                .expect("written");
         };
         write(format!("{}.json", self.name), format!("{json:#}\n"));
         for (subject, drawing) in plot::by_subject(self.name, &self.rows) {
@@ -175,7 +194,11 @@ where
     Box::new(move |calls| {
         let asked = calls as usize;
         // Slow calls are few, and callers who have no call to make are none.
-        let calls = if callers == 1 { asked } else { asked.max(2 * callers) };
+        let calls = if callers == 1 {
+            asked
+        } else {
+            asked.max(2 * callers)
+        };
         let numbers = first..first + calls;
         first += calls;
         runtime().block_on(async {
@@ -188,7 +211,8 @@ where
             }
             let tasks: Vec<_> = (0..callers)
                 .map(|caller| {
-                    let (call, numbers) = (call.clone(), numbers.clone().skip(caller).step_by(callers));
+                    let (call, numbers) =
+                        (call.clone(), numbers.clone().skip(caller).step_by(callers));
                     tokio::spawn(async move {
                         for number in numbers {
                             call(number).await;

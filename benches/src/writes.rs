@@ -29,7 +29,10 @@ static MARK: LazyLock<Script> = LazyLock::new(|| script("mark"));
 
 /// The store's script of this name.
 fn script(name: &str) -> Script {
-    let (_, source) = SCRIPTS.iter().find(|(known, _)| *known == name).expect("a script of the store");
+    let (_, source) = SCRIPTS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .expect("a script of the store");
     Script::new(source)
 }
 
@@ -43,8 +46,14 @@ impl Driver {
             call.arg(arg);
         }
         let done: Value = match self {
-            Self::Node(connection) => call.invoke_async(&mut connection.clone()).await.expect("answered"),
-            Self::Cluster(connection) => call.invoke_async(&mut connection.clone()).await.expect("answered"),
+            Self::Node(connection) => call
+                .invoke_async(&mut connection.clone())
+                .await
+                .expect("answered"),
+            Self::Cluster(connection) => call
+                .invoke_async(&mut connection.clone())
+                .await
+                .expect("answered"),
         };
         std::hint::black_box(done);
     }
@@ -94,7 +103,13 @@ impl Floor {
                 join_all([of_pass, of_type].map(index_add)).await;
                 let (token, field) = (token(), format!("{TYPE}/{}", pass.serial));
                 let args = [&now, token.as_str(), "1", TYPE, &now, &field, &now].map(str::to_owned);
-                driver.script(&REGISTER, &[format!("floor:d{{{}}}", device.as_str())], &args).await;
+                driver
+                    .script(
+                        &REGISTER,
+                        &[format!("floor:d{{{}}}", device.as_str())],
+                        &args,
+                    )
+                    .await;
             }
         }
     }
@@ -109,7 +124,10 @@ impl Floor {
                 self.sync().await;
             }
             Self::Postgres(connections) => {
-                let serials: Vec<_> = serials.iter().map(|serial| serial.as_str().to_owned()).collect();
+                let serials: Vec<_> = serials
+                    .iter()
+                    .map(|serial| serial.as_str().to_owned())
+                    .collect();
                 sqlx::query("select passkit.mark($1, $2, null, false)")
                     .bind(TYPE)
                     .bind(serials)
@@ -120,9 +138,9 @@ impl Floor {
             Self::Redis(driver, _) => {
                 let mut buckets: BTreeMap<u64, Vec<String>> = BTreeMap::new();
                 for serial in serials {
-                    let args = buckets
-                        .entry(bucket(serial.as_str()))
-                        .or_insert_with(|| vec![now.to_string(), (now / 1_000_000).to_string(), "0".into()]);
+                    let args = buckets.entry(bucket(serial.as_str())).or_insert_with(|| {
+                        vec![now.to_string(), (now / 1_000_000).to_string(), "0".into()]
+                    });
                     args.push(serial.as_str().to_owned());
                 }
                 let one = |(bucket, args): (u64, Vec<String>)| async move {
@@ -160,7 +178,11 @@ impl Pages {
     /// From the start.
     #[must_use]
     pub fn new(floor: Arc<Floor>, pass: PassId) -> Self {
-        Self { floor, pass, place: Arc::default() }
+        Self {
+            floor,
+            pass,
+            place: Arc::default(),
+        }
     }
 
     /// The push tokens of the next devices, about `limit` of them.
@@ -169,11 +191,18 @@ impl Pages {
         let (tokens, place) = match &*self.floor {
             Floor::Memory(maps) => {
                 let maps = maps.lock().expect("unpoisoned");
-                let devices =
-                    maps.tokens.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
+                let devices = maps
+                    .tokens
+                    .range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
                 let page: Vec<_> = devices.take(limit).collect();
-                let last = page.last().filter(|_| page.len() == limit).map(|(device, _)| (*device).clone());
-                (page.into_iter().map(|(_, token)| token.clone()).collect(), (last.unwrap_or_default(), 0, 0))
+                let last = page
+                    .last()
+                    .filter(|_| page.len() == limit)
+                    .map(|(device, _)| (*device).clone());
+                (
+                    page.into_iter().map(|(_, token)| token.clone()).collect(),
+                    (last.unwrap_or_default(), 0, 0),
+                )
             }
             Floor::Sled(engine, _) => {
                 let prefix = format!("{}\0", key_of(self.pass.serial.as_str()));
@@ -181,12 +210,25 @@ impl Pages {
                 let mut last = String::new();
                 for row in engine.range(format!("{prefix}{after}\u{1}")..).take(limit) {
                     let (key, _) = row.expect("read");
-                    let Some(device) = key.strip_prefix(prefix.as_bytes()) else { break };
+                    let Some(device) = key.strip_prefix(prefix.as_bytes()) else {
+                        break;
+                    };
                     last = std::str::from_utf8(device).expect("a device").to_owned();
-                    let token = engine.get(format!("t{last}")).expect("read").expect("a push token");
-                    tokens.push(std::str::from_utf8(&token).expect("a push token").to_owned());
+                    let token = engine
+                        .get(format!("t{last}"))
+                        .expect("read")
+                        .expect("a push token");
+                    tokens.push(
+                        std::str::from_utf8(&token)
+                            .expect("a push token")
+                            .to_owned(),
+                    );
                 }
-                let last = if tokens.len() < limit { String::new() } else { last };
+                let last = if tokens.len() < limit {
+                    String::new()
+                } else {
+                    last
+                };
                 (tokens, (last, 0, 0))
             }
             Floor::Postgres(connections) => {
@@ -202,15 +244,22 @@ impl Pages {
                     .fetch_all(&mut *connections.any(0).await)
                     .await
                     .expect("rows");
-                let last = rows.last().filter(|_| rows.len() == limit).map(|row| row.get(0));
-                (rows.iter().map(|row| row.get(1)).collect(), (last.unwrap_or_default(), 0, 0))
+                let last = rows
+                    .last()
+                    .filter(|_| rows.len() == limit)
+                    .map(|row| row.get(0));
+                (
+                    rows.iter().map(|row| row.get(1)).collect(),
+                    (last.unwrap_or_default(), 0, 0),
+                )
             }
             Floor::Redis(driver, prefix) => {
                 let mut scan = redis::cmd("HSCAN");
                 scan.arg(format!("{prefix}p{{{TYPE}:{}:{part}}}", self.pass.serial));
                 scan.arg(cursor).arg("COUNT").arg(limit);
                 let page = driver.run(vec![scan]).await.pop().expect("an answer");
-                let (cursor, page): (u64, Vec<(String, String)>) = from_redis_value(page).expect("a page");
+                let (cursor, page): (u64, Vec<(String, String)>) =
+                    from_redis_value(page).expect("a page");
                 let gets = page.iter().map(|(device, _)| {
                     let mut get = redis::cmd("HMGET");
                     get.arg(format!("{prefix}d{{{device}}}"));
@@ -223,7 +272,10 @@ impl Pages {
                     token
                 };
                 let part = if cursor == 0 { (part + 1) % 8 } else { part };
-                (rows.into_iter().map(token).collect(), (String::new(), part, cursor))
+                (
+                    rows.into_iter().map(token).collect(),
+                    (String::new(), part, cursor),
+                )
             }
         };
         *self.place.lock().expect("unpoisoned") = place;

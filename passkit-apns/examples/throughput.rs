@@ -40,7 +40,8 @@ async fn main() -> Result<(), Failure> {
     let apns = LocalApns::start(Options::new().without_record()).await?;
     let issued = apns.issue(TOPIC)?;
     let topic = TypeIdentifier::new(TOPIC)?;
-    let identity = Identity::from_pem(&topic, issued.certificate.as_bytes(), issued.key.as_bytes())?;
+    let identity =
+        Identity::from_pem(&topic, issued.certificate.as_bytes(), issued.key.as_bytes())?;
     let config = Config::new()
         .endpoint(apns.host(), apns.port())
         .root_certificates(apns.root_pem())
@@ -80,7 +81,11 @@ async fn main() -> Result<(), Failure> {
                     let answer = requests.send_request(request?).await?;
                     let status = answer.status();
                     let _ = answer.into_body().collect().await?;
-                    if status.is_success() { Ok(()) } else { Err(format!("status {status}").into()) }
+                    if status.is_success() {
+                        Ok(())
+                    } else {
+                        Err(format!("status {status}").into())
+                    }
                 }
             };
             rates.1.push(measure(parallel, over_bare).await?);
@@ -92,7 +97,11 @@ async fn main() -> Result<(), Failure> {
         );
     }
     let violations = apns.violations();
-    if violations.is_empty() { Ok(()) } else { Err(format!("{:?}", violations.first()).into()) }
+    if violations.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{:?}", violations.first()).into())
+    }
 }
 
 /// How often per second `push` is done, by so many tasks at once.
@@ -108,7 +117,9 @@ where
         pushes.spawn(push(number));
     }
     while start.elapsed() < ROUND {
-        let Some(done) = pushes.join_next().await else { break };
+        let Some(done) = pushes.join_next().await else {
+            break;
+        };
         done??;
         count += 1;
         pushes.spawn(push(parallel + count as usize));
@@ -132,7 +143,9 @@ async fn connect(apns: &LocalApns, issued: &Issued) -> Result<SendRequest<Full<B
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_client_auth_cert(
-            vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes())?],
+            vec![CertificateDer::from_pem_slice(
+                issued.certificate.as_bytes(),
+            )?],
             PrivateKeyDer::from_pem_slice(issued.key.as_bytes())?,
         )?;
     tls.alpn_protocols = vec![b"h2".to_vec()];
@@ -140,7 +153,9 @@ async fn connect(apns: &LocalApns, issued: &Issued) -> Result<SendRequest<Full<B
     tcp.set_nodelay(true)?;
     let name = ServerName::try_from(apns.host())?;
     let tls = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await?;
-    let (requests, connection) = Builder::new(TokioExecutor::new()).handshake(TokioIo::new(tls)).await?;
+    let (requests, connection) = Builder::new(TokioExecutor::new())
+        .handshake(TokioIo::new(tls))
+        .await?;
     tokio::spawn(connection);
     Ok(requests)
 }

@@ -31,20 +31,37 @@ impl Answer {
     pub(crate) async fn read(response: http::Response<Incoming>) -> Self {
         let (head, body) = response.into_parts();
         if head.status == StatusCode::OK {
-            return Self { status: head.status, reason: None, timestamp: None };
+            return Self {
+                status: head.status,
+                reason: None,
+                timestamp: None,
+            };
         }
         let body = Limited::new(body, MAX_BODY).collect().await;
-        Self::parse(head.status, &body.map(|body| body.to_bytes()).unwrap_or_default())
+        Self::parse(
+            head.status,
+            &body.map(|body| body.to_bytes()).unwrap_or_default(),
+        )
     }
 
     fn parse(status: StatusCode, body: &Bytes) -> Self {
         let body = serde_json::from_slice::<Body>(body).ok();
-        let reason = body.as_ref().and_then(|body| body.reason.as_ref()?.as_str()).filter(|reason| {
-            // It goes into logs.
-            (1..=64).contains(&reason.len()) && reason.bytes().all(|byte| byte.is_ascii_graphic())
-        });
-        let timestamp = body.as_ref().and_then(|body| body.timestamp.as_ref()?.as_u64());
-        Self { status, reason: reason.map(Into::into), timestamp }
+        let reason = body
+            .as_ref()
+            .and_then(|body| body.reason.as_ref()?.as_str())
+            .filter(|reason| {
+                // It goes into logs.
+                (1..=64).contains(&reason.len())
+                    && reason.bytes().all(|byte| byte.is_ascii_graphic())
+            });
+        let timestamp = body
+            .as_ref()
+            .and_then(|body| body.timestamp.as_ref()?.as_u64());
+        Self {
+            status,
+            reason: reason.map(Into::into),
+            timestamp,
+        }
     }
 
     pub(crate) fn is(&self, status: u16, reason: &str) -> bool {
@@ -85,18 +102,35 @@ mod tests {
     use super::*;
 
     fn outcome(status: u16, body: &str) -> PushOutcome {
-        Answer::parse(StatusCode::from_u16(status).unwrap(), &Bytes::from(body.to_owned())).outcome()
+        Answer::parse(
+            StatusCode::from_u16(status).unwrap(),
+            &Bytes::from(body.to_owned()),
+        )
+        .outcome()
     }
 
     #[test]
     fn a_time_that_cannot_be_read_makes_no_device_gone() {
-        for body in
-            ["", "{}", r#"{"timestamp":"x"}"#, r#"{"timestamp":-1}"#, r#"{"timestamp":1.5}"#, "[", "7"]
-        {
-            assert_eq!(outcome(410, body), PushOutcome::BadToken("status 410".into()), "{body}");
+        for body in [
+            "",
+            "{}",
+            r#"{"timestamp":"x"}"#,
+            r#"{"timestamp":-1}"#,
+            r#"{"timestamp":1.5}"#,
+            "[",
+            "7",
+        ] {
+            assert_eq!(
+                outcome(410, body),
+                PushOutcome::BadToken("status 410".into()),
+                "{body}"
+            );
         }
         let since = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
-        assert_eq!(outcome(410, r#"{"timestamp":1700000000123}"#), PushOutcome::Gone(since));
+        assert_eq!(
+            outcome(410, r#"{"timestamp":1700000000123}"#),
+            PushOutcome::Gone(since)
+        );
         // Whatever the machine can hold, it does not panic.
         let _ = outcome(410, r#"{"timestamp":18446744073709551615}"#);
     }
@@ -105,9 +139,16 @@ mod tests {
     fn an_odd_reason_is_none() {
         for reason in ["", "two words", "line\\nbreak", "é", &"x".repeat(65)] {
             let body = format!(r#"{{"reason":"{reason}"}}"#);
-            assert_eq!(outcome(400, &body), PushOutcome::Rejected("status 400".into()), "{reason}");
+            assert_eq!(
+                outcome(400, &body),
+                PushOutcome::Rejected("status 400".into()),
+                "{reason}"
+            );
         }
-        assert_eq!(outcome(400, r#"{"reason":7}"#), PushOutcome::Rejected("status 400".into()));
+        assert_eq!(
+            outcome(400, r#"{"reason":7}"#),
+            PushOutcome::Rejected("status 400".into())
+        );
     }
 
     #[test]
@@ -119,7 +160,13 @@ mod tests {
         assert_eq!(outcome(418, new), PushOutcome::Rejected(reason()));
         assert_eq!(outcome(429, new), PushOutcome::TooMany(reason()));
         assert_eq!(outcome(502, new), PushOutcome::Unavailable(reason()));
-        assert_eq!(outcome(302, ""), PushOutcome::Unavailable("status 302".into()));
-        assert_eq!(outcome(204, ""), PushOutcome::Unavailable("status 204".into()));
+        assert_eq!(
+            outcome(302, ""),
+            PushOutcome::Unavailable("status 302".into())
+        );
+        assert_eq!(
+            outcome(204, ""),
+            PushOutcome::Unavailable("status 204".into())
+        );
     }
 }

@@ -31,7 +31,10 @@ impl Backoff {
             return None;
         }
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = failures.until?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        let left = failures
+            .until?
+            .checked_duration_since(Instant::now())
+            .filter(|left| !left.is_zero())?;
         Some((left, failures.last.clone()))
     }
 
@@ -71,7 +74,10 @@ mod tests {
     fn waits_grow_to_five_seconds() {
         assert_eq!(delay(0, true), Duration::ZERO);
         assert_eq!(delay(1, true), 2 * FIRST);
-        assert_eq!([0, 1, 2].map(|in_a_row| delay(in_a_row, false)), [FIRST, 2 * FIRST, 4 * FIRST]);
+        assert_eq!(
+            [0, 1, 2].map(|in_a_row| delay(in_a_row, false)),
+            [FIRST, 2 * FIRST, 4 * FIRST]
+        );
         assert_eq!(delay(100, false), LONGEST);
     }
 

@@ -38,9 +38,16 @@ impl Connection {
         tls: Arc<ClientConfig>,
         generation: u64,
     ) -> Result<Self, String> {
-        let Endpoint { host, port, connect_timeout, .. } = endpoint;
+        let Endpoint {
+            host,
+            port,
+            connect_timeout,
+            ..
+        } = endpoint;
         let opened = tokio::time::timeout(*connect_timeout, async {
-            let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| chain(&error))?;
+            let tcp = TcpStream::connect((host.as_str(), *port))
+                .await
+                .map_err(|error| chain(&error))?;
             // A push is one small packet. Where the system refuses, it waits a little.
             let _ = tcp.set_nodelay(true);
             Self::start(tcp, endpoint.name.clone(), tls, generation).await
@@ -56,7 +63,10 @@ impl Connection {
         tls: Arc<ClientConfig>,
         generation: u64,
     ) -> Result<Self, String> {
-        let tls = TlsConnector::from(tls).connect(name, tcp).await.map_err(|error| chain(&error))?;
+        let tls = TlsConnector::from(tls)
+            .connect(name, tcp)
+            .await
+            .map_err(|error| chain(&error))?;
         let (requests, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
@@ -76,7 +86,13 @@ impl Connection {
                 let _ = note.set(why);
             }
         });
-        Ok(Self { requests, generation, answers: AtomicUsize::new(0), failed: AtomicBool::new(false), ended })
+        Ok(Self {
+            requests,
+            generation,
+            answers: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            ended,
+        })
     }
 
     /// Whether it takes no more pushes: after a GOAWAY, or when it ended.

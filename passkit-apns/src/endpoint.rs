@@ -25,8 +25,16 @@ impl Endpoint {
         let Config { host, port, .. } = config;
         let bad_host = || ApnsError::new(format!("{host:?} is no name of a host"));
         let name = ServerName::try_from(host.clone()).map_err(|_| bad_host())?;
-        let written = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        let authority = if *port == 443 { written } else { format!("{written}:{port}") };
+        let written = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
+        let authority = if *port == 443 {
+            written
+        } else {
+            format!("{written}:{port}")
+        };
         Ok(Self {
             host: host.clone(),
             port: *port,
@@ -46,9 +54,16 @@ impl Endpoint {
             .with_root_certificates(Arc::clone(&self.roots));
         let mut tls = match identity {
             Some(identity) => builder
-                .with_client_auth_cert(identity.chain().to_vec(), identity.private_key().clone_key())
+                .with_client_auth_cert(
+                    identity.chain().to_vec(),
+                    identity.private_key().clone_key(),
+                )
                 .map_err(|error| {
-                    ApnsError::of(&format!("certificate for {}", identity.type_id()), None, error)
+                    ApnsError::of(
+                        &format!("certificate for {}", identity.type_id()),
+                        None,
+                        error,
+                    )
                 })?,
             None => builder.with_no_client_auth(),
         };
@@ -62,11 +77,16 @@ fn roots(extra: &[u8]) -> Result<RootCertStore, ApnsError> {
     // What the system has that can't be read is not trusted; the rest is.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     for certificate in CertificateDer::pem_slice_iter(extra) {
-        let bad = |error: &dyn std::fmt::Display| ApnsError::new(format!("root certificates: {error}"));
-        roots.add(certificate.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
+        let bad =
+            |error: &dyn std::fmt::Display| ApnsError::new(format!("root certificates: {error}"));
+        roots
+            .add(certificate.map_err(|error| bad(&error))?)
+            .map_err(|error| bad(&error))?;
     }
     if roots.is_empty() {
-        return Err(ApnsError::new("the system trusts no root certificates: install ca-certificates"));
+        return Err(ApnsError::new(
+            "the system trusts no root certificates: install ca-certificates",
+        ));
     }
     Ok(roots)
 }

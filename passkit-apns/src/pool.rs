@@ -10,8 +10,8 @@ use passkit_server::push::PushOutcome;
 use rustls::ClientConfig;
 
 use crate::{
-    ApnsError, TokenKey, answer::Answer, backoff::Backoff, connection::Connection, endpoint::Endpoint,
-    watch::Watched,
+    ApnsError, TokenKey, answer::Answer, backoff::Backoff, connection::Connection,
+    endpoint::Endpoint, watch::Watched,
 };
 
 /// By what APNs knows the sender.
@@ -48,24 +48,40 @@ pub(crate) enum Failure {
 
 impl Slot {
     fn get(&self) -> Option<Arc<Connection>> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn put(&self, connection: &Arc<Connection>) {
-        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(connection));
+        *self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(connection));
     }
 
     /// Uses `connection` for no more pushes. Those that are on their way over it go on.
     fn retire(&self, connection: &Arc<Connection>) {
-        let mut current = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+        let mut current = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, connection))
+        {
             *current = None;
         }
     }
 }
 
 impl Pool {
-    pub(crate) fn new(credentials: Credentials, endpoint: Arc<Endpoint>, connections: usize) -> Self {
+    pub(crate) fn new(
+        credentials: Credentials,
+        endpoint: Arc<Endpoint>,
+        connections: usize,
+    ) -> Self {
         Self {
             credentials,
             endpoint,
@@ -132,7 +148,9 @@ impl Pool {
 
     /// The connection of a slot, if it takes pushes and has the newest certificate.
     fn usable(&self, slot: &Slot) -> Option<Arc<Connection>> {
-        slot.get().filter(|connection| !connection.is_closed() && connection.generation == self.generation())
+        slot.get().filter(|connection| {
+            !connection.is_closed() && connection.generation == self.generation()
+        })
     }
 
     fn generation(&self) -> u64 {
@@ -183,8 +201,16 @@ impl Pool {
 /// What it means that there is no answer. A server that refuses the certificate says so in a TLS alert, of which only
 /// the text comes through the layers in between.
 fn outcome(why: String) -> PushOutcome {
-    let refused = why.split_once("received fatal alert").is_some_and(|(_, alert)| {
-        ["Certificate", "UnknownCA", "AccessDenied", "DecryptError"].iter().any(|name| alert.contains(name))
-    });
-    if refused { PushOutcome::Misconfigured(why) } else { PushOutcome::Unreachable(why) }
+    let refused = why
+        .split_once("received fatal alert")
+        .is_some_and(|(_, alert)| {
+            ["Certificate", "UnknownCA", "AccessDenied", "DecryptError"]
+                .iter()
+                .any(|name| alert.contains(name))
+        });
+    if refused {
+        PushOutcome::Misconfigured(why)
+    } else {
+        PushOutcome::Unreachable(why)
+    }
 }

@@ -31,12 +31,18 @@ impl Requests {
         let uri = Uri::builder()
             .scheme(Scheme::HTTPS)
             .authority(self.authority.clone())
-            .path_and_query(PathAndQuery::try_from(format!("/3/device/{}", token.as_str()))?)
+            .path_and_query(PathAndQuery::try_from(format!(
+                "/3/device/{}",
+                token.as_str()
+            ))?)
             .build()?;
         let mut request = Request::post(uri).body(Full::new(Bytes::from_static(PAYLOAD)))?;
         let headers = request.headers_mut();
         headers.reserve(6);
-        headers.insert(HeaderName::from_static("apns-topic"), HeaderValue::from_str(topic.as_str())?);
+        headers.insert(
+            HeaderName::from_static("apns-topic"),
+            HeaderValue::from_str(topic.as_str())?,
+        );
         let priority = match self.profile {
             Profile::Background => {
                 let background = HeaderValue::from_static("background");
@@ -45,9 +51,18 @@ impl Requests {
             }
             Profile::Plain => "10",
         };
-        headers.insert(HeaderName::from_static("apns-priority"), HeaderValue::from_static(priority));
-        let expiration = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + self.expiration;
-        headers.insert(HeaderName::from_static("apns-expiration"), expiration.as_secs().into());
+        headers.insert(
+            HeaderName::from_static("apns-priority"),
+            HeaderValue::from_static(priority),
+        );
+        let expiration = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            + self.expiration;
+        headers.insert(
+            HeaderName::from_static("apns-expiration"),
+            expiration.as_secs().into(),
+        );
         // Without one, APNs makes its own.
         if let Some(id) = uuid() {
             let mut id = HeaderValue::from_str(&id)?;
@@ -74,7 +89,8 @@ pub(crate) fn uuid() -> Option<String> {
             text.push('-');
         }
         text.extend(
-            [byte >> 4, byte & 0x0f].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])),
+            [byte >> 4, byte & 0x0f]
+                .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])),
         );
     }
     Some(text)

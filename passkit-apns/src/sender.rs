@@ -41,7 +41,9 @@ impl ApnsSender {
     /// If a setting can't work, there is neither certificate nor key, or the system trusts no root certificate.
     pub fn new(config: Config) -> Result<Self, ApnsError> {
         if config.identities.is_empty() && config.token_key.is_none() {
-            return Err(ApnsError::new("there is neither a certificate nor a token key for pushes"));
+            return Err(ApnsError::new(
+                "there is neither a certificate nor a token key for pushes",
+            ));
         }
         if config.expiration.as_secs() == 0 {
             return Err(ApnsError::new(
@@ -68,7 +70,11 @@ impl ApnsSender {
             profile: config.profile,
             expiration: config.expiration,
         };
-        Ok(Self { requests, certificates, token })
+        Ok(Self {
+            requests,
+            certificates,
+            token,
+        })
     }
 }
 

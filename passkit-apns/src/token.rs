@@ -29,7 +29,9 @@ pub struct TokenKey {
 
 impl fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenKey").field("key_id", &self.key_id).finish_non_exhaustive()
+        f.debug_struct("TokenKey")
+            .field("key_id", &self.key_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -46,20 +48,33 @@ impl TokenKey {
     ///
     /// # Errors
     /// As of [`from_pem`](Self::from_pem), and if the file can't be read.
-    pub fn from_file(file: impl AsRef<Path>, key_id: &str, team_id: &str) -> Result<Self, ApnsError> {
+    pub fn from_file(
+        file: impl AsRef<Path>,
+        key_id: &str,
+        team_id: &str,
+    ) -> Result<Self, ApnsError> {
         let file = file.as_ref();
-        let key = std::fs::read(file).map_err(|error| ApnsError::of(&called(key_id), Some(file), error))?;
+        let key = std::fs::read(file)
+            .map_err(|error| ApnsError::of(&called(key_id), Some(file), error))?;
         Self::load(&key, Some(file), key_id, team_id)
     }
 
-    fn load(key: &[u8], file: Option<&Path>, key_id: &str, team_id: &str) -> Result<Self, ApnsError> {
+    fn load(
+        key: &[u8],
+        file: Option<&Path>,
+        key_id: &str,
+        team_id: &str,
+    ) -> Result<Self, ApnsError> {
         for (what, id) in [("key id", key_id), ("team id", team_id)] {
             if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-                return Err(ApnsError::new(format!("the {what} {id:?} is not of letters and digits")));
+                return Err(ApnsError::new(format!(
+                    "the {what} {id:?} is not of letters and digits"
+                )));
             }
         }
         let bad = |problem: &str| ApnsError::of(&called(key_id), file, problem);
-        let key = PrivatePkcs8KeyDer::from_pem_slice(key).map_err(|_| bad("has no private key in PEM"))?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(key)
+            .map_err(|_| bad("has no private key in PEM"))?;
         let key = EcdsaKeyPair::from_pkcs8(
             &ECDSA_P256_SHA256_FIXED_SIGNING,
             key.secret_pkcs8_der(),
@@ -115,7 +130,9 @@ impl TokenKey {
 
     fn make(&self) -> Result<(SystemTime, HeaderValue), ApnsError> {
         let now = SystemTime::now();
-        let issued = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let issued = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs());
         let part = |json: serde_json::Value| BASE64.encode(json.to_string());
         let signed = format!(
             "{}.{}",
@@ -123,9 +140,13 @@ impl TokenKey {
             part(json!({ "iss": self.team_id, "iat": issued })),
         );
         let failed = || ApnsError::of(&called(&self.key_id), None, "no token could be signed");
-        let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).map_err(|_| failed())?;
-        let mut header = HeaderValue::try_from(format!("bearer {signed}.{}", BASE64.encode(signature)))
+        let signature = self
+            .key
+            .sign(&SystemRandom::new(), signed.as_bytes())
             .map_err(|_| failed())?;
+        let mut header =
+            HeaderValue::try_from(format!("bearer {signed}.{}", BASE64.encode(signature)))
+                .map_err(|_| failed())?;
         // Keeps it out of logs and of the compression's tables.
         header.set_sensitive(true);
         Ok((now, header))

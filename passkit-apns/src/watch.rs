@@ -49,10 +49,17 @@ impl Watched {
         interval: Duration,
     ) -> Result<Self, ApnsError> {
         let tls = endpoint.tls(Some(&identity))?;
-        let mut seen = Seen { stamp: identity.stamp(), warned: None };
+        let mut seen = Seen {
+            stamp: identity.stamp(),
+            warned: None,
+        };
         warn_of_end(&identity, &mut seen);
         Ok(Self {
-            current: RwLock::new(Current { identity, tls, generation: 0 }),
+            current: RwLock::new(Current {
+                identity,
+                tls,
+                generation: 0,
+            }),
             generation: AtomicU64::new(0),
             interval,
             started: Instant::now(),
@@ -66,13 +73,23 @@ impl Watched {
     }
 
     fn current(&self) -> Current {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// For a new connection: how it is encrypted, and the generation of the certificate, unless that is expired.
-    pub(crate) async fn tls(&self, endpoint: &Endpoint) -> Result<(Arc<ClientConfig>, u64), ApnsError> {
+    pub(crate) async fn tls(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<(Arc<ClientConfig>, u64), ApnsError> {
         self.look(endpoint).await;
-        let Current { identity, tls, generation } = self.current();
+        let Current {
+            identity,
+            tls,
+            generation,
+        } = self.current();
         if identity.not_after() <= SystemTime::now() {
             let date = httpdate::fmt_http_date(identity.not_after());
             return Err(ApnsError::new(format!(
@@ -88,7 +105,12 @@ impl Watched {
         let now = millis(self.started.elapsed());
         let due = self.due.load(Ordering::Relaxed);
         let next = now.saturating_add(millis(self.interval));
-        if now >= due && self.due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if now >= due
+            && self
+                .due
+                .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
             self.look(endpoint).await;
         }
     }
@@ -111,8 +133,11 @@ impl Watched {
                 Ok((tls, identity)) => {
                     tracing::info!(topic = %identity.type_id(), "a new certificate is used for pushes");
                     let generation = self.generation() + 1;
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) =
-                        Current { identity, tls, generation };
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current {
+                        identity,
+                        tls,
+                        generation,
+                    };
                     self.generation.store(generation, Ordering::Release);
                     seen.warned = None;
                 }

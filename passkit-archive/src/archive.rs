@@ -35,13 +35,19 @@ impl Rules {
     /// The rules of a phone.
     #[must_use]
     pub const fn strict() -> Self {
-        Self { allow_unsigned: false, allow_http: false }
+        Self {
+            allow_unsigned: false,
+            allow_http: false,
+        }
     }
 
     /// Rules for development: neither a signature nor TLS is required.
     #[must_use]
     pub const fn development() -> Self {
-        Self { allow_unsigned: true, allow_http: true }
+        Self {
+            allow_unsigned: true,
+            allow_http: true,
+        }
     }
 }
 
@@ -143,7 +149,12 @@ fn check_seal(
 ) -> bool {
     match &contents.manifest {
         Part::Present(manifest) => {
-            manifest::check(manifest, contents, Layout::of(contents.kind).digest, problems);
+            manifest::check(
+                manifest,
+                contents,
+                Layout::of(contents.kind).digest,
+                problems,
+            );
         }
         Part::Unusable => {}
         Part::Missing if rules.allow_unsigned && matches!(contents.signature, Part::Missing) => {}
@@ -162,7 +173,9 @@ fn check_seal(
         }
         (Part::Missing, _) => {
             if !rules.allow_unsigned {
-                problems.push(Problem::of_archive(format!("has no {SIGNATURE}; sign {MANIFEST}")));
+                problems.push(Problem::of_archive(format!(
+                    "has no {SIGNATURE}; sign {MANIFEST}"
+                )));
             }
             false
         }

@@ -65,9 +65,19 @@ pub(crate) struct SignedData<'a> {
     pub(crate) version: u8,
     pub(crate) digest_algorithms: AnyRef<'a>,
     pub(crate) content: EncapsulatedContent<'a>,
-    #[asn1(context_specific = "0", tag_mode = "IMPLICIT", constructed = "true", optional = "true")]
+    #[asn1(
+        context_specific = "0",
+        tag_mode = "IMPLICIT",
+        constructed = "true",
+        optional = "true"
+    )]
     pub(crate) certificates: Option<Vec<AnyRef<'a>>>,
-    #[asn1(context_specific = "1", tag_mode = "IMPLICIT", constructed = "true", optional = "true")]
+    #[asn1(
+        context_specific = "1",
+        tag_mode = "IMPLICIT",
+        constructed = "true",
+        optional = "true"
+    )]
     pub(crate) crls: Option<Vec<AnyRef<'a>>>,
     pub(crate) signers: AnyRef<'a>,
 }
@@ -85,11 +95,21 @@ pub(crate) struct SignerInfo<'a> {
     /// An [`IssuerAndSerial`] or `[0]` with a subject key identifier.
     pub(crate) signer: AnyRef<'a>,
     pub(crate) digest_algorithm: AlgorithmIdentifier<'a>,
-    #[asn1(context_specific = "0", tag_mode = "IMPLICIT", constructed = "true", optional = "true")]
+    #[asn1(
+        context_specific = "0",
+        tag_mode = "IMPLICIT",
+        constructed = "true",
+        optional = "true"
+    )]
     pub(crate) signed_attributes: Option<Vec<AnyRef<'a>>>,
     pub(crate) signature_algorithm: AlgorithmIdentifier<'a>,
     pub(crate) signature: OctetStringRef<'a>,
-    #[asn1(context_specific = "1", tag_mode = "IMPLICIT", constructed = "true", optional = "true")]
+    #[asn1(
+        context_specific = "1",
+        tag_mode = "IMPLICIT",
+        constructed = "true",
+        optional = "true"
+    )]
     pub(crate) unsigned_attributes: Option<Vec<AnyRef<'a>>>,
 }
 
@@ -177,5 +197,8 @@ pub(crate) fn wrap(tag: Tag, elements: &[Vec<u8>]) -> der::Result<Vec<u8>> {
 
 /// Returns the tag `[number]` of a primitive element.
 pub(crate) const fn context_tag(number: TagNumber) -> Tag {
-    Tag::ContextSpecific { constructed: false, number }
+    Tag::ContextSpecific {
+        constructed: false,
+        number,
+    }
 }

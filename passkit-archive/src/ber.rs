@@ -33,7 +33,11 @@ pub(crate) fn to_der(ber: &[u8]) -> Result<Vec<u8>, BerError> {
     let mut input = ber;
     let mut der = Vec::with_capacity(ber.len() + 16);
     element(&mut input, MAX_DEPTH, &mut der)?;
-    if input.is_empty() { Ok(der) } else { Err(BerError::TrailingBytes) }
+    if input.is_empty() {
+        Ok(der)
+    } else {
+        Err(BerError::TrailingBytes)
+    }
 }
 
 /// The end of the contents of an element.
@@ -48,17 +52,25 @@ fn element(input: &mut &[u8], depth: usize, der: &mut Vec<u8>) -> Result<(), Ber
     let length = take_length(input)?;
     if tag == [OCTET_STRING | CONSTRUCTED] {
         let mut octets = Vec::new();
-        each_part(input, length, depth, |part, depth| octet_string_part(part, depth, &mut octets))?;
+        each_part(input, length, depth, |part, depth| {
+            octet_string_part(part, depth, &mut octets)
+        })?;
         der.push(OCTET_STRING);
         put_length(octets.len(), |bytes| der.extend_from_slice(bytes));
         der.extend_from_slice(&octets);
     } else if tag.first().is_some_and(|first| first & CONSTRUCTED != 0) {
         der.extend_from_slice(tag);
         let start = der.len();
-        each_part(input, length, depth, |part, depth| element(part, depth, der))?;
-        put_length(der.len() - start, |bytes| drop(der.splice(start..start, bytes.iter().copied())));
+        each_part(input, length, depth, |part, depth| {
+            element(part, depth, der)
+        })?;
+        put_length(der.len() - start, |bytes| {
+            drop(der.splice(start..start, bytes.iter().copied()))
+        });
     } else {
-        let Length::Definite(length) = length else { return Err(BerError::Length) };
+        let Length::Definite(length) = length else {
+            return Err(BerError::Length);
+        };
         der.extend_from_slice(tag);
         put_length(length, |bytes| der.extend_from_slice(bytes));
         der.extend_from_slice(take(input, length)?);
@@ -67,13 +79,21 @@ fn element(input: &mut &[u8], depth: usize, der: &mut Vec<u8>) -> Result<(), Ber
 }
 
 /// Reads a part of an octet string, which may itself have parts.
-fn octet_string_part(input: &mut &[u8], depth: usize, octets: &mut Vec<u8>) -> Result<(), BerError> {
+fn octet_string_part(
+    input: &mut &[u8],
+    depth: usize,
+    octets: &mut Vec<u8>,
+) -> Result<(), BerError> {
     let tag = take_tag(input)?;
     let length = take_length(input)?;
     match (tag, length) {
-        ([OCTET_STRING], Length::Definite(length)) => octets.extend_from_slice(take(input, length)?),
+        ([OCTET_STRING], Length::Definite(length)) => {
+            octets.extend_from_slice(take(input, length)?)
+        }
         (&[tag], length) if tag == OCTET_STRING | CONSTRUCTED => {
-            each_part(input, length, depth, |part, depth| octet_string_part(part, depth, octets))?;
+            each_part(input, length, depth, |part, depth| {
+                octet_string_part(part, depth, octets)
+            })?;
         }
         _ => return Err(BerError::OctetString),
     }
@@ -124,9 +144,18 @@ fn take_tag<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], BerError> {
         return take(input, 1);
     }
     // The number follows with seven bits in each byte. Nobody uses more than four bytes.
-    match input.iter().skip(1).take(4).position(|byte| byte & 0x80 == 0) {
+    match input
+        .iter()
+        .skip(1)
+        .take(4)
+        .position(|byte| byte & 0x80 == 0)
+    {
         Some(last) => take(input, last + 2),
-        None => Err(if input.len() < 5 { BerError::Truncated } else { BerError::Tag }),
+        None => Err(if input.len() < 5 {
+            BerError::Truncated
+        } else {
+            BerError::Tag
+        }),
     }
 }
 
@@ -137,7 +166,9 @@ fn take_length(input: &mut &[u8]) -> Result<Length, BerError> {
         0x80 => Ok(Length::Indefinite),
         0x81.. => take(input, usize::from(first & 0x7f))?
             .iter()
-            .try_fold(0_usize, |length, &byte| length.checked_mul(256)?.checked_add(byte.into()))
+            .try_fold(0_usize, |length, &byte| {
+                length.checked_mul(256)?.checked_add(byte.into())
+            })
             .map(Length::Definite)
             .ok_or(BerError::Length),
     }
@@ -167,22 +198,35 @@ mod tests {
 
     #[test]
     fn indefinite_lengths_become_definite() {
-        let ber = [0x30, 0x80, 0x02, 0x01, 0x05, 0xa0, 0x80, 0x05, 0x00, 0, 0, 0, 0];
-        assert_eq!(to_der(&ber).unwrap(), [0x30, 0x07, 0x02, 0x01, 0x05, 0xa0, 0x02, 0x05, 0x00]);
+        let ber = [
+            0x30, 0x80, 0x02, 0x01, 0x05, 0xa0, 0x80, 0x05, 0x00, 0, 0, 0, 0,
+        ];
+        assert_eq!(
+            to_der(&ber).unwrap(),
+            [0x30, 0x07, 0x02, 0x01, 0x05, 0xa0, 0x02, 0x05, 0x00]
+        );
     }
 
     #[test]
     fn octet_strings_are_joined() {
-        let ber = [0x24, 0x80, 0x04, 1, 7, 0x24, 4, 0x04, 2, 8, 9, 0x04, 0, 0, 0];
+        let ber = [
+            0x24, 0x80, 0x04, 1, 7, 0x24, 4, 0x04, 2, 8, 9, 0x04, 0, 0, 0,
+        ];
         assert_eq!(to_der(&ber).unwrap(), [0x04, 3, 7, 8, 9]);
-        assert_eq!(to_der(&[0x24, 0x80, 0x02, 1, 7, 0, 0]), Err(BerError::OctetString));
+        assert_eq!(
+            to_der(&[0x24, 0x80, 0x02, 1, 7, 0, 0]),
+            Err(BerError::OctetString)
+        );
     }
 
     #[test]
     fn lengths_become_minimal() {
         assert_eq!(to_der(&[0x04, 0x83, 0, 0, 1, 7]).unwrap(), [0x04, 1, 7]);
         let long = [&[0x04, 0x84, 0, 0, 1, 0][..], &[7; 256]].concat();
-        assert_eq!(to_der(&long).unwrap(), [&[0x04, 0x82, 1, 0][..], &[7; 256]].concat());
+        assert_eq!(
+            to_der(&long).unwrap(),
+            [&[0x04, 0x82, 1, 0][..], &[7; 256]].concat()
+        );
     }
 
     #[test]
@@ -274,7 +318,11 @@ mod tests {
             }
             ber.truncate(random.below(ber.len() + 1));
             if let Ok(der) = to_der(&ber) {
-                assert_eq!(to_der(&der), Ok(der.clone()), "doing it again changes nothing");
+                assert_eq!(
+                    to_der(&der),
+                    Ok(der.clone()),
+                    "doing it again changes nothing"
+                );
             }
         }
     }

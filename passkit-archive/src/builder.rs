@@ -90,7 +90,10 @@ impl ArchiveBuilder {
     /// Starts with the bytes of `pass.json` or `order.json`.
     pub fn new(kind: Kind, description: impl Into<Vec<u8>>) -> Self {
         let layout = Layout::of(kind);
-        Self { layout, files: BTreeMap::from([(layout.description_file.to_owned(), description.into())]) }
+        Self {
+            layout,
+            files: BTreeMap::from([(layout.description_file.to_owned(), description.into())]),
+        }
     }
 
     /// Adds a file under its name in the archive, such as `icon.png` or `en.lproj/pass.strings`.
@@ -125,7 +128,9 @@ impl ArchiveBuilder {
             let digest = self.layout.digest.listed(content, &sha256(content));
             (name.clone(), Value::String(digest))
         });
-        Value::Object(digests.collect::<Map<_, _>>()).to_string().into_bytes()
+        Value::Object(digests.collect::<Map<_, _>>())
+            .to_string()
+            .into_bytes()
     }
 
     /// Zips the files and `more`. A file in `more` replaces a file of the same name.
@@ -134,8 +139,11 @@ impl ArchiveBuilder {
             .compression_method(CompressionMethod::Deflated)
             .last_modified_time(DateTime::DEFAULT)
             .unix_permissions(0o644);
-        let mut files: BTreeMap<&str, &Vec<u8>> =
-            self.files.iter().map(|(name, content)| (name.as_str(), content)).collect();
+        let mut files: BTreeMap<&str, &Vec<u8>> = self
+            .files
+            .iter()
+            .map(|(name, content)| (name.as_str(), content))
+            .collect();
         files.extend(more);
         let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
         for (name, content) in files {
@@ -159,16 +167,27 @@ mod tests {
 
     #[test]
     fn the_same_files_make_the_same_bytes() {
-        let first = ArchiveBuilder::new(Kind::Pass, "{}").file("b.png", "b").file("a.png", "a");
-        let second = ArchiveBuilder::new(Kind::Pass, "{}").file("a.png", "a").file("b.png", "b");
-        assert_eq!(first.build_unsigned().unwrap(), second.build_unsigned().unwrap());
+        let first = ArchiveBuilder::new(Kind::Pass, "{}")
+            .file("b.png", "b")
+            .file("a.png", "a");
+        let second = ArchiveBuilder::new(Kind::Pass, "{}")
+            .file("a.png", "a")
+            .file("b.png", "b");
+        assert_eq!(
+            first.build_unsigned().unwrap(),
+            second.build_unsigned().unwrap()
+        );
     }
 
     #[test]
     fn manifests_list_the_digest_of_their_kind() {
         // The SHA-1 and the SHA-256 of "abc", from the standards that define them.
-        let manifest = |kind| String::from_utf8(ArchiveBuilder::new(kind, "abc").manifest()).unwrap();
-        assert_eq!(manifest(Kind::Pass), r#"{"pass.json":"a9993e364706816aba3e25717850c26c9cd0d89d"}"#);
+        let manifest =
+            |kind| String::from_utf8(ArchiveBuilder::new(kind, "abc").manifest()).unwrap();
+        assert_eq!(
+            manifest(Kind::Pass),
+            r#"{"pass.json":"a9993e364706816aba3e25717850c26c9cd0d89d"}"#
+        );
         assert_eq!(
             manifest(Kind::Order),
             r#"{"order.json":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}"#

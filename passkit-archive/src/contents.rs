@@ -46,7 +46,9 @@ pub(crate) struct Contents {
 impl Contents {
     /// Returns whether a file that the manifest may list is present, usable or not.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.files.binary_search_by(|file| file.name.as_str().cmp(name)).is_ok()
+        self.files
+            .binary_search_by(|file| file.name.as_str().cmp(name))
+            .is_ok()
             || self.unusable.contains(name)
     }
 
@@ -94,7 +96,9 @@ pub(crate) fn read(bytes: &[u8], problems: &mut Vec<Problem>) -> Option<Contents
         Ok(zip) => zip,
         Err(error) => {
             let reason = zip_error(error);
-            problems.push(Problem::of_archive(format!("is not a complete zip archive: {reason}")));
+            problems.push(Problem::of_archive(format!(
+                "is not a complete zip archive: {reason}"
+            )));
             return None;
         }
     };
@@ -109,10 +113,15 @@ pub(crate) fn read(bytes: &[u8], problems: &mut Vec<Problem>) -> Option<Contents
         // Readers differ in which of the two they take, so nothing more can be trusted.
         let names = duplicate_names(bytes, zip.central_directory_start());
         if names.is_empty() {
-            problems.push(Problem::of_archive("has two entries of the same name; remove one of them"));
+            problems.push(Problem::of_archive(
+                "has two entries of the same name; remove one of them",
+            ));
         }
         problems.extend(names.into_iter().map(|name| {
-            Problem::in_file(&String::from_utf8_lossy(name), "is in the archive twice; remove one of them")
+            Problem::in_file(
+                &String::from_utf8_lossy(name),
+                "is in the archive twice; remove one of them",
+            )
         }));
         return None;
     }
@@ -182,7 +191,11 @@ impl Contents {
                 if name == layout.description_file {
                     self.description = Some(std::mem::take(content));
                 }
-                self.files.push(File { name, sha256, listed_digest });
+                self.files.push(File {
+                    name,
+                    sha256,
+                    listed_digest,
+                });
             }
         }
     }
@@ -200,14 +213,21 @@ type Zip<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
 /// The kind depends on the description file that is present, never on the name of the archive.
 fn kind(zip: &Zip<'_>) -> Result<Kind, Problem> {
-    let has = |kind| zip.file_names_raw().any(|name| name == Layout::of(kind).description_file.as_bytes());
+    let has = |kind| {
+        zip.file_names_raw()
+            .any(|name| name == Layout::of(kind).description_file.as_bytes())
+    };
     match (has(Kind::Pass), has(Kind::Order)) {
         (true, false) => Ok(Kind::Pass),
         (false, true) => Ok(Kind::Order),
-        (true, true) => Err(Problem::of_archive("has both pass.json and order.json; remove one of them")),
+        (true, true) => Err(Problem::of_archive(
+            "has both pass.json and order.json; remove one of them",
+        )),
         (false, false) => {
-            let in_folder =
-                zip.file_names_raw().filter_map(|name| std::str::from_utf8(name).ok()).find_map(|name| {
+            let in_folder = zip
+                .file_names_raw()
+                .filter_map(|name| std::str::from_utf8(name).ok())
+                .find_map(|name| {
                     let (folder, file) = name.rsplit_once('/')?;
                     Kind::ALL
                         .map(|kind| Layout::of(kind).description_file)
@@ -216,7 +236,9 @@ fn kind(zip: &Zip<'_>) -> Result<Kind, Problem> {
                 });
             Err(Problem::of_archive(match in_folder {
                 Some((folder, file)) => {
-                    format!("has {file} in the folder {folder}; zip the files, not the folder they are in")
+                    format!(
+                        "has {file} in the folder {folder}; zip the files, not the folder they are in"
+                    )
                 }
                 None => "has neither pass.json nor order.json".to_owned(),
             }))
@@ -228,14 +250,24 @@ fn kind(zip: &Zip<'_>) -> Result<Kind, Problem> {
 fn file_name(zip: &Zip<'_>, index: usize) -> Result<Option<String>, Problem> {
     let entry = match zip.by_index_data(index) {
         Ok(entry) => entry,
-        Err(error) => return Err(Problem::of_archive(format!("has a damaged entry: {}", zip_error(error)))),
+        Err(error) => {
+            return Err(Problem::of_archive(format!(
+                "has a damaged entry: {}",
+                zip_error(error)
+            )));
+        }
     };
     let Ok(name) = std::str::from_utf8(entry.name_raw()) else {
         let name = String::from_utf8_lossy(entry.name_raw());
-        return Err(Problem::in_file(&name, "has a name that is not UTF-8; rename it"));
+        return Err(Problem::in_file(
+            &name,
+            "has a name that is not UTF-8; rename it",
+        ));
     };
     let directory = name.strip_suffix('/');
-    if let Some(reason) = unusable_name(directory.unwrap_or(name)).or_else(|| unusable_entry(&entry)) {
+    if let Some(reason) =
+        unusable_name(directory.unwrap_or(name)).or_else(|| unusable_entry(&entry))
+    {
         return Err(Problem::in_file(name, reason));
     }
     Ok(directory.is_none().then(|| name.to_owned()))
@@ -255,7 +287,9 @@ fn unusable_name(name: &str) -> Option<&'static str> {
         "" | "." | ".." => {
             Some("has an empty part, \".\" or \"..\" in its name; name files relative to the root")
         }
-        "__MACOSX" | ".DS_Store" => Some("was added by macOS; leave it out (zip -X, without .DS_Store)"),
+        "__MACOSX" | ".DS_Store" => {
+            Some("was added by macOS; leave it out (zip -X, without .DS_Store)")
+        }
         _ => None,
     })
 }
@@ -265,7 +299,10 @@ fn unusable_entry(entry: &ZipFileEntry<'_>) -> Option<&'static str> {
         Some("is encrypted; zip it without a password")
     } else if entry.is_symlink() {
         Some("is a symbolic link; add the file itself")
-    } else if !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
+    } else if !matches!(
+        entry.compression(),
+        CompressionMethod::Stored | CompressionMethod::Deflated
+    ) {
         Some("is compressed in a way other than deflate; zip it with deflate or store it")
     } else {
         None
@@ -274,16 +311,25 @@ fn unusable_entry(entry: &ZipFileEntry<'_>) -> Option<&'static str> {
 
 /// Unpacks an entry into `unpacked`. It fails after `limit` bytes, and never writes more than one
 /// byte beyond them.
-fn unpack(zip: &mut Zip<'_>, index: usize, limit: usize, unpacked: &mut Vec<u8>) -> Result<(), String> {
+fn unpack(
+    zip: &mut Zip<'_>,
+    index: usize,
+    limit: usize,
+    unpacked: &mut Vec<u8>,
+) -> Result<(), String> {
     /// The most memory that a declared size may reserve.
     const TRUSTED_SIZE: usize = 1 << 20;
 
     unpacked.clear();
     let damaged = |reason| format!("is damaged: {reason}; zip it again");
-    let file = zip.by_index(index).map_err(|error| damaged(zip_error(error)))?;
+    let file = zip
+        .by_index(index)
+        .map_err(|error| damaged(zip_error(error)))?;
     let declared = usize::try_from(file.size()).unwrap_or(usize::MAX);
     unpacked.reserve(declared.min(limit).min(TRUSTED_SIZE));
-    file.take(limit as u64 + 1).read_to_end(unpacked).map_err(|error| damaged(error.to_string()))?;
+    file.take(limit as u64 + 1)
+        .read_to_end(unpacked)
+        .map_err(|error| damaged(error.to_string()))?;
     if unpacked.len() > limit {
         return Err(format!("is larger than the {limit} bytes allowed for it"));
     }
@@ -305,7 +351,8 @@ fn duplicate_names(archive: &[u8], start: u64) -> BTreeSet<&[u8]> {
     fn next<'a>(directory: &mut &'a [u8]) -> Option<&'a [u8]> {
         const HEADER_BYTES: usize = 46;
         let header = directory.strip_prefix(b"PK\x01\x02".as_slice())?;
-        let length = |at: usize| Some(u16::from_le_bytes([*header.get(at)?, *header.get(at + 1)?]).into());
+        let length =
+            |at: usize| Some(u16::from_le_bytes([*header.get(at)?, *header.get(at + 1)?]).into());
         let (name, extra, comment): (usize, usize, usize) = (length(24)?, length(26)?, length(28)?);
         let behind = directory.get(HEADER_BYTES..)?;
         *directory = behind.get(name + extra + comment..)?;
@@ -315,7 +362,9 @@ fn duplicate_names(archive: &[u8], start: u64) -> BTreeSet<&[u8]> {
     let start = usize::try_from(start).unwrap_or(usize::MAX);
     let mut directory = archive.get(start..).unwrap_or_default();
     let mut seen = BTreeSet::new();
-    std::iter::from_fn(|| next(&mut directory)).filter(|name| !seen.insert(*name)).collect()
+    std::iter::from_fn(|| next(&mut directory))
+        .filter(|name| !seen.insert(*name))
+        .collect()
 }
 
 #[cfg(test)]
@@ -324,7 +373,14 @@ mod tests {
 
     #[test]
     fn unusable_names_are_found() {
-        for name in ["icon.png", "en.lproj/pass.strings", "a..b", "..a", ".hidden", "größe.png"] {
+        for name in [
+            "icon.png",
+            "en.lproj/pass.strings",
+            "a..b",
+            "..a",
+            ".hidden",
+            "größe.png",
+        ] {
             assert_eq!(unusable_name(name), None, "{name}");
         }
         for (name, reason) in [
@@ -348,9 +404,13 @@ mod tests {
         for bytes in [&b""[..], b"no zip", b"PK\x03\x04"] {
             let mut problems = Vec::new();
             assert!(read(bytes, &mut problems).is_none());
-            let [problem] = &problems[..] else { panic!("{problems:?}") };
+            let [problem] = &problems[..] else {
+                panic!("{problems:?}")
+            };
             assert!(
-                problem.to_string().starts_with("the archive: is not a complete zip archive: "),
+                problem
+                    .to_string()
+                    .starts_with("the archive: is not a complete zip archive: "),
                 "{problem}"
             );
         }

@@ -11,7 +11,13 @@ use serde_json::{Map, Value};
 use crate::{Rules, json, layout::Layout, problem::Problem, web_service};
 
 /// The keys of which a pass has exactly one.
-const STYLES: [&str; 5] = ["boardingPass", "coupon", "eventTicket", "generic", "storeCard"];
+const STYLES: [&str; 5] = [
+    "boardingPass",
+    "coupon",
+    "eventTicket",
+    "generic",
+    "storeCard",
+];
 
 /// The parts of the description. A part is `None` if it has a problem. The team identifier is also
 /// `None` if an order does not have it.
@@ -30,7 +36,10 @@ pub(crate) struct Description {
 impl Description {
     /// The type identifier and serial number together.
     pub(crate) fn id(&self) -> Option<PassId> {
-        Some(PassId { type_id: self.type_id.clone()?, serial: self.serial.clone()? })
+        Some(PassId {
+            type_id: self.type_id.clone()?,
+            serial: self.serial.clone()?,
+        })
     }
 }
 
@@ -51,16 +60,26 @@ pub(crate) fn read(
             return Description::default();
         }
     };
-    let mut keys = Keys { file: layout.description_file, text: bytes, object: &json, problems };
+    let mut keys = Keys {
+        file: layout.description_file,
+        text: bytes,
+        object: &json,
+        problems,
+    };
 
     keys.number_one(layout.version_key);
-    let type_id = keys.identifier::<TypeIdentifier>(layout.type_key).filter(|type_id| {
-        let right = type_id.kind() == kind;
-        if !right {
-            keys.fault(layout.type_key, format_args!("must start with \"{}\"", kind.type_prefix()));
-        }
-        right
-    });
+    let type_id = keys
+        .identifier::<TypeIdentifier>(layout.type_key)
+        .filter(|type_id| {
+            let right = type_id.kind() == kind;
+            if !right {
+                keys.fault(
+                    layout.type_key,
+                    format_args!("must start with \"{}\"", kind.type_prefix()),
+                );
+            }
+            right
+        });
     let serial = keys.identifier(layout.serial_key);
     let (team_identifier, organization_name, voided) = match kind {
         Kind::Pass => pass(&mut keys, needs_team),
@@ -85,13 +104,22 @@ type Common<'a> = (Option<&'a str>, Option<&'a str>, bool);
 /// The keys that only passes have.
 fn pass<'a>(keys: &mut Keys<'a, '_>, needs_team: bool) -> Common<'a> {
     keys.text("description");
-    let styles: Vec<&str> = STYLES.into_iter().filter(|style| keys.object.contains_key(*style)).collect();
+    let styles: Vec<&str> = STYLES
+        .into_iter()
+        .filter(|style| keys.object.contains_key(*style))
+        .collect();
     match *styles {
-        [] => keys.problem(None, format_args!("has no style; add one of the objects {}", STYLES.join(", "))),
+        [] => keys.problem(
+            None,
+            format_args!("has no style; add one of the objects {}", STYLES.join(", ")),
+        ),
         [style] => drop(keys.object(style)),
         [_, second, ..] => keys.fault(
             second,
-            format_args!("is one style too many, because there are {}; keep one of them", styles.join(", ")),
+            format_args!(
+                "is one style too many, because there are {}; keep one of them",
+                styles.join(", ")
+            ),
         ),
     }
     let voided = match keys.object.get("voided") {
@@ -102,7 +130,11 @@ fn pass<'a>(keys: &mut Keys<'a, '_>, needs_team: bool) -> Common<'a> {
             false
         }
     };
-    (team(keys, needs_team), keys.text("organizationName"), voided)
+    (
+        team(keys, needs_team),
+        keys.text("organizationName"),
+        voided,
+    )
 }
 
 /// The keys that only orders have.
@@ -116,10 +148,14 @@ fn order<'a>(keys: &mut Keys<'a, '_>) -> Common<'a> {
     if let Some(merchant) = keys.object("merchant") {
         for key in ["displayName", "merchantIdentifier", "url"] {
             match merchant.get(key) {
-                Some(Value::String(text)) if key == "displayName" => organization_name = Some(text.as_str()),
+                Some(Value::String(text)) if key == "displayName" => {
+                    organization_name = Some(text.as_str())
+                }
                 Some(Value::String(_)) => {}
-                Some(other) => keys
-                    .fault("merchant", format_args!("has {} for {key}; it must be a string", type_of(other))),
+                Some(other) => keys.fault(
+                    "merchant",
+                    format_args!("has {} for {key}; it must be a string", type_of(other)),
+                ),
                 None => keys.fault("merchant", format_args!("lacks {key}; add this string")),
             }
         }
@@ -129,14 +165,21 @@ fn order<'a>(keys: &mut Keys<'a, '_>) -> Common<'a> {
 
 fn team<'a>(keys: &mut Keys<'a, '_>, needed: bool) -> Option<&'a str> {
     const TEAM: &str = "teamIdentifier";
-    if needed || keys.object.contains_key(TEAM) { keys.text(TEAM) } else { None }
+    if needed || keys.object.contains_key(TEAM) {
+        keys.text(TEAM)
+    } else {
+        None
+    }
 }
 
 /// The two keys by which phones fetch updates.
 fn updates<'a>(keys: &mut Keys<'a, '_>, rules: Rules) -> (Option<&'a str>, Option<AuthToken>) {
     const URL: &str = "webServiceURL";
     const TOKEN: &str = "authenticationToken";
-    match (keys.object.contains_key(URL), keys.object.contains_key(TOKEN)) {
+    match (
+        keys.object.contains_key(URL),
+        keys.object.contains_key(TOKEN),
+    ) {
         (false, false) => {
             keys.problem(
                 None,
@@ -149,14 +192,18 @@ fn updates<'a>(keys: &mut Keys<'a, '_>, rules: Rules) -> (Option<&'a str>, Optio
         (true, false) => {
             keys.fault(
                 URL,
-                format_args!("has no {TOKEN} beside it; add one, because phones need both to update this"),
+                format_args!(
+                    "has no {TOKEN} beside it; add one, because phones need both to update this"
+                ),
             );
             (None, None)
         }
         (false, true) => {
             keys.fault(
                 TOKEN,
-                format_args!("has no {URL} beside it; add one, because phones need both to update this"),
+                format_args!(
+                    "has no {URL} beside it; add one, because phones need both to update this"
+                ),
             );
             (None, None)
         }
@@ -184,7 +231,8 @@ struct Keys<'a, 'p> {
 impl<'a> Keys<'a, '_> {
     fn problem(&mut self, key: Option<&str>, message: impl Display) {
         let position = key.and_then(|key| json::position_of_key(self.text, key));
-        self.problems.push(Problem::at(self.file, position, message.to_string()));
+        self.problems
+            .push(Problem::at(self.file, position, message.to_string()));
     }
 
     fn fault(&mut self, key: &str, message: impl Display) {
@@ -192,7 +240,10 @@ impl<'a> Keys<'a, '_> {
     }
 
     fn wrong_type(&mut self, key: &str, found: &Value, expected: &str) {
-        self.fault(key, format_args!("is {}; it must be {expected}", type_of(found)));
+        self.fault(
+            key,
+            format_args!("is {}; it must be {expected}", type_of(found)),
+        );
     }
 
     /// Returns the value of a required key.
@@ -242,7 +293,10 @@ impl<'a> Keys<'a, '_> {
         if let Some(text) = self.text(key)
             && !allowed.contains(&text)
         {
-            self.fault(key, format_args!("is {}; it must be {}", excerpt(text), allowed.join(" or ")));
+            self.fault(
+                key,
+                format_args!("is {}; it must be {}", excerpt(text), allowed.join(" or ")),
+            );
         }
     }
 
@@ -252,7 +306,10 @@ impl<'a> Keys<'a, '_> {
         {
             self.fault(
                 key,
-                format_args!("is {}; write it as 2026-01-31T12:00:00Z (RFC 3339)", excerpt(text)),
+                format_args!(
+                    "is {}; write it as 2026-01-31T12:00:00Z (RFC 3339)",
+                    excerpt(text)
+                ),
             );
         }
     }
@@ -293,7 +350,9 @@ fn excerpt(text: &str) -> String {
 fn is_rfc3339(text: &str) -> bool {
     /// Removes a number with this many digits, in this range, from the text.
     fn number(text: &mut &str, digits: usize, range: std::ops::RangeInclusive<u32>) -> bool {
-        let Some((number, rest)) = text.split_at_checked(digits) else { return false };
+        let Some((number, rest)) = text.split_at_checked(digits) else {
+            return false;
+        };
         *text = rest;
         number.bytes().all(|byte| byte.is_ascii_digit())
             && number.parse().is_ok_and(|number| range.contains(&number))

@@ -15,7 +15,11 @@ pub fn placeholder_icon(size: u16) -> Vec<u8> {
     let side = u32::from(size).to_be_bytes();
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
     // Bit depth 1, greyscale, and the default compression, filter and interlace methods.
-    chunk(&mut png, *b"IHDR", &[&side[..], &side, &[1, 0, 0, 0, 0]].concat());
+    chunk(
+        &mut png,
+        *b"IHDR",
+        &[&side[..], &side, &[1, 0, 0, 0, 0]].concat(),
+    );
     chunk(&mut png, *b"IDAT", &zlib_stored(&rows));
     chunk(&mut png, *b"IEND", &[]);
     png
@@ -55,7 +59,9 @@ fn adler32(content: &[u8]) -> u32 {
 
 fn crc32(content: &[u8]) -> u32 {
     !content.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
     })
 }
 

@@ -17,11 +17,16 @@ pub(crate) fn parse_object(file: &str, bytes: &[u8]) -> Result<Map<String, Value
             let message = error.to_string();
             let place = format!(" at line {} column {}", error.line(), error.column());
             let message = match message.strip_suffix(&place).unwrap_or(&message) {
-                "trailing comma" => "trailing comma; remove the comma before this position".to_owned(),
+                "trailing comma" => {
+                    "trailing comma; remove the comma before this position".to_owned()
+                }
                 message if error.is_data() => message.to_owned(),
                 message => format!("is not valid JSON: {message}"),
             };
-            let position = Position { line: error.line().max(1), column: error.column().max(1) };
+            let position = Position {
+                line: error.line().max(1),
+                column: error.column().max(1),
+            };
             Err(Problem::at(file, Some(position), message))
         }
     }
@@ -63,16 +68,26 @@ pub(crate) fn position_of_key(text: &[u8], key: &str) -> Option<Position> {
 fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Problem> {
     match bytes {
         [0xef, 0xbb, 0xbf, ..] => {
-            return Err(Problem::in_file(file, "starts with a byte order mark; write UTF-8 without one"));
+            return Err(Problem::in_file(
+                file,
+                "starts with a byte order mark; write UTF-8 without one",
+            ));
         }
         [0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [0, _, ..] | [_, 0, ..] => {
-            return Err(Problem::in_file(file, "is UTF-16 or UTF-32; write it in UTF-8"));
+            return Err(Problem::in_file(
+                file,
+                "is UTF-16 or UTF-32; write it in UTF-8",
+            ));
         }
         _ => {}
     }
     std::str::from_utf8(bytes).map_err(|error| {
         let position = Position::of(bytes, error.valid_up_to());
-        Problem::at(file, Some(position), "is not UTF-8 from here on; write it in UTF-8")
+        Problem::at(
+            file,
+            Some(position),
+            "is not UTF-8 from here on; write it in UTF-8",
+        )
     })
 }
 
@@ -93,7 +108,9 @@ impl<'de> Deserialize<'de> for Object {
                 let mut object = Map::new();
                 while let Some(key) = entries.next_key::<String>()? {
                     if object.contains_key(&key) {
-                        return Err(A::Error::custom(format_args!("{key} occurs twice; remove one of them")));
+                        return Err(A::Error::custom(format_args!(
+                            "{key} occurs twice; remove one of them"
+                        )));
                     }
                     let value = entries.next_value()?;
                     object.insert(key, value);
@@ -120,12 +137,26 @@ mod tests {
             refusal(b"{\n  \"a\": 1,\n}"),
             "pass.json:3:1: trailing comma; remove the comma before this position"
         );
-        assert_eq!(refusal(b"{\"a\":1"), "pass.json:1:6: is not valid JSON: EOF while parsing an object");
-        assert_eq!(refusal(b"{\n\"a\" 1}"), "pass.json:2:5: is not valid JSON: expected `:`");
-        assert!(refusal(b"{} {}").starts_with("pass.json:1:4: is not valid JSON: trailing characters"));
-        assert!(refusal(b"[1]").contains("pass.json:1:1: invalid type: sequence, expected a JSON object"));
+        assert_eq!(
+            refusal(b"{\"a\":1"),
+            "pass.json:1:6: is not valid JSON: EOF while parsing an object"
+        );
+        assert_eq!(
+            refusal(b"{\n\"a\" 1}"),
+            "pass.json:2:5: is not valid JSON: expected `:`"
+        );
+        assert!(
+            refusal(b"{} {}").starts_with("pass.json:1:4: is not valid JSON: trailing characters")
+        );
+        assert!(
+            refusal(b"[1]")
+                .contains("pass.json:1:1: invalid type: sequence, expected a JSON object")
+        );
         assert!(refusal(b"").contains("EOF"));
-        assert_eq!(refusal(b"{\"a\":1,\n\"a\":2}"), "pass.json:2:3: a occurs twice; remove one of them");
+        assert_eq!(
+            refusal(b"{\"a\":1,\n\"a\":2}"),
+            "pass.json:2:3: a occurs twice; remove one of them"
+        );
     }
 
     #[test]
@@ -143,8 +174,17 @@ mod tests {
     fn keys_are_found_in_the_outermost_object_only() {
         let text = br#"{ "x": {"b": 1}, "a\"": ["b", "\\"], "c": "b",
             "b": 2 }"#;
-        assert_eq!(position_of_key(text, "b"), Some(Position { line: 2, column: 13 }));
-        assert_eq!(position_of_key(text, "x"), Some(Position { line: 1, column: 3 }));
+        assert_eq!(
+            position_of_key(text, "b"),
+            Some(Position {
+                line: 2,
+                column: 13
+            })
+        );
+        assert_eq!(
+            position_of_key(text, "x"),
+            Some(Position { line: 1, column: 3 })
+        );
         assert_eq!(position_of_key(text, "z"), None);
     }
 }

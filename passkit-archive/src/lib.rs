@@ -56,7 +56,9 @@ mod web_service;
 
 pub use archive::{Archive, Rules};
 pub use builder::{ArchiveBuilder, BuildError};
-pub use contents::{MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_JSON_BYTES, MAX_SIGNATURE_BYTES, MAX_UNPACKED_BYTES};
+pub use contents::{
+    MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_JSON_BYTES, MAX_SIGNATURE_BYTES, MAX_UNPACKED_BYTES,
+};
 pub use icon::placeholder_icon;
 pub use problem::{Position, Problem, Problems};
 pub use signer::Signer;

@@ -11,7 +11,12 @@ use crate::{
 };
 
 /// Compares the `manifest` with the files it must list.
-pub(crate) fn check(manifest: &[u8], contents: &Contents, digest: FileDigest, problems: &mut Vec<Problem>) {
+pub(crate) fn check(
+    manifest: &[u8],
+    contents: &Contents,
+    digest: FileDigest,
+    problems: &mut Vec<Problem>,
+) {
     let manifest = match json::parse_object(MANIFEST, manifest) {
         Ok(manifest) => manifest,
         Err(problem) => return problems.push(problem),
@@ -22,7 +27,9 @@ pub(crate) fn check(manifest: &[u8], contents: &Contents, digest: FileDigest, pr
                 Ok(()) => continue,
                 Err(message) => message,
             },
-            Some(_) => format!("{MANIFEST} lists it with a value that is not a string; list its digest"),
+            Some(_) => {
+                format!("{MANIFEST} lists it with a value that is not a string; list its digest")
+            }
             None => format!("{MANIFEST} does not list it; list it or leave it out of the archive"),
         };
         problems.push(Problem::in_file(&file.name, message));
@@ -42,10 +49,14 @@ fn compare(listed: &str, right: &str, digest: FileDigest) -> Result<(), String> 
     if listed == right {
         Ok(())
     } else if listed.eq_ignore_ascii_case(right) {
-        Err(format!("{MANIFEST} lists its {name} in upper case; write lower-case hexadecimal digits"))
+        Err(format!(
+            "{MANIFEST} lists its {name} in upper case; write lower-case hexadecimal digits"
+        ))
     } else if listed.len() != right.len() || !listed.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let digits = right.len();
-        Err(format!("{MANIFEST} lists a value that is not a {name}; list {digits} hexadecimal digits"))
+        Err(format!(
+            "{MANIFEST} lists a value that is not a {name}; list {digits} hexadecimal digits"
+        ))
     } else {
         Err(format!(
             "its content does not match {MANIFEST} ({name} is {right}, listed is {listed}); \

@@ -26,7 +26,12 @@ impl Position {
     pub(crate) fn of(text: &[u8], offset: usize) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        let column = before.iter().rev().take_while(|&&byte| byte != b'\n').count() + 1;
+        let column = before
+            .iter()
+            .rev()
+            .take_while(|&&byte| byte != b'\n')
+            .count()
+            + 1;
         Self { line, column }
     }
 }
@@ -34,17 +39,28 @@ impl Position {
 impl Problem {
     /// Makes a problem of the archive itself.
     pub(crate) fn of_archive(message: impl Into<String>) -> Self {
-        Self { file: None, position: None, message: message.into().into() }
+        Self {
+            file: None,
+            position: None,
+            message: message.into().into(),
+        }
     }
 
     /// Makes a problem of one file of the archive.
     pub(crate) fn in_file(file: &str, message: impl Into<String>) -> Self {
-        Self { file: Some(file.into()), position: None, message: message.into().into() }
+        Self {
+            file: Some(file.into()),
+            position: None,
+            message: message.into().into(),
+        }
     }
 
     /// Makes a problem of a position in a file of the archive.
     pub(crate) fn at(file: &str, position: Option<Position>, message: impl Into<String>) -> Self {
-        Self { position, ..Self::in_file(file, message) }
+        Self {
+            position,
+            ..Self::in_file(file, message)
+        }
     }
 
     /// Returns the name of the file with the problem, unchanged. `None` if the problem is in the
@@ -92,7 +108,11 @@ fn one_line(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         '"' | '\'' | '\\' => f.write_char(c),
         _ => write!(f, "{}", c.escape_debug()),
     })?;
-    if chars.next().is_some() { f.write_char('…') } else { Ok(()) }
+    if chars.next().is_some() {
+        f.write_char('…')
+    } else {
+        Ok(())
+    }
 }
 
 /// All problems of an archive, at least one [`Problem`], in the order of reading.
@@ -166,16 +186,29 @@ mod tests {
     #[test]
     fn a_problem_is_one_line_whatever_it_repeats() {
         let problem = Problem::in_file("a\nb\u{1b}[2J.png", "is \"odd\"\u{202e}, bäh\0");
-        assert_eq!(problem.to_string(), r#"a\nb\u{1b}[2J.png: is "odd"\u{202e}, bäh\0"#);
+        assert_eq!(
+            problem.to_string(),
+            r#"a\nb\u{1b}[2J.png: is "odd"\u{202e}, bäh\0"#
+        );
         assert_eq!(problem.file(), Some("a\nb\u{1b}[2J.png"));
-        assert_eq!(Problem::of_archive("ä".repeat(9_999)).to_string().chars().count(), 13 + 501);
+        assert_eq!(
+            Problem::of_archive("ä".repeat(9_999))
+                .to_string()
+                .chars()
+                .count(),
+            13 + 501
+        );
     }
 
     #[test]
     fn many_problems_are_counted() {
         let problems = Problems::new(vec![Problem::of_archive("is wrong"); 250]);
         assert_eq!(problems.len(), 101);
-        assert!(problems.to_string().ends_with("\nthe archive: has 150 more problems"));
+        assert!(
+            problems
+                .to_string()
+                .ends_with("\nthe archive: has 150 more problems")
+        );
     }
 
     #[test]

@@ -11,8 +11,8 @@ use ring::{
 
 use crate::{
     asn1::{
-        AlgorithmIdentifier, Attribute, Certificate, ContentInfo, Extension, IssuerAndSerial, NameAttribute,
-        PublicKeyInfo, SignedData, SignerInfo, context_tag, elements, oid, wrap,
+        AlgorithmIdentifier, Attribute, Certificate, ContentInfo, Extension, IssuerAndSerial,
+        NameAttribute, PublicKeyInfo, SignedData, SignerInfo, context_tag, elements, oid, wrap,
     },
     ber::{self, BerError},
 };
@@ -49,7 +49,9 @@ pub(crate) enum SignatureError {
     Attributes,
     #[error("was made for another manifest.json; sign after its last change")]
     OtherManifest,
-    #[error("does not verify: the manifest was changed, or the key is not the one of the certificate")]
+    #[error(
+        "does not verify: the manifest was changed, or the key is not the one of the certificate"
+    )]
     Invalid,
 }
 
@@ -77,19 +79,28 @@ pub(crate) fn verify(signature: &[u8], manifest: &[u8]) -> Result<Subject, Signa
     }
     let mut signers: Vec<SignerInfo<'_>> = elements(signed_data.signers)?;
     let (Some(signer), true) = (signers.pop(), signers.is_empty()) else {
-        return Err(SignatureError::Signers(elements::<AnyRef<'_>>(signed_data.signers)?.len()));
+        return Err(SignatureError::Signers(
+            elements::<AnyRef<'_>>(signed_data.signers)?.len(),
+        ));
     };
 
-    let certificate =
-        find_certificate(signed_data.certificates.as_deref().unwrap_or_default(), signer.signer)
-            .ok_or(SignatureError::NoCertificate)?;
+    let certificate = find_certificate(
+        signed_data.certificates.as_deref().unwrap_or_default(),
+        signer.signer,
+    )
+    .ok_or(SignatureError::NoCertificate)?;
     let public_key = certificate.to_be_signed.public_key;
     let digest = Digest::of(signer.digest_algorithm.algorithm)
         .ok_or(SignatureError::Algorithm(signer.digest_algorithm.algorithm))?;
-    let algorithm = verification_algorithm(&public_key, signer.signature_algorithm, digest)
-        .ok_or(SignatureError::Algorithm(signer.signature_algorithm.algorithm))?;
+    let algorithm = verification_algorithm(&public_key, signer.signature_algorithm, digest).ok_or(
+        SignatureError::Algorithm(signer.signature_algorithm.algorithm),
+    )?;
     let public_key = UnparsedPublicKey::new(algorithm, public_key.key.raw_bytes());
-    let verifies = |message: &[u8]| public_key.verify(message, signer.signature.as_bytes()).is_ok();
+    let verifies = |message: &[u8]| {
+        public_key
+            .verify(message, signer.signature.as_bytes())
+            .is_ok()
+    };
 
     let valid = match &signer.signed_attributes {
         None => verifies(manifest),
@@ -102,22 +113,33 @@ pub(crate) fn verify(signature: &[u8], manifest: &[u8]) -> Result<Subject, Signa
             verifies_attributes(attributes, verifies)?
         }
     };
-    if valid { subject(certificate.to_be_signed.subject) } else { Err(SignatureError::Invalid) }
+    if valid {
+        subject(certificate.to_be_signed.subject)
+    } else {
+        Err(SignatureError::Invalid)
+    }
 }
 
-fn find_certificate<'a>(certificates: &[AnyRef<'a>], signer: AnyRef<'a>) -> Option<Certificate<'a>> {
+fn find_certificate<'a>(
+    certificates: &[AnyRef<'a>],
+    signer: AnyRef<'a>,
+) -> Option<Certificate<'a>> {
     let issuer_and_serial = signer.decode_as::<IssuerAndSerial<'_>>().ok();
     let key_identifier =
         (der::Tagged::tag(&signer) == context_tag(der::TagNumber::N0)).then(|| signer.value());
     // There may be certificates of other kinds beside the one of the signer.
-    certificates.iter().filter_map(|certificate| certificate.decode_as::<Certificate<'_>>().ok()).find(
-        |certificate| {
+    certificates
+        .iter()
+        .filter_map(|certificate| certificate.decode_as::<Certificate<'_>>().ok())
+        .find(|certificate| {
             let content = &certificate.to_be_signed;
-            let own = IssuerAndSerial { issuer: content.issuer, serial: content.serial };
+            let own = IssuerAndSerial {
+                issuer: content.issuer,
+                serial: content.serial,
+            };
             issuer_and_serial.as_ref() == Some(&own)
                 || key_identifier.is_some() && key_identifier == subject_key_identifier(certificate)
-        },
-    )
+        })
 }
 
 fn subject_key_identifier<'a>(certificate: &Certificate<'a>) -> Option<&'a [u8]> {
@@ -126,7 +148,11 @@ fn subject_key_identifier<'a>(certificate: &Certificate<'a>) -> Option<&'a [u8]>
         .iter()
         .filter_map(|extension| extension.decode_as::<Extension<'_>>().ok())
         .find(|extension| extension.id == oid::SUBJECT_KEY_IDENTIFIER)?;
-    Some(OctetStringRef::from_der(extension.value.as_bytes()).ok()?.as_bytes())
+    Some(
+        OctetStringRef::from_der(extension.value.as_bytes())
+            .ok()?
+            .as_bytes(),
+    )
 }
 
 /// Checks that the attributes belong to this manifest.
@@ -152,7 +178,11 @@ fn check_attributes(
     if value(oid::CONTENT_TYPE)?.decode_as::<ObjectIdentifier>()? != content_type {
         return Err(SignatureError::Attributes);
     }
-    if value(oid::MESSAGE_DIGEST)?.decode_as::<OctetStringRef<'_>>()?.as_bytes() != manifest_digest {
+    if value(oid::MESSAGE_DIGEST)?
+        .decode_as::<OctetStringRef<'_>>()?
+        .as_bytes()
+        != manifest_digest
+    {
         return Err(SignatureError::OtherManifest);
     }
     Ok(())
@@ -164,7 +194,10 @@ fn verifies_attributes(
     attributes: &[AnyRef<'_>],
     verifies: impl Fn(&[u8]) -> bool,
 ) -> Result<bool, SignatureError> {
-    let mut encoded = attributes.iter().map(der::Encode::to_der).collect::<der::Result<Vec<_>>>()?;
+    let mut encoded = attributes
+        .iter()
+        .map(der::Encode::to_der)
+        .collect::<der::Result<Vec<_>>>()?;
     if verifies(&wrap(Tag::Set, &encoded)?) {
         return Ok(true);
     }
@@ -239,7 +272,11 @@ fn verification_algorithm(
                 oid::ECDSA_WITH_SHA_512 => Digest::Sha512,
                 _ => return None,
             };
-            let curve = key.algorithm.parameters?.decode_as::<ObjectIdentifier>().ok()?;
+            let curve = key
+                .algorithm
+                .parameters?
+                .decode_as::<ObjectIdentifier>()
+                .ok()?;
             match (curve, digest) {
                 (oid::P_256, Digest::Sha256) => Some(&signature::ECDSA_P256_SHA256_ASN1),
                 (oid::P_256, Digest::Sha384) => Some(&signature::ECDSA_P256_SHA384_ASN1),
@@ -253,12 +290,17 @@ fn verification_algorithm(
 }
 
 fn subject(name: AnyRef<'_>) -> Result<Subject, SignatureError> {
-    let mut subject = Subject { user_id: None, units: Vec::new() };
+    let mut subject = Subject {
+        user_id: None,
+        units: Vec::new(),
+    };
     for set in elements::<AnyRef<'_>>(name)? {
         for attribute in elements::<NameAttribute<'_>>(set)? {
             let text = String::from_utf8_lossy(attribute.value.value());
             match attribute.attribute_type {
-                oid::USER_ID => subject.user_id = subject.user_id.or_else(|| Some(text.into_owned())),
+                oid::USER_ID => {
+                    subject.user_id = subject.user_id.or_else(|| Some(text.into_owned()))
+                }
                 oid::ORGANIZATIONAL_UNIT => subject.units.push(text.into_owned()),
                 _ => {}
             }
@@ -278,7 +320,10 @@ mod tests {
 
     fn signature() -> Vec<u8> {
         let type_id = TypeIdentifier::new("pass.com.example.test").unwrap();
-        Signer::throwaway(&type_id, "ABCDE12345").unwrap().sign(MANIFEST).unwrap()
+        Signer::throwaway(&type_id, "ABCDE12345")
+            .unwrap()
+            .sign(MANIFEST)
+            .unwrap()
     }
 
     fn refusal(signature: &[u8]) -> String {
@@ -289,7 +334,10 @@ mod tests {
     fn a_signature_of_our_own_verifies() {
         assert_eq!(
             verify(&signature(), MANIFEST).unwrap(),
-            Subject { user_id: Some("pass.com.example.test".into()), units: vec!["ABCDE12345".into()] }
+            Subject {
+                user_id: Some("pass.com.example.test".into()),
+                units: vec!["ABCDE12345".into()]
+            }
         );
     }
 
@@ -305,7 +353,9 @@ mod tests {
         assert!(refusal(b"MIME-Version: 1.0").contains("S/MIME"));
         assert!(refusal(b"").contains("ends in the middle"));
         assert!(refusal(&[0x30, 0x03, 0x02, 0x01, 0x05]).contains("is not a CMS signature: "));
-        let data = [0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1, 0xa0, 0];
+        let data = [
+            0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1, 0xa0, 0,
+        ];
         assert!(refusal(&data).contains("is not a CMS signature: "));
         let mut trailing = signature();
         trailing.push(b'\n');
@@ -338,7 +388,10 @@ mod tests {
     fn attributes_signed_unsorted_verify_too() {
         let value = |byte: u8| [0x30, 0x03, 0x02, 0x01, byte];
         let (first, second) = (value(1), value(2));
-        let attributes = [AnyRef::from_der(&second).unwrap(), AnyRef::from_der(&first).unwrap()];
+        let attributes = [
+            AnyRef::from_der(&second).unwrap(),
+            AnyRef::from_der(&first).unwrap(),
+        ];
         let sorted = [&[0x31, 10][..], &first, &second].concat();
         let received = [&[0x31, 10][..], &second, &first].concat();
         for signed in [&sorted, &received] {

@@ -13,15 +13,21 @@ use ring::{
 use crate::{
     BuildError,
     asn1::{
-        AlgorithmIdentifier, Attribute, Certificate, ContentInfo, EncapsulatedContent, IssuerAndSerial,
-        NameAttribute, PublicKeyInfo, SignedData, SignerInfo, ToBeSigned, oid, wrap,
+        AlgorithmIdentifier, Attribute, Certificate, ContentInfo, EncapsulatedContent,
+        IssuerAndSerial, NameAttribute, PublicKeyInfo, SignedData, SignerInfo, ToBeSigned, oid,
+        wrap,
     },
     layout::{Layout, sha256},
 };
 
-const SHA_256: AlgorithmIdentifier<'_> = AlgorithmIdentifier { algorithm: oid::SHA_256, parameters: None };
-const ECDSA_WITH_SHA_256: AlgorithmIdentifier<'_> =
-    AlgorithmIdentifier { algorithm: oid::ECDSA_WITH_SHA_256, parameters: None };
+const SHA_256: AlgorithmIdentifier<'_> = AlgorithmIdentifier {
+    algorithm: oid::SHA_256,
+    parameters: None,
+};
+const ECDSA_WITH_SHA_256: AlgorithmIdentifier<'_> = AlgorithmIdentifier {
+    algorithm: oid::ECDSA_WITH_SHA_256,
+    parameters: None,
+};
 
 /// Signs archives with a throw-away certificate, for tests, demos and development.
 ///
@@ -50,7 +56,11 @@ impl Signer {
             .map_err(BuildError::ring)?;
         let subject = subject(type_id, team_identifier)?;
         let certificate = self_signed(&key, &random, serial, &subject)?;
-        Ok(Self { key, certificate, random })
+        Ok(Self {
+            key,
+            certificate,
+            random,
+        })
     }
 
     /// Returns the certificate in DER.
@@ -68,20 +78,32 @@ impl Signer {
         let mut attributes = [
             attribute(oid::CONTENT_TYPE, &oid::DATA)?,
             attribute(oid::SIGNING_TIME, &utc_time(now()?)?)?,
-            attribute(oid::MESSAGE_DIGEST, &OctetStringRef::new(&sha256(manifest))?)?,
+            attribute(
+                oid::MESSAGE_DIGEST,
+                &OctetStringRef::new(&sha256(manifest))?,
+            )?,
         ];
         attributes.sort_unstable();
-        let signature =
-            self.key.sign(&self.random, &wrap(Tag::Set, &attributes)?).map_err(BuildError::ring)?;
+        let signature = self
+            .key
+            .sign(&self.random, &wrap(Tag::Set, &attributes)?)
+            .map_err(BuildError::ring)?;
 
         let certificate = Certificate::from_der(&self.certificate)?.to_be_signed;
-        let signer = IssuerAndSerial { issuer: certificate.issuer, serial: certificate.serial }.to_der()?;
+        let signer = IssuerAndSerial {
+            issuer: certificate.issuer,
+            serial: certificate.serial,
+        }
+        .to_der()?;
         let signer_info = SignerInfo {
             version: 1,
             signer: AnyRef::from_der(&signer)?,
             digest_algorithm: SHA_256,
             signed_attributes: Some(
-                attributes.iter().map(|attribute| AnyRef::from_der(attribute)).collect::<Result<_, _>>()?,
+                attributes
+                    .iter()
+                    .map(|attribute| AnyRef::from_der(attribute))
+                    .collect::<Result<_, _>>()?,
             ),
             signature_algorithm: ECDSA_WITH_SHA_256,
             signature: OctetStringRef::new(signature.as_ref())?,
@@ -91,14 +113,19 @@ impl Signer {
         let signed_data = SignedData {
             version: 1,
             digest_algorithms: AnyRef::new(Tag::Set, &SHA_256.to_der()?)?,
-            content: EncapsulatedContent { content_type: oid::DATA, content: None },
+            content: EncapsulatedContent {
+                content_type: oid::DATA,
+                content: None,
+            },
             certificates: Some(vec![AnyRef::from_der(&self.certificate)?]),
             crls: None,
             signers: AnyRef::new(Tag::Set, &signer_info)?,
         }
         .to_der()?;
-        let content_info =
-            ContentInfo { content_type: oid::SIGNED_DATA, content: AnyRef::from_der(&signed_data)? };
+        let content_info = ContentInfo {
+            content_type: oid::SIGNED_DATA,
+            content: AnyRef::from_der(&signed_data)?,
+        };
         Ok(content_info.to_der()?)
     }
 }
@@ -114,9 +141,19 @@ fn subject(type_id: &TypeIdentifier, team_identifier: &str) -> der::Result<Vec<u
     ];
     let attributes = attributes.map(|(attribute_type, text)| {
         let value = AnyRef::new(Tag::Utf8String, text.as_bytes())?;
-        wrap(Tag::Set, &[NameAttribute { attribute_type, value }.to_der()?])
+        wrap(
+            Tag::Set,
+            &[NameAttribute {
+                attribute_type,
+                value,
+            }
+            .to_der()?],
+        )
     });
-    wrap(Tag::Sequence, &attributes.into_iter().collect::<der::Result<Vec<_>>>()?)
+    wrap(
+        Tag::Sequence,
+        &attributes.into_iter().collect::<der::Result<Vec<_>>>()?,
+    )
 }
 
 fn self_signed(
@@ -132,7 +169,12 @@ fn self_signed(
         *first = *first & 0x3f | 0x40;
     }
     let now = now()?;
-    let validity = [utc_time(now.saturating_sub(DAY))?, utc_time(now + DAY * 365)?].to_vec().to_der()?;
+    let validity = [
+        utc_time(now.saturating_sub(DAY))?,
+        utc_time(now + DAY * 365)?,
+    ]
+    .to_vec()
+    .to_der()?;
     let curve = oid::P_256.to_der()?;
     let to_be_signed = ToBeSigned {
         version: None,
@@ -152,7 +194,9 @@ fn self_signed(
         subject_unique_id: None,
         extensions: None,
     };
-    let signature = key.sign(random, &to_be_signed.to_der()?).map_err(BuildError::ring)?;
+    let signature = key
+        .sign(random, &to_be_signed.to_der()?)
+        .map_err(BuildError::ring)?;
     let certificate = Certificate {
         to_be_signed,
         signature_algorithm: ECDSA_WITH_SHA_256,
@@ -162,7 +206,11 @@ fn self_signed(
 }
 
 fn attribute(attribute_type: ObjectIdentifier, value: &impl Encode) -> der::Result<Vec<u8>> {
-    Attribute { attribute_type, values: AnyRef::new(Tag::Set, &value.to_der()?)? }.to_der()
+    Attribute {
+        attribute_type,
+        values: AnyRef::new(Tag::Set, &value.to_der()?)?,
+    }
+    .to_der()
 }
 
 fn now() -> Result<Duration, BuildError> {

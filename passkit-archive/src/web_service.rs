@@ -4,7 +4,8 @@
 /// that word.
 pub(crate) fn check(url: &str, allow_http: bool) -> Result<(), &'static str> {
     let scheme_is = |scheme: &str| {
-        url.split_at_checked(scheme.len()).filter(|(start, _)| start.eq_ignore_ascii_case(scheme))
+        url.split_at_checked(scheme.len())
+            .filter(|(start, _)| start.eq_ignore_ascii_case(scheme))
     };
     let rest = match (scheme_is("https://"), scheme_is("http://")) {
         (Some((_, rest)), _) => rest,
@@ -12,13 +13,18 @@ pub(crate) fn check(url: &str, allow_http: bool) -> Result<(), &'static str> {
         (None, Some(_)) => return Err("starts with \"http://\"; phones require \"https://\""),
         (None, None) => return Err("must start with \"https://\""),
     };
-    if !rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte)) {
+    if !rest
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte))
+    {
         return Err("has a character that no URL may have; write it as %XX, in the host as xn--…");
     }
     if rest.contains(['?', '#']) {
         return Err("has a query or a fragment; remove it, because phones append their path");
     }
-    let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
+    let authority = rest
+        .split_once('/')
+        .map_or(rest, |(authority, _)| authority);
     if authority.contains('@') {
         return Err("has a user name; remove it");
     }

@@ -1,12 +1,16 @@
 //! Tests with complete archives: good ones of each form, and broken ones with one mistake each.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::io::{Cursor, Write as _};
 
 use passkit_archive::{
-    Archive, ArchiveBuilder, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_SIGNATURE_BYTES, MAX_UNPACKED_BYTES, Rules,
-    Signer, placeholder_icon,
+    Archive, ArchiveBuilder, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_SIGNATURE_BYTES,
+    MAX_UNPACKED_BYTES, Rules, Signer, placeholder_icon,
 };
 use passkit_server::identifiers::{Kind, TypeIdentifier};
 use serde_json::{Value, json};
@@ -53,7 +57,11 @@ fn signer(type_id: &str) -> Signer {
 }
 
 fn builder(description: &Value) -> ArchiveBuilder {
-    let kind = if description.get("schemaVersion").is_some() { Kind::Order } else { Kind::Pass };
+    let kind = if description.get("schemaVersion").is_some() {
+        Kind::Order
+    } else {
+        Kind::Pass
+    };
     // Indented, so that each key has its own line.
     let description = serde_json::to_string_pretty(description).unwrap();
     ArchiveBuilder::new(kind, description)
@@ -89,7 +97,10 @@ fn zip_with(change: impl FnOnce(&mut Vec<(String, Vec<u8>)>)) -> Vec<u8> {
 }
 
 fn zip_all(files: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let files: Vec<_> = files.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect();
+    let files: Vec<_> = files
+        .iter()
+        .map(|(name, content)| (name.as_str(), content.as_slice()))
+        .collect();
     zip(&files)
 }
 
@@ -115,22 +126,35 @@ fn problems(archive: &[u8], rules: Rules) -> Vec<String> {
 #[track_caller]
 fn assert_problem(archive: &[u8], start: &str, part: &str) {
     let problems = problems(archive, Rules::strict());
-    let [problem] = &problems[..] else { panic!("one problem expected: {problems:#?}") };
-    assert!(problem.starts_with(start) && problem.contains(part), "{problem}");
+    let [problem] = &problems[..] else {
+        panic!("one problem expected: {problems:#?}")
+    };
+    assert!(
+        problem.starts_with(start) && problem.contains(part),
+        "{problem}"
+    );
 }
 
 #[track_caller]
 fn assert_pass_problem(change: impl FnOnce(&mut Value), start: &str, part: &str) {
     let mut pass = pass();
     change(&mut pass);
-    assert_problem(&sign(&builder(&pass), "pass.com.example.ticket"), start, part);
+    assert_problem(
+        &sign(&builder(&pass), "pass.com.example.ticket"),
+        start,
+        part,
+    );
 }
 
 #[track_caller]
 fn assert_order_problem(change: impl FnOnce(&mut Value), start: &str, part: &str) {
     let mut order = order();
     change(&mut order);
-    assert_problem(&sign(&builder(&order), "order.com.example.shop"), start, part);
+    assert_problem(
+        &sign(&builder(&order), "order.com.example.shop"),
+        start,
+        part,
+    );
 }
 
 fn remove(object: &mut Value, key: &str) {
@@ -157,11 +181,17 @@ mod good {
 
     #[test]
     fn an_order_is_read() {
-        let archive =
-            Archive::check(&sign(&builder(&order()), "order.com.example.shop"), Rules::strict()).unwrap();
+        let archive = Archive::check(
+            &sign(&builder(&order()), "order.com.example.shop"),
+            Rules::strict(),
+        )
+        .unwrap();
         assert_eq!(archive.kind(), Kind::Order);
         assert_eq!(archive.id.to_string(), "order.com.example.shop 1042");
-        assert_eq!((archive.team_identifier, archive.organization_name.as_str()), (None, "Example Shop"));
+        assert_eq!(
+            (archive.team_identifier, archive.organization_name.as_str()),
+            (None, "Example Shop")
+        );
     }
 
     #[test]
@@ -169,9 +199,12 @@ mod good {
         let mut pass = pass();
         pass["voided"] = true.into();
         assert!(
-            Archive::check(&sign(&builder(&pass), "pass.com.example.ticket"), Rules::strict())
-                .unwrap()
-                .voided
+            Archive::check(
+                &sign(&builder(&pass), "pass.com.example.ticket"),
+                Rules::strict()
+            )
+            .unwrap()
+            .voided
         );
     }
 
@@ -197,13 +230,30 @@ mod good {
 
     #[test]
     fn the_digest_is_of_the_content_alone() {
-        let digest = |archive: &[u8]| Archive::check(archive, Rules::development()).unwrap().content_digest;
+        let digest = |archive: &[u8]| {
+            Archive::check(archive, Rules::development())
+                .unwrap()
+                .content_digest
+        };
         let first = signed_pass();
         assert_eq!(digest(&first), digest(&signed_pass()), "signed again");
-        assert_eq!(digest(&first), digest(&zip_with(|files| files.reverse())), "zipped again");
-        assert_eq!(digest(&first), digest(&builder(&pass()).build_unsigned().unwrap()), "not signed");
+        assert_eq!(
+            digest(&first),
+            digest(&zip_with(|files| files.reverse())),
+            "zipped again"
+        );
+        assert_eq!(
+            digest(&first),
+            digest(&builder(&pass()).build_unsigned().unwrap()),
+            "not signed"
+        );
         let other = |name: &str, content: &str| {
-            digest(&builder(&pass()).file(name, content).build_unsigned().unwrap())
+            digest(
+                &builder(&pass())
+                    .file(name, content)
+                    .build_unsigned()
+                    .unwrap(),
+            )
         };
         assert_ne!(digest(&first), other("a", ""), "one file more");
         assert_ne!(other("a", "b"), other("b", "b"), "another name");
@@ -217,16 +267,30 @@ mod unsigned {
     #[test]
     fn is_good_for_development_only() {
         let archive = builder(&pass()).build_unsigned().unwrap();
-        assert!(!Archive::check(&archive, Rules::development()).unwrap().signed);
-        assert_problem(&archive, "the archive: has no signature", "sign manifest.json");
+        assert!(
+            !Archive::check(&archive, Rules::development())
+                .unwrap()
+                .signed
+        );
+        assert_problem(
+            &archive,
+            "the archive: has no signature",
+            "sign manifest.json",
+        );
     }
 
     #[test]
     fn may_lack_the_manifest_too() {
         let archive = zip(&[("pass.json", pass().to_string().as_bytes())]);
-        assert!(!Archive::check(&archive, Rules::development()).unwrap().signed);
+        assert!(
+            !Archive::check(&archive, Rules::development())
+                .unwrap()
+                .signed
+        );
         let strict = problems(&archive, Rules::strict());
-        assert!(strict[0].contains("has no manifest.json") && strict[1].contains("has no signature"));
+        assert!(
+            strict[0].contains("has no manifest.json") && strict[1].contains("has no signature")
+        );
     }
 
     #[test]
@@ -234,9 +298,15 @@ mod unsigned {
         let mut pass = pass();
         remove(&mut pass, "teamIdentifier");
         let archive = builder(&pass).build_unsigned().unwrap();
-        assert_eq!(Archive::check(&archive, Rules::development()).unwrap().team_identifier, None);
+        assert_eq!(
+            Archive::check(&archive, Rules::development())
+                .unwrap()
+                .team_identifier,
+            None
+        );
         assert!(
-            problems(&archive, Rules::strict())[0].starts_with("pass.json: lacks teamIdentifier; add it")
+            problems(&archive, Rules::strict())[0]
+                .starts_with("pass.json: lacks teamIdentifier; add it")
         );
     }
 
@@ -248,22 +318,39 @@ mod unsigned {
         Archive::check(&archive, Rules::development()).unwrap();
         let mut rules = Rules::strict();
         rules.allow_unsigned = true;
-        let [problem] = &problems(&archive, rules)[..] else { panic!() };
-        assert!(problem.starts_with("pass.json:10:3: webServiceURL starts with \"http://\""), "{problem}");
+        let [problem] = &problems(&archive, rules)[..] else {
+            panic!()
+        };
+        assert!(
+            problem.starts_with("pass.json:10:3: webServiceURL starts with \"http://\""),
+            "{problem}"
+        );
     }
 
     #[test]
     fn must_still_be_right_in_its_parts() {
-        let changed =
-            |change: fn(&mut Vec<(String, Vec<u8>)>)| problems(&zip_with(change), Rules::development());
-        let [problem] = &changed(|files| find(files, "icon.png").push(0))[..] else { panic!() };
-        assert!(problem.starts_with("icon.png: its content does not match"), "{problem}");
-        let [problem] = &changed(|files| find(files, "signature").push(0))[..] else { panic!() };
-        assert!(problem.starts_with("signature: "), "{problem}");
-        let [problem] = &changed(|files| files.retain(|(name, _)| name != "manifest.json"))[..] else {
+        let changed = |change: fn(&mut Vec<(String, Vec<u8>)>)| {
+            problems(&zip_with(change), Rules::development())
+        };
+        let [problem] = &changed(|files| find(files, "icon.png").push(0))[..] else {
             panic!()
         };
-        assert!(problem.starts_with("the archive: has no manifest.json"), "{problem}");
+        assert!(
+            problem.starts_with("icon.png: its content does not match"),
+            "{problem}"
+        );
+        let [problem] = &changed(|files| find(files, "signature").push(0))[..] else {
+            panic!()
+        };
+        assert!(problem.starts_with("signature: "), "{problem}");
+        let [problem] = &changed(|files| files.retain(|(name, _)| name != "manifest.json"))[..]
+        else {
+            panic!()
+        };
+        assert!(
+            problem.starts_with("the archive: has no manifest.json"),
+            "{problem}"
+        );
     }
 }
 
@@ -278,7 +365,11 @@ mod zip_archive {
     fn is_cut_off() {
         let archive = signed_pass();
         for length in [0, 10, archive.len() / 2, archive.len() - 1] {
-            assert_problem(&archive[..length], "the archive: is not a complete zip archive: ", "");
+            assert_problem(
+                &archive[..length],
+                "the archive: is not a complete zip archive: ",
+                "",
+            );
         }
     }
 
@@ -292,14 +383,21 @@ mod zip_archive {
             archive.write_all(&content).unwrap();
         }
         let mut archive = archive.finish().unwrap().into_inner();
-        let at = archive.windows(4).position(|window| window == b"IDAT").unwrap();
+        let at = archive
+            .windows(4)
+            .position(|window| window == b"IDAT")
+            .unwrap();
         archive[at] ^= 1;
         assert_problem(&archive, "icon.png: is damaged", "zip it again");
     }
 
     #[test]
     fn is_too_large() {
-        assert_problem(&vec![0; MAX_ARCHIVE_BYTES + 1], "the archive: has 15728641 bytes", "smaller images");
+        assert_problem(
+            &vec![0; MAX_ARCHIVE_BYTES + 1],
+            "the archive: has 15728641 bytes",
+            "smaller images",
+        );
     }
 
     #[test]
@@ -313,7 +411,8 @@ mod zip_archive {
     #[test]
     fn is_a_bomb() {
         let mut bomb = ZipWriter::new(Cursor::new(Vec::new()));
-        bomb.start_file("pass.json", SimpleFileOptions::default()).unwrap();
+        bomb.start_file("pass.json", SimpleFileOptions::default())
+            .unwrap();
         bomb.write_all(pass().to_string().as_bytes()).unwrap();
         bomb.start_file("0", SimpleFileOptions::default()).unwrap();
         bomb.write_all(&vec![0; MAX_UNPACKED_BYTES / 8]).unwrap();
@@ -328,9 +427,16 @@ mod zip_archive {
     #[test]
     fn declares_less_than_it_holds() {
         let archive = zip_with(|files| find(files, "icon.png").extend([0; 10_000]));
-        let size = u32::try_from(placeholder_icon(29).len() + 10_000).unwrap().to_le_bytes();
+        let size = u32::try_from(placeholder_icon(29).len() + 10_000)
+            .unwrap()
+            .to_le_bytes();
         let mut lying = archive.clone();
-        for at in archive.windows(4).enumerate().filter(|(_, window)| *window == size).map(|(at, _)| at) {
+        for at in archive
+            .windows(4)
+            .enumerate()
+            .filter(|(_, window)| *window == size)
+            .map(|(at, _)| at)
+        {
             lying[at..at + 4].copy_from_slice(&10_u32.to_le_bytes());
         }
         assert_ne!(archive, lying);
@@ -339,7 +445,8 @@ mod zip_archive {
 
     #[test]
     fn has_a_large_signature() {
-        let archive = zip_with(|files| *find(files, "signature") = vec![0; MAX_SIGNATURE_BYTES + 1]);
+        let archive =
+            zip_with(|files| *find(files, "signature") = vec![0; MAX_SIGNATURE_BYTES + 1]);
         assert_problem(&archive, "signature: is larger than the 65536 bytes", "");
     }
 
@@ -351,13 +458,19 @@ mod zip_archive {
             ("en.lproj\\a", r"en.lproj\a: has a backslash", "/"),
             ("a\nb", r"a\nb: has a control character", "rename"),
             (".DS_Store", ".DS_Store: was added by macOS", "leave it out"),
-            ("__MACOSX/._icon.png", "__MACOSX/._icon.png: was added by macOS", ""),
+            (
+                "__MACOSX/._icon.png",
+                "__MACOSX/._icon.png: was added by macOS",
+                "",
+            ),
         ] {
             // No zip writer accepts some of these names, so another name of the same length is
             // replaced afterwards.
             let stand_in = "#".repeat(name.len());
             let mut archive = zip_with(|files| files.push((stand_in.clone(), Vec::new())));
-            while let Some(at) = archive.windows(name.len()).position(|window| window == stand_in.as_bytes())
+            while let Some(at) = archive
+                .windows(name.len())
+                .position(|window| window == stand_in.as_bytes())
             {
                 archive[at..at + name.len()].copy_from_slice(name.as_bytes());
             }
@@ -377,37 +490,65 @@ mod zip_archive {
     #[test]
     fn has_a_link() {
         let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-        zip.start_file("pass.json", SimpleFileOptions::default()).unwrap();
+        zip.start_file("pass.json", SimpleFileOptions::default())
+            .unwrap();
         zip.write_all(pass().to_string().as_bytes()).unwrap();
-        zip.add_symlink("icon.png", "/etc/passwd", SimpleFileOptions::default()).unwrap();
+        zip.add_symlink("icon.png", "/etc/passwd", SimpleFileOptions::default())
+            .unwrap();
         let archive = zip.finish().unwrap().into_inner();
-        let [problem] = &problems(&archive, Rules::development())[..] else { panic!() };
-        assert!(problem.starts_with("icon.png: is a symbolic link"), "{problem}");
+        let [problem] = &problems(&archive, Rules::development())[..] else {
+            panic!()
+        };
+        assert!(
+            problem.starts_with("icon.png: is a symbolic link"),
+            "{problem}"
+        );
     }
 
     #[test]
     fn is_encrypted_or_compressed_in_an_odd_way() {
         let mut archive = zip(&[("pass.json", pass().to_string().as_bytes())]);
-        let central = archive.windows(4).rposition(|window| window == b"PK\x01\x02").unwrap();
+        let central = archive
+            .windows(4)
+            .rposition(|window| window == b"PK\x01\x02")
+            .unwrap();
         archive[central + 8] |= 1;
-        let [problem] = &problems(&archive, Rules::development())[..] else { panic!() };
+        let [problem] = &problems(&archive, Rules::development())[..] else {
+            panic!()
+        };
         assert!(problem.starts_with("pass.json: is encrypted"), "{problem}");
         archive[central + 8] &= !1;
         archive[central + 10] = 12;
-        let [problem] = &problems(&archive, Rules::development())[..] else { panic!() };
-        assert!(problem.starts_with("pass.json: is compressed in a way"), "{problem}");
+        let [problem] = &problems(&archive, Rules::development())[..] else {
+            panic!()
+        };
+        assert!(
+            problem.starts_with("pass.json: is compressed in a way"),
+            "{problem}"
+        );
     }
 
     #[test]
     fn has_its_files_in_a_folder() {
-        let archive =
-            zip_with(|files| files.iter_mut().for_each(|(name, _)| name.insert_str(0, "Ticket.pass/")));
-        assert_problem(&archive, "the archive: has pass.json in the folder Ticket.pass", "zip the files");
+        let archive = zip_with(|files| {
+            files
+                .iter_mut()
+                .for_each(|(name, _)| name.insert_str(0, "Ticket.pass/"))
+        });
+        assert_problem(
+            &archive,
+            "the archive: has pass.json in the folder Ticket.pass",
+            "zip the files",
+        );
     }
 
     #[test]
     fn is_neither_pass_nor_order_or_both() {
-        assert_problem(&zip(&[("a.txt", b"a")]), "the archive: has neither pass.json nor order.json", "");
+        assert_problem(
+            &zip(&[("a.txt", b"a")]),
+            "the archive: has neither pass.json nor order.json",
+            "",
+        );
         assert_problem(
             &zip(&[("pass.json", b"{}"), ("order.json", b"{}")]),
             "the archive: has both pass.json and order.json",
@@ -421,15 +562,30 @@ mod description {
 
     #[track_caller]
     fn assert_text_problem(text: &[u8], start: &str, part: &str) {
-        assert_problem(&sign(&ArchiveBuilder::new(Kind::Pass, text), "pass.com.example.ticket"), start, part);
+        assert_problem(
+            &sign(
+                &ArchiveBuilder::new(Kind::Pass, text),
+                "pass.com.example.ticket",
+            ),
+            start,
+            part,
+        );
     }
 
     #[test]
     fn is_not_json() {
         let text = serde_json::to_string_pretty(&pass()).unwrap();
         let trailing = text.replace("{}", "{\n  \"a\": [1,]\n}");
-        assert_text_problem(trailing.as_bytes(), "pass.json:5:11: trailing comma", "remove");
-        assert_text_problem(b"\xef\xbb\xbf{}", "pass.json: starts with a byte order mark", "UTF-8");
+        assert_text_problem(
+            trailing.as_bytes(),
+            "pass.json:5:11: trailing comma",
+            "remove",
+        );
+        assert_text_problem(
+            b"\xef\xbb\xbf{}",
+            "pass.json: starts with a byte order mark",
+            "UTF-8",
+        );
         assert_text_problem(b"\xff\xfe{\0}\0", "pass.json: is UTF-16", "UTF-8");
         assert_text_problem(b"{\n\xff}", "pass.json:2:1: is not UTF-8", "UTF-8");
         assert_text_problem(b"[]", "pass.json:1:1: ", "expected a JSON object");
@@ -447,23 +603,43 @@ mod description {
             "organizationName",
             "description",
         ] {
-            assert_pass_problem(|pass| remove(pass, key), &format!("pass.json: lacks {key}; add it"), "");
+            assert_pass_problem(
+                |pass| remove(pass, key),
+                &format!("pass.json: lacks {key}; add it"),
+                "",
+            );
         }
-        assert_pass_problem(|pass| remove(pass, "eventTicket"), "pass.json: has no style", "storeCard");
+        assert_pass_problem(
+            |pass| remove(pass, "eventTicket"),
+            "pass.json: has no style",
+            "storeCard",
+        );
     }
 
     #[test]
     fn of_a_pass_has_a_wrong_value() {
         type Change = fn(&mut Value);
         let cases: [(Change, &str, &str); 11] = [
-            (|pass| pass["formatVersion"] = 2.into(), "pass.json:5:3: formatVersion is 2", "the number 1"),
+            (
+                |pass| pass["formatVersion"] = 2.into(),
+                "pass.json:5:3: formatVersion is 2",
+                "the number 1",
+            ),
             (
                 |pass| pass["formatVersion"] = "1".into(),
                 "pass.json:5:3: formatVersion is a string",
                 "number 1",
             ),
-            (|pass| pass["serialNumber"] = 7.into(), "pass.json:8:3: serialNumber is a number", "a string"),
-            (|pass| pass["serialNumber"] = "".into(), "pass.json:8:3: serialNumber cannot be used", "empty"),
+            (
+                |pass| pass["serialNumber"] = 7.into(),
+                "pass.json:8:3: serialNumber is a number",
+                "a string",
+            ),
+            (
+                |pass| pass["serialNumber"] = "".into(),
+                "pass.json:8:3: serialNumber cannot be used",
+                "empty",
+            ),
             (
                 |pass| pass["organizationName"] = Value::Null,
                 "pass.json:6:3: organizationName is null",
@@ -484,8 +660,16 @@ mod description {
                 "pass.json:",
                 "one style too many, because there are coupon, eventTicket",
             ),
-            (|pass| pass["eventTicket"] = json!([]), "pass.json:4:3: eventTicket is an array", "an object"),
-            (|pass| pass["voided"] = "no".into(), "pass.json:10:3: voided is a string", "true or false"),
+            (
+                |pass| pass["eventTicket"] = json!([]),
+                "pass.json:4:3: eventTicket is an array",
+                "an object",
+            ),
+            (
+                |pass| pass["voided"] = "no".into(),
+                "pass.json:10:3: voided is a string",
+                "true or false",
+            ),
             (
                 |pass| pass["webServiceURL"] = "https://example.com/?a".into(),
                 "pass.json:10:3: webServiceURL has a query",
@@ -523,9 +707,17 @@ mod description {
     fn does_not_give_away_its_token() {
         let mut pass = pass();
         pass["authenticationToken"] = "0123456789abcde".into();
-        let problems = problems(&builder(&pass).build_unsigned().unwrap(), Rules::development());
-        let [problem] = &problems[..] else { panic!("{problems:?}") };
-        assert!(problem.contains("shorter than 16") && !problem.contains("0123"), "{problem}");
+        let problems = problems(
+            &builder(&pass).build_unsigned().unwrap(),
+            Rules::development(),
+        );
+        let [problem] = &problems[..] else {
+            panic!("{problems:?}")
+        };
+        assert!(
+            problem.contains("shorter than 16") && !problem.contains("0123"),
+            "{problem}"
+        );
     }
 
     #[test]
@@ -563,13 +755,21 @@ mod description {
     fn of_an_order_has_a_wrong_value() {
         type Change = fn(&mut Value);
         let cases: [(Change, &str, &str); 6] = [
-            (|order| order["schemaVersion"] = 2.into(), "order.json:", "schemaVersion is 2"),
+            (
+                |order| order["schemaVersion"] = 2.into(),
+                "order.json:",
+                "schemaVersion is 2",
+            ),
             (
                 |order| order["orderType"] = "b2b".into(),
                 "order.json:",
                 "orderType is \"b2b\"; it must be ecommerce",
             ),
-            (|order| order["status"] = "lost".into(), "order.json:", "open or completed or cancelled"),
+            (
+                |order| order["status"] = "lost".into(),
+                "order.json:",
+                "open or completed or cancelled",
+            ),
             (
                 |order| order["createdAt"] = "yesterday".into(),
                 "order.json:3:3: createdAt is \"yesterday\"",
@@ -593,7 +793,10 @@ mod description {
 
     #[test]
     fn has_all_its_problems_reported_at_once() {
-        let archive = ArchiveBuilder::new(Kind::Pass, "{}").file(".DS_Store", "").build_unsigned().unwrap();
+        let archive = ArchiveBuilder::new(Kind::Pass, "{}")
+            .file(".DS_Store", "")
+            .build_unsigned()
+            .unwrap();
         let problems = problems(&archive, Rules::strict());
         assert_eq!(problems.len(), 10, "{problems:#?}");
     }
@@ -616,8 +819,10 @@ mod manifest {
 
     #[test]
     fn is_missing() {
-        let problems =
-            problems(&zip_with(|files| files.retain(|(name, _)| name != "manifest.json")), Rules::strict());
+        let problems = problems(
+            &zip_with(|files| files.retain(|(name, _)| name != "manifest.json")),
+            Rules::strict(),
+        );
         assert_eq!(
             problems,
             ["the archive: has no manifest.json; add one that lists the SHA-1 of every file"]
@@ -636,7 +841,11 @@ mod manifest {
                 "icon.png: its content does not match manifest.json (SHA-1 is ",
                 "write the manifest again",
             ),
-            (with_manifest(upper), "icon.png: manifest.json lists its SHA-1 in upper case", "lower-case"),
+            (
+                with_manifest(upper),
+                "icon.png: manifest.json lists its SHA-1 in upper case",
+                "lower-case",
+            ),
             (
                 with_manifest(|manifest| manifest["icon.png"] = "0".repeat(64).into()),
                 "icon.png: manifest.json lists a value that is not a SHA-1",
@@ -677,7 +886,11 @@ mod manifest {
         let archive = sign(&builder(&order()), "order.com.example.shop");
         let mut files = unzip(&archive);
         find(&mut files, "icon.png").push(0);
-        assert_problem(&zip_all(&files), "icon.png: its content does not match", "SHA-256");
+        assert_problem(
+            &zip_all(&files),
+            "icon.png: its content does not match",
+            "SHA-256",
+        );
     }
 }
 
@@ -735,9 +948,10 @@ mod signature {
             "signature: is by a certificate for \"order.com.example.other\" (its UID)",
             "orderTypeIdentifier in order.json",
         );
-        for (description, type_id) in
-            [(pass(), "pass.com.example.ticket"), (order(), "order.com.example.shop")]
-        {
+        for (description, type_id) in [
+            (pass(), "pass.com.example.ticket"),
+            (order(), "order.com.example.shop"),
+        ] {
             let mut description = description;
             description["teamIdentifier"] = "ZZZZZ99999".into();
             assert_problem(

@@ -53,7 +53,9 @@ impl AdminToken {
         if self.0.len() >= 16 && self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Ok(());
         }
-        Err(Failure::new("--admin-token must be at least 16 printable ASCII characters without spaces"))
+        Err(Failure::new(
+            "--admin-token must be at least 16 printable ASCII characters without spaces",
+        ))
     }
 }
 
@@ -63,7 +65,8 @@ impl std::fmt::Debug for AdminToken {
     }
 }
 
-pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>> + Send>>;
+pub(crate) type Answering =
+    Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>> + Send>>;
 
 #[derive(Clone)]
 pub(crate) struct Admin {
@@ -150,13 +153,17 @@ impl Admin {
         let mut done = Done::default();
         match body {
             Body::All { all: false, .. } => {
-                return Err(Refusal::Malformed(r#""all" must be true; otherwise name the passes"#.into()));
+                return Err(Refusal::Malformed(
+                    r#""all" must be true; otherwise name the passes"#.into(),
+                ));
             }
             Body::All { r#type, .. } => {
                 let type_id = TypeIdentifier::new(&r#type)?;
                 self.publish_type(&type_id, Changed::All, &mut done).await?;
             }
-            Body::Passes { passes } if passes.len() > PASSES_LIMIT => return Err(Refusal::TooLarge),
+            Body::Passes { passes } if passes.len() > PASSES_LIMIT => {
+                return Err(Refusal::TooLarge);
+            }
             Body::Passes { passes } => {
                 let mut types: BTreeMap<TypeIdentifier, BTreeSet<SerialNumber>> = BTreeMap::new();
                 for One { r#type, serial } in &passes {
@@ -165,7 +172,8 @@ impl Admin {
                 }
                 for (type_id, serials) in types {
                     let serials: Vec<_> = serials.into_iter().collect();
-                    self.publish_type(&type_id, Changed::Passes(&serials), &mut done).await?;
+                    self.publish_type(&type_id, Changed::Passes(&serials), &mut done)
+                        .await?;
                 }
             }
         }
@@ -184,13 +192,22 @@ impl Admin {
             return Ok(());
         }
         done.waits |= !self.publisher.sends(type_id);
-        done.pending += if let Changed::Passes(serials) = changed { serials.len() } else { 1 };
+        done.pending += if let Changed::Passes(serials) = changed {
+            serials.len()
+        } else {
+            1
+        };
         Ok(())
     }
 
     fn is_authorized(&self, request: &Request<Incoming>) -> bool {
-        let shown = request.headers().get(AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-        let Some((scheme, token)) = shown.split_at_checked(7) else { return false };
+        let shown = request
+            .headers()
+            .get(AUTHORIZATION)
+            .map_or(&b""[..], HeaderValue::as_bytes);
+        let Some((scheme, token)) = shown.split_at_checked(7) else {
+            return false;
+        };
         scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(token.ct_eq(self.token.0.as_bytes()))
     }
 }
@@ -219,11 +236,17 @@ impl Refusal {
                 "send the token: Authorization: Bearer …".to_owned(),
                 Some((WWW_AUTHENTICATE, "Bearer")),
             ),
-            Self::Method => {
-                (StatusCode::METHOD_NOT_ALLOWED, "only POST is allowed".to_owned(), Some((ALLOW, "POST")))
-            }
+            Self::Method => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only POST is allowed".to_owned(),
+                Some((ALLOW, "POST")),
+            ),
             Self::Malformed(text) => (StatusCode::BAD_REQUEST, text, None),
-            Self::Slow => (StatusCode::REQUEST_TIMEOUT, "the body did not arrive in 10 s".to_owned(), None),
+            Self::Slow => (
+                StatusCode::REQUEST_TIMEOUT,
+                "the body did not arrive in 10 s".to_owned(),
+                None,
+            ),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("the most are {PASSES_LIMIT} passes and 1 MiB in one request"),
@@ -232,13 +255,20 @@ impl Refusal {
             Self::Store(error) => {
                 tracing::error!("can't mark passes for /admin/v1/publish: {}", Chain(&error));
                 let text =
-                    "the store is unavailable; some passes may be marked; send it again later".to_owned();
-                (StatusCode::SERVICE_UNAVAILABLE, text, Some((RETRY_AFTER, "30")))
+                    "the store is unavailable; some passes may be marked; send it again later"
+                        .to_owned();
+                (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    text,
+                    Some((RETRY_AFTER, "30")),
+                )
             }
         };
         let mut answer = answer(status, &json!({ "error": text }));
         if let Some((name, value)) = header {
-            answer.headers_mut().insert(name, HeaderValue::from_static(value));
+            answer
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
         }
         answer
     }
@@ -249,7 +279,9 @@ fn answer(status: StatusCode, json: &serde_json::Value) -> Response<ResponseBody
     let length = HeaderValue::from(text.len());
     let mut answer = Response::new(ResponseBody::from(Bytes::from(text)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer.headers_mut().insert(CONTENT_LENGTH, length);
     answer
 }

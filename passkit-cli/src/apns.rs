@@ -29,7 +29,12 @@ pub(crate) struct ApnsOptions {
     pub(crate) certificate: Option<PathBuf>,
 
     /// The private key of the certificate, if it is in another file: PEM, not encrypted.
-    #[arg(long = "apns-key", env = "PASSKIT_APNS_KEY", value_name = "FILE", requires = "certificate")]
+    #[arg(
+        long = "apns-key",
+        env = "PASSKIT_APNS_KEY",
+        value_name = "FILE",
+        requires = "certificate"
+    )]
     pub(crate) key: Option<PathBuf>,
 
     /// The password of .p12 files. Files in --apns-config may have one of their own. Better set in the environment.
@@ -81,13 +86,19 @@ impl From<&str> for Secret {
 }
 
 fn endpoint(text: &str) -> Result<(String, u16), String> {
-    let (host, port) = text.rsplit_once(':').ok_or("there is no port; write HOST:PORT")?;
-    let port = port.parse().map_err(|_| format!("{port:?} is not a port"))?;
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or("there is no port; write HOST:PORT")?;
+    let port = port
+        .parse()
+        .map_err(|_| format!("{port:?} is not a port"))?;
     Ok((host.trim_matches(['[', ']']).to_owned(), port))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds)
         .ok()
         .filter(|time| *time <= Duration::from_secs(3600))
@@ -131,7 +142,12 @@ impl ApnsOptions {
     pub(crate) fn load(&self) -> Result<Option<Apns>, Failure> {
         let (identities, token) = match (&self.certificate, &self.config) {
             (Some(certificate), _) => {
-                let identity = identity(None, certificate, self.key.as_deref(), self.password.as_ref());
+                let identity = identity(
+                    None,
+                    certificate,
+                    self.key.as_deref(),
+                    self.password.as_ref(),
+                );
                 (vec![identity.map_err(Failure::new)?], None)
             }
             (None, Some(file)) => read(file, self.password.as_ref())?,
@@ -145,10 +161,14 @@ impl ApnsOptions {
             config = config.endpoint(host, *port);
         }
         if let Some(root) = &self.root {
-            config = config.root_certificates(fs::read(root).map_err(|error| cannot_read(root, &error))?);
+            config = config
+                .root_certificates(fs::read(root).map_err(|error| cannot_read(root, &error))?);
         }
         let sender = ApnsSender::new(config).map_err(|error| Failure::new(error.to_string()))?;
-        Ok(Some(Apns { sender, spacing: self.push_spacing }))
+        Ok(Some(Apns {
+            sender,
+            spacing: self.push_spacing,
+        }))
     }
 }
 
@@ -170,26 +190,48 @@ fn cannot_read(file: &Path, error: &dyn std::error::Error) -> Failure {
     Failure::from_error(format!("can't read {}", file.display()), error)
 }
 
-fn read(file: &Path, usual_password: Option<&Secret>) -> Result<(Vec<Identity>, Option<TokenKey>), Failure> {
+fn read(
+    file: &Path,
+    usual_password: Option<&Secret>,
+) -> Result<(Vec<Identity>, Option<TokenKey>), Failure> {
     let text = fs::read_to_string(file).map_err(|error| cannot_read(file, &error))?;
-    let wrong = |problem: &dyn std::fmt::Display| Failure::new(format!("{}: {problem}", file.display()));
+    let wrong =
+        |problem: &dyn std::fmt::Display| Failure::new(format!("{}: {problem}", file.display()));
     let File { topic, token } = toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        let line = error
+            .span()
+            .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         wrong(&format!("line {line}: {}", error.message()))
     })?;
     // Paths are relative to this file.
     let beside = |path: &Path| file.parent().unwrap_or(Path::new("")).join(path);
     let identities = topic
         .iter()
-        .map(|Topic { r#type, cert, key, password }| {
-            let type_id = TypeIdentifier::new(r#type).map_err(|error| wrong(&error))?;
-            let (cert, key) = (beside(cert), key.as_deref().map(beside));
-            let password = password.as_ref().or(usual_password.filter(|_| is_pkcs12(&cert)));
-            identity(Some(&type_id), &cert, key.as_deref(), password).map_err(|error| wrong(&error))
-        })
+        .map(
+            |Topic {
+                 r#type,
+                 cert,
+                 key,
+                 password,
+             }| {
+                let type_id = TypeIdentifier::new(r#type).map_err(|error| wrong(&error))?;
+                let (cert, key) = (beside(cert), key.as_deref().map(beside));
+                let password = password
+                    .as_ref()
+                    .or(usual_password.filter(|_| is_pkcs12(&cert)));
+                identity(Some(&type_id), &cert, key.as_deref(), password)
+                    .map_err(|error| wrong(&error))
+            },
+        )
         .collect::<Result<Vec<_>, _>>()?;
     let token = token
-        .map(|Token { key, key_id, team_id }| TokenKey::from_file(beside(&key), &key_id, &team_id))
+        .map(
+            |Token {
+                 key,
+                 key_id,
+                 team_id,
+             }| TokenKey::from_file(beside(&key), &key_id, &team_id),
+        )
         .transpose()
         .map_err(|error| wrong(&error))?;
     Ok((identities, token))
@@ -205,13 +247,19 @@ fn identity(
     let wrong = |problem: &str| format!("{}: {problem}", certificate.display());
     let identity = match (is_pkcs12(certificate), key, password) {
         (true, Some(_), _) => {
-            return Err(wrong("is PKCS #12 and contains the key: don't name a file for the key"));
+            return Err(wrong(
+                "is PKCS #12 and contains the key: don't name a file for the key",
+            ));
         }
-        (true, None, password) => {
-            Identity::from_pkcs12_file(type_id, certificate, password.map_or("", |password| &password.0))
-        }
+        (true, None, password) => Identity::from_pkcs12_file(
+            type_id,
+            certificate,
+            password.map_or("", |password| &password.0),
+        ),
         (false, _, Some(_)) => return Err(wrong("is not PKCS #12 (.p12): don't name a password")),
-        (false, key, None) => Identity::from_files(type_id, certificate, key.unwrap_or(certificate)),
+        (false, key, None) => {
+            Identity::from_files(type_id, certificate, key.unwrap_or(certificate))
+        }
     };
     identity.map_err(|error| error.to_string())
 }
@@ -219,7 +267,10 @@ fn identity(
 /// Looks at the first byte: no text starts with it.
 fn is_pkcs12(file: &Path) -> bool {
     let mut first = [0];
-    fs::File::open(file).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == [0x30]
+    fs::File::open(file)
+        .and_then(|mut file| file.read_exact(&mut first))
+        .is_ok()
+        && first == [0x30]
 }
 
 #[cfg(test)]

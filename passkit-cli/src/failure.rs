@@ -20,14 +20,22 @@ impl Failure {
 /// Prints help and version, and ends the program. An error is shown without the usage.
 impl From<clap::Error> for Failure {
     fn from(error: clap::Error) -> Self {
-        if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        if !error.use_stderr()
+            || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        {
             error.exit();
         }
         let text = error.to_string();
-        let usage = text.find("\n\nUsage:").or_else(|| text.find("\n\nFor more")).unwrap_or(text.len());
+        let usage = text
+            .find("\n\nUsage:")
+            .or_else(|| text.find("\n\nFor more"))
+            .unwrap_or(text.len());
         let message = &text[..usage];
-        let words: Vec<String> =
-            message.trim_start_matches("error: ").split_whitespace().map(without_secrets).collect();
+        let words: Vec<String> = message
+            .trim_start_matches("error: ")
+            .split_whitespace()
+            .map(without_secrets)
+            .collect();
         Self::new(words.join(" "))
     }
 }
@@ -38,7 +46,11 @@ fn without_secrets(word: &str) -> String {
         Some((scheme, rest)) if rest.contains(['@', '?']) => {
             let end = word.trim_start_matches(|c| c != '\'').len().min(1);
             let host = rest.rsplit('@').next().unwrap_or_default();
-            let host = host.split('?').next().unwrap_or_default().trim_end_matches('\'');
+            let host = host
+                .split('?')
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches('\'');
             format!("{scheme}://{host}{}", &"'"[..end])
         }
         _ => word.to_owned(),

@@ -1,6 +1,8 @@
 //! A push service on this machine in place of APNs.
 
-use std::{fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+use std::{
+    fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration,
+};
 
 use passkit_apns::local::{LocalApns, Options};
 use tokio::sync::mpsc;
@@ -28,23 +30,40 @@ impl LocalPushes {
     pub(crate) async fn start(folder: &Path) -> Result<Self, Failure> {
         let failed = |error| Failure::from_error("can't start the push service", &error);
         let (sender, pushes) = mpsc::unbounded_channel();
-        let options = Options::new().provider_tokens().without_record().on_push(move |topic, token| {
-            // Fails at the end, when nobody receives any more.
-            let _ = sender.send(Push { topic, token });
-            std::future::ready(())
-        });
+        let options =
+            Options::new()
+                .provider_tokens()
+                .without_record()
+                .on_push(move |topic, token| {
+                    // Fails at the end, when nobody receives any more.
+                    let _ = sender.send(Push { topic, token });
+                    std::future::ready(())
+                });
         let apns = LocalApns::start(options).await.map_err(failed)?;
         let key = apns.issue_token_key().map_err(failed)?;
-        let [config, key_file, root] = ["apns.toml", "apns.p8", "root.pem"].map(|name| folder.join(name));
+        let [config, key_file, root] =
+            ["apns.toml", "apns.p8", "root.pem"].map(|name| folder.join(name));
         let (key_id, team_id) = (&key.key_id, &key.team_id);
-        let text = format!("[token]\nkey = \"apns.p8\"\nkey_id = \"{key_id}\"\nteam_id = \"{team_id}\"\n");
-        for (file, content) in [(&config, text.as_str()), (&key_file, &key.key), (&root, apns.root_pem())] {
+        let text =
+            format!("[token]\nkey = \"apns.p8\"\nkey_id = \"{key_id}\"\nteam_id = \"{team_id}\"\n");
+        for (file, content) in [
+            (&config, text.as_str()),
+            (&key_file, &key.key),
+            (&root, apns.root_pem()),
+        ] {
             let mut options = OpenOptions::new();
             // One of them is a key.
-            let opened = options.write(true).create(true).truncate(true).mode(0o600).open(file);
+            let opened = options
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(file);
             opened
                 .and_then(|mut file| file.write_all(content.as_bytes()))
-                .map_err(|error| Failure::new(format!("can't write {}: {error}", file.display())))?;
+                .map_err(|error| {
+                    Failure::new(format!("can't write {}: {error}", file.display()))
+                })?;
         }
         let arguments = format!(
             "--apns-config {} --apns-endpoint {}:{} --apns-root {}",
@@ -60,7 +79,12 @@ impl LocalPushes {
             push_spacing: Duration::from_secs(1),
             ..ApnsOptions::default()
         };
-        Ok(Self { _apns: apns, pushes, options, arguments })
+        Ok(Self {
+            _apns: apns,
+            pushes,
+            options,
+            arguments,
+        })
     }
 
     /// The next push.

@@ -50,7 +50,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = Arguments::try_parse().map_err(Failure::from).and_then(|arguments| run(arguments.command));
+    let outcome = Arguments::try_parse()
+        .map_err(Failure::from)
+        .and_then(|arguments| run(arguments.command));
     match outcome {
         Ok(code) => code,
         Err(failure) => {

@@ -25,9 +25,13 @@ use crate::{
 };
 
 /// In seconds: from a call of a store in memory to the time after which clients give up.
-const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+const BUCKETS: [f64; 13] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
 /// In seconds: from a phone that comes at once to one that was off for a week.
-const FETCHED_BUCKETS: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0];
+const FETCHED_BUCKETS: [f64; 9] = [
+    1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0,
+];
 /// How often measurements are summed up, and pending pushes are counted.
 const REFRESH: Duration = Duration::from_secs(1);
 /// How often everything in the store is counted, which may take long.
@@ -58,9 +62,15 @@ impl Metrics {
             .and_then(PrometheusBuilder::install_recorder)
             .map_err(|error| Failure::from_error("can't start --metrics", &error))?;
         passkit_server::metrics::describe_metrics();
-        describe_gauge!(REGISTRATIONS, "Registrations in the store, counted every ten minutes.");
+        describe_gauge!(
+            REGISTRATIONS,
+            "Registrations in the store, counted every ten minutes."
+        );
         describe_gauge!(DEVICES, "Devices in the store, counted every ten minutes.");
-        describe_gauge!(PENDING, "Changes whose pushes are pending. A change of a whole type counts once.");
+        describe_gauge!(
+            PENDING,
+            "Changes whose pushes are pending. A change of a whole type counts once."
+        );
         describe_gauge!(OLDEST_PENDING, "Age of the oldest of them.");
         tracing::info!("metrics at http://{address}/metrics");
         Ok(Self { listener, handle })
@@ -76,7 +86,12 @@ impl Metrics {
             let answer = answer(&handle, &request);
             async { Ok::<_, Infallible>(answer) }
         });
-        tasks.spawn(server::serve(listener, service, CONNECTIONS, std::future::pending()));
+        tasks.spawn(server::serve(
+            listener,
+            service,
+            CONNECTIONS,
+            std::future::pending(),
+        ));
         tasks
     }
 }
@@ -89,7 +104,10 @@ fn answer(handle: &PrometheusHandle, request: &Request<Incoming>) -> Response<Re
     let length = HeaderValue::from(text.len());
     let mut answer = Response::new(ResponseBody::from(Bytes::from(text)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+    answer.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; version=0.0.4"),
+    );
     answer.headers_mut().insert(CONTENT_LENGTH, length);
     answer
 }

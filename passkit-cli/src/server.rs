@@ -25,9 +25,15 @@ const HEAD_LIMIT: usize = 32 * 1024;
 const HEADERS_LIMIT: usize = 64;
 
 /// A listener, and the address that it got. `option` is the option with the address.
-pub(crate) async fn bind(address: SocketAddr, option: &str) -> Result<(TcpListener, SocketAddr), Failure> {
-    let cannot_listen =
-        |error| Failure::new(format!("can't listen on {address}: {error}; choose another {option}"));
+pub(crate) async fn bind(
+    address: SocketAddr,
+    option: &str,
+) -> Result<(TcpListener, SocketAddr), Failure> {
+    let cannot_listen = |error| {
+        Failure::new(format!(
+            "can't listen on {address}: {error}; choose another {option}"
+        ))
+    };
     let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     Ok((listener, address))
@@ -40,8 +46,11 @@ pub(crate) async fn serve<S>(
     max_connections: usize,
     stop: impl Future<Output = ()>,
 ) where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>
-        + Clone
+    S: hyper::service::Service<
+            Request<Incoming>,
+            Response = Response<ResponseBody>,
+            Error = Infallible,
+        > + Clone
         + Send
         + 'static,
     S::Future: Send,
@@ -77,8 +86,8 @@ pub(crate) async fn serve<S>(
         }
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
-        let connection =
-            connections.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service.clone()));
+        let connection = connections
+            .watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service.clone()));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!("connection ended: {error}");
@@ -87,8 +96,14 @@ pub(crate) async fn serve<S>(
         });
     }
     drop(listener);
-    if tokio::time::timeout(STOP_TIMEOUT, connections.shutdown()).await.is_err() {
-        tracing::warn!("requests were still in flight after {} s", STOP_TIMEOUT.as_secs());
+    if tokio::time::timeout(STOP_TIMEOUT, connections.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "requests were still in flight after {} s",
+            STOP_TIMEOUT.as_secs()
+        );
     }
 }
 
@@ -97,7 +112,10 @@ pub(crate) fn stop_signal() -> impl Future<Output = ()> {
     #[cfg(unix)]
     let signals = {
         use tokio::signal::unix::{SignalKind, signal};
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        )
     };
     async move {
         #[cfg(unix)]

@@ -36,7 +36,10 @@ pub(crate) struct OpenStore {
 impl OpenStore {
     /// Every call of the program is counted for `--metrics`.
     fn new(store: impl Store + 'static, shared: bool) -> Self {
-        Self { store: Arc::new(Measured::new(store)), shared }
+        Self {
+            store: Arc::new(Measured::new(store)),
+            shared,
+        }
     }
 }
 
@@ -49,7 +52,9 @@ impl FromStr for StoreUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once(':').unwrap_or_default();
         match scheme {
-            "sled" if rest.is_empty() => Err("sled: needs a folder, as in sled:./passkit-data".into()),
+            "sled" if rest.is_empty() => {
+                Err("sled: needs a folder, as in sled:./passkit-data".into())
+            }
             "sled" => Ok(Self::Sled(rest.into())),
             "postgres" | "postgresql" => Ok(Self::Postgres(text.into())),
             "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
@@ -80,9 +85,12 @@ fn setting(name: &str) -> Result<Option<String>, Failure> {
 
 /// The content of a file that the environment names.
 fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
-    let Some(path) = setting(name)? else { return Ok(None) };
+    let Some(path) = setting(name)? else {
+        return Ok(None);
+    };
     let read = std::fs::read(&path);
-    read.map(Some).map_err(|error| Failure::from_error(format!("{name}={path}"), &error))
+    read.map(Some)
+        .map_err(|error| Failure::from_error(format!("{name}={path}"), &error))
 }
 
 /// A URL without the password of its authority, and without its query, which may contain one.
@@ -108,11 +116,14 @@ impl fmt::Debug for StoreUrl {
 impl StoreUrl {
     /// Opens the store.
     pub(crate) async fn open(&self) -> Result<OpenStore, Failure> {
-        let cannot = |error: &dyn std::error::Error| Failure::from_error("can't open the store", error);
+        let cannot =
+            |error: &dyn std::error::Error| Failure::from_error("can't open the store", error);
         match self.clone() {
             Self::Sled(path) => {
                 let opened = tokio::task::spawn_blocking(move || SledStore::open(path)).await;
-                let store = opened.map_err(|error| cannot(&error))?.map_err(|error| cannot(&error))?;
+                let store = opened
+                    .map_err(|error| cannot(&error))?
+                    .map_err(|error| cannot(&error))?;
                 Ok(OpenStore::new(store, false))
             }
             Self::Postgres(url) => {
@@ -133,7 +144,9 @@ impl StoreUrl {
             Self::Sled(_) | Self::Redis(_) => Ok(false),
             Self::Postgres(url) => {
                 let migrated = self.connect(url).await?.migrate().await;
-                migrated.map_err(|error| Failure::from_error(format!("can't migrate {self}"), &error))?;
+                migrated.map_err(|error| {
+                    Failure::from_error(format!("can't migrate {self}"), &error)
+                })?;
                 Ok(true)
             }
         }
@@ -177,8 +190,8 @@ impl StoreUrl {
     }
 
     async fn connect(&self, url: &str) -> Result<PostgresStore, Failure> {
-        let pooler =
-            setting("PASSKIT_POSTGRES_POOLER")?.is_some_and(|value| value != "0" && value != "false");
+        let pooler = setting("PASSKIT_POSTGRES_POOLER")?
+            .is_some_and(|value| value != "0" && value != "false");
         PostgresStore::connect(url, Config::new().transaction_pooler(pooler))
             .await
             .map_err(|error| Failure::from_error(format!("can't connect to {self}"), &error))
@@ -200,18 +213,36 @@ mod tests {
 
     #[test]
     fn passwords_are_not_shown() {
-        assert_eq!(without_password("postgres://u:secret@h:5432/d?password=secret"), "postgres://u@h:5432/d");
+        assert_eq!(
+            without_password("postgres://u:secret@h:5432/d?password=secret"),
+            "postgres://u@h:5432/d"
+        );
         assert_eq!(without_password("postgres://h/d"), "postgres://h/d");
     }
 
     #[test]
     fn store_urls_are_read_or_explained() {
         assert_eq!("sled:./a b".parse(), Ok(StoreUrl::Sled("./a b".into())));
-        for url in ["postgresql://h/d", "redis://h", "redis+cluster://h:1,h:2", "rediss+sentinel://h:1/m"] {
-            assert!(url.parse::<StoreUrl>().is_ok_and(|store| store.to_string() == url), "{url}");
+        for url in [
+            "postgresql://h/d",
+            "redis://h",
+            "redis+cluster://h:1,h:2",
+            "rediss+sentinel://h:1/m",
+        ] {
+            assert!(
+                url.parse::<StoreUrl>()
+                    .is_ok_and(|store| store.to_string() == url),
+                "{url}"
+            );
         }
         for wrong in ["sled:", "", "mysql://localhost", "./passkit-data"] {
-            assert!(wrong.parse::<StoreUrl>().unwrap_err().contains("sled:./passkit-data"), "{wrong}");
+            assert!(
+                wrong
+                    .parse::<StoreUrl>()
+                    .unwrap_err()
+                    .contains("sled:./passkit-data"),
+                "{wrong}"
+            );
         }
     }
 }

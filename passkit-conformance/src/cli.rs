@@ -113,20 +113,32 @@ impl Run {
             return Err("--url and --target are needed".into());
         };
         let files = self.report_files()?;
-        let limits = Limits { time: self.timeout, ..Limits::default() };
+        let limits = Limits {
+            time: self.timeout,
+            ..Limits::default()
+        };
         let target = TargetFile::load(file).and_then(|file| file.target(url, limits));
         let (report, problem) = match target {
             Ok(target) => {
                 let mut lines = Lines::new(chosen.len());
-                let report =
-                    run_watched(chosen, &target, |progress| lines.show(progress), interrupted()).await;
+                let report = run_watched(
+                    chosen,
+                    &target,
+                    |progress| lines.show(progress),
+                    interrupted(),
+                )
+                .await;
                 let problem = report.stopped().map(str::to_owned);
                 (report, problem)
             }
-            Err(problem) => (Report::not_run(chosen.iter().map(|one| one.case), &problem), Some(problem)),
+            Err(problem) => (
+                Report::not_run(chosen.iter().map(|one| one.case), &problem),
+                Some(problem),
+            ),
         };
         for (path, mut file, render) in files {
-            file.write_all(render(&report, url).as_bytes()).map_err(|error| cannot_write(path, &error))?;
+            file.write_all(render(&report, url).as_bytes())
+                .map_err(|error| cannot_write(path, &error))?;
         }
         conclude(&report);
         let counts = report.counts();
@@ -168,7 +180,11 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> String {
 }
 
 /// The cases with these ids, or all cases of at least this level.
-fn chosen<'a>(all: &'a [ServiceCase], ids: &[String], level: Level) -> Result<Vec<&'a ServiceCase>, String> {
+fn chosen<'a>(
+    all: &'a [ServiceCase],
+    ids: &[String],
+    level: Level,
+) -> Result<Vec<&'a ServiceCase>, String> {
     let mut wanted = BTreeSet::new();
     for id in ids {
         let named: Vec<_> = all.iter().filter(|one| names(id, one.case.id)).collect();
@@ -179,7 +195,9 @@ fn chosen<'a>(all: &'a [ServiceCase], ids: &[String], level: Level) -> Result<Ve
         let of_level = |one: &&&ServiceCase| one.case.id == id || one.case.level <= level;
         wanted.extend(named.iter().filter(of_level).map(|one| one.case.id));
         if !named.iter().any(|one| wanted.contains(one.case.id)) {
-            return Err(format!("the cases of {id:?} are all below the level {level}: give a --level"));
+            return Err(format!(
+                "the cases of {id:?} are all below the level {level}: give a --level"
+            ));
         }
     }
     let is_wanted = |one: &&ServiceCase| match ids {
@@ -194,12 +212,18 @@ fn names(written: &str, id: &str) -> bool {
     if written.ends_with('/') {
         return id.starts_with(written);
     }
-    let Some((start, rest)) = written.split_once('*') else { return written == id };
-    let Some(mut left) = id.strip_prefix(start) else { return false };
+    let Some((start, rest)) = written.split_once('*') else {
+        return written == id;
+    };
+    let Some(mut left) = id.strip_prefix(start) else {
+        return false;
+    };
     let mut parts: Vec<&str> = rest.split('*').collect();
     let end = parts.pop().unwrap_or_default();
     for part in parts {
-        let Some(at) = left.find(part) else { return false };
+        let Some(at) = left.find(part) else {
+            return false;
+        };
         left = &left[at + part.len()..];
     }
     left.ends_with(end)
@@ -215,12 +239,18 @@ fn unknown(id: &str, all: &[ServiceCase]) -> String {
     if near.is_empty() {
         format!("no case is called {id:?}; --list shows them all")
     } else {
-        format!("no case is called {id:?}; did you mean {}?", near.join(" or "))
+        format!(
+            "no case is called {id:?}; did you mean {}?",
+            near.join(" or ")
+        )
     }
 }
 
 fn list(cases: &[&ServiceCase]) {
-    for Case { id, level, rules, .. } in cases.iter().map(|one| one.case) {
+    for Case {
+        id, level, rules, ..
+    } in cases.iter().map(|one| one.case)
+    {
         let rules: Vec<_> = rules.iter().map(|rule| rule.id()).collect();
         say(&format!("{id:55} {level:9} {}", rules.join(" ")));
     }
@@ -231,7 +261,10 @@ fn conclude(report: &Report) {
     for failure in report.results.iter().filter_map(|result| result.failure()) {
         say(&format!("\n{}", failure.trim_end()));
     }
-    let tried = report.results.iter().any(|result| !matches!(result.outcome, Outcome::Error(_)));
+    let tried = report
+        .results
+        .iter()
+        .any(|result| !matches!(result.outcome, Outcome::Error(_)));
     if tried {
         say("");
     }
@@ -240,8 +273,13 @@ fn conclude(report: &Report) {
 
 /// Ready when the program is asked to end. A second signal ends it at once.
 async fn interrupted() {
-    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return pending().await };
+    let signals = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    );
+    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+        return pending().await;
+    };
     let mut next_signal = async move || {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -269,7 +307,11 @@ struct Lines {
 
 impl Lines {
     fn new(all: usize) -> Self {
-        Self { all, begun: 0, terminal: stderr().is_terminal() }
+        Self {
+            all,
+            begun: 0,
+            terminal: stderr().is_terminal(),
+        }
     }
 
     fn show(&mut self, progress: Progress<'_>) {
@@ -311,8 +353,12 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Program::command().debug_assert();
-        let run = parsed("run --url http://h --target t.toml register/ --level must --timeout 0.5").unwrap();
-        assert_eq!((run.level, run.timeout, run.ids.len()), (Level::Must, Duration::from_millis(500), 1));
+        let run = parsed("run --url http://h --target t.toml register/ --level must --timeout 0.5")
+            .unwrap();
+        assert_eq!(
+            (run.level, run.timeout, run.ids.len()),
+            (Level::Must, Duration::from_millis(500), 1)
+        );
         assert!(parsed("run --list").is_ok());
         for wrong in [
             "run",
@@ -353,17 +399,47 @@ mod tests {
         all.push(other);
         let ids = |ids: &[&str], level| {
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-            chosen(&all, &ids, level).map(|cases| cases.iter().map(|one| one.case.id).collect::<Vec<_>>())
+            chosen(&all, &ids, level)
+                .map(|cases| cases.iter().map(|one| one.case.id).collect::<Vec<_>>())
         };
-        assert!(!ids(&[], Level::Should).unwrap().contains(&"register/advice"));
-        assert!(ids(&[], Level::Advisory).unwrap().contains(&"register/advice"));
-        assert_eq!(ids(&["register/advice"], Level::Must).unwrap(), ["register/advice"]);
-        assert!(!ids(&["register/"], Level::Must).unwrap().contains(&"register/advice"));
-        assert!(ids(&["*/advice"], Level::Must).unwrap_err().contains("--level"));
         assert!(
-            ids(&["register/advise"], Level::Must).unwrap_err().contains("did you mean register/advice?")
+            !ids(&[], Level::Should)
+                .unwrap()
+                .contains(&"register/advice")
         );
-        assert!(ids(&["store/no-tag-lists-all"], Level::Must).unwrap_err().contains("a case of a store"));
-        assert!(ids(&["nonsense"], Level::Must).unwrap_err().contains("--list"));
+        assert!(
+            ids(&[], Level::Advisory)
+                .unwrap()
+                .contains(&"register/advice")
+        );
+        assert_eq!(
+            ids(&["register/advice"], Level::Must).unwrap(),
+            ["register/advice"]
+        );
+        assert!(
+            !ids(&["register/"], Level::Must)
+                .unwrap()
+                .contains(&"register/advice")
+        );
+        assert!(
+            ids(&["*/advice"], Level::Must)
+                .unwrap_err()
+                .contains("--level")
+        );
+        assert!(
+            ids(&["register/advise"], Level::Must)
+                .unwrap_err()
+                .contains("did you mean register/advice?")
+        );
+        assert!(
+            ids(&["store/no-tag-lists-all"], Level::Must)
+                .unwrap_err()
+                .contains("a case of a store")
+        );
+        assert!(
+            ids(&["nonsense"], Level::Must)
+                .unwrap_err()
+                .contains("--list")
+        );
     }
 }

@@ -31,7 +31,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { response_bytes: 20 * 1024 * 1024, time: Duration::from_secs(10) }
+        Self {
+            response_bytes: 20 * 1024 * 1024,
+            time: Duration::from_secs(10),
+        }
     }
 }
 
@@ -81,7 +84,9 @@ impl Default for Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,14 +116,23 @@ impl Client {
     /// A client for the network. If the system trusts no certificates, only plain HTTP works.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let https =
-            HttpsConnectorBuilder::new().with_tls_config(tls()).https_or_http().enable_http1().build();
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls())
+            .https_or_http()
+            .enable_http1()
+            .build();
         let builder = || HyperClient::builder(TokioExecutor::new());
         let network = Network {
             lower_case: builder().build(https.clone()),
-            with_capitals: builder().pool_max_idle_per_host(0).http1_title_case_headers(true).build(https),
+            with_capitals: builder()
+                .pool_max_idle_per_host(0)
+                .http1_title_case_headers(true)
+                .build(https),
         };
-        Self { transport: Transport::Network(Arc::new(network)), limits }
+        Self {
+            transport: Transport::Network(Arc::new(network)),
+            limits,
+        }
     }
 
     /// A client that sends all requests to `service` in this process, whatever host they name.
@@ -128,7 +142,11 @@ impl Client {
     #[must_use]
     pub fn in_process<S, B>(service: S, limits: Limits) -> Self
     where
-        S: Service<Request<Full<Bytes>>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+        S: Service<Request<Full<Bytes>>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         S::Future: Send,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -138,12 +156,17 @@ impl Client {
             let mut service = service.clone();
             Box::pin(async move {
                 let broken = |error: S::Error| SendError::NoAnswer(error.into().to_string());
-                std::future::poll_fn(|context| service.poll_ready(context)).await.map_err(broken)?;
+                std::future::poll_fn(|context| service.poll_ready(context))
+                    .await
+                    .map_err(broken)?;
                 let answer = service.call(request).await.map_err(broken)?;
                 Ok(answer.map(any_body))
             })
         };
-        Self { transport: Transport::InProcess(Arc::new(call)), limits }
+        Self {
+            transport: Transport::InProcess(Arc::new(call)),
+            limits,
+        }
     }
 
     /// Whether requests go over the network.
@@ -158,12 +181,20 @@ impl Client {
         secrets: &Secrets,
     ) -> (Result<Response, SendError>, Exchange) {
         let Limits { time, .. } = self.limits;
-        let body = request.body().clone().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = request
+            .body()
+            .clone()
+            .collect()
+            .await
+            .map(|body| body.to_bytes())
+            .unwrap_or_default();
         let mut exchange = secrets.asked(&request, &body);
         let start = Instant::now();
         let answer = match tokio::time::timeout(time, self.exchange(request)).await {
             Ok(result) => result,
-            Err(_) => Err(SendError::TooSlow(format!("no complete answer within {time:?}"))),
+            Err(_) => Err(SendError::TooSlow(format!(
+                "no complete answer within {time:?}"
+            ))),
         };
         secrets.answered(&mut exchange, &answer, start.elapsed());
         (answer, exchange)
@@ -174,7 +205,11 @@ impl Client {
             Transport::InProcess(call) => call(request).await?,
             Transport::Network(network) => {
                 let capitals = request.extensions().get::<WithCapitals>().is_some();
-                let hyper = if capitals { &network.with_capitals } else { &network.lower_case };
+                let hyper = if capitals {
+                    &network.with_capitals
+                } else {
+                    &network.lower_case
+                };
                 let answer = hyper.request(request).await.map_err(|error| {
                     let mut text = error.to_string();
                     let mut source = error.source();
@@ -182,20 +217,34 @@ impl Client {
                         text = format!("{text}: {cause}");
                         source = cause.source();
                     }
-                    if error.is_connect() { SendError::Unreachable(text) } else { SendError::NoAnswer(text) }
+                    if error.is_connect() {
+                        SendError::Unreachable(text)
+                    } else {
+                        SendError::NoAnswer(text)
+                    }
                 })?;
                 answer.map(any_body)
             }
         };
         let (head, body) = answer.into_parts();
-        let body = Limited::new(body, self.limits.response_bytes).collect().await.map_err(|error| {
-            SendError::NoAnswer(if error.is::<LengthLimitError>() {
-                format!("the answer is longer than {} bytes", self.limits.response_bytes)
-            } else {
-                format!("the answer broke off: {error}")
-            })
-        })?;
-        Ok(Response { status: head.status, headers: head.headers, body: body.to_bytes() })
+        let body = Limited::new(body, self.limits.response_bytes)
+            .collect()
+            .await
+            .map_err(|error| {
+                SendError::NoAnswer(if error.is::<LengthLimitError>() {
+                    format!(
+                        "the answer is longer than {} bytes",
+                        self.limits.response_bytes
+                    )
+                } else {
+                    format!("the answer broke off: {error}")
+                })
+            })?;
+        Ok(Response {
+            status: head.status,
+            headers: head.headers,
+            body: body.to_bytes(),
+        })
     }
 }
 
@@ -216,6 +265,8 @@ pub(crate) fn tls() -> ClientConfig {
         .unwrap_or_else(|_| ClientConfig::builder());
     match builder.clone().with_native_roots() {
         Ok(builder) => builder.with_no_client_auth(),
-        Err(_) => builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
+        Err(_) => builder
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth(),
     }
 }

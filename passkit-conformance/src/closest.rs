@@ -1,15 +1,23 @@
 //! Suggestions for a mistyped name.
 
 /// The candidates that resemble `word`, the closest first, three at most.
-pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+pub(crate) fn closest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Vec<&'a str> {
     let allowed = (word.chars().count() / 3).max(1);
     let mut near: Vec<(usize, &str)> = candidates
         .into_iter()
         .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= allowed || (word.len() >= 3 && candidate.contains(word)))
+        .filter(|(distance, candidate)| {
+            *distance <= allowed || (word.len() >= 3 && candidate.contains(word))
+        })
         .collect();
     near.sort_by_key(|(distance, _)| *distance);
-    near.into_iter().map(|(_, candidate)| candidate).take(3).collect()
+    near.into_iter()
+        .map(|(_, candidate)| candidate)
+        .take(3)
+        .collect()
 }
 
 /// How many letters must be added, removed or changed to make one word from the other.
@@ -36,7 +44,10 @@ mod tests {
     fn what_was_meant_is_found() {
         assert_eq!(closest("serail", ["type", "serial", "token"]), ["serial"]);
         assert_eq!(closest("tok", ["type", "serial", "token"]), ["token"]);
-        assert_eq!(closest("quiet", ["list/quiet", "list/shape"]), ["list/quiet"]);
+        assert_eq!(
+            closest("quiet", ["list/quiet", "list/shape"]),
+            ["list/quiet"]
+        );
         assert!(closest("xyz", ["type", "serial"]).is_empty());
         assert_eq!((distance("", "abc"), distance("kitten", "sitting")), (3, 3));
     }

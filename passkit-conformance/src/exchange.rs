@@ -58,7 +58,12 @@ impl fmt::Display for Exchange {
 }
 
 /// The headers of a request that are shown.
-const REQUEST_HEADERS: [&str; 4] = ["authorization", "content-type", "if-modified-since", "if-none-match"];
+const REQUEST_HEADERS: [&str; 4] = [
+    "authorization",
+    "content-type",
+    "if-modified-since",
+    "if-none-match",
+];
 
 /// The headers of an answer that are shown.
 const RESPONSE_HEADERS: [&str; 9] = [
@@ -99,17 +104,25 @@ impl Secrets {
         }
         self.0.push((secret.to_owned(), shown));
         // The longer one goes first, because one secret may contain another.
-        self.0.sort_by_key(|(secret, _)| std::cmp::Reverse(secret.len()));
+        self.0
+            .sort_by_key(|(secret, _)| std::cmp::Reverse(secret.len()));
     }
 
     pub(crate) fn hide(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, (secret, shown)| text.replace(secret, shown))
+        self.0
+            .iter()
+            .fold(text.to_owned(), |text, (secret, shown)| {
+                text.replace(secret, shown)
+            })
     }
 
     fn headers(&self, headers: &HeaderMap, names: &[&str]) -> Vec<(String, String)> {
         let value = |name: &&str| {
             let value = headers.get(*name)?;
-            Some(((*name).to_owned(), self.hide(&String::from_utf8_lossy(value.as_bytes()))))
+            Some((
+                (*name).to_owned(),
+                self.hide(&String::from_utf8_lossy(value.as_bytes())),
+            ))
         };
         names.iter().filter_map(value).collect()
     }
@@ -119,7 +132,8 @@ impl Secrets {
         const SHORT: usize = 2_000;
         match std::str::from_utf8(body) {
             Ok(text)
-                if text.len() <= SHORT && !text.chars().any(|c| c.is_control() && !c.is_whitespace()) =>
+                if text.len() <= SHORT
+                    && !text.chars().any(|c| c.is_control() && !c.is_whitespace()) =>
             {
                 self.hide(text.trim())
             }
@@ -132,7 +146,9 @@ impl Secrets {
         let uri = request.uri();
         let mut request_headers = self.headers(request.headers(), &REQUEST_HEADERS);
         if request.extensions().get::<WithCapitals>().is_some() {
-            request_headers.iter_mut().for_each(|(name, _)| *name = with_capitals(name));
+            request_headers
+                .iter_mut()
+                .for_each(|(name, _)| *name = with_capitals(name));
         }
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         Exchange {

@@ -89,13 +89,19 @@ pub mod phone;
 mod report;
 mod rule;
 pub mod service;
-#[cfg_attr(not(feature = "load"), allow(unreachable_pub, reason = "public through `load`"))]
+#[cfg_attr(
+    not(feature = "load"),
+    allow(unreachable_pub, reason = "public through `load`")
+)]
 mod service_url;
 pub mod store;
 #[cfg(feature = "trials")]
 mod trials;
 mod violation;
-#[cfg_attr(not(feature = "load"), allow(unreachable_pub, reason = "public through `load`"))]
+#[cfg_attr(
+    not(feature = "load"),
+    allow(unreachable_pub, reason = "public through `load`")
+)]
 mod wire;
 
 #[cfg(feature = "trials")]

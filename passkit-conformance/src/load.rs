@@ -88,23 +88,47 @@ impl Connection {
     /// # Errors
     ///
     /// What is wrong with the URL, as the end of a sentence that begins with the URL.
-    pub fn new(url: &ServiceUrl, addresses: Arc<[SocketAddr]>, limits: Limits) -> Result<Self, &'static str> {
+    pub fn new(
+        url: &ServiceUrl,
+        addresses: Arc<[SocketAddr]>,
+        limits: Limits,
+    ) -> Result<Self, &'static str> {
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls())
             .https_or_http()
             .enable_http1()
             .wrap_connector(Addresses(addresses));
         let base: Uri = url.as_str().parse().map_err(|_| "is not a url")?;
-        let host = base.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-        Ok(Self { connector, host: host.ok_or("names no host")?, base, limits, open: None })
+        let host = base
+            .authority()
+            .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        Ok(Self {
+            connector,
+            host: host.ok_or("names no host")?,
+            base,
+            limits,
+            open: None,
+        })
     }
 
     /// Another connection to the same service.
     #[must_use]
     pub fn another(&self) -> Self {
-        let Self { connector, base, host, limits, .. } = self;
+        let Self {
+            connector,
+            base,
+            host,
+            limits,
+            ..
+        } = self;
         let (connector, base, host) = (connector.clone(), base.clone(), host.clone());
-        Self { connector, base, host, limits: *limits, open: None }
+        Self {
+            connector,
+            base,
+            host,
+            limits: *limits,
+            open: None,
+        }
     }
 
     /// Connects if there is no connection yet.
@@ -130,10 +154,16 @@ impl Connection {
     /// [`NoAnswer`] if there is no complete answer.
     pub async fn send(&mut self, mut request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
         let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
-        request.headers_mut().insert(header::HOST, self.host.clone());
+        *request.uri_mut() = path
+            .unwrap_or_else(|| PathAndQuery::from_static("/"))
+            .into();
+        request
+            .headers_mut()
+            .insert(header::HOST, self.host.clone());
         let limit = self.limits.time;
-        tokio::time::timeout(limit, self.exchange(request)).await.map_err(|_| NoAnswer::TooSlow)?
+        tokio::time::timeout(limit, self.exchange(request))
+            .await
+            .map_err(|_| NoAnswer::TooSlow)?
     }
 
     async fn exchange(&mut self, mut request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
@@ -145,12 +175,18 @@ impl Connection {
                     self.open = Some(open);
                     return Ok(answer);
                 }
-                Err(Broken { unsent: Some(unsent), .. }) => request = *unsent,
+                Err(Broken {
+                    unsent: Some(unsent),
+                    ..
+                }) => request = *unsent,
                 Err(Broken { why, .. }) => return Err(why),
             }
         }
         let mut open = connect(&mut self.connector, &self.base).await?;
-        let answer = open.exchange(request, self.limits.response_bytes).await.map_err(|broken| broken.why)?;
+        let answer = open
+            .exchange(request, self.limits.response_bytes)
+            .await
+            .map_err(|broken| broken.why)?;
         self.open = Some(open);
         Ok(answer)
     }
@@ -180,23 +216,41 @@ async fn connect(connector: &mut HttpsConnector<Addresses>, base: &Uri) -> Resul
         }
     })?;
     let (sender, wire) = handshake(stream).await.map_err(|error| no_answer(&error))?;
-    Ok(Open { sender, wire: Some(Box::pin(wire)) })
+    Ok(Open {
+        sender,
+        wire: Some(Box::pin(wire)),
+    })
 }
 
 impl Open {
-    async fn exchange(&mut self, request: Request<Full<Bytes>>, limit: usize) -> Result<Answer, Broken> {
+    async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        limit: usize,
+    ) -> Result<Answer, Broken> {
         let Self { sender, wire } = self;
         if let Err(error) = drive(wire, sender.ready()).await {
-            return Err(Broken { why: no_answer(&error), unsent: Some(Box::new(request)) });
+            return Err(Broken {
+                why: no_answer(&error),
+                unsent: Some(Box::new(request)),
+            });
         }
-        let answer = drive(wire, sender.try_send_request(request)).await.map_err(|mut error| Broken {
-            unsent: error.take_message().map(Box::new),
-            why: no_answer(error.error()),
-        })?;
+        let answer = drive(wire, sender.try_send_request(request))
+            .await
+            .map_err(|mut error| Broken {
+                unsent: error.take_message().map(Box::new),
+                why: no_answer(error.error()),
+            })?;
         let (head, body) = answer.into_parts();
-        let (body, body_bytes) =
-            drive(wire, read(body, limit)).await.map_err(|why| Broken { why, unsent: None })?;
-        Ok(Answer { status: head.status, headers: head.headers, body, body_bytes })
+        let (body, body_bytes) = drive(wire, read(body, limit))
+            .await
+            .map_err(|why| Broken { why, unsent: None })?;
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+            body_bytes,
+        })
     }
 }
 
@@ -211,7 +265,10 @@ impl std::fmt::Debug for Open {
 async fn drive<F: Future>(wire: &mut Option<Wire>, future: F) -> F::Output {
     let mut future = pin!(future);
     poll_fn(|context| {
-        if wire.as_mut().is_some_and(|wire| wire.as_mut().poll(context).is_ready()) {
+        if wire
+            .as_mut()
+            .is_some_and(|wire| wire.as_mut().poll(context).is_ready())
+        {
             *wire = None; // what it had to say, the future has heard
         }
         future.as_mut().poll(context)
@@ -225,7 +282,9 @@ async fn read(mut body: Incoming, limit: usize) -> Result<(Bytes, usize), NoAnsw
     let mut length = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| no_answer(&error))?;
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         let room = KEPT.saturating_sub(length);
         length += data.len();
         if length > limit {
@@ -243,7 +302,11 @@ async fn read(mut body: Incoming, limit: usize) -> Result<(Bytes, usize), NoAnsw
 }
 
 fn no_answer(error: &hyper::Error) -> NoAnswer {
-    if error.is_parse() { NoAnswer::Malformed } else { NoAnswer::Closed }
+    if error.is_parse() {
+        NoAnswer::Malformed
+    } else {
+        NoAnswer::Closed
+    }
 }
 
 /// Connects to one of these addresses, whatever host is asked for.
@@ -310,18 +373,29 @@ mod tests {
                     }
                     let request = String::from_utf8_lossy(&request[..read]).to_ascii_lowercase();
                     assert!(request.starts_with("get /v1/log http/1.1\r\n"), "{request}");
-                    assert!(request.contains("host: elsewhere.invalid:81\r\n"), "{request}");
+                    assert!(
+                        request.contains("host: elsewhere.invalid:81\r\n"),
+                        "{request}"
+                    );
                     stream.write_all(answer.as_bytes()).await.unwrap();
                 }
             }
         });
         let url = ServiceUrl::new("http://elsewhere.invalid:81/").unwrap();
-        let limits = Limits { response_bytes: 10, time };
-        (Connection::new(&url, [address].into(), limits).unwrap(), connections)
+        let limits = Limits {
+            response_bytes: 10,
+            time,
+        };
+        (
+            Connection::new(&url, [address].into(), limits).unwrap(),
+            connections,
+        )
     }
 
     async fn ask(connection: &mut Connection) -> Result<Answer, NoAnswer> {
-        let request = Request::get("http://elsewhere.invalid:81/v1/log").body(Full::default()).unwrap();
+        let request = Request::get("http://elsewhere.invalid:81/v1/log")
+            .body(Full::default())
+            .unwrap();
         connection.send(request).await
     }
 
@@ -332,7 +406,10 @@ mod tests {
         let (mut connection, connections) = service(&[GOOD, GOOD]).await;
         for number in 0..6 {
             let answer = ask(&mut connection).await.unwrap();
-            assert_eq!((answer.status.as_u16(), &*answer.body, answer.body_bytes), (200, &b"body"[..], 4));
+            assert_eq!(
+                (answer.status.as_u16(), &*answer.body, answer.body_bytes),
+                (200, &b"body"[..], 4)
+            );
             assert_eq!(connections.load(Ordering::Relaxed), number / 2 + 1);
             // Gives the end of the connection time to arrive.
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -347,9 +424,11 @@ mod tests {
         assert!(matches!(ask(&mut nothing).await, Err(NoAnswer::Closed)));
         let (mut half, _) = service(&["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody"]).await;
         assert!(matches!(ask(&mut half).await, Err(NoAnswer::Closed)));
-        let (mut slow, connections) =
-            service_within(Duration::from_secs(1), &["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody", ""])
-                .await;
+        let (mut slow, connections) = service_within(
+            Duration::from_secs(1),
+            &["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody", ""],
+        )
+        .await;
         for number in 1..3 {
             assert!(matches!(ask(&mut slow).await, Err(NoAnswer::TooSlow)));
             assert_eq!(
@@ -358,13 +437,24 @@ mod tests {
                 "what is outstanding is not awaited again"
             );
         }
-        let (mut long, _) = service(&["HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nlong enough", ""]).await;
+        let (mut long, _) = service(&[
+            "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nlong enough",
+            "",
+        ])
+        .await;
         assert!(matches!(ask(&mut long).await, Err(NoAnswer::TooLong)));
         let (mut odd, _) = service(&["SMTP ready\r\n\r\n", ""]).await;
         assert!(matches!(ask(&mut odd).await, Err(NoAnswer::Malformed)));
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let url = ServiceUrl::new("http://elsewhere.invalid").unwrap();
         let mut unreachable = Connection::new(&url, [free].into(), Limits::default()).unwrap();
-        assert!(matches!(unreachable.connect().await, Err(NoAnswer::Refused)));
+        assert!(matches!(
+            unreachable.connect().await,
+            Err(NoAnswer::Refused)
+        ));
     }
 }

@@ -14,11 +14,16 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let outcome = Arguments::try_parse().map_err(|error| one_line(&error)).and_then(|arguments| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| format!("can't start worker threads: {error}"))?;
-        runtime.block_on(arguments.command.run())
-    });
+    let outcome = Arguments::try_parse()
+        .map_err(|error| one_line(&error))
+        .and_then(|arguments| {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build();
+            let runtime =
+                runtime.map_err(|error| format!("can't start worker threads: {error}"))?;
+            runtime.block_on(arguments.command.run())
+        });
     outcome.unwrap_or_else(|line| {
         eprintln!("passkit-conformance: {line}");
         ExitCode::from(2)
@@ -32,6 +37,9 @@ fn one_line(error: &clap::Error) -> String {
     }
     let text = error.to_string();
     let message = text.split("\n\nUsage:").next().unwrap_or_default();
-    let words: Vec<&str> = message.trim_start_matches("error: ").split_whitespace().collect();
+    let words: Vec<&str> = message
+        .trim_start_matches("error: ")
+        .split_whitespace()
+        .collect();
     words.join(" ")
 }

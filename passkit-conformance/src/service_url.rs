@@ -7,7 +7,11 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The characters that stay as they are in a path segment and in a query value: the unreserved
 /// characters of RFC 3986.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// Further characters that a query value may hold as they are.
 const NOT_IN_QUERIES: &AsciiSet = &RESERVED
@@ -67,15 +71,28 @@ impl ServiceUrl {
     /// The URL at which a device registers and unregisters for a pass.
     #[must_use]
     pub fn registration(&self, device: &DeviceIdentifier, pass: &PassId) -> String {
-        format!("{}/{}", self.registrations(device, &pass.type_id), encoded(pass.serial.as_str()))
+        format!(
+            "{}/{}",
+            self.registrations(device, &pass.type_id),
+            encoded(pass.serial.as_str())
+        )
     }
 
     /// The URL at which a device asks for the passes that changed since the update tag, or for all.
     #[must_use]
-    pub fn list(&self, device: &DeviceIdentifier, type_id: &TypeIdentifier, tag: Option<&str>) -> String {
+    pub fn list(
+        &self,
+        device: &DeviceIdentifier,
+        type_id: &TypeIdentifier,
+        tag: Option<&str>,
+    ) -> String {
         let list = self.registrations(device, type_id);
         match tag {
-            Some(tag) => format!("{list}?{}={}", type_id.kind().since_parameter(), encoded(tag)),
+            Some(tag) => format!(
+                "{list}?{}={}",
+                type_id.kind().since_parameter(),
+                encoded(tag)
+            ),
             None => list,
         }
     }
@@ -83,17 +100,32 @@ impl ServiceUrl {
     /// The URL of the newest version of a pass.
     #[must_use]
     pub fn pass(&self, pass: &PassId) -> String {
-        let (collection, type_id) = (pass.type_id.kind().collection(), encoded(pass.type_id.as_str()));
-        format!("{}/v1/{collection}/{type_id}/{}", self.0, encoded(pass.serial.as_str()))
+        let (collection, type_id) = (
+            pass.type_id.kind().collection(),
+            encoded(pass.type_id.as_str()),
+        );
+        format!(
+            "{}/v1/{collection}/{type_id}/{}",
+            self.0,
+            encoded(pass.serial.as_str())
+        )
     }
 
     pub(crate) fn log(&self) -> String {
         format!("{}/v1/log", self.0)
     }
 
-    pub(crate) fn registrations(&self, device: &DeviceIdentifier, type_id: &TypeIdentifier) -> String {
+    pub(crate) fn registrations(
+        &self,
+        device: &DeviceIdentifier,
+        type_id: &TypeIdentifier,
+    ) -> String {
         let Self(base) = self;
-        format!("{base}/v1/devices/{}/registrations/{}", encoded(device.as_str()), encoded(type_id.as_str()))
+        format!(
+            "{base}/v1/devices/{}/registrations/{}",
+            encoded(device.as_str()),
+            encoded(type_id.as_str())
+        )
     }
 }
 
@@ -120,7 +152,10 @@ mod tests {
     fn a_url_is_joined_with_one_slash() {
         let pass = PassId::new("pass.t", "S1").unwrap();
         for base in ["https://h", "https://h/", "https://h//"] {
-            assert_eq!(ServiceUrl::new(base).unwrap().pass(&pass), "https://h/v1/passes/pass.t/S1");
+            assert_eq!(
+                ServiceUrl::new(base).unwrap().pass(&pass),
+                "https://h/v1/passes/pass.t/S1"
+            );
             assert_eq!(ServiceUrl::new(base).unwrap().log(), "https://h/v1/log");
         }
         let with_path = ServiceUrl::new("http://h:8080/a/b/").unwrap();
@@ -132,14 +167,20 @@ mod tests {
         let url = ServiceUrl::new("https://h").unwrap();
         let device = DeviceIdentifier::new("d1").unwrap();
         let pass = |serial| PassId::new("order.t", serial).unwrap();
-        assert_eq!(url.pass(&pass("A/B ü%")), "https://h/v1/orders/order.t/A%2FB%20%C3%BC%25");
+        assert_eq!(
+            url.pass(&pass("A/B ü%")),
+            "https://h/v1/orders/order.t/A%2FB%20%C3%BC%25"
+        );
         assert_eq!(url.pass(&pass("..")), "https://h/v1/orders/order.t/%2E%2E");
         assert_eq!(
             url.registration(&device, &pass("a?b#c")),
             "https://h/v1/devices/d1/registrations/order.t/a%3Fb%23c"
         );
         let order = &pass("x").type_id;
-        assert_eq!(url.list(&device, order, None), "https://h/v1/devices/d1/registrations/order.t");
+        assert_eq!(
+            url.list(&device, order, None),
+            "https://h/v1/devices/d1/registrations/order.t"
+        );
         assert_eq!(
             url.list(&device, order, Some("2024-01-01T00:00:00+01:00&x")),
             "https://h/v1/devices/d1/registrations/order.t\
@@ -149,7 +190,16 @@ mod tests {
 
     #[test]
     fn a_url_that_cannot_be_a_base_is_refused() {
-        for url in ["", "h", "ftp://h", "https://h?x", "https://h#x", "https://u:p@h", "https://", "/v1"] {
+        for url in [
+            "",
+            "h",
+            "ftp://h",
+            "https://h?x",
+            "https://h#x",
+            "https://u:p@h",
+            "https://",
+            "/v1",
+        ] {
             assert!(ServiceUrl::new(url).is_err(), "{url:?}");
         }
     }

@@ -13,27 +13,48 @@ where
     R: Future<Output = CaseReport> + Send + 'static,
 {
     // Races need more than one thread.
-    let threads = thread::available_parallelism().map_or(2, NonZero::get).max(2);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let threads = thread::available_parallelism()
+        .map_or(2, NonZero::get)
+        .max(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build();
     let runtime = Arc::new(runtime);
     let trial = |(case, run): (Case, R)| {
         let runtime = runtime.clone();
         Trial::ignorable_test(case.id, move || match &*runtime {
             Ok(runtime) => completion(runtime.block_on(run)),
-            Err(error) => Err(Failed::from(format!("no runtime could be started: {error}"))),
+            Err(error) => Err(Failed::from(format!(
+                "no runtime could be started: {error}"
+            ))),
         })
     };
     cases.into_iter().map(trial).collect()
 }
 
-fn completion(CaseReport { case, outcome, transcript, .. }: CaseReport) -> Result<Completion, Failed> {
+fn completion(
+    CaseReport {
+        case,
+        outcome,
+        transcript,
+        ..
+    }: CaseReport,
+) -> Result<Completion, Failed> {
     let violation = match outcome {
         Outcome::Pass => return Ok(Completion::Completed),
         Outcome::Skip(reason) => return Ok(Completion::ignored_with(reason)),
-        Outcome::Error(reason) => return Err(Failed::from(format!("the case could not be tried: {reason}"))),
+        Outcome::Error(reason) => {
+            return Err(Failed::from(format!(
+                "the case could not be tried: {reason}"
+            )));
+        }
         Outcome::Fail(violation) => violation,
     };
-    let mut text = format!("{violation}\nsteps: {}\nconsequence: {}", case.steps, case.consequence);
+    let mut text = format!(
+        "{violation}\nsteps: {}\nconsequence: {}",
+        case.steps, case.consequence
+    );
     for exchange in transcript {
         text.push_str(&format!("\n{exchange}"));
     }

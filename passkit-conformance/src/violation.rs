@@ -18,7 +18,12 @@ pub struct Violation {
 impl Violation {
     /// A violation of `rule`.
     pub fn new(rule: Rule, expected: impl Into<String>, actual: impl Into<String>) -> Self {
-        Self { rule, expected: expected.into(), actual: actual.into(), source: None }
+        Self {
+            rule,
+            expected: expected.into(),
+            actual: actual.into(),
+            source: None,
+        }
     }
 
     /// The rule that was broken.
@@ -47,7 +52,11 @@ impl Violation {
 
     /// The same violation under another rule, unless the store failed.
     pub(crate) fn unless_error_under(self, rule: Rule) -> Self {
-        if self.rule == Rule::ERRORS { self } else { self.under(rule) }
+        if self.rule == Rule::ERRORS {
+            self
+        } else {
+            self.under(rule)
+        }
     }
 }
 
@@ -61,14 +70,28 @@ impl From<StoreError> for Violation {
             actual.push_str(&cause.to_string());
             source = cause.source();
         }
-        Self { rule: Rule::ERRORS, expected: "no error".into(), actual, source: Some(error) }
+        Self {
+            rule: Rule::ERRORS,
+            expected: "no error".into(),
+            actual,
+            source: Some(error),
+        }
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rule, expected, actual, .. } = self;
-        write!(f, "breaks {rule} ({}): expected {expected}, got {actual}", rule.sentence())
+        let Self {
+            rule,
+            expected,
+            actual,
+            ..
+        } = self;
+        write!(
+            f,
+            "breaks {rule} ({}): expected {expected}, got {actual}",
+            rule.sentence()
+        )
     }
 }
 
@@ -85,5 +108,9 @@ pub(crate) fn ensure(
     expected: impl Into<String>,
     actual: impl FnOnce() -> String,
 ) -> Result<(), Violation> {
-    if holds { Ok(()) } else { Err(Violation::new(rule, expected, actual())) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Violation::new(rule, expected, actual()))
+    }
 }

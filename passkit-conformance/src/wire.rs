@@ -21,8 +21,12 @@ impl ListAnswer {
     /// for the tag.
     #[must_use]
     pub fn read(kind: Kind, body: &[u8]) -> Option<Self> {
-        let Ok(Value::Object(mut body)) = serde_json::from_slice(body) else { return None };
-        let Some(Value::Array(listed)) = body.remove(kind.serials_key()) else { return None };
+        let Ok(Value::Object(mut body)) = serde_json::from_slice(body) else {
+            return None;
+        };
+        let Some(Value::Array(listed)) = body.remove(kind.serials_key()) else {
+            return None;
+        };
         let tag = match body.remove(kind.tag_key()) {
             Some(Value::String(tag)) => Some(tag),
             Some(_) => return None,
@@ -34,7 +38,9 @@ impl ListAnswer {
             remarks.push("the list names nothing; that is said with status 204".to_owned());
         }
         for text in listed {
-            let Value::String(text) = text else { return None };
+            let Value::String(text) = text else {
+                return None;
+            };
             match SerialNumber::new(&text) {
                 Ok(serial) if serials.contains(&serial) => {
                     remarks.push(format!("the list names '{serial}' more than once"));
@@ -43,19 +49,31 @@ impl ListAnswer {
                 Err(error) => remarks.push(format!("the list names something odd: {error}")),
             }
         }
-        Some(Self { serials, tag, remarks })
+        Some(Self {
+            serials,
+            tag,
+            remarks,
+        })
     }
 }
 
 /// A remark if the answer has none of the media types `expected`.
 pub(crate) fn media_type_remark(headers: &HeaderMap, expected: &[&str]) -> Option<String> {
-    let value = headers.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let essence = value.as_deref().and_then(|value| value.split(';').next()).map(str::trim);
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let essence = value
+        .as_deref()
+        .and_then(|value| value.split(';').next())
+        .map(str::trim);
     if essence.is_some_and(|essence| expected.iter().any(|one| one.eq_ignore_ascii_case(essence))) {
         return None;
     }
     let found = value.as_deref().unwrap_or("missing");
-    Some(format!("the content-type is {found}, not {}", expected.first().unwrap_or(&"")))
+    Some(format!(
+        "the content-type is {found}, not {}",
+        expected.first().unwrap_or(&"")
+    ))
 }
 
 /// The media types for an archive of `kind`.
@@ -63,7 +81,10 @@ pub(crate) fn archive_types(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Pass => &["application/vnd.apple.pkpass"],
         // The second is in use too.
-        Kind::Order => &["application/vnd.apple.finance.order", "application/vnd.apple.order"],
+        Kind::Order => &[
+            "application/vnd.apple.finance.order",
+            "application/vnd.apple.order",
+        ],
     }
 }
 
@@ -96,10 +117,22 @@ mod tests {
             assert!(read(malformed).is_none(), "{malformed}");
         }
         let odd = read(r#"{"serialNumbers":["A","A",""]}"#).unwrap();
-        assert_eq!((odd.serials.len(), odd.remarks.len(), odd.tag), (1, 2, None));
-        assert_eq!(read(r#"{"serialNumbers":[],"lastUpdated":"1"}"#).unwrap().remarks.len(), 1);
+        assert_eq!(
+            (odd.serials.len(), odd.remarks.len(), odd.tag),
+            (1, 2, None)
+        );
+        assert_eq!(
+            read(r#"{"serialNumbers":[],"lastUpdated":"1"}"#)
+                .unwrap()
+                .remarks
+                .len(),
+            1
+        );
         let order = br#"{"orderIdentifiers":["A"],"lastModified":"1"}"#;
-        assert_eq!(ListAnswer::read(Kind::Order, order).unwrap().serials.len(), 1);
+        assert_eq!(
+            ListAnswer::read(Kind::Order, order).unwrap().serials.len(),
+            1
+        );
     }
 
     #[test]

@@ -95,7 +95,12 @@ impl Facts {
             if extension.id == TOPICS {
                 let list = AnyRef::from_der(extension.value.as_bytes())?;
                 let names = elements::<AnyRef<'_>>(list.value())?;
-                types.extend(names.into_iter().filter(|name| name.tag() != Tag::Sequence).filter_map(text));
+                types.extend(
+                    names
+                        .into_iter()
+                        .filter(|name| name.tag() != Tag::Sequence)
+                        .filter_map(text),
+                );
             }
         }
         Ok(Self {

@@ -76,7 +76,13 @@ impl Identity {
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Result<Self, IdentityError> {
-        Self::from_source(type_id.into(), Source::Pem { certificate: certificate.into(), key: key.into() })
+        Self::from_source(
+            type_id.into(),
+            Source::Pem {
+                certificate: certificate.into(),
+                key: key.into(),
+            },
+        )
     }
 
     /// Reads PKCS #12 with certificate and key, as Keychain Access exports it (`.p12`).
@@ -103,7 +109,13 @@ impl Identity {
         file: impl Into<PathBuf>,
         password: &str,
     ) -> Result<Self, IdentityError> {
-        Self::from_source(type_id.into(), Source::Pkcs12 { file: file.into(), password: password.into() })
+        Self::from_source(
+            type_id.into(),
+            Source::Pkcs12 {
+                file: file.into(),
+                password: password.into(),
+            },
+        )
     }
 
     /// The type of the passes or orders that the certificate is for.
@@ -165,7 +177,10 @@ impl Identity {
         }
     }
 
-    fn from_source(type_id: Option<&TypeIdentifier>, source: Source) -> Result<Self, IdentityError> {
+    fn from_source(
+        type_id: Option<&TypeIdentifier>,
+        source: Source,
+    ) -> Result<Self, IdentityError> {
         // Before they are read, so that a change in between shows as a later one.
         let stamp = source.stamp();
         let parts = source.read();
@@ -179,7 +194,10 @@ impl Identity {
         parts: Result<Parts, Fault>,
     ) -> Result<Self, IdentityError> {
         let named = |type_id: Option<&TypeIdentifier>, Fault(part, problem): Fault| {
-            let file = source.file(part).map(|file| format!("{}: ", file.display())).unwrap_or_default();
+            let file = source
+                .file(part)
+                .map(|file| format!("{}: ", file.display()))
+                .unwrap_or_default();
             IdentityError(match type_id {
                 Some(type_id) => format!("certificate for {type_id}: {file}{problem}"),
                 None => format!("{file}{problem}"),
@@ -190,8 +208,15 @@ impl Identity {
             Some(type_id) => type_id.clone(),
             None => parts.type_id().map_err(|fault| named(None, fault))?,
         };
-        let pair = parts.check(&type_id).map_err(|fault| named(Some(&type_id), fault))?;
-        Ok(Self { type_id, source, stamp, pair: Arc::new(pair) })
+        let pair = parts
+            .check(&type_id)
+            .map_err(|fault| named(Some(&type_id), fault))?;
+        Ok(Self {
+            type_id,
+            source,
+            stamp,
+            pair: Arc::new(pair),
+        })
     }
 }
 

@@ -7,8 +7,8 @@ use der::{
 use ring::{
     rand::SystemRandom,
     signature::{
-        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-        KeyPair as _, RsaKeyPair,
+        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair,
+        Ed25519KeyPair, KeyPair as _, RsaKeyPair,
     },
 };
 use rustls_pki_types::PrivateKeyDer;
@@ -27,7 +27,9 @@ struct Sec1<'a> {
 /// The public key, as it is in the certificate. `None` if the private key can't be used.
 pub(crate) fn public_key(key: &PrivateKeyDer<'_>) -> Option<Vec<u8>> {
     match key {
-        PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()).ok().map(of_rsa),
+        PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der())
+            .ok()
+            .map(of_rsa),
         PrivateKeyDer::Sec1(key) => of_sec1(key.secret_sec1_der()),
         PrivateKeyDer::Pkcs8(key) => of_pkcs8(key.secret_pkcs8_der()),
         _ => None,
@@ -39,11 +41,21 @@ fn of_rsa(key: RsaKeyPair) -> Vec<u8> {
 }
 
 fn of_sec1(key: &[u8]) -> Option<Vec<u8>> {
-    let Sec1 { private_key, public_key, .. } = Sec1::from_der(key).ok()?;
+    let Sec1 {
+        private_key,
+        public_key,
+        ..
+    } = Sec1::from_der(key).ok()?;
     let (private_key, public_key) = (private_key.as_bytes(), public_key?.as_bytes()?);
-    [&ECDSA_P256_SHA256_ASN1_SIGNING, &ECDSA_P384_SHA384_ASN1_SIGNING].into_iter().find_map(|curve| {
+    [
+        &ECDSA_P256_SHA256_ASN1_SIGNING,
+        &ECDSA_P384_SHA384_ASN1_SIGNING,
+    ]
+    .into_iter()
+    .find_map(|curve| {
         let random = SystemRandom::new();
-        let key = EcdsaKeyPair::from_private_key_and_public_key(curve, private_key, public_key, &random);
+        let key =
+            EcdsaKeyPair::from_private_key_and_public_key(curve, private_key, public_key, &random);
         Some(key.ok()?.public_key().as_ref().to_vec())
     })
 }
@@ -52,7 +64,10 @@ fn of_pkcs8(key: &[u8]) -> Option<Vec<u8>> {
     if let Ok(key) = RsaKeyPair::from_pkcs8(key) {
         return Some(of_rsa(key));
     }
-    for curve in [&ECDSA_P256_SHA256_ASN1_SIGNING, &ECDSA_P384_SHA384_ASN1_SIGNING] {
+    for curve in [
+        &ECDSA_P256_SHA256_ASN1_SIGNING,
+        &ECDSA_P384_SHA384_ASN1_SIGNING,
+    ] {
         if let Ok(key) = EcdsaKeyPair::from_pkcs8(curve, key, &SystemRandom::new()) {
             return Some(key.public_key().as_ref().to_vec());
         }

@@ -37,14 +37,16 @@ impl Parts {
         if certificates.is_empty() {
             return Err(certificate_fault("has no certificate in PEM"));
         }
-        let keys = PrivateKeyDer::from_pem_slice(key).map(|key| vec![key]).map_err(|_| {
-            let encrypted = key.windows(9).any(|part| part == b"ENCRYPTED");
-            key_fault(if encrypted {
-                "its private key is encrypted: decrypt it with `openssl pkey`"
-            } else {
-                "has no private key in PEM"
-            })
-        });
+        let keys = PrivateKeyDer::from_pem_slice(key)
+            .map(|key| vec![key])
+            .map_err(|_| {
+                let encrypted = key.windows(9).any(|part| part == b"ENCRYPTED");
+                key_fault(if encrypted {
+                    "its private key is encrypted: decrypt it with `openssl pkey`"
+                } else {
+                    "has no private key in PEM"
+                })
+            });
         Ok(Self { certificates, keys })
     }
 
@@ -56,16 +58,34 @@ impl Parts {
             return Err(certificate_fault("has no certificate"));
         }
         let keys = if contents.keys.is_empty() {
-            Err(key_fault("has no private key: export the certificate together with its key"))
+            Err(key_fault(
+                "has no private key: export the certificate together with its key",
+            ))
         } else {
-            Ok(contents.keys.into_iter().map(|key| PrivateKeyDer::Pkcs8(key.into())).collect())
+            Ok(contents
+                .keys
+                .into_iter()
+                .map(|key| PrivateKeyDer::Pkcs8(key.into()))
+                .collect())
         };
-        Ok(Self { certificates: contents.certificates.into_iter().map(CertificateDer::from).collect(), keys })
+        Ok(Self {
+            certificates: contents
+                .certificates
+                .into_iter()
+                .map(CertificateDer::from)
+                .collect(),
+            keys,
+        })
     }
 
     /// The type that the key's certificate names. If no certificate has a key, the first type that one names.
     pub(crate) fn type_id(&self) -> Result<TypeIdentifier, Fault> {
-        let of_facts = |facts: &Facts| facts.types.iter().find_map(|name| TypeIdentifier::new(name).ok());
+        let of_facts = |facts: &Facts| {
+            facts
+                .types
+                .iter()
+                .find_map(|name| TypeIdentifier::new(name).ok())
+        };
         let pairs = self.pairs().unwrap_or_default();
         // Of several, the one that expires last.
         pairs
@@ -73,9 +93,15 @@ impl Parts {
             .filter_map(|pair| Some((pair.facts.not_after, of_facts(&pair.facts)?)))
             .max_by_key(|(not_after, _)| *not_after)
             .map(|(_, type_id)| type_id)
-            .or_else(|| self.certificates.iter().find_map(|one| of_facts(&Facts::read(one).ok()?)))
+            .or_else(|| {
+                self.certificates
+                    .iter()
+                    .find_map(|one| of_facts(&Facts::read(one).ok()?))
+            })
             .ok_or_else(|| {
-                certificate_fault("names no type of passes or orders: it is no certificate of a Pass Type ID")
+                certificate_fault(
+                    "names no type of passes or orders: it is no certificate of a Pass Type ID",
+                )
             })
     }
 
@@ -97,14 +123,19 @@ impl Parts {
                 chain[..=first].rotate_right(1);
                 match chain.first().map(|certificate| Facts::read(certificate)) {
                     Some(Ok(facts)) if facts.public_key == public_key => {
-                        pairs.push(Pair { chain, key: key.clone_key(), facts });
+                        pairs.push(Pair {
+                            chain,
+                            key: key.clone_key(),
+                            facts,
+                        });
                     }
                     _ => {}
                 }
             }
         }
         if pairs.is_empty() {
-            return Err(unusable.unwrap_or_else(|| key_fault("its private key does not fit the certificate")));
+            return Err(unusable
+                .unwrap_or_else(|| key_fault("its private key does not fit the certificate")));
         }
         Ok(pairs)
     }
@@ -112,10 +143,13 @@ impl Parts {
     /// The certificate for a type that expires last.
     pub(crate) fn check(self, type_id: &TypeIdentifier) -> Result<Pair, Fault> {
         let pairs = self.pairs()?;
-        let other = pairs.first().and_then(|pair| pair.facts.types.first()).map_or_else(
-            || "its certificate names no topic (the UID of its subject)".to_owned(),
-            |other| format!("is a certificate for {other}, not for {type_id}"),
-        );
+        let other = pairs
+            .first()
+            .and_then(|pair| pair.facts.types.first())
+            .map_or_else(
+                || "its certificate names no topic (the UID of its subject)".to_owned(),
+                |other| format!("is a certificate for {other}, not for {type_id}"),
+            );
         let pair = pairs
             .into_iter()
             .filter(|pair| pair.facts.types.iter().any(|one| one == type_id.as_str()))

@@ -5,7 +5,11 @@
 //! Run `cargo bench -p passkit-server --bench instructions`. With `-- --bless` it rewrites the
 //! file. It needs valgrind.
 
-#![allow(clippy::expect_used, missing_docs, reason = "a bench has no caller that could handle an error")]
+#![allow(
+    clippy::expect_used,
+    missing_docs,
+    reason = "a bench has no caller that could handle an error"
+)]
 
 use std::{
     alloc::System,
@@ -18,8 +22,8 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use passkit_server::{
-    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
-    async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError,
+    WalletService, async_trait,
     identifiers::{DeviceIdentifier, PushToken, SerialNumber, TokenDigest},
     store::{MemoryStore, RegistrationStore as _},
 };
@@ -30,7 +34,8 @@ use tower_service::Service as _;
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
-const BLESS: &str = "if that is meant, cargo bench -p passkit-server --bench instructions -- --bless";
+const BLESS: &str =
+    "if that is meant, cargo bench -p passkit-server --bench instructions -- --bless";
 
 /// The tolerance in percent, because C libraries and processors differ that much.
 const TOLERANCE: f64 = 10.0;
@@ -63,7 +68,11 @@ const PATHS: [Path; 5] = [
         status: 204,
         request: |tag, _| get(format!("{}?passesUpdatedSince={tag}", list(0))),
     },
-    Path { name: "list 200", status: 200, request: |_, device| get(list(device)) },
+    Path {
+        name: "list 200",
+        status: 200,
+        request: |_, device| get(list(device)),
+    },
     Path {
         name: "pass 304",
         status: 304,
@@ -74,14 +83,19 @@ const PATHS: [Path; 5] = [
             request
         },
     },
-    Path { name: "pass 200", status: 200, request: |_, device| get(pass(device)) },
+    Path {
+        name: "pass 200",
+        status: 200,
+        request: |_, device| get(pass(device)),
+    },
     Path {
         name: "register 200",
         status: 200,
         request: |_, device| {
             let mut request = get(format!("{}/{}", list(device), serial(device, 0)));
             *request.method_mut() = http::Method::POST;
-            *request.body_mut() = Full::from(format!(r#"{{"pushToken":"{}"}}"#, push_token().as_str()));
+            *request.body_mut() =
+                Full::from(format!(r#"{{"pushToken":"{}"}}"#, push_token().as_str()));
             request
         },
     },
@@ -125,22 +139,35 @@ impl PassSource for Passes {
 /// Makes the service over a store with registrations. Returns the tag of the first device too.
 async fn service() -> (WalletService<Arc<MemoryStore>, Passes>, String) {
     let store = Arc::new(MemoryStore::new());
-    let device = |number: usize| DeviceIdentifier::new(&format!("{number:032x}")).expect("a device");
+    let device =
+        |number: usize| DeviceIdentifier::new(&format!("{number:032x}")).expect("a device");
     let id = |number, each| PassId::new(TYPE, &serial(number, each)).expect("a pass");
     for number in 0..DEVICES {
         for each in 0..EACH {
-            let registered = store.register(&device(number), &id(number, each), &push_token()).await;
+            let registered = store
+                .register(&device(number), &id(number, each), &push_token())
+                .await;
             registered.expect("registered");
         }
     }
-    let passes: Vec<PassId> =
-        (0..DEVICES).flat_map(|number| (0..EACH).map(move |each| id(number, each))).collect();
+    let passes: Vec<PassId> = (0..DEVICES)
+        .flat_map(|number| (0..EACH).map(move |each| id(number, each)))
+        .collect();
     let serials: Vec<SerialNumber> = passes.iter().map(|pass| pass.serial.clone()).collect();
     let type_id = &passes[0].type_id;
-    store.mark(type_id, Changed::Passes(&serials)).await.expect("marked");
-    let changes = store.changes_since(&device(0), type_id, None).await.expect("an answer");
+    store
+        .mark(type_id, Changed::Passes(&serials))
+        .await
+        .expect("marked");
+    let changes = store
+        .changes_since(&device(0), type_id, None)
+        .await
+        .expect("an answer");
     let token = AuthToken::new(TOKEN).expect("a token").digest();
-    (WalletService::new(store, Passes(token, Bytes::from_static(&[b'p'; 1_000]))), changes.tag.to_string())
+    (
+        WalletService::new(store, Passes(token, Bytes::from_static(&[b'p'; 1_000]))),
+        changes.tag.to_string(),
+    )
 }
 
 /// The cost of one request.
@@ -159,7 +186,11 @@ fn main() -> ExitCode {
     }
     let counted: Result<Vec<Counts>, String> = (0..PATHS.len()).map(count).collect();
     let checked = counted.and_then(|counts| {
-        if env::args().any(|arg| arg == "--bless") { bless(&counts) } else { check(&counts) }
+        if env::args().any(|arg| arg == "--bless") {
+            bless(&counts)
+        } else {
+            check(&counts)
+        }
     });
     match checked {
         Ok(()) => ExitCode::SUCCESS,
@@ -187,9 +218,14 @@ fn count(path: usize) -> Result<Counts, String> {
     }
     let (b, c) = (b - a, c - b);
     if b != 1_000 * (c / 10_000) {
-        return Err(format!("{name}: {b} allocations for 1,000 requests, but {c} for 10,000"));
+        return Err(format!(
+            "{name}: {b} allocations for 1,000 requests, but {c} for 10,000"
+        ));
     }
-    Ok(Counts { instructions, allocations: c / 10_000 })
+    Ok(Counts {
+        instructions,
+        allocations: c / 10_000,
+    })
 }
 
 fn under_valgrind(path: usize, sent: usize) -> Result<f64, String> {
@@ -199,17 +235,25 @@ fn under_valgrind(path: usize, sent: usize) -> Result<f64, String> {
         .arg(program)
         .env(RUN, format!("{path} {sent}"))
         .output()
-        .map_err(|error| format!("can't start valgrind ({error}); Debian: apt-get install valgrind"))?;
+        .map_err(|error| {
+            format!("can't start valgrind ({error}); Debian: apt-get install valgrind")
+        })?;
     let said = String::from_utf8_lossy(&output.stderr);
     let counted = said.lines().find_map(|line| line.split_once("Collected :"));
     let (_, counted) = counted.ok_or_else(|| format!("valgrind counted nothing: {said}"))?;
-    counted.trim().parse().map_err(|error| format!("valgrind counted {counted:?}: {error}"))
+    counted
+        .trim()
+        .parse()
+        .map_err(|error| format!("valgrind counted {counted:?}: {error}"))
 }
 
 /// For each of `rounds`, builds that many requests and sends up to `sent` of them in total. Returns
 /// the allocations so far without those for building requests, and the bytes in use.
 fn allocated(path: Path, rounds: &[usize], sent: usize) -> Vec<(usize, isize)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let (mut service, tag) = service().await;
         let mut counts = Vec::with_capacity(rounds.len());
@@ -225,7 +269,10 @@ fn allocated(path: Path, rounds: &[usize], sent: usize) -> Vec<(usize, isize)> {
                 all += allocations() - before;
             }
             let stats = ALLOCATOR.stats();
-            counts.push((all, stats.bytes_allocated as isize - stats.bytes_deallocated as isize));
+            counts.push((
+                all,
+                stats.bytes_allocated as isize - stats.bytes_deallocated as isize,
+            ));
         }
         counts
     })
@@ -248,8 +295,18 @@ fn bless(counts: &[Counts]) -> Result<(), String> {
         "# Path, instructions and allocations for a request. Written by the bench `instructions` with --bless.\n# {}\n",
         compiler()?
     );
-    for (path, Counts { instructions, allocations }) in PATHS.iter().zip(counts) {
-        text.push_str(&format!("{}, {instructions:.0}, {allocations}\n", path.name));
+    for (
+        path,
+        Counts {
+            instructions,
+            allocations,
+        },
+    ) in PATHS.iter().zip(counts)
+    {
+        text.push_str(&format!(
+            "{}, {instructions:.0}, {allocations}\n",
+            path.name
+        ));
     }
     print!("{text}");
     fs::write(FILE, text).map_err(|error| format!("can't write {FILE}: {error}"))
@@ -258,19 +315,36 @@ fn bless(counts: &[Counts]) -> Result<(), String> {
 /// Another compiler generates other instructions. In that case they are only printed, and only
 /// allocations are compared.
 fn check(counts: &[Counts]) -> Result<(), String> {
-    let text = fs::read_to_string(FILE).map_err(|error| format!("can't read {FILE}: {error}; {BLESS}"))?;
+    let text =
+        fs::read_to_string(FILE).map_err(|error| format!("can't read {FILE}: {error}; {BLESS}"))?;
     let compiler = compiler()?;
-    let same_compiler = text.lines().any(|line| line.strip_prefix("# ") == Some(&compiler));
+    let same_compiler = text
+        .lines()
+        .any(|line| line.strip_prefix("# ") == Some(&compiler));
     if !same_compiler {
-        println!("the file has instructions of another compiler than {compiler}, so they are not compared");
+        println!(
+            "the file has instructions of another compiler than {compiler}, so they are not compared"
+        );
     }
     let known = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(", "))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(", "))?;
         let (instructions, allocations) = line.split_once(", ")?;
-        Some((instructions.parse::<f64>().ok()?, allocations.parse::<usize>().ok()?))
+        Some((
+            instructions.parse::<f64>().ok()?,
+            allocations.parse::<usize>().ok()?,
+        ))
     };
     let mut wrong = Vec::new();
-    for (Path { name, .. }, Counts { instructions, allocations }) in PATHS.iter().zip(counts) {
+    for (
+        Path { name, .. },
+        Counts {
+            instructions,
+            allocations,
+        },
+    ) in PATHS.iter().zip(counts)
+    {
         let Some((instructions_before, allocations_before)) = known(name) else {
             wrong.push(format!("{name} is not in instructions.txt"));
             continue;
@@ -285,8 +359,14 @@ fn check(counts: &[Counts]) -> Result<(), String> {
             ));
         }
         if *allocations != allocations_before {
-            wrong.push(format!("{name} takes {allocations} allocations, before {allocations_before}"));
+            wrong.push(format!(
+                "{name} takes {allocations} allocations, before {allocations_before}"
+            ));
         }
     }
-    if wrong.is_empty() { Ok(()) } else { Err(format!("{}; {BLESS}", wrong.join("; "))) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{}; {BLESS}", wrong.join("; ")))
+    }
 }

@@ -36,17 +36,28 @@ pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
 ) -> Result<PassId, Refusal> {
     let type_id = TypeIdentifier::new(&decode(type_id)?);
     let serials = serial_candidates(serial)?;
-    let kind = kind.or(type_id.as_ref().ok().map(TypeIdentifier::kind)).unwrap_or(Kind::Pass);
+    let kind = kind
+        .or(type_id.as_ref().ok().map(TypeIdentifier::kind))
+        .unwrap_or(Kind::Pass);
     let unauthorized = Refusal::Unauthorized(kind);
 
-    let Some(token) = presented_token(headers, kind, other_wallets) else { return Err(unauthorized) };
-    let Some(type_id) = type_id.ok().filter(|id| id.kind() == kind) else { return Err(unauthorized) };
+    let Some(token) = presented_token(headers, kind, other_wallets) else {
+        return Err(unauthorized);
+    };
+    let Some(type_id) = type_id.ok().filter(|id| id.kind() == kind) else {
+        return Err(unauthorized);
+    };
     let token = TokenDigest::of(token);
     let mut candidates = Vec::new();
     for serial in serials {
-        let pass = PassId { type_id: type_id.clone(), serial };
+        let pass = PassId {
+            type_id: type_id.clone(),
+            serial,
+        };
         let credentials = source.credentials(&pass).await.map_err(Refusal::Source)?;
-        let offered = credentials.as_ref().map(|credentials| !credentials.is_withdrawn());
+        let offered = credentials
+            .as_ref()
+            .map(|credentials| !credentials.is_withdrawn());
         let open = access == Access::Unregister || offered == Some(true);
         if open && credentials.is_some_and(|credentials| credentials.accept(&token)) {
             return Ok(pass);
@@ -54,7 +65,9 @@ pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
         candidates.push(Candidate { pass, offered });
     }
     // Boxed, so that the future of a usual request stays small.
-    Box::pin(authorize_published(store, candidates, token, access)).await?.ok_or(unauthorized)
+    Box::pin(authorize_published(store, candidates, token, access))
+        .await?
+        .ok_or(unauthorized)
 }
 
 /// A pass that a path may name.
@@ -74,11 +87,18 @@ async fn authorize_published<S: RegistrationStore>(
     if candidates.is_empty() {
         return Ok(None);
     }
-    let passes: Vec<PassId> = candidates.iter().map(|candidate| candidate.pass.clone()).collect();
+    let passes: Vec<PassId> = candidates
+        .iter()
+        .map(|candidate| candidate.pass.clone())
+        .collect();
     let published = store.published(&passes).await?;
     for (Candidate { pass, offered }, published) in candidates.into_iter().zip(published) {
         let Some(published) = published else { continue };
-        if !published.tokens.iter().fold(false, |found, known| found | (*known == token)) {
+        if !published
+            .tokens
+            .iter()
+            .fold(false, |found, known| found | (*known == token))
+        {
             continue;
         }
         let withdrawn = published.removed || offered == Some(false);
@@ -103,7 +123,9 @@ fn presented_token(headers: &HeaderMap, kind: Kind, other_wallets: bool) -> Opti
 }
 
 fn is_other_scheme(scheme: &[u8]) -> bool {
-    OTHER_SCHEMES.iter().any(|other| scheme.eq_ignore_ascii_case(other.as_bytes()))
+    OTHER_SCHEMES
+        .iter()
+        .any(|other| scheme.eq_ignore_ascii_case(other.as_bytes()))
 }
 
 #[cfg(test)]
@@ -117,11 +139,21 @@ mod tests {
         let token = |header: &'static str, kind, other_wallets| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_static(header));
-            presented_token(&headers, kind, other_wallets).map(|t| String::from_utf8(t.to_vec()).unwrap())
+            presented_token(&headers, kind, other_wallets)
+                .map(|t| String::from_utf8(t.to_vec()).unwrap())
         };
-        assert_eq!(token("ApplePass abc", Kind::Pass, false).as_deref(), Some("abc"));
-        assert_eq!(token(" applepass   a b ", Kind::Pass, false).as_deref(), Some("a b"));
-        assert_eq!(token("AppleOrder abc", Kind::Order, false).as_deref(), Some("abc"));
+        assert_eq!(
+            token("ApplePass abc", Kind::Pass, false).as_deref(),
+            Some("abc")
+        );
+        assert_eq!(
+            token(" applepass   a b ", Kind::Pass, false).as_deref(),
+            Some("a b")
+        );
+        assert_eq!(
+            token("AppleOrder abc", Kind::Order, false).as_deref(),
+            Some("abc")
+        );
         for scheme in ["AndroidPass abc", "WalletPass abc", "walletunionpass abc"] {
             assert_eq!(token(scheme, Kind::Pass, true).as_deref(), Some("abc"));
             assert_eq!(token(scheme, Kind::Pass, false), None);

@@ -42,7 +42,11 @@ impl From<ArchiveBody> for ResponseBody {
     fn from(archive: ArchiveBody) -> Self {
         Self(match archive.content {
             ArchiveContent::Shared(bytes) => Content::Full(bytes),
-            ArchiveContent::Stream(chunks) => Content::Stream { chunks, left: archive.length, last: None },
+            ArchiveContent::Stream(chunks) => Content::Stream {
+                chunks,
+                left: archive.length,
+                last: None,
+            },
         })
     }
 }
@@ -51,7 +55,10 @@ impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.0 {
             Content::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -62,7 +69,9 @@ impl http_body::Body for ResponseBody {
                     Some(Ok(chunk)) if chunk.is_empty() => continue,
                     Some(Ok(chunk)) => chunk,
                     Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                    None if *left > 0 => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                    None if *left > 0 => {
+                        return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
+                    }
                     None => {
                         let last = last.take();
                         if last.is_some() {
@@ -74,7 +83,8 @@ impl http_body::Body for ResponseBody {
                 *left = match left.checked_sub(chunk.len() as u64) {
                     Some(rest) => rest,
                     None => {
-                        let error = io::Error::other("the archive is longer than its declared length");
+                        let error =
+                            io::Error::other("the archive is longer than its declared length");
                         return Poll::Ready(Some(Err(error)));
                     }
                 };
@@ -93,7 +103,9 @@ impl http_body::Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match &self.0 {
             Content::Full(bytes) => bytes.len() as u64,
-            Content::Stream { left, last, .. } => left + last.as_ref().map_or(0, |chunk| chunk.len() as u64),
+            Content::Stream { left, last, .. } => {
+                left + last.as_ref().map_or(0, |chunk| chunk.len() as u64)
+            }
         })
     }
 }
@@ -101,7 +113,9 @@ impl http_body::Body for ResponseBody {
 impl std::fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let size = http_body::Body::size_hint(self).exact();
-        f.debug_struct("ResponseBody").field("size", &size).finish_non_exhaustive()
+        f.debug_struct("ResponseBody")
+            .field("size", &size)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,7 +137,9 @@ mod tests {
             if self.0.is_empty() {
                 return Poll::Ready(None);
             }
-            self.0.remove(0).map_or(Poll::Pending, |chunk| Poll::Ready(Some(Ok(chunk.into()))))
+            self.0
+                .remove(0)
+                .map_or(Poll::Pending, |chunk| Poll::Ready(Some(Ok(chunk.into()))))
         }
     }
 

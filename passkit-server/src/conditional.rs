@@ -15,14 +15,18 @@ use crate::PassState;
 
 /// Returns the `ETag` of a version. It is strong, and differs after each mark.
 pub(crate) fn etag(state: PassState) -> HeaderValue {
-    header(format_args!("\"{:x}-{:x}\"", state.version, state.last_modified))
+    header(format_args!(
+        "\"{:x}-{:x}\"",
+        state.version, state.last_modified
+    ))
 }
 
 /// Returns the `Last-Modified` of a version that is sent at `now` (whole seconds since the Unix
 /// epoch). It is never later than the `Date` of the answer.
 pub(crate) fn last_modified(state: PassState, now: u64) -> HeaderValue {
-    let date =
-        UNIX_EPOCH.checked_add(Duration::from_secs(state.last_modified.min(now))).unwrap_or(UNIX_EPOCH);
+    let date = UNIX_EPOCH
+        .checked_add(Duration::from_secs(state.last_modified.min(now)))
+        .unwrap_or(UNIX_EPOCH);
     header(format_args!("{}", httpdate::HttpDate::from(date)))
 }
 
@@ -64,22 +68,36 @@ mod tests {
 
     use super::*;
 
-    const STATE: PassState = PassState { version: 0xabc, last_modified: 1_789_718_441, published: None };
+    const STATE: PassState = PassState {
+        version: 0xabc,
+        last_modified: 1_789_718_441,
+        published: None,
+    };
 
     fn unchanged(headers: &[(HeaderName, &'static str)]) -> bool {
-        let headers =
-            headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)))
+            .collect();
         is_unchanged(STATE, &headers)
     }
 
     #[test]
     fn only_the_three_http_date_forms_are_read() {
-        for same in
-            ["Fri, 18 Sep 2026 08:00:41 GMT", "Friday, 18-Sep-26 08:00:41 GMT", "Fri Sep 18 08:00:41 2026"]
-        {
+        for same in [
+            "Fri, 18 Sep 2026 08:00:41 GMT",
+            "Friday, 18-Sep-26 08:00:41 GMT",
+            "Fri Sep 18 08:00:41 2026",
+        ] {
             assert!(unchanged(&[(IF_MODIFIED_SINCE, same)]), "{same}");
         }
-        for other in ["Fri, 18 Sep 2026 08:00:40 GMT", "1789718441", "garbage", "", "2026-09-18T08:00:41Z"] {
+        for other in [
+            "Fri, 18 Sep 2026 08:00:40 GMT",
+            "1789718441",
+            "garbage",
+            "",
+            "2026-09-18T08:00:41Z",
+        ] {
             assert!(!unchanged(&[(IF_MODIFIED_SINCE, other)]), "{other}");
         }
         assert!(!unchanged(&[]));
@@ -90,16 +108,33 @@ mod tests {
         let date = (IF_MODIFIED_SINCE, "Fri, 18 Sep 2026 08:00:41 GMT");
         assert!(!unchanged(&[(IF_NONE_MATCH, "\"other\""), date.clone()]));
         for same in ["\"abc-6aacefa9\"", "\"x\", W/\"abc-6aacefa9\"", "*"] {
-            assert!(unchanged(&[(IF_NONE_MATCH, same)]), "{same} is not {:?}", etag(STATE));
+            assert!(
+                unchanged(&[(IF_NONE_MATCH, same)]),
+                "{same} is not {:?}",
+                etag(STATE)
+            );
         }
     }
 
     #[test]
     fn a_date_is_never_later_than_now() {
-        assert_eq!(last_modified(STATE, STATE.last_modified + 9), "Fri, 18 Sep 2026 08:00:41 GMT");
-        assert_eq!(last_modified(STATE, STATE.last_modified - 1), "Fri, 18 Sep 2026 08:00:40 GMT");
         assert_eq!(
-            last_modified(PassState { version: 0, last_modified: u64::MAX, published: None }, 0),
+            last_modified(STATE, STATE.last_modified + 9),
+            "Fri, 18 Sep 2026 08:00:41 GMT"
+        );
+        assert_eq!(
+            last_modified(STATE, STATE.last_modified - 1),
+            "Fri, 18 Sep 2026 08:00:40 GMT"
+        );
+        assert_eq!(
+            last_modified(
+                PassState {
+                    version: 0,
+                    last_modified: u64::MAX,
+                    published: None
+                },
+                0
+            ),
             "Thu, 01 Jan 1970 00:00:00 GMT"
         );
     }

@@ -110,7 +110,9 @@ impl DeviceReport<'_> {
                 "the archive is not a validly signed pass; check it with its manifest and certificate"
             }
             Self::WrongPass => "the archive is of another pass than was asked for",
-            Self::TagUnchanged => "the list answer named passes but carried the tag the phone had sent",
+            Self::TagUnchanged => {
+                "the list answer named passes but carried the tag the phone had sent"
+            }
             Self::TagMissing => "the list answer named passes but carried no tag",
             Self::SpuriousPush => "pushed without a change, or before the change was marked",
             Self::PassUnchanged => "a pass was marked as changed whose archive is the same",
@@ -178,7 +180,9 @@ fn after<'a>(text: &'a str, label: &str) -> Option<&'a str> {
 
 /// Returns the text up to the next character that no type identifier has.
 fn word(text: &str) -> Option<&str> {
-    text.split([' ', ',', ';', '(', ')']).next().filter(|word| !word.is_empty())
+    text.split([' ', ',', ';', '(', ')'])
+        .next()
+        .filter(|word| !word.is_empty())
 }
 
 fn task_of(task: &str) -> Option<DeviceTask> {
@@ -197,13 +201,18 @@ fn reason_of(reason: &str) -> DeviceReport<'_> {
     if reason.starts_with("Authentication failure") {
         DeviceReport::AuthenticationFailure
     } else if let Some(status) = after(reason, "Unexpected response code ") {
-        let digits = status.find(|c: char| !c.is_ascii_digit()).map_or(status, |end| &status[..end]);
-        digits.parse().map_or(DeviceReport::Other(reason), DeviceReport::UnexpectedStatus)
+        let digits = status
+            .find(|c: char| !c.is_ascii_digit())
+            .map_or(status, |end| &status[..end]);
+        digits
+            .parse()
+            .map_or(DeviceReport::Other(reason), DeviceReport::UnexpectedStatus)
     } else if reason.starts_with("Server response was malformed") {
         DeviceReport::MalformedResponse
     } else if reason.starts_with("Received invalid pass data") {
         DeviceReport::InvalidPass
-    } else if reason.starts_with("Requested serial number ") || reason.starts_with("Requested pass of type ")
+    } else if reason.starts_with("Requested serial number ")
+        || reason.starts_with("Requested pass of type ")
     {
         DeviceReport::WrongPass
     } else {
@@ -259,11 +268,18 @@ impl TracingLog {
     /// Returns whether one more message may be recorded now.
     fn admit(&self) -> bool {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if window.start.is_none_or(|start| start.elapsed() >= Duration::from_secs(1)) {
+        if window
+            .start
+            .is_none_or(|start| start.elapsed() >= Duration::from_secs(1))
+        {
             if window.dropped > 0 {
                 tracing::warn!(dropped = window.dropped, "too many device log messages");
             }
-            *window = Window { start: Some(Instant::now()), recorded: 0, dropped: 0 };
+            *window = Window {
+                start: Some(Instant::now()),
+                recorded: 0,
+                dropped: 0,
+            };
         }
         if window.recorded < PER_SECOND {
             window.recorded += 1;
@@ -280,15 +296,23 @@ impl DeviceLog for TracingLog {
             return;
         }
         // Only a valid type identifier is logged, because a stranger could write any text there.
-        let type_id =
-            entry.type_id.filter(|id| crate::identifiers::TypeIdentifier::new(id).is_ok()).unwrap_or("-");
+        let type_id = entry
+            .type_id
+            .filter(|id| crate::identifiers::TypeIdentifier::new(id).is_ok())
+            .unwrap_or("-");
         let task = entry.task.map(tracing::field::debug);
         match entry.report {
             DeviceReport::Other(message) => {
                 tracing::warn!(task, type_id, message = redacted(message), "device log");
             }
             DeviceReport::UnexpectedStatus(status) => {
-                tracing::warn!(task, type_id, status, "device log: {}", entry.report.meaning());
+                tracing::warn!(
+                    task,
+                    type_id,
+                    status,
+                    "device log: {}",
+                    entry.report.meaning()
+                );
             }
             _ => tracing::warn!(task, type_id, "device log: {}", entry.report.meaning()),
         }
@@ -302,7 +326,9 @@ fn redacted(message: &str) -> String {
     let mut words = Vec::new();
     for word in start.split(char::is_whitespace) {
         if word.len() > 15
-            || word.chars().any(|c| c.is_ascii_digit() || matches!(c, '\'' | '"' | '\u{2018}'..='\u{201f}'))
+            || word
+                .chars()
+                .any(|c| c.is_ascii_digit() || matches!(c, '\'' | '"' | '\u{2018}'..='\u{201f}'))
         {
             words.push("…".to_owned());
             break;
@@ -344,7 +370,10 @@ mod tests {
         ]
         .map(|report| report.meaning());
         meanings.sort_unstable();
-        assert!(meanings.windows(2).all(|pair| pair[0] != pair[1]), "{meanings:?}");
+        assert!(
+            meanings.windows(2).all(|pair| pair[0] != pair[1]),
+            "{meanings:?}"
+        );
         assert!(!meanings[0].is_empty());
     }
 
@@ -357,14 +386,20 @@ mod tests {
         );
         assert_eq!(entry.time, Some("2026-11-22 10:00:00 +0100"));
         assert_eq!(entry.task, Some(DeviceTask::Get));
-        assert_eq!((entry.type_id, entry.serial), (Some("pass.com.a"), Some("A, 1/b; c")));
+        assert_eq!(
+            (entry.type_id, entry.serial),
+            (Some("pass.com.a"), Some("A, 1/b; c"))
+        );
         assert_eq!(entry.report, DeviceReport::UnexpectedStatus(204));
 
         let entry = LogEntry::parse(
             "[x] Register task (for device D, pass type pass.com.a, serial number S; with web service url u) \
              encountered error: Authentication failure (401)",
         );
-        assert_eq!((entry.task, entry.serial), (Some(DeviceTask::Register), Some("S")));
+        assert_eq!(
+            (entry.task, entry.serial),
+            (Some(DeviceTask::Register), Some("S"))
+        );
         assert_eq!(entry.report, DeviceReport::AuthenticationFailure);
     }
 
@@ -407,7 +442,11 @@ mod tests {
                 DeviceReport::LastModifiedMissing,
                 Some("S"),
             ),
-            ("Update requested for unregistered serial number S", DeviceReport::NotRegistered, Some("S")),
+            (
+                "Update requested for unregistered serial number S",
+                DeviceReport::NotRegistered,
+                Some("S"),
+            ),
             (
                 "Personalization request was issued for serial number 'S', but the pass was unchanged.",
                 DeviceReport::PersonalizationUnchanged,
@@ -422,18 +461,29 @@ mod tests {
 
     #[test]
     fn anything_else_is_kept_as_it_is() {
-        for text in ["", "[", "[] ", " encountered error: ", "Web service error for ", "\u{0}\u{202e}é", "'"]
-        {
+        for text in [
+            "",
+            "[",
+            "[] ",
+            " encountered error: ",
+            "Web service error for ",
+            "\u{0}\u{202e}é",
+            "'",
+        ] {
             assert_eq!(LogEntry::parse(text).text, text);
         }
     }
 
     #[test]
     fn unknown_messages_are_logged_without_secrets_or_control_characters() {
-        let shown =
-            redacted("token 0123456789abcdef of device\u{1b}[2J 'secret' said averyveryverylongword no");
+        let shown = redacted(
+            "token 0123456789abcdef of device\u{1b}[2J 'secret' said averyveryverylongword no",
+        );
         assert_eq!(shown, "token …");
-        assert_eq!(redacted("of\u{1b}x 'Anna Maria Huber' it said"), "of\\u{1b}x …");
+        assert_eq!(
+            redacted("of\u{1b}x 'Anna Maria Huber' it said"),
+            "of\\u{1b}x …"
+        );
         assert!(redacted(&"a ".repeat(500)).len() < 300);
         for (length, shown) in [(15, "aaaaaaaaaaaaaaa said"), (16, "…"), (17, "…")] {
             assert_eq!(redacted(&format!("{} said", "a".repeat(length))), shown);
@@ -443,6 +493,9 @@ mod tests {
     #[test]
     fn a_flood_is_dropped() {
         let log = TracingLog::default();
-        assert_eq!((0..100).filter(|_| log.admit()).count(), PER_SECOND as usize);
+        assert_eq!(
+            (0..100).filter(|_| log.admit()).count(),
+            PER_SECOND as usize
+        );
     }
 }

@@ -25,13 +25,16 @@ const fn invalid(what: &'static str, problem: &'static str) -> InvalidIdentifier
 /// Accepts RFC 3986 "unreserved" characters, which pass through any URL unchanged.
 fn is_unreserved(text: &str) -> bool {
     // Not `all`, because checking every byte is faster than stopping early.
-    text.bytes()
-        .fold(true, |so_far, b| so_far & (b.is_ascii_alphanumeric() | matches!(b, b'-' | b'.' | b'_' | b'~')))
+    text.bytes().fold(true, |so_far, b| {
+        so_far & (b.is_ascii_alphanumeric() | matches!(b, b'-' | b'.' | b'_' | b'~'))
+    })
 }
 
 /// Nearly every text is plain ASCII, which can be checked without decoding.
 fn has_control(text: &str) -> bool {
-    let plain = text.bytes().fold(true, |so_far, b| so_far & matches!(b, b' '..=b'~'));
+    let plain = text
+        .bytes()
+        .fold(true, |so_far, b| so_far & matches!(b, b' '..=b'~'));
     !plain && text.chars().any(char::is_control)
 }
 
@@ -107,7 +110,10 @@ impl TypeIdentifier {
     pub fn new(text: &str) -> Result<Self, InvalidIdentifier> {
         const WHAT: &str = "type identifier";
         let Some(kind) = Kind::of_type(text) else {
-            return Err(invalid(WHAT, "starts with neither \"pass.\" nor \"order.\""));
+            return Err(invalid(
+                WHAT,
+                "starts with neither \"pass.\" nor \"order.\"",
+            ));
         };
         if text.len() == kind.type_prefix().len() {
             return Err(invalid(WHAT, "has nothing after its prefix"));
@@ -176,7 +182,10 @@ impl PassId {
     /// # Errors
     /// The errors of [`TypeIdentifier::new`] and [`SerialNumber::new`].
     pub fn new(type_id: &str, serial: &str) -> Result<Self, InvalidIdentifier> {
-        Ok(Self { type_id: TypeIdentifier::new(type_id)?, serial: SerialNumber::new(serial)? })
+        Ok(Self {
+            type_id: TypeIdentifier::new(type_id)?,
+            serial: SerialNumber::new(serial)?,
+        })
     }
 }
 
@@ -246,7 +255,10 @@ impl PushToken {
         if text.len() > 400 {
             return Err(invalid(WHAT, "is longer than 400 characters"));
         }
-        if !text.bytes().fold(true, |so_far, b| so_far & b.is_ascii_graphic()) {
+        if !text
+            .bytes()
+            .fold(true, |so_far, b| so_far & b.is_ascii_graphic())
+        {
             return Err(invalid(WHAT, "has a character that is not printable ASCII"));
         }
         Ok(Self(text.into()))
@@ -256,7 +268,10 @@ impl PushToken {
     #[must_use]
     pub fn is_apns(&self) -> bool {
         self.0.len().is_multiple_of(2)
-            && self.0.bytes().fold(true, |so_far, b| so_far & b.is_ascii_hexdigit())
+            && self
+                .0
+                .bytes()
+                .fold(true, |so_far, b| so_far & b.is_ascii_hexdigit())
     }
 }
 
@@ -271,7 +286,9 @@ impl Eq for PushToken {}
 impl std::hash::Hash for PushToken {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         let is_apns = self.is_apns();
-        self.0.bytes().for_each(|b| if is_apns { b.to_ascii_lowercase() } else { b }.hash(state));
+        self.0
+            .bytes()
+            .for_each(|b| if is_apns { b.to_ascii_lowercase() } else { b }.hash(state));
     }
 }
 
@@ -360,8 +377,9 @@ mod tests {
 
     #[test]
     fn the_longest_of_each_is_accepted_and_one_more_is_not() {
-        let is_type =
-            |length: usize| TypeIdentifier::new(&format!("pass.{}", "x".repeat(length - 5))).is_ok();
+        let is_type = |length: usize| {
+            TypeIdentifier::new(&format!("pass.{}", "x".repeat(length - 5))).is_ok()
+        };
         assert!(is_type(6) && is_type(128) && !is_type(129));
         let is_serial = |length| SerialNumber::new(&"x".repeat(length)).is_ok();
         assert!(is_serial(1) && is_serial(512) && !is_serial(513));
@@ -375,9 +393,14 @@ mod tests {
 
     #[test]
     fn serials_of_the_wild_are_accepted() {
-        for serial in
-            ["H8JP44-ORD07/09/25-MARTINEZ/LANI-UA987-en", "ABC.123_x~1", "zwölf Stück", "a b", "..", "/"]
-        {
+        for serial in [
+            "H8JP44-ORD07/09/25-MARTINEZ/LANI-UA987-en",
+            "ABC.123_x~1",
+            "zwölf Stück",
+            "a b",
+            "..",
+            "/",
+        ] {
             assert_eq!(SerialNumber::new(serial).unwrap().as_str(), serial);
         }
         for serial in ["", "a\0b", "a\nb", "\u{85}", &"x".repeat(513)] {
@@ -387,9 +410,22 @@ mod tests {
 
     #[test]
     fn types_say_their_kind() {
-        assert_eq!(TypeIdentifier::new("pass.com.example").unwrap().kind(), Kind::Pass);
-        assert_eq!(TypeIdentifier::new("order.com.example").unwrap().kind(), Kind::Order);
-        for text in ["", "pass.", "com.example", "pass.a/b", "PASS.a", &format!("pass.{}", "x".repeat(124))] {
+        assert_eq!(
+            TypeIdentifier::new("pass.com.example").unwrap().kind(),
+            Kind::Pass
+        );
+        assert_eq!(
+            TypeIdentifier::new("order.com.example").unwrap().kind(),
+            Kind::Order
+        );
+        for text in [
+            "",
+            "pass.",
+            "com.example",
+            "pass.a/b",
+            "PASS.a",
+            &format!("pass.{}", "x".repeat(124)),
+        ] {
             assert!(TypeIdentifier::new(text).is_err(), "{text:?}");
         }
     }
@@ -399,7 +435,10 @@ mod tests {
         assert_eq!(PushToken::new("aB").unwrap(), PushToken::new("Ab").unwrap());
         assert_ne!(PushToken::new("ab").unwrap(), PushToken::new("ac").unwrap());
         assert_ne!(PushToken::new("xB").unwrap(), PushToken::new("xb").unwrap());
-        assert_ne!(PushToken::new("aBc").unwrap(), PushToken::new("abc").unwrap());
+        assert_ne!(
+            PushToken::new("aBc").unwrap(),
+            PushToken::new("abc").unwrap()
+        );
         let hash = |text| {
             let mut hasher = DefaultHasher::new();
             PushToken::new(text).unwrap().hash(&mut hasher);
@@ -410,7 +449,13 @@ mod tests {
         for text in ["ab", "AB", &"0".repeat(400)] {
             assert!(PushToken::new(text).unwrap().is_apns(), "{text:?}");
         }
-        for text in ["a", "abc", "zz", "6F9619FF-8B86-D011-B42D-00CF4FC964FF", "cMv:APA91bHPRgkF3_x-y"] {
+        for text in [
+            "a",
+            "abc",
+            "zz",
+            "6F9619FF-8B86-D011-B42D-00CF4FC964FF",
+            "cMv:APA91bHPRgkF3_x-y",
+        ] {
             assert!(!PushToken::new(text).unwrap().is_apns(), "{text:?}");
         }
         for text in ["", " ab ", "a b", "ab\n", "ä", &"a".repeat(401)] {
@@ -421,7 +466,10 @@ mod tests {
     #[test]
     fn a_digest_is_the_sha_256_and_survives_being_kept() {
         let digest = AuthToken::new("0123456789abcdef").unwrap().digest();
-        assert_eq!(digest.as_bytes()[..], Sha256::digest(b"0123456789abcdef")[..]);
+        assert_eq!(
+            digest.as_bytes()[..],
+            Sha256::digest(b"0123456789abcdef")[..]
+        );
         assert_eq!(TokenDigest::from_bytes(*digest.as_bytes()), digest);
         assert_ne!(TokenDigest::from_bytes([0; 32]), digest);
     }
@@ -435,7 +483,10 @@ mod tests {
             PushToken::new("c0ffee").unwrap(),
             DeviceIdentifier::new("c0ffee").unwrap(),
         );
-        assert!(!shown.contains("0123") && !shown.contains("c0ffee"), "{shown}");
+        assert!(
+            !shown.contains("0123") && !shown.contains("c0ffee"),
+            "{shown}"
+        );
         assert_eq!(shown.matches("(redacted)").count(), 4, "{shown}");
         let error = AuthToken::new("short-secret").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("short-secret"));

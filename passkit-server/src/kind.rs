@@ -19,7 +19,9 @@ impl Kind {
     /// Returns the kind whose [`type_prefix`](Self::type_prefix) the type identifier starts with.
     #[must_use]
     pub fn of_type(type_identifier: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| type_identifier.starts_with(kind.type_prefix()))
+        Self::ALL
+            .into_iter()
+            .find(|kind| type_identifier.starts_with(kind.type_prefix()))
     }
 
     /// The prefix of every type identifier of this kind: `pass.` or `order.`.

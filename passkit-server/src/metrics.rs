@@ -11,7 +11,9 @@ use crate::{
     Changed, PassId, PassState,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     maintenance::{Registration, StoreMaintenance, StoreStats},
-    push::{Backlog, DeferredPush, PendingChange, Progress, PushOutcome, PushQueue, PushSender, Scope},
+    push::{
+        Backlog, DeferredPush, PendingChange, Progress, PushOutcome, PushQueue, PushSender, Scope,
+    },
     route::Route,
     store::{
         Audience, Changes, Coordination, Page, PageCursor, Published, Registered, RegisteredDevice,
@@ -35,11 +37,23 @@ pub fn describe_metrics() {
         Unit::Seconds,
         "Time from a request's head to the head of its answer."
     );
-    describe_histogram!(STORE_SECONDS, Unit::Seconds, "Time of a store call, by method.");
+    describe_histogram!(
+        STORE_SECONDS,
+        Unit::Seconds,
+        "Time of a store call, by method."
+    );
     describe_counter!(STORE_ERRORS, "Store calls that failed, by method.");
     describe_counter!(PUSHES, "Pushes, by outcome.");
-    describe_histogram!(PUSH_SECONDS, Unit::Seconds, "Time until a push was answered.");
-    describe_histogram!(FETCHED_AFTER, Unit::Seconds, "Time from the change of a pass to each fetch of it.");
+    describe_histogram!(
+        PUSH_SECONDS,
+        Unit::Seconds,
+        "Time until a push was answered."
+    );
+    describe_histogram!(
+        FETCHED_AFTER,
+        Unit::Seconds,
+        "Time from the change of a pass to each fetch of it."
+    );
 }
 
 /// The measurement of one request.
@@ -58,7 +72,10 @@ impl Request {
             (Some(Route::Log), &Method::POST) => "log",
             _ => "other",
         };
-        Self { call, started: Instant::now() }
+        Self {
+            call,
+            started: Instant::now(),
+        }
     }
 
     pub(crate) fn answered(self, status: StatusCode) {
@@ -129,7 +146,11 @@ impl<S: RegistrationStore> RegistrationStore for Measured<S> {
         store_call("register", self.0.register(device, pass, push_token)).await
     }
 
-    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+    async fn unregister(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+    ) -> Result<bool, StoreError> {
         store_call("unregister", self.0.unregister(device, pass)).await
     }
 
@@ -139,7 +160,11 @@ impl<S: RegistrationStore> RegistrationStore for Measured<S> {
         type_id: &TypeIdentifier,
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
-        store_call("changes_since", self.0.changes_since(device, type_id, since)).await
+        store_call(
+            "changes_since",
+            self.0.changes_since(device, type_id, since),
+        )
+        .await
     }
 
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
@@ -172,7 +197,11 @@ impl<S: RegistrationStore> RegistrationStore for Measured<S> {
         device: &DeviceIdentifier,
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
-        store_call("forget_device", self.0.forget_device(device, unregistered_at)).await
+        store_call(
+            "forget_device",
+            self.0.forget_device(device, unregistered_at),
+        )
+        .await
     }
 }
 
@@ -202,7 +231,11 @@ impl<S: Coordination> Coordination for Measured<S> {
 
 #[async_trait]
 impl<S: PushQueue> PushQueue for Measured<S> {
-    async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+    async fn mark_and_push(
+        &self,
+        type_id: &TypeIdentifier,
+        changed: Changed<'_>,
+    ) -> Result<(), StoreError> {
         store_call("mark_and_push", self.0.mark_and_push(type_id, changed)).await
     }
 

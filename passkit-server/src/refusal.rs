@@ -56,20 +56,26 @@ impl Refusal {
         match self {
             Self::Malformed(reason) => {
                 let mut answer = response::with_body(StatusCode::BAD_REQUEST, reason.into());
-                answer
-                    .headers_mut()
-                    .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+                answer.headers_mut().insert(
+                    CONTENT_TYPE,
+                    HeaderValue::from_static("text/plain; charset=utf-8"),
+                );
                 answer
             }
             Self::Unauthorized(kind) => {
                 let mut answer = response::empty(StatusCode::UNAUTHORIZED);
-                answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(kind.auth_scheme()));
+                answer.headers_mut().insert(
+                    WWW_AUTHENTICATE,
+                    HeaderValue::from_static(kind.auth_scheme()),
+                );
                 answer
             }
             Self::NotFound => response::empty(StatusCode::NOT_FOUND),
             Self::Method(allowed) => {
                 let mut answer = response::empty(StatusCode::METHOD_NOT_ALLOWED);
-                answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+                answer
+                    .headers_mut()
+                    .insert(ALLOW, HeaderValue::from_static(allowed));
                 answer
             }
             Self::Slow => response::empty(StatusCode::REQUEST_TIMEOUT),
@@ -77,7 +83,11 @@ impl Refusal {
             Self::Store(error) => {
                 let transient = error.is_transient();
                 tracing::error!(transient, "{}", chain(&error));
-                if transient { unavailable() } else { response::empty(StatusCode::INTERNAL_SERVER_ERROR) }
+                if transient {
+                    unavailable()
+                } else {
+                    response::empty(StatusCode::INTERNAL_SERVER_ERROR)
+                }
             }
             Self::Source(error) => {
                 tracing::error!("the pass source failed: {}", chain(&*error));
@@ -95,7 +105,9 @@ impl Refusal {
 
 fn unavailable() -> Response<ResponseBody> {
     let mut answer = response::empty(StatusCode::SERVICE_UNAVAILABLE);
-    answer.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+    answer
+        .headers_mut()
+        .insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
     answer
 }
 

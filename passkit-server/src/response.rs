@@ -10,7 +10,9 @@ pub(crate) fn empty(status: StatusCode) -> Response<ResponseBody> {
     let mut answer = Response::new(ResponseBody::empty());
     *answer.status_mut() = status;
     if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        answer
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     answer
 }

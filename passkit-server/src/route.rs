@@ -13,11 +13,19 @@ use crate::identifiers::{Kind, SerialNumber};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
     /// `/v1/devices/{device}/registrations/{type}/{serial}`
-    Registration { device: &'a str, type_id: &'a str, serial: &'a str },
+    Registration {
+        device: &'a str,
+        type_id: &'a str,
+        serial: &'a str,
+    },
     /// `/v1/devices/{device}/registrations/{type}`
     Updatable { device: &'a str, type_id: &'a str },
     /// `/v1/passes/{type}/{serial}` and `/v1/orders/{type}/{serial}`
-    Latest { kind: Kind, type_id: &'a str, serial: &'a str },
+    Latest {
+        kind: Kind,
+        type_id: &'a str,
+        serial: &'a str,
+    },
     /// `/v1/log`
     Log,
 }
@@ -41,12 +49,22 @@ impl<'a> Route<'a> {
             return Some(if serial.is_empty() {
                 Self::Updatable { device, type_id }
             } else {
-                Self::Registration { device, type_id, serial }
+                Self::Registration {
+                    device,
+                    type_id,
+                    serial,
+                }
             });
         }
-        let kind = Kind::ALL.into_iter().find(|kind| kind.collection() == collection)?;
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| kind.collection() == collection)?;
         let (type_id, serial) = path.split_once('/')?;
-        (!type_id.is_empty() && !serial.is_empty()).then_some(Self::Latest { kind, type_id, serial })
+        (!type_id.is_empty() && !serial.is_empty()).then_some(Self::Latest {
+            kind,
+            type_id,
+            serial,
+        })
     }
 
     /// Returns the methods of the endpoint, for the `Allow` header.
@@ -71,31 +89,51 @@ pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
     }
     while let Some(at) = rest.iter().position(|b| *b == b'%') {
         match &rest[at + 1..] {
-            [high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest = tail,
+            [high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                rest = tail
+            }
             _ => return Err(MalformedEscape),
         }
     }
-    percent_decode_str(text).decode_utf8().map_err(|_| MalformedEscape)
+    percent_decode_str(text)
+        .decode_utf8()
+        .map_err(|_| MalformedEscape)
 }
 
 /// Returns the serial numbers that the raw end of a path may mean, the likeliest first.
 ///
 /// A trailing slash usually comes from the client, but may belong to the serial number. Some
 /// clients encode twice. The presented token decides which serial number is meant.
-pub(crate) fn serial_candidates(raw: &str) -> Result<impl Iterator<Item = SerialNumber>, MalformedEscape> {
+pub(crate) fn serial_candidates(
+    raw: &str,
+) -> Result<impl Iterator<Item = SerialNumber>, MalformedEscape> {
     let trimmed = raw.strip_suffix('/').unwrap_or(raw);
     let once = decode(trimmed)?;
-    let with_slash = if trimmed.len() < raw.len() { Some(decode(raw)?) } else { None };
-    let twice = if once.contains('%') { decode(&once).ok().map(Cow::into_owned) } else { None };
+    let with_slash = if trimmed.len() < raw.len() {
+        Some(decode(raw)?)
+    } else {
+        None
+    };
+    let twice = if once.contains('%') {
+        decode(&once).ok().map(Cow::into_owned)
+    } else {
+        None
+    };
     let valid = |text: Cow<'_, str>| SerialNumber::new(&text).ok();
-    Ok([valid(once), with_slash.and_then(valid), twice.and_then(|text| valid(text.into()))]
-        .into_iter()
-        .flatten())
+    Ok([
+        valid(once),
+        with_slash.and_then(valid),
+        twice.and_then(|text| valid(text.into())),
+    ]
+    .into_iter()
+    .flatten())
 }
 
 /// Returns the value of the first parameter `name` of a raw query, still encoded.
 pub(crate) fn query_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
-    query?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    query?
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 #[cfg(test)]
@@ -104,16 +142,41 @@ mod tests {
 
     #[test]
     fn paths_name_endpoints() {
-        let registration = |serial| Some(Route::Registration { device: "D", type_id: "pass.a", serial });
-        assert_eq!(Route::of("/v1/devices/D/registrations/pass.a/S"), registration("S"));
-        assert_eq!(Route::of("//v1/devices/D/registrations/pass.a/a/b//c/"), registration("a/b//c/"));
-        assert_eq!(Route::of("/v1/devices/D/registrations/pass.a/%2F"), registration("%2F"));
-        let updatable = Some(Route::Updatable { device: "D", type_id: "pass.a" });
+        let registration = |serial| {
+            Some(Route::Registration {
+                device: "D",
+                type_id: "pass.a",
+                serial,
+            })
+        };
+        assert_eq!(
+            Route::of("/v1/devices/D/registrations/pass.a/S"),
+            registration("S")
+        );
+        assert_eq!(
+            Route::of("//v1/devices/D/registrations/pass.a/a/b//c/"),
+            registration("a/b//c/")
+        );
+        assert_eq!(
+            Route::of("/v1/devices/D/registrations/pass.a/%2F"),
+            registration("%2F")
+        );
+        let updatable = Some(Route::Updatable {
+            device: "D",
+            type_id: "pass.a",
+        });
         assert_eq!(Route::of("/v1/devices/D/registrations/pass.a"), updatable);
         assert_eq!(Route::of("/v1/devices/D/registrations/pass.a/"), updatable);
         for kind in Kind::ALL {
             let path = format!("/v1/{}/T/S/1", kind.collection());
-            assert_eq!(Route::of(&path), Some(Route::Latest { kind, type_id: "T", serial: "S/1" }));
+            assert_eq!(
+                Route::of(&path),
+                Some(Route::Latest {
+                    kind,
+                    type_id: "T",
+                    serial: "S/1"
+                })
+            );
         }
         assert_eq!(Route::of("/v1/log"), Some(Route::Log));
         assert_eq!(Route::of("/v1/log/"), Some(Route::Log));
@@ -140,7 +203,8 @@ mod tests {
 
     #[test]
     fn serials_are_read_every_way_a_client_may_have_meant() {
-        let read = |raw| serial_candidates(raw).map(|c| c.map(|s| s.to_string()).collect::<Vec<_>>());
+        let read =
+            |raw| serial_candidates(raw).map(|c| c.map(|s| s.to_string()).collect::<Vec<_>>());
         assert_eq!(read("a"), Ok(vec!["a".into()]));
         assert_eq!(read("a/b%2Fc"), Ok(vec!["a/b/c".into()]));
         assert_eq!(read("a/"), Ok(vec!["a".into(), "a/".into()]));
@@ -156,7 +220,10 @@ mod tests {
 
     #[test]
     fn the_first_parameter_wins() {
-        assert_eq!(query_value(Some("x=1&since=a=b&since=c"), "since"), Some("a=b"));
+        assert_eq!(
+            query_value(Some("x=1&since=a=b&since=c"), "since"),
+            Some("a=b")
+        );
         assert_eq!(query_value(Some("since="), "since"), Some(""));
         assert_eq!(query_value(Some("sincere=1&since"), "since"), None);
         assert_eq!(query_value(None, "since"), None);

@@ -76,7 +76,13 @@ impl<S, P> WalletService<S, P> {
             other_wallets: false,
             order_media_type: HeaderValue::from_static(Kind::Order.media_type()),
         };
-        Self { shared: Arc::new(Shared { store: Arc::new(store), source: Arc::new(source), options }) }
+        Self {
+            shared: Arc::new(Shared {
+                store: Arc::new(store),
+                source: Arc::new(source),
+                options,
+            }),
+        }
     }
 
     fn options_mut(&mut self) -> &mut Options {
@@ -110,13 +116,19 @@ impl<S, P> WalletService<S, P> {
 
 impl<S, P> Clone for WalletService<S, P> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
+        Self {
+            shared: self.shared.clone(),
+        }
     }
 }
 
 impl<S, P> Clone for Shared<S, P> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), source: self.source.clone(), options: self.options.clone() }
+        Self {
+            store: self.store.clone(),
+            source: self.source.clone(),
+            options: self.options.clone(),
+        }
     }
 }
 
@@ -177,22 +189,51 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
     {
         let (store, source, options) = (&*self.store, &*self.source, &self.options);
         let authorized = async |kind, pass, access| {
-            authorize((store, source), options.other_wallets, &head.headers, kind, pass, access).await
+            authorize(
+                (store, source),
+                options.other_wallets,
+                &head.headers,
+                kind,
+                pass,
+                access,
+            )
+            .await
         };
         match (route, &head.method) {
-            (&Route::Registration { device, type_id, serial }, &Method::POST) => {
+            (
+                &Route::Registration {
+                    device,
+                    type_id,
+                    serial,
+                },
+                &Method::POST,
+            ) => {
                 let pass = authorized(None, (type_id, serial), Access::Register).await?;
                 let body: Bytes = request_body::read(body, register::BODY_LIMIT).await?;
                 register::register(store, device, &pass, &body, options.other_wallets).await
             }
-            (&Route::Registration { device, type_id, serial }, &Method::DELETE) => {
+            (
+                &Route::Registration {
+                    device,
+                    type_id,
+                    serial,
+                },
+                &Method::DELETE,
+            ) => {
                 let pass = authorized(None, (type_id, serial), Access::Unregister).await?;
                 unregister(store, device, &pass).await
             }
             (&Route::Updatable { device, type_id }, &Method::GET | &Method::HEAD) => {
                 updatable(store, device, type_id, head.uri.query()).await
             }
-            (&Route::Latest { kind, type_id, serial }, &Method::GET | &Method::HEAD) => {
+            (
+                &Route::Latest {
+                    kind,
+                    type_id,
+                    serial,
+                },
+                &Method::GET | &Method::HEAD,
+            ) => {
                 let pass = authorized(Some(kind), (type_id, serial), Access::Fetch).await?;
                 let media_type = match kind {
                     Kind::Pass => HeaderValue::from_static(kind.media_type()),
@@ -215,6 +256,9 @@ mod tests {
 
     #[test]
     fn the_service_shows_nothing_of_what_it_holds() {
-        assert_eq!(format!("{:?}", WalletService::new("store", "source")), "WalletService { .. }");
+        assert_eq!(
+            format!("{:?}", WalletService::new("store", "source")),
+            "WalletService { .. }"
+        );
     }
 }

@@ -66,7 +66,11 @@ pub trait PassSource: Send + Sync {
     /// source serves content with another digest, that content gets the date of the published one.
     /// The source must therefore [mark](crate::Changed::Passes) the pass when it serves the
     /// published content later, even if the store then calls its digest known.
-    async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<ArchiveBody>, SourceError>;
+    async fn archive(
+        &self,
+        pass: &PassId,
+        state: &PassState,
+    ) -> Result<Option<ArchiveBody>, SourceError>;
 }
 
 macro_rules! forward {
@@ -107,7 +111,10 @@ impl Credentials {
     /// Marks the pass as no longer offered. Devices may then unregister it, and nothing else.
     #[must_use]
     pub fn withdrawn(self) -> Self {
-        Self { withdrawn: true, ..self }
+        Self {
+            withdrawn: true,
+            ..self
+        }
     }
 
     /// Returns whether the pass is no longer offered.
@@ -118,7 +125,10 @@ impl Credentials {
 
     /// Compares with all tokens, in constant time.
     pub(crate) fn accept(&self, token: &TokenDigest) -> bool {
-        self.first.iter().chain(&self.others).fold(false, |found, digest| found | (digest == token))
+        self.first
+            .iter()
+            .chain(&self.others)
+            .fold(false, |found, digest| found | (digest == token))
     }
 }
 
@@ -130,14 +140,21 @@ impl From<&AuthToken> for Credentials {
 
 impl From<TokenDigest> for Credentials {
     fn from(digest: TokenDigest) -> Self {
-        Self { first: Some(digest), ..Self::default() }
+        Self {
+            first: Some(digest),
+            ..Self::default()
+        }
     }
 }
 
 impl FromIterator<TokenDigest> for Credentials {
     fn from_iter<I: IntoIterator<Item = TokenDigest>>(digests: I) -> Self {
         let mut digests = digests.into_iter();
-        Self { first: digests.next(), others: digests.collect(), withdrawn: false }
+        Self {
+            first: digests.next(),
+            others: digests.collect(),
+            withdrawn: false,
+        }
     }
 }
 
@@ -155,8 +172,14 @@ pub(crate) enum ArchiveContent {
 impl ArchiveBody {
     /// Makes an archive of `length` bytes that is read while it is sent. If the stream fails or has
     /// another length, the connection is closed, and the device discards what it received.
-    pub fn stream(length: u64, chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
-        Self { length, content: ArchiveContent::Stream(Box::pin(chunks)) }
+    pub fn stream(
+        length: u64,
+        chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> Self {
+        Self {
+            length,
+            content: ArchiveContent::Stream(Box::pin(chunks)),
+        }
     }
 
     /// Returns the size in bytes.
@@ -169,13 +192,18 @@ impl ArchiveBody {
 /// Makes an archive from memory. [`Bytes`] are shared, so keep them and pass clones.
 impl From<Bytes> for ArchiveBody {
     fn from(bytes: Bytes) -> Self {
-        Self { length: bytes.len() as u64, content: ArchiveContent::Shared(bytes) }
+        Self {
+            length: bytes.len() as u64,
+            content: ArchiveContent::Shared(bytes),
+        }
     }
 }
 
 impl std::fmt::Debug for ArchiveBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ArchiveBody").field("length", &self.length).finish_non_exhaustive()
+        f.debug_struct("ArchiveBody")
+            .field("length", &self.length)
+            .finish_non_exhaustive()
     }
 }
 
@@ -186,7 +214,12 @@ mod tests {
     #[test]
     fn only_listed_tokens_are_accepted() {
         let token = |text| AuthToken::new(text).unwrap();
-        let [a, b, c] = ["a-token-of-16-chars", "b-token-of-16-chars", "c-token-of-16-chars"].map(token);
+        let [a, b, c] = [
+            "a-token-of-16-chars",
+            "b-token-of-16-chars",
+            "c-token-of-16-chars",
+        ]
+        .map(token);
         let both: Credentials = [a.digest(), b.digest()].into_iter().collect();
         assert!(both.accept(&a.digest()) && both.accept(&b.digest()));
         assert!(!both.accept(&c.digest()));

@@ -40,8 +40,11 @@ fn hex(version: u64) -> impl fmt::Display {
 }
 
 fn fingerprints(devices: &[DeviceIdentifier]) -> impl fmt::Display {
-    let devices: Vec<String> =
-        devices.iter().take(DEVICES).map(|device| fingerprint(device).to_string()).collect();
+    let devices: Vec<String> = devices
+        .iter()
+        .take(DEVICES)
+        .map(|device| fingerprint(device).to_string())
+        .collect();
     devices.join(",")
 }
 
@@ -81,7 +84,11 @@ pub(crate) fn pushed(span: &Span, outcome: &PushOutcome) {
 pub(crate) struct List(Span);
 
 impl List {
-    pub(crate) fn new(device: &DeviceIdentifier, type_id: &TypeIdentifier, since: Option<UpdateTag>) -> Self {
+    pub(crate) fn new(
+        device: &DeviceIdentifier,
+        type_id: &TypeIdentifier,
+        since: Option<UpdateTag>,
+    ) -> Self {
         Self(debug_span!(
             "list",
             %type_id,

@@ -13,7 +13,9 @@ use passkit_store_postgres::{Config, PostgresStore, mark_in, sqlx};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let url = std::env::args().nth(1).ok_or("usage: ticket postgres://user@host/database")?;
+    let url = std::env::args()
+        .nth(1)
+        .ok_or("usage: ticket postgres://user@host/database")?;
     run(&url).await
 }
 
@@ -28,19 +30,25 @@ pub async fn run(url: &str) -> Result<(), Box<dyn Error>> {
 
     let phone = DeviceIdentifier::new("0a1b2c3d4e5f60718293a4b5c6d7e8f9")?;
     let ticket = PassId::new("pass.com.example.ticket", "A-0001")?;
-    store.register(&phone, &ticket, &PushToken::new("c0ffee")?).await?;
+    store
+        .register(&phone, &ticket, &PushToken::new("c0ffee")?)
+        .await?;
     let seen = store.changes_since(&phone, &ticket.type_id, None).await?;
 
     let mut transaction = store.pool().begin().await?;
-    sqlx::query("insert into seat values ($1, 7) on conflict (ticket) do update set seat = excluded.seat")
-        .bind(ticket.serial.as_str())
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query(
+        "insert into seat values ($1, 7) on conflict (ticket) do update set seat = excluded.seat",
+    )
+    .bind(ticket.serial.as_str())
+    .execute(&mut *transaction)
+    .await?;
     let changed = Changed::Passes(std::slice::from_ref(&ticket.serial));
     mark_in(&mut transaction, &ticket.type_id, changed).await?;
     transaction.commit().await?;
 
-    let news = store.changes_since(&phone, &ticket.type_id, Some(seen.tag)).await?;
+    let news = store
+        .changes_since(&phone, &ticket.type_id, Some(seen.tag))
+        .await?;
     println!("the phone learns that it has to fetch {:?}", news.serials);
     assert_eq!(news.serials, [ticket.serial]);
     Ok(())

@@ -63,15 +63,23 @@ async fn execute_marks(
     match changed {
         Changed::Passes(serials) => {
             for part in serials.chunks(PASSES_AT_ONCE) {
-                mark_statement(type_id, part.iter(), push).execute(connection).await?;
+                mark_statement(type_id, part.iter(), push)
+                    .execute(connection)
+                    .await?;
             }
         }
         Changed::Contents(contents) => {
             for part in contents.chunks(PASSES_AT_ONCE) {
-                publish_statement(type_id, part, push).execute(connection).await?;
+                publish_statement(type_id, part, push)
+                    .execute(connection)
+                    .await?;
             }
         }
-        Changed::All => mark_all_statement(type_id, push).execute(connection).await?,
+        Changed::All => {
+            mark_all_statement(type_id, push)
+                .execute(connection)
+                .await?
+        }
     }
     Ok(())
 }
@@ -108,10 +116,22 @@ impl PostgresStore {
             return Ok(Vec::new());
         }
         let statement = Statement::new(layout::PUBLISHED)
-            .bind(passes.iter().map(|pass| pass.type_id.as_str()).collect::<Vec<_>>())
-            .bind(passes.iter().map(|pass| pass.serial.as_str()).collect::<Vec<_>>());
+            .bind(
+                passes
+                    .iter()
+                    .map(|pass| pass.type_id.as_str())
+                    .collect::<Vec<_>>(),
+            )
+            .bind(
+                passes
+                    .iter()
+                    .map(|pass| pass.serial.as_str())
+                    .collect::<Vec<_>>(),
+            );
         let rows = self.connections().fetch(statement).await?;
-        row_for_each(&rows, passes.len(), published)?.into_iter().collect()
+        row_for_each(&rows, passes.len(), published)?
+            .into_iter()
+            .collect()
     }
 }
 
@@ -121,15 +141,23 @@ fn mark_statement<'a>(
     push: bool,
 ) -> Statement {
     let serials: Vec<_> = serials.map(SerialNumber::as_str).collect();
-    Statement::new(layout::MARK).bind(type_id.as_str()).bind(serials).bind(push)
+    Statement::new(layout::MARK)
+        .bind(type_id.as_str())
+        .bind(serials)
+        .bind(push)
 }
 
 fn publish_statement(type_id: &TypeIdentifier, contents: &[Content], push: bool) -> Statement {
     let serials = contents.iter().map(|content| content.serial.as_str());
-    let digests = contents.iter().map(|content| content.digest.as_ref().map(|digest| &digest[..]));
+    let digests = contents
+        .iter()
+        .map(|content| content.digest.as_ref().map(|digest| &digest[..]));
     let tokens = contents.iter().map(|content| {
         let tokens = unite_tokens(&[], &content.tokens);
-        tokens.iter().flat_map(|token| *token.as_bytes()).collect::<Vec<u8>>()
+        tokens
+            .iter()
+            .flat_map(|token| *token.as_bytes())
+            .collect::<Vec<u8>>()
     });
     Statement::new(layout::PUBLISH)
         .bind(type_id.as_str())
@@ -140,22 +168,35 @@ fn publish_statement(type_id: &TypeIdentifier, contents: &[Content], push: bool)
 }
 
 fn mark_all_statement(type_id: &TypeIdentifier, push: bool) -> Statement {
-    Statement::new(layout::MARK_ALL).bind(type_id.as_str()).bind(push)
+    Statement::new(layout::MARK_ALL)
+        .bind(type_id.as_str())
+        .bind(push)
 }
 
 fn published(row: &PgRow) -> Result<Option<Published>, PostgresError> {
-    let Some(removed) = column(row, 1)? else { return Ok(None) };
+    let Some(removed) = column(row, 1)? else {
+        return Ok(None);
+    };
     let (tokens, rest) = column::<&[u8]>(row, 2)?.as_chunks();
     if !rest.is_empty() {
         return Err(PostgresError::unreadable("half a token"));
     }
-    let tokens = tokens.iter().map(|token| TokenDigest::from_bytes(*token)).collect();
-    Ok(Some(Published { digest: digest(row, 0)?, tokens, removed }))
+    let tokens = tokens
+        .iter()
+        .map(|token| TokenDigest::from_bytes(*token))
+        .collect();
+    Ok(Some(Published {
+        digest: digest(row, 0)?,
+        tokens,
+        removed,
+    }))
 }
 
 fn digest(row: &PgRow, index: usize) -> Result<Option<ContentDigest>, PostgresError> {
     let digest: Option<&[u8]> = column(row, index)?;
-    digest.map(|digest| digest.try_into().map_err(PostgresError::unreadable)).transpose()
+    digest
+        .map(|digest| digest.try_into().map_err(PostgresError::unreadable))
+        .transpose()
 }
 
 #[derive(Debug)]
@@ -189,11 +230,24 @@ impl Work for Lists {
                 .bind(one.since.map(|tag| signed(tag.device_version)));
         }
         let part = |of: fn(UpdateTag) -> u64| -> Vec<Option<i64>> {
-            questions.iter().map(|one| one.since.map(|tag| signed(of(tag)))).collect()
+            questions
+                .iter()
+                .map(|one| one.since.map(|tag| signed(of(tag))))
+                .collect()
         };
         Statement::new(layout::CHANGES_SINCE_MANY)
-            .bind(questions.iter().map(|one| one.device.as_str()).collect::<Vec<_>>())
-            .bind(questions.iter().map(|one| one.type_id.as_str()).collect::<Vec<_>>())
+            .bind(
+                questions
+                    .iter()
+                    .map(|one| one.device.as_str())
+                    .collect::<Vec<_>>(),
+            )
+            .bind(
+                questions
+                    .iter()
+                    .map(|one| one.type_id.as_str())
+                    .collect::<Vec<_>>(),
+            )
             .bind(part(|tag| tag.type_version))
             .bind(part(|tag| tag.device_version))
     }
@@ -204,10 +258,14 @@ impl Work for Lists {
         count: usize,
     ) -> Result<Vec<Result<Changes, PostgresError>>, PostgresError> {
         row_for_each(rows, count, |row| {
-            let tag = UpdateTag { type_version: unsigned(row, 0)?, device_version: unsigned(row, 1)? };
+            let tag = UpdateTag {
+                type_version: unsigned(row, 0)?,
+                device_version: unsigned(row, 1)?,
+            };
             let serials = column::<Vec<String>>(row, 2)?.into_iter();
-            let serials =
-                serials.map(|text| identifier(&text, SerialNumber::new)).collect::<Result<_, _>>()?;
+            let serials = serials
+                .map(|text| identifier(&text, SerialNumber::new))
+                .collect::<Result<_, _>>()?;
             Ok(Changes { serials, tag })
         })
     }
@@ -231,11 +289,23 @@ impl Work for States {
         // A lone question goes without arrays, which is quicker.
         if let [pass] = passes {
             let statement = Statement::new(layout::PASS_STATE);
-            return statement.bind(pass.type_id.as_str()).bind(pass.serial.as_str());
+            return statement
+                .bind(pass.type_id.as_str())
+                .bind(pass.serial.as_str());
         }
         Statement::new(layout::PASS_STATES)
-            .bind(passes.iter().map(|pass| pass.type_id.as_str()).collect::<Vec<_>>())
-            .bind(passes.iter().map(|pass| pass.serial.as_str()).collect::<Vec<_>>())
+            .bind(
+                passes
+                    .iter()
+                    .map(|pass| pass.type_id.as_str())
+                    .collect::<Vec<_>>(),
+            )
+            .bind(
+                passes
+                    .iter()
+                    .map(|pass| pass.serial.as_str())
+                    .collect::<Vec<_>>(),
+            )
     }
 
     fn answers(
@@ -275,7 +345,11 @@ impl Work for Marks {
         mark_statement(&self.type_id, questions.iter().flatten(), self.push)
     }
 
-    fn answers(&self, _: &[PgRow], count: usize) -> Result<Vec<Result<(), PostgresError>>, PostgresError> {
+    fn answers(
+        &self,
+        _: &[PgRow],
+        count: usize,
+    ) -> Result<Vec<Result<(), PostgresError>>, PostgresError> {
         Ok((0..count).map(|_| Ok(())).collect())
     }
 }

@@ -20,16 +20,24 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 impl Coordination for PostgresStore {
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {
         let micros = i64::try_from(time.min(YEAR).as_micros()).unwrap_or(i64::MAX);
-        let statement = Statement::new(layout::CLAIM).bind(name).bind(owner).bind(micros);
+        let statement = Statement::new(layout::CLAIM)
+            .bind(name)
+            .bind(owner)
+            .bind(micros);
         Ok(!self.connections().fetch(statement).await?.is_empty())
     }
 
     async fn release(&self, name: &str, owner: &str) -> Result<(), StoreError> {
-        Ok(self.execute(Statement::new(layout::RELEASE).bind(name).bind(owner)).await?)
+        Ok(self
+            .execute(Statement::new(layout::RELEASE).bind(name).bind(owner))
+            .await?)
     }
 
     async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {
-        let rows = self.connections().fetch(Statement::new(layout::NOTE).bind(name)).await?;
+        let rows = self
+            .connections()
+            .fetch(Statement::new(layout::NOTE).bind(name))
+            .await?;
         Ok(rows.first().map(|row| column(row, 0)).transpose()?)
     }
 
@@ -40,7 +48,11 @@ impl Coordination for PostgresStore {
         new: Option<&str>,
     ) -> Result<bool, StoreError> {
         // Sent again after it happened, it would return false, and no caller would have won.
-        let statement = Statement::new(layout::REPLACE_NOTE).bind(name).bind(expected).bind(new).once();
+        let statement = Statement::new(layout::REPLACE_NOTE)
+            .bind(name)
+            .bind(expected)
+            .bind(new)
+            .once();
         Ok(only(&self.connections().fetch(statement).await?)?)
     }
 }

@@ -29,8 +29,10 @@ pub(crate) struct Migration {
 }
 
 /// All steps, in their order.
-pub(crate) const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, sql: include_str!("../migrations/0001_store.sql") }];
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    sql: include_str!("../migrations/0001_store.sql"),
+}];
 
 /// The version that the statements below are written for.
 pub(crate) const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
@@ -144,8 +146,10 @@ left join lateral (
 }
 
 /// Type, serial number; gives version, date, and a digest or null.
-pub(crate) const PASS_STATE: &str =
-    pass_state!("(select $1::text as pass_type, $2::text as serial offset 0) a", "");
+pub(crate) const PASS_STATE: &str = pass_state!(
+    "(select $1::text as pass_type, $2::text as serial offset 0) a",
+    ""
+);
 
 /// The same in arrays; gives a row for each.
 pub(crate) const PASS_STATES: &str = pass_state!(
@@ -204,8 +208,7 @@ pub(crate) const NOTE: &str = "select n.note from passkit.note n where n.name = 
 pub(crate) const REPLACE_NOTE: &str = "select passkit.replace_note($1, $2, $3)";
 
 /// Device, type and serial number to start after or empty texts, limit; gives registrations with push tokens.
-pub(crate) const REGISTRATIONS: &str =
-    "select r.device_id, r.push_token, r.pass_type, r.serial from passkit.registrations($1, $2, $3, $4) r";
+pub(crate) const REGISTRATIONS: &str = "select r.device_id, r.push_token, r.pass_type, r.serial from passkit.registrations($1, $2, $3, $4) r";
 
 /// Gives how many devices there are, and how many bytes the tables take.
 pub(crate) const SIZES: &str = "\

@@ -26,9 +26,16 @@ impl StoreMaintenance for PostgresStore {
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
         // Split by device, because the registrations of one device stay in their order.
         let (one, other): (Vec<_>, Vec<_>) = registrations.iter().partition(|registration| {
-            registration.device.as_str().bytes().fold(0, u8::wrapping_add) % 2 == 0
+            registration
+                .device
+                .as_str()
+                .bytes()
+                .fold(0, u8::wrapping_add)
+                % 2
+                == 0
         });
-        let (one, other) = tokio::try_join!(self.register_in_turn(&one), self.register_in_turn(&other))?;
+        let (one, other) =
+            tokio::try_join!(self.register_in_turn(&one), self.register_in_turn(&other))?;
         Ok(one + other)
     }
 
@@ -47,13 +54,21 @@ impl StoreMaintenance for PostgresStore {
         let registrations = rows.iter().map(registration).collect::<Result<_, _>>()?;
         Ok(Page::up_to(limit, registrations, |last: &Registration| {
             let PassId { type_id, serial } = &last.pass;
-            PageCursor::new(format!("{}{SEPARATOR}{type_id}{SEPARATOR}{serial}", last.device.as_str()))
+            PageCursor::new(format!(
+                "{}{SEPARATOR}{type_id}{SEPARATOR}{serial}",
+                last.device.as_str()
+            ))
         }))
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let sizes = self.connections().fetch(Statement::new(layout::SIZES).without_time_limit()).await?;
-        let sizes = sizes.first().ok_or_else(|| PostgresError::unreadable("no count"))?;
+        let sizes = self
+            .connections()
+            .fetch(Statement::new(layout::SIZES).without_time_limit())
+            .await?;
+        let sizes = sizes
+            .first()
+            .ok_or_else(|| PostgresError::unreadable("no count"))?;
         let count = Statement::new(layout::COUNT_REGISTRATIONS).without_time_limit();
         let types = self.connections().fetch(count).await?;
         Ok(StoreStats {
@@ -65,11 +80,19 @@ impl StoreMaintenance for PostgresStore {
 }
 
 impl PostgresStore {
-    async fn register_in_turn(&self, registrations: &[&Registration]) -> Result<u64, PostgresError> {
+    async fn register_in_turn(
+        &self,
+        registrations: &[&Registration],
+    ) -> Result<u64, PostgresError> {
         let mut created = 0;
         for part in registrations.chunks(REGISTRATIONS_AT_ONCE) {
-            let each = part.iter().map(|one| (&one.device, &one.pass, &one.push_token));
-            let rows = self.connections().fetch(Registers::statement_of(each)).await?;
+            let each = part
+                .iter()
+                .map(|one| (&one.device, &one.pass, &one.push_token));
+            let rows = self
+                .connections()
+                .fetch(Registers::statement_of(each))
+                .await?;
             let new = Registers::created(&rows, part.len())?;
             created += new.into_iter().filter(|new| *new).count() as u64;
         }

@@ -28,12 +28,19 @@ const ENTRIES_AT_ONCE: usize = 1_000;
 
 #[async_trait]
 impl PushQueue for PostgresStore {
-    async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+    async fn mark_and_push(
+        &self,
+        type_id: &TypeIdentifier,
+        changed: Changed<'_>,
+    ) -> Result<(), StoreError> {
         Ok(self.mark_changed(type_id, changed, true).await?)
     }
 
     async fn backlog(&self) -> Result<Vec<Backlog>, StoreError> {
-        let rows = self.connections().fetch(Statement::new(layout::BACKLOG)).await?;
+        let rows = self
+            .connections()
+            .fetch(Statement::new(layout::BACKLOG))
+            .await?;
         Ok(rows.iter().map(backlog).collect::<Result<_, _>>()?)
     }
 
@@ -42,7 +49,9 @@ impl PushQueue for PostgresStore {
         type_id: &TypeIdentifier,
         limit: usize,
     ) -> Result<Vec<PendingChange>, StoreError> {
-        let statement = Statement::new(layout::PENDING).bind(type_id.as_str()).bind(limit_of(limit));
+        let statement = Statement::new(layout::PENDING)
+            .bind(type_id.as_str())
+            .bind(limit_of(limit));
         let rows = self.connections().fetch(statement).await?;
         Ok(rows.iter().map(pending_change).collect::<Result<_, _>>()?)
     }
@@ -58,7 +67,9 @@ impl PushQueue for PostgresStore {
                 Scope::Type => "",
             });
             let versions = part.iter().map(|(_, progress)| signed(progress.version));
-            let nexts = part.iter().map(|(_, progress)| progress.next.as_ref().map(PageCursor::as_str));
+            let nexts = part
+                .iter()
+                .map(|(_, progress)| progress.next.as_ref().map(PageCursor::as_str));
             let statement = Statement::new(layout::RECORD_PROGRESS)
                 .bind(type_id.as_str())
                 .bind(serials.collect::<Vec<_>>())
@@ -76,8 +87,10 @@ impl PushQueue for PostgresStore {
     ) -> Result<(), StoreError> {
         for part in pushes.chunks(ENTRIES_AT_ONCE) {
             // Each device once, in their order, so that two calls never wait for each other.
-            let part: BTreeMap<&str, Option<&DeferredPush>> =
-                part.iter().map(|(device, push)| (device.as_str(), push.as_ref())).collect();
+            let part: BTreeMap<&str, Option<&DeferredPush>> = part
+                .iter()
+                .map(|(device, push)| (device.as_str(), push.as_ref()))
+                .collect();
             let pushes = || part.values().copied();
             let micros = |time: SystemTime| signed(clock::micros(time));
             let tokens = pushes().map(|push| Some(push?.push_token.as_str()));
@@ -109,7 +122,11 @@ impl PushQueue for PostgresStore {
             .bind(limit_of(limit));
         let rows = self.connections().fetch(statement).await?;
         let pushes = rows.iter().map(deferred_push).collect::<Result<_, _>>()?;
-        Ok(Page::up_to(limit, pushes, |(last, _): &(DeviceIdentifier, _)| PageCursor::new(last.as_str())))
+        Ok(Page::up_to(
+            limit,
+            pushes,
+            |(last, _): &(DeviceIdentifier, _)| PageCursor::new(last.as_str()),
+        ))
     }
 }
 
@@ -124,13 +141,23 @@ fn backlog(row: &PgRow) -> Result<Backlog, PostgresError> {
 
 fn pending_change(row: &PgRow) -> Result<PendingChange, PostgresError> {
     let serial: &str = column(row, 0)?;
-    let scope =
-        if serial.is_empty() { Scope::Type } else { Scope::Pass(identifier(serial, SerialNumber::new)?) };
+    let scope = if serial.is_empty() {
+        Scope::Type
+    } else {
+        Scope::Pass(identifier(serial, SerialNumber::new)?)
+    };
     let progress = match column::<Option<&str>>(row, 3)? {
-        Some(next) => Some(Progress { version: unsigned(row, 2)?, next: Some(PageCursor::new(next)) }),
+        Some(next) => Some(Progress {
+            version: unsigned(row, 2)?,
+            next: Some(PageCursor::new(next)),
+        }),
         None => None,
     };
-    Ok(PendingChange { scope, version: unsigned(row, 1)?, progress })
+    Ok(PendingChange {
+        scope,
+        version: unsigned(row, 1)?,
+        progress,
+    })
 }
 
 fn deferred_push(row: &PgRow) -> Result<(DeviceIdentifier, DeferredPush), PostgresError> {

@@ -7,8 +7,8 @@ use passkit_server::{
     Changed, PassId, PassState,
     identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
     store::{
-        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice, RegistrationStore,
-        StoreError, UpdateTag, clock,
+        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, UpdateTag, clock,
     },
 };
 use sqlx::postgres::PgRow;
@@ -36,10 +36,17 @@ impl RegistrationStore for PostgresStore {
         pass: &PassId,
         push_token: &PushToken,
     ) -> Result<Registered, StoreError> {
-        Ok(self.registers().ask((device.clone(), pass.clone(), push_token.clone())).await?)
+        Ok(self
+            .registers()
+            .ask((device.clone(), pass.clone(), push_token.clone()))
+            .await?)
     }
 
-    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+    async fn unregister(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+    ) -> Result<bool, StoreError> {
         let statement = Statement::new(layout::UNREGISTER)
             .bind(device.as_str())
             .bind(pass.type_id.as_str())
@@ -53,7 +60,11 @@ impl RegistrationStore for PostgresStore {
         type_id: &TypeIdentifier,
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
-        let question = ListQuestion { device: device.clone(), type_id: type_id.clone(), since };
+        let question = ListQuestion {
+            device: device.clone(),
+            type_id: type_id.clone(),
+            since,
+        };
         Ok(self.lists().ask(question).await?)
     }
 
@@ -87,7 +98,9 @@ impl RegistrationStore for PostgresStore {
             .bind(pass.serial.as_str())
             .bind(signed(at_most));
         let rows = self.connections().fetch(statement).await?;
-        let row = rows.first().ok_or_else(|| PostgresError::unreadable("no count"))?;
+        let row = rows
+            .first()
+            .ok_or_else(|| PostgresError::unreadable("no count"))?;
         Ok(unsigned(row, 0)?)
     }
 
@@ -96,8 +109,9 @@ impl RegistrationStore for PostgresStore {
         device: &DeviceIdentifier,
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
-        let statement =
-            Statement::new(layout::FORGET).bind(device.as_str()).bind(signed(clock::micros(unregistered_at)));
+        let statement = Statement::new(layout::FORGET)
+            .bind(device.as_str())
+            .bind(signed(clock::micros(unregistered_at)));
         Ok(only(&self.connections().fetch(statement).await?)?)
     }
 }
@@ -116,8 +130,13 @@ impl PostgresStore {
             .bind(after.as_ref().map_or("", DeviceIdentifier::as_str))
             .bind(limit_of(limit));
         let rows = self.connections().fetch(statement).await?;
-        let devices = rows.iter().map(registered_device).collect::<Result<_, _>>()?;
-        Ok(Page::up_to(limit, devices, |last: &RegisteredDevice| PageCursor::new(last.device.as_str())))
+        let devices = rows
+            .iter()
+            .map(registered_device)
+            .collect::<Result<_, _>>()?;
+        Ok(Page::up_to(limit, devices, |last: &RegisteredDevice| {
+            PageCursor::new(last.device.as_str())
+        }))
     }
 
     async fn devices_of_type(
@@ -127,16 +146,24 @@ impl PostgresStore {
         limit: usize,
     ) -> Result<Page<RegisteredDevice>, PostgresError> {
         let after = after.and_then(registration_position);
-        let (serial, device) =
-            after.as_ref().map_or(("", ""), |(serial, device)| (serial.as_str(), device.as_str()));
+        let (serial, device) = after.as_ref().map_or(("", ""), |(serial, device)| {
+            (serial.as_str(), device.as_str())
+        });
         let statement = Statement::new(layout::DEVICES_OF_TYPE)
             .bind(type_id.as_str())
             .bind(serial)
             .bind(device)
             .bind(limit_of(limit));
         let rows = self.connections().fetch(statement).await?;
-        let devices = rows.iter().map(registered_device).collect::<Result<Vec<_>, _>>()?;
-        let last = rows.last().map(|row| column::<&str>(row, 2)).transpose()?.unwrap_or_default();
+        let devices = rows
+            .iter()
+            .map(registered_device)
+            .collect::<Result<Vec<_>, _>>()?;
+        let last = rows
+            .last()
+            .map(|row| column::<&str>(row, 2))
+            .transpose()?
+            .unwrap_or_default();
         Ok(Page::up_to(limit, devices, |device| {
             PageCursor::new(format!("{last}{SEPARATOR}{}", device.device.as_str()))
         }))
@@ -158,7 +185,10 @@ pub(crate) fn device_position(cursor: &PageCursor) -> Option<DeviceIdentifier> {
 /// The same of a page that goes through the passes of a type.
 fn registration_position(cursor: &PageCursor) -> Option<(SerialNumber, DeviceIdentifier)> {
     let (serial, device) = cursor.as_str().split_once(SEPARATOR)?;
-    Some((SerialNumber::new(serial).ok()?, DeviceIdentifier::new(device).ok()?))
+    Some((
+        SerialNumber::new(serial).ok()?,
+        DeviceIdentifier::new(device).ok()?,
+    ))
 }
 
 /// Registrations of several callers in one statement.
@@ -176,7 +206,11 @@ impl Registers {
             serials.push(pass.serial.as_str());
             tokens.push(push_token.as_str());
         }
-        Statement::new(layout::REGISTER_MANY).bind(devices).bind(types).bind(serials).bind(tokens)
+        Statement::new(layout::REGISTER_MANY)
+            .bind(devices)
+            .bind(types)
+            .bind(serials)
+            .bind(tokens)
     }
 
     pub(crate) fn created(rows: &[PgRow], count: usize) -> Result<Vec<bool>, PostgresError> {
@@ -208,7 +242,11 @@ impl Work for Registers {
                 .bind(pass.serial.as_str())
                 .bind(push_token.as_str());
         }
-        Self::statement_of(questions.iter().map(|(device, pass, push_token)| (device, pass, push_token)))
+        Self::statement_of(
+            questions
+                .iter()
+                .map(|(device, pass, push_token)| (device, pass, push_token)),
+        )
     }
 
     fn answers(
@@ -216,10 +254,20 @@ impl Work for Registers {
         rows: &[PgRow],
         count: usize,
     ) -> Result<Vec<Result<Registered, PostgresError>>, PostgresError> {
-        let created = if count == 1 { vec![only(rows)?] } else { Self::created(rows, count)? };
+        let created = if count == 1 {
+            vec![only(rows)?]
+        } else {
+            Self::created(rows, count)?
+        };
         Ok(created
             .into_iter()
-            .map(|new| Ok(if new { Registered::Created } else { Registered::Existing }))
+            .map(|new| {
+                Ok(if new {
+                    Registered::Created
+                } else {
+                    Registered::Existing
+                })
+            })
             .collect())
     }
 }

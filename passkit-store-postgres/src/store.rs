@@ -94,9 +94,11 @@ impl PostgresStore {
             }
         }
         // The pool would hide the reason.
-        let first = tokio::time::timeout(config.timeout, PgConnection::connect_with(&options)).await;
         let first =
-            first.map_err(|_| PostgresError::no_connection(config.timeout))?.map_err(PostgresError::from)?;
+            tokio::time::timeout(config.timeout, PgConnection::connect_with(&options)).await;
+        let first = first
+            .map_err(|_| PostgresError::no_connection(config.timeout))?
+            .map_err(PostgresError::from)?;
         first.close().await.map_err(PostgresError::from)?;
         let pool = PgPoolOptions::new()
             .max_connections(config.connections.max(1))
@@ -149,12 +151,22 @@ impl PostgresStore {
     }
 
     pub(crate) fn marks(&self, type_id: &TypeIdentifier, push: bool) -> Arc<Batcher<Marks>> {
-        let mut marks = self.parts.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut marks = self
+            .parts
+            .marks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let new = || {
-            let work = Marks { type_id: type_id.clone(), push };
+            let work = Marks {
+                type_id: type_id.clone(),
+                push,
+            };
             Arc::new(Batcher::new(work, self.parts.connections.clone()))
         };
-        marks.entry((type_id.clone(), push)).or_insert_with(new).clone()
+        marks
+            .entry((type_id.clone(), push))
+            .or_insert_with(new)
+            .clone()
     }
 
     /// Sends a statement whose rows say nothing.

@@ -22,7 +22,11 @@ impl Stores for Databases {
 
     async fn reopen(&self, url: &String) -> Option<Result<TestStore, BoxError>> {
         let store = PostgresStore::connect(url, Config::new()).await;
-        Some(store.map(|store| TestStore::with_all(Arc::new(store))).map_err(Into::into))
+        Some(
+            store
+                .map(|store| TestStore::with_all(Arc::new(store)))
+                .map_err(Into::into),
+        )
     }
 }
 

@@ -45,7 +45,9 @@ use std::{
 use passkit_server::{
     Changed, PassId, PassState,
     identifiers::{DeviceIdentifier, SerialNumber, TokenDigest, TypeIdentifier},
-    store::{Changes, Content, ContentDigest, Published, StoreError, UpdateTag, clock, unite_tokens},
+    store::{
+        Changes, Content, ContentDigest, Published, StoreError, UpdateTag, clock, unite_tokens,
+    },
 };
 use redis::Value;
 
@@ -82,12 +84,22 @@ pub(crate) async fn mark(
     match changed {
         Changed::Passes([]) | Changed::Contents([]) => Ok(()),
         Changed::Passes(serials) => {
-            let marks = serials.iter().collect::<HashSet<_>>().into_iter().cloned().map(Mark::Pass).collect();
-            store.run_to_completion(|shared| mark_passes(shared, type_id, marks, pushes)).await
+            let marks = serials
+                .iter()
+                .collect::<HashSet<_>>()
+                .into_iter()
+                .cloned()
+                .map(Mark::Pass)
+                .collect();
+            store
+                .run_to_completion(|shared| mark_passes(shared, type_id, marks, pushes))
+                .await
         }
         Changed::Contents(contents) => {
             let marks = contents.iter().cloned().map(Mark::Content).collect();
-            store.run_to_completion(|shared| mark_passes(shared, type_id, marks, pushes)).await
+            store
+                .run_to_completion(|shared| mark_passes(shared, type_id, marks, pushes))
+                .await
         }
         Changed::All => {
             store
@@ -121,10 +133,15 @@ impl Mark {
     /// As `mark.lua` takes it.
     fn append_to(&self, call: Command) -> Command {
         let call = call.arg(self.serial().as_str());
-        let Self::Content(Content { digest, tokens, .. }) = self else { return call };
-        let tokens =
-            unite_tokens(&[], tokens).iter().flat_map(|token| *token.as_bytes()).collect::<Vec<u8>>();
-        call.arg(digest.as_ref().map_or(&[][..], |digest| &digest[..])).arg(tokens)
+        let Self::Content(Content { digest, tokens, .. }) = self else {
+            return call;
+        };
+        let tokens = unite_tokens(&[], tokens)
+            .iter()
+            .flat_map(|token| *token.as_bytes())
+            .collect::<Vec<u8>>();
+        call.arg(digest.as_ref().map_or(&[][..], |digest| &digest[..]))
+            .arg(tokens)
     }
 }
 
@@ -149,25 +166,43 @@ impl Shared {
     ) -> Result<(), Error> {
         let mut buckets: BTreeMap<u64, Vec<&Mark>> = BTreeMap::new();
         for mark in marks {
-            buckets.entry(self.keys.bucket_of(mark.serial())).or_default().push(mark);
+            buckets
+                .entry(self.keys.bucket_of(mark.serial()))
+                .or_default()
+                .push(mark);
         }
         if pushes {
-            self.dirty.mark(&self.runner, &self.keys, type_id, buckets.keys().copied()).await?;
+            self.dirty
+                .mark(&self.runner, &self.keys, type_id, buckets.keys().copied())
+                .await?;
         }
         let of_contents = matches!(marks, [Mark::Content(_), ..]);
-        let kept_tokens = if of_contents { Published::MAX_TOKENS } else { 0 };
-        let step = if of_contents || pushes { MARKS_WITH_MORE } else { MARKS };
+        let kept_tokens = if of_contents {
+            Published::MAX_TOKENS
+        } else {
+            0
+        };
+        let step = if of_contents || pushes {
+            MARKS_WITH_MORE
+        } else {
+            MARKS
+        };
         let mut calls = Vec::new();
         for (bucket, marks) in buckets {
             for marks in marks.chunks(step) {
-                let mut keys = vec![self.keys.bucket(type_id, bucket), self.keys.published(type_id, bucket)];
+                let mut keys = vec![
+                    self.keys.bucket(type_id, bucket),
+                    self.keys.published(type_id, bucket),
+                ];
                 if pushes {
                     keys.extend([
                         self.keys.pending(type_id, bucket),
                         self.keys.pending_by_age(type_id, bucket),
                     ]);
                 }
-                let call = Command::timed(&scripts::MARK, keys).arg(self.created).arg(kept_tokens);
+                let call = Command::timed(&scripts::MARK, keys)
+                    .arg(self.created)
+                    .arg(kept_tokens);
                 calls.push(marks.iter().fold(call, |call, mark| mark.append_to(call)));
             }
         }
@@ -177,17 +212,22 @@ impl Shared {
     /// One step for each bucket, however many passes there are. If it is cut off, some passes are marked.
     async fn mark_all(&self, type_id: &TypeIdentifier) -> Result<(), Error> {
         let calls = (0..self.keys.buckets).map(|bucket| {
-            Command::timed(&scripts::MARK_ALL, [self.keys.bucket(type_id, bucket)]).arg(self.created)
+            Command::timed(&scripts::MARK_ALL, [self.keys.bucket(type_id, bucket)])
+                .arg(self.created)
         });
         self.runner.write(calls.collect()).await.map(drop)
     }
 
     /// The same with pushes, as [`queue`](crate::queue) says.
     async fn mark_all_and_push(&self, type_id: &TypeIdentifier) -> Result<(), Error> {
-        self.dirty.mark(&self.runner, &self.keys, type_id, std::iter::once(0)).await?;
+        self.dirty
+            .mark(&self.runner, &self.keys, type_id, std::iter::once(0))
+            .await?;
         let now = clock::now_micros();
         let under_way = format!("{UNDER_WAY}{now}-{}", name_of_call());
-        let begin = Command::plain("ZADD", self.keys.pending_by_age(type_id, 0)).arg(now).arg(&under_way);
+        let begin = Command::plain("ZADD", self.keys.pending_by_age(type_id, 0))
+            .arg(now)
+            .arg(&under_way);
         self.runner.write(vec![begin]).await?;
         self.finish_marking_all(type_id, &under_way).await
     }
@@ -205,7 +245,11 @@ impl Shared {
         for answer in self.runner.write(marks.collect()).await? {
             version = version.max(read(answer, "version")?);
         }
-        let last = Command::timed_at(&scripts::MARK_ALL, self.keys.bucket_and_pending(type_id, 0), version);
+        let last = Command::timed_at(
+            &scripts::MARK_ALL,
+            self.keys.bucket_and_pending(type_id, 0),
+            version,
+        );
         let last = last.arg(self.created).arg(version).arg(under_way);
         self.runner.write(vec![last]).await.map(drop)
     }
@@ -214,7 +258,12 @@ impl Shared {
         let content = layout::content_field(&pass.serial);
         let fields = [&BUCKET_HEAD[..], &[pass.serial.as_str(), &content]].concat();
         let key = self.keys.bucket_with(pass);
-        let mut fields = values(self.runner.read_confirmed(key, BUCKET_CLOCK, &fields).await?, BUCKET)?;
+        let mut fields = values(
+            self.runner
+                .read_confirmed(key, BUCKET_CLOCK, &fields)
+                .await?,
+            BUCKET,
+        )?;
         let published = fields.pop().flatten().map(digest).transpose()?;
         let bucket = BucketState::read(fields, 1)?;
         let last = bucket.marks.first().copied().unwrap_or_default();
@@ -226,17 +275,30 @@ impl Shared {
     }
 
     /// At most one question for each bucket, and all of them at once.
-    pub(crate) async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, Error> {
+    pub(crate) async fn published(
+        &self,
+        passes: &[PassId],
+    ) -> Result<Vec<Option<Published>>, Error> {
         let mut buckets: BTreeMap<(&TypeIdentifier, u64), Vec<usize>> = BTreeMap::new();
         for (at, pass) in passes.iter().enumerate() {
-            buckets.entry((&pass.type_id, self.keys.bucket_of(&pass.serial))).or_default().push(at);
+            buckets
+                .entry((&pass.type_id, self.keys.bucket_of(&pass.serial)))
+                .or_default()
+                .push(at);
         }
         let (mut calls, mut members) = (Vec::new(), Vec::new());
         for ((type_id, bucket), of_bucket) in &buckets {
             for part in of_bucket.chunks(PUBLISHED) {
-                let keys = [self.keys.bucket(type_id, *bucket), self.keys.published(type_id, *bucket)];
-                let call = Command::script_on(&scripts::PUBLISHED, keys).arg(u8::from(self.runner.waits()));
-                calls.push(part.iter().fold(call, |call, at| call.arg(passes[*at].serial.as_str())));
+                let keys = [
+                    self.keys.bucket(type_id, *bucket),
+                    self.keys.published(type_id, *bucket),
+                ];
+                let call = Command::script_on(&scripts::PUBLISHED, keys)
+                    .arg(u8::from(self.runner.waits()));
+                calls.push(
+                    part.iter()
+                        .fold(call, |call, at| call.arg(passes[*at].serial.as_str())),
+                );
                 members.push(part);
             }
         }
@@ -248,7 +310,10 @@ impl Shared {
         let mut published = vec![None; passes.len()];
         for (answer, part) in answers.into_iter().zip(members) {
             let [digests, others]: [Value; 2] = read(answer, PUBLISHED_CONTENT)?;
-            let (digests, others) = (values(digests, PUBLISHED_CONTENT)?, values(others, PUBLISHED_CONTENT)?);
+            let (digests, others) = (
+                values(digests, PUBLISHED_CONTENT)?,
+                values(others, PUBLISHED_CONTENT)?,
+            );
             for ((at, digest), other) in part.iter().zip(digests).zip(others) {
                 published[*at] = read_published(digest, other)?;
             }
@@ -265,15 +330,26 @@ impl Shared {
         let registered = self.registered(device, type_id).await?;
         let mut buckets: BTreeMap<u64, Bucket> = BTreeMap::new();
         for (serial, version) in registered.passes {
-            buckets.entry(self.keys.bucket_of(&serial)).or_default().passes.push((serial, version));
+            buckets
+                .entry(self.keys.bucket_of(&serial))
+                .or_default()
+                .passes
+                .push((serial, version));
         }
         let mut buckets: Vec<(u64, Bucket)> = buckets.into_iter().collect();
         if buckets.is_empty() {
-            let tag = UpdateTag { type_version: 0, device_version: registered.clock };
-            return Ok(Changes { serials: Vec::new(), tag });
+            let tag = UpdateTag {
+                type_version: 0,
+                device_version: registered.clock,
+            };
+            return Ok(Changes {
+                serials: Vec::new(),
+                tag,
+            });
         }
 
-        self.read_buckets(type_id, buckets.iter_mut().collect(), None).await?;
+        self.read_buckets(type_id, buckets.iter_mut().collect(), None)
+            .await?;
         let mut reading = latest(&buckets);
         let mut covered = since;
         if let Some(since) = since {
@@ -291,12 +367,16 @@ impl Shared {
             reading = passes.map(|(_, version)| *version).fold(reading, u64::max);
         }
         if self.runner.waits() {
-            self.read_buckets(type_id, buckets.iter_mut().collect(), Some(reading)).await?;
+            self.read_buckets(type_id, buckets.iter_mut().collect(), Some(reading))
+                .await?;
             // Marks may have come in between, and what is listed must not be newer than the tag if that is the old one.
             reading = latest(&buckets);
         }
-        let behind = buckets.iter_mut().filter(|(_, bucket)| bucket.state.clock < reading);
-        self.read_buckets(type_id, behind.collect(), Some(reading)).await?;
+        let behind = buckets
+            .iter_mut()
+            .filter(|(_, bucket)| bucket.state.clock < reading);
+        self.read_buckets(type_id, behind.collect(), Some(reading))
+            .await?;
 
         let mut serials = Vec::new();
         for (_, bucket) in buckets {
@@ -309,7 +389,13 @@ impl Shared {
                 }
             }
         }
-        Ok(Changes { serials, tag: UpdateTag { type_version: reading, device_version: registered.clock } })
+        Ok(Changes {
+            serials,
+            tag: UpdateTag {
+                type_version: reading,
+                device_version: registered.clock,
+            },
+        })
     }
 
     async fn registered(
@@ -318,10 +404,15 @@ impl Shared {
         type_id: &TypeIdentifier,
     ) -> Result<OfDevice, Error> {
         let mut of_device = OfDevice::default();
-        let all = self.runner.read_confirmed(self.keys.device(device), DEVICE_CLOCK, &[]).await?;
+        let all = self
+            .runner
+            .read_confirmed(self.keys.device(device), DEVICE_CLOCK, &[])
+            .await?;
         for (field, value) in pairs(all, DEVICE)? {
             if let Some(serial) = layout::read_field_of(&field, type_id) {
-                of_device.passes.push((serial, layout::read_registration(&value)?));
+                of_device
+                    .passes
+                    .push((serial, layout::read_registration(&value)?));
             } else if field == DEVICE_CLOCK.as_bytes() {
                 of_device.clock = layout::read_number(&value).ok_or(Error::unreadable(DEVICE))?;
             } else if field == TOMBSTONE.as_bytes() {
@@ -370,7 +461,11 @@ const PUBLISHED_CONTENT: &str = "published content";
 
 /// The highest of the buckets' clocks.
 fn latest(buckets: &[(u64, Bucket)]) -> u64 {
-    buckets.iter().map(|(_, bucket)| bucket.state.clock).max().unwrap_or(0)
+    buckets
+        .iter()
+        .map(|(_, bucket)| bucket.state.clock)
+        .max()
+        .unwrap_or(0)
 }
 
 /// What a device has of a type.
@@ -406,9 +501,14 @@ struct LastMark {
 impl LastMark {
     fn read(value: &[u8]) -> Option<Self> {
         let at = value.iter().position(|byte| *byte == b':')?;
-        let (version, last_modified) =
-            (layout::read_number(&value[..at])?, layout::read_number(&value[at + 1..])?);
-        Some(Self { version, last_modified })
+        let (version, last_modified) = (
+            layout::read_number(&value[..at])?,
+            layout::read_number(&value[at + 1..])?,
+        );
+        Some(Self {
+            version,
+            last_modified,
+        })
     }
 }
 
@@ -426,14 +526,19 @@ impl BucketState {
         };
         let (clock, version, last_modified) = (number()?, number()?, number()?);
         let marks = values.map(|value| {
-            let own = value.map(|value| LastMark::read(&value).ok_or_else(unreadable)).transpose()?;
+            let own = value
+                .map(|value| LastMark::read(&value).ok_or_else(unreadable))
+                .transpose()?;
             let own = own.unwrap_or_default();
             Ok(LastMark {
                 version: own.version.max(version),
                 last_modified: own.last_modified.max(last_modified),
             })
         });
-        Ok(Self { clock, marks: marks.collect::<Result<_, Error>>()? })
+        Ok(Self {
+            clock,
+            marks: marks.collect::<Result<_, Error>>()?,
+        })
     }
 }
 
@@ -442,7 +547,10 @@ fn digest(bytes: Vec<u8>) -> Result<ContentDigest, Error> {
 }
 
 /// From the digest of a pass, and the other value of [`layout`].
-fn read_published(content: Option<Vec<u8>>, other: Option<Vec<u8>>) -> Result<Option<Published>, Error> {
+fn read_published(
+    content: Option<Vec<u8>>,
+    other: Option<Vec<u8>>,
+) -> Result<Option<Published>, Error> {
     if content.is_none() && other.is_none() {
         return Ok(None);
     }
@@ -460,7 +568,11 @@ fn read_published(content: Option<Vec<u8>>, other: Option<Vec<u8>>) -> Result<Op
     }
     Ok(Some(Published {
         digest,
-        tokens: tokens.iter().copied().map(TokenDigest::from_bytes).collect(),
+        tokens: tokens
+            .iter()
+            .copied()
+            .map(TokenDigest::from_bytes)
+            .collect(),
         removed,
     }))
 }
@@ -471,7 +583,13 @@ mod tests {
 
     #[test]
     fn marks_are_read() {
-        assert_eq!(LastMark::read(b"17:5"), Some(LastMark { version: 17, last_modified: 5 }));
+        assert_eq!(
+            LastMark::read(b"17:5"),
+            Some(LastMark {
+                version: 17,
+                last_modified: 5
+            })
+        );
         for value in ["17", "1:2:3", "1:x", ":", ""] {
             assert_eq!(LastMark::read(value.as_bytes()), None, "{value}");
         }
@@ -486,11 +604,16 @@ mod tests {
         let tokens = [b"+".as_slice(), &[1; 32], &[2; 32]].concat();
         let expected = Published {
             digest: Some([7; 32]),
-            tokens: [1, 2].map(|byte| TokenDigest::from_bytes([byte; 32])).to_vec(),
+            tokens: [1, 2]
+                .map(|byte| TokenDigest::from_bytes([byte; 32]))
+                .to_vec(),
             removed: false,
         };
         assert_eq!(read(Some(&[7; 32]), Some(&tokens)).unwrap(), Some(expected));
-        let removed = Published { removed: true, ..Published::default() };
+        let removed = Published {
+            removed: true,
+            ..Published::default()
+        };
         assert_eq!(read(None, Some(b"-")).unwrap(), Some(removed));
         for (digest, other) in [
             (Some(&b"short"[..]), Some(&b"+"[..])),

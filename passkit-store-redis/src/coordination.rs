@@ -26,8 +26,12 @@ impl Coordination for RedisStore {
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {
         let shared = self.shared();
         // The server refuses 0.
-        let millis = u64::try_from(time.as_millis()).unwrap_or(YEAR).clamp(1, YEAR);
-        let call = Command::script(&scripts::CLAIM, shared.keys.claim(name)).arg(owner).arg(millis);
+        let millis = u64::try_from(time.as_millis())
+            .unwrap_or(YEAR)
+            .clamp(1, YEAR);
+        let call = Command::script(&scripts::CLAIM, shared.keys.claim(name))
+            .arg(owner)
+            .arg(millis);
         Ok(one(shared.runner.write(vec![call]).await?) == Value::Int(1))
     }
 
@@ -40,7 +44,10 @@ impl Coordination for RedisStore {
 
     async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {
         let shared = self.shared();
-        let answer = shared.runner.read_confirmed(shared.keys.note(name), NOTE, &[NOTE]).await?;
+        let answer = shared
+            .runner
+            .read_confirmed(shared.keys.note(name), NOTE, &[NOTE])
+            .await?;
         let [note]: [Option<String>; 1] = read(answer, "note")?;
         Ok(note)
     }

@@ -64,7 +64,9 @@ impl DirtyBuckets {
         let (names_type, buckets) = {
             let mut marked = lock(&self.marked);
             let marked = marked.entry(type_id.clone()).or_default();
-            let buckets: Vec<u64> = buckets.filter(|bucket| is_old(marked.buckets.get(bucket))).collect();
+            let buckets: Vec<u64> = buckets
+                .filter(|bucket| is_old(marked.buckets.get(bucket)))
+                .collect();
             (is_old(marked.type_at.as_ref()), buckets)
         };
         if !names_type && buckets.is_empty() {
@@ -74,7 +76,9 @@ impl DirtyBuckets {
         let mut marked = lock(&self.marked);
         let marked = marked.entry(type_id.clone()).or_default();
         marked.type_at = Some(now);
-        marked.buckets.extend(buckets.into_iter().map(|bucket| (bucket, now)));
+        marked
+            .buckets
+            .extend(buckets.into_iter().map(|bucket| (bucket, now)));
         Ok(())
     }
 
@@ -85,7 +89,11 @@ impl DirtyBuckets {
         type_id: &TypeIdentifier,
         buckets: &[u64],
     ) -> Result<(), Error> {
-        let mut calls = vec![Command::plain("HSET", keys.types()).arg(type_id.as_str()).arg(1)];
+        let mut calls = vec![
+            Command::plain("HSET", keys.types())
+                .arg(type_id.as_str())
+                .arg(1),
+        ];
         for buckets in buckets.chunks(STEP) {
             calls.push(Command::script(&scripts::MARK_DIRTY, keys.dirty(type_id)).arg(buckets));
         }

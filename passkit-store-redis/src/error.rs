@@ -15,7 +15,11 @@ pub struct Error {
 
 impl Error {
     pub(crate) fn new(kind: StoreErrorKind, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, text: text.into(), source: None }
+        Self {
+            kind,
+            text: text.into(),
+            source: None,
+        }
     }
 
     pub(crate) fn configuration(text: impl Into<Cow<'static, str>>) -> Self {
@@ -24,12 +28,18 @@ impl Error {
 
     /// A value that this crate never wrote.
     pub(crate) fn unreadable(what: &'static str) -> Self {
-        Self::new(StoreErrorKind::Corrupt, format!("a {what} in the store cannot be read"))
+        Self::new(
+            StoreErrorKind::Corrupt,
+            format!("a {what} in the store cannot be read"),
+        )
     }
 
     /// With what the driver reported.
     pub(crate) fn caused_by(self, source: RedisError) -> Self {
-        Self { source: Some(source), ..self }
+        Self {
+            source: Some(source),
+            ..self
+        }
     }
 
     pub(crate) fn unconfirmed(confirmed: i64, needed: u16) -> Self {
@@ -42,17 +52,26 @@ impl Error {
     }
 
     pub(crate) fn runtime_ended() -> Self {
-        Self::new(StoreErrorKind::Other, "the runtime ended before the call did")
+        Self::new(
+            StoreErrorKind::Other,
+            "the runtime ended before the call did",
+        )
     }
 
     /// With what was being done.
     pub(crate) fn within(self, what: impl fmt::Display) -> Self {
-        Self { text: format!("{what}: {}", self.text).into(), ..self }
+        Self {
+            text: format!("{what}: {}", self.text).into(),
+            ..self
+        }
     }
 
     /// With how to fix it.
     pub(crate) fn advising(self, fix: &str) -> Self {
-        Self { text: format!("{}; {fix}", self.text).into(), ..self }
+        Self {
+            text: format!("{}; {fix}", self.text).into(),
+            ..self
+        }
     }
 
     /// What sort of failure it is.
@@ -94,7 +113,11 @@ impl From<RedisError> for Error {
             StoreErrorKind::Corrupt => "Redis holds something other than the store wrote",
             _ => "Redis refused a command",
         };
-        Self { kind, text: text.into(), source: Some(error) }
+        Self {
+            kind,
+            text: text.into(),
+            source: Some(error),
+        }
     }
 }
 
@@ -120,8 +143,11 @@ const CONNECTING: [&str; 7] = [
 
 fn kind(error: &RedisError) -> StoreErrorKind {
     use StoreErrorKind::{Configuration, Corrupt, Other, Unavailable};
-    let says =
-        |parts: &[&str]| error.detail().is_some_and(|detail| parts.iter().any(|part| detail.contains(part)));
+    let says = |parts: &[&str]| {
+        error
+            .detail()
+            .is_some_and(|detail| parts.iter().any(|part| detail.contains(part)))
+    };
     match error.kind() {
         ErrorKind::AuthenticationFailed
         | ErrorKind::InvalidClientConfig
@@ -129,7 +155,9 @@ fn kind(error: &RedisError) -> StoreErrorKind {
         | ErrorKind::RESP3NotSupported
         | ErrorKind::Server(ServerErrorKind::NoPerm) => Configuration,
         ErrorKind::Server(ServerErrorKind::ResponseError) if says(&ANSWERS) => Configuration,
-        ErrorKind::Io if says(&ANSWERS) || says(&CONNECTING) || is_tls_failure(error) => Configuration,
+        ErrorKind::Io if says(&ANSWERS) || says(&CONNECTING) || is_tls_failure(error) => {
+            Configuration
+        }
         _ if is_passing(error) => Unavailable,
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Corrupt,
         _ => match error.code() {
@@ -158,9 +186,9 @@ pub(crate) fn is_passing(error: &RedisError) -> bool {
             | ServerErrorKind::MasterDown
             | ServerErrorKind::ReadOnly => true,
             // The server has no code for it.
-            ServerErrorKind::ResponseError => {
-                error.detail().is_some_and(|detail| detail.contains("WAIT cannot be used with replica"))
-            }
+            ServerErrorKind::ResponseError => error
+                .detail()
+                .is_some_and(|detail| detail.contains("WAIT cannot be used with replica")),
             _ => false,
         },
         _ => matches!(error.code(), Some("BUSY" | "UNBLOCKED")),
@@ -184,7 +212,10 @@ pub(crate) fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
 #[cfg(feature = "tls")]
 fn is_tls_failure(error: &RedisError) -> bool {
     use rustls::{AlertDescription::CertificateRequired, Error};
-    matches!(tls_error(error), Some(Error::InvalidCertificate(_) | Error::AlertReceived(CertificateRequired)))
+    matches!(
+        tls_error(error),
+        Some(Error::InvalidCertificate(_) | Error::AlertReceived(CertificateRequired))
+    )
 }
 
 #[cfg(not(feature = "tls"))]

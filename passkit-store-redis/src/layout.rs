@@ -50,7 +50,9 @@ pub(crate) const BUCKET_CLOCK: &str = "\tc";
 pub(crate) const WHOLE_TYPE: &str = "\tall";
 pub(crate) const UNDER_WAY: &str = "\tp";
 
-const KINDS: [&str; 13] = ["a{", "b{", "d{", "h{", "l{", "n{", "o{", "p{", "q{", "r{", "t{", "y{", "z{"];
+const KINDS: [&str; 13] = [
+    "a{", "b{", "d{", "h{", "l{", "n{", "o{", "p{", "q{", "r{", "t{", "y{", "z{",
+];
 
 pub(crate) const PUSH_TOKEN: &str = "t";
 pub(crate) const DEVICE_CLOCK: &str = "c";
@@ -109,7 +111,11 @@ impl Keys {
 
     /// A bucket, its pending changes, and these by age.
     pub(crate) fn bucket_and_pending(&self, type_id: &TypeIdentifier, bucket: u64) -> [String; 3] {
-        [self.bucket(type_id, bucket), self.pending(type_id, bucket), self.pending_by_age(type_id, bucket)]
+        [
+            self.bucket(type_id, bucket),
+            self.pending(type_id, bucket),
+            self.pending_by_age(type_id, bucket),
+        ]
     }
 
     /// The type and bucket of a key that [`pending_by_age`](Self::pending_by_age) made.
@@ -155,7 +161,10 @@ impl Keys {
 
     pub(crate) fn part(&self, audience: Audience<'_>, part: u64) -> String {
         match audience {
-            Audience::Pass(pass) => format!("{}p{{{}:{}:{part}}}", self.prefix, pass.type_id, pass.serial),
+            Audience::Pass(pass) => format!(
+                "{}p{{{}:{}:{part}}}",
+                self.prefix, pass.type_id, pass.serial
+            ),
             Audience::Type(type_id) => format!("{}y{{{type_id}:{part}}}", self.prefix),
         }
     }
@@ -163,10 +172,14 @@ impl Keys {
     /// What the index is of, from a key that [`part`](Self::part) made.
     pub(crate) fn read_part(&self, key: &str) -> Option<Indexed> {
         if let Some(tag) = self.tag(key, "y{") {
-            return Some(Indexed::Type(TypeIdentifier::new(tag.split_once(':')?.0).ok()?));
+            return Some(Indexed::Type(
+                TypeIdentifier::new(tag.split_once(':')?.0).ok()?,
+            ));
         }
         let (type_id, rest) = self.tag(key, "p{")?.split_once(':')?;
-        Some(Indexed::Pass(PassId::new(type_id, rest.rsplit_once(':')?.0).ok()?))
+        Some(Indexed::Pass(
+            PassId::new(type_id, rest.rsplit_once(':')?.0).ok()?,
+        ))
     }
 
     fn named(&self, kind: char, name: &str) -> String {
@@ -186,7 +199,9 @@ impl Keys {
     }
 
     fn tag<'a>(&self, key: &'a str, start: &str) -> Option<&'a str> {
-        key.strip_prefix(&self.prefix)?.strip_prefix(start)?.strip_suffix('}')
+        key.strip_prefix(&self.prefix)?
+            .strip_prefix(start)?
+            .strip_suffix('}')
     }
 }
 
@@ -232,7 +247,9 @@ pub(crate) fn read_field(field: &str) -> Option<Indexed> {
 
 /// The serial number of a registration's field, if it is of this type.
 pub(crate) fn read_field_of(field: &[u8], type_id: &TypeIdentifier) -> Option<SerialNumber> {
-    let serial = field.strip_prefix(type_id.as_str().as_bytes())?.strip_prefix(b"/")?;
+    let serial = field
+        .strip_prefix(type_id.as_str().as_bytes())?
+        .strip_prefix(b"/")?;
     SerialNumber::new(std::str::from_utf8(serial).ok()?).ok()
 }
 
@@ -245,7 +262,10 @@ pub(crate) fn content_field(serial: &SerialNumber) -> String {
 ///
 /// What may stand behind them is for the scripts alone: see `register.lua`.
 pub(crate) fn read_registration(value: &[u8]) -> Result<u64, Error> {
-    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let digits = value
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
     read_number(&value[..digits]).ok_or(Error::unreadable("registration"))
 }
 
@@ -266,7 +286,10 @@ mod tests {
 
     #[test]
     fn keys_are_read_back() {
-        let keys = Keys { prefix: "a:".into(), buckets: 64 };
+        let keys = Keys {
+            prefix: "a:".into(),
+            buckets: 64,
+        };
         let device = DeviceIdentifier::new("d~1").unwrap();
         let type_id = TypeIdentifier::new("pass.a").unwrap();
         for serial in ["1", "A:B", "}{", "{x}", "a}:0", "ü/ /"] {
@@ -275,7 +298,10 @@ mod tests {
             let indexed = Some(Indexed::Pass(pass.clone()));
             assert_eq!(keys.read_part(&keys.part_with(of_pass, &device)), indexed);
             assert_eq!(read_field(&field(of_pass)), indexed);
-            assert_eq!(read_field_of(field(of_pass).as_bytes(), &pass.type_id), Some(pass.serial));
+            assert_eq!(
+                read_field_of(field(of_pass).as_bytes(), &pass.type_id),
+                Some(pass.serial)
+            );
         }
         let of_type = Audience::Type(&type_id);
         let indexed = Some(Indexed::Type(type_id.clone()));
@@ -287,13 +313,23 @@ mod tests {
         }
         assert_eq!(keys.read_device(&keys.device(&device)), Some(device));
         assert_eq!(keys.read_device("a:b{pass.a:1}"), None);
-        assert_eq!(keys.read_pending_by_age(&keys.pending_by_age(&type_id, 7)), Some((type_id.clone(), 7)));
-        assert_eq!(keys.read_deferred(&keys.deferred(&type_id)), Some(type_id.clone()));
+        assert_eq!(
+            keys.read_pending_by_age(&keys.pending_by_age(&type_id, 7)),
+            Some((type_id.clone(), 7))
+        );
+        assert_eq!(
+            keys.read_deferred(&keys.deferred(&type_id)),
+            Some(type_id.clone())
+        );
         let [bucket, pending, by_age] = keys.bucket_and_pending(&type_id, 7);
         for key in [bucket, pending, by_age, keys.published(&type_id, 7)] {
             assert!(keys.is_own(&key) && key.ends_with("{pass.a:7}"));
         }
-        for key in [keys.dirty(&type_id), keys.deferred(&type_id), keys.deferred_times(&type_id)] {
+        for key in [
+            keys.dirty(&type_id),
+            keys.deferred(&type_id),
+            keys.deferred_times(&type_id),
+        ] {
             assert!(keys.is_own(&key) && key.ends_with("{pass.a}"));
         }
         assert!(keys.is_own("a:b{pass.a:1}") && !keys.is_own("a:b:d{1}") && !keys.is_own("b:d{1}"));
@@ -301,7 +337,10 @@ mod tests {
 
     #[test]
     fn a_name_with_braces_does_not_reach_the_hash_tag() {
-        let keys = Keys { prefix: "a:".into(), buckets: 64 };
+        let keys = Keys {
+            prefix: "a:".into(),
+            buckets: 64,
+        };
         for name in ["pushes:pass.a", "}{", "{x}", "{", "ü }"] {
             let tags = [keys.claim(name), keys.note(name), keys.note_calls(name)].map(|key| {
                 assert!(keys.is_own(&key) && key.ends_with(name));

@@ -61,7 +61,8 @@ impl RedisStore {
                 if let Some(indexed) = shared.keys.read_part(key) {
                     shared.repair_part(key, &indexed, &mut repaired).await?;
                 } else if let Some((type_id, bucket)) = shared.keys.read_pending_by_age(key) {
-                    DirtyBuckets::mark_now(&shared.runner, &shared.keys, &type_id, &[bucket]).await?;
+                    DirtyBuckets::mark_now(&shared.runner, &shared.keys, &type_id, &[bucket])
+                        .await?;
                 } else if let Some(type_id) = shared.keys.read_deferred(key) {
                     DirtyBuckets::mark_now(&shared.runner, &shared.keys, &type_id, &[]).await?;
                 }
@@ -80,7 +81,9 @@ impl StoreMaintenance for RedisStore {
         let mut created = 0;
         for step in registrations.chunks(STEP) {
             let step = step.to_vec();
-            created += self.run_to_completion(|shared| async move { shared.register(&step).await }).await?;
+            created += self
+                .run_to_completion(|shared| async move { shared.register(&step).await })
+                .await?;
         }
         Ok(created)
     }
@@ -92,7 +95,9 @@ impl StoreMaintenance for RedisStore {
         limit: usize,
     ) -> Result<Page<Registration>, StoreError> {
         let shared = self.shared();
-        let start = after.and_then(|cursor| Position::read(cursor.as_str())).unwrap_or_default();
+        let start = after
+            .and_then(|cursor| Position::read(cursor.as_str()))
+            .unwrap_or_default();
         let mut page = Page::default();
         let mut next = Some(start);
         while page.items.len() < limit.max(1)
@@ -131,12 +136,18 @@ impl StoreMaintenance for RedisStore {
                 *registrations += 1;
             }
         }
-        let types = types.into_iter().map(|(type_id, (passes, registrations))| TypeStats {
-            type_id,
-            passes: passes.len() as u64,
-            registrations,
-        });
-        Ok(StoreStats { devices: devices.len() as u64, types: types.collect(), storage_bytes: Some(storage) })
+        let types = types
+            .into_iter()
+            .map(|(type_id, (passes, registrations))| TypeStats {
+                type_id,
+                passes: passes.len() as u64,
+                registrations,
+            });
+        Ok(StoreStats {
+            devices: devices.len() as u64,
+            types: types.collect(),
+            storage_bytes: Some(storage),
+        })
     }
 }
 
@@ -158,12 +169,19 @@ impl std::fmt::Display for Position {
 
 impl Shared {
     /// Some keys of this prefix, from a position on.
-    async fn keys_from(&self, position: Position) -> Result<(Vec<String>, Option<Position>), Error> {
+    async fn keys_from(
+        &self,
+        position: Position,
+    ) -> Result<(Vec<String>, Option<Position>), Error> {
         if self.runner.connection().is_cluster() {
             return self.keys_of_slots(position).await;
         }
         let mut cmd = redis::cmd("SCAN");
-        cmd.arg(position.0).arg("MATCH").arg(format!("{}*", self.keys.prefix)).arg("COUNT").arg(STEP);
+        cmd.arg(position.0)
+            .arg("MATCH")
+            .arg(format!("{}*", self.keys.prefix))
+            .arg("COUNT")
+            .arg(STEP);
         let answer = one(self.runner.read(vec![Command::anywhere(cmd)]).await?);
         let (next, mut found): (u64, Vec<String>) = read(answer, "key")?;
         found.retain(|key| self.keys.is_own(key));
@@ -171,7 +189,10 @@ impl Shared {
     }
 
     /// By slots, which stay what they are when another node takes over.
-    async fn keys_of_slots(&self, position: Position) -> Result<(Vec<String>, Option<Position>), Error> {
+    async fn keys_of_slots(
+        &self,
+        position: Position,
+    ) -> Result<(Vec<String>, Option<Position>), Error> {
         let first = u16::try_from(position.0).unwrap_or(SLOTS).min(SLOTS);
         let end = (first + 64).min(SLOTS);
         let count = |slot| {
@@ -193,7 +214,10 @@ impl Shared {
         let mut found = Vec::new();
         for keys in self.runner.read(gets).await? {
             let keys: Vec<Vec<u8>> = read(keys, "key")?;
-            found.extend(keys.into_iter().filter_map(|key| String::from_utf8(key).ok()));
+            found.extend(
+                keys.into_iter()
+                    .filter_map(|key| String::from_utf8(key).ok()),
+            );
         }
         found.retain(|key| self.keys.is_own(key));
         Ok((found, (end < SLOTS).then_some(Position(u64::from(end)))))
@@ -201,24 +225,43 @@ impl Shared {
 
     /// The registrations of those of the keys that are devices.
     async fn read_devices(&self, keys: &[String]) -> Result<Vec<Registration>, Error> {
-        let devices: Vec<(&String, DeviceIdentifier)> =
-            keys.iter().filter_map(|key| Some((key, self.keys.read_device(key)?))).collect();
+        let devices: Vec<(&String, DeviceIdentifier)> = keys
+            .iter()
+            .filter_map(|key| Some((key, self.keys.read_device(key)?)))
+            .collect();
         let mut registrations = Vec::new();
         for devices in devices.chunks(STEP) {
-            let calls = devices.iter().map(|(key, _)| Command::plain("HGETALL", (*key).clone()));
-            for (answer, (_, device)) in self.runner.read(calls.collect()).await?.into_iter().zip(devices) {
+            let calls = devices
+                .iter()
+                .map(|(key, _)| Command::plain("HGETALL", (*key).clone()));
+            for (answer, (_, device)) in self
+                .runner
+                .read(calls.collect())
+                .await?
+                .into_iter()
+                .zip(devices)
+            {
                 let fields = pairs(answer, "device")?;
-                let token = fields.iter().find(|(field, _)| field == PUSH_TOKEN.as_bytes());
+                let token = fields
+                    .iter()
+                    .find(|(field, _)| field == PUSH_TOKEN.as_bytes());
                 // Without one it is what is left of a device that has gone.
                 let Some((_, token)) = token else { continue };
-                let token = std::str::from_utf8(token).ok().and_then(|token| PushToken::new(token).ok());
+                let token = std::str::from_utf8(token)
+                    .ok()
+                    .and_then(|token| PushToken::new(token).ok());
                 let push_token = token.ok_or(Error::unreadable("push token"))?;
                 for (field, _) in fields {
-                    if let Some(Indexed::Pass(pass)) =
-                        std::str::from_utf8(&field).ok().and_then(layout::read_field)
+                    if let Some(Indexed::Pass(pass)) = std::str::from_utf8(&field)
+                        .ok()
+                        .and_then(layout::read_field)
                     {
                         let (device, push_token) = (device.clone(), push_token.clone());
-                        registrations.push(Registration { device, push_token, pass });
+                        registrations.push(Registration {
+                            device,
+                            push_token,
+                            pass,
+                        });
                     }
                 }
             }
@@ -227,30 +270,52 @@ impl Shared {
     }
 
     async fn storage(&self, keys: &[String]) -> Result<u64, Error> {
-        let calls = keys.iter().map(|key| Command::keyed("MEMORY", "USAGE", key.clone()));
+        let calls = keys
+            .iter()
+            .map(|key| Command::keyed("MEMORY", "USAGE", key.clone()));
         let answers = self.runner.read(calls.collect()).await?;
-        let bytes = answers.into_iter().map(|answer| if let Value::Int(bytes) = answer { bytes } else { 0 });
+        let bytes = answers.into_iter().map(|answer| {
+            if let Value::Int(bytes) = answer {
+                bytes
+            } else {
+                0
+            }
+        });
         Ok(u64::try_from(bytes.sum::<i64>()).unwrap_or(0))
     }
 
-    async fn repair_part(&self, key: &str, indexed: &Indexed, repaired: &mut Repaired) -> Result<(), Error> {
+    async fn repair_part(
+        &self,
+        key: &str,
+        indexed: &Indexed,
+        repaired: &mut Repaired,
+    ) -> Result<(), Error> {
         let field = layout::field(indexed.audience());
         let mut cursor = 0;
         loop {
-            let (next, entries) =
-                self.runner.scan::<u64>(key.to_owned(), cursor, STEP, "index entry").await?;
+            let (next, entries) = self
+                .runner
+                .scan::<u64>(key.to_owned(), cursor, STEP, "index entry")
+                .await?;
             repaired.looked_at += entries.len() as u64;
             let unreadable = |_| Error::unreadable("index entry");
             let entries = entries.into_iter().map(|(device, number)| {
                 let device = DeviceIdentifier::new(&device).map_err(unreadable)?;
-                Ok(IndexEntry { of: indexed.clone(), device, number })
+                Ok(IndexEntry {
+                    of: indexed.clone(),
+                    device,
+                    number,
+                })
             });
             for entries in entries.collect::<Result<Vec<_>, Error>>()?.chunks(STEP) {
-                let calls = entries
-                    .iter()
-                    .map(|entry| Command::plain("HEXISTS", self.keys.device(&entry.device)).arg(&field));
+                let calls = entries.iter().map(|entry| {
+                    Command::plain("HEXISTS", self.keys.device(&entry.device)).arg(&field)
+                });
                 let answers = self.runner.read(calls.collect()).await?;
-                let idle = entries.iter().zip(answers).filter(|(_, answer)| *answer == Value::Int(0));
+                let idle = entries
+                    .iter()
+                    .zip(answers)
+                    .filter(|(_, answer)| *answer == Value::Int(0));
                 let idle: Vec<IndexEntry> = idle.map(|(entry, _)| entry.clone()).collect();
                 repaired.removed += self.remove_idle(&idle).await?;
             }
@@ -263,15 +328,25 @@ impl Shared {
 
     /// Puts back the index entries that registrations lack. Returns how many.
     async fn restore_entries(&self, registrations: &[Registration]) -> Result<u64, Error> {
-        let of_pass = registrations.iter().map(|one| (Audience::Pass(&one.pass), &one.device));
-        let of_type: HashSet<_> = registrations.iter().map(|one| (&one.pass.type_id, &one.device)).collect();
-        let of_type = of_type.into_iter().map(|(type_id, device)| (Audience::Type(type_id), device));
+        let of_pass = registrations
+            .iter()
+            .map(|one| (Audience::Pass(&one.pass), &one.device));
+        let of_type: HashSet<_> = registrations
+            .iter()
+            .map(|one| (&one.pass.type_id, &one.device))
+            .collect();
+        let of_type = of_type
+            .into_iter()
+            .map(|(type_id, device)| (Audience::Type(type_id), device));
         let places: Vec<_> = of_pass.chain(of_type).collect();
         let calls = places.iter().map(|(audience, device)| {
             Command::plain("HEXISTS", self.keys.part_with(*audience, device)).arg(device.as_str())
         });
         let answers = self.runner.read(calls.collect()).await?;
-        let lacking = places.into_iter().zip(answers).filter(|(_, answer)| *answer == Value::Int(0));
+        let lacking = places
+            .into_iter()
+            .zip(answers)
+            .filter(|(_, answer)| *answer == Value::Int(0));
         let lacking: Vec<_> = lacking.map(|(place, _)| place).collect();
         // At worst the registration has just gone, and the next repair removes the entry.
         self.index_add(&lacking, clock::now_micros()).await?;

@@ -53,7 +53,11 @@ const EXACT: u64 = 1 << 53;
 #[async_trait]
 impl PushQueue for RedisStore {
     /// If a mark of a whole type is cut off, some passes are marked. A minute later all are, and their pushes are pending.
-    async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+    async fn mark_and_push(
+        &self,
+        type_id: &TypeIdentifier,
+        changed: Changed<'_>,
+    ) -> Result<(), StoreError> {
         changes::mark(self, type_id, changed, true).await
     }
 
@@ -75,8 +79,10 @@ impl PushQueue for RedisStore {
         progress: &[(Scope, Progress)],
     ) -> Result<(), StoreError> {
         let (type_id, progress) = (type_id.clone(), progress.to_vec());
-        self.run_to_completion(|shared| async move { shared.record_progress(&type_id, &progress).await })
-            .await
+        self.run_to_completion(
+            |shared| async move { shared.record_progress(&type_id, &progress).await },
+        )
+        .await
     }
 
     async fn defer(
@@ -85,7 +91,8 @@ impl PushQueue for RedisStore {
         pushes: &[(DeviceIdentifier, Option<DeferredPush>)],
     ) -> Result<(), StoreError> {
         let (type_id, pushes) = (type_id.clone(), pushes.to_vec());
-        self.run_to_completion(|shared| async move { shared.defer(&type_id, &pushes).await }).await
+        self.run_to_completion(|shared| async move { shared.defer(&type_id, &pushes).await })
+            .await
     }
 
     async fn deferred(
@@ -102,16 +109,25 @@ impl Shared {
     async fn backlog(&self) -> Result<Vec<Backlog>, Error> {
         let now = Instant::now();
         let sweeps = self.dirty.needs_sweep(now);
-        let types = one(self.runner.read(vec![Command::plain("HKEYS", self.keys.types())]).await?);
+        let types = one(self
+            .runner
+            .read(vec![Command::plain("HKEYS", self.keys.types())])
+            .await?);
         let types: Vec<String> = read(types, "type")?;
-        let types = types.iter().map(|text| TypeIdentifier::new(text).map_err(|_| Error::unreadable("type")));
+        let types = types
+            .iter()
+            .map(|text| TypeIdentifier::new(text).map_err(|_| Error::unreadable("type")));
         let types: Vec<TypeIdentifier> = types.collect::<Result<_, _>>()?;
 
         let calls = types.iter().flat_map(|type_id| {
             let first = ["0", "0", "WITHSCORES"];
             let first = Command::plain("ZRANGE", self.keys.deferred_times(type_id)).arg(&first);
             let deferred = Command::plain("HLEN", self.keys.deferred(type_id));
-            [Command::plain("HGETALL", self.keys.dirty(type_id)), deferred, first]
+            [
+                Command::plain("HGETALL", self.keys.dirty(type_id)),
+                deferred,
+                first,
+            ]
         });
         let mut answers = self.runner.read(calls.collect()).await?.into_iter();
         let mut answer = || answers.next().unwrap_or(Value::Nil);
@@ -123,7 +139,12 @@ impl Shared {
             let next_deferred = first_time(answer())?.map(at);
             looks.push(async move {
                 let Found { pending, since } = self.look_into(&type_id, &dirty, sweeps).await?;
-                let backlog = Backlog { type_id, pending, since: since.map(at), next_deferred };
+                let backlog = Backlog {
+                    type_id,
+                    pending,
+                    since: since.map(at),
+                    next_deferred,
+                };
                 Ok::<_, Error>((has_deferred || pending > 0).then_some(backlog))
             });
         }
@@ -141,8 +162,11 @@ impl Shared {
         dirty: &BTreeMap<u64, u64>,
         all: bool,
     ) -> Result<Found, Error> {
-        let buckets: Vec<u64> =
-            if all { (0..self.keys.buckets).collect() } else { dirty.keys().copied().collect() };
+        let buckets: Vec<u64> = if all {
+            (0..self.keys.buckets).collect()
+        } else {
+            dirty.keys().copied().collect()
+        };
         let mut found = Found::default();
         let (mut old, mut lacking) = (Vec::new(), Vec::new());
         let before = clock::now_micros().saturating_sub(CLEARED_AGE);
@@ -165,7 +189,9 @@ impl Shared {
                 }
                 match dirty.get(bucket) {
                     None if pending > 0 => lacking.push(*bucket),
-                    Some(marked) if pending == 0 && *marked < before => old.push([*bucket, *marked]),
+                    Some(marked) if pending == 0 && *marked < before => {
+                        old.push([*bucket, *marked])
+                    }
                     _ => {}
                 }
             }
@@ -177,14 +203,25 @@ impl Shared {
         Ok(found)
     }
 
-    async fn pending(&self, type_id: &TypeIdentifier, limit: usize) -> Result<Vec<PendingChange>, Error> {
-        let dirty = one(self.runner.read(vec![Command::plain("HKEYS", self.keys.dirty(type_id))]).await?);
+    async fn pending(
+        &self,
+        type_id: &TypeIdentifier,
+        limit: usize,
+    ) -> Result<Vec<PendingChange>, Error> {
+        let dirty = one(self
+            .runner
+            .read(vec![Command::plain("HKEYS", self.keys.dirty(type_id))])
+            .await?);
         let dirty: Vec<u64> = read(dirty, "dirty bucket")?;
-        let counts =
-            dirty.iter().map(|bucket| Command::plain("ZCARD", self.keys.pending_by_age(type_id, *bucket)));
+        let counts = dirty
+            .iter()
+            .map(|bucket| Command::plain("ZCARD", self.keys.pending_by_age(type_id, *bucket)));
         let counts = self.runner.read(counts.collect()).await?;
-        let counts: Vec<(u64, u64)> =
-            dirty.into_iter().zip(counts.iter().map(length)).filter(|(_, count)| *count > 0).collect();
+        let counts: Vec<(u64, u64)> = dirty
+            .into_iter()
+            .zip(counts.iter().map(length))
+            .filter(|(_, count)| *count > 0)
+            .collect();
 
         let mut oldest = self.oldest(type_id, &counts, limit).await?;
         let long_ago = clock::now_micros().saturating_sub(CUT_OFF);
@@ -217,7 +254,12 @@ impl Shared {
             for from in (0..share).step_by(STEP) {
                 let to = (from + STEP as u64).min(share) - 1;
                 let key = self.keys.pending_by_age(type_id, *bucket);
-                calls.push(Command::plain("ZRANGE", key).arg(from).arg(to).arg("WITHSCORES"));
+                calls.push(
+                    Command::plain("ZRANGE", key)
+                        .arg(from)
+                        .arg(to)
+                        .arg("WITHSCORES"),
+                );
                 buckets.push(*bucket);
             }
         }
@@ -227,7 +269,11 @@ impl Shared {
             for (field, since) in read::<Vec<(String, f64)>>(answer, PENDING)? {
                 // What moved from one command's part to another's would come twice.
                 if seen.insert(field.clone()) {
-                    oldest.push(Aged { since: since as u64, bucket, field });
+                    oldest.push(Aged {
+                        since: since as u64,
+                        bucket,
+                        field,
+                    });
                 }
             }
         }
@@ -249,18 +295,26 @@ impl Shared {
         for (bucket, of_bucket) in &buckets {
             for part in of_bucket.chunks(STEP) {
                 let call = Command::plain("HMGET", self.keys.pending(type_id, *bucket));
-                calls.push(part.iter().fold(call, |call, at| call.arg(&entries[*at].field)));
+                calls.push(
+                    part.iter()
+                        .fold(call, |call, at| call.arg(&entries[*at].field)),
+                );
                 members.push(part);
             }
         }
         let mut values: Vec<Option<String>> = vec![None; entries.len()];
         for (answer, part) in self.runner.read(calls).await?.into_iter().zip(members) {
-            for (value, at) in read::<Vec<Option<String>>>(answer, PENDING)?.into_iter().zip(part) {
+            for (value, at) in read::<Vec<Option<String>>>(answer, PENDING)?
+                .into_iter()
+                .zip(part)
+            {
                 values[*at] = value;
             }
         }
         let entries = entries.into_iter().zip(values);
-        entries.filter_map(|(entry, value)| Some(read_change(&entry.field, &value?))).collect()
+        entries
+            .filter_map(|(entry, value)| Some(read_change(&entry.field, &value?)))
+            .collect()
     }
 
     async fn record_progress(
@@ -280,20 +334,22 @@ impl Shared {
             // What one bucket has more of than one script takes comes after that, because the order counts.
             let mut from = 0;
             while buckets.values().any(|of_bucket| of_bucket.len() > from) {
-                let calls = buckets.iter().filter(|(_, of_bucket)| of_bucket.len() > from).map(
-                    |(bucket, of_bucket)| {
+                let calls = buckets
+                    .iter()
+                    .filter(|(_, of_bucket)| of_bucket.len() > from)
+                    .map(|(bucket, of_bucket)| {
                         let keys = self.keys.bucket_and_pending(type_id, *bucket);
                         let call = Command::script_on(&scripts::RECORD_PROGRESS, keys);
                         of_bucket.iter().skip(from).take(STEP).fold(
                             call,
                             |call, (field, Progress { version, next })| {
-                                let to =
-                                    next.as_ref().map_or("end".into(), |next| format!("@{}", next.as_str()));
+                                let to = next
+                                    .as_ref()
+                                    .map_or("end".into(), |next| format!("@{}", next.as_str()));
                                 call.arg(*field).arg(*version).arg(to)
                             },
                         )
-                    },
-                );
+                    });
                 self.runner.write(calls.collect()).await?;
                 from += STEP;
             }
@@ -310,22 +366,29 @@ impl Shared {
         let pushes: HashMap<&DeviceIdentifier, &Option<DeferredPush>> =
             pushes.iter().map(|(device, push)| (device, push)).collect();
         if pushes.values().any(|push| push.is_some()) {
-            self.dirty.mark(&self.runner, &self.keys, type_id, std::iter::empty()).await?;
+            self.dirty
+                .mark(&self.runner, &self.keys, type_id, std::iter::empty())
+                .await?;
         }
-        let keys = [self.keys.deferred(type_id), self.keys.deferred_times(type_id)];
+        let keys = [
+            self.keys.deferred(type_id),
+            self.keys.deferred_times(type_id),
+        ];
         let rows: Vec<[String; 3]> = pushes
             .into_iter()
             .map(|(device, push)| {
                 let due = push.as_ref().and_then(|push| push.due);
-                let due = due.map(|due| clock::micros(due).min(EXACT).to_string()).unwrap_or_default();
+                let due = due
+                    .map(|due| clock::micros(due).min(EXACT).to_string())
+                    .unwrap_or_default();
                 let value = push.as_ref().map(deferred_value).unwrap_or_default();
                 [device.as_str().to_owned(), value, due]
             })
             .collect();
         for rows in rows.chunks(AT_ONCE) {
-            let calls = rows
-                .chunks(STEP)
-                .map(|rows| Command::script_on(&scripts::DEFER, keys.clone()).arg(rows.as_flattened()));
+            let calls = rows.chunks(STEP).map(|rows| {
+                Command::script_on(&scripts::DEFER, keys.clone()).arg(rows.as_flattened())
+            });
             self.runner.write(calls.collect()).await?;
         }
         Ok(())
@@ -337,13 +400,23 @@ impl Shared {
         after: Option<&PageCursor>,
         limit: usize,
     ) -> Result<Page<(DeviceIdentifier, DeferredPush)>, Error> {
-        let place = after.and_then(|cursor| Place::read(cursor.as_str())).unwrap_or_default();
+        let place = after
+            .and_then(|cursor| Place::read(cursor.as_str()))
+            .unwrap_or_default();
         let key = self.keys.deferred(type_id);
-        let (rows, next) = self.runner.page::<String>(key, place, limit.clamp(1, PAGE), DEFERRED).await?;
+        let (rows, next) = self
+            .runner
+            .page::<String>(key, place, limit.clamp(1, PAGE), DEFERRED)
+            .await?;
         // A field with no value is no push.
         let rows = rows.iter().filter(|(_, value)| !value.is_empty());
-        let items = rows.map(|(device, value)| read_deferred(device, value)).collect::<Result<_, _>>()?;
-        Ok(Page { items, next: next.map(|place| PageCursor::new(place.to_string())) })
+        let items = rows
+            .map(|(device, value)| read_deferred(device, value))
+            .collect::<Result<_, _>>()?;
+        Ok(Page {
+            items,
+            next: next.map(|place| PageCursor::new(place.to_string())),
+        })
     }
 }
 
@@ -377,37 +450,56 @@ fn first_time(value: Value) -> Result<Option<u64>, Error> {
 fn read_change(field: &str, value: &str) -> Result<PendingChange, Error> {
     let unreadable = || Error::unreadable(PENDING);
     let mut parts = value.splitn(3, ':');
-    let mut number =
-        || parts.next().map(|part| layout::read_number(part.as_bytes()).ok_or_else(unreadable)).transpose();
+    let mut number = || {
+        parts
+            .next()
+            .map(|part| layout::read_number(part.as_bytes()).ok_or_else(unreadable))
+            .transpose()
+    };
     let (version, begun_with) = (number()?.ok_or_else(unreadable)?, number()?);
     let progress = begun_with.map(|version| {
         let cursor = parts.next().ok_or_else(unreadable)?;
-        Ok::<_, Error>(Progress { version, next: Some(PageCursor::new(cursor)) })
+        Ok::<_, Error>(Progress {
+            version,
+            next: Some(PageCursor::new(cursor)),
+        })
     });
     let scope = match field {
         WHOLE_TYPE => Scope::Type,
         serial => Scope::Pass(SerialNumber::new(serial).map_err(|_| unreadable())?),
     };
-    Ok(PendingChange { scope, version, progress: progress.transpose()? })
+    Ok(PendingChange {
+        scope,
+        version,
+        progress: progress.transpose()?,
+    })
 }
 
 /// The push token comes last, because it may hold `:`.
 fn deferred_value(push: &DeferredPush) -> String {
-    let micros =
-        |time: Option<SystemTime>| time.map(|time| clock::micros(time).to_string()).unwrap_or_default();
+    let micros = |time: Option<SystemTime>| {
+        time.map(|time| clock::micros(time).to_string())
+            .unwrap_or_default()
+    };
     let (due, bad_since) = (micros(push.due), micros(push.bad_since));
-    format!("{due}:{}:{bad_since}:{}", push.attempts, push.push_token.as_str())
+    format!(
+        "{due}:{}:{bad_since}:{}",
+        push.attempts,
+        push.push_token.as_str()
+    )
 }
 
 fn read_deferred(device: &str, value: &str) -> Result<(DeviceIdentifier, DeferredPush), Error> {
     let unreadable = || Error::unreadable(DEFERRED);
     let parts: Vec<&str> = value.splitn(4, ':').collect();
-    let [due, attempts, bad_since, token] = parts[..] else { return Err(unreadable()) };
+    let [due, attempts, bad_since, token] = parts[..] else {
+        return Err(unreadable());
+    };
     let time = |text: &str| match text {
         "" => Ok(None),
-        digits => {
-            layout::read_number(digits.as_bytes()).map(|micros| Some(at(micros))).ok_or_else(unreadable)
-        }
+        digits => layout::read_number(digits.as_bytes())
+            .map(|micros| Some(at(micros)))
+            .ok_or_else(unreadable),
     };
     let push = DeferredPush {
         push_token: PushToken::new(token).map_err(|_| unreadable())?,
@@ -415,7 +507,10 @@ fn read_deferred(device: &str, value: &str) -> Result<(DeviceIdentifier, Deferre
         attempts: attempts.parse().map_err(|_| unreadable())?,
         bad_since: time(bad_since)?,
     };
-    Ok((DeviceIdentifier::new(device).map_err(|_| unreadable())?, push))
+    Ok((
+        DeviceIdentifier::new(device).map_err(|_| unreadable())?,
+        push,
+    ))
 }
 
 #[cfg(test)]
@@ -425,13 +520,22 @@ mod tests {
     #[test]
     fn pending_changes_are_read() {
         let change = |scope, version, progress: Option<(u64, &str)>| {
-            let progress =
-                progress.map(|(version, next)| Progress { version, next: Some(PageCursor::new(next)) });
-            PendingChange { scope, version, progress }
+            let progress = progress.map(|(version, next)| Progress {
+                version,
+                next: Some(PageCursor::new(next)),
+            });
+            PendingChange {
+                scope,
+                version,
+                progress,
+            }
         };
         let pass = || Scope::Pass(SerialNumber::new("a:b").unwrap());
         assert_eq!(read_change("a:b", "17").unwrap(), change(pass(), 17, None));
-        assert_eq!(read_change("a:b", "17:16:").unwrap(), change(pass(), 17, Some((16, ""))));
+        assert_eq!(
+            read_change("a:b", "17:16:").unwrap(),
+            change(pass(), 17, Some((16, "")))
+        );
         let of_type = change(Scope::Type, 17, Some((16, "0-:\nx")));
         assert_eq!(read_change(WHOLE_TYPE, "17:16:0-:\nx").unwrap(), of_type);
         for value in ["", "x", "17:16", "17:x:y", ":16:y"] {
@@ -444,15 +548,33 @@ mod tests {
     fn deferred_pushes_are_read_back() {
         let device = DeviceIdentifier::new("d").unwrap();
         for token in ["c0ffee", ":", "cMv:APA91b:", "{}:{7}"] {
-            for (due, bad_since) in
-                [(None, None), (Some(at(1)), None), (None, Some(at(2))), (Some(at(3)), Some(at(4)))]
-            {
+            for (due, bad_since) in [
+                (None, None),
+                (Some(at(1)), None),
+                (None, Some(at(2))),
+                (Some(at(3)), Some(at(4))),
+            ] {
                 let push_token = PushToken::new(token).unwrap();
-                let push = DeferredPush { push_token, due, attempts: u32::MAX, bad_since };
-                assert_eq!(read_deferred("d", &deferred_value(&push)).unwrap(), (device.clone(), push));
+                let push = DeferredPush {
+                    push_token,
+                    due,
+                    attempts: u32::MAX,
+                    bad_since,
+                };
+                assert_eq!(
+                    read_deferred("d", &deferred_value(&push)).unwrap(),
+                    (device.clone(), push)
+                );
             }
         }
-        for value in ["", ":1:", ":1::", ":x::c0ffee", "x:1::c0ffee", ":1:x:c0ffee"] {
+        for value in [
+            "",
+            ":1:",
+            ":1::",
+            ":x::c0ffee",
+            "x:1::c0ffee",
+            ":1:x:c0ffee",
+        ] {
             assert!(read_deferred("d", value).is_err(), "{value}");
         }
     }

@@ -42,8 +42,8 @@ use passkit_server::{
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     maintenance::Registration,
     store::{
-        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice, RegistrationStore,
-        StoreError, StoreErrorKind, UpdateTag, clock,
+        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, StoreErrorKind, UpdateTag, clock,
     },
 };
 
@@ -81,14 +81,29 @@ impl RegistrationStore for RedisStore {
         pass: &PassId,
         push_token: &PushToken,
     ) -> Result<Registered, StoreError> {
-        let one = Registration { device: device.clone(), push_token: push_token.clone(), pass: pass.clone() };
-        let created = self.run_to_completion(|shared| async move { shared.register(&[one]).await }).await?;
-        Ok(if created == 1 { Registered::Created } else { Registered::Existing })
+        let one = Registration {
+            device: device.clone(),
+            push_token: push_token.clone(),
+            pass: pass.clone(),
+        };
+        let created = self
+            .run_to_completion(|shared| async move { shared.register(&[one]).await })
+            .await?;
+        Ok(if created == 1 {
+            Registered::Created
+        } else {
+            Registered::Existing
+        })
     }
 
-    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+    async fn unregister(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+    ) -> Result<bool, StoreError> {
         let (device, pass) = (device.clone(), pass.clone());
-        self.run_to_completion(|shared| async move { shared.unregister(&device, &pass).await }).await
+        self.run_to_completion(|shared| async move { shared.unregister(&device, &pass).await })
+            .await
     }
 
     async fn changes_since(
@@ -124,7 +139,13 @@ impl RegistrationStore for RedisStore {
     /// Counts the index entries of the pass. Where a process ended half way through a call, that may be one too many until
     /// [`repair`](RedisStore::repair).
     async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
-        Ok(self.shared().lengths(Audience::Pass(pass), 0).await?.iter().sum::<u64>().min(at_most))
+        Ok(self
+            .shared()
+            .lengths(Audience::Pass(pass), 0)
+            .await?
+            .iter()
+            .sum::<u64>()
+            .min(at_most))
     }
 
     async fn forget_device(
@@ -133,7 +154,10 @@ impl RegistrationStore for RedisStore {
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
         let (device, unregistered_at) = (device.clone(), clock::micros(unregistered_at));
-        self.run_to_completion(|shared| async move { shared.forget(&device, unregistered_at).await }).await
+        self.run_to_completion(
+            |shared| async move { shared.forget(&device, unregistered_at).await },
+        )
+        .await
     }
 }
 
@@ -148,19 +172,34 @@ pub(crate) struct IndexEntry {
 impl Shared {
     /// Makes the registrations. Returns how many are new.
     pub(crate) async fn register(&self, registrations: &[Registration]) -> Result<u64, Error> {
-        let tokens: HashMap<&DeviceIdentifier, &PushToken> =
-            registrations.iter().map(|one| (&one.device, &one.push_token)).collect();
+        let tokens: HashMap<&DeviceIdentifier, &PushToken> = registrations
+            .iter()
+            .map(|one| (&one.device, &one.push_token))
+            .collect();
         let mut seen = HashSet::new();
-        let mut open: Vec<&Registration> =
-            registrations.iter().filter(|one| seen.insert((&one.device, &one.pass))).collect();
+        let mut open: Vec<&Registration> = registrations
+            .iter()
+            .filter(|one| seen.insert((&one.device, &one.pass)))
+            .collect();
         let (mut created, mut above) = (0, 0);
         for _ in 0..TRIES {
-            let of_pass = open.iter().map(|one| (Audience::Pass(&one.pass), &one.device));
-            let of_type = open.iter().map(|one| (&one.pass.type_id, &one.device)).collect::<HashSet<_>>();
-            let of_type = of_type.into_iter().map(|(type_id, device)| (Audience::Type(type_id), device));
+            let of_pass = open
+                .iter()
+                .map(|one| (Audience::Pass(&one.pass), &one.device));
+            let of_type = open
+                .iter()
+                .map(|one| (&one.pass.type_id, &one.device))
+                .collect::<HashSet<_>>();
+            let of_type = of_type
+                .into_iter()
+                .map(|(type_id, device)| (Audience::Type(type_id), device));
             let places: Vec<_> = of_pass.chain(of_type).collect();
-            let numbers = self.index_add(&places, clock::now_micros().max(above)).await?;
-            let fields = places.iter().map(|(audience, device)| (layout::field(*audience), *device));
+            let numbers = self
+                .index_add(&places, clock::now_micros().max(above))
+                .await?;
+            let fields = places
+                .iter()
+                .map(|(audience, device)| (layout::field(*audience), *device));
             let numbers: HashMap<(String, &DeviceIdentifier), u64> = fields.zip(numbers).collect();
             let mut refused = Vec::new();
             for (one, answer) in self.write_registrations(&open, &tokens, &numbers).await? {
@@ -177,7 +216,10 @@ impl Shared {
                 return Ok(created);
             }
         }
-        Err(Error::new(StoreErrorKind::Conflict, "others kept unregistering what was being registered"))
+        Err(Error::new(
+            StoreErrorKind::Conflict,
+            "others kept unregistering what was being registered",
+        ))
     }
 
     /// Adds the entries of devices to indexes, or gives them new numbers. Returns the numbers in the same order.
@@ -188,18 +230,31 @@ impl Shared {
     ) -> Result<Vec<u64>, Error> {
         let mut parts: HashMap<String, Vec<usize>> = HashMap::new();
         for (at, (audience, device)) in places.iter().enumerate() {
-            parts.entry(self.keys.part_with(*audience, device)).or_default().push(at);
+            parts
+                .entry(self.keys.part_with(*audience, device))
+                .or_default()
+                .push(at);
         }
         let (parts, members): (Vec<String>, Vec<Vec<usize>>) = parts.into_iter().unzip();
         let calls = parts.into_iter().zip(&members).map(|(key, members)| {
-            members.iter().fold(Command::script(&scripts::INDEX_ADD, key).arg(now), |call, at| {
-                call.arg(places[*at].1.as_str())
-            })
+            members.iter().fold(
+                Command::script(&scripts::INDEX_ADD, key).arg(now),
+                |call, at| call.arg(places[*at].1.as_str()),
+            )
         });
         let mut numbers = vec![0; places.len()];
-        for (answer, members) in self.runner.write(calls.collect()).await?.into_iter().zip(members) {
+        for (answer, members) in self
+            .runner
+            .write(calls.collect())
+            .await?
+            .into_iter()
+            .zip(members)
+        {
             let added: Vec<u64> = read(answer, "index entry")?;
-            members.into_iter().zip(added).for_each(|(at, number)| numbers[at] = number);
+            members
+                .into_iter()
+                .zip(added)
+                .for_each(|(at, number)| numbers[at] = number);
         }
         Ok(numbers)
     }
@@ -217,21 +272,29 @@ impl Shared {
         }
         let devices: Vec<(&DeviceIdentifier, Vec<&Registration>)> = devices.into_iter().collect();
         let calls = devices.iter().map(|(device, members)| {
-            let types: HashSet<&TypeIdentifier> = members.iter().map(|one| &one.pass.type_id).collect();
+            let types: HashSet<&TypeIdentifier> =
+                members.iter().map(|one| &one.pass.type_id).collect();
             let token = tokens.get(device).map_or("", |token| token.as_str());
-            let call =
-                Command::timed(&scripts::REGISTER, [self.keys.device(device)]).arg(token).arg(types.len());
+            let call = Command::timed(&scripts::REGISTER, [self.keys.device(device)])
+                .arg(token)
+                .arg(types.len());
             let of_types = types.into_iter().map(Audience::Type);
-            of_types.chain(members.iter().map(|one| Audience::Pass(&one.pass))).fold(
-                call,
-                |call, audience| {
+            of_types
+                .chain(members.iter().map(|one| Audience::Pass(&one.pass)))
+                .fold(call, |call, audience| {
                     let place = (layout::field(audience), *device);
-                    call.arg(&place.0).arg(numbers.get(&place).copied().unwrap_or(0))
-                },
-            )
+                    call.arg(&place.0)
+                        .arg(numbers.get(&place).copied().unwrap_or(0))
+                })
         });
         let mut results = Vec::with_capacity(open.len());
-        for (answer, (_, members)) in self.runner.write(calls.collect()).await?.into_iter().zip(&devices) {
+        for (answer, (_, members)) in self
+            .runner
+            .write(calls.collect())
+            .await?
+            .into_iter()
+            .zip(&devices)
+        {
             let answers: Vec<u64> = read(answer, "answer of a script")?;
             results.extend(members.iter().copied().zip(answers));
         }
@@ -242,13 +305,18 @@ impl Shared {
     async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, Error> {
         let of_pass = Indexed::Pass(pass.clone());
         let of_type = Indexed::Type(pass.type_id.clone());
-        let entry = |of: &Indexed, number| IndexEntry { of: of.clone(), device: device.clone(), number };
+        let entry = |of: &Indexed, number| IndexEntry {
+            of: of.clone(),
+            device: device.clone(),
+            number,
+        };
         let call = Command::script(&scripts::UNREGISTER, self.keys.device(device))
             .arg(layout::field(of_pass.audience()))
             .arg(layout::field(of_type.audience()))
             .arg(LINGER)
             .arg(name_of_call());
-        let removed: Option<(u64, String)> = read(one(self.runner.write(vec![call]).await?), "registration")?;
+        let removed: Option<(u64, String)> =
+            read(one(self.runner.write(vec![call]).await?), "registration")?;
         if let Some((number, of_last)) = removed {
             let last = (!of_last.is_empty()).then(|| of_last.parse()).transpose();
             let last = last.map_err(|_| Error::unreadable("index entry"))?;
@@ -263,7 +331,13 @@ impl Shared {
             Command::plain("HGET", self.keys.part_with(of.audience(), device)).arg(device.as_str())
         });
         let mut left = Vec::new();
-        for (answer, of) in self.runner.read(calls.collect()).await?.into_iter().zip(&indexes) {
+        for (answer, of) in self
+            .runner
+            .read(calls.collect())
+            .await?
+            .into_iter()
+            .zip(&indexes)
+        {
             let number: Option<u64> = read(answer, "index entry")?;
             left.extend(number.map(|number| entry(of, number)));
         }
@@ -279,9 +353,15 @@ impl Shared {
             .arg(name_of_call());
         let removed: Option<Vec<(String, u64)>> =
             read(one(self.runner.write(vec![call]).await?), "registration")?;
-        let Some(removed) = removed else { return Ok(false) };
+        let Some(removed) = removed else {
+            return Ok(false);
+        };
         let entries = removed.into_iter().filter_map(|(field, number)| {
-            Some(IndexEntry { of: layout::read_field(&field)?, device: device.clone(), number })
+            Some(IndexEntry {
+                of: layout::read_field(&field)?,
+                device: device.clone(),
+                number,
+            })
         });
         for entries in entries.collect::<Vec<_>>().chunks(REMOVALS) {
             self.index_remove(entries).await?;
@@ -298,7 +378,13 @@ impl Shared {
                 .arg(LINGER)
         });
         let mut idle = Vec::new();
-        for (answer, entry) in self.runner.write(calls.collect()).await?.into_iter().zip(entries) {
+        for (answer, entry) in self
+            .runner
+            .write(calls.collect())
+            .await?
+            .into_iter()
+            .zip(entries)
+        {
             if read::<u64>(answer, "answer of a script")? == 1 {
                 idle.push(entry.clone());
             }
@@ -310,7 +396,9 @@ impl Shared {
     async fn index_remove(&self, entries: &[IndexEntry]) -> Result<(), Error> {
         let calls = entries.iter().map(|IndexEntry { of, device, number }| {
             let part = self.keys.part_with(of.audience(), device);
-            Command::script(&scripts::INDEX_REMOVE, part).arg(device.as_str()).arg(*number)
+            Command::script(&scripts::INDEX_REMOVE, part)
+                .arg(device.as_str())
+                .arg(*number)
         });
         // An entry too many is no loss, so no replica is waited for.
         self.runner.read(calls.collect()).await.map(drop)
@@ -320,7 +408,13 @@ impl Shared {
     async fn lengths(&self, audience: Audience<'_>, from: u64) -> Result<Vec<u64>, Error> {
         let parts = from..layout::parts(audience);
         let calls = parts.map(|part| Command::plain("HLEN", self.keys.part(audience, part)));
-        Ok(self.runner.read(calls.collect()).await?.iter().map(length).collect())
+        Ok(self
+            .runner
+            .read(calls.collect())
+            .await?
+            .iter()
+            .map(length)
+            .collect())
     }
 
     async fn devices(
@@ -331,7 +425,9 @@ impl Shared {
     ) -> Result<Page<RegisteredDevice>, Error> {
         let limit = limit.clamp(1, PAGE);
         let parts = layout::parts(audience);
-        let start = after.and_then(|cursor| InIndex::read(cursor.as_str(), parts)).unwrap_or_default();
+        let start = after
+            .and_then(|cursor| InIndex::read(cursor.as_str(), parts))
+            .unwrap_or_default();
         let first = start.part;
         // Most passes are on few devices: one question shows which parts there are.
         let lengths = self.lengths(audience, first).await?;
@@ -340,19 +436,27 @@ impl Shared {
         while items.len() < limit
             && let Some(InIndex { part, place }) = next.take()
         {
-            let behind = (part + 1 < parts).then(|| InIndex { part: part + 1, place: Place::default() });
+            let behind = (part + 1 < parts).then(|| InIndex {
+                part: part + 1,
+                place: Place::default(),
+            });
             if lengths[(part - first) as usize] == 0 {
                 next = behind;
                 continue;
             }
             let key = self.keys.part(audience, part);
-            let (entries, then) =
-                self.runner.page::<u64>(key, place, limit - items.len(), "index entry").await?;
+            let (entries, then) = self
+                .runner
+                .page::<u64>(key, place, limit - items.len(), "index entry")
+                .await?;
             next = then.map(|place| InIndex { part, place }).or(behind);
             let devices = entries.into_iter().map(|(device, _)| device).collect();
             items.extend(self.with_ground(audience, devices).await?);
         }
-        Ok(Page { items, next: next.map(|place| PageCursor::new(place.to_string())) })
+        Ok(Page {
+            items,
+            next: next.map(|place| PageCursor::new(place.to_string())),
+        })
     }
 
     /// Those of the devices that are registered for the audience.
@@ -368,9 +472,11 @@ impl Shared {
             .collect::<Result<_, _>>()?;
         let field = layout::field(audience);
         let chunks = devices.chunks(DEVICES).map(|devices| {
-            let calls = devices
-                .iter()
-                .map(|device| Command::plain("HMGET", self.keys.device(device)).arg(PUSH_TOKEN).arg(&field));
+            let calls = devices.iter().map(|device| {
+                Command::plain("HMGET", self.keys.device(device))
+                    .arg(PUSH_TOKEN)
+                    .arg(&field)
+            });
             self.runner.read(calls.collect())
         });
         let answers = try_join_all(chunks).await?;
@@ -378,7 +484,8 @@ impl Shared {
         for (device, answer) in devices.into_iter().zip(answers.into_iter().flatten()) {
             let (token, ground): (Option<String>, Option<Vec<u8>>) = read(answer, "device")?;
             if let (Some(token), Some(_)) = (token, ground) {
-                let push_token = PushToken::new(&token).map_err(|_| Error::unreadable("push token"))?;
+                let push_token =
+                    PushToken::new(&token).map_err(|_| Error::unreadable("push token"))?;
                 registered.push(RegisteredDevice { device, push_token });
             }
         }
@@ -397,7 +504,10 @@ impl InIndex {
     fn read(text: &str, parts: u64) -> Option<Self> {
         let (part, place) = text.split_once('-')?;
         let part = part.parse().ok().filter(|part| *part < parts)?;
-        Some(Self { part, place: Place::read(place)? })
+        Some(Self {
+            part,
+            place: Place::read(place)?,
+        })
     }
 }
 
@@ -416,7 +526,13 @@ mod tests {
         for text in ["0-0-", "7-18446744073709551615-a-b~"] {
             assert_eq!(InIndex::read(text, 8).unwrap().to_string(), text);
         }
-        assert_eq!(InIndex::read("8-0-", 9), Some(InIndex { part: 8, place: Place::default() }));
+        assert_eq!(
+            InIndex::read("8-0-", 9),
+            Some(InIndex {
+                part: 8,
+                place: Place::default()
+            })
+        );
         for text in ["", "0", "0-0", "8-0-", "x-0-", "-1-0-"] {
             assert_eq!(InIndex::read(text, 8), None, "{text}");
         }

@@ -57,7 +57,9 @@ impl RedisStore {
             open(runner, &config).await
         };
         let shared = opening.await.map_err(|error| address.explain(error))?;
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Over a connection of your own, with its time-outs. If `config` waits for replicas, give it a connection that
@@ -65,9 +67,14 @@ impl RedisStore {
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
-    pub async fn new(connection: impl Into<Connection>, config: Config) -> Result<Self, StoreError> {
+    pub async fn new(
+        connection: impl Into<Connection>,
+        config: Config,
+    ) -> Result<Self, StoreError> {
         let runner = Runner::new(connection.into(), Vec::new(), &config);
-        Ok(Self { shared: Arc::new(open(runner, &config).await?) })
+        Ok(Self {
+            shared: Arc::new(open(runner, &config).await?),
+        })
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -93,19 +100,30 @@ impl RedisStore {
 /// Checks the server, and makes the store or finds it.
 async fn open(runner: Runner, config: &Config) -> Result<Shared, Error> {
     let prefix = &config.prefix;
-    if prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b":._-".contains(&b)) {
+    if prefix.is_empty()
+        || !prefix
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b":._-".contains(&b))
+    {
         return Err(Error::configuration(
             "the prefix of the keys must be letters, digits, and any of \":._-\", and not empty",
         ));
     }
-    if config.buckets.is_some_and(|buckets| !(1..=4_096).contains(&buckets)) {
-        return Err(Error::configuration("the number of buckets must be 1 to 4,096"));
+    if config
+        .buckets
+        .is_some_and(|buckets| !(1..=4_096).contains(&buckets))
+    {
+        return Err(Error::configuration(
+            "the number of buckets must be 1 to 4,096",
+        ));
     }
     check(&runner, config).await?;
 
     let key = Keys::store(prefix);
     // Changes nothing, but shows whether scripts may run.
-    runner.read(vec![Command::script(&scripts::INDEX_REMOVE, key.clone())]).await?;
+    runner
+        .read(vec![Command::script(&scripts::INDEX_REMOVE, key.clone())])
+        .await?;
     let now = clock::now_micros() / 1_000_000;
     let set = |field, value: u64| Command::plain("HSETNX", key.clone()).arg(field).arg(value);
     runner
@@ -124,22 +142,39 @@ async fn open(runner: Runner, config: &Config) -> Result<Shared, Error> {
             FORMAT
         )));
     }
-    if config.buckets.is_some_and(|number| u64::from(number) != buckets) || buckets == 0 {
+    if config
+        .buckets
+        .is_some_and(|number| u64::from(number) != buckets)
+        || buckets == 0
+    {
         return Err(Error::configuration(format!(
             "the store {prefix:?} has {buckets} buckets, which can't be changed; leave the number out"
         )));
     }
-    let keys = Keys { prefix: prefix.clone(), buckets };
-    Ok(Shared { runner, keys, created, dirty: DirtyBuckets::default() })
+    let keys = Keys {
+        prefix: prefix.clone(),
+        buckets,
+    };
+    Ok(Shared {
+        runner,
+        keys,
+        created,
+        dirty: DirtyBuckets::default(),
+    })
 }
 
 /// Refuses what would lose data, and warns of what may.
 async fn check(runner: &Runner, config: &Config) -> Result<(), Error> {
     let connection = runner.connection();
-    runner.read(vec![Command::anywhere(redis::cmd("PING"))]).await?;
+    runner
+        .read(vec![Command::anywhere(redis::cmd("PING"))])
+        .await?;
     for info in connection.on_masters(redis::cmd("INFO")).await? {
         let info: String = read(info, "server's INFO")?;
-        let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let value = |name: &str| {
+            info.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        };
         if let Some(policy) = value("maxmemory_policy").filter(|policy| *policy != "noeviction") {
             return Err(Error::configuration(format!(
                 "Redis evicts keys (maxmemory-policy {policy}), which loses registrations; set it to noeviction"
@@ -155,7 +190,9 @@ async fn check(runner: &Runner, config: &Config) -> Result<(), Error> {
                 "the server is a replica; use the address of its master, or a redis+sentinel:// URL",
             ));
         }
-        let replicas = value("connected_slaves").and_then(|n| n.parse::<u16>().ok()).unwrap_or(0);
+        let replicas = value("connected_slaves")
+            .and_then(|n| n.parse::<u16>().ok())
+            .unwrap_or(0);
         if replicas < config.min_replicas {
             tracing::warn!(
                 replicas,

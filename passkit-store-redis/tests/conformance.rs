@@ -30,7 +30,9 @@ struct RedisStores {
 impl RedisStores {
     async fn connect(&self, prefix: &str) -> Result<TestStore, BoxError> {
         let (url, _) = self.servers.get_or_init(|| (self.start)().unwrap());
-        Ok(TestStore::with_all(Arc::new(RedisStore::connect(url, Config::new().prefix(prefix)).await?)))
+        Ok(TestStore::with_all(Arc::new(
+            RedisStore::connect(url, Config::new().prefix(prefix)).await?,
+        )))
     }
 }
 
@@ -40,7 +42,11 @@ impl Stores for RedisStores {
 
     async fn open(&self) -> Result<(TestStore, String), BoxError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let prefix = format!("test-{}-{}:", clock::now_micros(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let prefix = format!(
+            "test-{}-{}:",
+            clock::now_micros(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         Ok((self.connect(&prefix).await?, prefix))
     }
 
@@ -51,10 +57,18 @@ impl Stores for RedisStores {
 }
 
 /// A topology: its name, how to start it, and the cases that are left out unless `PASSKIT_ALL_CASES` is set.
-type Topology = (&'static str, fn() -> io::Result<Servers>, &'static [&'static str]);
+type Topology = (
+    &'static str,
+    fn() -> io::Result<Servers>,
+    &'static [&'static str],
+);
 
 const TOPOLOGIES: [Topology; 3] = [
-    ("node", || Single::start().map(|server| (server.url().to_owned(), Box::new(server) as _)), &[]),
+    (
+        "node",
+        || Single::start().map(|server| (server.url().to_owned(), Box::new(server) as _)),
+        &[],
+    ),
     // What Sentinels name is one node. There these have no more to find, and take long.
     (
         "sentinel",
@@ -81,10 +95,18 @@ fn main() -> ExitCode {
     // They outlive the cases.
     let servers: [Arc<OnceLock<Servers>>; 3] = Default::default();
     let all = std::env::var_os("PASSKIT_ALL_CASES").is_some();
-    let trials = TOPOLOGIES.iter().zip(&servers).flat_map(|((name, start, left_out), servers)| {
-        let trials = trials(RedisStores { start: *start, servers: Arc::clone(servers) });
-        let chosen = trials.into_iter().filter(move |trial| all || !left_out.contains(&trial.name()));
-        chosen.map(|trial: Trial| trial.with_kind(*name))
-    });
+    let trials = TOPOLOGIES
+        .iter()
+        .zip(&servers)
+        .flat_map(|((name, start, left_out), servers)| {
+            let trials = trials(RedisStores {
+                start: *start,
+                servers: Arc::clone(servers),
+            });
+            let chosen = trials
+                .into_iter()
+                .filter(move |trial| all || !left_out.contains(&trial.name()));
+            chosen.map(|trial: Trial| trial.with_kind(*name))
+        });
     run(&Arguments::from_args(), trials.collect()).exit_code()
 }

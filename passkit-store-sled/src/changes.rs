@@ -58,13 +58,22 @@ pub(crate) fn mark(
     let now = clock::now_micros();
     let mut clock = group.type_row(type_id);
     clock.version = next_version(clock.version, now);
-    let mut step = Step { group, type_id, clock, now };
+    let mut step = Step {
+        group,
+        type_id,
+        clock,
+        now,
+    };
     let mut scopes = Vec::new();
     let more = match marking {
         Marking::Passes(serials) => {
             let room = step.room(1 + other_rows);
             let mut seen = HashSet::with_capacity(room.min(serials.len()));
-            for serial in serials.by_ref().take(room).filter(|serial| seen.insert(serial.clone())) {
+            for serial in serials
+                .by_ref()
+                .take(room)
+                .filter(|serial| seen.insert(serial.clone()))
+            {
                 step.mark(&serial, None)?;
                 scopes.push(Scope::Pass(serial));
             }
@@ -90,7 +99,11 @@ pub(crate) fn mark(
     if !scopes.is_empty() {
         group.put_type(type_id, clock);
     }
-    Ok(Marked { version: clock.version, scopes, more })
+    Ok(Marked {
+        version: clock.version,
+        scopes,
+        more,
+    })
 }
 
 /// A step of a mark, at one reading of the type's clock.
@@ -109,31 +122,50 @@ impl Step<'_, '_> {
     }
 
     /// Marks a pass, with the digest of the content that is published with it, if any.
-    fn mark(&mut self, serial: &SerialNumber, digest: Option<ContentDigest>) -> Result<(), Failure> {
+    fn mark(
+        &mut self,
+        serial: &SerialNumber,
+        digest: Option<ContentDigest>,
+    ) -> Result<(), Failure> {
         let key = layout::pass(self.type_id, serial);
         let before = self.group.get(&key)?;
         let own = before.as_deref().map(layout::decode_pass).transpose()?;
-        let last_date = own.map_or(0, |own| own.last_modified).max(self.clock.floor.last_modified);
+        let last_date = own
+            .map_or(0, |own| own.last_modified)
+            .max(self.clock.floor.last_modified);
         let last_modified = next_last_modified(last_date, self.now);
         self.clock.latest_date = self.clock.latest_date.max(last_modified);
         let published = digest.or(own.and_then(|own| own.published));
-        let state = PassState { version: self.clock.version, last_modified, published };
-        self.group.put(key, before, Some(layout::encode_pass(&state)));
+        let state = PassState {
+            version: self.clock.version,
+            last_modified,
+            published,
+        };
+        self.group
+            .put(key, before, Some(layout::encode_pass(&state)));
         Ok(())
     }
 
     fn mark_all(&mut self) {
         self.clock.latest_date = next_last_modified(self.clock.latest_date, self.now);
-        self.clock.floor = Mark { version: self.clock.version, last_modified: self.clock.latest_date };
+        self.clock.floor = Mark {
+            version: self.clock.version,
+            last_modified: self.clock.latest_date,
+        };
     }
 
     /// Remembers what is published of a pass. Returns the digest if it is new.
     fn publish(&mut self, content: &Content) -> Result<Option<ContentDigest>, Failure> {
         let key = layout::published(self.type_id, &content.serial);
         let before = self.group.get(&key)?;
-        let mut published = before.as_deref().map(layout::decode_published).transpose()?.unwrap_or_default();
+        let mut published = before
+            .as_deref()
+            .map(layout::decode_published)
+            .transpose()?
+            .unwrap_or_default();
         let is_new = published.update(content);
-        self.group.put(key, before, Some(layout::encode_published(&published)));
+        self.group
+            .put(key, before, Some(layout::encode_published(&published)));
         Ok(published.digest.filter(|_| is_new))
     }
 }
@@ -157,11 +189,20 @@ pub(crate) fn changes_since(
 ) -> Result<Changes, Unanswered> {
     let clock = view.type_row(type_id)?;
     let Some(row) = view.get(&layout::device(device))? else {
-        let tag = UpdateTag { type_version: clock.version, device_version: 0 };
-        return Ok(Changes { serials: Vec::new(), tag });
+        let tag = UpdateTag {
+            type_version: clock.version,
+            device_version: 0,
+        };
+        return Ok(Changes {
+            serials: Vec::new(),
+            tag,
+        });
     };
     let row = DeviceRow::decode(&row)?;
-    let tag = UpdateTag { type_version: clock.version, device_version: row.version };
+    let tag = UpdateTag {
+        type_version: clock.version,
+        device_version: row.version,
+    };
     let since = since.and_then(|since| since.unless_ahead_of(tag));
     let mut serials = Vec::new();
     if since == Some(tag) {
@@ -219,7 +260,10 @@ fn is_changed(
 }
 
 pub(crate) fn pass_state(view: &View<'_>, pass: &PassId) -> Result<PassState, Unanswered> {
-    let Mark { version, last_modified } = view.type_row(&pass.type_id)?.floor;
+    let Mark {
+        version,
+        last_modified,
+    } = view.type_row(&pass.type_id)?.floor;
     let own = view.get(&layout::pass(&pass.type_id, &pass.serial))?;
     let own = own.map(|row| layout::decode_pass(&row)).transpose()?;
     Ok(PassState {
@@ -229,7 +273,10 @@ pub(crate) fn pass_state(view: &View<'_>, pass: &PassId) -> Result<PassState, Un
     })
 }
 
-pub(crate) fn published(view: &View<'_>, passes: &[PassId]) -> Result<Vec<Option<Published>>, Unanswered> {
+pub(crate) fn published(
+    view: &View<'_>,
+    passes: &[PassId],
+) -> Result<Vec<Option<Published>>, Unanswered> {
     let published = |pass: &PassId| {
         let row = view.get(&layout::published(&pass.type_id, &pass.serial))?;
         Ok(row.map(|row| layout::decode_published(&row)).transpose()?)

@@ -16,7 +16,10 @@ impl Config {
     /// A store in this folder, with 64 MiB of pages and 48 MiB of rows in memory.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), cache_bytes: 64 << 20 }
+        Self {
+            path: path.into(),
+            cache_bytes: 64 << 20,
+        }
     }
 
     /// With this many bytes of pages in memory, and three quarters of it of rows.

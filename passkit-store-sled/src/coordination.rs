@@ -21,7 +21,13 @@ impl Coordination for SledStore {
 
     async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {
         let key = layout::note(name);
-        self.read(move |view| Ok(view.get(&key)?.map(|row| layout::decode_note(&row)).transpose()?)).await
+        self.read(move |view| {
+            Ok(view
+                .get(&key)?
+                .map(|row| layout::decode_note(&row))
+                .transpose()?)
+        })
+        .await
     }
 
     async fn replace_note(

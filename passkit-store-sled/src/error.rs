@@ -14,11 +14,18 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), source: None }
+        Self {
+            kind,
+            text: text.into(),
+            source: None,
+        }
     }
 
     fn caused_by(self, source: impl Error + Send + Sync + 'static) -> Self {
-        Self { source: Some(Arc::new(source)), ..self }
+        Self {
+            source: Some(Arc::new(source)),
+            ..self
+        }
     }
 
     /// The operating system refused `what`.
@@ -30,9 +37,10 @@ impl Failure {
     pub(crate) fn engine(path: &Path, error: sled::Error) -> Self {
         let path = path.display();
         let failure = match &error {
-            sled::Error::Io(error) => {
-                Self::new(kind_of(error), format!("failed to read or write the store in {path}"))
-            }
+            sled::Error::Io(error) => Self::new(
+                kind_of(error),
+                format!("failed to read or write the store in {path}"),
+            ),
             sled::Error::Corruption { .. } | sled::Error::CollectionNotFound(_) => Self::new(
                 StoreErrorKind::Corrupt,
                 format!("the store in {path} is damaged; restore the folder from a backup"),
@@ -41,9 +49,10 @@ impl Failure {
                 StoreErrorKind::Configuration,
                 format!("the folder {path} holds a database that this version cannot open"),
             ),
-            sled::Error::ReportableBug(_) => {
-                Self::new(StoreErrorKind::Other, format!("the storage engine failed on the store in {path}"))
-            }
+            sled::Error::ReportableBug(_) => Self::new(
+                StoreErrorKind::Other,
+                format!("the storage engine failed on the store in {path}"),
+            ),
         };
         failure.caused_by(error)
     }
@@ -57,13 +66,19 @@ impl Failure {
             .unwrap_or("no reason given");
         Self::new(
             StoreErrorKind::Corrupt,
-            format!("the storage engine gave up on the store in {}: {reason}", path.display()),
+            format!(
+                "the storage engine gave up on the store in {}: {reason}",
+                path.display()
+            ),
         )
     }
 
     /// A row that this crate never wrote.
     pub(crate) fn unreadable(what: &'static str) -> Self {
-        Self::new(StoreErrorKind::Corrupt, format!("a {what} in the store cannot be read"))
+        Self::new(
+            StoreErrorKind::Corrupt,
+            format!("a {what} in the store cannot be read"),
+        )
     }
 
     pub(crate) fn closed() -> Self {

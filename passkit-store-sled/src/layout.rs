@@ -79,11 +79,17 @@ pub(crate) fn device(device: &DeviceIdentifier) -> Vec<u8> {
 }
 
 pub(crate) fn registration(device: &DeviceIdentifier, pass: &PassId) -> Vec<u8> {
-    key(b'r', &[device.as_str(), pass.type_id.as_str(), pass.serial.as_str()])
+    key(
+        b'r',
+        &[device.as_str(), pass.type_id.as_str(), pass.serial.as_str()],
+    )
 }
 
 /// What the keys of the device's registrations of one type start with; a serial number follows.
-pub(crate) fn registrations_of_type(device: &DeviceIdentifier, type_id: &TypeIdentifier) -> Vec<u8> {
+pub(crate) fn registrations_of_type(
+    device: &DeviceIdentifier,
+    type_id: &TypeIdentifier,
+) -> Vec<u8> {
     key(b'r', &[device.as_str(), type_id.as_str(), ""])
 }
 
@@ -93,7 +99,10 @@ pub(crate) fn registrations(device: &DeviceIdentifier) -> Vec<u8> {
 }
 
 pub(crate) fn device_of(pass: &PassId, device: &DeviceIdentifier) -> Vec<u8> {
-    key(b'p', &[pass.type_id.as_str(), pass.serial.as_str(), device.as_str()])
+    key(
+        b'p',
+        &[pass.type_id.as_str(), pass.serial.as_str(), device.as_str()],
+    )
 }
 
 /// What the keys of the devices of a type's passes start with; a serial number, NUL and a device follow.
@@ -132,7 +141,12 @@ pub(crate) fn pending_by_age(type_id: &TypeIdentifier) -> Vec<u8> {
 }
 
 pub(crate) fn pending_since(type_id: &TypeIdentifier, since: u64, scope: &Scope) -> Vec<u8> {
-    [&pending_by_age(type_id)[..], &since.to_be_bytes(), scope_text(scope).as_bytes()].concat()
+    [
+        &pending_by_age(type_id)[..],
+        &since.to_be_bytes(),
+        scope_text(scope).as_bytes(),
+    ]
+    .concat()
 }
 
 /// What the keys of the type's deferred pushes start with; a device follows.
@@ -149,8 +163,17 @@ pub(crate) fn deferred_by_time(type_id: &TypeIdentifier) -> Vec<u8> {
     key(b'e', &[type_id.as_str(), ""])
 }
 
-pub(crate) fn deferred_until(type_id: &TypeIdentifier, due: u64, device: &DeviceIdentifier) -> Vec<u8> {
-    [&deferred_by_time(type_id)[..], &due.to_be_bytes(), device.as_str().as_bytes()].concat()
+pub(crate) fn deferred_until(
+    type_id: &TypeIdentifier,
+    due: u64,
+    device: &DeviceIdentifier,
+) -> Vec<u8> {
+    [
+        &deferred_by_time(type_id)[..],
+        &due.to_be_bytes(),
+        device.as_str().as_bytes(),
+    ]
+    .concat()
 }
 
 pub(crate) fn queue(type_id: &TypeIdentifier) -> Vec<u8> {
@@ -167,7 +190,11 @@ pub(crate) fn read_time(mut rest: &[u8]) -> Result<u64, Failure> {
 }
 
 pub(crate) fn read_scope(rest: &[u8]) -> Result<Scope, Failure> {
-    Ok(if rest.is_empty() { Scope::Type } else { Scope::Pass(read_serial(rest)?) })
+    Ok(if rest.is_empty() {
+        Scope::Type
+    } else {
+        Scope::Pass(read_serial(rest)?)
+    })
 }
 
 /// Reads what follows a key's prefix, or a text in a value.
@@ -192,8 +219,14 @@ pub(crate) fn read_device(rest: &[u8]) -> Result<DeviceIdentifier, Failure> {
 
 /// Reads the type, NUL and serial number behind [`registrations`].
 pub(crate) fn read_pass(rest: &[u8]) -> Result<PassId, Failure> {
-    let nul = rest.iter().position(|b| *b == 0).ok_or_else(|| Failure::unreadable("registration"))?;
-    Ok(PassId { type_id: read_type(&rest[..nul])?, serial: read_serial(&rest[nul + 1..])? })
+    let nul = rest
+        .iter()
+        .position(|b| *b == 0)
+        .ok_or_else(|| Failure::unreadable("registration"))?;
+    Ok(PassId {
+        type_id: read_type(&rest[..nul])?,
+        serial: read_serial(&rest[nul + 1..])?,
+    })
 }
 
 /// Reads the type and the serial number behind [`DEVICES_OF`], as they are spelt.
@@ -212,13 +245,19 @@ pub(crate) fn read_last_device(key: &[u8]) -> Result<DeviceIdentifier, Failure> 
 
 /// Takes a number off the front of a value.
 fn number(value: &mut &[u8], what: &'static str) -> Result<u64, Failure> {
-    let (number, rest) = value.split_first_chunk().ok_or_else(|| Failure::unreadable(what))?;
+    let (number, rest) = value
+        .split_first_chunk()
+        .ok_or_else(|| Failure::unreadable(what))?;
     *value = rest;
     Ok(u64::from_be_bytes(*number))
 }
 
 fn end(value: &[u8], what: &'static str) -> Result<(), Failure> {
-    if value.is_empty() { Ok(()) } else { Err(Failure::unreadable(what)) }
+    if value.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::unreadable(what))
+    }
 }
 
 /// About the store itself.
@@ -237,11 +276,16 @@ impl StoreRow {
     /// Reads the format of any version, and the rest only of this one's.
     pub(crate) fn decode(value: &[u8]) -> Result<Self, Failure> {
         const WHAT: &str = "row about the store";
-        let (&format, mut rest) = value.split_first().ok_or_else(|| Failure::unreadable(WHAT))?;
+        let (&format, mut rest) = value
+            .split_first()
+            .ok_or_else(|| Failure::unreadable(WHAT))?;
         if format != FORMAT {
             return Ok(Self { format, created: 0 });
         }
-        let row = Self { format, created: number(&mut rest, WHAT)? };
+        let row = Self {
+            format,
+            created: number(&mut rest, WHAT)?,
+        };
         end(rest, WHAT)?;
         Ok(row)
     }
@@ -267,23 +311,42 @@ pub(crate) struct TypeRow {
 impl TypeRow {
     /// The clock of a type that was never marked, in a store made at `created`.
     pub(crate) fn unmarked(created: u64) -> Self {
-        Self { version: 0, floor: Mark { version: 0, last_modified: created }, latest_date: created }
+        Self {
+            version: 0,
+            floor: Mark {
+                version: 0,
+                last_modified: created,
+            },
+            latest_date: created,
+        }
     }
 
     pub(crate) fn encode(self) -> Vec<u8> {
-        [self.version, self.floor.version, self.floor.last_modified, self.latest_date]
-            .map(u64::to_be_bytes)
-            .concat()
+        [
+            self.version,
+            self.floor.version,
+            self.floor.last_modified,
+            self.latest_date,
+        ]
+        .map(u64::to_be_bytes)
+        .concat()
     }
 
     pub(crate) fn decode(mut value: &[u8]) -> Result<Self, Failure> {
         const WHAT: &str = "clock of a type";
         let value = &mut value;
         let version = number(value, WHAT)?;
-        let floor = Mark { version: number(value, WHAT)?, last_modified: number(value, WHAT)? };
+        let floor = Mark {
+            version: number(value, WHAT)?,
+            last_modified: number(value, WHAT)?,
+        };
         let latest_date = number(value, WHAT)?;
         end(value, WHAT)?;
-        Ok(Self { version, floor, latest_date })
+        Ok(Self {
+            version,
+            floor,
+            latest_date,
+        })
     }
 }
 
@@ -340,20 +403,26 @@ impl<'v> DeviceRow<'v> {
         let unreadable = || Failure::unreadable(Self::WHAT);
         let version = number(&mut value, Self::WHAT)?;
         let (length, rest) = value.split_first_chunk().ok_or_else(unreadable)?;
-        let (token, rest) =
-            rest.split_at_checked(u16::from_be_bytes(*length).into()).ok_or_else(unreadable)?;
+        let (token, rest) = rest
+            .split_at_checked(u16::from_be_bytes(*length).into())
+            .ok_or_else(unreadable)?;
         let registrations = match rest {
             [0, few @ ..] => Registrations::Few(Few(few)),
-            [1, count @ ..] => {
-                Registrations::Many(u32::from_be_bytes(count.try_into().map_err(|_| unreadable())?))
-            }
+            [1, count @ ..] => Registrations::Many(u32::from_be_bytes(
+                count.try_into().map_err(|_| unreadable())?,
+            )),
             _ => return Err(unreadable()),
         };
-        Ok(Self { version, push_token: token, registrations })
+        Ok(Self {
+            version,
+            push_token: token,
+            registrations,
+        })
     }
 
     pub(crate) fn push_token(&self) -> Result<PushToken, Failure> {
-        PushToken::new(text(self.push_token, Self::WHAT)?).map_err(|_| Failure::unreadable(Self::WHAT))
+        PushToken::new(text(self.push_token, Self::WHAT)?)
+            .map_err(|_| Failure::unreadable(Self::WHAT))
     }
 }
 
@@ -379,7 +448,9 @@ impl<'v> Few<'v> {
         let mut found = false;
         for one in self.iter() {
             let (type_id, serial, version) = one?;
-            if type_id == pass.type_id.as_str().as_bytes() && serial == pass.serial.as_str().as_bytes() {
+            if type_id == pass.type_id.as_str().as_bytes()
+                && serial == pass.serial.as_str().as_bytes()
+            {
                 found = true;
             } else {
                 append(&mut others, type_id, serial, version);
@@ -394,7 +465,12 @@ impl<'v> Few<'v> {
     }
 
     pub(crate) fn add(few: &mut Vec<u8>, pass: &PassId, version: u64) {
-        append(few, pass.type_id.as_str().as_bytes(), pass.serial.as_str().as_bytes(), version);
+        append(
+            few,
+            pass.type_id.as_str().as_bytes(),
+            pass.serial.as_str().as_bytes(),
+            version,
+        );
     }
 }
 
@@ -430,7 +506,9 @@ pub(crate) fn decode_registration(mut value: &[u8]) -> Result<u64, Failure> {
 }
 
 pub(crate) fn encode_pass(state: &PassState) -> Vec<u8> {
-    let mut row = [state.version, state.last_modified].map(u64::to_be_bytes).concat();
+    let mut row = [state.version, state.last_modified]
+        .map(u64::to_be_bytes)
+        .concat();
     row.extend(state.published.iter().flatten());
     row
 }
@@ -439,21 +517,35 @@ pub(crate) fn decode_pass(mut value: &[u8]) -> Result<PassState, Failure> {
     const WHAT: &str = "state of a pass";
     let value = &mut value;
     let (version, last_modified) = (number(value, WHAT)?, number(value, WHAT)?);
-    let published = if value.is_empty() { None } else { Some(digest(value, WHAT)?) };
+    let published = if value.is_empty() {
+        None
+    } else {
+        Some(digest(value, WHAT)?)
+    };
     end(value, WHAT)?;
-    Ok(PassState { version, last_modified, published })
+    Ok(PassState {
+        version,
+        last_modified,
+        published,
+    })
 }
 
 /// Takes a digest off the front of a value.
 fn digest(value: &mut &[u8], what: &'static str) -> Result<[u8; 32], Failure> {
-    let (digest, rest) = value.split_first_chunk().ok_or_else(|| Failure::unreadable(what))?;
+    let (digest, rest) = value
+        .split_first_chunk()
+        .ok_or_else(|| Failure::unreadable(what))?;
     *value = rest;
     Ok(*digest)
 }
 
 /// Whether the pass is removed (1), whether a digest follows (1), the digest (32), the digests of the tokens (32 each).
 pub(crate) fn encode_published(published: &Published) -> Vec<u8> {
-    let Published { digest, tokens, removed } = published;
+    let Published {
+        digest,
+        tokens,
+        removed,
+    } = published;
     let mut row = Vec::with_capacity(2 + size_of::<ContentDigest>() + 32 * tokens.len());
     row.push(u8::from(*removed));
     row.push(u8::from(digest.is_some()));
@@ -464,15 +556,24 @@ pub(crate) fn encode_published(published: &Published) -> Vec<u8> {
 
 pub(crate) fn decode_published(value: &[u8]) -> Result<Published, Failure> {
     const WHAT: &str = "published content";
-    let (&[removed, has_digest], mut rest) =
-        value.split_first_chunk().ok_or_else(|| Failure::unreadable(WHAT))?;
+    let (&[removed, has_digest], mut rest) = value
+        .split_first_chunk()
+        .ok_or_else(|| Failure::unreadable(WHAT))?;
     let rest = &mut rest;
-    let own = if has_digest == 1 { Some(digest(rest, WHAT)?) } else { None };
+    let own = if has_digest == 1 {
+        Some(digest(rest, WHAT)?)
+    } else {
+        None
+    };
     let mut tokens = Vec::new();
     while !rest.is_empty() {
         tokens.push(TokenDigest::from_bytes(digest(rest, WHAT)?));
     }
-    Ok(Published { digest: own, tokens, removed: removed == 1 })
+    Ok(Published {
+        digest: own,
+        tokens,
+        removed: removed == 1,
+    })
 }
 
 /// A pending change.
@@ -488,7 +589,11 @@ pub(crate) struct PendingRow {
 impl PendingRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut row = [self.since, self.version].map(u64::to_be_bytes).concat();
-        if let Some(Progress { version, next: Some(next) }) = &self.progress {
+        if let Some(Progress {
+            version,
+            next: Some(next),
+        }) = &self.progress
+        {
             row.extend_from_slice(&version.to_be_bytes());
             row.extend_from_slice(next.as_str().as_bytes());
         }
@@ -503,9 +608,16 @@ impl PendingRow {
             None
         } else {
             let version = number(value, WHAT)?;
-            Some(Progress { version, next: Some(PageCursor::new(text(value, WHAT)?)) })
+            Some(Progress {
+                version,
+                next: Some(PageCursor::new(text(value, WHAT)?)),
+            })
         };
-        Ok(Self { since, version, progress })
+        Ok(Self {
+            since,
+            version,
+            progress,
+        })
     }
 }
 
@@ -524,7 +636,10 @@ impl QueueRow {
     pub(crate) fn decode(mut value: &[u8]) -> Result<Self, Failure> {
         const WHAT: &str = "count of pending pushes";
         let value = &mut value;
-        let row = Self { pending: number(value, WHAT)?, deferred: number(value, WHAT)? };
+        let row = Self {
+            pending: number(value, WHAT)?,
+            deferred: number(value, WHAT)?,
+        };
         end(value, WHAT)?;
         Ok(row)
     }
@@ -535,7 +650,10 @@ pub(crate) fn encode_deferred(push: &DeferredPush) -> Vec<u8> {
     let mut row = push.attempts.to_be_bytes().to_vec();
     for time in [push.due, push.bad_since] {
         row.push(u8::from(time.is_some()));
-        row.extend(time.into_iter().flat_map(|time| clock::micros(time).to_be_bytes()));
+        row.extend(
+            time.into_iter()
+                .flat_map(|time| clock::micros(time).to_be_bytes()),
+        );
     }
     row.extend_from_slice(push.push_token.as_str().as_bytes());
     row
@@ -551,11 +669,18 @@ pub(crate) fn decode_deferred(value: &[u8]) -> Result<DeferredPush, Failure> {
         if is_there == 0 {
             return Ok(None);
         }
-        Ok(Some(UNIX_EPOCH + Duration::from_micros(number(&mut rest, WHAT)?)))
+        Ok(Some(
+            UNIX_EPOCH + Duration::from_micros(number(&mut rest, WHAT)?),
+        ))
     };
     let (due, bad_since) = (time()?, time()?);
     let push_token = PushToken::new(text(rest, WHAT)?).map_err(|_| unreadable())?;
-    Ok(DeferredPush { push_token, due, attempts: u32::from_be_bytes(*attempts), bad_since })
+    Ok(DeferredPush {
+        push_token,
+        due,
+        attempts: u32::from_be_bytes(*attempts),
+        bad_since,
+    })
 }
 
 pub(crate) fn decode_note(value: &[u8]) -> Result<String, Failure> {
@@ -568,33 +693,65 @@ mod tests {
 
     #[test]
     fn rows_read_back() {
-        let store = StoreRow { format: FORMAT, created: 7 };
+        let store = StoreRow {
+            format: FORMAT,
+            created: 7,
+        };
         assert_eq!(StoreRow::decode(&store.encode()).unwrap(), store);
         assert_eq!(StoreRow::decode(&[9, 1, 2]).unwrap().format, 9);
-        let clock =
-            TypeRow { version: 4, floor: Mark { version: 3, last_modified: 2 }, latest_date: u64::MAX };
+        let clock = TypeRow {
+            version: 4,
+            floor: Mark {
+                version: 3,
+                last_modified: 2,
+            },
+            latest_date: u64::MAX,
+        };
         assert_eq!(TypeRow::decode(&clock.encode()).unwrap(), clock);
         assert_eq!(decode_registration(&encode_registration(6)).unwrap(), 6);
         for published in [None, Some([3; 32])] {
-            let state = PassState { version: 8, last_modified: 9, published };
+            let state = PassState {
+                version: 8,
+                last_modified: 9,
+                published,
+            };
             assert_eq!(decode_pass(&encode_pass(&state)).unwrap(), state);
         }
-        let begun = Progress { version: 3, next: Some(PageCursor::new("ä\n")) };
+        let begun = Progress {
+            version: 3,
+            next: Some(PageCursor::new("ä\n")),
+        };
         for progress in [None, Some(begun)] {
-            let pending = PendingRow { since: 2, version: 4, progress };
+            let pending = PendingRow {
+                since: 2,
+                version: 4,
+                progress,
+            };
             assert_eq!(PendingRow::decode(&pending.encode()).unwrap(), pending);
         }
-        let queue = QueueRow { pending: 1, deferred: 2 };
+        let queue = QueueRow {
+            pending: 1,
+            deferred: 2,
+        };
         assert_eq!(QueueRow::decode(&queue.encode()).unwrap(), queue);
     }
 
     #[test]
     fn devices_read_back_with_any_push_token() {
         let longest: String = ('!'..='~').cycle().take(400).collect();
-        for token in ["C0ffee", "6F9619FF-8B86-D011-B42D-00CF4FC964FF", "cMv:APA91bHPRgkF3_x-y", &longest] {
+        for token in [
+            "C0ffee",
+            "6F9619FF-8B86-D011-B42D-00CF4FC964FF",
+            "cMv:APA91bHPRgkF3_x-y",
+            &longest,
+        ] {
             let push_token = PushToken::new(token).unwrap();
             for registrations in [Registrations::Few(Few::default()), Registrations::Many(3)] {
-                let device = DeviceRow { version: 5, push_token: token.as_bytes(), registrations };
+                let device = DeviceRow {
+                    version: 5,
+                    push_token: token.as_bytes(),
+                    registrations,
+                };
                 let row = device.encode();
                 let read = DeviceRow::decode(&row).unwrap();
                 assert_eq!(read, device);
@@ -602,7 +759,12 @@ mod tests {
             }
             let time = |micros| Some(UNIX_EPOCH + Duration::from_micros(micros));
             for (due, bad_since) in [(None, None), (time(5), None), (None, time(0))] {
-                let push = DeferredPush { push_token: push_token.clone(), due, attempts: 6, bad_since };
+                let push = DeferredPush {
+                    push_token: push_token.clone(),
+                    due,
+                    attempts: 6,
+                    bad_since,
+                };
                 let read = decode_deferred(&encode_deferred(&push)).unwrap();
                 assert_eq!(read.push_token.as_str(), token);
                 assert_eq!(read, push);
@@ -616,16 +778,28 @@ mod tests {
         let [a, b] = ["ä/ 1", "2"].map(|serial| PassId::new("pass.a", serial).unwrap());
         Few::add(&mut few, &a, 6);
         Few::add(&mut few, &b, 7);
-        let device =
-            DeviceRow { version: 7, push_token: b"c0", registrations: Registrations::Few(Few::new(&few)) };
+        let device = DeviceRow {
+            version: 7,
+            push_token: b"c0",
+            registrations: Registrations::Few(Few::new(&few)),
+        };
         let row = device.encode();
-        let Registrations::Few(read) = DeviceRow::decode(&row).unwrap().registrations else { panic!("many") };
+        let Registrations::Few(read) = DeviceRow::decode(&row).unwrap().registrations else {
+            panic!("many")
+        };
         let all = read.iter().map(Result::unwrap).collect::<Vec<_>>();
-        assert_eq!(all, [(&b"pass.a"[..], "ä/ 1".as_bytes(), 6), (b"pass.a", b"2", 7)]);
+        assert_eq!(
+            all,
+            [(&b"pass.a"[..], "ä/ 1".as_bytes(), 6), (b"pass.a", b"2", 7)]
+        );
         let (rest, found) = read.without(&a).unwrap();
         assert!(found && Few::new(&rest).iter().count() == 1);
         assert!(!Few::new(&rest).without(&a).unwrap().1);
-        assert!(Few::new(&row[row.len() - 5..]).iter().any(|one| one.is_err()));
+        assert!(
+            Few::new(&row[row.len() - 5..])
+                .iter()
+                .any(|one| one.is_err())
+        );
     }
 
     #[test]
@@ -633,9 +807,18 @@ mod tests {
         for digest in [None, Some([7; 32])] {
             for count in [0, 1, Published::MAX_TOKENS] {
                 for removed in [false, true] {
-                    let tokens = (0..count).map(|n| TokenDigest::from_bytes([n as u8; 32])).collect();
-                    let published = Published { digest, tokens, removed };
-                    assert_eq!(decode_published(&encode_published(&published)).unwrap(), published);
+                    let tokens = (0..count)
+                        .map(|n| TokenDigest::from_bytes([n as u8; 32]))
+                        .collect();
+                    let published = Published {
+                        digest,
+                        tokens,
+                        removed,
+                    };
+                    assert_eq!(
+                        decode_published(&encode_published(&published)).unwrap(),
+                        published
+                    );
                 }
             }
         }
@@ -643,7 +826,13 @@ mod tests {
 
     #[test]
     fn damaged_rows_are_errors() {
-        for damaged in [&b""[..], b"1234567", b"123456789", b"12345678\0\x01a\x02", b"12345678\0\x09a\0"] {
+        for damaged in [
+            &b""[..],
+            b"1234567",
+            b"123456789",
+            b"12345678\0\x01a\x02",
+            b"12345678\0\x09a\0",
+        ] {
             assert!(StoreRow::decode(damaged).is_err() || damaged.first() != Some(&FORMAT));
             assert!(TypeRow::decode(damaged).is_err());
             assert!(DeviceRow::decode(damaged).is_err());
@@ -674,13 +863,16 @@ mod tests {
         assert_eq!(read_last_device(&key).unwrap(), device("x"));
         assert!(key.starts_with(&devices_of(&pass("pass.a", "1"))));
         assert!(
-            !device_of(&pass("pass.a", "11"), &device("x")).starts_with(&devices_of(&pass("pass.a", "1")))
+            !device_of(&pass("pass.a", "11"), &device("x"))
+                .starts_with(&devices_of(&pass("pass.a", "1")))
         );
         let of_type = devices_of_type(&pass("pass.a", "1").type_id);
         assert_eq!(key.strip_prefix(&of_type[..]), Some(&b"1\0x"[..]));
         assert!(!device_of(&pass("pass.ab", "1"), &device("x")).starts_with(&of_type));
         let rest = registration(&device("ab"), &pass("pass.a", "ä/ 1"));
-        let rest = rest.strip_prefix(&registrations(&device("ab"))[..]).unwrap();
+        let rest = rest
+            .strip_prefix(&registrations(&device("ab"))[..])
+            .unwrap();
         assert_eq!(read_pass(rest).unwrap(), pass("pass.a", "ä/ 1"));
     }
 }

@@ -31,7 +31,12 @@ impl StoreMaintenance for SledStore {
             created += self
                 .write(move |group| {
                     let mut created = 0;
-                    for Registration { device, push_token, pass } in &part {
+                    for Registration {
+                        device,
+                        push_token,
+                        pass,
+                    } in &part
+                    {
                         let registered = registrations::register(group, device, pass, push_token)?;
                         created += u64::from(registered == Registered::Created);
                     }
@@ -50,16 +55,22 @@ impl StoreMaintenance for SledStore {
     ) -> Result<Page<Registration>, StoreError> {
         let after = after.and_then(|cursor| DeviceIdentifier::new(cursor.as_str()).ok());
         let after = after.map(|device| layout::device(&device));
-        self.read(move |view| page(view, after.as_deref(), limit.max(1))).await
+        self.read(move |view| page(view, after.as_deref(), limit.max(1)))
+            .await
     }
 
     /// Reads all registrations, and the sizes of the files. It does not count what is in no file yet.
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         let devices = self.count(layout::DEVICES.to_vec(), u64::MAX).await?;
-        let mut stats = StoreStats { devices, ..StoreStats::default() };
+        let mut stats = StoreStats {
+            devices,
+            ..StoreStats::default()
+        };
         let (mut last, mut after) = (None, None);
         loop {
-            let counted = self.read(move |view| passes(view, after.as_deref())).await?;
+            let counted = self
+                .read(move |view| passes(view, after.as_deref()))
+                .await?;
             for (pass, registrations) in counted.passes {
                 let is_new = last.as_ref() != Some(&pass);
                 match stats.types.last_mut() {
@@ -69,7 +80,11 @@ impl StoreMaintenance for SledStore {
                     }
                     _ => {
                         let type_id = pass.type_id.clone();
-                        stats.types.push(TypeStats { type_id, passes: 1, registrations });
+                        stats.types.push(TypeStats {
+                            type_id,
+                            passes: 1,
+                            registrations,
+                        });
                     }
                 }
                 last = Some(pass);
@@ -84,7 +99,11 @@ impl StoreMaintenance for SledStore {
     }
 }
 
-fn page(view: &View<'_>, after: Option<&[u8]>, limit: usize) -> Result<Page<Registration>, Unanswered> {
+fn page(
+    view: &View<'_>,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Page<Registration>, Unanswered> {
     let mut items = Vec::new();
     let rows = view.scan(layout::DEVICES, after, limit.min(AT_ONCE))?;
     let mut next = rows.more_after;
@@ -93,12 +112,17 @@ fn page(view: &View<'_>, after: Option<&[u8]>, limit: usize) -> Result<Page<Regi
         let device = layout::read_device(&key[layout::DEVICES.len()..])?;
         let row = DeviceRow::decode(&value)?;
         let push_token = row.push_token()?;
-        let of = |pass| Registration { device: device.clone(), push_token: push_token.clone(), pass };
+        let of = |pass| Registration {
+            device: device.clone(),
+            push_token: push_token.clone(),
+            pass,
+        };
         match row.registrations {
             Registrations::Few(few) => {
                 for one in few.iter() {
                     let (type_id, serial, _) = one?;
-                    let (type_id, serial) = (layout::read_type(type_id)?, layout::read_serial(serial)?);
+                    let (type_id, serial) =
+                        (layout::read_type(type_id)?, layout::read_serial(serial)?);
                     items.push(of(PassId { type_id, serial }));
                 }
             }
@@ -114,8 +138,13 @@ fn page(view: &View<'_>, after: Option<&[u8]>, limit: usize) -> Result<Page<Regi
             break;
         }
     }
-    let next = next.map(|key| layout::read_device(&key[layout::DEVICES.len()..])).transpose()?;
-    Ok(Page { items, next: next.map(|device| PageCursor::new(device.as_str())) })
+    let next = next
+        .map(|key| layout::read_device(&key[layout::DEVICES.len()..]))
+        .transpose()?;
+    Ok(Page {
+        items,
+        next: next.map(|device| PageCursor::new(device.as_str())),
+    })
 }
 
 /// Passes in the order of their keys, each with how many registrations were read of it.
@@ -136,8 +165,20 @@ fn passes(view: &View<'_>, after: Option<&[u8]>) -> Result<Counted, Unanswered> 
         }
     }
     let read = |((type_id, serial), count): ((&[u8], &[u8]), u64)| {
-        Ok((PassId { type_id: layout::read_type(type_id)?, serial: layout::read_serial(serial)? }, count))
+        Ok((
+            PassId {
+                type_id: layout::read_type(type_id)?,
+                serial: layout::read_serial(serial)?,
+            },
+            count,
+        ))
     };
-    let passes = counts.into_iter().map(read).collect::<Result<_, Unanswered>>()?;
-    Ok(Counted { passes, next: rows.more_after.map(|key| key.to_vec()) })
+    let passes = counts
+        .into_iter()
+        .map(read)
+        .collect::<Result<_, Unanswered>>()?;
+    Ok(Counted {
+        passes,
+        next: rows.more_after.map(|key| key.to_vec()),
+    })
 }

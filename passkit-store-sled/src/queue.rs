@@ -34,8 +34,14 @@ const AT_ONCE: usize = 1_024;
 
 #[async_trait]
 impl PushQueue for SledStore {
-    async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
-        let Some(mut marking) = Marking::new(changed) else { return Ok(()) };
+    async fn mark_and_push(
+        &self,
+        type_id: &TypeIdentifier,
+        changed: Changed<'_>,
+    ) -> Result<(), StoreError> {
+        let Some(mut marking) = Marking::new(changed) else {
+            return Ok(());
+        };
         let type_id = type_id.clone();
         self.write_in_steps(move |group| {
             let marked = changes::mark(group, &type_id, &mut marking, PENDING_ROWS)?;
@@ -67,8 +73,9 @@ impl PushQueue for SledStore {
         for part in progress.chunks(TOGETHER) {
             let (type_id, part) = (type_id.clone(), part.to_vec());
             self.write(move |group| {
-                part.iter()
-                    .try_for_each(|(scope, progress)| record_progress(group, &type_id, scope, progress))
+                part.iter().try_for_each(|(scope, progress)| {
+                    record_progress(group, &type_id, scope, progress)
+                })
             })
             .await?;
         }
@@ -84,7 +91,8 @@ impl PushQueue for SledStore {
         for part in pushes.chunks(TOGETHER) {
             let (type_id, part) = (type_id.clone(), part.to_vec());
             self.write(move |group| {
-                part.iter().try_for_each(|(device, push)| defer(group, &type_id, device, push.as_ref()))
+                part.iter()
+                    .try_for_each(|(device, push)| defer(group, &type_id, device, push.as_ref()))
             })
             .await?;
         }
@@ -98,7 +106,8 @@ impl PushQueue for SledStore {
         limit: usize,
     ) -> Result<Page<(DeviceIdentifier, DeferredPush)>, StoreError> {
         let (type_id, after) = (type_id.clone(), after.cloned());
-        self.read(move |view| deferred(view, &type_id, after.as_ref(), limit)).await
+        self.read(move |view| deferred(view, &type_id, after.as_ref(), limit))
+            .await
     }
 }
 
@@ -107,7 +116,11 @@ fn pending_row(
     type_id: &TypeIdentifier,
     scope: &Scope,
 ) -> Result<Option<PendingRow>, Failure> {
-    group.get(&layout::pending(type_id, scope))?.as_deref().map(PendingRow::decode).transpose()
+    group
+        .get(&layout::pending(type_id, scope))?
+        .as_deref()
+        .map(PendingRow::decode)
+        .transpose()
 }
 
 fn put_pending_row(
@@ -146,12 +159,25 @@ fn move_place(
 
 fn queue_row(group: &Group<'_>, type_id: &TypeIdentifier) -> Result<QueueRow, Failure> {
     let row = group.get(&layout::queue(type_id))?;
-    Ok(row.as_deref().map(QueueRow::decode).transpose()?.unwrap_or_default())
+    Ok(row
+        .as_deref()
+        .map(QueueRow::decode)
+        .transpose()?
+        .unwrap_or_default())
 }
 
-fn put_queue_row(group: &mut Group<'_>, type_id: &TypeIdentifier, before: QueueRow, after: QueueRow) {
+fn put_queue_row(
+    group: &mut Group<'_>,
+    type_id: &TypeIdentifier,
+    before: QueueRow,
+    after: QueueRow,
+) {
     let row = |row: QueueRow| (row != QueueRow::default()).then(|| row.encode());
-    group.put(layout::queue(type_id), row(before).map(IVec::from), row(after));
+    group.put(
+        layout::queue(type_id),
+        row(before).map(IVec::from),
+        row(after),
+    );
 }
 
 /// Makes pushes pending for what was marked with this version.
@@ -169,7 +195,11 @@ fn add(
             Some(row) => PendingRow { version, ..row },
             None => {
                 queue.pending += 1;
-                PendingRow { since: version, version, progress: None }
+                PendingRow {
+                    since: version,
+                    version,
+                    progress: None,
+                }
             }
         };
         put_pending_row(group, type_id, scope, row.as_ref(), Some(&after));
@@ -184,9 +214,14 @@ fn record_progress(
     scope: &Scope,
     progress: &Progress,
 ) -> Result<(), Failure> {
-    let Some(before) = pending_row(group, type_id, scope)? else { return Ok(()) };
+    let Some(before) = pending_row(group, type_id, scope)? else {
+        return Ok(());
+    };
     if progress.next.is_some() {
-        let after = PendingRow { progress: Some(progress.clone()), ..before.clone() };
+        let after = PendingRow {
+            progress: Some(progress.clone()),
+            ..before.clone()
+        };
         put_pending_row(group, type_id, scope, Some(&before), Some(&after));
     } else if before.version == progress.version {
         let queue = queue_row(group, type_id)?;
@@ -194,7 +229,11 @@ fn record_progress(
         put_pending_row(group, type_id, scope, Some(&before), None);
         put_queue_row(group, type_id, queue, QueueRow { pending, ..queue });
     } else {
-        let after = PendingRow { since: before.version, version: before.version, progress: None };
+        let after = PendingRow {
+            since: before.version,
+            version: before.version,
+            progress: None,
+        };
         put_pending_row(group, type_id, scope, Some(&before), Some(&after));
     }
     Ok(())
@@ -244,9 +283,16 @@ fn backlog(view: &View<'_>) -> Result<Vec<Backlog>, Unanswered> {
         let type_id = layout::read_type(&key[layout::QUEUES.len()..])?;
         let row = QueueRow::decode(&value)?;
         // The rows need not be of one moment: what has gone since then does not count.
-        let since = if row.pending > 0 { first(view, &layout::pending_by_age(&type_id))? } else { None };
-        let next_deferred =
-            if row.deferred > 0 { first(view, &layout::deferred_by_time(&type_id))? } else { None };
+        let since = if row.pending > 0 {
+            first(view, &layout::pending_by_age(&type_id))?
+        } else {
+            None
+        };
+        let next_deferred = if row.deferred > 0 {
+            first(view, &layout::deferred_by_time(&type_id))?
+        } else {
+            None
+        };
         let at = |key: Vec<u8>| {
             let micros = layout::read_time(&key)?;
             Ok::<_, Failure>(UNIX_EPOCH + Duration::from_micros(micros))
@@ -254,7 +300,12 @@ fn backlog(view: &View<'_>) -> Result<Vec<Backlog>, Unanswered> {
         let since = since.map(at).transpose()?;
         let pending = if since.is_some() { row.pending } else { 0 };
         if pending > 0 || row.deferred > 0 {
-            all.push(Backlog { type_id, pending, since, next_deferred: next_deferred.map(at).transpose()? });
+            all.push(Backlog {
+                type_id,
+                pending,
+                since,
+                next_deferred: next_deferred.map(at).transpose()?,
+            });
         }
     }
     Ok(all)
@@ -270,13 +321,23 @@ fn pending(
     let mut in_turn = Vec::new();
     let mut after = None;
     while in_turn.len() < limit {
-        let found = view.scan(&prefix, after.as_deref(), (limit - in_turn.len()).min(AT_ONCE))?;
+        let found = view.scan(
+            &prefix,
+            after.as_deref(),
+            (limit - in_turn.len()).min(AT_ONCE),
+        )?;
         for (key, _) in &found.rows {
             let scope = layout::read_scope(&key[prefix.len() + layout::TIME_BYTES..])?;
             // Since the scan it may have gone, or have moved to a later place, where it is found again.
-            let Some(value) = view.get(&layout::pending(type_id, &scope))? else { continue };
+            let Some(value) = view.get(&layout::pending(type_id, &scope))? else {
+                continue;
+            };
             let row = PendingRow::decode(&value)?;
-            let change = PendingChange { scope: scope.clone(), version: row.version, progress: row.progress };
+            let change = PendingChange {
+                scope: scope.clone(),
+                version: row.version,
+                progress: row.progress,
+            };
             if changes.insert(scope.clone(), change).is_none() {
                 in_turn.push(scope);
             }
@@ -286,7 +347,10 @@ fn pending(
             break;
         }
     }
-    Ok(in_turn.into_iter().filter_map(|scope| changes.remove(&scope)).collect())
+    Ok(in_turn
+        .into_iter()
+        .filter_map(|scope| changes.remove(&scope))
+        .collect())
 }
 
 /// A page ends with a device, and the next begins behind it.
@@ -305,6 +369,12 @@ fn deferred(
         Ok((device, layout::decode_deferred(value)?))
     });
     let items = items.collect::<Result<_, Failure>>()?;
-    let next = found.more_after.map(|key| layout::read_device(&key[prefix.len()..])).transpose()?;
-    Ok(Page { items, next: next.map(|device| PageCursor::new(device.as_str())) })
+    let next = found
+        .more_after
+        .map(|key| layout::read_device(&key[prefix.len()..]))
+        .transpose()?;
+    Ok(Page {
+        items,
+        next: next.map(|device| PageCursor::new(device.as_str())),
+    })
 }

@@ -24,7 +24,10 @@ pub(crate) fn register(
 ) -> Result<Registered, Failure> {
     let device_key = layout::device(device);
     let device_before = group.get(&device_key)?;
-    let row = device_before.as_deref().map(DeviceRow::decode).transpose()?;
+    let row = device_before
+        .as_deref()
+        .map(DeviceRow::decode)
+        .transpose()?;
     let version = next_version(row.map_or(0, |row| row.version), clock::now_micros());
 
     let mut few = Vec::new();
@@ -37,7 +40,10 @@ pub(crate) fn register(
             if few.len() <= FEW_BYTES {
                 (Registrations::Few(Few::new(&few)), existed)
             } else {
-                (Registrations::Many(spread(group, device, Few::new(&few))?), existed)
+                (
+                    Registrations::Many(spread(group, device, Few::new(&few))?),
+                    existed,
+                )
             }
         }
         Registrations::Many(count) => {
@@ -45,10 +51,18 @@ pub(crate) fn register(
             let before = group.get(&key)?;
             let existed = before.is_some();
             group.put(key, before, Some(layout::encode_registration(version)));
-            (Registrations::Many(count.saturating_add(u32::from(!existed))), existed)
+            (
+                Registrations::Many(count.saturating_add(u32::from(!existed))),
+                existed,
+            )
         }
     };
-    let after = DeviceRow { version, push_token: push_token.as_str().as_bytes(), registrations }.encode();
+    let after = DeviceRow {
+        version,
+        push_token: push_token.as_str().as_bytes(),
+        registrations,
+    }
+    .encode();
     drop(few);
     group.put(device_key, device_before, Some(after));
     if existed {
@@ -77,7 +91,9 @@ pub(crate) fn unregister(
     pass: &PassId,
 ) -> Result<bool, Failure> {
     let device_key = layout::device(device);
-    let Some(device_before) = group.get(&device_key)? else { return Ok(false) };
+    let Some(device_before) = group.get(&device_key)? else {
+        return Ok(false);
+    };
     let row = DeviceRow::decode(&device_before)?;
     let few;
     let (registrations, is_last) = match row.registrations {
@@ -91,12 +107,20 @@ pub(crate) fn unregister(
         }
         Registrations::Many(count) => {
             let key = layout::registration(device, pass);
-            let Some(before) = group.get(&key)? else { return Ok(false) };
+            let Some(before) = group.get(&key)? else {
+                return Ok(false);
+            };
             group.put(key, Some(before), None);
             (Registrations::Many(count.saturating_sub(1)), count <= 1)
         }
     };
-    let after = (!is_last).then(|| DeviceRow { registrations, ..row }.encode());
+    let after = (!is_last).then(|| {
+        DeviceRow {
+            registrations,
+            ..row
+        }
+        .encode()
+    });
     group.put(device_key, Some(device_before.clone()), after);
     group.put(layout::device_of(pass, device), Some(IVec::default()), None);
     Ok(true)
@@ -109,7 +133,9 @@ pub(crate) fn forget(
     unregistered_at: u64,
 ) -> Result<bool, Failure> {
     let device_key = layout::device(device);
-    let Some(device_before) = group.get(&device_key)? else { return Ok(false) };
+    let Some(device_before) = group.get(&device_key)? else {
+        return Ok(false);
+    };
     let row = DeviceRow::decode(&device_before)?;
     if row.version > unregistered_at {
         return Ok(false);
@@ -135,7 +161,11 @@ pub(crate) fn forget(
     }
     group.put(device_key, Some(device_before.clone()), None);
     for pass in passes {
-        group.put(layout::device_of(&pass, device), Some(IVec::default()), None);
+        group.put(
+            layout::device_of(&pass, device),
+            Some(IVec::default()),
+            None,
+        );
     }
     Ok(true)
 }
@@ -156,15 +186,23 @@ impl Range {
         match audience {
             Audience::Pass(pass) => Self {
                 prefix: layout::devices_of(pass),
-                after: after.and_then(device).map(|device| layout::device_of(pass, &device)),
+                after: after
+                    .and_then(device)
+                    .map(|device| layout::device_of(pass, &device)),
             },
             Audience::Type(type_id) => {
                 let after = after.and_then(|text| {
                     let (serial, text) = text.split_once('\n')?;
-                    let pass = PassId { type_id: type_id.clone(), serial: SerialNumber::new(serial).ok()? };
+                    let pass = PassId {
+                        type_id: type_id.clone(),
+                        serial: SerialNumber::new(serial).ok()?,
+                    };
                     Some(layout::device_of(&pass, &device(text)?))
                 });
-                Self { prefix: layout::devices_of_type(type_id), after }
+                Self {
+                    prefix: layout::devices_of_type(type_id),
+                    after,
+                }
             }
         }
     }
@@ -188,8 +226,14 @@ pub(crate) fn devices(
         let device = layout::read_last_device(key)?;
         // The device may have gone since the scan.
         if let Some(row) = view.get(&layout::device(&device))? {
-            items.push(RegisteredDevice { push_token: DeviceRow::decode(&row)?.push_token()?, device });
+            items.push(RegisteredDevice {
+                push_token: DeviceRow::decode(&row)?.push_token()?,
+                device,
+            });
         }
     }
-    Ok(Page { items, next: found.more_after.map(|key| range.cursor(&key)).transpose()? })
+    Ok(Page {
+        items,
+        next: found.more_after.map(|key| range.cursor(&key)).transpose()?,
+    })
 }

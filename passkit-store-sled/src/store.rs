@@ -73,7 +73,13 @@ impl SledStore {
         let no_thread = |e| Failure::io("start a thread", e);
         let writer = Writer::start(&rows, config).map_err(no_thread)?;
         let readers = Readers::start(&rows, READERS).map_err(no_thread)?;
-        Ok(Self { readers, writer, claims: Claims::default(), _rows: rows, _lock: lock })
+        Ok(Self {
+            readers,
+            writer,
+            claims: Claims::default(),
+            _rows: rows,
+            _lock: lock,
+        })
     }
 
     pub(crate) async fn read<T, F>(&self, question: F) -> Result<T, StoreError>
@@ -95,7 +101,10 @@ impl SledStore {
         &self,
         mut change: impl FnMut(&mut Group<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
-        Ok(self.writer.write(move |group| change(group).map(Some)).await?)
+        Ok(self
+            .writer
+            .write(move |group| change(group).map(Some))
+            .await?)
     }
 
     /// Changes rows in as many steps as it takes: `step` returns whether another one is needed.
@@ -103,7 +112,10 @@ impl SledStore {
         &self,
         mut step: impl FnMut(&mut Group<'_>) -> Result<bool, Failure> + Send + 'static,
     ) -> Result<(), StoreError> {
-        Ok(self.writer.write(move |group| Ok((!step(group)?).then_some(()))).await?)
+        Ok(self
+            .writer
+            .write(move |group| Ok((!step(group)?).then_some(())))
+            .await?)
     }
 
     /// How many rows have keys that start with `prefix`. Stops at `at_most`.
@@ -112,7 +124,9 @@ impl SledStore {
         while count < at_most {
             let limit = usize::try_from(at_most - count).map_or(AT_ONCE, |rest| rest.min(AT_ONCE));
             let prefix = prefix.clone();
-            let rows = self.read(move |view| view.scan(&prefix, after.as_deref(), limit)).await?;
+            let rows = self
+                .read(move |view| view.scan(&prefix, after.as_deref(), limit))
+                .await?;
             count += rows.rows.len() as u64;
             after = rows.more_after;
             if after.is_none() {
@@ -132,12 +146,18 @@ impl RegistrationStore for SledStore {
         push_token: &PushToken,
     ) -> Result<Registered, StoreError> {
         let (device, pass, push_token) = (device.clone(), pass.clone(), push_token.clone());
-        self.write(move |group| registrations::register(group, &device, &pass, &push_token)).await
+        self.write(move |group| registrations::register(group, &device, &pass, &push_token))
+            .await
     }
 
-    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+    async fn unregister(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+    ) -> Result<bool, StoreError> {
         let (device, pass) = (device.clone(), pass.clone());
-        self.write(move |group| registrations::unregister(group, &device, &pass)).await
+        self.write(move |group| registrations::unregister(group, &device, &pass))
+            .await
     }
 
     async fn changes_since(
@@ -147,23 +167,29 @@ impl RegistrationStore for SledStore {
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
         let (device, type_id) = (device.clone(), type_id.clone());
-        self.read(move |view| changes::changes_since(view, &device, &type_id, since)).await
+        self.read(move |view| changes::changes_since(view, &device, &type_id, since))
+            .await
     }
 
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
         let pass = pass.clone();
-        self.read(move |view| changes::pass_state(view, &pass)).await
+        self.read(move |view| changes::pass_state(view, &pass))
+            .await
     }
 
     async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
-        let Some(mut marking) = Marking::new(changed) else { return Ok(()) };
+        let Some(mut marking) = Marking::new(changed) else {
+            return Ok(());
+        };
         let type_id = type_id.clone();
-        self.write_in_steps(move |group| Ok(changes::mark(group, &type_id, &mut marking, 0)?.more)).await
+        self.write_in_steps(move |group| Ok(changes::mark(group, &type_id, &mut marking, 0)?.more))
+            .await
     }
 
     async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
         let passes = passes.to_vec();
-        self.read(move |view| changes::published(view, &passes)).await
+        self.read(move |view| changes::published(view, &passes))
+            .await
     }
 
     async fn devices(
@@ -173,7 +199,8 @@ impl RegistrationStore for SledStore {
         limit: usize,
     ) -> Result<Page<RegisteredDevice>, StoreError> {
         let range = Range::new(audience, after);
-        self.read(move |view| registrations::devices(view, &range, limit)).await
+        self.read(move |view| registrations::devices(view, &range, limit))
+            .await
     }
 
     async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
@@ -186,6 +213,7 @@ impl RegistrationStore for SledStore {
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
         let (device, unregistered_at) = (device.clone(), clock::micros(unregistered_at));
-        self.write(move |group| registrations::forget(group, &device, unregistered_at)).await
+        self.write(move |group| registrations::forget(group, &device, unregistered_at))
+            .await
     }
 }

@@ -2,9 +2,16 @@
 //! `cargo run --release -p passkit-store-sqlite --example measure -- [FOLDER [REGISTRATIONS]]`
 //!
 //! Alone, the bare statement runs on a thread of its own too, so that both pay for handing over.
-#![allow(clippy::unwrap_used, reason = "a measurement that cannot go on should panic")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a measurement that cannot go on should panic"
+)]
 
-#[allow(dead_code, unreachable_pub, reason = "the statements of the store itself")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the statements of the store itself"
+)]
 #[path = "../src/layout.rs"]
 mod layout;
 
@@ -42,7 +49,11 @@ fn device(number: u64) -> String {
 }
 
 fn serial(number: u64) -> String {
-    format!("{:08}-{:08x}", number % 1_000_000, (number % 1_000_000).wrapping_mul(2_654_435_761) as u32)
+    format!(
+        "{:08}-{:08x}",
+        number % 1_000_000,
+        (number % 1_000_000).wrapping_mul(2_654_435_761) as u32
+    )
 }
 
 /// The numbers 0 to `below` in an order without pattern.
@@ -55,40 +66,69 @@ fn scattered(i: u64, below: u64) -> u64 {
 
 fn connect(path: &Path) -> Connection {
     let connection = Connection::open(path).unwrap();
-    connection.pragma_update(None, "synchronous", "full").unwrap();
-    connection.pragma_update(None, "cell_size_check", true).unwrap();
-    connection.pragma_update(None, "cache_size", -(65_536 / 7)).unwrap();
+    connection
+        .pragma_update(None, "synchronous", "full")
+        .unwrap();
+    connection
+        .pragma_update(None, "cell_size_check", true)
+        .unwrap();
+    connection
+        .pragma_update(None, "cache_size", -(65_536 / 7))
+        .unwrap();
     connection.set_prepared_statement_cache_capacity(64);
     connection
 }
 
 fn bare_list(connection: &Connection, device: &str, tag: Option<UpdateTag>) -> usize {
     let mut statement = connection.prepare_cached(layout::CHANGES_SINCE).unwrap();
-    let tag = tag.map(|tag| (layout::integer(tag.type_version), layout::integer(tag.device_version)));
-    let mut rows =
-        statement.query(params![device, TYPE, tag.map(|tag| tag.0), tag.map(|tag| tag.1)]).unwrap();
+    let tag = tag.map(|tag| {
+        (
+            layout::integer(tag.type_version),
+            layout::integer(tag.device_version),
+        )
+    });
+    let mut rows = statement
+        .query(params![
+            device,
+            TYPE,
+            tag.map(|tag| tag.0),
+            tag.map(|tag| tag.1)
+        ])
+        .unwrap();
     let mut count = 0;
     while let Some(row) = rows.next().unwrap() {
-        count += row.get::<_, Option<String>>(2).unwrap().map_or(0, |serial| serial.len());
+        count += row
+            .get::<_, Option<String>>(2)
+            .unwrap()
+            .map_or(0, |serial| serial.len());
     }
     count
 }
 
 fn bare_state(connection: &Connection, serial: &str) -> u64 {
     let mut statement = connection.prepare_cached(layout::PASS_STATE).unwrap();
-    statement.query_row(params![TYPE, serial], |row| layout::number(row, 0)).unwrap()
+    statement
+        .query_row(params![TYPE, serial], |row| layout::number(row, 0))
+        .unwrap()
 }
 
 /// Registers in one commit.
-fn bare_register(connection: &Connection, registrations: impl IntoIterator<Item = (String, String)>) {
+fn bare_register(
+    connection: &Connection,
+    registrations: impl IntoIterator<Item = (String, String)>,
+) {
     let run = |sql| connection.prepare_cached(sql).unwrap().execute([]).unwrap();
     run("begin immediate");
     for (device, serial) in registrations {
         let mut statement = connection.prepare_cached(layout::REGISTER_DEVICE).unwrap();
         let now = layout::integer(clock::now_micros());
-        let version: i64 = statement.query_row(params![device, "c0ffee", now], |row| row.get(0)).unwrap();
+        let version: i64 = statement
+            .query_row(params![device, "c0ffee", now], |row| row.get(0))
+            .unwrap();
         let mut statement = connection.prepare_cached(layout::REGISTER).unwrap();
-        statement.execute(params![device, TYPE, serial, version]).unwrap();
+        statement
+            .execute(params![device, TYPE, serial, version])
+            .unwrap();
     }
     run("commit");
 }
@@ -146,7 +186,9 @@ fn row(what: &str, [bare, store]: [f64; 2]) {
 }
 
 /// Calls in a second, of 64 tasks.
-async fn together<F: Future<Output: Send> + Send>(call: impl Fn(u64) -> F + Send + Sync + 'static) -> f64 {
+async fn together<F: Future<Output: Send> + Send>(
+    call: impl Fn(u64) -> F + Send + Sync + 'static,
+) -> f64 {
     let (call, count) = (Arc::new(call), Arc::new(AtomicU64::new(0)));
     let start = Instant::now();
     let end = start + Duration::from_secs(3);
@@ -185,7 +227,9 @@ fn threads<R>(path: &Path, call: impl Fn(&Connection, u64) -> R + Sync) -> f64 {
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().map_or_else(std::env::temp_dir, Into::into);
-    let registrations: u64 = arguments.next().map_or(300_000, |text| text.parse().unwrap());
+    let registrations: u64 = arguments
+        .next()
+        .map_or(300_000, |text| text.parse().unwrap());
     let path = folder.join(format!("passkit-measure-{registrations}.db"));
     let store = Arc::new(SqliteStore::create(&path).unwrap());
     let devices = registrations / PASSES_OF_A_DEVICE;
@@ -195,7 +239,13 @@ async fn main() {
     let pass = move |number: u64| PassId::new(TYPE, &serial(number)).unwrap();
 
     let start = Instant::now();
-    if store.changes_since(&id(0), &type_id, None).await.unwrap().serials.is_empty() {
+    if store
+        .changes_since(&id(0), &type_id, None)
+        .await
+        .unwrap()
+        .serials
+        .is_empty()
+    {
         for first in (0..devices).step_by(5_000) {
             let numbers = first..(first + 5_000).min(devices);
             let batch: Vec<_> = numbers
@@ -210,14 +260,19 @@ async fn main() {
                 .collect();
             store.register_many(&batch).await.unwrap();
         }
-        let serials: Vec<_> =
-            (0..registrations.min(1_000_000)).map(|i| SerialNumber::new(&serial(i)).unwrap()).collect();
+        let serials: Vec<_> = (0..registrations.min(1_000_000))
+            .map(|i| SerialNumber::new(&serial(i)).unwrap())
+            .collect();
         for step in serials.chunks(10_000) {
             store.mark(&type_id, Changed::Passes(step)).await.unwrap();
         }
         println!("filled in {:.1?}", start.elapsed());
     }
-    let tag = store.changes_since(&id(0), &type_id, None).await.unwrap().tag;
+    let tag = store
+        .changes_since(&id(0), &type_id, None)
+        .await
+        .unwrap()
+        .tag;
     println!(
         "{registrations} registrations, {:?} bytes",
         store.stats().await.unwrap().storage_bytes.unwrap()
@@ -229,15 +284,25 @@ async fn main() {
     let next = |kind: u64| move |i: u64| first_new + (kind << 32) + i;
     let large = DeviceIdentifier::new("large").unwrap();
     let passes: Vec<_> = (0..10_000)
-        .map(|i| Registration { device: large.clone(), push_token: token.clone(), pass: pass(i) })
+        .map(|i| Registration {
+            device: large.clone(),
+            push_token: token.clone(),
+            pass: pass(i),
+        })
         .collect();
     store.register_many(&passes).await.unwrap();
-    let of_large = store.changes_since(&large, &type_id, None).await.unwrap().tag;
+    let of_large = store
+        .changes_since(&large, &type_id, None)
+        .await
+        .unwrap()
+        .tag;
 
     println!("alone, microseconds          bare, on a thread    store   ratio");
-    let bare = async |device: String, tag| hand_over(&thread, move |c| bare_list(c, &device, tag)).await;
-    let list =
-        async |device: DeviceIdentifier, tag| store.changes_since(&device, &type_id, tag).await.unwrap();
+    let bare =
+        async |device: String, tag| hand_over(&thread, move |c| bare_list(c, &device, tag)).await;
+    let list = async |device: DeviceIdentifier, tag| {
+        store.changes_since(&device, &type_id, tag).await.unwrap()
+    };
     alone(
         "list, all of 3 passes",
         1_000,
@@ -266,7 +331,10 @@ async fn main() {
         async |_| list(large.clone(), None).await,
     )
     .await;
-    let older = UpdateTag { type_version: of_large.type_version - 1, ..of_large };
+    let older = UpdateTag {
+        type_version: of_large.type_version - 1,
+        ..of_large
+    };
     alone(
         "list, what is new of 10,000",
         5,
@@ -285,8 +353,18 @@ async fn main() {
     alone(
         "register",
         200,
-        async |i| hand_over(&thread, move |c| bare_register(c, [(device(of_bare(i)), serial(i))])).await,
-        async |i| store.register(&id(of_store(i)), &pass(i), &token).await.unwrap(),
+        async |i| {
+            hand_over(&thread, move |c| {
+                bare_register(c, [(device(of_bare(i)), serial(i))])
+            })
+            .await
+        },
+        async |i| {
+            store
+                .register(&id(of_store(i)), &pass(i), &token)
+                .await
+                .unwrap()
+        },
     )
     .await;
 
@@ -294,14 +372,15 @@ async fn main() {
     let shared = || (Arc::clone(&store), type_id.clone());
     let bare = threads(&path, |c, i| bare_list(c, &device(any(i)), None));
     let (s, t) = shared();
-    let of_store =
-        together(move |i| {
-            let (s, t) = (Arc::clone(&s), t.clone());
-            async move {
-                s.changes_since(&DeviceIdentifier::new(&device(any(i))).unwrap(), &t, None).await.unwrap()
-            }
-        })
-        .await;
+    let of_store = together(move |i| {
+        let (s, t) = (Arc::clone(&s), t.clone());
+        async move {
+            s.changes_since(&DeviceIdentifier::new(&device(any(i))).unwrap(), &t, None)
+                .await
+                .unwrap()
+        }
+    })
+    .await;
     row("list, all", [bare, of_store]);
     let bare = threads(&path, |c, i| bare_state(c, &serial(any(i))));
     let (s, _) = shared();

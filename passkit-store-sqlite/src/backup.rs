@@ -13,7 +13,11 @@ use rusqlite::{
 use crate::{engine, error::SqliteError, store::POLL};
 
 /// Copies the database as it is now. The copy has its name when it is whole and durable, and not before.
-pub(crate) fn back_up(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), SqliteError> {
+pub(crate) fn back_up(
+    from: &Connection,
+    to: &Path,
+    lock_timeout: Duration,
+) -> Result<(), SqliteError> {
     if fs::symlink_metadata(to).is_ok() {
         return Err(exists(to));
     }
@@ -31,7 +35,10 @@ pub(crate) fn back_up(from: &Connection, to: &Path, lock_timeout: Duration) -> R
 }
 
 fn exists(path: &Path) -> SqliteError {
-    SqliteError::configuration(format!("{} exists; remove it or name another file", path.display()))
+    SqliteError::configuration(format!(
+        "{} exists; remove it or name another file",
+        path.display()
+    ))
 }
 
 fn copy(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), SqliteError> {
@@ -44,12 +51,17 @@ fn copy(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), Sqli
     while backup.step(-1).map_err(failed)? != StepResult::Done {
         if Instant::now() > deadline {
             let text = format!("{}: another program has it locked", source_path.display());
-            return Err(SqliteError::new(passkit_server::store::StoreErrorKind::Unavailable, text));
+            return Err(SqliteError::new(
+                passkit_server::store::StoreErrorKind::Unavailable,
+                text,
+            ));
         }
         thread::sleep(POLL);
     }
     drop(backup);
-    target.close().map_err(|(_, error)| SqliteError::sqlite(to, error))
+    target
+        .close()
+        .map_err(|(_, error)| SqliteError::sqlite(to, error))
 }
 
 fn keep(partial: &Path, path: &Path) -> Result<(), SqliteError> {
@@ -57,8 +69,14 @@ fn keep(partial: &Path, path: &Path) -> Result<(), SqliteError> {
         File::open(partial)?.sync_all()?;
         fs::rename(partial, path)?;
         // The name is durable with its folder.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if cfg!(unix) { File::open(folder.unwrap_or(Path::new(".")))?.sync_all() } else { Ok(()) }
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        if cfg!(unix) {
+            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        } else {
+            Ok(())
+        }
     };
     keep().map_err(|error| SqliteError::io("create", path, error))
 }

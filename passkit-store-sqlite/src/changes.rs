@@ -65,18 +65,28 @@ pub(crate) fn mark(
         }
         Changed::All => scopes.push(Scope::Type),
     }
-    let version = if scopes.is_empty() { 0 } else { mark_scopes(connection, type_id, &scopes)? };
+    let version = if scopes.is_empty() {
+        0
+    } else {
+        mark_scopes(connection, type_id, &scopes)?
+    };
     Ok((version, scopes))
 }
 
-fn mark_scopes(connection: &Connection, type_id: &TypeIdentifier, scopes: &[Scope]) -> rusqlite::Result<i64> {
+fn mark_scopes(
+    connection: &Connection,
+    type_id: &TypeIdentifier,
+    scopes: &[Scope],
+) -> rusqlite::Result<i64> {
     let type_id = type_id.as_str();
     // Inside the transaction, so that a later one reads a later time.
     let now = integer(clock::now_micros());
     let seconds = now / 1_000_000;
     let (version, floor_date, latest_date): (i64, i64, i64) = connection
         .prepare_cached(layout::TICK)?
-        .query_row(params![type_id, now], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        .query_row(params![type_id, now], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
     let mut latest = latest_date;
     let mut mark_pass = connection.prepare_cached(layout::MARK_PASS)?;
     for scope in scopes {
@@ -87,18 +97,26 @@ fn mark_scopes(connection: &Connection, type_id: &TypeIdentifier, scopes: &[Scop
             }
             Scope::Type => {
                 let date = seconds.max(latest_date + 1);
-                connection.prepare_cached(layout::MARK_TYPE)?.execute(params![type_id, date])?;
+                connection
+                    .prepare_cached(layout::MARK_TYPE)?
+                    .execute(params![type_id, date])?;
             }
         }
     }
     if latest > latest_date {
-        connection.prepare_cached(layout::SET_LATEST_DATE)?.execute(params![type_id, latest])?;
+        connection
+            .prepare_cached(layout::SET_LATEST_DATE)?
+            .execute(params![type_id, latest])?;
     }
     Ok(version)
 }
 
 /// Takes the content over. Returns whether the pass has to be marked.
-fn publish(connection: &Connection, type_id: &TypeIdentifier, content: &Content) -> rusqlite::Result<bool> {
+fn publish(
+    connection: &Connection,
+    type_id: &TypeIdentifier,
+    content: &Content,
+) -> rusqlite::Result<bool> {
     let (type_id, serial) = (type_id.as_str(), content.serial.as_str());
     let known = connection
         .prepare_cached(layout::PUBLISHED)?
@@ -107,16 +125,20 @@ fn publish(connection: &Connection, type_id: &TypeIdentifier, content: &Content)
     let mut published = known.clone().unwrap_or_default();
     let is_new = published.update(content);
     if known.as_ref() != Some(&published) {
-        let tokens: Vec<u8> = published.tokens.iter().flat_map(TokenDigest::as_bytes).copied().collect();
-        connection.prepare_cached(layout::SET_PUBLISHED)?.execute(params![
-            type_id,
-            serial,
-            tokens,
-            published.removed
-        ])?;
+        let tokens: Vec<u8> = published
+            .tokens
+            .iter()
+            .flat_map(TokenDigest::as_bytes)
+            .copied()
+            .collect();
+        connection
+            .prepare_cached(layout::SET_PUBLISHED)?
+            .execute(params![type_id, serial, tokens, published.removed])?;
     }
     if is_new {
-        connection.prepare_cached(layout::SET_DIGEST)?.execute(params![type_id, serial, published.digest])?;
+        connection
+            .prepare_cached(layout::SET_DIGEST)?
+            .execute(params![type_id, serial, published.digest])?;
     }
     Ok(is_new)
 }
@@ -127,7 +149,12 @@ pub(crate) fn published(
 ) -> rusqlite::Result<Vec<Option<Published>>> {
     let mut statement = connection.prepare_cached(layout::PUBLISHED)?;
     let read = |pass: &PassId| {
-        statement.query_row(params![pass.type_id.as_str(), pass.serial.as_str()], read_published).optional()
+        statement
+            .query_row(
+                params![pass.type_id.as_str(), pass.serial.as_str()],
+                read_published,
+            )
+            .optional()
     };
     passes.iter().map(read).collect()
 }
@@ -135,10 +162,22 @@ pub(crate) fn published(
 fn read_published(row: &Row<'_>) -> rusqlite::Result<Published> {
     let (tokens, rest) = row.get_ref(1)?.as_blob()?.as_chunks();
     if !rest.is_empty() {
-        return Err(rusqlite::Error::InvalidColumnType(1, "tokens".to_owned(), Type::Blob));
+        return Err(rusqlite::Error::InvalidColumnType(
+            1,
+            "tokens".to_owned(),
+            Type::Blob,
+        ));
     }
-    let tokens = tokens.iter().copied().map(TokenDigest::from_bytes).collect();
-    Ok(Published { digest: row.get::<_, Option<ContentDigest>>(0)?, tokens, removed: row.get(2)? })
+    let tokens = tokens
+        .iter()
+        .copied()
+        .map(TokenDigest::from_bytes)
+        .collect();
+    Ok(Published {
+        digest: row.get::<_, Option<ContentDigest>>(0)?,
+        tokens,
+        removed: row.get(2)?,
+    })
 }
 
 pub(crate) fn changes_since(
@@ -150,10 +189,24 @@ pub(crate) fn changes_since(
     let type_part = since.map(|since| integer(since.type_version));
     let device_part = since.map(|since| integer(since.device_version));
     let mut statement = connection.prepare_cached(layout::CHANGES_SINCE)?;
-    let mut rows = statement.query(params![device.as_str(), type_id.as_str(), type_part, device_part])?;
-    let mut changes = Changes { serials: Vec::new(), tag: UpdateTag { type_version: 0, device_version: 0 } };
+    let mut rows = statement.query(params![
+        device.as_str(),
+        type_id.as_str(),
+        type_part,
+        device_part
+    ])?;
+    let mut changes = Changes {
+        serials: Vec::new(),
+        tag: UpdateTag {
+            type_version: 0,
+            device_version: 0,
+        },
+    };
     while let Some(row) = rows.next()? {
-        changes.tag = UpdateTag { type_version: number(row, 0)?, device_version: number(row, 1)? };
+        changes.tag = UpdateTag {
+            type_version: number(row, 0)?,
+            device_version: number(row, 1)?,
+        };
         if row.get_ref(2)? != rusqlite::types::ValueRef::Null {
             changes.serials.push(identifier(row, 2)?);
         }
@@ -165,7 +218,11 @@ pub(crate) fn pass_state(connection: &Connection, pass: &PassId) -> rusqlite::Re
     connection.prepare_cached(layout::PASS_STATE)?.query_row(
         params![pass.type_id.as_str(), pass.serial.as_str()],
         |row| {
-            Ok(PassState { version: number(row, 0)?, last_modified: number(row, 1)?, published: row.get(2)? })
+            Ok(PassState {
+                version: number(row, 0)?,
+                last_modified: number(row, 1)?,
+                published: row.get(2)?,
+            })
         },
     )
 }

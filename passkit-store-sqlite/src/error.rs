@@ -14,7 +14,11 @@ pub(crate) struct SqliteError {
 
 impl SqliteError {
     pub(crate) fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), source: None }
+        Self {
+            kind,
+            text: text.into(),
+            source: None,
+        }
     }
 
     pub(crate) fn configuration(text: impl Into<String>) -> Self {
@@ -22,13 +26,18 @@ impl SqliteError {
     }
 
     pub(crate) fn caused_by(self, source: impl Error + Send + Sync + 'static) -> Self {
-        Self { source: Some(Arc::new(source)), ..self }
+        Self {
+            source: Some(Arc::new(source)),
+            ..self
+        }
     }
 
     /// The operating system failed to do something with `path`.
     pub(crate) fn io(what: &str, path: &Path, error: io::Error) -> Self {
         let kind = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreErrorKind::Unavailable,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                StoreErrorKind::Unavailable
+            }
             _ => StoreErrorKind::Configuration,
         };
         Self::new(kind, format!("can't {what} {}: {error}", path.display())).caused_by(error)
@@ -44,18 +53,25 @@ impl SqliteError {
             Some(ErrorCode::ReadOnly) => (Unavailable, "it can't be written to"),
             Some(ErrorCode::SystemIoFailure) => (Unavailable, "the disk failed"),
             Some(ErrorCode::OutOfMemory) => (Unavailable, "there is not enough memory"),
-            Some(ErrorCode::DatabaseCorrupt) => (Corrupt, "it is damaged; restore it from a backup"),
-            Some(ErrorCode::NotADatabase) => (Corrupt, "it is no SQLite database; name another file"),
-            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-                (Configuration, "it can't be opened; check the rights to it and to its folder")
+            Some(ErrorCode::DatabaseCorrupt) => {
+                (Corrupt, "it is damaged; restore it from a backup")
             }
+            Some(ErrorCode::NotADatabase) => {
+                (Corrupt, "it is no SQLite database; name another file")
+            }
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
+                Configuration,
+                "it can't be opened; check the rights to it and to its folder",
+            ),
             Some(_) => (Other, "SQLite refused a statement"),
             None => match error {
                 rusqlite::Error::FromSqlConversionFailure(..)
                 | rusqlite::Error::IntegralValueOutOfRange(..)
                 | rusqlite::Error::InvalidColumnType(..)
                 | rusqlite::Error::QueryReturnedNoRows
-                | rusqlite::Error::Utf8Error(..) => (Corrupt, "it holds a row that passkit never wrote"),
+                | rusqlite::Error::Utf8Error(..) => {
+                    (Corrupt, "it holds a row that passkit never wrote")
+                }
                 _ => (Other, "SQLite could not be asked"),
             },
         };
@@ -68,13 +84,19 @@ impl SqliteError {
 
     /// Whether the same call may succeed a little later.
     pub(crate) fn is_transient(&self) -> bool {
-        matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::Conflict)
+        matches!(
+            self.kind,
+            StoreErrorKind::Unavailable | StoreErrorKind::Conflict
+        )
     }
 }
 
 /// Whether another connection has locked the database.
 pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
 }
 
 impl fmt::Display for SqliteError {

@@ -165,7 +165,8 @@ delete from passkit_device
 where device = ?1 and not exists (select 1 from passkit_registration r where r.device = ?1)";
 
 /// Device, microseconds.
-pub(crate) const FORGET_DEVICE: &str = "delete from passkit_device where device = ?1 and version <= ?2";
+pub(crate) const FORGET_DEVICE: &str =
+    "delete from passkit_device where device = ?1 and version <= ?2";
 
 /// Device.
 pub(crate) const FORGET_REGISTRATIONS: &str = "delete from passkit_registration where device = ?1";
@@ -302,7 +303,8 @@ insert or replace into passkit_deferred (type, device, push_token, due, attempts
 values (?1, ?2, ?3, ?4, ?5, ?6)";
 
 /// Type, device.
-pub(crate) const REMOVE_DEFERRED: &str = "delete from passkit_deferred where type = ?1 and device = ?2";
+pub(crate) const REMOVE_DEFERRED: &str =
+    "delete from passkit_deferred where type = ?1 and device = ?2";
 
 /// Type, the device to start behind or an empty text, limit; gives deferred pushes.
 pub(crate) const DEFERRED: &str = "\
@@ -328,7 +330,8 @@ pub(crate) const ADD_NOTE: &str =
     "insert into passkit_note (name, note) values (?1, ?2) on conflict do nothing";
 
 /// Name, expected note, new note.
-pub(crate) const REPLACE_NOTE: &str = "update passkit_note set note = ?3 where name = ?1 and note = ?2";
+pub(crate) const REPLACE_NOTE: &str =
+    "update passkit_note set note = ?3 where name = ?1 and note = ?2";
 
 /// Name, expected note.
 pub(crate) const REMOVE_NOTE: &str = "delete from passkit_note where name = ?1 and note = ?2";
@@ -354,8 +357,12 @@ pub(crate) fn identifier<T: FromStr<Err = InvalidIdentifier>>(
     column: usize,
 ) -> rusqlite::Result<T> {
     let failed = |error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error);
-    let text = row.get_ref(column)?.as_str().map_err(|error| failed(error.into()))?;
-    text.parse().map_err(|error: InvalidIdentifier| failed(error.into()))
+    let text = row
+        .get_ref(column)?
+        .as_str()
+        .map_err(|error| failed(error.into()))?;
+    text.parse()
+        .map_err(|error: InvalidIdentifier| failed(error.into()))
 }
 
 /// A column as a number that is never negative.
@@ -436,7 +443,9 @@ mod tests {
     }
 
     fn plan(connection: &Connection, sql: &str) -> Vec<String> {
-        let mut statement = connection.prepare(&format!("explain query plan {sql}")).unwrap();
+        let mut statement = connection
+            .prepare(&format!("explain query plan {sql}"))
+            .unwrap();
         let nulls = params_from_iter(vec![None::<i64>; statement.parameter_count()]);
         let steps = statement.query_map(nulls, |row| row.get(3));
         steps.unwrap().collect::<Result<_, _>>().unwrap()
@@ -465,9 +474,19 @@ mod tests {
                 for step in plan(&connection, sql) {
                     // One row each, or the few types that `BACKLOG` has found.
                     let is_small = step.starts_with("SCAN (subquery")
-                        || ["passkit_store", "s", "t", "c", "pending", "deferred", "CONSTANT"].iter().any(
-                            |name| step.starts_with("SCAN ") && step[5..].split(' ').next() == Some(name),
-                        );
+                        || [
+                            "passkit_store",
+                            "s",
+                            "t",
+                            "c",
+                            "pending",
+                            "deferred",
+                            "CONSTANT",
+                        ]
+                        .iter()
+                        .any(|name| {
+                            step.starts_with("SCAN ") && step[5..].split(' ').next() == Some(name)
+                        });
                     let is_bad = step.contains("SCAN") && !is_small
                         || step.contains("TEMP B-TREE FOR") && !sql.contains("recursive")
                         || step.contains("AUTOMATIC");
@@ -480,11 +499,25 @@ mod tests {
     #[test]
     fn all_statements_can_be_prepared() {
         let connection = database();
-        for sql in [TABLES, HAS_STORE, MAKE_STORE, END_CLAIMS, STORE_STATS, PASS_STATS] {
+        for sql in [
+            TABLES,
+            HAS_STORE,
+            MAKE_STORE,
+            END_CLAIMS,
+            STORE_STATS,
+            PASS_STATS,
+        ] {
             connection.prepare(sql).unwrap();
         }
         let indexed = plan(&connection, PASS_STATS);
-        assert!(indexed.iter().any(|step| step.contains("COVERING INDEX passkit_registration_by_pass")));
-        assert!(!indexed.iter().any(|step| step.contains("TEMP B-TREE")), "{indexed:?}");
+        assert!(
+            indexed
+                .iter()
+                .any(|step| step.contains("COVERING INDEX passkit_registration_by_pass"))
+        );
+        assert!(
+            !indexed.iter().any(|step| step.contains("TEMP B-TREE")),
+            "{indexed:?}"
+        );
     }
 }

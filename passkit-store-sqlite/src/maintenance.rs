@@ -21,7 +21,10 @@ impl StoreMaintenance for SqliteStore {
         let mut created = 0;
         for step in registrations.chunks(STEP) {
             let step = step.to_vec();
-            created += self.engine.write(move |connection| register_many(connection, &step)).await?;
+            created += self
+                .engine
+                .write(move |connection| register_many(connection, &step))
+                .await?;
         }
         Ok(created)
     }
@@ -32,7 +35,9 @@ impl StoreMaintenance for SqliteStore {
         limit: usize,
     ) -> Result<Page<Registration>, StoreError> {
         let after = after.cloned();
-        self.engine.scan(move |connection| registrations(connection, after.as_ref(), limit)).await
+        self.engine
+            .scan(move |connection| registrations(connection, after.as_ref(), limit))
+            .await
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
@@ -42,7 +47,12 @@ impl StoreMaintenance for SqliteStore {
 
 fn register_many(connection: &Connection, registrations: &[Registration]) -> rusqlite::Result<u64> {
     let mut created = 0;
-    for Registration { device, push_token, pass } in registrations {
+    for Registration {
+        device,
+        push_token,
+        pass,
+    } in registrations
+    {
         let registered = registrations::register(connection, device, pass, push_token)?;
         created += u64::from(registered == Registered::Created);
     }
@@ -61,19 +71,38 @@ fn registrations(
     let registrations = connection
         .prepare_cached(layout::REGISTRATIONS)?
         .query_map(params![device, type_id, serial, rows(limit)], |row| {
-            let pass = PassId { type_id: identifier(row, 2)?, serial: identifier(row, 3)? };
-            Ok(Registration { device: identifier(row, 0)?, push_token: identifier(row, 1)?, pass })
+            let pass = PassId {
+                type_id: identifier(row, 2)?,
+                serial: identifier(row, 3)?,
+            };
+            Ok(Registration {
+                device: identifier(row, 0)?,
+                push_token: identifier(row, 1)?,
+                pass,
+            })
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok(Page::up_to(limit, registrations, |Registration { device, pass, .. }| {
-        PageCursor::new(format!("{}\n{}\n{}", device.as_str(), pass.type_id, pass.serial))
-    }))
+    Ok(Page::up_to(
+        limit,
+        registrations,
+        |Registration { device, pass, .. }| {
+            PageCursor::new(format!(
+                "{}\n{}\n{}",
+                device.as_str(),
+                pass.type_id,
+                pass.serial
+            ))
+        },
+    ))
 }
 
 fn position(cursor: &PageCursor) -> Option<(DeviceIdentifier, PassId)> {
     let (device, pass) = cursor.as_str().split_once('\n')?;
     let (type_id, serial) = pass.split_once('\n')?;
-    Some((DeviceIdentifier::new(device).ok()?, PassId::new(type_id, serial).ok()?))
+    Some((
+        DeviceIdentifier::new(device).ok()?,
+        PassId::new(type_id, serial).ok()?,
+    ))
 }
 
 fn stats(connection: &Connection) -> rusqlite::Result<StoreStats> {
@@ -89,10 +118,20 @@ fn stats(connection: &Connection) -> rusqlite::Result<StoreStats> {
                 last.passes += 1;
                 last.registrations += registrations;
             }
-            _ => types.push(TypeStats { type_id: identifier(row, 0)?, passes: 1, registrations }),
+            _ => types.push(TypeStats {
+                type_id: identifier(row, 0)?,
+                passes: 1,
+                registrations,
+            }),
         }
     }
-    snapshot.prepare_cached(layout::STORE_STATS)?.query_row([], |row| {
-        Ok(StoreStats { devices: number(row, 0)?, types, storage_bytes: Some(number(row, 1)?) })
-    })
+    snapshot
+        .prepare_cached(layout::STORE_STATS)?
+        .query_row([], |row| {
+            Ok(StoreStats {
+                devices: number(row, 0)?,
+                types,
+                storage_bytes: Some(number(row, 1)?),
+            })
+        })
 }

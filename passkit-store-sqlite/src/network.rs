@@ -24,7 +24,9 @@ const NETWORK: &[&str] = &[
 
 /// Refuses a file on a network file system, where the system lists its mounts as Linux does.
 pub(crate) fn refuse(path: &Path) -> Result<(), SqliteError> {
-    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return Ok(()) };
+    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else {
+        return Ok(());
+    };
     match file_system(&mounts, path) {
         Some(name) if NETWORK.contains(&name) => Err(SqliteError::configuration(format!(
             "{} lies on a network file system ({name}), where SQLite can lose data; move it to a local disk",
@@ -41,10 +43,13 @@ fn file_system<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
     let mounts = mounts.lines().filter_map(|line| {
         let (mount, file_system) = line.split_once(" - ")?;
         let point = mount.split(' ').nth(4)?.replace("\\040", " ");
-        path.starts_with(&point).then_some((point.len(), file_system.split(' ').next()?))
+        path.starts_with(&point)
+            .then_some((point.len(), file_system.split(' ').next()?))
     });
     // Of two mounts at one point, the later one hides the earlier one.
-    mounts.max_by_key(|(length, _)| *length).map(|(_, name)| name)
+    mounts
+        .max_by_key(|(length, _)| *length)
+        .map(|(_, name)| name)
 }
 
 #[cfg(test)]

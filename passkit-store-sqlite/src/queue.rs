@@ -17,10 +17,18 @@ use crate::{
 
 #[async_trait]
 impl PushQueue for SqliteStore {
-    async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
-        let Some(changed) = OwnedChange::new(changed) else { return Ok(()) };
+    async fn mark_and_push(
+        &self,
+        type_id: &TypeIdentifier,
+        changed: Changed<'_>,
+    ) -> Result<(), StoreError> {
+        let Some(changed) = OwnedChange::new(changed) else {
+            return Ok(());
+        };
         let type_id = type_id.clone();
-        self.engine.write(move |connection| mark_and_push(connection, &type_id, changed.borrowed())).await
+        self.engine
+            .write(move |connection| mark_and_push(connection, &type_id, changed.borrowed()))
+            .await
     }
 
     async fn backlog(&self) -> Result<Vec<Backlog>, StoreError> {
@@ -33,7 +41,9 @@ impl PushQueue for SqliteStore {
         limit: usize,
     ) -> Result<Vec<PendingChange>, StoreError> {
         let type_id = type_id.clone();
-        self.engine.read(move |connection| pending(connection, &type_id, limit)).await
+        self.engine
+            .read(move |connection| pending(connection, &type_id, limit))
+            .await
     }
 
     async fn record_progress(
@@ -42,7 +52,9 @@ impl PushQueue for SqliteStore {
         progress: &[(Scope, Progress)],
     ) -> Result<(), StoreError> {
         let (type_id, progress) = (type_id.clone(), progress.to_vec());
-        self.engine.write(move |connection| record_progress(connection, &type_id, &progress)).await
+        self.engine
+            .write(move |connection| record_progress(connection, &type_id, &progress))
+            .await
     }
 
     async fn defer(
@@ -51,7 +63,9 @@ impl PushQueue for SqliteStore {
         pushes: &[(DeviceIdentifier, Option<DeferredPush>)],
     ) -> Result<(), StoreError> {
         let (type_id, pushes) = (type_id.clone(), pushes.to_vec());
-        self.engine.write(move |connection| defer(connection, &type_id, &pushes)).await
+        self.engine
+            .write(move |connection| defer(connection, &type_id, &pushes))
+            .await
     }
 
     async fn deferred(
@@ -61,7 +75,9 @@ impl PushQueue for SqliteStore {
         limit: usize,
     ) -> Result<Page<(DeviceIdentifier, DeferredPush)>, StoreError> {
         let (type_id, after) = (type_id.clone(), after.cloned());
-        self.engine.scan(move |connection| deferred(connection, &type_id, after.as_ref(), limit)).await
+        self.engine
+            .scan(move |connection| deferred(connection, &type_id, after.as_ref(), limit))
+            .await
     }
 }
 
@@ -109,12 +125,17 @@ fn pending(
         let is_type = row.get_ref(0)?.as_str()?.is_empty();
         let progress = optional_number(row, 2)?;
         Ok(PendingChange {
-            scope: if is_type { Scope::Type } else { Scope::Pass(identifier(row, 0)?) },
+            scope: if is_type {
+                Scope::Type
+            } else {
+                Scope::Pass(identifier(row, 0)?)
+            },
             version: number(row, 1)?,
             progress: match progress {
-                Some(version) => {
-                    Some(Progress { version, next: row.get::<_, Option<String>>(3)?.map(PageCursor::new) })
-                }
+                Some(version) => Some(Progress {
+                    version,
+                    next: row.get::<_, Option<String>>(3)?.map(PageCursor::new),
+                }),
                 None => None,
             },
         })
@@ -136,7 +157,9 @@ fn record_progress(
         }
         let mut remove = connection.prepare_cached(layout::REMOVE_PENDING)?;
         if remove.execute(params![type_id, serial, version])? == 0 {
-            connection.prepare_cached(layout::RESTART_PENDING)?.execute(params![type_id, serial])?;
+            connection
+                .prepare_cached(layout::RESTART_PENDING)?
+                .execute(params![type_id, serial])?;
         }
     }
     Ok(())
@@ -153,9 +176,21 @@ fn defer(
     for (device, push) in pushes {
         let device = device.as_str();
         match push {
-            Some(DeferredPush { push_token, due, attempts, bad_since }) => {
+            Some(DeferredPush {
+                push_token,
+                due,
+                attempts,
+                bad_since,
+            }) => {
                 let (due, bad_since) = (due.map(micros), bad_since.map(micros));
-                set.execute(params![type_id, device, push_token.as_str(), due, attempts, bad_since])?
+                set.execute(params![
+                    type_id,
+                    device,
+                    push_token.as_str(),
+                    due,
+                    attempts,
+                    bad_since
+                ])?
             }
             None => remove.execute(params![type_id, device])?,
         };
@@ -183,7 +218,11 @@ fn deferred(
             Ok((identifier(row, 0)?, push))
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok(Page::up_to(limit, pushes, |(last, _): &(DeviceIdentifier, _)| PageCursor::new(last.as_str())))
+    Ok(Page::up_to(
+        limit,
+        pushes,
+        |(last, _): &(DeviceIdentifier, _)| PageCursor::new(last.as_str()),
+    ))
 }
 
 fn micros(time: SystemTime) -> i64 {

@@ -68,7 +68,10 @@ impl SqliteStore {
     /// # Errors
     /// As those of [`open`](Self::open).
     pub fn open_with(config: &Config) -> Result<Self, StoreError> {
-        let config = &Config { lock_timeout: config.lock_timeout.min(LONGEST_TIMEOUT), ..config.clone() };
+        let config = &Config {
+            lock_timeout: config.lock_timeout.min(LONGEST_TIMEOUT),
+            ..config.clone()
+        };
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(SqliteError::configuration(format!(
                 "this program uses SQLite {}, which may damage databases; build it with 3.51.3 or later",
@@ -85,8 +88,13 @@ impl SqliteStore {
         };
         prepare(&path, config, &connection)?;
         // The writer waits for the lock by itself.
-        connection.busy_timeout(Duration::ZERO).map_err(|error| SqliteError::sqlite(&path, error))?;
-        Ok(Self { engine: Engine::start(&path, config, connection)?, lock_timeout: config.lock_timeout })
+        connection
+            .busy_timeout(Duration::ZERO)
+            .map_err(|error| SqliteError::sqlite(&path, error))?;
+        Ok(Self {
+            engine: Engine::start(&path, config, connection)?,
+            lock_timeout: config.lock_timeout,
+        })
     }
 
     /// Copies the database as it is at one moment into a new file, while it is in use. The copy is a store like any other,
@@ -96,7 +104,10 @@ impl SqliteStore {
     /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the file exists or can't be made. Errors leave no file behind.
     pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<(), StoreError> {
         let (path, lock_timeout) = (path.into(), self.lock_timeout);
-        let copied = self.engine.scan(move |connection| Ok(back_up(connection, &path, lock_timeout))).await?;
+        let copied = self
+            .engine
+            .scan(move |connection| Ok(back_up(connection, &path, lock_timeout)))
+            .await?;
         Ok(copied?)
     }
 }
@@ -107,17 +118,29 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
 fn find(path: &Path, create: bool) -> Result<PathBuf, SqliteError> {
     let failed = |error| SqliteError::io("open", path, error);
     match fs::metadata(path) {
-        Ok(found) if found.is_dir() => {
-            Err(SqliteError::configuration(format!("{} is a folder; name a file", path.display())))
-        }
+        Ok(found) if found.is_dir() => Err(SqliteError::configuration(format!(
+            "{} is a folder; name a file",
+            path.display()
+        ))),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !create => {
-            let text = format!("there is no store {}; check the path, or create it first", path.display());
+            let text = format!(
+                "there is no store {}; check the path, or create it first",
+                path.display()
+            );
             Err(SqliteError::configuration(text).caused_by(error))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let Some(name) = path.file_name() else { return Err(failed(error)) };
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            Ok(folder.unwrap_or(Path::new(".")).canonicalize().map_err(failed)?.join(name))
+            let Some(name) = path.file_name() else {
+                return Err(failed(error));
+            };
+            let folder = path
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty());
+            Ok(folder
+                .unwrap_or(Path::new("."))
+                .canonicalize()
+                .map_err(failed)?
+                .join(name))
         }
         _ => path.canonicalize().map_err(failed),
     }
@@ -126,12 +149,19 @@ fn find(path: &Path, create: bool) -> Result<PathBuf, SqliteError> {
 /// Checks that the database holds a store that this version knows, and makes it if told. Changes nothing otherwise.
 fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), SqliteError> {
     let failed = |error| SqliteError::sqlite(path, error);
-    let configuration = |text: &str| Err(SqliteError::configuration(format!("{} {text}", path.display())));
+    let configuration = |text: &str| {
+        Err(SqliteError::configuration(format!(
+            "{} {text}",
+            path.display()
+        )))
+    };
     let deadline = Instant::now() + config.lock_timeout;
     let has_store = |connection: &Connection| {
         // The first look at the file. Others may be opening it, or tidying up after a crash.
-        wait(deadline, || connection.query_row(layout::HAS_STORE, [], |row| row.get::<_, bool>(0)))
-            .map_err(failed)
+        wait(deadline, || {
+            connection.query_row(layout::HAS_STORE, [], |row| row.get::<_, bool>(0))
+        })
+        .map_err(failed)
     };
     let is_new = !has_store(connection)?;
     if is_new && !config.create {
@@ -140,15 +170,19 @@ fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), 
     if is_new && tables(connection).map_err(failed)?.0 > 0 && !has_store(connection)? {
         return configuration("holds a database of another program; name another file");
     }
-    let mode: String =
-        wait(deadline, || connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)))
-            .map_err(failed)?;
+    let mode: String = wait(deadline, || {
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
+    })
+    .map_err(failed)?;
     if mode != "wal" {
-        return configuration("lies on a file system that can't share memory; move it to a local disk");
+        return configuration(
+            "lies on a file system that can't share memory; move it to a local disk",
+        );
     }
     if is_new {
         wait(deadline, || {
-            let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+            let transaction =
+                Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
             if !transaction.query_row(layout::HAS_STORE, [], |row| row.get(0))? {
                 make_store(&transaction)?;
             }
@@ -156,8 +190,10 @@ fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), 
         })
         .map_err(failed)?;
     }
-    let version: i64 = wait(deadline, || connection.query_row(layout::SCHEMA_VERSION, [], |row| row.get(0)))
-        .map_err(failed)?;
+    let version: i64 = wait(deadline, || {
+        connection.query_row(layout::SCHEMA_VERSION, [], |row| row.get(0))
+    })
+    .map_err(failed)?;
     if version != layout::VERSION {
         return configuration(&format!(
             "was written by another version of passkit (schema {version}, this one knows {}); use that version",
@@ -168,7 +204,10 @@ fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), 
 }
 
 /// Tries again while others have the database locked. SQLite itself does not wait in all cases.
-fn wait<T>(deadline: Instant, mut call: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+fn wait<T>(
+    deadline: Instant,
+    mut call: impl FnMut() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
     loop {
         match call() {
             Err(error) if is_busy(&error) && Instant::now() < deadline => thread::sleep(POLL),
@@ -185,7 +224,9 @@ fn tables(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
 fn make_store(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(layout::SCHEMA)?;
     let created = layout::integer(clock::now_micros() / 1_000_000);
-    connection.execute(layout::MAKE_STORE, [layout::VERSION, created]).map(drop)
+    connection
+        .execute(layout::MAKE_STORE, [layout::VERSION, created])
+        .map(drop)
 }
 
 /// Adds a store to a database of your own, in a transaction of your own. After its commit, [`SqliteStore::open`] opens it,
@@ -242,13 +283,21 @@ impl RegistrationStore for SqliteStore {
     ) -> Result<Registered, StoreError> {
         let (device, pass, push_token) = (device.clone(), pass.clone(), push_token.clone());
         self.engine
-            .write(move |connection| registrations::register(connection, &device, &pass, &push_token))
+            .write(move |connection| {
+                registrations::register(connection, &device, &pass, &push_token)
+            })
             .await
     }
 
-    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+    async fn unregister(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+    ) -> Result<bool, StoreError> {
         let (device, pass) = (device.clone(), pass.clone());
-        self.engine.write(move |connection| registrations::unregister(connection, &device, &pass)).await
+        self.engine
+            .write(move |connection| registrations::unregister(connection, &device, &pass))
+            .await
     }
 
     async fn changes_since(
@@ -258,25 +307,35 @@ impl RegistrationStore for SqliteStore {
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
         let (device, type_id) = (device.clone(), type_id.clone());
-        self.engine.read(move |connection| changes::changes_since(connection, &device, &type_id, since)).await
+        self.engine
+            .read(move |connection| changes::changes_since(connection, &device, &type_id, since))
+            .await
     }
 
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
         let pass = pass.clone();
-        self.engine.read(move |connection| changes::pass_state(connection, &pass)).await
+        self.engine
+            .read(move |connection| changes::pass_state(connection, &pass))
+            .await
     }
 
     async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
-        let Some(changed) = OwnedChange::new(changed) else { return Ok(()) };
+        let Some(changed) = OwnedChange::new(changed) else {
+            return Ok(());
+        };
         let type_id = type_id.clone();
         self.engine
-            .write(move |connection| changes::mark(connection, &type_id, changed.borrowed()).map(drop))
+            .write(move |connection| {
+                changes::mark(connection, &type_id, changed.borrowed()).map(drop)
+            })
             .await
     }
 
     async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
         let passes = passes.to_vec();
-        self.engine.read(move |connection| changes::published(connection, &passes)).await
+        self.engine
+            .read(move |connection| changes::published(connection, &passes))
+            .await
     }
 
     async fn devices(
@@ -308,7 +367,9 @@ impl RegistrationStore for SqliteStore {
 
     async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
         let pass = pass.clone();
-        self.engine.read(move |connection| registrations::count_devices(connection, &pass, at_most)).await
+        self.engine
+            .read(move |connection| registrations::count_devices(connection, &pass, at_most))
+            .await
     }
 
     async fn forget_device(
@@ -318,7 +379,9 @@ impl RegistrationStore for SqliteStore {
     ) -> Result<bool, StoreError> {
         let (device, unregistered_at) = (device.clone(), clock::micros(unregistered_at));
         self.engine
-            .write(move |connection| registrations::forget_device(connection, &device, unregistered_at))
+            .write(move |connection| {
+                registrations::forget_device(connection, &device, unregistered_at)
+            })
             .await
     }
 }

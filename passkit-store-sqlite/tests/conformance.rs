@@ -20,7 +20,11 @@ impl Stores for Files {
 
     async fn reopen(&self, folder: &TempDir) -> Option<Result<TestStore, BoxError>> {
         let store = SqliteStore::open(folder.path().join("passkit.db"));
-        Some(store.map(|store| TestStore::with_all(Arc::new(store))).map_err(Into::into))
+        Some(
+            store
+                .map(|store| TestStore::with_all(Arc::new(store)))
+                .map_err(Into::into),
+        )
     }
 }
 

@@ -7,7 +7,8 @@ use std::{
 
 use sqlx::{Connection as _, PgConnection};
 use testcontainers::{
-    ContainerAsync, GenericImage, ImageExt as _, core::IntoContainerPort as _, runners::AsyncRunner as _,
+    ContainerAsync, GenericImage, ImageExt as _, core::IntoContainerPort as _,
+    runners::AsyncRunner as _,
 };
 use tokio::runtime::Runtime;
 
@@ -35,13 +36,17 @@ impl Drop for Container {
 /// Whether a Docker engine answers.
 pub(crate) fn engine_answers() -> bool {
     let mut version = Command::new("docker");
-    version.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
+    version
+        .arg("version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     version.status().is_ok_and(|status| status.success())
 }
 
 /// PostgreSQL from the image that `PASSKIT_TEST_POSTGRES_IMAGE` names, `postgres:17` where it names none.
 pub(crate) fn postgres() -> Outcome<Server> {
-    let image = std::env::var("PASSKIT_TEST_POSTGRES_IMAGE").unwrap_or_else(|_| "postgres:17".into());
+    let image =
+        std::env::var("PASSKIT_TEST_POSTGRES_IMAGE").unwrap_or_else(|_| "postgres:17".into());
     // A thread of its own, for the caller may be inside of a runtime.
     let started = thread::spawn(move || start(&image)).join();
     started.map_err(|_| "the thread that starts a container panicked")?
@@ -71,9 +76,15 @@ fn start(image: &str) -> Outcome<Server> {
         refusal = runtime.block_on(PgConnection::connect(&url)).err();
         refusal.is_none()
     });
-    server.container = Some(Container { guard, _runtime: runtime, _container: container });
+    server.container = Some(Container {
+        guard,
+        _runtime: runtime,
+        _container: container,
+    });
     match refusal {
-        Some(refusal) if !ready => Err(format!("the container of {image} lets nobody in: {refusal}").into()),
+        Some(refusal) if !ready => {
+            Err(format!("the container of {image} lets nobody in: {refusal}").into())
+        }
         _ => Ok(server),
     }
 }

@@ -42,12 +42,18 @@ impl Server {
     /// If there is none, and where to get one.
     pub fn find() -> Outcome<Self> {
         if let Ok(url) = std::env::var("PASSKIT_TEST_POSTGRES_URL") {
-            let url =
-                url.rsplit_once('/').filter(|(before, _)| !before.ends_with('/')).map_or(&*url, |it| it.0);
+            let url = url
+                .rsplit_once('/')
+                .filter(|(before, _)| !before.ends_with('/'))
+                .map_or(&*url, |it| it.0);
             return Ok(Self::at(url.to_owned()));
         }
         if programs().is_some() {
-            return Self::throwaway(&["fsync=off", "synchronous_commit=off", "full_page_writes=off"]);
+            return Self::throwaway(&[
+                "fsync=off",
+                "synchronous_commit=off",
+                "full_page_writes=off",
+            ]);
         }
         #[cfg(feature = "containers")]
         return crate::container::postgres();
@@ -62,7 +68,9 @@ impl Server {
     pub fn throwaway(settings: &[&str]) -> Outcome<Self> {
         // Asked first, so that no folder is left where there are none.
         let _there = programs().ok_or(NO_SERVER)?;
-        let folder = tempfile::Builder::new().prefix("passkit-postgres-").tempdir()?;
+        let folder = tempfile::Builder::new()
+            .prefix("passkit-postgres-")
+            .tempdir()?;
         Self::own_in(folder.keep(), false, settings)
     }
 
@@ -108,7 +116,11 @@ impl Server {
     /// If there is no such image, or it does not work.
     #[cfg(feature = "containers")]
     pub fn container() -> Outcome<Option<Self>> {
-        if crate::container::engine_answers() { crate::container::postgres().map(Some) } else { Ok(None) }
+        if crate::container::engine_answers() {
+            crate::container::postgres().map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     pub(crate) fn at(url: String) -> Self {
@@ -148,8 +160,12 @@ impl Server {
         let name = format!("passkit_test_{}_{count}", std::process::id());
         let mut connection = PgConnection::connect(&self.url("postgres")).await?;
         // One may be left of a process that had our number.
-        connection.execute(AssertSqlSafe(format!("drop database if exists {name}"))).await?;
-        connection.execute(AssertSqlSafe(format!("create database {name}{options}"))).await?;
+        connection
+            .execute(AssertSqlSafe(format!("drop database if exists {name}")))
+            .await?;
+        connection
+            .execute(AssertSqlSafe(format!("create database {name}{options}")))
+            .await?;
         connection.close().await?;
         Ok(name)
     }
@@ -199,14 +215,21 @@ impl Server {
     }
 
     fn own(&self) -> Outcome<&Throwaway> {
-        self.throwaway.as_ref().ok_or_else(|| "only a throw-away server can be started and stopped".into())
+        self.throwaway
+            .as_ref()
+            .ok_or_else(|| "only a throw-away server can be started and stopped".into())
     }
 }
 
 /// The folder of PostgreSQL's programs; of several versions the newest.
 fn programs() -> Option<PathBuf> {
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
-        .map(|folder| folder.flatten().map(|version| version.path().join("bin")).collect())
+        .map(|folder| {
+            folder
+                .flatten()
+                .map(|version| version.path().join("bin"))
+                .collect()
+        })
         .unwrap_or_default();
     versions.sort();
     let initdb = fs::canonicalize(process::find("initdb", versions.into_iter().rev())?).ok()?;
@@ -216,7 +239,9 @@ fn programs() -> Option<PathBuf> {
 
 fn signal(name: &str, processes: &[u32]) -> Outcome<()> {
     let mut kill = Command::new("kill");
-    kill.arg(format!("-{name}")).args(processes.iter().map(u32::to_string)).stderr(Stdio::null());
+    kill.arg(format!("-{name}"))
+        .args(processes.iter().map(u32::to_string))
+        .stderr(Stdio::null());
     // Some may have gone before.
     let _some_gone = kill.status()?;
     Ok(())
@@ -238,8 +263,19 @@ impl Throwaway {
     fn make(&self) -> Outcome<()> {
         use std::os::unix::process::CommandExt as _;
         let mut initdb = Command::new(self.programs.join("initdb"));
-        initdb.current_dir(&self.folder).arg("-D").arg(self.folder.join("data"));
-        initdb.args(["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
+        initdb
+            .current_dir(&self.folder)
+            .arg("-D")
+            .arg(self.folder.join("data"));
+        initdb.args([
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        ]);
         if let Some((user, group)) = self.user {
             initdb.uid(user).gid(group);
         }
@@ -250,12 +286,19 @@ impl Throwaway {
         if !self.is_kept {
             fs::remove_dir_all(&self.folder)?;
         }
-        Err(format!("initdb failed: {}", String::from_utf8_lossy(&made.stderr).trim()).into())
+        Err(format!(
+            "initdb failed: {}",
+            String::from_utf8_lossy(&made.stderr).trim()
+        )
+        .into())
     }
 
     fn start(&self) -> Outcome<()> {
         let mut postgres = Command::new(self.programs.join("postgres"));
-        postgres.current_dir(&self.folder).arg("-D").arg(self.folder.join("data"));
+        postgres
+            .current_dir(&self.folder)
+            .arg("-D")
+            .arg(self.folder.join("data"));
         let mut set = |setting: String| {
             postgres.arg("-c").arg(setting);
         };
@@ -273,11 +316,19 @@ impl Throwaway {
             }
             last.wait()?;
         }
-        let to_remove = if self.is_kept { Path::new("") } else { &self.folder };
+        let to_remove = if self.is_kept {
+            Path::new("")
+        } else {
+            &self.folder
+        };
         *guard = Some(process::guarded(&postgres, to_remove, self.user)?);
         let ready = process::wait_until(PATIENCE, || {
-            self.status()
-                .is_some_and(|status| status.lines().nth(7).is_some_and(|line| line.trim() == "ready"))
+            self.status().is_some_and(|status| {
+                status
+                    .lines()
+                    .nth(7)
+                    .is_some_and(|line| line.trim() == "ready")
+            })
         });
         if ready {
             Ok(())
@@ -307,13 +358,19 @@ impl Throwaway {
     }
 
     fn wait_for_end(&self, processes: &[u32]) -> Outcome<()> {
-        let ended = process::wait_until(PATIENCE, || !processes.iter().any(|&id| process::is_alive(id)));
+        let ended = process::wait_until(PATIENCE, || {
+            !processes.iter().any(|&id| process::is_alive(id))
+        });
         if !ended {
             return Err("the server does not end".into());
         }
         // What a killed server left would look like a server that runs.
         let left = self.folder.join("data/postmaster.pid");
-        if left.exists() { Ok(fs::remove_file(left)?) } else { Ok(()) }
+        if left.exists() {
+            Ok(fs::remove_file(left)?)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -343,7 +400,9 @@ impl PgBouncer {
         let program = process::find("pgbouncer", ["/usr/sbin".into()])
             .ok_or("no PgBouncer: install it (Debian: apt-get install pgbouncer)")?;
         let own = server.own()?;
-        let folder = tempfile::Builder::new().prefix("passkit-pgbouncer-").tempdir()?;
+        let folder = tempfile::Builder::new()
+            .prefix("passkit-pgbouncer-")
+            .tempdir()?;
         if let Some((user, group)) = own.user {
             std::os::unix::fs::chown(folder.path(), Some(user), Some(group))?;
         }
@@ -359,8 +418,14 @@ impl PgBouncer {
         let mut command = Command::new(program);
         command.arg("-q").arg(&file);
         let guard = process::guarded(&command, &folder.keep(), own.user)?;
-        let up = process::wait_until(PATIENCE, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        if up { Ok(Self { port, guard }) } else { Err("PgBouncer does not start".into()) }
+        let up = process::wait_until(PATIENCE, || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        if up {
+            Ok(Self { port, guard })
+        } else {
+            Err("PgBouncer does not start".into())
+        }
     }
 
     /// The address of a database.

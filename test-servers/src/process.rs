@@ -28,7 +28,10 @@ pub(crate) fn free_port() -> io::Result<u16> {
 /// The program of this name on the `PATH`, or in one of the folders.
 pub(crate) fn find(name: &str, folders: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain(folders).map(|folder| folder.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .chain(folders)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
 }
 
 /// An unprivileged user for a program that refuses to run as root: `None` unless we are root.
@@ -39,7 +42,9 @@ pub(crate) fn unprivileged(names: &[&str]) -> Option<(u32, u32)> {
     }
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
     names.iter().find_map(|name| {
-        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        let line = users
+            .lines()
+            .find(|line| line.split(':').next() == Some(name))?;
         let mut fields = line.split(':').skip(2);
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     })
@@ -48,7 +53,11 @@ pub(crate) fn unprivileged(names: &[&str]) -> Option<(u32, u32)> {
 /// Runs `program` until the process ends that holds the returned child's standard input, or gives it free: however a
 /// process ends, the system closes its pipes. Then `program` gets SIGINT, and `folder` is removed, unless it is empty or
 /// the child was sent a line before.
-pub(crate) fn guarded(program: &Command, folder: &Path, user: Option<(u32, u32)>) -> io::Result<Child> {
+pub(crate) fn guarded(
+    program: &Command,
+    folder: &Path,
+    user: Option<(u32, u32)>,
+) -> io::Result<Child> {
     use std::os::unix::process::CommandExt as _;
     const GUARD: &str = r#"
         folder=$1; shift
@@ -59,14 +68,22 @@ pub(crate) fn guarded(program: &Command, folder: &Path, user: Option<(u32, u32)>
         [ -z "$folder" ] || rm -rf "$folder"
     "#;
     let mut guard = Command::new("sh");
-    guard.args(["-c", GUARD, "guard"]).arg(folder).arg(program.get_program()).args(program.get_args());
+    guard
+        .args(["-c", GUARD, "guard"])
+        .arg(folder)
+        .arg(program.get_program())
+        .args(program.get_args());
     if let Some(here) = program.get_current_dir() {
         guard.current_dir(here);
     }
     if let Some((user, group)) = user {
         guard.uid(user).gid(group);
     }
-    guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    guard
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
 }
 
 /// Runs `command` when the process has ended that holds the returned child's standard input, or gives it free.
@@ -75,7 +92,11 @@ pub(crate) fn at_end(command: &Command) -> io::Result<Child> {
     let mut guard = Command::new("sh");
     guard.args(["-c", r#"while read -r _; do :; done; exec "$@""#, "guard"]);
     guard.arg(command.get_program()).args(command.get_args());
-    guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    guard
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
 }
 
 /// Asks until the answer is yes.
@@ -94,7 +115,13 @@ pub(crate) fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool
 pub(crate) fn children(parent: u32) -> io::Result<Vec<u32>> {
     let mut children = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(id) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
         // The name, in brackets, may hold anything.
         let status = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         let fields = status.rsplit_once(')').map_or("", |(_, fields)| fields);
@@ -108,7 +135,9 @@ pub(crate) fn children(parent: u32) -> io::Result<Vec<u32>> {
 /// Whether the process runs; one that ended and was not waited for does not.
 pub(crate) fn is_alive(id: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    status.rsplit_once(')').is_some_and(|(_, fields)| !fields.trim_start().starts_with('Z'))
+    status
+        .rsplit_once(')')
+        .is_some_and(|(_, fields)| !fields.trim_start().starts_with('Z'))
 }
 
 /// A running program. A shell keeps watch over it: when this process ends, in whatever way, the shell's input ends,
@@ -122,8 +151,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a program in a folder, where its output goes to `log`.
     pub(crate) fn start(program: &Path, args: &[String], folder: &Path) -> io::Result<Self> {
-        const WATCH: &str =
-            r#""$@" >>log 2>&1 </dev/null & echo $!; exec >/dev/null 2>&1; cat >/dev/null; kill -9 $!; wait"#;
+        const WATCH: &str = r#""$@" >>log 2>&1 </dev/null & echo $!; exec >/dev/null 2>&1; cat >/dev/null; kill -9 $!; wait"#;
         let mut watch = Command::new("/bin/sh")
             .args(["-c", WATCH, "watch"])
             .arg(program)
@@ -136,7 +164,10 @@ impl Process {
         if let Some(out) = watch.stdout.take() {
             BufReader::new(out).read_line(&mut pid)?;
         }
-        Ok(Self { watch, pid: pid.trim().to_owned() })
+        Ok(Self {
+            watch,
+            pid: pid.trim().to_owned(),
+        })
     }
 
     /// Whether the program has ended by itself.
@@ -146,7 +177,11 @@ impl Process {
 
     /// Sends a signal: `KILL`, `STOP`, `CONT`.
     pub(crate) fn signal(&self, name: &str) -> io::Result<()> {
-        Command::new("kill").args([&format!("-{name}"), &self.pid]).stderr(Stdio::null()).status().map(drop)
+        Command::new("kill")
+            .args([&format!("-{name}"), &self.pid])
+            .stderr(Stdio::null())
+            .status()
+            .map(drop)
     }
 }
 

@@ -11,7 +11,9 @@ mod tls;
 
 use std::{env, io, sync::Mutex, time::Duration};
 
-pub use self::{cluster::Cluster, gate::Gate, network::Network, node::Node, sentinel::SentinelSet, tls::Tls};
+pub use self::{
+    cluster::Cluster, gate::Gate, network::Network, node::Node, sentinel::SentinelSet, tls::Tls,
+};
 use crate::process;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +27,9 @@ fn wait_until(what: &str, limit: Duration, is_so: impl FnMut() -> bool) -> io::R
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A Redis to test with: one that runs already, or one of our own.
@@ -75,8 +79,14 @@ impl Single {
             .with_wait_for(WaitFor::message_on_stdout("Ready to accept connections"))
             .start()
             .map_err(|error| io::Error::other(format!("{missing}; the container says: {error}")))?;
-        let port = container.get_host_port_ipv4(6379).map_err(io::Error::other)?;
-        Ok(Self { url: format!("redis://127.0.0.1:{port}/"), node: None, _container: Some(container) })
+        let port = container
+            .get_host_port_ipv4(6379)
+            .map_err(io::Error::other)?;
+        Ok(Self {
+            url: format!("redis://127.0.0.1:{port}/"),
+            node: None,
+            _container: Some(container),
+        })
     }
 
     #[cfg(not(feature = "containers"))]
@@ -98,5 +108,9 @@ impl Single {
 }
 
 fn addresses(nodes: &[Node]) -> String {
-    nodes.iter().map(Node::address).collect::<Vec<_>>().join(",")
+    nodes
+        .iter()
+        .map(Node::address)
+        .collect::<Vec<_>>()
+        .join(",")
 }

@@ -14,10 +14,14 @@ async fn a_container_serves() {
     for _ in 0..2 {
         let database = server.new_database().await.unwrap();
         let mut connection = PgConnection::connect(&server.url(&database)).await.unwrap();
-        let name: String =
-            sqlx::query_scalar("select current_database()::text").fetch_one(&mut connection).await.unwrap();
+        let name: String = sqlx::query_scalar("select current_database()::text")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
         assert_eq!(name, database);
     }
     // A container ends outside of any runtime.
-    tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+    tokio::task::spawn_blocking(move || drop(server))
+        .await
+        .unwrap();
 }

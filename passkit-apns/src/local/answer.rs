@@ -33,7 +33,10 @@ pub(crate) enum Act {
 
 impl Answer {
     fn of(act: Act) -> Self {
-        Self { act, delay: Duration::ZERO }
+        Self {
+            act,
+            delay: Duration::ZERO,
+        }
     }
 
     /// Accepts the push if it has no fault.
@@ -51,8 +54,13 @@ impl Answer {
     /// Answers 410, with the time since which the token is out of use.
     #[must_use]
     pub fn gone(reason: &str, since: SystemTime) -> Self {
-        let since = since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        Self::json(410, &json!({ "reason": reason, "timestamp": u64::try_from(since).unwrap_or(u64::MAX) }))
+        let since = since
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis());
+        Self::json(
+            410,
+            &json!({ "reason": reason, "timestamp": u64::try_from(since).unwrap_or(u64::MAX) }),
+        )
     }
 
     /// Refuses the push with any body.
@@ -141,6 +149,10 @@ impl Script {
             }
             orders.next.pop_front();
         }
-        orders.tokens.get(token).cloned().unwrap_or_else(Answer::accept)
+        orders
+            .tokens
+            .get(token)
+            .cloned()
+            .unwrap_or_else(Answer::accept)
     }
 }

@@ -30,9 +30,11 @@ impl KnownTokens {
         let tokens = self.tokens.read().ok()?;
         match tokens.get(&token.to_ascii_lowercase()) {
             None => Some(Fault::without_violation(400, "BadDeviceToken")),
-            Some(known) if known != token => {
-                Some(Fault::new(400, "BadDeviceToken", "the device token differs in upper and lower case"))
-            }
+            Some(known) if known != token => Some(Fault::new(
+                400,
+                "BadDeviceToken",
+                "the device token differs in upper and lower case",
+            )),
             Some(_) => None,
         }
     }
@@ -48,17 +50,28 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(crate) fn new(status: u16, reason: &'static str, violation: impl Into<String>) -> Self {
-        Self { status, reason, violation: Some(violation.into()) }
+        Self {
+            status,
+            reason,
+            violation: Some(violation.into()),
+        }
     }
 
     pub(crate) fn without_violation(status: u16, reason: &'static str) -> Self {
-        Self { status, reason, violation: None }
+        Self {
+            status,
+            reason,
+            violation: None,
+        }
     }
 }
 
 /// The device token of the path.
 pub(crate) fn token(head: &Parts) -> Option<&str> {
-    head.uri.path().strip_prefix("/3/device/").filter(|token| !token.contains('/'))
+    head.uri
+        .path()
+        .strip_prefix("/3/device/")
+        .filter(|token| !token.contains('/'))
 }
 
 /// The first fault of a request, if there is one. `certified` is the topic of the client's certificate.
@@ -69,17 +82,33 @@ pub(crate) fn fault(
     known: &KnownTokens,
 ) -> Option<Fault> {
     if head.method != Method::POST {
-        return Some(Fault::new(405, "MethodNotAllowed", format!("the method is {}, not POST", head.method)));
+        return Some(Fault::new(
+            405,
+            "MethodNotAllowed",
+            format!("the method is {}, not POST", head.method),
+        ));
     }
     let Some(token) = token(head) else {
-        return Some(Fault::new(404, "BadPath", "the path is not /3/device/ with a token"));
+        return Some(Fault::new(
+            404,
+            "BadPath",
+            "the path is not /3/device/ with a token",
+        ));
     };
     if token.is_empty() {
-        return Some(Fault::new(400, "MissingDeviceToken", "there is no device token in the path"));
+        return Some(Fault::new(
+            400,
+            "MissingDeviceToken",
+            "there is no device token in the path",
+        ));
     }
     let hex = token.len() % 2 == 0 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !hex {
-        return Some(Fault::new(400, "BadDeviceToken", "the device token is not hexadecimal"));
+        return Some(Fault::new(
+            400,
+            "BadDeviceToken",
+            "the device token is not hexadecimal",
+        ));
     }
     topic(&head.headers, certified)
         .or_else(|| headers(&head.headers))
@@ -102,7 +131,10 @@ fn topic(headers: &HeaderMap, certified: Option<&str>) -> Option<Fault> {
 }
 
 fn headers(headers: &HeaderMap) -> Option<Fault> {
-    match (text(headers, "apns-push-type"), text(headers, "apns-priority")) {
+    match (
+        text(headers, "apns-push-type"),
+        text(headers, "apns-priority"),
+    ) {
         (Some("background"), Some("5")) | (None, None | Some("10")) => {}
         (Some("background"), other) => {
             let other = other.unwrap_or("missing, so 10");
@@ -133,11 +165,22 @@ fn headers(headers: &HeaderMap) -> Option<Fault> {
             let violation = "apns-expiration is 0: a phone that is offline never gets the push";
             return Some(Fault::new(400, "BadExpirationDate", violation));
         }
-        _ => return Some(Fault::new(400, "BadExpirationDate", "apns-expiration is missing, or no number")),
+        _ => {
+            return Some(Fault::new(
+                400,
+                "BadExpirationDate",
+                "apns-expiration is missing, or no number",
+            ));
+        }
     }
     let id = text(headers, "apns-id").unwrap_or_default();
-    (!is_lowercase_uuid(id))
-        .then(|| Fault::new(400, "BadMessageId", "apns-id is missing, or no UUID in lower case"))
+    (!is_lowercase_uuid(id)).then(|| {
+        Fault::new(
+            400,
+            "BadMessageId",
+            "apns-id is missing, or no UUID in lower case",
+        )
+    })
 }
 
 fn payload(body: &[u8]) -> Option<Fault> {
@@ -145,8 +188,10 @@ fn payload(body: &[u8]) -> Option<Fault> {
         b"{}" => None,
         b"" => Some(Fault::new(400, "PayloadEmpty", "there is no payload")),
         other => {
-            let violation =
-                format!("the payload is not {{}}, but {} bytes long or something else", other.len());
+            let violation = format!(
+                "the payload is not {{}}, but {} bytes long or something else",
+                other.len()
+            );
             Some(Fault::new(400, "BadPayload", violation))
         }
     }
@@ -209,9 +254,17 @@ mod tests {
             ("apns-expiration", Some("0"), "BadExpirationDate"),
             ("apns-expiration", None, "BadExpirationDate"),
             ("apns-id", None, "BadMessageId"),
-            ("apns-id", Some("123E4567-E89B-42D3-A456-42665544000A"), "BadMessageId"),
+            (
+                "apns-id",
+                Some("123E4567-E89B-42D3-A456-42665544000A"),
+                "BadMessageId",
+            ),
         ] {
-            assert_eq!(check(&with(name, value), b"{}"), Some(reason), "{name} {value:?}");
+            assert_eq!(
+                check(&with(name, value), b"{}"),
+                Some(reason),
+                "{name} {value:?}"
+            );
         }
         for (path, reason) in [
             ("/3/device/", "MissingDeviceToken"),
@@ -230,7 +283,12 @@ mod tests {
         let known = KnownTokens::default();
         known.add("C0FFEE");
         let (head, ()) = good().body(()).unwrap().into_parts();
-        assert!(fault(&head, b"{}", None, &known).unwrap().violation.is_some());
+        assert!(
+            fault(&head, b"{}", None, &known)
+                .unwrap()
+                .violation
+                .is_some()
+        );
         known.add("c0ffee");
         assert!(fault(&head, b"{}", None, &known).is_none());
     }

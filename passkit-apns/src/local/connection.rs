@@ -85,7 +85,13 @@ async fn serve(tls: &mut TlsStream<TcpStream>, shared: Arc<Shared>) -> Option<En
         .await
         .ok()?;
     let (end, mut ended) = unbounded_channel();
-    let context = Arc::new(Context { shared, number, topic, received, end });
+    let context = Arc::new(Context {
+        shared,
+        number,
+        topic,
+        received,
+        end,
+    });
     loop {
         tokio::select! {
             accepted = http.accept() => {
@@ -120,9 +126,15 @@ async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let _ = tokio::time::timeout(LINGER, read_on).await;
 }
 
-async fn push(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, context: Arc<Context>) {
+async fn push(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    context: Arc<Context>,
+) {
     let (head, body) = request.into_parts();
-    let Some(body) = payload(body).await else { return };
+    let Some(body) = payload(body).await else {
+        return;
+    };
     let fault = fault(&head, &body, &context);
     if let Some(violation) = fault.as_ref().and_then(|fault| fault.violation.as_deref()) {
         context.shared.violation(violation);
@@ -130,7 +142,12 @@ async fn push(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, co
     let topic = check::text(&head.headers, "apns-topic").unwrap_or_default();
     let token = check::token(&head).unwrap_or_default();
     let answer = context.shared.script.answer(token);
-    let called = context.shared.options.on_push.as_ref().map(|hook| hook(topic.into(), token.into()));
+    let called = context
+        .shared
+        .options
+        .on_push
+        .as_ref()
+        .map(|hook| hook(topic.into(), token.into()));
     if context.shared.options.record {
         lock(&context.received).push(Received {
             topic: topic.into(),
@@ -151,7 +168,11 @@ async fn push(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, co
             None => send(&mut respond, StatusCode::OK, Bytes::new()),
             Some(fault) => {
                 let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST);
-                send(&mut respond, status, json!({ "reason": fault.reason }).to_string().into());
+                send(
+                    &mut respond,
+                    status,
+                    json!({ "reason": fault.reason }).to_string().into(),
+                );
             }
         },
         Act::Respond(status, body) => send(&mut respond, status, body),
@@ -179,7 +200,11 @@ async fn payload(mut body: RecvStream) -> Option<Bytes> {
     while let Some(part) = body.data().await {
         let part = part.ok()?;
         body.flow_control().release_capacity(part.len()).ok()?;
-        whole = if whole.is_empty() { part } else { [whole, part].concat().into() };
+        whole = if whole.is_empty() {
+            part
+        } else {
+            [whole, part].concat().into()
+        };
         if whole.len() > MAX_PAYLOAD {
             break;
         }
@@ -189,7 +214,10 @@ async fn payload(mut body: RecvStream) -> Option<Bytes> {
 
 fn fault(head: &Parts, body: &[u8], context: &Context) -> Option<Fault> {
     if context.topic.is_none()
-        && let Some(reason) = context.shared.token_keys.fault(head.headers.get("authorization"))
+        && let Some(reason) = context
+            .shared
+            .token_keys
+            .fault(head.headers.get("authorization"))
     {
         return Some(Fault::without_violation(403, reason));
     }

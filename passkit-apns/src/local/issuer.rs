@@ -6,7 +6,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
 };
 use rustls::{
     RootCertStore, ServerConfig,
@@ -117,14 +118,21 @@ impl Issuer {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new([])?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.distinguished_name.push(DnType::CustomDnType(USER_ID.into()), topic);
-        params.distinguished_name.push(DnType::CommonName, format!("Pass Type ID: {topic}"));
+        params
+            .distinguished_name
+            .push(DnType::CustomDnType(USER_ID.into()), topic);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("Pass Type ID: {topic}"));
         let epoch = rcgen::date_time_ymd(1970, 1, 1);
         params.not_before = epoch + not_before.duration_since(UNIX_EPOCH).unwrap_or_default();
         params.not_after = epoch + not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
         let certificate = params.signed_by(&key, &self.authority)?;
         lock(&self.topics).insert(certificate.der().to_vec(), topic.into());
-        Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
+        Ok(Issued {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
 
     pub(crate) fn server_config(&self, clients_without: bool) -> Result<ServerConfig, IssueError> {
@@ -136,8 +144,13 @@ impl Issuer {
         let provider = Arc::new(ring::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone())?;
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let clients = if clients_without { clients.allow_unauthenticated() } else { clients };
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let clients = if clients_without {
+            clients.allow_unauthenticated()
+        } else {
+            clients
+        };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(clients.build().map_err(IssueError::new)?)

@@ -52,7 +52,8 @@ pub use self::{
 };
 use self::{answer::Script, check::KnownTokens, issuer::Issuer, provider_token::TokenKeys};
 
-pub(crate) type Hook = Arc<dyn Fn(String, String) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+pub(crate) type Hook =
+    Arc<dyn Fn(String, String) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// How a [`LocalApns`] behaves.
 #[derive(Clone)]
@@ -65,7 +66,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_concurrent_streams: 500, provider_tokens: false, record: true, on_push: None }
+        Self {
+            max_concurrent_streams: 500,
+            provider_tokens: false,
+            record: true,
+            on_push: None,
+        }
     }
 }
 
@@ -158,7 +164,9 @@ pub(crate) struct Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -202,7 +210,11 @@ impl LocalApns {
             connections: AtomicUsize::new(0),
         });
         let accepting = tokio::spawn(connection::accept(listener, tls, Arc::clone(&shared)));
-        Ok(Self { shared, port, accepting })
+        Ok(Self {
+            shared,
+            port,
+            accepting,
+        })
     }
 
     /// Where it listens: `127.0.0.1`.

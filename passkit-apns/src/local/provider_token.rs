@@ -30,7 +30,9 @@ pub struct IssuedTokenKey {
 
 impl fmt::Debug for IssuedTokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IssuedTokenKey").field("key_id", &self.key_id).finish_non_exhaustive()
+        f.debug_struct("IssuedTokenKey")
+            .field("key_id", &self.key_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -48,20 +50,31 @@ impl TokenKeys {
         if let Ok(mut keys) = self.0.write() {
             keys.insert(key_id.clone(), key.public_key_raw().to_vec());
         }
-        Ok(IssuedTokenKey { key: key.serialize_pem(), key_id, team_id: TEAM.into() })
+        Ok(IssuedTokenKey {
+            key: key.serialize_pem(),
+            key_id,
+            team_id: TEAM.into(),
+        })
     }
 
     /// The reason to refuse this header, if there is one.
     pub(crate) fn fault(&self, authorization: Option<&HeaderValue>) -> Option<&'static str> {
         let Some(token) = authorization
             .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.strip_prefix("bearer ").or_else(|| text.strip_prefix("Bearer ")))
+            .and_then(|text| {
+                text.strip_prefix("bearer ")
+                    .or_else(|| text.strip_prefix("Bearer "))
+            })
         else {
             return Some("MissingProviderToken");
         };
         match self.issued_at(token) {
             None => Some("InvalidProviderToken"),
-            Some(at) if SystemTime::now().duration_since(at).is_ok_and(|age| age > MAX_AGE) => {
+            Some(at)
+                if SystemTime::now()
+                    .duration_since(at)
+                    .is_ok_and(|age| age > MAX_AGE) =>
+            {
                 Some("ExpiredProviderToken")
             }
             Some(_) => None,

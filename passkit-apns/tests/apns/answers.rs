@@ -18,13 +18,22 @@ async fn a_push_is_what_apple_wants_it_to_be() {
     assert_no_violations(&apns);
 
     let [first, second] = apns.pushes().try_into().unwrap();
-    assert_eq!((first.topic.as_str(), first.token.as_str()), (TOPIC, "C0ffee"));
+    assert_eq!(
+        (first.topic.as_str(), first.token.as_str()),
+        (TOPIC, "C0ffee")
+    );
     let header = |name: &str| first.headers.get(name).map(|value| value.to_str().unwrap());
     assert_eq!(header("apns-push-type"), Some("background"));
     assert_eq!(header("apns-priority"), Some("5"));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let expires: u64 = header("apns-expiration").unwrap().parse().unwrap();
-    assert!((now + 604_790..=now + 604_800).contains(&expires), "{expires}");
+    assert!(
+        (now + 604_790..=now + 604_800).contains(&expires),
+        "{expires}"
+    );
     assert_eq!(header("authorization"), None);
     assert_ne!(first.headers["apns-id"], second.headers["apns-id"]);
 }
@@ -33,15 +42,25 @@ async fn a_push_is_what_apple_wants_it_to_be() {
 async fn a_plain_push_has_no_type_and_priority_10() {
     let apns = apns().await;
     let hour = Duration::from_secs(3600);
-    let config = config(&apns).identity(identity(&apns)).profile(Profile::Plain).expiration(hour);
+    let config = config(&apns)
+        .identity(identity(&apns))
+        .profile(Profile::Plain)
+        .expiration(hour);
     let sender = ApnsSender::new(config).unwrap();
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
     assert_no_violations(&apns);
     let headers = &apns.pushes()[0].headers;
     assert_eq!(headers["apns-priority"], "10");
     assert!(!headers.contains_key("apns-push-type"));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let expires: u64 = headers["apns-expiration"].to_str().unwrap().parse().unwrap();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let expires: u64 = headers["apns-expiration"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!((now + 3_590..=now + 3_600).contains(&expires), "{expires}");
 }
 
@@ -97,8 +116,16 @@ async fn each_answer_has_its_outcome() {
     for (status, reason, outcome) in table {
         apns.answer_token("c0ffee", Answer::refuse(status, reason));
         let before = apns.pushes().len();
-        assert_eq!(push(&sender, "c0ffee").await, outcome(reason.into()), "{status} {reason}");
-        assert_eq!(apns.pushes().len(), before + 1, "{status} {reason}: asked once");
+        assert_eq!(
+            push(&sender, "c0ffee").await,
+            outcome(reason.into()),
+            "{status} {reason}"
+        );
+        assert_eq!(
+            apns.pushes().len(),
+            before + 1,
+            "{status} {reason}: asked once"
+        );
     }
     assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
     assert_no_violations(&apns);
@@ -114,7 +141,10 @@ async fn a_device_is_gone_since_the_time_that_was_named() {
         assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Gone(since));
     }
     apns.answer_token("c0ffee", Answer::refuse(410, "Unregistered"));
-    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::BadToken("Unregistered".into()));
+    assert_eq!(
+        push(&sender, "c0ffee").await,
+        PushOutcome::BadToken("Unregistered".into())
+    );
 }
 
 #[tokio::test]
@@ -123,7 +153,10 @@ async fn an_answer_that_cannot_be_read_counts_by_its_status() {
     let sender = sender(&apns);
     for body in ["", "<html>", "{\"reason\"", &"x".repeat(100_000)] {
         apns.answer_token("c0ffee", Answer::body(500, body.to_owned()));
-        assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Unavailable("status 500".into()));
+        assert_eq!(
+            push(&sender, "c0ffee").await,
+            PushOutcome::Unavailable("status 500".into())
+        );
     }
     assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
 }
@@ -144,10 +177,18 @@ async fn a_topic_without_certificate_is_not_sent() {
 async fn a_token_that_is_not_of_apns_is_not_sent() {
     let apns = apns().await;
     let sender = sender(&apns);
-    for token in
-        ["6F9619FF-8B86-D011-B42D-00CF4FC964FF", "cMv:APA91bHPRgkF3_x-y", "abc", "../x?y#z", &"%".repeat(400)]
-    {
-        assert_eq!(push(&sender, token).await, PushOutcome::Unsupported, "{token}");
+    for token in [
+        "6F9619FF-8B86-D011-B42D-00CF4FC964FF",
+        "cMv:APA91bHPRgkF3_x-y",
+        "abc",
+        "../x?y#z",
+        &"%".repeat(400),
+    ] {
+        assert_eq!(
+            push(&sender, token).await,
+            PushOutcome::Unsupported,
+            "{token}"
+        );
     }
     assert_eq!(apns.connections(), 0);
     assert_eq!(push(&sender, &"0a".repeat(200)).await, PushOutcome::Sent);
@@ -159,15 +200,28 @@ async fn settings_that_cannot_work_are_refused() {
     let apns = apns().await;
     let text = |config: Config| ApnsSender::new(config).unwrap_err().to_string();
     let with = || Config::new().identity(identity(&apns));
-    assert_eq!(text(Config::new()), "there is neither a certificate nor a token key for pushes");
+    assert_eq!(
+        text(Config::new()),
+        "there is neither a certificate nor a token key for pushes"
+    );
     assert_eq!(
         text(with().expiration(Duration::ZERO)),
         "an expiration of 0 is refused: phones that are off would never hear of a change"
     );
-    assert_eq!(text(with().connections(0)), "there must be at least 1 connection");
-    assert_eq!(text(with().endpoint("no host", 443)), "\"no host\" is no name of a host");
+    assert_eq!(
+        text(with().connections(0)),
+        "there must be at least 1 connection"
+    );
+    assert_eq!(
+        text(with().endpoint("no host", 443)),
+        "\"no host\" is no name of a host"
+    );
     assert!(
-        text(with().root_certificates("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
-            .starts_with("root certificates: ")
+        text(
+            with().root_certificates(
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+            )
+        )
+        .starts_with("root certificates: ")
     );
 }

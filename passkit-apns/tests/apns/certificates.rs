@@ -11,7 +11,8 @@ use crate::{TOPIC, apns, assert_no_violations, config, push, topic, until};
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn from_pem(certificate: &str, key: &str) -> Result<Identity, String> {
-    Identity::from_pem(&topic(), certificate.as_bytes(), key.as_bytes()).map_err(|error| error.to_string())
+    Identity::from_pem(&topic(), certificate.as_bytes(), key.as_bytes())
+        .map_err(|error| error.to_string())
 }
 
 fn write(folder: &Path, issued: &Issued) {
@@ -29,7 +30,11 @@ async fn a_certificate_is_sent_with_its_chain() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("all.pem");
-        std::fs::write(&file, format!("Bag Attributes\n    friendlyName: x\n{}", parts.concat())).unwrap();
+        std::fs::write(
+            &file,
+            format!("Bag Attributes\n    friendlyName: x\n{}", parts.concat()),
+        )
+        .unwrap();
         let identity = Identity::from_files(&topic(), &file, &file).unwrap();
         let sender = ApnsSender::new(config(&apns).identity(identity)).unwrap();
         assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
@@ -56,7 +61,9 @@ async fn a_certificate_that_the_server_refuses_is_a_matter_for_the_operator() {
 #[tokio::test]
 async fn a_server_that_nobody_vouches_for_gets_nothing() {
     let (here, elsewhere) = (apns().await, apns().await);
-    let config = config(&elsewhere).identity(crate::identity(&here)).endpoint(here.host(), here.port());
+    let config = config(&elsewhere)
+        .identity(crate::identity(&here))
+        .endpoint(here.host(), here.port());
     let outcome = push(&ApnsSender::new(config).unwrap(), "c0ffee").await;
     assert!(
         matches!(&outcome, PushOutcome::Unreachable(why) if why.contains("invalid peer certificate")),
@@ -69,13 +76,20 @@ async fn a_server_that_nobody_vouches_for_gets_nothing() {
 async fn a_certificate_that_expires_meanwhile_makes_no_connection() {
     let apns = apns().await;
     let now = SystemTime::now();
-    let issued = apns.issue_for(TOPIC, now - DAY, now + Duration::from_secs(10)).unwrap();
-    let sender =
-        ApnsSender::new(config(&apns).identity(from_pem(&issued.certificate, &issued.key).unwrap())).unwrap();
+    let issued = apns
+        .issue_for(TOPIC, now - DAY, now + Duration::from_secs(10))
+        .unwrap();
+    let sender = ApnsSender::new(
+        config(&apns).identity(from_pem(&issued.certificate, &issued.key).unwrap()),
+    )
+    .unwrap();
     tokio::time::sleep(Duration::from_millis(10_100)).await;
     let outcome = push(&sender, "c0ffee").await;
     let text = "the certificate for pass.com.example.ticket expired on ";
-    assert!(matches!(&outcome, PushOutcome::Misconfigured(why) if why.starts_with(text)), "{outcome:?}");
+    assert!(
+        matches!(&outcome, PushOutcome::Misconfigured(why) if why.starts_with(text)),
+        "{outcome:?}"
+    );
     assert_eq!(apns.connections(), 0);
 }
 
@@ -85,15 +99,28 @@ async fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     // One that the service knows nothing of, and so refuses.
     write(folder.path(), &elsewhere.issue(TOPIC).unwrap());
-    let identity =
-        Identity::from_files(&topic(), folder.path().join("a.pem"), folder.path().join("a.key")).unwrap();
-    let config = config(&apns).identity(identity).connections(1).look_interval(Duration::from_millis(50));
+    let identity = Identity::from_files(
+        &topic(),
+        folder.path().join("a.pem"),
+        folder.path().join("a.key"),
+    )
+    .unwrap();
+    let config = config(&apns)
+        .identity(identity)
+        .connections(1)
+        .look_interval(Duration::from_millis(50));
     let sender = ApnsSender::new(config).unwrap();
     let look = || tokio::time::sleep(Duration::from_millis(400));
-    assert!(matches!(push(&sender, "c0ffee").await, PushOutcome::Misconfigured(_)));
+    assert!(matches!(
+        push(&sender, "c0ffee").await,
+        PushOutcome::Misconfigured(_)
+    ));
 
     write(folder.path(), &apns.issue(TOPIC).unwrap());
-    until("the renewed one is used", async || push(&sender, "c0ffee").await == PushOutcome::Sent).await;
+    until("the renewed one is used", async || {
+        push(&sender, "c0ffee").await == PushOutcome::Sent
+    })
+    .await;
     let connections = apns.connections();
 
     // Half written: the certificate is there, its key not yet.

@@ -27,7 +27,9 @@ async fn push_all(sender: &Arc<ApnsSender>, count: usize) -> Vec<PushOutcome> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_pushes_share_two_connections() {
-    let apns = LocalApns::start(Options::new().max_concurrent_streams(50)).await.unwrap();
+    let apns = LocalApns::start(Options::new().max_concurrent_streams(50))
+        .await
+        .unwrap();
     let sender = Arc::new(sender(&apns));
     let outcomes = push_all(&sender, 1_000).await;
     assert!(outcomes.iter().all(|outcome| *outcome == PushOutcome::Sent));
@@ -38,40 +40,65 @@ async fn a_thousand_pushes_share_two_connections() {
 
 #[tokio::test]
 async fn a_server_that_takes_one_stream_at_a_time_is_served() {
-    let apns = LocalApns::start(Options::new().max_concurrent_streams(1)).await.unwrap();
+    let apns = LocalApns::start(Options::new().max_concurrent_streams(1))
+        .await
+        .unwrap();
     let sender = ApnsSender::new(config(&apns).identity(identity(&apns)).connections(1)).unwrap();
     let outcomes = push_all(&Arc::new(sender), 50).await;
-    assert!(outcomes.iter().all(|outcome| *outcome == PushOutcome::Sent), "{outcomes:?}");
+    assert!(
+        outcomes.iter().all(|outcome| *outcome == PushOutcome::Sent),
+        "{outcomes:?}"
+    );
     assert_eq!(apns.connections(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pushes_that_a_goaway_leaves_behind_are_sent_again() {
-    let apns = LocalApns::start(Options::new().max_concurrent_streams(50)).await.unwrap();
+    let apns = LocalApns::start(Options::new().max_concurrent_streams(50))
+        .await
+        .unwrap();
     let sender = Arc::new(sender(&apns));
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
     // Some are on their way, with an answer that takes a while, when it comes.
     apns.answer_next(20, Answer::accept().after(Duration::from_millis(200)));
     apns.answer_next(1, Answer::go_away("Shutdown"));
     let outcomes = push_all(&sender, 200).await;
-    assert!(outcomes.iter().all(|outcome| *outcome == PushOutcome::Sent), "{outcomes:?}");
+    assert!(
+        outcomes.iter().all(|outcome| *outcome == PushOutcome::Sent),
+        "{outcomes:?}"
+    );
     assert_eq!(apns.connections(), 3);
     assert_no_violations(&apns);
 }
 
 #[tokio::test]
 async fn a_push_is_sent_again_once_whatever_ended_the_first_try() {
-    for answer in [Answer::go_away("x"), Answer::close(), Answer::reset(), Answer::refuse(400, "IdleTimeout")]
-    {
+    for answer in [
+        Answer::go_away("x"),
+        Answer::close(),
+        Answer::reset(),
+        Answer::refuse(400, "IdleTimeout"),
+    ] {
         let apns = apns().await;
         let sender = sender(&apns);
         apns.answer_next(1, answer.clone());
-        assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent, "{answer:?}");
-        assert_eq!((apns.connections(), apns.pushes().len()), (2, 2), "{answer:?}");
+        assert_eq!(
+            push(&sender, "c0ffee").await,
+            PushOutcome::Sent,
+            "{answer:?}"
+        );
+        assert_eq!(
+            (apns.connections(), apns.pushes().len()),
+            (2, 2),
+            "{answer:?}"
+        );
 
         apns.answer_next(2, answer.clone());
         let outcome = push(&sender, "c0ffee").await;
-        assert!(matches!(outcome, PushOutcome::Unreachable(_)), "{answer:?}: {outcome:?}");
+        assert!(
+            matches!(outcome, PushOutcome::Unreachable(_)),
+            "{answer:?}: {outcome:?}"
+        );
         assert_eq!(apns.pushes().len(), 4, "{answer:?}");
     }
 }
@@ -83,7 +110,10 @@ async fn the_reason_of_a_goaway_is_reported() {
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
     apns.answer_token("c0ffee", Answer::go_away("BadWeather"));
     let outcome = push(&sender, "c0ffee").await;
-    assert!(matches!(&outcome, PushOutcome::Unreachable(why) if why.contains("BadWeather")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, PushOutcome::Unreachable(why) if why.contains("BadWeather")),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]
@@ -91,7 +121,10 @@ async fn after_shutdown_there_is_a_new_connection() {
     let apns = apns().await;
     let sender = ApnsSender::new(config(&apns).identity(identity(&apns)).connections(1)).unwrap();
     apns.answer_next(1, Answer::refuse(503, "Shutdown"));
-    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Unavailable("Shutdown".into()));
+    assert_eq!(
+        push(&sender, "c0ffee").await,
+        PushOutcome::Unavailable("Shutdown".into())
+    );
     assert_eq!(apns.connections(), 1);
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
@@ -102,7 +135,10 @@ async fn after_shutdown_there_is_a_new_connection() {
 async fn a_push_that_is_never_answered_ends() {
     let apns = apns().await;
     let timeout = Duration::from_secs(5);
-    let config = config(&apns).identity(identity(&apns)).connections(1).request_timeout(timeout);
+    let config = config(&apns)
+        .identity(identity(&apns))
+        .connections(1)
+        .request_timeout(timeout);
     let sender = Arc::new(ApnsSender::new(config).unwrap());
     assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
     apns.answer_token("c0ffee", Answer::stall());
@@ -112,14 +148,23 @@ async fn a_push_that_is_never_answered_ends() {
         let sender = Arc::clone(&sender);
         async move { push(&sender, "c0ffee").await }
     });
-    until("the push has come", async || apns.pushes().iter().any(|push| push.token == "c0ffee")).await;
+    until("the push has come", async || {
+        apns.pushes().iter().any(|push| push.token == "c0ffee")
+    })
+    .await;
     assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
-    assert_eq!(stalled.await.unwrap(), PushOutcome::Unreachable("no answer within 5s".into()));
+    assert_eq!(
+        stalled.await.unwrap(),
+        PushOutcome::Unreachable("no answer within 5s".into())
+    );
     assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
     assert_eq!(apns.connections(), 1);
 
     // Alone, it shows that the connection may be dead.
-    assert!(matches!(push(&sender, "c0ffee").await, PushOutcome::Unreachable(_)));
+    assert!(matches!(
+        push(&sender, "c0ffee").await,
+        PushOutcome::Unreachable(_)
+    ));
     assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
     assert_eq!(apns.connections(), 2);
 }
@@ -144,7 +189,12 @@ async fn a_server_that_never_says_a_word_is_given_up() {
         .connect_timeout(Duration::from_millis(200));
     let sender = Arc::new(ApnsSender::new(config).unwrap());
     let outcomes = push_all(&sender, 200).await;
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, PushOutcome::Unreachable(_))), "{outcomes:?}");
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, PushOutcome::Unreachable(_))),
+        "{outcomes:?}"
+    );
     // A few pushes try. The others fail at once, because it was just tried.
     let connections = connections.load(Ordering::Relaxed);
     assert!((1..=20).contains(&connections), "{connections}");
@@ -167,19 +217,30 @@ async fn a_dead_server_is_not_hammered() {
             });
         }
     });
-    let config = Config::new().identity(identity(&apns().await)).endpoint("127.0.0.1", port);
+    let config = Config::new()
+        .identity(identity(&apns().await))
+        .endpoint("127.0.0.1", port);
     let sender = ApnsSender::new(config).unwrap();
     let start = Instant::now();
     let mut is_told_to_wait = false;
-    until("four connections were tried, and a push had to wait", async || {
-        let outcome = push(&sender, "c0ffee").await;
-        let PushOutcome::Unreachable(why) = outcome else { panic!("{outcome:?}") };
-        is_told_to_wait |= why.contains("127.0.0.1") && why.contains("tried again in");
-        is_told_to_wait && connections.load(Ordering::Relaxed) >= 4
-    })
+    until(
+        "four connections were tried, and a push had to wait",
+        async || {
+            let outcome = push(&sender, "c0ffee").await;
+            let PushOutcome::Unreachable(why) = outcome else {
+                panic!("{outcome:?}")
+            };
+            is_told_to_wait |= why.contains("127.0.0.1") && why.contains("tried again in");
+            is_told_to_wait && connections.load(Ordering::Relaxed) >= 4
+        },
+    )
     .await;
     // At 0, 100, 300 and 700 ms, or later.
-    assert!(start.elapsed() >= Duration::from_millis(700), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(700),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -194,8 +255,15 @@ async fn connections_that_end_before_an_answer_count_as_failures() {
     })
     .await;
     // At 0, 0, 200 and 600 ms, or later.
-    assert!(start.elapsed() >= Duration::from_millis(600), "{:?}", start.elapsed());
-    until("a push is sent", async || push(&sender, "abcd").await == PushOutcome::Sent).await;
+    assert!(
+        start.elapsed() >= Duration::from_millis(600),
+        "{:?}",
+        start.elapsed()
+    );
+    until("a push is sent", async || {
+        push(&sender, "abcd").await == PushOutcome::Sent
+    })
+    .await;
 }
 
 /// What a phone does on a push, it may do before the push is answered.

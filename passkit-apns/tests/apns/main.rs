@@ -35,12 +35,19 @@ async fn apns() -> LocalApns {
 
 /// A configuration that knows the service, and no certificate.
 fn config(apns: &LocalApns) -> Config {
-    Config::new().endpoint(apns.host(), apns.port()).root_certificates(apns.root_pem())
+    Config::new()
+        .endpoint(apns.host(), apns.port())
+        .root_certificates(apns.root_pem())
 }
 
 fn identity(apns: &LocalApns) -> Identity {
     let issued = apns.issue(TOPIC).unwrap();
-    Identity::from_pem(&topic(), issued.certificate.as_bytes(), issued.key.as_bytes()).unwrap()
+    Identity::from_pem(
+        &topic(),
+        issued.certificate.as_bytes(),
+        issued.key.as_bytes(),
+    )
+    .unwrap()
 }
 
 fn sender(apns: &LocalApns) -> ApnsSender {

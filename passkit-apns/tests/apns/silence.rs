@@ -31,7 +31,10 @@ struct Gate {
 impl Gate {
     async fn before(port: u16) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let gate = Arc::new(Self { port: listener.local_addr().unwrap().port(), swallow: Mutex::default() });
+        let gate = Arc::new(Self {
+            port: listener.local_addr().unwrap().port(),
+            swallow: Mutex::default(),
+        });
         let swallow = Arc::clone(&gate);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -48,12 +51,20 @@ impl Gate {
     }
 
     fn swallow(&self) {
-        self.swallow.lock().unwrap().iter().for_each(|swallows| swallows.store(true, Ordering::SeqCst));
+        self.swallow
+            .lock()
+            .unwrap()
+            .iter()
+            .for_each(|swallows| swallows.store(true, Ordering::SeqCst));
     }
 }
 
 /// A swallowed end is swallowed too: the connection stays open.
-async fn pass_on(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, swallows: Arc<AtomicBool>) {
+async fn pass_on(
+    mut from: tcp::OwnedReadHalf,
+    mut to: tcp::OwnedWriteHalf,
+    swallows: Arc<AtomicBool>,
+) {
     let mut bytes = [0; 4096];
     while let Ok(length) = from.read(&mut bytes).await {
         if swallows.load(Ordering::SeqCst) {
@@ -84,7 +95,10 @@ async fn skip(time: Duration) {
 async fn a_peer_that_died_without_a_word_is_noticed_before_the_next_push() {
     let apns = apns().await;
     let gate = Gate::before(apns.port()).await;
-    let config = config(&apns).endpoint(apns.host(), gate.port).identity(identity(&apns)).connections(1);
+    let config = config(&apns)
+        .endpoint(apns.host(), gate.port)
+        .identity(identity(&apns))
+        .connections(1);
     let sender = ApnsSender::new(config.look_interval(100 * DAY)).unwrap();
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
 
@@ -99,7 +113,10 @@ async fn a_peer_that_died_without_a_word_is_noticed_before_the_next_push() {
     later(Duration::from_secs(81)).await;
     let begun = Instant::now();
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
-    assert!(begun.elapsed() < Duration::from_secs(10), "no push waited for the dead connection");
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "no push waited for the dead connection"
+    );
     assert_eq!(apns.connections(), 2);
     assert_no_violations(&apns);
 }
@@ -152,8 +169,17 @@ async fn from_thirty_days_before_its_end_a_certificate_is_warned_of_once_a_day()
     let now = SystemTime::now();
     let sender = |good_for: Duration| {
         let issued = apns.issue_for(TOPIC, now - DAY, now + good_for).unwrap();
-        let identity = Identity::from_pem(&topic(), issued.certificate.as_bytes(), issued.key.as_bytes());
-        ApnsSender::new(config(&apns).identity(identity.unwrap()).look_interval(Duration::ZERO)).unwrap()
+        let identity = Identity::from_pem(
+            &topic(),
+            issued.certificate.as_bytes(),
+            issued.key.as_bytes(),
+        );
+        ApnsSender::new(
+            config(&apns)
+                .identity(identity.unwrap())
+                .look_interval(Duration::ZERO),
+        )
+        .unwrap()
     };
 
     let fresh = sender(30 * DAY + HOUR);
@@ -163,14 +189,23 @@ async fn from_thirty_days_before_its_end_a_certificate_is_warned_of_once_a_day()
     let old = sender(30 * DAY - HOUR);
     let warned = warnings.take();
     let date = httpdate::fmt_http_date(now + 30 * DAY - HOUR);
-    let [only] = &warned[..] else { panic!("{warned:?}") };
-    assert!(only.contains(TOPIC) && only.contains(&format!("expires on {date}")), "{only}");
+    let [only] = &warned[..] else {
+        panic!("{warned:?}")
+    };
+    assert!(
+        only.contains(TOPIC) && only.contains(&format!("expires on {date}")),
+        "{only}"
+    );
     for day in 1..=2 {
         for hours in [0, 12, 11] {
             skip(hours * HOUR).await;
             assert_eq!(push(&old, "c0ffee").await, PushOutcome::Sent);
         }
-        assert_eq!(warnings.take(), Vec::<String>::new(), "not twice on day {day}");
+        assert_eq!(
+            warnings.take(),
+            Vec::<String>::new(),
+            "not twice on day {day}"
+        );
         skip(2 * HOUR).await;
         assert_eq!(push(&old, "c0ffee").await, PushOutcome::Sent);
         assert_eq!(warnings.take(), warned, "on day {day}");

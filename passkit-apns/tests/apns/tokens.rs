@@ -12,7 +12,9 @@ use passkit_server::{
 use crate::{assert_no_violations, config, identity, push, token};
 
 async fn apns() -> LocalApns {
-    LocalApns::start(Options::new().provider_tokens()).await.unwrap()
+    LocalApns::start(Options::new().provider_tokens())
+        .await
+        .unwrap()
 }
 
 fn key(apns: &LocalApns) -> TokenKey {
@@ -21,7 +23,10 @@ fn key(apns: &LocalApns) -> TokenKey {
 }
 
 fn authorizations(apns: &LocalApns) -> Vec<String> {
-    apns.pushes().iter().map(|push| push.headers["authorization"].to_str().unwrap().to_owned()).collect()
+    apns.pushes()
+        .iter()
+        .map(|push| push.headers["authorization"].to_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
@@ -30,7 +35,10 @@ async fn one_token_serves_all_topics_over_the_same_connections() {
     let sender = ApnsSender::new(config(&apns).token_key(key(&apns))).unwrap();
     for number in 0..10 {
         let topic = TypeIdentifier::new(&format!("pass.com.example.number{number}")).unwrap();
-        assert_eq!(sender.push(&topic, &token("c0ffee")).await, PushOutcome::Sent);
+        assert_eq!(
+            sender.push(&topic, &token("c0ffee")).await,
+            PushOutcome::Sent
+        );
     }
     assert_eq!(apns.connections(), 2);
     let mut used = authorizations(&apns);
@@ -42,7 +50,12 @@ async fn one_token_serves_all_topics_over_the_same_connections() {
 #[tokio::test]
 async fn a_certificate_comes_before_the_token() {
     let apns = apns().await;
-    let sender = ApnsSender::new(config(&apns).token_key(key(&apns)).identity(identity(&apns))).unwrap();
+    let sender = ApnsSender::new(
+        config(&apns)
+            .token_key(key(&apns))
+            .identity(identity(&apns)),
+    )
+    .unwrap();
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
     assert!(!apns.pushes()[0].headers.contains_key("authorization"));
 }
@@ -63,7 +76,10 @@ async fn an_expired_token_is_replaced_and_the_push_sent_again() {
 
     // Once, and no more.
     apns.answer_next(2, Answer::refuse(403, "ExpiredProviderToken"));
-    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Misconfigured("ExpiredProviderToken".into()));
+    assert_eq!(
+        push(&sender, "c0ffee").await,
+        PushOutcome::Misconfigured("ExpiredProviderToken".into())
+    );
     assert_eq!(apns.pushes().len(), 5);
 }
 
@@ -72,9 +88,15 @@ async fn a_young_token_is_not_replaced_whatever_apns_says() {
     let apns = apns().await;
     let sender = ApnsSender::new(config(&apns).token_key(key(&apns))).unwrap();
     apns.answer_next(1, Answer::refuse(403, "ExpiredProviderToken"));
-    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Misconfigured("ExpiredProviderToken".into()));
+    assert_eq!(
+        push(&sender, "c0ffee").await,
+        PushOutcome::Misconfigured("ExpiredProviderToken".into())
+    );
     apns.answer_next(1, Answer::refuse(429, "TooManyProviderTokenUpdates"));
-    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::TooMany("TooManyProviderTokenUpdates".into()));
+    assert_eq!(
+        push(&sender, "c0ffee").await,
+        PushOutcome::TooMany("TooManyProviderTokenUpdates".into())
+    );
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
     let mut used = authorizations(&apns);
     used.dedup();
@@ -98,21 +120,43 @@ async fn a_token_of_a_foreign_key_is_refused() {
     let apns = apns().await;
     let foreign = key(&self::apns().await);
     let sender = ApnsSender::new(config(&apns).token_key(foreign)).unwrap();
-    assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Misconfigured("InvalidProviderToken".into()));
+    assert_eq!(
+        push(&sender, "c0ffee").await,
+        PushOutcome::Misconfigured("InvalidProviderToken".into())
+    );
 }
 
 #[tokio::test]
 async fn faults_of_a_key_are_one_line() {
     let apns = apns().await;
     let text = |key: &str, id: &str, team: &str| {
-        TokenKey::from_pem(key.as_bytes(), id, team).unwrap_err().to_string()
+        TokenKey::from_pem(key.as_bytes(), id, team)
+            .unwrap_err()
+            .to_string()
     };
-    assert_eq!(text("", "KEY", "TEAM"), "token key KEY: has no private key in PEM");
+    assert_eq!(
+        text("", "KEY", "TEAM"),
+        "token key KEY: has no private key in PEM"
+    );
     let garbage = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
-    assert_eq!(text(garbage, "KEY", "TEAM"), "token key KEY: its private key is not one of the curve P-256");
+    assert_eq!(
+        text(garbage, "KEY", "TEAM"),
+        "token key KEY: its private key is not one of the curve P-256"
+    );
     let good = apns.issue_token_key().unwrap().key;
-    assert_eq!(text(&good, "K\n", "TEAM"), "the key id \"K\\n\" is not of letters and digits");
-    assert_eq!(text(&good, "KEY", ""), "the team id \"\" is not of letters and digits");
-    let missing = TokenKey::from_file("/no/such.p8", "KEY", "TEAM").unwrap_err().to_string();
-    assert!(missing.starts_with("token key KEY: /no/such.p8: No such file"), "{missing}");
+    assert_eq!(
+        text(&good, "K\n", "TEAM"),
+        "the key id \"K\\n\" is not of letters and digits"
+    );
+    assert_eq!(
+        text(&good, "KEY", ""),
+        "the team id \"\" is not of letters and digits"
+    );
+    let missing = TokenKey::from_file("/no/such.p8", "KEY", "TEAM")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        missing.starts_with("token key KEY: /no/such.p8: No such file"),
+        "{missing}"
+    );
 }

@@ -25,7 +25,11 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let rules = if self.allow_unsigned { Rules::development() } else { Rules::strict() };
+        let rules = if self.allow_unsigned {
+            Rules::development()
+        } else {
+            Rules::strict()
+        };
         let mut worst = 0;
         for file in &self.files {
             let name = file.display();
@@ -40,7 +44,9 @@ impl Check {
                         say!("{name}: good: {kind} {}, {signed}", archive.id);
                     }
                     Err(problems) => {
-                        problems.iter().for_each(|problem| say!("{name}: {problem}"));
+                        problems
+                            .iter()
+                            .for_each(|problem| say!("{name}: {problem}"));
                         worst = worst.max(1);
                     }
                 },
@@ -60,7 +66,10 @@ pub(crate) fn read_archive(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
 
     let mut bytes = Vec::new();
     fs::File::open(path)
-        .and_then(|file| file.take(MAX_ARCHIVE_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .and_then(|file| {
+            file.take(MAX_ARCHIVE_BYTES as u64 + 1)
+                .read_to_end(&mut bytes)
+        })
         .map_err(|error| Failure::new(format!("can't read {}: {error}", path.display())))?;
     Ok(bytes)
 }

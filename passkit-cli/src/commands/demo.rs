@@ -49,7 +49,10 @@ impl Demo {
             .map_err(|error| Failure::new(format!("can't make a temporary folder: {error}")))?;
         let [passes, orders] = ["passes", "orders"].map(|name| folder.path().join(name));
 
-        say!("1. A signed pass and a signed order, in {}", folder.path().display());
+        say!(
+            "1. A signed pass and a signed order, in {}",
+            folder.path().display()
+        );
         let coffee = Coffee::new()?;
         for path in [&passes, &orders] {
             std::fs::create_dir(path).map_err(|error| cannot_write(path, &error))?;
@@ -78,7 +81,9 @@ impl Demo {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
         let url = format!("http://{}", ready.address);
-        say!("\n2. The service, over that folder and a store beside it, and a push service in place of APNs");
+        say!(
+            "\n2. The service, over that folder and a store beside it, and a push service in place of APNs"
+        );
         say!("listening on {url}");
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(ready.serve(async {
@@ -158,8 +163,8 @@ fn say_push(push: &Push) {
 
 /// Prints commands to try next.
 fn invite(state: &Path, next: &Path, pass: &Path) {
-    let program =
-        std::env::current_exe().map_or_else(|_| "passkit".into(), |path| path.display().to_string());
+    let program = std::env::current_exe()
+        .map_or_else(|_| "passkit".into(), |path| path.display().to_string());
     let (state, next, pass) = (state.display(), next.display(), pass.display());
     say!(
         "\n6. Your turn. The service goes on until Ctrl-C. In another terminal:\n\n\
@@ -191,11 +196,14 @@ struct Coffee {
 impl Coffee {
     fn new() -> Result<Self, Failure> {
         let signer = |type_id: &str| -> Result<Signer, Failure> {
-            let type_id =
-                TypeIdentifier::new(type_id).map_err(|error| Failure::from_error(type_id, &error))?;
+            let type_id = TypeIdentifier::new(type_id)
+                .map_err(|error| Failure::from_error(type_id, &error))?;
             Signer::throwaway(&type_id, TEAM).map_err(|error| not_made(&error))
         };
-        Ok(Self { pass_signer: signer(PASS_TYPE)?, order_signer: signer(ORDER_TYPE)? })
+        Ok(Self {
+            pass_signer: signer(PASS_TYPE)?,
+            order_signer: signer(ORDER_TYPE)?,
+        })
     }
 
     /// A stamp card with this many coffees left.

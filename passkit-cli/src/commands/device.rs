@@ -78,9 +78,14 @@ impl Device {
             Action::Add { file, url } => {
                 let archive = read_archive(file)?;
                 let added = phone.add(&archive, url.as_deref()).await;
-                added.map_err(|error| Failure::from_error(format!("can't add {}", file.display()), &error))?
+                added.map_err(|error| {
+                    Failure::from_error(format!("can't add {}", file.display()), &error)
+                })?
             }
-            Action::Sync => phone.sync().await.map_err(|error| Failure::from_error("can't sync", &error))?,
+            Action::Sync => phone
+                .sync()
+                .await
+                .map_err(|error| Failure::from_error("can't sync", &error))?,
             Action::Remove { pass } => {
                 let pass = find(&phone, pass)?;
                 phone
@@ -101,7 +106,11 @@ impl Device {
         };
         save(&phone, &self.state)?;
         print_outcome(&outcome);
-        Ok(if outcome.complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if outcome.complaints.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     /// Lets only one command run at a time, from reading the state to saving it. Otherwise the
@@ -110,12 +119,22 @@ impl Device {
         let mut path = self.state.clone().into_os_string();
         path.push(".lock");
         let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
-        locked.map_err(|error| Failure::new(format!("can't lock {}: {error}", Path::new(&path).display())))
+        locked.map_err(|error| {
+            Failure::new(format!(
+                "can't lock {}: {error}",
+                Path::new(&path).display()
+            ))
+        })
     }
 
     fn phone(&self) -> Result<Phone, Failure> {
-        let state = if self.state.exists() { State::load(&self.state) } else { State::new() };
-        let state = state.map_err(|error| Failure::from_error("can't read the phone's state", &error))?;
+        let state = if self.state.exists() {
+            State::load(&self.state)
+        } else {
+            State::new()
+        };
+        let state =
+            state.map_err(|error| Failure::from_error("can't read the phone's state", &error))?;
         let mut phone = Phone::new(state, Client::default());
         if self.allow_unsigned {
             phone.set_rules(Rules::development());
@@ -130,7 +149,10 @@ impl Device {
         std::fs::create_dir_all(&folder)
             .map_err(|error| Failure::new(format!("can't make {}: {error}", folder.display())))?;
         let mut pushes = LocalPushes::start(&folder).await?;
-        say!("listening for pushes; start the web service with these options:\n\n{}\n", pushes.arguments);
+        say!(
+            "listening for pushes; start the web service with these options:\n\n{}\n",
+            pushes.arguments
+        );
         let mut code = ExitCode::SUCCESS;
         loop {
             let push = tokio::select! {
@@ -167,7 +189,10 @@ impl Device {
 }
 
 pub(crate) fn save(phone: &Phone, path: &Path) -> Result<(), Failure> {
-    phone.state().save(path).map_err(|error| Failure::from_error("can't save the phone's state", &error))
+    phone
+        .state()
+        .save(path)
+        .map_err(|error| Failure::from_error("can't save the phone's state", &error))
 }
 
 pub(crate) fn print_outcome(outcome: &Outcome) {
@@ -183,7 +208,10 @@ pub(crate) fn print_outcome(outcome: &Outcome) {
     if lines.iter().all(|(_, passes)| passes.is_empty()) && outcome.complaints.is_empty() {
         say!("nothing changed");
     }
-    outcome.complaints.iter().for_each(|complaint| say!("wrong: {complaint}"));
+    outcome
+        .complaints
+        .iter()
+        .for_each(|complaint| say!("wrong: {complaint}"));
 }
 
 fn list(phone: &Phone) {
@@ -191,7 +219,11 @@ fn list(phone: &Phone) {
         say!("no passes; add one with: passkit device add FILE");
     }
     for held in phone.list() {
-        let registered = if held.is_registered() { "registered" } else { "not registered" };
+        let registered = if held.is_registered() {
+            "registered"
+        } else {
+            "not registered"
+        };
         let date = held.last_modified().unwrap_or("never fetched");
         say!("{}  {registered}  {}  {date}", held.id(), held.url());
     }
@@ -199,10 +231,17 @@ fn list(phone: &Phone) {
 
 /// The pass on the phone that the words name.
 fn find(phone: &Phone, words: &[String]) -> Result<PassId, Failure> {
-    let held: Vec<PassId> = phone.list().iter().map(passkit_conformance::phone::HeldPass::id).collect();
+    let held: Vec<PassId> = phone
+        .list()
+        .iter()
+        .map(passkit_conformance::phone::HeldPass::id)
+        .collect();
     let named: Vec<&PassId> = match words {
         [] => held.iter().collect(),
-        [serial] => held.iter().filter(|pass| pass.serial.as_str() == serial).collect(),
+        [serial] => held
+            .iter()
+            .filter(|pass| pass.serial.as_str() == serial)
+            .collect(),
         [type_id, serial, ..] => held
             .iter()
             .filter(|pass| pass.type_id.as_str() == type_id && pass.serial.as_str() == serial)

@@ -33,7 +33,10 @@ pub(crate) struct Export {
 impl Export {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let store = self.store.open().await?.store;
-        let shown = self.to.as_ref().map_or("standard output".into(), |path| path.display().to_string());
+        let shown = self
+            .to
+            .as_ref()
+            .map_or("standard output".into(), |path| path.display().to_string());
         let cannot_write = |error: io::Error| Failure::new(format!("can't write {shown}: {error}"));
         // The file gets its name when it is complete.
         let part = self.to.as_ref().map(|path| {
@@ -87,10 +90,19 @@ fn create_private(path: &std::path::Path) -> io::Result<File> {
 }
 
 fn write_line(out: &mut dyn Write, registration: &Registration) -> io::Result<()> {
-    let Registration { device, push_token, pass } = registration;
+    let Registration {
+        device,
+        push_token,
+        pass,
+    } = registration;
     let [push_token, serial] = [push_token.as_str(), pass.serial.as_str()].map(field);
     // The other two contain letters, digits and "-._~" only.
-    writeln!(out, "{},{push_token},{},{serial}", device.as_str(), pass.type_id)
+    writeln!(
+        out,
+        "{},{push_token},{},{serial}",
+        device.as_str(),
+        pass.type_id
+    )
 }
 
 /// A field of a line, in quotes if it needs them.

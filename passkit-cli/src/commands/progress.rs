@@ -35,7 +35,12 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self { bar, what, is_terminal, said: Cell::new(Instant::now()) }
+        Self {
+            bar,
+            what,
+            is_terminal,
+            said: Cell::new(Instant::now()),
+        }
     }
 
     /// Sets how many items and bytes are done.

@@ -40,7 +40,11 @@ pub(crate) struct Push {
     type_id: TypeIdentifier,
 
     /// Their serial numbers.
-    #[arg(value_name = "SERIAL", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(
+        value_name = "SERIAL",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
     serials: Vec<String>,
 
     /// All passes of the type.
@@ -80,16 +84,33 @@ impl Push {
         let publisher = apns::publisher(&store, Some(apns));
         let store = store.store;
         if !publisher.sends(&self.type_id) {
-            return Err(Failure::new(format!("no certificate is for {}; nothing was marked", self.type_id)));
+            return Err(Failure::new(format!(
+                "no certificate is for {}; nothing was marked",
+                self.type_id
+            )));
         }
-        let changed = if self.all { Changed::All } else { Changed::Passes(&serials) };
-        publisher.publish(&self.type_id, changed).await.map_err(|error| {
-            Failure::from_error("can't mark the passes; some may be marked; run this again", &error)
-        })?;
+        let changed = if self.all {
+            Changed::All
+        } else {
+            Changed::Passes(&serials)
+        };
+        publisher
+            .publish(&self.type_id, changed)
+            .await
+            .map_err(|error| {
+                Failure::from_error(
+                    "can't mark the passes; some may be marked; run this again",
+                    &error,
+                )
+            })?;
 
         let progress = Progress::new("pushes sent", None);
         let show = async {
-            let known = if self.all { registrations(&*store, &self.type_id).await } else { None };
+            let known = if self.all {
+                registrations(&*store, &self.type_id).await
+            } else {
+                None
+            };
             if let Some(known) = known {
                 progress.say(&format!("{known} registrations of {}", self.type_id));
             }
@@ -115,7 +136,10 @@ impl Push {
         report.stopped = None;
         let end = end.map_err(|error| {
             Failure::from_error(
-                format!("the store failed; the rest stays pending ({} sent)", report.sent),
+                format!(
+                    "the store failed; the rest stays pending ({} sent)",
+                    report.sent
+                ),
                 &error,
             )
         })?;
@@ -124,7 +148,9 @@ impl Push {
             End::Done if report.failed.is_empty() && report.deferred == 0 => ExitCode::SUCCESS,
             End::Done => ExitCode::FAILURE,
             End::Waits(reason) => {
-                eprintln!("passkit: the rest waits: {reason}; run this again, or let passkit serve send it");
+                eprintln!(
+                    "passkit: the rest waits: {reason}; run this again, or let passkit serve send it"
+                );
                 ExitCode::FAILURE
             }
             End::Stopped => {
@@ -145,7 +171,11 @@ async fn send(
     let mut reported = false;
     loop {
         let report = publisher.push_pending().await?;
-        let left = store.backlog().await?.into_iter().find(|backlog| backlog.type_id == *type_id);
+        let left = store
+            .backlog()
+            .await?
+            .into_iter()
+            .find(|backlog| backlog.type_id == *type_id);
         if left.is_none_or(|backlog| backlog.pending == 0) {
             return Ok(End::Done);
         }
@@ -164,5 +194,10 @@ async fn send(
 /// `None` if they can't be counted.
 async fn registrations(store: &dyn Store, type_id: &TypeIdentifier) -> Option<u64> {
     let types = store.stats().await.ok()?.types;
-    Some(types.into_iter().find(|one| one.type_id == *type_id).map_or(0, |one| one.registrations))
+    Some(
+        types
+            .into_iter()
+            .find(|one| one.type_id == *type_id)
+            .map_or(0, |one| one.registrations),
+    )
 }

@@ -1,5 +1,6 @@
 use std::{
-    convert::Infallible, io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc,
+    convert::Infallible, io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode,
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -36,16 +37,31 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Serve {
     /// Where to listen. Port 0 takes a free one.
-    #[arg(long, env = "PASSKIT_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
+    #[arg(
+        long,
+        env = "PASSKIT_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS:PORT"
+    )]
     pub(crate) listen: SocketAddr,
 
     /// Where registrations are stored: sled:FOLDER for one instance, or a database for any number of them.
-    #[arg(long, env = "PASSKIT_STORE", default_value = "sled:./passkit-data", value_name = "URL")]
+    #[arg(
+        long,
+        env = "PASSKIT_STORE",
+        default_value = "sled:./passkit-data",
+        value_name = "URL"
+    )]
     pub(crate) store: StoreUrl,
 
     /// Where this instance keeps copies of the archives that it serves, if the store is a database. If another instance
     /// uses that folder, it adds -2 to the name, and so on.
-    #[arg(long, env = "PASSKIT_COPIES", default_value = "./passkit-copies", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "PASSKIT_COPIES",
+        default_value = "./passkit-copies",
+        value_name = "DIR"
+    )]
     pub(crate) copies: PathBuf,
 
     /// A folder with .pkpass files.
@@ -75,11 +91,21 @@ pub(crate) struct Serve {
 
     /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`: another program publishes changes of passes with
     /// it. At least 16 characters. Better set in the environment.
-    #[arg(long, env = "PASSKIT_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "PASSKIT_ADMIN_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
     pub(crate) admin_token: Option<AdminToken>,
 
     /// Where to accept it, instead of at the address for phones.
-    #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT", requires = "admin_token")]
+    #[arg(
+        long,
+        env = "PASSKIT_ADMIN_LISTEN",
+        value_name = "ADDRESS:PORT",
+        requires = "admin_token"
+    )]
     pub(crate) admin_listen: Option<SocketAddr>,
 
     /// Where to serve /metrics for Prometheus. Keep it from the public.
@@ -131,7 +157,9 @@ impl Serve {
             ));
         }
         let apns = self.apns.load()?;
-        self.admin_token.as_ref().map_or(Ok(()), AdminToken::check)?;
+        self.admin_token
+            .as_ref()
+            .map_or(Ok(()), AdminToken::check)?;
         server::raise_open_file_limit();
         let (listener, address) = server::bind(self.listen, "--listen").await?;
         let metrics = match self.metrics {
@@ -163,17 +191,27 @@ impl Serve {
             store: store.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let (folder, watching) = tokio::task::spawn_blocking(move || Folder::open(&options, outlet))
-            .await
-            .map_err(|error| Failure::from_error("can't read the folders", &error))??;
+        let (folder, watching) =
+            tokio::task::spawn_blocking(move || Folder::open(&options, outlet))
+                .await
+                .map_err(|error| Failure::from_error("can't read the folders", &error))??;
         tracing::info!("passes and orders served: {}", folder.len());
         if has_certificates {
-            for type_id in folder.types().into_iter().filter(|type_id| !publisher.sends(type_id)) {
-                tracing::warn!("{type_id}: no certificate is for this type, so its phones get no pushes");
+            for type_id in folder
+                .types()
+                .into_iter()
+                .filter(|type_id| !publisher.sends(type_id))
+            {
+                tracing::warn!(
+                    "{type_id}: no certificate is for this type, so its phones get no pushes"
+                );
             }
         }
         let service = WalletService::new(store.clone(), folder).other_wallets(self.other_wallets);
-        let admin = self.admin_token.clone().map(|token| Admin { token, publisher: publisher.clone() });
+        let admin = self.admin_token.clone().map(|token| Admin {
+            token,
+            publisher: publisher.clone(),
+        });
         Ok(Ready {
             listener,
             service,
@@ -200,7 +238,12 @@ impl Ready {
         let admin = match (self.admin, self.admin_listener) {
             (Some(admin), Some(listener)) => {
                 let service = service_fn(move |request| answer_publish(admin.clone(), request));
-                beside.spawn(server::serve(listener, service, ADMIN_CONNECTIONS, std::future::pending()));
+                beside.spawn(server::serve(
+                    listener,
+                    service,
+                    ADMIN_CONNECTIONS,
+                    std::future::pending(),
+                ));
                 None
             }
             (admin, _) => admin,
@@ -214,7 +257,10 @@ impl Ready {
         drop(metrics);
         beside.shutdown().await;
         if let Err(error) = self.publisher.close().await {
-            tracing::warn!("other instances send the pending pushes a little later: {}", Chain(&error));
+            tracing::warn!(
+                "other instances send the pending pushes a little later: {}",
+                Chain(&error)
+            );
         }
         // Dropping joins a thread that may be marking changes through this runtime.
         let closed = tokio::task::spawn_blocking(move || drop(self.watching)).await;
@@ -234,20 +280,29 @@ async fn answer_publish(
     }
     let mut answer = Response::new(ResponseBody::from(Bytes::new()));
     *answer.status_mut() = StatusCode::NOT_FOUND;
-    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    answer
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     Ok(answer)
 }
 
 /// Logs to stderr, down to `level` unless PASSKIT_LOG names another one. At `debug` each step from a change to a phone that
 /// has it is logged. Libraries log at `info` at most.
 pub(crate) fn start_logging(level: tracing::Level) {
-    let wanted = std::env::var("PASSKIT_LOG").ok().and_then(|level| level.parse().ok());
+    let wanted = std::env::var("PASSKIT_LOG")
+        .ok()
+        .and_then(|level| level.parse().ok());
     let level = LevelFilter::from_level(wanted.unwrap_or(level));
-    let wanted = Targets::new().with_default(level.min(LevelFilter::INFO)).with_target("passkit", level);
+    let wanted = Targets::new()
+        .with_default(level.min(LevelFilter::INFO))
+        .with_target("passkit", level);
     let lines = fmt::layer()
         .with_span_events(FmtSpan::CLOSE)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(wanted).with(lines).init();
+    tracing_subscriber::registry()
+        .with(wanted)
+        .with(lines)
+        .init();
 }

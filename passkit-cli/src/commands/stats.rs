@@ -20,8 +20,10 @@ pub(crate) struct Stats {
 impl Stats {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let store = self.store.open().await?.store;
-        let stats =
-            store.stats().await.map_err(|error| Failure::from_error("can't count in the store", &error))?;
+        let stats = store
+            .stats()
+            .await
+            .map_err(|error| Failure::from_error("can't count in the store", &error))?;
         if self.json {
             print_json(&stats)
         } else {
@@ -45,10 +47,26 @@ fn print(stats: &StoreStats) {
     if stats.types.is_empty() {
         return;
     }
-    let width = stats.types.iter().map(|one| one.type_id.as_str().len()).max().unwrap_or(0).max(4);
-    say!("\n{:width$}  {:>10}  {:>13}", "type", "passes", "registrations");
+    let width = stats
+        .types
+        .iter()
+        .map(|one| one.type_id.as_str().len())
+        .max()
+        .unwrap_or(0)
+        .max(4);
+    say!(
+        "\n{:width$}  {:>10}  {:>13}",
+        "type",
+        "passes",
+        "registrations"
+    );
     for one in &stats.types {
-        say!("{:width$}  {:>10}  {:>13}", one.type_id.as_str(), one.passes, one.registrations);
+        say!(
+            "{:width$}  {:>10}  {:>13}",
+            one.type_id.as_str(),
+            one.passes,
+            one.registrations
+        );
     }
 }
 

@@ -9,14 +9,24 @@ use std::{
 
 use bytes::Bytes;
 use passkit_server::{PassId, identifiers::TokenDigest};
-use redb::{Database, Durability, OwnedAccessGuard, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, Durability, OwnedAccessGuard, ReadableDatabase, ReadableTable, TableDefinition,
+};
 
 use super::{Listed, files::Stamp};
 
 /// Type and serial number.
 type Key = (&'static str, &'static str);
 /// Path, stamp, content, tokens (32 bytes each), withdrawn, unmarked, misdated.
-type Value = (&'static str, [u64; 6], [u8; 32], &'static [u8], bool, bool, bool);
+type Value = (
+    &'static str,
+    [u64; 6],
+    [u8; 32],
+    &'static [u8],
+    bool,
+    bool,
+    bool,
+);
 
 const PASSES: TableDefinition<'_, Key, Value> = TableDefinition::new("passes");
 const ARCHIVES: TableDefinition<'_, Key, &[u8]> = TableDefinition::new("archives");
@@ -59,7 +69,10 @@ impl Catalog {
         write.open_table(ARCHIVES)?;
         write.open_table(SETTINGS)?;
         write.commit()?;
-        Ok(Self { path, database: RwLock::new(Some(database)) })
+        Ok(Self {
+            path,
+            database: RwLock::new(Some(database)),
+        })
     }
 
     /// Shows every row, type by type.
@@ -80,7 +93,10 @@ impl Catalog {
     }
 
     /// Writes rows and archives in one commit, on disk when this returns.
-    pub(super) fn put<'a>(&self, rows: impl IntoIterator<Item = (&'a Row, Copy)>) -> Result<(), redb::Error> {
+    pub(super) fn put<'a>(
+        &self,
+        rows: impl IntoIterator<Item = (&'a Row, Copy)>,
+    ) -> Result<(), redb::Error> {
         self.write(Durability::Immediate, |write| {
             let mut passes = write.open_table(PASSES)?;
             let mut archives = write.open_table(ARCHIVES)?;
@@ -100,20 +116,26 @@ impl Catalog {
     /// Remembers that the store has the last change of `passes`. It is on disk with the next
     /// commit. After a crash before that, the passes are marked again.
     pub(super) fn set_marked(&self, passes: &[PassId]) -> Result<(), redb::Error> {
-        self.write(Durability::None, |write| update(write, passes, Listed::set_marked))
+        self.write(Durability::None, |write| {
+            update(write, passes, Listed::set_marked)
+        })
     }
 
     /// Remembers that phones may have a copy of `pass` under the date of other content. On disk when this returns.
     pub(super) fn set_misdated(&self, pass: &PassId) -> Result<(), redb::Error> {
         self.write(Durability::Immediate, |write| {
-            update(write, std::slice::from_ref(pass), |listed| listed.misdated = true)
+            update(write, std::slice::from_ref(pass), |listed| {
+                listed.misdated = true
+            })
         })
     }
 
     /// Remembers by which rules everything in the catalog was checked.
     pub(super) fn remember_rules(&self, allow_unsigned: bool) -> Result<(), redb::Error> {
         self.write(Durability::Immediate, |write| {
-            write.open_table(SETTINGS)?.insert(ALLOW_UNSIGNED, allow_unsigned)?;
+            write
+                .open_table(SETTINGS)?
+                .insert(ALLOW_UNSIGNED, allow_unsigned)?;
             Ok(())
         })
     }
@@ -121,8 +143,13 @@ impl Catalog {
     /// The archive of a pass, shared with the cache.
     pub(super) fn archive(&self, pass: &PassId) -> Result<Option<Bytes>, redb::Error> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let read = database.as_ref().ok_or(redb::Error::PreviousIo)?.begin_read()?;
-        let archive = read.open_table(ARCHIVES)?.get_owned((pass.type_id.as_str(), pass.serial.as_str()))?;
+        let read = database
+            .as_ref()
+            .ok_or(redb::Error::PreviousIo)?
+            .begin_read()?;
+        let archive = read
+            .open_table(ARCHIVES)?
+            .get_owned((pass.type_id.as_str(), pass.serial.as_str()))?;
         Ok(archive.map(|archive| Bytes::from_owner(Owned(archive))))
     }
 
@@ -132,7 +159,10 @@ impl Catalog {
         }
         self.reopen()?;
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(database.as_ref().ok_or(redb::Error::PreviousIo)?.begin_read()?)
+        Ok(database
+            .as_ref()
+            .ok_or(redb::Error::PreviousIo)?
+            .begin_read()?)
     }
 
     fn write(
@@ -143,24 +173,33 @@ impl Catalog {
         self.reopen()?;
         let written = {
             let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-            database.as_ref().ok_or(redb::Error::PreviousIo).and_then(|database| {
-                let mut write = database.begin_write()?;
-                write.set_durability(durability)?;
-                change(&write)?;
-                Ok(write.commit()?)
-            })
+            database
+                .as_ref()
+                .ok_or(redb::Error::PreviousIo)
+                .and_then(|database| {
+                    let mut write = database.begin_write()?;
+                    write.set_durability(durability)?;
+                    change(&write)?;
+                    Ok(write.commit()?)
+                })
         };
         if written.is_err() {
             // After a failed write, as on a full disk, the handle no longer works. The next write
             // opens a new one.
-            *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+            *self
+                .database
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = None;
             let _ = self.reopen();
         }
         written
     }
 
     fn reopen(&self) -> Result<(), redb::Error> {
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         if database.is_none() {
             *database = Some(open_database(&self.path)?);
         }
@@ -190,10 +229,29 @@ fn update(
 }
 
 fn insert(table: &mut redb::Table<'_, Key, Value>, row: &Row) -> Result<(), redb::Error> {
-    let Row { pass, listed, stamp } = row;
-    let Listed { tokens, content, unmarked, misdated, path, withdrawn } = listed;
+    let Row {
+        pass,
+        listed,
+        stamp,
+    } = row;
+    let Listed {
+        tokens,
+        content,
+        unmarked,
+        misdated,
+        path,
+        withdrawn,
+    } = listed;
     let tokens: Vec<u8> = tokens.iter().flat_map(|token| *token.as_bytes()).collect();
-    let value = (&**path, stamp.0, *content, &tokens[..], *withdrawn, *unmarked, *misdated);
+    let value = (
+        &**path,
+        stamp.0,
+        *content,
+        &tokens[..],
+        *withdrawn,
+        *unmarked,
+        *misdated,
+    );
     table.insert((pass.type_id.as_str(), pass.serial.as_str()), value)?;
     Ok(())
 }
@@ -211,10 +269,26 @@ fn to_row(
         bool,
     ),
 ) -> Option<Row> {
-    let tokens = tokens.as_chunks().0.iter().map(|token| TokenDigest::from_bytes(*token)).collect();
+    let tokens = tokens
+        .as_chunks()
+        .0
+        .iter()
+        .map(|token| TokenDigest::from_bytes(*token))
+        .collect();
     let pass = PassId::new(type_id, serial).ok()?;
-    let listed = Listed { tokens, content, unmarked, misdated, path: path.into(), withdrawn };
-    Some(Row { pass, listed, stamp: Stamp(stamp) })
+    let listed = Listed {
+        tokens,
+        content,
+        unmarked,
+        misdated,
+        path: path.into(),
+        withdrawn,
+    };
+    Some(Row {
+        pass,
+        listed,
+        stamp: Stamp(stamp),
+    })
 }
 
 struct Owned(OwnedAccessGuard<&'static [u8]>);

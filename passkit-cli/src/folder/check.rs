@@ -25,13 +25,22 @@ pub(super) fn check_all(group: &[(PathBuf, Stamp)], rules: Rules) -> Vec<Checked
         let parts: Vec<_> = group
             .chunks(share)
             .map(|part| {
-                scope.spawn(move || part.iter().map(|(path, _)| check(path, rules)).collect::<Vec<_>>())
+                scope.spawn(move || {
+                    part.iter()
+                        .map(|(path, _)| check(path, rules))
+                        .collect::<Vec<_>>()
+                })
             })
             .collect();
-        let failed =
-            |part: &[_]| part.iter().map(|_| Checked::Refused("it can't be checked".into())).collect();
+        let failed = |part: &[_]| {
+            part.iter()
+                .map(|_| Checked::Refused("it can't be checked".into()))
+                .collect()
+        };
         let parts = parts.into_iter().zip(group.chunks(share));
-        parts.flat_map(|(part, files)| part.join().unwrap_or_else(|_| failed(files))).collect()
+        parts
+            .flat_map(|(part, files)| part.join().unwrap_or_else(|_| failed(files)))
+            .collect()
     })
 }
 
@@ -40,13 +49,19 @@ fn check(path: &Path, rules: Rules) -> Checked {
 
     let mut bytes = Vec::new();
     let limit = MAX_ARCHIVE_BYTES as u64 + 1;
-    if let Err(error) = fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
+    if let Err(error) =
+        fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    {
         return Checked::Refused(format!("can't be read: {error}"));
     }
     match Archive::check(&bytes, rules) {
         Ok(archive) => Checked::Good(Box::new(archive), bytes.into()),
-        Err(problems) => {
-            Checked::Refused(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-        }
+        Err(problems) => Checked::Refused(
+            problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; "),
+        ),
     }
 }

@@ -21,7 +21,12 @@ impl Stamp {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_file() => Ok(Some(Self::of_metadata(&metadata))),
             Ok(_) => Ok(None),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -43,10 +48,19 @@ impl Stamp {
 
     #[cfg(not(unix))]
     fn of_metadata(metadata: &fs::Metadata) -> Self {
-        let modified =
-            metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        let modified = metadata
+            .modified()
+            .ok()
+            .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
         let modified = modified.unwrap_or_default();
-        Self([metadata.len(), 0, modified.as_secs(), u64::from(modified.subsec_nanos()), 0, 0])
+        Self([
+            metadata.len(),
+            0,
+            modified.as_secs(),
+            u64::from(modified.subsec_nanos()),
+            0,
+            0,
+        ])
     }
 
     /// In bytes.
@@ -71,7 +85,9 @@ pub(super) fn identity(path: &Path) -> Option<Identity> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
-        fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+        fs::metadata(path)
+            .ok()
+            .map(|metadata| (metadata.dev(), metadata.ino()))
     }
     #[cfg(not(unix))]
     {
@@ -90,8 +106,13 @@ pub(super) fn open_root(path: &Path) -> io::Result<PathBuf> {
 
 /// Whether a file below a folder of `kind` is one to look at: by its extension, and not hidden.
 pub(super) fn is_candidate(kind: Kind, path: &Path) -> bool {
-    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-    !hidden && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(kind.extension()))
+    let hidden = path
+        .file_name()
+        .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden
+        && path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case(kind.extension()))
 }
 
 /// Everything below `root`, in the order of the paths. Links to files are followed, links to folders are not.
@@ -132,5 +153,9 @@ fn look_at(
         }
         return Ok(None);
     }
-    if is_candidate(kind, path) { Stamp::of(path) } else { Ok(None) }
+    if is_candidate(kind, path) {
+        Stamp::of(path)
+    } else {
+        Ok(None)
+    }
 }

@@ -87,8 +87,13 @@ const NEIGHBOURS: u32 = 64;
 impl Place {
     fn open(&self) -> Result<Catalog, Failure> {
         let opened = |path: &PathBuf| {
-            Catalog::open(path)
-                .map_err(|error| (matches!(error, redb::Error::DatabaseAlreadyOpen), path.clone(), error))
+            Catalog::open(path).map_err(|error| {
+                (
+                    matches!(error, redb::Error::DatabaseAlreadyOpen),
+                    path.clone(),
+                    error,
+                )
+            })
         };
         let result = match self {
             Self::Own(path) => opened(path),
@@ -108,8 +113,9 @@ impl Place {
                 result
             }
         };
-        result
-            .map_err(|(_, path, error)| Failure::from_error(format!("can't use {}", path.display()), &error))
+        result.map_err(|(_, path, error)| {
+            Failure::from_error(format!("can't use {}", path.display()), &error)
+        })
     }
 }
 
@@ -184,24 +190,40 @@ impl Folder {
     /// Reads the folders, publishes what changed since they were last served, and keeps watching them.
     ///
     /// Blocks until everything has been looked at once.
-    pub(crate) fn open(options: &FolderOptions, outlet: Outlet) -> Result<(Self, Watching), Failure> {
+    pub(crate) fn open(
+        options: &FolderOptions,
+        outlet: Outlet,
+    ) -> Result<(Self, Watching), Failure> {
         let roots = options
             .roots
             .iter()
             .map(|(kind, path)| {
-                files::open_root(path).map(|path| (*kind, path)).map_err(|error| {
-                    Failure::new(format!("can't read the folder {}: {error}", path.display()))
-                })
+                files::open_root(path)
+                    .map(|path| (*kind, path))
+                    .map_err(|error| {
+                        Failure::new(format!("can't read the folder {}: {error}", path.display()))
+                    })
             })
             .collect::<Result<Vec<_>, _>>()?;
         let catalog = options.catalog.open()?;
         let store = outlet.store.clone();
-        let shared = Arc::new(Shared { catalog, passes: RwLock::default(), slow: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            catalog,
+            passes: RwLock::default(),
+            slow: AtomicBool::new(false),
+        });
         let publishing = publish::Publishing::new(shared.clone(), outlet, options.allow_unsigned);
         let watching = publishing
             .and_then(|publishing| watch::Watcher::new(publishing, roots).start())
             .map_err(|error| Failure::from_error("can't use the copies of the archives", &error))?;
-        Ok((Self { shared, store, wake: watching.wake.clone() }, watching))
+        Ok((
+            Self {
+                shared,
+                store,
+                wake: watching.wake.clone(),
+            },
+            watching,
+        ))
     }
 
     /// Returns when the copy of `pass` may be served: at once if it has the content that was published last, or was never
@@ -212,10 +234,16 @@ impl Folder {
         }
         // The state may be older than the copy, so that a copy that is ahead looks like one that is behind.
         let state = self.store.pass_state(pass).await?;
-        let Some(content) = self.shared.differing(pass, &state) else { return Ok(()) };
+        let Some(content) = self.shared.differing(pass, &state) else {
+            return Ok(());
+        };
         let (reply, done) = oneshot::channel();
         // The watcher may have ended: the process is about to end too.
-        let _ = self.wake.send(watch::Event::ReadAgain { pass: pass.clone(), content, reply });
+        let _ = self.wake.send(watch::Event::ReadAgain {
+            pass: pass.clone(),
+            content,
+            reply,
+        });
         if matches!(tokio::time::timeout(READ_AGAIN, done).await, Ok(Ok(()))) {
             self.shared.slow.store(false, Ordering::Relaxed);
             return Ok(());
@@ -233,7 +261,8 @@ impl Folder {
 
     /// How many passes and orders are offered.
     pub(crate) fn len(&self) -> usize {
-        self.shared.read(|passes| passes.values().filter(|listed| !listed.withdrawn).count())
+        self.shared
+            .read(|passes| passes.values().filter(|listed| !listed.withdrawn).count())
     }
 
     /// Their types.
@@ -269,7 +298,9 @@ impl Shared {
     /// whether that is news.
     fn set_misdated(&self, pass: &PassId, content: ContentDigest) -> bool {
         self.write(|passes| match passes.get_mut(pass) {
-            Some(listed) if listed.content == content => !std::mem::replace(&mut listed.misdated, true),
+            Some(listed) if listed.content == content => {
+                !std::mem::replace(&mut listed.misdated, true)
+            }
             _ => false,
         })
     }
@@ -281,12 +312,20 @@ impl PassSource for Folder {
         Ok(self.shared.read(|passes| {
             passes.get(pass).map(|listed| {
                 let credentials: Credentials = listed.tokens.iter().copied().collect();
-                if listed.withdrawn { credentials.withdrawn() } else { credentials }
+                if listed.withdrawn {
+                    credentials.withdrawn()
+                } else {
+                    credentials
+                }
             })
         }))
     }
 
-    async fn archive(&self, pass: &PassId, state: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+    async fn archive(
+        &self,
+        pass: &PassId,
+        state: &PassState,
+    ) -> Result<Option<ArchiveBody>, SourceError> {
         self.agree(pass, state).await?;
         let (shared, pass) = (self.shared.clone(), pass.clone());
         let bytes = tokio::task::spawn_blocking(move || shared.catalog.archive(&pass)).await??;

@@ -39,8 +39,15 @@ impl Pauses {
                 return false;
             }
             let quiet = now.duration_since(pause.until);
-            let time = if quiet > LONGEST { FIRST } else { (pause.time * 2).min(LONGEST) };
-            *pause = Pause { until: now + time, time };
+            let time = if quiet > LONGEST {
+                FIRST
+            } else {
+                (pause.time * 2).min(LONGEST)
+            };
+            *pause = Pause {
+                until: now + time,
+                time,
+            };
             return true;
         }
         if self.passes.len() >= PASSES {
@@ -49,14 +56,23 @@ impl Pauses {
         if self.passes.len() >= PASSES {
             return false;
         }
-        self.passes.insert(pass.clone(), Pause { until: now + FIRST, time: FIRST });
+        self.passes.insert(
+            pass.clone(),
+            Pause {
+                until: now + FIRST,
+                time: FIRST,
+            },
+        );
         true
     }
 
     /// Counts a pass that was published again. Returns how many were since the last report, if it is time for one.
     pub(super) fn report(&mut self, now: Instant) -> Option<usize> {
         self.unreported += 1;
-        if self.reported.is_some_and(|last| now.duration_since(last) < REPORT_EVERY) {
+        if self
+            .reported
+            .is_some_and(|last| now.duration_since(last) < REPORT_EVERY)
+        {
             return None;
         }
         self.reported = Some(now);
@@ -79,14 +95,23 @@ mod tests {
         assert!(pauses.may_publish(&pass(1), now));
         for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
             let pause = Duration::from_secs(60 * minutes);
-            assert!(!pauses.may_publish(&pass(1), now + pause - Duration::from_millis(1)), "{minutes}");
+            assert!(
+                !pauses.may_publish(&pass(1), now + pause - Duration::from_millis(1)),
+                "{minutes}"
+            );
             now += pause;
             assert!(pauses.may_publish(&pass(1), now), "{minutes}");
         }
-        assert!(pauses.may_publish(&pass(2), now), "each pass has a pause of its own");
+        assert!(
+            pauses.may_publish(&pass(2), now),
+            "each pass has a pause of its own"
+        );
         now += LONGEST + LONGEST + Duration::from_secs(1);
         assert!(pauses.may_publish(&pass(1), now));
-        assert!(pauses.may_publish(&pass(1), now + FIRST), "an hour without a conflict ends the growth");
+        assert!(
+            pauses.may_publish(&pass(1), now + FIRST),
+            "an hour without a conflict ends the growth"
+        );
     }
 
     #[test]

@@ -61,7 +61,11 @@ impl Publishing {
         let mut publishing = Self {
             shared,
             outlet,
-            rules: if allow_unsigned { Rules::development() } else { Rules::strict() },
+            rules: if allow_unsigned {
+                Rules::development()
+            } else {
+                Rules::strict()
+            },
             files: BTreeMap::new(),
             types: BTreeSet::new(),
             unmarked: BTreeSet::new(),
@@ -81,12 +85,21 @@ impl Publishing {
 
     /// Adds a row of the catalog, as the last run left it.
     fn recall(&mut self, row: Row, passes: &mut HashMap<PassId, Listed>) {
-        let Row { pass, listed, stamp } = row;
+        let Row {
+            pass,
+            listed,
+            stamp,
+        } = row;
         let pass = self.shared_type(pass);
         if !listed.withdrawn {
             self.files.insert(
                 listed.path.clone(),
-                Seen { stamp, good: true, pass: Some(pass.clone()), rival: None },
+                Seen {
+                    stamp,
+                    good: true,
+                    pass: Some(pass.clone()),
+                    rival: None,
+                },
             );
         }
         if listed.unmarked {
@@ -99,7 +112,9 @@ impl Publishing {
     fn withdraw_unsigned(&mut self) -> Result<(), redb::Error> {
         let served: Vec<(PassId, Arc<str>)> = self.shared.read(|passes| {
             let served = passes.iter().filter(|(_, listed)| !listed.withdrawn);
-            served.map(|(pass, listed)| (pass.clone(), listed.path.clone())).collect()
+            served
+                .map(|(pass, listed)| (pass.clone(), listed.path.clone()))
+                .collect()
         });
         tracing::info!(
             "checking {} archives again, because unsigned ones are no longer allowed",
@@ -119,7 +134,10 @@ impl Publishing {
     /// The same pass. All passes of a type share the type's memory.
     fn shared_type(&mut self, pass: PassId) -> PassId {
         if let Some(type_id) = self.types.get(&pass.type_id) {
-            return PassId { type_id: type_id.clone(), ..pass };
+            return PassId {
+                type_id: type_id.clone(),
+                ..pass
+            };
         }
         self.types.insert(pass.type_id.clone());
         pass
@@ -132,7 +150,10 @@ impl Publishing {
 
     /// Whether a file whose path starts with `start` was read.
     pub(super) fn has_below(&self, start: &str) -> bool {
-        let next = self.files.range::<str, _>((Bound::Included(start), Bound::Unbounded)).next();
+        let next = self
+            .files
+            .range::<str, _>((Bound::Included(start), Bound::Unbounded))
+            .next();
         next.is_some_and(|(file, _)| file.starts_with(start))
     }
 
@@ -148,7 +169,10 @@ impl Publishing {
     /// The file of a pass that is served.
     pub(super) fn file_of(&self, pass: &PassId) -> Option<Arc<str>> {
         self.shared.read(|passes| {
-            passes.get(pass).filter(|listed| !listed.withdrawn).map(|listed| listed.path.clone())
+            passes
+                .get(pass)
+                .filter(|listed| !listed.withdrawn)
+                .map(|listed| listed.path.clone())
         })
     }
 
@@ -167,7 +191,10 @@ impl Publishing {
 
     /// Reads and checks these files, and puts those that are good into the catalog. Returns the rivals that may be served
     /// now, and have to be looked at again.
-    pub(super) fn publish(&mut self, group: &[(PathBuf, Stamp)]) -> Result<Vec<PathBuf>, redb::Error> {
+    pub(super) fn publish(
+        &mut self,
+        group: &[(PathBuf, Stamp)],
+    ) -> Result<Vec<PathBuf>, redb::Error> {
         let checked = check_all(group, self.rules);
         // The passes whose files now hold another pass. Such a pass may be in this group too, when files swap their
         // names.
@@ -184,14 +211,23 @@ impl Publishing {
         let mut seen: Vec<(Arc<str>, Seen)> = Vec::new();
         for ((path, stamp), checked) in group.iter().zip(checked) {
             let Some(name) = path.to_str() else { continue };
-            let mut note = Seen { stamp: *stamp, good: true, pass: None, rival: None };
+            let mut note = Seen {
+                stamp: *stamp,
+                good: true,
+                pass: None,
+                rival: None,
+            };
             match checked {
                 Checked::Refused(reason) => {
                     note.good = false;
                     // The file still counts for the pass that it held. The last good version of
                     // that pass stays.
                     note.pass = self.seen(path).and_then(|seen| seen.pass.clone());
-                    let stays = if note.pass.is_some() { "; the version before stays" } else { "" };
+                    let stays = if note.pass.is_some() {
+                        "; the version before stays"
+                    } else {
+                        ""
+                    };
                     tracing::warn!("{name}: refused: {reason}{stays}");
                 }
                 Checked::Good(mut archive, bytes) => {
@@ -201,8 +237,13 @@ impl Publishing {
                         .iter()
                         .find(|(row, _)| row.pass == *pass)
                         .map(|(row, _)| row.listed.path.clone());
-                    let rival = rival
-                        .or_else(|| if left.contains_key(pass) { None } else { self.rival_of(path, pass) });
+                    let rival = rival.or_else(|| {
+                        if left.contains_key(pass) {
+                            None
+                        } else {
+                            self.rival_of(path, pass)
+                        }
+                    });
                     if let Some(other) = rival {
                         tracing::warn!(
                             "{name}: refused: holds {pass}, as does {other}, which is served; remove one of the two"
@@ -228,8 +269,11 @@ impl Publishing {
     fn rival_of(&self, path: &Path, pass: &PassId) -> Option<Arc<str>> {
         let listed = self.shared.read(|passes| passes.get(pass).cloned())?;
         let other = Path::new(&*listed.path);
-        let holds = self.seen(other).is_some_and(|seen| seen.pass.as_ref() == Some(pass));
-        let there = !listed.withdrawn && other != path && holds && !matches!(Stamp::of(other), Ok(None));
+        let holds = self
+            .seen(other)
+            .is_some_and(|seen| seen.pass.as_ref() == Some(pass));
+        let there =
+            !listed.withdrawn && other != path && holds && !matches!(Stamp::of(other), Ok(None));
         there.then_some(listed.path)
     }
 
@@ -238,12 +282,21 @@ impl Publishing {
         if rows.is_empty() {
             return Ok(());
         }
-        let copies = rows.iter_mut().map(|(row, copy)| (&*row, std::mem::replace(copy, Copy::Keep)));
+        let copies = rows
+            .iter_mut()
+            .map(|(row, copy)| (&*row, std::mem::replace(copy, Copy::Keep)));
         self.shared.catalog.put(copies)?;
         let unmarked = rows.iter().filter(|(row, _)| row.listed.unmarked);
-        self.unmarked.extend(unmarked.map(|(row, _)| row.pass.clone()));
+        self.unmarked
+            .extend(unmarked.map(|(row, _)| row.pass.clone()));
         self.shared.write(|passes| {
-            for (Row { pass, mut listed, .. }, _) in rows {
+            for (
+                Row {
+                    pass, mut listed, ..
+                },
+                _,
+            ) in rows
+            {
                 if listed.withdrawn {
                     tracing::info!("{}: no longer serves {pass}", listed.path);
                 }
@@ -286,13 +339,23 @@ impl Publishing {
         if is_known && matches!(copy, Copy::Keep) {
             return Ok(None);
         }
-        Ok(Some((Row { pass: archive.id.clone(), listed, stamp }, copy)))
+        Ok(Some((
+            Row {
+                pass: archive.id.clone(),
+                listed,
+                stamp,
+            },
+            copy,
+        )))
     }
 
     /// Withdraws the passes of files that are gone. Returns what [`publish`](Self::publish) does.
     pub(super) fn withdraw(&mut self, gone: &[PathBuf]) -> Result<Vec<PathBuf>, redb::Error> {
-        let rows: Vec<(Row, Copy)> =
-            gone.iter().filter_map(|path| self.withdrawn(path)).map(|row| (row, Copy::Remove)).collect();
+        let rows: Vec<(Row, Copy)> = gone
+            .iter()
+            .filter_map(|path| self.withdrawn(path))
+            .map(|row| (row, Copy::Remove))
+            .collect();
         let freed: BTreeSet<PassId> = rows.iter().map(|(row, _)| row.pass.clone()).collect();
         self.commit(rows)?;
         for path in gone {
@@ -309,8 +372,16 @@ impl Publishing {
         let pass = self.seen(path)?.pass.clone()?;
         let listed = self.shared.read(|passes| passes.get(&pass).cloned())?;
         let serves = Path::new(&*listed.path) == path && !listed.withdrawn;
-        let listed = Listed { withdrawn: true, unmarked: true, ..listed };
-        serves.then_some(Row { pass, listed, stamp: Stamp::default() })
+        let listed = Listed {
+            withdrawn: true,
+            unmarked: true,
+            ..listed
+        };
+        serves.then_some(Row {
+            pass,
+            listed,
+            stamp: Stamp::default(),
+        })
     }
 
     /// The files that hold a pass of which another file was served until now. They count as not seen.
@@ -318,7 +389,11 @@ impl Publishing {
         if freed.is_empty() {
             return Vec::new();
         }
-        let is_freed = |seen: &mut Seen| seen.rival.as_ref().is_some_and(|pass| freed.contains(&**pass));
+        let is_freed = |seen: &mut Seen| {
+            seen.rival
+                .as_ref()
+                .is_some_and(|pass| freed.contains(&**pass))
+        };
         let waiting = self.files.extract_if(.., |_, seen| is_freed(seen));
         waiting.map(|(path, _)| PathBuf::from(&*path)).collect()
     }
@@ -329,9 +404,12 @@ impl Publishing {
     /// If the file has the same content as the copy, the pass is published again, unless it was lately.
     pub(super) fn compare(&mut self, pass: &PassId, content: ContentDigest) {
         let listed = self.shared.read(|passes| passes.get(pass).cloned());
-        let is_same = |listed: &Listed| listed.content == content && !listed.unmarked && !listed.withdrawn;
+        let is_same =
+            |listed: &Listed| listed.content == content && !listed.unmarked && !listed.withdrawn;
         // Otherwise the file had a change, which is marked next.
-        let Some(Listed { path, .. }) = listed.filter(is_same) else { return };
+        let Some(Listed { path, .. }) = listed.filter(is_same) else {
+            return;
+        };
         if self.shared.set_misdated(pass, content)
             && let Err(error) = self.shared.catalog.set_misdated(pass)
         {
@@ -349,7 +427,11 @@ impl Publishing {
             return;
         }
         if let Some(count) = self.pauses.report(now) {
-            let others = if count > 1 { format!(", and {} other passes", count - 1) } else { String::new() };
+            let others = if count > 1 {
+                format!(", and {} other passes", count - 1)
+            } else {
+                String::new()
+            };
             tracing::error!(
                 "instances serve different contents: {path} is not the version of {pass} that was published last; it \
                  is published again{others}. Give all instances the same files. If the database was restored from an \
@@ -372,7 +454,11 @@ impl Publishing {
         }
         for (type_id, passes) in by_type {
             for passes in passes.chunks(MARKS) {
-                match self.outlet.runtime.block_on(self.publish_contents(&type_id, passes)) {
+                match self
+                    .outlet
+                    .runtime
+                    .block_on(self.publish_contents(&type_id, passes))
+                {
                     Ok(()) => self.set_marked(passes),
                     Err(error) => {
                         tracing::error!(
@@ -386,12 +472,18 @@ impl Publishing {
         }
     }
 
-    async fn publish_contents(&self, type_id: &TypeIdentifier, passes: &[PassId]) -> Result<(), StoreError> {
+    async fn publish_contents(
+        &self,
+        type_id: &TypeIdentifier,
+        passes: &[PassId],
+    ) -> Result<(), StoreError> {
         let mut contents = Vec::with_capacity(passes.len());
         let mut misdated = Vec::new();
         self.shared.read(|listed| {
             for pass in passes {
-                let Some(listed) = listed.get(pass) else { continue };
+                let Some(listed) = listed.get(pass) else {
+                    continue;
+                };
                 contents.push(Content {
                     serial: pass.serial.clone(),
                     digest: (!listed.withdrawn).then_some(listed.content),
@@ -410,7 +502,9 @@ impl Publishing {
             }
         }
         let publisher = &self.outlet.publisher;
-        publisher.publish(type_id, Changed::Contents(&contents)).await?;
+        publisher
+            .publish(type_id, Changed::Contents(&contents))
+            .await?;
         if !known.is_empty() {
             publisher.publish(type_id, Changed::Passes(&known)).await?;
         }
@@ -426,7 +520,10 @@ impl Publishing {
             }
         });
         if let Err(error) = self.shared.catalog.set_marked(passes) {
-            tracing::warn!("changes will be marked again at the next start: {}", Chain(&error));
+            tracing::warn!(
+                "changes will be marked again at the next start: {}",
+                Chain(&error)
+            );
         }
     }
 }

@@ -33,7 +33,10 @@ fn content(version: &str) -> Vec<u8> {
         "webServiceURL": "https://wallet.example.com/", "authenticationToken": "a-token-of-this-pass",
     });
     let builder = ArchiveBuilder::new(Kind::Pass, description.to_string());
-    builder.file("icon.png", placeholder_icon(29)).build_unsigned().unwrap()
+    builder
+        .file("icon.png", placeholder_icon(29))
+        .build_unsigned()
+        .unwrap()
 }
 
 /// A store, and the disks of the instances over it.
@@ -44,7 +47,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { store: Arc::new(MemoryStore::new()), disk: tempfile::tempdir().unwrap() }
+        Self {
+            store: Arc::new(MemoryStore::new()),
+            disk: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// Writes the file of an instance in one step, as a careful program does.
@@ -68,9 +74,15 @@ impl World {
             store: self.store.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let opened = tokio::task::spawn_blocking(move || Folder::open(&options, outlet)).await.unwrap();
+        let opened = tokio::task::spawn_blocking(move || Folder::open(&options, outlet))
+            .await
+            .unwrap();
         let (folder, watching) = opened.unwrap();
-        Instance { folder, watching, store: self.store.clone() }
+        Instance {
+            folder,
+            watching,
+            store: self.store.clone(),
+        }
     }
 
     /// An instance that serves this version.
@@ -110,12 +122,24 @@ impl Instance {
     }
 
     async fn get_at(&self, state: &PassState) -> Vec<u8> {
-        let archive = self.folder.archive(&a_pass(), state).await.unwrap().expect("the pass is served");
-        ResponseBody::from(archive).collect().await.unwrap().to_bytes().to_vec()
+        let archive = self
+            .folder
+            .archive(&a_pass(), state)
+            .await
+            .unwrap()
+            .expect("the pass is served");
+        ResponseBody::from(archive)
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes()
+            .to_vec()
     }
 
     async fn stop(self) {
-        tokio::task::spawn_blocking(move || drop(self.watching)).await.unwrap();
+        tokio::task::spawn_blocking(move || drop(self.watching))
+            .await
+            .unwrap();
     }
 }
 
@@ -162,7 +186,11 @@ async fn different_contents_are_served_and_published_again_once() {
         assert_eq!(old.get().await, content("old"));
     }
     if started.elapsed() < Duration::from_secs(50) {
-        assert_eq!(world.state().await.version, version, "the instances mark again and again");
+        assert_eq!(
+            world.state().await.version,
+            version,
+            "the instances mark again and again"
+        );
     }
 }
 
@@ -174,8 +202,16 @@ async fn a_store_that_lost_a_change_gets_it_again() {
     world.write("one", &content("new"));
     let new = world.wait_for_mark_after(old.version).await;
     // A restored database names the content before the change.
-    let restored = Content { serial: a_pass().serial, digest: old.published, tokens: Vec::new() };
-    world.store.mark(&a_pass().type_id, Changed::Contents(&[restored])).await.unwrap();
+    let restored = Content {
+        serial: a_pass().serial,
+        digest: old.published,
+        tokens: Vec::new(),
+    };
+    world
+        .store
+        .mark(&a_pass().type_id, Changed::Contents(&[restored]))
+        .await
+        .unwrap();
     let restored = world.state().await;
     assert_eq!(one.get().await, content("new"));
     let again = world.wait_for_mark_after(restored.version).await;
@@ -234,7 +270,11 @@ async fn a_broken_file_leaves_the_copy_and_what_is_published() {
     for _ in 0..3 {
         assert_eq!(one.get().await, content("old"));
     }
-    assert_eq!(world.state().await, published, "a copy without its original was published again");
+    assert_eq!(
+        world.state().await,
+        published,
+        "a copy without its original was published again"
+    );
     // The phone that got it gets the new content when the file is repaired.
     world.write("one", &content("new"));
     world.wait_for_mark_after(published.version).await;

@@ -95,8 +95,11 @@ impl Watcher {
         let notifier = self.notifier(sender.clone());
         let found = self.find();
         self.withdraw_missing(&found)?;
-        let changed =
-            found.files.into_iter().filter(|(path, stamp)| self.publishing.is_news(path, *stamp)).collect();
+        let changed = found
+            .files
+            .into_iter()
+            .filter(|(path, stamp)| self.publishing.is_news(path, *stamp))
+            .collect();
         self.publish(changed)?;
         // This includes what the last run left unmarked. It happens before any request is answered.
         self.publishing.mark();
@@ -105,14 +108,20 @@ impl Watcher {
             .name("folder".into())
             .spawn(move || self.run(&events, &sender, notifier))
             .map_err(redb::Error::Io)?;
-        Ok(Watching { stop, wake, thread: Some(thread) })
+        Ok(Watching {
+            stop,
+            wake,
+            thread: Some(thread),
+        })
     }
 
     fn notifier(&self, sender: mpsc::Sender<Event>) -> Option<notify::RecommendedWatcher> {
         // Sending fails once the watcher has ended.
         let send = move |event| drop(sender.send(Event::Changed(event)));
         let watching = notify::recommended_watcher(send).and_then(|mut watcher| {
-            self.roots.iter().try_for_each(|(_, root)| watcher.watch(root, RecursiveMode::Recursive))?;
+            self.roots
+                .iter()
+                .try_for_each(|(_, root)| watcher.watch(root, RecursiveMode::Recursive))?;
             Ok(watcher)
         });
         watching
@@ -133,16 +142,28 @@ impl Watcher {
         let mut watched = self.root_identities();
         let mut sweep_at = Instant::now() + SWEEP_EVERY;
         loop {
-            let waiting =
-                !(self.changing.is_empty() && self.gone.is_empty()) || self.publishing.has_unmarked();
+            let waiting = !(self.changing.is_empty() && self.gone.is_empty())
+                || self.publishing.has_unmarked();
             let pause = sweep_at.saturating_duration_since(Instant::now());
-            let pause = if waiting { pause.min(STABLE_AFTER / 2) } else { pause };
+            let pause = if waiting {
+                pause.min(STABLE_AFTER / 2)
+            } else {
+                pause
+            };
             let mut sweep = false;
             let first = events.recv_timeout(pause).ok();
-            for event in first.into_iter().chain(events.try_iter()).take(EVENTS_AT_ONCE) {
+            for event in first
+                .into_iter()
+                .chain(events.try_iter())
+                .take(EVENTS_AT_ONCE)
+            {
                 match event {
                     Event::Changed(change) => sweep |= self.note_change(change),
-                    Event::ReadAgain { pass, content, reply } => self.read_again(pass, content, reply),
+                    Event::ReadAgain {
+                        pass,
+                        content,
+                        reply,
+                    } => self.read_again(pass, content, reply),
                     Event::Stop => {}
                 }
             }
@@ -153,7 +174,10 @@ impl Watcher {
             let identities = self.root_identities();
             if identities != watched {
                 watched = identities;
-                drop(std::mem::replace(&mut notifier, self.notifier(sender.clone())));
+                drop(std::mem::replace(
+                    &mut notifier,
+                    self.notifier(sender.clone()),
+                ));
                 sweep = true;
             }
             let started = Instant::now();
@@ -166,7 +190,10 @@ impl Watcher {
                 sweep_at = Instant::now() + SWEEP_EVERY.max(started.elapsed() * SWEEP_SHARE);
             }
             if let Err(error) = self.act() {
-                tracing::error!("can't publish changes, and will try again: {}", Chain(&error));
+                tracing::error!(
+                    "can't publish changes, and will try again: {}",
+                    Chain(&error)
+                );
                 std::thread::sleep(Duration::from_millis(500));
             }
         }
@@ -177,7 +204,10 @@ impl Watcher {
     }
 
     fn root_identities(&self) -> Vec<Option<files::Identity>> {
-        self.roots.iter().map(|(_, root)| files::identity(root)).collect()
+        self.roots
+            .iter()
+            .map(|(_, root)| files::identity(root))
+            .collect()
     }
 
     /// Records what the system reports. Returns whether the folders must be searched.
@@ -187,7 +217,10 @@ impl Watcher {
             return false;
         }
         let mut sweep = event.need_rescan();
-        let moved = matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_));
+        let moved = matches!(
+            event.kind,
+            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_)
+        );
         for path in event.paths {
             if self.is_candidate(&path) {
                 let stamp = Stamp::of(&path).ok().flatten();
@@ -205,8 +238,9 @@ impl Watcher {
     fn is_candidate(&self, path: &Path) -> bool {
         self.roots.iter().any(|(kind, root)| {
             path.strip_prefix(root).is_ok_and(|below| {
-                let hidden =
-                    below.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."));
+                let hidden = below
+                    .components()
+                    .any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."));
                 !hidden && files::is_candidate(*kind, below)
             })
         })
@@ -219,8 +253,11 @@ impl Watcher {
             Some(stamp) => {
                 self.gone.remove(&path);
                 if self.publishing.is_news(&path, stamp) {
-                    let since =
-                        self.changing.get(&path).filter(|(before, _)| *before == stamp).map_or(now, |s| s.1);
+                    let since = self
+                        .changing
+                        .get(&path)
+                        .filter(|(before, _)| *before == stamp)
+                        .map_or(now, |s| s.1);
                     self.changing.insert(path, (stamp, since));
                 } else {
                     self.changing.remove(&path);
@@ -238,7 +275,10 @@ impl Watcher {
     /// Has a file read again, even if it looks the same.
     fn read_again(&mut self, pass: PassId, content: ContentDigest, reply: oneshot::Sender<()>) {
         // If there is no file, the request is answered at the next turn.
-        let path = self.publishing.file_of(&pass).map_or_else(PathBuf::new, |path| PathBuf::from(&*path));
+        let path = self
+            .publishing
+            .file_of(&pass)
+            .map_or_else(PathBuf::new, |path| PathBuf::from(&*path));
         match Stamp::of(&path) {
             Ok(Some(stamp)) if !self.publishing.is_news(&path, stamp) => {
                 if !self.publishing.was_refused(&path) {
@@ -248,7 +288,12 @@ impl Watcher {
             Ok(stamp) => self.note(path.clone(), stamp),
             Err(_) => {}
         }
-        self.comparing.push(Comparison { pass, content, path, reply });
+        self.comparing.push(Comparison {
+            pass,
+            content,
+            path,
+            reply,
+        });
     }
 
     /// All archives in the folders. A problem is reported once.
@@ -259,7 +304,10 @@ impl Watcher {
         }
         found.files.retain(|(path, _)| {
             if path.to_str().is_none() && self.unreadable.insert(path.clone()) {
-                tracing::warn!("{}: refused: its name is not UTF-8; rename it", path.display());
+                tracing::warn!(
+                    "{}: refused: its name is not UTF-8; rename it",
+                    path.display()
+                );
             }
             path.to_str().is_some()
         });
@@ -267,10 +315,14 @@ impl Watcher {
         found.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         found.files.dedup_by(|a, b| a.0 == b.0);
         let unnamed = |path: &PathBuf| path.to_str().is_none();
-        self.unreadable.retain(|path| unnamed(path) || found.unreadable.iter().any(|(now, _)| now == path));
+        self.unreadable
+            .retain(|path| unnamed(path) || found.unreadable.iter().any(|(now, _)| now == path));
         for (path, error) in &found.unreadable {
             if self.unreadable.insert(path.clone()) {
-                tracing::warn!("{}: can't be read; the version before stays: {error}", path.display());
+                tracing::warn!(
+                    "{}: can't be read; the version before stays: {error}",
+                    path.display()
+                );
             }
         }
         found
@@ -281,8 +333,18 @@ impl Watcher {
         self.publishing
             .files()
             .map(Path::new)
-            .filter(|path| found.files.binary_search_by(|(there, _)| (**there).cmp(path)).is_err())
-            .filter(|path| !found.unreadable.iter().any(|(unknown, _)| path.starts_with(unknown)))
+            .filter(|path| {
+                found
+                    .files
+                    .binary_search_by(|(there, _)| (**there).cmp(path))
+                    .is_err()
+            })
+            .filter(|path| {
+                !found
+                    .unreadable
+                    .iter()
+                    .any(|(unknown, _)| path.starts_with(unknown))
+            })
             .map(Path::to_path_buf)
             .collect()
     }
@@ -314,8 +376,14 @@ impl Watcher {
             }
         }
         self.publish(stable.into_iter().collect())?;
-        for Comparison { pass, content, reply, .. } in
-            self.comparing.extract_if(.., |one| !self.changing.contains_key(&one.path))
+        for Comparison {
+            pass,
+            content,
+            reply,
+            ..
+        } in self
+            .comparing
+            .extract_if(.., |one| !self.changing.contains_key(&one.path))
         {
             self.publishing.compare(&pass, content);
             // The request may have given up.
@@ -332,13 +400,19 @@ impl Watcher {
         for path in &due {
             self.gone.remove(path);
         }
-        let gone: Vec<PathBuf> = due.into_iter().filter(|path| matches!(Stamp::of(path), Ok(None))).collect();
+        let gone: Vec<PathBuf> = due
+            .into_iter()
+            .filter(|path| matches!(Stamp::of(path), Ok(None)))
+            .collect();
         self.withdraw(&gone)
     }
 
     /// Reads and checks files, and publishes those that are good, group by group.
     fn publish(&mut self, files: Vec<(PathBuf, Stamp)>) -> Result<(), redb::Error> {
-        let total = files.iter().filter(|(path, stamp)| self.publishing.is_news(path, *stamp)).count();
+        let total = files
+            .iter()
+            .filter(|(path, stamp)| self.publishing.is_news(path, *stamp))
+            .count();
         if total > 0 {
             tracing::info!(
                 "reading {total} new or changed {}",
@@ -354,7 +428,12 @@ impl Watcher {
                 bytes += stamp.size().min(MAX_ARCHIVE_BYTES as u64);
                 bytes <= GROUP_BYTES
             };
-            let count = rest.iter().take(GROUP_FILES).take_while(fits).count().max(1);
+            let count = rest
+                .iter()
+                .take(GROUP_FILES)
+                .take_while(fits)
+                .count()
+                .max(1);
             let (group, later) = rest.split_at(count);
             rest = later;
             let published = self.publishing.publish(group);
@@ -373,7 +452,11 @@ impl Watcher {
             }
             if reported.elapsed() > Duration::from_secs(2) {
                 reported = Instant::now();
-                tracing::info!("read {} of {} archives", files.len() - rest.len(), files.len());
+                tracing::info!(
+                    "read {} of {} archives",
+                    files.len() - rest.len(),
+                    files.len()
+                );
             }
         }
         Ok(())
@@ -390,7 +473,8 @@ impl Watcher {
                 Ok(())
             }
             Err(error) => {
-                self.gone.extend(gone.iter().map(|path| (path.clone(), Instant::now())));
+                self.gone
+                    .extend(gone.iter().map(|path| (path.clone(), Instant::now())));
                 Err(error)
             }
         }

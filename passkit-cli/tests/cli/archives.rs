@@ -22,7 +22,12 @@ pub(crate) fn order(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
 }
 
 /// A pass or order, depending on its type, with additional files.
-pub(crate) fn signed(type_id: &str, serial: &str, version: &str, files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn signed(
+    type_id: &str,
+    serial: &str,
+    version: &str,
+    files: &[(&str, Vec<u8>)],
+) -> Vec<u8> {
     // One signer for each type, because making a certificate takes a while.
     static SIGNERS: Mutex<Option<HashMap<String, Signer>>> = Mutex::new(None);
     let builder = builder(type_id, serial, version, files);
@@ -35,7 +40,9 @@ pub(crate) fn signed(type_id: &str, serial: &str, version: &str, files: &[(&str,
 }
 
 pub(crate) fn unsigned(type_id: &str, serial: &str, version: &str) -> Vec<u8> {
-    builder(type_id, serial, version, &[]).build_unsigned().unwrap()
+    builder(type_id, serial, version, &[])
+        .build_unsigned()
+        .unwrap()
 }
 
 /// An unsigned pass with this token.
@@ -48,10 +55,18 @@ pub(crate) fn with_token(type_id: &str, serial: &str, token: &str) -> Vec<u8> {
         .unwrap()
 }
 
-fn builder(type_id: &str, serial: &str, version: &str, files: &[(&str, Vec<u8>)]) -> ArchiveBuilder {
+fn builder(
+    type_id: &str,
+    serial: &str,
+    version: &str,
+    files: &[(&str, Vec<u8>)],
+) -> ArchiveBuilder {
     let kind = PassId::new(type_id, serial).unwrap().type_id.kind();
-    let mut builder = ArchiveBuilder::new(kind, description(kind, type_id, serial, version).to_string())
-        .file("icon.png", placeholder_icon(29));
+    let mut builder = ArchiveBuilder::new(
+        kind,
+        description(kind, type_id, serial, version).to_string(),
+    )
+    .file("icon.png", placeholder_icon(29));
     for (name, content) in files {
         builder = builder.file(*name, content.clone());
     }

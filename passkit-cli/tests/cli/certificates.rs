@@ -21,7 +21,10 @@ fn a_bad_certificate_is_reported_in_one_line() {
     let good = local.certificate(TYPE);
     let issued = local.apns.issue(TYPE).unwrap();
     let now = SystemTime::now();
-    let old = local.apns.issue_for(TYPE, now - 9 * DAY, now - DAY).unwrap();
+    let old = local
+        .apns
+        .issue_for(TYPE, now - 9 * DAY, now - DAY)
+        .unwrap();
     let expired = local.file("expired.pem", &(old.certificate + &old.key));
     let other_key = local.file("other.key", &issued.key);
     let bare = local.file("bare.pem", &issued.certificate);
@@ -31,8 +34,14 @@ fn a_bad_certificate_is_reported_in_one_line() {
         "wrong-type.toml",
         &format!("[[topic]]\ntype = \"pass.com.example.other\"\ncert = \"{TYPE}.pem\"\n"),
     );
-    let typo = local.file("typo.toml", "[[topic]]\ntipe = \"pass.com.example.other\"\n");
-    let no_key = local.file("no-key.toml", "[token]\nkey = \"none.p8\"\nkey_id = \"A\"\nteam_id = \"B\"\n");
+    let typo = local.file(
+        "typo.toml",
+        "[[topic]]\ntipe = \"pass.com.example.other\"\n",
+    );
+    let no_key = local.file(
+        "no-key.toml",
+        "[token]\nkey = \"none.p8\"\nkey_id = \"A\"\nteam_id = \"B\"\n",
+    );
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let one = |file: &Path| vec!["--apns-cert".to_owned(), path(file)];
     let config = |file: &Path| vec!["--apns-config".to_owned(), path(file)];
@@ -55,24 +64,47 @@ fn a_bad_certificate_is_reported_in_one_line() {
         (one(&p12), ["ticket.p12", "password", "another"]),
         (with_key, ["ticket.p12", "PKCS #12", "contains the key"]),
         (with_password, [TYPE, ".p12", "don't name a password"]),
-        (config(&p12_of_other), ["ticket.p12", "pass.com.example.other", TYPE]),
+        (
+            config(&p12_of_other),
+            ["ticket.p12", "pass.com.example.other", TYPE],
+        ),
         (one(&expired), ["expired.pem", TYPE, "expired on"]),
         (misfit, ["other.key", TYPE, "does not fit"]),
         (one(&bare), ["bare.pem", TYPE, "no private key"]),
         (one(&nothing), ["nothing.pem", "no certificate", "PEM"]),
-        (one(&no_type), ["no-type.pem", "names no type", "Pass Type ID"]),
+        (
+            one(&no_type),
+            ["no-type.pem", "names no type", "Pass Type ID"],
+        ),
         (missing, ["missing.pem", "No such file", "os error 2"]),
         (config(&wrong_type), ["pem", "pass.com.example.other", TYPE]),
         (config(&typo), ["typo.toml", "line 2", "tipe"]),
         (config(&no_key), ["none.p8", "no-key.toml", "No such file"]),
-        (vec!["--apns-key".to_owned(), path(&other_key)], ["--apns-cert", "required", "provided"]),
+        (
+            vec!["--apns-key".to_owned(), path(&other_key)],
+            ["--apns-cert", "required", "provided"],
+        ),
     ] {
         let mut command = passkit();
         let store = format!("sled:{}", passes.path().join("store").display());
-        command.args(["serve", "--listen", "127.0.0.1:0", "--store", &store, "--passes"]);
+        command.args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--store",
+            &store,
+            "--passes",
+        ]);
         let (code, _, said) = run(command.arg(passes.path()).args(&arguments));
-        assert_eq!((code, said.lines().count()), (Some(2), 1), "{arguments:?}: {said}");
-        assert!(mentions.iter().all(|mention| said.contains(mention)), "{mentions:?} in {said}");
+        assert_eq!(
+            (code, said.lines().count()),
+            (Some(2), 1),
+            "{arguments:?}: {said}"
+        );
+        assert!(
+            mentions.iter().all(|mention| said.contains(mention)),
+            "{mentions:?} in {said}"
+        );
     }
 }
 
@@ -83,8 +115,23 @@ fn p12(local: &Local, name: &str, type_id: &str) -> PathBuf {
     let pem = local.certificate(type_id);
     let file = local.folder.path().join(format!("{name}.p12"));
     let mut openssl = Command::new("openssl");
-    openssl.args(["pkcs12", "-export", "-legacy", "-passout", &format!("pass:{P12_PASSWORD}"), "-in"]);
-    assert!(openssl.arg(&pem).arg("-out").arg(&file).status().unwrap().success());
+    openssl.args([
+        "pkcs12",
+        "-export",
+        "-legacy",
+        "-passout",
+        &format!("pass:{P12_PASSWORD}"),
+        "-in",
+    ]);
+    assert!(
+        openssl
+            .arg(&pem)
+            .arg("-out")
+            .arg(&file)
+            .status()
+            .unwrap()
+            .success()
+    );
     file
 }
 
@@ -94,20 +141,32 @@ fn a_certificate_exported_by_keychain_access_is_accepted() {
     let p12 = p12(&local, "ticket", TYPE);
     let toml = local.file(
         "p12.toml",
-        &format!("[[topic]]\ntype = \"{TYPE}\"\ncert = \"ticket.p12\"\npassword = \"{P12_PASSWORD}\"\n"),
+        &format!(
+            "[[topic]]\ntype = \"{TYPE}\"\ncert = \"ticket.p12\"\npassword = \"{P12_PASSWORD}\"\n"
+        ),
     );
     let given = local.arguments_with(&p12, local.apns.port());
     let [p12, toml] = [&p12, &toml].map(|file| file.to_str().unwrap());
-    for certificate in [&["--apns-cert", p12, "--apns-password", P12_PASSWORD][..], &["--apns-config", toml]]
-    {
-        let mut service = Service::new().given(certificate).given(&given[2..]).given(&METRICS);
+    for certificate in [
+        &["--apns-cert", p12, "--apns-password", P12_PASSWORD][..],
+        &["--apns-config", toml],
+    ] {
+        let mut service = Service::new()
+            .given(certificate)
+            .given(&given[2..])
+            .given(&METRICS);
         fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A-1", "one")).unwrap();
         service.start();
         quiet(&service);
         register(&service, "D-1", &token(1), "A-1");
         let since = SystemTime::now();
-        replace(&service.passes().join("a.pkpass"), &pass(TYPE, "A-1", "two"));
-        eventually("the change is pushed", || local.pushed(since).contains_key(&token(1)));
+        replace(
+            &service.passes().join("a.pkpass"),
+            &pass(TYPE, "A-1", "two"),
+        );
+        eventually("the change is pushed", || {
+            local.pushed(since).contains_key(&token(1))
+        });
     }
     local.no_violation();
 }

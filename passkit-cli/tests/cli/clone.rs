@@ -31,20 +31,42 @@ fn a_clone_in_which_the_program_ran_still_builds() {
     // Reads every manifest, but builds nothing.
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let (code, out, said) = run(Command::new(cargo)
-        .args(["metadata", "--offline", "--locked", "--no-deps", "--format-version", "1"])
+        .args([
+            "metadata",
+            "--offline",
+            "--locked",
+            "--no-deps",
+            "--format-version",
+            "1",
+        ])
         .current_dir(clone));
     assert_eq!(code, Some(0), "{said}");
     let metadata: serde_json::Value = serde_json::from_str(&out).unwrap();
     let members = metadata["workspace_members"].as_array().unwrap().len();
-    let entries = fs::read_dir(clone).unwrap().map(|entry| entry.unwrap().path());
-    let crates = entries.filter(|path| path.join("Cargo.toml").is_file()).count();
-    assert_eq!(members, crates, "Cargo.toml names every crate of the workspace");
+    let entries = fs::read_dir(clone)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let crates = entries
+        .filter(|path| path.join("Cargo.toml").is_file())
+        .count();
+    assert_eq!(
+        members, crates,
+        "Cargo.toml names every crate of the workspace"
+    );
 }
 
 /// Serves with the default paths until the service listens.
 fn serve(clone: &Path, arguments: &[&str]) {
     let mut process = passkit()
-        .args(["serve", "--listen", "127.0.0.1:0", "--passes", "./passes", "--orders", "./orders"])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--passes",
+            "./passes",
+            "--orders",
+            "./orders",
+        ])
         .args(arguments)
         .current_dir(clone)
         .stdout(Stdio::piped())
@@ -63,7 +85,14 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let (path, name) = (entry.path(), entry.file_name());
-        let left_out = ["target", ".git", "passes", "orders", "passkit-data", "passkit-copies"];
+        let left_out = [
+            "target",
+            ".git",
+            "passes",
+            "orders",
+            "passkit-data",
+            "passkit-copies",
+        ];
         if left_out.into_iter().any(|out| name == OsStr::new(out)) {
             continue;
         }

@@ -46,9 +46,16 @@ fn kit() -> Command {
 fn target_file(change: &str) -> String {
     let mut text = format!("{change}\n");
     for (type_id, serial) in SUBJECTS {
-        let key = if type_id.starts_with("order.") { "orders" } else { "passes" };
+        let key = if type_id.starts_with("order.") {
+            "orders"
+        } else {
+            "passes"
+        };
         let token = token_of(type_id, serial);
-        let _ = writeln!(text, "[[{key}]]\ntype = {type_id:?}\nserial = {serial:?}\ntoken = {token:?}");
+        let _ = writeln!(
+            text,
+            "[[{key}]]\ntype = {type_id:?}\nserial = {serial:?}\ntoken = {token:?}"
+        );
     }
     text
 }
@@ -101,8 +108,12 @@ fn spread(addresses: Vec<String>) -> String {
         reader.read_exact(&mut body).unwrap();
         let next = &addresses[turn.fetch_add(1, Ordering::Relaxed) % addresses.len()];
         let mut service = TcpStream::connect(next).unwrap();
-        service.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
-        let _ = service.write_all(&body).and_then(|()| std::io::copy(&mut service, &mut client).map(drop));
+        service
+            .write_all(format!("{head}Connection: close\r\n\r\n").as_bytes())
+            .unwrap();
+        let _ = service
+            .write_all(&body)
+            .and_then(|()| std::io::copy(&mut service, &mut client).map(drop));
     })
 }
 
@@ -153,7 +164,10 @@ fn two_instances_over_one_database_conform_as_one() {
     let mut other = service.sibling();
     service.start();
     other.start();
-    let url = format!("http://{}", spread(vec![service.address(), other.address()]));
+    let url = format!(
+        "http://{}",
+        spread(vec![service.address(), other.address()])
+    );
     conforms(service, files, &url);
 }
 
@@ -164,7 +178,10 @@ fn two_instances_over_a_cluster_conform_while_a_master_is_away() {
     let mut other = service.sibling();
     service.start();
     other.start();
-    let url = format!("http://{}", spread(vec![service.address(), other.address()]));
+    let url = format!(
+        "http://{}",
+        spread(vec![service.address(), other.address()])
+    );
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let master = cluster.masters().next().unwrap();
@@ -185,15 +202,28 @@ fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &s
     // The change_url writes a new version of the file, and answers when the service has it. The
     // save_url writes the same version, and answers when the service has certainly looked at it.
     let address = listen(move |mut stream| {
-        let Some(changing) = changing.upgrade() else { return };
+        let Some(changing) = changing.upgrade() else {
+            return;
+        };
         let mut request = String::new();
         BufReader::new(&stream).read_line(&mut request).unwrap();
-        let path = request.strip_prefix("POST /").unwrap().split(' ').next().unwrap();
+        let path = request
+            .strip_prefix("POST /")
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap();
         let [call, type_id, serial] = path.splitn(3, '/').collect::<Vec<_>>().try_into().unwrap();
         let (type_id, serial) = (decoded(type_id), decoded(serial));
         let file = &files[&(type_id.clone(), serial.clone())];
         // The store determines the date, so the change is published when the date has moved.
-        let date = || changing.get(&type_id, &serial, None).header("last-modified").unwrap().to_owned();
+        let date = || {
+            changing
+                .get(&type_id, &serial, None)
+                .header("last-modified")
+                .unwrap()
+                .to_owned()
+        };
         let before = date();
         if call == "save" {
             replace(file, &fs::read(file).unwrap());
@@ -203,14 +233,18 @@ fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &s
             replace(file, &archive(&type_id, &serial, &version));
             eventually("the change is served", || date() != before);
         }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .unwrap();
     });
     let folder = service.folder.path();
     let target = folder.join("target.toml");
-    let url_of = |call: &str| format!("{call}_url = \"http://{address}/{call}/{{type}}/{{serial}}\"\n");
+    let url_of =
+        |call: &str| format!("{call}_url = \"http://{address}/{call}/{{type}}/{{serial}}\"\n");
     let change = url_of("change") + &url_of("save");
     fs::write(&target, target_file(&change)).unwrap();
-    let [json, junit, html] = ["json", "xml", "html"].map(|name| folder.join(format!("report.{name}")));
+    let [json, junit, html] =
+        ["json", "xml", "html"].map(|name| folder.join(format!("report.{name}")));
     let (code, stdout, stderr) = run(kit()
         .args(["--url", url, "--level", "advisory", "--target"])
         .arg(&target)
@@ -220,31 +254,63 @@ fn conforms(service: Service, files: HashMap<(String, String), PathBuf>, url: &s
         .arg(&junit)
         .arg("--html")
         .arg(&html));
-    assert_eq!((code, &*stderr), (Some(0), ""), "{stdout}\n{}", service.said());
+    assert_eq!(
+        (code, &*stderr),
+        (Some(0), ""),
+        "{stdout}\n{}",
+        service.said()
+    );
 
     let report: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
     let cases = report["cases"].as_array().unwrap();
     let (_, listed, _) = run(kit().args(["--list", "--level", "advisory"]));
     assert_eq!(cases.len(), listed.lines().count());
-    assert_eq!(report["summary"]["pass"].as_u64().unwrap(), cases.len() as u64, "{stdout}");
+    assert_eq!(
+        report["summary"]["pass"].as_u64().unwrap(),
+        cases.len() as u64,
+        "{stdout}"
+    );
     for case in cases {
         let id = case["id"].as_str().unwrap();
-        assert!(listed.contains(id) && case["outcome"] == "pass" && case["message"] == "", "{case}");
+        assert!(
+            listed.contains(id) && case["outcome"] == "pass" && case["message"] == "",
+            "{case}"
+        );
     }
-    assert!(fs::read_to_string(junit).unwrap().contains("failures=\"0\" errors=\"0\" skipped=\"0\""));
-    assert!(fs::read_to_string(html).unwrap().contains("<h1>Conforms</h1>"));
+    assert!(
+        fs::read_to_string(junit)
+            .unwrap()
+            .contains("failures=\"0\" errors=\"0\" skipped=\"0\"")
+    );
+    assert!(
+        fs::read_to_string(html)
+            .unwrap()
+            .contains("<h1>Conforms</h1>")
+    );
 }
 
 /// The exit code, stdout, the line on stderr if there is one, and the JSON report.
 fn run_against(url: &str, arguments: &[&str]) -> (Option<i32>, String, String, Value) {
     let folder = tempfile::tempdir().unwrap();
-    let (target, json) = (folder.path().join("target.toml"), folder.path().join("report.json"));
+    let (target, json) = (
+        folder.path().join("target.toml"),
+        folder.path().join("report.json"),
+    );
     fs::write(&target, target_file("change = \"true\"")).unwrap();
     let mut kit = kit();
-    kit.args(["--url", url, "--target"]).arg(target).arg("--json").arg(&json).args(arguments);
+    kit.args(["--url", url, "--target"])
+        .arg(target)
+        .arg("--json")
+        .arg(&json)
+        .args(arguments);
     let (code, stdout, stderr) = run(&mut kit);
     assert!(stderr.lines().count() <= 1, "{stderr}");
-    (code, stdout, stderr, serde_json::from_slice(&fs::read(json).unwrap()).unwrap())
+    (
+        code,
+        stdout,
+        stderr,
+        serde_json::from_slice(&fs::read(json).unwrap()).unwrap(),
+    )
 }
 
 #[test]
@@ -252,12 +318,20 @@ fn an_interrupted_run_leaves_nothing_registered() {
     let (mut service, _) = with_files(Service::new());
     service.start();
     let folder = tempfile::tempdir().unwrap();
-    let (target, json) = (folder.path().join("target.toml"), folder.path().join("report.json"));
+    let (target, json) = (
+        folder.path().join("target.toml"),
+        folder.path().join("report.json"),
+    );
     // The case has registered by the time it asks for the change.
     fs::write(folder.path().join("change.sh"), "touch asked; sleep 300").unwrap();
     fs::write(&target, target_file("change = \"sh change.sh\"")).unwrap();
     let kit = kit()
-        .args(["--url", &service.url(), "list/tag-lists-only-newer", "--target"])
+        .args([
+            "--url",
+            &service.url(),
+            "list/tag-lists-only-newer",
+            "--target",
+        ])
         .arg(target)
         .arg("--json")
         .arg(&json)
@@ -265,11 +339,23 @@ fn an_interrupted_run_leaves_nothing_registered() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    eventually("the case waits for the change", || folder.path().join("asked").exists());
-    assert!(Command::new("kill").args(["-INT", &kit.id().to_string()]).status().unwrap().success());
+    eventually("the case waits for the change", || {
+        folder.path().join("asked").exists()
+    });
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &kit.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     let output = kit.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+    assert_eq!(
+        (output.status.code(), said.lines().count()),
+        (Some(2), 1),
+        "{said}"
+    );
     assert!(said.contains("it was interrupted"), "{said}");
     let report: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
     assert_eq!(report["summary"]["error"], 1, "{report}");
@@ -280,16 +366,24 @@ fn an_interrupted_run_leaves_nothing_registered() {
 #[test]
 fn an_unreachable_service_ends_the_run_with_one_line() {
     // A free port, because this listener is closed at once.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let plain = listen(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
     });
-    for url in
-        [format!("http://{free}"), format!("https://{plain}"), "http://no-such-host.invalid".to_owned()]
-    {
+    for url in [
+        format!("http://{free}"),
+        format!("https://{plain}"),
+        "http://no-such-host.invalid".to_owned(),
+    ] {
         let (code, stdout, stderr, report) = run_against(&url, &[]);
         assert_eq!(code, Some(2), "{url}: {stdout}");
-        assert!(stderr.contains(&format!("the service at {url} can't be reached: ")), "{stderr}");
+        assert!(
+            stderr.contains(&format!("the service at {url} can't be reached: ")),
+            "{stderr}"
+        );
         assert_eq!(
             report["summary"]["error"].as_u64().unwrap(),
             report["cases"].as_array().unwrap().len() as u64
@@ -312,10 +406,14 @@ fn a_server_of_another_kind_ends_the_run_in_time() {
     });
     for address in [silent, garbage, endless] {
         let start = Instant::now();
-        let (code, stdout, _, report) = run_against(&format!("http://{address}"), &["--timeout", "1"]);
+        let (code, stdout, _, report) =
+            run_against(&format!("http://{address}"), &["--timeout", "1"]);
         assert_eq!(code, Some(1), "{stdout}");
         assert!(start.elapsed() < Duration::from_secs(60));
-        assert!(stdout.contains("HTTP-2: every request gets one complete, well-formed answer"), "{stdout}");
+        assert!(
+            stdout.contains("HTTP-2: every request gets one complete, well-formed answer"),
+            "{stdout}"
+        );
         assert!(report["summary"]["fail"].as_u64().unwrap() >= 1, "{stdout}");
         assert_eq!(report["summary"]["pass"], 0, "{stdout}");
     }
@@ -324,10 +422,13 @@ fn a_server_of_another_kind_ends_the_run_in_time() {
 #[test]
 fn a_failure_says_what_to_fix() {
     let not_found = listen(|mut stream| {
-        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+        let mut lines = BufReader::new(stream.try_clone().unwrap())
+            .lines()
+            .map_while(Result::ok);
         while lines.by_ref().find(String::is_empty).is_some() {
-            let _ =
-                stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            );
         }
     });
     let url = format!("http://{not_found}");
@@ -345,8 +446,17 @@ fn a_failure_says_what_to_fix() {
     }
     assert!(!stdout.contains("token-of-"), "{stdout}");
     let case = &report["cases"][0];
-    assert_eq!((&case["outcome"], &case["broken_rule"]), (&"fail".into(), &"REG-1".into()));
-    assert!(case["message"].as_str().unwrap().starts_with("breaks REG-1 "), "{case}");
+    assert_eq!(
+        (&case["outcome"], &case["broken_rule"]),
+        (&"fail".into(), &"REG-1".into())
+    );
+    assert!(
+        case["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("breaks REG-1 "),
+        "{case}"
+    );
 }
 
 #[test]
@@ -357,7 +467,11 @@ fn wrong_arguments_and_files_are_reported_in_one_line() {
     let url = ["--url", "http://127.0.0.1:1"];
     let refused = |command: &mut Command| {
         let (code, stdout, stderr) = run(command);
-        assert_eq!((code, stderr.lines().count()), (Some(2), 1), "{stdout}{stderr}");
+        assert_eq!(
+            (code, stderr.lines().count()),
+            (Some(2), 1),
+            "{stdout}{stderr}"
+        );
         stderr
     };
     let said = refused(kit().args(url).arg("--target").arg(&target));
@@ -375,12 +489,18 @@ fn wrong_arguments_and_files_are_reported_in_one_line() {
         refused(complete().args(url).arg("register/new-pass-is-200"))
             .contains("did you mean register/new-pass-is-201")
     );
-    assert!(refused(complete().args(url).args(["--level", "most"])).contains("must, should or advisory"));
+    assert!(
+        refused(complete().args(url).args(["--level", "most"]))
+            .contains("must, should or advisory")
+    );
     assert!(
         refused(complete().args(url).args(["--html", "no/such/folder/x"]))
             .contains("can't write no/such/folder/x")
     );
     assert!(refused(complete().args(["--url", "wallet"])).contains("the url \"wallet\""));
     assert!(refused(&mut complete()).contains("--url"));
-    assert!(refused(kit().args(url).args(["--target", "no/such.toml"])).contains("can't read no/such.toml"));
+    assert!(
+        refused(kit().args(url).args(["--target", "no/such.toml"]))
+            .contains("can't read no/such.toml")
+    );
 }

@@ -21,7 +21,8 @@ const PASSES: usize = 8;
 const WATCHED: &str = "WATCHED";
 
 fn rounds() -> usize {
-    std::env::var("PASSKIT_CRASH_ROUNDS").map_or(10, |rounds| rounds.parse().expect("PASSKIT_CRASH_ROUNDS"))
+    std::env::var("PASSKIT_CRASH_ROUNDS")
+        .map_or(10, |rounds| rounds.parse().expect("PASSKIT_CRASH_ROUNDS"))
 }
 
 #[test]
@@ -29,7 +30,11 @@ fn nothing_acknowledged_is_lost_when_killed_under_load() {
     let mut service = Service::new();
     for index in 0..PASSES {
         let serial = format!("S-{index}");
-        fs::write(service.passes().join(format!("{serial}.pkpass")), pass(TYPE, &serial, "one")).unwrap();
+        fs::write(
+            service.passes().join(format!("{serial}.pkpass")),
+            pass(TYPE, &serial, "one"),
+        )
+        .unwrap();
     }
     let watched = service.passes().join("watched.pkpass");
     fs::write(&watched, pass(TYPE, WATCHED, "0")).unwrap();
@@ -49,21 +54,32 @@ fn nothing_acknowledged_is_lost_when_killed_under_load() {
             // The content changed before the kill, whether the service had noticed it or not.
             let listed = service.list("watcher", TYPE, tag.as_deref());
             let answer = service.get(TYPE, WATCHED, None);
-            assert!(answer.body == served, "round {round}: the newest content is served");
-            let (serials, newer) = listed.unwrap_or_else(|| panic!("round {round}: the change was lost"));
+            assert!(
+                answer.body == served,
+                "round {round}: the newest content is served"
+            );
+            let (serials, newer) =
+                listed.unwrap_or_else(|| panic!("round {round}: the change was lost"));
             assert_eq!(serials, [WATCHED]);
             tag = Some(newer);
         }
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
-                let (address, stop, registered) = (service.address(), stop.clone(), registered.clone());
-                std::thread::spawn(move || register_until(&stop, &address, round, client, &registered))
+                let (address, stop, registered) =
+                    (service.address(), stop.clone(), registered.clone());
+                std::thread::spawn(move || {
+                    register_until(&stop, &address, round, client, &registered)
+                })
             })
             .collect();
         eventually("somebody registered", || {
             let this_round = format!("{round}-");
-            registered.lock().unwrap().keys().any(|device| device.starts_with(&this_round))
+            registered
+                .lock()
+                .unwrap()
+                .keys()
+                .any(|device| device.starts_with(&this_round))
         });
         // Covers everything from the first registrations to many groups of them. The service
         // notices the change in between.
@@ -74,13 +90,17 @@ fn nothing_acknowledged_is_lost_when_killed_under_load() {
         std::thread::sleep(pause / 2);
         service.kill();
         stop.store(true, Ordering::Relaxed);
-        clients.into_iter().for_each(|client| client.join().unwrap());
+        clients
+            .into_iter()
+            .for_each(|client| client.join().unwrap());
     }
     service.start();
     let registered = registered.lock().unwrap();
     check(&service, &registered, "");
     println!("{} devices registered in {rounds} rounds", registered.len());
-    eventually("the last change is listed", || service.list("watcher", TYPE, tag.as_deref()).is_some());
+    eventually("the last change is listed", || {
+        service.list("watcher", TYPE, tag.as_deref()).is_some()
+    });
 }
 
 /// Registers one device after another for a few passes each, and records what was acknowledged.
@@ -100,18 +120,34 @@ fn register_until(
             let serial = format!("S-{}", (client + index) % PASSES);
             let path = registration(&device, TYPE, &serial);
             let headers = [("Authorization", &*authorization(TYPE, &serial))];
-            let Ok(answer) = send(address, "POST", &path, &headers, br#"{"pushToken":"c0ffee"}"#) else {
+            let Ok(answer) = send(
+                address,
+                "POST",
+                &path,
+                &headers,
+                br#"{"pushToken":"c0ffee"}"#,
+            ) else {
                 return;
             };
             assert_eq!(answer.status, 201);
-            registered.lock().unwrap().entry(device.clone()).or_default().push(serial);
+            registered
+                .lock()
+                .unwrap()
+                .entry(device.clone())
+                .or_default()
+                .push(serial);
         }
     }
 }
 
 fn check(service: &Service, registered: &HashMap<String, Vec<String>>, prefix: &str) {
-    for (device, serials) in registered.iter().filter(|(device, _)| device.starts_with(prefix)) {
-        let listed = service.list(device, TYPE, None).map_or_else(Vec::new, |(serials, _)| serials);
+    for (device, serials) in registered
+        .iter()
+        .filter(|(device, _)| device.starts_with(prefix))
+    {
+        let listed = service
+            .list(device, TYPE, None)
+            .map_or_else(Vec::new, |(serials, _)| serials);
         for serial in serials {
             assert!(
                 listed.contains(serial),

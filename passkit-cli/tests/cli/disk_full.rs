@@ -14,7 +14,10 @@ struct SmallDisk<'a>(&'a Path);
 impl<'a> SmallDisk<'a> {
     /// `None` without root.
     fn mount(path: &'a Path) -> Option<Self> {
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"]).arg(path).output();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"])
+            .arg(path)
+            .output();
         let mounted = mount.as_ref().is_ok_and(|output| output.status.success());
         if !mounted {
             eprintln!("left out: filling a disk needs root, to mount a small one: {mount:?}");
@@ -34,7 +37,9 @@ fn registrations_answer_503_while_the_disk_is_full_and_go_on_when_there_is_room(
     let mut service = Service::new();
     let store = service.store();
     fs::create_dir(&store).unwrap();
-    let Some(_disk) = SmallDisk::mount(&store) else { return };
+    let Some(_disk) = SmallDisk::mount(&store) else {
+        return;
+    };
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
     service.start();
     assert_eq!(service.register("first", TYPE, "A"), 201);
@@ -51,11 +56,21 @@ fn registrations_answer_503_while_the_disk_is_full_and_go_on_when_there_is_room(
     for number in 0..20_000 {
         let device = format!("D-{number}");
         let path = registration(&device, TYPE, "A");
-        let answer = send(&address, "POST", &path, &headers, br#"{"pushToken":"c0ffee"}"#).unwrap();
+        let answer = send(
+            &address,
+            "POST",
+            &path,
+            &headers,
+            br#"{"pushToken":"c0ffee"}"#,
+        )
+        .unwrap();
         match answer.status {
             201 => drop(acknowledged.insert(device)),
             503 => {
-                assert!(answer.header("retry-after").is_some() && answer.body.is_empty(), "{answer:?}");
+                assert!(
+                    answer.header("retry-after").is_some() && answer.body.is_empty(),
+                    "{answer:?}"
+                );
                 refused += 1;
             }
             status => panic!("answered {status}; the service said {}", service.said()),
@@ -67,12 +82,17 @@ fn registrations_answer_503_while_the_disk_is_full_and_go_on_when_there_is_room(
     assert!(refused >= 20, "the disk never was full");
 
     fs::remove_file(&ballast).unwrap();
-    eventually("it goes on by itself", || service.register("last", TYPE, "A") == 201);
+    eventually("it goes on by itself", || {
+        service.register("last", TYPE, "A") == 201
+    });
     acknowledged.insert("last".to_owned());
     for restarted in [false, true] {
         for device in &acknowledged {
             let listed = service.list(device, TYPE, None);
-            assert!(listed.is_some(), "{device} was acknowledged and is lost (restarted: {restarted})");
+            assert!(
+                listed.is_some(),
+                "{device} was acknowledged and is lost (restarted: {restarted})"
+            );
         }
         if !restarted {
             service.kill();

@@ -21,7 +21,10 @@ fn a_pass_is_registered_listed_fetched_changed_and_unregistered() {
     let (serials, tag) = service.list("D", TYPE, None).unwrap();
     assert_eq!(serials, ["A-1"]);
     let answer = service.get(TYPE, "A-1", None);
-    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/vnd.apple.pkpass")));
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, Some("application/vnd.apple.pkpass"))
+    );
     assert!(answer.body == first);
     let date = answer.header("last-modified").unwrap().to_owned();
     assert_eq!(service.get(TYPE, "A-1", Some(&date)).status, 304);
@@ -29,13 +32,20 @@ fn a_pass_is_registered_listed_fetched_changed_and_unregistered() {
 
     let second = pass(TYPE, "A-1", "two");
     replace(&file, &second);
-    eventually("the change is listed", || service.list("D", TYPE, Some(&tag)).is_some());
+    eventually("the change is listed", || {
+        service.list("D", TYPE, Some(&tag)).is_some()
+    });
     let (serials, newer) = service.list("D", TYPE, Some(&tag)).unwrap();
     assert_eq!(serials, ["A-1"]);
     let answer = service.get(TYPE, "A-1", Some(&date));
     assert_eq!(answer.status, 200);
     assert!(answer.body == second);
-    assert_eq!(service.get(TYPE, "A-1", answer.header("last-modified")).status, 304);
+    assert_eq!(
+        service
+            .get(TYPE, "A-1", answer.header("last-modified"))
+            .status,
+        304
+    );
     assert_eq!(service.list("D", TYPE, Some(&newer)), None);
 
     assert_eq!(service.unregister("D", TYPE, "A-1"), 200);
@@ -54,12 +64,14 @@ fn each_of_several_changes_is_listed() {
     let (_, mut tag) = service.list("D", TYPE, None).unwrap();
     for version in 1..=5 {
         replace(&file, &pass(TYPE, "A", &version.to_string()));
-        eventually("the change is listed", || match service.list("D", TYPE, Some(&tag)) {
-            Some((_, newer)) => {
-                tag = newer;
-                true
+        eventually("the change is listed", || {
+            match service.list("D", TYPE, Some(&tag)) {
+                Some((_, newer)) => {
+                    tag = newer;
+                    true
+                }
+                None => false,
             }
-            None => false,
         });
     }
 }
@@ -67,26 +79,49 @@ fn each_of_several_changes_is_listed() {
 #[test]
 fn orders_speak_their_own_words() {
     let mut service = Service::new();
-    fs::write(service.orders().join("1.order"), order(ORDERS, "O/1", "one")).unwrap();
+    fs::write(
+        service.orders().join("1.order"),
+        order(ORDERS, "O/1", "one"),
+    )
+    .unwrap();
     service.start();
     let answer = service.get(ORDERS, "O/1", None);
     let media_type = Some("application/vnd.apple.finance.order");
-    assert_eq!((answer.status, answer.header("content-type")), (200, media_type));
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, media_type)
+    );
     assert_eq!(service.register("D", ORDERS, "O/1"), 201);
     let (orders, tag) = service.list("D", ORDERS, None).unwrap();
     assert_eq!(orders, ["O/1"]);
-    replace(&service.orders().join("1.order"), &order(ORDERS, "O/1", "two"));
-    eventually("the change is listed", || service.list("D", ORDERS, Some(&tag)).is_some());
+    replace(
+        &service.orders().join("1.order"),
+        &order(ORDERS, "O/1", "two"),
+    );
+    eventually("the change is listed", || {
+        service.list("D", ORDERS, Some(&tag)).is_some()
+    });
     let path = format!("/v1/orders/{ORDERS}/O%2F1");
     let apple_pass = format!("ApplePass {}", token_of(ORDERS, "O/1"));
-    assert_eq!(service.send("GET", &path, &[("Authorization", &apple_pass)], b"").status, 401);
+    assert_eq!(
+        service
+            .send("GET", &path, &[("Authorization", &apple_pass)], b"")
+            .status,
+        401
+    );
 }
 
 #[test]
 fn real_serial_numbers_are_served() {
     let mut service = Service::new();
-    let serials =
-        ["H8JP44-ORD07/09/25-MARTINEZ/LANI-UA987-en", "a b", "z\u{fc}rich", "100%", "..", "ABC.123_x~1"];
+    let serials = [
+        "H8JP44-ORD07/09/25-MARTINEZ/LANI-UA987-en",
+        "a b",
+        "z\u{fc}rich",
+        "100%",
+        "..",
+        "ABC.123_x~1",
+    ];
     for (index, serial) in serials.iter().enumerate() {
         let folder = service.passes().join(format!("below/{index}"));
         fs::create_dir_all(&folder).unwrap();
@@ -104,7 +139,12 @@ fn real_serial_numbers_are_served() {
     let raw = format!("/v1/passes/{TYPE}/{}", serials[0]);
     let headers = [("Authorization", &*authorization(TYPE, serials[0]))];
     assert_eq!(service.send("GET", &raw, &headers, b"").status, 200);
-    assert_eq!(service.send("GET", &format!("/{raw}/"), &headers, b"").status, 200);
+    assert_eq!(
+        service
+            .send("GET", &format!("/{raw}/"), &headers, b"")
+            .status,
+        200
+    );
 }
 
 #[test]
@@ -125,9 +165,17 @@ fn only_content_counts_as_a_change() {
     let signed_anew = pass(TYPE, "A", "one");
     replace(&moved, &signed_anew);
     // Another pass that changes later shows that the service has looked at these files.
-    fs::write(service.passes().join("last.pkpass"), pass(TYPE, "LAST", "one")).unwrap();
-    eventually("the last file is served", || service.get(TYPE, "LAST", None).status == 200);
-    eventually("the newest signature is served", || service.get(TYPE, "A", None).body == signed_anew);
+    fs::write(
+        service.passes().join("last.pkpass"),
+        pass(TYPE, "LAST", "one"),
+    )
+    .unwrap();
+    eventually("the last file is served", || {
+        service.get(TYPE, "LAST", None).status == 200
+    });
+    eventually("the newest signature is served", || {
+        service.get(TYPE, "A", None).body == signed_anew
+    });
     assert_eq!(service.list("D", TYPE, Some(&tag)), None);
 
     // Changed content with the old size and time stamp.
@@ -136,7 +184,9 @@ fn only_content_counts_as_a_change() {
     std::io::Write::write_all(&mut file, &changed).unwrap();
     file.set_modified(modified).unwrap();
     drop(file);
-    eventually("the change is listed", || service.list("D", TYPE, Some(&tag)).is_some());
+    eventually("the change is listed", || {
+        service.list("D", TYPE, Some(&tag)).is_some()
+    });
     assert!(service.get(TYPE, "A", None).body == changed);
 }
 
@@ -153,7 +203,11 @@ fn a_change_made_while_it_was_down_is_noticed() {
     assert_eq!(service.stop("INT").code(), Some(0));
 
     service.start();
-    assert_eq!(service.list("D", TYPE, Some(&tag)), None, "nothing changed over a restart");
+    assert_eq!(
+        service.list("D", TYPE, Some(&tag)),
+        None,
+        "nothing changed over a restart"
+    );
     service.stop("TERM");
 
     fs::write(&file, pass(TYPE, "A", "two")).unwrap();
@@ -173,19 +227,31 @@ fn a_broken_file_never_replaces_the_version_being_served() {
 
     fs::write(&file, &pass(TYPE, "A", "two")[..1000]).unwrap();
     let refusal = format!("{}: refused: ", file.display());
-    eventually("the refusal is logged", || service.said().contains(&refusal));
-    let line = service.said().lines().find(|line| line.contains(&refusal)).unwrap().to_owned();
+    eventually("the refusal is logged", || {
+        service.said().contains(&refusal)
+    });
+    let line = service
+        .said()
+        .lines()
+        .find(|line| line.contains(&refusal))
+        .unwrap()
+        .to_owned();
     assert!(line.contains("the version before stays"), "{line}");
     assert!(service.get(TYPE, "A", None).body == good);
     assert_eq!(service.list("D", TYPE, Some(&tag)), None);
 
     service.stop("TERM");
     service.start();
-    assert!(service.get(TYPE, "A", None).body == good, "nor after a restart");
+    assert!(
+        service.get(TYPE, "A", None).body == good,
+        "nor after a restart"
+    );
     assert_eq!(service.list("D", TYPE, Some(&tag)), None);
 
     fs::write(&file, pass(TYPE, "A", "two")).unwrap();
-    eventually("the repaired file is listed", || service.list("D", TYPE, Some(&tag)).is_some());
+    eventually("the repaired file is listed", || {
+        service.list("D", TYPE, Some(&tag)).is_some()
+    });
 }
 
 #[test]
@@ -201,7 +267,12 @@ fn a_file_that_is_written_slowly_is_served_when_it_is_complete() {
         TYPE,
         "A",
         "two",
-        &[("strip.png", (0..100_000_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect())],
+        &[(
+            "strip.png",
+            (0..100_000_u32)
+                .map(|i| (i.wrapping_mul(i) >> 7) as u8)
+                .collect(),
+        )],
     );
     let mut writer = fs::File::create(&file).unwrap();
     for part in second.chunks(second.len() / 6 + 1) {
@@ -211,7 +282,9 @@ fn a_file_that_is_written_slowly_is_served_when_it_is_complete() {
         let served = service.get(TYPE, "A", None).body;
         assert!(served == first || served == second);
     }
-    eventually("the complete file is listed", || service.list("D", TYPE, Some(&tag)).is_some());
+    eventually("the complete file is listed", || {
+        service.list("D", TYPE, Some(&tag)).is_some()
+    });
     assert!(service.get(TYPE, "A", None).body == second);
 }
 
@@ -223,13 +296,20 @@ fn of_two_files_with_one_pass_the_second_is_refused_until_the_first_is_gone() {
     fs::write(&a, &one).unwrap();
     fs::write(&b, &two).unwrap();
     service.start();
-    eventually("the refusal is logged", || service.said().contains("refused"));
+    eventually("the refusal is logged", || {
+        service.said().contains("refused")
+    });
     let said = service.said();
     let line = said.lines().find(|line| line.contains("refused")).unwrap();
-    assert!(line.contains(a.to_str().unwrap()) && line.contains(b.to_str().unwrap()), "{line}");
+    assert!(
+        line.contains(a.to_str().unwrap()) && line.contains(b.to_str().unwrap()),
+        "{line}"
+    );
     assert!(service.get(TYPE, "A", None).body == one);
     fs::remove_file(&a).unwrap();
-    eventually("the second is served", || service.get(TYPE, "A", None).body == two);
+    eventually("the second is served", || {
+        service.get(TYPE, "A", None).body == two
+    });
 }
 
 #[test]
@@ -243,9 +323,13 @@ fn a_removed_pass_is_unknown_but_can_be_unregistered_also_after_a_restart() {
         assert_eq!(service.register(device, TYPE, "A"), 201);
     }
     fs::remove_file(&file).unwrap();
-    eventually("it is unknown", || service.get(TYPE, "A", None).status == 401);
+    eventually("it is unknown", || {
+        service.get(TYPE, "A", None).status == 401
+    });
     // The copy is removed a moment earlier.
-    eventually("no device can register", || service.register("D4", TYPE, "A") == 401);
+    eventually("no device can register", || {
+        service.register("D4", TYPE, "A") == 401
+    });
     assert_eq!(service.unregister("D1", TYPE, "A"), 200);
     assert_eq!(service.list("D1", TYPE, None), None);
     service.stop("TERM");
@@ -254,8 +338,14 @@ fn a_removed_pass_is_unknown_but_can_be_unregistered_also_after_a_restart() {
     assert_eq!(service.unregister("D2", TYPE, "A"), 200);
 
     fs::write(&file, &content).unwrap();
-    eventually("it is served again", || service.get(TYPE, "A", None).body == content);
-    assert_eq!(service.list("D3", TYPE, None).unwrap().0, ["A"], "its registrations were kept");
+    eventually("it is served again", || {
+        service.get(TYPE, "A", None).body == content
+    });
+    assert_eq!(
+        service.list("D3", TYPE, None).unwrap().0,
+        ["A"],
+        "its registrations were kept"
+    );
 }
 
 #[test]
@@ -265,7 +355,9 @@ fn a_file_that_comes_to_hold_another_pass_withdraws_the_one_it_held() {
     fs::write(&file, pass(TYPE, "A", "one")).unwrap();
     service.start();
     replace(&file, &pass(TYPE, "B", "one"));
-    eventually("the new pass is served", || service.get(TYPE, "B", None).status == 200);
+    eventually("the new pass is served", || {
+        service.get(TYPE, "B", None).status == 200
+    });
     assert_eq!(service.get(TYPE, "A", None).status, 401);
 }
 
@@ -279,9 +371,13 @@ fn a_token_of_an_old_copy_keeps_working() {
     replace(&file, &with_token("the-second-token-of-it"));
     let status = |service: &Service, token: &str| {
         let headers = [("Authorization", &*format!("ApplePass {token}"))];
-        service.send("GET", &format!("/v1/passes/{TYPE}/A"), &headers, b"").status
+        service
+            .send("GET", &format!("/v1/passes/{TYPE}/A"), &headers, b"")
+            .status
     };
-    eventually("the new token works", || status(&service, "the-second-token-of-it") == 200);
+    eventually("the new token works", || {
+        status(&service, "the-second-token-of-it") == 200
+    });
     assert_eq!(status(&service, "the-first-token-of-it"), 200);
     service.stop("TERM");
     service.start();
@@ -292,7 +388,11 @@ fn a_token_of_an_old_copy_keeps_working() {
 #[test]
 fn unsigned_passes_are_served_only_while_they_are_allowed() {
     let mut lenient = Service::with_arguments(&["--allow-unsigned"]);
-    fs::write(lenient.passes().join("a.pkpass"), archives::unsigned(TYPE, "A", "one")).unwrap();
+    fs::write(
+        lenient.passes().join("a.pkpass"),
+        archives::unsigned(TYPE, "A", "one"),
+    )
+    .unwrap();
     fs::write(lenient.passes().join("b.pkpass"), pass(TYPE, "B", "one")).unwrap();
     lenient.start();
     assert_eq!(lenient.get(TYPE, "A", None).status, 200);
@@ -302,7 +402,9 @@ fn unsigned_passes_are_served_only_while_they_are_allowed() {
     let mut strict = Service::new();
     strict.folder = lenient.folder;
     strict.start();
-    eventually("the refusal is logged", || strict.said().contains("a.pkpass: refused"));
+    eventually("the refusal is logged", || {
+        strict.said().contains("a.pkpass: refused")
+    });
     assert_eq!(strict.get(TYPE, "A", None).status, 401);
     assert_eq!(strict.get(TYPE, "B", None).status, 200);
 }
@@ -314,16 +416,28 @@ fn new_folders_and_moved_folders_are_followed() {
     let folder = service.passes().join("spring");
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
-    eventually("it is served", || service.get(TYPE, "A", None).status == 200);
+    eventually("it is served", || {
+        service.get(TYPE, "A", None).status == 200
+    });
     fs::rename(&folder, service.passes().join("summer")).unwrap();
     let two = pass(TYPE, "A", "two");
     fs::write(service.passes().join("summer/a.pkpass"), &two).unwrap();
-    eventually("the change is served", || service.get(TYPE, "A", None).body == two);
+    eventually("the change is served", || {
+        service.get(TYPE, "A", None).body == two
+    });
     fs::remove_dir_all(service.passes().join("summer")).unwrap();
-    eventually("it is withdrawn", || service.get(TYPE, "A", None).status == 401);
-    fs::write(service.passes().join(".hidden.pkpass"), pass(TYPE, "H", "one")).unwrap();
+    eventually("it is withdrawn", || {
+        service.get(TYPE, "A", None).status == 401
+    });
+    fs::write(
+        service.passes().join(".hidden.pkpass"),
+        pass(TYPE, "H", "one"),
+    )
+    .unwrap();
     fs::write(service.passes().join("seen.pkpass"), pass(TYPE, "S", "one")).unwrap();
-    eventually("the other is served", || service.get(TYPE, "S", None).status == 200);
+    eventually("the other is served", || {
+        service.get(TYPE, "S", None).status == 200
+    });
     assert_eq!(service.get(TYPE, "H", None).status, 401);
 }
 
@@ -334,27 +448,45 @@ fn a_large_archive_is_served_completely() {
         let mut state = seed;
         (0..600_000)
             .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 (state >> 56) as u8
             })
             .collect::<Vec<u8>>()
     };
-    let large = archives::signed(TYPE, "L", "one", &[("strip.png", noise(1)), ("strip@2x.png", noise(2))]);
+    let large = archives::signed(
+        TYPE,
+        "L",
+        "one",
+        &[("strip.png", noise(1)), ("strip@2x.png", noise(2))],
+    );
     assert!(large.len() > 1_000_000);
     fs::write(service.passes().join("l.pkpass"), &large).unwrap();
     service.start();
     assert!(service.get(TYPE, "L", None).body == large);
     let path = format!("/v1/passes/{TYPE}/L");
-    let head = service.send("HEAD", &path, &[("Authorization", &authorization(TYPE, "L"))], b"");
+    let head = service.send(
+        "HEAD",
+        &path,
+        &[("Authorization", &authorization(TYPE, "L"))],
+        b"",
+    );
     assert_eq!((head.status, head.body.len()), (200, 0));
-    assert_eq!(head.header("content-length"), Some(&*large.len().to_string()));
+    assert_eq!(
+        head.header("content-length"),
+        Some(&*large.len().to_string())
+    );
 }
 
 #[test]
 fn files_may_swap_names() {
     let mut service = Service::new();
-    let file = |service: &Service, number: usize| service.passes().join(format!("{number:02}.pkpass"));
-    let archive: Vec<_> = (0..10).map(|number| pass(TYPE, &format!("S-{number}"), "one")).collect();
+    let file =
+        |service: &Service, number: usize| service.passes().join(format!("{number:02}.pkpass"));
+    let archive: Vec<_> = (0..10)
+        .map(|number| pass(TYPE, &format!("S-{number}"), "one"))
+        .collect();
     for (number, content) in archive.iter().enumerate().skip(1) {
         fs::write(file(&service, number), content).unwrap();
     }
@@ -372,8 +504,14 @@ fn files_may_swap_names() {
     fs::rename(file(&service, 1), &aside).unwrap();
     fs::rename(file(&service, 2), file(&service, 1)).unwrap();
     fs::rename(&aside, file(&service, 2)).unwrap();
-    fs::write(service.passes().join("last.pkpass"), pass(TYPE, "LAST", "one")).unwrap();
-    eventually("the last is served", || service.get(TYPE, "LAST", None).status == 200);
+    fs::write(
+        service.passes().join("last.pkpass"),
+        pass(TYPE, "LAST", "one"),
+    )
+    .unwrap();
+    eventually("the last is served", || {
+        service.get(TYPE, "LAST", None).status == 200
+    });
     eventually("all are served", || all_served(&service, 1..10));
 
     // All move up by one while the service is down, and a new file comes first.
@@ -388,7 +526,11 @@ fn files_may_swap_names() {
     fs::write(file(&service, 10), &archive[9]).unwrap();
     service.start();
     eventually("all are served", || all_served(&service, 0..10));
-    assert_eq!(service.list("D", TYPE, Some(&tag)), None, "no content has changed");
+    assert_eq!(
+        service.list("D", TYPE, Some(&tag)),
+        None,
+        "no content has changed"
+    );
 }
 
 #[test]
@@ -400,7 +542,8 @@ fn unsigned_passes_of_an_interrupted_start_lose_their_leave_too() {
     }
     // Killed during the start, or after it.
     lenient.kill_when(|service| {
-        fs::metadata(service.store().join("folder/catalog.redb")).is_ok_and(|file| file.len() > 300_000)
+        fs::metadata(service.store().join("folder/catalog.redb"))
+            .is_ok_and(|file| file.len() > 300_000)
     });
     let mut strict = Service::new();
     std::mem::swap(&mut strict.folder, &mut lenient.folder);
@@ -430,17 +573,24 @@ fn many_replacements_at_once_are_noticed_and_do_not_hold_up_the_end() {
     }
     let last = pass(TYPE, "LAST", "one");
     fs::write(service.passes().join("last.pkpass"), &last).unwrap();
-    eventually("the last is served", || service.get(TYPE, "LAST", None).body == last);
+    eventually("the last is served", || {
+        service.get(TYPE, "LAST", None).body == last
+    });
     let started = std::time::Instant::now();
     assert_eq!(service.stop("TERM").code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[cfg(unix)]
 #[test]
 fn a_link_to_a_folder_may_come_to_point_elsewhere() {
     let mut service = Service::new();
-    let [first, second, link] = ["first", "second", "passes"].map(|name| service.folder.path().join(name));
+    let [first, second, link] =
+        ["first", "second", "passes"].map(|name| service.folder.path().join(name));
     fs::remove_dir(&link).unwrap();
     for (folder, version) in [(&first, "one"), (&second, "two")] {
         fs::create_dir(folder).unwrap();
@@ -452,8 +602,12 @@ fn a_link_to_a_folder_may_come_to_point_elsewhere() {
     let new_link = service.folder.path().join("link");
     std::os::unix::fs::symlink(&second, &new_link).unwrap();
     fs::rename(&new_link, &link).unwrap();
-    eventually("the other folder is served", || service.get(TYPE, "A", None).body == two);
+    eventually("the other folder is served", || {
+        service.get(TYPE, "A", None).body == two
+    });
     let three = pass(TYPE, "A", "three");
     fs::write(second.join("a.pkpass"), &three).unwrap();
-    eventually("its change is served", || service.get(TYPE, "A", None).body == three);
+    eventually("its change is served", || {
+        service.get(TYPE, "A", None).body == three
+    });
 }

@@ -27,12 +27,18 @@ pub(crate) fn agree(store: &str) {
     assert_eq!(one.register("D", TYPE, "A-1"), 201);
     assert_eq!(two.register("D", TYPE, "A-1"), 200);
     let (_, mut tag) = two.list("D", TYPE, None).unwrap();
-    let mut date = one.get(TYPE, "A-1", None).header("last-modified").unwrap().to_owned();
+    let mut date = one
+        .get(TYPE, "A-1", None)
+        .header("last-modified")
+        .unwrap()
+        .to_owned();
     assert_eq!(two.get(TYPE, "A-1", Some(&date)).status, 304);
     for version in 1..=4 {
         let content = pass(TYPE, "A-1", &version.to_string());
         replace(&file, &content);
-        eventually("the change is listed", || one.list("D", TYPE, Some(&tag)).is_some());
+        eventually("the change is listed", || {
+            one.list("D", TYPE, Some(&tag)).is_some()
+        });
         // At once. Both serve the change, whichever noticed it first.
         for service in [&two, &one] {
             let answer = service.get(TYPE, "A-1", Some(&date));
@@ -41,7 +47,11 @@ pub(crate) fn agree(store: &str) {
         }
         let (serials, newer) = two.list("D", TYPE, Some(&tag)).unwrap();
         assert_eq!(serials, ["A-1"]);
-        date = one.get(TYPE, "A-1", None).header("last-modified").unwrap().to_owned();
+        date = one
+            .get(TYPE, "A-1", None)
+            .header("last-modified")
+            .unwrap()
+            .to_owned();
         // By now both have noticed it, and only one mark was made.
         std::thread::sleep(Duration::from_millis(700));
         assert_eq!(one.list("D", TYPE, Some(&newer)), None, "marked twice");
@@ -84,7 +94,9 @@ pub(crate) fn disagree(store: &str) {
         }
         versions.len()
     };
-    eventually("both publish their content again", || fetch_from_both() >= 3);
+    eventually("both publish their content again", || {
+        fetch_from_both() >= 3
+    });
     for _ in 0..30 {
         fetch_from_both();
     }
@@ -98,12 +110,21 @@ pub(crate) fn disagree(store: &str) {
 
     // A phone that got the new content under the date of the old one gets the old content when both
     // instances have it.
-    let date = || one.get(TYPE, "A-1", None).header("last-modified").unwrap().to_owned();
+    let date = || {
+        one.get(TYPE, "A-1", None)
+            .header("last-modified")
+            .unwrap()
+            .to_owned()
+    };
     let (_, tag) = one.list("D", TYPE, None).unwrap();
     let date_before = date();
     replace(&file, &old);
-    eventually("both have the same content", || one.get(TYPE, "A-1", None).body == old);
-    eventually("the pass is listed", || one.list("D", TYPE, Some(&tag)).is_some());
+    eventually("both have the same content", || {
+        one.get(TYPE, "A-1", None).body == old
+    });
+    eventually("the pass is listed", || {
+        one.list("D", TYPE, Some(&tag)).is_some()
+    });
     for service in [&one, &two] {
         let answer = service.get(TYPE, "A-1", Some(&date_before));
         assert_eq!(answer.status, 200);
@@ -111,7 +132,9 @@ pub(crate) fn disagree(store: &str) {
     }
     // Then nothing changes any more. The pass changed so often that its date is some seconds ahead.
     let (_, tag) = one.list("D", TYPE, Some(&tag)).unwrap();
-    eventually("the date is reached", || one.get(TYPE, "A-1", Some(&date())).status == 304);
+    eventually("the date is reached", || {
+        one.get(TYPE, "A-1", Some(&date())).status == 304
+    });
     let date = date();
     for service in [&one, &two, &one] {
         assert_eq!(service.get(TYPE, "A-1", Some(&date)).status, 304);
@@ -125,10 +148,15 @@ pub(crate) fn know_tokens(store: &str) {
     const FIRST: &str = "the-first-token-of-it";
     const SECOND: &str = "the-second-token-of-it";
     let mut one = Service::over(store).given(&["--allow-unsigned"]);
-    let [renewed, removed] = ["renewed", "removed"].map(|name| one.passes().join(format!("{name}.pkpass")));
+    let [renewed, removed] =
+        ["renewed", "removed"].map(|name| one.passes().join(format!("{name}.pkpass")));
     fs::write(&renewed, with_token(TYPE, "renewed", FIRST)).unwrap();
     fs::write(&removed, pass(TYPE, "removed", "one")).unwrap();
-    fs::write(one.passes().join("missing.pkpass"), pass(TYPE, "missing", "one")).unwrap();
+    fs::write(
+        one.passes().join("missing.pkpass"),
+        pass(TYPE, "missing", "one"),
+    )
+    .unwrap();
     one.start();
     let [of_removed, of_missing] = ["removed", "missing"].map(|serial| token_of(TYPE, serial));
     assert_eq!(one.register("D-1", TYPE, "removed"), 201);
@@ -136,10 +164,18 @@ pub(crate) fn know_tokens(store: &str) {
     fs::remove_file(&removed).unwrap();
 
     let mut two = one.newcomer();
-    fs::write(two.passes().join("renewed.pkpass"), with_token(TYPE, "renewed", SECOND)).unwrap();
+    fs::write(
+        two.passes().join("renewed.pkpass"),
+        with_token(TYPE, "renewed", SECOND),
+    )
+    .unwrap();
     two.start();
     for token in [FIRST, SECOND] {
-        assert_eq!(two.statuses("D-2", TYPE, "renewed", token), [201, 200, 200], "{token}");
+        assert_eq!(
+            two.statuses("D-2", TYPE, "renewed", token),
+            [201, 200, 200],
+            "{token}"
+        );
     }
     assert_eq!(two.statuses("D-2", TYPE, "renewed", &of_missing), [401; 3]);
 
@@ -152,8 +188,14 @@ pub(crate) fn know_tokens(store: &str) {
     assert_eq!(two.unregister("D-1", TYPE, "removed"), 200);
     assert_eq!(one.list("D-1", TYPE, None), None);
 
-    assert_eq!(two.statuses("D-2", TYPE, "missing", &of_missing), [201, 503, 200]);
-    assert_eq!(two.get(TYPE, "missing", None).header("retry-after"), Some("30"));
+    assert_eq!(
+        two.statuses("D-2", TYPE, "missing", &of_missing),
+        [201, 503, 200]
+    );
+    assert_eq!(
+        two.get(TYPE, "missing", None).header("retry-after"),
+        Some("30")
+    );
     assert_eq!(two.statuses("D-2", TYPE, "missing", FIRST), [401; 3]);
     assert_eq!(two.statuses("D-2", TYPE, "nothing", &of_missing), [401; 3]);
 }

@@ -34,10 +34,20 @@ fn hostile_requests_get_no_5xx_and_no_file() {
         format!("/v1/devices/D/registrations/{TYPE}?passesUpdatedSince=%00%ff{long}"),
         "/".to_owned(),
     ] {
-        let headers = [("Authorization", &*authorization(TYPE, "A")), ("If-Modified-Since", "\u{ff}garbage")];
+        let headers = [
+            ("Authorization", &*authorization(TYPE, "A")),
+            ("If-Modified-Since", "\u{ff}garbage"),
+        ];
         let answer = service.send("GET", &path, &headers, b"");
-        assert!((200..500).contains(&answer.status), "{path}: {}", answer.head);
-        assert!(!answer.body.windows(6).any(|window| window == b"secret"), "{path}");
+        assert!(
+            (200..500).contains(&answer.status),
+            "{path}: {}",
+            answer.head
+        );
+        assert!(
+            !answer.body.windows(6).any(|window| window == b"secret"),
+            "{path}"
+        );
         assert_ne!(answer.status, 200, "{path}");
     }
 }
@@ -49,9 +59,24 @@ fn bodies_and_heads_are_bounded() {
     service.start();
     let path = registration("D", TYPE, "A");
     let headers = [("Authorization", &*authorization(TYPE, "A"))];
-    assert_eq!(service.send("POST", &path, &headers, &[b' '; 16 * 1024 + 1]).status, 413);
-    assert_eq!(service.send("POST", "/v1/log", &[], &[b' '; 256 * 1024 + 1]).status, 413);
-    assert_eq!(service.send("GET", "/", &[("X-Large", &"x".repeat(100 * 1024))], b"").status, 431);
+    assert_eq!(
+        service
+            .send("POST", &path, &headers, &[b' '; 16 * 1024 + 1])
+            .status,
+        413
+    );
+    assert_eq!(
+        service
+            .send("POST", "/v1/log", &[], &[b' '; 256 * 1024 + 1])
+            .status,
+        413
+    );
+    assert_eq!(
+        service
+            .send("GET", "/", &[("X-Large", &"x".repeat(100 * 1024))], b"")
+            .status,
+        431
+    );
     assert_eq!(service.register("D", TYPE, "A"), 201);
 }
 
@@ -60,9 +85,12 @@ fn connections_over_the_cap_wait_for_a_place() {
     let mut service = Service::with_arguments(&["--max-connections", "2"]);
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
     service.start();
-    let held: Vec<_> = (0..2).map(|_| TcpStream::connect(service.address()).unwrap()).collect();
+    let held: Vec<_> = (0..2)
+        .map(|_| TcpStream::connect(service.address()).unwrap())
+        .collect();
     let address = service.address();
-    let waiting = std::thread::spawn(move || crate::program::send(&address, "POST", "/v1/log", &[], b"{}"));
+    let waiting =
+        std::thread::spawn(move || crate::program::send(&address, "POST", "/v1/log", &[], b"{}"));
     // Both places are taken during this time.
     std::thread::sleep(Duration::from_millis(300));
     assert!(!waiting.is_finished());
@@ -88,12 +116,24 @@ fn a_request_in_flight_is_answered_before_the_end() {
     // The service sends this when it has the head and wants the body.
     let mut interim = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
     stream.read_exact(&mut interim).unwrap();
-    assert!(interim.starts_with(b"HTTP/1.1 100 "), "{}", String::from_utf8_lossy(&interim));
+    assert!(
+        interim.starts_with(b"HTTP/1.1 100 "),
+        "{}",
+        String::from_utf8_lossy(&interim)
+    );
     stream.write_all(&body[..5]).unwrap();
     let id = service.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
     let address = service.address();
-    eventually("it takes no more connections", || TcpStream::connect(&address).is_err());
+    eventually("it takes no more connections", || {
+        TcpStream::connect(&address).is_err()
+    });
     stream.write_all(&body[5..]).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

@@ -17,9 +17,13 @@ const TYPE: &str = "pass.com.example.metrics";
 
 /// The answer of the service at /metrics.
 pub(crate) fn scrape(service: &Service) -> String {
-    eventually("the address is logged", || service.said().contains("/metrics"));
+    eventually("the address is logged", || {
+        service.said().contains("/metrics")
+    });
     let said = service.said();
-    let (_, rest) = said.split_once("metrics at http://").unwrap_or_else(|| panic!("{said}"));
+    let (_, rest) = said
+        .split_once("metrics at http://")
+        .unwrap_or_else(|| panic!("{said}"));
     let address = rest.split('/').next().unwrap();
     let Answer { status, body, .. } = send(address, "GET", "/metrics", &[], b"").unwrap();
     assert_eq!(status, 200);
@@ -28,28 +32,48 @@ pub(crate) fn scrape(service: &Service) -> String {
 
 /// The value of the only line that starts with `series`.
 pub(crate) fn value(text: &str, series: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    text.lines()
+        .find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
 }
 
 #[test]
 fn calls_are_counted_and_what_devices_send_is_no_label() {
     let mut service = Service::with_arguments(&["--metrics", "127.0.0.1:0"]);
-    fs::write(service.passes().join("a.pkpass"), pass(TYPE, "SERIAL-1", "one")).unwrap();
+    fs::write(
+        service.passes().join("a.pkpass"),
+        pass(TYPE, "SERIAL-1", "one"),
+    )
+    .unwrap();
     service.start();
     assert_eq!(service.register("DEVICE-1", TYPE, "SERIAL-1"), 201);
     assert_eq!(service.register("DEVICE-1", TYPE, "SERIAL-1"), 200);
     assert_eq!(service.get(TYPE, "SERIAL-1", None).status, 200);
     service.list("DEVICE-1", TYPE, None).unwrap();
-    for hostile in ["/hostile-1", "/v1/passes/hostile-2/hostile-3", "/v1/log/hostile-4"] {
+    for hostile in [
+        "/hostile-1",
+        "/v1/passes/hostile-2/hostile-3",
+        "/v1/log/hostile-4",
+    ] {
         service.send("GET", hostile, &[], b"");
         service.send("HOSTILE", hostile, &[], b"");
     }
-    service.send("POST", &registration("hostile-5", "hostile-6", "hostile-7"), &[], b"");
+    service.send(
+        "POST",
+        &registration("hostile-5", "hostile-6", "hostile-7"),
+        &[],
+        b"",
+    );
 
     let text = scrape(&service);
     for (series, expected) in [
-        (r#"passkit_requests_total{call="register",status="201"}"#, 1.0),
-        (r#"passkit_requests_total{call="register",status="200"}"#, 1.0),
+        (
+            r#"passkit_requests_total{call="register",status="201"}"#,
+            1.0,
+        ),
+        (
+            r#"passkit_requests_total{call="register",status="200"}"#,
+            1.0,
+        ),
         (r#"passkit_requests_total{call="get",status="200"}"#, 1.0),
         (r#"passkit_requests_total{call="list",status="200"}"#, 1.0),
         (r#"passkit_request_seconds_count{call="register"}"#, 3.0),
@@ -78,12 +102,20 @@ fn every_call_of_the_store_is_counted() {
     push::register(&service, "D-1", &push::token(1), "A-1");
     // APNs reports that the token went out of use after that.
     let later = SystemTime::now() + Duration::from_secs(5);
-    local.apns.answer_token(&push::token(1), ApnsAnswer::gone("Unregistered", later));
+    local
+        .apns
+        .answer_token(&push::token(1), ApnsAnswer::gone("Unregistered", later));
     replace(&file, &pass(push::TYPE, "A-1", "two"));
-    eventually("the device is forgotten", || service.list("D-1", push::TYPE, None).is_none());
+    eventually("the device is forgotten", || {
+        service.list("D-1", push::TYPE, None).is_none()
+    });
     push::quiet(&service);
-    let unknown =
-        service.send("GET", "/v1/passes/pass.a/A", &[("Authorization", "ApplePass of-nobody")], b"");
+    let unknown = service.send(
+        "GET",
+        "/v1/passes/pass.a/A",
+        &[("Authorization", "ApplePass of-nobody")],
+        b"",
+    );
     assert_eq!(unknown.status, 401);
 
     let text = scrape(&service);
@@ -103,7 +135,17 @@ fn every_call_of_the_store_is_counted() {
         "stats",
     ] {
         let series = format!(r#"passkit_store_seconds_count{{method="{method}"}}"#);
-        assert!(value(&text, &series).is_some_and(|count| count >= 1.0), "{series} in {text}");
+        assert!(
+            value(&text, &series).is_some_and(|count| count >= 1.0),
+            "{series} in {text}"
+        );
     }
-    assert_eq!(value(&text, r#"passkit_store_seconds_count{method="forget_device"}"#), Some(1.0), "{text}");
+    assert_eq!(
+        value(
+            &text,
+            r#"passkit_store_seconds_count{method="forget_device"}"#
+        ),
+        Some(1.0),
+        "{text}"
+    );
 }

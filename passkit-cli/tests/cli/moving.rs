@@ -13,7 +13,10 @@ fn store(folder: &Path, name: &str) -> String {
 }
 
 fn import(store: &str, file: &Path, more: &[&str]) -> (Option<i32>, String, String) {
-    run(passkit().args(["import", "--store", store, "--from"]).arg(file).args(more))
+    run(passkit()
+        .args(["import", "--store", store, "--from"])
+        .arg(file)
+        .args(more))
 }
 
 fn export(store: &str) -> String {
@@ -27,7 +30,11 @@ pub(crate) fn registrations(path: PathBuf, count: usize) -> PathBuf {
     let mut text = String::new();
     for n in 0..count {
         let device = n / 3;
-        writeln!(text, "device-{device:08},{device:064x},pass.com.example.moved,M-{n:08}").unwrap();
+        writeln!(
+            text,
+            "device-{device:08},{device:064x},pass.com.example.moved,M-{n:08}"
+        )
+        .unwrap();
     }
     fs::write(&path, text).unwrap();
     path
@@ -40,15 +47,23 @@ fn imported_registrations_are_exported() {
     let file = registrations(folder.path().join("a.csv"), 12_001);
     let (code, out, said) = import(&one, &file, &[]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(out.starts_with("12001 registrations imported, 12001 of them new; 0 lines left out"), "{out}");
+    assert!(
+        out.starts_with("12001 registrations imported, 12001 of them new; 0 lines left out"),
+        "{out}"
+    );
     let (code, out, _) = import(&one, &file, &[]);
     assert_eq!(code, Some(0));
-    assert!(out.starts_with("12001 registrations imported, 0 of them new"), "{out}");
+    assert!(
+        out.starts_with("12001 registrations imported, 0 of them new"),
+        "{out}"
+    );
 
     let exported = export(&one);
     assert_eq!(exported.lines().count(), 12_002);
     let copy = folder.path().join("copy.csv");
-    let (code, _, said) = run(passkit().args(["export", "--store", &one, "--to"]).arg(&copy));
+    let (code, _, said) = run(passkit()
+        .args(["export", "--store", &one, "--to"])
+        .arg(&copy));
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(fs::read_to_string(&copy).unwrap(), exported);
     assert_eq!(import(&two, &copy, &[]).0, Some(0));
@@ -83,7 +98,10 @@ fn odd_serial_numbers_survive() {
     let (code, _, said) = import(&one, &file, &[]);
     assert_eq!(code, Some(0), "{said}");
     let exported = export(&one);
-    assert!(exported.contains("d1,c0ffee,pass.a,\"a,\"\"b\"\" / c\"\n"), "{exported}");
+    assert!(
+        exported.contains("d1,c0ffee,pass.a,\"a,\"\"b\"\" / c\"\n"),
+        "{exported}"
+    );
     fs::write(&file, &exported).unwrap();
     assert_eq!(import(&two, &file, &[]).0, Some(0));
     assert_eq!(export(&two), exported);
@@ -103,7 +121,10 @@ fn bad_lines_are_named_and_left_out() {
     let rejects = folder.path().join("rejects.csv");
     let (code, out, said) = import(&store, &file, &["--rejects", rejects.to_str().unwrap()]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(out.starts_with("2 registrations imported, 2 of them new; 4 lines left out"), "{out}");
+    assert!(
+        out.starts_with("2 registrations imported, 2 of them new; 4 lines left out"),
+        "{out}"
+    );
     for number in [3, 4, 5, 6] {
         assert!(said.contains(&format!("bad.csv:{number}: ")), "{said}");
     }
@@ -141,7 +162,10 @@ fn an_import_goes_on_where_it_stopped() {
     let (code, out, said) = import(&one, &file, &[]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("continues after line "), "{said}");
-    assert!(out.starts_with(&format!("{count} registrations imported")), "{out}");
+    assert!(
+        out.starts_with(&format!("{count} registrations imported")),
+        "{out}"
+    );
     assert!(!place.exists());
     assert_eq!(export(&one).lines().count(), count + 1);
 }
@@ -153,7 +177,9 @@ fn a_failed_import_or_export_is_one_line() {
     let nowhere = folder.path().join("nowhere/a.csv");
     let (code, _, said) = import(&one, &nowhere, &[]);
     assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
-    let (code, _, said) = run(passkit().args(["export", "--store", &one, "--to"]).arg(&nowhere));
+    let (code, _, said) = run(passkit()
+        .args(["export", "--store", &one, "--to"])
+        .arg(&nowhere));
     assert_eq!((code, said.lines().count()), (Some(2), 1), "{said}");
     let (code, out, _) = run(passkit().args(["migrate", "--store", &one]));
     assert_eq!(code, Some(0));

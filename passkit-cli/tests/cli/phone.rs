@@ -20,15 +20,27 @@ const ORDERS: &str = "order.com.example.phone";
 #[test]
 fn a_phone_adds_syncs_lists_and_removes() {
     let mut service = Service::new();
-    let (file, order_file) = (service.passes().join("a.pkpass"), service.orders().join("a.order"));
+    let (file, order_file) = (
+        service.passes().join("a.pkpass"),
+        service.orders().join("a.order"),
+    );
     fs::write(&file, pass(TYPE, "A/1", "one")).unwrap();
     fs::write(&order_file, order(ORDERS, "O-1", "one")).unwrap();
     service.start();
     let (url, state) = (service.url(), service.folder.path().join("phone.json"));
-    let device = |arguments: &[&str]| run(passkit().arg("device").args(arguments).arg("--state").arg(&state));
+    let device = |arguments: &[&str]| {
+        run(passkit()
+            .arg("device")
+            .args(arguments)
+            .arg("--state")
+            .arg(&state))
+    };
     let (pass_path, order_path) = (file.to_str().unwrap(), order_file.to_str().unwrap());
 
-    for (path, id) in [(pass_path, format!("{TYPE} A/1")), (order_path, format!("{ORDERS} O-1"))] {
+    for (path, id) in [
+        (pass_path, format!("{TYPE} A/1")),
+        (order_path, format!("{ORDERS} O-1")),
+    ] {
         let (code, stdout, stderr) = device(&["add", path, "--url", &url]);
         assert_eq!((code, &*stderr), (Some(0), ""), "{stdout}");
         assert!(stdout.contains(&format!("registered: {id}")), "{stdout}");
@@ -56,7 +68,10 @@ fn a_phone_adds_syncs_lists_and_removes() {
     for words in [vec!["remove", ORDERS, "O-1"], vec!["remove", pass_path]] {
         let (code, stdout, stderr) = device(&words);
         assert_eq!(code, Some(0), "{stdout}{stderr}");
-        assert!(stdout.contains("DELETE") && stdout.contains("removed:"), "{stdout}");
+        assert!(
+            stdout.contains("DELETE") && stdout.contains("removed:"),
+            "{stdout}"
+        );
     }
     assert!(device(&["list"]).1.contains("no passes"));
 }
@@ -70,10 +85,16 @@ fn a_phone_reports_what_a_service_does_wrong() {
     fs::write(&unknown, pass(TYPE, "UNKNOWN", "one")).unwrap();
     let state = service.folder.path().join("phone.json");
     let mut add = passkit();
-    add.args(["device", "add"]).arg(&unknown).args(["--url", &service.url(), "--state"]).arg(&state);
+    add.args(["device", "add"])
+        .arg(&unknown)
+        .args(["--url", &service.url(), "--state"])
+        .arg(&state);
     let (code, stdout, _) = run(&mut add);
     assert_eq!(code, Some(1), "{stdout}");
-    assert!(stdout.contains("wrong: ") && stdout.contains("Authentication failure"), "{stdout}");
+    assert!(
+        stdout.contains("wrong: ") && stdout.contains("Authentication failure"),
+        "{stdout}"
+    );
     eventually("the phone's log is understood", || {
         service.said().contains("device log") && service.said().contains("401")
     });
@@ -81,7 +102,11 @@ fn a_phone_reports_what_a_service_does_wrong() {
 
 #[test]
 fn the_demonstration_goes_on_serving_until_it_is_stopped() {
-    let mut demo = passkit().arg("demo").stdout(Stdio::piped()).spawn().unwrap();
+    let mut demo = passkit()
+        .arg("demo")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let lines = BufReader::new(demo.stdout.take().unwrap()).lines();
     let mut said = Vec::new();
     let mut commands = Vec::new();
@@ -96,13 +121,21 @@ fn the_demonstration_goes_on_serving_until_it_is_stopped() {
         }
     }
     let said = said.join("\n");
-    for expected in
-        ["updated: pass.com.example.coffee CARD-0001", "registered: order.com.example.beans ORDER-0001"]
-    {
+    for expected in [
+        "updated: pass.com.example.coffee CARD-0001",
+        "registered: order.com.example.beans ORDER-0001",
+    ] {
         assert!(said.contains(expected), "{expected:?} is not in:\n{said}");
     }
     assert_eq!(commands.len(), 5, "{said}");
-    let folder = commands[1].split_whitespace().nth(1).unwrap().rsplit_once('/').unwrap().0.to_owned();
+    let folder = commands[1]
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .rsplit_once('/')
+        .unwrap()
+        .0
+        .to_owned();
     for command in &commands {
         if command.contains(" sync") {
             eventually("the phone gets the change", || {
@@ -114,9 +147,18 @@ fn the_demonstration_goes_on_serving_until_it_is_stopped() {
             assert!(output.status.success(), "{command}: {output:?}");
         }
     }
-    assert!(Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &demo.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert!(demo.wait().unwrap().success());
-    assert!(!std::path::Path::new(&folder).exists(), "{folder} was left behind");
+    assert!(
+        !std::path::Path::new(&folder).exists(),
+        "{folder} was left behind"
+    );
 }
 
 /// Kills the process also when the test fails.
@@ -138,27 +180,49 @@ fn a_phone_that_listens_shows_what_a_push_brings() {
         command.args(["device", "--state"]).arg(&state);
         command
     };
-    let mut listening = Ended(device().arg("listen").stdout(Stdio::piped()).spawn().unwrap());
-    let mut lines = BufReader::new(listening.0.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let options = lines.find(|line| line.starts_with("--apns-config")).unwrap();
+    let mut listening = Ended(
+        device()
+            .arg("listen")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut lines = BufReader::new(listening.0.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let options = lines
+        .find(|line| line.starts_with("--apns-config"))
+        .unwrap();
     let said = Arc::new(Mutex::new(String::new()));
     let hears = said.clone();
     std::thread::spawn(move || lines.for_each(|line| *hears.lock().unwrap() += &(line + "\n")));
 
     let options: Vec<&str> = options.split(' ').collect();
-    let mut service = Service::new().given(&options).given(&METRICS).logging("debug");
+    let mut service = Service::new()
+        .given(&options)
+        .given(&METRICS)
+        .logging("debug");
     let file = service.passes().join("a.pkpass");
     fs::write(&file, pass(TYPE, "A/1", "one")).unwrap();
     service.start();
     quiet(&service);
-    let (code, stdout, _) = run(device().arg("add").arg(&file).args(["--url", &service.url()]));
+    let (code, stdout, _) = run(device()
+        .arg("add")
+        .arg(&file)
+        .args(["--url", &service.url()]));
     assert_eq!(code, Some(0), "{stdout}");
     assert_eq!(service.register("ANOTHER-DEVICE", TYPE, "A/1"), 201);
 
     replace(&file, &pass(TYPE, "A/1", "two"));
     let shown = || said.lock().unwrap().clone();
-    eventually("the change is shown", || shown().contains(&format!("updated: {TYPE} A/1")));
-    assert!(shown().contains(&format!("push of {TYPE} to the phone")), "{}", shown());
+    eventually("the change is shown", || {
+        shown().contains(&format!("updated: {TYPE} A/1"))
+    });
+    assert!(
+        shown().contains(&format!("push of {TYPE} to the phone")),
+        "{}",
+        shown()
+    );
     eventually("the other push is recognised", || {
         shown().contains(&format!("push of {TYPE} to another phone"))
     });
@@ -167,9 +231,12 @@ fn a_phone_that_listens_shows_what_a_push_brings() {
     // The service's log shows the same: the phone that got the push is the one that came back.
     let log = service.said();
     let step = |name: &str, of: &str| {
-        let found =
-            log.lines().rfind(|line| line.contains(&format!(" {name}{{type_id={TYPE}")) && line.contains(of));
-        found.unwrap_or_else(|| panic!("no {name} with {of} in {log}")).to_owned()
+        let found = log
+            .lines()
+            .rfind(|line| line.contains(&format!(" {name}{{type_id={TYPE}")) && line.contains(of));
+        found
+            .unwrap_or_else(|| panic!("no {name} with {of} in {log}"))
+            .to_owned()
     };
     let list = step("list", "serials=1 tag=");
     let (_, phone) = list.split_once("device=").unwrap();
@@ -179,7 +246,10 @@ fn a_phone_that_listens_shows_what_a_push_brings() {
     let kept: serde_json::Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
     for secret in [&kept["pushToken"], &kept["services"][0]["device"]] {
         let secret = secret.as_str().unwrap();
-        assert!(!log.to_lowercase().contains(&secret.to_lowercase()), "{secret} in {log}");
+        assert!(
+            !log.to_lowercase().contains(&secret.to_lowercase()),
+            "{secret} in {log}"
+        );
     }
     assert!(!log.contains("ANOTHER-DEVICE"), "{log}");
     let fetched = || value(&scrape(&service), "passkit_fetched_after_seconds_count");
@@ -188,8 +258,18 @@ fn a_phone_that_listens_shows_what_a_push_brings() {
     let token = authorization(TYPE, "A/1");
     let path = format!("/v1/passes/{TYPE}/A%2F1");
     let head = service.send("HEAD", &path, &[("Authorization", &token)], b"");
-    assert_eq!((head.status, fetched()), (200, before), "a HEAD request counts as no fetch");
+    assert_eq!(
+        (head.status, fetched()),
+        (200, before),
+        "a HEAD request counts as no fetch"
+    );
 
-    assert!(Command::new("kill").args(["-INT", &listening.0.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &listening.0.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert!(listening.0.wait().unwrap().success());
 }

@@ -17,7 +17,10 @@ fn server() -> &'static Server {
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(future)
 }
 
@@ -41,9 +44,21 @@ pub(crate) fn migrated() -> String {
 fn a_failed_start_is_one_line() {
     let service = Service::over("");
     let closed = "postgres://somebody:secret@127.0.0.1:1/nowhere";
-    for (url, hint) in [(database().as_str(), "passkit migrate"), (closed, "can't connect")] {
+    for (url, hint) in [
+        (database().as_str(), "passkit migrate"),
+        (closed, "can't connect"),
+    ] {
         let mut command = passkit();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--store", url, "--passes"]).arg(service.passes());
+        command
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--store",
+                url,
+                "--passes",
+            ])
+            .arg(service.passes());
         let (code, _, said) = run(&mut command);
         assert_eq!(code, Some(2), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
@@ -77,14 +92,20 @@ fn a_database_restored_from_before_a_change_gets_the_change_again() {
     service.start();
     assert_eq!(service.register("D", TYPE, "A-1"), 201);
     let (_, tag) = service.list("D", TYPE, None).unwrap();
-    let date = service.get(TYPE, "A-1", None).header("last-modified").unwrap().to_owned();
+    let date = service
+        .get(TYPE, "A-1", None)
+        .header("last-modified")
+        .unwrap()
+        .to_owned();
     service.stop("TERM");
     let dump = wait(server().copy_database(name)).unwrap();
 
     service.start();
     let two = pass(TYPE, "A-1", "two");
     replace(&file, &two);
-    eventually("the change is listed", || service.list("D", TYPE, Some(&tag)).is_some());
+    eventually("the change is listed", || {
+        service.list("D", TYPE, Some(&tag)).is_some()
+    });
     service.stop("TERM");
 
     service.set_store(&server().url(&dump));
@@ -94,7 +115,9 @@ fn a_database_restored_from_before_a_change_gets_the_change_again() {
     assert!(answer.body == two);
     // A phone that has the content before the change gets the change, although the database has
     // forgotten it.
-    eventually("the change is listed again", || service.list("D", TYPE, Some(&tag)).is_some());
+    eventually("the change is listed again", || {
+        service.list("D", TYPE, Some(&tag)).is_some()
+    });
     let answer = service.get(TYPE, "A-1", Some(&date));
     assert_eq!(answer.status, 200);
     assert!(answer.body == two);
@@ -112,9 +135,14 @@ fn registrations_are_imported_and_counted() {
     let url = migrated();
     let folder = tempfile::tempdir().unwrap();
     let file = registrations(folder.path().join("a.csv"), 20_000);
-    let (code, out, said) = run(passkit().args(["import", "--store", &url, "--from"]).arg(&file));
+    let (code, out, said) = run(passkit()
+        .args(["import", "--store", &url, "--from"])
+        .arg(&file));
     assert_eq!(code, Some(0), "{said}");
-    assert!(out.starts_with("20000 registrations imported, 20000 of them new"), "{out}");
+    assert!(
+        out.starts_with("20000 registrations imported, 20000 of them new"),
+        "{out}"
+    );
     let (code, out, said) = run(passkit().args(["stats", "--json", "--store", &url]));
     assert_eq!(code, Some(0), "{said}");
     let stats: serde_json::Value = serde_json::from_str(&out).unwrap();
@@ -124,5 +152,8 @@ fn registrations_are_imported_and_counted() {
     assert_eq!(code, Some(0));
     let mut exported: Vec<_> = out.lines().skip(1).collect();
     exported.sort_unstable();
-    assert_eq!(exported.join("\n"), fs::read_to_string(&file).unwrap().trim_end());
+    assert_eq!(
+        exported.join("\n"),
+        fs::read_to_string(&file).unwrap().trim_end()
+    );
 }

@@ -14,7 +14,9 @@ use crate::archives::token_of;
 pub(crate) fn passkit() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_passkit"));
     command.stdin(Stdio::null());
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PASSKIT_")) {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PASSKIT_"))
+    {
         command.env_remove(name);
     }
     command
@@ -94,14 +96,27 @@ impl Service {
 
     /// Another instance over the same folders and the same store.
     pub(crate) fn sibling(&self) -> Self {
-        let Self { folder, store, arguments, log, .. } = self;
+        let Self {
+            folder,
+            store,
+            arguments,
+            log,
+            ..
+        } = self;
         let (folder, store, arguments) = (folder.clone(), store.clone(), arguments.clone());
-        Self { folder, store, arguments, log: *log, running: None }
+        Self {
+            folder,
+            store,
+            arguments,
+            log: *log,
+            running: None,
+        }
     }
 
     /// Adds these arguments.
     pub(crate) fn given(mut self, arguments: &[impl ToString]) -> Self {
-        self.arguments.extend(arguments.iter().map(ToString::to_string));
+        self.arguments
+            .extend(arguments.iter().map(ToString::to_string));
         self
     }
 
@@ -160,23 +175,46 @@ impl Service {
 
     /// Starts it and waits until it prints that it listens.
     pub(crate) fn start(&mut self) {
-        let mut process = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = self
+            .command()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let said = collect(process.stderr.take().unwrap());
         let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| {
-            let _ = process.wait();
-            panic!("said {line:?}, and {}", said.lock().unwrap())
-        });
+        BufReader::new(process.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line
+            .trim()
+            .strip_prefix("listening on http://")
+            .unwrap_or_else(|| {
+                let _ = process.wait();
+                panic!("said {line:?}, and {}", said.lock().unwrap())
+            });
         let address = address.to_owned();
-        self.running = Some(Running { process, address, said });
+        self.running = Some(Running {
+            process,
+            address,
+            said,
+        });
     }
 
     /// Starts it, does not wait for it to listen, and kills it when the condition becomes true.
     pub(crate) fn kill_when(&mut self, mut condition: impl FnMut(&Self) -> bool) {
-        let mut process = self.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = self
+            .command()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let said = collect(process.stderr.take().unwrap());
-        self.running = Some(Running { process, address: String::new(), said });
+        self.running = Some(Running {
+            process,
+            address: String::new(),
+            said,
+        });
         eventually("it may be killed", || condition(self));
         self.kill();
     }
@@ -206,22 +244,50 @@ impl Service {
     pub(crate) fn stop(&mut self, signal: &str) -> ExitStatus {
         let mut running = self.running.take().unwrap();
         let id = running.process.id().to_string();
-        assert!(Command::new("kill").args([&format!("-{signal}"), &id]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{signal}"), &id])
+                .status()
+                .unwrap()
+                .success()
+        );
         running.process.wait().unwrap()
     }
 
-    pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        send(&self.address(), method, path, headers, body)
-            .unwrap_or_else(|error| panic!("{method} {path}: {error}; the service said {}", self.said()))
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        send(&self.address(), method, path, headers, body).unwrap_or_else(|error| {
+            panic!("{method} {path}: {error}; the service said {}", self.said())
+        })
     }
 
     /// The statuses of register, get and unregister with this token.
-    pub(crate) fn statuses(&self, device: &str, type_id: &str, serial: &str, token: &str) -> [u16; 3] {
+    pub(crate) fn statuses(
+        &self,
+        device: &str,
+        type_id: &str,
+        serial: &str,
+        token: &str,
+    ) -> [u16; 3] {
         let registration = registration(device, type_id, serial);
         let latest = format!("/v1/passes/{type_id}/{}", encoded(serial));
         let headers = [("Authorization", &*format!("ApplePass {token}"))];
-        [("POST", &registration), ("GET", &latest), ("DELETE", &registration)].map(|(method, path)| {
-            let body: &[u8] = if method == "POST" { br#"{"pushToken":"c0ffee"}"# } else { b"" };
+        [
+            ("POST", &registration),
+            ("GET", &latest),
+            ("DELETE", &registration),
+        ]
+        .map(|(method, path)| {
+            let body: &[u8] = if method == "POST" {
+                br#"{"pushToken":"c0ffee"}"#
+            } else {
+                b""
+            };
             self.send(method, path, &headers, body).status
         })
     }
@@ -229,12 +295,24 @@ impl Service {
     pub(crate) fn register(&self, device: &str, type_id: &str, serial: &str) -> u16 {
         let path = registration(device, type_id, serial);
         let body = br#"{"pushToken":"c0ffee"}"#;
-        self.send("POST", &path, &[("Authorization", &authorization(type_id, serial))], body).status
+        self.send(
+            "POST",
+            &path,
+            &[("Authorization", &authorization(type_id, serial))],
+            body,
+        )
+        .status
     }
 
     pub(crate) fn unregister(&self, device: &str, type_id: &str, serial: &str) -> u16 {
         let path = registration(device, type_id, serial);
-        self.send("DELETE", &path, &[("Authorization", &authorization(type_id, serial))], b"").status
+        self.send(
+            "DELETE",
+            &path,
+            &[("Authorization", &authorization(type_id, serial))],
+            b"",
+        )
+        .status
     }
 
     /// The serials that changed since the tag, and the new tag; `None` for 204.
@@ -249,14 +327,21 @@ impl Service {
         } else {
             ("passesUpdatedSince", "serialNumbers", "lastUpdated")
         };
-        let query = tag.map(|tag| format!("?{parameter}={tag}")).unwrap_or_default();
-        let answer =
-            self.send("GET", &format!("/v1/devices/{device}/registrations/{type_id}{query}"), &[], b"");
+        let query = tag
+            .map(|tag| format!("?{parameter}={tag}"))
+            .unwrap_or_default();
+        let answer = self.send(
+            "GET",
+            &format!("/v1/devices/{device}/registrations/{type_id}{query}"),
+            &[],
+            b"",
+        );
         match answer.status {
             204 => None,
             200 => {
                 let json = answer.json();
-                let mut listed: Vec<String> = serde_json::from_value(json[serials].clone()).unwrap();
+                let mut listed: Vec<String> =
+                    serde_json::from_value(json[serials].clone()).unwrap();
                 listed.sort();
                 Some((listed, json[tag_key].as_str().unwrap().to_owned()))
             }
@@ -265,27 +350,49 @@ impl Service {
     }
 
     pub(crate) fn get(&self, type_id: &str, serial: &str, since: Option<&str>) -> Answer {
-        let collection = if type_id.starts_with("order.") { "orders" } else { "passes" };
+        let collection = if type_id.starts_with("order.") {
+            "orders"
+        } else {
+            "passes"
+        };
         let authorization = authorization(type_id, serial);
         let mut headers = vec![("Authorization", &*authorization)];
         headers.extend(since.map(|since| ("If-Modified-Since", since)));
-        self.send("GET", &format!("/v1/{collection}/{type_id}/{}", encoded(serial)), &headers, b"")
+        self.send(
+            "GET",
+            &format!("/v1/{collection}/{type_id}/{}", encoded(serial)),
+            &headers,
+            b"",
+        )
     }
 }
 
 pub(crate) fn authorization(type_id: &str, serial: &str) -> String {
-    let scheme = if type_id.starts_with("order.") { "AppleOrder" } else { "ApplePass" };
+    let scheme = if type_id.starts_with("order.") {
+        "AppleOrder"
+    } else {
+        "ApplePass"
+    };
     format!("{scheme} {}", token_of(type_id, serial))
 }
 
 pub(crate) fn registration(device: &str, type_id: &str, serial: &str) -> String {
-    format!("/v1/devices/{device}/registrations/{type_id}/{}", encoded(serial))
+    format!(
+        "/v1/devices/{device}/registrations/{type_id}/{}",
+        encoded(serial)
+    )
 }
 
 fn encoded(serial: &str) -> String {
     serial
         .bytes()
-        .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .map(|b| {
+            if b.is_ascii_alphanumeric() {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
         .collect()
 }
 
@@ -310,11 +417,23 @@ pub(crate) fn send(
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let broken = || std::io::Error::other("the answer broke off");
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or_else(broken)?;
+    let end = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .ok_or_else(broken)?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let status = head.get(9..12).and_then(|status| status.parse().ok()).ok_or_else(broken)?;
-    let answer = Answer { status, head, body: answer[end + 4..].to_vec() };
-    let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let status = head
+        .get(9..12)
+        .and_then(|status| status.parse().ok())
+        .ok_or_else(broken)?;
+    let answer = Answer {
+        status,
+        head,
+        body: answer[end + 4..].to_vec(),
+    };
+    let length = answer
+        .header("content-length")
+        .map_or(0, |length| length.parse().unwrap());
     if method != "HEAD" && answer.body.len() != length {
         return Err(broken());
     }
@@ -323,8 +442,16 @@ pub(crate) fn send(
 
 /// Runs a command to its end. Returns its exit code, stdout and stderr.
 pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    (
+        status.code(),
+        String::from_utf8(stdout).unwrap(),
+        String::from_utf8(stderr).unwrap(),
+    )
 }
 
 /// Waits for a condition, for a minute at most.

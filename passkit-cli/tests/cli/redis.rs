@@ -52,14 +52,22 @@ fn a_removal_is_kept_until_the_store_has_it() {
     let token = token_of(TYPE, "A-1");
     node.kill().unwrap();
     fs::remove_file(&file).unwrap();
-    eventually("the store refuses it", || one.said().contains("can't mark changes"));
+    eventually("the store refuses it", || {
+        one.said().contains("can't mark changes")
+    });
     one.kill();
     node.restart().unwrap();
     let mut two = one.newcomer();
     two.start();
-    assert_eq!(two.statuses("D", TYPE, "A-1", &token), [201, 503, 200], "the store has no removal yet");
+    assert_eq!(
+        two.statuses("D", TYPE, "A-1", &token),
+        [201, 503, 200],
+        "the store has no removal yet"
+    );
     one.start();
-    eventually("the store has it", || two.statuses("D", TYPE, "A-1", &token) == [401, 401, 200]);
+    eventually("the store has it", || {
+        two.statuses("D", TYPE, "A-1", &token) == [401, 401, 200]
+    });
 }
 
 #[test]
@@ -68,9 +76,14 @@ fn registrations_are_imported_counted_and_repaired() {
     let url = server.url();
     let folder = tempfile::tempdir().unwrap();
     let file = registrations(folder.path().join("a.csv"), 20_000);
-    let (code, out, said) = run(passkit().args(["import", "--store", url, "--from"]).arg(&file));
+    let (code, out, said) = run(passkit()
+        .args(["import", "--store", url, "--from"])
+        .arg(&file));
     assert_eq!(code, Some(0), "{said}");
-    assert!(out.starts_with("20000 registrations imported, 20000 of them new"), "{out}");
+    assert!(
+        out.starts_with("20000 registrations imported, 20000 of them new"),
+        "{out}"
+    );
     let (code, out, said) = run(passkit().args(["stats", "--json", "--store", url]));
     assert_eq!(code, Some(0), "{said}");
     let stats: serde_json::Value = serde_json::from_str(&out).unwrap();
@@ -80,7 +93,10 @@ fn registrations_are_imported_counted_and_repaired() {
     let mut exported: Vec<_> = out.lines().skip(1).collect();
     exported.sort_unstable();
     exported.dedup();
-    assert_eq!(exported.join("\n"), fs::read_to_string(&file).unwrap().trim_end());
+    assert_eq!(
+        exported.join("\n"),
+        fs::read_to_string(&file).unwrap().trim_end()
+    );
     let (code, out, said) = run(passkit().args(["repair", "--store", url]));
     assert_eq!(code, Some(0), "{said}");
     assert!(out.ends_with(" 0 removed, 0 restored\n"), "{out}");
@@ -96,13 +112,34 @@ fn a_failed_start_is_one_line() {
         (evicting.url(), "noeviction"),
         (wrong_password, "Password"),
         ("redis://:secret@127.0.0.1:1".to_owned(), "127.0.0.1:1"),
-        ("redis+cluster://127.0.0.1:1,127.0.0.1:2".to_owned(), "127.0.0.1:1"),
+        (
+            "redis+cluster://127.0.0.1:1,127.0.0.1:2".to_owned(),
+            "127.0.0.1:1",
+        ),
     ] {
         let mut command = passkit();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--store", &url, "--passes"]).arg(service.passes());
+        command
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--store",
+                &url,
+                "--passes",
+            ])
+            .arg(service.passes());
         let (code, _, said) = run(&mut command);
         assert_eq!(code, Some(2), "{said}");
-        assert_eq!(said.lines().filter(|line| line.starts_with("passkit: ")).count(), 1, "{said}");
-        assert!(said.contains(mention) && !said.contains("secret"), "{mention}: {said}");
+        assert_eq!(
+            said.lines()
+                .filter(|line| line.starts_with("passkit: "))
+                .count(),
+            1,
+            "{said}"
+        );
+        assert!(
+            said.contains(mention) && !said.contains("secret"),
+            "{mention}: {said}"
+        );
     }
 }

@@ -19,7 +19,10 @@ fn refused(command: &mut std::process::Command, mention: &[&str]) {
 fn a_store_in_use_by_another_process() {
     let mut service = Service::new();
     service.start();
-    refused(&mut service.command(), &[service.store().to_str().unwrap(), "another process"]);
+    refused(
+        &mut service.command(),
+        &[service.store().to_str().unwrap(), "another process"],
+    );
 }
 
 #[test]
@@ -28,7 +31,9 @@ fn a_port_that_is_taken() {
     let address = taken.local_addr().unwrap().to_string();
     let service = Service::new();
     refused(
-        passkit().args(["serve", "--listen", &address, "--passes"]).arg(service.passes()),
+        passkit()
+            .args(["serve", "--listen", &address, "--passes"])
+            .arg(service.passes()),
         &[&address, "--listen"],
     );
 }
@@ -41,29 +46,65 @@ fn folders_that_cannot_be_read() {
     fs::write(&file, "").unwrap();
     for folder in [&file, &service.folder.path().join("nowhere")] {
         let mut command = passkit();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--store", &store, "--passes"]).arg(folder);
+        command
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--store",
+                &store,
+                "--passes",
+            ])
+            .arg(folder);
         refused(&mut command, &[folder.to_str().unwrap()]);
     }
     let store = format!("sled:{}", file.display());
     let mut command = passkit();
-    command.args(["serve", "--listen", "127.0.0.1:0", "--store", &store, "--passes"]).arg(service.passes());
+    command
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--store",
+            &store,
+            "--passes",
+        ])
+        .arg(service.passes());
     refused(&mut command, &[file.to_str().unwrap()]);
 }
 
 #[test]
 fn nothing_to_serve() {
-    refused(passkit().args(["serve", "--listen", "127.0.0.1:0"]), &["--passes DIR"]);
+    refused(
+        passkit().args(["serve", "--listen", "127.0.0.1:0"]),
+        &["--passes DIR"],
+    );
 }
 
 #[test]
 fn a_store_url_of_unknown_kind() {
     for url in ["mysql://localhost/passes", "./passkit-data", "sled:"] {
-        refused(passkit().args(["serve", "--passes", ".", "--store", url]), &["sled:./passkit-data"]);
+        refused(
+            passkit().args(["serve", "--passes", ".", "--store", url]),
+            &["sled:./passkit-data"],
+        );
     }
     let mut secret = passkit();
-    secret.args(["serve", "--passes", ".", "--store", "mysql://root:secret@host/passes?password=secret"]);
+    secret.args([
+        "serve",
+        "--passes",
+        ".",
+        "--store",
+        "mysql://root:secret@host/passes?password=secret",
+    ]);
     let (code, _, said) = run(&mut secret);
-    assert!(code == Some(2) && said.contains("'mysql://host/passes'") && !said.contains("secret"), "{said}");
-    refused(passkit().args(["serve", "--passes", ".", "--listen", "here"]), &["--listen", "here"]);
+    assert!(
+        code == Some(2) && said.contains("'mysql://host/passes'") && !said.contains("secret"),
+        "{said}"
+    );
+    refused(
+        passkit().args(["serve", "--passes", ".", "--listen", "here"]),
+        &["--listen", "here"],
+    );
     refused(passkit().args(["check"]), &["FILE"]);
 }

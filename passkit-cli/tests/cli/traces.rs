@@ -18,8 +18,8 @@ use passkit_conformance::{
     phone::{Outcome, Phone, State},
 };
 use passkit_server::{
-    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
-    async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError,
+    WalletService, async_trait,
     identifiers::{PushToken, SerialNumber, TypeIdentifier},
     push::{DeferredPush, Publisher, PushConfig, PushQueue, PushReport, Stopped},
     store::{Audience, RegisteredDevice, clock},
@@ -41,10 +41,16 @@ struct Passes(Arc<Mutex<HashMap<String, u32>>>);
 impl PassSource for Passes {
     async fn credentials(&self, pass: &PassId) -> Result<Option<Credentials>, SourceError> {
         let token = AuthToken::new(&archives::token_of(TYPE, pass.serial.as_str()))?;
-        Ok(self.version(pass.serial.as_str()).map(|_| Credentials::from(&token)))
+        Ok(self
+            .version(pass.serial.as_str())
+            .map(|_| Credentials::from(&token)))
     }
 
-    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+    async fn archive(
+        &self,
+        pass: &PassId,
+        _: &PassState,
+    ) -> Result<Option<ArchiveBody>, SourceError> {
         let serial = pass.serial.as_str();
         Ok(self.version(serial).map(|_| self.bytes(serial).into()))
     }
@@ -56,7 +62,12 @@ impl Passes {
     }
 
     fn all(&self) -> Vec<PassId> {
-        self.0.lock().unwrap().keys().map(|serial| PassId::new(TYPE, serial).unwrap()).collect()
+        self.0
+            .lock()
+            .unwrap()
+            .keys()
+            .map(|serial| PassId::new(TYPE, serial).unwrap())
+            .collect()
     }
 
     fn bytes(&self, serial: &str) -> Bytes {
@@ -95,16 +106,27 @@ impl World {
                             newest = newest.max(store.pass_state(&pass).await.unwrap().version);
                         }
                     }
-                    if last.lock().unwrap().insert(token, newest).is_some_and(|last| last >= newest) {
+                    if last
+                        .lock()
+                        .unwrap()
+                        .insert(token, newest)
+                        .is_some_and(|last| last >= newest)
+                    {
                         *early.lock().unwrap() += 1;
                     }
                 }
             }
         };
-        let apns = LocalApns::start(Options::new().on_push(hook)).await.unwrap();
+        let apns = LocalApns::start(Options::new().on_push(hook))
+            .await
+            .unwrap();
         let issued = apns.issue(TYPE).unwrap();
-        let identity =
-            Identity::from_pem(&type_id, issued.certificate.as_bytes(), issued.key.as_bytes()).unwrap();
+        let identity = Identity::from_pem(
+            &type_id,
+            issued.certificate.as_bytes(),
+            issued.key.as_bytes(),
+        )
+        .unwrap();
         let config = Config::new()
             .identity(identity)
             .endpoint(apns.host(), apns.port())
@@ -112,14 +134,25 @@ impl World {
         let sender = Arc::new(ApnsSender::new(config).unwrap());
         let service = WalletService::new(store.clone(), passes.clone());
         let publisher = publisher(&store, &sender);
-        Self { store, passes, service, apns, sender, publisher, early }
+        Self {
+            store,
+            passes,
+            service,
+            apns,
+            sender,
+            publisher,
+            early,
+        }
     }
 
     /// A phone with this push token.
     fn phone(&self, token: &PushToken) -> Phone {
         let mut state = State::new().unwrap();
         state.set_push_token(token.clone());
-        let mut phone = Phone::new(state, Client::in_process(self.service.clone(), Limits::default()));
+        let mut phone = Phone::new(
+            state,
+            Client::in_process(self.service.clone(), Limits::default()),
+        );
         phone.set_rules(Rules::development());
         phone
     }
@@ -134,7 +167,12 @@ impl World {
 
     async fn add(&self, phone: &mut Phone, serial: &str) {
         let archive = self.passes.bytes(serial);
-        sound(&phone.add(&archive, Some("http://wallet.example.com/")).await.unwrap());
+        sound(
+            &phone
+                .add(&archive, Some("http://wallet.example.com/"))
+                .await
+                .unwrap(),
+        );
     }
 
     /// Changes passes and publishes them. Returns how many pushes each push token got.
@@ -150,7 +188,13 @@ impl World {
             *pushed.entry(push.token).or_default() += 1;
         }
         // Nothing is left, and it keeps its distance to the next.
-        assert!(self.store.pending(&TypeIdentifier::new(TYPE).unwrap(), 10).await.unwrap().is_empty());
+        assert!(
+            self.store
+                .pending(&TypeIdentifier::new(TYPE).unwrap(), 10)
+                .await
+                .unwrap()
+                .is_empty()
+        );
         tokio::time::sleep(SPACING).await;
         (pushed, report)
     }
@@ -159,21 +203,41 @@ impl World {
 const SPACING: Duration = Duration::from_millis(20);
 
 fn publisher(store: &Arc<dyn PushQueue>, sender: &Arc<ApnsSender>) -> Publisher {
-    Publisher::new(store.clone(), sender.clone(), PushConfig::new().spacing(SPACING))
+    Publisher::new(
+        store.clone(),
+        sender.clone(),
+        PushConfig::new().spacing(SPACING),
+    )
 }
 
 async fn publish(publisher: &Publisher, serials: &[&str]) {
-    let serials: Vec<_> = serials.iter().map(|serial| SerialNumber::new(serial).unwrap()).collect();
-    publisher.publish(&TypeIdentifier::new(TYPE).unwrap(), Changed::Passes(&serials)).await.unwrap();
+    let serials: Vec<_> = serials
+        .iter()
+        .map(|serial| SerialNumber::new(serial).unwrap())
+        .collect();
+    publisher
+        .publish(
+            &TypeIdentifier::new(TYPE).unwrap(),
+            Changed::Passes(&serials),
+        )
+        .await
+        .unwrap();
 }
 
 /// All devices of a pass. They fit into one page.
 async fn devices(store: &dyn PushQueue, pass: &PassId) -> Vec<RegisteredDevice> {
-    store.devices(Audience::Pass(pass), None, 1_000).await.unwrap().items
+    store
+        .devices(Audience::Pass(pass), None, 1_000)
+        .await
+        .unwrap()
+        .items
 }
 
 fn once<const N: usize>(tokens: [&PushToken; N]) -> HashMap<String, usize> {
-    tokens.into_iter().map(|token| (token.as_str().to_owned(), 1)).collect()
+    tokens
+        .into_iter()
+        .map(|token| (token.as_str().to_owned(), 1))
+        .collect()
 }
 
 fn token() -> PushToken {
@@ -190,7 +254,11 @@ fn sound(outcome: &Outcome) {
 async fn sync(phone: &mut Phone) -> Vec<String> {
     let outcome = phone.sync().await.unwrap();
     sound(&outcome);
-    let mut updated: Vec<String> = outcome.updated.iter().map(|pass| pass.serial.to_string()).collect();
+    let mut updated: Vec<String> = outcome
+        .updated
+        .iter()
+        .map(|pass| pass.serial.to_string())
+        .collect();
     updated.sort();
     updated
 }
@@ -203,8 +271,16 @@ async fn pass_on(store: Arc<dyn PushQueue>) {
     answers(&world).await;
     storm(&world).await;
     assert_eq!(world.apns.violations(), Vec::<String>::new());
-    assert_eq!(*world.early.lock().unwrap(), 0, "pushes before their change could be seen");
-    assert!(world.apns.connections() <= 2, "{} connections", world.apns.connections());
+    assert_eq!(
+        *world.early.lock().unwrap(),
+        0,
+        "pushes before their change could be seen"
+    );
+    assert!(
+        world.apns.connections() <= 2,
+        "{} connections",
+        world.apns.connections()
+    );
 }
 
 /// One push for one change, one for two, and none after the pass is deleted.
@@ -234,7 +310,11 @@ async fn rotations(world: &World) {
     world.add(&mut phone, "nine").await;
     world.add(&mut phone, "other").await;
     let device = phone.state().services()[0].device().clone();
-    let again = world.store.register(&device, &world.pass("nine"), &b).await.unwrap();
+    let again = world
+        .store
+        .register(&device, &world.pass("nine"), &b)
+        .await
+        .unwrap();
     assert_eq!(again, passkit_server::store::Registered::Existing);
     assert_eq!(world.change(&["nine"]).await.0, once([&b]));
     assert_eq!(world.change(&["other"]).await.0, once([&b]));
@@ -246,7 +326,9 @@ async fn rotations(world: &World) {
     world.add(&mut old, "ten").await;
     world.add(&mut new, "ten").await;
     let later = SystemTime::now() + Duration::from_secs(5);
-    world.apns.answer_token(c.as_str(), Answer::gone("Unregistered", later));
+    world
+        .apns
+        .answer_token(c.as_str(), Answer::gone("Unregistered", later));
     let (pushed, report) = world.change(&["ten"]).await;
     assert_eq!((pushed, report.forgotten), (once([&c, &d]), 1));
     assert_eq!(sync(&mut old).await, [""; 0]);
@@ -277,10 +359,13 @@ async fn answers(world: &World) {
         world.add(phone, "thirty").await;
     }
     let ago = SystemTime::now() - Duration::from_secs(60);
-    world.apns.answer_token(a.as_str(), Answer::gone("ExpiredToken", ago));
     world
         .apns
-        .answer_token(b.as_str(), Answer::gone("Unregistered", SystemTime::now() + Duration::from_secs(1)));
+        .answer_token(a.as_str(), Answer::gone("ExpiredToken", ago));
+    world.apns.answer_token(
+        b.as_str(),
+        Answer::gone("Unregistered", SystemTime::now() + Duration::from_secs(1)),
+    );
     assert_eq!(world.change(&["thirty"]).await.1.forgotten, 1);
     let devices = devices(&*world.store, &world.pass("thirty")).await;
     let mut left: Vec<&str> = devices.iter().map(|one| one.push_token.as_str()).collect();
@@ -299,11 +384,22 @@ async fn storm(world: &World) {
         let token = token();
         let mut phone = world.phone(&token);
         world.add(&mut phone, "storm").await;
-        world.apns.answer_token(token.as_str(), Answer::refuse(400, "BadDeviceToken"));
+        world
+            .apns
+            .answer_token(token.as_str(), Answer::refuse(400, "BadDeviceToken"));
         let device = phone.state().services()[0].device().clone();
         let bad_since = Some(SystemTime::now() - Duration::from_secs(48 * 3_600));
-        let push = DeferredPush { push_token: token.clone(), due: None, attempts: 0, bad_since };
-        world.store.defer(&type_id, &[(device, Some(push))]).await.unwrap();
+        let push = DeferredPush {
+            push_token: token.clone(),
+            due: None,
+            attempts: 0,
+            bad_since,
+        };
+        world
+            .store
+            .defer(&type_id, &[(device, Some(push))])
+            .await
+            .unwrap();
         tokens.push(token);
     }
     // Another worker, which knows of no accepted push.
@@ -312,7 +408,11 @@ async fn storm(world: &World) {
     publish(&publisher, &["storm"]).await;
     let report = publisher.push_pending().await.unwrap();
     assert_eq!(report.forgotten, 0, "{report}");
-    assert_eq!(report.stopped, Some(Stopped::Refused("BadDeviceToken".into())), "{report}");
+    assert_eq!(
+        report.stopped,
+        Some(Stopped::Refused("BadDeviceToken".into())),
+        "{report}"
+    );
     assert_eq!(devices(&*world.store, &world.pass("storm")).await.len(), 12);
 }
 
@@ -324,8 +424,15 @@ async fn over_sled() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_postgres() {
-    let url = tokio::task::spawn_blocking(postgres::migrated).await.unwrap();
-    pass_on(Arc::new(PostgresStore::connect(&url, PostgresConfig::default()).await.unwrap())).await;
+    let url = tokio::task::spawn_blocking(postgres::migrated)
+        .await
+        .unwrap();
+    pass_on(Arc::new(
+        PostgresStore::connect(&url, PostgresConfig::default())
+            .await
+            .unwrap(),
+    ))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -340,5 +447,8 @@ async fn over_redis() {
 async fn over_a_redis_cluster() {
     let cluster = Cluster::start().unwrap();
     let config = RedisConfig::new().prefix(format!("traces-{}:", clock::now_micros()));
-    pass_on(Arc::new(RedisStore::connect(&cluster.url(), config).await.unwrap())).await;
+    pass_on(Arc::new(
+        RedisStore::connect(&cluster.url(), config).await.unwrap(),
+    ))
+    .await;
 }

@@ -17,7 +17,14 @@ fn other_wallets_are_served_if_they_are_allowed() {
     let register = |service: &Service, scheme: &str, push_token: &str| {
         let body = format!(r#"{{"pushToken":"{push_token}"}}"#);
         let headers = [("Authorization", &*format!("{scheme} {token}"))];
-        service.send("POST", &registration("D", TYPE, "A-1"), &headers, body.as_bytes()).status
+        service
+            .send(
+                "POST",
+                &registration("D", TYPE, "A-1"),
+                &headers,
+                body.as_bytes(),
+            )
+            .status
     };
     let uuid = "6F9619FF-8B86-D011-B42D-00CF4FC964FF";
     service.start();
@@ -27,9 +34,12 @@ fn other_wallets_are_served_if_they_are_allowed() {
 
     let mut service = service.given(&["--other-wallets"]);
     service.start();
-    for (scheme, status) in
-        [("AndroidPass", 201), ("WalletPass", 200), ("WalletUnionPass", 200), ("ApplePass", 200)]
-    {
+    for (scheme, status) in [
+        ("AndroidPass", 201),
+        ("WalletPass", 200),
+        ("WalletUnionPass", 200),
+        ("ApplePass", 200),
+    ] {
         assert_eq!(register(&service, scheme, uuid), status, "{scheme}");
     }
     assert_eq!(register(&service, "Bearer", uuid), 401);

@@ -16,7 +16,11 @@ pub(super) struct ReadPass {
 pub(super) fn read(bytes: &[u8], rules: Rules) -> Result<ReadPass, Problems> {
     let archive = Archive::check(bytes, rules)?;
     Ok(ReadPass {
-        digest: archive.content_digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        digest: archive
+            .content_digest
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
         id: archive.id,
         auth_token: archive.auth_token,
         web_service_url: archive.web_service_url,

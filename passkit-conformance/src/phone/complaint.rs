@@ -45,9 +45,12 @@ pub(super) enum Task<'a> {
 impl Task<'_> {
     /// `<task> encountered error: <reason>`.
     pub(super) fn error(self, url: &str, reason: &str, is_logged: bool) -> Complaint {
-        let text = |device: &str| format!("{} encountered error: {reason}", self.named(url, device));
+        let text =
+            |device: &str| format!("{} encountered error: {reason}", self.named(url, device));
         let (device, pass) = match self {
-            Self::Register(device, pass) | Self::Unregister(device, pass) => (device.as_str(), Some(pass)),
+            Self::Register(device, pass) | Self::Unregister(device, pass) => {
+                (device.as_str(), Some(pass))
+            }
             Self::List(device, ..) => (device.as_str(), None),
             Self::Get(pass, _) => ("", Some(pass)),
         };
@@ -61,13 +64,21 @@ impl Task<'_> {
     }
 
     fn named(self, url: &str, device: &str) -> String {
-        let of = |PassId { type_id, serial }: &PassId| format!("pass type {type_id}, serial number {serial}");
+        let of = |PassId { type_id, serial }: &PassId| {
+            format!("pass type {type_id}, serial number {serial}")
+        };
         match self {
             Self::Register(_, pass) => {
-                format!("Register task (for device {device}, {}; with web service url {url})", of(pass))
+                format!(
+                    "Register task (for device {device}, {}; with web service url {url})",
+                    of(pass)
+                )
             }
             Self::Unregister(_, pass) => {
-                format!("Unregister task (for device {device}, {}; with web service url {url})", of(pass))
+                format!(
+                    "Unregister task (for device {device}, {}; with web service url {url})",
+                    of(pass)
+                )
             }
             Self::List(_, type_id, tag) => format!(
                 "Get serial #s task (for device {device}, pass type {type_id}, last updated {}; with web service url {url})",
@@ -91,7 +102,13 @@ pub(super) fn service_error(
     is_logged: bool,
 ) -> Complaint {
     let text = format!("Web service error for {type_id} ({url}): {text}");
-    Complaint { url: url.to_owned(), pass: pass.cloned(), text: printable(&text), log_text: text, is_logged }
+    Complaint {
+        url: url.to_owned(),
+        pass: pass.cloned(),
+        text: printable(&text),
+        log_text: text,
+        is_logged,
+    }
 }
 
 /// A text that a terminal shows as one line, because a service may put anything into a tag.
@@ -108,16 +125,23 @@ fn printable(text: &str) -> String {
 
 /// A log entry in the form of phones: `[2026-11-22 10:15:00 +0000] <text>`.
 pub(super) fn log_entry(time: SystemTime, text: &str) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds = time
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // Counts days from 1 March of the year 0, in eras of 400 years, so that leap days come last.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("[{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} +0000] {text}")
@@ -138,7 +162,10 @@ mod tests {
             (4_107_542_399, "[2100-02-28 23:59:59 +0000] x"),
             (4_107_542_400, "[2100-03-01 00:00:00 +0000] x"),
         ] {
-            assert_eq!(log_entry(UNIX_EPOCH + Duration::from_secs(seconds), "x"), shown);
+            assert_eq!(
+                log_entry(UNIX_EPOCH + Duration::from_secs(seconds), "x"),
+                shown
+            );
         }
     }
 

@@ -48,10 +48,18 @@ pub enum Error {
 }
 
 pub(super) fn service_url(url: &str) -> Result<ServiceUrl, Error> {
-    ServiceUrl::new(url).map_err(|problem| Error::ServiceUrl { url: url.to_owned(), problem })
+    ServiceUrl::new(url).map_err(|problem| Error::ServiceUrl {
+        url: url.to_owned(),
+        problem,
+    })
 }
 
 /// The first line of a text, or all lines joined.
 pub(crate) fn one_line(text: &impl ToString) -> String {
-    text.to_string().lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    text.to_string()
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
 }

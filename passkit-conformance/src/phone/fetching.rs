@@ -24,10 +24,21 @@ impl Phone {
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
         let is_pending = |held: &&HeldPass| held.fetch_pending && held.url == url;
-        let mut pending: Vec<PassId> =
-            self.state.passes.iter().filter(is_pending).map(HeldPass::id).collect();
+        let mut pending: Vec<PassId> = self
+            .state
+            .passes
+            .iter()
+            .filter(is_pending)
+            .map(HeldPass::id)
+            .collect();
         pending.retain(|pass| pass.type_id == *type_id);
-        pending.sort_by_key(|pass| outcome.listed.iter().position(|one| one == pass).unwrap_or(usize::MAX));
+        pending.sort_by_key(|pass| {
+            outcome
+                .listed
+                .iter()
+                .position(|one| one == pass)
+                .unwrap_or(usize::MAX)
+        });
         for pass in pending {
             self.fetch(service, &pass, true, outcome).await?;
         }
@@ -42,7 +53,9 @@ impl Phone {
         conditional: bool,
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
-        let Some(held) = self.state.find(pass).cloned() else { return Ok(()) };
+        let Some(held) = self.state.find(pass).cloned() else {
+            return Ok(());
+        };
         let since = held.last_modified.as_deref().filter(|_| conditional);
         let call = Call {
             url: service.pass(pass),
@@ -54,7 +67,9 @@ impl Phone {
         let task = Task::Get(pass, since);
         let response = match self.send(call).await {
             Err(reason) => {
-                outcome.complaints.push(task.error(&held.url, &reason, false));
+                outcome
+                    .complaints
+                    .push(task.error(&held.url, &reason, false));
                 return Ok(());
             }
             Ok(response) => response,
@@ -67,38 +82,68 @@ impl Phone {
                 }
                 outcome.unchanged.push(pass.clone());
             }
-            status => outcome.complaints.push(task.error(&held.url, &status_reason(status), true)),
+            status => outcome
+                .complaints
+                .push(task.error(&held.url, &status_reason(status), true)),
         }
         Ok(())
     }
 
     /// Accepts the archive sent for `held` if it is valid and the right one.
-    fn receive(&mut self, held: &HeldPass, since: Option<&str>, response: &Response, outcome: &mut Outcome) {
+    fn receive(
+        &mut self,
+        held: &HeldPass,
+        since: Option<&str>,
+        response: &Response,
+        outcome: &mut Outcome,
+    ) {
         let (pass, url) = (&held.id(), &held.url);
         let kind = pass.type_id.kind();
         if let Some(remark) = media_type_remark(&response.headers, archive_types(kind)) {
-            outcome.complaints.push(service_error(url, &pass.type_id, Some(pass), &remark, false));
+            outcome.complaints.push(service_error(
+                url,
+                &pass.type_id,
+                Some(pass),
+                &remark,
+                false,
+            ));
         }
         let read = match archive::read(&response.body, self.rules) {
             Ok(read) => read,
             Err(problems) => {
                 let reason = format!("Received invalid pass data ({})", one_line(&problems));
-                outcome.complaints.push(Task::Get(pass, since).error(url, &reason, true));
+                outcome
+                    .complaints
+                    .push(Task::Get(pass, since).error(url, &reason, true));
                 return;
             }
         };
         if read.id != *pass {
             let reason = if read.id.type_id == pass.type_id {
-                format!("Requested serial number {}, received serial number {}", pass.serial, read.id.serial)
+                format!(
+                    "Requested serial number {}, received serial number {}",
+                    pass.serial, read.id.serial
+                )
             } else {
-                format!("Requested pass of type {}, received pass of type {}", pass.type_id, read.id.type_id)
+                format!(
+                    "Requested pass of type {}, received pass of type {}",
+                    pass.type_id, read.id.type_id
+                )
             };
-            outcome.complaints.push(Task::Get(pass, since).error(url, &reason, true));
+            outcome
+                .complaints
+                .push(Task::Get(pass, since).error(url, &reason, true));
             return;
         }
 
         let mut complain = |text: &str, is_logged| {
-            outcome.complaints.push(service_error(url, &pass.type_id, Some(pass), text, is_logged));
+            outcome.complaints.push(service_error(
+                url,
+                &pass.type_id,
+                Some(pass),
+                text,
+                is_logged,
+            ));
         };
         let last_modified = response
             .headers
@@ -114,7 +159,10 @@ impl Phone {
                 true,
             ),
             Some(date) if !is_imf_fixdate(date) => {
-                complain(&format!("the last-modified header ({date}) is not a date as HTTP wants it"), false);
+                complain(
+                    &format!("the last-modified header ({date}) is not a date as HTTP wants it"),
+                    false,
+                );
             }
             Some(_) => {}
         }
@@ -142,6 +190,11 @@ impl Phone {
             held.auth_token = read.auth_token;
             held.fetch_pending = false;
         }
-        if unchanged { &mut outcome.unchanged } else { &mut outcome.updated }.push(pass.clone());
+        if unchanged {
+            &mut outcome.unchanged
+        } else {
+            &mut outcome.updated
+        }
+        .push(pass.clone());
     }
 }

@@ -51,15 +51,20 @@ impl Phone {
             }
         }
         let Some(answer) = ListAnswer::read(type_id.kind(), &response.body) else {
-            outcome.complaints.push(task.error(url, "Server response was malformed", true));
+            outcome
+                .complaints
+                .push(task.error(url, "Server response was malformed", true));
             return Ok(None);
         };
 
         let mut complain = |text: &str, is_logged| {
-            outcome.complaints.push(service_error(url, type_id, None, text, is_logged));
+            outcome
+                .complaints
+                .push(service_error(url, type_id, None, text, is_logged));
         };
-        for remark in
-            media_type_remark(&response.headers, &["application/json"]).iter().chain(&answer.remarks)
+        for remark in media_type_remark(&response.headers, &["application/json"])
+            .iter()
+            .chain(&answer.remarks)
         {
             complain(remark, false);
         }
@@ -71,7 +76,10 @@ impl Phone {
             _ if answer.serials.is_empty() => {}
             None => complain(&format!("{included} omitted a lastUpdated tag."), true),
             Some(tag) if Some(tag) == old_tag => {
-                complain(&format!("{included} the lastUpdated tag ({tag}) remained the same."), true);
+                complain(
+                    &format!("{included} the lastUpdated tag ({tag}) remained the same."),
+                    true,
+                );
             }
             Some(_) => {}
         }
@@ -79,15 +87,21 @@ impl Phone {
             self.state.service(url, type_id)?.tag = Some(tag);
         }
         for serial in &answer.serials {
-            let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+            let pass = PassId {
+                type_id: type_id.clone(),
+                serial: serial.clone(),
+            };
             match self.state.find_mut(&pass).filter(|held| held.url == url) {
                 Some(held) => {
                     held.fetch_pending = true;
                     outcome.listed.push(pass);
                 }
                 None => {
-                    let text = format!("Update requested for unregistered serial number '{serial}'");
-                    outcome.complaints.push(service_error(url, type_id, Some(&pass), &text, false));
+                    let text =
+                        format!("Update requested for unregistered serial number '{serial}'");
+                    outcome
+                        .complaints
+                        .push(service_error(url, type_id, Some(&pass), &text, false));
                 }
             }
         }

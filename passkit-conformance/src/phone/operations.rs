@@ -40,7 +40,9 @@ pub struct Outcome {
 
 impl fmt::Debug for Phone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Phone").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Phone")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -49,7 +51,12 @@ impl Phone {
     /// https.
     #[must_use]
     pub fn new(state: State, client: Client) -> Self {
-        Self { state, client, rules: Rules::strict(), observer: Box::new(|_| {}) }
+        Self {
+            state,
+            client,
+            rules: Rules::strict(),
+            observer: Box::new(|_| {}),
+        }
     }
 
     /// Accepts archives by other rules, such as unsigned ones while a service is being developed.
@@ -104,7 +111,10 @@ impl Phone {
         let service = service_url(&url)?;
         let pass = read.id.clone();
         let mut outcome = Outcome::default();
-        let was_registered = self.state.find(&pass).is_some_and(|held| held.registered && held.url == url);
+        let was_registered = self
+            .state
+            .find(&pass)
+            .is_some_and(|held| held.registered && held.url == url);
         let mut held = HeldPass::new(read.id, read.auth_token, url.clone(), read.digest);
         held.registered = was_registered;
         match self.state.find_mut(&pass) {
@@ -115,12 +125,24 @@ impl Phone {
         if was_registered {
             self.fetch(&service, &pass, false, &mut outcome).await?;
         } else if self.register(&service, &url, &pass, &mut outcome).await? {
-            let listed = self.list_changes(&service, &url, &pass.type_id, &mut outcome).await?;
+            let listed = self
+                .list_changes(&service, &url, &pass.type_id, &mut outcome)
+                .await?;
             if !had_tag && listed.is_some_and(|listed| !listed.contains(&pass.serial)) {
-                let text = format!("the list without a tag omits '{}', just registered", pass.serial);
-                outcome.complaints.push(service_error(&url, &pass.type_id, Some(&pass), &text, false));
+                let text = format!(
+                    "the list without a tag omits '{}', just registered",
+                    pass.serial
+                );
+                outcome.complaints.push(service_error(
+                    &url,
+                    &pass.type_id,
+                    Some(&pass),
+                    &text,
+                    false,
+                ));
             }
-            self.fetch_pending(&service, &url, &pass.type_id, &mut outcome).await?;
+            self.fetch_pending(&service, &url, &pass.type_id, &mut outcome)
+                .await?;
         }
         self.post_log(&mut outcome).await;
         Ok(outcome)
@@ -138,18 +160,23 @@ impl Phone {
         for held in self.state.passes.clone() {
             if !held.registered {
                 let service = service_url(&held.url)?;
-                self.register(&service, &held.url, &held.id(), &mut outcome).await?;
+                self.register(&service, &held.url, &held.id(), &mut outcome)
+                    .await?;
             }
         }
         for kept in self.state.services.clone() {
             let (url, type_id) = (&kept.url, &kept.type_id);
-            let any = |held: &HeldPass| held.url == *url && held.id().type_id == *type_id && held.registered;
+            let any = |held: &HeldPass| {
+                held.url == *url && held.id().type_id == *type_id && held.registered
+            };
             if !self.state.passes.iter().any(any) {
                 continue;
             }
             let service = service_url(url)?;
-            self.list_changes(&service, url, type_id, &mut outcome).await?;
-            self.fetch_pending(&service, url, type_id, &mut outcome).await?;
+            self.list_changes(&service, url, type_id, &mut outcome)
+                .await?;
+            self.fetch_pending(&service, url, type_id, &mut outcome)
+                .await?;
         }
         self.post_log(&mut outcome).await;
         Ok(outcome)
@@ -163,7 +190,8 @@ impl Phone {
     pub async fn refresh(&mut self, pass: &PassId) -> Result<Outcome, Error> {
         let url = self.held(pass)?.url.clone();
         let mut outcome = Outcome::default();
-        self.fetch(&service_url(&url)?, pass, true, &mut outcome).await?;
+        self.fetch(&service_url(&url)?, pass, true, &mut outcome)
+            .await?;
         self.post_log(&mut outcome).await;
         Ok(outcome)
     }
@@ -191,7 +219,9 @@ impl Phone {
             Err(reason) => outcome.complaints.push(task.error(url, &reason, false)),
             Ok(response) => match response.status.as_u16() {
                 200 => outcome.unregistered.push(pass.clone()),
-                status => outcome.complaints.push(task.error(url, &status_reason(status), true)),
+                status => outcome
+                    .complaints
+                    .push(task.error(url, &status_reason(status), true)),
             },
         }
         self.state.passes.retain(|held| !held.is(pass));
@@ -200,7 +230,9 @@ impl Phone {
     }
 
     fn held(&self, pass: &PassId) -> Result<&HeldPass, Error> {
-        self.state.find(pass).ok_or_else(|| Error::NotHeld(pass.clone()))
+        self.state
+            .find(pass)
+            .ok_or_else(|| Error::NotHeld(pass.clone()))
     }
 
     async fn register(
@@ -217,7 +249,9 @@ impl Phone {
             method: Method::POST,
             url: service.registration(&device, pass),
             auth: Some((pass.type_id.kind(), &auth_token)),
-            body: Some(serde_json::json!({ "pushToken": self.state.push_token.as_str() }).to_string()),
+            body: Some(
+                serde_json::json!({ "pushToken": self.state.push_token.as_str() }).to_string(),
+            ),
             secrets: self.secrets(&[device.as_str()]),
             ..Call::default()
         };
@@ -234,7 +268,9 @@ impl Phone {
                     outcome.registered.push(pass.clone());
                     return Ok(true);
                 }
-                status => outcome.complaints.push(task.error(url, &status_reason(status), true)),
+                status => outcome
+                    .complaints
+                    .push(task.error(url, &status_reason(status), true)),
             },
         }
         Ok(false)
@@ -243,19 +279,30 @@ impl Phone {
     /// Posts the complaints that a real phone would log, in one call for each service. A failure of
     /// this call is not posted.
     async fn post_log(&mut self, outcome: &mut Outcome) {
-        let mut urls: Vec<String> =
-            outcome.complaints.iter().filter(|one| one.is_logged).map(|one| one.url.clone()).collect();
+        let mut urls: Vec<String> = outcome
+            .complaints
+            .iter()
+            .filter(|one| one.is_logged)
+            .map(|one| one.url.clone())
+            .collect();
         urls.sort_unstable();
         urls.dedup();
         for url in urls {
-            let Ok(service) = ServiceUrl::new(&url) else { continue };
+            let Ok(service) = ServiceUrl::new(&url) else {
+                continue;
+            };
             let logs: Vec<_> = outcome
                 .complaints
                 .iter()
                 .filter(|one| one.is_logged && one.url == url)
                 .map(|one| log_entry(SystemTime::now(), &one.log_text))
                 .collect();
-            let devices: Vec<_> = self.state.services.iter().map(|kept| kept.device.as_str()).collect();
+            let devices: Vec<_> = self
+                .state
+                .services
+                .iter()
+                .map(|kept| kept.device.as_str())
+                .collect();
             let call = Call {
                 method: Method::POST,
                 url: service.log(),
@@ -267,9 +314,16 @@ impl Phone {
                 && response.status != 200
             {
                 let status = response.status.as_u16();
-                let text = format!("the log answers {status}; a phone repeats what is not answered 200");
+                let text =
+                    format!("the log answers {status}; a phone repeats what is not answered 200");
                 let (pass, log_text) = (None, String::new());
-                outcome.complaints.push(Complaint { url, pass, text, is_logged: false, log_text });
+                outcome.complaints.push(Complaint {
+                    url,
+                    pass,
+                    text,
+                    is_logged: false,
+                    log_text,
+                });
             }
         }
     }
@@ -285,7 +339,14 @@ impl Phone {
 
     /// Makes a call, and shows it to the observer.
     pub(super) async fn send(&mut self, call: Call<'_>) -> Result<Response, String> {
-        let Call { method, url, auth, if_modified_since, body, mut secrets } = call;
+        let Call {
+            method,
+            url,
+            auth,
+            if_modified_since,
+            body,
+            mut secrets,
+        } = call;
         if let Some((_, token)) = auth {
             secrets.add(token.as_str(), "<token>");
         }
@@ -316,16 +377,22 @@ fn request(
     if_modified_since: Option<&str>,
     body: Option<&str>,
 ) -> Result<Request<Full<Bytes>>, http::Error> {
-    let mut request = Request::builder()
-        .method(method)
-        .uri(url)
-        .header(header::USER_AGENT, concat!("passkit-phone/", env!("CARGO_PKG_VERSION")));
+    let mut request = Request::builder().method(method).uri(url).header(
+        header::USER_AGENT,
+        concat!("passkit-phone/", env!("CARGO_PKG_VERSION")),
+    );
     if let Some((kind, token)) = auth {
         let value = format!("{} {}", kind.auth_scheme(), token.as_str());
-        request = request.header(header::AUTHORIZATION, HeaderValue::from_bytes(value.as_bytes())?);
+        request = request.header(
+            header::AUTHORIZATION,
+            HeaderValue::from_bytes(value.as_bytes())?,
+        );
     }
     if let Some(date) = if_modified_since {
-        request = request.header(header::IF_MODIFIED_SINCE, HeaderValue::from_bytes(date.as_bytes())?);
+        request = request.header(
+            header::IF_MODIFIED_SINCE,
+            HeaderValue::from_bytes(date.as_bytes())?,
+        );
     }
     if body.is_some() {
         request = request.header(header::CONTENT_TYPE, "application/json");

@@ -69,7 +69,11 @@ impl State {
                 break token;
             }
         };
-        Ok(Self { push_token, services: Vec::new(), passes: Vec::new() })
+        Ok(Self {
+            push_token,
+            services: Vec::new(),
+            passes: Vec::new(),
+        })
     }
 
     /// The phone's push token. [`State::new`] makes it from 64 hexadecimal digits.
@@ -103,7 +107,10 @@ impl State {
     /// If the file cannot be read, or is not a state.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = fs::read(path).map_err(|source| file_error("read", path, source))?;
-        serde_json::from_slice(&text).map_err(|source| Error::StateFormat { path: path.to_owned(), source })
+        serde_json::from_slice(&text).map_err(|source| Error::StateFormat {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Writes the state as JSON that only its owner can read. It replaces an existing file in one
@@ -135,20 +142,34 @@ impl State {
 
     /// The service of `pass`'s type at `url`. A missing one is made with a new device identifier
     /// and no tag.
-    pub(super) fn service(&mut self, url: &str, type_id: &TypeIdentifier) -> Result<&mut Service, Error> {
-        let known = self.services.iter().position(|one| one.url == url && one.type_id == *type_id);
+    pub(super) fn service(
+        &mut self,
+        url: &str,
+        type_id: &TypeIdentifier,
+    ) -> Result<&mut Service, Error> {
+        let known = self
+            .services
+            .iter()
+            .position(|one| one.url == url && one.type_id == *type_id);
         let at = match known {
             Some(at) => at,
             None => {
                 let device = loop {
                     // Hexadecimal digits are always a valid identifier, so the loop ends in its
                     // first round.
-                    if let Ok(device) = DeviceIdentifier::new(&random_hex::<16>().map_err(Error::Random)?) {
+                    if let Ok(device) =
+                        DeviceIdentifier::new(&random_hex::<16>().map_err(Error::Random)?)
+                    {
                         break device;
                     }
                 };
                 let (url, type_id) = (url.to_owned(), type_id.clone());
-                self.services.push(Service { url, type_id, device, tag: None });
+                self.services.push(Service {
+                    url,
+                    type_id,
+                    device,
+                    tag: None,
+                });
                 self.services.len() - 1
             }
         };
@@ -204,7 +225,10 @@ impl HeldPass {
     /// Type and serial number.
     #[must_use]
     pub fn id(&self) -> PassId {
-        PassId { type_id: self.type_id.clone(), serial: self.serial.clone() }
+        PassId {
+            type_id: self.type_id.clone(),
+            serial: self.serial.clone(),
+        }
     }
 
     /// The token that the pass shares with its web service.
@@ -245,13 +269,18 @@ impl HeldPass {
 }
 
 fn file_error(action: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::StateFile { action, path: path.to_owned(), source }
+    Error::StateFile {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// A file name in the same folder that no other process uses.
 fn beside(path: &Path) -> io::Result<PathBuf> {
-    let name =
-        path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let mut beside = std::ffi::OsString::from(".");
@@ -276,7 +305,10 @@ mod text {
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<T: AsRef<str>, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<T: AsRef<str>, S: Serializer>(
+        value: &T,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_str(value.as_ref())
     }
 
@@ -301,19 +333,38 @@ mod tests {
         let pass = PassId::new("pass.t", "A/1").unwrap();
         let token = AuthToken::new("0123456789abcdef").unwrap();
         state.service("https://h/", &pass.type_id).unwrap().tag = Some("\"odd\" tag".into());
-        state.passes.push(HeldPass::new(pass.clone(), token, "https://h/".into(), "d1".into()));
+        state.passes.push(HeldPass::new(
+            pass.clone(),
+            token,
+            "https://h/".into(),
+            "d1".into(),
+        ));
         state.save(&path).unwrap();
         state.passes[0].last_modified = Some("Fri, 18 Sep 2026 08:00:41 GMT".into());
         state.save(&path).unwrap();
 
         let read = State::load(&path).unwrap();
-        assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&state).unwrap());
+        assert_eq!(
+            serde_json::to_value(&read).unwrap(),
+            serde_json::to_value(&state).unwrap()
+        );
         assert_eq!(read.push_token().as_str().len(), 64);
         assert_eq!(read.services()[0].device().as_str().len(), 32);
-        assert_eq!(read.find(&pass).unwrap().last_modified(), Some("Fri, 18 Sep 2026 08:00:41 GMT"));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no file is left beside it");
+        assert_eq!(
+            read.find(&pass).unwrap().last_modified(),
+            Some("Fri, 18 Sep 2026 08:00:41 GMT")
+        );
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "no file is left beside it"
+        );
         let shown = format!("{state:?}");
-        for secret in [state.push_token.as_str(), "0123456789abcdef", state.services[0].device.as_str()] {
+        for secret in [
+            state.push_token.as_str(),
+            "0123456789abcdef",
+            state.services[0].device.as_str(),
+        ] {
             assert!(!shown.contains(secret), "{shown}");
         }
         #[cfg(unix)]
@@ -327,16 +378,24 @@ mod tests {
     fn a_file_error_is_one_line_with_the_file_and_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("no").join("phone.json");
-        for error in [State::load(&path).unwrap_err(), State::new().unwrap().save(&path).unwrap_err()] {
+        for error in [
+            State::load(&path).unwrap_err(),
+            State::new().unwrap().save(&path).unwrap_err(),
+        ] {
             let text = error.to_string();
             assert!(
-                text.contains("phone.json") && text.contains("No such file") && !text.contains('\n'),
+                text.contains("phone.json")
+                    && text.contains("No such file")
+                    && !text.contains('\n'),
                 "{text}"
             );
         }
         let path = folder.path().join("phone.json");
         fs::write(&path, "{\"pushToken\":\"z z\"}").unwrap();
         let text = State::load(&path).unwrap_err().to_string();
-        assert!(text.contains("phone.json") && text.contains("printable") && !text.contains('\n'), "{text}");
+        assert!(
+            text.contains("phone.json") && text.contains("printable") && !text.contains('\n'),
+            "{text}"
+        );
     }
 }

@@ -37,8 +37,16 @@ impl Report {
     }
 
     fn headline(&self) -> String {
-        let Counts { pass, fail, error, .. } = self.counts();
-        let cases = |count: usize| if count == 1 { "1 case".to_owned() } else { format!("{count} cases") };
+        let Counts {
+            pass, fail, error, ..
+        } = self.counts();
+        let cases = |count: usize| {
+            if count == 1 {
+                "1 case".to_owned()
+            } else {
+                format!("{count} cases")
+            }
+        };
         match (fail, error, pass) {
             (0, 0, 0) => "Nothing was tested".to_owned(),
             (0, 0, _) => "Conforms".to_owned(),
@@ -49,20 +57,35 @@ impl Report {
     }
 
     fn failures(&self) -> String {
-        let mut failed: Vec<_> =
-            self.results.iter().filter_map(|result| Some((result, result.violation()?))).collect();
+        let mut failed: Vec<_> = self
+            .results
+            .iter()
+            .filter_map(|result| Some((result, result.violation()?)))
+            .collect();
         failed.sort_by_key(|(result, _)| result.case.level);
-        let cards: String = failed.into_iter().map(|(result, violation)| card(result, violation)).collect();
-        if cards.is_empty() { cards } else { format!("{}<h2>Failures</h2>\n{cards}", self.broken_rules()) }
+        let cards: String = failed
+            .into_iter()
+            .map(|(result, violation)| card(result, violation))
+            .collect();
+        if cards.is_empty() {
+            cards
+        } else {
+            format!("{}<h2>Failures</h2>\n{cards}", self.broken_rules())
+        }
     }
 
     /// What to fix: each broken rule with the cases that found it, the most broken first.
     fn broken_rules(&self) -> String {
         let mut broken: Vec<(Rule, Vec<String>)> = Vec::new();
-        for (result, violation) in
-            self.results.iter().filter_map(|result| Some((result, result.violation()?)))
+        for (result, violation) in self
+            .results
+            .iter()
+            .filter_map(|result| Some((result, result.violation()?)))
         {
-            match broken.iter_mut().find(|(rule, _)| *rule == violation.rule()) {
+            match broken
+                .iter_mut()
+                .find(|(rule, _)| *rule == violation.rule())
+            {
                 Some((_, links)) => links.push(link(result)),
                 None => broken.push((violation.rule(), vec![link(result)])),
             }
@@ -77,14 +100,18 @@ impl Report {
             )
         };
         let entries: String = broken.into_iter().map(entry).collect();
-        format!("<h2>Broken rules</h2>\n<div class=\"sheet\"><ul class=\"reasons\">\n{entries}</ul></div>\n")
+        format!(
+            "<h2>Broken rules</h2>\n<div class=\"sheet\"><ul class=\"reasons\">\n{entries}</ul></div>\n"
+        )
     }
 
     /// The cases that have a reason, grouped by reason.
     fn reasons(&self, heading: &str, reason_of: impl Fn(&Outcome) -> Option<&String>) -> String {
         let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
         for result in &self.results {
-            let Some(reason) = reason_of(&result.outcome) else { continue };
+            let Some(reason) = reason_of(&result.outcome) else {
+                continue;
+            };
             let id = format!("<code>{}</code>", escaped(result.case.id));
             match reasons.iter_mut().find(|(known, _)| known == reason) {
                 Some((_, ids)) => ids.push(id),
@@ -109,14 +136,19 @@ impl Report {
     fn table(&self) -> String {
         let mut html = String::new();
         for (endpoint, results) in self.endpoints() {
-            let passed = results.iter().filter(|result| matches!(result.outcome, Outcome::Pass)).count();
+            let passed = results
+                .iter()
+                .filter(|result| matches!(result.outcome, Outcome::Pass))
+                .count();
             let _ = writeln!(
                 html,
                 "<tbody><tr><th colspan=\"5\" scope=\"rowgroup\">{}<span class=\"quiet\">{passed} of {} passed</span></th></tr>",
                 escaped(endpoint),
                 results.len()
             );
-            results.into_iter().for_each(|result| html.push_str(&row(result)));
+            results
+                .into_iter()
+                .for_each(|result| html.push_str(&row(result)));
             html.push_str("</tbody>\n");
         }
         html
@@ -137,7 +169,13 @@ fn row(result: &CaseReport) -> String {
     let rules: Vec<_> = case
         .rules
         .iter()
-        .map(|rule| format!("<span title=\"{}\">{}</span>", escaped(rule.sentence()), escaped(rule.id())))
+        .map(|rule| {
+            format!(
+                "<span title=\"{}\">{}</span>",
+                escaped(rule.sentence()),
+                escaped(rule.id())
+            )
+        })
         .collect();
     format!(
         "<tr title=\"{}\"><td>{}</td><td>{id}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
@@ -171,8 +209,16 @@ fn card(result: &CaseReport, violation: &Violation) -> String {
     }
     html.push_str("</dl>\n");
     if !result.transcript.is_empty() {
-        let said: Vec<_> = result.transcript.iter().map(|exchange| escaped(&exchange.to_string())).collect();
-        let requests = if said.len() == 1 { "request" } else { "requests" };
+        let said: Vec<_> = result
+            .transcript
+            .iter()
+            .map(|exchange| escaped(&exchange.to_string()))
+            .collect();
+        let requests = if said.len() == 1 {
+            "request"
+        } else {
+            "requests"
+        };
         let _ = writeln!(
             html,
             "<details><summary>Requests and answers: {} {requests}</summary>\n<pre>{}</pre></details>",
@@ -184,7 +230,10 @@ fn card(result: &CaseReport, violation: &Violation) -> String {
 }
 
 fn stopped(reason: &str) -> String {
-    format!("<p><strong>The run ended early:</strong> {}</p>\n", escaped(reason))
+    format!(
+        "<p><strong>The run ended early:</strong> {}</p>\n",
+        escaped(reason)
+    )
 }
 
 fn bar(counts: Counts) -> String {
@@ -204,8 +253,20 @@ fn numbers(counts: Counts) -> String {
     parts(counts).into_iter().zip(words).map(number).collect()
 }
 
-fn parts(Counts { pass, fail, skip, error }: Counts) -> [(&'static str, usize); 4] {
-    [("pass", pass), ("fail", fail), ("error", error), ("skip", skip)]
+fn parts(
+    Counts {
+        pass,
+        fail,
+        skip,
+        error,
+    }: Counts,
+) -> [(&'static str, usize); 4] {
+    [
+        ("pass", pass),
+        ("fail", fail),
+        ("error", error),
+        ("skip", skip),
+    ]
 }
 
 fn mark(outcome: &str) -> String {
@@ -221,7 +282,10 @@ fn seconds(time: Duration) -> String {
 
 fn capitalised(sentence: &str) -> String {
     let mut chars = sentence.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+    chars
+        .next()
+        .map(|first| first.to_uppercase().chain(chars).collect())
+        .unwrap_or_default()
 }
 
 fn escaped(text: &str) -> String {
@@ -290,8 +354,14 @@ mod tests {
             report.headline()
         };
         assert_eq!(only(|outcome| matches!(outcome, Outcome::Pass)), "Conforms");
-        assert_eq!(only(|outcome| matches!(outcome, Outcome::Skip(_))), "Nothing was tested");
-        assert_eq!(only(|outcome| matches!(outcome, Outcome::Error(_))), "Could not be tested");
+        assert_eq!(
+            only(|outcome| matches!(outcome, Outcome::Skip(_))),
+            "Nothing was tested"
+        );
+        assert_eq!(
+            only(|outcome| matches!(outcome, Outcome::Error(_))),
+            "Could not be tested"
+        );
         let part = only(|outcome| matches!(outcome, Outcome::Error(_) | Outcome::Pass));
         assert_eq!(part, "Not all could be tested: 2 cases left open");
     }

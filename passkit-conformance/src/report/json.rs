@@ -37,7 +37,10 @@ impl Report {
             broken_rule: result.violation().map(|violation| violation.rule().id()),
             seconds: (result.elapsed.as_secs_f64() * 1e6).round() / 1e6,
         };
-        let document = Document { summary: self.counts(), cases: self.results.iter().map(line).collect() };
+        let document = Document {
+            summary: self.counts(),
+            cases: self.results.iter().map(line).collect(),
+        };
         // This cannot fail: the value has no maps and no foreign types.
         serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
     }
@@ -52,9 +55,15 @@ mod tests {
     #[test]
     fn the_json_has_the_documented_fields() {
         let read: Value = serde_json::from_str(&report().json()).unwrap();
-        assert_eq!(read["summary"], json!({ "pass": 1, "fail": 1, "skip": 1, "error": 2 }));
+        assert_eq!(
+            read["summary"],
+            json!({ "pass": 1, "fail": 1, "skip": 1, "error": 2 })
+        );
         let cases = read["cases"].as_array().unwrap();
-        let outcomes: Vec<_> = cases.iter().map(|case| case["outcome"].as_str().unwrap()).collect();
+        let outcomes: Vec<_> = cases
+            .iter()
+            .map(|case| case["outcome"].as_str().unwrap())
+            .collect();
         assert_eq!(outcomes, ["pass", "fail", "skip", "error", "error"]);
         let failed = &cases[1];
         assert_eq!(failed["id"], "list/shape");
@@ -66,6 +75,9 @@ mod tests {
             message.starts_with("breaks LIST-4 (the answer is") && message.contains("On a phone: "),
             "{message}"
         );
-        assert_eq!((&cases[0]["message"], &cases[3]["message"]), (&json!(""), &json!("it rains")));
+        assert_eq!(
+            (&cases[0]["message"], &cases[3]["message"]),
+            (&json!(""), &json!("it rains"))
+        );
     }
 }

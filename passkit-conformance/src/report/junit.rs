@@ -10,7 +10,11 @@ impl Report {
     #[must_use]
     pub fn junit(&self) -> String {
         let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-        let _ = writeln!(xml, "<testsuites name=\"passkit-conformance\" {}>", numbers(&self.results));
+        let _ = writeln!(
+            xml,
+            "<testsuites name=\"passkit-conformance\" {}>",
+            numbers(&self.results)
+        );
         for (endpoint, results) in self.endpoints() {
             let _ = writeln!(
                 xml,
@@ -18,7 +22,9 @@ impl Report {
                 escaped(endpoint),
                 numbers(results.iter().copied())
             );
-            results.into_iter().for_each(|result| test_case(&mut xml, result));
+            results
+                .into_iter()
+                .for_each(|result| test_case(&mut xml, result));
             xml.push_str("  </testsuite>\n");
         }
         xml.push_str("</testsuites>\n");
@@ -32,7 +38,9 @@ fn numbers<'a>(results: impl IntoIterator<Item = &'a CaseReport>) -> String {
         counts.add(&result.outcome);
         time += result.elapsed;
     }
-    let Counts { fail, skip, error, .. } = counts;
+    let Counts {
+        fail, skip, error, ..
+    } = counts;
     format!(
         "tests=\"{}\" failures=\"{fail}\" errors=\"{error}\" skipped=\"{skip}\" time=\"{:.3}\"",
         counts.total(),
@@ -43,7 +51,10 @@ fn numbers<'a>(results: impl IntoIterator<Item = &'a CaseReport>) -> String {
 fn test_case(xml: &mut String, result: &CaseReport) {
     let (class, id) = (escaped(result.case.endpoint()), escaped(result.case.id));
     let time = result.elapsed.as_secs_f64();
-    let _ = write!(xml, "    <testcase classname=\"{class}\" name=\"{id}\" time=\"{time:.3}\"");
+    let _ = write!(
+        xml,
+        "    <testcase classname=\"{class}\" name=\"{id}\" time=\"{time:.3}\""
+    );
     let message = escaped(&result.message());
     let _ = match &result.outcome {
         Outcome::Pass => writeln!(xml, "/>"),

@@ -77,12 +77,13 @@ impl Report {
     /// Adds cases that are not run, for this reason.
     pub(crate) fn stop(&mut self, cases: impl IntoIterator<Item = Case>, reason: &str) {
         self.stopped = Some((self.results.len(), reason.to_owned()));
-        self.results.extend(cases.into_iter().map(|case| CaseReport {
-            case,
-            outcome: Outcome::Error(format!("not tried: {reason}")),
-            elapsed: Duration::ZERO,
-            transcript: Vec::new(),
-        }));
+        self.results
+            .extend(cases.into_iter().map(|case| CaseReport {
+                case,
+                outcome: Outcome::Error(format!("not tried: {reason}")),
+                elapsed: Duration::ZERO,
+                transcript: Vec::new(),
+            }));
     }
 
     /// Why the last cases were not run, if the run ended early. Each of them is an error with this
@@ -96,7 +97,9 @@ impl Report {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        self.results.iter().for_each(|result| counts.add(&result.outcome));
+        self.results
+            .iter()
+            .for_each(|result| counts.add(&result.outcome));
         counts
     }
 
@@ -136,7 +139,9 @@ impl CaseReport {
         match &self.outcome {
             Outcome::Pass => String::new(),
             Outcome::Fail(violation) if self.case.consequence.is_empty() => violation.to_string(),
-            Outcome::Fail(violation) => format!("{violation}. On a phone: {}", self.case.consequence),
+            Outcome::Fail(violation) => {
+                format!("{violation}. On a phone: {}", self.case.consequence)
+            }
             Outcome::Skip(reason) | Outcome::Error(reason) => reason.clone(),
         }
     }
@@ -166,7 +171,9 @@ impl Case {
     /// What the case is about: the part of the id before the slash.
     #[must_use]
     pub fn endpoint(&self) -> &'static str {
-        self.id.split_once('/').map_or(self.id, |(endpoint, _)| endpoint)
+        self.id
+            .split_once('/')
+            .map_or(self.id, |(endpoint, _)| endpoint)
     }
 }
 
@@ -182,14 +189,21 @@ pub(crate) mod samples {
     use crate::{Case, Exchange, Level, Outcome, Rule, Violation};
 
     const fn case(id: &'static str, level: Level, rules: &'static [Rule]) -> Case {
-        Case { id, level, rules, steps: "A device asks.", consequence: "The phone asks forever & ever." }
+        Case {
+            id,
+            level,
+            rules,
+            steps: "A device asks.",
+            consequence: "The phone asks forever & ever.",
+        }
     }
 
     pub(crate) fn report() -> Report {
         let exchange = Exchange {
             method: Method::GET,
             origin: "http://127.0.0.1:8080".into(),
-            path: "/v1/devices/<device 1>/registrations/pass.com.example.a?passesUpdatedSince=5".into(),
+            path: "/v1/devices/<device 1>/registrations/pass.com.example.a?passesUpdatedSince=5"
+                .into(),
             request_headers: vec![("authorization".into(), "ApplePass <token>".into())],
             request_body: None,
             status: Ok(200),
@@ -197,7 +211,10 @@ pub(crate) mod samples {
             response_body: "<script>alert(1)</script>\u{1b}[31m ]]> \u{0}".into(),
             elapsed: Duration::from_micros(1_250),
         };
-        let silent = Exchange { status: Err("no complete answer within 1s".into()), ..exchange.clone() };
+        let silent = Exchange {
+            status: Err("no complete answer within 1s".into()),
+            ..exchange.clone()
+        };
         let violation = Violation::new(
             Rule::LIST_4,
             "an object with \"serialNumbers\"",
@@ -211,7 +228,11 @@ pub(crate) mod samples {
         };
         let mut report = Report {
             results: vec![
-                result(case("register/new-pass-is-201", Level::Must, &[Rule::REG_1]), Outcome::Pass, vec![]),
+                result(
+                    case("register/new-pass-is-201", Level::Must, &[Rule::REG_1]),
+                    Outcome::Pass,
+                    vec![],
+                ),
                 result(
                     case("list/shape", Level::Must, &[Rule::LIST_4, Rule::LIST_1]),
                     Outcome::Fail(violation),
@@ -230,7 +251,10 @@ pub(crate) mod samples {
             ],
             stopped: None,
         };
-        report.stop([case("log/odd", Level::Should, &[Rule::LOG_2])], "three cases got no answer");
+        report.stop(
+            [case("log/odd", Level::Should, &[Rule::LOG_2])],
+            "three cases got no answer",
+        );
         report
     }
 }

@@ -10,10 +10,21 @@ const WIDTH: usize = 96;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tried = self.stopped.as_ref().map_or(self.results.len(), |(tried, _)| *tried);
-        self.results.iter().take(tried).try_for_each(|result| write!(f, "{result}"))?;
+        let tried = self
+            .stopped
+            .as_ref()
+            .map_or(self.results.len(), |(tried, _)| *tried);
+        self.results
+            .iter()
+            .take(tried)
+            .try_for_each(|result| write!(f, "{result}"))?;
         if let Some((_, reason)) = &self.stopped {
-            writeln!(f, "ERROR  {} not tried: {}", self.results.len() - tried, printable(reason))?;
+            writeln!(
+                f,
+                "ERROR  {} not tried: {}",
+                self.results.len() - tried,
+                printable(reason)
+            )?;
         }
         writeln!(f, "{}", self.counts())
     }
@@ -28,7 +39,11 @@ impl CaseReport {
             Outcome::Skip(_) => "skip",
             Outcome::Error(_) => "ERROR",
         };
-        let mut line = format!("{word:5}  {:>8}  {}", format!("{:.1?}", self.elapsed), self.case.id);
+        let mut line = format!(
+            "{word:5}  {:>8}  {}",
+            format!("{:.1?}", self.elapsed),
+            self.case.id
+        );
         match &self.outcome {
             Outcome::Pass => {}
             Outcome::Fail(violation) => {
@@ -83,10 +98,18 @@ impl fmt::Display for CaseReport {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pass, fail, skip, error } = *self;
+        let Self {
+            pass,
+            fail,
+            skip,
+            error,
+        } = *self;
         let total = self.total();
         let cases = if total == 1 { "case" } else { "cases" };
-        write!(f, "{total} {cases}: {pass} passed, {fail} failed, {skip} skipped, {error} errors")?;
+        write!(
+            f,
+            "{total} {cases}: {pass} passed, {fail} failed, {skip} skipped, {error} errors"
+        )?;
         if skip == total {
             f.write_str("; nothing was tested, all were skipped")?;
         }
@@ -96,7 +119,15 @@ impl fmt::Display for Counts {
 
 /// Removes characters that could move a terminal's cursor.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 /// Wraps a text, and indents the lines after the first to the right of the labels.
@@ -144,19 +175,33 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected:?} is not in\n{text}");
         }
-        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        assert!(
+            !text.chars().any(|c| c.is_control() && c != '\n'),
+            "{text:?}"
+        );
     }
 
     #[test]
     fn a_run_that_tested_nothing_says_so() {
         let mut report = report();
-        report.results.retain(|result| matches!(result.outcome, Outcome::Skip(_)));
-        assert!(report.counts().to_string().ends_with("nothing was tested, all were skipped"));
+        report
+            .results
+            .retain(|result| matches!(result.outcome, Outcome::Skip(_)));
+        assert!(
+            report
+                .counts()
+                .to_string()
+                .ends_with("nothing was tested, all were skipped")
+        );
         assert!(report.is_passed());
     }
 
     #[test]
     fn long_texts_are_wrapped() {
-        assert!(wrapped(&"many words ".repeat(40)).lines().all(|line| line.len() < WIDTH + 15));
+        assert!(
+            wrapped(&"many words ".repeat(40))
+                .lines()
+                .all(|line| line.len() < WIDTH + 15)
+        );
     }
 }

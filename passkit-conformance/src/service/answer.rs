@@ -28,7 +28,12 @@ pub(crate) struct Listed {
 
 impl Answer {
     pub(crate) fn new(method: Method, response: Response, secrets: Secrets) -> Self {
-        Self { method, response, secrets, about: String::new() }
+        Self {
+            method,
+            response,
+            secrets,
+            about: String::new(),
+        }
     }
 
     /// Adds what was asked, for violations.
@@ -43,7 +48,10 @@ impl Answer {
 
     /// The value of a header. Violations show it unless the caller hides it.
     pub(crate) fn header(&self, name: impl header::AsHeaderName) -> Option<String> {
-        self.response.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        self.response
+            .headers
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
 
     pub(crate) fn body(&self) -> &[u8] {
@@ -51,7 +59,12 @@ impl Answer {
     }
 
     /// A violation of `rule`. Secrets are removed from what happened.
-    pub(crate) fn violation(&self, rule: Rule, expected: impl Into<String>, actual: impl AsRef<str>) -> Stop {
+    pub(crate) fn violation(
+        &self,
+        rule: Rule,
+        expected: impl Into<String>,
+        actual: impl AsRef<str>,
+    ) -> Stop {
         let expected = match (expected.into(), &*self.about) {
             (expected, "") => expected,
             (expected, about) => format!("{expected} in answer to {about}"),
@@ -68,23 +81,47 @@ impl Answer {
     /// Expects one of several statuses, with the same checks as [`is`](Self::is).
     pub(crate) fn is_one_of(&self, statuses: &[u16], rule: Rule) -> CaseResult {
         let status = self.status();
-        let expected = statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ");
+        let expected = statuses
+            .iter()
+            .map(u16::to_string)
+            .collect::<Vec<_>>()
+            .join(" or ");
         if !statuses.contains(&status) {
-            let rule = if matches!(status, 301..=303 | 307 | 308) { Rule::HTTP_5 } else { rule };
-            return Err(self.violation(rule, format!("status {expected}"), format!("status {status}")));
+            let rule = if matches!(status, 301..=303 | 307 | 308) {
+                Rule::HTTP_5
+            } else {
+                rule
+            };
+            return Err(self.violation(
+                rule,
+                format!("status {expected}"),
+                format!("status {status}"),
+            ));
         }
         if matches!(status, 204 | 304) && !self.body().is_empty() {
             let actual = format!("{} bytes", self.body().len());
-            return Err(self.violation(Rule::HTTP_8, format!("no body with status {status}"), actual));
+            return Err(self.violation(
+                Rule::HTTP_8,
+                format!("no body with status {status}"),
+                actual,
+            ));
         }
         if status == 401 {
             let challenges = self.response.headers.get_all(header::WWW_AUTHENTICATE);
             for challenge in challenges {
                 let text = String::from_utf8_lossy(challenge.as_bytes()).into_owned();
-                let scheme = text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+                let scheme = text
+                    .split_whitespace()
+                    .next()
+                    .unwrap_or_default()
+                    .to_ascii_lowercase();
                 if ["basic", "digest", "bearer", "negotiate", "ntlm"].contains(&scheme.as_str()) {
                     let expected = "WWW-Authenticate: ApplePass (or AppleOrder), or none";
-                    return Err(self.violation(Rule::HTTP_12, expected, format!("WWW-Authenticate: {text}")));
+                    return Err(self.violation(
+                        Rule::HTTP_12,
+                        expected,
+                        format!("WWW-Authenticate: {text}"),
+                    ));
                 }
             }
         }
@@ -95,7 +132,9 @@ impl Answer {
     pub(crate) fn is_client_error(&self, rule: Rule) -> CaseResult {
         match self.status() {
             400..500 => Ok(()),
-            status => Err(self.violation(rule, "a status from 400 to 499", format!("status {status}"))),
+            status => {
+                Err(self.violation(rule, "a status from 400 to 499", format!("status {status}")))
+            }
         }
     }
 
@@ -111,29 +150,41 @@ impl Answer {
         }
         self.is(200, Rule::LIST_1)?;
         let shape = format!("an object with {serials}, a list of strings, and {tag}, a string");
-        let shown = String::from_utf8_lossy(&self.body()[..self.body().len().min(300)]).into_owned();
+        let shown =
+            String::from_utf8_lossy(&self.body()[..self.body().len().min(300)]).into_owned();
         let Some(list) = ListAnswer::read(kind, self.body()) else {
             return Err(self.violation(shape_rule, shape, shown));
         };
-        let Some(read_tag) = list.tag else { return Err(self.violation(shape_rule, shape, shown)) };
+        let Some(read_tag) = list.tag else {
+            return Err(self.violation(shape_rule, shape, shown));
+        };
         if list.serials.is_empty() {
-            return Err(self.violation(Rule::LIST_7, "status 204 where there is nothing to list", shown));
+            return Err(self.violation(
+                Rule::LIST_7,
+                "status 204 where there is nothing to list",
+                shown,
+            ));
         }
         if let Some(remark) = list.remarks.first() {
             return Err(self.violation(Rule::LIST_11, "each serial number once", remark));
         }
         let mut serials = list.serials;
         serials.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-        Ok(Listed { serials, tag: read_tag })
+        Ok(Listed {
+            serials,
+            tag: read_tag,
+        })
     }
 
     /// Expects one of several media types, the best one first.
     pub(crate) fn media_type(&self, expected: &[&str], rule: Rule) -> CaseResult {
         match media_type_remark(&self.response.headers, expected) {
             None => Ok(()),
-            Some(remark) => {
-                Err(self.violation(rule, format!("content-type {}", expected.join(" or ")), remark))
-            }
+            Some(remark) => Err(self.violation(
+                rule,
+                format!("content-type {}", expected.join(" or ")),
+                remark,
+            )),
         }
     }
 

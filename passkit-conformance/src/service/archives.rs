@@ -44,7 +44,11 @@ pub(super) fn readable(answer: &Answer) -> Option<Archive> {
 /// anything in its tests.
 fn read(answer: &Answer) -> Result<Archive, Stop> {
     Archive::check(answer.body(), LENIENT).map_err(|problems| {
-        let problem = problems.iter().next().map(ToString::to_string).unwrap_or_default();
+        let problem = problems
+            .iter()
+            .next()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         Stop::Skip(format!("needs a pass that can be read; {problem}"))
     })
 }
@@ -82,7 +86,11 @@ async fn unchanged_pass_is_the_same(session: &Session) -> CaseResult {
         return Ok(());
     }
     let expected = "the same files in the archive as a moment ago: nothing was changed";
-    Err(answer.violation(Rule::GET_6, expected, "other files, or files with other content"))
+    Err(answer.violation(
+        Rule::GET_6,
+        expected,
+        "other files, or files with other content",
+    ))
 }
 
 async fn changed_pass_has_new_content(session: &Session) -> CaseResult {
@@ -103,7 +111,13 @@ async fn is_a_signed_archive(session: &Session) -> CaseResult {
     let mut rules = Rules::strict();
     // The target says where the service is, not its passes.
     rules.allow_http = true;
-    let Err(problems) = Archive::check(answer.body(), rules) else { return Ok(()) };
+    let Err(problems) = Archive::check(answer.body(), rules) else {
+        return Ok(());
+    };
     let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-    Err(answer.violation(Rule::ARCHIVE, "an archive as phones take it", problems.join("; ")))
+    Err(answer.violation(
+        Rule::ARCHIVE,
+        "an archive as phones take it",
+        problems.join("; "),
+    ))
 }

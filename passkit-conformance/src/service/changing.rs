@@ -59,26 +59,38 @@ impl ChangeCommand {
     pub(super) fn new(text: &str, folder: &Path) -> Result<Self, String> {
         known_placeholders(text)?;
         let mut words = words(text)?.into_iter();
-        let program = words.next().filter(|word| !word.is_empty()).ok_or("names no command")?;
+        let program = words
+            .next()
+            .filter(|word| !word.is_empty())
+            .ok_or("names no command")?;
         let beside = folder.join(&program);
         let found = if beside.is_file() {
             beside
         } else if program.contains('/') {
             return Err(format!("there is no file {}", beside.display()));
         } else {
-            let on_path = |folder: PathBuf| Some(folder.join(&program)).filter(|path| path.is_file());
+            let on_path =
+                |folder: PathBuf| Some(folder.join(&program)).filter(|path| path.is_file());
             let path = std::env::var_os("PATH").unwrap_or_default();
             std::env::split_paths(&path)
                 .find_map(on_path)
                 .ok_or_else(|| format!("{program:?} is neither beside this file nor on the PATH"))?
         };
-        Ok(Self { program: found, arguments: words.collect(), folder: folder.to_owned() })
+        Ok(Self {
+            program: found,
+            arguments: words.collect(),
+            folder: folder.to_owned(),
+        })
     }
 
     async fn run(&self, pass: &PassId, limit: Duration) -> Result<(), String> {
         let name = self.program.display();
         let mut child = Command::new(&self.program)
-            .args(self.arguments.iter().map(|word| substituted(word, pass, str::to_owned)))
+            .args(
+                self.arguments
+                    .iter()
+                    .map(|word| substituted(word, pass, str::to_owned)),
+            )
             .current_dir(&self.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -133,7 +145,10 @@ impl Tail {
     const LENGTH: usize = 4096;
 
     /// Reads on. It does not end by itself.
-    async fn read(&mut self, from: Option<&mut (impl AsyncRead + Unpin)>) -> std::convert::Infallible {
+    async fn read(
+        &mut self,
+        from: Option<&mut (impl AsyncRead + Unpin)>,
+    ) -> std::convert::Infallible {
         if let Some(from) = from {
             let mut buffer = [0; Self::LENGTH];
             while let Ok(length @ 1..) = from.read(&mut buffer).await {
@@ -163,20 +178,35 @@ pub(super) struct ChangeUrl {
 impl ChangeUrl {
     pub(super) fn new(url: &str) -> Result<Self, String> {
         known_placeholders(url)?;
-        ServiceUrl::new(url.split('?').next().unwrap_or_default().replace(['{', '}'], "").as_str())
-            .map_err(str::to_owned)?;
+        ServiceUrl::new(
+            url.split('?')
+                .next()
+                .unwrap_or_default()
+                .replace(['{', '}'], "")
+                .as_str(),
+        )
+        .map_err(str::to_owned)?;
         let mut limits = Limits::default();
         (limits.time, limits.response_bytes) = (LIMIT, 1024 * 1024);
-        Ok(Self { url: url.to_owned(), client: Client::new(limits) })
+        Ok(Self {
+            url: url.to_owned(),
+            client: Client::new(limits),
+        })
     }
 
     async fn post(&self, pass: &PassId) -> Result<(), String> {
         let url = substituted(&self.url, pass, encoded);
-        let request = Request::builder().method(Method::POST).uri(&url).body(Full::<Bytes>::default());
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(&url)
+            .body(Full::<Bytes>::default());
         let request = request.map_err(|error| format!("POST {url}: {error}"))?;
         match self.client.send(request, &Secrets::default()).await.0 {
             Ok(answer) if answer.status.is_success() => Ok(()),
-            Ok(answer) => Err(format!("POST {url} was answered {}, not 2xx", answer.status.as_u16())),
+            Ok(answer) => Err(format!(
+                "POST {url} was answered {}, not 2xx",
+                answer.status.as_u16()
+            )),
             Err(error) => Err(format!("POST {url}: {error}")),
         }
     }
@@ -184,11 +214,17 @@ impl ChangeUrl {
 
 /// Refuses a text in braces that looks like a placeholder but is not one.
 fn known_placeholders(text: &str) -> Result<(), String> {
-    let inside = text.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
+    let inside = text
+        .split('{')
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once('}')?.0));
     for name in inside {
-        let is_word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let is_word =
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if is_word && name != "type" && name != "serial" {
-            return Err(format!("has {{{name}}}, but only {{type}} and {{serial}} are replaced"));
+            return Err(format!(
+                "has {{{name}}}, but only {{type}} and {{serial}} are replaced"
+            ));
         }
     }
     Ok(())
@@ -264,9 +300,15 @@ mod tests {
     #[test]
     fn words_are_split_as_in_a_shell() {
         for (text, expected) in [
-            ("touch.sh {type} {serial}", vec!["touch.sh", "{type}", "{serial}"]),
+            (
+                "touch.sh {type} {serial}",
+                vec!["touch.sh", "{type}", "{serial}"],
+            ),
             ("  a\t b ", vec!["a", "b"]),
-            (r#"a "b c" 'd "e' f" g"h"#, vec!["a", "b c", "d \"e", "f gh"]),
+            (
+                r#"a "b c" 'd "e' f" g"h"#,
+                vec!["a", "b c", "d \"e", "f gh"],
+            ),
             (r#"a\ b '\' "\"\x" '' "#, vec!["a b", r"\", r#""\x"#, ""]),
             ("", vec![]),
         ] {
@@ -282,29 +324,42 @@ mod tests {
             substituted("{x}={serial}:{type}{", &odd, str::to_owned),
             "{x}={type}/{serial} 'x':pass.com.example.a{"
         );
-        assert_eq!(substituted("/{serial}", &pass("A/1 ü"), encoded), "/A%2F1%20%C3%BC");
+        assert_eq!(
+            substituted("/{serial}", &pass("A/1 ü"), encoded),
+            "/A%2F1%20%C3%BC"
+        );
     }
 
     #[tokio::test]
     async fn a_command_gets_each_name_as_one_argument() {
         let folder = tempfile::tempdir().unwrap();
         script(folder.path(), "printf '%s|' \"$@\" > got; pwd -P > where");
-        let command = ChangeCommand::new("sh change.sh x={type} {serial} 'a b'", folder.path()).unwrap();
+        let command =
+            ChangeCommand::new("sh change.sh x={type} {serial} 'a b'", folder.path()).unwrap();
         let odd = pass("A/1 'b' \"c\"; touch x $(id)");
         command.run(&odd, LIMIT).await.unwrap();
         let got = std::fs::read_to_string(folder.path().join("got")).unwrap();
         assert_eq!(got, format!("x=pass.com.example.a|{}|a b|", odd.serial));
         let ran_in = std::fs::read_to_string(folder.path().join("where")).unwrap();
-        assert_eq!(Path::new(ran_in.trim()), folder.path().canonicalize().unwrap());
+        assert_eq!(
+            Path::new(ran_in.trim()),
+            folder.path().canonicalize().unwrap()
+        );
     }
 
     #[tokio::test]
     async fn a_failing_command_is_reported_with_its_last_line() {
         let folder = tempfile::tempdir().unwrap();
-        script(folder.path(), "seq 100000 >&2; echo the database sleeps >&2; echo >&2; exit 3");
+        script(
+            folder.path(),
+            "seq 100000 >&2; echo the database sleeps >&2; echo >&2; exit 3",
+        );
         let command = ChangeCommand::new("sh change.sh", folder.path()).unwrap();
         let error = command.run(&pass("A"), LIMIT).await.unwrap_err();
-        assert!(error.ends_with("exit status 3: the database sleeps"), "{error}");
+        assert!(
+            error.ends_with("exit status 3: the database sleeps"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
@@ -313,7 +368,10 @@ mod tests {
         script(folder.path(), "sleep 300 & echo $! > child; wait");
         let command = ChangeCommand::new("sh change.sh", folder.path()).unwrap();
         let start = Instant::now();
-        let error = command.run(&pass("A"), Duration::from_secs(5)).await.unwrap_err();
+        let error = command
+            .run(&pass("A"), Duration::from_secs(5))
+            .await
+            .unwrap_err();
         assert!(error.contains("not done within 5s"), "{error}");
         let child = std::fs::read_to_string(folder.path().join("child")).unwrap();
         let state = || std::fs::read_to_string(format!("/proc/{}/stat", child.trim()));
@@ -332,7 +390,11 @@ mod tests {
         command.run(&pass("A"), LIMIT).await.unwrap_err();
         assert!(start.elapsed() < Duration::from_secs(60));
         let child = std::fs::read_to_string(folder.path().join("child")).unwrap();
-        Command::new("kill").arg(child.trim()).status().await.unwrap();
+        Command::new("kill")
+            .arg(child.trim())
+            .status()
+            .await
+            .unwrap();
     }
 
     #[test]
@@ -347,7 +409,10 @@ mod tests {
 
     #[test]
     fn a_change_url_is_a_url() {
-        for good in ["http://h/touch/{type}/{serial}", "https://h/?type={type}&serial={serial}"] {
+        for good in [
+            "http://h/touch/{type}/{serial}",
+            "https://h/?type={type}&serial={serial}",
+        ] {
             assert!(ChangeUrl::new(good).is_ok(), "{good}");
         }
         for bad in ["", "touch/{serial}", "ftp://h/", "http:///x"] {

@@ -64,9 +64,18 @@ const NO_TOKEN: &str = "a-token-of-no-pass-at-all";
 /// and a fetch.
 fn calls(session: &Session, newcomer: &Device, holder: &Device, subject: &Subject) -> [Call; 3] {
     let mut register = session.register_call(newcomer, subject);
-    register.headers.retain(|(name, _)| *name != header::AUTHORIZATION);
-    let unregister = Call::new(Method::DELETE, session.registration_path(&holder.id, &subject.pass));
-    [register, unregister, Call::new(Method::GET, session.pass_path(&subject.pass))]
+    register
+        .headers
+        .retain(|(name, _)| *name != header::AUTHORIZATION);
+    let unregister = Call::new(
+        Method::DELETE,
+        session.registration_path(&holder.id, &subject.pass),
+    );
+    [
+        register,
+        unregister,
+        Call::new(Method::GET, session.pass_path(&subject.pass)),
+    ]
 }
 
 /// Checks that none of these values opens the pass, and that the attempts change nothing. Each
@@ -83,7 +92,11 @@ async fn none_opens(
     for (key, auth) in keys {
         for call in calls(session, &newcomer, &holder, subject) {
             let what = format!("{} with {key}", call.method);
-            session.send(call.auth(auth)).await?.about(what).is(401, rule)?;
+            session
+                .send(call.auth(auth))
+                .await?
+                .about(what)
+                .is(401, rule)?;
         }
     }
     session.holds(&holder, subject, &[subject], rule).await?;
@@ -113,17 +126,34 @@ async fn token_of_another_type(session: &Session) -> CaseResult {
         Some((one, all.iter().find(twin)?))
     });
     let (subject, other) = same_serial.unwrap_or((first, second));
-    with_token_of(session, subject, other, "the token of a pass of another type").await
+    with_token_of(
+        session,
+        subject,
+        other,
+        "the token of a pass of another type",
+    )
+    .await
 }
 
-async fn with_token_of(session: &Session, subject: &Subject, other: &Subject, what: &str) -> CaseResult {
+async fn with_token_of(
+    session: &Session,
+    subject: &Subject,
+    other: &Subject,
+    what: &str,
+) -> CaseResult {
     if subject.token.as_str() == other.token.as_str() {
         return Err(Stop::Skip(format!(
             "needs {} and {} to have different tokens, as each pass should",
             subject.pass, other.pass
         )));
     }
-    none_opens(session, subject, Rule::AUTH_2, &[(what, key(session, other.token.as_str()))]).await
+    none_opens(
+        session,
+        subject,
+        Rule::AUTH_2,
+        &[(what, key(session, other.token.as_str()))],
+    )
+    .await
 }
 
 async fn no_token_is_401(session: &Session) -> CaseResult {
@@ -131,7 +161,10 @@ async fn no_token_is_401(session: &Session) -> CaseResult {
     let keys = [
         ("no Authorization", Auth::None),
         ("a scheme and no token", Auth::Raw(scheme.into())),
-        ("a scheme and an empty token", Auth::Raw(format!("{scheme} "))),
+        (
+            "a scheme and an empty token",
+            Auth::Raw(format!("{scheme} ")),
+        ),
     ];
     none_opens(session, session.one()?, Rule::AUTH_3, &keys).await
 }
@@ -141,7 +174,13 @@ async fn almost_the_token_is_401(session: &Session) -> CaseResult {
     let token = subject.token.as_str();
     let swapped: String = token
         .chars()
-        .map(|c| if c.is_ascii_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() })
+        .map(|c| {
+            if c.is_ascii_lowercase() {
+                c.to_ascii_uppercase()
+            } else {
+                c.to_ascii_lowercase()
+            }
+        })
         .collect();
     let short: String = token.chars().take(token.chars().count() - 1).collect();
     for almost in [&swapped, &short] {
@@ -149,7 +188,10 @@ async fn almost_the_token_is_401(session: &Session) -> CaseResult {
     }
     let mut keys = vec![
         ("the token without its last character", key(session, &short)),
-        ("the token and one character more", key(session, &format!("{token}0"))),
+        (
+            "the token and one character more",
+            key(session, &format!("{token}0")),
+        ),
     ];
     if swapped != token {
         keys.push(("the token in other case", key(session, &swapped)));
@@ -160,15 +202,19 @@ async fn almost_the_token_is_401(session: &Session) -> CaseResult {
 async fn wrong_scheme_is_401(session: &Session) -> CaseResult {
     let subject = session.one()?;
     let token = subject.token.as_str();
-    let others = ["ApplePass", "AppleOrder"].into_iter().filter(|one| *one != session.kind().auth_scheme());
+    let others = ["ApplePass", "AppleOrder"]
+        .into_iter()
+        .filter(|one| *one != session.kind().auth_scheme());
     let mut keys = vec![
         ("the token as Bearer", Auth::Raw(format!("Bearer {token}"))),
         ("the token and no scheme", Auth::Raw(token.into())),
     ];
-    keys.extend(
-        others
-            .map(|other| ("the token under the other kind's scheme", Auth::Raw(format!("{other} {token}")))),
-    );
+    keys.extend(others.map(|other| {
+        (
+            "the token under the other kind's scheme",
+            Auth::Raw(format!("{other} {token}")),
+        )
+    }));
     none_opens(session, subject, Rule::AUTH_3, &keys).await
 }
 
@@ -199,18 +245,32 @@ async fn unknown_and_wrong_look_alike(session: &Session) -> CaseResult {
         // number, the body gives nothing away.
         for subject in [known, known, &unknown] {
             let [register, unregister, fetch] = calls(session, &device, &device, subject);
-            let call = [register, unregister, fetch].into_iter().nth(method).map(|call| call.auth(&wrong));
+            let call = [register, unregister, fetch]
+                .into_iter()
+                .nth(method)
+                .map(|call| call.auth(&wrong));
             let Some(call) = call else { continue };
-            let known = if subject.pass == known.pass { "a pass that exists" } else { "one that does not" };
+            let known = if subject.pass == known.pass {
+                "a pass that exists"
+            } else {
+                "one that does not"
+            };
             let what = format!("{} of {known} with a wrong token", call.method);
             let answer = session.send(call).await?.about(what);
             answer.is(401, Rule::AUTH_4)?;
             looks.push((look(&answer, subject), answer));
         }
         if let [(first, _), (second, _), (unknown, answer)] = &looks[..] {
-            let differs = |(i, part): &(usize, &String)| first[*i] == second[*i] && first[*i] != **part;
+            let differs =
+                |(i, part): &(usize, &String)| first[*i] == second[*i] && first[*i] != **part;
             if let Some((i, part)) = unknown.iter().enumerate().find(differs) {
-                let shown = |text: &str| if i == 3 { format!("the body '{text}'") } else { text.to_owned() };
+                let shown = |text: &str| {
+                    if i == 3 {
+                        format!("the body '{text}'")
+                    } else {
+                        text.to_owned()
+                    }
+                };
                 let expected = format!("{}, as for a pass that exists", shown(&first[i]));
                 return Err(answer.violation(Rule::AUTH_4, expected, shown(part)));
             }
@@ -221,11 +281,18 @@ async fn unknown_and_wrong_look_alike(session: &Session) -> CaseResult {
 
 async fn each_request_is_checked_alone(session: &Session) -> CaseResult {
     let subject = session.one()?;
-    let keys = [("without Authorization", Auth::None), ("with a wrong token", key(session, NO_TOKEN))];
+    let keys = [
+        ("without Authorization", Auth::None),
+        ("with a wrong token", key(session, NO_TOKEN)),
+    ];
     for (key, auth) in keys {
         session.fetch(subject, None).await?.is(200, Rule::GET_9)?;
         let call = Call::new(Method::GET, session.pass_path(&subject.pass)).auth(&auth);
-        session.send(call).await?.about(format!("the next GET, {key}")).is(401, Rule::AUTH_3)?;
+        session
+            .send(call)
+            .await?
+            .about(format!("the next GET, {key}"))
+            .is(401, Rule::AUTH_3)?;
     }
     Ok(())
 }
@@ -234,21 +301,36 @@ async fn token_survives_a_change(session: &Session) -> CaseResult {
     session.can_change()?;
     let subject = session.one()?;
     session.change(subject).await?;
-    session.fetch(subject, None).await?.about("GET after a change").is(200, Rule::AUTH_6)
+    session
+        .fetch(subject, None)
+        .await?
+        .about("GET after a change")
+        .is(200, Rule::AUTH_6)
 }
 
 async fn scheme_in_any_case(session: &Session) -> CaseResult {
     let subject = session.one()?;
     let (scheme, token) = (session.kind().auth_scheme(), subject.token.as_str());
     let keys = [
-        ("the scheme in small letters", format!("{} {token}", scheme.to_lowercase())),
-        ("the scheme in capitals", format!("{} {token}", scheme.to_uppercase())),
+        (
+            "the scheme in small letters",
+            format!("{} {token}", scheme.to_lowercase()),
+        ),
+        (
+            "the scheme in capitals",
+            format!("{} {token}", scheme.to_uppercase()),
+        ),
         ("two spaces before the token", format!("{scheme}  {token}")),
         ("a space at the end", format!("{scheme} {token} ")),
     ];
     for (what, header) in keys {
-        let call = Call::new(Method::GET, session.pass_path(&subject.pass)).auth(&Auth::Raw(header));
-        session.send(call).await?.about(format!("GET with {what}")).is(200, Rule::AUTH_1)?;
+        let call =
+            Call::new(Method::GET, session.pass_path(&subject.pass)).auth(&Auth::Raw(header));
+        session
+            .send(call)
+            .await?
+            .about(format!("GET with {what}"))
+            .is(200, Rule::AUTH_1)?;
     }
     Ok(())
 }

@@ -85,7 +85,10 @@ pub(super) async fn fetched(session: &Session, subject: &Subject) -> Result<Stri
 }
 
 async fn works_unregistered(session: &Session) -> CaseResult {
-    session.fetch(session.one()?, None).await?.is(200, Rule::GET_9)
+    session
+        .fetch(session.one()?, None)
+        .await?
+        .is(200, Rule::GET_9)
 }
 
 async fn has_media_type(session: &Session) -> CaseResult {
@@ -95,7 +98,11 @@ async fn has_media_type(session: &Session) -> CaseResult {
 }
 
 async fn has_last_modified(session: &Session) -> CaseResult {
-    session.fetch(session.one()?, None).await?.archive().map(drop)
+    session
+        .fetch(session.one()?, None)
+        .await?
+        .archive()
+        .map(drop)
 }
 
 async fn last_modified_stays(session: &Session) -> CaseResult {
@@ -125,14 +132,25 @@ async fn last_modified_is_past(session: &Session) -> CaseResult {
         Some(date) => date,
         // In process no server adds a Date, and there is only one clock.
         None if !session.is_network() => httpdate::fmt_http_date(SystemTime::now()),
-        None => return Err(Stop::Skip("the service sends no Date to compare with".into())),
+        None => {
+            return Err(Stop::Skip(
+                "the service sends no Date to compare with".into(),
+            ));
+        }
     };
-    let is_ahead = match (httpdate::parse_http_date(&modified), httpdate::parse_http_date(&now)) {
+    let is_ahead = match (
+        httpdate::parse_http_date(&modified),
+        httpdate::parse_http_date(&now),
+    ) {
         (Ok(modified), Ok(now)) => modified > now,
         _ => false,
     };
     let expected = format!("Last-Modified not after Date, '{now}'");
-    if is_ahead { Err(answer.violation(Rule::GET_1, expected, format!("'{modified}'"))) } else { Ok(()) }
+    if is_ahead {
+        Err(answer.violation(Rule::GET_1, expected, format!("'{modified}'")))
+    } else {
+        Ok(())
+    }
 }
 
 async fn date_given_back_is_304(session: &Session) -> CaseResult {
@@ -153,7 +171,8 @@ async fn changed_pass_is_200(session: &Session) -> CaseResult {
 /// Expects a pass with another date than before.
 pub(super) fn is_newer(answer: &Answer, before: &str) -> CaseResult {
     if answer.status() == 304 {
-        let expected = format!("status 200: the pass changed after it was fetched with the date '{before}'");
+        let expected =
+            format!("status 200: the pass changed after it was fetched with the date '{before}'");
         return Err(answer.violation(Rule::GET_2, expected, "status 304"));
     }
     if answer.archive()? == before {
@@ -167,7 +186,9 @@ pub(super) fn is_newer(answer: &Answer, before: &str) -> CaseResult {
 ///
 /// One case makes a change within the second of the version before. The others must not.
 pub(super) async fn until_past(date: &str) {
-    let Ok(date) = httpdate::parse_http_date(date) else { return };
+    let Ok(date) = httpdate::parse_http_date(date) else {
+        return;
+    };
     if let Ok(left) = (date + Duration::from_secs(1)).duration_since(SystemTime::now()) {
         tokio::time::sleep(left.min(Duration::from_secs(2))).await;
     }
@@ -186,11 +207,20 @@ async fn two_changes_have_two_dates(session: &Session) -> CaseResult {
 
 async fn unreadable_date_is_no_date(session: &Session) -> CaseResult {
     let one = session.one()?;
-    for date in ["garbage", "4102444800", "2100-01-01T00:00:00Z", "Fri, 99 Foo 2100 00:00:00 GMT"] {
+    for date in [
+        "garbage",
+        "4102444800",
+        "2100-01-01T00:00:00Z",
+        "Fri, 99 Foo 2100 00:00:00 GMT",
+    ] {
         let answer = session.fetch(one, Some(date)).await?;
         if answer.status() != 200 {
             let expected = format!("status 200: '{date}' is no HTTP date");
-            return Err(answer.violation(Rule::GET_3, expected, format!("status {}", answer.status())));
+            return Err(answer.violation(
+                Rule::GET_3,
+                expected,
+                format!("status {}", answer.status()),
+            ));
         }
     }
     Ok(())
@@ -200,7 +230,10 @@ async fn all_date_forms_are_read(session: &Session) -> CaseResult {
     let one = session.one()?;
     let date = fetched(session, one).await?;
     for form in older_forms(&date) {
-        session.fetch(one, Some(&form)).await?.is(304, Rule::GET_3)?;
+        session
+            .fetch(one, Some(&form))
+            .await?
+            .is(304, Rule::GET_3)?;
     }
     Ok(())
 }
@@ -208,14 +241,26 @@ async fn all_date_forms_are_read(session: &Session) -> CaseResult {
 /// An IMF-fixdate such as `Fri, 18 Sep 2026 08:00:41 GMT` in the two older forms.
 fn older_forms(date: &str) -> Vec<String> {
     let parts: Vec<_> = date.split(' ').collect();
-    let [day, number, month, year, time, _] = parts[..] else { return Vec::new() };
+    let [day, number, month, year, time, _] = parts[..] else {
+        return Vec::new();
+    };
     let day = day.trim_end_matches(',');
-    let long = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-        .into_iter()
-        .find(|long| long.starts_with(day))
-        .unwrap_or(day);
+    let long = [
+        "Monday",
+        "Tuesday",
+        "Wednesday",
+        "Thursday",
+        "Friday",
+        "Saturday",
+        "Sunday",
+    ]
+    .into_iter()
+    .find(|long| long.starts_with(day))
+    .unwrap_or(day);
     let short_year = year.get(2..).unwrap_or(year);
-    let padded = number.strip_prefix('0').map_or_else(|| number.to_owned(), |digit| format!(" {digit}"));
+    let padded = number
+        .strip_prefix('0')
+        .map_or_else(|| number.to_owned(), |digit| format!(" {digit}"));
     vec![
         format!("{long}, {number}-{month}-{short_year} {time} GMT"),
         format!("{day} {month} {padded} {time} {year}"),
@@ -227,7 +272,11 @@ fn moved(answer: &Answer, date: &str, later: bool) -> Result<String, Stop> {
     let date = httpdate::parse_http_date(date)
         .map_err(|_| answer.violation(Rule::GET_1, "a Last-Modified that is a date", date))?;
     let second = Duration::from_secs(1);
-    Ok(httpdate::fmt_http_date(if later { date + second } else { date - second }))
+    Ok(httpdate::fmt_http_date(if later {
+        date + second
+    } else {
+        date - second
+    }))
 }
 
 async fn older_date_is_200(session: &Session) -> CaseResult {
@@ -235,7 +284,10 @@ async fn older_date_is_200(session: &Session) -> CaseResult {
     session.rest(one).await;
     let answer = session.fetch(one, None).await?;
     let before = moved(&answer, &answer.archive()?, false)?;
-    session.fetch(one, Some(&before)).await?.is(200, Rule::GET_4)
+    session
+        .fetch(one, Some(&before))
+        .await?
+        .is(200, Rule::GET_4)
 }
 
 async fn newer_date_is_304(session: &Session) -> CaseResult {
@@ -249,10 +301,17 @@ async fn newer_date_is_304(session: &Session) -> CaseResult {
 async fn wrong_token_with_date_is_401(session: &Session) -> CaseResult {
     let one = session.one()?;
     let date = fetched(session, one).await?;
-    let wrong = format!("{} not-the-token-of-this-pass", session.kind().auth_scheme());
+    let wrong = format!(
+        "{} not-the-token-of-this-pass",
+        session.kind().auth_scheme()
+    );
     let mut call = session.fetch_call(one, Some(&date));
-    call.headers.retain(|(name, _)| name != header::AUTHORIZATION);
-    session.send(call.auth(&Auth::Raw(wrong))).await?.is(401, Rule::GET_4)
+    call.headers
+        .retain(|(name, _)| name != header::AUTHORIZATION);
+    session
+        .send(call.auth(&Auth::Raw(wrong)))
+        .await?
+        .is(401, Rule::GET_4)
 }
 
 async fn not_modified_repeats_last_modified(session: &Session) -> CaseResult {
@@ -264,7 +323,11 @@ async fn not_modified_repeats_last_modified(session: &Session) -> CaseResult {
         Some(again) if again == date => Ok(()),
         other => {
             let actual = other.map_or("none".into(), |other| format!("'{other}'"));
-            Err(answer.violation(Rule::GET_5, format!("Last-Modified '{date}' with the 304"), actual))
+            Err(answer.violation(
+                Rule::GET_5,
+                format!("Last-Modified '{date}' with the 304"),
+                actual,
+            ))
         }
     }
 }
@@ -279,11 +342,16 @@ async fn head_is_like_get(session: &Session) -> CaseResult {
     let head = session.send(call).await?;
     head.is(200, Rule::HTTP_10)?;
     if !head.body().is_empty() {
-        return Err(head.violation(Rule::HTTP_10, "no body", format!("{} bytes", head.body().len())));
+        return Err(head.violation(
+            Rule::HTTP_10,
+            "no body",
+            format!("{} bytes", head.body().len()),
+        ));
     }
-    for (name, value) in
-        [(header::LAST_MODIFIED, Some(date)), (header::CONTENT_TYPE, get.header(header::CONTENT_TYPE))]
-    {
+    for (name, value) in [
+        (header::LAST_MODIFIED, Some(date)),
+        (header::CONTENT_TYPE, get.header(header::CONTENT_TYPE)),
+    ] {
         let found = head.header(&name);
         if found != value {
             let shown = |value: Option<String>| value.unwrap_or_else(|| "none".into());
@@ -300,12 +368,15 @@ async fn head_is_conditional(session: &Session) -> CaseResult {
     let mut call = session.fetch_call(one, Some(&date));
     call.method = Method::HEAD;
     session.send(call.clone()).await?.is(304, Rule::HTTP_10)?;
-    call.headers.retain(|(name, _)| name != header::AUTHORIZATION);
+    call.headers
+        .retain(|(name, _)| name != header::AUTHORIZATION);
     session.send(call).await?.is(401, Rule::HTTP_10)
 }
 
 async fn is_not_compressed(session: &Session) -> CaseResult {
-    let call = session.fetch_call(session.one()?, None).header(header::ACCEPT_ENCODING, "gzip, deflate, br");
+    let call = session
+        .fetch_call(session.one()?, None)
+        .header(header::ACCEPT_ENCODING, "gzip, deflate, br");
     let answer = session.send(call).await?;
     answer.is(200, Rule::GET_9)?;
     match answer.header(header::CONTENT_ENCODING) {
@@ -321,11 +392,20 @@ async fn is_not_compressed(session: &Session) -> CaseResult {
 async fn is_not_for_shared_caches(session: &Session) -> CaseResult {
     let answer = session.fetch(session.one()?, None).await?;
     answer.is(200, Rule::GET_9)?;
-    let control = answer.header(header::CACHE_CONTROL).unwrap_or_default().to_ascii_lowercase();
-    let is_shared =
-        control.split(',').map(str::trim).any(|one| one == "public" || one.starts_with("s-maxage"));
+    let control = answer
+        .header(header::CACHE_CONTROL)
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let is_shared = control
+        .split(',')
+        .map(str::trim)
+        .any(|one| one == "public" || one.starts_with("s-maxage"));
     let expected = "Cache-Control: private, no-cache";
-    if is_shared { Err(answer.violation(Rule::GET_11, expected, control)) } else { Ok(()) }
+    if is_shared {
+        Err(answer.violation(Rule::GET_11, expected, control))
+    } else {
+        Ok(())
+    }
 }
 
 async fn etag_given_back_is_304(session: &Session) -> CaseResult {
@@ -333,8 +413,12 @@ async fn etag_given_back_is_304(session: &Session) -> CaseResult {
     let answer = session.fetch(one, None).await?;
     answer.is(200, Rule::GET_9)?;
     let Some(etag) = answer.header(header::ETAG) else {
-        return Err(Stop::Skip("the service sends no ETag, which phones do not need".into()));
+        return Err(Stop::Skip(
+            "the service sends no ETag, which phones do not need".into(),
+        ));
     };
-    let call = session.fetch_call(one, None).header(header::IF_NONE_MATCH, etag);
+    let call = session
+        .fetch_call(one, None)
+        .header(header::IF_NONE_MATCH, etag);
     session.send(call).await?.is(304, Rule::GET_8)
 }

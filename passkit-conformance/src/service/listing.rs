@@ -130,8 +130,13 @@ const FOREIGN_TAGS: [&str; 12] = [
 
 /// Expects a list of exactly these passes, which have one type. Returns its tag.
 pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Result<String, Stop> {
-    let kind = expected.first().map_or(Kind::Pass, |one| one.pass.type_id.kind());
-    let mut expected: Vec<_> = expected.iter().map(|one| one.pass.serial.as_str()).collect();
+    let kind = expected
+        .first()
+        .map_or(Kind::Pass, |one| one.pass.type_id.kind());
+    let mut expected: Vec<_> = expected
+        .iter()
+        .map(|one| one.pass.serial.as_str())
+        .collect();
     expected.sort_unstable();
     let wanted = format!("status 200 and a list of exactly {}", expected.join(", "));
     if answer.status() == 204 {
@@ -139,7 +144,11 @@ pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Resul
     }
     answer.is(200, rule)?;
     let listed = answer.listed(kind)?;
-    let found: Vec<_> = listed.serials.iter().map(|serial| serial.as_str()).collect();
+    let found: Vec<_> = listed
+        .serials
+        .iter()
+        .map(|serial| serial.as_str())
+        .collect();
     if found != expected {
         return Err(answer.violation(rule, wanted, format!("a list of {}", found.join(", "))));
     }
@@ -151,7 +160,11 @@ pub(super) fn is_quiet(kind: Kind, answer: &Answer) -> CaseResult {
     let again = ListAnswer::read(kind, answer.body()).filter(|list| !list.serials.is_empty());
     if let (200, Some(again)) = (answer.status(), again) {
         let actual = format!("status 200, {} named again", again.serials.len());
-        return Err(answer.violation(Rule::LIST_2, "status 204: nothing changed after the tag", actual));
+        return Err(answer.violation(
+            Rule::LIST_2,
+            "status 204: nothing changed after the tag",
+            actual,
+        ));
     }
     answer.is(204, Rule::LIST_7)
 }
@@ -165,7 +178,11 @@ pub(super) async fn registered_and_listed(
     for subject in subjects {
         session.registered(device, subject).await?;
     }
-    names(&list(session, device, subjects[0], None).await?, subjects, Rule::LIST_1)
+    names(
+        &list(session, device, subjects[0], None).await?,
+        subjects,
+        Rule::LIST_1,
+    )
 }
 
 /// Asks for the changes of a pass's type.
@@ -179,21 +196,35 @@ pub(super) async fn list(
 }
 
 /// Asks with a query that is sent as it is.
-async fn list_raw(session: &Session, device: &Device, subject: &Subject, tag: &str) -> Result<Answer, Stop> {
+async fn list_raw(
+    session: &Session,
+    device: &Device,
+    subject: &Subject,
+    tag: &str,
+) -> Result<Answer, Stop> {
     let path = session.list_path(&device.id, &subject.pass.type_id);
     let parameter = session.kind().since_parameter();
-    session.send(Call::new(Method::GET, format!("{path}?{parameter}={tag}"))).await
+    session
+        .send(Call::new(Method::GET, format!("{path}?{parameter}={tag}")))
+        .await
 }
 
 async fn no_tag_lists_all(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
-    registered_and_listed(session, &session.device()?, &[one, two]).await.map(drop)
+    registered_and_listed(session, &session.device()?, &[one, two])
+        .await
+        .map(drop)
 }
 
 async fn empty_tag_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
-    names(&list_raw(session, &device, one, "").await?, &[one], Rule::LIST_1).map(drop)
+    names(
+        &list_raw(session, &device, one, "").await?,
+        &[one],
+        Rule::LIST_1,
+    )
+    .map(drop)
 }
 
 async fn is_json(session: &Session) -> CaseResult {
@@ -207,7 +238,10 @@ async fn is_json(session: &Session) -> CaseResult {
 async fn values_are_strings(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
-    list(session, &device, one, None).await?.listed(session.kind()).map(drop)
+    list(session, &device, one, None)
+        .await?
+        .listed(session.kind())
+        .map(drop)
 }
 
 async fn only_what_was_registered(session: &Session) -> CaseResult {
@@ -217,7 +251,12 @@ async fn only_what_was_registered(session: &Session) -> CaseResult {
     for one in &held {
         session.registered(&device, one).await?;
     }
-    names(&list(session, &device, held[0], None).await?, &held, Rule::LIST_3).map(drop)
+    names(
+        &list(session, &device, held[0], None).await?,
+        &held,
+        Rule::LIST_3,
+    )
+    .map(drop)
 }
 
 async fn keeps_devices_apart(session: &Session) -> CaseResult {
@@ -225,18 +264,38 @@ async fn keeps_devices_apart(session: &Session) -> CaseResult {
     let (first, second) = (session.device()?, session.device()?);
     session.registered(&first, one).await?;
     session.registered(&second, two).await?;
-    names(&list(session, &first, one, None).await?, &[one], Rule::LIST_3)?;
-    names(&list(session, &second, two, None).await?, &[two], Rule::LIST_3).map(drop)
+    names(
+        &list(session, &first, one, None).await?,
+        &[one],
+        Rule::LIST_3,
+    )?;
+    names(
+        &list(session, &second, two, None).await?,
+        &[two],
+        Rule::LIST_3,
+    )
+    .map(drop)
 }
 
 async fn keeps_types_apart(session: &Session) -> CaseResult {
     let (one, other) = session.two_types()?;
     let device = session.device()?;
     session.registered(&device, one).await?;
-    list(session, &device, other, None).await?.is(204, Rule::LIST_3)?;
+    list(session, &device, other, None)
+        .await?
+        .is(204, Rule::LIST_3)?;
     session.registered(&device, other).await?;
-    names(&list(session, &device, one, None).await?, &[one], Rule::LIST_3)?;
-    names(&list(session, &device, other, None).await?, &[other], Rule::LIST_3).map(drop)
+    names(
+        &list(session, &device, one, None).await?,
+        &[one],
+        Rule::LIST_3,
+    )?;
+    names(
+        &list(session, &device, other, None).await?,
+        &[other],
+        Rule::LIST_3,
+    )
+    .map(drop)
 }
 
 async fn tag_lists_only_newer(session: &Session) -> CaseResult {
@@ -245,7 +304,12 @@ async fn tag_lists_only_newer(session: &Session) -> CaseResult {
     let device = session.device()?;
     let tag = registered_and_listed(session, &device, &both).await?;
     session.change(both[0]).await?;
-    names(&list(session, &device, both[0], Some(&tag)).await?, &both[..1], Rule::LIST_2).map(drop)
+    names(
+        &list(session, &device, both[0], Some(&tag)).await?,
+        &both[..1],
+        Rule::LIST_2,
+    )
+    .map(drop)
 }
 
 async fn all_changes_are_listed(session: &Session) -> CaseResult {
@@ -259,7 +323,12 @@ async fn all_changes_are_listed(session: &Session) -> CaseResult {
     for one in &changed {
         session.change(one).await?;
     }
-    names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::LIST_2).map(drop)
+    names(
+        &list(session, &device, changed[0], Some(&tag)).await?,
+        &changed,
+        Rule::LIST_2,
+    )
+    .map(drop)
 }
 
 async fn each_change_is_listed(session: &Session) -> CaseResult {
@@ -269,7 +338,11 @@ async fn each_change_is_listed(session: &Session) -> CaseResult {
     let mut tag = registered_and_listed(session, &device, &both).await?;
     for one in both {
         session.change(one).await?;
-        tag = names(&list(session, &device, one, Some(&tag)).await?, &[one], Rule::LIST_2)?;
+        tag = names(
+            &list(session, &device, one, Some(&tag)).await?,
+            &[one],
+            Rule::LIST_2,
+        )?;
     }
     Ok(())
 }
@@ -281,9 +354,18 @@ async fn changes_close_together(session: &Session) -> CaseResult {
     session.rest(changed[0]).await;
     session.early_in_a_second().await;
     session.change(changed[0]).await?;
-    let tag = names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::LIST_2)?;
+    let tag = names(
+        &list(session, &device, changed[0], Some(&tag)).await?,
+        &changed,
+        Rule::LIST_2,
+    )?;
     session.change_at_once(changed[0]).await?;
-    names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::TAG_1).map(drop)
+    names(
+        &list(session, &device, changed[0], Some(&tag)).await?,
+        &changed,
+        Rule::TAG_1,
+    )
+    .map(drop)
 }
 
 async fn tag_moves_with_each_list(session: &Session) -> CaseResult {
@@ -293,21 +375,35 @@ async fn tag_moves_with_each_list(session: &Session) -> CaseResult {
     session.change(changed[0]).await?;
     let answer = list(session, &device, changed[0], Some(&tag)).await?;
     let again = names(&answer, &changed, Rule::LIST_2)?;
-    let expected = format!("a {} that differs from '{tag}', which was sent", session.kind().tag_key());
-    if again == tag { Err(answer.violation(Rule::LIST_6, expected, "the same")) } else { Ok(()) }
+    let expected = format!(
+        "a {} that differs from '{tag}', which was sent",
+        session.kind().tag_key()
+    );
+    if again == tag {
+        Err(answer.violation(Rule::LIST_6, expected, "the same"))
+    } else {
+        Ok(())
+    }
 }
 
 async fn nothing_new_is_204(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     let tag = registered_and_listed(session, &device, &[one]).await?;
-    is_quiet(session.kind(), &list(session, &device, one, Some(&tag)).await?)
+    is_quiet(
+        session.kind(),
+        &list(session, &device, one, Some(&tag)).await?,
+    )
 }
 
 async fn unknown_device_is_204(session: &Session) -> CaseResult {
     let (device, stranger, one) = (session.device()?, session.device()?, session.one()?);
     let tag = registered_and_listed(session, &device, &[one]).await?;
-    list(session, &stranger, one, None).await?.is(204, Rule::LIST_8)?;
-    list(session, &stranger, one, Some(&tag)).await?.is(204, Rule::LIST_8)
+    list(session, &stranger, one, None)
+        .await?
+        .is(204, Rule::LIST_8)?;
+    list(session, &stranger, one, Some(&tag))
+        .await?
+        .is(204, Rule::LIST_8)
 }
 
 async fn unknown_type_is_204(session: &Session) -> CaseResult {
@@ -317,7 +413,10 @@ async fn unknown_type_is_204(session: &Session) -> CaseResult {
     let random = random_hex::<8>().map_err(|error| unusable(&error))?;
     let type_id = TypeIdentifier::new(&format!("{}unknown.{random}", session.kind().type_prefix()))
         .map_err(|error| unusable(&error))?;
-    session.list(&device, &type_id, None).await?.is(204, Rule::LIST_8)
+    session
+        .list(&device, &type_id, None)
+        .await?
+        .is(204, Rule::LIST_8)
 }
 
 async fn unreadable_tag_is_no_error(session: &Session) -> CaseResult {
@@ -325,7 +424,9 @@ async fn unreadable_tag_is_no_error(session: &Session) -> CaseResult {
     session.registered(&device, one).await?;
     let long = "x".repeat(1_000);
     for tag in FOREIGN_TAGS.into_iter().chain([long.as_str()]) {
-        list_raw(session, &device, one, tag).await?.is_one_of(&[200, 204], Rule::LIST_9)?;
+        list_raw(session, &device, one, tag)
+            .await?
+            .is_one_of(&[200, 204], Rule::LIST_9)?;
     }
     Ok(())
 }
@@ -334,7 +435,11 @@ async fn unreadable_tag_lists_all(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     for tag in ["garbage", "%C3%BC%E2%9C%93", "%00"] {
-        names(&list_raw(session, &device, one, tag).await?, &[one], Rule::LIST_9)?;
+        names(
+            &list_raw(session, &device, one, tag).await?,
+            &[one],
+            Rule::LIST_9,
+        )?;
     }
     Ok(())
 }
@@ -344,7 +449,9 @@ async fn tag_of_another_type_is_no_error(session: &Session) -> CaseResult {
     let device = session.device()?;
     session.registered(&device, other).await?;
     let tag = registered_and_listed(session, &device, &[one]).await?;
-    list(session, &device, other, Some(&tag)).await?.is_one_of(&[200, 204], Rule::LIST_9)
+    list(session, &device, other, Some(&tag))
+        .await?
+        .is_one_of(&[200, 204], Rule::LIST_9)
 }
 
 async fn tag_ahead_lists_all(session: &Session) -> CaseResult {
@@ -357,29 +464,50 @@ async fn tag_ahead_lists_all(session: &Session) -> CaseResult {
 async fn asking_again_gives_the_same(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     registered_and_listed(session, &device, &[one]).await?;
-    names(&list(session, &device, one, None).await?, &[one], Rule::LIST_10).map(drop)
+    names(
+        &list(session, &device, one, None).await?,
+        &[one],
+        Rule::LIST_10,
+    )
+    .map(drop)
 }
 
 async fn no_serial_twice(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     session.register(&device, one).await?.is(200, Rule::REG_1)?;
-    names(&list(session, &device, one, None).await?, &[one], Rule::LIST_11).map(drop)
+    names(
+        &list(session, &device, one, None).await?,
+        &[one],
+        Rule::LIST_11,
+    )
+    .map(drop)
 }
 
 async fn needs_no_authorization(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
-    names(&list(session, &device, one, None).await?, &[one], Rule::LIST_12).map(drop)
+    names(
+        &list(session, &device, one, None).await?,
+        &[one],
+        Rule::LIST_12,
+    )
+    .map(drop)
 }
 
 async fn minds_no_authorization(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     let scheme = session.kind().auth_scheme();
-    for value in [format!("{scheme} not-the-token-of-this-pass"), "Bearer x".into(), scheme.into()] {
+    for value in [
+        format!("{scheme} not-the-token-of-this-pass"),
+        "Bearer x".into(),
+        scheme.into(),
+    ] {
         let path = session.list_path(&device.id, &one.pass.type_id);
-        let answer = session.send(Call::new(Method::GET, path).auth(&Auth::Raw(value))).await?;
+        let answer = session
+            .send(Call::new(Method::GET, path).auth(&Auth::Raw(value)))
+            .await?;
         names(&answer, &[one], Rule::LIST_12)?;
     }
     Ok(())
@@ -394,11 +522,17 @@ async fn tag_survives_the_url(session: &Session) -> CaseResult {
         list_raw(session, &device, one, &forms[1]).await?,
     ];
     // If both forms fail, the URL is not the cause.
-    for (answer, other, how) in [(&answers[0], &answers[1], &forms[0]), (&answers[1], &answers[0], &forms[1])]
-    {
+    for (answer, other, how) in [
+        (&answers[0], &answers[1], &forms[0]),
+        (&answers[1], &answers[0], &forms[1]),
+    ] {
         if answer.status() != 204 && other.status() == 204 {
             let expected = format!("status 204 to the tag '{tag}' sent as '{how}'");
-            return Err(answer.violation(Rule::URL_8, expected, format!("status {}", answer.status())));
+            return Err(answer.violation(
+                Rule::URL_8,
+                expected,
+                format!("status {}", answer.status()),
+            ));
         }
     }
     is_quiet(session.kind(), &answers[0])
@@ -409,7 +543,12 @@ async fn new_registration_is_listed(session: &Session) -> CaseResult {
     let device = session.device()?;
     let tag = registered_and_listed(session, &device, &[one]).await?;
     session.registered(&device, two).await?;
-    names(&list(session, &device, two, Some(&tag)).await?, &[two], Rule::C3).map(drop)
+    names(
+        &list(session, &device, two, Some(&tag)).await?,
+        &[two],
+        Rule::C3,
+    )
+    .map(drop)
 }
 
 async fn saved_unchanged_is_not_listed(session: &Session) -> CaseResult {
@@ -417,9 +556,22 @@ async fn saved_unchanged_is_not_listed(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.rested(1)?[0]);
     let date = fetched(session, one).await?;
     let tag = registered_and_listed(session, &device, &[one]).await?;
-    is_quiet(session.kind(), &list(session, &device, one, Some(&tag)).await?)?;
-    session.fetch(one, Some(&date)).await?.is(304, Rule::GET_2)?;
+    is_quiet(
+        session.kind(),
+        &list(session, &device, one, Some(&tag)).await?,
+    )?;
+    session
+        .fetch(one, Some(&date))
+        .await?
+        .is(304, Rule::GET_2)?;
     session.save(one).await?;
-    list(session, &device, one, Some(&tag)).await?.about("a list after a save").is(204, Rule::TAG_4)?;
-    session.fetch(one, Some(&date)).await?.about("a fetch after a save").is(304, Rule::TAG_4)
+    list(session, &device, one, Some(&tag))
+        .await?
+        .about("a list after a save")
+        .is(204, Rule::TAG_4)?;
+    session
+        .fetch(one, Some(&date))
+        .await?
+        .about("a fetch after a save")
+        .is(304, Rule::TAG_4)
 }

@@ -36,8 +36,9 @@ const PATH: &str = "/v1/log";
 
 /// The given number of messages, in the form that phones send.
 fn messages(count: usize) -> String {
-    let message =
-        |i| format!("[2026-11-23 10:00:00 +0000] A test of passkit-conformance: message {i}, \"ü\" <b>");
+    let message = |i| {
+        format!("[2026-11-23 10:00:00 +0000] A test of passkit-conformance: message {i}, \"ü\" <b>")
+    };
     json!({ "logs": (1..=count).map(message).collect::<Vec<_>>() }).to_string()
 }
 
@@ -53,17 +54,32 @@ fn taken(answer: &Answer, rule: Rule) -> CaseResult {
 }
 
 async fn messages_are_200(session: &Session) -> CaseResult {
-    taken(&session.send(Call::new(Method::POST, PATH).json(messages(2))).await?, Rule::LOG_1)
+    taken(
+        &session
+            .send(Call::new(Method::POST, PATH).json(messages(2)))
+            .await?,
+        Rule::LOG_1,
+    )
 }
 
 async fn sixty_messages_are_200(session: &Session) -> CaseResult {
-    taken(&session.send(Call::new(Method::POST, PATH).json(messages(60))).await?, Rule::LOG_1)
+    taken(
+        &session
+            .send(Call::new(Method::POST, PATH).json(messages(60)))
+            .await?,
+        Rule::LOG_1,
+    )
 }
 
 async fn credentials_do_not_matter(session: &Session) -> CaseResult {
     for value in ["ApplePass a-token-of-no-pass-at-all", "Bearer x", "?"] {
-        let call = Call::new(Method::POST, PATH).json(messages(1)).header(header::AUTHORIZATION, value);
-        let answer = session.send(call).await?.about(format!("messages with Authorization: {value}"));
+        let call = Call::new(Method::POST, PATH)
+            .json(messages(1))
+            .header(header::AUTHORIZATION, value);
+        let answer = session
+            .send(call)
+            .await?
+            .about(format!("messages with Authorization: {value}"));
         taken(&answer, Rule::LOG_4)?;
     }
     Ok(())
@@ -78,17 +94,29 @@ async fn malformed_is_200(session: &Session) -> CaseResult {
         ("the body {}", b"{}"),
         ("the body null", b"null"),
         (r#"the body {"logs":1}"#, br#"{"logs":1}"#),
-        (r#"the body {"logs":[1,null,{}]}"#, br#"{"logs":[1,null,{}]}"#),
+        (
+            r#"the body {"logs":[1,null,{}]}"#,
+            br#"{"logs":[1,null,{}]}"#,
+        ),
     ];
     for (what, body) in bodies {
-        taken(&session.send(Call::new(Method::POST, PATH).json(body)).await?.about(what), Rule::LOG_2)?;
+        taken(
+            &session
+                .send(Call::new(Method::POST, PATH).json(body))
+                .await?
+                .about(what),
+            Rule::LOG_2,
+        )?;
     }
     Ok(())
 }
 
 async fn other_forms_are_200(session: &Session) -> CaseResult {
     let text = "A test of passkit-conformance";
-    for (what, body) in [("a bare list", json!([text])), ("a description", json!({ "description": text }))] {
+    for (what, body) in [
+        ("a bare list", json!([text])),
+        ("a description", json!({ "description": text })),
+    ] {
         let call = Call::new(Method::POST, PATH).json(body.to_string());
         taken(&session.send(call).await?.about(what), Rule::LOG_3)?;
     }
@@ -96,10 +124,17 @@ async fn other_forms_are_200(session: &Session) -> CaseResult {
 }
 
 async fn any_content_type(session: &Session) -> CaseResult {
-    for content_type in [Some("application/json; charset=utf-8"), Some("text/plain"), None] {
+    for content_type in [
+        Some("application/json; charset=utf-8"),
+        Some("text/plain"),
+        None,
+    ] {
         let call = Call::new(Method::POST, PATH).body(messages(1));
         let (call, what) = match content_type {
-            Some(one) => (call.header(header::CONTENT_TYPE, one), format!("the Content-Type {one}")),
+            Some(one) => (
+                call.header(header::CONTENT_TYPE, one),
+                format!("the Content-Type {one}"),
+            ),
             None => (call, "no Content-Type".into()),
         };
         taken(&session.send(call).await?.about(what), Rule::HTTP_9)?;

@@ -84,7 +84,15 @@ impl ServiceCase {
         let is_stopped = result.is_none();
         let outcome = result.map_or_else(|| Outcome::Error("interrupted".into()), Outcome::from);
         let transcript = session.end().await;
-        (CaseReport { case: self.case, outcome, elapsed: start.elapsed(), transcript }, is_stopped)
+        (
+            CaseReport {
+                case: self.case,
+                outcome,
+                elapsed: start.elapsed(),
+                transcript,
+            },
+            is_stopped,
+        )
     }
 }
 

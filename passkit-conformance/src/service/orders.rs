@@ -37,7 +37,10 @@ catalogue! {
 async fn list_has_its_own_words(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
-    list(session, &device, one, None).await?.listed(session.kind()).map(drop)
+    list(session, &device, one, None)
+        .await?
+        .listed(session.kind())
+        .map(drop)
 }
 
 async fn tag_has_its_own_word(session: &Session) -> CaseResult {
@@ -54,13 +57,17 @@ async fn tag_has_its_own_word(session: &Session) -> CaseResult {
 async fn scheme_is_appleorder(session: &Session) -> CaseResult {
     let one = session.one()?;
     let mut call = session.fetch_call(one, None);
-    call.headers.retain(|(name, _)| name != header::AUTHORIZATION);
+    call.headers
+        .retain(|(name, _)| name != header::AUTHORIZATION);
     let other = Auth::Raw(format!("ApplePass {}", one.token.as_str()));
     session.send(call.auth(&other)).await?.is(401, Rule::ORD_2)
 }
 
 async fn fetched_before_registered(session: &Session) -> CaseResult {
-    session.fetch(session.one()?, None).await?.is(200, Rule::ORD_3)
+    session
+        .fetch(session.one()?, None)
+        .await?
+        .is(200, Rule::ORD_3)
 }
 
 async fn has_media_type(session: &Session) -> CaseResult {
@@ -82,7 +89,11 @@ async fn lists_go_by_type(session: &Session) -> CaseResult {
     session.registered(&device, order).await?;
     for one in [pass, order] {
         let path = session.list_path(&device.id, &one.pass.type_id);
-        names(&session.send(Call::new(Method::GET, path)).await?, &[one], Rule::LIST_3)?;
+        names(
+            &session.send(Call::new(Method::GET, path)).await?,
+            &[one],
+            Rule::LIST_3,
+        )?;
     }
     Ok(())
 }

@@ -54,7 +54,11 @@ async fn together(mut tasks: Vec<Task<'_>>) -> CaseResult {
             }
             Poll::Pending => true,
         });
-        if result.is_err() || tasks.is_empty() { Poll::Ready(result) } else { Poll::Pending }
+        if result.is_err() || tasks.is_empty() {
+            Poll::Ready(result)
+        } else {
+            Poll::Pending
+        }
     })
     .await
 }
@@ -118,7 +122,13 @@ impl Poller {
     /// that came after the change began.
     async fn poll(&mut self, race: &Race<'_>) -> CaseResult {
         let done = race.changed().clone();
-        let answer = list(race.session, &self.device, race.passes[0], self.tag.as_deref()).await?;
+        let answer = list(
+            race.session,
+            &self.device,
+            race.passes[0],
+            self.tag.as_deref(),
+        )
+        .await?;
         let mut serials = Vec::new();
         if answer.status() != 204 {
             let listed = answer.listed(race.session.kind())?;
@@ -129,11 +139,18 @@ impl Poller {
         for serial in &serials {
             self.listed.insert(serial.clone(), now);
         }
-        if let Some((lost, _)) =
-            done.iter().find(|(serial, start)| self.listed.get(*serial).is_none_or(|listed| listed < *start))
-        {
-            let expected = format!("'{lost}' in the list: it changed, and no list has named it since");
-            return Err(answer.violation(Rule::LIST_5, expected, "a list without it, so the change is lost"));
+        if let Some((lost, _)) = done.iter().find(|(serial, start)| {
+            self.listed
+                .get(*serial)
+                .is_none_or(|listed| listed < *start)
+        }) {
+            let expected =
+                format!("'{lost}' in the list: it changed, and no list has named it since");
+            return Err(answer.violation(
+                Rule::LIST_5,
+                expected,
+                "a list without it, so the change is lost",
+            ));
         }
         for serial in serials.iter().filter(|_| self.fetches) {
             let Some(pass) = race.passes.iter().find(|one| one.pass.serial == *serial) else {
@@ -160,12 +177,21 @@ fn is_same(one: &Answer, other: &Answer) -> bool {
 
 async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
     session.can_change()?;
-    let passes = session.rested(3).or_else(|_| session.rested(2)).or_else(|_| session.rested(1))?;
+    let passes = session
+        .rested(3)
+        .or_else(|_| session.rested(2))
+        .or_else(|_| session.rested(1))?;
     for pass in &passes {
         session.rest(pass).await;
     }
     let (writing, changed, list_time) = (AtomicUsize::new(0), Mutex::default(), Duration::ZERO);
-    let mut race = Race { session, passes, writing, changed, list_time };
+    let mut race = Race {
+        session,
+        passes,
+        writing,
+        changed,
+        list_time,
+    };
     let mut pollers = Vec::new();
     for number in 0..DEVICES {
         let device = session.device()?;
@@ -173,7 +199,13 @@ async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
             session.registered(&device, pass).await?;
         }
         let (listed, held) = (BTreeMap::new(), BTreeMap::new());
-        let mut poller = Poller { device, fetches: number == 0, tag: None, listed, held };
+        let mut poller = Poller {
+            device,
+            fetches: number == 0,
+            tag: None,
+            listed,
+            held,
+        };
         poller.poll(&race).await?;
         // A device that fetches asks less often. So only one device fetches, and only in the last
         // round.
@@ -198,12 +230,25 @@ async fn no_lost_update_under_writers(session: &Session) -> CaseResult {
     }
 
     for poller in pollers {
-        let again = list(session, &poller.device, race.passes[0], poller.tag.as_deref()).await?;
+        let again = list(
+            session,
+            &poller.device,
+            race.passes[0],
+            poller.tag.as_deref(),
+        )
+        .await?;
         is_quiet(session.kind(), &again)?;
         for pass in race.passes.iter().filter(|_| poller.fetches) {
             let newest = session.fetch(pass, None).await?;
-            if poller.held.get(&pass.pass.serial).is_some_and(|held| !is_same(held, &newest)) {
-                let expected = format!("'{}' in a list once its new content is there", pass.pass.serial);
+            if poller
+                .held
+                .get(&pass.pass.serial)
+                .is_some_and(|held| !is_same(held, &newest))
+            {
+                let expected = format!(
+                    "'{}' in a list once its new content is there",
+                    pass.pass.serial
+                );
                 let actual = "old content on a device that was told about the last change";
                 return Err(newest.violation(Rule::CON_1, expected, actual));
             }
@@ -216,13 +261,21 @@ async fn registered_in_parallel_is_listed_once(session: &Session) -> CaseResult 
     let (device, one) = (session.device()?, session.one()?);
     session.will_register(&device, one);
     let register = || -> Task<'_> {
-        Box::pin(async { session.register(&device, one).await?.is_one_of(&[200, 201], Rule::REG_3) })
+        Box::pin(async {
+            session
+                .register(&device, one)
+                .await?
+                .is_one_of(&[200, 201], Rule::REG_3)
+        })
     };
     together((0..20).map(|_| register()).collect()).await?;
     let answer = list(session, &device, one, None).await?;
     names(&answer, &[one], Rule::LIST_11)?;
-    let unregister =
-        || -> Task<'_> { Box::pin(async { session.unregister(&device, one).await?.is(200, Rule::UNR_2) }) };
+    let unregister = || -> Task<'_> {
+        Box::pin(async { session.unregister(&device, one).await?.is(200, Rule::UNR_2) })
+    };
     together((0..20).map(|_| unregister()).collect()).await?;
-    list(session, &device, one, None).await?.is(204, Rule::UNR_1)
+    list(session, &device, one, None)
+        .await?
+        .is(204, Rule::UNR_1)
 }

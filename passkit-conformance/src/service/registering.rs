@@ -71,14 +71,21 @@ catalogue! {
 
 async fn new_pass_is_201(session: &Session) -> CaseResult {
     let device = session.device()?;
-    session.register(&device, session.one()?).await?.is(201, Rule::REG_1)
+    session
+        .register(&device, session.one()?)
+        .await?
+        .is(201, Rule::REG_1)
 }
 
 async fn known_pass_is_200(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     session.given(&device, pass).await?;
     for time in ["the second registration", "the third registration"] {
-        session.register(&device, pass).await?.about(time).is(200, Rule::REG_1)?;
+        session
+            .register(&device, pass)
+            .await?
+            .about(time)
+            .is(200, Rule::REG_1)?;
     }
     session.holds(&device, pass, &[pass], Rule::REG_1).await
 }
@@ -86,7 +93,11 @@ async fn known_pass_is_200(session: &Session) -> CaseResult {
 async fn second_device_is_201(session: &Session) -> CaseResult {
     let (first, second, pass) = (session.device()?, session.device()?, session.one()?);
     session.given(&first, pass).await?;
-    session.register(&second, pass).await?.about("the second device").is(201, Rule::REG_1)?;
+    session
+        .register(&second, pass)
+        .await?
+        .about("the second device")
+        .is(201, Rule::REG_1)?;
     session.holds(&first, pass, &[pass], Rule::LIST_3).await?;
     session.holds(&second, pass, &[pass], Rule::LIST_3).await
 }
@@ -94,8 +105,15 @@ async fn second_device_is_201(session: &Session) -> CaseResult {
 async fn after_unregistering_is_201(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     session.given(&device, pass).await?;
-    session.unregister(&device, pass).await?.is(200, Rule::UNR_1)?;
-    session.register(&device, pass).await?.about("the registration after it").is(201, Rule::REG_1)?;
+    session
+        .unregister(&device, pass)
+        .await?
+        .is(200, Rule::UNR_1)?;
+    session
+        .register(&device, pass)
+        .await?
+        .about("the registration after it")
+        .is(201, Rule::REG_1)?;
     session.holds(&device, pass, &[pass], Rule::REG_1).await
 }
 
@@ -103,9 +121,14 @@ async fn new_push_token_is_200(session: &Session) -> CaseResult {
     let (device, (one, two)) = (session.device()?, session.two()?);
     session.given(&device, one).await?;
     session.given(&device, two).await?;
-    let renewed = Device { id: device.id.clone(), push_token: session.device()?.push_token };
+    let renewed = Device {
+        id: device.id.clone(),
+        push_token: session.device()?.push_token,
+    };
     let answer = session.register(&renewed, one).await?;
-    answer.about("the registration with another push token").is(200, Rule::REG_1)?;
+    answer
+        .about("the registration with another push token")
+        .is(200, Rule::REG_1)?;
     session.holds(&device, one, &[one, two], Rule::REG_2).await
 }
 
@@ -162,21 +185,33 @@ async fn malformed_body_is_400(session: &Session) -> CaseResult {
         r#"{"pushToken":""}"#,
     ];
     for body in bodies {
-        let answer = session.send(with_body(session, &device, pass, body)).await?;
-        let what = if body.is_empty() { "an empty body".into() } else { format!("the body {body}") };
+        let answer = session
+            .send(with_body(session, &device, pass, body))
+            .await?;
+        let what = if body.is_empty() {
+            "an empty body".into()
+        } else {
+            format!("the body {body}")
+        };
         answer.about(what).is(400, Rule::REG_4)?;
     }
     session.holds(&device, pass, &[], Rule::REG_4).await?;
     let answer = session.register(&device, pass).await?;
-    answer.about("the first correct registration").is(201, Rule::REG_1)
+    answer
+        .about("the first correct registration")
+        .is(201, Rule::REG_1)
 }
 
 async fn push_token_is_hexadecimal(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     for token in ["not hexadecimal", "../../1"] {
         let body = json!({ "pushToken": token }).to_string();
-        let answer = session.send(with_body(session, &device, pass, &body)).await?;
-        answer.about(format!("the body {body}")).is(400, Rule::REG_4)?;
+        let answer = session
+            .send(with_body(session, &device, pass, &body))
+            .await?;
+        answer
+            .about(format!("the body {body}"))
+            .is(400, Rule::REG_4)?;
     }
     session.holds(&device, pass, &[], Rule::REG_4).await
 }
@@ -185,23 +220,36 @@ async fn unknown_keys_are_ignored(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     let token = device.push_token.as_str();
     let body = json!({ "deviceName": "x", "pushToken": token, "more": { "pushToken": [1] } });
-    let answer = session.send(with_body(session, &device, pass, &body.to_string())).await?;
+    let answer = session
+        .send(with_body(session, &device, pass, &body.to_string()))
+        .await?;
     answer.is_one_of(&[200, 201], Rule::REG_4)?;
     session.holds(&device, pass, &[pass], Rule::REG_4).await
 }
 
 async fn any_content_type(session: &Session) -> CaseResult {
     let pass = session.one()?;
-    for content_type in [Some("application/json; charset=utf-8"), Some("text/plain"), None] {
+    for content_type in [
+        Some("application/json; charset=utf-8"),
+        Some("text/plain"),
+        None,
+    ] {
         let device = session.device()?;
         session.will_register(&device, pass);
         let mut call = session.register_call(&device, pass);
-        call.headers.retain(|(name, _)| *name != header::CONTENT_TYPE);
+        call.headers
+            .retain(|(name, _)| *name != header::CONTENT_TYPE);
         if let Some(content_type) = content_type {
             call = call.header(header::CONTENT_TYPE, content_type);
         }
-        let what = content_type.map_or("no Content-Type".into(), |one| format!("the Content-Type {one}"));
-        session.send(call).await?.about(what).is_one_of(&[200, 201], Rule::HTTP_9)?;
+        let what = content_type.map_or("no Content-Type".into(), |one| {
+            format!("the Content-Type {one}")
+        });
+        session
+            .send(call)
+            .await?
+            .about(what)
+            .is_one_of(&[200, 201], Rule::HTTP_9)?;
         session.holds(&device, pass, &[pass], Rule::HTTP_9).await?;
     }
     Ok(())
@@ -210,20 +258,44 @@ async fn any_content_type(session: &Session) -> CaseResult {
 async fn device_identifier_of_any_form(session: &Session) -> CaseResult {
     let pass = session.one()?;
     let uuid = |hex: &str| {
-        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+        let parts = [
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..],
+        ];
         parts.join("-").to_uppercase()
     };
-    let long = |hex: &str| format!("{hex}.Wallet_of~others-{}", "x".repeat(128 - hex.len() - 18));
+    let long = |hex: &str| {
+        format!(
+            "{hex}.Wallet_of~others-{}",
+            "x".repeat(128 - hex.len() - 18)
+        )
+    };
     let devices = [
-        ("a device identifier like a UUID", session.device_called(uuid)?),
-        ("a device identifier of 128 characters", session.device_called(long)?),
+        (
+            "a device identifier like a UUID",
+            session.device_called(uuid)?,
+        ),
+        (
+            "a device identifier of 128 characters",
+            session.device_called(long)?,
+        ),
     ];
     for (what, device) in devices {
         let answer = session.register(&device, pass).await?.about(what);
         answer.is_one_of(&[200, 201], Rule::REG_5)?;
-        let list = session.list(&device, &pass.pass.type_id, None).await?.about(what);
+        let list = session
+            .list(&device, &pass.pass.type_id, None)
+            .await?
+            .about(what);
         session.names(&list, &[pass], Rule::REG_5)?;
-        session.unregister(&device, pass).await?.about(what).is_one_of(&[200, 204], Rule::REG_5)?;
+        session
+            .unregister(&device, pass)
+            .await?
+            .about(what)
+            .is_one_of(&[200, 204], Rule::REG_5)?;
     }
     Ok(())
 }
@@ -235,7 +307,10 @@ async fn impossible_device_identifier(session: &Session) -> CaseResult {
     session.hide(&long, "<10,000 times x>");
     let forms = [
         ("a device identifier of 10,000 characters", long),
-        ("a device identifier with a NUL in it", format!("{}%00", device.id.as_str())),
+        (
+            "a device identifier with a NUL in it",
+            format!("{}%00", device.id.as_str()),
+        ),
     ];
     for (what, id) in forms {
         let mut call = session.register_call(&device, pass);
@@ -252,7 +327,10 @@ async fn impossible_device_identifier(session: &Session) -> CaseResult {
 
 async fn unknown_pass_is_401(session: &Session) -> CaseResult {
     let (device, unknown) = (session.device()?, session.unknown(session.one()?)?);
-    session.register(&device, &unknown).await?.is(401, Rule::REG_6)?;
+    session
+        .register(&device, &unknown)
+        .await?
+        .is(401, Rule::REG_6)?;
     session.holds(&device, &unknown, &[], Rule::REG_6).await
 }
 
@@ -261,14 +339,23 @@ async fn unknown_type_is_401(session: &Session) -> CaseResult {
     let type_id = format!("{}.unknown-{}", pass.pass.type_id, random()?);
     let unknown = PassId::new(&type_id, pass.pass.serial.as_str())
         .map_err(|error| Stop::Error(format!("no unknown type: {error}")))?;
-    let unknown = Subject { pass: unknown, token: pass.token.clone() };
-    session.register(&device, &unknown).await?.is(401, Rule::REG_6)
+    let unknown = Subject {
+        pass: unknown,
+        token: pass.token.clone(),
+    };
+    session
+        .register(&device, &unknown)
+        .await?
+        .is(401, Rule::REG_6)
 }
 
 async fn credentials_come_before_the_body(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     let path = session.registration_path(&device.id, &pass.pass);
-    let wrong = Auth::Raw(format!("{} a-token-of-no-pass-at-all", session.kind().auth_scheme()));
+    let wrong = Auth::Raw(format!(
+        "{} a-token-of-no-pass-at-all",
+        session.kind().auth_scheme()
+    ));
     let call = Call::new(Method::POST, path).auth(&wrong).json("not json");
     session.send(call).await?.is(401, Rule::AUTH_5)
 }

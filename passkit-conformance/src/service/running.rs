@@ -54,7 +54,10 @@ pub async fn run_watched<'a>(
     {
         watch(Progress::Begins(&case.case));
         let (mut result, is_stopped) = case.run_until(target, stop.as_mut()).await;
-        let answered = result.transcript.iter().any(|exchange| exchange.status.is_ok());
+        let answered = result
+            .transcript
+            .iter()
+            .any(|exchange| exchange.status.is_ok());
         answers |= answered;
         if answers {
             name_what_was_asked(&mut result);
@@ -70,7 +73,9 @@ pub async fn run_watched<'a>(
             interrupted = true;
             stopped = Some("it was interrupted".to_owned());
         } else if silent == SILENT_CASES {
-            stopped = Some(format!("{SILENT_CASES} cases in a row got no answer from the service"));
+            stopped = Some(format!(
+                "{SILENT_CASES} cases in a row got no answer from the service"
+            ));
         }
     }
     let mut left = cases.map(|one| one.case).peekable();
@@ -100,12 +105,19 @@ async fn unreachable(target: &Target) -> Option<String> {
         return None;
     }
     // Any answer is fine. If none comes, the cases report it.
-    let request =
-        Request::builder().uri(format!("{}/v1/", target.url.as_str())).body(Full::<Bytes>::default());
-    match target.client.send(request.ok()?, &Secrets::default()).await.0 {
-        Err(SendError::Unreachable(reason)) => {
-            Some(format!("the service at {} can't be reached: {reason}", target.url.as_str()))
-        }
+    let request = Request::builder()
+        .uri(format!("{}/v1/", target.url.as_str()))
+        .body(Full::<Bytes>::default());
+    match target
+        .client
+        .send(request.ok()?, &Secrets::default())
+        .await
+        .0
+    {
+        Err(SendError::Unreachable(reason)) => Some(format!(
+            "the service at {} can't be reached: {reason}",
+            target.url.as_str()
+        )),
         _ => None,
     }
 }
@@ -148,7 +160,11 @@ mod tests {
         fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
             let answered = (self.answered)(self.asked.fetch_add(1, Ordering::Relaxed));
             Box::pin(async move {
-                if answered { Ok(Response::default()) } else { Err(io::Error::other("out of order")) }
+                if answered {
+                    Ok(Response::default())
+                } else {
+                    Err(io::Error::other("out of order"))
+                }
             })
         }
     }
@@ -167,7 +183,10 @@ mod tests {
         }
 
         fn call(&mut self, asked: Request<Full<Bytes>>) -> Self::Future {
-            self.0.lock().unwrap().push(format!("{} {}", asked.method(), asked.uri().path()));
+            self.0
+                .lock()
+                .unwrap()
+                .push(format!("{} {}", asked.method(), asked.uri().path()));
             let mut answer = Response::default();
             if asked.method() == Method::POST {
                 *answer.status_mut() = http::StatusCode::CREATED;
@@ -178,23 +197,41 @@ mod tests {
 
     /// Runs cases that send one request each, except for the second, which sends none.
     async fn outcomes(answered: fn(usize) -> bool) -> Report {
-        let case = Case { id: "x/y", level: Level::Must, rules: &[Rule::LIST_9], steps: "", consequence: "" };
+        let case = Case {
+            id: "x/y",
+            level: Level::Must,
+            rules: &[Rule::LIST_9],
+            steps: "",
+            consequence: "",
+        };
         let asks = ServiceCase {
             case,
             kind: Kind::Pass,
             run: |session| {
-                Box::pin(async { session.send(Call::new(Method::GET, "/v1/x")).await.map(|_| ()) })
+                Box::pin(async {
+                    session
+                        .send(Call::new(Method::GET, "/v1/x"))
+                        .await
+                        .map(|_| ())
+                })
             },
         };
         let mut cases = vec![asks; 9];
         cases[1].run = |_| Box::pin(async { Err(crate::Stop::Skip("not now".into())) });
-        let service = Fitful { asked: Arc::default(), answered };
+        let service = Fitful {
+            asked: Arc::default(),
+            answered,
+        };
         let mut seen = 0;
-        let count = |progress: Progress<'_>| seen += usize::from(matches!(progress, Progress::Done(_)));
+        let count =
+            |progress: Progress<'_>| seen += usize::from(matches!(progress, Progress::Done(_)));
         let target = Target::in_process(service, Limits::default());
         let report = run_watched(&cases, &target, count, pending()).await;
         assert_eq!(report.results.len(), cases.len());
-        let untried = report.results.iter().filter(|result| matches!(result.outcome, Outcome::Error(_)));
+        let untried = report
+            .results
+            .iter()
+            .filter(|result| matches!(result.outcome, Outcome::Error(_)));
         assert_eq!(seen, cases.len() - untried.count());
         report
     }
@@ -203,17 +240,27 @@ mod tests {
     async fn a_service_that_fell_silent_ends_the_run() {
         let report = outcomes(|number| number < 2).await;
         let counts = report.counts();
-        assert_eq!((counts.pass, counts.skip, counts.fail, counts.error), (2, 1, 3, 3), "{report}");
-        assert_eq!(report.stopped(), Some("3 cases in a row got no answer from the service"));
+        assert_eq!(
+            (counts.pass, counts.skip, counts.fail, counts.error),
+            (2, 1, 3, 3),
+            "{report}"
+        );
+        assert_eq!(
+            report.stopped(),
+            Some("3 cases in a row got no answer from the service")
+        );
     }
 
     #[tokio::test]
     async fn breaking_off_breaks_the_rule_of_the_case() {
         let rules = |report: Report| -> Vec<&str> {
-            let fails = report.results.into_iter().filter_map(|result| match result.outcome {
-                Outcome::Fail(violation) => Some(violation.rule().id()),
-                _ => None,
-            });
+            let fails = report
+                .results
+                .into_iter()
+                .filter_map(|result| match result.outcome {
+                    Outcome::Fail(violation) => Some(violation.rule().id()),
+                    _ => None,
+                });
             fails.collect()
         };
         assert_eq!(rules(outcomes(|_| false).await), ["HTTP-2"; 3]);
@@ -224,7 +271,11 @@ mod tests {
     async fn an_answer_now_and_then_keeps_it_going() {
         let report = outcomes(|number| number % 3 == 2).await;
         let counts = report.counts();
-        assert_eq!((counts.pass, counts.skip, counts.fail, counts.error), (2, 1, 6, 0), "{report}");
+        assert_eq!(
+            (counts.pass, counts.skip, counts.fail, counts.error),
+            (2, 1, 6, 0),
+            "{report}"
+        );
         assert_eq!(report.stopped(), None);
     }
 
@@ -235,13 +286,21 @@ mod tests {
         let token = passkit_server::AuthToken::new("0123456789abcdef").unwrap();
         let pass = passkit_server::PassId::new("pass.com.example.a", "A-1").unwrap();
         let target = Target::in_process(service, Limits::default()).with(pass, token);
-        let case = Case { id: "x/y", level: Level::Must, rules: &[], steps: "", consequence: "" };
+        let case = Case {
+            id: "x/y",
+            level: Level::Must,
+            rules: &[],
+            steps: "",
+            consequence: "",
+        };
         let registers_and_hangs = ServiceCase {
             case,
             kind: Kind::Pass,
             run: |session| {
                 Box::pin(async {
-                    session.registered(&session.device()?, session.one()?).await?;
+                    session
+                        .registered(&session.device()?, session.one()?)
+                        .await?;
                     pending().await
                 })
             },
@@ -254,9 +313,20 @@ mod tests {
         };
         let report = run_watched(&[registers_and_hangs; 3], &target, |_| {}, stop).await;
         let said = said.lock().unwrap();
-        let (registered, removed) = (said[0].strip_prefix("POST "), said[1].strip_prefix("DELETE "));
-        assert!(said.len() == 2 && registered.is_some() && registered == removed, "{said:?}");
+        let (registered, removed) = (
+            said[0].strip_prefix("POST "),
+            said[1].strip_prefix("DELETE "),
+        );
+        assert!(
+            said.len() == 2 && registered.is_some() && registered == removed,
+            "{said:?}"
+        );
         assert_eq!(report.counts().error, 3, "{report}");
-        assert!(report.stopped().is_some_and(|reason| reason.contains("interrupted")), "{report}");
+        assert!(
+            report
+                .stopped()
+                .is_some_and(|reason| reason.contains("interrupted")),
+            "{report}"
+        );
     }
 }

@@ -74,7 +74,14 @@ impl Call {
     pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
         let user_agent = Some("passd/1.0 CFNetwork/1568.100.1 Darwin/24.0.0");
         let (headers, body) = (Vec::new(), Bytes::new());
-        Self { method, path: path.into(), headers, body, user_agent, with_capitals: false }
+        Self {
+            method,
+            path: path.into(),
+            headers,
+            body,
+            user_agent,
+            with_capitals: false,
+        }
     }
 
     pub(crate) fn header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
@@ -86,7 +93,10 @@ impl Call {
         match auth {
             Auth::Token(subject) => {
                 let scheme = subject.pass.type_id.kind().auth_scheme();
-                self.header(header::AUTHORIZATION, format!("{scheme} {}", subject.token.as_str()))
+                self.header(
+                    header::AUTHORIZATION,
+                    format!("{scheme} {}", subject.token.as_str()),
+                )
             }
             Auth::Raw(value) => self.header(header::AUTHORIZATION, value),
             Auth::None => self,
@@ -95,7 +105,8 @@ impl Call {
 
     /// Sets a body of content type JSON.
     pub(crate) fn json(self, body: impl Into<Bytes>) -> Self {
-        self.header(header::CONTENT_TYPE, "application/json").body(body)
+        self.header(header::CONTENT_TYPE, "application/json")
+            .body(body)
     }
 
     pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
@@ -110,7 +121,11 @@ impl Session {
         for subject in target.passes.iter().chain(&target.orders) {
             notes.secrets.add(subject.token.as_str(), "<token>");
         }
-        Self { target, kind, notes: Mutex::new(notes) }
+        Self {
+            target,
+            kind,
+            notes: Mutex::new(notes),
+        }
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -141,7 +156,9 @@ impl Session {
     pub(crate) fn one_of_each(&self) -> Result<(&Subject, &Subject), Stop> {
         match (self.target.passes.first(), self.target.orders.first()) {
             (Some(pass), Some(order)) => Ok((pass, order)),
-            _ => Err(Stop::Skip("needs a pass and an order: add them to the target file".into())),
+            _ => Err(Stop::Skip(
+                "needs a pass and an order: add them to the target file".into(),
+            )),
         }
     }
 
@@ -153,26 +170,45 @@ impl Session {
     /// Two passes of one type.
     pub(crate) fn two(&self) -> Result<(&Subject, &Subject), Stop> {
         let all = self.all();
-        let pairs =
-            all.iter().enumerate().flat_map(|(i, one)| all[i + 1..].iter().map(move |two| (one, two)));
+        let pairs = all
+            .iter()
+            .enumerate()
+            .flat_map(|(i, one)| all[i + 1..].iter().map(move |two| (one, two)));
         let same_type = |(one, two): &(&Subject, &Subject)| one.pass.type_id == two.pass.type_id;
-        pairs.into_iter().find(same_type).ok_or_else(|| self.lacking("two of one type"))
+        pairs
+            .into_iter()
+            .find(same_type)
+            .ok_or_else(|| self.lacking("two of one type"))
     }
 
     /// Two passes of different types.
     pub(crate) fn two_types(&self) -> Result<(&Subject, &Subject), Stop> {
         let one = self.one()?;
-        let other = self.all().iter().find(|two| two.pass.type_id != one.pass.type_id);
-        Ok((one, other.ok_or_else(|| self.lacking("two of different types"))?))
+        let other = self
+            .all()
+            .iter()
+            .find(|two| two.pass.type_id != one.pass.type_id);
+        Ok((
+            one,
+            other.ok_or_else(|| self.lacking("two of different types"))?,
+        ))
     }
 
     /// All passes of the type that has most of them, at least `least`.
     pub(crate) fn many(&self, least: usize) -> Result<Vec<&Subject>, Stop> {
         let of_type = |type_id: &TypeIdentifier| {
-            self.all().iter().filter(|one| one.pass.type_id == *type_id).collect::<Vec<_>>()
+            self.all()
+                .iter()
+                .filter(|one| one.pass.type_id == *type_id)
+                .collect::<Vec<_>>()
         };
-        let most = self.all().iter().map(|one| of_type(&one.pass.type_id)).max_by_key(Vec::len);
-        most.filter(|most| most.len() >= least).ok_or_else(|| self.lacking(&format!("{least} of one type")))
+        let most = self
+            .all()
+            .iter()
+            .map(|one| of_type(&one.pass.type_id))
+            .max_by_key(Vec::len);
+        most.filter(|most| most.len() >= least)
+            .ok_or_else(|| self.lacking(&format!("{least} of one type")))
     }
 
     fn lacking(&self, what: &str) -> Stop {
@@ -180,7 +216,9 @@ impl Session {
             Kind::Pass => "passes",
             Kind::Order => "orders",
         };
-        Stop::Skip(format!("needs {what} among the {word}: add them to the target file"))
+        Stop::Skip(format!(
+            "needs {what} among the {word}: add them to the target file"
+        ))
     }
 
     /// Ends the case, before it sends anything, if passes can't be changed.
@@ -198,7 +236,8 @@ impl Session {
         match self.target.save {
             Some(_) => Ok(()),
             None => Err(Stop::Skip(
-                "needs a way to save a pass unchanged: set save or save_url in the target file".into(),
+                "needs a way to save a pass unchanged: set save or save_url in the target file"
+                    .into(),
             )),
         }
     }
@@ -210,7 +249,8 @@ impl Session {
 
     /// The same. `form` makes the identifier from 32 random hexadecimal digits.
     pub(crate) fn device_called(&self, form: impl FnOnce(&str) -> String) -> Result<Device, Stop> {
-        let unusable = |error: &dyn std::fmt::Display| Stop::Error(format!("no random identifier: {error}"));
+        let unusable =
+            |error: &dyn std::fmt::Display| Stop::Error(format!("no random identifier: {error}"));
         let id = form(&random_hex::<16>().map_err(|error| unusable(&error))?);
         let push_token = random_hex::<32>().map_err(|error| unusable(&error))?;
         let device = Device {
@@ -221,17 +261,27 @@ impl Session {
         notes.devices += 1;
         let number = notes.devices;
         notes.secrets.add(&id, format!("<device {number}>"));
-        notes.secrets.add(&push_token, format!("<push token {number}>"));
+        notes
+            .secrets
+            .add(&push_token, format!("<push token {number}>"));
         Ok(device)
     }
 
     /// A pass of the type of `subject`, and with its token, that the service cannot know.
     pub(crate) fn unknown(&self, subject: &Subject) -> Result<Subject, Stop> {
-        let unusable =
-            |error: &dyn std::fmt::Display| Stop::Error(format!("no random serial number: {error}"));
-        let serial = format!("unknown-{}", random_hex::<8>().map_err(|error| unusable(&error))?);
-        let pass = PassId::new(subject.pass.type_id.as_str(), &serial).map_err(|error| unusable(&error))?;
-        Ok(Subject { pass, token: subject.token.clone() })
+        let unusable = |error: &dyn std::fmt::Display| {
+            Stop::Error(format!("no random serial number: {error}"))
+        };
+        let serial = format!(
+            "unknown-{}",
+            random_hex::<8>().map_err(|error| unusable(&error))?
+        );
+        let pass = PassId::new(subject.pass.type_id.as_str(), &serial)
+            .map_err(|error| unusable(&error))?;
+        Ok(Subject {
+            pass,
+            token: subject.token.clone(),
+        })
     }
 
     /// Hides a text from the transcript.
@@ -243,30 +293,49 @@ impl Session {
 
     /// The path of a registration.
     pub(crate) fn registration_path(&self, device: &DeviceIdentifier, pass: &PassId) -> String {
-        format!("{}/{}", self.list_path(device, &pass.type_id), encoded(pass.serial.as_str()))
+        format!(
+            "{}/{}",
+            self.list_path(device, &pass.type_id),
+            encoded(pass.serial.as_str())
+        )
     }
 
     /// The path of a list.
     pub(crate) fn list_path(&self, device: &DeviceIdentifier, type_id: &TypeIdentifier) -> String {
-        format!("/v1/devices/{}/registrations/{}", encoded(device.as_str()), encoded(type_id.as_str()))
+        format!(
+            "/v1/devices/{}/registrations/{}",
+            encoded(device.as_str()),
+            encoded(type_id.as_str())
+        )
     }
 
     /// The path of a pass.
     pub(crate) fn pass_path(&self, pass: &PassId) -> String {
         let collection = pass.type_id.kind().collection();
-        format!("/v1/{collection}/{}/{}", encoded(pass.type_id.as_str()), encoded(pass.serial.as_str()))
+        format!(
+            "/v1/{collection}/{}/{}",
+            encoded(pass.type_id.as_str()),
+            encoded(pass.serial.as_str())
+        )
     }
 
     /// A registration in the form that phones send.
     pub(crate) fn register_call(&self, device: &Device, subject: &Subject) -> Call {
         let body = serde_json::json!({ "pushToken": device.push_token.as_str() }).to_string();
-        Call::new(Method::POST, self.registration_path(&device.id, &subject.pass))
-            .auth(&Auth::Token(subject))
-            .json(body)
+        Call::new(
+            Method::POST,
+            self.registration_path(&device.id, &subject.pass),
+        )
+        .auth(&Auth::Token(subject))
+        .json(body)
     }
 
     /// Registers. The registration is removed at the end.
-    pub(crate) async fn register(&self, device: &Device, subject: &Subject) -> Result<Answer, Stop> {
+    pub(crate) async fn register(
+        &self,
+        device: &Device,
+        subject: &Subject,
+    ) -> Result<Answer, Stop> {
         self.will_register(device, subject);
         self.send(self.register_call(device, subject)).await
     }
@@ -275,7 +344,11 @@ impl Session {
     /// at the end.
     pub(crate) fn will_register(&self, device: &Device, subject: &Subject) {
         let mut notes = self.notes();
-        if !notes.registered.iter().any(|(id, one)| *id == device.id && one.pass == subject.pass) {
+        if !notes
+            .registered
+            .iter()
+            .any(|(id, one)| *id == device.id && one.pass == subject.pass)
+        {
             notes.registered.push((device.id.clone(), subject.clone()));
         }
     }
@@ -286,11 +359,19 @@ impl Session {
     }
 
     /// Unregisters.
-    pub(crate) async fn unregister(&self, device: &Device, subject: &Subject) -> Result<Answer, Stop> {
+    pub(crate) async fn unregister(
+        &self,
+        device: &Device,
+        subject: &Subject,
+    ) -> Result<Answer, Stop> {
         let path = self.registration_path(&device.id, &subject.pass);
-        let answer = self.send(Call::new(Method::DELETE, path).auth(&Auth::Token(subject))).await?;
+        let answer = self
+            .send(Call::new(Method::DELETE, path).auth(&Auth::Token(subject)))
+            .await?;
         if answer.status() == 200 {
-            self.notes().registered.retain(|(id, one)| *id != device.id || one.pass != subject.pass);
+            self.notes()
+                .registered
+                .retain(|(id, one)| *id != device.id || one.pass != subject.pass);
         }
         Ok(answer)
     }
@@ -304,7 +385,11 @@ impl Session {
     ) -> Result<Answer, Stop> {
         let path = self.list_path(&device.id, type_id);
         let path = match tag {
-            Some(tag) => format!("{path}?{}={}", type_id.kind().since_parameter(), encoded(tag)),
+            Some(tag) => format!(
+                "{path}?{}={}",
+                type_id.kind().since_parameter(),
+                encoded(tag)
+            ),
             None => path,
         };
         self.send(Call::new(Method::GET, path)).await
@@ -312,7 +397,8 @@ impl Session {
 
     /// The fetch of a pass in the form that phones send, if it changed since the date.
     pub(crate) fn fetch_call(&self, subject: &Subject, since: Option<&str>) -> Call {
-        let call = Call::new(Method::GET, self.pass_path(&subject.pass)).auth(&Auth::Token(subject));
+        let call =
+            Call::new(Method::GET, self.pass_path(&subject.pass)).auth(&Auth::Token(subject));
         match since {
             Some(since) => call.header(header::IF_MODIFIED_SINCE, since),
             None => call,
@@ -320,7 +406,11 @@ impl Session {
     }
 
     /// Fetches a pass, if it changed since the date.
-    pub(crate) async fn fetch(&self, subject: &Subject, since: Option<&str>) -> Result<Answer, Stop> {
+    pub(crate) async fn fetch(
+        &self,
+        subject: &Subject,
+        since: Option<&str>,
+    ) -> Result<Answer, Stop> {
         self.send(self.fetch_call(subject, since)).await
     }
 
@@ -329,7 +419,12 @@ impl Session {
     pub(crate) async fn send(&self, call: Call) -> Result<Answer, Stop> {
         self.try_send(call).await?.map_err(|error| {
             let actual = self.notes().secrets.hide(&error.to_string());
-            Violation::new(Rule::HTTP_2, "a complete, well-formed answer in time", actual).into()
+            Violation::new(
+                Rule::HTTP_2,
+                "a complete, well-formed answer in time",
+                actual,
+            )
+            .into()
         })
     }
 
@@ -337,21 +432,26 @@ impl Session {
     pub(crate) async fn try_send(&self, call: Call) -> Result<Result<Answer, SendError>, Stop> {
         let secrets = self.notes().secrets.clone();
         let method = call.method.clone();
-        let request =
-            self.request(call).map_err(|error| Stop::Error(format!("the request can't be made: {error}")))?;
+        let request = self
+            .request(call)
+            .map_err(|error| Stop::Error(format!("the request can't be made: {error}")))?;
         let (answer, exchange) = self.target.client.send(request, &secrets).await;
         self.notes().transcript.push(exchange);
         match answer {
-            Err(SendError::Unreachable(reason)) => {
-                Err(Stop::Error(format!("the service can't be reached: {}", secrets.hide(&reason))))
-            }
+            Err(SendError::Unreachable(reason)) => Err(Stop::Error(format!(
+                "the service can't be reached: {}",
+                secrets.hide(&reason)
+            ))),
             answer => Ok(answer.map(|answer| Answer::new(method, answer, secrets))),
         }
     }
 
     fn request(&self, call: Call) -> Result<Request<Full<Bytes>>, http::Error> {
-        let mut request =
-            Request::builder().method(call.method).uri(format!("{}{}", self.target.url.as_str(), call.path));
+        let mut request = Request::builder().method(call.method).uri(format!(
+            "{}{}",
+            self.target.url.as_str(),
+            call.path
+        ));
         if let Some(agent) = call.user_agent {
             request = request.header(header::USER_AGENT, agent);
         }
@@ -370,12 +470,19 @@ impl Session {
     pub(crate) async fn end(self) -> Vec<Exchange> {
         let (registered, said) = {
             let mut notes = self.notes();
-            (std::mem::take(&mut notes.registered), std::mem::take(&mut notes.transcript))
+            (
+                std::mem::take(&mut notes.registered),
+                std::mem::take(&mut notes.transcript),
+            )
         };
         for (device, subject) in registered {
             let path = self.registration_path(&device, &subject.pass);
             // A failure here is ignored, because the case is over.
-            if self.send(Call::new(Method::DELETE, path).auth(&Auth::Token(&subject))).await.is_err() {
+            if self
+                .send(Call::new(Method::DELETE, path).auth(&Auth::Token(&subject)))
+                .await
+                .is_err()
+            {
                 break;
             }
         }

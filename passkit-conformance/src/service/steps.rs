@@ -12,7 +12,9 @@ use crate::{CaseResult, Rule, Stop, wire::ListAnswer};
 impl Session {
     /// Registers as a precondition. Other cases check whether the registration is new.
     pub(crate) async fn given(&self, device: &Device, subject: &Subject) -> CaseResult {
-        self.register(device, subject).await?.is_one_of(&[200, 201], Rule::REG_1)
+        self.register(device, subject)
+            .await?
+            .is_one_of(&[200, 201], Rule::REG_1)
     }
 
     /// Checks that the device's list names exactly these passes, which have the type of `like`.
@@ -43,7 +45,10 @@ impl Session {
                 }
             }
         };
-        let mut wanted: Vec<_> = expected.iter().map(|one| one.pass.serial.to_string()).collect();
+        let mut wanted: Vec<_> = expected
+            .iter()
+            .map(|one| one.pass.serial.to_string())
+            .collect();
         named.sort_unstable();
         wanted.sort_unstable();
         if named == wanted {
@@ -64,7 +69,10 @@ pub(super) fn random() -> Result<String, Stop> {
 
 /// Runs futures side by side until all have ended.
 pub(super) async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    let mut running: Vec<_> = futures
+        .into_iter()
+        .map(|future| (Box::pin(future), None))
+        .collect();
     poll_fn(|context| {
         let mut pending = false;
         for (future, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {
@@ -73,8 +81,15 @@ pub(super) async fn together<F: Future>(futures: impl IntoIterator<Item = F>) ->
                 Poll::Pending => pending = true,
             }
         }
-        if pending { Poll::Pending } else { Poll::Ready(()) }
+        if pending {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
     })
     .await;
-    running.into_iter().filter_map(|(_, output)| output).collect()
+    running
+        .into_iter()
+        .filter_map(|(_, output)| output)
+        .collect()
 }

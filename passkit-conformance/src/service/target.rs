@@ -53,7 +53,10 @@ impl Act {
         F: Fn(PassId) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), String>> + Send + 'static,
     {
-        Self { act: Arc::new(move |pass| Box::pin(act(pass))), hangs: Arc::default() }
+        Self {
+            act: Arc::new(move |pass| Box::pin(act(pass))),
+            hangs: Arc::default(),
+        }
     }
 }
 
@@ -70,13 +73,20 @@ impl Target {
     /// A tower service in this process, whose paths begin with `/v1/`.
     pub fn in_process<S, B>(service: S, limits: Limits) -> Self
     where
-        S: Service<Request<Full<Bytes>>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+        S: Service<Request<Full<Bytes>>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         S::Future: Send,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        Self::new(Client::in_process(service, limits), ServiceUrl::in_process())
+        Self::new(
+            Client::in_process(service, limits),
+            ServiceUrl::in_process(),
+        )
     }
 
     fn new(client: Client, url: ServiceUrl) -> Self {
@@ -135,6 +145,8 @@ impl Target {
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Target")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
     }
 }

@@ -58,7 +58,8 @@ impl TargetFile {
     /// What is wrong with it, and in which line.
     pub fn load(path: &Path) -> Result<Self, String> {
         let name = path.display();
-        let text = std::fs::read_to_string(path).map_err(|error| format!("can't read {name}: {error}"))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| format!("can't read {name}: {error}"))?;
         let folder = std::path::absolute(path)
             .map_err(|error| format!("can't tell the folder of {name}: {error}"))?
             .parent()
@@ -83,7 +84,9 @@ impl TargetFile {
     /// What is wrong with the URL.
     pub fn target(&self, url: &str, limits: Limits) -> Result<Target, String> {
         let known = self.subjects.iter().cloned();
-        let target = known.fold(Target::at(url, limits)?, |target, (pass, token)| target.with(pass, token));
+        let target = known.fold(Target::at(url, limits)?, |target, (pass, token)| {
+            target.with(pass, token)
+        });
         let by = |how: &Option<Changing>| {
             how.clone().map(|how| {
                 move |pass: PassId| {
@@ -108,7 +111,14 @@ impl TargetFile {
             (error.span().map_or(0, |span| span.start), message)
         })?;
         let table = parsed.get_ref();
-        let known = ["change", "change_url", "save", "save_url", "passes", "orders"];
+        let known = [
+            "change",
+            "change_url",
+            "save",
+            "save_url",
+            "passes",
+            "orders",
+        ];
         known_keys(table, &known, "a target file")?;
         let mut file = Self {
             subjects: Vec::new(),
@@ -117,7 +127,12 @@ impl TargetFile {
         };
         for (key, kind) in [("passes", Kind::Pass), ("orders", Kind::Order)] {
             let Some(list) = table.get(key) else { continue };
-            let not_a_list = || (list.span().start, format!("{key} is no list of tables: write [[{key}]]"));
+            let not_a_list = || {
+                (
+                    list.span().start,
+                    format!("{key} is no list of tables: write [[{key}]]"),
+                )
+            };
             for entry in list.get_ref().as_array().ok_or_else(not_a_list)?.iter() {
                 let (pass, token) = subject(key, kind, entry)?;
                 if file.subjects.iter().any(|(known, _)| *known == pass) {
@@ -137,24 +152,37 @@ fn changing(
     command_key: &str,
     url_key: &str,
 ) -> Result<Option<Changing>, Problem> {
-    let read =
-        |key: &str| table.get(key).map(|value| Ok((value.span().start, text_of(key, value)?))).transpose();
+    let read = |key: &str| {
+        table
+            .get(key)
+            .map(|value| Ok((value.span().start, text_of(key, value)?)))
+            .transpose()
+    };
     Ok(match (read(command_key)?, read(url_key)?) {
         (Some(_), Some((at, _))) => {
-            return Err((at, format!("{url_key}: there is a {command_key} already; keep one of them")));
+            return Err((
+                at,
+                format!("{url_key}: there is a {command_key} already; keep one of them"),
+            ));
         }
         (Some((at, command)), None) => Some(Changing::Command(
             ChangeCommand::new(command, folder)
                 .map_err(|problem| (at, format!("{command_key}: {problem}")))?,
         )),
-        (None, Some((at, url))) => Some(Changing::Url(
-            ChangeUrl::new(url).map_err(|problem| (at, format!("{url_key}: {url:?} {problem}")))?,
-        )),
+        (None, Some((at, url))) => {
+            Some(Changing::Url(ChangeUrl::new(url).map_err(|problem| {
+                (at, format!("{url_key}: {url:?} {problem}"))
+            })?))
+        }
         (None, None) => None,
     })
 }
 
-fn subject(key: &str, kind: Kind, entry: &Spanned<DeValue<'_>>) -> Result<(PassId, AuthToken), Problem> {
+fn subject(
+    key: &str,
+    kind: Kind,
+    entry: &Spanned<DeValue<'_>>,
+) -> Result<(PassId, AuthToken), Problem> {
     let at = entry.span().start;
     let Some(table) = entry.get_ref().as_table() else {
         return Err((at, format!("{key} is no list of tables: write [[{key}]]")));
@@ -169,13 +197,17 @@ fn subject(key: &str, kind: Kind, entry: &Spanned<DeValue<'_>>) -> Result<(PassI
     let named = format!("{key}: {type_id:?} {serial:?}");
     if Kind::of_type(type_id).is_some_and(|other| other != kind) {
         let expected = kind.type_prefix();
-        return Err((type_at, format!("{named}: the type does not start with {expected:?}, as {key} do")));
+        return Err((
+            type_at,
+            format!("{named}: the type does not start with {expected:?}, as {key} do"),
+        ));
     }
     // Checked one by one, so that the error names the right line.
     type_id
         .parse::<passkit_server::identifiers::TypeIdentifier>()
         .map_err(|error| (type_at, format!("{named}: {error}")))?;
-    let pass = PassId::new(type_id, serial).map_err(|error| (serial_at, format!("{named}: {error}")))?;
+    let pass =
+        PassId::new(type_id, serial).map_err(|error| (serial_at, format!("{named}: {error}")))?;
     let token = AuthToken::new(token).map_err(|error| (token_at, format!("{named}: {error}")))?;
     Ok((pass, token))
 }
@@ -183,14 +215,24 @@ fn subject(key: &str, kind: Kind, entry: &Spanned<DeValue<'_>>) -> Result<(PassI
 fn text_of<'a>(key: &str, value: &'a Spanned<DeValue<'_>>) -> Result<&'a str, Problem> {
     let found = value.get_ref();
     found.as_str().ok_or_else(|| {
-        (value.span().start, format!("{key} is no text but {}: put it in quotes", found.type_str()))
+        (
+            value.span().start,
+            format!(
+                "{key} is no text but {}: put it in quotes",
+                found.type_str()
+            ),
+        )
     })
 }
 
 fn known_keys(table: &DeTable<'_>, known: &[&str], of: &str) -> Result<(), Problem> {
-    let unknown = table.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
+    let unknown = table
+        .keys()
+        .filter(|key| !known.contains(&key.get_ref().as_ref()));
     // The table is sorted by name, so look for the first key in the file.
-    let Some(key) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
+    let Some(key) = unknown.min_by_key(|key| key.span().start) else {
+        return Ok(());
+    };
     let name = key.get_ref();
     Err((
         key.span().start,
@@ -232,15 +274,28 @@ token = "0123456789abcdef"
     #[test]
     fn a_complete_file_is_read() {
         let file = load(WHOLE).unwrap();
-        let target = file.target("https://wallet.example.com/", Limits::default()).unwrap();
+        let target = file
+            .target("https://wallet.example.com/", Limits::default())
+            .unwrap();
         assert_eq!((target.passes.len(), target.orders.len()), (2, 1));
         assert_eq!(target.passes[1].pass.serial.as_str(), "H8/07 'x'");
         assert!(target.change.is_some() && target.save.is_none());
         let file = load(&WHOLE.replacen("change_url", "save_url", 1)).unwrap();
         let target = file.target("http://h", Limits::default()).unwrap();
         assert!(target.change.is_none() && target.save.is_some());
-        assert!(file.target("wallet", Limits::default()).unwrap_err().contains("\"wallet\""));
-        assert!(load("").unwrap().target("http://h", Limits::default()).unwrap().change.is_none());
+        assert!(
+            file.target("wallet", Limits::default())
+                .unwrap_err()
+                .contains("\"wallet\"")
+        );
+        assert!(
+            load("")
+                .unwrap()
+                .target("http://h", Limits::default())
+                .unwrap()
+                .change
+                .is_none()
+        );
     }
 
     #[test]
@@ -256,22 +311,46 @@ token = "0123456789abcdef"
                 "[[order]]",
                 "line 11: \"order\" is no key of a target file; did you mean \"orders\"?",
             ),
-            ("[[orders]]", "[orders]", "line 11: orders is no list of tables: write [[orders]]"),
+            (
+                "[[orders]]",
+                "[orders]",
+                "line 11: orders is no list of tables: write [[orders]]",
+            ),
             (
                 "[[orders]]",
                 "[[passes]]",
                 "line 12: passes: \"order.com.example.b\" \"A-1\": the type does not start with \"pass.\", as passes do",
             ),
-            ("\"pass.com.example.a\"", "\"com.example.a\"", "line 4: passes: \"com.example.a\" \"A-1\": "),
-            ("serial = \"A-1\"\n", "", "line 3: passes: serial is missing"),
-            ("serial = \"A-1\"", "serial = 7", "line 5: serial is no text but integer: put it in quotes"),
-            ("serial = \"A-1\"", "serial = \"\"", "line 5: passes: \"pass.com.example.a\" \"\": "),
+            (
+                "\"pass.com.example.a\"",
+                "\"com.example.a\"",
+                "line 4: passes: \"com.example.a\" \"A-1\": ",
+            ),
+            (
+                "serial = \"A-1\"\n",
+                "",
+                "line 3: passes: serial is missing",
+            ),
+            (
+                "serial = \"A-1\"",
+                "serial = 7",
+                "line 5: serial is no text but integer: put it in quotes",
+            ),
+            (
+                "serial = \"A-1\"",
+                "serial = \"\"",
+                "line 5: passes: \"pass.com.example.a\" \"\": ",
+            ),
             (
                 "0123456789abcdef",
                 "short-secret",
                 "line 6: passes: \"pass.com.example.a\" \"A-1\": authentication token is shorter than 16",
             ),
-            ("H8/07 'x'", "A-1", "line 7: passes: pass.com.example.a A-1 is here twice"),
+            (
+                "H8/07 'x'",
+                "A-1",
+                "line 7: passes: pass.com.example.a A-1 is here twice",
+            ),
             ("http://", "ftp://", "line 2: change_url: \"ftp://"),
             (
                 "change_url",
@@ -283,20 +362,37 @@ token = "0123456789abcdef"
                 "change = \"no-such-program ",
                 "line 2: change: \"no-such-program\" is neither beside",
             ),
-            ("change_url", "change = \"sh x\"\nchange_url", "line 3: change_url: there is a change already"),
-            ("change_url", "save = \"sh x\"\nsave_url", "line 3: save_url: there is a save already"),
-            ("change_url = \"http://", "save_url = \"ftp://", "line 2: save_url: \"ftp://"),
+            (
+                "change_url",
+                "change = \"sh x\"\nchange_url",
+                "line 3: change_url: there is a change already",
+            ),
+            (
+                "change_url",
+                "save = \"sh x\"\nsave_url",
+                "line 3: save_url: there is a save already",
+            ),
+            (
+                "change_url = \"http://",
+                "save_url = \"ftp://",
+                "line 2: save_url: \"ftp://",
+            ),
             ("type = \"pass", "type = pass", "line 4: "),
         ] {
             let text = WHOLE.replacen(from, to, 1);
             assert_ne!(text, WHOLE, "{from}");
             let error = load(&text).map(|_| ()).unwrap_err();
-            assert!(error.starts_with(&format!("target.toml, {expected}")), "{error}\nis not {expected}");
+            assert!(
+                error.starts_with(&format!("target.toml, {expected}")),
+                "{error}\nis not {expected}"
+            );
             assert_eq!(error.lines().count(), 1, "{error}");
             assert!(!error.contains("short-secret"), "{error}");
         }
         assert!(
-            TargetFile::load(Path::new("no/such/file.toml")).unwrap_err().contains("can't read no/such/file")
+            TargetFile::load(Path::new("no/such/file.toml"))
+                .unwrap_err()
+                .contains("can't read no/such/file")
         );
     }
 }

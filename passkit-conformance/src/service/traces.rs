@@ -112,7 +112,12 @@ impl<'a> Phone<'a> {
         for pass in passes {
             dated.push((pass, fetched(session, pass).await?));
         }
-        Ok(Self { session, device, tag, passes: dated })
+        Ok(Self {
+            session,
+            device,
+            tag,
+            passes: dated,
+        })
     }
 
     /// Changes one of the passes, in a later second than that of the version on the phone.
@@ -124,7 +129,13 @@ impl<'a> Phone<'a> {
 
     /// Asks with the tag.
     async fn list(&self) -> Result<Answer, Stop> {
-        list(self.session, &self.device, self.passes[0].0, Some(&self.tag)).await
+        list(
+            self.session,
+            &self.device,
+            self.passes[0].0,
+            Some(&self.tag),
+        )
+        .await
     }
 
     /// Lists with the tag, expects exactly these passes, and keeps the new tag.
@@ -148,7 +159,10 @@ impl<'a> Phone<'a> {
 
     async fn has_newest(&self, index: usize) -> CaseResult {
         let (pass, date) = &self.passes[index];
-        self.session.fetch(pass, Some(date)).await?.is(304, Rule::GET_2)
+        self.session
+            .fetch(pass, Some(date))
+            .await?
+            .is(304, Rule::GET_2)
     }
 }
 
@@ -219,14 +233,22 @@ async fn nothing_to_report(session: &Session) -> CaseResult {
     let complaint = serde_json::json!({ "logs": [
         "[2026-11-23 08:00:41 +0000] Device received spurious push. (This was written by a test of the web service.)"
     ] });
-    session.send(Call::new(Method::POST, "/v1/log").json(complaint.to_string())).await?.is(200, Rule::LOG_1)
+    session
+        .send(Call::new(Method::POST, "/v1/log").json(complaint.to_string()))
+        .await?
+        .is(200, Rule::LOG_1)
 }
 
 async fn registered_again(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     session.register(&device, one).await?.is(200, Rule::REG_1)?;
-    names(&list(session, &device, one, None).await?, &[one], Rule::LIST_11).map(drop)
+    names(
+        &list(session, &device, one, None).await?,
+        &[one],
+        Rule::LIST_11,
+    )
+    .map(drop)
 }
 
 async fn new_push_token(session: &Session) -> CaseResult {
@@ -234,7 +256,10 @@ async fn new_push_token(session: &Session) -> CaseResult {
     let mut phone = Phone::with(session, session.rested(1)?).await?;
     let pass = phone.passes[0].0;
     phone.device.push_token = session.device()?.push_token;
-    session.register(&phone.device, pass).await?.is(200, Rule::REG_1)?;
+    session
+        .register(&phone.device, pass)
+        .await?
+        .is(200, Rule::REG_1)?;
     // A new registration may list the pass, and so may a repeated one.
     let answer = phone.list().await?;
     if answer.status() != 204 {
@@ -251,24 +276,46 @@ async fn new_device_identifier(session: &Session) -> CaseResult {
     let old_tag = registered_and_listed(session, &old, &[pass]).await?;
     let new_tag = registered_and_listed(session, &new, &[pass]).await?;
     session.change(pass).await?;
-    names(&list(session, &old, pass, Some(&old_tag)).await?, &[pass], Rule::LIST_2)?;
-    names(&list(session, &new, pass, Some(&new_tag)).await?, &[pass], Rule::LIST_2).map(drop)
+    names(
+        &list(session, &old, pass, Some(&old_tag)).await?,
+        &[pass],
+        Rule::LIST_2,
+    )?;
+    names(
+        &list(session, &new, pass, Some(&new_tag)).await?,
+        &[pass],
+        Rule::LIST_2,
+    )
+    .map(drop)
 }
 
 async fn deleted(session: &Session) -> CaseResult {
     let (one, two) = session.two()?;
     let device = session.device()?;
     registered_and_listed(session, &device, &[one, two]).await?;
-    session.unregister(&device, one).await?.is(200, Rule::UNR_1)?;
-    names(&list(session, &device, one, None).await?, &[two], Rule::UNR_1)?;
+    session
+        .unregister(&device, one)
+        .await?
+        .is(200, Rule::UNR_1)?;
+    names(
+        &list(session, &device, one, None).await?,
+        &[two],
+        Rule::UNR_1,
+    )?;
     fetched(session, one).await.map(drop)
 }
 
 async fn deleted_twice(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
-    session.unregister(&device, one).await?.is(200, Rule::UNR_2)?;
+    session
+        .unregister(&device, one)
+        .await?
+        .is(200, Rule::UNR_2)?;
     session.registered(&device, one).await?;
-    session.unregister(&device, one).await?.is(200, Rule::UNR_1)?;
+    session
+        .unregister(&device, one)
+        .await?
+        .is(200, Rule::UNR_1)?;
     session.unregister(&device, one).await?.is(200, Rule::UNR_2)
 }
 
@@ -278,18 +325,37 @@ async fn one_after_the_other_deleted(session: &Session) -> CaseResult {
     let device = session.device()?;
     let tag = registered_and_listed(session, &device, &both).await?;
     let (gone, kept) = (both[0], both[1]);
-    session.unregister(&device, gone).await?.is(200, Rule::UNR_1)?;
-    names(&list(session, &device, kept, None).await?, &[kept], Rule::UNR_3)?;
+    session
+        .unregister(&device, gone)
+        .await?
+        .is(200, Rule::UNR_1)?;
+    names(
+        &list(session, &device, kept, None).await?,
+        &[kept],
+        Rule::UNR_3,
+    )?;
     session.change(kept).await?;
-    names(&list(session, &device, kept, Some(&tag)).await?, &[kept], Rule::UNR_3)?;
-    session.unregister(&device, kept).await?.is(200, Rule::UNR_1)?;
-    list(session, &device, kept, None).await?.is(204, Rule::UNR_1)
+    names(
+        &list(session, &device, kept, Some(&tag)).await?,
+        &[kept],
+        Rule::UNR_3,
+    )?;
+    session
+        .unregister(&device, kept)
+        .await?
+        .is(200, Rule::UNR_1)?;
+    list(session, &device, kept, None)
+        .await?
+        .is(204, Rule::UNR_1)
 }
 
 async fn added_again(session: &Session) -> CaseResult {
     let one = session.one()?;
     let phone = Phone::with(session, vec![one]).await?;
-    session.unregister(&phone.device, one).await?.is(200, Rule::UNR_1)?;
+    session
+        .unregister(&phone.device, one)
+        .await?
+        .is(200, Rule::UNR_1)?;
     session.registered(&phone.device, one).await?;
     phone.list().await?.is_one_of(&[200, 204], Rule::LIST_2)?;
     fetched(session, one).await.map(drop)
@@ -298,15 +364,25 @@ async fn added_again(session: &Session) -> CaseResult {
 async fn updates_off_and_on(session: &Session) -> CaseResult {
     let one = session.one()?;
     let phone = Phone::with(session, vec![one]).await?;
-    session.unregister(&phone.device, one).await?.is(200, Rule::UNR_1)?;
-    list(session, &phone.device, one, None).await?.is(204, Rule::UNR_1)?;
+    session
+        .unregister(&phone.device, one)
+        .await?
+        .is(200, Rule::UNR_1)?;
+    list(session, &phone.device, one, None)
+        .await?
+        .is(204, Rule::UNR_1)?;
     session.registered(&phone.device, one).await?;
     phone.list().await?.is_one_of(&[200, 204], Rule::LIST_2)?;
     phone.has_newest(0).await
 }
 
 /// Register, unregister and fetch, with these credentials.
-fn guarded_calls(session: &Session, device: &Device, subject: &Subject, auth: &Auth<'_>) -> [Call; 3] {
+fn guarded_calls(
+    session: &Session,
+    device: &Device,
+    subject: &Subject,
+    auth: &Auth<'_>,
+) -> [Call; 3] {
     let path = session.registration_path(&device.id, &subject.pass);
     let mut calls = [
         session.register_call(device, subject),
@@ -314,7 +390,8 @@ fn guarded_calls(session: &Session, device: &Device, subject: &Subject, auth: &A
         Call::new(Method::GET, session.pass_path(&subject.pass)),
     ];
     for call in &mut calls {
-        call.headers.retain(|(name, _)| name != header::AUTHORIZATION);
+        call.headers
+            .retain(|(name, _)| name != header::AUTHORIZATION);
     }
     calls.map(|call| call.auth(auth))
 }
@@ -332,8 +409,14 @@ async fn wrong_token(session: &Session) -> CaseResult {
         session.send(unregister).await?.is(401, Rule::AUTH_2)?;
         session.send(fetch).await?.is(401, Rule::AUTH_2)?;
     }
-    names(&list(session, &device, one, None).await?, &[one], Rule::AUTH_5)?;
-    list(session, &stranger, one, None).await?.is(204, Rule::AUTH_5)
+    names(
+        &list(session, &device, one, None).await?,
+        &[one],
+        Rule::AUTH_5,
+    )?;
+    list(session, &stranger, one, None)
+        .await?
+        .is(204, Rule::AUTH_5)
 }
 
 async fn unknown_pass(session: &Session) -> CaseResult {
@@ -350,7 +433,11 @@ async fn same_serial_in_two_types(session: &Session) -> CaseResult {
     let mut namesake = one.clone();
     namesake.pass.type_id = other.pass.type_id.clone();
     let is_namesake = |known: &&Subject| known.pass == namesake.pass;
-    if session.all().iter().find(is_namesake).is_some_and(|known| known.token.as_str() == one.token.as_str())
+    if session
+        .all()
+        .iter()
+        .find(is_namesake)
+        .is_some_and(|known| known.token.as_str() == one.token.as_str())
     {
         let reason = "needs passes of equal serial numbers in two types to have different tokens";
         return Err(Stop::Skip(reason.into()));
@@ -361,7 +448,9 @@ async fn same_serial_in_two_types(session: &Session) -> CaseResult {
     for call in guarded_calls(session, &device, &namesake, &Auth::Token(one)) {
         session.send(call).await?.is(401, Rule::AUTH_2)?;
     }
-    list(session, &device, other, None).await?.is(204, Rule::LIST_3)
+    list(session, &device, other, None)
+        .await?
+        .is(204, Rule::LIST_3)
 }
 
 async fn shared_pass(session: &Session) -> CaseResult {
@@ -371,10 +460,24 @@ async fn shared_pass(session: &Session) -> CaseResult {
     let first_tag = registered_and_listed(session, &first, &[pass]).await?;
     let second_tag = registered_and_listed(session, &second, &[pass]).await?;
     session.change(pass).await?;
-    names(&list(session, &first, pass, Some(&first_tag)).await?, &[pass], Rule::LIST_2)?;
-    session.unregister(&first, pass).await?.is(200, Rule::UNR_1)?;
-    list(session, &first, pass, None).await?.is(204, Rule::UNR_1)?;
-    names(&list(session, &second, pass, Some(&second_tag)).await?, &[pass], Rule::UNR_3).map(drop)
+    names(
+        &list(session, &first, pass, Some(&first_tag)).await?,
+        &[pass],
+        Rule::LIST_2,
+    )?;
+    session
+        .unregister(&first, pass)
+        .await?
+        .is(200, Rule::UNR_1)?;
+    list(session, &first, pass, None)
+        .await?
+        .is(204, Rule::UNR_1)?;
+    names(
+        &list(session, &second, pass, Some(&second_tag)).await?,
+        &[pass],
+        Rule::UNR_3,
+    )
+    .map(drop)
 }
 
 async fn pull_to_refresh(session: &Session) -> CaseResult {
@@ -390,12 +493,23 @@ async fn answer_lost(session: &Session) -> CaseResult {
     let (device, changed) = (session.device()?, session.rested(1)?);
     let tag = registered_and_listed(session, &device, &changed).await?;
     session.change(changed[0]).await?;
-    names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::LIST_2)?;
-    names(&list(session, &device, changed[0], Some(&tag)).await?, &changed, Rule::LIST_10).map(drop)
+    names(
+        &list(session, &device, changed[0], Some(&tag)).await?,
+        &changed,
+        Rule::LIST_2,
+    )?;
+    names(
+        &list(session, &device, changed[0], Some(&tag)).await?,
+        &changed,
+        Rule::LIST_10,
+    )
+    .map(drop)
 }
 
 async fn order_from_apple_pay(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.fetch(one, None).await?.is(200, Rule::ORD_3)?;
-    registered_and_listed(session, &device, &[one]).await.map(drop)
+    registered_and_listed(session, &device, &[one])
+        .await
+        .map(drop)
 }

@@ -40,13 +40,20 @@ catalogue! {
 async fn any_user_agent(session: &Session) -> CaseResult {
     let subject = session.one()?;
     let mut as_phone = Vec::new();
-    for other in [None, Some((Some("curl/8.5.0"), "the User-Agent curl")), Some((None, "no User-Agent"))] {
+    for other in [
+        None,
+        Some((Some("curl/8.5.0"), "the User-Agent curl")),
+        Some((None, "no User-Agent")),
+    ] {
         let device = session.device()?;
         session.will_register(&device, subject);
         let registration = session.registration_path(&device.id, &subject.pass);
         let calls = [
             session.register_call(&device, subject),
-            Call::new(Method::GET, session.list_path(&device.id, &subject.pass.type_id)),
+            Call::new(
+                Method::GET,
+                session.list_path(&device.id, &subject.pass.type_id),
+            ),
             Call::new(Method::GET, session.pass_path(&subject.pass)).auth(&Auth::Token(subject)),
             Call::new(Method::DELETE, registration).auth(&Auth::Token(subject)),
         ];
@@ -57,7 +64,11 @@ async fn any_user_agent(session: &Session) -> CaseResult {
             };
             call.user_agent = user_agent;
             let about = format!("{} with {what}", call.method);
-            session.send(call).await?.about(about).is(as_phone[i], Rule::HTTP_3)?;
+            session
+                .send(call)
+                .await?
+                .about(about)
+                .is(as_phone[i], Rule::HTTP_3)?;
         }
     }
     Ok(())
@@ -65,7 +76,9 @@ async fn any_user_agent(session: &Session) -> CaseResult {
 
 async fn header_names_in_any_case(session: &Session) -> CaseResult {
     if !session.is_network() {
-        return Err(Stop::Skip("header names have no case within a process".into()));
+        return Err(Stop::Skip(
+            "header names have no case within a process".into(),
+        ));
     }
     let one = session.one()?;
     let in_both = async |since: Option<&str>| {
@@ -78,7 +91,11 @@ async fn header_names_in_any_case(session: &Session) -> CaseResult {
             return Ok(());
         }
         let actual = format!("{lower} to names in lower case, {capitals} to names With-Capitals");
-        Err(with_capitals.violation(Rule::HTTP_1, "the same status for names in any case", actual))
+        Err(with_capitals.violation(
+            Rule::HTTP_1,
+            "the same status for names in any case",
+            actual,
+        ))
     };
     session.rest(one).await;
     in_both(None).await?;
@@ -88,7 +105,10 @@ async fn header_names_in_any_case(session: &Session) -> CaseResult {
 async fn wrong_method_is_405(session: &Session) -> CaseResult {
     let (device, subject) = (session.device()?, session.one()?);
     let calls = [
-        Call::new(Method::POST, session.list_path(&device.id, &subject.pass.type_id)),
+        Call::new(
+            Method::POST,
+            session.list_path(&device.id, &subject.pass.type_id),
+        ),
         Call::new(Method::POST, session.pass_path(&subject.pass)),
         Call::new(Method::GET, "/v1/log"),
     ];
@@ -105,9 +125,16 @@ async fn wrong_method_is_405(session: &Session) -> CaseResult {
 
 async fn unknown_path_is_404(session: &Session) -> CaseResult {
     let subject = session.one()?;
-    for path in ["/v1/no-endpoint".to_owned(), session.pass_path(&subject.pass).replacen("/v1/", "/v9/", 1)] {
+    for path in [
+        "/v1/no-endpoint".to_owned(),
+        session.pass_path(&subject.pass).replacen("/v1/", "/v9/", 1),
+    ] {
         let call = Call::new(Method::GET, path).auth(&Auth::Token(subject));
-        session.send(call).await?.about("GET of a path that is no endpoint").is(404, Rule::HTTP_11)?;
+        session
+            .send(call)
+            .await?
+            .about("GET of a path that is no endpoint")
+            .is(404, Rule::HTTP_11)?;
     }
     Ok(())
 }
@@ -117,9 +144,12 @@ async fn unknown_path_is_404(session: &Session) -> CaseResult {
 async fn answer_to_too_much(session: &Session, call: Call) -> Result<Option<Answer>, Stop> {
     match session.try_send(call).await? {
         Ok(answer) => Ok(Some(answer)),
-        Err(SendError::TooSlow(reason)) => {
-            Err(Violation::new(Rule::HTTP_2, "an answer, or the end of the connection", reason).into())
-        }
+        Err(SendError::TooSlow(reason)) => Err(Violation::new(
+            Rule::HTTP_2,
+            "an answer, or the end of the connection",
+            reason,
+        )
+        .into()),
         Err(_) => Ok(None),
     }
 }
@@ -127,16 +157,24 @@ async fn answer_to_too_much(session: &Session, call: Call) -> Result<Option<Answ
 async fn long_registration_is_413(session: &Session) -> CaseResult {
     let (device, subject) = (session.device()?, session.one()?);
     session.will_register(&device, subject);
-    let body =
-        format!(r#"{{"pushToken":"{}","more":"{}"}}"#, device.push_token.as_str(), "x".repeat(300 * 1024));
+    let body = format!(
+        r#"{{"pushToken":"{}","more":"{}"}}"#,
+        device.push_token.as_str(),
+        "x".repeat(300 * 1024)
+    );
     match answer_to_too_much(session, session.register_call(&device, subject).body(body)).await? {
-        Some(answer) => answer.about("a registration of 300 KiB").is_one_of(&[413, 400], Rule::HTTP_13),
+        Some(answer) => answer
+            .about("a registration of 300 KiB")
+            .is_one_of(&[413, 400], Rule::HTTP_13),
         None => Ok(()),
     }
 }
 
 async fn long_log_is_413(session: &Session) -> CaseResult {
-    let body = format!(r#"{{"logs":["A test of passkit-conformance: {}"]}}"#, "x".repeat(1024 * 1024));
+    let body = format!(
+        r#"{{"logs":["A test of passkit-conformance: {}"]}}"#,
+        "x".repeat(1024 * 1024)
+    );
     match answer_to_too_much(session, Call::new(Method::POST, "/v1/log").json(body)).await? {
         Some(answer) => answer.about("log messages of 1 MiB").is(413, Rule::HTTP_13),
         None => Ok(()),
@@ -154,7 +192,10 @@ async fn long_path_or_header_is_refused(session: &Session) -> CaseResult {
             "a path of 30,000 characters",
             Call::new(Method::GET, format!("{path}{serial}")).auth(&Auth::Token(subject)),
         ),
-        ("an Authorization of 60,000 characters", Call::new(Method::GET, path).auth(&Auth::Raw(token))),
+        (
+            "an Authorization of 60,000 characters",
+            Call::new(Method::GET, path).auth(&Auth::Raw(token)),
+        ),
     ];
     for (what, call) in calls {
         if let Some(answer) = answer_to_too_much(session, call).await? {

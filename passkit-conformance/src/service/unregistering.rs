@@ -36,29 +36,52 @@ catalogue! {
 async fn known_pass_is_200(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     session.given(&device, pass).await?;
-    session.unregister(&device, pass).await?.is(200, Rule::UNR_1)?;
+    session
+        .unregister(&device, pass)
+        .await?
+        .is(200, Rule::UNR_1)?;
     session.holds(&device, pass, &[], Rule::UNR_1).await?;
-    session.fetch(pass, None).await?.about("fetching it without being registered").is(200, Rule::GET_9)
+    session
+        .fetch(pass, None)
+        .await?
+        .about("fetching it without being registered")
+        .is(200, Rule::GET_9)
 }
 
 async fn again_is_200(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     session.given(&device, pass).await?;
-    session.unregister(&device, pass).await?.is(200, Rule::UNR_1)?;
-    session.unregister(&device, pass).await?.about("the second time").is(200, Rule::UNR_2)
+    session
+        .unregister(&device, pass)
+        .await?
+        .is(200, Rule::UNR_1)?;
+    session
+        .unregister(&device, pass)
+        .await?
+        .about("the second time")
+        .is(200, Rule::UNR_2)
 }
 
 async fn never_registered_is_200(session: &Session) -> CaseResult {
-    session.unregister(&session.device()?, session.one()?).await?.is(200, Rule::UNR_2)
+    session
+        .unregister(&session.device()?, session.one()?)
+        .await?
+        .is(200, Rule::UNR_2)
 }
 
 async fn leaves_other_passes(session: &Session) -> CaseResult {
     let (device, (one, two)) = (session.device()?, session.two()?);
     session.given(&device, one).await?;
     session.given(&device, two).await?;
-    session.unregister(&device, one).await?.is(200, Rule::UNR_1)?;
+    session
+        .unregister(&device, one)
+        .await?
+        .is(200, Rule::UNR_1)?;
     session.holds(&device, one, &[two], Rule::UNR_3).await?;
-    session.unregister(&device, two).await?.is(200, Rule::UNR_1)?;
+    session
+        .unregister(&device, two)
+        .await?
+        .is(200, Rule::UNR_1)?;
     session.holds(&device, one, &[], Rule::UNR_1).await
 }
 
@@ -66,7 +89,10 @@ async fn leaves_other_devices(session: &Session) -> CaseResult {
     let (leaver, other, pass) = (session.device()?, session.device()?, session.one()?);
     session.given(&leaver, pass).await?;
     session.given(&other, pass).await?;
-    session.unregister(&leaver, pass).await?.is(200, Rule::UNR_1)?;
+    session
+        .unregister(&leaver, pass)
+        .await?
+        .is(200, Rule::UNR_1)?;
     session.holds(&other, pass, &[pass], Rule::UNR_3).await?;
     session.holds(&leaver, pass, &[], Rule::UNR_1).await
 }
@@ -75,12 +101,17 @@ async fn in_parallel_is_200(session: &Session) -> CaseResult {
     let (device, pass) = (session.device()?, session.one()?);
     session.given(&device, pass).await?;
     for answer in together((0..20).map(|_| session.unregister(&device, pass))).await {
-        answer?.about("one of twenty equal requests at once").is(200, Rule::UNR_2)?;
+        answer?
+            .about("one of twenty equal requests at once")
+            .is(200, Rule::UNR_2)?;
     }
     session.holds(&device, pass, &[], Rule::UNR_1).await
 }
 
 async fn unknown_pass_is_401(session: &Session) -> CaseResult {
     let unknown = session.unknown(session.one()?)?;
-    session.unregister(&session.device()?, &unknown).await?.is(401, Rule::AUTH_4)
+    session
+        .unregister(&session.device()?, &unknown)
+        .await?
+        .is(401, Rule::AUTH_4)
 }

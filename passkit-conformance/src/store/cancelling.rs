@@ -65,19 +65,33 @@ pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
             }
         }
     }
-    GiveUp { call: pin!(call), left: polls }.await
+    GiveUp {
+        call: pin!(call),
+        left: polls,
+    }
+    .await
 }
 
 /// What disagrees, if anything does.
-pub(super) type Halves<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Violation>> + Send + 'a>>;
+pub(super) type Halves<'a> =
+    Pin<Box<dyn Future<Output = Result<Option<String>, Violation>> + Send + 'a>>;
 
 /// Reads until `halves` says `None`.
-pub(super) async fn comes_to_rest<'a>(what: &str, halves: impl Fn() -> Halves<'a>) -> Result<(), Violation> {
+pub(super) async fn comes_to_rest<'a>(
+    what: &str,
+    halves: impl Fn() -> Halves<'a>,
+) -> Result<(), Violation> {
     let start = Instant::now();
     loop {
-        let Some(halves) = halves().await? else { return Ok(()) };
+        let Some(halves) = halves().await? else {
+            return Ok(());
+        };
         if start.elapsed() > TIMEOUT {
-            return Err(Violation::new(Rule::C12, format!("{what} to have happened or not"), halves));
+            return Err(Violation::new(
+                Rule::C12,
+                format!("{what} to have happened or not"),
+                halves,
+            ));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -89,7 +103,11 @@ async fn registered(
     device: &Device,
     pass: &PassId,
 ) -> Result<Result<bool, String>, Violation> {
-    let listed = device.list(store, &pass.type_id, None).await?.serials.contains(&pass.serial);
+    let listed = device
+        .list(store, &pass.type_id, None)
+        .await?
+        .serials
+        .contains(&pass.serial);
     let found = devices_of(store, Audience::Pass(pass), 10, 10).await?;
     let paged = found.iter().find(|one| one.device == device.id);
     Ok(match paged {
@@ -106,15 +124,25 @@ async fn dropped_register_is_whole(store: &dyn RegistrationStore) -> Result<(), 
     let (_, passes) = new_passes(1)?;
     for polls in 0..MOST_POLLS {
         let device = Device::new()?;
-        let done = give_up_after(polls, store.register(&device.id, &passes[0], &device.push_token)).await;
+        let done = give_up_after(
+            polls,
+            store.register(&device.id, &passes[0], &device.push_token),
+        )
+        .await;
         comes_to_rest("a register that was dropped", || {
             Box::pin(async { Ok(registered(store, &device, &passes[0]).await?.err()) })
         })
         .await?;
         // Again, as a phone would: now it is there whatever happened before.
-        store.register(&device.id, &passes[0], &device.push_token).await?;
+        store
+            .register(&device.id, &passes[0], &device.push_token)
+            .await?;
         if registered(store, &device, &passes[0]).await? != Ok(true) {
-            return Err(Violation::new(Rule::C12, "a registration after registering again", "none"));
+            return Err(Violation::new(
+                Rule::C12,
+                "a registration after registering again",
+                "none",
+            ));
         }
         store.unregister(&device.id, &passes[0]).await?;
         if done {
@@ -135,7 +163,11 @@ async fn dropped_unregister_is_whole(store: &dyn RegistrationStore) -> Result<()
         .await?;
         store.unregister(&device.id, &passes[0]).await?;
         if registered(store, &device, &passes[0]).await? != Ok(false) {
-            return Err(Violation::new(Rule::C12, "no registration after unregistering again", "one"));
+            return Err(Violation::new(
+                Rule::C12,
+                "no registration after unregistering again",
+                "one",
+            ));
         }
         if done {
             break;
@@ -166,7 +198,9 @@ async fn dropped_marks(
 ) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(20)?;
     let device = Device::registered_for(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
+    let mut tag = device
+        .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
+        .await?;
     for polls in 0..MOST_POLLS {
         let before = states(store, &passes).await?;
         let done = give_up_after(polls, mark(store, &passes)).await;
@@ -181,7 +215,9 @@ async fn dropped_marks(
                 // Marked passes are listed; before and after, the list is read around the same state.
                 let listed = device.list(store, &type_id, Some(tag)).await?.serials.len();
                 Ok(match moved {
-                    _ if !whole => Some("a pass with a new version and an old date, or the reverse".into()),
+                    _ if !whole => {
+                        Some("a pass with a new version and an old date, or the reverse".into())
+                    }
                     0 | 20 if listed >= moved => None,
                     _ => Some(format!("{moved} of 20 passes marked and {listed} listed")),
                 })
@@ -200,9 +236,17 @@ async fn dropped_marks(
 }
 
 async fn dropped_mark_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
-    dropped_marks(store, "a batch of marks that was dropped", |store, passes| {
-        Box::pin(async move { store.mark(&passes[0].type_id, Changed::Passes(&serials(passes))).await })
-    })
+    dropped_marks(
+        store,
+        "a batch of marks that was dropped",
+        |store, passes| {
+            Box::pin(async move {
+                store
+                    .mark(&passes[0].type_id, Changed::Passes(&serials(passes)))
+                    .await
+            })
+        },
+    )
     .await
 }
 
@@ -228,7 +272,8 @@ async fn dropped_forget_is_whole(store: &dyn RegistrationStore) -> Result<(), Vi
                         Err(halves) => return Ok(Some(halves)),
                     }
                 }
-                Ok((there != 0 && there != passes.len()).then(|| format!("{there} of 8 registrations")))
+                Ok((there != 0 && there != passes.len())
+                    .then(|| format!("{there} of 8 registrations")))
             })
         })
         .await?;

@@ -63,16 +63,29 @@ async fn claims(
     when: &str,
 ) -> Result<(), Violation> {
     let given = store.claim(name, owner, time).await?;
-    ensure(Rule::K1, given == wanted, format!("{wanted} for a claim {when}"), || given.to_string())
+    ensure(
+        Rule::K1,
+        given == wanted,
+        format!("{wanted} for a claim {when}"),
+        || given.to_string(),
+    )
 }
 
 /// Claims `name` for `owner` again and again until that succeeds.
-async fn claims_in_time(store: &Store, name: &str, owner: &str, time: Duration) -> Result<(), Violation> {
+async fn claims_in_time(
+    store: &Store,
+    name: &str,
+    owner: &str,
+    time: Duration,
+) -> Result<(), Violation> {
     let start = Instant::now();
     while !store.claim(name, owner, time).await? {
-        ensure(Rule::K1, start.elapsed() < TIMEOUT, "a claim that ends with its time", || {
-            format!("a claim that is there after {TIMEOUT:?}")
-        })?;
+        ensure(
+            Rule::K1,
+            start.elapsed() < TIMEOUT,
+            "a claim that ends with its time",
+            || format!("a claim that is there after {TIMEOUT:?}"),
+        )?;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())
@@ -94,9 +107,20 @@ async fn one_owner_has_a_claim(store: &Store) -> Result<(), Violation> {
             });
         }
         let answers = all(tasks).await?;
-        let owners: Vec<_> = answers.iter().filter(|(_, given)| *given).map(|(owner, _)| owner).collect();
-        ensure(Rule::K1, owners.len() == 1, "one of 20 owners with the claim", || owners.len().to_string())?;
-        let Some(owner) = owners.first() else { continue };
+        let owners: Vec<_> = answers
+            .iter()
+            .filter(|(_, given)| *given)
+            .map(|(owner, _)| owner)
+            .collect();
+        ensure(
+            Rule::K1,
+            owners.len() == 1,
+            "one of 20 owners with the claim",
+            || owners.len().to_string(),
+        )?;
+        let Some(owner) = owners.first() else {
+            continue;
+        };
         for _ in 0..2 {
             claims(store, &name, owner, LONG, true, "by the owner that has it").await?;
             for other in ["owner", "owner-20", "Owner-1", " "] {
@@ -115,9 +139,12 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
     claims_in_time(store, &name, "b", SHORT).await?;
     let elapsed = asked.elapsed();
     // A clock of whole milliseconds may cut one off.
-    ensure(Rule::K1, elapsed >= SHORT - Duration::from_millis(2), "a claim of 300 ms", || {
-        format!("{elapsed:?}")
-    })?;
+    ensure(
+        Rule::K1,
+        elapsed >= SHORT - Duration::from_millis(2),
+        "a claim of 300 ms",
+        || format!("{elapsed:?}"),
+    )?;
 
     // With a longer time it lasts. The second claim shows that the first time is over: it was made later.
     let name = new_name();
@@ -129,14 +156,35 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
     claims(store, &name, "b", LONG, false, "that was made longer").await?;
 
     // With a shorter time it ends.
-    claims(store, &name, "a", Duration::from_millis(1), true, "by the owner that has it").await?;
+    claims(
+        store,
+        &name,
+        "a",
+        Duration::from_millis(1),
+        true,
+        "by the owner that has it",
+    )
+    .await?;
     claims_in_time(store, &name, "b", LONG).await?;
-    claims(store, &name, "a", LONG, false, "that ended and another owner has").await
+    claims(
+        store,
+        &name,
+        "a",
+        LONG,
+        false,
+        "that ended and another owner has",
+    )
+    .await
 }
 
 async fn only_the_owner_releases(store: &Store) -> Result<(), Violation> {
     let released = |given: bool| {
-        ensure(Rule::K2, !given, "a claim that others can't release", || "a released one".into())
+        ensure(
+            Rule::K2,
+            !given,
+            "a claim that others can't release",
+            || "a released one".into(),
+        )
     };
     let name = new_name();
     store.release(&name, "a").await?;
@@ -147,21 +195,39 @@ async fn only_the_owner_releases(store: &Store) -> Result<(), Violation> {
     }
     store.release(&name, "a").await?;
     let given = store.claim(&name, "b", LONG).await?;
-    ensure(Rule::K2, given, "a claim after its owner released it", || "none".into())?;
+    ensure(
+        Rule::K2,
+        given,
+        "a claim after its owner released it",
+        || "none".into(),
+    )?;
     // The former owner comes late.
     store.release(&name, "a").await?;
     released(store.claim(&name, "c", LONG).await?)?;
     store.release(&name, "b").await?;
     store.release(&name, "b").await?;
     let given = store.claim(&name, "a", LONG).await?;
-    ensure(Rule::K2, given, "a claim after its owner released it twice", || "none".into())
+    ensure(
+        Rule::K2,
+        given,
+        "a claim after its owner released it twice",
+        || "none".into(),
+    )
 }
 
-async fn expect_note(store: &Store, name: &str, wanted: Option<&str>, when: &str) -> Result<(), Violation> {
+async fn expect_note(
+    store: &Store,
+    name: &str,
+    wanted: Option<&str>,
+    when: &str,
+) -> Result<(), Violation> {
     let found = store.note(name).await?;
-    ensure(Rule::K3, found.as_deref() == wanted, format!("the note {} {when}", shown(wanted)), || {
-        shown(found.as_deref())
-    })
+    ensure(
+        Rule::K3,
+        found.as_deref() == wanted,
+        format!("the note {} {when}", shown(wanted)),
+        || shown(found.as_deref()),
+    )
 }
 
 async fn replaces(
@@ -176,15 +242,28 @@ async fn replaces(
     ensure(
         Rule::K3,
         replaced == wanted,
-        format!("{wanted} for {} expected and {} there", shown(expected), shown(before.as_deref())),
+        format!(
+            "{wanted} for {} expected and {} there",
+            shown(expected),
+            shown(before.as_deref())
+        ),
         || replaced.to_string(),
     )?;
-    expect_note(store, name, if wanted { new } else { before.as_deref() }, "after that").await
+    expect_note(
+        store,
+        name,
+        if wanted { new } else { before.as_deref() },
+        "after that",
+    )
+    .await
 }
 
 /// The first characters of a note.
 fn shown(note: Option<&str>) -> String {
-    format!("{:?}", note.map(|note| note.chars().take(40).collect::<String>()))
+    format!(
+        "{:?}",
+        note.map(|note| note.chars().take(40).collect::<String>())
+    )
 }
 
 async fn one_of_many_replaces_a_note(store: &Store) -> Result<(), Violation> {
@@ -196,11 +275,14 @@ async fn one_of_many_replaces_a_note(store: &Store) -> Result<(), Violation> {
         let start = Arc::new(Barrier::new(AT_ONCE));
         let mut tasks = JoinSet::new();
         for number in 0..AT_ONCE {
-            let (store, name, start, before) = (store.clone(), name.clone(), start.clone(), before.clone());
+            let (store, name, start, before) =
+                (store.clone(), name.clone(), start.clone(), before.clone());
             tasks.spawn(async move {
                 let new = (!removing).then(|| format!("round {round}, caller {number}"));
                 start.wait().await;
-                let replaced = store.replace_note(&name, before.as_deref(), new.as_deref()).await?;
+                let replaced = store
+                    .replace_note(&name, before.as_deref(), new.as_deref())
+                    .await?;
                 Ok::<_, Violation>(replaced.then_some(new))
             });
         }
@@ -212,7 +294,13 @@ async fn one_of_many_replaces_a_note(store: &Store) -> Result<(), Violation> {
             || replaced.len().to_string(),
         )?;
         before = replaced.pop().flatten();
-        expect_note(store, &name, before.as_deref(), "of the caller that replaced it").await?;
+        expect_note(
+            store,
+            &name,
+            before.as_deref(),
+            "of the caller that replaced it",
+        )
+        .await?;
     }
     Ok(())
 }
@@ -228,9 +316,15 @@ async fn counting_in_a_note_loses_nothing(store: &Store) -> Result<(), Violation
             let mut left = EACH;
             while left > 0 {
                 let before = store.note(&name).await?;
-                let number: u64 = before.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0);
+                let number: u64 = before
+                    .as_deref()
+                    .and_then(|text| text.parse().ok())
+                    .unwrap_or(0);
                 let next = (number + 1).to_string();
-                if store.replace_note(&name, before.as_deref(), Some(&next)).await? {
+                if store
+                    .replace_note(&name, before.as_deref(), Some(&next))
+                    .await?
+                {
                     left -= 1;
                 } else {
                     tokio::task::yield_now().await;
@@ -240,7 +334,13 @@ async fn counting_in_a_note_loses_nothing(store: &Store) -> Result<(), Violation
         });
     }
     all(tasks).await?;
-    expect_note(store, &name, Some(&(TASKS * EACH).to_string()), "after so many additions").await
+    expect_note(
+        store,
+        &name,
+        Some(&(TASKS * EACH).to_string()),
+        "after so many additions",
+    )
+    .await
 }
 
 async fn notes_are_compared(store: &Store) -> Result<(), Violation> {
@@ -250,10 +350,27 @@ async fn notes_are_compared(store: &Store) -> Result<(), Violation> {
     replaces(store, &name, Some("a"), Some("b"), false).await?;
     replaces(store, &name, Some("a"), None, false).await?;
     replaces(store, &name, None, None, true).await?;
-    let notes = ["a", "A", "a ", "%", "*", "0", "null", "{\"a\": \"b\"}", "'; --", "\u{1f3ab}", &long];
+    let notes = [
+        "a",
+        "A",
+        "a ",
+        "%",
+        "*",
+        "0",
+        "null",
+        "{\"a\": \"b\"}",
+        "'; --",
+        "\u{1f3ab}",
+        &long,
+    ];
     let mut before: Option<&str> = None;
     for note in notes {
-        for wrong in notes.into_iter().map(Some).chain([None]).filter(|wrong| *wrong != before) {
+        for wrong in notes
+            .into_iter()
+            .map(Some)
+            .chain([None])
+            .filter(|wrong| *wrong != before)
+        {
             replaces(store, &name, wrong, Some("wrong"), false).await?;
         }
         replaces(store, &name, before, Some(note), true).await?;
@@ -270,7 +387,21 @@ async fn names_are_kept_apart(store: &Store) -> Result<(), Violation> {
     let base = new_name();
     let long = |last: char| format!("{base}{}{last}", "x".repeat(699 - base.len()));
     let mut names = vec![base.clone(), base.to_uppercase(), long('y'), long('z')];
-    for end in ["0", ".b", ":b", " ", "*", "%", "_", "/", "{a}", "\\", "'", "\u{fc}", "\u{1f3ab}"] {
+    for end in [
+        "0",
+        ".b",
+        ":b",
+        " ",
+        "*",
+        "%",
+        "_",
+        "/",
+        "{a}",
+        "\\",
+        "'",
+        "\u{fc}",
+        "\u{1f3ab}",
+    ] {
         names.push(format!("{base}{end}"));
     }
     for name in &names {
@@ -278,25 +409,46 @@ async fn names_are_kept_apart(store: &Store) -> Result<(), Violation> {
             .await
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;
         let given = store.claim(name, name, LONG).await?;
-        ensure(Rule::NAMES, given, "a claim of its own for each name", || "none".into())?;
+        ensure(
+            Rule::NAMES,
+            given,
+            "a claim of its own for each name",
+            || "none".into(),
+        )?;
         replaces(store, name, None, Some(name), true)
             .await
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;
     }
     for (n, name) in names.iter().enumerate() {
         let given = store.claim(name, "another", LONG).await?;
-        ensure(Rule::NAMES, !given, "a claim that is there until it is released", || "none".into())?;
+        ensure(
+            Rule::NAMES,
+            !given,
+            "a claim that is there until it is released",
+            || "none".into(),
+        )?;
         expect_note(store, name, Some(name), "of its own")
             .await
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;
         // A claim and a note of one name have nothing to do with each other.
         if n % 2 == 0 {
             store.release(name, name).await?;
-            expect_note(store, name, Some(name), "after the claim of the same name was released").await?;
+            expect_note(
+                store,
+                name,
+                Some(name),
+                "after the claim of the same name was released",
+            )
+            .await?;
         } else {
             replaces(store, name, Some(name), None, true).await?;
             let given = store.claim(name, "another", LONG).await?;
-            ensure(Rule::NAMES, !given, "a claim after the note of its name was removed", || "none".into())?;
+            ensure(
+                Rule::NAMES,
+                !given,
+                "a claim after the note of its name was removed",
+                || "none".into(),
+            )?;
         }
     }
     Ok(())
@@ -334,5 +486,9 @@ async fn write(store: &Store, number: usize) -> Result<Vec<(String, Option<Strin
     replaces(store, &replaced, Some("second"), Some(&last), true).await?;
     replaces(store, &replaced, Some("second"), Some("wrong"), false).await?;
     replaces(store, &removed, Some("first"), None, true).await?;
-    Ok(vec![(kept, Some("first".into())), (replaced, Some(last)), (removed, None)])
+    Ok(vec![
+        (kept, Some("first".into())),
+        (replaced, Some(last)),
+        (removed, None),
+    ])
 }

@@ -34,20 +34,35 @@ catalogue! {
         "Of the phones with a popular pass some get no push.";
 }
 
-async fn ten_thousand_passes_on_one_device(store: &Arc<dyn RegistrationStore>) -> Result<(), Violation> {
+async fn ten_thousand_passes_on_one_device(
+    store: &Arc<dyn RegistrationStore>,
+) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(10_000)?;
     let device = Device::registered_for_many(store, &passes).await?;
-    let tag = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
-    device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::C2, "when asked again")?;
+    let tag = device
+        .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
+        .await?;
+    device
+        .list(store, &type_id, Some(tag))
+        .await?
+        .is_empty(Rule::C2, "when asked again")?;
     let some: Vec<PassId> = passes.iter().step_by(97).cloned().collect();
-    store.mark(&type_id, Changed::Passes(&serials(&some))).await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&some)))
+        .await?;
     let listed = device.list(store, &type_id, Some(tag)).await?;
     listed.has(&some, Rule::C1, "after a batch of marks")?;
-    device.list(store, &type_id, Some(listed.tag)).await?.is_empty(Rule::C2, "when asked again")?;
+    device
+        .list(store, &type_id, Some(listed.tag))
+        .await?
+        .is_empty(Rule::C2, "when asked again")?;
     store.mark(&type_id, Changed::All).await?;
     let all = device.list(store, &type_id, Some(listed.tag)).await?;
     all.has(&passes, Rule::C9, "after a mark of all")?;
-    device.list(store, &type_id, Some(all.tag)).await?.is_empty(Rule::C2, "when asked again")
+    device
+        .list(store, &type_id, Some(all.tag))
+        .await?
+        .is_empty(Rule::C2, "when asked again")
 }
 
 /// How many devices there are to be, and how long registering them may take.
@@ -76,8 +91,14 @@ async fn crowd_in_bulk(
     let mut devices = HashSet::new();
     while devices.len() < MANY && start.elapsed() < BUDGET {
         let push_token = new_push_token()?;
-        let one = |device| Registration { device, push_token: push_token.clone(), pass: pass.clone() };
-        let batch = (0..1_000).map(|_| new_device().map(one)).collect::<Result<Vec<_>, Violation>>()?;
+        let one = |device| Registration {
+            device,
+            push_token: push_token.clone(),
+            pass: pass.clone(),
+        };
+        let batch = (0..1_000)
+            .map(|_| new_device().map(one))
+            .collect::<Result<Vec<_>, Violation>>()?;
         store.register_many(&batch).await?;
         devices.extend(batch.into_iter().map(|one| one.device));
     }
@@ -116,15 +137,24 @@ async fn read_under_change(
     throughout: &HashSet<DeviceIdentifier>,
     limit: usize,
 ) -> Result<(), Violation> {
-    let (reading, others) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(HashSet::new())));
+    let (reading, others) = (
+        Arc::new(AtomicBool::new(true)),
+        Arc::new(Mutex::new(HashSet::new())),
+    );
     let mut tasks = JoinSet::new();
     for _ in 0..4 {
-        let (store, pass, reading, others) = (store.clone(), pass.clone(), reading.clone(), others.clone());
+        let (store, pass, reading, others) =
+            (store.clone(), pass.clone(), reading.clone(), others.clone());
         tasks.spawn(async move {
             while reading.load(SeqCst) {
                 let device = Device::new()?;
-                others.lock().unwrap_or_else(PoisonError::into_inner).insert(device.id.clone());
-                store.register(&device.id, &pass, &device.push_token).await?;
+                others
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(device.id.clone());
+                store
+                    .register(&device.id, &pass, &device.push_token)
+                    .await?;
                 tokio::task::yield_now().await;
                 store.unregister(&device.id, &pass).await?;
                 // A pace that leaves the reader its turn.
@@ -139,11 +169,17 @@ async fn read_under_change(
     let others = others.lock().unwrap_or_else(PoisonError::into_inner);
     let seen: HashSet<_> = found?.into_iter().map(|one| one.device).collect();
     let missing = throughout.difference(&seen).count();
-    let foreign = seen.iter().filter(|one| !throughout.contains(one) && !others.contains(one)).count();
+    let foreign = seen
+        .iter()
+        .filter(|one| !throughout.contains(one) && !others.contains(one))
+        .count();
     ensure(
         Rule::C11,
         missing == 0 && foreign == 0,
-        format!("all of {} devices in pages of {limit}, others coming and going", throughout.len()),
+        format!(
+            "all of {} devices in pages of {limit}, others coming and going",
+            throughout.len()
+        ),
         || format!("{missing} missing and {foreign} that never registered"),
     )
 }

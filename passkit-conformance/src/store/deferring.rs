@@ -43,7 +43,12 @@ pub(super) fn at(micros: u64) -> SystemTime {
 }
 
 pub(super) fn push(device: &Device, due: Option<SystemTime>) -> DeferredPush {
-    DeferredPush { push_token: device.push_token.clone(), due, attempts: 1, bad_since: None }
+    DeferredPush {
+        push_token: device.push_token.clone(),
+        due,
+        attempts: 1,
+        bad_since: None,
+    }
 }
 
 pub(super) fn deferred(device: &Device, due: Option<SystemTime>) -> Deferred {
@@ -52,7 +57,10 @@ pub(super) fn deferred(device: &Device, due: Option<SystemTime>) -> Deferred {
 
 /// The same devices, without a deferred push.
 pub(super) fn removed(pushes: &[Deferred]) -> Vec<Deferred> {
-    pushes.iter().map(|(device, _)| (device.clone(), None)).collect()
+    pushes
+        .iter()
+        .map(|(device, _)| (device.clone(), None))
+        .collect()
 }
 
 /// Reads pages after `after` to the end.
@@ -67,16 +75,27 @@ async fn read(
     for _ in 0..2_000 {
         let page = queue.deferred(type_id, after.as_ref(), limit).await?;
         let about = limit.saturating_mul(2).saturating_add(64);
-        ensure(Rule::Q4, page.items.len() <= about, format!("a page of about {limit}"), || {
-            page.items.len().to_string()
-        })?;
-        found.extend(page.items.into_iter().map(|(device, push)| (device, Some(push))));
+        ensure(
+            Rule::Q4,
+            page.items.len() <= about,
+            format!("a page of about {limit}"),
+            || page.items.len().to_string(),
+        )?;
+        found.extend(
+            page.items
+                .into_iter()
+                .map(|(device, push)| (device, Some(push))),
+        );
         after = page.next;
         if after.is_none() {
             return Ok(found);
         }
     }
-    Err(Violation::new(Rule::Q4, "pages that come to an end", "a cursor after every page"))
+    Err(Violation::new(
+        Rule::Q4,
+        "pages that come to an end",
+        "a cursor after every page",
+    ))
 }
 
 /// Ensures that exactly these pushes are deferred.
@@ -87,9 +106,18 @@ pub(super) async fn expect_deferred<'a>(
     when: &str,
 ) -> Result<(), Violation> {
     let found: BTreeMap<_, _> = read(queue, type_id, None, 50).await?.into_iter().collect();
-    let wanted: BTreeMap<_, _> = wanted.into_iter().map(|(device, push)| (device, push)).collect();
-    let missing = wanted.keys().filter(|device| !found.contains_key(**device)).count();
-    let foreign = found.keys().filter(|device| !wanted.contains_key(*device)).count();
+    let wanted: BTreeMap<_, _> = wanted
+        .into_iter()
+        .map(|(device, push)| (device, push))
+        .collect();
+    let missing = wanted
+        .keys()
+        .filter(|device| !found.contains_key(**device))
+        .count();
+    let foreign = found
+        .keys()
+        .filter(|device| !wanted.contains_key(*device))
+        .count();
     ensure(
         Rule::Q4,
         missing == 0 && foreign == 0,
@@ -97,15 +125,24 @@ pub(super) async fn expect_deferred<'a>(
         || format!("{missing} of them missing and {foreign} others"),
     )?;
     for (device, wanted) in wanted {
-        let (Some(found), Some(wanted)) = (&found[device], wanted) else { continue };
+        let (Some(found), Some(wanted)) = (&found[device], wanted) else {
+            continue;
+        };
         // Without the identifier and the token, which no report shows.
-        let shown = |push: &DeferredPush| format!("{:?}", (push.due, push.attempts, push.bad_since));
+        let shown =
+            |push: &DeferredPush| format!("{:?}", (push.due, push.attempts, push.bad_since));
         let same_token = found.push_token.as_str() == wanted.push_token.as_str();
         ensure(
             Rule::Q4,
             found == wanted && same_token,
             format!("its own token and {} {when}", shown(wanted)),
-            || if same_token { shown(found) } else { "another token".into() },
+            || {
+                if same_token {
+                    shown(found)
+                } else {
+                    "another token".into()
+                }
+            },
         )?;
     }
     Ok(())
@@ -117,20 +154,35 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
     expect_deferred(queue, &type_id, [], "of a new type").await?;
     queue.defer(&type_id, &[]).await?;
     let now = clock::now_micros();
-    let times =
-        [None, Some(at(now)), Some(at(now + 3_600_000_001)), Some(at(1)), Some(at(4_102_444_799_999_999))];
+    let times = [
+        None,
+        Some(at(now)),
+        Some(at(now + 3_600_000_001)),
+        Some(at(1)),
+        Some(at(4_102_444_799_999_999)),
+    ];
     let mut pushes = Vec::new();
     for (n, due) in times.into_iter().enumerate() {
         for (bad_since, attempts) in [(None, 0), (times[4 - n], 3), (Some(at(now + 7)), u32::MAX)] {
             let device = Device::new()?;
-            pushes.push((device.id.clone(), DeferredPush { attempts, bad_since, ..push(&device, due) }));
+            pushes.push((
+                device.id.clone(),
+                DeferredPush {
+                    attempts,
+                    bad_since,
+                    ..push(&device, due)
+                },
+            ));
         }
     }
     for ((_, push), token) in pushes.iter_mut().zip(foreign_push_tokens()?) {
         push.push_token = token;
     }
     let all = |pushes: &[(DeviceIdentifier, DeferredPush)]| -> Vec<Deferred> {
-        pushes.iter().map(|(device, push)| (device.clone(), Some(push.clone()))).collect()
+        pushes
+            .iter()
+            .map(|(device, push)| (device.clone(), Some(push.clone())))
+            .collect()
     };
     queue.defer(&type_id, &all(&pushes)).await?;
     expect_deferred(queue, &type_id, &all(&pushes), "with all sorts of times").await?;
@@ -147,7 +199,13 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
     }
     let all = all(&pushes);
     let (device, first) = &pushes[0];
-    let other = (device.clone(), Some(DeferredPush { attempts: 1, ..first.clone() }));
+    let other = (
+        device.clone(),
+        Some(DeferredPush {
+            attempts: 1,
+            ..first.clone()
+        }),
+    );
     queue.defer(&beside, slice::from_ref(&other)).await?;
     queue.defer(&type_id, &all[..9]).await?;
     queue.defer(&type_id, &all[9..]).await?;
@@ -158,8 +216,13 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
     }
     queue.defer(&type_id, &[(Device::new()?.id, None)]).await?;
     expect_deferred(queue, &type_id, &all[5..], "after others were removed").await?;
-    expect_deferred(queue, &beside, [&other], "after that of the same device for another type was removed")
-        .await?;
+    expect_deferred(
+        queue,
+        &beside,
+        [&other],
+        "after that of the same device for another type was removed",
+    )
+    .await?;
     queue.defer(&beside, &removed(&all[..5])).await?;
     expect_deferred(queue, &beside, [], "after all were removed").await
 }
@@ -167,13 +230,45 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
 async fn the_last_of_two_counts(queue: &Queue) -> Result<(), Violation> {
     let type_id = new_type()?;
     let now = clock::now_micros();
-    let devices = (0..4).map(|_| Device::new()).collect::<Result<Vec<_>, _>>()?;
+    let devices = (0..4)
+        .map(|_| Device::new())
+        .collect::<Result<Vec<_>, _>>()?;
     let due = |device: usize, after: u64| deferred(&devices[device], Some(at(now + after)));
     let none = |device: usize| (devices[device].id.clone(), None);
-    queue.defer(&type_id, &[due(0, 1), due(1, 2), due(0, 3), due(2, 4), none(2), none(3), due(3, 5)]).await?;
-    expect_deferred(queue, &type_id, &[due(0, 3), due(1, 2), due(3, 5)], "after one call").await?;
-    queue.defer(&type_id, &[due(2, 6), none(0), due(1, 7), none(1), due(1, 8), none(3)]).await?;
-    expect_deferred(queue, &type_id, &[due(1, 8), due(2, 6)], "after a call that removed others").await
+    queue
+        .defer(
+            &type_id,
+            &[
+                due(0, 1),
+                due(1, 2),
+                due(0, 3),
+                due(2, 4),
+                none(2),
+                none(3),
+                due(3, 5),
+            ],
+        )
+        .await?;
+    expect_deferred(
+        queue,
+        &type_id,
+        &[due(0, 3), due(1, 2), due(3, 5)],
+        "after one call",
+    )
+    .await?;
+    queue
+        .defer(
+            &type_id,
+            &[due(2, 6), none(0), due(1, 7), none(1), due(1, 8), none(3)],
+        )
+        .await?;
+    expect_deferred(
+        queue,
+        &type_id,
+        &[due(1, 8), due(2, 6)],
+        "after a call that removed others",
+    )
+    .await
 }
 
 async fn pages_hold_every_deferred_push(queue: &Queue) -> Result<(), Violation> {
@@ -181,21 +276,30 @@ async fn pages_hold_every_deferred_push(queue: &Queue) -> Result<(), Violation> 
     let now = clock::now_micros();
     let mut pushes = Vec::new();
     for n in 0..137 {
-        pushes.push(deferred(&Device::new()?, (n % 3 > 0).then(|| at(now + n * 1_000))));
+        pushes.push(deferred(
+            &Device::new()?,
+            (n % 3 > 0).then(|| at(now + n * 1_000)),
+        ));
     }
     queue.defer(&type_id, &pushes).await?;
     let every = |found: &[Deferred], limit| {
         let missing = pushes.iter().filter(|push| !found.contains(push)).count();
-        ensure(Rule::Q4, missing == 0, format!("137 deferred pushes in pages of {limit}"), || {
-            format!("{missing} of them missing")
-        })
+        ensure(
+            Rule::Q4,
+            missing == 0,
+            format!("137 deferred pushes in pages of {limit}"),
+            || format!("{missing} of them missing"),
+        )
     };
     for limit in [1, 2, 7, 64, 137, 1_000, 0, usize::MAX] {
         every(&read(queue, &type_id, None, limit).await?, limit)?;
     }
     let long = "x y ".repeat(5_000);
     for text in ["", "no such page!", "\0", "\u{fffd}ü\u{1f3ab}", &long] {
-        every(&read(queue, &type_id, Some(PageCursor::new(text)), 50).await?, 50)?;
+        every(
+            &read(queue, &type_id, Some(PageCursor::new(text)), 50).await?,
+            50,
+        )?;
     }
     Ok(())
 }
@@ -203,12 +307,21 @@ async fn pages_hold_every_deferred_push(queue: &Queue) -> Result<(), Violation> 
 async fn next_deferred_is_the_earliest(queue: &Queue) -> Result<(), Violation> {
     let type_id = new_type()?;
     let is = async |wanted: Option<Option<u64>>, when: &str| -> Result<(), Violation> {
-        let next = backlog_of(queue, &type_id).await?.map(|backlog| backlog.next_deferred);
+        let next = backlog_of(queue, &type_id)
+            .await?
+            .map(|backlog| backlog.next_deferred);
         let wanted = wanted.map(|wanted| wanted.map(at));
-        ensure(Rule::Q4, next == wanted, format!("{wanted:?} as the next {when}"), || format!("{next:?}"))
+        ensure(
+            Rule::Q4,
+            next == wanted,
+            format!("{wanted:?} as the next {when}"),
+            || format!("{next:?}"),
+        )
     };
     let now = clock::now_micros();
-    let devices = (0..4).map(|_| Device::new()).collect::<Result<Vec<_>, _>>()?;
+    let devices = (0..4)
+        .map(|_| Device::new())
+        .collect::<Result<Vec<_>, _>>()?;
     let due = |device: usize, micros| deferred(&devices[device], Some(at(micros)));
     let whenever = |device: usize| deferred(&devices[device], None);
     is(None, "of a new type").await?;
@@ -216,7 +329,12 @@ async fn next_deferred_is_the_earliest(queue: &Queue) -> Result<(), Violation> {
     is(Some(None), "with a push that has no time").await?;
     queue.defer(&type_id, &[due(1, now + 2_000_000)]).await?;
     is(Some(Some(now + 2_000_000)), "beside one without a time").await?;
-    queue.defer(&type_id, &[due(2, now + 3_000_000), due(3, now - 1_000_000)]).await?;
+    queue
+        .defer(
+            &type_id,
+            &[due(2, now + 3_000_000), due(3, now - 1_000_000)],
+        )
+        .await?;
     is(Some(Some(now - 1_000_000)), "after one whose time is past").await?;
     queue.defer(&type_id, &[due(3, now + 5_000_000)]).await?;
     is(Some(Some(now + 2_000_000)), "after the first was put off").await?;
@@ -226,6 +344,11 @@ async fn next_deferred_is_the_earliest(queue: &Queue) -> Result<(), Violation> {
     is(Some(Some(now + 5_000_000)), "after the first lost its time").await?;
     queue.defer(&type_id, &[whenever(3)]).await?;
     is(Some(None), "after all lost their times").await?;
-    queue.defer(&type_id, &removed(&[whenever(0), whenever(1), whenever(2), whenever(3)])).await?;
+    queue
+        .defer(
+            &type_id,
+            &removed(&[whenever(0), whenever(1), whenever(2), whenever(3)]),
+        )
+        .await?;
     is(None, "after all were removed").await
 }

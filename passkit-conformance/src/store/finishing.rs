@@ -59,16 +59,26 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     let marking = Arc::new(AtomicUsize::new(WRITERS));
     let mut markers = JoinSet::new();
     for writer in 0..WRITERS {
-        let (queue, passes, whole, marking) = (queue.clone(), passes.clone(), whole.clone(), marking.clone());
+        let (queue, passes, whole, marking) = (
+            queue.clone(),
+            passes.clone(),
+            whole.clone(),
+            marking.clone(),
+        );
         markers.spawn(async move {
             let mut random = Random::new(Random::from_time() ^ writer as u64);
             let mut result = Ok(());
             for _ in 0..MARKS {
-                let some: Vec<_> =
-                    (0..1 + random.below(4)).map(|_| passes[random.below(passes.len())].clone()).collect();
+                let some: Vec<_> = (0..1 + random.below(4))
+                    .map(|_| passes[random.below(passes.len())].clone())
+                    .collect();
                 result = match random.below(10) {
                     0 => queue.mark_and_push(&whole, Changed::All).await,
-                    _ => queue.mark_and_push(&some[0].type_id, Changed::Passes(&serials(&some))).await,
+                    _ => {
+                        queue
+                            .mark_and_push(&some[0].type_id, Changed::Passes(&serials(&some)))
+                            .await
+                    }
                 };
                 if result.is_err() {
                     break;
@@ -98,7 +108,10 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
         let last: Vec<_> = if type_id == whole {
             vec![(Scope::Type, pass_of(&whole, &serial("any")?))]
         } else {
-            passes.iter().map(|pass| (scope(pass), pass.clone())).collect()
+            passes
+                .iter()
+                .map(|pass| (scope(pass), pass.clone()))
+                .collect()
         };
         for (scope, pass) in last {
             let marked = queue.pass_state(&pass).await?.version;
@@ -131,7 +144,10 @@ async fn work(
 ) -> Result<(), Violation> {
     let mut progress = Vec::new();
     for change in queue.pending(type_id, 10).await? {
-        let version = change.progress.as_ref().map_or(change.version, |progress| progress.version);
+        let version = change
+            .progress
+            .as_ref()
+            .map_or(change.version, |progress| progress.version);
         ensure(
             Rule::Q2,
             version <= change.version,
@@ -145,7 +161,11 @@ async fn work(
             format!("a change beyond {before:?}, which is finished"),
             || format!("{change:?}"),
         )?;
-        let to = if ends(&change) { end(version) } else { page(version, "somewhere") };
+        let to = if ends(&change) {
+            end(version)
+        } else {
+            page(version, "somewhere")
+        };
         progress.push((change.scope, to));
     }
     queue.record_progress(type_id, &progress).await?;
@@ -172,13 +192,17 @@ async fn halves(
         marked_only += usize::from(after.version != *before && change != Some(after.version));
         pending_only += usize::from(change.is_some_and(|version| version != after.version));
     }
-    Ok((pending_only + marked_only > 0)
-        .then(|| format!("{marked_only} marked and not pending, {pending_only} pending and not marked")))
+    Ok((pending_only + marked_only > 0).then(|| {
+        format!("{marked_only} marked and not pending, {pending_only} pending and not marked")
+    }))
 }
 
 async fn finish_all(queue: &Queue, type_id: &TypeIdentifier) -> Result<(), Violation> {
     let pending = pending_of(queue, type_id).await?;
-    let done: Vec<_> = pending.into_values().map(|change| (change.scope, end(change.version))).collect();
+    let done: Vec<_> = pending
+        .into_values()
+        .map(|change| (change.scope, end(change.version)))
+        .collect();
     Ok(queue.record_progress(type_id, &done).await?)
 }
 
@@ -186,7 +210,11 @@ async fn dropped_mark_and_push_is_whole(queue: &Queue) -> Result<(), Violation> 
     let (type_id, passes) = new_passes(20)?;
     let all = serials(&passes);
     for polls in 0..MOST_POLLS {
-        let before: Vec<_> = states(queue, &passes).await?.iter().map(|state| state.version).collect();
+        let before: Vec<_> = states(queue, &passes)
+            .await?
+            .iter()
+            .map(|state| state.version)
+            .collect();
         let done = give_up_after(polls, queue.mark_and_push(&type_id, Changed::Passes(&all))).await;
         comes_to_rest("a mark_and_push that was dropped", || {
             Box::pin(async { halves(queue, &before, &passes, scope).await })
@@ -214,7 +242,14 @@ async fn dropped_mark_all_and_push_is_whole(queue: &Queue) -> Result<(), Violati
         })
         .await?;
         queue.mark_and_push(&type_id, Changed::All).await?;
-        expect_pending(queue, &type_id, [&Scope::Type], Rule::C12, "after marking again").await?;
+        expect_pending(
+            queue,
+            &type_id,
+            [&Scope::Type],
+            Rule::C12,
+            "after marking again",
+        )
+        .await?;
         if done {
             break;
         }
@@ -243,7 +278,9 @@ async fn what_is_pending_survives_reopening(opened: &Opened) -> CaseResult {
     let done = all(tasks).await?;
     let reopened = opened.reopen().await?;
     for done in &done {
-        done.is_there(reopened.queue()?).await.map_err(|found| found.unless_error_under(Rule::C6))?;
+        done.is_there(reopened.queue()?)
+            .await
+            .map_err(|found| found.unless_error_under(Rule::C6))?;
     }
     Ok(())
 }
@@ -251,8 +288,12 @@ async fn what_is_pending_survives_reopening(opened: &Opened) -> CaseResult {
 async fn fill(queue: &Queue, number: usize) -> Result<Done, Violation> {
     let (type_id, passes) = new_passes(6)?;
     let finished = new_type()?;
-    queue.mark_and_push(&type_id, Changed::Passes(&serials(&passes))).await?;
-    queue.mark_and_push(&finished, Changed::Passes(&serials(&passes))).await?;
+    queue
+        .mark_and_push(&type_id, Changed::Passes(&serials(&passes)))
+        .await?;
+    queue
+        .mark_and_push(&finished, Changed::Passes(&serials(&passes)))
+        .await?;
     if number.is_multiple_of(2) {
         queue.mark_and_push(&type_id, Changed::All).await?;
     }
@@ -265,41 +306,72 @@ async fn fill(queue: &Queue, number: usize) -> Result<Done, Violation> {
         (scope(&passes[4]), end(version(&passes[4]))),
     ];
     queue.record_progress(&type_id, &progress).await?;
-    queue.mark_and_push(&type_id, Changed::Passes(&serials(&passes[1..4]))).await?;
-    queue.record_progress(&type_id, &[(scope(&passes[2]), end(version(&passes[2])))]).await?;
+    queue
+        .mark_and_push(&type_id, Changed::Passes(&serials(&passes[1..4])))
+        .await?;
+    queue
+        .record_progress(&type_id, &[(scope(&passes[2]), end(version(&passes[2])))])
+        .await?;
 
     let now = clock::now_micros();
     let mut pushes = Vec::new();
     for n in 0..5 {
         let due = (n > 0).then(|| at(now + n));
         let (device, push) = deferred(&Device::new()?, due);
-        pushes.push((device, push.map(|push| passkit_server::push::DeferredPush { bad_since: due, ..push })));
+        pushes.push((
+            device,
+            push.map(|push| passkit_server::push::DeferredPush {
+                bad_since: due,
+                ..push
+            }),
+        ));
     }
     queue.defer(&type_id, &pushes).await?;
     if let (_, Some(push)) = &mut pushes[1] {
         push.attempts = 9;
     }
     let gone = pushes.split_off(4);
-    queue.defer(&type_id, &[&pushes[1..2], &removed(&gone)].concat()).await?;
+    queue
+        .defer(&type_id, &[&pushes[1..2], &removed(&gone)].concat())
+        .await?;
 
     let gone = [deferred(&Device::new()?, Some(at(now)))];
     queue.defer(&finished, &gone).await?;
     queue.defer(&finished, &removed(&gone)).await?;
     finish_all(queue, &finished).await?;
     let pending = pending_of(queue, &type_id).await?;
-    Ok(Done { type_id, passes, pending, deferred: pushes, finished })
+    Ok(Done {
+        type_id,
+        passes,
+        pending,
+        deferred: pushes,
+        finished,
+    })
 }
 
 impl Done {
     async fn is_there(&self, queue: &Queue) -> Result<(), Violation> {
-        let Self { type_id, passes, pending: before, deferred, finished } = self;
+        let Self {
+            type_id,
+            passes,
+            pending: before,
+            deferred,
+            finished,
+        } = self;
         let now = pending_of(queue, type_id).await?;
-        ensure(Rule::C6, now == *before, format!("{before:?}"), || format!("{now:?}"))?;
+        ensure(Rule::C6, now == *before, format!("{before:?}"), || {
+            format!("{now:?}")
+        })?;
         expect_deferred(queue, type_id, deferred, "as before").await?;
         let backlog = backlog_of(queue, type_id).await?;
-        let next = deferred.iter().filter_map(|(_, push)| push.as_ref()?.due).min();
+        let next = deferred
+            .iter()
+            .filter_map(|(_, push)| push.as_ref()?.due)
+            .min();
         let whole = backlog.as_ref().is_some_and(|backlog| {
-            backlog.pending == before.len() as u64 && backlog.since.is_some() && backlog.next_deferred == next
+            backlog.pending == before.len() as u64
+                && backlog.since.is_some()
+                && backlog.next_deferred == next
         });
         ensure(
             Rule::C6,
@@ -308,18 +380,38 @@ impl Done {
             || format!("{backlog:?}"),
         )?;
         let nothing = backlog_of(queue, finished).await?;
-        ensure(Rule::C6, nothing.is_none(), "no backlog of what was finished", || format!("{nothing:?}"))?;
+        ensure(
+            Rule::C6,
+            nothing.is_none(),
+            "no backlog of what was finished",
+            || format!("{nothing:?}"),
+        )?;
 
         // And all goes on from there.
-        queue.mark_and_push(type_id, Changed::Passes(&serials(&passes[..1]))).await?;
-        let after =
-            expect_pending(queue, type_id, before.keys(), Rule::C6, "after one was marked again").await?;
+        queue
+            .mark_and_push(type_id, Changed::Passes(&serials(&passes[..1])))
+            .await?;
+        let after = expect_pending(
+            queue,
+            type_id,
+            before.keys(),
+            Rule::C6,
+            "after one was marked again",
+        )
+        .await?;
         let (old, new) = (&before[&scope(&passes[0])], &after[&scope(&passes[0])]);
         let newer = new.version > old.version && new.progress == old.progress;
-        ensure(Rule::C6, newer, format!("a version beyond {old:?}"), || format!("{new:?}"))?;
+        ensure(Rule::C6, newer, format!("a version beyond {old:?}"), || {
+            format!("{new:?}")
+        })?;
         finish_all(queue, type_id).await?;
         queue.defer(type_id, &removed(deferred)).await?;
         let nothing = backlog_of(queue, type_id).await?;
-        ensure(Rule::C6, nothing.is_none(), "no backlog after all was finished", || format!("{nothing:?}"))
+        ensure(
+            Rule::C6,
+            nothing.is_none(),
+            "no backlog after all was finished",
+            || format!("{nothing:?}"),
+        )
     }
 }

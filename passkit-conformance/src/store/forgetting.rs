@@ -35,7 +35,9 @@ async fn last_registered(
     device: &Device,
     passes: &[PassId],
 ) -> Result<SystemTime, Violation> {
-    let tag = device.lists_exactly(store, &passes[0].type_id, passes, Rule::CHANGES_SINCE).await?;
+    let tag = device
+        .lists_exactly(store, &passes[0].type_id, passes, Rule::CHANGES_SINCE)
+        .await?;
     Ok(UNIX_EPOCH + Duration::from_micros(tag.device_version))
 }
 
@@ -47,7 +49,12 @@ async fn forgets(
     when: &str,
 ) -> Result<(), Violation> {
     let forgotten = store.forget_device(&device.id, time).await?;
-    ensure(Rule::C13, forgotten == expected, format!("{expected} for {when}"), || forgotten.to_string())
+    ensure(
+        Rule::C13,
+        forgotten == expected,
+        format!("{expected} for {when}"),
+        || forgotten.to_string(),
+    )
 }
 
 async fn forget_minds_the_time(store: &dyn RegistrationStore) -> Result<(), Violation> {
@@ -58,25 +65,66 @@ async fn forget_minds_the_time(store: &dyn RegistrationStore) -> Result<(), Viol
         let device = Device::registered_for(store, &passes).await?;
         let stays = Device::registered_for(store, &passes).await?;
         let registered = last_registered(store, &device, &passes).await?;
-        for before in [registered - step, registered - Duration::from_secs(3_600), UNIX_EPOCH] {
-            forgets(store, &device, before, false, "a time before the last register").await?;
-            device.lists_exactly(store, &type_id, &passes, Rule::C13).await?;
+        for before in [
+            registered - step,
+            registered - Duration::from_secs(3_600),
+            UNIX_EPOCH,
+        ] {
+            forgets(
+                store,
+                &device,
+                before,
+                false,
+                "a time before the last register",
+            )
+            .await?;
+            device
+                .lists_exactly(store, &type_id, &passes, Rule::C13)
+                .await?;
             has_devices(store, &passes[0], [&device, &stays], Rule::C13).await?;
         }
-        forgets(store, &device, registered + after, true, "a time at or after the last register").await?;
+        forgets(
+            store,
+            &device,
+            registered + after,
+            true,
+            "a time at or after the last register",
+        )
+        .await?;
         let none: [&PassId; 0] = [];
-        device.lists_exactly(store, &type_id, none, Rule::C13).await?;
+        device
+            .lists_exactly(store, &type_id, none, Rule::C13)
+            .await?;
         for pass in &passes {
             has_devices(store, pass, [&stays], Rule::C13).await?;
             let existed = store.unregister(&device.id, pass).await?;
-            ensure(Rule::C13, !existed, "no registration of a forgotten device", || "one".into())?;
+            ensure(
+                Rule::C13,
+                !existed,
+                "no registration of a forgotten device",
+                || "one".into(),
+            )?;
         }
-        forgets(store, &device, registered + after, false, "a device that was forgotten already").await?;
-        let back = store.register(&device.id, &passes[0], &device.push_token).await?;
-        ensure(Rule::C13, back == Registered::Created, "Created for a forgotten device", || {
-            format!("{back:?}")
-        })?;
-        device.lists_exactly(store, &type_id, &passes[..1], Rule::C13).await?;
+        forgets(
+            store,
+            &device,
+            registered + after,
+            false,
+            "a device that was forgotten already",
+        )
+        .await?;
+        let back = store
+            .register(&device.id, &passes[0], &device.push_token)
+            .await?;
+        ensure(
+            Rule::C13,
+            back == Registered::Created,
+            "Created for a forgotten device",
+            || format!("{back:?}"),
+        )?;
+        device
+            .lists_exactly(store, &type_id, &passes[..1], Rule::C13)
+            .await?;
         for (device, pass) in [(&device, 0), (&stays, 0), (&stays, 1)] {
             store.unregister(&device.id, &passes[pass]).await?;
         }
@@ -84,7 +132,9 @@ async fn forget_minds_the_time(store: &dyn RegistrationStore) -> Result<(), Viol
     Ok(())
 }
 
-async fn forget_counts_from_the_last_register(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn forget_counts_from_the_last_register(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let (type_id, mut passes) = new_passes(3)?;
     let device = Device::registered_for(store, &passes[..2]).await?;
     let mut last = last_registered(store, &device, &passes[..2]).await?;
@@ -95,36 +145,73 @@ async fn forget_counts_from_the_last_register(store: &dyn RegistrationStore) -> 
         while SystemTime::now() < last + gap {
             tokio::time::sleep(gap).await;
         }
-        store.register(&device.id, &passes[pass], &device.push_token).await?;
-        forgets(store, &device, last, false, "a device that registered since").await?;
-        device.lists_exactly(store, &type_id, &passes[..2], Rule::C13).await?;
+        store
+            .register(&device.id, &passes[pass], &device.push_token)
+            .await?;
+        forgets(
+            store,
+            &device,
+            last,
+            false,
+            "a device that registered since",
+        )
+        .await?;
+        device
+            .lists_exactly(store, &type_id, &passes[..2], Rule::C13)
+            .await?;
         last = last_registered(store, &device, &passes[..2]).await?;
     }
     has_devices(store, &passes[2], [&device], Rule::C13).await?;
     store.unregister(&device.id, &passes[1]).await?;
-    forgets(store, &device, last, true, "the time of its last register, an unregister since").await?;
+    forgets(
+        store,
+        &device,
+        last,
+        true,
+        "the time of its last register, an unregister since",
+    )
+    .await?;
     has_devices(store, &passes[2], [], Rule::C13).await
 }
 
 async fn forget_leaves_others_alone(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(2)?;
-    let (one, two) =
-        (Device::registered_for(store, &passes).await?, Device::registered_for(store, &passes).await?);
+    let (one, two) = (
+        Device::registered_for(store, &passes).await?,
+        Device::registered_for(store, &passes).await?,
+    );
     // 2255, 2262 and a bit, 9999: where nanoseconds, and the dates of some databases, end.
-    let far = [9_000_000_000, 9_300_000_000, 253_402_300_799].map(|s| UNIX_EPOCH + Duration::from_secs(s));
-    let early = [UNIX_EPOCH, UNIX_EPOCH - Duration::from_secs(1), UNIX_EPOCH - Duration::from_secs(1 << 32)];
+    let far = [9_000_000_000, 9_300_000_000, 253_402_300_799]
+        .map(|s| UNIX_EPOCH + Duration::from_secs(s));
+    let early = [
+        UNIX_EPOCH,
+        UNIX_EPOCH - Duration::from_secs(1),
+        UNIX_EPOCH - Duration::from_secs(1 << 32),
+    ];
     for time in far.into_iter().chain(early) {
         forgets(store, &Device::new()?, time, false, "an unknown device").await?;
     }
     for time in early {
         forgets(store, &one, time, false, "a time before all devices").await?;
     }
-    let tag = two.lists_exactly(store, &type_id, &passes, Rule::C13).await?;
+    let tag = two
+        .lists_exactly(store, &type_id, &passes, Rule::C13)
+        .await?;
     forgets(store, &one, far[2], true, "a time far in the future").await?;
-    two.list(store, &type_id, Some(tag)).await?.is_empty(Rule::C13, "to a device after another one went")?;
-    store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[0].serial))).await?;
-    two.list(store, &type_id, Some(tag)).await?.has(&passes[..1], Rule::C1, "after its mark")?;
-    two.lists_exactly(store, &type_id, &passes, Rule::C13).await?;
+    two.list(store, &type_id, Some(tag))
+        .await?
+        .is_empty(Rule::C13, "to a device after another one went")?;
+    store
+        .mark(
+            &type_id,
+            Changed::Passes(slice::from_ref(&passes[0].serial)),
+        )
+        .await?;
+    two.list(store, &type_id, Some(tag))
+        .await?
+        .has(&passes[..1], Rule::C1, "after its mark")?;
+    two.lists_exactly(store, &type_id, &passes, Rule::C13)
+        .await?;
     for time in far {
         let device = Device::registered_for(store, &passes).await?;
         forgets(store, &device, time, true, "a time far in the future").await?;

@@ -19,9 +19,14 @@ pub(super) fn stands_out(base: Duration, time: Duration) -> bool {
 
 /// Whether `times`, of sizes that double, are those of a walk.
 pub(super) fn is_walk(base: Duration, times: &[Duration]) -> bool {
-    let above: Vec<f64> = times.iter().map(|time| time.saturating_sub(base).as_secs_f64()).collect();
+    let above: Vec<f64> = times
+        .iter()
+        .map(|time| time.saturating_sub(base).as_secs_f64())
+        .collect();
     times.last().is_some_and(|last| stands_out(base, *last))
-        && above.windows(2).all(|pair| pair[0] > 0.0 && STEP.contains(&(pair[1] / pair[0])))
+        && above
+            .windows(2)
+            .all(|pair| pair[0] > 0.0 && STEP.contains(&(pair[1] / pair[0])))
 }
 
 #[cfg(test)]
@@ -29,7 +34,10 @@ mod tests {
     use super::*;
 
     fn walk(base: u64, times: [u64; 4]) -> bool {
-        is_walk(Duration::from_micros(base), &times.map(Duration::from_micros))
+        is_walk(
+            Duration::from_micros(base),
+            &times.map(Duration::from_micros),
+        )
     }
 
     #[test]
@@ -44,11 +52,23 @@ mod tests {
     fn what_a_busy_machine_does_is_no_walk() {
         assert!(!walk(2, [2, 3, 2, 2]), "no difference");
         assert!(!walk(2, [20, 40, 80, 160]), "too little to tell");
-        assert!(!walk(5_000, [6_000, 7_000, 9_000, 13_000]), "not far enough above the rest");
+        assert!(
+            !walk(5_000, [6_000, 7_000, 9_000, 13_000]),
+            "not far enough above the rest"
+        );
         assert!(!walk(2, [4, 3, 5, 20_000]), "one disturbance");
-        assert!(!walk(2, [4_000, 8_000, 8_000, 16_000]), "no growth in between");
-        assert!(!walk(2, [16_000, 8_000, 4_000, 2_000]), "a machine that gets free");
-        assert!(!walk(2_000, [2_000, 4_000, 8_000, 16_000]), "one of them shows nothing");
+        assert!(
+            !walk(2, [4_000, 8_000, 8_000, 16_000]),
+            "no growth in between"
+        );
+        assert!(
+            !walk(2, [16_000, 8_000, 4_000, 2_000]),
+            "a machine that gets free"
+        );
+        assert!(
+            !walk(2_000, [2_000, 4_000, 8_000, 16_000]),
+            "one of them shows nothing"
+        );
         assert!(!is_walk(Duration::ZERO, &[]));
     }
 }

@@ -61,15 +61,25 @@ catalogue! {
 
 async fn no_tag_lists_all(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(5)?;
-    store.mark(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&passes[..1])))
+        .await?;
     let device = Device::registered_for(store, &passes).await?;
-    device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
+    device
+        .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
+        .await?;
     for _ in 0..3 {
-        store.mark(&type_id, Changed::Passes(&serials(&passes[..2]))).await?;
-        store.register(&device.id, &passes[2], &device.push_token).await?;
+        store
+            .mark(&type_id, Changed::Passes(&serials(&passes[..2])))
+            .await?;
+        store
+            .register(&device.id, &passes[2], &device.push_token)
+            .await?;
     }
     for _ in 0..2 {
-        device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
+        device
+            .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
+            .await?;
     }
     Ok(())
 }
@@ -78,9 +88,15 @@ async fn list_keeps_devices_apart(store: &dyn RegistrationStore) -> Result<(), V
     let (type_id, passes) = new_passes(10)?;
     let one = Device::registered_for(store, &passes[..6]).await?;
     let two = Device::registered_for(store, &passes[5..]).await?;
-    let tag_one = one.lists_exactly(store, &type_id, &passes[..6], Rule::CHANGES_SINCE).await?;
-    let tag_two = two.lists_exactly(store, &type_id, &passes[5..], Rule::CHANGES_SINCE).await?;
-    store.mark(&type_id, Changed::Passes(&serials(&passes))).await?;
+    let tag_one = one
+        .lists_exactly(store, &type_id, &passes[..6], Rule::CHANGES_SINCE)
+        .await?;
+    let tag_two = two
+        .lists_exactly(store, &type_id, &passes[5..], Rule::CHANGES_SINCE)
+        .await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&passes)))
+        .await?;
     let listed = one.list(store, &type_id, Some(tag_one)).await?;
     listed.is_within(&passes[..6])?;
     listed.has(&passes[..6], Rule::C1, "after a mark of all")?;
@@ -98,20 +114,39 @@ async fn list_keeps_types_apart(store: &dyn RegistrationStore) -> Result<(), Vio
         pass_of(&two, &serial("more")?),
     ];
     let device = Device::registered_for(store, &[&ones[..], &twos[..]].concat()).await?;
-    let tag_one = device.lists_exactly(store, &one, &ones, Rule::CHANGES_SINCE).await?;
-    let tag_two = device.lists_exactly(store, &two, &twos, Rule::CHANGES_SINCE).await?;
+    let tag_one = device
+        .lists_exactly(store, &one, &ones, Rule::CHANGES_SINCE)
+        .await?;
+    let tag_two = device
+        .lists_exactly(store, &two, &twos, Rule::CHANGES_SINCE)
+        .await?;
     store.mark(&two, Changed::Passes(&serials(&twos))).await?;
-    device.list(store, &one, Some(tag_one)).await?.is_within(&ones)?;
+    device
+        .list(store, &one, Some(tag_one))
+        .await?
+        .is_within(&ones)?;
     let listed = device.list(store, &two, Some(tag_two)).await?;
     listed.is_within(&twos)?;
     listed.has(&twos, Rule::C1, "after a mark")?;
     // Marks of one type under the tag of the other: over-reporting at most.
-    store.mark(&one, Changed::Passes(slice::from_ref(&ones[0].serial))).await?;
-    device.list(store, &one, Some(tag_one)).await?.has(&ones[..1], Rule::C1, "after a mark")?;
+    store
+        .mark(&one, Changed::Passes(slice::from_ref(&ones[0].serial)))
+        .await?;
+    device
+        .list(store, &one, Some(tag_one))
+        .await?
+        .has(&ones[..1], Rule::C1, "after a mark")?;
     store.unregister(&device.id, &ones[0]).await?;
-    device.lists_exactly(store, &one, &ones[1..], Rule::CHANGES_SINCE).await?;
-    device.lists_exactly(store, &two, &twos, Rule::CHANGES_SINCE).await?;
-    device.list(store, &new_type()?, None).await?.is_empty(Rule::CHANGES_SINCE, "for a type not registered")
+    device
+        .lists_exactly(store, &one, &ones[1..], Rule::CHANGES_SINCE)
+        .await?;
+    device
+        .lists_exactly(store, &two, &twos, Rule::CHANGES_SINCE)
+        .await?;
+    device
+        .list(store, &new_type()?, None)
+        .await?
+        .is_empty(Rule::CHANGES_SINCE, "for a type not registered")
 }
 
 async fn unknown_device_has_no_changes(store: &dyn RegistrationStore) -> Result<(), Violation> {
@@ -119,62 +154,101 @@ async fn unknown_device_has_no_changes(store: &dyn RegistrationStore) -> Result<
     let (_, others) = new_passes(1)?;
     let known = Device::registered_for(store, &passes).await?;
     let elsewhere = Device::registered_for(store, &others).await?;
-    store.mark(&type_id, Changed::Passes(&serials(&passes))).await?;
-    let tag = known.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&passes)))
+        .await?;
+    let tag = known
+        .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
+        .await?;
     for device in [Device::new()?, elsewhere] {
         for since in [None, Some(tag), Some(ZERO), Some(FAR)] {
-            device
-                .list(store, &type_id, since)
-                .await?
-                .is_empty(Rule::CHANGES_SINCE, "for a device that holds none of the type")?;
+            device.list(store, &type_id, since).await?.is_empty(
+                Rule::CHANGES_SINCE,
+                "for a device that holds none of the type",
+            )?;
         }
     }
     Ok(())
 }
 
-const ZERO: UpdateTag = UpdateTag { type_version: 0, device_version: 0 };
-const FAR: UpdateTag = UpdateTag { type_version: u64::MAX, device_version: u64::MAX };
+const ZERO: UpdateTag = UpdateTag {
+    type_version: 0,
+    device_version: 0,
+};
+const FAR: UpdateTag = UpdateTag {
+    type_version: u64::MAX,
+    device_version: u64::MAX,
+};
 
 async fn marked_pass_is_listed(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(6)?;
-    store.mark(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&passes[..1])))
+        .await?;
     let device = Device::registered_for(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
+    let mut tag = device
+        .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
+        .await?;
     store.mark(&type_id, Changed::Passes(&[])).await?;
-    device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::MARK, "after an empty batch")?;
+    device
+        .list(store, &type_id, Some(tag))
+        .await?
+        .is_empty(Rule::MARK, "after an empty batch")?;
 
     let unknown = serial("on-no-device")?;
     let batches = [
         vec![passes[0].serial.clone()],
         vec![passes[5].serial.clone()],
         serials(&passes[1..4]),
-        vec![passes[4].serial.clone(), unknown.clone(), passes[4].serial.clone()],
+        vec![
+            passes[4].serial.clone(),
+            unknown.clone(),
+            passes[4].serial.clone(),
+        ],
         serials(&passes),
     ];
     for batch in &batches {
         store.mark(&type_id, Changed::Passes(batch)).await?;
         let listed = device.list(store, &type_id, Some(tag)).await?;
-        listed.has(passes.iter().filter(|pass| batch.contains(&pass.serial)), Rule::C1, "after its mark")?;
+        listed.has(
+            passes.iter().filter(|pass| batch.contains(&pass.serial)),
+            Rule::C1,
+            "after its mark",
+        )?;
         listed.is_within(&passes)?;
         tag = listed.tag;
     }
-    store.mark(&type_id, Changed::Passes(slice::from_ref(&unknown))).await?;
-    store.mark(&new_type()?, Changed::Passes(slice::from_ref(&unknown))).await?;
-    device.list(store, &type_id, Some(tag)).await?.is_within(&passes)
+    store
+        .mark(&type_id, Changed::Passes(slice::from_ref(&unknown)))
+        .await?;
+    store
+        .mark(&new_type()?, Changed::Passes(slice::from_ref(&unknown)))
+        .await?;
+    device
+        .list(store, &type_id, Some(tag))
+        .await?
+        .is_within(&passes)
 }
 
 async fn every_mark_counts_however_close(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(2)?;
     let device = Device::registered_for(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
+    let mut tag = device
+        .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
+        .await?;
     for round in 0..200 {
         let pass = &passes[round % 3 % 2];
-        store.mark(&type_id, Changed::Passes(slice::from_ref(&pass.serial))).await?;
+        store
+            .mark(&type_id, Changed::Passes(slice::from_ref(&pass.serial)))
+            .await?;
         let listed = device.list(store, &type_id, Some(tag)).await?;
         listed.has([pass], Rule::C1, "right after its mark")?;
-        ensure(Rule::C4, listed.tag.type_version > tag.type_version, "a later tag after a mark", || {
-            format!("{} after {tag}", listed.tag)
-        })?;
+        ensure(
+            Rule::C4,
+            listed.tag.type_version > tag.type_version,
+            "a later tag after a mark",
+            || format!("{} after {tag}", listed.tag),
+        )?;
         tag = listed.tag;
     }
     Ok(())
@@ -188,7 +262,9 @@ async fn asking_again_gives_nothing(store: &dyn RegistrationStore) -> Result<(),
         let what = match step {
             0 => "registering",
             1 => {
-                store.mark(&type_id, Changed::Passes(&serials(&passes[..2]))).await?;
+                store
+                    .mark(&type_id, Changed::Passes(&serials(&passes[..2])))
+                    .await?;
                 "a mark"
             }
             2 => {
@@ -196,7 +272,9 @@ async fn asking_again_gives_nothing(store: &dyn RegistrationStore) -> Result<(),
                 "a mark of all"
             }
             3 => {
-                store.register(&device.id, &passes[3], &device.push_token).await?;
+                store
+                    .register(&device.id, &passes[3], &device.push_token)
+                    .await?;
                 "registering again"
             }
             4 => {
@@ -204,7 +282,9 @@ async fn asking_again_gives_nothing(store: &dyn RegistrationStore) -> Result<(),
                 "unregistering"
             }
             _ => {
-                store.mark(&type_id, Changed::Passes(&serials(&passes))).await?;
+                store
+                    .mark(&type_id, Changed::Passes(&serials(&passes)))
+                    .await?;
                 "a mark that names a pass not registered"
             }
         };
@@ -225,10 +305,16 @@ async fn asking_again_gives_nothing(store: &dyn RegistrationStore) -> Result<(),
 
 async fn new_registration_counts(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(4)?;
-    store.mark(&type_id, Changed::Passes(&serials(&passes[2..]))).await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&passes[2..])))
+        .await?;
     let device = Device::registered_for(store, &passes[..1]).await?;
-    store.mark(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes[..1], Rule::CHANGES_SINCE).await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&passes[..1])))
+        .await?;
+    let mut tag = device
+        .lists_exactly(store, &type_id, &passes[..1], Rule::CHANGES_SINCE)
+        .await?;
     let registers = [
         (1, "after its first registration, never marked"),
         (2, "after its first registration, marked before the tag"),
@@ -237,29 +323,57 @@ async fn new_registration_counts(store: &dyn RegistrationStore) -> Result<(), Vi
         (3, "after its first registration, marked before the tag"),
     ];
     for (pass, when) in registers {
-        store.register(&device.id, &passes[pass], &device.push_token).await?;
+        store
+            .register(&device.id, &passes[pass], &device.push_token)
+            .await?;
         let listed = device.list(store, &type_id, Some(tag)).await?;
         listed.has([&passes[pass]], Rule::C3, when)?;
         listed.is_within(&passes)?;
         tag = listed.tag;
     }
     store.unregister(&device.id, &passes[1]).await?;
-    store.register(&device.id, &passes[1], &device.push_token).await?;
-    device.list(store, &type_id, Some(tag)).await?.has([&passes[1]], Rule::C3, "after it came back")
+    store
+        .register(&device.id, &passes[1], &device.push_token)
+        .await?;
+    device
+        .list(store, &type_id, Some(tag))
+        .await?
+        .has([&passes[1]], Rule::C3, "after it came back")
 }
 
 async fn tags_never_go_back(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(12)?;
     let device = Device::registered_for(store, &passes[..1]).await?;
     let bystander = Device::registered_for(store, &passes).await?;
-    let mut last = device.lists_exactly(store, &type_id, &passes[..1], Rule::CHANGES_SINCE).await?;
+    let mut last = device
+        .lists_exactly(store, &type_id, &passes[..1], Rule::CHANGES_SINCE)
+        .await?;
     let mut tags = vec![last];
     for round in 0..60 {
         match round % 6 {
-            0 => store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[0].serial))).await?,
-            1 => drop(store.register(&device.id, &passes[round % 12], &device.push_token).await?),
-            2 => store.mark(&type_id, Changed::Passes(&serials(&passes[round % 10..]))).await?,
-            3 => drop(store.register(&bystander.id, &passes[0], &bystander.push_token).await?),
+            0 => {
+                store
+                    .mark(
+                        &type_id,
+                        Changed::Passes(slice::from_ref(&passes[0].serial)),
+                    )
+                    .await?
+            }
+            1 => drop(
+                store
+                    .register(&device.id, &passes[round % 12], &device.push_token)
+                    .await?,
+            ),
+            2 => {
+                store
+                    .mark(&type_id, Changed::Passes(&serials(&passes[round % 10..])))
+                    .await?
+            }
+            3 => drop(
+                store
+                    .register(&bystander.id, &passes[0], &bystander.push_token)
+                    .await?,
+            ),
             4 if round % 12 == 4 => store.mark(&type_id, Changed::All).await?,
             4 => drop(store.unregister(&bystander.id, &passes[1]).await?),
             _ => {}
@@ -272,7 +386,12 @@ async fn tags_never_go_back(store: &dyn RegistrationStore) -> Result<(), Violati
             }
             let forward = listed.tag.type_version >= last.type_version
                 && listed.tag.device_version >= last.device_version;
-            ensure(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
+            ensure(
+                Rule::C4,
+                forward,
+                format!("a tag not before {last}"),
+                || listed.tag.to_string(),
+            )?;
             last = listed.tag;
             tags.push(last);
         }
@@ -283,11 +402,15 @@ async fn tags_never_go_back(store: &dyn RegistrationStore) -> Result<(), Violati
 async fn tags_outlive_the_passes(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(7)?;
     let device = Device::registered_for(store, &passes[..1]).await?;
-    let oldest = device.lists_exactly(store, &type_id, &passes[..1], Rule::CHANGES_SINCE).await?;
+    let oldest = device
+        .lists_exactly(store, &type_id, &passes[..1], Rule::CHANGES_SINCE)
+        .await?;
     let mut last = oldest;
     for (round, exchanged) in passes.windows(2).enumerate() {
         let [old, new] = exchanged else { continue };
-        store.mark(&type_id, Changed::Passes(slice::from_ref(&old.serial))).await?;
+        store
+            .mark(&type_id, Changed::Passes(slice::from_ref(&old.serial)))
+            .await?;
         let listed = device.list(store, &type_id, Some(last)).await?;
         listed.has([old], Rule::C1, "after its mark")?;
         last = listed.tag;
@@ -308,7 +431,12 @@ async fn tags_outlive_the_passes(store: &dyn RegistrationStore) -> Result<(), Vi
             }
             let forward = listed.tag.type_version >= last.type_version
                 && listed.tag.device_version >= last.device_version;
-            ensure(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
+            ensure(
+                Rule::C4,
+                forward,
+                format!("a tag not before {last}"),
+                || listed.tag.to_string(),
+            )?;
             last = listed.tag;
         }
     }
@@ -322,18 +450,43 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
     // First with a type that was never marked.
     for marked in [false, true] {
         if marked {
-            store.mark(&type_id, Changed::Passes(&serials(&passes[..2]))).await?;
+            store
+                .mark(&type_id, Changed::Passes(&serials(&passes[..2])))
+                .await?;
         }
-        let now = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
+        let now = device
+            .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
+            .await?;
         let ahead = clock::now_micros() + HOUR;
         for since in [
-            UpdateTag { type_version: ahead, ..now },
-            UpdateTag { device_version: ahead, ..now },
-            UpdateTag { type_version: ahead, device_version: ahead },
-            UpdateTag { type_version: ahead, device_version: 0 },
-            UpdateTag { type_version: 0, device_version: ahead },
-            UpdateTag { type_version: i64::MAX as u64, device_version: i64::MAX as u64 },
-            UpdateTag { type_version: i64::MAX as u64 + 1, ..now },
+            UpdateTag {
+                type_version: ahead,
+                ..now
+            },
+            UpdateTag {
+                device_version: ahead,
+                ..now
+            },
+            UpdateTag {
+                type_version: ahead,
+                device_version: ahead,
+            },
+            UpdateTag {
+                type_version: ahead,
+                device_version: 0,
+            },
+            UpdateTag {
+                type_version: 0,
+                device_version: ahead,
+            },
+            UpdateTag {
+                type_version: i64::MAX as u64,
+                device_version: i64::MAX as u64,
+            },
+            UpdateTag {
+                type_version: i64::MAX as u64 + 1,
+                ..now
+            },
             FAR,
         ] {
             let listed = device.list(store, &type_id, Some(since)).await?;
@@ -372,7 +525,9 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
             5 => (0..passes.len()).collect(),
             6..=7 => [pass, random.below(passes.len()), random.below(passes.len())].into(),
             8..=10 => {
-                store.register(&device.id, &passes[pass], &device.push_token).await?;
+                store
+                    .register(&device.id, &passes[pass], &device.push_token)
+                    .await?;
                 registered.insert(pass);
                 tags.iter_mut().for_each(|(_, since)| since.extend([pass]));
                 continue;
@@ -388,7 +543,10 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
         if changed.len() == passes.len() {
             store.mark(&type_id, Changed::All).await?;
         } else {
-            let batch: Vec<_> = changed.iter().map(|pass| passes[*pass].serial.clone()).collect();
+            let batch: Vec<_> = changed
+                .iter()
+                .map(|pass| passes[*pass].serial.clone())
+                .collect();
             store.mark(&type_id, Changed::Passes(&batch)).await?;
         }
         for (_, since) in &mut tags {
@@ -397,7 +555,10 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
         let all: Vec<_> = registered.iter().map(|pass| &passes[*pass]).collect();
         for (tag, since) in tags.iter().rev().step_by(3).take(8) {
             let listed = device.list(store, &type_id, Some(*tag)).await?;
-            let due = since.iter().filter(|pass| registered.contains(pass)).map(|pass| &passes[*pass]);
+            let due = since
+                .iter()
+                .filter(|pass| registered.contains(pass))
+                .map(|pass| &passes[*pass]);
             listed.has(due, Rule::C7, "as it changed after the tag")?;
             listed.is_within(all.iter().copied())?;
         }
@@ -407,12 +568,18 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
                 tags.push((listed.tag, BTreeSet::new()));
             }
         } else if !registered.is_empty() {
-            let tag = device.lists_exactly(store, &type_id, all, Rule::CHANGES_SINCE).await?;
+            let tag = device
+                .lists_exactly(store, &type_id, all, Rule::CHANGES_SINCE)
+                .await?;
             tags.push((tag, BTreeSet::new()));
         }
     }
     if tags.len() < 10 {
-        return Err(Violation::new(Rule::C1, "a list that names passes now and then", "none"));
+        return Err(Violation::new(
+            Rule::C1,
+            "a list that names passes now and then",
+            "none",
+        ));
     }
     Ok(())
 }

@@ -12,7 +12,8 @@ use passkit_server::{
 use super::{
     catalogue,
     names::{
-        Device, foreign_push_tokens, has_devices, new_passes, new_push_token, new_type, pass_of, serials,
+        Device, foreign_push_tokens, has_devices, new_passes, new_push_token, new_type, pass_of,
+        serials,
     },
 };
 use crate::{Rule, Violation, violation::ensure};
@@ -42,10 +43,18 @@ catalogue! {
 type Store = Arc<dyn StoreMaintenance>;
 
 fn one(device: &Device, pass: &PassId) -> Registration {
-    Registration { device: device.id.clone(), push_token: device.push_token.clone(), pass: pass.clone() }
+    Registration {
+        device: device.id.clone(),
+        push_token: device.push_token.clone(),
+        pass: pass.clone(),
+    }
 }
 
-async fn registers(store: &Store, registrations: &[Registration], new: u64) -> Result<(), Violation> {
+async fn registers(
+    store: &Store,
+    registrations: &[Registration],
+    new: u64,
+) -> Result<(), Violation> {
     let created = store.register_many(registrations).await?;
     ensure(
         Rule::MAINTENANCE,
@@ -58,16 +67,26 @@ async fn registers(store: &Store, registrations: &[Registration], new: u64) -> R
 async fn register_many_is_as_one_by_one(store: &Store) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(4)?;
     let other = pass_of(&new_type()?, &passes[0].serial);
-    store.mark(&type_id, Changed::Passes(&serials(&passes))).await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&passes)))
+        .await?;
     let mut known = Device::registered_for(store, &passes[..2]).await?;
     let bystander = Device::registered_for(store, &passes[..1]).await?;
-    let tag = known.lists_exactly(store, &type_id, &passes[..2], Rule::CHANGES_SINCE).await?;
+    let tag = known
+        .lists_exactly(store, &type_id, &passes[..2], Rule::CHANGES_SINCE)
+        .await?;
     registers(store, &[], 0).await?;
-    known.list(store, &type_id, Some(tag)).await?.is_empty(Rule::MAINTENANCE, "after an empty batch")?;
+    known
+        .list(store, &type_id, Some(tag))
+        .await?
+        .is_empty(Rule::MAINTENANCE, "after an empty batch")?;
 
     let (mut new, earlier) = (Device::new()?, known.clone());
     known.push_token = new_push_token()?;
-    let old = Device { push_token: new_push_token()?, ..new.clone() };
+    let old = Device {
+        push_token: new_push_token()?,
+        ..new.clone()
+    };
     let batch = [
         one(&earlier, &passes[1]),
         one(&old, &passes[0]),
@@ -79,25 +98,55 @@ async fn register_many_is_as_one_by_one(store: &Store) -> Result<(), Violation> 
     ];
     registers(store, &batch, 4).await?;
     let listed = known.list(store, &type_id, Some(tag)).await?;
-    listed.has(&passes[1..3], Rule::C3, "after they were registered in bulk")?;
+    listed.has(
+        &passes[1..3],
+        Rule::C3,
+        "after they were registered in bulk",
+    )?;
     listed.is_within(&passes[..3])?;
-    known.list(store, &type_id, Some(listed.tag)).await?.is_empty(Rule::C2, "when asked again")?;
-    known.lists_exactly(store, &type_id, &passes[..3], Rule::MAINTENANCE).await?;
-    new.lists_exactly(store, &type_id, [&passes[0], &passes[3]], Rule::MAINTENANCE).await?;
-    new.lists_exactly(store, &other.type_id, [&other], Rule::MAINTENANCE).await?;
-    has_devices(store, &passes[0], [&known, &bystander, &new], Rule::MAINTENANCE).await?;
+    known
+        .list(store, &type_id, Some(listed.tag))
+        .await?
+        .is_empty(Rule::C2, "when asked again")?;
+    known
+        .lists_exactly(store, &type_id, &passes[..3], Rule::MAINTENANCE)
+        .await?;
+    new.lists_exactly(store, &type_id, [&passes[0], &passes[3]], Rule::MAINTENANCE)
+        .await?;
+    new.lists_exactly(store, &other.type_id, [&other], Rule::MAINTENANCE)
+        .await?;
+    has_devices(
+        store,
+        &passes[0],
+        [&known, &bystander, &new],
+        Rule::MAINTENANCE,
+    )
+    .await?;
     has_devices(store, &passes[2], [&known], Rule::MAINTENANCE).await?;
     has_devices(store, &other, [&new], Rule::MAINTENANCE).await?;
 
     // They are registrations like any others.
-    store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[3].serial))).await?;
+    store
+        .mark(
+            &type_id,
+            Changed::Passes(slice::from_ref(&passes[3].serial)),
+        )
+        .await?;
     new.push_token = new_push_token()?;
     let again = store.register(&new.id, &passes[3], &new.push_token).await?;
-    ensure(Rule::MAINTENANCE, again == Registered::Existing, "Existing after a register in bulk", || {
-        format!("{again:?}")
-    })?;
+    ensure(
+        Rule::MAINTENANCE,
+        again == Registered::Existing,
+        "Existing after a register in bulk",
+        || format!("{again:?}"),
+    )?;
     let existed = store.unregister(&known.id, &passes[2]).await?;
-    ensure(Rule::MAINTENANCE, existed, "a registration to unregister", || "none".into())?;
+    ensure(
+        Rule::MAINTENANCE,
+        existed,
+        "a registration to unregister",
+        || "none".into(),
+    )?;
     has_devices(store, &passes[2], [], Rule::MAINTENANCE).await?;
     has_devices(store, &passes[3], [&new], Rule::MAINTENANCE).await
 }
@@ -111,12 +160,18 @@ async fn register_many_twice_changes_little(store: &Store) -> Result<(), Violati
         batch.extend(passes.iter().map(|pass| one(&device, pass)));
     }
     for (registrations, push_token) in batch.chunks_mut(5).zip(foreign_push_tokens()?) {
-        registrations.iter_mut().for_each(|one| one.push_token = push_token.clone());
+        registrations
+            .iter_mut()
+            .for_each(|one| one.push_token = push_token.clone());
     }
     for new in [MANY as u64, 0] {
         registers(store, &batch, new).await?;
         come_back(store, &batch, 1_000).await?;
-        let type_stats = TypeStats { type_id: type_id.clone(), passes: 5, registrations: MANY as u64 };
+        let type_stats = TypeStats {
+            type_id: type_id.clone(),
+            passes: 5,
+            registrations: MANY as u64,
+        };
         counts(store, MANY as u64 / 5, &[type_stats], "a register in bulk").await?;
     }
     Ok(())
@@ -143,13 +198,21 @@ async fn read(
             format!("a page of about {limit} registrations"),
             || page.items.len().to_string(),
         )?;
-        found.extend(page.items.into_iter().map(|one| ((one.device, one.pass), one.push_token)));
+        found.extend(
+            page.items
+                .into_iter()
+                .map(|one| ((one.device, one.pass), one.push_token)),
+        );
         after = page.next;
         if after.is_none() {
             return Ok(found);
         }
     }
-    Err(Violation::new(Rule::MAINTENANCE, "pages that come to an end", "a cursor after every page"))
+    Err(Violation::new(
+        Rule::MAINTENANCE,
+        "pages that come to an end",
+        "a cursor after every page",
+    ))
 }
 
 /// Ensures that exactly these registrations come back.
@@ -174,7 +237,10 @@ fn holds(found: &Found, wanted: &[Registration], limit: usize) -> Result<(), Vio
     ensure(
         Rule::MAINTENANCE,
         missing == 0,
-        format!("all of {} registrations with their push tokens, in pages of {limit}", wanted.len()),
+        format!(
+            "all of {} registrations with their push tokens, in pages of {limit}",
+            wanted.len()
+        ),
         || format!("{missing} missing or with another push token"),
     )
 }
@@ -228,31 +294,54 @@ async fn all_registrations_come_back_under_change(store: &Store) -> Result<(), V
     for pages in 0..2_000 {
         let page = store.registrations(after.as_ref(), 10).await?;
         let last = page.items.last().map(|one| one.device.clone());
-        found.extend(page.items.into_iter().map(|one| ((one.device, one.pass), one.push_token)));
+        found.extend(
+            page.items
+                .into_iter()
+                .map(|one| ((one.device, one.pass), one.push_token)),
+        );
         after = page.next;
         if after.is_none() {
             return holds(&found, &throughout, 10);
         }
-        let at_the_end = going.iter().position(|device| Some(&device.id) == last.as_ref());
-        let goes = at_the_end.map(|at| going.swap_remove(at)).or_else(|| going.pop());
+        let at_the_end = going
+            .iter()
+            .position(|device| Some(&device.id) == last.as_ref());
+        let goes = at_the_end
+            .map(|at| going.swap_remove(at))
+            .or_else(|| going.pop());
         if let Some(device) = goes {
             for pass in &passes[..2] {
                 store.unregister(&device.id, pass).await?;
             }
         }
         if let Some(device) = growing.pop() {
-            store.register(&device.id, &passes[2], &device.push_token).await?;
+            store
+                .register(&device.id, &passes[2], &device.push_token)
+                .await?;
         }
         if pages < 60 {
             Device::registered_for(store, &passes).await?;
         }
     }
-    Err(Violation::new(Rule::MAINTENANCE, "pages that come to an end under change", "2,000 pages"))
+    Err(Violation::new(
+        Rule::MAINTENANCE,
+        "pages that come to an end under change",
+        "2,000 pages",
+    ))
 }
 
 /// Expects these counts, of an empty store that only this case uses.
-async fn counts(store: &Store, devices: u64, types: &[TypeStats], after: &str) -> Result<(), Violation> {
-    let StoreStats { devices: counted, types: found, .. } = store.stats().await?;
+async fn counts(
+    store: &Store,
+    devices: u64,
+    types: &[TypeStats],
+    after: &str,
+) -> Result<(), Violation> {
+    let StoreStats {
+        devices: counted,
+        types: found,
+        ..
+    } = store.stats().await?;
     ensure(
         Rule::MAINTENANCE,
         counted == devices && found == types,
@@ -274,10 +363,18 @@ async fn stats_count_what_is_there(store: &Store) -> Result<(), Violation> {
     let first = Device::registered_for(store, &passes).await?;
     let second = Device::registered_for(store, &passes[1..2]).await?;
     counts(store, 2, &[of(&one, 1, 1), of(&two, 2, 3)], "registering").await?;
-    store.register(&second.id, &passes[1], &second.push_token).await?;
+    store
+        .register(&second.id, &passes[1], &second.push_token)
+        .await?;
     store.mark(&two, Changed::Passes(&serials(&passes))).await?;
     store.mark(&two, Changed::All).await?;
-    counts(store, 2, &[of(&one, 1, 1), of(&two, 2, 3)], "registering again and marks").await?;
+    counts(
+        store,
+        2,
+        &[of(&one, 1, 1), of(&two, 2, 3)],
+        "registering again and marks",
+    )
+    .await?;
     store.unregister(&first.id, &passes[0]).await?;
     counts(store, 2, &[of(&two, 2, 3)], "unregistering").await?;
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(3_600);

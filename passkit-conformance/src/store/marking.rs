@@ -41,18 +41,27 @@ catalogue! {
         "Phones download passes that never changed, or are answered 304 for those that did.";
 }
 
-async fn mark_all_lists_every_registration_once(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn mark_all_lists_every_registration_once(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(5)?;
-    store.mark(&type_id, Changed::Passes(&serials(&passes[..2]))).await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&passes[..2])))
+        .await?;
     let one = Device::registered_for(store, &passes[..4]).await?;
     let two = Device::registered_for(store, &passes[3..]).await?;
-    let mut tag_one = one.lists_exactly(store, &type_id, &passes[..4], Rule::CHANGES_SINCE).await?;
-    let mut tag_two = two.lists_exactly(store, &type_id, &passes[3..], Rule::CHANGES_SINCE).await?;
+    let mut tag_one = one
+        .lists_exactly(store, &type_id, &passes[..4], Rule::CHANGES_SINCE)
+        .await?;
+    let mut tag_two = two
+        .lists_exactly(store, &type_id, &passes[3..], Rule::CHANGES_SINCE)
+        .await?;
     for _ in 0..3 {
         store.mark(&type_id, Changed::All).await?;
-        for (device, tag, registered) in
-            [(&one, &mut tag_one, &passes[..4]), (&two, &mut tag_two, &passes[3..])]
-        {
+        for (device, tag, registered) in [
+            (&one, &mut tag_one, &passes[..4]),
+            (&two, &mut tag_two, &passes[3..]),
+        ] {
             let listed = device.list(store, &type_id, Some(*tag)).await?;
             listed.has(registered, Rule::C9, "after a mark of all")?;
             listed.is_within(registered)?;
@@ -61,11 +70,18 @@ async fn mark_all_lists_every_registration_once(store: &dyn RegistrationStore) -
             again.is_empty(Rule::C9, "a second time after one mark of all")?;
         }
         // A single mark after it still counts, and nothing else comes back to stay.
-        store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[0].serial))).await?;
+        store
+            .mark(
+                &type_id,
+                Changed::Passes(slice::from_ref(&passes[0].serial)),
+            )
+            .await?;
         let listed = one.list(store, &type_id, Some(tag_one)).await?;
         listed.has(&passes[..1], Rule::C1, "marked after a mark of all")?;
         tag_one = listed.tag;
-        one.list(store, &type_id, Some(tag_one)).await?.is_empty(Rule::C2, "when asked again")?;
+        one.list(store, &type_id, Some(tag_one))
+            .await?
+            .is_empty(Rule::C2, "when asked again")?;
         let listed = two.list(store, &type_id, Some(tag_two)).await?;
         if !listed.serials.is_empty() {
             tag_two = listed.tag;
@@ -98,15 +114,26 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
         if unclear.is_none() || types.len() <= GROWING {
             continue;
         }
-        let growing: Vec<_> = types[..1].iter().chain(&types[types.len() - GROWING..]).collect();
+        let growing: Vec<_> = types[..1]
+            .iter()
+            .chain(&types[types.len() - GROWING..])
+            .collect();
         let mut times = best_times(store, &growing, 15).await?;
         if growth::is_walk(times[0], &times[1..]) {
             times = best_times(store, &growing, 15).await?;
             ensure(
                 Rule::C9,
                 !growth::is_walk(times[0], &times[1..]),
-                format!("a mark of {size} passes about as quick as the {:?} of a mark of one", times[0]),
-                || format!("{:?} for the last {GROWING} sizes, each twice the one before", &times[1..]),
+                format!(
+                    "a mark of {size} passes about as quick as the {:?} of a mark of one",
+                    times[0]
+                ),
+                || {
+                    format!(
+                        "{:?} for the last {GROWING} sizes, each twice the one before",
+                        &times[1..]
+                    )
+                },
             )?;
         }
         unclear = Some((size, times));
@@ -121,10 +148,15 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
 }
 
 /// A new type of so many marked passes. A device has every eighth of them.
-async fn type_of(store: &Arc<dyn RegistrationStore>, count: usize) -> Result<TypeIdentifier, Violation> {
+async fn type_of(
+    store: &Arc<dyn RegistrationStore>,
+    count: usize,
+) -> Result<TypeIdentifier, Violation> {
     let (type_id, passes) = new_passes(count)?;
     for part in passes.chunks(1_000) {
-        store.mark(&type_id, Changed::Passes(&serials(part))).await?;
+        store
+            .mark(&type_id, Changed::Passes(&serials(part)))
+            .await?;
     }
     let every_eighth: Vec<PassId> = passes.into_iter().step_by(8).collect();
     Device::registered_for_many(store, &every_eighth).await?;
@@ -155,11 +187,16 @@ async fn every_mark_moves_the_date(store: &dyn RegistrationStore) -> Result<(), 
     let start = clock::now_micros() / 1_000_000;
     let mut last = store.pass_state(&passes[0]).await?;
     // The second pass is marked now and then, the third only with the whole type.
-    let mut others = [store.pass_state(&passes[1]).await?, store.pass_state(&passes[2]).await?];
+    let mut others = [
+        store.pass_state(&passes[1]).await?,
+        store.pass_state(&passes[2]).await?,
+    ];
     for round in 0..24 {
         let what = match round % 4 {
             0 | 1 => {
-                store.mark(&type_id, Changed::Passes(slice::from_ref(serial))).await?;
+                store
+                    .mark(&type_id, Changed::Passes(slice::from_ref(serial)))
+                    .await?;
                 "a mark"
             }
             2 => {
@@ -176,9 +213,12 @@ async fn every_mark_moves_the_date(store: &dyn RegistrationStore) -> Result<(), 
             }
         };
         last = moved_on(store, &passes[0], last, what).await?;
-        ensure(Rule::C14, last.last_modified >= start, "a date not before the mark", || {
-            format!("one {} s before it", start - last.last_modified)
-        })?;
+        ensure(
+            Rule::C14,
+            last.last_modified >= start,
+            "a date not before the mark",
+            || format!("one {} s before it", start - last.last_modified),
+        )?;
     }
     Ok(())
 }
@@ -211,7 +251,9 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
     let other_type = new_type()?;
     let never = pass_of(&new_type()?, &passes[0].serial);
     let watched = [&passes[0], &passes[1], &never];
-    store.mark(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&passes[..1])))
+        .await?;
     let mut before = Vec::new();
     for pass in watched {
         before.push(store.pass_state(pass).await?);
@@ -248,12 +290,19 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
             // More than once: dates run ahead of the clock, and so out of the second at hand.
             6 => {
                 for _ in 0..3 {
-                    store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[2].serial))).await?;
+                    store
+                        .mark(
+                            &type_id,
+                            Changed::Passes(slice::from_ref(&passes[2].serial)),
+                        )
+                        .await?;
                 }
             }
             7 => {
                 for _ in 0..3 {
-                    store.mark(&other_type, Changed::Passes(&serials(&passes))).await?;
+                    store
+                        .mark(&other_type, Changed::Passes(&serials(&passes)))
+                        .await?;
                     store.mark(&other_type, Changed::All).await?;
                 }
             }
@@ -266,29 +315,46 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
         }
         for (pass, before) in watched.into_iter().zip(&before) {
             let now = store.pass_state(pass).await?;
-            ensure(Rule::C14, now == *before, format!("{before:?} still, after {what}"), || {
-                format!("{now:?}")
-            })?;
+            ensure(
+                Rule::C14,
+                now == *before,
+                format!("{before:?} still, after {what}"),
+                || format!("{now:?}"),
+            )?;
         }
     }
     Ok(())
 }
 
-async fn never_marked_passes_share_one_date(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn never_marked_passes_share_one_date(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
     let (_, others) = new_passes(2)?;
     let order_type = format!("order.{}", others[0].type_id.as_str());
     let order = PassId::new(&order_type, "order")?;
     Device::registered_for(store, [&passes[0], &order]).await?;
     // A marked neighbour lends nobody its date.
-    store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[2].serial))).await?;
+    store
+        .mark(
+            &type_id,
+            Changed::Passes(slice::from_ref(&passes[2].serial)),
+        )
+        .await?;
     let first = store.pass_state(&others[0]).await?;
     for pass in [&passes[0], &passes[1], &others[1], &order] {
         let state = store.pass_state(pass).await?;
         ensure(
             Rule::C14,
-            state == PassState { version: 0, ..first },
-            format!("version 0 and date {} for a pass never marked", first.last_modified),
+            state
+                == PassState {
+                    version: 0,
+                    ..first
+                },
+            format!(
+                "version 0 and date {} for a pass never marked",
+                first.last_modified
+            ),
             || format!("version {} and date {}", state.version, state.last_modified),
         )?;
     }

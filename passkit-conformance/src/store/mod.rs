@@ -80,7 +80,9 @@ impl StoreCase {
         task.spawn(async move { run(opening.open().await.map_err(not_opened)?).await });
         let result = match tokio::time::timeout(TIMEOUT, task.join_next()).await {
             Ok(Some(Ok(result))) => result,
-            Ok(Some(Err(error))) => Err(Violation::new(Rule::ERRORS, "no panic", error.to_string()).into()),
+            Ok(Some(Err(error))) => {
+                Err(Violation::new(Rule::ERRORS, "no panic", error.to_string()).into())
+            }
             Ok(None) | Err(_) => {
                 Err(Violation::new(Rule::ERRORS, "an answer", "none for five minutes").into())
             }
@@ -214,11 +216,15 @@ mod tests {
                 .or_else(|| case.id.strip_prefix("coordination/"))
                 .unwrap();
             assert!(
-                name.bytes().all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit()),
+                name.bytes()
+                    .all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit()),
                 "{name}"
             );
             for text in [case.steps, case.consequence] {
-                assert!(text.ends_with('.') && text.len() > 30 && !text.contains("  "), "{name}: {text:?}");
+                assert!(
+                    text.ends_with('.') && text.len() > 30 && !text.contains("  "),
+                    "{name}: {text:?}"
+                );
             }
         }
         ids.sort_unstable();

@@ -35,12 +35,19 @@ pub(crate) fn unique() -> String {
 /// The checks make no identifier that is not well-formed; if one did, that would be their own fault.
 impl From<InvalidIdentifier> for Violation {
     fn from(error: InvalidIdentifier) -> Self {
-        Self::new(Rule::ERRORS, "a check that makes well-formed identifiers", error.to_string())
+        Self::new(
+            Rule::ERRORS,
+            "a check that makes well-formed identifiers",
+            error.to_string(),
+        )
     }
 }
 
 pub(crate) fn new_type() -> Result<TypeIdentifier, Violation> {
-    Ok(TypeIdentifier::new(&format!("pass.conformance.{}", unique()))?)
+    Ok(TypeIdentifier::new(&format!(
+        "pass.conformance.{}",
+        unique()
+    ))?)
 }
 
 pub(crate) fn new_device() -> Result<DeviceIdentifier, Violation> {
@@ -63,7 +70,10 @@ pub(crate) fn foreign_push_tokens() -> Result<Vec<PushToken>, Violation> {
         format!("AbCdEf{id}"),
         "a".into(),
     ];
-    Ok(texts.iter().map(|text| PushToken::new(text)).collect::<Result<_, _>>()?)
+    Ok(texts
+        .iter()
+        .map(|text| PushToken::new(text))
+        .collect::<Result<_, _>>()?)
 }
 
 pub(crate) fn serial(text: &str) -> Result<SerialNumber, Violation> {
@@ -71,7 +81,10 @@ pub(crate) fn serial(text: &str) -> Result<SerialNumber, Violation> {
 }
 
 pub(crate) fn pass_of(type_id: &TypeIdentifier, serial: &SerialNumber) -> PassId {
-    PassId { type_id: type_id.clone(), serial: serial.clone() }
+    PassId {
+        type_id: type_id.clone(),
+        serial: serial.clone(),
+    }
 }
 
 /// `count` passes of a new type.
@@ -103,7 +116,10 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn new() -> Result<Self, Violation> {
-        Ok(Self { id: new_device()?, push_token: new_push_token()? })
+        Ok(Self {
+            id: new_device()?,
+            push_token: new_push_token()?,
+        })
     }
 
     /// A device that is registered for `passes`.
@@ -151,7 +167,13 @@ impl Device {
             Rule::C4,
             listed.serials.is_empty() || Some(listed.tag) != since,
             "another tag than the one asked with, beside serial numbers",
-            || format!("{} serial numbers and the same tag {}", listed.serials.len(), listed.tag),
+            || {
+                format!(
+                    "{} serial numbers and the same tag {}",
+                    listed.serials.len(),
+                    listed.tag
+                )
+            },
         )?;
         Ok(listed)
     }
@@ -165,9 +187,18 @@ impl Device {
     ) -> Result<Listed, Violation> {
         let Changes { serials, tag } = store.changes_since(&self.id, type_id, since).await?;
         let set: BTreeSet<_> = serials.iter().cloned().collect();
-        ensure(Rule::CHANGES_SINCE, set.len() == serials.len(), "each serial number once", || {
-            format!("{} serial numbers of which {} differ", serials.len(), set.len())
-        })?;
+        ensure(
+            Rule::CHANGES_SINCE,
+            set.len() == serials.len(),
+            "each serial number once",
+            || {
+                format!(
+                    "{} serial numbers of which {} differ",
+                    serials.len(),
+                    set.len()
+                )
+            },
+        )?;
         Ok(Listed { serials: set, tag })
     }
 
@@ -184,7 +215,10 @@ impl Device {
         ensure(
             rule,
             listed.serials == wanted,
-            format!("without a tag exactly the passes registered: {}", shown(&wanted)),
+            format!(
+                "without a tag exactly the passes registered: {}",
+                shown(&wanted)
+            ),
             || shown(&listed.serials),
         )?;
         Ok(listed.tag)
@@ -210,14 +244,22 @@ impl Listed {
             .filter(|pass| !self.serials.contains(&pass.serial))
             .map(|pass| pass.serial.clone())
             .collect();
-        ensure(rule, missing.is_empty(), format!("{} listed {when}", shown(&missing)), || {
-            shown(&self.serials)
-        })
+        ensure(
+            rule,
+            missing.is_empty(),
+            format!("{} listed {when}", shown(&missing)),
+            || shown(&self.serials),
+        )
     }
 
     /// Ensures that nothing is listed.
     pub(crate) fn is_empty(&self, rule: Rule, when: &str) -> Result<(), Violation> {
-        ensure(rule, self.serials.is_empty(), format!("nothing listed {when}"), || shown(&self.serials))
+        ensure(
+            rule,
+            self.serials.is_empty(),
+            format!("nothing listed {when}"),
+            || shown(&self.serials),
+        )
     }
 
     /// Ensures that nothing but `passes` is listed: a list holds what is registered on that device.
@@ -226,8 +268,12 @@ impl Listed {
         passes: impl IntoIterator<Item = &'a PassId>,
     ) -> Result<(), Violation> {
         let registered: BTreeSet<_> = passes.into_iter().map(|pass| &pass.serial).collect();
-        let foreign: BTreeSet<_> =
-            self.serials.iter().filter(|serial| !registered.contains(serial)).cloned().collect();
+        let foreign: BTreeSet<_> = self
+            .serials
+            .iter()
+            .filter(|serial| !registered.contains(serial))
+            .cloned()
+            .collect();
         ensure(
             Rule::CHANGES_SINCE,
             foreign.is_empty(),
@@ -239,9 +285,16 @@ impl Listed {
 
 /// A state of a pass, with the start of its digest.
 pub(crate) fn shown_state(state: PassState) -> String {
-    let PassState { version, last_modified, published } = state;
+    let PassState {
+        version,
+        last_modified,
+        published,
+    } = state;
     let digest = published.map_or("none".into(), |digest| {
-        digest[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        digest[..4]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
     });
     format!("version {version}, date {last_modified}, digest {digest}")
 }
@@ -322,11 +375,20 @@ pub(crate) async fn expect_devices<'a>(
     limit: usize,
     rule: Rule,
 ) -> Result<(), Violation> {
-    let wanted: HashMap<_, _> = devices.into_iter().map(|one| (&one.id, &one.push_token)).collect();
+    let wanted: HashMap<_, _> = devices
+        .into_iter()
+        .map(|one| (&one.id, &one.push_token))
+        .collect();
     let found = devices_of(store, audience, limit, wanted.len()).await?;
     let seen: HashSet<_> = found.iter().map(|one| &one.device).collect();
-    let missing = wanted.keys().filter(|device| !seen.contains(**device)).count();
-    let foreign = seen.iter().filter(|device| !wanted.contains_key(**device)).count();
+    let missing = wanted
+        .keys()
+        .filter(|device| !seen.contains(**device))
+        .count();
+    let foreign = seen
+        .iter()
+        .filter(|device| !wanted.contains_key(**device))
+        .count();
     ensure(
         rule,
         missing == 0 && foreign == 0,
@@ -339,12 +401,17 @@ pub(crate) async fn expect_devices<'a>(
     )?;
     // Letter by letter: a token is stored as it was received.
     let is_other = |one: &&RegisteredDevice| {
-        wanted.get(&one.device).is_some_and(|token| token.as_str() != one.push_token.as_str())
+        wanted
+            .get(&one.device)
+            .is_some_and(|token| token.as_str() != one.push_token.as_str())
     };
     let stale = found.iter().filter(is_other).count();
-    ensure(Rule::C10, stale == 0, "each device with the push token of its last register", || {
-        format!("{stale} devices with another push token")
-    })
+    ensure(
+        Rule::C10,
+        stale == 0,
+        "each device with the push token of its last register",
+        || format!("{stale} devices with another push token"),
+    )
 }
 
 fn shown_audience(audience: Audience<'_>) -> &'static str {

@@ -12,7 +12,10 @@ use crate::{Rule, Violation, violation::ensure};
 
 use super::{
     catalogue,
-    names::{Device, has_devices, new_device, new_passes, new_push_token, new_type, pass_of, serial, unique},
+    names::{
+        Device, has_devices, new_device, new_passes, new_push_token, new_type, pass_of, serial,
+        unique,
+    },
 };
 
 catalogue! {
@@ -140,33 +143,71 @@ async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Res
     for (n, pass) in passes.iter().enumerate() {
         // Marks: only the one pass moves.
         let neighbour = &passes[(n + 1) % passes.len()];
-        let before = (store.pass_state(pass).await?, store.pass_state(neighbour).await?);
+        let before = (
+            store.pass_state(pass).await?,
+            store.pass_state(neighbour).await?,
+        );
         let tag = all
-            .lists_exactly(store, &pass.type_id, of_type(&passes[n..], &pass.type_id), Rule::NAMES)
+            .lists_exactly(
+                store,
+                &pass.type_id,
+                of_type(&passes[n..], &pass.type_id),
+                Rule::NAMES,
+            )
             .await?;
-        store.mark(&pass.type_id, Changed::Passes(slice::from_ref(&pass.serial))).await?;
-        let after = (store.pass_state(pass).await?, store.pass_state(neighbour).await?);
+        store
+            .mark(
+                &pass.type_id,
+                Changed::Passes(slice::from_ref(&pass.serial)),
+            )
+            .await?;
+        let after = (
+            store.pass_state(pass).await?,
+            store.pass_state(neighbour).await?,
+        );
         ensure(
             Rule::NAMES,
             after.0 != before.0 && after.1 == before.1,
             format!("the mark of {} to move its date and no other", brief(pass)),
-            || format!("{before:?} to become {after:?}, the second that of {}", brief(neighbour)),
+            || {
+                format!(
+                    "{before:?} to become {after:?}, the second that of {}",
+                    brief(neighbour)
+                )
+            },
         )?;
-        all.list(store, &pass.type_id, Some(tag)).await?.has([pass], Rule::NAMES, "after its mark")?;
-        own[n].lists_exactly(store, &pass.type_id, [pass], Rule::NAMES).await?;
+        all.list(store, &pass.type_id, Some(tag)).await?.has(
+            [pass],
+            Rule::NAMES,
+            "after its mark",
+        )?;
+        own[n]
+            .lists_exactly(store, &pass.type_id, [pass], Rule::NAMES)
+            .await?;
         has_devices(store, pass, [&all, &own[n]], Rule::NAMES).await?;
         let existed = store.unregister(&all.id, pass).await?;
-        ensure(Rule::NAMES, existed, format!("a registration for {}", brief(pass)), || "none".into())?;
+        ensure(
+            Rule::NAMES,
+            existed,
+            format!("a registration for {}", brief(pass)),
+            || "none".into(),
+        )?;
         has_devices(store, pass, [&own[n]], Rule::NAMES).await?;
-        own[n].lists_exactly(store, &pass.type_id, [pass], Rule::NAMES).await?;
+        own[n]
+            .lists_exactly(store, &pass.type_id, [pass], Rule::NAMES)
+            .await?;
         let rest = of_type(&passes[n + 1..], &pass.type_id);
-        all.lists_exactly(store, &pass.type_id, rest, Rule::NAMES).await?;
+        all.lists_exactly(store, &pass.type_id, rest, Rule::NAMES)
+            .await?;
     }
     Ok(())
 }
 
 fn of_type<'a>(passes: &'a [PassId], type_id: &TypeIdentifier) -> Vec<&'a PassId> {
-    passes.iter().filter(|pass| pass.type_id == *type_id).collect()
+    passes
+        .iter()
+        .filter(|pass| pass.type_id == *type_id)
+        .collect()
 }
 
 fn brief(pass: &PassId) -> String {
@@ -185,9 +226,10 @@ async fn types_that_start_alike(store: &dyn RegistrationStore) -> Result<(), Vio
         for behind in ["/", ":", "1", "", "\u{1f}"] {
             // `pass.t` + `.u/1` against `pass.t.u` + `/1`: the same text once joined.
             let tail = format!("{behind}1");
-            if let (Ok(one), Ok(two)) =
-                (PassId::new(base.as_str(), &format!("{joint}u{tail}")), PassId::new(&long, &tail))
-            {
+            if let (Ok(one), Ok(two)) = (
+                PassId::new(base.as_str(), &format!("{joint}u{tail}")),
+                PassId::new(&long, &tail),
+            ) {
                 passes.extend([one, two]);
             }
         }
@@ -195,7 +237,9 @@ async fn types_that_start_alike(store: &dyn RegistrationStore) -> Result<(), Vio
     passes.sort();
     passes.dedup();
     // Shuffled by length, so that short names meet long ones of either kind.
-    passes.sort_by_key(|pass| (pass.serial.as_str().len() * 7 + pass.type_id.as_str().len() * 3) % 11);
+    passes.sort_by_key(|pass| {
+        (pass.serial.as_str().len() * 7 + pass.type_id.as_str().len() * 3) % 11
+    });
     each_is_itself(store, &passes).await
 }
 
@@ -223,7 +267,10 @@ async fn devices_that_start_alike(store: &dyn RegistrationStore) -> Result<(), V
         if devices.iter().any(|device: &Device| device.id == id) {
             continue;
         }
-        devices.push(Device { id, push_token: new_push_token()? });
+        devices.push(Device {
+            id,
+            push_token: new_push_token()?,
+        });
     }
     for device in &devices {
         for pass in &passes {
@@ -233,16 +280,31 @@ async fn devices_that_start_alike(store: &dyn RegistrationStore) -> Result<(), V
     has_devices(store, &passes[0], &devices, Rule::NAMES).await?;
     for (n, device) in devices.iter().enumerate() {
         let existed = store.unregister(&device.id, &passes[0]).await?;
-        ensure(Rule::NAMES, existed, "a registration of its own for each device", || "none".into())?;
+        ensure(
+            Rule::NAMES,
+            existed,
+            "a registration of its own for each device",
+            || "none".into(),
+        )?;
         has_devices(store, &passes[0], &devices[n + 1..], Rule::NAMES).await?;
         has_devices(store, &passes[1], &devices, Rule::NAMES).await?;
-        device.lists_exactly(store, &type_id, &passes[1..], Rule::NAMES).await?;
+        device
+            .lists_exactly(store, &type_id, &passes[1..], Rule::NAMES)
+            .await?;
     }
-    let stranger = Device { id: new_device()?, push_token: new_push_token()? };
-    stranger.list(store, &type_id, None).await?.is_empty(Rule::NAMES, "to a stranger")
+    let stranger = Device {
+        id: new_device()?,
+        push_token: new_push_token()?,
+    };
+    stranger
+        .list(store, &type_id, None)
+        .await?
+        .is_empty(Rule::NAMES, "to a stranger")
 }
 
-async fn orders_and_passes_with_equal_serials(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn orders_and_passes_with_equal_serials(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let rest = unique();
     let both = ["pass", "order"].map(|kind| format!("{kind}.conformance.{rest}"));
     let mut passes = Vec::new();
@@ -254,7 +316,11 @@ async fn orders_and_passes_with_equal_serials(store: &dyn RegistrationStore) -> 
     each_is_itself(store, &passes).await?;
     let device = Device::registered_for(store, &passes).await?;
     for pass in &passes[..2] {
-        let other = TypeIdentifier::new(if pass.type_id.as_str() == both[0] { &both[1] } else { &both[0] })?;
+        let other = TypeIdentifier::new(if pass.type_id.as_str() == both[0] {
+            &both[1]
+        } else {
+            &both[0]
+        })?;
         let tag = device.list(store, &other, None).await?.tag;
         let before = store.pass_state(&pass_of(&other, &pass.serial)).await?;
         store.mark(&pass.type_id, Changed::All).await?;

@@ -14,7 +14,10 @@ use passkit_server::{
 
 use super::{
     catalogue,
-    names::{Device, devices_after, expect_devices, new_passes, new_push_token, new_type, pass_of, serial},
+    names::{
+        Device, devices_after, expect_devices, new_passes, new_push_token, new_type, pass_of,
+        serial,
+    },
 };
 use crate::{Rule, Violation, violation::ensure};
 
@@ -48,7 +51,18 @@ catalogue! {
 
 /// The page sizes that all cases try for so many devices.
 fn limits(devices: usize) -> [usize; 10] {
-    [1, 2, 7, 64, devices - 1, devices, devices + 1, 1_000, 0, usize::MAX]
+    [
+        1,
+        2,
+        7,
+        64,
+        devices - 1,
+        devices,
+        devices + 1,
+        1_000,
+        0,
+        usize::MAX,
+    ]
 }
 
 async fn pages_hold_every_device(store: &dyn RegistrationStore) -> Result<(), Violation> {
@@ -60,7 +74,14 @@ async fn pages_hold_every_device(store: &dyn RegistrationStore) -> Result<(), Vi
     }
     Device::registered_for(store, &passes[1..]).await?;
     for limit in limits(DEVICES) {
-        expect_devices(store, Audience::Pass(&passes[0]), &devices, limit, Rule::C11).await?;
+        expect_devices(
+            store,
+            Audience::Pass(&passes[0]),
+            &devices,
+            limit,
+            Rule::C11,
+        )
+        .await?;
     }
     Ok(())
 }
@@ -73,7 +94,10 @@ async fn pages_of_a_type_hold_every_device(store: &dyn RegistrationStore) -> Res
     }
     let long = TypeIdentifier::new(&format!("{type_id}.b"))?;
     let order = TypeIdentifier::new(&type_id.as_str().replacen("pass.", "order.", 1))?;
-    let beside = [pass_of(&long, &passes[0].serial), pass_of(&order, &passes[0].serial)];
+    let beside = [
+        pass_of(&long, &passes[0].serial),
+        pass_of(&order, &passes[0].serial),
+    ];
     let mut devices = Vec::new();
     for n in 0..DEVICES {
         // One pass is on many devices, others are on none; some devices have several passes, next to each other or not.
@@ -81,7 +105,11 @@ async fn pages_of_a_type_hold_every_device(store: &dyn RegistrationStore) -> Res
         let mut registered: Vec<PassId> = match n % 4 {
             0 => vec![passes[first].clone()],
             1 => vec![passes[first].clone(), passes[first + 1].clone()],
-            2 => vec![passes[38].clone(), passes[first].clone(), passes[39].clone()],
+            2 => vec![
+                passes[38].clone(),
+                passes[first].clone(),
+                passes[39].clone(),
+            ],
             _ => passes[first..first + 6].to_vec(),
         };
         if n % 5 == 0 {
@@ -95,7 +123,14 @@ async fn pages_of_a_type_hold_every_device(store: &dyn RegistrationStore) -> Res
     }
     let others = devices.iter().step_by(5);
     expect_devices(store, Audience::Type(&order), others.clone(), 7, Rule::C11).await?;
-    expect_devices(store, Audience::Type(&long), others.chain([&elsewhere]), 7, Rule::C11).await?;
+    expect_devices(
+        store,
+        Audience::Type(&long),
+        others.chain([&elsewhere]),
+        7,
+        Rule::C11,
+    )
+    .await?;
 
     // A device leaves the type with its last pass of it, and not before.
     for pass in &passes {
@@ -105,10 +140,19 @@ async fn pages_of_a_type_hold_every_device(store: &dyn RegistrationStore) -> Res
     let later = SystemTime::now() + Duration::from_secs(3_600);
     store.forget_device(&devices[2].id, later).await?;
     devices[3].push_token = new_push_token()?;
-    store.register(&devices[3].id, &beside[0], &devices[3].push_token).await?;
+    store
+        .register(&devices[3].id, &beside[0], &devices[3].push_token)
+        .await?;
     let left = devices[1..2].iter().chain(&devices[3..]);
     for limit in [1, 10, 1_000] {
-        expect_devices(store, Audience::Type(&type_id), left.clone(), limit, Rule::C11).await?;
+        expect_devices(
+            store,
+            Audience::Type(&type_id),
+            left.clone(),
+            limit,
+            Rule::C11,
+        )
+        .await?;
     }
     Ok(())
 }
@@ -123,14 +167,23 @@ async fn unknown_pass_has_no_devices(store: &dyn RegistrationStore) -> Result<()
     for audience in [Audience::Pass(&passes[0]), Audience::Type(&type_id)] {
         cursors.push(store.devices(audience, None, 2).await?.next);
     }
-    store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[1].serial))).await?;
+    store
+        .mark(
+            &type_id,
+            Changed::Passes(slice::from_ref(&passes[1].serial)),
+        )
+        .await?;
     let left = Device::registered_for(store, &passes[2..]).await?;
     store.unregister(&left.id, &passes[2]).await?;
     // A type that was only marked, and one that a device had.
     let (marked, unregistered) = (new_type()?, new_type()?);
-    store.mark(&marked, Changed::Passes(slice::from_ref(&passes[0].serial))).await?;
+    store
+        .mark(&marked, Changed::Passes(slice::from_ref(&passes[0].serial)))
+        .await?;
     let of_another = pass_of(&unregistered, &passes[0].serial);
-    store.register(&devices[0].id, &of_another, &devices[0].push_token).await?;
+    store
+        .register(&devices[0].id, &of_another, &devices[0].push_token)
+        .await?;
     store.unregister(&devices[0].id, &of_another).await?;
     let nobody = [
         Audience::Pass(&passes[1]),
@@ -141,15 +194,20 @@ async fn unknown_pass_has_no_devices(store: &dyn RegistrationStore) -> Result<()
     for audience in nobody {
         for after in &cursors {
             let found = devices_after(store, audience, after.clone(), 10, 10).await?;
-            ensure(Rule::C11, found.is_empty(), "no devices of what is on none", || {
-                format!("{} devices", found.len())
-            })?;
+            ensure(
+                Rule::C11,
+                found.is_empty(),
+                "no devices of what is on none",
+                || format!("{} devices", found.len()),
+            )?;
         }
     }
     Ok(())
 }
 
-async fn hostile_cursor_reads_from_the_start(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn hostile_cursor_reads_from_the_start(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(1)?;
     let mut devices = Vec::new();
     for _ in 0..20 {
@@ -157,13 +215,22 @@ async fn hostile_cursor_reads_from_the_start(store: &dyn RegistrationStore) -> R
     }
     let long = "x y ".repeat(5_000);
     for audience in [Audience::Pass(&passes[0]), Audience::Type(&type_id)] {
-        for text in
-            ["", "no such page!", "\0", " \n", "'; DROP TABLE device; --", "\u{fffd}ü\u{1f3ab}", &long]
-        {
+        for text in [
+            "",
+            "no such page!",
+            "\0",
+            " \n",
+            "'; DROP TABLE device; --",
+            "\u{fffd}ü\u{1f3ab}",
+            &long,
+        ] {
             let after = Some(PageCursor::new(text));
             let found = devices_after(store, audience, after, 6, 20).await?;
             let seen: HashSet<_> = found.iter().map(|one| &one.device).collect();
-            let missing = devices.iter().filter(|device| !seen.contains(&device.id)).count();
+            let missing = devices
+                .iter()
+                .filter(|device| !seen.contains(&device.id))
+                .count();
             ensure(
                 Rule::C11,
                 missing == 0,
@@ -175,14 +242,29 @@ async fn hostile_cursor_reads_from_the_start(store: &dyn RegistrationStore) -> R
             )?;
         }
         // These may look like positions to a store: whatever they skip, they must neither fail nor show strangers.
-        for text in
-            ["0", "-1", "18446744073709551616", "null", "zzzz", "%00", "0:0", "{}", "*", "serial-0\nzz"]
-        {
+        for text in [
+            "0",
+            "-1",
+            "18446744073709551616",
+            "null",
+            "zzzz",
+            "%00",
+            "0:0",
+            "{}",
+            "*",
+            "serial-0\nzz",
+        ] {
             let after = Some(PageCursor::new(text));
-            let found = devices_after(store, audience, after, 6, 20).await.map_err(|e| e.under(Rule::C11))?;
-            let foreign =
-                found.iter().filter(|one| devices.iter().all(|device| device.id != one.device)).count();
-            ensure(Rule::C11, foreign == 0, "registered devices only", || format!("{foreign} others"))?;
+            let found = devices_after(store, audience, after, 6, 20)
+                .await
+                .map_err(|e| e.under(Rule::C11))?;
+            let foreign = found
+                .iter()
+                .filter(|one| devices.iter().all(|device| device.id != one.device))
+                .count();
+            ensure(Rule::C11, foreign == 0, "registered devices only", || {
+                format!("{foreign} others")
+            })?;
         }
     }
     Ok(())
@@ -196,7 +278,9 @@ async fn pages_under_change_miss_nobody(store: &dyn RegistrationStore) -> Result
     Ok(())
 }
 
-async fn pages_of_a_type_under_change_miss_nobody(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn pages_of_a_type_under_change_miss_nobody(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(12)?;
     for limit in [1, 10] {
         under_change(store, Audience::Type(&type_id), &passes, limit).await?;
@@ -215,11 +299,17 @@ async fn under_change(
     // Two neighbours for some, or one that is far from the first.
     let of = |n: usize| {
         let (first, second) = (n % passes.len(), (n + 1 + n % 7) % passes.len());
-        if n % 5 < 2 && first != second { vec![first, second] } else { vec![first] }
+        if n % 5 < 2 && first != second {
+            vec![first, second]
+        } else {
+            vec![first]
+        }
     };
     let mut devices = Vec::new();
     for n in 0..DEVICES {
-        devices.push(Device::registered_for(store, of(n).into_iter().map(|pass| &passes[pass])).await?);
+        devices.push(
+            Device::registered_for(store, of(n).into_iter().map(|pass| &passes[pass])).await?,
+        );
     }
     // A third goes, a third registers again, a third is left alone.
     let (mut going, mut renewing): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
@@ -230,8 +320,12 @@ async fn under_change(
             _ => {}
         }
     }
-    let throughout: HashSet<DeviceIdentifier> =
-        devices.iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, one)| one.id.clone()).collect();
+    let throughout: HashSet<DeviceIdentifier> = devices
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| n % 3 != 0)
+        .map(|(_, one)| one.id.clone())
+        .collect();
     let mut seen = HashSet::new();
     let mut after = None;
     let mut pages = 0;
@@ -243,19 +337,31 @@ async fn under_change(
             break;
         }
         pages += 1;
-        ensure(Rule::C11, pages < 16 * DEVICES, "pages that come to an end under change", || {
-            format!("{pages} pages")
-        })?;
+        ensure(
+            Rule::C11,
+            pages < 16 * DEVICES,
+            "pages that come to an end under change",
+            || format!("{pages} pages"),
+        )?;
         // The end of the page first, if it is one of those that go.
         let last = page.items.last().map(|one| &one.device);
         let at_the_end = going.iter().position(|n| Some(&devices[*n].id) == last);
-        if let Some(n) = at_the_end.map(|at| going.swap_remove(at)).or_else(|| going.pop()) {
+        if let Some(n) = at_the_end
+            .map(|at| going.swap_remove(at))
+            .or_else(|| going.pop())
+        {
             for pass in of(n) {
                 store.unregister(&devices[n].id, &passes[pass]).await?;
             }
         }
         if let Some(n) = renewing.pop() {
-            store.register(&devices[n].id, &passes[n % passes.len()], &new_push_token()?).await?;
+            store
+                .register(
+                    &devices[n].id,
+                    &passes[n % passes.len()],
+                    &new_push_token()?,
+                )
+                .await?;
         }
         if pages % 2 == 0 && pages < DEVICES / 2 {
             Device::registered_for(store, [&passes[pages % passes.len()]]).await?;
@@ -265,7 +371,10 @@ async fn under_change(
     ensure(
         Rule::C11,
         missing == 0,
-        format!("the {} devices that were registered throughout", throughout.len()),
+        format!(
+            "the {} devices that were registered throughout",
+            throughout.len()
+        ),
         || format!("{missing} of them missing, in pages of {limit}"),
     )
 }
@@ -274,7 +383,15 @@ async fn devices_are_counted(store: &dyn RegistrationStore) -> Result<(), Violat
     let (type_id, passes) = new_passes(2)?;
     let beside = pass_of(&new_type()?, &passes[0].serial);
     let count = async |pass: &PassId, there: u64, when: &str| -> Result<(), Violation> {
-        for at_most in [0, 1, there.saturating_sub(1), there, there + 1, 1_000, u64::MAX] {
+        for at_most in [
+            0,
+            1,
+            there.saturating_sub(1),
+            there,
+            there + 1,
+            1_000,
+            u64::MAX,
+        ] {
             let counted = store.count_devices(pass, at_most).await?;
             ensure(
                 Rule::COUNT_DEVICES,
@@ -286,7 +403,12 @@ async fn devices_are_counted(store: &dyn RegistrationStore) -> Result<(), Violat
         Ok(())
     };
     count(&passes[0], 0, "of an unknown type").await?;
-    store.mark(&type_id, Changed::Passes(slice::from_ref(&passes[0].serial))).await?;
+    store
+        .mark(
+            &type_id,
+            Changed::Passes(slice::from_ref(&passes[0].serial)),
+        )
+        .await?;
     count(&passes[0], 0, "of a pass that was only marked").await?;
     let mut devices = Vec::new();
     for _ in 0..40 {
@@ -295,7 +417,9 @@ async fn devices_are_counted(store: &dyn RegistrationStore) -> Result<(), Violat
     Device::registered_for(store, &passes[1..]).await?;
     count(&passes[0], 40, "after they registered").await?;
     for device in &devices[..5] {
-        store.register(&device.id, &passes[0], &new_push_token()?).await?;
+        store
+            .register(&device.id, &passes[0], &new_push_token()?)
+            .await?;
     }
     count(&passes[0], 40, "after some registered again").await?;
     for device in &devices[..10] {
@@ -303,7 +427,12 @@ async fn devices_are_counted(store: &dyn RegistrationStore) -> Result<(), Violat
         store.unregister(&device.id, &passes[0]).await?;
     }
     count(&passes[0], 30, "after ten unregistered").await?;
-    store.forget_device(&devices[20].id, SystemTime::now() + Duration::from_secs(3_600)).await?;
+    store
+        .forget_device(
+            &devices[20].id,
+            SystemTime::now() + Duration::from_secs(3_600),
+        )
+        .await?;
     count(&passes[0], 29, "after one was forgotten").await?;
     count(&passes[1], 1, "of another pass").await?;
     count(&beside, 39, "of an equal serial number in another type").await

@@ -48,13 +48,17 @@ async fn parallel_history_adds_up(store: &Arc<dyn RegistrationStore>) -> Result<
 async fn busy(recorder: &Recorder) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(PASSES)?;
     let passes = Arc::new(passes);
-    let devices = (0..DEVICES).map(|_| Device::new()).collect::<Result<Vec<_>, _>>()?;
+    let devices = (0..DEVICES)
+        .map(|_| Device::new())
+        .collect::<Result<Vec<_>, _>>()?;
     let writing = Arc::new(AtomicUsize::new(WRITERS));
     let mut tasks = JoinSet::new();
     for (number, device) in devices.iter().enumerate() {
         // The first ones hold passes that nobody else registers or unregisters.
         for pass in passes.iter().skip(number).step_by(6) {
-            recorder.register(&device.id, pass, &device.push_token).await?;
+            recorder
+                .register(&device.id, pass, &device.push_token)
+                .await?;
         }
         let (recorder, type_id, device) = (recorder.clone(), type_id.clone(), device.clone());
         let writing = writing.clone();
@@ -90,9 +94,13 @@ async fn busy(recorder: &Recorder) -> Result<(), Violation> {
     all(tasks).await?;
     for pass in passes.iter() {
         recorder.pass_state(pass).await?;
-        recorder.devices(Audience::Pass(pass), None, 2 * DEVICES).await?;
+        recorder
+            .devices(Audience::Pass(pass), None, 2 * DEVICES)
+            .await?;
     }
-    recorder.devices(Audience::Type(&type_id), None, 2 * DEVICES * PASSES).await?;
+    recorder
+        .devices(Audience::Type(&type_id), None, 2 * DEVICES * PASSES)
+        .await?;
     Ok(())
 }
 
@@ -109,7 +117,12 @@ async fn poll(
     }
     *tag = Some(changes.tag);
     for serial in changes.serials.into_iter().take(4) {
-        recorder.pass_state(&PassId { type_id: type_id.clone(), serial }).await?;
+        recorder
+            .pass_state(&PassId {
+                type_id: type_id.clone(),
+                serial,
+            })
+            .await?;
     }
     Ok(())
 }
@@ -125,34 +138,76 @@ async fn write(
     // Half of the devices keep what they have.
     let device = &devices[devices.len() / 2 + random.below(devices.len() / 2)];
     match random.below(24) {
-        0..=5 => recorder.mark(&pass.type_id, Changed::Passes(slice::from_ref(&pass.serial))).await?,
+        0..=5 => {
+            recorder
+                .mark(
+                    &pass.type_id,
+                    Changed::Passes(slice::from_ref(&pass.serial)),
+                )
+                .await?
+        }
         6..=7 => {
-            let batch: Vec<_> = (0..5).map(|_| passes[random.below(passes.len())].clone()).collect();
-            recorder.mark(&pass.type_id, Changed::Passes(&serials(&batch))).await?;
+            let batch: Vec<_> = (0..5)
+                .map(|_| passes[random.below(passes.len())].clone())
+                .collect();
+            recorder
+                .mark(&pass.type_id, Changed::Passes(&serials(&batch)))
+                .await?;
         }
         8 if random.below(3) == 0 => recorder.mark(&pass.type_id, Changed::All).await?,
-        8..=10 => drop(recorder.register(&device.id, pass, &device.push_token).await?),
+        8..=10 => drop(
+            recorder
+                .register(&device.id, pass, &device.push_token)
+                .await?,
+        ),
         11..=12 => {
             // Any device renews its push token, with a pass that it had at the start.
             let at = random.below(devices.len());
-            recorder.register(&devices[at].id, &passes[at], &new_push_token()?).await.map(drop)?
+            recorder
+                .register(&devices[at].id, &passes[at], &new_push_token()?)
+                .await
+                .map(drop)?
         }
         13..=15 => drop(recorder.unregister(&device.id, pass).await?),
         16 => {
             let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
-            let unregistered_at = if random.below(2) == 0 { now + 2 * day } else { now - 2 * day };
-            recorder.forget_device(&device.id, unregistered_at).await.map(drop)?;
+            let unregistered_at = if random.below(2) == 0 {
+                now + 2 * day
+            } else {
+                now - 2 * day
+            };
+            recorder
+                .forget_device(&device.id, unregistered_at)
+                .await
+                .map(drop)?;
         }
         17..=18 => {
             // One of a few digests, so that callers meet.
             let digest = (random.below(8) > 0).then(|| [random.below(3) as u8; 32]);
             let (tokens, serial) = (Vec::new(), pass.serial.clone());
-            recorder.mark(&pass.type_id, Changed::Contents(&[Content { serial, digest, tokens }])).await?;
+            recorder
+                .mark(
+                    &pass.type_id,
+                    Changed::Contents(&[Content {
+                        serial,
+                        digest,
+                        tokens,
+                    }]),
+                )
+                .await?;
         }
-        19 => drop(recorder.devices(Audience::Pass(pass), None, 2 * devices.len()).await?),
+        19 => drop(
+            recorder
+                .devices(Audience::Pass(pass), None, 2 * devices.len())
+                .await?,
+        ),
         20 => {
             let limit = 2 * devices.len() * passes.len();
-            drop(recorder.devices(Audience::Type(&pass.type_id), None, limit).await?);
+            drop(
+                recorder
+                    .devices(Audience::Type(&pass.type_id), None, limit)
+                    .await?,
+            );
         }
         21 => recorder.count_devices(pass, u64::MAX).await.map(drop)?,
         _ => drop(recorder.pass_state(pass).await?),

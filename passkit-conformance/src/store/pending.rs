@@ -66,11 +66,17 @@ pub(super) fn scope(pass: &PassId) -> Scope {
 }
 
 pub(super) fn page(version: u64, next: &str) -> Progress {
-    Progress { version, next: Some(PageCursor::new(next)) }
+    Progress {
+        version,
+        next: Some(PageCursor::new(next)),
+    }
 }
 
 pub(super) fn end(version: u64) -> Progress {
-    Progress { version, next: None }
+    Progress {
+        version,
+        next: None,
+    }
 }
 
 /// All pending changes of a type. Expects each of them once.
@@ -80,8 +86,13 @@ pub(super) async fn pending_of(
 ) -> Result<BTreeMap<Scope, PendingChange>, Violation> {
     let pending = queue.pending(type_id, 100_000).await?;
     let count = pending.len();
-    let pending: BTreeMap<_, _> = pending.into_iter().map(|change| (change.scope.clone(), change)).collect();
-    ensure(Rule::Q2, pending.len() == count, "each change once", || format!("{} of {count}", pending.len()))?;
+    let pending: BTreeMap<_, _> = pending
+        .into_iter()
+        .map(|change| (change.scope.clone(), change))
+        .collect();
+    ensure(Rule::Q2, pending.len() == count, "each change once", || {
+        format!("{} of {count}", pending.len())
+    })?;
     Ok(pending)
 }
 
@@ -95,11 +106,17 @@ pub(super) async fn expect_pending<'a>(
 ) -> Result<BTreeMap<Scope, PendingChange>, Violation> {
     let wanted: Vec<_> = wanted.into_iter().collect();
     let pending = pending_of(queue, type_id).await?;
-    let missing = wanted.iter().filter(|one| !pending.contains_key(one)).count();
+    let missing = wanted
+        .iter()
+        .filter(|one| !pending.contains_key(one))
+        .count();
     let foreign = pending.keys().filter(|one| !wanted.contains(one)).count();
-    ensure(rule, missing == 0 && foreign == 0, format!("{} pending changes {when}", wanted.len()), || {
-        format!("{missing} of them missing and {foreign} others")
-    })?;
+    ensure(
+        rule,
+        missing == 0 && foreign == 0,
+        format!("{} pending changes {when}", wanted.len()),
+        || format!("{missing} of them missing and {foreign} others"),
+    )?;
     Ok(pending)
 }
 
@@ -108,14 +125,24 @@ pub(super) async fn backlog_of(
     queue: &Queue,
     type_id: &TypeIdentifier,
 ) -> Result<Option<Backlog>, Violation> {
-    let mut of_type = queue.backlog().await?.into_iter().filter(|backlog| backlog.type_id == *type_id);
+    let mut of_type = queue
+        .backlog()
+        .await?
+        .into_iter()
+        .filter(|backlog| backlog.type_id == *type_id);
     let first = of_type.next();
-    ensure(Rule::Q3, of_type.next().is_none(), "each type once", || "one twice".into())?;
+    ensure(Rule::Q3, of_type.next().is_none(), "each type once", || {
+        "one twice".into()
+    })?;
     Ok(first)
 }
 
 /// Ensures that a change has the version that the pass has from its last mark.
-async fn is_of_the_last_mark(queue: &Queue, change: &PendingChange, pass: &PassId) -> Result<(), Violation> {
+async fn is_of_the_last_mark(
+    queue: &Queue,
+    change: &PendingChange,
+    pass: &PassId,
+) -> Result<(), Violation> {
     let state = queue.pass_state(pass).await?;
     ensure(
         Rule::Q1,
@@ -123,70 +150,135 @@ async fn is_of_the_last_mark(queue: &Queue, change: &PendingChange, pass: &PassI
         format!("a change with the version of the mark, {}", state.version),
         || change.version.to_string(),
     )?;
-    ensure(Rule::Q1, change.progress.is_none(), "a change that nobody has begun with", || {
-        format!("{:?}", change.progress)
-    })
+    ensure(
+        Rule::Q1,
+        change.progress.is_none(),
+        "a change that nobody has begun with",
+        || format!("{:?}", change.progress),
+    )
 }
 
 async fn marked_passes_are_pending(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(30)?;
     let device = Device::registered_for(queue, &passes).await?;
-    let mut tag = device.lists_exactly(queue, &type_id, &passes, Rule::CHANGES_SINCE).await?;
+    let mut tag = device
+        .lists_exactly(queue, &type_id, &passes, Rule::CHANGES_SINCE)
+        .await?;
     queue.mark_and_push(&type_id, Changed::Passes(&[])).await?;
     expect_pending(queue, &type_id, [], Rule::Q1, "after an empty batch").await?;
-    device.list(queue, &type_id, Some(tag)).await?.is_empty(Rule::MARK, "after an empty batch")?;
+    device
+        .list(queue, &type_id, Some(tag))
+        .await?
+        .is_empty(Rule::MARK, "after an empty batch")?;
 
     let mut so_far = Vec::new();
-    let twice = [passes[1].serial.clone(), passes[2].serial.clone(), passes[1].serial.clone()];
+    let twice = [
+        passes[1].serial.clone(),
+        passes[2].serial.clone(),
+        passes[1].serial.clone(),
+    ];
     let batches = [serials(&passes[..1]), twice.to_vec(), serials(&passes[3..])];
     for batch in batches {
-        queue.mark_and_push(&type_id, Changed::Passes(&batch)).await?;
-        let marked: Vec<_> = batch.iter().map(|serial| pass_of(&type_id, serial)).collect();
+        queue
+            .mark_and_push(&type_id, Changed::Passes(&batch))
+            .await?;
+        let marked: Vec<_> = batch
+            .iter()
+            .map(|serial| pass_of(&type_id, serial))
+            .collect();
         so_far.extend(marked.iter().map(scope));
-        let pending =
-            expect_pending(queue, &type_id, &so_far, Rule::Q1, "after passes were marked with their pushes")
-                .await?;
+        let pending = expect_pending(
+            queue,
+            &type_id,
+            &so_far,
+            Rule::Q1,
+            "after passes were marked with their pushes",
+        )
+        .await?;
         for pass in &marked {
             is_of_the_last_mark(queue, &pending[&scope(pass)], pass).await?;
         }
         let listed = device.list(queue, &type_id, Some(tag)).await?;
-        listed.has(&marked, Rule::Q1, "after they were marked with their pushes")?;
+        listed.has(
+            &marked,
+            Rule::Q1,
+            "after they were marked with their pushes",
+        )?;
         tag = listed.tag;
     }
     // No device is registered for it. It is marked all the same.
     let unknown = pass_of(&type_id, &serial("unknown")?);
-    queue.mark_and_push(&type_id, Changed::Passes(slice::from_ref(&unknown.serial))).await?;
+    queue
+        .mark_and_push(&type_id, Changed::Passes(slice::from_ref(&unknown.serial)))
+        .await?;
     so_far.push(scope(&unknown));
-    expect_pending(queue, &type_id, &so_far, Rule::Q1, "after an unknown pass was marked").await?;
+    expect_pending(
+        queue,
+        &type_id,
+        &so_far,
+        Rule::Q1,
+        "after an unknown pass was marked",
+    )
+    .await?;
     Ok(())
 }
 
 async fn marked_types_are_pending(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
     let device = Device::registered_for(queue, &passes).await?;
-    let tag = device.lists_exactly(queue, &type_id, &passes, Rule::CHANGES_SINCE).await?;
-    queue.mark_and_push(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
+    let tag = device
+        .lists_exactly(queue, &type_id, &passes, Rule::CHANGES_SINCE)
+        .await?;
+    queue
+        .mark_and_push(&type_id, Changed::Passes(&serials(&passes[..1])))
+        .await?;
     queue.mark_and_push(&type_id, Changed::All).await?;
-    device.list(queue, &type_id, Some(tag)).await?.has(&passes, Rule::Q1, "after the type was marked")?;
+    device.list(queue, &type_id, Some(tag)).await?.has(
+        &passes,
+        Rule::Q1,
+        "after the type was marked",
+    )?;
     let both = [scope(&passes[0]), Scope::Type];
-    let pending =
-        expect_pending(queue, &type_id, &both, Rule::Q1, "after a pass and its type were marked").await?;
+    let pending = expect_pending(
+        queue,
+        &type_id,
+        &both,
+        Rule::Q1,
+        "after a pass and its type were marked",
+    )
+    .await?;
     is_of_the_last_mark(queue, &pending[&Scope::Type], &passes[2]).await
 }
 
 async fn plain_marks_push_nothing(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
-    queue.mark(&type_id, Changed::Passes(&serials(&passes[..2]))).await?;
+    queue
+        .mark(&type_id, Changed::Passes(&serials(&passes[..2])))
+        .await?;
     queue.mark(&type_id, Changed::All).await?;
     expect_pending(queue, &type_id, [], Rule::Q1, "after plain marks").await?;
     let backlog = backlog_of(queue, &type_id).await?;
-    ensure(Rule::Q1, backlog.is_none(), "no backlog after plain marks", || format!("{backlog:?}"))?;
-    queue.mark_and_push(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
+    ensure(
+        Rule::Q1,
+        backlog.is_none(),
+        "no backlog after plain marks",
+        || format!("{backlog:?}"),
+    )?;
+    queue
+        .mark_and_push(&type_id, Changed::Passes(&serials(&passes[..1])))
+        .await?;
     let before = pending_of(queue, &type_id).await?;
-    queue.mark(&type_id, Changed::Passes(&serials(&passes))).await?;
+    queue
+        .mark(&type_id, Changed::Passes(&serials(&passes)))
+        .await?;
     queue.mark(&type_id, Changed::All).await?;
     let after = pending_of(queue, &type_id).await?;
-    ensure(Rule::Q1, before == after, "what was pending before the plain marks", || format!("{after:?}"))
+    ensure(
+        Rule::Q1,
+        before == after,
+        "what was pending before the plain marks",
+        || format!("{after:?}"),
+    )
 }
 
 async fn marked_again_is_one_change(queue: &Queue) -> Result<(), Violation> {
@@ -195,14 +287,26 @@ async fn marked_again_is_one_change(queue: &Queue) -> Result<(), Violation> {
     all.push(Scope::Type);
     let mut before: BTreeMap<Scope, PendingChange> = BTreeMap::new();
     for _ in 0..5 {
-        queue.mark_and_push(&type_id, Changed::Passes(&serials(&passes))).await?;
+        queue
+            .mark_and_push(&type_id, Changed::Passes(&serials(&passes)))
+            .await?;
         queue.mark_and_push(&type_id, Changed::All).await?;
-        let after = expect_pending(queue, &type_id, &all, Rule::Q2, "after they were marked again").await?;
+        let after = expect_pending(
+            queue,
+            &type_id,
+            &all,
+            Rule::Q2,
+            "after they were marked again",
+        )
+        .await?;
         for (scope, change) in &after {
             let before = before.get(scope).map_or(0, |change| change.version);
-            ensure(Rule::Q2, change.version > before, format!("a version beyond {before}"), || {
-                change.version.to_string()
-            })?;
+            ensure(
+                Rule::Q2,
+                change.version > before,
+                format!("a version beyond {before}"),
+                || change.version.to_string(),
+            )?;
         }
         before = after;
     }
@@ -228,112 +332,221 @@ async fn has_progress(
 
 async fn progress_is_remembered(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(2)?;
-    queue.mark_and_push(&type_id, Changed::Passes(&serials(&passes))).await?;
+    queue
+        .mark_and_push(&type_id, Changed::Passes(&serials(&passes)))
+        .await?;
     queue.mark_and_push(&type_id, Changed::All).await?;
     let [first, second, all] = [scope(&passes[0]), scope(&passes[1]), Scope::Type];
     let versions = pending_of(queue, &type_id).await?;
     let version = |scope: &Scope| versions.get(scope).map_or(0, |change| change.version);
     // As the pages of this store end, and as they never do.
-    let [near, far] = ["device 1/ü\u{fffd} \n\"{}", &"x".repeat(900)].map(|next| page(version(&first), next));
+    let [near, far] =
+        ["device 1/ü\u{fffd} \n\"{}", &"x".repeat(900)].map(|next| page(version(&first), next));
     let of_all = page(version(&all), "device\u{1f3ab}");
-    queue.record_progress(&type_id, &[(first.clone(), near.clone()), (all.clone(), of_all.clone())]).await?;
+    queue
+        .record_progress(
+            &type_id,
+            &[(first.clone(), near.clone()), (all.clone(), of_all.clone())],
+        )
+        .await?;
     has_progress(queue, &type_id, &first, Some(&near)).await?;
     has_progress(queue, &type_id, &second, None).await?;
     has_progress(queue, &type_id, &all, Some(&of_all)).await?;
-    queue.record_progress(&type_id, &[(first.clone(), far.clone())]).await?;
+    queue
+        .record_progress(&type_id, &[(first.clone(), far.clone())])
+        .await?;
     has_progress(queue, &type_id, &first, Some(&far)).await?;
     queue.record_progress(&type_id, &[]).await?;
 
     // Marked again, a change keeps its progress, which is known to be about the older version.
-    queue.mark_and_push(&type_id, Changed::Passes(&serials(&passes))).await?;
+    queue
+        .mark_and_push(&type_id, Changed::Passes(&serials(&passes)))
+        .await?;
     queue.mark_and_push(&type_id, Changed::All).await?;
     has_progress(queue, &type_id, &first, Some(&far)).await?;
     has_progress(queue, &type_id, &all, Some(&of_all)).await?;
     let later = pending_of(queue, &type_id).await?;
-    let newer = later.iter().all(|(scope, change)| change.version > version(scope));
-    ensure(Rule::Q2, newer, "greater versions of changes that were begun with", || format!("{later:?}"))
+    let newer = later
+        .iter()
+        .all(|(scope, change)| change.version > version(scope));
+    ensure(
+        Rule::Q2,
+        newer,
+        "greater versions of changes that were begun with",
+        || format!("{later:?}"),
+    )
 }
 
 async fn finished_changes_are_gone(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(12)?;
-    queue.mark_and_push(&type_id, Changed::Passes(&serials(&passes))).await?;
+    queue
+        .mark_and_push(&type_id, Changed::Passes(&serials(&passes)))
+        .await?;
     queue.mark_and_push(&type_id, Changed::All).await?;
     let versions = pending_of(queue, &type_id).await?;
     let version = |scope: &Scope| versions.get(scope).map_or(0, |change| change.version);
     let finished: Vec<_> = passes[..6].iter().map(scope).chain([Scope::Type]).collect();
-    let begun: Vec<_> =
-        finished.iter().map(|scope| (scope.clone(), page(version(scope), "somewhere"))).collect();
+    let begun: Vec<_> = finished
+        .iter()
+        .map(|scope| (scope.clone(), page(version(scope), "somewhere")))
+        .collect();
     queue.record_progress(&type_id, &begun[..3]).await?;
-    let done: Vec<_> = finished.iter().map(|scope| (scope.clone(), end(version(scope)))).collect();
+    let done: Vec<_> = finished
+        .iter()
+        .map(|scope| (scope.clone(), end(version(scope))))
+        .collect();
     queue.record_progress(&type_id, &done).await?;
     let left: Vec<_> = passes[6..].iter().map(scope).collect();
-    expect_pending(queue, &type_id, &left, Rule::Q3, "after the others were finished").await?;
+    expect_pending(
+        queue,
+        &type_id,
+        &left,
+        Rule::Q3,
+        "after the others were finished",
+    )
+    .await?;
 
     // What comes after that is a change like a first one.
-    queue.mark_and_push(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
-    let again =
-        expect_pending(queue, &type_id, left.iter().chain([&finished[0]]), Rule::Q2, "after one came back")
-            .await?;
+    queue
+        .mark_and_push(&type_id, Changed::Passes(&serials(&passes[..1])))
+        .await?;
+    let again = expect_pending(
+        queue,
+        &type_id,
+        left.iter().chain([&finished[0]]),
+        Rule::Q2,
+        "after one came back",
+    )
+    .await?;
     is_of_the_last_mark(queue, &again[&finished[0]], &passes[0]).await?;
-    let rest: Vec<_> = again.values().map(|change| (change.scope.clone(), end(change.version))).collect();
+    let rest: Vec<_> = again
+        .values()
+        .map(|change| (change.scope.clone(), end(change.version)))
+        .collect();
     queue.record_progress(&type_id, &rest).await?;
     expect_pending(queue, &type_id, [], Rule::Q3, "after all were finished").await?;
     let backlog = backlog_of(queue, &type_id).await?;
-    ensure(Rule::Q3, backlog.is_none(), "no backlog after all was finished", || format!("{backlog:?}"))
+    ensure(
+        Rule::Q3,
+        backlog.is_none(),
+        "no backlog after all was finished",
+        || format!("{backlog:?}"),
+    )
 }
 
 async fn old_versions_finish_nothing(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
     let all: Vec<_> = passes.iter().map(scope).chain([Scope::Type]).collect();
     let mark = async || -> Result<(), Violation> {
-        queue.mark_and_push(&type_id, Changed::Passes(&serials(&passes))).await?;
+        queue
+            .mark_and_push(&type_id, Changed::Passes(&serials(&passes)))
+            .await?;
         Ok(queue.mark_and_push(&type_id, Changed::All).await?)
     };
     mark().await?;
     let versions = pending_of(queue, &type_id).await?;
     let version = |scope: &Scope| versions.get(scope).map_or(0, |change| change.version);
-    let begun: Vec<_> =
-        all[1..].iter().map(|scope| (scope.clone(), page(version(scope), "somewhere"))).collect();
+    let begun: Vec<_> = all[1..]
+        .iter()
+        .map(|scope| (scope.clone(), page(version(scope), "somewhere")))
+        .collect();
     queue.record_progress(&type_id, &begun).await?;
     mark().await?;
     let newer = pending_of(queue, &type_id).await?;
-    let done: Vec<_> = all.iter().map(|scope| (scope.clone(), end(version(scope)))).collect();
+    let done: Vec<_> = all
+        .iter()
+        .map(|scope| (scope.clone(), end(version(scope))))
+        .collect();
     queue.record_progress(&type_id, &done).await?;
-    let after =
-        expect_pending(queue, &type_id, &all, Rule::Q2, "after older versions of them were finished").await?;
+    let after = expect_pending(
+        queue,
+        &type_id,
+        &all,
+        Rule::Q2,
+        "after older versions of them were finished",
+    )
+    .await?;
     for scope in &all {
         has_progress(queue, &type_id, scope, None).await?;
         let (newer, after) = (&newer[scope], &after[scope]);
-        ensure(Rule::Q2, newer.version == after.version, format!("still {newer:?}"), || {
-            format!("{after:?}")
-        })?;
+        ensure(
+            Rule::Q2,
+            newer.version == after.version,
+            format!("still {newer:?}"),
+            || format!("{after:?}"),
+        )?;
     }
     // And the newer ones do.
-    let done: Vec<_> = after.values().map(|change| (change.scope.clone(), end(change.version))).collect();
+    let done: Vec<_> = after
+        .values()
+        .map(|change| (change.scope.clone(), end(change.version)))
+        .collect();
     queue.record_progress(&type_id, &done).await?;
-    expect_pending(queue, &type_id, [], Rule::Q3, "after the newest versions were finished").await?;
+    expect_pending(
+        queue,
+        &type_id,
+        [],
+        Rule::Q3,
+        "after the newest versions were finished",
+    )
+    .await?;
     Ok(())
 }
 
 async fn what_is_not_pending_stays_so(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
-    let never = [(scope(&passes[1]), page(7, "x")), (Scope::Type, page(7, "x")), (scope(&passes[2]), end(7))];
+    let never = [
+        (scope(&passes[1]), page(7, "x")),
+        (Scope::Type, page(7, "x")),
+        (scope(&passes[2]), end(7)),
+    ];
     queue.record_progress(&type_id, &never).await?;
-    expect_pending(queue, &type_id, [], Rule::Q3, "of a type that was never marked").await?;
-    queue.mark_and_push(&type_id, Changed::Passes(&serials(&passes[..2]))).await?;
+    expect_pending(
+        queue,
+        &type_id,
+        [],
+        Rule::Q3,
+        "of a type that was never marked",
+    )
+    .await?;
+    queue
+        .mark_and_push(&type_id, Changed::Passes(&serials(&passes[..2])))
+        .await?;
     let versions = pending_of(queue, &type_id).await?;
     let finished = scope(&passes[1]);
     let version = versions.get(&finished).map_or(0, |change| change.version);
-    queue.record_progress(&type_id, &[(finished.clone(), end(version))]).await?;
-    for progress in [page(version, "x"), end(version), page(version + 1, "x"), end(version + 1)] {
+    queue
+        .record_progress(&type_id, &[(finished.clone(), end(version))])
+        .await?;
+    for progress in [
+        page(version, "x"),
+        end(version),
+        page(version + 1, "x"),
+        end(version + 1),
+    ] {
         queue
-            .record_progress(&type_id, &[(finished.clone(), progress.clone()), (Scope::Type, progress)])
+            .record_progress(
+                &type_id,
+                &[
+                    (finished.clone(), progress.clone()),
+                    (Scope::Type, progress),
+                ],
+            )
             .await?;
-        expect_pending(queue, &type_id, [&scope(&passes[0])], Rule::Q3, "beside what is not pending").await?;
+        expect_pending(
+            queue,
+            &type_id,
+            [&scope(&passes[0])],
+            Rule::Q3,
+            "beside what is not pending",
+        )
+        .await?;
     }
     let backlog = backlog_of(queue, &type_id).await?;
     let one = backlog.as_ref().is_some_and(|backlog| backlog.pending == 1);
-    ensure(Rule::Q3, one, "a backlog of one change", || format!("{backlog:?}"))
+    ensure(Rule::Q3, one, "a backlog of one change", || {
+        format!("{backlog:?}")
+    })
 }
 
 async fn backlog_sums_up(queue: &Queue) -> Result<(), Violation> {
@@ -343,13 +556,21 @@ async fn backlog_sums_up(queue: &Queue) -> Result<(), Violation> {
            -> Result<Option<Backlog>, Violation> {
         let backlog = backlog_of(queue, type_id).await?;
         let found = backlog.as_ref().map(|backlog| backlog.pending);
-        ensure(Rule::Q3, found == pending, format!("{pending:?} pending changes {when}"), || {
-            format!("{found:?}")
-        })?;
-        let dated = backlog.as_ref().is_none_or(|backlog| backlog.since.is_some() == (backlog.pending > 0));
-        ensure(Rule::Q3, dated, "a time if changes are pending, and none otherwise", || {
-            format!("{backlog:?}")
-        })?;
+        ensure(
+            Rule::Q3,
+            found == pending,
+            format!("{pending:?} pending changes {when}"),
+            || format!("{found:?}"),
+        )?;
+        let dated = backlog
+            .as_ref()
+            .is_none_or(|backlog| backlog.since.is_some() == (backlog.pending > 0));
+        ensure(
+            Rule::Q3,
+            dated,
+            "a time if changes are pending, and none otherwise",
+            || format!("{backlog:?}"),
+        )?;
         Ok(backlog)
     };
     let (first, passes) = new_passes(20)?;
@@ -358,32 +579,57 @@ async fn backlog_sums_up(queue: &Queue) -> Result<(), Violation> {
     for type_id in [&first, &second, &third] {
         is(type_id, None, "of a new type").await?;
     }
-    queue.mark_and_push(&first, Changed::Passes(&serials(&passes))).await?;
+    queue
+        .mark_and_push(&first, Changed::Passes(&serials(&passes)))
+        .await?;
     queue.mark_and_push(&second, Changed::All).await?;
-    let first_since =
-        is(&first, Some(20), "after 20 passes were marked").await?.and_then(|backlog| backlog.since);
+    let first_since = is(&first, Some(20), "after 20 passes were marked")
+        .await?
+        .and_then(|backlog| backlog.since);
     is(&second, Some(1), "after a type was marked").await?;
     is(&third, None, "while others have a backlog").await?;
 
     // As long as the oldest is pending, nothing that comes later moves the time.
-    queue.mark_and_push(&first, Changed::Passes(&serials(&passes[5..]))).await?;
+    queue
+        .mark_and_push(&first, Changed::Passes(&serials(&passes[5..])))
+        .await?;
     queue.mark_and_push(&first, Changed::All).await?;
-    let since = is(&first, Some(21), "after some were marked again, and their type").await?;
+    let since = is(
+        &first,
+        Some(21),
+        "after some were marked again, and their type",
+    )
+    .await?;
     let since = since.and_then(|backlog| backlog.since);
-    ensure(Rule::Q3, since <= first_since, format!("since {first_since:?}, or before that"), || {
-        format!("{since:?}")
-    })?;
+    ensure(
+        Rule::Q3,
+        since <= first_since,
+        format!("since {first_since:?}, or before that"),
+        || format!("{since:?}"),
+    )?;
 
     let versions = pending_of(queue, &first).await?;
-    let done: Vec<_> = versions.values().map(|change| (change.scope.clone(), end(change.version))).collect();
+    let done: Vec<_> = versions
+        .values()
+        .map(|change| (change.scope.clone(), end(change.version)))
+        .collect();
     queue.record_progress(&first, &done[..15]).await?;
     is(&first, Some(6), "after 15 of 21 were finished").await?;
     let device = Device::new()?;
-    queue.defer(&first, &[(device.id.clone(), Some(push(&device, None)))]).await?;
-    queue.defer(&third, &[(device.id.clone(), Some(push(&device, None)))]).await?;
+    queue
+        .defer(&first, &[(device.id.clone(), Some(push(&device, None)))])
+        .await?;
+    queue
+        .defer(&third, &[(device.id.clone(), Some(push(&device, None)))])
+        .await?;
     is(&third, Some(0), "of a type with deferred pushes only").await?;
     queue.record_progress(&first, &done[15..]).await?;
-    is(&first, Some(0), "after all were finished, and one push is deferred").await?;
+    is(
+        &first,
+        Some(0),
+        "after all were finished, and one push is deferred",
+    )
+    .await?;
     is(&second, Some(1), "after others were finished").await?;
     for type_id in [&first, &third] {
         queue.defer(type_id, &[(device.id.clone(), None)]).await?;
@@ -397,27 +643,75 @@ async fn changes_keep_types_apart(queue: &Queue) -> Result<(), Violation> {
     let long = TypeIdentifier::new(&format!("{short}.b"))?;
     let order = TypeIdentifier::new(&short.as_str().replacen("pass.", "order.", 1))?;
     let long_serial = "ü".repeat(256);
-    let odd =
-        ["a", "A", ".b", "*", "%", "type", "0", "a ", " a", "a/b", "a:b", "{a}", "\"a\"", "\\", &long_serial];
-    let odd: Vec<SerialNumber> = odd.iter().map(|text| serial(text)).collect::<Result<_, _>>()?;
+    let odd = [
+        "a",
+        "A",
+        ".b",
+        "*",
+        "%",
+        "type",
+        "0",
+        "a ",
+        " a",
+        "a/b",
+        "a:b",
+        "{a}",
+        "\"a\"",
+        "\\",
+        &long_serial,
+    ];
+    let odd: Vec<SerialNumber> = odd
+        .iter()
+        .map(|text| serial(text))
+        .collect::<Result<_, _>>()?;
     let mut all: Vec<_> = odd.iter().cloned().map(Scope::Pass).collect();
     all.push(Scope::Type);
     queue.mark_and_push(&short, Changed::Passes(&odd)).await?;
     queue.mark_and_push(&short, Changed::All).await?;
-    expect_pending(queue, &short, &all, Rule::NAMES, "for passes with odd serial numbers and their type")
-        .await?;
+    expect_pending(
+        queue,
+        &short,
+        &all,
+        Rule::NAMES,
+        "for passes with odd serial numbers and their type",
+    )
+    .await?;
     for other in [&long, &order] {
-        expect_pending(queue, other, [], Rule::NAMES, "of a type that starts as another").await?;
+        expect_pending(
+            queue,
+            other,
+            [],
+            Rule::NAMES,
+            "of a type that starts as another",
+        )
+        .await?;
         queue.mark_and_push(other, Changed::Passes(&odd)).await?;
     }
     let versions = pending_of(queue, &short).await?;
-    let done: Vec<_> = versions.values().map(|change| (change.scope.clone(), end(change.version))).collect();
+    let done: Vec<_> = versions
+        .values()
+        .map(|change| (change.scope.clone(), end(change.version)))
+        .collect();
     queue.record_progress(&long, &done[..3]).await?;
     queue.record_progress(&short, &done).await?;
-    expect_pending(queue, &short, [], Rule::Q3, "after all of the type were finished").await?;
+    expect_pending(
+        queue,
+        &short,
+        [],
+        Rule::Q3,
+        "after all of the type were finished",
+    )
+    .await?;
     for other in [&long, &order] {
         let passes = &all[..odd.len()];
-        expect_pending(queue, other, passes, Rule::NAMES, "after another type was finished").await?;
+        expect_pending(
+            queue,
+            other,
+            passes,
+            Rule::NAMES,
+            "after another type was finished",
+        )
+        .await?;
     }
     Ok(())
 }
@@ -425,30 +719,52 @@ async fn changes_keep_types_apart(queue: &Queue) -> Result<(), Violation> {
 async fn every_change_has_its_turn(queue: &Queue) -> Result<(), Violation> {
     const LIMIT: usize = 10;
     let type_id = new_type()?;
-    let named =
-        |count, name: &str| (0..count).map(|n| serial(&format!("{name}-{n}"))).collect::<Result<Vec<_>, _>>();
+    let named = |count, name: &str| {
+        (0..count)
+            .map(|n| serial(&format!("{name}-{n}")))
+            .collect::<Result<Vec<_>, _>>()
+    };
     // Before and behind the others, whatever the order.
     let busy = [named(LIMIT, "0")?, named(LIMIT, "z")?].concat();
     let quiet = named(150, "m")?;
-    queue.mark_and_push(&type_id, Changed::Passes(&busy)).await?;
+    queue
+        .mark_and_push(&type_id, Changed::Passes(&busy))
+        .await?;
     for batch in quiet.chunks(30) {
-        queue.mark_and_push(&type_id, Changed::Passes(batch)).await?;
+        queue
+            .mark_and_push(&type_id, Changed::Passes(batch))
+            .await?;
     }
     let mut left: BTreeSet<_> = quiet.iter().cloned().map(Scope::Pass).collect();
     for _ in 0..500 {
         let pending = queue.pending(&type_id, LIMIT).await?;
-        ensure(Rule::Q2, pending.len() <= 2 * LIMIT + 64, format!("about {LIMIT} changes"), || {
-            format!("{} changes", pending.len())
-        })?;
-        queue.mark_and_push(&type_id, Changed::Passes(&busy)).await?;
-        let done: Vec<_> = pending.into_iter().map(|change| (change.scope, end(change.version))).collect();
+        ensure(
+            Rule::Q2,
+            pending.len() <= 2 * LIMIT + 64,
+            format!("about {LIMIT} changes"),
+            || format!("{} changes", pending.len()),
+        )?;
+        queue
+            .mark_and_push(&type_id, Changed::Passes(&busy))
+            .await?;
+        let done: Vec<_> = pending
+            .into_iter()
+            .map(|change| (change.scope, end(change.version)))
+            .collect();
         queue.record_progress(&type_id, &done).await?;
         for (scope, _) in done {
             left.remove(&scope);
         }
         if left.is_empty() {
             let busy: Vec<_> = busy.iter().cloned().map(Scope::Pass).collect();
-            expect_pending(queue, &type_id, &busy, Rule::Q2, "that were marked again in each round").await?;
+            expect_pending(
+                queue,
+                &type_id,
+                &busy,
+                Rule::Q2,
+                "that were marked again in each round",
+            )
+            .await?;
             return Ok(());
         }
     }

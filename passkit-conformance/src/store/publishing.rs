@@ -83,8 +83,16 @@ fn tokens(numbers: impl IntoIterator<Item = u8>) -> Vec<TokenDigest> {
     numbers.into_iter().map(token).collect()
 }
 
-fn content(pass: &PassId, digest: Option<ContentDigest>, numbers: impl IntoIterator<Item = u8>) -> Content {
-    Content { serial: pass.serial.clone(), digest, tokens: tokens(numbers) }
+fn content(
+    pass: &PassId,
+    digest: Option<ContentDigest>,
+    numbers: impl IntoIterator<Item = u8>,
+) -> Content {
+    Content {
+        serial: pass.serial.clone(),
+        digest,
+        tokens: tokens(numbers),
+    }
 }
 
 /// Publishes one content.
@@ -95,12 +103,22 @@ async fn publish(
     numbers: impl IntoIterator<Item = u8>,
 ) -> Result<(), Violation> {
     let content = content(pass, digest, numbers);
-    Ok(store.mark(&pass.type_id, Changed::Contents(slice::from_ref(&content))).await?)
+    Ok(store
+        .mark(&pass.type_id, Changed::Contents(slice::from_ref(&content)))
+        .await?)
 }
 
-async fn published(store: &dyn RegistrationStore, pass: &PassId) -> Result<Option<Published>, Violation> {
+async fn published(
+    store: &dyn RegistrationStore,
+    pass: &PassId,
+) -> Result<Option<Published>, Violation> {
     let mut answer = store.published(slice::from_ref(pass)).await?;
-    ensure(Rule::PUBLISHED, answer.len() == 1, "one answer for one pass", || answer.len().to_string())?;
+    ensure(
+        Rule::PUBLISHED,
+        answer.len() == 1,
+        "one answer for one pass",
+        || answer.len().to_string(),
+    )?;
     Ok(answer.pop().flatten())
 }
 
@@ -113,15 +131,32 @@ async fn expect_published(
     when: &str,
 ) -> Result<(), Violation> {
     let found = published(store, pass).await?;
-    ensure(rule, found.as_ref() == wanted, format!("{} {when}", shown(wanted)), || shown(found.as_ref()))?;
+    ensure(
+        rule,
+        found.as_ref() == wanted,
+        format!("{} {when}", shown(wanted)),
+        || shown(found.as_ref()),
+    )?;
     let digest = store.pass_state(pass).await?.published;
     let same = digest == wanted.and_then(|published| published.digest);
-    ensure(rule, same, format!("the same digest in the state of the pass {when}"), || "another one".into())
+    ensure(
+        rule,
+        same,
+        format!("the same digest in the state of the pass {when}"),
+        || "another one".into(),
+    )
 }
 
 /// What is remembered, by the first bytes of digests and tokens.
 fn shown(published: Option<&Published>) -> String {
-    let Some(Published { digest, tokens, removed }) = published else { return "nothing published".into() };
+    let Some(Published {
+        digest,
+        tokens,
+        removed,
+    }) = published
+    else {
+        return "nothing published".into();
+    };
     let digest = digest.map(|digest| format!("{:02x?}", &digest[..16]));
     let tokens: Vec<_> = tokens.iter().map(|token| token.as_bytes()[0]).collect();
     format!("digest {digest:?}, tokens {tokens:?}, removed {removed}")
@@ -138,17 +173,25 @@ fn expect_marked(
     let later = after.version > before.version && after.last_modified > before.last_modified;
     let still = after.version == before.version && after.last_modified == before.last_modified;
     let expected = if wanted { "a mark by" } else { "no mark by" };
-    ensure(rule, if wanted { later } else { still }, format!("{expected} {what}"), || {
-        format!("{}; then {}", shown_state(before), shown_state(after))
-    })
+    ensure(
+        rule,
+        if wanted { later } else { still },
+        format!("{expected} {what}"),
+        || format!("{}; then {}", shown_state(before), shown_state(after)),
+    )
 }
 
 async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
     let device = Device::registered_for(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
+    let mut tag = device
+        .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
+        .await?;
     store.mark(&type_id, Changed::Contents(&[])).await?;
-    device.list(store, &type_id, Some(tag)).await?.is_empty(Rule::MARK, "after an empty batch")?;
+    device
+        .list(store, &type_id, Some(tag))
+        .await?
+        .is_empty(Rule::MARK, "after an empty batch")?;
     let [a, b, c] = [new_digest(), new_digest(), new_digest()];
     // The digest of each pass in a call, and which of the passes it marks.
     type Step<'a> = (&'a [(usize, ContentDigest)], &'a [usize], &'a str);
@@ -157,21 +200,37 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
         (&[(0, a)], &[], "an equal content"),
         (&[(0, b)], &[0], "another content"),
         (&[(0, a)], &[0], "the content before the last"),
-        (&[(0, a), (1, a), (2, b)], &[1, 2], "an equal content and two first ones"),
+        (
+            &[(0, a), (1, a), (2, b)],
+            &[1, 2],
+            "an equal content and two first ones",
+        ),
         (&[(2, b), (1, a), (0, a)], &[], "three equal contents"),
-        (&[(0, a), (1, c), (2, b)], &[1], "another content between equal ones"),
-        (&[(0, b), (1, a), (2, a)], &[0, 1, 2], "three other contents"),
+        (
+            &[(0, a), (1, c), (2, b)],
+            &[1],
+            "another content between equal ones",
+        ),
+        (
+            &[(0, b), (1, a), (2, a)],
+            &[0, 1, 2],
+            "three other contents",
+        ),
         (&[(0, b), (1, a), (2, a)], &[], "the same three again"),
     ];
     for (contents, marked, what) in steps {
         let before = states(store, &passes).await?;
-        let contents: Vec<_> =
-            contents.iter().map(|(pass, digest)| content(&passes[*pass], Some(*digest), [])).collect();
+        let contents: Vec<_> = contents
+            .iter()
+            .map(|(pass, digest)| content(&passes[*pass], Some(*digest), []))
+            .collect();
         store.mark(&type_id, Changed::Contents(&contents)).await?;
         let after = states(store, &passes).await?;
         for (n, (before, after)) in before.into_iter().zip(after).enumerate() {
             expect_marked(before, after, marked.contains(&n), Rule::P2, what)?;
-            let named = contents.iter().find(|content| content.serial == passes[n].serial);
+            let named = contents
+                .iter()
+                .find(|content| content.serial == passes[n].serial);
             let digest = named.map_or(before.published, |content| content.digest);
             ensure(
                 Rule::P2,
@@ -181,7 +240,11 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
             )?;
         }
         let listed = device.list(store, &type_id, Some(tag)).await?;
-        listed.has(marked.iter().map(|pass| &passes[*pass]), Rule::P2, &format!("after {what}"))?;
+        listed.has(
+            marked.iter().map(|pass| &passes[*pass]),
+            Rule::P2,
+            &format!("after {what}"),
+        )?;
         if marked.is_empty() {
             listed.is_empty(Rule::P2, &format!("after {what}"))?;
         } else {
@@ -191,8 +254,19 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
     // No device has it, and nobody has marked it.
     let unknown = pass_of(&type_id, &serial("unknown")?);
     publish(store, &unknown, Some(a), [1]).await?;
-    let remembered = Published { digest: Some(a), tokens: tokens([1]), removed: false };
-    expect_published(store, &unknown, Some(&remembered), Rule::P2, "of a pass that no device has").await
+    let remembered = Published {
+        digest: Some(a),
+        tokens: tokens([1]),
+        removed: false,
+    };
+    expect_published(
+        store,
+        &unknown,
+        Some(&remembered),
+        Rule::P2,
+        "of a pass that no device has",
+    )
+    .await
 }
 
 /// Has 12 callers publish one content, and ensures that no mark comes after the first of them is done.
@@ -224,7 +298,10 @@ where
     ensure(
         Rule::P1,
         others == 0,
-        format!("no mark after a caller was done: {} for all", shown_state(after)),
+        format!(
+            "no mark after a caller was done: {} for all",
+            shown_state(after)
+        ),
         || format!("{others} of {AT_ONCE} callers saw something else"),
     )?;
     Ok(after)
@@ -250,20 +327,38 @@ async fn one_content_is_pending_once(queue: &Queue) -> Result<(), Violation> {
     for pass in &passes {
         let state = publish_at_once(&store, pass, |content| {
             let (queue, type_id) = (queue.clone(), pass.type_id.clone());
-            async move { Ok(queue.mark_and_push(&type_id, Changed::Contents(&[content])).await?) }
+            async move {
+                Ok(queue
+                    .mark_and_push(&type_id, Changed::Contents(&[content]))
+                    .await?)
+            }
         })
         .await?;
-        let pending = expect_pending(queue, &type_id, [&scope(pass)], Rule::Q1, "after one content").await?;
+        let pending = expect_pending(
+            queue,
+            &type_id,
+            [&scope(pass)],
+            Rule::Q1,
+            "after one content",
+        )
+        .await?;
         let change = &pending[&scope(pass)];
-        ensure(Rule::Q1, change.version == state.version, format!("the version {}", state.version), || {
-            change.version.to_string()
-        })?;
-        queue.record_progress(&type_id, &[(scope(pass), end(state.version))]).await?;
+        ensure(
+            Rule::Q1,
+            change.version == state.version,
+            format!("the version {}", state.version),
+            || change.version.to_string(),
+        )?;
+        queue
+            .record_progress(&type_id, &[(scope(pass), end(state.version))])
+            .await?;
     }
     Ok(())
 }
 
-async fn parallel_contents_lose_nothing(store: &Arc<dyn RegistrationStore>) -> Result<(), Violation> {
+async fn parallel_contents_lose_nothing(
+    store: &Arc<dyn RegistrationStore>,
+) -> Result<(), Violation> {
     let (_, passes) = new_passes(4)?;
     for (round, pass) in passes.iter().enumerate() {
         let first = new_digest();
@@ -285,13 +380,25 @@ async fn parallel_contents_lose_nothing(store: &Arc<dyn RegistrationStore>) -> R
         }
         let digests = all(tasks).await?;
         let after = store.pass_state(pass).await?;
-        expect_marked(before, after, round < 3, Rule::P2, "contents that were published at once")?;
+        expect_marked(
+            before,
+            after,
+            round < 3,
+            Rule::P2,
+            "contents that were published at once",
+        )?;
         let found = published(&**store, pass).await?.unwrap_or_default();
-        let one =
-            found.digest.is_some_and(|digest| digests.contains(&digest)) && after.published == found.digest;
-        ensure(Rule::P1, one, "one of the digests, in both answers", || shown(Some(&found)))?;
-        let lost = (0..AT_ONCE as u8).filter(|caller| !found.tokens.contains(&token(*caller))).count();
-        ensure(Rule::P5, lost == 0, "the tokens of all callers", || format!("{lost} of {AT_ONCE} missing"))?;
+        let one = found.digest.is_some_and(|digest| digests.contains(&digest))
+            && after.published == found.digest;
+        ensure(Rule::P1, one, "one of the digests, in both answers", || {
+            shown(Some(&found))
+        })?;
+        let lost = (0..AT_ONCE as u8)
+            .filter(|caller| !found.tokens.contains(&token(*caller)))
+            .count();
+        ensure(Rule::P5, lost == 0, "the tokens of all callers", || {
+            format!("{lost} of {AT_ONCE} missing")
+        })?;
     }
     Ok(())
 }
@@ -301,11 +408,17 @@ async fn other_marks_keep_the_digest(store: &dyn RegistrationStore) -> Result<()
     let pass = &passes[0];
     let [a, b] = [new_digest(), new_digest()];
     publish(store, pass, Some(a), [1]).await?;
-    let remembered = Published { digest: Some(a), tokens: tokens([1]), removed: false };
+    let remembered = Published {
+        digest: Some(a),
+        tokens: tokens([1]),
+        removed: false,
+    };
     for step in 0..4 {
         let what = match step {
             0 => {
-                store.mark(&type_id, Changed::Passes(&serials(&passes))).await?;
+                store
+                    .mark(&type_id, Changed::Passes(&serials(&passes)))
+                    .await?;
                 "a mark of passes"
             }
             1 => {
@@ -322,7 +435,14 @@ async fn other_marks_keep_the_digest(store: &dyn RegistrationStore) -> Result<()
                 "a content of another pass"
             }
         };
-        expect_published(store, pass, Some(&remembered), Rule::P4, &format!("still, after {what}")).await?;
+        expect_published(
+            store,
+            pass,
+            Some(&remembered),
+            Rule::P4,
+            &format!("still, after {what}"),
+        )
+        .await?;
         if step < 3 {
             let other = format!("for a pass that was never published, after {what}");
             expect_published(store, &passes[1], None, Rule::P4, &other).await?;
@@ -330,11 +450,23 @@ async fn other_marks_keep_the_digest(store: &dyn RegistrationStore) -> Result<()
         let before = store.pass_state(pass).await?;
         publish(store, pass, Some(a), [1]).await?;
         let after = store.pass_state(pass).await?;
-        expect_marked(before, after, false, Rule::P4, &format!("an equal content after {what}"))?;
+        expect_marked(
+            before,
+            after,
+            false,
+            Rule::P4,
+            &format!("an equal content after {what}"),
+        )?;
     }
     let before = store.pass_state(pass).await?;
     publish(store, pass, Some(b), [1]).await?;
-    expect_marked(before, store.pass_state(pass).await?, true, Rule::P4, "another content after other marks")
+    expect_marked(
+        before,
+        store.pass_state(pass).await?,
+        true,
+        Rule::P4,
+        "another content after other marks",
+    )
 }
 
 async fn tokens_are_united(store: &dyn RegistrationStore) -> Result<(), Violation> {
@@ -348,14 +480,30 @@ async fn tokens_are_united(store: &dyn RegistrationStore) -> Result<(), Violatio
         (&[], &[1, 2, 3]),
         (&[1], &[2, 3, 1]),
         (&[4, 5, 4], &[2, 3, 1, 5, 4]),
-        (&[6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16], &[2, 3, 1, 5, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]),
-        (&[17], &[3, 1, 5, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]),
-        // Named again it is the newest, and none is dropped for it.
-        (&[3], &[1, 5, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 3]),
-        (&[18, 5], &[4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 3, 18, 5]),
         (
-            &[20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38],
-            &[23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38],
+            &[6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
+            &[2, 3, 1, 5, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
+        ),
+        (
+            &[17],
+            &[3, 1, 5, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17],
+        ),
+        // Named again it is the newest, and none is dropped for it.
+        (
+            &[3],
+            &[1, 5, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 3],
+        ),
+        (
+            &[18, 5],
+            &[4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 3, 18, 5],
+        ),
+        (
+            &[
+                20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38,
+            ],
+            &[
+                23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38,
+            ],
         ),
     ];
     for (step, (new, wanted)) in steps.into_iter().enumerate() {
@@ -366,9 +514,18 @@ async fn tokens_are_united(store: &dyn RegistrationStore) -> Result<(), Violatio
         let before = store.pass_state(pass).await?;
         publish(store, pass, Some(digest), new.iter().copied()).await?;
         let after = store.pass_state(pass).await?;
-        expect_marked(before, after, is_new, Rule::P2, "a content with other tokens")?;
-        let remembered =
-            Published { digest: Some(digest), tokens: tokens(wanted.iter().copied()), removed: false };
+        expect_marked(
+            before,
+            after,
+            is_new,
+            Rule::P2,
+            "a content with other tokens",
+        )?;
+        let remembered = Published {
+            digest: Some(digest),
+            tokens: tokens(wanted.iter().copied()),
+            removed: false,
+        };
         let when = format!("after tokens {new:?} were published");
         expect_published(store, pass, Some(&remembered), Rule::P5, &when).await?;
     }
@@ -378,25 +535,78 @@ async fn tokens_are_united(store: &dyn RegistrationStore) -> Result<(), Violatio
 async fn removals_keep_what_was_published(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(2)?;
     let device = Device::registered_for(store, &passes).await?;
-    let tag = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
+    let tag = device
+        .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
+        .await?;
     let [a, b] = [new_digest(), new_digest()];
     // The digest that is published and its tokens; whether it is a mark; what is remembered then.
-    type Step<'a> = (Option<ContentDigest>, &'a [u8], bool, (Option<ContentDigest>, &'a [u8], bool), &'a str);
+    type Step<'a> = (
+        Option<ContentDigest>,
+        &'a [u8],
+        bool,
+        (Option<ContentDigest>, &'a [u8], bool),
+        &'a str,
+    );
     let of_first: [Step<'_>; 7] = [
-        (None, &[1], false, (None, &[1], true), "a removal before all contents"),
-        (None, &[2], false, (None, &[1, 2], true), "a second removal before all contents"),
-        (Some(a), &[1], true, (Some(a), &[2, 1], false), "the first content, after a removal"),
+        (
+            None,
+            &[1],
+            false,
+            (None, &[1], true),
+            "a removal before all contents",
+        ),
+        (
+            None,
+            &[2],
+            false,
+            (None, &[1, 2], true),
+            "a second removal before all contents",
+        ),
+        (
+            Some(a),
+            &[1],
+            true,
+            (Some(a), &[2, 1], false),
+            "the first content, after a removal",
+        ),
         (None, &[], false, (Some(a), &[2, 1], true), "a removal"),
-        (None, &[3], false, (Some(a), &[2, 1, 3], true), "a second removal"),
-        (Some(a), &[2], false, (Some(a), &[1, 3, 2], false), "the same content, after a removal"),
-        (None, &[], false, (Some(a), &[1, 3, 2], true), "another removal"),
+        (
+            None,
+            &[3],
+            false,
+            (Some(a), &[2, 1, 3], true),
+            "a second removal",
+        ),
+        (
+            Some(a),
+            &[2],
+            false,
+            (Some(a), &[1, 3, 2], false),
+            "the same content, after a removal",
+        ),
+        (
+            None,
+            &[],
+            false,
+            (Some(a), &[1, 3, 2], true),
+            "another removal",
+        ),
     ];
     for (digest, new, marks, (remembered, tokens_then, removed), what) in of_first {
         let before = store.pass_state(&passes[0]).await?;
         publish(store, &passes[0], digest, new.iter().copied()).await?;
-        expect_marked(before, store.pass_state(&passes[0]).await?, marks, Rule::P5, what)?;
-        let remembered =
-            Published { digest: remembered, tokens: tokens(tokens_then.iter().copied()), removed };
+        expect_marked(
+            before,
+            store.pass_state(&passes[0]).await?,
+            marks,
+            Rule::P5,
+            what,
+        )?;
+        let remembered = Published {
+            digest: remembered,
+            tokens: tokens(tokens_then.iter().copied()),
+            removed,
+        };
         let when = format!("after {what}");
         expect_published(store, &passes[0], Some(&remembered), Rule::P5, &when).await?;
         let listed = device.list(store, &type_id, Some(tag)).await?;
@@ -410,17 +620,47 @@ async fn removals_keep_what_was_published(store: &dyn RegistrationStore) -> Resu
     // In one call: a pass that comes back with another content, and one that goes.
     publish(store, &passes[1], Some(a), [1]).await?;
     let before = states(store, &passes).await?;
-    let both = [content(&passes[0], Some(b), [4]), content(&passes[1], None, [5])];
+    let both = [
+        content(&passes[0], Some(b), [4]),
+        content(&passes[1], None, [5]),
+    ];
     store.mark(&type_id, Changed::Contents(&both)).await?;
     let after = states(store, &passes).await?;
-    expect_marked(before[0], after[0], true, Rule::P5, "another content after a removal")?;
-    expect_marked(before[1], after[1], false, Rule::P5, "a removal beside another content")?;
+    expect_marked(
+        before[0],
+        after[0],
+        true,
+        Rule::P5,
+        "another content after a removal",
+    )?;
+    expect_marked(
+        before[1],
+        after[1],
+        false,
+        Rule::P5,
+        "a removal beside another content",
+    )?;
     let remembered = [
-        Published { digest: Some(b), tokens: tokens([1, 3, 2, 4]), removed: false },
-        Published { digest: Some(a), tokens: tokens([1, 5]), removed: true },
+        Published {
+            digest: Some(b),
+            tokens: tokens([1, 3, 2, 4]),
+            removed: false,
+        },
+        Published {
+            digest: Some(a),
+            tokens: tokens([1, 5]),
+            removed: true,
+        },
     ];
     for (pass, remembered) in passes.iter().zip(&remembered) {
-        expect_published(store, pass, Some(remembered), Rule::P5, "after a content and a removal").await?;
+        expect_published(
+            store,
+            pass,
+            Some(remembered),
+            Rule::P5,
+            "after a content and a removal",
+        )
+        .await?;
     }
     Ok(())
 }
@@ -434,23 +674,41 @@ async fn published_answers_in_order(store: &dyn RegistrationStore) -> Result<(),
         let digest = (n != 2).then(new_digest);
         let number = n as u8;
         publish(store, &passes[n], digest, [number, number + 10]).await?;
-        remembered[n] = Some(Published { digest, tokens: tokens([number, number + 10]), removed: n == 2 });
+        remembered[n] = Some(Published {
+            digest,
+            tokens: tokens([number, number + 10]),
+            removed: n == 2,
+        });
     }
     // Known to the store, and never published.
-    store.mark(&passes[1].type_id, Changed::Passes(&serials(&passes[1..2]))).await?;
+    store
+        .mark(&passes[1].type_id, Changed::Passes(&serials(&passes[1..2])))
+        .await?;
     Device::registered_for(store, &passes[3..4]).await?;
-    let orders: [&[usize]; 6] =
-        [&[], &[0], &[1], &[0, 1, 2, 3, 4, 5], &[5, 4, 3, 2, 1, 0], &[3, 0, 5, 0, 0, 1, 3]];
+    let orders: [&[usize]; 6] = [
+        &[],
+        &[0],
+        &[1],
+        &[0, 1, 2, 3, 4, 5],
+        &[5, 4, 3, 2, 1, 0],
+        &[3, 0, 5, 0, 0, 1, 3],
+    ];
     for order in orders {
         let asked: Vec<_> = order.iter().map(|n| passes[*n].clone()).collect();
         let found = store.published(&asked).await?;
         let wanted: Vec<_> = order.iter().map(|n| remembered[*n].clone()).collect();
         let show = |all: &[Option<Published>]| {
-            all.iter().map(|one| shown(one.as_ref())).collect::<Vec<_>>().join("; ")
+            all.iter()
+                .map(|one| shown(one.as_ref()))
+                .collect::<Vec<_>>()
+                .join("; ")
         };
-        ensure(Rule::PUBLISHED, found == wanted, format!("for passes {order:?}: {}", show(&wanted)), || {
-            show(&found)
-        })?;
+        ensure(
+            Rule::PUBLISHED,
+            found == wanted,
+            format!("for passes {order:?}: {}", show(&wanted)),
+            || show(&found),
+        )?;
     }
     Ok(())
 }
@@ -460,9 +718,15 @@ async fn contents_keep_passes_apart(store: &dyn RegistrationStore) -> Result<(),
     let order = TypeIdentifier::new(&short.as_str().replacen("pass.", "order.", 1))?;
     let long = TypeIdentifier::new(&format!("{short}.b"))?;
     let longest = ["x".repeat(512), format!("{}y", "x".repeat(511))];
-    let odd = ["a", "A", "a ", " a", "a/b", "a:b", ".b", "%", "*", "0", "\"a\"", "\\", "\u{fc}", "u\u{308}"];
-    let odd: Vec<SerialNumber> =
-        odd.into_iter().chain(longest.iter().map(String::as_str)).map(serial).collect::<Result<_, _>>()?;
+    let odd = [
+        "a", "A", "a ", " a", "a/b", "a:b", ".b", "%", "*", "0", "\"a\"", "\\", "\u{fc}",
+        "u\u{308}",
+    ];
+    let odd: Vec<SerialNumber> = odd
+        .into_iter()
+        .chain(longest.iter().map(String::as_str))
+        .map(serial)
+        .collect::<Result<_, _>>()?;
     let mut passes = Vec::new();
     for type_id in [&short, &order, &long] {
         passes.extend(odd.iter().map(|serial| pass_of(type_id, serial)));
@@ -470,7 +734,11 @@ async fn contents_keep_passes_apart(store: &dyn RegistrationStore) -> Result<(),
     let mut remembered = Vec::new();
     for (n, pass) in passes.iter().enumerate() {
         expect_published(store, pass, None, Rule::NAMES, "before anything was").await?;
-        let one = Published { digest: Some(new_digest()), tokens: tokens([n as u8]), removed: false };
+        let one = Published {
+            digest: Some(new_digest()),
+            tokens: tokens([n as u8]),
+            removed: false,
+        };
         publish(store, pass, one.digest, [n as u8]).await?;
         remembered.push(one);
     }
@@ -480,11 +748,23 @@ async fn contents_keep_passes_apart(store: &dyn RegistrationStore) -> Result<(),
     // A mark of a content is one of this pass.
     for (n, pass) in passes.iter().enumerate() {
         let neighbour = &passes[(n + 1) % passes.len()];
-        let before = [store.pass_state(pass).await?, store.pass_state(neighbour).await?];
+        let before = [
+            store.pass_state(pass).await?,
+            store.pass_state(neighbour).await?,
+        ];
         publish(store, pass, Some(new_digest()), []).await?;
-        let after = [store.pass_state(pass).await?, store.pass_state(neighbour).await?];
+        let after = [
+            store.pass_state(pass).await?,
+            store.pass_state(neighbour).await?,
+        ];
         expect_marked(before[0], after[0], true, Rule::NAMES, "a new content")?;
-        expect_marked(before[1], after[1], false, Rule::NAMES, "the content of another pass")?;
+        expect_marked(
+            before[1],
+            after[1],
+            false,
+            Rule::NAMES,
+            "the content of another pass",
+        )?;
     }
     Ok(())
 }
@@ -499,15 +779,23 @@ async fn halves(
     let after = states(store, passes).await?;
     let remembered = store.published(passes).await?;
     let (mut marked, mut published, mut torn) = (0, 0, 0);
-    for (((before, after), remembered), content) in before.iter().zip(&after).zip(&remembered).zip(contents) {
+    for (((before, after), remembered), content) in
+        before.iter().zip(&after).zip(&remembered).zip(contents)
+    {
         let is_marked = after.version > before.version;
-        let has_digest = remembered.as_ref().is_some_and(|one| one.digest == content.digest);
-        let has_token = remembered.as_ref().is_some_and(|one| one.tokens.last() == content.tokens.last());
+        let has_digest = remembered
+            .as_ref()
+            .is_some_and(|one| one.digest == content.digest);
+        let has_token = remembered
+            .as_ref()
+            .is_some_and(|one| one.tokens.last() == content.tokens.last());
         let has_state = after.published == content.digest;
         marked += usize::from(is_marked);
         published += usize::from(has_digest);
         // The two answers are read one after the other, so that only a state that stays counts.
-        torn += usize::from(is_marked != has_digest || has_token != has_digest || has_state != has_digest);
+        torn += usize::from(
+            is_marked != has_digest || has_token != has_digest || has_state != has_digest,
+        );
     }
     let whole = torn == 0 && (marked == 0 || marked == passes.len());
     Ok((!whole).then(|| {
@@ -520,13 +808,18 @@ async fn halves(
 
 /// Contents of all passes, with a new digest and a new token each.
 fn new_contents(passes: &[PassId], number: u8) -> Vec<Content> {
-    passes.iter().map(|pass| content(pass, Some(new_digest()), [number])).collect()
+    passes
+        .iter()
+        .map(|pass| content(pass, Some(new_digest()), [number]))
+        .collect()
 }
 
 async fn dropped_publish_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(20)?;
     let device = Device::registered_for(store, &passes).await?;
-    let mut tag = device.lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE).await?;
+    let mut tag = device
+        .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
+        .await?;
     for polls in 0..MOST_POLLS {
         let before = states(store, &passes).await?;
         let contents = new_contents(&passes, polls as u8);
@@ -554,7 +847,11 @@ async fn dropped_publish_and_push_is_whole(queue: &Queue) -> Result<(), Violatio
     for polls in 0..MOST_POLLS {
         let before = states(queue, &passes).await?;
         let contents = new_contents(&passes, polls as u8);
-        let done = give_up_after(polls, queue.mark_and_push(&type_id, Changed::Contents(&contents))).await;
+        let done = give_up_after(
+            polls,
+            queue.mark_and_push(&type_id, Changed::Contents(&contents)),
+        )
+        .await;
         comes_to_rest("a publication that was dropped", || {
             Box::pin(async {
                 if let Some(halves) = halves(queue, &passes, &before, &contents).await? {
@@ -569,10 +866,15 @@ async fn dropped_publish_and_push_is_whole(queue: &Queue) -> Result<(), Violatio
         .await
         .map_err(|found| found.unless_error_under(Rule::P3))?;
         // Again, as its caller would: all are pending now, or were before.
-        queue.mark_and_push(&type_id, Changed::Contents(&contents)).await?;
-        let pending = expect_pending(queue, &type_id, &every, Rule::P3, "after publishing again").await?;
-        let finished: Vec<_> =
-            pending.into_values().map(|change| (change.scope, end(change.version))).collect();
+        queue
+            .mark_and_push(&type_id, Changed::Contents(&contents))
+            .await?;
+        let pending =
+            expect_pending(queue, &type_id, &every, Rule::P3, "after publishing again").await?;
+        let finished: Vec<_> = pending
+            .into_values()
+            .map(|change| (change.scope, end(change.version)))
+            .collect();
         queue.record_progress(&type_id, &finished).await?;
         if done {
             break;
@@ -584,40 +886,91 @@ async fn dropped_publish_and_push_is_whole(queue: &Queue) -> Result<(), Violatio
 async fn new_contents_are_pending(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(4)?;
     let [a, b] = [new_digest(), new_digest()];
-    queue.mark_and_push(&type_id, Changed::Contents(&[])).await?;
+    queue
+        .mark_and_push(&type_id, Changed::Contents(&[]))
+        .await?;
     expect_pending(queue, &type_id, [], Rule::Q1, "after an empty batch").await?;
     // Without pushes.
     publish(queue, &passes[0], Some(a), [1]).await?;
-    expect_pending(queue, &type_id, [], Rule::Q1, "after a content was published without pushes").await?;
+    expect_pending(
+        queue,
+        &type_id,
+        [],
+        Rule::Q1,
+        "after a content was published without pushes",
+    )
+    .await?;
     let batch = [
         content(&passes[0], Some(a), [2]),
         content(&passes[1], Some(a), [1]),
         content(&passes[2], None, [1]),
         content(&passes[3], Some(b), [1]),
     ];
-    queue.mark_and_push(&type_id, Changed::Contents(&batch)).await?;
+    queue
+        .mark_and_push(&type_id, Changed::Contents(&batch))
+        .await?;
     let new = [scope(&passes[1]), scope(&passes[3])];
-    let pending = expect_pending(queue, &type_id, &new, Rule::Q1, "after two new contents of four").await?;
+    let pending = expect_pending(
+        queue,
+        &type_id,
+        &new,
+        Rule::Q1,
+        "after two new contents of four",
+    )
+    .await?;
     for pass in [&passes[1], &passes[3]] {
         let (change, state) = (&pending[&scope(pass)], queue.pass_state(pass).await?);
-        ensure(Rule::Q1, change.version == state.version, format!("the version {}", state.version), || {
-            change.version.to_string()
-        })?;
+        ensure(
+            Rule::Q1,
+            change.version == state.version,
+            format!("the version {}", state.version),
+            || change.version.to_string(),
+        )?;
     }
     // What is there already changes nothing, neither pending nor finished.
-    queue.record_progress(&type_id, &[(new[0].clone(), end(pending[&new[0]].version))]).await?;
-    queue.mark_and_push(&type_id, Changed::Contents(&batch)).await?;
+    queue
+        .record_progress(&type_id, &[(new[0].clone(), end(pending[&new[0]].version))])
+        .await?;
+    queue
+        .mark_and_push(&type_id, Changed::Contents(&batch))
+        .await?;
     queue.mark(&type_id, Changed::Contents(&batch)).await?;
-    let after = expect_pending(queue, &type_id, [&new[1]], Rule::Q1, "after equal contents").await?;
+    let after =
+        expect_pending(queue, &type_id, [&new[1]], Rule::Q1, "after equal contents").await?;
     let same = after[&new[1]] == pending[&new[1]];
-    ensure(Rule::Q1, same, "the pending change as it was", || format!("{:?}", after[&new[1]]))?;
+    ensure(Rule::Q1, same, "the pending change as it was", || {
+        format!("{:?}", after[&new[1]])
+    })?;
     // A pass that comes back, and one that goes while it is pending.
-    let batch = [content(&passes[2], Some(b), []), content(&passes[3], None, [])];
-    queue.mark_and_push(&type_id, Changed::Contents(&batch)).await?;
+    let batch = [
+        content(&passes[2], Some(b), []),
+        content(&passes[3], None, []),
+    ];
+    queue
+        .mark_and_push(&type_id, Changed::Contents(&batch))
+        .await?;
     let both = [scope(&passes[2]), scope(&passes[3])];
-    expect_pending(queue, &type_id, &both, Rule::Q1, "after a content and a removal").await?;
-    let remembered = Published { digest: Some(b), tokens: tokens([1]), removed: true };
-    expect_published(queue, &passes[3], Some(&remembered), Rule::P5, "after its removal").await
+    expect_pending(
+        queue,
+        &type_id,
+        &both,
+        Rule::Q1,
+        "after a content and a removal",
+    )
+    .await?;
+    let remembered = Published {
+        digest: Some(b),
+        tokens: tokens([1]),
+        removed: true,
+    };
+    expect_published(
+        queue,
+        &passes[3],
+        Some(&remembered),
+        Rule::P5,
+        "after its removal",
+    )
+    .await
 }
 
 /// What one task did, and so what must be there.
@@ -647,36 +1000,64 @@ async fn work(store: &dyn RegistrationStore) -> Result<Done, Violation> {
     let (type_id, passes) = new_passes(6)?;
     let batch = new_contents(&passes[..5], 1);
     store.mark(&type_id, Changed::Contents(&batch)).await?;
-    store.mark(&type_id, Changed::Contents(&new_contents(&passes[..2], 2))).await?;
+    store
+        .mark(&type_id, Changed::Contents(&new_contents(&passes[..2], 2)))
+        .await?;
     publish(store, &passes[2], batch[2].digest, [3, 1]).await?;
     publish(store, &passes[3], None, [4]).await?;
     publish(store, &passes[4], None, []).await?;
     publish(store, &passes[4], batch[4].digest, []).await?;
-    store.mark(&type_id, Changed::Passes(&serials(&passes[1..2]))).await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&passes[1..2])))
+        .await?;
     let remembered = store.published(&passes).await?;
     let states = states(store, &passes).await?;
-    Ok(Done { passes, states, remembered })
+    Ok(Done {
+        passes,
+        states,
+        remembered,
+    })
 }
 
 impl Done {
     async fn is_there(&self, store: &dyn RegistrationStore) -> Result<(), Violation> {
-        for ((pass, state), remembered) in self.passes.iter().zip(&self.states).zip(&self.remembered) {
+        for ((pass, state), remembered) in
+            self.passes.iter().zip(&self.states).zip(&self.remembered)
+        {
             expect_published(store, pass, remembered.as_ref(), Rule::P6, "as before").await?;
             let now = store.pass_state(pass).await?;
-            ensure(Rule::P6, now == *state, format!("{} as before", shown_state(*state)), || {
-                shown_state(now)
-            })?;
+            ensure(
+                Rule::P6,
+                now == *state,
+                format!("{} as before", shown_state(*state)),
+                || shown_state(now),
+            )?;
             // And all goes on from there.
             publish(store, pass, state.published, [9]).await?;
-            expect_marked(now, store.pass_state(pass).await?, false, Rule::P6, "an equal content")?;
+            expect_marked(
+                now,
+                store.pass_state(pass).await?,
+                false,
+                Rule::P6,
+                "an equal content",
+            )?;
             publish(store, pass, Some(new_digest()), [9]).await?;
-            expect_marked(now, store.pass_state(pass).await?, true, Rule::P6, "another content")?;
+            expect_marked(
+                now,
+                store.pass_state(pass).await?,
+                true,
+                Rule::P6,
+                "another content",
+            )?;
             let tokens = published(store, pass).await?.unwrap_or_default().tokens;
             let mut wanted = remembered.clone().unwrap_or_default().tokens;
             wanted.push(token(9));
-            ensure(Rule::P6, tokens == wanted, "the tokens as before, and a new one", || {
-                format!("{} of {}", tokens.len(), wanted.len())
-            })?;
+            ensure(
+                Rule::P6,
+                tokens == wanted,
+                "the tokens as before, and a new one",
+                || format!("{} of {}", tokens.len(), wanted.len()),
+            )?;
         }
         Ok(())
     }

@@ -39,19 +39,27 @@ catalogue! {
         "A phone ends with an old pass and will never hear of the new one.";
 }
 
-async fn parallel_registers_create_once(store: &Arc<dyn RegistrationStore>) -> Result<(), Violation> {
+async fn parallel_registers_create_once(
+    store: &Arc<dyn RegistrationStore>,
+) -> Result<(), Violation> {
     const AT_ONCE: usize = 24;
     let (type_id, passes) = new_passes(2)?;
     for round in 0..8 {
         let device = Device::new()?;
         if round % 2 == 1 {
-            store.register(&device.id, &passes[1], &device.push_token).await?;
+            store
+                .register(&device.id, &passes[1], &device.push_token)
+                .await?;
         }
         let start = Arc::new(Barrier::new(AT_ONCE));
         let mut tasks = JoinSet::new();
         for _ in 0..AT_ONCE {
-            let (store, start, device, pass) =
-                (store.clone(), start.clone(), device.clone(), passes[0].clone());
+            let (store, start, device, pass) = (
+                store.clone(),
+                start.clone(),
+                device.clone(),
+                passes[0].clone(),
+            );
             tasks.spawn(async move {
                 start.wait().await;
                 let registered = store.register(&device.id, &pass, &device.push_token).await;
@@ -59,13 +67,25 @@ async fn parallel_registers_create_once(store: &Arc<dyn RegistrationStore>) -> R
             });
         }
         let results = all(tasks).await?;
-        let created = results.iter().filter(|one| **one == Registered::Created).count();
-        ensure(Rule::C10, created == 1, format!("one Created of {AT_ONCE} parallel registers"), || {
-            format!("{created}")
-        })?;
+        let created = results
+            .iter()
+            .filter(|one| **one == Registered::Created)
+            .count();
+        ensure(
+            Rule::C10,
+            created == 1,
+            format!("one Created of {AT_ONCE} parallel registers"),
+            || format!("{created}"),
+        )?;
         has_devices(store, &passes[0], [&device], Rule::C10).await?;
-        let registered = if round % 2 == 1 { &passes[..] } else { &passes[..1] };
-        device.lists_exactly(store, &type_id, registered, Rule::C10).await?;
+        let registered = if round % 2 == 1 {
+            &passes[..]
+        } else {
+            &passes[..1]
+        };
+        device
+            .lists_exactly(store, &type_id, registered, Rule::C10)
+            .await?;
         // One unregister is enough, whatever registered.
         for pass in registered {
             store.unregister(&device.id, pass).await?;
@@ -75,7 +95,9 @@ async fn parallel_registers_create_once(store: &Arc<dyn RegistrationStore>) -> R
     Ok(())
 }
 
-async fn parallel_register_and_unregister(store: &Arc<dyn RegistrationStore>) -> Result<(), Violation> {
+async fn parallel_register_and_unregister(
+    store: &Arc<dyn RegistrationStore>,
+) -> Result<(), Violation> {
     const AT_ONCE: usize = 6;
     let (type_id, passes) = new_passes(2)?;
     for round in 0..40_usize {
@@ -85,18 +107,26 @@ async fn parallel_register_and_unregister(store: &Arc<dyn RegistrationStore>) ->
         let there = round % 2 == 1;
         let has_other = round % 4 >= 2;
         if there {
-            store.register(&device.id, contested, &device.push_token).await?;
+            store
+                .register(&device.id, contested, &device.push_token)
+                .await?;
         }
         if has_other {
-            store.register(&device.id, other, &device.push_token).await?;
+            store
+                .register(&device.id, other, &device.push_token)
+                .await?;
         }
         let callers = if round % 3 == 0 { 2 } else { AT_ONCE };
         let start = Arc::new(Barrier::new(callers));
         let mut tokens = vec![device.push_token.clone()];
         let mut tasks = JoinSet::new();
         for caller in 0..callers {
-            let (store, start, id, pass) =
-                (store.clone(), start.clone(), device.id.clone(), contested.clone());
+            let (store, start, id, pass) = (
+                store.clone(),
+                start.clone(),
+                device.id.clone(),
+                contested.clone(),
+            );
             let token = new_push_token()?;
             if caller % 2 == 0 {
                 tokens.push(token.clone());
@@ -111,7 +141,11 @@ async fn parallel_register_and_unregister(store: &Arc<dyn RegistrationStore>) ->
                 Ok::<_, Violation>(change)
             });
         }
-        let changes: i32 = all(tasks).await.map_err(|violation| violation.under(Rule::C10))?.iter().sum();
+        let changes: i32 = all(tasks)
+            .await
+            .map_err(|violation| violation.under(Rule::C10))?
+            .iter()
+            .sum();
         let listed = device.list(store, &type_id, None).await?.serials;
         let found = devices_of(store, Audience::Pass(contested), 10, 10).await?;
         let now = listed.contains(&contested.serial);
@@ -126,7 +160,13 @@ async fn parallel_register_and_unregister(store: &Arc<dyn RegistrationStore>) ->
             Rule::C10,
             i32::from(there) + changes == i32::from(now),
             "every Created, and every unregister that found one, to add up to the registration left",
-            || format!("{} at the start, {changes:+} by answers, {} left", i32::from(there), i32::from(now)),
+            || {
+                format!(
+                    "{} at the start, {changes:+} by answers, {} left",
+                    i32::from(there),
+                    i32::from(now)
+                )
+            },
         )?;
         let mut shown = found;
         shown.extend(devices_of(store, Audience::Pass(other), 10, 10).await?);
@@ -160,7 +200,12 @@ async fn parallel_marks_move_the_date(store: &Arc<dyn RegistrationStore>) -> Res
                 if (caller, round) == (0, 6) {
                     store.mark(&type_id, Changed::All).await?;
                 } else {
-                    store.mark(&type_id, Changed::Passes(std::slice::from_ref(&pass.serial))).await?;
+                    store
+                        .mark(
+                            &type_id,
+                            Changed::Passes(std::slice::from_ref(&pass.serial)),
+                        )
+                        .await?;
                 }
                 let after = store.pass_state(pass).await?;
                 ensure(
@@ -190,9 +235,16 @@ struct Content {
 
 impl Content {
     fn of(&self, serial: &SerialNumber) -> Result<u64, Violation> {
-        self.numbers.get(serial).map(|number| number.load(SeqCst)).ok_or_else(|| {
-            Violation::new(Rule::CHANGES_SINCE, "only passes registered on the device", "one that never was")
-        })
+        self.numbers
+            .get(serial)
+            .map(|number| number.load(SeqCst))
+            .ok_or_else(|| {
+                Violation::new(
+                    Rule::CHANGES_SINCE,
+                    "only passes registered on the device",
+                    "one that never was",
+                )
+            })
     }
 }
 
@@ -217,7 +269,12 @@ impl Poller {
         if let Some(last) = self.tag {
             let forward = listed.tag.type_version >= last.type_version
                 && listed.tag.device_version >= last.device_version;
-            ensure(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
+            ensure(
+                Rule::C4,
+                forward,
+                format!("a tag not before {last}"),
+                || listed.tag.to_string(),
+            )?;
         }
         self.tag = Some(listed.tag);
         for serial in &listed.serials {
@@ -233,21 +290,36 @@ impl Poller {
         content: &Content,
         pass: &PassId,
     ) -> Result<(), Violation> {
-        self.seen.insert(pass.serial.clone(), content.of(&pass.serial)?);
+        self.seen
+            .insert(pass.serial.clone(), content.of(&pass.serial)?);
         tokio::task::yield_now().await;
-        store.register(&self.device.id, pass, &self.device.push_token).await?;
+        store
+            .register(&self.device.id, pass, &self.device.push_token)
+            .await?;
         Ok(())
     }
 }
 
 async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(PASSES)?;
-    let numbers = passes.iter().map(|pass| (pass.serial.clone(), AtomicU64::new(0))).collect();
-    let content = Arc::new(Content { type_id, passes, numbers, writing: AtomicUsize::new(WRITERS) });
+    let numbers = passes
+        .iter()
+        .map(|pass| (pass.serial.clone(), AtomicU64::new(0)))
+        .collect();
+    let content = Arc::new(Content {
+        type_id,
+        passes,
+        numbers,
+        writing: AtomicUsize::new(WRITERS),
+    });
 
     let mut devices = JoinSet::new();
     for number in 0..6 {
-        let mut poller = Poller { device: Device::new()?, seen: BTreeMap::new(), tag: None };
+        let mut poller = Poller {
+            device: Device::new()?,
+            seen: BTreeMap::new(),
+            tag: None,
+        };
         // Some hold everything from the start, others add a pass with each poll.
         let registered = if number < 3 { PASSES } else { 5 };
         for pass in &content.passes[..registered] {
@@ -288,11 +360,25 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
             .iter()
             .filter(|(serial, seen)| content.of(serial).is_ok_and(|newest| newest != **seen))
             .collect();
-        ensure(Rule::C1, stale.is_empty(), "no device with old content once all is quiet", || {
-            format!("{} of {} passes old, and no list will name them", stale.len(), poller.seen.len())
-        })?;
+        ensure(
+            Rule::C1,
+            stale.is_empty(),
+            "no device with old content once all is quiet",
+            || {
+                format!(
+                    "{} of {} passes old, and no list will name them",
+                    stale.len(),
+                    poller.seen.len()
+                )
+            },
+        )?;
         let again = poller.poll(store, &content).await?;
-        ensure(Rule::C2, again == 0, "nothing listed once all is quiet", || format!("{again} passes"))?;
+        ensure(
+            Rule::C2,
+            again == 0,
+            "nothing listed once all is quiet",
+            || format!("{again} passes"),
+        )?;
     }
     Ok(())
 }
@@ -306,7 +392,9 @@ async fn write(
     for batch in 0..BATCHES {
         let size = 1 + (writer + batch) % 9;
         let first = (writer * 37 + batch * 61) % PASSES;
-        let chosen: Vec<_> = (0..size).map(|n| content.passes[(first + n * 13) % PASSES].clone()).collect();
+        let chosen: Vec<_> = (0..size)
+            .map(|n| content.passes[(first + n * 13) % PASSES].clone())
+            .collect();
         let whole_type = writer == 0 && batch % 20 == 7;
         let changed = if whole_type { &content.passes } else { &chosen };
         // The content first, then the mark.
@@ -318,7 +406,9 @@ async fn write(
         if whole_type {
             store.mark(&content.type_id, Changed::All).await?;
         } else {
-            store.mark(&content.type_id, Changed::Passes(&serials(&chosen))).await?;
+            store
+                .mark(&content.type_id, Changed::Passes(&serials(&chosen)))
+                .await?;
         }
         tokio::task::yield_now().await;
     }

@@ -11,7 +11,10 @@ use crate::{Rule, Violation, violation::ensure};
 
 use super::{
     catalogue,
-    names::{Device, expect_devices, foreign_push_tokens, has_devices, new_passes, new_push_token, new_type},
+    names::{
+        Device, expect_devices, foreign_push_tokens, has_devices, new_passes, new_push_token,
+        new_type,
+    },
 };
 
 catalogue! {
@@ -49,22 +52,34 @@ async fn first_register_creates(store: &dyn RegistrationStore) -> Result<(), Vio
     let (one, two) = (Device::new()?, Device::new()?);
     for (device, pass) in [(&one, 0), (&two, 0), (&one, 1)] {
         for attempt in 0..3 {
-            let registered = store.register(&device.id, &passes[pass], &device.push_token).await?;
-            let expected = if attempt == 0 { Registered::Created } else { Registered::Existing };
+            let registered = store
+                .register(&device.id, &passes[pass], &device.push_token)
+                .await?;
+            let expected = if attempt == 0 {
+                Registered::Created
+            } else {
+                Registered::Existing
+            };
             ensure(
                 Rule::C10,
                 registered == expected,
-                format!("{expected:?} from register number {} of a device for a pass", attempt + 1),
+                format!(
+                    "{expected:?} from register number {} of a device for a pass",
+                    attempt + 1
+                ),
                 || format!("{registered:?}"),
             )?;
         }
     }
-    one.lists_exactly(store, &type_id, &passes, Rule::C10).await?;
+    one.lists_exactly(store, &type_id, &passes, Rule::C10)
+        .await?;
     has_devices(store, &passes[0], [&one, &two], Rule::C10).await?;
     has_devices(store, &passes[1], [&one], Rule::C10).await
 }
 
-async fn every_register_stores_the_push_token(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn every_register_stores_the_push_token(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let (_, passes) = new_passes(3)?;
     let mut device = Device::registered_for(store, &passes[..2]).await?;
     let other = Device::registered_for(store, &passes).await?;
@@ -72,7 +87,9 @@ async fn every_register_stores_the_push_token(store: &dyn RegistrationStore) -> 
     // Again for the first pass, then for a new one.
     for pass in [0, 2] {
         device.push_token = new_push_token()?;
-        store.register(&device.id, &passes[pass], &device.push_token).await?;
+        store
+            .register(&device.id, &passes[pass], &device.push_token)
+            .await?;
         for pass in &passes[..2] {
             has_devices(store, pass, [&device, &other], Rule::C10).await?;
         }
@@ -84,15 +101,22 @@ async fn push_tokens_come_back(store: &dyn RegistrationStore) -> Result<(), Viol
     let (type_id, passes) = new_passes(1)?;
     let mut devices = Vec::new();
     for push_token in foreign_push_tokens()? {
-        let device = Device { push_token, ..Device::new()? };
-        store.register(&device.id, &passes[0], &device.push_token).await?;
+        let device = Device {
+            push_token,
+            ..Device::new()?
+        };
+        store
+            .register(&device.id, &passes[0], &device.push_token)
+            .await?;
         devices.push(device);
     }
     let mut changing = Device::registered_for(store, &passes).await?;
     let last = new_push_token()?;
     for push_token in foreign_push_tokens()?.into_iter().chain([last]) {
         changing.push_token = push_token;
-        store.register(&changing.id, &passes[0], &changing.push_token).await?;
+        store
+            .register(&changing.id, &passes[0], &changing.push_token)
+            .await?;
         let all = devices.iter().chain([&changing]);
         for audience in [Audience::Pass(&passes[0]), Audience::Type(&type_id)] {
             expect_devices(store, audience, all.clone(), 3, Rule::C10).await?;
@@ -104,7 +128,10 @@ async fn push_tokens_come_back(store: &dyn RegistrationStore) -> Result<(), Viol
 async fn devices_may_share_a_push_token(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(2)?;
     let one = Device::new()?;
-    let two = Device { push_token: one.push_token.clone(), ..Device::new()? };
+    let two = Device {
+        push_token: one.push_token.clone(),
+        ..Device::new()?
+    };
     for device in [&one, &two] {
         for pass in &passes {
             store.register(&device.id, pass, &device.push_token).await?;
@@ -115,7 +142,9 @@ async fn devices_may_share_a_push_token(store: &dyn RegistrationStore) -> Result
     has_devices(store, &passes[1], [&one, &two], Rule::C10).await
 }
 
-async fn unregister_removes_the_registration(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn unregister_removes_the_registration(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
     let one = Device::registered_for(store, &passes).await?;
     let two = Device::registered_for(store, &passes).await?;
@@ -124,21 +153,36 @@ async fn unregister_removes_the_registration(store: &dyn RegistrationStore) -> R
         ensure(
             Rule::UNREGISTER,
             existed == expected,
-            format!("{expected} when a registration {}", if expected { "exists" } else { "does not exist" }),
+            format!(
+                "{expected} when a registration {}",
+                if expected { "exists" } else { "does not exist" }
+            ),
             || existed.to_string(),
         )?;
-        one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::UNREGISTER).await?;
-        two.lists_exactly(store, &type_id, &passes, Rule::UNREGISTER).await?;
+        one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::UNREGISTER)
+            .await?;
+        two.lists_exactly(store, &type_id, &passes, Rule::UNREGISTER)
+            .await?;
         has_devices(store, &passes[1], [&two], Rule::UNREGISTER).await?;
         has_devices(store, &passes[0], [&one, &two], Rule::UNREGISTER).await?;
     }
-    store.mark(&type_id, Changed::Passes(std::slice::from_ref(&passes[1].serial))).await?;
-    one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::UNREGISTER).await?;
+    store
+        .mark(
+            &type_id,
+            Changed::Passes(std::slice::from_ref(&passes[1].serial)),
+        )
+        .await?;
+    one.lists_exactly(store, &type_id, [&passes[0], &passes[2]], Rule::UNREGISTER)
+        .await?;
     let again = store.register(&one.id, &passes[1], &one.push_token).await?;
-    ensure(Rule::UNREGISTER, again == Registered::Created, "Created after unregister", || {
-        format!("{again:?}")
-    })?;
-    one.lists_exactly(store, &type_id, &passes, Rule::UNREGISTER).await?;
+    ensure(
+        Rule::UNREGISTER,
+        again == Registered::Created,
+        "Created after unregister",
+        || format!("{again:?}"),
+    )?;
+    one.lists_exactly(store, &type_id, &passes, Rule::UNREGISTER)
+        .await?;
     has_devices(store, &passes[1], [&one, &two], Rule::UNREGISTER).await
 }
 
@@ -167,22 +211,37 @@ async fn unregister_removes_the_device_with_its_last_registration(
             || forgotten.to_string(),
         )?;
     }
-    let back = store.register(&gone.id, &passes[0], &gone.push_token).await?;
-    ensure(Rule::UNREGISTER, back == Registered::Created, "Created for a device that was gone", || {
-        format!("{back:?}")
-    })?;
+    let back = store
+        .register(&gone.id, &passes[0], &gone.push_token)
+        .await?;
+    ensure(
+        Rule::UNREGISTER,
+        back == Registered::Created,
+        "Created for a device that was gone",
+        || format!("{back:?}"),
+    )?;
     has_devices(store, &passes[0], [&gone], Rule::UNREGISTER).await
 }
 
 async fn unregistering_nothing_is_no_error(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
-    let (known, unknown) = (Device::registered_for(store, &passes[..1]).await?, Device::new()?);
+    let (known, unknown) = (
+        Device::registered_for(store, &passes[..1]).await?,
+        Device::new()?,
+    );
     let other = Device::registered_for(store, &passes[1..2]).await?;
     for (device, pass) in [(&unknown, 0), (&unknown, 2), (&known, 1), (&known, 2)] {
         let existed = store.unregister(&device.id, &passes[pass]).await?;
-        ensure(Rule::UNREGISTER, !existed, "false where no registration exists", || existed.to_string())?;
+        ensure(
+            Rule::UNREGISTER,
+            !existed,
+            "false where no registration exists",
+            || existed.to_string(),
+        )?;
     }
-    known.lists_exactly(store, &type_id, &passes[..1], Rule::UNREGISTER).await?;
+    known
+        .lists_exactly(store, &type_id, &passes[..1], Rule::UNREGISTER)
+        .await?;
     has_devices(store, &passes[0], [&known], Rule::UNREGISTER).await?;
     has_devices(store, &passes[1], [&other], Rule::UNREGISTER).await
 }

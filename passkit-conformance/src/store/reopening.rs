@@ -58,12 +58,17 @@ async fn acknowledged_survives_reopening(opened: &Opened) -> CaseResult {
     let reopened = reopened.registrations();
 
     let now = reopened.pass_state(&never[0]).await?;
-    ensure(Rule::C6, now == created, format!("{created:?} still for a pass never marked"), || {
-        format!("{now:?}")
-    })?;
+    ensure(
+        Rule::C6,
+        now == created,
+        format!("{created:?} still for a pass never marked"),
+        || format!("{now:?}"),
+    )?;
     for done in &done {
         // Whatever it is called elsewhere, here it is a loss; an error stays one.
-        done.is_there(reopened).await.map_err(|found| found.unless_error_under(Rule::C6))?;
+        done.is_there(reopened)
+            .await
+            .map_err(|found| found.unless_error_under(Rule::C6))?;
     }
     Ok(())
 }
@@ -74,42 +79,83 @@ async fn work(store: &Arc<dyn RegistrationStore>, number: usize) -> Result<Done,
     let forgotten = Device::registered_for(store, &passes).await?;
     for round in 0..6 {
         let pass = &passes[(number + round) % passes.len()];
-        store.mark(&type_id, Changed::Passes(slice::from_ref(&pass.serial))).await?;
+        store
+            .mark(&type_id, Changed::Passes(slice::from_ref(&pass.serial)))
+            .await?;
         store.unregister(&device.id, pass).await?;
         store.register(&device.id, pass, &new_push_token()?).await?;
     }
     store.mark(&type_id, Changed::All).await?;
-    store.mark(&type_id, Changed::Passes(&serials(&passes[..2]))).await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&passes[..2])))
+        .await?;
     for pass in &passes[3..] {
         store.unregister(&device.id, pass).await?;
     }
     device.push_token = new_push_token()?;
-    store.register(&device.id, &passes[2], &device.push_token).await?;
-    store.forget_device(&forgotten.id, SystemTime::now() + Duration::from_secs(3_600)).await?;
-    let tag = device.lists_exactly(store, &type_id, &passes[..3], Rule::CHANGES_SINCE).await?;
-    store.mark(&type_id, Changed::Passes(&serials(&passes[..1]))).await?;
+    store
+        .register(&device.id, &passes[2], &device.push_token)
+        .await?;
+    store
+        .forget_device(
+            &forgotten.id,
+            SystemTime::now() + Duration::from_secs(3_600),
+        )
+        .await?;
+    let tag = device
+        .lists_exactly(store, &type_id, &passes[..3], Rule::CHANGES_SINCE)
+        .await?;
+    store
+        .mark(&type_id, Changed::Passes(&serials(&passes[..1])))
+        .await?;
     let newest = device.list(store, &type_id, Some(tag)).await?.tag;
     let mut states = Vec::new();
     for pass in &passes {
         states.push(store.pass_state(pass).await?);
     }
-    Ok(Done { type_id, passes, states, device, tag, newest, forgotten })
+    Ok(Done {
+        type_id,
+        passes,
+        states,
+        device,
+        tag,
+        newest,
+        forgotten,
+    })
 }
 
 impl Done {
     async fn is_there(&self, store: &Arc<dyn RegistrationStore>) -> Result<(), Violation> {
-        let Self { type_id, passes, states, device, tag, newest, forgotten } = self;
-        device.lists_exactly(store, type_id, &passes[..3], Rule::C6).await?;
+        let Self {
+            type_id,
+            passes,
+            states,
+            device,
+            tag,
+            newest,
+            forgotten,
+        } = self;
+        device
+            .lists_exactly(store, type_id, &passes[..3], Rule::C6)
+            .await?;
         for pass in &passes[..3] {
             has_devices(store, pass, [device], Rule::C6).await?;
         }
         for pass in &passes[3..] {
             has_devices(store, pass, [], Rule::C6).await?;
         }
-        forgotten.list(store, type_id, None).await?.is_empty(Rule::C6, "to a device that was forgotten")?;
+        forgotten
+            .list(store, type_id, None)
+            .await?
+            .is_empty(Rule::C6, "to a device that was forgotten")?;
         for (pass, state) in passes.iter().zip(states) {
             let now = store.pass_state(pass).await?;
-            ensure(Rule::C6, now == *state, format!("{state:?} as before"), || format!("{now:?}"))?;
+            ensure(
+                Rule::C6,
+                now == *state,
+                format!("{state:?} as before"),
+                || format!("{now:?}"),
+            )?;
         }
 
         // The tags of before are honoured: no more than what came after them, and no less.
@@ -120,18 +166,36 @@ impl Done {
 
         // And all goes on from there: clocks, dates and tags.
         let last = &passes[2];
-        store.mark(type_id, Changed::Passes(slice::from_ref(&last.serial))).await?;
+        store
+            .mark(type_id, Changed::Passes(slice::from_ref(&last.serial)))
+            .await?;
         let now = store.pass_state(last).await?;
         let later = now.version > states[2].version && now.last_modified > states[2].last_modified;
-        ensure(Rule::C6, later, format!("a mark to go beyond {:?}", states[2]), || format!("{now:?}"))?;
+        ensure(
+            Rule::C6,
+            later,
+            format!("a mark to go beyond {:?}", states[2]),
+            || format!("{now:?}"),
+        )?;
         let since = device.list(store, type_id, Some(*newest)).await?;
         since.has([last], Rule::C6, "after a mark, for a tag from before")?;
-        let forward =
-            since.tag.type_version > newest.type_version && since.tag.device_version >= newest.device_version;
-        ensure(Rule::C6, forward, format!("a tag after {newest}"), || since.tag.to_string())?;
-        store.register(&device.id, &passes[3], &device.push_token).await?;
+        let forward = since.tag.type_version > newest.type_version
+            && since.tag.device_version >= newest.device_version;
+        ensure(Rule::C6, forward, format!("a tag after {newest}"), || {
+            since.tag.to_string()
+        })?;
+        store
+            .register(&device.id, &passes[3], &device.push_token)
+            .await?;
         let since = device.list(store, type_id, Some(since.tag)).await?;
-        since.has([&passes[3]], Rule::C6, "after a registration, for the tag from before it")?;
-        device.list(store, &new_type()?, None).await?.is_empty(Rule::C6, "of a type that is not registered")
+        since.has(
+            [&passes[3]],
+            Rule::C6,
+            "after a registration, for the tag from before it",
+        )?;
+        device
+            .list(store, &new_type()?, None)
+            .await?
+            .is_empty(Rule::C6, "of a type that is not registered")
     }
 }

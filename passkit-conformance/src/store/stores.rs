@@ -86,31 +86,48 @@ impl TestStore {
     /// A store that implements [`RegistrationStore`], and none of the other traits.
     #[must_use]
     pub fn new<S: RegistrationStore + ?Sized + 'static>(store: Arc<S>) -> Self {
-        Self { registrations: Arc::new(store), coordination: None, queue: None, maintenance: None }
+        Self {
+            registrations: Arc::new(store),
+            coordination: None,
+            queue: None,
+            maintenance: None,
+        }
     }
 
     /// A store that implements all traits.
     #[must_use]
     pub fn with_all<S: PushQueue + StoreMaintenance + 'static>(store: Arc<S>) -> Self {
-        Self::new(store.clone()).with_queue(store.clone()).with_maintenance(store)
+        Self::new(store.clone())
+            .with_queue(store.clone())
+            .with_maintenance(store)
     }
 
     /// The store implements [`Coordination`] as well.
     #[must_use]
     pub fn with_coordination<S: Coordination + 'static>(self, store: Arc<S>) -> Self {
-        Self { coordination: Some(store), ..self }
+        Self {
+            coordination: Some(store),
+            ..self
+        }
     }
 
     /// The store implements [`PushQueue`] as well, and so [`Coordination`].
     #[must_use]
     pub fn with_queue<S: PushQueue + 'static>(self, store: Arc<S>) -> Self {
-        Self { coordination: Some(store.clone()), queue: Some(store), ..self }
+        Self {
+            coordination: Some(store.clone()),
+            queue: Some(store),
+            ..self
+        }
     }
 
     /// The store implements [`StoreMaintenance`] as well.
     #[must_use]
     pub fn with_maintenance<S: StoreMaintenance + 'static>(self, store: Arc<S>) -> Self {
-        Self { maintenance: Some(store), ..self }
+        Self {
+            maintenance: Some(store),
+            ..self
+        }
     }
 }
 
@@ -130,7 +147,13 @@ pub(super) trait AnyStores: Send + Sync {
 impl<S: Stores + 'static> AnyStores for S {
     async fn open(self: Arc<Self>) -> Result<Opened, BoxError> {
         let (store, place) = Stores::open(&*self).await?;
-        Ok(Opened { store, place: Arc::new(Placed { stores: self, place }) })
+        Ok(Opened {
+            store,
+            place: Arc::new(Placed {
+                stores: self,
+                place,
+            }),
+        })
     }
 }
 
@@ -164,26 +187,43 @@ impl Opened {
     }
 
     pub(super) fn coordination(&self) -> Result<&Arc<dyn Coordination>, Stop> {
-        self.store.coordination.as_ref().ok_or_else(|| lacks("Coordination", "with_coordination"))
+        self.store
+            .coordination
+            .as_ref()
+            .ok_or_else(|| lacks("Coordination", "with_coordination"))
     }
 
     pub(super) fn queue(&self) -> Result<&Arc<dyn PushQueue>, Stop> {
-        self.store.queue.as_ref().ok_or_else(|| lacks("PushQueue", "with_queue"))
+        self.store
+            .queue
+            .as_ref()
+            .ok_or_else(|| lacks("PushQueue", "with_queue"))
     }
 
     pub(super) fn maintenance(&self) -> Result<&Arc<dyn StoreMaintenance>, Stop> {
-        self.store.maintenance.as_ref().ok_or_else(|| lacks("StoreMaintenance", "with_maintenance"))
+        self.store
+            .maintenance
+            .as_ref()
+            .ok_or_else(|| lacks("StoreMaintenance", "with_maintenance"))
     }
 
     /// The data as they are now, opened again. The first store stays open.
     pub(super) async fn reopen(&self) -> Result<Self, Stop> {
-        const LACKING: &str =
-            "Stores::reopen returns None: implement it if the data outlive the process of the store";
-        let store = self.place.reopen().await.ok_or_else(|| Stop::Skip(LACKING.into()))?;
-        Ok(Self { store: store.map_err(not_opened)?, place: self.place.clone() })
+        const LACKING: &str = "Stores::reopen returns None: implement it if the data outlive the process of the store";
+        let store = self
+            .place
+            .reopen()
+            .await
+            .ok_or_else(|| Stop::Skip(LACKING.into()))?;
+        Ok(Self {
+            store: store.map_err(not_opened)?,
+            place: self.place.clone(),
+        })
     }
 }
 
 fn lacks(name: &str, method: &str) -> Stop {
-    Stop::Skip(format!("the store has no {name}: call TestStore::{method} if it has"))
+    Stop::Skip(format!(
+        "the store has no {name}: call TestStore::{method} if it has"
+    ))
 }

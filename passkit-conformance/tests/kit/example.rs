@@ -33,19 +33,35 @@ async fn the_service_in_python_conforms() {
         });
     let mut server = Server(process);
     let mut line = String::new();
-    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let url = line.trim().strip_prefix("listening on ").expect("its address on stdout").to_owned();
+    BufReader::new(server.0.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let url = line
+        .trim()
+        .strip_prefix("listening on ")
+        .expect("its address on stdout")
+        .to_owned();
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("target.toml");
     let text = std::fs::read_to_string(example.join("target.toml")).unwrap();
     std::fs::write(&file, text.replace("http://127.0.0.1:8080", &url)).unwrap();
-    let target = TargetFile::load(&file).unwrap().target(&url, Limits::default()).unwrap();
+    let target = TargetFile::load(&file)
+        .unwrap()
+        .target(&url, Limits::default())
+        .unwrap();
     let mut chosen = cases();
     chosen.retain(|one| one.case.level <= Level::Should);
     let report = run(&chosen, &target).await;
     println!("{report}");
     report.assert_passed();
-    let passed = report.results.iter().filter(|result| matches!(result.outcome, Outcome::Pass)).count();
-    assert!(passed * 10 >= report.results.len() * 9, "too much was skipped\n{report}");
+    let passed = report
+        .results
+        .iter()
+        .filter(|result| matches!(result.outcome, Outcome::Pass))
+        .count();
+    assert!(
+        passed * 10 >= report.results.len() * 9,
+        "too much was skipped\n{report}"
+    );
 }

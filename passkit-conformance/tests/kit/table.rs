@@ -25,29 +25,56 @@ fn table() -> String {
         "# All cases and rules\n\n\
          Generated from the catalogues by `PASSKIT_BLESS=1 cargo test -p passkit-conformance cases_table`.\n",
     );
-    for (heading, cases) in [("Cases of a web service", service), ("Cases of a store", store)] {
+    for (heading, cases) in [
+        ("Cases of a web service", service),
+        ("Cases of a store", store),
+    ] {
         let _ = write!(text, "\n## {heading}: {}\n", cases.len());
         let mut endpoints: Vec<(&str, Vec<&Case>)> = Vec::new();
         for case in &cases {
-            match endpoints.iter_mut().find(|(name, _)| *name == case.endpoint()) {
+            match endpoints
+                .iter_mut()
+                .find(|(name, _)| *name == case.endpoint())
+            {
                 Some((_, list)) => list.push(case),
                 None => endpoints.push((case.endpoint(), vec![case])),
             }
         }
         for (endpoint, cases) in endpoints {
             let _ = write!(text, "\n### {endpoint}\n\n");
-            text.push_str("| case | level | rules | steps | if it fails |\n|---|---|---|---|---|\n");
-            for Case { id, level, rules, steps, consequence, .. } in cases {
+            text.push_str(
+                "| case | level | rules | steps | if it fails |\n|---|---|---|---|---|\n",
+            );
+            for Case {
+                id,
+                level,
+                rules,
+                steps,
+                consequence,
+                ..
+            } in cases
+            {
                 let rules: Vec<_> = rules.iter().map(|rule| rule.id()).collect();
-                let (rules, steps, consequence) = (rules.join(", "), cell(steps), cell(consequence));
-                let _ = writeln!(text, "| `{id}` | {level} | {rules} | {steps} | {consequence} |");
+                let (rules, steps, consequence) =
+                    (rules.join(", "), cell(steps), cell(consequence));
+                let _ = writeln!(
+                    text,
+                    "| `{id}` | {level} | {rules} | {steps} | {consequence} |"
+                );
             }
         }
     }
     let mut sources: BTreeMap<usize, (&str, Vec<&Rule>)> = BTreeMap::new();
     for rule in Rule::ALL {
-        let first = Rule::ALL.iter().position(|other| other.source() == rule.source()).unwrap();
-        sources.entry(first).or_insert((rule.source(), Vec::new())).1.push(rule);
+        let first = Rule::ALL
+            .iter()
+            .position(|other| other.source() == rule.source())
+            .unwrap();
+        sources
+            .entry(first)
+            .or_insert((rule.source(), Vec::new()))
+            .1
+            .push(rule);
     }
     let _ = write!(text, "\n## Rules: {}\n", Rule::ALL.len());
     for (source, rules) in sources.into_values() {
@@ -60,5 +87,7 @@ fn table() -> String {
 }
 
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('<', "&lt;").replace('\n', " ")
+    text.replace('|', "\\|")
+        .replace('<', "&lt;")
+        .replace('\n', " ")
 }

@@ -18,7 +18,8 @@ use ring::{digest, pbkdf2};
 use super::{Password, Problem, bounded, kdf};
 
 const TRIPLE_DES: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.3");
-const TRIPLE_DES_TWO_KEYS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.4");
+const TRIPLE_DES_TWO_KEYS: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.4");
 const RC2_128: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.5");
 const RC2_40: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.6");
 
@@ -61,7 +62,9 @@ struct Pbkdf2Parameters<'a> {
 
 impl<'a> Algorithm<'a> {
     fn parameters<T: Choice<'a> + DecodeValue<'a>>(&self) -> Result<T, Problem> {
-        let parameters = self.parameters.ok_or_else(|| der::Tag::Sequence.value_error())?;
+        let parameters = self
+            .parameters
+            .ok_or_else(|| der::Tag::Sequence.value_error())?;
         Ok(parameters.decode_as()?)
     }
 }
@@ -84,25 +87,44 @@ pub(super) fn decrypt(
     let iterations = bounded(iterations)?;
     let derive = |purpose, length| {
         let sha1 = &digest::SHA1_FOR_LEGACY_USE_ONLY;
-        kdf::derive(sha1, purpose, &password.utf16, salt.as_bytes(), iterations, length)
+        kdf::derive(
+            sha1,
+            purpose,
+            &password.utf16,
+            salt.as_bytes(),
+            iterations,
+            length,
+        )
     };
     let (key, vector) = (derive(1, key_length), derive(2, 8));
     match algorithm.id {
         TRIPLE_DES => chained(TdesEde3::new_from_slice(&key), &vector, encrypted),
         TRIPLE_DES_TWO_KEYS => chained(TdesEde2::new_from_slice(&key), &vector, encrypted),
-        _ => chained(Ok(Rc2::new_with_eff_key_len(&key, 8 * key_length)), &vector, encrypted),
+        _ => chained(
+            Ok(Rc2::new_with_eff_key_len(&key, 8 * key_length)),
+            &vector,
+            encrypted,
+        ),
     }
 }
 
 fn pbes2(
-    Pbes2Parameters { derivation, encryption }: &Pbes2Parameters<'_>,
+    Pbes2Parameters {
+        derivation,
+        encryption,
+    }: &Pbes2Parameters<'_>,
     password: &Password<'_>,
     encrypted: &[u8],
 ) -> Result<Vec<u8>, Problem> {
     if derivation.id != PBKDF2 {
         return Err(Problem::Unknown(derivation.id));
     }
-    let Pbkdf2Parameters { salt, iterations, function, .. } = derivation.parameters()?;
+    let Pbkdf2Parameters {
+        salt,
+        iterations,
+        function,
+        ..
+    } = derivation.parameters()?;
     let function = match function.map_or(HMAC_SHA1, |function| function.id) {
         HMAC_SHA1 => pbkdf2::PBKDF2_HMAC_SHA1,
         HMAC_SHA256 => pbkdf2::PBKDF2_HMAC_SHA256,
@@ -114,7 +136,13 @@ fn pbes2(
     // Each cipher has one length of key, so the length in the file is redundant.
     let key = |length| {
         let mut key = vec![0; length];
-        pbkdf2::derive(function, iterations, salt.as_bytes(), password.text.as_bytes(), &mut key);
+        pbkdf2::derive(
+            function,
+            iterations,
+            salt.as_bytes(),
+            password.text.as_bytes(),
+            &mut key,
+        );
         key
     };
     let vector = encryption.parameters::<OctetStringRef<'_>>()?.as_bytes();
@@ -134,8 +162,11 @@ fn chained<C: BlockCipherDecrypt>(
     encrypted: &[u8],
 ) -> Result<Vec<u8>, Problem> {
     let bad = |_| der::Tag::OctetString.length_error();
-    let decryptor = cbc::Decryptor::inner_iv_slice_init(cipher.map_err(bad)?, vector).map_err(bad)?;
-    let plain = decryptor.decrypt_padded_vec::<Pkcs7>(encrypted).map_err(|_| Problem::Password)?;
+    let decryptor =
+        cbc::Decryptor::inner_iv_slice_init(cipher.map_err(bad)?, vector).map_err(bad)?;
+    let plain = decryptor
+        .decrypt_padded_vec::<Pkcs7>(encrypted)
+        .map_err(|_| Problem::Password)?;
     AnyRef::from_der(&plain).map_err(|_| Problem::Password)?;
     Ok(plain)
 }

@@ -9,9 +9,14 @@ const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
 
 /// A digest and its HMAC.
-pub(super) fn digest(id: ObjectIdentifier) -> Option<(hmac::Algorithm, &'static digest::Algorithm)> {
+pub(super) fn digest(
+    id: ObjectIdentifier,
+) -> Option<(hmac::Algorithm, &'static digest::Algorithm)> {
     match id {
-        SHA1 => Some((hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &digest::SHA1_FOR_LEGACY_USE_ONLY)),
+        SHA1 => Some((
+            hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            &digest::SHA1_FOR_LEGACY_USE_ONLY,
+        )),
         SHA256 => Some((hmac::HMAC_SHA256, &digest::SHA256)),
         SHA384 => Some((hmac::HMAC_SHA384, &digest::SHA384)),
         SHA512 => Some((hmac::HMAC_SHA512, &digest::SHA512)),
@@ -31,7 +36,12 @@ pub(super) fn derive(
     let block = digest.block_len();
     let fill = |bytes: &[u8]| {
         let length = bytes.len().next_multiple_of(block);
-        bytes.iter().copied().cycle().take(length).collect::<Vec<_>>()
+        bytes
+            .iter()
+            .copied()
+            .cycle()
+            .take(length)
+            .collect::<Vec<_>>()
     };
     let mut input = [fill(salt), fill(password)].concat();
     let mut derived = Vec::new();
@@ -51,7 +61,13 @@ pub(super) fn derive(
         // Adds the hash and one to each block of the input, as to a number.
         for part in input.chunks_mut(block) {
             let mut carry = 1;
-            let hash = hash.as_ref().iter().copied().cycle().take(block).collect::<Vec<_>>();
+            let hash = hash
+                .as_ref()
+                .iter()
+                .copied()
+                .cycle()
+                .take(block)
+                .collect::<Vec<_>>();
             for (byte, add) in part.iter_mut().zip(hash).rev() {
                 let sum = u16::from(*byte) + u16::from(add) + carry;
                 *byte = sum.to_be_bytes()[1];

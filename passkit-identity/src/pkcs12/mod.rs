@@ -128,12 +128,26 @@ pub(crate) fn open(file: &[u8], password: &str) -> Result<Contents, Problem> {
     if file.starts_with(&[0x30, 0x80]) {
         return Err(Problem::OpenLengths);
     }
-    let with_end = password.encode_utf16().chain([0]).flat_map(u16::to_be_bytes).collect();
-    match open_with(file, &Password { text: password, utf16: with_end }) {
+    let with_end = password
+        .encode_utf16()
+        .chain([0])
+        .flat_map(u16::to_be_bytes)
+        .collect();
+    match open_with(
+        file,
+        &Password {
+            text: password,
+            utf16: with_end,
+        },
+    ) {
         // Some programs write an empty password as nothing, others as an end mark.
-        Err(Problem::Password) if password.is_empty() => {
-            open_with(file, &Password { text: "", utf16: Vec::new() })
-        }
+        Err(Problem::Password) if password.is_empty() => open_with(
+            file,
+            &Password {
+                text: "",
+                utf16: Vec::new(),
+            },
+        ),
         opened => opened,
     }
 }
@@ -147,9 +161,13 @@ fn open_with(file: &[u8], password: &Password<'_>) -> Result<Contents, Problem> 
     let mut contents = Contents::default();
     for info in Vec::<ContentInfo<'_>>::from_der(safe)? {
         if info.content_type == ENCRYPTED_DATA {
-            let EncryptedContentInfo { algorithm, content, .. } =
-                info.content.decode_as::<EncryptedData<'_>>()?.content;
-            contents.take(&decrypt(&algorithm, password, content.as_bytes())?, password)?;
+            let EncryptedContentInfo {
+                algorithm, content, ..
+            } = info.content.decode_as::<EncryptedData<'_>>()?.content;
+            contents.take(
+                &decrypt(&algorithm, password, content.as_bytes())?,
+                password,
+            )?;
         } else {
             contents.take(data(&info)?, password)?;
         }
@@ -167,15 +185,22 @@ fn data<'a>(info: &ContentInfo<'a>) -> Result<&'a [u8], Problem> {
 
 impl Contents {
     fn take(&mut self, bags: &[u8], password: &Password<'_>) -> Result<(), Problem> {
-        for SafeBag { bag_type, value, .. } in Vec::<SafeBag<'_>>::from_der(bags)? {
+        for SafeBag {
+            bag_type, value, ..
+        } in Vec::<SafeBag<'_>>::from_der(bags)?
+        {
             match bag_type {
                 KEY => self.keys.push(value.to_der()?),
                 ENCRYPTED_KEY => {
                     let EncryptedKey { algorithm, key } = value.decode_as()?;
-                    self.keys.push(decrypt(&algorithm, password, key.as_bytes())?);
+                    self.keys
+                        .push(decrypt(&algorithm, password, key.as_bytes())?);
                 }
                 CERTIFICATE => {
-                    let CertificateBag { certificate_type, certificate } = value.decode_as()?;
+                    let CertificateBag {
+                        certificate_type,
+                        certificate,
+                    } = value.decode_as()?;
                     if certificate_type == X509 {
                         let certificate = certificate.decode_as::<OctetStringRef<'_>>()?;
                         self.certificates.push(certificate.as_bytes().to_vec());
@@ -194,13 +219,27 @@ impl Mac<'_> {
         let id = self.digest.algorithm.id;
         let (hmac, digest) = kdf::digest(id).ok_or(Problem::Unknown(id))?;
         let rounds = bounded(self.iterations.unwrap_or(1))?;
-        let key =
-            kdf::derive(digest, MAC_KEY, &password.utf16, self.salt.as_bytes(), rounds, digest.output_len());
-        hmac::verify(&hmac::Key::new(hmac, &key), safe, self.digest.digest.as_bytes())
-            .map_err(|_| Problem::Password)
+        let key = kdf::derive(
+            digest,
+            MAC_KEY,
+            &password.utf16,
+            self.salt.as_bytes(),
+            rounds,
+            digest.output_len(),
+        );
+        hmac::verify(
+            &hmac::Key::new(hmac, &key),
+            safe,
+            self.digest.digest.as_bytes(),
+        )
+        .map_err(|_| Problem::Password)
     }
 }
 
 fn bounded(iterations: u32) -> Result<u32, Problem> {
-    if iterations <= MAX_ITERATIONS { Ok(iterations) } else { Err(Problem::Iterations(iterations)) }
+    if iterations <= MAX_ITERATIONS {
+        Ok(iterations)
+    } else {
+        Err(Problem::Iterations(iterations))
+    }
 }

@@ -7,8 +7,16 @@ use passkit_identity::Identity;
 use crate::{TEAM, TYPE, type_id};
 
 fn openssl(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("openssl").current_dir(folder).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("openssl")
+        .current_dir(folder)
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Makes `NAME.pem` and `NAME.key`, in PKCS #8.
@@ -16,7 +24,21 @@ fn make(folder: &Path, name: &str, algorithm: &[&str]) {
     let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
     let subject = format!("/UID={TYPE}/OU={TEAM}");
     openssl(folder, &[&["genpkey", "-out", &key], algorithm].concat());
-    openssl(folder, &["req", "-x509", "-key", &key, "-subj", &subject, "-days", "9", "-out", &certificate]);
+    openssl(
+        folder,
+        &[
+            "req",
+            "-x509",
+            "-key",
+            &key,
+            "-subj",
+            &subject,
+            "-days",
+            "9",
+            "-out",
+            &certificate,
+        ],
+    );
 }
 
 #[test]
@@ -24,9 +46,18 @@ fn each_kind_of_key_fits_its_certificate_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let kinds: [(&str, &[&str]); 4] = [
-        ("rsa", &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]),
-        ("p256", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]),
-        ("p384", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"]),
+        (
+            "rsa",
+            &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+        ),
+        (
+            "p256",
+            &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+        ),
+        (
+            "p384",
+            &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"],
+        ),
         ("ed25519", &["-algorithm", "ED25519"]),
     ];
     let mut keys = Vec::new();
@@ -36,14 +67,32 @@ fn each_kind_of_key_fits_its_certificate_and_no_other() {
         // The older form of the key, with a section of its own in PEM.
         if name != "ed25519" {
             let older = format!("{name}.older");
-            openssl(folder, &["pkey", "-traditional", "-in", &format!("{name}.key"), "-out", &older]);
-            assert!(!std::fs::read_to_string(folder.join(&older)).unwrap().contains("BEGIN PRIVATE KEY"));
+            openssl(
+                folder,
+                &[
+                    "pkey",
+                    "-traditional",
+                    "-in",
+                    &format!("{name}.key"),
+                    "-out",
+                    &older,
+                ],
+            );
+            assert!(
+                !std::fs::read_to_string(folder.join(&older))
+                    .unwrap()
+                    .contains("BEGIN PRIVATE KEY")
+            );
             keys.push((name, older));
         }
     }
     for (of, key) in &keys {
         for (name, _) in kinds {
-            let read = Identity::from_files(&type_id(), folder.join(format!("{name}.pem")), folder.join(key));
+            let read = Identity::from_files(
+                &type_id(),
+                folder.join(format!("{name}.pem")),
+                folder.join(key),
+            );
             match read {
                 Ok(identity) => {
                     assert_eq!(*of, name, "{key}");
@@ -51,7 +100,11 @@ fn each_kind_of_key_fits_its_certificate_and_no_other() {
                 }
                 Err(error) => {
                     assert_ne!(*of, name, "{error}");
-                    assert!(error.to_string().ends_with("its private key does not fit the certificate"));
+                    assert!(
+                        error
+                            .to_string()
+                            .ends_with("its private key does not fit the certificate")
+                    );
                 }
             }
         }
@@ -64,11 +117,20 @@ fn a_key_of_another_kind_is_refused_with_the_kinds_that_can_be_used() {
     let folder = folder.path();
     for algorithm in [
         &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"],
-        &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:secp256k1"],
+        &[
+            "-algorithm",
+            "EC",
+            "-pkeyopt",
+            "ec_paramgen_curve:secp256k1",
+        ],
     ] {
         make(folder, "odd", algorithm);
-        let error = Identity::from_files(&type_id(), folder.join("odd.pem"), folder.join("odd.key"));
+        let error =
+            Identity::from_files(&type_id(), folder.join("odd.pem"), folder.join("odd.key"));
         let error = error.unwrap_err().to_string();
-        assert!(error.contains("odd.key: its private key can't be used: it must be RSA"), "{error}");
+        assert!(
+            error.contains("odd.key: its private key can't be used: it must be RSA"),
+            "{error}"
+        );
     }
 }

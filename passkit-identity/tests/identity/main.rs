@@ -39,7 +39,10 @@ impl Authority {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), root }
+        Self {
+            issuer: Issuer::new(params, key),
+            root,
+        }
     }
 
     /// Valid since yesterday, for a year.
@@ -52,18 +55,29 @@ impl Authority {
         let mut params = CertificateParams::new([]).unwrap();
         let user_id = DnType::CustomDnType(vec![0, 9, 2342, 19_200_300, 100, 1, 1]);
         params.distinguished_name.push(user_id, type_id);
-        params.distinguished_name.push(DnType::CommonName, format!("Pass Type ID: {type_id}"));
-        params.distinguished_name.push(DnType::OrganizationalUnitName, TEAM);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("Pass Type ID: {type_id}"));
+        params
+            .distinguished_name
+            .push(DnType::OrganizationalUnitName, TEAM);
         let time = |time: SystemTime| {
             rcgen::date_time_ymd(1970, 1, 1) + time.duration_since(SystemTime::UNIX_EPOCH).unwrap()
         };
         (params.not_before, params.not_after) = (time(not_before), time(not_after));
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Issued { certificate, key: key.serialize_pem() }
+        Issued {
+            certificate,
+            key: key.serialize_pem(),
+        }
     }
 
     fn issue_expired(&self) -> Issued {
-        self.issue_for(TYPE, SystemTime::UNIX_EPOCH + 9_000 * DAY, SystemTime::UNIX_EPOCH + 10_000 * DAY)
+        self.issue_for(
+            TYPE,
+            SystemTime::UNIX_EPOCH + 9_000 * DAY,
+            SystemTime::UNIX_EPOCH + 10_000 * DAY,
+        )
     }
 }

@@ -8,7 +8,8 @@ use passkit_identity::{
 use crate::{Authority, DAY, Issued, OTHER_TYPE, TEAM, TYPE, type_id};
 
 fn from_pem(certificate: &str, key: &str) -> Result<Identity, String> {
-    Identity::from_pem(&type_id(), certificate.as_bytes(), key.as_bytes()).map_err(|error| error.to_string())
+    Identity::from_pem(&type_id(), certificate.as_bytes(), key.as_bytes())
+        .map_err(|error| error.to_string())
 }
 
 fn write(folder: &Path, issued: &Issued) {
@@ -27,19 +28,31 @@ fn each_fault_of_a_certificate_is_one_line_that_names_it() {
         ("", good.key.as_str(), "has no certificate in PEM"),
         (&good.key, &good.key, "has no certificate in PEM"),
         (&good.certificate, "", "has no private key in PEM"),
-        (&good.certificate, &good.certificate, "has no private key in PEM"),
+        (
+            &good.certificate,
+            &good.certificate,
+            "has no private key in PEM",
+        ),
         (
             &good.certificate,
             "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
             "its private key is encrypted: decrypt it with `openssl pkey`",
         ),
-        (&good.certificate, &other.key, "its private key does not fit the certificate"),
+        (
+            &good.certificate,
+            &other.key,
+            "its private key does not fit the certificate",
+        ),
         (
             &other.certificate,
             &other.key,
             "is a certificate for pass.com.example.other, not for pass.com.example.ticket",
         ),
-        (&expired.certificate, &expired.key, "expired on Mon, 19 May 1997 00:00:00 GMT"),
+        (
+            &expired.certificate,
+            &expired.key,
+            "expired on Mon, 19 May 1997 00:00:00 GMT",
+        ),
     ] {
         let error = from_pem(certificate, key).unwrap_err();
         assert_eq!(error, format!("{named}{text}"));
@@ -58,9 +71,13 @@ fn without_a_type_it_is_for_what_the_certificate_of_the_key_is_for() {
     let both = format!("{}{}", other.certificate, good.certificate);
     let identity = Identity::from_pem(None, both.as_bytes(), good.key.as_bytes()).unwrap();
     assert_eq!(identity.type_id(), &type_id());
-    let error = Identity::from_pem(None, other.certificate.as_bytes(), good.key.as_bytes()).unwrap_err();
+    let error =
+        Identity::from_pem(None, other.certificate.as_bytes(), good.key.as_bytes()).unwrap_err();
     let named = "certificate for pass.com.example.other: ";
-    assert_eq!(error.to_string(), format!("{named}its private key does not fit the certificate"));
+    assert_eq!(
+        error.to_string(),
+        format!("{named}its private key does not fit the certificate")
+    );
 }
 
 #[test]
@@ -68,19 +85,45 @@ fn a_fault_in_a_file_names_the_file() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = (folder.path().join("a.pem"), folder.path().join("a.key"));
-    let error = || Identity::from_files(&type_id(), &certificate, &key).unwrap_err().to_string();
-    let named = |file: &Path| format!("certificate for pass.com.example.ticket: {}: ", file.display());
+    let error = || {
+        Identity::from_files(&type_id(), &certificate, &key)
+            .unwrap_err()
+            .to_string()
+    };
+    let named = |file: &Path| {
+        format!(
+            "certificate for pass.com.example.ticket: {}: ",
+            file.display()
+        )
+    };
 
-    assert!(error().starts_with(&format!("{}No such file", named(&certificate))), "{}", error());
+    assert!(
+        error().starts_with(&format!("{}No such file", named(&certificate))),
+        "{}",
+        error()
+    );
     write(folder.path(), &authority.issue(OTHER_TYPE));
     assert_eq!(
         error(),
-        format!("{}is a certificate for pass.com.example.other, not for {TYPE}", named(&certificate))
+        format!(
+            "{}is a certificate for pass.com.example.other, not for {TYPE}",
+            named(&certificate)
+        )
     );
     std::fs::write(&key, authority.issue(TYPE).key).unwrap();
-    assert_eq!(error(), format!("{}its private key does not fit the certificate", named(&key)));
+    assert_eq!(
+        error(),
+        format!(
+            "{}its private key does not fit the certificate",
+            named(&key)
+        )
+    );
     std::fs::remove_file(&key).unwrap();
-    assert!(error().starts_with(&format!("{}No such file", named(&key))), "{}", error());
+    assert!(
+        error().starts_with(&format!("{}No such file", named(&key))),
+        "{}",
+        error()
+    );
 }
 
 #[test]
@@ -93,10 +136,17 @@ fn certificate_key_and_chain_may_share_a_file_in_any_order() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("all.pem");
-        std::fs::write(&file, format!("Bag Attributes\n    friendlyName: x\n{}", parts.concat())).unwrap();
+        std::fs::write(
+            &file,
+            format!("Bag Attributes\n    friendlyName: x\n{}", parts.concat()),
+        )
+        .unwrap();
         let identity = Identity::from_files(&type_id(), &file, &file).unwrap();
         let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-        assert_eq!(identity.chain(), [der(&issued.certificate), der(&authority.root)]);
+        assert_eq!(
+            identity.chain(),
+            [der(&issued.certificate), der(&authority.root)]
+        );
     }
 }
 

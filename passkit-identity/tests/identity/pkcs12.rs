@@ -20,9 +20,21 @@ fn export(folder: &Path, issued: &Issued, more: &str, password: &str, options: &
     let (pem, file) = (folder.join("in.pem"), folder.join("ticket.p12"));
     std::fs::write(&pem, [more, &issued.certificate, &issued.key].concat()).unwrap();
     let mut command = Command::new("openssl");
-    command.args(["pkcs12", "-export", "-in"]).arg(&pem).arg("-out").arg(&file).args(options);
-    let output = command.args(["-passout", &format!("pass:{password}")]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    command
+        .args(["pkcs12", "-export", "-in"])
+        .arg(&pem)
+        .arg("-out")
+        .arg(&file)
+        .args(options);
+    let output = command
+        .args(["-passout", &format!("pass:{password}")])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     file
 }
 
@@ -39,9 +51,29 @@ fn each_way_of_writing_it_is_read() {
         // As Keychain Access does: RC2 with 40 bits, triple DES, SHA-1.
         &["-legacy"],
         &["-legacy", "-descert"],
-        &["-legacy", "-certpbe", "PBE-SHA1-RC2-128", "-keypbe", "PBE-SHA1-2DES"],
-        &["-certpbe", "AES-128-CBC", "-keypbe", "AES-192-CBC", "-macalg", "sha512"],
-        &["-certpbe", "DES-EDE3-CBC", "-keypbe", "AES-256-CBC", "-macalg", "sha384"],
+        &[
+            "-legacy",
+            "-certpbe",
+            "PBE-SHA1-RC2-128",
+            "-keypbe",
+            "PBE-SHA1-2DES",
+        ],
+        &[
+            "-certpbe",
+            "AES-128-CBC",
+            "-keypbe",
+            "AES-192-CBC",
+            "-macalg",
+            "sha512",
+        ],
+        &[
+            "-certpbe",
+            "DES-EDE3-CBC",
+            "-keypbe",
+            "AES-256-CBC",
+            "-macalg",
+            "sha384",
+        ],
         &["-certpbe", "NONE", "-keypbe", "NONE"],
         &["-nomac"],
         &["-nomaciter", "-noiter"],
@@ -49,16 +81,30 @@ fn each_way_of_writing_it_is_read() {
         for password in [PASSWORD, ""] {
             let issued = authority.issue(TYPE);
             let file = export(folder.path(), &issued, &authority.root, password, options);
-            let identity = read(&file, password).unwrap_or_else(|error| panic!("{options:?}: {error}"));
+            let identity =
+                read(&file, password).unwrap_or_else(|error| panic!("{options:?}: {error}"));
             let bytes = std::fs::read(&file).unwrap();
-            assert_eq!(Identity::from_pkcs12(None, &bytes, password).unwrap().type_id(), &type_id());
+            assert_eq!(
+                Identity::from_pkcs12(None, &bytes, password)
+                    .unwrap()
+                    .type_id(),
+                &type_id()
+            );
             let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-            assert_eq!(identity.chain(), [der(&issued.certificate), der(&authority.root)], "{options:?}");
+            assert_eq!(
+                identity.chain(),
+                [der(&issued.certificate), der(&authority.root)],
+                "{options:?}"
+            );
             let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
-            let contains = |long: &[u8], part: &[u8]| long.windows(part.len()).any(|window| window == part);
+            let contains =
+                |long: &[u8], part: &[u8]| long.windows(part.len()).any(|window| window == part);
             // OpenSSL writes the same key without its public half.
             let secret = &key.secret_der()[36..68];
-            assert!(contains(identity.private_key().secret_der(), secret), "{options:?}");
+            assert!(
+                contains(identity.private_key().secret_der(), secret),
+                "{options:?}"
+            );
         }
     }
 }
@@ -73,7 +119,10 @@ fn each_fault_is_one_line_that_names_file_and_type() {
     let file = folder.path().join("ticket.p12");
     let fails = |password: &str, text: &str| {
         let error = read(&file, password).unwrap_err();
-        assert_eq!(error, format!("certificate for {TYPE}: {}: {text}", file.display()));
+        assert_eq!(
+            error,
+            format!("certificate for {TYPE}: {}: {text}", file.display())
+        );
     };
 
     // Without encryption only the MAC tells, and the other way round.
@@ -88,19 +137,41 @@ fn each_fault_is_one_line_that_names_file_and_type() {
     export(folder.path(), &expired, "", PASSWORD, &[]);
     fails(PASSWORD, "expired on Mon, 19 May 1997 00:00:00 GMT");
     export(folder.path(), &other, "", PASSWORD, &[]);
-    fails(PASSWORD, &format!("is a certificate for pass.com.example.other, not for {TYPE}"));
+    fails(
+        PASSWORD,
+        &format!("is a certificate for pass.com.example.other, not for {TYPE}"),
+    );
     export(folder.path(), &good, "", PASSWORD, &["-nokeys"]);
-    fails(PASSWORD, "has no private key: export the certificate together with its key");
+    fails(
+        PASSWORD,
+        "has no private key: export the certificate together with its key",
+    );
     export(folder.path(), &good, "", PASSWORD, &["-nocerts"]);
     fails(PASSWORD, "has no certificate");
-    export(folder.path(), &good, "", PASSWORD, &["-legacy", "-keypbe", "PBE-SHA1-RC4-128"]);
+    export(
+        folder.path(),
+        &good,
+        "",
+        PASSWORD,
+        &["-legacy", "-keypbe", "PBE-SHA1-RC4-128"],
+    );
     let mend = "which is not known here: write it anew with `openssl pkcs12`";
-    fails(PASSWORD, &format!("is protected by 1.2.840.113549.1.12.1.1, {mend}"));
+    fails(
+        PASSWORD,
+        &format!("is protected by 1.2.840.113549.1.12.1.1, {mend}"),
+    );
 
     // Its own certificate is missing: openssl refuses to export what does not fit, so the two files are of one key each.
     let halves = [("-nokeys", &good), ("-nocerts", &other)];
     let [certificate, key] = halves.map(|(option, issued)| {
-        std::fs::read(export(folder.path(), issued, "", "", &[option, "-certpbe", "NONE", "-nomac"])).unwrap()
+        std::fs::read(export(
+            folder.path(),
+            issued,
+            "",
+            "",
+            &[option, "-certpbe", "NONE", "-nomac"],
+        ))
+        .unwrap()
     });
     std::fs::write(&file, joined(&certificate, &key)).unwrap();
     fails("", "its private key does not fit the certificate");
@@ -114,12 +185,20 @@ fn joined(one: &[u8], other: &[u8]) -> Vec<u8> {
     };
     // Behind the version and the type of the content: [0], an octet string and a sequence, all of two bytes of length.
     let parts = |file: &[u8]| {
-        let at = file.windows(2).position(|bytes| bytes == [0xA0, 0x82]).unwrap();
+        let at = file
+            .windows(2)
+            .position(|bytes| bytes == [0xA0, 0x82])
+            .unwrap();
         file[at + 12..].to_vec()
     };
     let safe = element(0x30, &[parts(one), parts(other)].concat());
-    let data = [0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x07, 0x01];
-    let content = element(0x30, &[&data[..], &element(0xA0, &element(0x04, &safe))].concat());
+    let data = [
+        0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x07, 0x01,
+    ];
+    let content = element(
+        0x30,
+        &[&data[..], &element(0xA0, &element(0x04, &safe))].concat(),
+    );
     element(0x30, &[&[0x02, 0x01, 0x03][..], &content].concat())
 }
 
@@ -129,18 +208,34 @@ fn a_file_of_another_kind_is_reported_and_does_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     // With one round, so that trying thousands of broken ones is quick.
     let options = ["-legacy", "-noiter", "-nomaciter"];
-    let file = export(folder.path(), &authority.issue(TYPE), "", PASSWORD, &options);
+    let file = export(
+        folder.path(),
+        &authority.issue(TYPE),
+        "",
+        PASSWORD,
+        &options,
+    );
     let good = std::fs::read(&file).unwrap();
-    let from =
-        |bytes: &[u8]| Identity::from_pkcs12(&type_id(), bytes, PASSWORD).map_err(|error| error.to_string());
+    let from = |bytes: &[u8]| {
+        Identity::from_pkcs12(&type_id(), bytes, PASSWORD).map_err(|error| error.to_string())
+    };
     assert!(from(&good).is_ok());
 
     let no_pkcs12 = format!("certificate for {TYPE}: is no PKCS #12, or a damaged one");
-    for bytes in [&b""[..], b"-----BEGIN CERTIFICATE-----\n", b"\x30\x03\x02\x01\x03", &[0x30; 64]] {
+    for bytes in [
+        &b""[..],
+        b"-----BEGIN CERTIFICATE-----\n",
+        b"\x30\x03\x02\x01\x03",
+        &[0x30; 64],
+    ] {
         assert_eq!(from(bytes).unwrap_err(), no_pkcs12);
     }
     for length in 0..good.len() {
-        assert_eq!(from(&good[..length]).unwrap_err(), no_pkcs12, "cut after {length} bytes");
+        assert_eq!(
+            from(&good[..length]).unwrap_err(),
+            no_pkcs12,
+            "cut after {length} bytes"
+        );
     }
     let open = [&[0x30, 0x80], &good[4..], &[0, 0]].concat();
     assert!(
@@ -166,18 +261,35 @@ fn of_several_certificates_that_of_the_key_is_taken() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     let (ours, other) = (authority.issue(TYPE), authority.issue(OTHER_TYPE));
-    let file = export(folder.path(), &ours, &other.certificate, PASSWORD, &["-legacy"]);
+    let file = export(
+        folder.path(),
+        &ours,
+        &other.certificate,
+        PASSWORD,
+        &["-legacy"],
+    );
     assert_eq!(read(&file, PASSWORD).unwrap().type_id(), &type_id());
     let other = TypeIdentifier::new(OTHER_TYPE).unwrap();
-    let error = Identity::from_pkcs12_file(&other, &file, PASSWORD).unwrap_err().to_string();
-    assert!(error.ends_with(&format!("is a certificate for {TYPE}, not for {other}")), "{error}");
+    let error = Identity::from_pkcs12_file(&other, &file, PASSWORD)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.ends_with(&format!("is a certificate for {TYPE}, not for {other}")),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_renewed_file_can_be_read_again_with_the_same_password() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
-    let file = export(folder.path(), &authority.issue(TYPE), "", PASSWORD, &["-legacy"]);
+    let file = export(
+        folder.path(),
+        &authority.issue(TYPE),
+        "",
+        PASSWORD,
+        &["-legacy"],
+    );
     let identity = read(&file, PASSWORD).unwrap();
     export(folder.path(), &authority.issue(TYPE), "", PASSWORD, &[]);
     assert_ne!(identity.current_stamp(), identity.stamp());

@@ -35,16 +35,24 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
         response::empty(StatusCode::NOT_MODIFIED)
     } else {
         until_date_is_reached(state.last_modified).await;
-        let archive = source.archive(pass, &state).await.map_err(Refusal::Source)?;
+        let archive = source
+            .archive(pass, &state)
+            .await
+            .map_err(Refusal::Source)?;
         let archive = archive.ok_or(Refusal::Unauthorized(pass.type_id.kind()))?;
         let length = archive.length();
         let mut answer = Response::new(ResponseBody::from(archive));
         answer.headers_mut().insert(CONTENT_TYPE, media_type);
-        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        answer
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(length));
         answer
     };
     let headers = answer.headers_mut();
-    headers.insert(LAST_MODIFIED, conditional::last_modified(state, clock::now_micros() / 1_000_000));
+    headers.insert(
+        LAST_MODIFIED,
+        conditional::last_modified(state, clock::now_micros() / 1_000_000),
+    );
     headers.insert(ETAG, conditional::etag(state));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     fetch.answered(state, answer.status());
@@ -60,7 +68,9 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
 /// before, and would be fetched again. So this waits for up to a second. A pass that changes even
 /// faster is sent at once, and is fetched again.
 async fn until_date_is_reached(last_modified: u64) {
-    let ahead = last_modified.saturating_mul(1_000_000).saturating_sub(clock::now_micros());
+    let ahead = last_modified
+        .saturating_mul(1_000_000)
+        .saturating_sub(clock::now_micros());
     if (1..=1_000_000).contains(&ahead) {
         tokio::time::sleep(Duration::from_micros(ahead)).await;
     }

@@ -18,7 +18,9 @@ pub(crate) const BODY_LIMIT: usize = 256 * 1024;
 pub(crate) fn log(hook: &dyn DeviceLog, body: &[u8]) -> Response<ResponseBody> {
     let record = |text: &str| hook.record(&LogEntry::parse(text));
     let messages = match serde_json::from_slice(body) {
-        Ok(Value::Object(mut object)) => object.remove("logs").or_else(|| object.remove("description")),
+        Ok(Value::Object(mut object)) => object
+            .remove("logs")
+            .or_else(|| object.remove("description")),
         Ok(other) => Some(other),
         Err(_) => Some(Value::String(String::from_utf8_lossy(body).into_owned())),
     };

@@ -24,10 +24,12 @@ pub(crate) async fn register<S: RegistrationStore>(
 ) -> Result<Response<ResponseBody>, Refusal> {
     let device = DeviceIdentifier::new(&decode(device)?)?;
     let push_token = push_token(body, other_wallets)?;
-    Ok(response::empty(match store.register(&device, pass, &push_token).await? {
-        Registered::Created => StatusCode::CREATED,
-        Registered::Existing => StatusCode::OK,
-    }))
+    Ok(response::empty(
+        match store.register(&device, pass, &push_token).await? {
+            Registered::Created => StatusCode::CREATED,
+            Registered::Existing => StatusCode::OK,
+        },
+    ))
 }
 
 /// Reads the body as JSON, whatever its `Content-Type`. Keys other than `pushToken` are ignored.
@@ -35,12 +37,13 @@ fn push_token(body: &[u8], other_wallets: bool) -> Result<PushToken, Refusal> {
     let body: Value = serde_json::from_slice(body)
         .map_err(|error| Refusal::Malformed(format!("the body is not JSON: {error}")))?;
     let Some(Value::String(token)) = body.get("pushToken") else {
-        return Err(Refusal::Malformed("the body is not a JSON object with a string \"pushToken\"".into()));
+        return Err(Refusal::Malformed(
+            "the body is not a JSON object with a string \"pushToken\"".into(),
+        ));
     };
     let token = PushToken::new(token)?;
     if !other_wallets && !token.is_apns() {
-        let problem =
-            "push token is not an APNs token, which has an even number of hexadecimal digits, 2 to 400";
+        let problem = "push token is not an APNs token, which has an even number of hexadecimal digits, 2 to 400";
         return Err(Refusal::Malformed(problem.into()));
     }
     Ok(token)

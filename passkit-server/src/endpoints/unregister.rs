@@ -1,8 +1,8 @@
 use http::{Response, StatusCode};
 
 use crate::{
-    PassId, body::ResponseBody, identifiers::DeviceIdentifier, refusal::Refusal, response, route::decode,
-    store::RegistrationStore,
+    PassId, body::ResponseBody, identifiers::DeviceIdentifier, refusal::Refusal, response,
+    route::decode, store::RegistrationStore,
 };
 
 /// `DELETE /v1/devices/{device}/registrations/{type}/{serial}`, already authorized.

@@ -50,7 +50,11 @@ pub(crate) async fn updatable<S: RegistrationStore>(
 
 /// Writes `{"serialNumbers":["…"],"lastUpdated":"…"}` with the keys of the kind.
 fn to_json(kind: Kind, changes: &Changes) -> Bytes {
-    let size: usize = changes.serials.iter().map(|serial| serial.as_str().len() + 3).sum();
+    let size: usize = changes
+        .serials
+        .iter()
+        .map(|serial| serial.as_str().len() + 3)
+        .sum();
     let mut json = String::with_capacity(size + 96);
     json.extend(["{\"", kind.serials_key(), "\":["]);
     for (index, serial) in changes.serials.iter().enumerate() {
@@ -90,12 +94,20 @@ mod tests {
     fn the_answer_is_json_whatever_the_serials_hold() {
         let serials = ["a\"b", "ü/ \\", "plain", "\"\"", "\\\"x"];
         let changes = Changes {
-            serials: serials.map(|serial| SerialNumber::new(serial).unwrap()).to_vec(),
-            tag: UpdateTag { type_version: 16, device_version: 1 },
+            serials: serials
+                .map(|serial| SerialNumber::new(serial).unwrap())
+                .to_vec(),
+            tag: UpdateTag {
+                type_version: 16,
+                device_version: 1,
+            },
         };
         for kind in Kind::ALL {
             let body: serde_json::Value = serde_json::from_slice(&to_json(kind, &changes)).unwrap();
-            assert_eq!(body, json!({ kind.serials_key(): serials, kind.tag_key(): "10-1" }));
+            assert_eq!(
+                body,
+                json!({ kind.serials_key(): serials, kind.tag_key(): "10-1" })
+            );
         }
     }
 }

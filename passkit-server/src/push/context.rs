@@ -17,18 +17,34 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(queue: Arc<dyn PushQueue>, sender: Arc<dyn PushSender>, config: PushConfig) -> Self {
+    pub(super) fn new(
+        queue: Arc<dyn PushQueue>,
+        sender: Arc<dyn PushSender>,
+        config: PushConfig,
+    ) -> Self {
         let random = || RandomState::new().hash_one(0);
         let name = format!("{:016x}{:016x}", random(), random());
-        Self { queue, sender, config, name, totals: Mutex::default() }
+        Self {
+            queue,
+            sender,
+            config,
+            name,
+            totals: Mutex::default(),
+        }
     }
 
     pub(super) fn count(&self, report: &PushReport) {
-        self.totals.lock().unwrap_or_else(PoisonError::into_inner).add(report);
+        self.totals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(report);
     }
 
     pub(super) fn totals(&self) -> PushReport {
-        self.totals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.totals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 

@@ -103,7 +103,9 @@ impl Feedback {
             PushOutcome::Gone(since) => {
                 pushed.gone = Some(since);
                 self.end_deferral(&delivery, actions);
-                actions.forget.extend(delivery.devices.into_iter().map(|device| (device, since)));
+                actions
+                    .forget
+                    .extend(delivery.devices.into_iter().map(|device| (device, since)));
                 None
             }
             PushOutcome::BadToken(reason) => {
@@ -126,7 +128,13 @@ impl Feedback {
                 None
             }
             PushOutcome::Unavailable(reason) => {
-                self.defer(delivery, Duration::from_secs(15 * 60), &reason, actions, report);
+                self.defer(
+                    delivery,
+                    Duration::from_secs(15 * 60),
+                    &reason,
+                    actions,
+                    report,
+                );
                 (self.answers.unavailable >= OUTAGE).then_some(Stop::Outage(reason))
             }
             PushOutcome::Misconfigured(reason) => return Some(Stop::Misconfigured(reason)),
@@ -141,8 +149,13 @@ impl Feedback {
     }
 
     fn end_deferral(&mut self, delivery: &Delivery, actions: &mut Actions) {
-        let deferred = delivery.devices.iter().filter(|device| self.deferred.remove(*device).is_some());
-        actions.defer.extend(deferred.map(|device| (device.clone(), None)));
+        let deferred = delivery
+            .devices
+            .iter()
+            .filter(|device| self.deferred.remove(*device).is_some());
+        actions
+            .defer
+            .extend(deferred.map(|device| (device.clone(), None)));
     }
 
     /// Defers the push, longer each time, and drops it in the end.
@@ -164,9 +177,15 @@ impl Feedback {
                 continue;
             }
             report.deferred += 1;
-            let pause = jittered((first * 2_u32.pow(attempts - 1)).min(Duration::from_secs(6 * 3_600)));
+            let pause =
+                jittered((first * 2_u32.pow(attempts - 1)).min(Duration::from_secs(6 * 3_600)));
             let due = Some(SystemTime::now() + pause);
-            let push = DeferredPush { push_token: delivery.token.clone(), due, attempts, bad_since };
+            let push = DeferredPush {
+                push_token: delivery.token.clone(),
+                due,
+                attempts,
+                bad_since,
+            };
             self.deferred.insert(device.clone(), push.clone());
             actions.defer.push((device, Some(push)));
         }
@@ -177,9 +196,15 @@ impl Feedback {
     fn quarantine(&mut self, delivery: Delivery, actions: &mut Actions) {
         let now = SystemTime::now();
         for device in delivery.devices {
-            let before = self.deferred.get(&device).filter(|push| push.push_token == delivery.token);
+            let before = self
+                .deferred
+                .get(&device)
+                .filter(|push| push.push_token == delivery.token);
             let bad_since = before.and_then(|push| push.bad_since).unwrap_or(now);
-            if now.duration_since(bad_since).is_ok_and(|time| time >= BAD_FOR) {
+            if now
+                .duration_since(bad_since)
+                .is_ok_and(|time| time >= BAD_FOR)
+            {
                 self.suspects.push((device.clone(), bad_since));
             }
             let push = DeferredPush {
@@ -197,12 +222,17 @@ impl Feedback {
     /// while too many tokens are bad.
     pub(super) fn suspects(&mut self) -> Vec<(DeviceIdentifier, SystemTime)> {
         let suspects = std::mem::take(&mut self.suspects);
-        if suspects.is_empty() || self.answers.are_trusted() { suspects } else { Vec::new() }
+        if suspects.is_empty() || self.answers.are_trusted() {
+            suspects
+        } else {
+            Vec::new()
+        }
     }
 
     /// Returns how long the type waits, and what to report.
     pub(super) fn pause(&mut self, why: Stop, type_id: &TypeIdentifier) -> (Duration, Stopped) {
-        let doubled = |first: u64, most: u64| Duration::from_secs((first << self.pauses.min(16)).min(most));
+        let doubled =
+            |first: u64, most: u64| Duration::from_secs((first << self.pauses.min(16)).min(most));
         let (time, text) = match why {
             Stop::Misconfigured(reason) => {
                 tracing::error!(%type_id, reason, "no pushes of this type are sent until this is fixed");
@@ -235,8 +265,11 @@ impl Answers {
         if self.all >= WINDOW {
             (self.all, self.sent, self.bad) = (self.all / 2, self.sent / 2, self.bad / 2);
         }
-        self.unavailable =
-            if matches!(outcome, PushOutcome::Unavailable(_)) { self.unavailable + 1 } else { 0 };
+        self.unavailable = if matches!(outcome, PushOutcome::Unavailable(_)) {
+            self.unavailable + 1
+        } else {
+            0
+        };
         match outcome {
             PushOutcome::Sent => self.sent += 1,
             PushOutcome::BadToken(_) => self.bad += 1,

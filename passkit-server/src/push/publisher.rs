@@ -89,7 +89,11 @@ impl Publisher {
     }
 
     fn with_role(role: Role) -> Self {
-        Self { role, workers: Mutex::default(), changed: Notify::new() }
+        Self {
+            role,
+            workers: Mutex::default(),
+            changed: Notify::new(),
+        }
     }
 
     fn context(&self) -> Option<&Context> {
@@ -104,16 +108,16 @@ impl Publisher {
         match &self.role {
             Role::Mark(_) => None,
             Role::Record(queue) => Some(queue),
-            Role::Send(context) => {
-                (!context.config.exclusive || context.sender.covers(type_id)).then_some(&context.queue)
-            }
+            Role::Send(context) => (!context.config.exclusive || context.sender.covers(type_id))
+                .then_some(&context.queue),
         }
     }
 
     /// Returns whether this publisher sends the pushes of a type.
     #[must_use]
     pub fn sends(&self, type_id: &TypeIdentifier) -> bool {
-        self.context().is_some_and(|context| context.sender.covers(type_id))
+        self.context()
+            .is_some_and(|context| context.sender.covers(type_id))
     }
 
     /// Returns whether [`publish`](Self::publish) makes pushes of a type pending, for any publisher
@@ -129,7 +133,11 @@ impl Publisher {
     ///
     /// # Errors
     /// The same errors as [`mark`](RegistrationStore::mark).
-    pub async fn publish(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+    pub async fn publish(
+        &self,
+        type_id: &TypeIdentifier,
+        changed: Changed<'_>,
+    ) -> Result<(), StoreError> {
         let span = traced::publish(type_id, changed);
         let marked = match (self.queue_for(type_id), &self.role) {
             (Some(queue), _) => queue.mark_and_push(type_id, changed),
@@ -155,7 +163,9 @@ impl Publisher {
     /// Fails if the queue fails. Pending pushes stay pending.
     pub async fn push_pending(&self) -> Result<PushReport, StoreError> {
         let mut report = PushReport::default();
-        let Some(context) = self.context() else { return Ok(report) };
+        let Some(context) = self.context() else {
+            return Ok(report);
+        };
         let mut working = FuturesUnordered::new();
         for Backlog { type_id, .. } in context.queue.backlog().await? {
             working.push(self.run_to_completion(context, type_id).boxed());
@@ -169,7 +179,9 @@ impl Publisher {
     /// Sends pending pushes forever. Drop the future to stop. If the queue or the push service
     /// fails, it logs the error, waits, and tries again. A publisher that does not send only waits.
     pub async fn run(&self) {
-        let Some(context) = self.context() else { return std::future::pending().await };
+        let Some(context) = self.context() else {
+            return std::future::pending().await;
+        };
         let mut working = FuturesUnordered::new();
         let mut busy = HashSet::new();
         // Types whose pushes must wait. The next poll checks them again, because other processes
@@ -180,8 +192,9 @@ impl Publisher {
             match context.queue.backlog().await {
                 Ok(backlog) => {
                     let now = SystemTime::now();
-                    let is_due =
-                        |of: &Backlog| of.pending > 0 || of.next_deferred.is_some_and(|due| due <= now);
+                    let is_due = |of: &Backlog| {
+                        of.pending > 0 || of.next_deferred.is_some_and(|due| due <= now)
+                    };
                     for Backlog { type_id, .. } in backlog.into_iter().filter(is_due) {
                         if !resting.contains_key(&type_id) && busy.insert(type_id.clone()) {
                             working.push(self.run_once(context, type_id).boxed());
@@ -210,8 +223,14 @@ impl Publisher {
     /// # Errors
     /// If the queue fails.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let Some(context) = self.context() else { return Ok(()) };
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(context) = self.context() else {
+            return Ok(());
+        };
+        let workers = self
+            .workers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for (type_id, worker) in workers {
             worker.lock().await.release(context, &type_id).await?;
         }
@@ -247,7 +266,10 @@ impl Publisher {
 
     /// Returns whether no pushes are left.
     async fn run_once(&self, context: &Context, type_id: TypeIdentifier) -> (TypeIdentifier, bool) {
-        let is_done = match self.send_due(context, &type_id, &mut PushReport::default()).await {
+        let is_done = match self
+            .send_due(context, &type_id, &mut PushReport::default())
+            .await
+        {
             Ok(next) => next.is_none(),
             Err(error) => {
                 log_store_error(&error);
@@ -279,7 +301,10 @@ impl Publisher {
 }
 
 fn log_store_error(error: &StoreError) {
-    tracing::warn!(error = chain(error), "the push queue failed: pending pushes wait");
+    tracing::warn!(
+        error = chain(error),
+        "the push queue failed: pending pushes wait"
+    );
 }
 
 impl fmt::Debug for Publisher {
@@ -289,6 +314,8 @@ impl fmt::Debug for Publisher {
             Role::Record(_) => "records pushes",
             Role::Send(_) => "sends pushes",
         };
-        f.debug_struct("Publisher").field("role", &role).finish_non_exhaustive()
+        f.debug_struct("Publisher")
+            .field("role", &role)
+            .finish_non_exhaustive()
     }
 }

@@ -41,7 +41,11 @@ use crate::{
 pub trait PushQueue: RegistrationStore + Coordination {
     /// Marks like [`mark`](RegistrationStore::mark), and makes a push pending for every device that
     /// is registered for a marked pass.
-    async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError>;
+    async fn mark_and_push(
+        &self,
+        type_id: &TypeIdentifier,
+        changed: Changed<'_>,
+    ) -> Result<(), StoreError>;
 
     /// Returns the types that have pending changes or deferred pushes. It should be fast, because
     /// workers call it several times a second.
@@ -49,8 +53,11 @@ pub trait PushQueue: RegistrationStore + Coordination {
 
     /// Returns about `limit` pending changes of a type at most, the oldest first as far as the
     /// store knows.
-    async fn pending(&self, type_id: &TypeIdentifier, limit: usize)
-    -> Result<Vec<PendingChange>, StoreError>;
+    async fn pending(
+        &self,
+        type_id: &TypeIdentifier,
+        limit: usize,
+    ) -> Result<Vec<PendingChange>, StoreError>;
 
     /// Records the progress of each pending change. [`Progress::version`] is the version that the
     /// change had when its first page of devices was read.

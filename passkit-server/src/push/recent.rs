@@ -34,7 +34,10 @@ const GENERATION: usize = 250_000;
 
 impl Recent {
     pub(super) fn key(&self, token: &PushToken) -> TokenKey {
-        TokenKey(self.hashers.0.hash_one(token), self.hashers.1.hash_one(token))
+        TokenKey(
+            self.hashers.0.hash_one(token),
+            self.hashers.1.hash_one(token),
+        )
     }
 
     pub(super) fn get(&self, key: TokenKey) -> Option<Pushed> {

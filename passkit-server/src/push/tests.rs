@@ -14,7 +14,9 @@ use super::*;
 use crate::{
     Changed, PassId,
     identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
-    store::{Audience, Content, Coordination as _, MemoryStore, RegisteredDevice, RegistrationStore as _},
+    store::{
+        Audience, Content, Coordination as _, MemoryStore, RegisteredDevice, RegistrationStore as _,
+    },
 };
 
 #[derive(Default)]
@@ -35,18 +37,35 @@ impl PushSender for Sender {
 
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
         let stalls = self.stalls.lock().unwrap().as_deref() == Some(token.as_str());
-        let takes = if stalls { Duration::from_secs(3_600) } else { *self.takes.lock().unwrap() };
+        let takes = if stalls {
+            Duration::from_secs(3_600)
+        } else {
+            *self.takes.lock().unwrap()
+        };
         sleep(takes).await;
-        self.sent.lock().unwrap().push((topic.to_string(), token.as_str().to_owned(), Instant::now()));
+        self.sent.lock().unwrap().push((
+            topic.to_string(),
+            token.as_str().to_owned(),
+            Instant::now(),
+        ));
         let mut answers = self.answers.lock().unwrap();
-        let Some(answers) = answers.get_mut(token.as_str()) else { return PushOutcome::Sent };
-        if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() }
+        let Some(answers) = answers.get_mut(token.as_str()) else {
+            return PushOutcome::Sent;
+        };
+        if answers.len() > 1 {
+            answers.remove(0)
+        } else {
+            answers[0].clone()
+        }
     }
 }
 
 impl Sender {
     fn answer(&self, token: &str, answers: impl IntoIterator<Item = PushOutcome>) {
-        self.answers.lock().unwrap().insert(token.to_owned(), answers.into_iter().collect());
+        self.answers
+            .lock()
+            .unwrap()
+            .insert(token.to_owned(), answers.into_iter().collect());
     }
 
     /// How often each token was pushed since the last call.
@@ -68,11 +87,19 @@ struct Fixture {
 fn fixture() -> Fixture {
     let (store, sender) = (Arc::new(MemoryStore::new()), Arc::new(Sender::default()));
     let publisher = publisher(&store, &sender);
-    Fixture { store, sender, publisher }
+    Fixture {
+        store,
+        sender,
+        publisher,
+    }
 }
 
 fn publisher(store: &Arc<MemoryStore>, sender: &Arc<Sender>) -> Arc<Publisher> {
-    Arc::new(Publisher::new(store.clone(), sender.clone(), PushConfig::new()))
+    Arc::new(Publisher::new(
+        store.clone(),
+        sender.clone(),
+        PushConfig::new(),
+    ))
 }
 
 fn type_id() -> TypeIdentifier {
@@ -88,13 +115,18 @@ fn device(name: &str) -> DeviceIdentifier {
 }
 
 fn counts<const N: usize>(of: [(&str, u32); N]) -> BTreeMap<String, u32> {
-    of.into_iter().map(|(token, count)| (token.to_owned(), count)).collect()
+    of.into_iter()
+        .map(|(token, count)| (token.to_owned(), count))
+        .collect()
 }
 
 impl Fixture {
     async fn register(&self, name: &str, serial: &str, token: &str) {
         let token = PushToken::new(token).unwrap();
-        self.store.register(&device(name), &pass(serial), &token).await.unwrap();
+        self.store
+            .register(&device(name), &pass(serial), &token)
+            .await
+            .unwrap();
     }
 
     async fn change(&self, serials: &[&str]) -> PushReport {
@@ -104,7 +136,10 @@ impl Fixture {
 
     async fn publish(&self, serials: &[&str]) {
         let serials: Vec<SerialNumber> = serials.iter().map(|serial| pass(serial).serial).collect();
-        self.publisher.publish(&type_id(), Changed::Passes(&serials)).await.unwrap();
+        self.publisher
+            .publish(&type_id(), Changed::Passes(&serials))
+            .await
+            .unwrap();
     }
 
     async fn pending(&self) -> Vec<PendingChange> {
@@ -112,40 +147,68 @@ impl Fixture {
     }
 
     async fn devices(&self, serial: &str) -> Vec<RegisteredDevice> {
-        self.store.devices(Audience::Pass(&pass(serial)), None, 1_000).await.unwrap().items
+        self.store
+            .devices(Audience::Pass(&pass(serial)), None, 1_000)
+            .await
+            .unwrap()
+            .items
     }
 
     async fn is_registered(&self, name: &str, serial: &str) -> bool {
-        self.devices(serial).await.iter().any(|one| one.device == device(name))
+        self.devices(serial)
+            .await
+            .iter()
+            .any(|one| one.device == device(name))
     }
 
     async fn deferred(&self) -> Vec<(DeviceIdentifier, DeferredPush)> {
-        self.store.deferred(&type_id(), None, 1_000).await.unwrap().items
+        self.store
+            .deferred(&type_id(), None, 1_000)
+            .await
+            .unwrap()
+            .items
     }
 
     async fn set_deferred(&self, pushes: Vec<(DeviceIdentifier, DeferredPush)>) {
-        let pushes: Vec<_> = pushes.into_iter().map(|(device, push)| (device, Some(push))).collect();
+        let pushes: Vec<_> = pushes
+            .into_iter()
+            .map(|(device, push)| (device, Some(push)))
+            .collect();
         self.store.defer(&type_id(), &pushes).await.unwrap();
     }
 
     async fn can_be_claimed(&self, type_id: &TypeIdentifier) -> bool {
-        self.store.claim(&format!("pushes:{type_id}"), "another", Duration::from_secs(1)).await.unwrap()
+        self.store
+            .claim(
+                &format!("pushes:{type_id}"),
+                "another",
+                Duration::from_secs(1),
+            )
+            .await
+            .unwrap()
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_push_for_each_token_however_many_passes_and_devices_share_it() {
     let f = fixture();
-    for (name, serial, token) in
-        [("d1", "1", "aa"), ("d1", "2", "aa"), ("d2", "1", "AA"), ("d3", "1", "bb"), ("d4", "9", "cc")]
-    {
+    for (name, serial, token) in [
+        ("d1", "1", "aa"),
+        ("d1", "2", "aa"),
+        ("d2", "1", "AA"),
+        ("d3", "1", "bb"),
+        ("d4", "9", "cc"),
+    ] {
         f.register(name, serial, token).await;
     }
     let report = f.change(&["1", "2"]).await;
     let sent = f.sender.taken();
     assert_eq!(sent.values().sum::<u32>(), 2, "{sent:?}");
     assert!(sent.contains_key("bb") && !sent.contains_key("cc"));
-    assert_eq!((report.sent, report.coalesced, report.stopped), (2, 2, None));
+    assert_eq!(
+        (report.sent, report.coalesced, report.stopped),
+        (2, 2, None)
+    );
     assert_eq!(f.pending().await, []);
     assert_eq!(f.store.backlog().await.unwrap(), []);
 
@@ -158,7 +221,12 @@ async fn one_push_for_each_token_however_many_passes_and_devices_share_it() {
 async fn a_change_of_a_type_pushes_each_device_registered_for_it() {
     let f = fixture();
     for n in 0..2_500 {
-        f.register(&format!("d{n}"), &format!("s{}", n % 50), &format!("{n:06x}")).await;
+        f.register(
+            &format!("d{n}"),
+            &format!("s{}", n % 50),
+            &format!("{n:06x}"),
+        )
+        .await;
     }
     f.publisher.publish(&type_id(), Changed::All).await.unwrap();
     assert_eq!(f.publisher.push_pending().await.unwrap().sent, 2_500);
@@ -180,12 +248,30 @@ async fn changes_within_the_spacing_share_the_next_push() {
         sleep(Duration::from_millis(20)).await;
     }
     sleep(Duration::from_secs(5)).await;
-    let times: Vec<_> =
-        f.sender.sent.lock().unwrap().iter().map(|(_, token, at)| (token.clone(), *at - start)).collect();
-    let of = |token: &str| times.iter().filter(|(to, _)| to == token).map(|(_, at)| *at).collect::<Vec<_>>();
+    let times: Vec<_> = f
+        .sender
+        .sent
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(_, token, at)| (token.clone(), *at - start))
+        .collect();
+    let of = |token: &str| {
+        times
+            .iter()
+            .filter(|(to, _)| to == token)
+            .map(|(_, at)| *at)
+            .collect::<Vec<_>>()
+    };
     assert_eq!((of("aa").len(), of("bb").len()), (2, 2), "{times:?}");
-    assert!(of("aa")[0] < Duration::from_millis(15) && of("bb")[0] < Duration::from_millis(40), "{times:?}");
-    assert!(of("aa")[1] - of("aa")[0] >= Duration::from_secs(1), "{times:?}");
+    assert!(
+        of("aa")[0] < Duration::from_millis(15) && of("bb")[0] < Duration::from_millis(40),
+        "{times:?}"
+    );
+    assert!(
+        of("aa")[1] - of("aa")[0] >= Duration::from_secs(1),
+        "{times:?}"
+    );
     assert_eq!(f.pending().await, []);
     running.abort();
 }
@@ -213,8 +299,18 @@ async fn devices_of_an_unused_token_are_forgotten_unless_they_registered_since()
     f.register("old", "1", "aa").await;
     f.register("old2", "1", "aa").await;
     f.register("new", "1", "bb").await;
-    f.sender.answer("aa", [PushOutcome::Gone(SystemTime::now() + Duration::from_secs(60))]);
-    f.sender.answer("bb", [PushOutcome::Gone(SystemTime::now() - Duration::from_secs(60))]);
+    f.sender.answer(
+        "aa",
+        [PushOutcome::Gone(
+            SystemTime::now() + Duration::from_secs(60),
+        )],
+    );
+    f.sender.answer(
+        "bb",
+        [PushOutcome::Gone(
+            SystemTime::now() - Duration::from_secs(60),
+        )],
+    );
     let report = f.change(&["1"]).await;
     assert_eq!((report.sent, report.forgotten), (0, 2));
     assert!(!f.is_registered("old", "1").await && !f.is_registered("old2", "1").await);
@@ -228,26 +324,40 @@ async fn one_bad_push_among_a_hundred_stops_nothing_and_is_not_repeated() {
     for n in 0..100 {
         f.register(&format!("d{n}"), "1", &format!("{n:04x}")).await;
     }
-    f.sender.answer("0001", [PushOutcome::BadToken("BadDeviceToken".into())]);
-    f.sender.answer("0002", [PushOutcome::Rejected("PayloadEmpty".into())]);
+    f.sender
+        .answer("0001", [PushOutcome::BadToken("BadDeviceToken".into())]);
+    f.sender
+        .answer("0002", [PushOutcome::Rejected("PayloadEmpty".into())]);
     let report = f.change(&["1"]).await;
     assert_eq!(report.sent, 98);
     assert_eq!(report.failed.values().sum::<u64>(), 2);
     assert!(f.sender.taken().values().all(|count| *count == 1));
     assert!(f.is_registered("d1", "1").await && f.is_registered("d2", "1").await);
     assert_eq!(f.pending().await, []);
-    assert_eq!(report.to_string(), "98 sent, 2 failed (BadDeviceToken, PayloadEmpty)");
+    assert_eq!(
+        report.to_string(),
+        "98 sent, 2 failed (BadDeviceToken, PayloadEmpty)"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_device_of_a_token_that_stays_bad_for_a_day_is_forgotten() {
     let f = fixture();
     let hours_ago = |hours: u64| SystemTime::now() - Duration::from_secs(hours * 3_600);
-    for (name, token) in [("bad", "aa"), ("came", "ab"), ("lately", "ac"), ("good", "bb")] {
+    for (name, token) in [
+        ("bad", "aa"),
+        ("came", "ab"),
+        ("lately", "ac"),
+        ("good", "bb"),
+    ] {
         f.register(name, "1", token).await;
-        f.store.set_registered_at(&device(name), hours_ago(if name == "came" { 24 } else { 48 }));
+        f.store.set_registered_at(
+            &device(name),
+            hours_ago(if name == "came" { 24 } else { 48 }),
+        );
         if name != "good" {
-            f.sender.answer(token, [PushOutcome::BadToken("BadDeviceToken".into())]);
+            f.sender
+                .answer(token, [PushOutcome::BadToken("BadDeviceToken".into())]);
         }
     }
     f.change(&["1"]).await;
@@ -258,12 +368,18 @@ async fn the_device_of_a_token_that_stays_bad_for_a_day_is_forgotten() {
         push.bad_since = Some(hours_ago(if *name == device("lately") { 23 } else { 25 }));
     }
     f.set_deferred(deferred).await;
-    let f = Fixture { publisher: publisher(&f.store, &f.sender), ..f };
+    let f = Fixture {
+        publisher: publisher(&f.store, &f.sender),
+        ..f
+    };
     sleep(Duration::from_secs(2)).await;
     let report = f.change(&["1"]).await;
     assert_eq!((report.forgotten, report.failed["BadDeviceToken"]), (1, 3));
     assert!(!f.is_registered("bad", "1").await);
-    assert!(f.is_registered("came", "1").await, "it registered after its token was first called bad");
+    assert!(
+        f.is_registered("came", "1").await,
+        "it registered after its token was first called bad"
+    );
     assert!(f.is_registered("lately", "1").await && f.is_registered("good", "1").await);
 }
 
@@ -274,9 +390,15 @@ async fn a_storm_of_bad_tokens_deletes_nothing_and_pauses_the_type() {
     for n in 0..200 {
         let (name, token) = (format!("d{n}"), format!("{n:04x}"));
         f.register(&name, "1", &token).await;
-        f.sender.answer(&token, [PushOutcome::BadToken("BadDeviceToken".into())]);
+        f.sender
+            .answer(&token, [PushOutcome::BadToken("BadDeviceToken".into())]);
         let push_token = PushToken::new(&token).unwrap();
-        let push = DeferredPush { push_token, due: None, attempts: 0, bad_since: Some(long_ago) };
+        let push = DeferredPush {
+            push_token,
+            due: None,
+            attempts: 0,
+            bad_since: Some(long_ago),
+        };
         f.set_deferred(vec![(device(&name), push)]).await;
     }
     *f.sender.takes.lock().unwrap() = Duration::from_millis(10);
@@ -289,7 +411,10 @@ async fn a_storm_of_bad_tokens_deletes_nothing_and_pauses_the_type() {
         ..f
     };
     let report = f.change(&["1"]).await;
-    assert_eq!((report.forgotten, report.stopped), (0, Some(Stopped::Refused("BadDeviceToken".into()))));
+    assert_eq!(
+        (report.forgotten, report.stopped),
+        (0, Some(Stopped::Refused("BadDeviceToken".into())))
+    );
     assert!(f.sender.taken().len() < 10);
     assert_eq!(f.pending().await.len(), 1, "the others are still pending");
     assert_eq!(f.devices("1").await.len(), 200);
@@ -304,13 +429,25 @@ async fn a_storm_of_bad_tokens_deletes_nothing_and_pauses_the_type() {
 async fn wrong_credentials_keep_everything_pending_and_every_device() {
     let f = fixture();
     f.register("d1", "1", "aa").await;
-    f.sender.answer("aa", [PushOutcome::Misconfigured("BadCertificate".into()), PushOutcome::Sent]);
+    f.sender.answer(
+        "aa",
+        [
+            PushOutcome::Misconfigured("BadCertificate".into()),
+            PushOutcome::Sent,
+        ],
+    );
     let report = f.change(&["1"]).await;
-    assert_eq!((report.sent, report.stopped), (0, Some(Stopped::Refused("BadCertificate".into()))));
+    assert_eq!(
+        (report.sent, report.stopped),
+        (0, Some(Stopped::Refused("BadCertificate".into())))
+    );
     assert_eq!(f.pending().await.len(), 1);
     assert!(f.is_registered("d1", "1").await);
     // It continues by itself after a pause.
-    assert_eq!(f.publisher.push_pending().await.unwrap(), PushReport::default());
+    assert_eq!(
+        f.publisher.push_pending().await.unwrap(),
+        PushReport::default()
+    );
     sleep(Duration::from_secs(61)).await;
     assert_eq!(f.publisher.push_pending().await.unwrap().sent, 1);
     assert_eq!(f.pending().await, []);
@@ -323,7 +460,8 @@ async fn pushes_without_an_answer_are_tried_again_soon() {
         let token = format!("{n:04x}");
         f.register(&format!("d{n}"), "1", &token).await;
         let away = PushOutcome::Unreachable("connection refused".into());
-        f.sender.answer(&token, [away.clone(), away, PushOutcome::Sent]);
+        f.sender
+            .answer(&token, [away.clone(), away, PushOutcome::Sent]);
     }
     let running = f.publisher.clone();
     let running = tokio::spawn(async move { running.run().await });
@@ -339,8 +477,17 @@ async fn deferred_pushes_outlive_the_worker_and_are_dropped_in_the_end() {
     let f = fixture();
     f.register("d1", "1", "aa").await;
     f.register("d2", "1", "bb").await;
-    f.sender.answer("aa", [PushOutcome::TooMany("TooManyRequests".into()), PushOutcome::Sent]);
-    f.sender.answer("bb", [PushOutcome::Unavailable("InternalServerError".into())]);
+    f.sender.answer(
+        "aa",
+        [
+            PushOutcome::TooMany("TooManyRequests".into()),
+            PushOutcome::Sent,
+        ],
+    );
+    f.sender.answer(
+        "bb",
+        [PushOutcome::Unavailable("InternalServerError".into())],
+    );
     let before = SystemTime::now();
     let report = f.change(&["1"]).await;
     let after = SystemTime::now();
@@ -349,16 +496,28 @@ async fn deferred_pushes_outlive_the_worker_and_are_dropped_in_the_end() {
     let mut deferred = f.deferred().await;
     for ((_, push), least, most) in [(&deferred[0], 55, 75), (&deferred[1], 890, 1_125)] {
         let due = push.due.unwrap();
-        let [least, most] = [before + Duration::from_secs(least), after + Duration::from_secs(most)];
-        assert!((least..=most).contains(&due), "{due:?} is not from {least:?} to {most:?}");
+        let [least, most] = [
+            before + Duration::from_secs(least),
+            after + Duration::from_secs(most),
+        ];
+        assert!(
+            (least..=most).contains(&due),
+            "{due:?} is not from {least:?} to {most:?}"
+        );
     }
     let backlog = f.store.backlog().await.unwrap();
-    assert_eq!((backlog[0].pending, backlog[0].next_deferred), (0, deferred[0].1.due));
+    assert_eq!(
+        (backlog[0].pending, backlog[0].next_deferred),
+        (0, deferred[0].1.due)
+    );
 
     deferred[0].1.due = Some(SystemTime::now());
     (deferred[1].1.due, deferred[1].1.attempts) = (deferred[0].1.due, 7);
     f.set_deferred(deferred).await;
-    let f = Fixture { publisher: publisher(&f.store, &f.sender), ..f };
+    let f = Fixture {
+        publisher: publisher(&f.store, &f.sender),
+        ..f
+    };
     sleep(Duration::from_secs(2)).await;
     let report = f.publisher.push_pending().await.unwrap();
     assert_eq!((report.sent, report.failed["InternalServerError"]), (1, 1));
@@ -370,7 +529,8 @@ async fn deferred_pushes_outlive_the_worker_and_are_dropped_in_the_end() {
 async fn a_deferred_push_does_not_block_a_push_to_a_new_token() {
     let f = fixture();
     f.register("d1", "1", "aa").await;
-    f.sender.answer("aa", [PushOutcome::TooMany("TooManyRequests".into())]);
+    f.sender
+        .answer("aa", [PushOutcome::TooMany("TooManyRequests".into())]);
     f.change(&["1"]).await;
     f.register("d1", "1", "bb").await;
     sleep(Duration::from_secs(2)).await;
@@ -385,12 +545,26 @@ async fn a_push_deferred_in_an_unfinished_round_is_not_lost() {
     let f = fixture();
     f.register("d1", "1", "aa").await;
     f.register("d2", "1", "bb").await;
-    f.sender.answer("aa", [PushOutcome::TooMany("TooManyRequests".into()), PushOutcome::Sent]);
+    f.sender.answer(
+        "aa",
+        [
+            PushOutcome::TooMany("TooManyRequests".into()),
+            PushOutcome::Sent,
+        ],
+    );
     *f.sender.stalls.lock().unwrap() = Some("bb".into());
     f.publish(&["1"]).await;
-    assert!(tokio::time::timeout(Duration::from_secs(5), f.publisher.push_pending()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(5), f.publisher.push_pending())
+            .await
+            .is_err()
+    );
     assert_eq!(f.sender.taken(), counts([("aa", 1)]));
-    assert_eq!(f.deferred().await, [], "the round did not store the deferred push");
+    assert_eq!(
+        f.deferred().await,
+        [],
+        "the round did not store the deferred push"
+    );
     *f.sender.stalls.lock().unwrap() = None;
     assert_eq!(f.publisher.push_pending().await.unwrap().sent, 2);
     assert_eq!(f.sender.taken(), counts([("aa", 1), ("bb", 1)]));
@@ -401,7 +575,12 @@ async fn a_push_deferred_in_an_unfinished_round_is_not_lost() {
 async fn two_workers_push_once_between_them_and_one_takes_over() {
     let f = fixture();
     for n in 0..600 {
-        f.register(&format!("d{n}"), &format!("s{}", n % 7), &format!("{n:04x}")).await;
+        f.register(
+            &format!("d{n}"),
+            &format!("s{}", n % 7),
+            &format!("{n:04x}"),
+        )
+        .await;
     }
     *f.sender.takes.lock().unwrap() = Duration::from_millis(50);
     let other = publisher(&f.store, &f.sender);
@@ -420,7 +599,11 @@ async fn two_workers_push_once_between_them_and_one_takes_over() {
     *f.sender.takes.lock().unwrap() = Duration::from_millis(700);
     f.publish(&serials).await;
     sleep(Duration::from_millis(400)).await;
-    let first = if f.publisher.totals().sent > 0 { &one } else { &two };
+    let first = if f.publisher.totals().sent > 0 {
+        &one
+    } else {
+        &two
+    };
     first.abort();
     sleep(Duration::from_secs(40)).await;
     assert_eq!(f.sender.taken().len(), 600);
@@ -434,7 +617,8 @@ async fn two_workers_push_once_between_them_and_one_takes_over() {
 async fn a_change_in_the_middle_of_a_broadcast_reaches_every_device() {
     let f = fixture();
     for n in 0..12_000 {
-        f.register(&format!("d{n:05}"), "1", &format!("{n:06x}")).await;
+        f.register(&format!("d{n:05}"), "1", &format!("{n:06x}"))
+            .await;
     }
     *f.sender.takes.lock().unwrap() = Duration::from_millis(100);
     let running = f.publisher.clone();
@@ -447,8 +631,15 @@ async fn a_change_in_the_middle_of_a_broadcast_reaches_every_device() {
     f.publish(&["1"]).await;
     sleep(Duration::from_secs(60)).await;
     let sent = std::mem::take(&mut *f.sender.sent.lock().unwrap());
-    let late = sent.iter().filter(|(_, _, at)| *at >= second + Duration::from_millis(100));
-    assert_eq!(late.map(|(_, token, _)| token).collect::<HashSet<_>>().len(), 12_000);
+    let late = sent
+        .iter()
+        .filter(|(_, _, at)| *at >= second + Duration::from_millis(100));
+    assert_eq!(
+        late.map(|(_, token, _)| token)
+            .collect::<HashSet<_>>()
+            .len(),
+        12_000
+    );
     assert!(sent.len() < 12_000 + 6_000, "{}", sent.len());
     assert_eq!(f.pending().await, []);
     running.abort();
@@ -459,9 +650,15 @@ async fn types_that_the_sender_does_not_cover_are_left_to_others() {
     let f = fixture();
     let elsewhere = PassId::new("pass.elsewhere", "1").unwrap();
     let token = PushToken::new("aa").unwrap();
-    f.store.register(&device("d1"), &elsewhere, &token).await.unwrap();
+    f.store
+        .register(&device("d1"), &elsewhere, &token)
+        .await
+        .unwrap();
     let serials = std::slice::from_ref(&elsewhere.serial);
-    f.publisher.publish(&elsewhere.type_id, Changed::Passes(serials)).await.unwrap();
+    f.publisher
+        .publish(&elsewhere.type_id, Changed::Passes(serials))
+        .await
+        .unwrap();
     let report = f.publisher.push_pending().await.unwrap();
     assert_eq!(report.stopped, Some(Stopped::NoCredentials));
     assert_eq!(f.sender.taken(), counts([]));
@@ -490,13 +687,25 @@ async fn types_are_pushed_independently() {
     let f = fixture();
     let order = PassId::new("order.a", "1").unwrap();
     let token = PushToken::new("aa").unwrap();
-    f.store.register(&device("d1"), &order, &token).await.unwrap();
+    f.store
+        .register(&device("d1"), &order, &token)
+        .await
+        .unwrap();
     f.register("d1", "1", "aa").await;
     f.publish(&["1"]).await;
-    f.publisher.publish(&order.type_id, Changed::Passes(&[order.serial])).await.unwrap();
+    f.publisher
+        .publish(&order.type_id, Changed::Passes(&[order.serial]))
+        .await
+        .unwrap();
     assert_eq!(f.publisher.push_pending().await.unwrap().sent, 2);
-    let mut topics: Vec<_> =
-        f.sender.sent.lock().unwrap().iter().map(|(topic, _, _)| topic.clone()).collect();
+    let mut topics: Vec<_> = f
+        .sender
+        .sent
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(topic, _, _)| topic.clone())
+        .collect();
     topics.sort();
     assert_eq!(topics, ["order.a", "pass.a"]);
 }
@@ -512,7 +721,10 @@ async fn only_new_contents_are_pushed() {
         tokens: Vec::new(),
     };
     let publish = async |contents: &[Content]| {
-        f.publisher.publish(&type_id(), Changed::Contents(contents)).await.unwrap();
+        f.publisher
+            .publish(&type_id(), Changed::Contents(contents))
+            .await
+            .unwrap();
         f.publisher.push_pending().await.unwrap();
         sleep(Duration::from_secs(2)).await;
         f.sender.taken()
@@ -521,18 +733,28 @@ async fn only_new_contents_are_pushed() {
         publish(&[content("1", Some(1)), content("2", Some(1))]).await,
         counts([("aa", 1), ("bb", 1)])
     );
-    assert_eq!(publish(&[content("1", Some(1)), content("2", Some(2))]).await, counts([("bb", 1)]));
+    assert_eq!(
+        publish(&[content("1", Some(1)), content("2", Some(2))]).await,
+        counts([("bb", 1)])
+    );
     assert_eq!(publish(&[content("1", None)]).await, counts([]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_device_with_an_unsupported_token_stays_registered() {
     let f = fixture();
-    f.register("d1", "1", "6F9619FF-8B86-D011-B42D-00CF4FC964FF").await;
+    f.register("d1", "1", "6F9619FF-8B86-D011-B42D-00CF4FC964FF")
+        .await;
     f.register("d2", "1", "aa").await;
-    f.sender.answer("6F9619FF-8B86-D011-B42D-00CF4FC964FF", [PushOutcome::Unsupported]);
+    f.sender.answer(
+        "6F9619FF-8B86-D011-B42D-00CF4FC964FF",
+        [PushOutcome::Unsupported],
+    );
     let report = f.change(&["1"]).await;
-    assert_eq!((report.sent, report.unsupported, report.failed.len()), (1, 1, 0));
+    assert_eq!(
+        (report.sent, report.unsupported, report.failed.len()),
+        (1, 1, 0)
+    );
     assert_eq!(f.pending().await, []);
     assert!(f.is_registered("d1", "1").await);
 }
@@ -545,13 +767,36 @@ async fn pushes_are_recorded_if_some_process_may_send_them() {
     for (publisher, here, there) in [
         (Publisher::marking(store.clone()), false, false),
         (Publisher::recording(store.clone()), true, true),
-        (Publisher::new(store.clone(), sender.clone(), PushConfig::new()), true, true),
-        (Publisher::new(store.clone(), sender.clone(), exclusive), true, false),
+        (
+            Publisher::new(store.clone(), sender.clone(), PushConfig::new()),
+            true,
+            true,
+        ),
+        (
+            Publisher::new(store.clone(), sender.clone(), exclusive),
+            true,
+            false,
+        ),
     ] {
         for (type_id, expected) in [(&type_id(), here), (&elsewhere, there)] {
-            let before = store.pass_state(&PassId { type_id: type_id.clone(), ..pass("1") }).await.unwrap();
-            publisher.publish(type_id, Changed::Passes(&[pass("1").serial])).await.unwrap();
-            let after = store.pass_state(&PassId { type_id: type_id.clone(), ..pass("1") }).await.unwrap();
+            let before = store
+                .pass_state(&PassId {
+                    type_id: type_id.clone(),
+                    ..pass("1")
+                })
+                .await
+                .unwrap();
+            publisher
+                .publish(type_id, Changed::Passes(&[pass("1").serial]))
+                .await
+                .unwrap();
+            let after = store
+                .pass_state(&PassId {
+                    type_id: type_id.clone(),
+                    ..pass("1")
+                })
+                .await
+                .unwrap();
             assert!(after.version > before.version, "{publisher:?} marks");
             let pending = store.pending(type_id, 10).await.unwrap();
             assert_eq!(
@@ -561,7 +806,15 @@ async fn pushes_are_recorded_if_some_process_may_send_them() {
             );
             let done: Vec<_> = pending
                 .into_iter()
-                .map(|change| (change.scope, Progress { version: change.version, next: None }))
+                .map(|change| {
+                    (
+                        change.scope,
+                        Progress {
+                            version: change.version,
+                            next: None,
+                        },
+                    )
+                })
                 .collect();
             store.record_progress(type_id, &done).await.unwrap();
         }

@@ -123,7 +123,8 @@ impl TypeWorker {
             report.stopped = Some(reason);
         } else if self.seen.is_empty() {
             // The claim makes other processes keep the spacing to the pushes that were sent here.
-            self.set_claim(context, type_id, context.config.spacing).await?;
+            self.set_claim(context, type_id, context.config.spacing)
+                .await?;
         }
         Ok(self.next())
     }
@@ -131,18 +132,34 @@ impl TypeWorker {
     /// Returns the time of the next work that this worker knows.
     fn next(&self) -> Option<Instant> {
         let waiting = self.seen.values().filter_map(|seen| seen.waits_until).min();
-        let deferred = self.feedback.deferred.values().filter_map(|push| push.due).min();
-        let deferred = deferred
-            .map(|due| Instant::now() + due.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO));
+        let deferred = self
+            .feedback
+            .deferred
+            .values()
+            .filter_map(|push| push.due)
+            .min();
+        let deferred = deferred.map(|due| {
+            Instant::now()
+                + due
+                    .duration_since(SystemTime::now())
+                    .unwrap_or(Duration::ZERO)
+        });
         let next = waiting.into_iter().chain(deferred).min();
         self.paused_until.or(next)
     }
 
     /// Claims the type, or renews the claim after a third of its time.
-    async fn claim(&mut self, context: &Context, type_id: &TypeIdentifier) -> Result<bool, StoreError> {
+    async fn claim(
+        &mut self,
+        context: &Context,
+        type_id: &TypeIdentifier,
+    ) -> Result<bool, StoreError> {
         let time = context.config.lease;
         let now = Instant::now();
-        if self.claimed_until.is_some_and(|until| until > now + time * 2 / 3) {
+        if self
+            .claimed_until
+            .is_some_and(|until| until > now + time * 2 / 3)
+        {
             return Ok(true);
         }
         let is_new = self.claimed_until.is_none_or(|until| until <= now);
@@ -164,10 +181,16 @@ impl TypeWorker {
         let now = Instant::now();
         self.claimed_until = None;
         if time.is_zero() {
-            context.queue.release(&claim_name(type_id), &context.name).await?;
+            context
+                .queue
+                .release(&claim_name(type_id), &context.name)
+                .await?;
             return Ok(true);
         }
-        let is_ours = context.queue.claim(&claim_name(type_id), &context.name, time).await?;
+        let is_ours = context
+            .queue
+            .claim(&claim_name(type_id), &context.name, time)
+            .await?;
         // A little less, because clocks run at different speeds.
         self.claimed_until = is_ours.then(|| now + time * 9 / 10);
         Ok(is_ours)
@@ -196,13 +219,18 @@ impl TypeWorker {
         self.see(&changes, now);
         let ready: Vec<PendingChange> = changes
             .into_iter()
-            .filter(|change| self.seen[&change.scope].waits_until.is_none_or(|until| until <= now))
+            .filter(|change| {
+                self.seen[&change.scope]
+                    .waits_until
+                    .is_none_or(|until| until <= now)
+            })
             .collect();
         let due: Vec<(DeviceIdentifier, DeferredPush)> = {
             let time = SystemTime::now();
             let deferred = self.feedback.deferred.iter();
             let due = deferred.filter(|(_, push)| push.due.is_some_and(|due| due <= time));
-            due.map(|(device, push)| (device.clone(), push.clone())).collect()
+            due.map(|(device, push)| (device.clone(), push.clone()))
+                .collect()
         };
         if ready.is_empty() && due.is_empty() {
             return Ok(Round::Done);
@@ -217,15 +245,25 @@ impl TypeWorker {
             .await?;
         let mut actions = Actions::default();
         let deliveries = self.deliveries(&pages, due, &context.config, &mut actions, report);
-        let stop = self.push(context, type_id, deliveries, &mut actions, report).await?;
+        let stop = self
+            .push(context, type_id, deliveries, &mut actions, report)
+            .await?;
 
         // A change is done only after its actions, so the actions come first.
-        self.carry_out(context, type_id, &mut actions, report).await?;
+        self.carry_out(context, type_id, &mut actions, report)
+            .await?;
         let done: Vec<(Scope, Progress)> = pages
             .into_iter()
-            .filter(|page| self.seen.get(&page.change.scope).is_none_or(|seen| seen.waits_until.is_none()))
             .filter(|page| {
-                let mut keys = page.devices.iter().map(|device| self.feedback.recent.key(&device.push_token));
+                self.seen
+                    .get(&page.change.scope)
+                    .is_none_or(|seen| seen.waits_until.is_none())
+            })
+            .filter(|page| {
+                let mut keys = page
+                    .devices
+                    .iter()
+                    .map(|device| self.feedback.recent.key(&device.push_token));
                 keys.all(|key| !actions.open.contains(&key))
             })
             .map(|page| (page.change.scope, page.progress))
@@ -240,10 +278,17 @@ impl TypeWorker {
         let pending: HashSet<&Scope> = changes.iter().map(|change| &change.scope).collect();
         self.seen.retain(|known, _| pending.contains(known));
         for change in changes {
-            let fresh = Seen { version: change.version, at: now, waits_until: None };
+            let fresh = Seen {
+                version: change.version,
+                at: now,
+                waits_until: None,
+            };
             let seen = self.seen.entry(change.scope.clone()).or_insert(fresh);
             if seen.version != change.version {
-                *seen = Seen { waits_until: seen.waits_until, ..fresh };
+                *seen = Seen {
+                    waits_until: seen.waits_until,
+                    ..fresh
+                };
             }
         }
     }
@@ -264,12 +309,21 @@ impl TypeWorker {
         for (device, DeferredPush { push_token, .. }) in due {
             let delivery = deliveries.entry(self.feedback.recent.key(&push_token));
             delivery
-                .or_insert(Delivery { token: push_token, devices: Vec::new(), version: None })
+                .or_insert(Delivery {
+                    token: push_token,
+                    devices: Vec::new(),
+                    version: None,
+                })
                 .devices
                 .push(device);
         }
-        for DevicesOfChange { change, devices, .. } in pages {
-            let Some(seen) = self.seen.get_mut(&change.scope) else { continue };
+        for DevicesOfChange {
+            change, devices, ..
+        } in pages
+        {
+            let Some(seen) = self.seen.get_mut(&change.scope) else {
+                continue;
+            };
             seen.waits_until = None;
             for RegisteredDevice { device, push_token } in devices {
                 let key = self.feedback.recent.key(push_token);
@@ -279,13 +333,18 @@ impl TypeWorker {
                     delivery.version = delivery.version.max(Some(change.version));
                     continue;
                 }
-                let deferred =
-                    self.feedback.deferred.get(device).filter(|push| push.push_token == *push_token);
+                let deferred = self
+                    .feedback
+                    .deferred
+                    .get(device)
+                    .filter(|push| push.push_token == *push_token);
                 let waits = deferred.is_some_and(|push| push.due.is_some_and(|due| due > time));
                 match self.feedback.recent.get(key) {
                     Some(pushed) if pushed.at >= seen.at => {
                         report.coalesced += 1;
-                        actions.forget.extend(pushed.gone.map(|gone| (device.clone(), gone)));
+                        actions
+                            .forget
+                            .extend(pushed.gone.map(|gone| (device.clone(), gone)));
                     }
                     _ if waits => report.coalesced += 1,
                     Some(pushed) if pushed.at + config.spacing > now => {
@@ -293,7 +352,14 @@ impl TypeWorker {
                     }
                     _ => {
                         let (token, devices) = (push_token.clone(), vec![device.clone()]);
-                        deliveries.insert(key, Delivery { token, devices, version: Some(change.version) });
+                        deliveries.insert(
+                            key,
+                            Delivery {
+                                token,
+                                devices,
+                                version: Some(change.version),
+                            },
+                        );
                     }
                 }
             }
@@ -314,9 +380,17 @@ impl TypeWorker {
             .map(|(key, delivery)| {
                 async move {
                     let at = Instant::now();
-                    let Delivery { token, devices, version } = &delivery;
+                    let Delivery {
+                        token,
+                        devices,
+                        version,
+                    } = &delivery;
                     let span = traced::push(type_id, token, devices, *version);
-                    let outcome = context.sender.push(type_id, token).instrument(span.clone()).await;
+                    let outcome = context
+                        .sender
+                        .push(type_id, token)
+                        .instrument(span.clone())
+                        .await;
                     traced::pushed(&span, &outcome);
                     (key, delivery, at, outcome)
                 }
@@ -327,7 +401,9 @@ impl TypeWorker {
         loop {
             // The claim is renewed meanwhile, because pushes may take long.
             let keep = self.claimed_until.map_or(Duration::ZERO, |until| {
-                until.saturating_duration_since(Instant::now()).saturating_sub(context.config.lease / 2)
+                until
+                    .saturating_duration_since(Instant::now())
+                    .saturating_sub(context.config.lease / 2)
             });
             let next = tokio::select! {
                 next = answers.next() => next,
@@ -339,9 +415,13 @@ impl TypeWorker {
                     break;
                 }
             };
-            let Some((key, delivery, at, outcome)) = next else { break };
+            let Some((key, delivery, at, outcome)) = next else {
+                break;
+            };
             let before = report.sent;
-            stop = self.feedback.take(key, delivery, at, outcome, actions, report);
+            stop = self
+                .feedback
+                .take(key, delivery, at, outcome, actions, report);
             sent += report.sent - before;
             if stop.is_some() {
                 break;
@@ -355,7 +435,13 @@ impl TypeWorker {
         if stop.is_none() {
             for (key, delivery) in std::mem::take(&mut actions.unreachable) {
                 actions.open.remove(&key);
-                self.feedback.defer(delivery, Duration::from_secs(30), "no answer", actions, report);
+                self.feedback.defer(
+                    delivery,
+                    Duration::from_secs(30),
+                    "no answer",
+                    actions,
+                    report,
+                );
             }
         }
         Ok(stop)
@@ -384,8 +470,14 @@ impl TypeWorker {
         }
         let forgotten = forget(context, &suspects).await?;
         report.forgotten += forgotten;
-        context.count(&PushReport { forgotten, ..PushReport::default() });
-        let ended: Vec<_> = suspects.into_iter().map(|(device, _)| (device, None)).collect();
+        context.count(&PushReport {
+            forgotten,
+            ..PushReport::default()
+        });
+        let ended: Vec<_> = suspects
+            .into_iter()
+            .map(|(device, _)| (device, None))
+            .collect();
         for (device, _) in &ended {
             self.feedback.deferred.remove(device);
         }
@@ -413,9 +505,14 @@ async fn deferred(
     let mut all = HashMap::new();
     let mut after = None;
     loop {
-        let page = context.queue.deferred(type_id, after.as_ref(), 1_000).await?;
+        let page = context
+            .queue
+            .deferred(type_id, after.as_ref(), 1_000)
+            .await?;
         let (current, old): (Vec<_>, Vec<_>) = page.items.into_iter().partition(|(_, push)| {
-            let bad_for = push.bad_since.and_then(|since| SystemTime::now().duration_since(since).ok());
+            let bad_for = push
+                .bad_since
+                .and_then(|since| SystemTime::now().duration_since(since).ok());
             push.due.is_some() || bad_for.is_some_and(|time| time < BAD_UNTIL)
         });
         all.extend(current);
@@ -438,21 +535,48 @@ async fn read_page(
         Some(progress) => (progress.version, progress.next.clone()),
         None => (change.version, None),
     };
-    let limit = if after.is_none() { limit.min(FIRST_PAGE) } else { limit };
+    let limit = if after.is_none() {
+        limit.min(FIRST_PAGE)
+    } else {
+        limit
+    };
     let page = match &change.scope {
         Scope::Pass(serial) => {
-            let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
-            context.queue.devices(Audience::Pass(&pass), after.as_ref(), limit).await?
+            let pass = PassId {
+                type_id: type_id.clone(),
+                serial: serial.clone(),
+            };
+            context
+                .queue
+                .devices(Audience::Pass(&pass), after.as_ref(), limit)
+                .await?
         }
-        Scope::Type => context.queue.devices(Audience::Type(type_id), after.as_ref(), limit).await?,
+        Scope::Type => {
+            context
+                .queue
+                .devices(Audience::Type(type_id), after.as_ref(), limit)
+                .await?
+        }
     };
-    Ok(DevicesOfChange { change, devices: page.items, progress: Progress { version, next: page.next } })
+    Ok(DevicesOfChange {
+        change,
+        devices: page.items,
+        progress: Progress {
+            version,
+            next: page.next,
+        },
+    })
 }
 
 /// Returns how many devices were removed.
-async fn forget(context: &Context, devices: &[(DeviceIdentifier, SystemTime)]) -> Result<u64, StoreError> {
+async fn forget(
+    context: &Context,
+    devices: &[(DeviceIdentifier, SystemTime)],
+) -> Result<u64, StoreError> {
     let mut calls = stream::iter(devices.to_vec())
-        .map(|(device, since)| async move { context.queue.forget_device(&device, since).await }.boxed())
+        .map(|(device, since)| {
+            async move { context.queue.forget_device(&device, since).await }.boxed()
+        })
         .buffer_unordered(STORE_CALLS);
     let mut count = 0;
     while let Some(removed) = calls.next().await {

@@ -12,7 +12,8 @@ pub fn now_micros() -> u64 {
 /// Converts a time to microseconds since the Unix epoch. An earlier time gives 0.
 #[must_use]
 pub fn micros(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// Returns the version that follows `last` at the time `now`, both in microseconds. It is always

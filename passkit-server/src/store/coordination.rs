@@ -79,7 +79,13 @@ impl Claims {
         if claims.get(name).is_some_and(|claim| claim.owner != owner) {
             return false;
         }
-        claims.insert(name.to_owned(), Claim { owner: owner.to_owned(), until: now + time.min(YEAR) });
+        claims.insert(
+            name.to_owned(),
+            Claim {
+                owner: owner.to_owned(),
+                until: now + time.min(YEAR),
+            },
+        );
         true
     }
 

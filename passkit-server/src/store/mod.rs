@@ -116,7 +116,11 @@ pub trait RegistrationStore: Send + Sync {
 
     /// Removes the registration. Removes the device with its last registration. Returns whether
     /// there was a registration. A missing one is not an error.
-    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError>;
+    async fn unregister(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+    ) -> Result<bool, StoreError>;
 
     /// Returns the serial numbers of type `type_id` on `device` that changed or were registered
     /// after `since`, or all of them if `since` is `None`. Each serial number occurs once.
@@ -187,7 +191,11 @@ macro_rules! forward {
                 (**self).register(device, pass, push_token).await
             }
 
-            async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+            async fn unregister(
+                &self,
+                device: &DeviceIdentifier,
+                pass: &PassId,
+            ) -> Result<bool, StoreError> {
                 (**self).unregister(device, pass).await
             }
 
@@ -204,11 +212,18 @@ macro_rules! forward {
                 (**self).pass_state(pass).await
             }
 
-            async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+            async fn mark(
+                &self,
+                type_id: &TypeIdentifier,
+                changed: Changed<'_>,
+            ) -> Result<(), StoreError> {
                 (**self).mark(type_id, changed).await
             }
 
-            async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
+            async fn published(
+                &self,
+                passes: &[PassId],
+            ) -> Result<Vec<Option<Published>>, StoreError> {
                 (**self).published(passes).await
             }
 
@@ -307,7 +322,10 @@ impl<T> Page<T> {
     /// Makes a page of a list that was read up to `limit` items. If the page is full, the next one
     /// starts after its last item.
     pub fn up_to(limit: usize, items: Vec<T>, position: impl FnOnce(&T) -> PageCursor) -> Self {
-        let next = items.last().filter(|_| items.len() >= limit.max(1)).map(position);
+        let next = items
+            .last()
+            .filter(|_| items.len() >= limit.max(1))
+            .map(position);
         Self { items, next }
     }
 }
@@ -315,7 +333,10 @@ impl<T> Page<T> {
 /// An empty last page.
 impl<T> Default for Page<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), next: None }
+        Self {
+            items: Vec::new(),
+            next: None,
+        }
     }
 }
 
@@ -385,7 +406,10 @@ pub enum StoreErrorKind {
 impl StoreError {
     /// Makes an error of this kind. `source` may be a text.
     pub fn new(kind: StoreErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { kind, source: source.into() }
+        Self {
+            kind,
+            source: source.into(),
+        }
     }
 
     /// Returns the kind.
@@ -397,7 +421,10 @@ impl StoreError {
     /// Returns whether the same call may succeed a little later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::Conflict)
+        matches!(
+            self.kind,
+            StoreErrorKind::Unavailable | StoreErrorKind::Conflict
+        )
     }
 }
 
@@ -442,8 +469,14 @@ mod tests {
         ] {
             let error = StoreError::new(kind, "detail");
             let text = error.to_string();
-            assert!(text.starts_with("the store ") && !text.contains("detail"), "{text}");
-            assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("detail"));
+            assert!(
+                text.starts_with("the store ") && !text.contains("detail"),
+                "{text}"
+            );
+            assert_eq!(
+                error.source().map(ToString::to_string).as_deref(),
+                Some("detail")
+            );
             texts.push(text);
         }
         texts.sort_unstable();

@@ -78,7 +78,10 @@ mod tests {
     }
 
     fn digests(bytes: &[u8]) -> Vec<TokenDigest> {
-        bytes.iter().map(|byte| TokenDigest::from_bytes([*byte; 32])).collect()
+        bytes
+            .iter()
+            .map(|byte| TokenDigest::from_bytes([*byte; 32]))
+            .collect()
     }
 
     #[test]
@@ -96,8 +99,18 @@ mod tests {
         let mut published = Published::default();
         published.update(&content(Some(1), &[1]));
         assert!(!published.update(&content(None, &[2])));
-        assert_eq!(published, Published { digest: Some([1; 32]), tokens: digests(&[1, 2]), removed: true });
-        assert!(!published.update(&content(Some(1), &[])), "the same content again");
+        assert_eq!(
+            published,
+            Published {
+                digest: Some([1; 32]),
+                tokens: digests(&[1, 2]),
+                removed: true
+            }
+        );
+        assert!(
+            !published.update(&content(Some(1), &[])),
+            "the same content again"
+        );
         assert!(!published.removed);
     }
 
@@ -105,14 +118,24 @@ mod tests {
     fn a_removal_that_comes_first_does_not_hide_the_next_content() {
         let mut published = Published::default();
         assert!(!published.update(&content(None, &[1])));
-        assert_eq!(published, Published { digest: None, tokens: digests(&[1]), removed: true });
+        assert_eq!(
+            published,
+            Published {
+                digest: None,
+                tokens: digests(&[1]),
+                removed: true
+            }
+        );
         assert!(published.update(&content(Some(1), &[1])));
     }
 
     #[test]
     fn the_last_tokens_are_kept_and_a_token_named_again_counts_as_new() {
         let all: Vec<u8> = (0..20).collect();
-        assert_eq!(unite_tokens(&digests(&all[..10]), &digests(&all[10..])), digests(&all[4..]));
+        assert_eq!(
+            unite_tokens(&digests(&all[..10]), &digests(&all[10..])),
+            digests(&all[4..])
+        );
         let known = digests(&all[..16]);
         let mut expected = all[2..16].to_vec();
         expected.extend([0, 99]);

@@ -24,7 +24,10 @@ impl UpdateTag {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (type_version, device_version) = text.split_once('-')?;
-        Some(Self { type_version: parse_hex(type_version)?, device_version: parse_hex(device_version)? })
+        Some(Self {
+            type_version: parse_hex(type_version)?,
+            device_version: parse_hex(device_version)?,
+        })
     }
 
     /// Returns this tag, unless it is ahead of `clocks`, the current reading of the store. A tag
@@ -65,22 +68,42 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes_and_nothing_else() {
-        for (type_version, device_version) in
-            [(0, 0), (0, 7), (1_790_000_000_000_000, 1), (u64::MAX, u64::MAX)]
-        {
-            let tag = UpdateTag { type_version, device_version };
+        for (type_version, device_version) in [
+            (0, 0),
+            (0, 7),
+            (1_790_000_000_000_000, 1),
+            (u64::MAX, u64::MAX),
+        ] {
+            let tag = UpdateTag {
+                type_version,
+                device_version,
+            };
             assert_eq!(UpdateTag::parse(&tag.to_string()), Some(tag));
         }
-        for text in
-            ["", "-", "1", "1-", "-1", "1-2-3", "A-1", "01-1", "+1-1", "1-1 ", "1-10000000000000000", "é-1"]
-        {
+        for text in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "-1",
+            "1-2-3",
+            "A-1",
+            "01-1",
+            "+1-1",
+            "1-1 ",
+            "1-10000000000000000",
+            "é-1",
+        ] {
             assert_eq!(UpdateTag::parse(text), None, "{text:?}");
         }
     }
 
     #[test]
     fn a_tag_ahead_in_either_part_is_no_tag() {
-        let at = |type_version, device_version| UpdateTag { type_version, device_version };
+        let at = |type_version, device_version| UpdateTag {
+            type_version,
+            device_version,
+        };
         assert_eq!(at(5, 5).unless_ahead_of(at(5, 5)), Some(at(5, 5)));
         assert_eq!(at(6, 5).unless_ahead_of(at(5, 5)), None);
         assert_eq!(at(5, 6).unless_ahead_of(at(5, 5)), None);

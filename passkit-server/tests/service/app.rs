@@ -14,8 +14,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use passkit_server::{
-    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
-    async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError,
+    WalletService, async_trait,
     device_log::{DeviceLog, DeviceTask, LogEntry},
     identifiers::{DeviceIdentifier, TypeIdentifier},
     service::ResponseBody,
@@ -57,7 +57,8 @@ pub(crate) const ORDERS: [&str; 3] = ["O1", "O2", "2026/10 früh"];
 pub(crate) const DEVICE: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const OTHER_DEVICE: &str = "fedcba9876543210fedcba9876543210";
 pub(crate) const PUSH: &str = "00fc13adff785122b4ad28809a3420982341241421348097878e577c991de8f0";
-pub(crate) const OTHER_PUSH: &str = "8f0e199c775e878790843124142143289024a9082da4b221587ffda31cf00a1b";
+pub(crate) const OTHER_PUSH: &str =
+    "8f0e199c775e878790843124142143289024a9082da4b221587ffda31cf00a1b";
 
 pub(crate) fn ticket(serial: &str) -> PassId {
     PassId::new(TICKET, serial).unwrap()
@@ -80,7 +81,10 @@ pub(crate) fn type_id(text: &str) -> TypeIdentifier {
 }
 
 pub(crate) fn now_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
 }
 
 /// Percent-encodes everything that may change in a URL.
@@ -95,7 +99,11 @@ pub(crate) fn encode(text: &str) -> String {
 }
 
 pub(crate) fn registration_path(device: &str, pass: &PassId) -> String {
-    format!("/v1/devices/{device}/registrations/{}/{}", pass.type_id, encode(pass.serial.as_str()))
+    format!(
+        "/v1/devices/{device}/registrations/{}/{}",
+        pass.type_id,
+        encode(pass.serial.as_str())
+    )
 }
 
 pub(crate) fn list_path(device: &str, type_id: &str) -> String {
@@ -104,7 +112,11 @@ pub(crate) fn list_path(device: &str, type_id: &str) -> String {
 
 pub(crate) fn latest_path(pass: &PassId) -> String {
     let collection = pass.type_id.kind().collection();
-    format!("/v1/{collection}/{}/{}", pass.type_id, encode(pass.serial.as_str()))
+    format!(
+        "/v1/{collection}/{}/{}",
+        pass.type_id,
+        encode(pass.serial.as_str())
+    )
 }
 
 pub(crate) fn push_body(push_token: &str) -> String {
@@ -137,12 +149,24 @@ pub(crate) struct Desk {
 
 impl Desk {
     fn new() -> Self {
-        let passes = SERIALS.iter().flat_map(|serial| [ticket(serial), coupon(serial)]);
-        let entries = passes.chain(ORDERS.map(order)).enumerate().map(|(number, pass)| {
-            let token = AuthToken::new(&format!("key-of-entry-{number:04}")).unwrap();
-            let content = Content::Shared(format!("first version of {pass}").into());
-            (pass, Entry { tokens: vec![token], withdrawn: false, content })
-        });
+        let passes = SERIALS
+            .iter()
+            .flat_map(|serial| [ticket(serial), coupon(serial)]);
+        let entries = passes
+            .chain(ORDERS.map(order))
+            .enumerate()
+            .map(|(number, pass)| {
+                let token = AuthToken::new(&format!("key-of-entry-{number:04}")).unwrap();
+                let content = Content::Shared(format!("first version of {pass}").into());
+                (
+                    pass,
+                    Entry {
+                        tokens: vec![token],
+                        withdrawn: false,
+                        content,
+                    },
+                )
+            });
         Self {
             entries: Mutex::new(entries.collect()),
             archives_asked: AtomicUsize::new(0),
@@ -152,7 +176,13 @@ impl Desk {
     }
 
     fn change<T>(&self, pass: &PassId, change: impl FnOnce(&mut Entry) -> T) -> T {
-        change(self.entries.lock().unwrap().get_mut(pass).expect("the desk has this pass"))
+        change(
+            self.entries
+                .lock()
+                .unwrap()
+                .get_mut(pass)
+                .expect("the desk has this pass"),
+        )
     }
 
     /// The first token of a pass.
@@ -161,7 +191,10 @@ impl Desk {
     }
 
     pub(crate) fn set_tokens(&self, pass: &PassId, tokens: &[&str]) {
-        let tokens = tokens.iter().map(|token| AuthToken::new(token).unwrap()).collect();
+        let tokens = tokens
+            .iter()
+            .map(|token| AuthToken::new(token).unwrap())
+            .collect();
         self.change(pass, |entry| entry.tokens = tokens);
     }
 
@@ -174,7 +207,11 @@ impl Desk {
     }
 
     pub(crate) fn remove(&self, pass: &PassId) {
-        self.entries.lock().unwrap().remove(pass).expect("the desk has this pass");
+        self.entries
+            .lock()
+            .unwrap()
+            .remove(pass)
+            .expect("the desk has this pass");
     }
 
     pub(crate) fn archives_asked(&self) -> usize {
@@ -198,18 +235,28 @@ impl PassSource for Desk {
         }
         Ok(self.entries.lock().unwrap().get(pass).map(|entry| {
             let credentials: Credentials = entry.tokens.iter().map(AuthToken::digest).collect();
-            if entry.withdrawn { credentials.withdrawn() } else { credentials }
+            if entry.withdrawn {
+                credentials.withdrawn()
+            } else {
+                credentials
+            }
         }))
     }
 
-    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+    async fn archive(
+        &self,
+        pass: &PassId,
+        _: &PassState,
+    ) -> Result<Option<ArchiveBody>, SourceError> {
         self.archives_asked.fetch_add(1, Ordering::SeqCst);
         if self.fail_archive.load(Ordering::SeqCst) {
             return Err("the printer is on fire, secret-detail".into());
         }
         Ok(match self.change(pass, |entry| entry.content.clone()) {
             Content::Shared(bytes) => Some(ArchiveBody::from(bytes)),
-            Content::Stream(length, chunks) => Some(ArchiveBody::stream(length, Chunks(chunks.into()))),
+            Content::Stream(length, chunks) => {
+                Some(ArchiveBody::stream(length, Chunks(chunks.into())))
+            }
             Content::Gone => None,
         })
     }
@@ -226,7 +273,9 @@ impl futures_core::Stream for Chunks {
         _: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Self::Item>> {
         let next = self.0.pop_front();
-        std::task::Poll::Ready(next.map(|chunk| chunk.ok_or_else(|| std::io::Error::other("disk broken"))))
+        std::task::Poll::Ready(
+            next.map(|chunk| chunk.ok_or_else(|| std::io::Error::other("disk broken"))),
+        )
     }
 }
 
@@ -280,7 +329,12 @@ pub(crate) struct RequestBuilder {
 impl RequestBuilder {
     pub(crate) fn new(method: &str, uri: impl Into<String>) -> Self {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        Self { method, uri: uri.into(), headers: HeaderMap::new(), body: Bytes::new() }
+        Self {
+            method,
+            uri: uri.into(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
@@ -301,7 +355,10 @@ impl RequestBuilder {
     pub(crate) fn request_with<B>(self, body: B) -> Request<B> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri.parse().unwrap_or_else(|e| panic!("{}: {e}", self.uri));
+        *request.uri_mut() = self
+            .uri
+            .parse()
+            .unwrap_or_else(|e| panic!("{}: {e}", self.uri));
         *request.headers_mut() = self.headers;
         request
     }
@@ -349,26 +406,57 @@ impl Answer {
     fn check(&self, method: &Method) {
         let context = || format!("{method}: {self:?}");
         let documented = [200, 201, 204, 304, 400, 401, 404, 405, 408, 413, 500, 503];
-        assert!(documented.contains(&self.status), "undocumented status: {}", context());
+        assert!(
+            documented.contains(&self.status),
+            "undocumented status: {}",
+            context()
+        );
         if matches!(self.status, 201 | 204 | 304 | 401 | 500 | 503) || method == Method::HEAD {
             assert!(self.body.is_empty(), "has a body: {}", context());
         }
         if let Some(length) = self.header("content-length") {
             let length: usize = length.parse().unwrap();
-            assert!(method == Method::HEAD || length == self.body.len(), "wrong length: {}", context());
+            assert!(
+                method == Method::HEAD || length == self.body.len(),
+                "wrong length: {}",
+                context()
+            );
             assert!(self.status != 204, "204 has no length: {}", context());
         }
         let challenge = self.headers.get(header::WWW_AUTHENTICATE);
         if self.status == 401 {
-            let known = challenge.is_some_and(|scheme| scheme == "ApplePass" || scheme == "AppleOrder");
-            assert!(known, "clients handle this challenge themselves: {}", context());
+            let known =
+                challenge.is_some_and(|scheme| scheme == "ApplePass" || scheme == "AppleOrder");
+            assert!(
+                known,
+                "clients handle this challenge themselves: {}",
+                context()
+            );
         } else {
             assert_eq!(challenge, None, "{}", context());
         }
-        assert_eq!(self.headers.contains_key(header::ALLOW), self.status == 405, "{}", context());
-        assert_eq!(self.headers.contains_key(header::RETRY_AFTER), self.status == 503, "{}", context());
-        for unwanted in [header::LOCATION, header::SET_COOKIE, header::CONTENT_ENCODING] {
-            assert!(!self.headers.contains_key(&unwanted), "{unwanted}: {}", context());
+        assert_eq!(
+            self.headers.contains_key(header::ALLOW),
+            self.status == 405,
+            "{}",
+            context()
+        );
+        assert_eq!(
+            self.headers.contains_key(header::RETRY_AFTER),
+            self.status == 503,
+            "{}",
+            context()
+        );
+        for unwanted in [
+            header::LOCATION,
+            header::SET_COOKIE,
+            header::CONTENT_ENCODING,
+        ] {
+            assert!(
+                !self.headers.contains_key(&unwanted),
+                "{unwanted}: {}",
+                context()
+            );
         }
     }
 }
@@ -400,7 +488,12 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         let desk = Arc::new(Desk::new());
         let log = Recorder::default();
         let service = WalletService::new(store.clone(), desk.clone()).device_log(log.clone());
-        Self { store, desk, log, service }
+        Self {
+            store,
+            desk,
+            log,
+            service,
+        }
     }
 
     /// Sends a request with any body. Does not read the body of the answer.
@@ -410,7 +503,11 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.service.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+        self.service
+            .clone()
+            .oneshot(request)
+            .await
+            .unwrap_or_else(|never| match never {})
     }
 
     pub(crate) async fn send_request<B>(&self, request: Request<B>) -> Answer
@@ -422,7 +519,11 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         let method = request.method().clone();
         let (head, body) = self.open(request).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        let answer = Answer { status: head.status.as_u16(), headers: head.headers, body };
+        let answer = Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+        };
         answer.check(&method);
         answer
     }
@@ -437,10 +538,19 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
 
     /// The `Authorization` that opens `pass`.
     pub(crate) fn authorization(&self, pass: &PassId) -> String {
-        format!("{} {}", pass.type_id.kind().auth_scheme(), self.desk.token(pass))
+        format!(
+            "{} {}",
+            pass.type_id.kind().auth_scheme(),
+            self.desk.token(pass)
+        )
     }
 
-    pub(crate) fn register_call(&self, device: &str, pass: &PassId, push_token: &str) -> RequestBuilder {
+    pub(crate) fn register_call(
+        &self,
+        device: &str,
+        pass: &PassId,
+        push_token: &str,
+    ) -> RequestBuilder {
         post(registration_path(device, pass))
             .authorization(self.authorization(pass))
             .header("content-type", "application/json")
@@ -464,8 +574,15 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
     }
 
     /// Lists with a raw query, and checks the form of the answer. `None` is 204.
-    pub(crate) async fn list_with(&self, device: &str, type_id: &str, query: &str) -> Option<Listed> {
-        let answer = self.send(get(format!("{}{query}", list_path(device, type_id)))).await;
+    pub(crate) async fn list_with(
+        &self,
+        device: &str,
+        type_id: &str,
+        query: &str,
+    ) -> Option<Listed> {
+        let answer = self
+            .send(get(format!("{}{query}", list_path(device, type_id))))
+            .await;
         if answer.status == 204 {
             return None;
         }
@@ -481,10 +598,16 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         assert_eq!(object.len(), 2, "{json}");
         let tag = object[tag_key].as_str().expect("a string").to_owned();
         assert!((1..=128).contains(&tag.len()), "{tag}");
-        assert_eq!(encode(&tag), tag, "the tag must pass through a URL unchanged");
+        assert_eq!(
+            encode(&tag),
+            tag,
+            "the tag must pass through a URL unchanged"
+        );
         let serials = object[serials_key].as_array().expect("an array");
-        let mut serials: Vec<String> =
-            serials.iter().map(|serial| serial.as_str().expect("strings").to_owned()).collect();
+        let mut serials: Vec<String> = serials
+            .iter()
+            .map(|serial| serial.as_str().expect("strings").to_owned())
+            .collect();
         assert!(!serials.is_empty(), "nothing new is 204");
         serials.sort();
         let listed = serials.len();
@@ -493,34 +616,63 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         Some(Listed { serials, tag })
     }
 
-    pub(crate) async fn list(&self, device: &str, type_id: &str, since: Option<&str>) -> Option<Listed> {
-        let parameter =
-            if type_id.starts_with("order.") { "ordersModifiedSince" } else { "passesUpdatedSince" };
-        let query = since.map(|tag| format!("?{parameter}={tag}")).unwrap_or_default();
+    pub(crate) async fn list(
+        &self,
+        device: &str,
+        type_id: &str,
+        since: Option<&str>,
+    ) -> Option<Listed> {
+        let parameter = if type_id.starts_with("order.") {
+            "ordersModifiedSince"
+        } else {
+            "passesUpdatedSince"
+        };
+        let query = since
+            .map(|tag| format!("?{parameter}={tag}"))
+            .unwrap_or_default();
         let listed = self.list_with(device, type_id, &query).await;
         if let Some(listed) = &listed {
-            assert_ne!(Some(listed.tag.as_str()), since, "serials never come with the tag that was sent");
+            assert_ne!(
+                Some(listed.tag.as_str()),
+                since,
+                "serials never come with the tag that was sent"
+            );
         }
         listed
     }
 
-    pub(crate) async fn serials(&self, device: &str, type_id: &str, since: Option<&str>) -> Vec<String> {
-        self.list(device, type_id, since).await.map(|listed| listed.serials).unwrap_or_default()
+    pub(crate) async fn serials(
+        &self,
+        device: &str,
+        type_id: &str,
+        since: Option<&str>,
+    ) -> Vec<String> {
+        self.list(device, type_id, since)
+            .await
+            .map(|listed| listed.serials)
+            .unwrap_or_default()
     }
 
     /// Changes the content of a pass, then marks it.
     pub(crate) async fn publish(&self, pass: &PassId, content: &str) {
-        self.desk.set_content(pass, Content::Shared(Bytes::from(content.to_owned())));
+        self.desk
+            .set_content(pass, Content::Shared(Bytes::from(content.to_owned())));
         self.mark(pass).await;
     }
 
     pub(crate) async fn mark(&self, pass: &PassId) {
         let serials = std::slice::from_ref(&pass.serial);
-        self.store.mark(&pass.type_id, Changed::Passes(serials)).await.unwrap();
+        self.store
+            .mark(&pass.type_id, Changed::Passes(serials))
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn mark_all(&self, type_id: &str) {
-        self.store.mark(&TypeIdentifier::new(type_id).unwrap(), Changed::All).await.unwrap();
+        self.store
+            .mark(&TypeIdentifier::new(type_id).unwrap(), Changed::All)
+            .await
+            .unwrap();
     }
 
     /// Waits until the wall clock has reached the date of the pass. Several updates within one
@@ -537,10 +689,17 @@ impl<S: RegistrationStore + ?Sized + 'static> App<S> {
         let mut found = Vec::new();
         let mut after = None;
         loop {
-            let page = self.store.devices(Audience::Pass(pass), after.as_ref(), 100).await.unwrap();
-            found.extend(
-                page.items.iter().map(|d| (d.device.as_str().to_owned(), d.push_token.as_str().to_owned())),
-            );
+            let page = self
+                .store
+                .devices(Audience::Pass(pass), after.as_ref(), 100)
+                .await
+                .unwrap();
+            found.extend(page.items.iter().map(|d| {
+                (
+                    d.device.as_str().to_owned(),
+                    d.push_token.as_str().to_owned(),
+                )
+            }));
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,

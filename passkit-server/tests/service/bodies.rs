@@ -18,8 +18,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::app::{
-    App, DEVICE, PUSH, RequestBuilder, TICKET, coupon, delete, get, latest_path, list_path, post, push_body,
-    registration_path, ticket,
+    App, DEVICE, PUSH, RequestBuilder, TICKET, coupon, delete, get, latest_path, list_path, post,
+    push_body, registration_path, ticket,
 };
 
 const REGISTER_LIMIT: usize = 16 * 1024;
@@ -43,7 +43,12 @@ enum End {
 
 impl Pieces {
     fn new(pieces: impl IntoIterator<Item = Bytes>, pause: Duration, end: End) -> Self {
-        Self { left: pieces.into_iter().collect(), pause, timer: None, end }
+        Self {
+            left: pieces.into_iter().collect(),
+            pause,
+            timer: None,
+            end,
+        }
     }
 
     /// A body in pieces of a thousand bytes, without pauses.
@@ -70,7 +75,9 @@ impl Body for Pieces {
         }
         if !self.pause.is_zero() {
             let pause = self.pause;
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
             ready!(timer.as_mut().poll(cx));
             self.timer = None;
         }
@@ -117,14 +124,20 @@ impl Body for Untouchable {
 /// A register body of exactly `length` bytes.
 fn register_body(length: usize) -> String {
     let empty = r#"{"pushToken":"00ff","padding":""}"#;
-    let body = empty.replace(r#""""#, &format!("\"{}\"", "x".repeat(length - empty.len())));
+    let body = empty.replace(
+        r#""""#,
+        &format!("\"{}\"", "x".repeat(length - empty.len())),
+    );
     assert_eq!(body.len(), length);
     body
 }
 
 /// A log body of exactly `length` bytes, with one message.
 fn log_body(length: usize) -> String {
-    let body = format!(r#"{{"logs":["{}"]}}"#, "x".repeat(length - r#"{"logs":[""]}"#.len()));
+    let body = format!(
+        r#"{{"logs":["{}"]}}"#,
+        "x".repeat(length - r#"{"logs":[""]}"#.len())
+    );
     assert_eq!(body.len(), length);
     body
 }
@@ -135,33 +148,54 @@ fn register_call(app: &App) -> RequestBuilder {
 
 #[tokio::test]
 async fn a_registration_may_have_at_most_16_kib() {
-    for (length, expected) in
-        [(REGISTER_LIMIT - 1, 201), (REGISTER_LIMIT, 201), (REGISTER_LIMIT + 1, 413), (40_000, 413)]
-    {
+    for (length, expected) in [
+        (REGISTER_LIMIT - 1, 201),
+        (REGISTER_LIMIT, 201),
+        (REGISTER_LIMIT + 1, 413),
+        (40_000, 413),
+    ] {
         let body = register_body(length);
         let app = App::new();
-        assert_eq!(app.status(register_call(&app).body(body.clone())).await, expected, "{length} bytes");
+        assert_eq!(
+            app.status(register_call(&app).body(body.clone())).await,
+            expected,
+            "{length} bytes"
+        );
         let registered = app.list(DEVICE, TICKET, None).await.is_some();
         assert_eq!(registered, expected == 201);
 
         let app = App::new();
-        let answer = app.send_request(register_call(&app).request_with(Pieces::of(&body))).await;
+        let answer = app
+            .send_request(register_call(&app).request_with(Pieces::of(&body)))
+            .await;
         assert_eq!(answer.status, expected, "{length} bytes in pieces");
-        assert_eq!(app.list(DEVICE, TICKET, None).await.is_some(), expected == 201);
+        assert_eq!(
+            app.list(DEVICE, TICKET, None).await.is_some(),
+            expected == 201
+        );
     }
 }
 
 #[tokio::test]
 async fn a_log_may_have_at_most_256_kib() {
     let app = App::new();
-    for (length, expected) in
-        [(LOG_LIMIT - 1, 200), (LOG_LIMIT, 200), (LOG_LIMIT + 1, 413), (LOG_LIMIT * 2, 413)]
-    {
+    for (length, expected) in [
+        (LOG_LIMIT - 1, 200),
+        (LOG_LIMIT, 200),
+        (LOG_LIMIT + 1, 413),
+        (LOG_LIMIT * 2, 413),
+    ] {
         let body = log_body(length);
         let messages = usize::from(expected == 200);
-        assert_eq!(app.status(post("/v1/log").body(body.clone())).await, expected, "{length} bytes");
+        assert_eq!(
+            app.status(post("/v1/log").body(body.clone())).await,
+            expected,
+            "{length} bytes"
+        );
         assert_eq!(app.log.take().len(), messages);
-        let answer = app.send_request(post("/v1/log").request_with(Pieces::of(&body))).await;
+        let answer = app
+            .send_request(post("/v1/log").request_with(Pieces::of(&body)))
+            .await;
         assert_eq!(answer.status, expected, "{length} bytes in pieces");
         assert_eq!(app.log.take().len(), messages);
     }
@@ -170,9 +204,14 @@ async fn a_log_may_have_at_most_256_kib() {
 #[tokio::test]
 async fn an_endless_body_is_not_read_far_beyond_the_limit() {
     let app = App::new();
-    for (call, limit) in [(register_call(&app), REGISTER_LIMIT), (post("/v1/log"), LOG_LIMIT)] {
+    for (call, limit) in [
+        (register_call(&app), REGISTER_LIMIT),
+        (post("/v1/log"), LOG_LIMIT),
+    ] {
         let taken = Arc::new(AtomicUsize::new(0));
-        let answer = app.send_request(call.request_with(Endless(taken.clone()))).await;
+        let answer = app
+            .send_request(call.request_with(Endless(taken.clone())))
+            .await;
         assert_eq!(answer.status, 413);
         assert!(taken.load(Ordering::SeqCst) <= limit + 4096);
     }
@@ -181,9 +220,14 @@ async fn an_endless_body_is_not_read_far_beyond_the_limit() {
 #[tokio::test]
 async fn a_body_with_too_large_a_declared_length_is_not_read() {
     let app = App::new();
-    for (call, limit) in [(register_call(&app), REGISTER_LIMIT), (post("/v1/log"), LOG_LIMIT)] {
+    for (call, limit) in [
+        (register_call(&app), REGISTER_LIMIT),
+        (post("/v1/log"), LOG_LIMIT),
+    ] {
         for length in [limit as u64 + 1, 1 << 40, u64::MAX] {
-            let answer = app.send_request(call.clone().request_with(Untouchable(length))).await;
+            let answer = app
+                .send_request(call.clone().request_with(Untouchable(length)))
+                .await;
             assert_eq!(answer.status, 413);
         }
     }
@@ -197,7 +241,12 @@ async fn bodies_are_not_read_without_credentials() {
         let bare = post(&path).request_with(Untouchable(length));
         assert_eq!(app.send_request(bare).await.status, 401);
         let wrong = post(&path).authorization(app.authorization(&coupon("A-1")));
-        assert_eq!(app.send_request(wrong.request_with(Untouchable(length))).await.status, 401);
+        assert_eq!(
+            app.send_request(wrong.request_with(Untouchable(length)))
+                .await
+                .status,
+            401
+        );
     }
 }
 
@@ -208,12 +257,17 @@ async fn calls_without_a_body_do_not_read_one() {
     for (call, expected) in [
         (get(latest_path(&ticket("A-1"))).authorization(&opened), 200),
         (get(list_path(DEVICE, TICKET)), 204),
-        (delete(registration_path(DEVICE, &ticket("A-1"))).authorization(&opened), 200),
+        (
+            delete(registration_path(DEVICE, &ticket("A-1"))).authorization(&opened),
+            200,
+        ),
         (get("/v1/log"), 405),
         (post("/v1/nothing"), 404),
         (post("/v1/passes/%zz/x"), 405),
     ] {
-        let answer = app.send_request(call.request_with(Untouchable(1 << 40))).await;
+        let answer = app
+            .send_request(call.request_with(Untouchable(1 << 40)))
+            .await;
         assert_eq!(answer.status, expected);
     }
 }
@@ -228,7 +282,10 @@ async fn a_body_that_never_comes_is_408_after_ten_seconds() {
             let answer = app.send_request(call.clone().request_with(body)).await;
             assert_eq!(answer.status, 408);
             let taken = start.elapsed();
-            assert!((Duration::from_secs(9)..=Duration::from_secs(11)).contains(&taken), "{taken:?}");
+            assert!(
+                (Duration::from_secs(9)..=Duration::from_secs(11)).contains(&taken),
+                "{taken:?}"
+            );
         }
     }
     assert_eq!(app.list(DEVICE, TICKET, None).await, None);
@@ -242,12 +299,22 @@ async fn a_body_that_trickles_gets_no_more_time() {
     let bytes = || body.bytes().map(|byte| Bytes::from(vec![byte]));
     let start = Instant::now();
     let slow = Pieces::new(bytes(), Duration::from_secs(1), End::Regular);
-    assert_eq!(app.send_request(register_call(&app).request_with(slow)).await.status, 408);
+    assert_eq!(
+        app.send_request(register_call(&app).request_with(slow))
+            .await
+            .status,
+        408
+    );
     assert!(start.elapsed() <= Duration::from_secs(11));
     assert_eq!(app.list(DEVICE, TICKET, None).await, None);
 
     let patient = Pieces::new(bytes(), Duration::from_millis(50), End::Regular);
-    assert_eq!(app.send_request(register_call(&app).request_with(patient)).await.status, 201);
+    assert_eq!(
+        app.send_request(register_call(&app).request_with(patient))
+            .await
+            .status,
+        201
+    );
 }
 
 #[tokio::test]
@@ -255,7 +322,12 @@ async fn a_body_that_ends_early_changes_nothing() {
     let app = App::new();
     let pieces = [Bytes::from(push_body(PUSH))];
     let body = Pieces::new(pieces.clone(), Duration::ZERO, End::Broken);
-    assert_eq!(app.send_request(register_call(&app).request_with(body)).await.status, 400);
+    assert_eq!(
+        app.send_request(register_call(&app).request_with(body))
+            .await
+            .status,
+        400
+    );
     assert_eq!(app.list(DEVICE, TICKET, None).await, None);
     let body = Pieces::new(pieces, Duration::ZERO, End::Broken);
     app.send_request(post("/v1/log").request_with(body)).await;

@@ -6,8 +6,8 @@ use passkit_server::store::StoreErrorKind;
 
 use crate::{
     app::{
-        Answer, App, DEVICE, OTHER_PUSH, PUSH, RequestBuilder, TICKET, get, head, latest_path, list_path,
-        order, post, ticket,
+        Answer, App, DEVICE, OTHER_PUSH, PUSH, RequestBuilder, TICKET, get, head, latest_path,
+        list_path, order, post, ticket,
     },
     phone::Phone,
     test_store::{Fault, TestStore},
@@ -31,7 +31,13 @@ fn says_nothing(answer: &Answer, expected: u16) {
     assert!(!format!("{:?}", answer.headers).contains("secret-detail"));
     let retry_after = answer.header("retry-after");
     if expected == 503 {
-        assert!(retry_after.unwrap().parse::<u32>().is_ok_and(|seconds| seconds > 0), "{retry_after:?}");
+        assert!(
+            retry_after
+                .unwrap()
+                .parse::<u32>()
+                .is_ok_and(|seconds| seconds > 0),
+            "{retry_after:?}"
+        );
     } else {
         assert_eq!(retry_after, None);
     }
@@ -56,15 +62,27 @@ async fn every_failure_shows_only_whether_a_retry_may_help() {
     }
     app.store.set_fault(None);
     assert_eq!(app.serials(DEVICE, TICKET, None).await, ["A-1"]);
-    assert_eq!(app.desk.archives_asked(), 0, "the state comes before the content");
+    assert_eq!(
+        app.desk.archives_asked(),
+        0,
+        "the state comes before the content"
+    );
 }
 
 #[tokio::test]
 async fn requests_that_need_no_store_work_without_one() {
     let app = app();
-    app.store.set_fault(Some(Fault::Before(StoreErrorKind::Unavailable)));
-    assert_eq!(app.status(post("/v1/log").body(r#"{"logs":["x"]}"#)).await, 200);
-    assert_eq!(app.status(app.register_call(DEVICE, &ticket("A-1"), "bad")).await, 400);
+    app.store
+        .set_fault(Some(Fault::Before(StoreErrorKind::Unavailable)));
+    assert_eq!(
+        app.status(post("/v1/log").body(r#"{"logs":["x"]}"#)).await,
+        200
+    );
+    assert_eq!(
+        app.status(app.register_call(DEVICE, &ticket("A-1"), "bad"))
+            .await,
+        400
+    );
     assert_eq!(app.status(get(latest_path(&ticket("A-1")))).await, 401);
     assert_eq!(app.status(get("/nothing")).await, 404);
     assert_eq!(app.status(get("/v1/log")).await, 405);
@@ -80,11 +98,18 @@ async fn after_a_failure_the_same_tag_finds_everything() {
         app.publish(&ticket("A-1"), "new").await;
         app.store.set_fault(Some(Fault::Before(kind)));
         let tag = phone.tag(TICKET).unwrap();
-        let list = get(format!("{}?passesUpdatedSince={tag}", list_path(DEVICE, TICKET)));
+        let list = get(format!(
+            "{}?passesUpdatedSince={tag}",
+            list_path(DEVICE, TICKET)
+        ));
         for _ in 0..3 {
             assert_eq!(app.status(list.clone()).await, expected);
         }
-        assert_eq!(app.status(post("/v1/log").body(r#"{"logs":["Unexpected response code"]}"#)).await, 200);
+        assert_eq!(
+            app.status(post("/v1/log").body(r#"{"logs":["Unexpected response code"]}"#))
+                .await,
+            200
+        );
         app.store.set_fault(None);
         assert_eq!(phone.sync(TICKET).await, [("A-1".to_owned(), 200)]);
         assert_eq!(phone.content(&ticket("A-1")), Some("new"));
@@ -95,7 +120,8 @@ async fn after_a_failure_the_same_tag_finds_everything() {
 #[tokio::test]
 async fn a_registration_that_failed_is_new_when_it_succeeds() {
     let app = app();
-    app.store.set_fault(Some(Fault::Before(StoreErrorKind::Unavailable)));
+    app.store
+        .set_fault(Some(Fault::Before(StoreErrorKind::Unavailable)));
     assert_eq!(app.register(DEVICE, &ticket("A-1")).await, 503);
     app.store.set_fault(None);
     assert_eq!(app.devices_of(&ticket("A-1")).await, []);
@@ -108,10 +134,21 @@ async fn calls_whose_outcome_is_unknown_can_be_repeated() {
     let app = app();
     let lost = Some(Fault::After(StoreErrorKind::Unavailable));
     app.store.set_fault(lost);
-    assert_eq!(app.status(app.register_call(DEVICE, &ticket("A-1"), PUSH)).await, 503);
+    assert_eq!(
+        app.status(app.register_call(DEVICE, &ticket("A-1"), PUSH))
+            .await,
+        503
+    );
     app.store.set_fault(None);
-    assert_eq!(app.status(app.register_call(DEVICE, &ticket("A-1"), OTHER_PUSH)).await, 200);
-    assert_eq!(app.devices_of(&ticket("A-1")).await, [(DEVICE.to_owned(), OTHER_PUSH.to_owned())]);
+    assert_eq!(
+        app.status(app.register_call(DEVICE, &ticket("A-1"), OTHER_PUSH))
+            .await,
+        200
+    );
+    assert_eq!(
+        app.devices_of(&ticket("A-1")).await,
+        [(DEVICE.to_owned(), OTHER_PUSH.to_owned())]
+    );
     app.store.set_fault(lost);
     assert_eq!(app.unregister(DEVICE, &ticket("A-1")).await, 503);
     app.store.set_fault(None);
@@ -159,7 +196,11 @@ async fn a_request_without_a_token_is_401_while_the_source_fails() {
     app.desk.fail_credentials(true);
     for pass in [ticket("A-1"), ticket("nobody")] {
         for method in ["GET", "HEAD"] {
-            assert_eq!(app.status(RequestBuilder::new(method, latest_path(&pass))).await, 401);
+            assert_eq!(
+                app.status(RequestBuilder::new(method, latest_path(&pass)))
+                    .await,
+                401
+            );
         }
     }
 }

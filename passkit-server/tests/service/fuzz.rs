@@ -6,8 +6,8 @@ use http_body_util::Full;
 
 use crate::{
     app::{
-        App, DEVICE, ORDERS, OTHER_DEVICE, PUSH, SERIALS, TICKET, coupon, latest_path, list_path, order,
-        push_body, registration_path, ticket,
+        App, DEVICE, ORDERS, OTHER_DEVICE, PUSH, SERIALS, TICKET, coupon, latest_path, list_path,
+        order, push_body, registration_path, ticket,
     },
     phone::Phone,
 };
@@ -95,7 +95,16 @@ const BODY_PIECES: [&str; 10] = [
     "\u{0}",
 ];
 
-const HEADER_PIECES: [&str; 8] = ["ApplePass ", "AppleOrder ", "Bearer ", "GMT", "\"", "W/", "\t", "*"];
+const HEADER_PIECES: [&str; 8] = [
+    "ApplePass ",
+    "AppleOrder ",
+    "Bearer ",
+    "GMT",
+    "\"",
+    "W/",
+    "\t",
+    "*",
+];
 
 #[tokio::test]
 async fn every_request_gets_a_documented_answer_and_opens_nothing() {
@@ -105,25 +114,43 @@ async fn every_request_gets_a_documented_answer_and_opens_nothing() {
     let mut phone = Phone::new(&app, OTHER_DEVICE);
     phone.register(&owned).await;
     phone.sync(TICKET).await;
-    let etag = app.send(app.get_call(&owned)).await.header("etag").unwrap().to_owned();
+    let etag = app
+        .send(app.get_call(&owned))
+        .await
+        .header("etag")
+        .unwrap()
+        .to_owned();
 
     let tag = phone.tag(TICKET).unwrap();
     let mut paths = vec![
         list_path(DEVICE, TICKET),
-        format!("{}?passesUpdatedSince={tag}", list_path(OTHER_DEVICE, TICKET)),
-        format!("{}?ordersModifiedSince={tag}&x=1", list_path(DEVICE, "order.com.example.shop")),
+        format!(
+            "{}?passesUpdatedSince={tag}",
+            list_path(OTHER_DEVICE, TICKET)
+        ),
+        format!(
+            "{}?ordersModifiedSince={tag}&x=1",
+            list_path(DEVICE, "order.com.example.shop")
+        ),
         "/v1/log".to_owned(),
         "//v1/log/".to_owned(),
         "/".to_owned(),
     ];
-    for pass in SERIALS.iter().flat_map(|s| [ticket(s), coupon(s)]).chain(ORDERS.map(order)) {
+    for pass in SERIALS
+        .iter()
+        .flat_map(|s| [ticket(s), coupon(s)])
+        .chain(ORDERS.map(order))
+    {
         paths.extend([registration_path(DEVICE, &pass), latest_path(&pass)]);
     }
     paths.extend((0..20).flat_map(|_| [registration_path(DEVICE, &owned), latest_path(&owned)]));
-    let methods = ["GET", "GET", "POST", "POST", "DELETE", "HEAD", "PUT", "OPTIONS"];
+    let methods = [
+        "GET", "GET", "POST", "POST", "DELETE", "HEAD", "PUT", "OPTIONS",
+    ];
     let bodies = [
         push_body(PUSH),
-        r#"{"logs":["[t] Get pass task (pass type T, serial number S) encountered error: x"]}"#.to_owned(),
+        r#"{"logs":["[t] Get pass task (pass type T, serial number S) encountered error: x"]}"#
+            .to_owned(),
         r#"{"description":"x"}"#.to_owned(),
         String::new(),
         "x".repeat(17_000),
@@ -135,7 +162,9 @@ async fn every_request_gets_a_documented_answer_and_opens_nothing() {
     while sent < REQUESTS {
         let mut path = numbers.pick(&paths).clone().into_bytes();
         numbers.mutate(&mut path, &PATH_PIECES);
-        let Ok(uri) = Uri::try_from(path) else { continue };
+        let Ok(uri) = Uri::try_from(path) else {
+            continue;
+        };
         let mut body = numbers.pick(&bodies).clone().into_bytes();
         if numbers.one_in(2) {
             numbers.mutate(&mut body, &BODY_PIECES);
@@ -178,13 +207,28 @@ async fn every_request_gets_a_documented_answer_and_opens_nothing() {
 
     // The requests reached every kind of answer.
     for status in [200, 201, 204, 304, 400, 401, 404, 405, 413] {
-        assert!(seen.get(&status).is_some_and(|count| *count > 5), "{status}: {seen:?}");
+        assert!(
+            seen.get(&status).is_some_and(|count| *count > 5),
+            "{status}: {seen:?}"
+        );
     }
-    for pass in SERIALS.iter().flat_map(|s| [ticket(s), coupon(s)]).chain(ORDERS.map(order)) {
+    for pass in SERIALS
+        .iter()
+        .flat_map(|s| [ticket(s), coupon(s)])
+        .chain(ORDERS.map(order))
+    {
         if pass != owned {
-            assert_eq!(app.devices_of(&pass).await, [], "the key of another pass registered {pass}");
+            assert_eq!(
+                app.devices_of(&pass).await,
+                [],
+                "the key of another pass registered {pass}"
+            );
         }
     }
-    assert_eq!(phone.register(&owned).await, 200, "others could not unregister this device");
+    assert_eq!(
+        phone.register(&owned).await,
+        200,
+        "others could not unregister this device"
+    );
     assert_eq!(phone.sync(TICKET).await, [("A-1".to_owned(), 304)]);
 }

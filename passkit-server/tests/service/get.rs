@@ -7,15 +7,16 @@ use std::{
 };
 
 use passkit_server::{
-    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
-    async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError,
+    WalletService, async_trait,
     store::{MemoryStore, RegistrationStore},
 };
 use tower::ServiceExt;
 
 use crate::{
     app::{
-        App, Content, RequestBuilder, SERIALS, coupon, get, head, latest_path, now_seconds, order, ticket,
+        App, Content, RequestBuilder, SERIALS, coupon, get, head, latest_path, now_seconds, order,
+        ticket,
     },
     phone::Phone,
     test_store::TestStore,
@@ -32,7 +33,11 @@ fn dated(version: u64, last_modified: u64) -> App<TestStore> {
 }
 
 fn seconds(date: &str) -> u64 {
-    httpdate::parse_http_date(date).unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    httpdate::parse_http_date(date)
+        .unwrap()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
 }
 
 #[tokio::test]
@@ -41,11 +46,20 @@ async fn the_archive_comes_with_type_length_date_and_tag() {
     let answer = app.send(app.get_call(&ticket("A-1"))).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.body, "first version of pass.com.example.ticket A-1");
-    assert_eq!(answer.header("content-type"), Some("application/vnd.apple.pkpass"));
-    assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()));
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/vnd.apple.pkpass")
+    );
+    assert_eq!(
+        answer.header("content-length"),
+        Some(answer.body.len().to_string().as_str())
+    );
     assert_eq!(answer.header("last-modified"), Some(DATE_TEXT));
     let etag = answer.header("etag").unwrap();
-    assert!(etag.starts_with('"') && etag.ends_with('"') && etag.len() > 2, "strong: {etag}");
+    assert!(
+        etag.starts_with('"') && etag.ends_with('"') && etag.len() > 2,
+        "strong: {etag}"
+    );
 }
 
 #[tokio::test]
@@ -53,13 +67,20 @@ async fn caches_may_not_hand_a_pass_to_another_holder() {
     let app = App::new();
     let answer = app.send(app.get_call(&ticket("A-1"))).await;
     let control = answer.header("cache-control").expect("Cache-Control");
-    assert!(control.contains("private") || control.contains("no-store"), "{control}");
+    assert!(
+        control.contains("private") || control.contains("no-store"),
+        "{control}"
+    );
 }
 
 #[tokio::test]
 async fn every_pass_and_order_has_its_own_archive() {
     let app = App::new();
-    for pass in SERIALS.iter().flat_map(|serial| [ticket(serial), coupon(serial)]).chain([order("O1")]) {
+    for pass in SERIALS
+        .iter()
+        .flat_map(|serial| [ticket(serial), coupon(serial)])
+        .chain([order("O1")])
+    {
         let answer = app.send(app.get_call(&pass)).await;
         assert_eq!(
             (answer.status, answer.body.as_ref()),
@@ -99,7 +120,10 @@ async fn echoing_the_date_is_304_until_the_pass_changes() {
         assert_eq!(phone.fetch(&pass).await, 304, "{version}");
         app.publish(&pass, &format!("version {version}")).await;
         assert_eq!(phone.fetch(&pass).await, 200, "{version}");
-        assert_eq!(phone.content(&pass), Some(format!("version {version}").as_str()));
+        assert_eq!(
+            phone.content(&pass),
+            Some(format!("version {version}").as_str())
+        );
     }
 }
 
@@ -110,13 +134,22 @@ async fn two_updates_within_a_second_are_both_fetched_and_each_is_304_from_then_
     let pass = ticket("A-1");
     let mut phone = Phone::new(&app, "D");
     let mut dates = HashSet::new();
-    assert_eq!((phone.fetch(&pass).await, phone.fetch(&pass).await), (200, 304));
+    assert_eq!(
+        (phone.fetch(&pass).await, phone.fetch(&pass).await),
+        (200, 304)
+    );
     for content in ["second", "third"] {
         app.publish(&pass, content).await;
         assert_eq!(phone.fetch(&pass).await, 200);
         assert_eq!(phone.content(&pass), Some(content));
-        assert!(dates.insert(phone.date(&pass).unwrap().to_owned()), "no two versions share a date");
-        assert_eq!((phone.fetch(&pass).await, phone.fetch(&pass).await), (304, 304));
+        assert!(
+            dates.insert(phone.date(&pass).unwrap().to_owned()),
+            "no two versions share a date"
+        );
+        assert_eq!(
+            (phone.fetch(&pass).await, phone.fetch(&pass).await),
+            (304, 304)
+        );
     }
 }
 
@@ -164,7 +197,9 @@ async fn the_date_is_never_later_than_now() {
         assert!(seconds(date) <= now_seconds(), "{date}");
         // A date that was reduced to now does not cover the version.
         let expected = if seconds(date) == state { 304 } else { 200 };
-        let echo = app.get_call(&ticket("A-1")).header("if-modified-since", date);
+        let echo = app
+            .get_call(&ticket("A-1"))
+            .header("if-modified-since", date);
         assert_eq!(app.status(echo).await, expected);
     }
 }
@@ -189,13 +224,19 @@ async fn a_refused_head_has_no_body() {
 
 #[tokio::test]
 async fn extreme_versions_and_dates_are_answered() {
-    for (version, last_modified) in [(0, 0), (u64::MAX, u64::MAX), (1, 253_402_300_800), (1, i64::MAX as u64)]
-    {
+    for (version, last_modified) in [
+        (0, 0),
+        (u64::MAX, u64::MAX),
+        (1, 253_402_300_800),
+        (1, i64::MAX as u64),
+    ] {
         let app = dated(version, last_modified);
         let answer = app.send(app.get_call(&ticket("A-1"))).await;
         assert_eq!(answer.status, 200);
         assert!(seconds(answer.header("last-modified").unwrap()) <= now_seconds());
-        let echo = app.get_call(&ticket("A-1")).header("if-none-match", answer.header("etag").unwrap());
+        let echo = app
+            .get_call(&ticket("A-1"))
+            .header("if-none-match", answer.header("etag").unwrap());
         assert_eq!(app.status(echo).await, 304);
     }
 }
@@ -216,7 +257,9 @@ async fn all_three_http_date_forms_are_read() {
         ("Fri Jul 14 02:39:59 2017", 200),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 200),
     ] {
-        let call = app.get_call(&ticket("A-1")).header("if-modified-since", date);
+        let call = app
+            .get_call(&ticket("A-1"))
+            .header("if-modified-since", date);
         assert_eq!(app.status(call).await, expected, "{date}");
     }
 }
@@ -246,10 +289,14 @@ async fn text_that_is_not_a_date_is_ignored() {
         "(null)",
         "*",
     ] {
-        let call = app.get_call(&ticket("A-1")).header("if-modified-since", garbage);
+        let call = app
+            .get_call(&ticket("A-1"))
+            .header("if-modified-since", garbage);
         assert_eq!(app.status(call).await, 200, "{garbage:?}");
     }
-    let call = app.get_call(&ticket("A-1")).header("if-modified-since", b"\xff\xfe");
+    let call = app
+        .get_call(&ticket("A-1"))
+        .header("if-modified-since", b"\xff\xfe");
     assert_eq!(app.status(call).await, 200);
 }
 
@@ -259,11 +306,14 @@ async fn a_304_repeats_the_date_and_never_asks_for_the_archive() {
     let full = app.send(app.get_call(&ticket("A-1"))).await;
     assert_eq!(app.desk.archives_asked(), 1);
     for method in ["GET", "HEAD"] {
-        for (name, value) in
-            [("if-modified-since", DATE_TEXT), ("if-none-match", full.header("etag").unwrap())]
-        {
+        for (name, value) in [
+            ("if-modified-since", DATE_TEXT),
+            ("if-none-match", full.header("etag").unwrap()),
+        ] {
             let call = RequestBuilder::new(method, latest_path(&ticket("A-1")));
-            let call = call.authorization(app.authorization(&ticket("A-1"))).header(name, value);
+            let call = call
+                .authorization(app.authorization(&ticket("A-1")))
+                .header(name, value);
             let answer = app.send(call).await;
             assert_eq!(answer.status, 304, "{method} {name}");
             assert!(answer.body.is_empty());
@@ -279,23 +329,43 @@ async fn a_304_repeats_the_date_and_never_asks_for_the_archive() {
 async fn a_304_works_while_the_archive_is_unavailable() {
     let app = dated(7, DATE);
     app.desk.fail_archive(true);
-    let call = app.get_call(&ticket("A-1")).header("if-modified-since", DATE_TEXT);
+    let call = app
+        .get_call(&ticket("A-1"))
+        .header("if-modified-since", DATE_TEXT);
     assert_eq!(app.status(call).await, 304);
 }
 
 #[tokio::test]
 async fn a_401_takes_precedence_over_a_304() {
     let app = dated(7, DATE);
-    let etag = app.send(app.get_call(&ticket("A-1"))).await.header("etag").unwrap().to_owned();
-    for authorization in [None, Some(app.authorization(&ticket("A-2"))), Some("Bearer x".to_owned())] {
+    let etag = app
+        .send(app.get_call(&ticket("A-1")))
+        .await
+        .header("etag")
+        .unwrap()
+        .to_owned();
+    for authorization in [
+        None,
+        Some(app.authorization(&ticket("A-2"))),
+        Some("Bearer x".to_owned()),
+    ] {
         let bare = get(latest_path(&ticket("A-1")));
-        let bare = authorization.iter().fold(bare, |call, value| call.authorization(value));
+        let bare = authorization
+            .iter()
+            .fold(bare, |call, value| call.authorization(value));
         let plain = app.send(bare.clone()).await;
         assert_eq!(plain.status, 401);
-        let conditions =
-            [("if-modified-since", DATE_TEXT), ("if-none-match", etag.as_str()), ("if-none-match", "*")];
+        let conditions = [
+            ("if-modified-since", DATE_TEXT),
+            ("if-none-match", etag.as_str()),
+            ("if-none-match", "*"),
+        ];
         for (name, value) in conditions {
-            assert_eq!(app.send(bare.clone().header(name, value)).await, plain, "{name}");
+            assert_eq!(
+                app.send(bare.clone().header(name, value)).await,
+                plain,
+                "{name}"
+            );
         }
     }
 }
@@ -303,7 +373,12 @@ async fn a_401_takes_precedence_over_a_304() {
 #[tokio::test]
 async fn an_entity_tag_decides_before_a_date() {
     let app = dated(7, DATE);
-    let etag = app.send(app.get_call(&ticket("A-1"))).await.header("etag").unwrap().to_owned();
+    let etag = app
+        .send(app.get_call(&ticket("A-1")))
+        .await
+        .header("etag")
+        .unwrap()
+        .to_owned();
     let weak = format!("W/{etag}");
     let among = format!("\"x\", {etag} , \"y\"");
     let old_date = "Thu, 01 Jan 1970 00:00:00 GMT";
@@ -320,12 +395,23 @@ async fn an_entity_tag_decides_before_a_date() {
         ("\"\"", None, 200),
     ] {
         let call = app.get_call(&ticket("A-1")).header("if-none-match", tag);
-        let call = date.into_iter().fold(call, |call, date| call.header("if-modified-since", date));
+        let call = date
+            .into_iter()
+            .fold(call, |call, date| call.header("if-modified-since", date));
         assert_eq!(app.status(call).await, expected, "{tag} {date:?}");
     }
-    let call = app.get_call(&ticket("A-1")).header("if-none-match", "\"x\"").header("if-none-match", &etag);
-    assert_eq!(app.status(call).await, 304, "in a second header of the name");
-    let call = app.get_call(&ticket("A-1")).header("if-none-match", b"\xff\"");
+    let call = app
+        .get_call(&ticket("A-1"))
+        .header("if-none-match", "\"x\"")
+        .header("if-none-match", &etag);
+    assert_eq!(
+        app.status(call).await,
+        304,
+        "in a second header of the name"
+    );
+    let call = app
+        .get_call(&ticket("A-1"))
+        .header("if-none-match", b"\xff\"");
     assert_eq!(app.status(call).await, 200);
 }
 
@@ -354,17 +440,27 @@ async fn a_head_has_the_headers_of_a_get_and_no_body() {
         let full = app.send(app.get_call(&pass)).await;
         let call = head(latest_path(&pass)).authorization(app.authorization(&pass));
         let answer = app.send(call).await;
-        assert_eq!((answer.status, answer.headers), (200, full.headers), "{pass}");
+        assert_eq!(
+            (answer.status, answer.headers),
+            (200, full.headers),
+            "{pass}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_streamed_archive_arrives_complete() {
     let app = App::new();
-    let chunks = ["one ", "", "two ", "three"].map(|chunk| Some(chunk.into())).into();
-    app.desk.set_content(&ticket("A-1"), Content::Stream(13, chunks));
+    let chunks = ["one ", "", "two ", "three"]
+        .map(|chunk| Some(chunk.into()))
+        .into();
+    app.desk
+        .set_content(&ticket("A-1"), Content::Stream(13, chunks));
     let answer = app.send(app.get_call(&ticket("A-1"))).await;
-    assert_eq!((answer.status, answer.body.as_ref()), (200, &b"one two three"[..]));
+    assert_eq!(
+        (answer.status, answer.body.as_ref()),
+        (200, &b"one two three"[..])
+    );
     assert_eq!(answer.header("content-length"), Some("13"));
 }
 
@@ -377,13 +473,22 @@ async fn a_stream_that_does_not_keep_its_length_ends_in_an_error() {
         ("empty", 6, vec![]),
         ("too short", 6, vec![chunk("abc")]),
         ("too long", 6, vec![chunk("abc"), chunk("defg")]),
-        ("too long by a chunk", 6, vec![chunk("abc"), chunk("def"), chunk("g")]),
+        (
+            "too long by a chunk",
+            6,
+            vec![chunk("abc"), chunk("def"), chunk("g")],
+        ),
         ("not empty", 0, vec![chunk("a")]),
         ("broken at once", 6, vec![None]),
         ("broken half way", 6, vec![chunk("abc"), None, chunk("def")]),
-        ("broken at the end", 6, vec![chunk("abc"), chunk("def"), None]),
+        (
+            "broken at the end",
+            6,
+            vec![chunk("abc"), chunk("def"), None],
+        ),
     ] {
-        app.desk.set_content(&ticket("A-1"), Content::Stream(length, chunks));
+        app.desk
+            .set_content(&ticket("A-1"), Content::Stream(length, chunks));
         let answer = app.open(app.get_call(&ticket("A-1")).request()).await;
         assert!(answer.into_body().collect().await.is_err(), "{what}");
     }
@@ -408,9 +513,18 @@ impl PassSource for ChangesMeanwhile {
         Ok(Some(Credentials::from(&self.1)))
     }
 
-    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+    async fn archive(
+        &self,
+        pass: &PassId,
+        _: &PassState,
+    ) -> Result<Option<ArchiveBody>, SourceError> {
         let read = ArchiveBody::from(bytes::Bytes::from("old content"));
-        self.0.mark(&pass.type_id, Changed::Passes(std::slice::from_ref(&pass.serial))).await?;
+        self.0
+            .mark(
+                &pass.type_id,
+                Changed::Passes(std::slice::from_ref(&pass.serial)),
+            )
+            .await?;
         Ok(Some(read))
     }
 }
@@ -423,20 +537,36 @@ async fn content_that_changes_while_it_is_read_goes_out_under_the_old_date() {
     let service = WalletService::new(store.clone(), ChangesMeanwhile(store, token));
     let call = || get(latest_path(&ticket("A-1"))).authorization("ApplePass token-of-any-pass");
     let answer = service.clone().oneshot(call().request()).await.unwrap();
-    for (name, echo) in [("if-modified-since", "last-modified"), ("if-none-match", "etag")] {
+    for (name, echo) in [
+        ("if-modified-since", "last-modified"),
+        ("if-none-match", "etag"),
+    ] {
         let call = call().header(name, &answer.headers()[echo]);
-        assert_eq!(service.clone().oneshot(call.request()).await.unwrap().status(), 200, "{name}");
+        assert_eq!(
+            service
+                .clone()
+                .oneshot(call.request())
+                .await
+                .unwrap()
+                .status(),
+            200,
+            "{name}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_pass_that_was_never_marked_keeps_its_date() {
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let created = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let app = App::over(Arc::new(MemoryStore::new()));
     let answer = app.send(app.get_call(&ticket("A-1"))).await;
     let date = seconds(answer.header("last-modified").unwrap());
     assert!((created..=created + 1).contains(&date));
-    let echo =
-        app.get_call(&ticket("A-1")).header("if-modified-since", answer.header("last-modified").unwrap());
+    let echo = app
+        .get_call(&ticket("A-1"))
+        .header("if-modified-since", answer.header("last-modified").unwrap());
     assert_eq!(app.status(echo).await, 304);
 }

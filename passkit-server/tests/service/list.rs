@@ -4,15 +4,18 @@ use passkit_server::{Changed, store::RegistrationStore};
 
 use crate::{
     app::{
-        App, COUPON, DEVICE, OTHER_DEVICE, PUSH, SERIALS, TICKET, coupon, delete, encode, get, list_path,
-        post, push_body, registration_path, ticket, type_id,
+        App, COUPON, DEVICE, OTHER_DEVICE, PUSH, SERIALS, TICKET, coupon, delete, encode, get,
+        list_path, post, push_body, registration_path, ticket, type_id,
     },
     phone::Phone,
 };
 
 async fn mark(app: &App, serials: &[&str]) {
     let serials: Vec<_> = serials.iter().map(|serial| ticket(serial).serial).collect();
-    app.store.mark(&type_id(TICKET), Changed::Passes(&serials)).await.unwrap();
+    app.store
+        .mark(&type_id(TICKET), Changed::Passes(&serials))
+        .await
+        .unwrap();
 }
 
 /// A device with three passes that has seen everything, and its tag.
@@ -28,8 +31,14 @@ async fn without_a_tag_all_passes_of_the_type_are_listed() {
     let app = App::new();
     followed(&app).await;
     app.register(DEVICE, &coupon("A-1")).await;
-    for query in ["", "?", "?passesUpdatedSince=", "?passesUpdatedSince", "?x=1", "?passesUpdatedSince=&x=1"]
-    {
+    for query in [
+        "",
+        "?",
+        "?passesUpdatedSince=",
+        "?passesUpdatedSince",
+        "?x=1",
+        "?passesUpdatedSince=&x=1",
+    ] {
         let listed = app.list_with(DEVICE, TICKET, query).await.unwrap();
         assert_eq!(listed.serials, ["A-1", "A-2", "A-3"], "{query}");
     }
@@ -45,8 +54,15 @@ async fn with_a_tag_only_what_changed_after_it_is_listed() {
     assert_eq!(second.serials, ["A-2"]);
     assert_eq!(app.list(DEVICE, TICKET, Some(&second.tag)).await, None);
     mark(&app, &["A-1"]).await;
-    assert_eq!(app.serials(DEVICE, TICKET, Some(&second.tag)).await, ["A-1"]);
-    assert_eq!(app.serials(DEVICE, TICKET, Some(&tag)).await, ["A-1", "A-2"], "an older tag has both");
+    assert_eq!(
+        app.serials(DEVICE, TICKET, Some(&second.tag)).await,
+        ["A-1"]
+    );
+    assert_eq!(
+        app.serials(DEVICE, TICKET, Some(&tag)).await,
+        ["A-1", "A-2"],
+        "an older tag has both"
+    );
 }
 
 #[tokio::test]
@@ -70,7 +86,10 @@ async fn asking_changes_nothing() {
     let first = app.list(DEVICE, TICKET, Some(&tag)).await;
     for _ in 0..5 {
         assert_eq!(app.list(DEVICE, TICKET, Some(&tag)).await, first);
-        assert_eq!(app.list(DEVICE, TICKET, None).await.unwrap().tag, first.as_ref().unwrap().tag);
+        assert_eq!(
+            app.list(DEVICE, TICKET, None).await.unwrap().tag,
+            first.as_ref().unwrap().tag
+        );
     }
 }
 
@@ -88,11 +107,18 @@ async fn the_tag_stays_the_same_while_nothing_changes() {
 async fn only_what_this_device_registered_is_listed() {
     let app = App::new();
     for (number, serial) in SERIALS.iter().enumerate() {
-        let device = if number % 2 == 0 { DEVICE } else { OTHER_DEVICE };
+        let device = if number % 2 == 0 {
+            DEVICE
+        } else {
+            OTHER_DEVICE
+        };
         app.register(device, &ticket(serial)).await;
     }
     let serials: Vec<_> = SERIALS.iter().map(|serial| ticket(serial).serial).collect();
-    app.store.mark(&type_id(TICKET), Changed::Passes(&serials)).await.unwrap();
+    app.store
+        .mark(&type_id(TICKET), Changed::Passes(&serials))
+        .await
+        .unwrap();
     for (parity, device) in [DEVICE, OTHER_DEVICE].into_iter().enumerate() {
         let mut expected: Vec<&str> = SERIALS.into_iter().skip(parity).step_by(2).collect();
         expected.sort_unstable();
@@ -130,7 +156,12 @@ async fn only_passes_of_the_type_are_listed() {
 async fn nothing_new_is_204_without_a_body() {
     let app = App::new();
     let tag = followed(&app).await;
-    let answer = app.send(get(format!("{}?passesUpdatedSince={tag}", list_path(DEVICE, TICKET)))).await;
+    let answer = app
+        .send(get(format!(
+            "{}?passesUpdatedSince={tag}",
+            list_path(DEVICE, TICKET)
+        )))
+        .await;
     assert_eq!(answer.status, 204);
     assert!(answer.body.is_empty());
     assert_eq!(answer.header("content-length"), None);
@@ -156,8 +187,15 @@ async fn unknown_devices_and_types_have_nothing_new() {
         (DEVICE, "pass.a%2Fb"),
         (DEVICE, "pass.%00"),
     ] {
-        for query in ["", "?passesUpdatedSince=", "?passesUpdatedSince=0-0", "?passesUpdatedSince=x"] {
-            let answer = app.send(get(format!("{}{query}", list_path(device, type_id)))).await;
+        for query in [
+            "",
+            "?passesUpdatedSince=",
+            "?passesUpdatedSince=0-0",
+            "?passesUpdatedSince=x",
+        ] {
+            let answer = app
+                .send(get(format!("{}{query}", list_path(device, type_id))))
+                .await;
             assert_eq!(answer.status, 204, "{device} {type_id} {query}");
         }
     }
@@ -213,7 +251,11 @@ async fn an_invalid_tag_counts_as_no_tag() {
         tag.to_uppercase(),
     ]);
     for bad in tags.iter().filter(|bad| **bad != tag) {
-        assert_eq!(app.serials(DEVICE, TICKET, Some(bad)).await, ["A-1", "A-2", "A-3"], "{bad:.80}");
+        assert_eq!(
+            app.serials(DEVICE, TICKET, Some(bad)).await,
+            ["A-1", "A-2", "A-3"],
+            "{bad:.80}"
+        );
     }
 }
 
@@ -223,9 +265,15 @@ async fn a_tag_of_another_store_counts_as_no_tag() {
     let old_tag = followed(&older).await;
     let new_tag = followed(&newer).await;
     // The tag is from the future, as after a backup was restored.
-    assert_eq!(older.serials(DEVICE, TICKET, Some(&new_tag)).await, ["A-1", "A-2", "A-3"]);
+    assert_eq!(
+        older.serials(DEVICE, TICKET, Some(&new_tag)).await,
+        ["A-1", "A-2", "A-3"]
+    );
     // The device registered again in an empty store.
-    assert_eq!(newer.serials(DEVICE, TICKET, Some(&old_tag)).await, ["A-1", "A-2", "A-3"]);
+    assert_eq!(
+        newer.serials(DEVICE, TICKET, Some(&old_tag)).await,
+        ["A-1", "A-2", "A-3"]
+    );
 }
 
 #[tokio::test]
@@ -241,7 +289,10 @@ async fn a_marked_type_in_another_store_has_a_tag_from_the_future() {
         if let Some(listed) = &listed {
             phone_tag.clone_from(&listed.tag);
         }
-        assert_eq!(listed.map(|listed| listed.serials).unwrap_or_default(), expected);
+        assert_eq!(
+            listed.map(|listed| listed.serials).unwrap_or_default(),
+            expected
+        );
     }
 }
 
@@ -272,7 +323,10 @@ async fn queries_of_every_kind_are_read() {
         format!("?ordersModifiedSince={tag}"),
         format!("?x=passesUpdatedSince={tag}"),
     ] {
-        assert!(app.list_with(DEVICE, TICKET, &query).await.is_some(), "{query}");
+        assert!(
+            app.list_with(DEVICE, TICKET, &query).await.is_some(),
+            "{query}"
+        );
     }
 }
 
@@ -280,7 +334,9 @@ async fn queries_of_every_kind_are_read() {
 async fn a_trailing_slash_changes_nothing() {
     let app = App::new();
     let tag = followed(&app).await;
-    let answer = app.send(get(format!("{}/", list_path(DEVICE, TICKET)))).await;
+    let answer = app
+        .send(get(format!("{}/", list_path(DEVICE, TICKET))))
+        .await;
     assert_eq!(answer.status, 200);
     let path = format!("{}/?passesUpdatedSince={tag}", list_path(DEVICE, TICKET));
     assert_eq!(app.status(get(path)).await, 204);
@@ -319,18 +375,29 @@ async fn an_unregistered_pass_does_not_come_back_by_an_update() {
     let tag = followed(&app).await;
     app.unregister(DEVICE, &ticket("A-2")).await;
     mark(&app, &["A-1", "A-2", "A-3"]).await;
-    assert_eq!(app.serials(DEVICE, TICKET, Some(&tag)).await, ["A-1", "A-3"]);
+    assert_eq!(
+        app.serials(DEVICE, TICKET, Some(&tag)).await,
+        ["A-1", "A-3"]
+    );
 }
 
 #[tokio::test]
 async fn refused_calls_and_reads_report_nothing() {
     let app = App::new();
     let tag = followed(&app).await;
-    assert_eq!(app.status(app.register_call(DEVICE, &ticket("A-1"), "bad")).await, 400);
-    let stolen =
-        post(registration_path(DEVICE, &ticket("A-1"))).authorization(app.authorization(&ticket("A-2")));
+    assert_eq!(
+        app.status(app.register_call(DEVICE, &ticket("A-1"), "bad"))
+            .await,
+        400
+    );
+    let stolen = post(registration_path(DEVICE, &ticket("A-1")))
+        .authorization(app.authorization(&ticket("A-2")));
     assert_eq!(app.status(stolen.body(push_body(PUSH))).await, 401);
-    assert_eq!(app.status(delete(registration_path(DEVICE, &ticket("A-1")))).await, 401);
+    assert_eq!(
+        app.status(delete(registration_path(DEVICE, &ticket("A-1"))))
+            .await,
+        401
+    );
     assert_eq!(app.status(app.get_call(&ticket("A-1"))).await, 200);
     assert_eq!(app.list(DEVICE, TICKET, Some(&tag)).await, None);
 }

@@ -23,7 +23,10 @@ async fn every_known_form_is_understood() {
         ("[]", &[]),
         ("{}", &[]),
         (r#"{"logs":["a",1,null,{"x":1},["y"],"b"]}"#, &["a", "b"]),
-        (r#"{"logs":["\u0000\u001b[2J\n\ud83d\ude00"]}"#, &["\0\u{1b}[2J\n\u{1f600}"]),
+        (
+            r#"{"logs":["\u0000\u001b[2J\n\ud83d\ude00"]}"#,
+            &["\0\u{1b}[2J\n\u{1f600}"],
+        ),
         (" \n{\"logs\" : [ \"a\" ] }\n", &["a"]),
     ] {
         assert_eq!(logged(&app, body).await, expected, "{body}");
@@ -60,7 +63,12 @@ async fn every_other_body_is_200_too() {
         deep_logs.as_bytes(),
     ] {
         let answer = app.send(post("/v1/log").body(body.to_vec())).await;
-        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&body[..body.len().min(80)]));
+        assert_eq!(
+            answer.status,
+            200,
+            "{}",
+            String::from_utf8_lossy(&body[..body.len().min(80)])
+        );
     }
 }
 
@@ -82,11 +90,24 @@ async fn text_that_is_not_json_is_logged_unchanged_or_dropped() {
 #[tokio::test]
 async fn it_needs_no_credentials_and_no_content_type() {
     let app = App::new();
-    for authorization in [None, Some("ApplePass nonsense-0123456789"), Some("Bearer x")] {
-        for content_type in [None, Some("application/json"), Some("text/plain"), Some("x")] {
+    for authorization in [
+        None,
+        Some("ApplePass nonsense-0123456789"),
+        Some("Bearer x"),
+    ] {
+        for content_type in [
+            None,
+            Some("application/json"),
+            Some("text/plain"),
+            Some("x"),
+        ] {
             let call = post("/v1/log").body(r#"{"logs":["a"]}"#);
-            let call = authorization.iter().fold(call, |call, value| call.authorization(value));
-            let call = content_type.iter().fold(call, |call, value| call.header("content-type", value));
+            let call = authorization
+                .iter()
+                .fold(call, |call, value| call.authorization(value));
+            let call = content_type
+                .iter()
+                .fold(call, |call, value| call.header("content-type", value));
             assert_eq!(app.status(call).await, 200);
             assert_eq!(app.log.texts(), ["a"]);
         }
@@ -96,8 +117,9 @@ async fn it_needs_no_credentials_and_no_content_type() {
 #[tokio::test]
 async fn a_large_batch_is_split_into_messages() {
     let app = App::new();
-    let messages: Vec<String> =
-        (0..200).map(|number| format!("message {number} {}", "x".repeat(1000))).collect();
+    let messages: Vec<String> = (0..200)
+        .map(|number| format!("message {number} {}", "x".repeat(1000)))
+        .collect();
     let body = serde_json::json!({ "logs": messages }).to_string();
     assert!(body.len() < 256 * 1024);
     assert_eq!(logged(&app, body).await, messages);
@@ -136,8 +158,18 @@ async fn the_hook_gets_the_meaning_of_a_message() {
             Some("A-1"),
             "UnexpectedStatus(204)",
         ),
-        (format!("{list}{failed}Unexpected response code 401"), Some(List), None, "UnexpectedStatus(401)"),
-        (format!("{list}{failed}Server response was malformed (bad)"), Some(List), None, "MalformedResponse"),
+        (
+            format!("{list}{failed}Unexpected response code 401"),
+            Some(List),
+            None,
+            "UnexpectedStatus(401)",
+        ),
+        (
+            format!("{list}{failed}Server response was malformed (bad)"),
+            Some(List),
+            None,
+            "MalformedResponse",
+        ),
         (
             format!("{fetch}{failed}Received invalid pass data (The pass cannot be read)"),
             Some(Get),
@@ -150,7 +182,12 @@ async fn the_hook_gets_the_meaning_of_a_message() {
             Some("A-1"),
             "WrongPass",
         ),
-        (format!("{fetch}{failed}Requested pass of type a, received b"), Some(Get), Some("A-1"), "WrongPass"),
+        (
+            format!("{fetch}{failed}Requested pass of type a, received b"),
+            Some(Get),
+            Some("A-1"),
+            "WrongPass",
+        ),
         (
             format!(
                 "{said}Response to 'What changed?' request included 2 serial numbers but the lastUpdated \
@@ -179,7 +216,9 @@ async fn the_hook_gets_the_meaning_of_a_message() {
             "SpuriousPush",
         ),
         (
-            format!("{said}Server requested update to serial number 'A-1', but the pass was unchanged."),
+            format!(
+                "{said}Server requested update to serial number 'A-1', but the pass was unchanged."
+            ),
             None,
             Some("A-1"),
             "PassUnchanged",
@@ -247,6 +286,7 @@ async fn an_unknown_message_is_passed_on_unchanged() {
 #[tokio::test]
 async fn nothing_that_is_posted_can_be_read_back() {
     let app = App::new();
-    app.send(post("/v1/log").body(r#"{"logs":["secret"]}"#)).await;
+    app.send(post("/v1/log").body(r#"{"logs":["secret"]}"#))
+        .await;
     assert_eq!(app.status(get("/v1/log")).await, 405);
 }

@@ -6,8 +6,8 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use crate::app::{
-    App, DEVICE, PUSH, RequestBuilder, SERIALS, TICKET, delete, encode, get, head, latest_path, list_path,
-    post, push_body, registration_path, ticket,
+    App, DEVICE, PUSH, RequestBuilder, SERIALS, TICKET, delete, encode, get, head, latest_path,
+    list_path, post, push_body, registration_path, ticket,
 };
 
 async fn ask(router: &Router, call: RequestBuilder) -> Response<Body> {
@@ -25,10 +25,24 @@ fn mounts(app: &App) -> Vec<(&'static str, Router)> {
         ("", Router::new().fallback_service(service())),
         ("/wallet", Router::new().nest_service("/wallet", service())),
         ("/a/b", Router::new().nest_service("/a/b", service())),
-        ("/a/b", Router::new().nest("/a", Router::new().nest_service("/b", service()))),
-        ("/a/b", Router::new().nest("/a/b", Router::new().fallback_service(service()))),
-        ("/tenant-7", Router::new().nest_service("/{tenant}", service())),
-        ("", Router::new().route("/health", axum_get(async || "ok")).fallback_service(service())),
+        (
+            "/a/b",
+            Router::new().nest("/a", Router::new().nest_service("/b", service())),
+        ),
+        (
+            "/a/b",
+            Router::new().nest("/a/b", Router::new().fallback_service(service())),
+        ),
+        (
+            "/tenant-7",
+            Router::new().nest_service("/{tenant}", service()),
+        ),
+        (
+            "",
+            Router::new()
+                .route("/health", axum_get(async || "ok"))
+                .fallback_service(service()),
+        ),
     ]
 }
 
@@ -40,21 +54,47 @@ async fn the_whole_sequence_works_under_every_mount() {
         let opened = app.authorization(&ticket("A-1"));
         let at = |path: String| format!("{base}{path}");
         let register = post(at(registration_path(DEVICE, &ticket("A-1")))).authorization(&opened);
-        assert_eq!(status(&router, register.clone().body(push_body(PUSH))).await, 201, "{base}");
-        assert_eq!(status(&router, register.body(push_body(PUSH))).await, 200, "{base}");
-        assert_eq!(status(&router, get(at(list_path(DEVICE, TICKET)))).await, 200, "{base}");
-        let latest = ask(&router, get(at(latest_path(&ticket("A-1")))).authorization(&opened)).await;
+        assert_eq!(
+            status(&router, register.clone().body(push_body(PUSH))).await,
+            201,
+            "{base}"
+        );
+        assert_eq!(
+            status(&router, register.body(push_body(PUSH))).await,
+            200,
+            "{base}"
+        );
+        assert_eq!(
+            status(&router, get(at(list_path(DEVICE, TICKET)))).await,
+            200,
+            "{base}"
+        );
+        let latest = ask(
+            &router,
+            get(at(latest_path(&ticket("A-1")))).authorization(&opened),
+        )
+        .await;
         assert_eq!(latest.status(), 200, "{base}");
         let date = latest.headers()["last-modified"].clone();
         let body = latest.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "first version of pass.com.example.ticket A-1");
-        let again =
-            get(at(latest_path(&ticket("A-1")))).authorization(&opened).header("if-modified-since", &date);
+        let again = get(at(latest_path(&ticket("A-1"))))
+            .authorization(&opened)
+            .header("if-modified-since", &date);
         assert_eq!(status(&router, again).await, 304, "{base}");
-        assert_eq!(status(&router, post(at("/v1/log".into())).body("{}")).await, 200, "{base}");
-        let unregister = delete(at(registration_path(DEVICE, &ticket("A-1")))).authorization(&opened);
+        assert_eq!(
+            status(&router, post(at("/v1/log".into())).body("{}")).await,
+            200,
+            "{base}"
+        );
+        let unregister =
+            delete(at(registration_path(DEVICE, &ticket("A-1")))).authorization(&opened);
         assert_eq!(status(&router, unregister).await, 200, "{base}");
-        assert_eq!(status(&router, get(at(list_path(DEVICE, TICKET)))).await, 204, "{base}");
+        assert_eq!(
+            status(&router, get(at(list_path(DEVICE, TICKET)))).await,
+            204,
+            "{base}"
+        );
     }
 }
 
@@ -75,9 +115,13 @@ async fn doubled_and_trailing_slashes_work_under_every_mount() {
                 200,
                 "{base} {before} {after}"
             );
-            let latest =
-                get(at(latest_path(&ticket("A-1")))).authorization(app.authorization(&ticket("A-1")));
-            assert_eq!(status(&router, latest).await, 200, "{base} {before} {after}");
+            let latest = get(at(latest_path(&ticket("A-1"))))
+                .authorization(app.authorization(&ticket("A-1")));
+            assert_eq!(
+                status(&router, latest).await,
+                200,
+                "{base} {before} {after}"
+            );
         }
     }
 }
@@ -90,7 +134,8 @@ async fn serials_of_any_text_come_through_every_mount() {
             let opened = app.authorization(&ticket(serial));
             let raw: Vec<String> = serial.split('/').map(encode).collect();
             for path in [encode(serial), raw.join("/"), encode(&encode(serial))] {
-                let latest = get(format!("{base}/v1/passes/{TICKET}/{path}")).authorization(&opened);
+                let latest =
+                    get(format!("{base}/v1/passes/{TICKET}/{path}")).authorization(&opened);
                 assert_eq!(status(&router, latest).await, 200, "{base} {path}");
             }
         }
@@ -110,7 +155,11 @@ async fn refusals_come_through_every_mount() {
             ("OPTIONS", format!("/v1/passes/{TICKET}/A-1"), 405),
             ("GET", list_path("%zz", TICKET), 400),
         ] {
-            let answer = ask(&router, RequestBuilder::new(method, format!("{base}{path}"))).await;
+            let answer = ask(
+                &router,
+                RequestBuilder::new(method, format!("{base}{path}")),
+            )
+            .await;
             assert_eq!(answer.status(), expected, "{base} {method} {path}");
             assert_eq!(answer.headers().contains_key("allow"), expected == 405);
         }
@@ -121,7 +170,14 @@ async fn refusals_come_through_every_mount() {
 async fn what_is_not_below_the_mount_is_not_the_service() {
     let app = App::new();
     let router = Router::new().nest_service("/wallet", app.service.clone());
-    for path in ["/v1/log", "/walletv1/log", "/wallet", "/wallet/", "/wallets/v1/log", "/x/wallet/v1/log"] {
+    for path in [
+        "/v1/log",
+        "/walletv1/log",
+        "/wallet",
+        "/wallet/",
+        "/wallets/v1/log",
+        "/x/wallet/v1/log",
+    ] {
         assert_eq!(status(&router, post(path).body("{}")).await, 404, "{path}");
     }
 }
@@ -129,8 +185,9 @@ async fn what_is_not_below_the_mount_is_not_the_service() {
 #[tokio::test]
 async fn routes_beside_a_fallback_stay_reachable() {
     let app = App::new();
-    let router =
-        Router::new().route("/health", axum_get(async || "ok")).fallback_service(app.service.clone());
+    let router = Router::new()
+        .route("/health", axum_get(async || "ok"))
+        .fallback_service(app.service.clone());
     assert_eq!(status(&router, get("/health")).await, 200);
     assert_eq!(status(&router, post("/v1/log")).await, 200);
 }
@@ -140,8 +197,20 @@ async fn a_head_keeps_its_length_inside_a_router() {
     let app = App::new();
     for (base, router) in mounts(&app) {
         let call = head(format!("{base}{}", latest_path(&ticket("A-1"))));
-        let answer = ask(&router, call.authorization(app.authorization(&ticket("A-1")))).await;
+        let answer = ask(
+            &router,
+            call.authorization(app.authorization(&ticket("A-1"))),
+        )
+        .await;
         assert_eq!(answer.headers()["content-length"], "44", "{base}");
-        assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+        assert!(
+            answer
+                .into_body()
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes()
+                .is_empty()
+        );
     }
 }

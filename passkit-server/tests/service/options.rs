@@ -20,8 +20,8 @@ use tracing::{Subscriber, field::Visit, span};
 
 use crate::{
     app::{
-        App, DEVICE, PUSH, RequestBuilder, TICKET, get, latest_path, list_path, order, post, push_body,
-        registration_path, ticket,
+        App, DEVICE, PUSH, RequestBuilder, TICKET, get, latest_path, list_path, order, post,
+        push_body, registration_path, ticket,
     },
     test_store::{Fault, TestStore},
 };
@@ -30,24 +30,37 @@ async fn status<S: RegistrationStore + 'static, P: PassSource + 'static>(
     service: &WalletService<S, P>,
     call: RequestBuilder,
 ) -> u16 {
-    service.clone().oneshot(call.request()).await.unwrap().status().as_u16()
+    service
+        .clone()
+        .oneshot(call.request())
+        .await
+        .unwrap()
+        .status()
+        .as_u16()
 }
 
 #[tokio::test]
 async fn other_wallets_are_accepted_only_if_enabled() {
     let app = App::new();
     let pass = |scheme: &str| {
-        get(latest_path(&ticket("A-1"))).authorization(format!("{scheme} {}", app.desk.token(&ticket("A-1"))))
+        get(latest_path(&ticket("A-1")))
+            .authorization(format!("{scheme} {}", app.desk.token(&ticket("A-1"))))
     };
     let shop = |scheme: &str| {
-        get(latest_path(&order("O1"))).authorization(format!("{scheme} {}", app.desk.token(&order("O1"))))
+        get(latest_path(&order("O1")))
+            .authorization(format!("{scheme} {}", app.desk.token(&order("O1"))))
     };
     for (service, expected) in [
         (app.service.clone(), 401),
         (app.service.clone().other_wallets(false), 401),
         (app.service.clone().other_wallets(true), 200),
     ] {
-        for scheme in ["AndroidPass", "androidpass", "WalletPass", "WalletUnionPass"] {
+        for scheme in [
+            "AndroidPass",
+            "androidpass",
+            "WalletPass",
+            "WalletUnionPass",
+        ] {
             assert_eq!(status(&service, pass(scheme)).await, expected, "{scheme}");
         }
         assert_eq!(status(&service, pass("ApplePass")).await, 200);
@@ -55,7 +68,8 @@ async fn other_wallets_are_accepted_only_if_enabled() {
         for scheme in ["AndroidOrder", "AndroidPass"] {
             assert_eq!(status(&service, shop(scheme)).await, 401, "{scheme}");
         }
-        let wrong = get(latest_path(&ticket("A-1"))).authorization("AndroidPass some-other-token-01");
+        let wrong =
+            get(latest_path(&ticket("A-1"))).authorization("AndroidPass some-other-token-01");
         assert_eq!(status(&service, wrong).await, 401);
     }
 }
@@ -63,11 +77,19 @@ async fn other_wallets_are_accepted_only_if_enabled() {
 #[tokio::test]
 async fn orders_may_have_another_media_type() {
     let app = App::new();
-    let other = app.service.clone().order_media_type(HeaderValue::from_static("application/vnd.apple.order"));
-    for (pass, expected) in
-        [(order("O1"), "application/vnd.apple.order"), (ticket("A-1"), "application/vnd.apple.pkpass")]
-    {
-        let answer = other.clone().oneshot(app.get_call(&pass).request()).await.unwrap();
+    let other = app
+        .service
+        .clone()
+        .order_media_type(HeaderValue::from_static("application/vnd.apple.order"));
+    for (pass, expected) in [
+        (order("O1"), "application/vnd.apple.order"),
+        (ticket("A-1"), "application/vnd.apple.pkpass"),
+    ] {
+        let answer = other
+            .clone()
+            .oneshot(app.get_call(&pass).request())
+            .await
+            .unwrap();
         assert_eq!(answer.headers()["content-type"], expected);
     }
 }
@@ -110,15 +132,21 @@ impl PassSource for Unconfigured {
     }
 }
 
-async fn works<S: RegistrationStore + 'static, P: PassSource + 'static>(service: WalletService<S, P>) {
+async fn works<S: RegistrationStore + 'static, P: PassSource + 'static>(
+    service: WalletService<S, P>,
+) {
     let opened = format!("ApplePass {ONE_TOKEN}");
-    let register =
-        post(registration_path(DEVICE, &ticket("A-1"))).authorization(&opened).body(push_body(PUSH));
+    let register = post(registration_path(DEVICE, &ticket("A-1")))
+        .authorization(&opened)
+        .body(push_body(PUSH));
     assert_eq!(status(&service, register).await, 201);
     assert_eq!(status(&service, get(list_path(DEVICE, TICKET))).await, 200);
     let latest = get(latest_path(&ticket("A-1"))).authorization(&opened);
     let answer = service.clone().oneshot(latest.request()).await.unwrap();
-    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "archive");
+    assert_eq!(
+        answer.into_body().collect().await.unwrap().to_bytes(),
+        "archive"
+    );
 }
 
 #[tokio::test]
@@ -132,22 +160,34 @@ async fn stores_and_sources_may_be_behind_any_pointer() {
     works(WalletService::new(Arc::new(MemoryStore::new()), One)).await;
     works(WalletService::new(MemoryStore::new(), Arc::new(One))).await;
     static SOURCE: One = One;
-    works(WalletService::new(Arc::new(Box::new(MemoryStore::new())), &SOURCE)).await;
+    works(WalletService::new(
+        Arc::new(Box::new(MemoryStore::new())),
+        &SOURCE,
+    ))
+    .await;
 }
 
 #[tokio::test]
 async fn a_source_without_credentials_refuses_all_requests() {
     let service = WalletService::new(MemoryStore::new(), Unconfigured);
-    for authorization in
-        ["", "ApplePass", "ApplePass ", "ApplePass x", "ApplePass null", "AppleOrder x", "Bearer x"]
-    {
+    for authorization in [
+        "",
+        "ApplePass",
+        "ApplePass ",
+        "ApplePass x",
+        "ApplePass null",
+        "AppleOrder x",
+        "Bearer x",
+    ] {
         for (method, path) in [
             ("POST", registration_path(DEVICE, &ticket("A-1"))),
             ("DELETE", registration_path(DEVICE, &ticket("A-1"))),
             ("GET", latest_path(&ticket("A-1"))),
             ("HEAD", latest_path(&order("O1"))),
         ] {
-            let call = RequestBuilder::new(method, path).authorization(authorization).body(push_body(PUSH));
+            let call = RequestBuilder::new(method, path)
+                .authorization(authorization)
+                .body(push_body(PUSH));
             assert_eq!(status(&service, call).await, 401, "{authorization}");
         }
     }
@@ -217,23 +257,29 @@ async fn nothing_secret_is_logged() {
     ];
     let log = || post("/v1/log").body(serde_json::json!({ "logs": messages }).to_string());
     assert_eq!(status(&service, log()).await, 200);
-    for fault in
-        [None, Some(Fault::Before(StoreErrorKind::Unavailable)), Some(Fault::Before(StoreErrorKind::Corrupt))]
-    {
+    for fault in [
+        None,
+        Some(Fault::Before(StoreErrorKind::Unavailable)),
+        Some(Fault::Before(StoreErrorKind::Corrupt)),
+    ] {
         app.store.set_fault(fault);
         for call in [
             app.register_call(DEVICE, &ticket("A-1"), PUSH),
             get(list_path(DEVICE, TICKET)),
             app.get_call(&ticket("A-1")),
             app.unregister_call(DEVICE, &ticket("A-1")),
-            app.get_call(&ticket("A-1")).header("if-modified-since", "x"),
+            app.get_call(&ticket("A-1"))
+                .header("if-modified-since", "x"),
             app.register_call(DEVICE, &ticket("A-1"), "not hex"),
         ] {
             status(&service, call).await;
         }
     }
     let text = kept.0.lock().unwrap().clone();
-    assert!(text.contains("secret-detail"), "the cause of a fault is logged: {text}");
+    assert!(
+        text.contains("secret-detail"),
+        "the cause of a fault is logged: {text}"
+    );
     for secret in [DEVICE, secret_serial, &token, PUSH, "\u{1b}", "\nfake"] {
         assert!(!text.contains(secret), "{secret:?} in {text}");
     }
@@ -251,7 +297,12 @@ async fn what_devices_report_is_logged_and_a_flood_is_counted() {
          https://a.example/) encountered error: Unexpected response code 500"
     )));
     let text = take();
-    for part in ["status=500", "task=Register", TICKET, "answered with a status"] {
+    for part in [
+        "status=500",
+        "task=Register",
+        TICKET,
+        "answered with a status",
+    ] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
     assert!(!text.contains("dropped"), "{text}");
@@ -268,5 +319,8 @@ async fn what_devices_report_is_logged_and_a_flood_is_counted() {
     tokio::time::advance(Duration::from_secs(1)).await;
     log.record(&LogEntry::parse("later"));
     let text = take();
-    assert!(text.contains("dropped=5") && text.contains("later"), "{text}");
+    assert!(
+        text.contains("dropped=5") && text.contains("later"),
+        "{text}"
+    );
 }

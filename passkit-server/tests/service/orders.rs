@@ -50,8 +50,13 @@ async fn the_scheme_of_passes_does_not_open_an_order() {
         let call = crate::app::RequestBuilder::new(method, registration_path(DEVICE, &order("O1")));
         assert_eq!(app.status(call.authorization(&authorization)).await, 401);
     }
-    let answer = app.send(get(latest_path(&order("O1"))).authorization(&authorization)).await;
-    assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("AppleOrder")));
+    let answer = app
+        .send(get(latest_path(&order("O1"))).authorization(&authorization))
+        .await;
+    assert_eq!(
+        (answer.status, answer.header("www-authenticate")),
+        (401, Some("AppleOrder"))
+    );
 }
 
 #[tokio::test]
@@ -60,10 +65,15 @@ async fn passes_are_not_fetched_as_orders_nor_orders_as_passes() {
     let order_token = app.desk.token(&order("O1"));
     let pass_token = app.desk.token(&ticket("A-1"));
     for scheme in ["ApplePass", "AppleOrder"] {
-        let call = get(format!("/v1/passes/{SHOP}/O1")).authorization(format!("{scheme} {order_token}"));
+        let call =
+            get(format!("/v1/passes/{SHOP}/O1")).authorization(format!("{scheme} {order_token}"));
         assert_eq!(app.status(call).await, 401);
         let call = get(format!("/v1/orders/{}/A-1", ticket("A-1").type_id));
-        assert_eq!(app.status(call.authorization(format!("{scheme} {pass_token}"))).await, 401);
+        assert_eq!(
+            app.status(call.authorization(format!("{scheme} {pass_token}")))
+                .await,
+            401
+        );
     }
     assert_eq!(app.desk.archives_asked(), 0);
 }
@@ -78,16 +88,31 @@ async fn the_list_has_the_keys_of_orders() {
     assert_eq!(json.as_object().unwrap().len(), 2);
     let since = |name: &str| format!("{}?{name}={tag}", list_path(DEVICE, SHOP));
     assert_eq!(app.status(get(since("ordersModifiedSince"))).await, 204);
-    assert_eq!(app.status(get(since("passesUpdatedSince"))).await, 200, "that is another's parameter");
-    assert_eq!(app.status(get(since("ordersModifiedSince").replace(tag, ""))).await, 200);
-    assert_eq!(app.status(get(since("ordersModifiedSince").replace(tag, "%zz"))).await, 200);
+    assert_eq!(
+        app.status(get(since("passesUpdatedSince"))).await,
+        200,
+        "that is another's parameter"
+    );
+    assert_eq!(
+        app.status(get(since("ordersModifiedSince").replace(tag, "")))
+            .await,
+        200
+    );
+    assert_eq!(
+        app.status(get(since("ordersModifiedSince").replace(tag, "%zz")))
+            .await,
+        200
+    );
 }
 
 #[tokio::test]
 async fn the_media_type_is_that_of_orders() {
     let app = App::new();
     let answer = app.send(app.get_call(&order("O1"))).await;
-    assert_eq!(answer.header("content-type"), Some("application/vnd.apple.finance.order"));
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/vnd.apple.finance.order")
+    );
 }
 
 #[tokio::test]
@@ -102,5 +127,8 @@ async fn one_device_may_have_both() {
     app.mark_all(SHOP).await;
     assert!(phone.list(passes.as_str()).await.is_empty());
     assert_eq!(phone.list(SHOP).await, ["O1"]);
-    assert_eq!(app.devices_of(&order("O1")).await, [(DEVICE.to_owned(), PUSH.to_owned())]);
+    assert_eq!(
+        app.devices_of(&order("O1")).await,
+        [(DEVICE.to_owned(), PUSH.to_owned())]
+    );
 }

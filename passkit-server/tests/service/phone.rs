@@ -29,7 +29,9 @@ impl<'a, S: RegistrationStore + ?Sized + 'static> Phone<'a, S> {
     }
 
     pub(crate) async fn register(&self, pass: &PassId) -> u16 {
-        self.app.status(self.app.register_call(&self.device, pass, &self.push_token)).await
+        self.app
+            .status(self.app.register_call(&self.device, pass, &self.push_token))
+            .await
     }
 
     pub(crate) async fn unregister(&self, pass: &PassId) -> u16 {
@@ -56,9 +58,14 @@ impl<'a, S: RegistrationStore + ?Sized + 'static> Phone<'a, S> {
         }
         let answer = self.app.send(call).await;
         if answer.status == 200 {
-            let date = answer.header("last-modified").expect("every 200 has Last-Modified");
+            let date = answer
+                .header("last-modified")
+                .expect("every 200 has Last-Modified");
             self.dates.insert(pass.clone(), date.to_owned());
-            self.content.insert(pass.clone(), String::from_utf8(answer.body.to_vec()).unwrap());
+            self.content.insert(
+                pass.clone(),
+                String::from_utf8(answer.body.to_vec()).unwrap(),
+            );
         }
         answer.status
     }

@@ -7,7 +7,8 @@ use passkit_server::{
 
 use crate::{
     app::{
-        Answer, App, DEVICE, PUSH, RequestBuilder, TICKET, latest_path, push_body, registration_path, ticket,
+        Answer, App, DEVICE, PUSH, RequestBuilder, TICKET, latest_path, push_body,
+        registration_path, ticket,
     },
     test_store::TestStore,
 };
@@ -18,7 +19,10 @@ fn content(pass: &PassId, digest: Option<u8>, tokens: &[&str]) -> Content {
     Content {
         serial: pass.serial.clone(),
         digest: digest.map(|byte| [byte; 32]),
-        tokens: tokens.iter().map(|token| AuthToken::new(token).unwrap().digest()).collect(),
+        tokens: tokens
+            .iter()
+            .map(|token| AuthToken::new(token).unwrap().digest())
+            .collect(),
     }
 }
 
@@ -34,13 +38,20 @@ fn calls(pass: &PassId, token: &str) -> [RequestBuilder; 3] {
 
 async fn statuses(app: &App<TestStore>, pass: &PassId, token: &str) -> [u16; 3] {
     let [register, get, unregister] = calls(pass, token);
-    [app.status(register).await, app.status(get).await, app.status(unregister).await]
+    [
+        app.status(register).await,
+        app.status(get).await,
+        app.status(unregister).await,
+    ]
 }
 
 async fn app(pass: &PassId, digest: Option<u8>, tokens: &[&str]) -> App<TestStore> {
     let app = App::over(TestStore::default().into());
     let contents = [content(pass, digest, tokens)];
-    app.store.mark(&pass.type_id, Changed::Contents(&contents)).await.unwrap();
+    app.store
+        .mark(&pass.type_id, Changed::Contents(&contents))
+        .await
+        .unwrap();
     app
 }
 
@@ -50,10 +61,21 @@ async fn an_earlier_token_is_accepted_where_the_source_has_a_newer_one() {
     let app = app(&pass, Some(1), &[OLD]).await;
     let newer = app.desk.token(&pass);
     for token in [OLD, &newer] {
-        assert_eq!(statuses(&app, &pass, token).await, [201, 200, 200], "{token}");
+        assert_eq!(
+            statuses(&app, &pass, token).await,
+            [201, 200, 200],
+            "{token}"
+        );
     }
-    assert_eq!(statuses(&app, &pass, "token-of-nobody-at-all").await, [401; 3]);
-    assert_eq!(statuses(&app, &ticket("A-2"), OLD).await, [401; 3], "the token of another pass");
+    assert_eq!(
+        statuses(&app, &pass, "token-of-nobody-at-all").await,
+        [401; 3]
+    );
+    assert_eq!(
+        statuses(&app, &ticket("A-2"), OLD).await,
+        [401; 3],
+        "the token of another pass"
+    );
 }
 
 #[tokio::test]
@@ -63,7 +85,10 @@ async fn a_pass_that_the_source_does_not_have_yet_is_unavailable_and_can_be_unre
     assert_eq!(statuses(&app, &pass, OLD).await, [201, 503, 200]);
     let [_, get, _] = calls(&pass, OLD);
     assert_eq!(app.send(get).await.header("retry-after"), Some("30"));
-    assert_eq!(statuses(&app, &pass, "token-of-nobody-at-all").await, [401; 3]);
+    assert_eq!(
+        statuses(&app, &pass, "token-of-nobody-at-all").await,
+        [401; 3]
+    );
 }
 
 #[tokio::test]
@@ -71,13 +96,26 @@ async fn a_removed_pass_can_be_unregistered_and_nothing_else() {
     let pass = ticket("gone");
     let app = app(&pass, Some(1), &[OLD]).await;
     let contents = [content(&pass, None, &[])];
-    app.store.mark(&pass.type_id, Changed::Contents(&contents)).await.unwrap();
+    app.store
+        .mark(&pass.type_id, Changed::Contents(&contents))
+        .await
+        .unwrap();
     assert_eq!(statuses(&app, &pass, OLD).await, [401, 401, 200]);
 
     let withdrawn = ticket("A-1");
-    app.store.mark(&pass.type_id, Changed::Contents(&[content(&withdrawn, Some(1), &[OLD])])).await.unwrap();
+    app.store
+        .mark(
+            &pass.type_id,
+            Changed::Contents(&[content(&withdrawn, Some(1), &[OLD])]),
+        )
+        .await
+        .unwrap();
     app.desk.withdraw(&withdrawn);
-    assert_eq!(statuses(&app, &withdrawn, OLD).await, [401, 401, 200], "withdrawn by the source");
+    assert_eq!(
+        statuses(&app, &withdrawn, OLD).await,
+        [401, 401, 200],
+        "withdrawn by the source"
+    );
 }
 
 /// Both have the same answer and the same store calls.
@@ -86,7 +124,12 @@ async fn an_unknown_pass_and_a_wrong_token_ask_the_store_alike() {
     let pass = ticket("A-1");
     let app = app(&pass, Some(1), &[OLD]).await;
     let mut seen: Vec<(u64, Vec<Answer>)> = Vec::new();
-    for pass in [&pass, &ticket("nobody"), &ticket("A-2"), &PassId::new(TICKET, "nobody/").unwrap()] {
+    for pass in [
+        &pass,
+        &ticket("nobody"),
+        &ticket("A-2"),
+        &PassId::new(TICKET, "nobody/").unwrap(),
+    ] {
         app.store.take_calls();
         let mut answers = Vec::new();
         for call in calls(pass, "token-of-nobody-at-all") {

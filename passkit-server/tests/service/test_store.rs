@@ -50,7 +50,11 @@ impl TestStore {
 
     /// Gives every pass this state.
     pub(crate) fn pin(&self, version: u64, last_modified: u64) {
-        *self.pinned.lock().unwrap() = Some(PassState { version, last_modified, published: None });
+        *self.pinned.lock().unwrap() = Some(PassState {
+            version,
+            last_modified,
+            published: None,
+        });
     }
 
     /// Returns the number of calls since the last `take_calls`.
@@ -58,7 +62,10 @@ impl TestStore {
         self.calls.swap(0, Ordering::SeqCst)
     }
 
-    async fn run<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    async fn run<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let fault = *self.fault.lock().unwrap();
         match fault {
@@ -80,10 +87,15 @@ impl RegistrationStore for TestStore {
         pass: &PassId,
         push_token: &PushToken,
     ) -> Result<Registered, StoreError> {
-        self.run(self.inner.register(device, pass, push_token)).await
+        self.run(self.inner.register(device, pass, push_token))
+            .await
     }
 
-    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+    async fn unregister(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+    ) -> Result<bool, StoreError> {
         self.run(self.inner.unregister(device, pass)).await
     }
 
@@ -93,7 +105,8 @@ impl RegistrationStore for TestStore {
         type_id: &TypeIdentifier,
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
-        self.run(self.inner.changes_since(device, type_id, since)).await
+        self.run(self.inner.changes_since(device, type_id, since))
+            .await
     }
 
     async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
@@ -131,6 +144,7 @@ impl RegistrationStore for TestStore {
         device: &DeviceIdentifier,
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
-        self.run(self.inner.forget_device(device, unregistered_at)).await
+        self.run(self.inner.forget_device(device, unregistered_at))
+            .await
     }
 }

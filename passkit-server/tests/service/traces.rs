@@ -9,15 +9,18 @@ use passkit_server::{PassId, store::RegistrationStore as _};
 
 use crate::{
     app::{
-        App, COUPON, DEVICE, OTHER_DEVICE, OTHER_PUSH, PUSH, TICKET, coupon, device, get, head, latest_path,
-        list_path, post, ticket,
+        App, COUPON, DEVICE, OTHER_DEVICE, OTHER_PUSH, PUSH, TICKET, coupon, device, get, head,
+        latest_path, list_path, post, ticket,
     },
     phone::Phone,
     test_store::TestStore,
 };
 
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-    expected.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    expected
+        .iter()
+        .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+        .collect()
 }
 
 async fn mark(app: &App, passes: &[PassId]) {
@@ -33,7 +36,10 @@ async fn the_first_pass_is_added() {
     assert_eq!(phone.register(&ticket("A-1")).await, 201);
     assert_eq!(phone.list(TICKET).await, ["A-1"]);
     assert_eq!(phone.fetch(&ticket("A-1")).await, 200);
-    assert_eq!(phone.content(&ticket("A-1")), Some("first version of pass.com.example.ticket A-1"));
+    assert_eq!(
+        phone.content(&ticket("A-1")),
+        Some("first version of pass.com.example.ticket A-1")
+    );
 }
 
 #[tokio::test]
@@ -167,9 +173,17 @@ async fn registering_again_changes_nothing_but_may_report_the_pass_again() {
     assert_eq!(phone.register(&ticket("A-1")).await, 201);
     phone.sync(TICKET).await;
     assert_eq!(phone.register(&ticket("A-1")).await, 200);
-    assert_eq!(app.devices_of(&ticket("A-1")).await, pairs(&[(DEVICE, PUSH)]));
+    assert_eq!(
+        app.devices_of(&ticket("A-1")).await,
+        pairs(&[(DEVICE, PUSH)])
+    );
     let fetched = phone.sync(TICKET).await;
-    assert!(fetched.iter().all(|(serial, status)| serial == "A-1" && *status == 304), "{fetched:?}");
+    assert!(
+        fetched
+            .iter()
+            .all(|(serial, status)| serial == "A-1" && *status == 304),
+        "{fetched:?}"
+    );
     assert!(phone.list(TICKET).await.is_empty());
 }
 
@@ -183,7 +197,11 @@ async fn a_new_push_token_applies_to_all_passes_of_the_device() {
     phone.push_token = OTHER_PUSH.to_owned();
     assert_eq!(phone.register(&ticket("A-1")).await, 200);
     for pass in [ticket("A-1"), ticket("A-2"), coupon("A-1")] {
-        assert_eq!(app.devices_of(&pass).await, pairs(&[(DEVICE, OTHER_PUSH)]), "{pass}");
+        assert_eq!(
+            app.devices_of(&pass).await,
+            pairs(&[(DEVICE, OTHER_PUSH)]),
+            "{pass}"
+        );
     }
 }
 
@@ -192,13 +210,28 @@ async fn a_new_device_identifier_exists_beside_the_old_one_until_that_is_forgott
     let app = App::new();
     let pass = ticket("A-1");
     assert_eq!(app.register(DEVICE, &pass).await, 201);
-    assert_eq!(app.status(app.register_call(OTHER_DEVICE, &pass, OTHER_PUSH)).await, 201);
-    assert_eq!(app.devices_of(&pass).await, pairs(&[(DEVICE, PUSH), (OTHER_DEVICE, OTHER_PUSH)]));
+    assert_eq!(
+        app.status(app.register_call(OTHER_DEVICE, &pass, OTHER_PUSH))
+            .await,
+        201
+    );
+    assert_eq!(
+        app.devices_of(&pass).await,
+        pairs(&[(DEVICE, PUSH), (OTHER_DEVICE, OTHER_PUSH)])
+    );
     // The publisher does this after a 410 of APNs.
-    assert!(app.store.forget_device(&device(DEVICE), SystemTime::now()).await.unwrap());
+    assert!(
+        app.store
+            .forget_device(&device(DEVICE), SystemTime::now())
+            .await
+            .unwrap()
+    );
     assert_eq!(app.list(DEVICE, TICKET, None).await, None);
     assert_eq!(app.serials(OTHER_DEVICE, TICKET, None).await, ["A-1"]);
-    assert_eq!(app.devices_of(&pass).await, pairs(&[(OTHER_DEVICE, OTHER_PUSH)]));
+    assert_eq!(
+        app.devices_of(&pass).await,
+        pairs(&[(OTHER_DEVICE, OTHER_PUSH)])
+    );
 }
 
 #[tokio::test]
@@ -206,7 +239,12 @@ async fn a_device_registered_after_its_token_expired_is_not_forgotten() {
     let app = App::new();
     app.register(DEVICE, &ticket("A-1")).await;
     let before = SystemTime::now() - Duration::from_secs(5);
-    assert!(!app.store.forget_device(&device(DEVICE), before).await.unwrap());
+    assert!(
+        !app.store
+            .forget_device(&device(DEVICE), before)
+            .await
+            .unwrap()
+    );
     assert_eq!(app.serials(DEVICE, TICKET, None).await, ["A-1"]);
 }
 
@@ -234,11 +272,19 @@ async fn of_two_passes_one_is_deleted_then_the_other() {
     }
     assert_eq!(phone.unregister(&ticket("A-1")).await, 200);
     assert_eq!(app.serials(DEVICE, TICKET, None).await, ["A-2"]);
-    assert_eq!(app.devices_of(&ticket("A-2")).await, pairs(&[(DEVICE, PUSH)]));
+    assert_eq!(
+        app.devices_of(&ticket("A-2")).await,
+        pairs(&[(DEVICE, PUSH)])
+    );
     assert_eq!(phone.unregister(&ticket("A-2")).await, 200);
     assert_eq!(app.list(DEVICE, TICKET, None).await, None);
     // The device was removed with its last registration.
-    assert!(!app.store.forget_device(&device(DEVICE), SystemTime::now()).await.unwrap());
+    assert!(
+        !app.store
+            .forget_device(&device(DEVICE), SystemTime::now())
+            .await
+            .unwrap()
+    );
 }
 
 #[tokio::test]
@@ -252,7 +298,11 @@ async fn a_pass_is_added_again_after_it_was_deleted() {
     app.publish(&pass, "while away").await;
     assert_eq!(phone.register(&pass).await, 201);
     phone.forget_date(&pass);
-    assert_eq!(phone.list(TICKET).await, ["A-1"], "what changed while it was away is not missed");
+    assert_eq!(
+        phone.list(TICKET).await,
+        ["A-1"],
+        "what changed while it was away is not missed"
+    );
     assert_eq!(phone.fetch(&pass).await, 200);
     assert_eq!(phone.content(&pass), Some("while away"));
     assert!(phone.list(TICKET).await.is_empty());
@@ -276,8 +326,20 @@ async fn updates_are_switched_off_and_on() {
 async fn bad_register_bodies_are_refused_and_then_a_good_one_is_taken() {
     let app = App::new();
     let pass = ticket("A-1");
-    for body in ["", "[]", "{}", r#"{"pushToken":1}"#, r#"{"pushToken":""}"#, "not json"] {
-        assert_eq!(app.status(app.register_call(DEVICE, &pass, "").body(body)).await, 400, "{body}");
+    for body in [
+        "",
+        "[]",
+        "{}",
+        r#"{"pushToken":1}"#,
+        r#"{"pushToken":""}"#,
+        "not json",
+    ] {
+        assert_eq!(
+            app.status(app.register_call(DEVICE, &pass, "").body(body))
+                .await,
+            400,
+            "{body}"
+        );
         assert_eq!(app.devices_of(&pass).await, [], "{body}");
         assert_eq!(app.list(DEVICE, TICKET, None).await, None, "{body}");
     }
@@ -291,7 +353,11 @@ async fn equal_serials_of_two_types_are_two_passes() {
     assert_eq!(app.list(DEVICE, COUPON, None).await, None);
     for method in ["GET", "HEAD"] {
         let call = crate::app::RequestBuilder::new(method, latest_path(&coupon("A-1")));
-        assert_eq!(app.status(call.authorization(app.authorization(&ticket("A-1")))).await, 401);
+        assert_eq!(
+            app.status(call.authorization(app.authorization(&ticket("A-1"))))
+                .await,
+            401
+        );
     }
     assert_eq!(app.register(DEVICE, &coupon("A-1")).await, 201);
     app.unregister(DEVICE, &coupon("A-1")).await;
@@ -303,7 +369,10 @@ async fn two_devices_share_a_pass() {
     let app = App::new();
     let pass = ticket("A-1");
     let (mut first, mut second) = (Phone::new(&app, DEVICE), Phone::new(&app, OTHER_DEVICE));
-    assert_eq!((first.register(&pass).await, second.register(&pass).await), (201, 201));
+    assert_eq!(
+        (first.register(&pass).await, second.register(&pass).await),
+        (201, 201)
+    );
     first.sync(TICKET).await;
     second.sync(TICKET).await;
     app.publish(&pass, "second").await;
@@ -352,11 +421,15 @@ async fn head_has_the_headers_of_get() {
     let pass = ticket("A-1");
     let full = app.send(app.get_call(&pass)).await;
     let call = || head(latest_path(&pass));
-    let headers = app.send(call().authorization(app.authorization(&pass))).await;
+    let headers = app
+        .send(call().authorization(app.authorization(&pass)))
+        .await;
     assert_eq!((headers.status, &headers.headers), (200, &full.headers));
     assert!(headers.body.is_empty());
     let date = full.header("last-modified").unwrap();
-    let call_with_date = call().authorization(app.authorization(&pass)).header("if-modified-since", date);
+    let call_with_date = call()
+        .authorization(app.authorization(&pass))
+        .header("if-modified-since", date);
     assert_eq!(app.status(call_with_date).await, 304);
     assert_eq!(app.status(call()).await, 401);
 }
@@ -427,7 +500,10 @@ async fn nothing_is_lost_while_others_write() {
     assert!(phone.list(TICKET).await.is_empty());
     for serial in serials {
         let newest = app.send(app.get_call(&ticket(serial))).await;
-        assert_eq!(phone.content(&ticket(serial)).unwrap().as_bytes(), newest.body);
+        assert_eq!(
+            phone.content(&ticket(serial)).unwrap().as_bytes(),
+            newest.body
+        );
     }
 }
 
@@ -437,8 +513,16 @@ async fn the_list_needs_no_credentials_and_takes_any() {
     app.register(DEVICE, &ticket("A-1")).await;
     let bare = app.send(get(list_path(DEVICE, TICKET))).await;
     assert_eq!(bare.status, 200);
-    for authorization in ["ApplePass wrong-token-0123456", "Bearer x", "Basic dTpw", "", "\u{fc}"] {
-        let answer = app.send(get(list_path(DEVICE, TICKET)).authorization(authorization)).await;
+    for authorization in [
+        "ApplePass wrong-token-0123456",
+        "Bearer x",
+        "Basic dTpw",
+        "",
+        "\u{fc}",
+    ] {
+        let answer = app
+            .send(get(list_path(DEVICE, TICKET)).authorization(authorization))
+            .await;
         assert_eq!(answer, bare, "{authorization}");
     }
 }

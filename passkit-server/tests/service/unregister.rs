@@ -10,7 +10,10 @@ async fn every_repetition_is_200_without_a_body() {
     app.register(DEVICE, &ticket("A-1")).await;
     for _ in 0..3 {
         let answer = app.send(app.unregister_call(DEVICE, &ticket("A-1"))).await;
-        assert_eq!((answer.status, answer.header("content-length")), (200, Some("0")));
+        assert_eq!(
+            (answer.status, answer.header("content-length")),
+            (200, Some("0"))
+        );
         assert!(answer.body.is_empty());
         assert_eq!(app.list(DEVICE, TICKET, None).await, None);
     }
@@ -35,8 +38,15 @@ async fn only_the_named_registration_is_removed() {
     }
     assert_eq!(app.unregister(DEVICE, &ticket("A-1")).await, 200);
     assert_eq!(app.serials(DEVICE, TICKET, None).await, ["A-2"]);
-    assert_eq!(app.serials(DEVICE, coupon("A-1").type_id.as_str(), None).await, ["A-1"]);
-    assert_eq!(app.serials(OTHER_DEVICE, TICKET, None).await, ["A-1", "A-2"]);
+    assert_eq!(
+        app.serials(DEVICE, coupon("A-1").type_id.as_str(), None)
+            .await,
+        ["A-1"]
+    );
+    assert_eq!(
+        app.serials(OTHER_DEVICE, TICKET, None).await,
+        ["A-1", "A-2"]
+    );
     assert_eq!(app.devices_of(&ticket("A-1")).await.len(), 1);
 }
 
@@ -45,8 +55,10 @@ async fn a_body_and_a_content_type_change_nothing() {
     let app = App::new();
     for body in ["{}", "not json", r#"{"pushToken":"00"}"#] {
         app.register(DEVICE, &ticket("A-1")).await;
-        let call =
-            app.unregister_call(DEVICE, &ticket("A-1")).header("content-type", "text/plain").body(body);
+        let call = app
+            .unregister_call(DEVICE, &ticket("A-1"))
+            .header("content-type", "text/plain")
+            .body(body);
         assert_eq!(app.status(call).await, 200);
         assert_eq!(app.list(DEVICE, TICKET, None).await, None);
     }
@@ -57,10 +69,15 @@ async fn a_wrong_token_unregisters_nothing() {
     let app = App::new();
     app.register(DEVICE, &ticket("A-1")).await;
     for pass in [ticket("A-2"), coupon("A-1")] {
-        let call = delete(registration_path(DEVICE, &ticket("A-1"))).authorization(app.authorization(&pass));
+        let call = delete(registration_path(DEVICE, &ticket("A-1")))
+            .authorization(app.authorization(&pass));
         assert_eq!(app.status(call).await, 401);
     }
-    assert_eq!(app.status(delete(registration_path(DEVICE, &ticket("A-1")))).await, 401);
+    assert_eq!(
+        app.status(delete(registration_path(DEVICE, &ticket("A-1"))))
+            .await,
+        401
+    );
     assert_eq!(app.serials(DEVICE, TICKET, None).await, ["A-1"]);
 }
 
@@ -73,7 +90,8 @@ async fn a_withdrawn_pass_can_be_unregistered_and_nothing_else() {
     assert_eq!(app.status(app.get_call(&pass)).await, 401);
     assert_eq!(app.register(OTHER_DEVICE, &pass).await, 401);
     assert_eq!(app.desk.archives_asked(), 0);
-    let wrong = delete(registration_path(DEVICE, &pass)).authorization("ApplePass another-token-0123");
+    let wrong =
+        delete(registration_path(DEVICE, &pass)).authorization("ApplePass another-token-0123");
     assert_eq!(app.status(wrong).await, 401);
     assert_eq!(app.unregister(DEVICE, &pass).await, 200);
     assert_eq!(app.unregister(DEVICE, &pass).await, 200);

@@ -10,7 +10,8 @@ use tokio::{
 };
 
 use crate::app::{
-    App, Content, DEVICE, PUSH, TICKET, latest_path, list_path, push_body, registration_path, ticket,
+    App, Content, DEVICE, PUSH, TICKET, latest_path, list_path, push_body, registration_path,
+    ticket,
 };
 
 async fn serve(app: &App) -> SocketAddr {
@@ -33,24 +34,45 @@ struct Reply {
 
 impl Reply {
     fn parse(bytes: &[u8], reset: bool) -> Self {
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("the end of the headers");
+        let end = bytes
+            .windows(4)
+            .position(|w| w == b"\r\n\r\n")
+            .expect("the end of the headers");
         let head = std::str::from_utf8(&bytes[..end]).unwrap();
         let mut lines = head.split("\r\n");
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let status = lines
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
         let headers = lines
             .map(|line| line.split_once(": ").unwrap())
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
-        Self { status, headers, body: bytes[end + 4..].to_vec(), reset }
+        Self {
+            status,
+            headers,
+            body: bytes[end + 4..].to_vec(),
+            reset,
+        }
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Returns whether an HTTP client would accept the body as complete.
     fn is_complete(&self) -> bool {
-        match (self.header("content-length"), self.header("transfer-encoding")) {
+        match (
+            self.header("content-length"),
+            self.header("transfer-encoding"),
+        ) {
             (Some(length), _) => length.parse() == Ok(self.body.len()),
             (None, Some(_)) => self.body.ends_with(b"0\r\n\r\n"),
             (None, None) => !self.reset,
@@ -72,11 +94,17 @@ async fn exchange_and_end(address: SocketAddr, bytes: &[u8]) -> (Vec<u8>, bool) 
         let end = stream.read_to_end(&mut reply).await;
         (reply, end.is_err())
     };
-    tokio::time::timeout(Duration::from_secs(60), work).await.expect("the connection ends")
+    tokio::time::timeout(Duration::from_secs(60), work)
+        .await
+        .expect("the connection ends")
 }
 
 async fn ask(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Reply {
-    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let length = if body.is_empty() {
+        String::new()
+    } else {
+        format!("Content-Length: {}\r\n", body.len())
+    };
     let request = format!(
         "{method} /wallet{path} HTTP/1.1\r\nHost: wallet.example\r\n{headers}{length}Connection: \
             close\r\n\r\n{body}"
@@ -96,16 +124,38 @@ async fn a_phone_is_served() {
     let key = opened(&app, "A-1");
     let registration = registration_path(DEVICE, &ticket("A-1"));
     let reply = ask(address, "POST", &registration, &key, &push_body(PUSH)).await;
-    assert_eq!((reply.status, reply.header("content-length"), reply.body.len()), (201, Some("0"), 0));
-    assert_eq!(ask(address, "POST", &registration, &key, &push_body(PUSH)).await.status, 200);
+    assert_eq!(
+        (
+            reply.status,
+            reply.header("content-length"),
+            reply.body.len()
+        ),
+        (201, Some("0"), 0)
+    );
+    assert_eq!(
+        ask(address, "POST", &registration, &key, &push_body(PUSH))
+            .await
+            .status,
+        200
+    );
 
     let list = ask(address, "GET", &list_path(DEVICE, TICKET), "", "").await;
-    assert_eq!((list.status, list.header("content-type")), (200, Some("application/json")));
+    assert_eq!(
+        (list.status, list.header("content-type")),
+        (200, Some("application/json"))
+    );
     let json: serde_json::Value = serde_json::from_slice(&list.body).unwrap();
     let tag = json["lastUpdated"].as_str().unwrap();
     let query = format!("{}?passesUpdatedSince={tag}", list_path(DEVICE, TICKET));
     let nothing = ask(address, "GET", &query, "", "").await;
-    assert_eq!((nothing.status, nothing.header("content-length"), nothing.body.len()), (204, None, 0));
+    assert_eq!(
+        (
+            nothing.status,
+            nothing.header("content-length"),
+            nothing.body.len()
+        ),
+        (204, None, 0)
+    );
 
     let latest = ask(address, "GET", &latest_path(&ticket("A-1")), &key, "").await;
     assert_eq!(
@@ -114,14 +164,29 @@ async fn a_phone_is_served() {
     );
     let date = latest.header("last-modified").unwrap();
     let key_and_date = format!("{key}if-modified-since: {date}\r\n");
-    let again = ask(address, "GET", &latest_path(&ticket("A-1")), &key_and_date, "").await;
+    let again = ask(
+        address,
+        "GET",
+        &latest_path(&ticket("A-1")),
+        &key_and_date,
+        "",
+    )
+    .await;
     assert_eq!((again.status, again.body.len()), (304, 0));
     assert!(matches!(again.header("content-length"), None | Some("44")));
 
     let log = ask(address, "POST", "/v1/log", "", r#"{"logs":["a"]}"#).await;
     assert_eq!((log.status, log.header("content-length")), (200, Some("0")));
-    assert_eq!(ask(address, "DELETE", &registration, &key, "").await.status, 200);
-    assert_eq!(ask(address, "GET", &list_path(DEVICE, TICKET), "", "").await.status, 204);
+    assert_eq!(
+        ask(address, "DELETE", &registration, &key, "").await.status,
+        200
+    );
+    assert_eq!(
+        ask(address, "GET", &list_path(DEVICE, TICKET), "", "")
+            .await
+            .status,
+        204
+    );
 }
 
 #[tokio::test]
@@ -131,7 +196,14 @@ async fn dates_are_never_later_than_the_date_of_the_answer() {
         app.publish(&ticket("A-1"), "x").await;
     }
     let address = serve(&app).await;
-    let reply = ask(address, "GET", &latest_path(&ticket("A-1")), &opened(&app, "A-1"), "").await;
+    let reply = ask(
+        address,
+        "GET",
+        &latest_path(&ticket("A-1")),
+        &opened(&app, "A-1"),
+        "",
+    )
+    .await;
     let read = |name| httpdate::parse_http_date(reply.header(name).unwrap()).unwrap();
     assert!(read("last-modified") <= read("date"));
 }
@@ -139,13 +211,30 @@ async fn dates_are_never_later_than_the_date_of_the_answer() {
 #[tokio::test]
 async fn a_head_has_the_length_and_no_body() {
     let app = App::new();
-    app.desk.set_content(&ticket("A-2"), Content::Stream(6, vec![Some("abc".into()), Some("def".into())]));
-    app.desk.set_content(&ticket("A-3"), Content::Shared(Bytes::new()));
+    app.desk.set_content(
+        &ticket("A-2"),
+        Content::Stream(6, vec![Some("abc".into()), Some("def".into())]),
+    );
+    app.desk
+        .set_content(&ticket("A-3"), Content::Shared(Bytes::new()));
     let address = serve(&app).await;
     for (serial, length) in [("A-1", "44"), ("A-2", "6"), ("A-3", "0")] {
-        let reply = ask(address, "HEAD", &latest_path(&ticket(serial)), &opened(&app, serial), "").await;
-        assert_eq!((reply.status, reply.header("content-length")), (200, Some(length)));
-        assert_eq!(reply.header("content-type"), Some("application/vnd.apple.pkpass"));
+        let reply = ask(
+            address,
+            "HEAD",
+            &latest_path(&ticket(serial)),
+            &opened(&app, serial),
+            "",
+        )
+        .await;
+        assert_eq!(
+            (reply.status, reply.header("content-length")),
+            (200, Some(length))
+        );
+        assert_eq!(
+            reply.header("content-type"),
+            Some("application/vnd.apple.pkpass")
+        );
         assert!(reply.body.is_empty() && !reply.reset);
     }
 }
@@ -154,10 +243,16 @@ async fn a_head_has_the_length_and_no_body() {
 #[tokio::test]
 async fn a_connection_is_used_again_after_a_head_a_304_and_a_refusal() {
     let app = App::new();
-    app.desk.set_content(&ticket("A-2"), Content::Stream(6, vec![Some("abcdef".into())]));
+    app.desk.set_content(
+        &ticket("A-2"),
+        Content::Stream(6, vec![Some("abcdef".into())]),
+    );
     let address = serve(&app).await;
     let request = |method: &str, serial: &str, headers: &str| {
-        format!("{method} /wallet{} HTTP/1.1\r\nHost: a\r\n{headers}\r\n", latest_path(&ticket(serial)))
+        format!(
+            "{method} /wallet{} HTTP/1.1\r\nHost: a\r\n{headers}\r\n",
+            latest_path(&ticket(serial))
+        )
     };
     let not_modified = format!("{}If-None-Match: *\r\n", opened(&app, "A-1"));
     let requests = [
@@ -166,12 +261,18 @@ async fn a_connection_is_used_again_after_a_head_a_304_and_a_refusal() {
         request("GET", "A-1", &not_modified),
         request("GET", "A-2", &opened(&app, "A-2")),
         request("GET", "A-1", ""),
-        request("GET", "A-1", &format!("{}Connection: close\r\n", opened(&app, "A-1"))),
+        request(
+            "GET",
+            "A-1",
+            &format!("{}Connection: close\r\n", opened(&app, "A-1")),
+        ),
     ];
     let bytes = exchange(address, requests.concat().as_bytes()).await;
     let text = String::from_utf8(bytes).unwrap();
-    let statuses: Vec<&str> =
-        text.match_indices("HTTP/1.1 ").map(|(at, found)| &text[at + found.len()..][..3]).collect();
+    let statuses: Vec<&str> = text
+        .match_indices("HTTP/1.1 ")
+        .map(|(at, found)| &text[at + found.len()..][..3])
+        .collect();
     assert_eq!(statuses, ["200", "200", "304", "200", "401", "200"]);
     assert!(text.ends_with("\r\n\r\nfirst version of pass.com.example.ticket A-1"));
     assert_eq!(text.matches("abcdef").count(), 1);
@@ -181,11 +282,25 @@ async fn a_connection_is_used_again_after_a_head_a_304_and_a_refusal() {
 async fn a_streamed_archive_has_its_length_and_arrives_complete() {
     let app = App::new();
     let chunk = Bytes::from(vec![7; 10_000]);
-    app.desk.set_content(&ticket("A-1"), Content::Stream(1_000_000, vec![Some(chunk); 100]));
+    app.desk.set_content(
+        &ticket("A-1"),
+        Content::Stream(1_000_000, vec![Some(chunk); 100]),
+    );
     let address = serve(&app).await;
-    let reply = ask(address, "GET", &latest_path(&ticket("A-1")), &opened(&app, "A-1"), "").await;
+    let reply = ask(
+        address,
+        "GET",
+        &latest_path(&ticket("A-1")),
+        &opened(&app, "A-1"),
+        "",
+    )
+    .await;
     assert_eq!(
-        (reply.status, reply.header("content-length"), reply.body.len()),
+        (
+            reply.status,
+            reply.header("content-length"),
+            reply.body.len()
+        ),
         (200, Some("1000000"), 1_000_000)
     );
     assert_eq!(reply.header("transfer-encoding"), None);
@@ -195,7 +310,8 @@ async fn a_streamed_archive_has_its_length_and_arrives_complete() {
 async fn arrives_complete(length: u64, chunks: &[Option<&'static str>]) -> bool {
     let app = App::new();
     let chunks = chunks.iter().map(|chunk| chunk.map(Bytes::from)).collect();
-    app.desk.set_content(&ticket("A-1"), Content::Stream(length, chunks));
+    app.desk
+        .set_content(&ticket("A-1"), Content::Stream(length, chunks));
     let address = serve(&app).await;
     let request = format!(
         "GET /wallet{} HTTP/1.1\r\nHost: a\r\n{}Connection: close\r\n\r\n",
@@ -204,7 +320,8 @@ async fn arrives_complete(length: u64, chunks: &[Option<&'static str>]) -> bool 
     );
     let (bytes, reset) = exchange_and_end(address, request.as_bytes()).await;
     // A connection that closes before the first byte is not a complete answer.
-    bytes.windows(4).any(|window| window == b"\r\n\r\n") && Reply::parse(&bytes, reset).is_complete()
+    bytes.windows(4).any(|window| window == b"\r\n\r\n")
+        && Reply::parse(&bytes, reset).is_complete()
 }
 
 #[tokio::test]
@@ -253,15 +370,28 @@ async fn bodies_are_bounded_with_and_without_a_length() {
     let register = registration_path(DEVICE, &ticket("A-1"));
     let (push, logs) = (r#"{"pushToken":"00","x":""#, r#"{"logs":["#);
     for (path, start, end, length, expected) in [
-        (register.as_str(), push, r#""}"#, 16 * 1024, [200, 201].as_slice()),
+        (
+            register.as_str(),
+            push,
+            r#""}"#,
+            16 * 1024,
+            [200, 201].as_slice(),
+        ),
         (register.as_str(), push, r#""}"#, 16 * 1024 + 1, &[413]),
         ("/v1/log", logs, "]}", 256 * 1024, &[200]),
         ("/v1/log", logs, "]}", 256 * 1024 + 1, &[413]),
     ] {
         let filling = if start == logs { " " } else { "x" };
-        let body = format!("{start}{}{end}", filling.repeat(length - start.len() - end.len()));
+        let body = format!(
+            "{start}{}{end}",
+            filling.repeat(length - start.len() - end.len())
+        );
         let reply = ask(address, "POST", path, &opened(&app, "A-1"), &body).await;
-        assert!(expected.contains(&reply.status), "{path} {length}: {}", reply.status);
+        assert!(
+            expected.contains(&reply.status),
+            "{path} {length}: {}",
+            reply.status
+        );
 
         let (first, second) = body.split_at(length / 3);
         let request = format!(
@@ -273,7 +403,10 @@ async fn bodies_are_bounded_with_and_without_a_length() {
         );
         let (bytes, reset) = exchange_and_end(address, request.as_bytes()).await;
         let status = Reply::parse(&bytes, reset).status;
-        assert!(expected.contains(&status), "{path} {length} in chunks: {status}");
+        assert!(
+            expected.contains(&status),
+            "{path} {length} in chunks: {status}"
+        );
     }
 }
 
@@ -281,8 +414,7 @@ async fn bodies_are_bounded_with_and_without_a_length() {
 async fn a_large_body_is_refused_before_it_is_sent() {
     let app = App::new();
     let address = serve(&app).await;
-    let request =
-        "POST /wallet/v1/log HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\nConnection: close\r\n\r\n";
+    let request = "POST /wallet/v1/log HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\nConnection: close\r\n\r\n";
     let (bytes, reset) = exchange_and_end(address, request.as_bytes()).await;
     assert_eq!(Reply::parse(&bytes, reset).status, 413);
 }
@@ -306,7 +438,12 @@ async fn odd_request_lines_do_not_stop_the_server() {
         b"*",
         b"",
     ] {
-        let request = [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"].concat();
+        let request = [
+            b"GET ",
+            target,
+            b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        ]
+        .concat();
         let (bytes, reset) = exchange_and_end(address, &request).await;
         let status = Reply::parse(&bytes, reset).status;
         assert!(

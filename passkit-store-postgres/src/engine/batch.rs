@@ -62,8 +62,17 @@ struct Queue<W: Work> {
 
 impl<W: Work> Batcher<W> {
     pub(crate) fn new(work: W, connections: Arc<Connections>) -> Self {
-        let queue = Mutex::new(Queue { waiting: VecDeque::new(), under_way: 0 });
-        Self { shared: Arc::new(Shared { work, connections, queue }) }
+        let queue = Mutex::new(Queue {
+            waiting: VecDeque::new(),
+            under_way: 0,
+        });
+        Self {
+            shared: Arc::new(Shared {
+                work,
+                connections,
+                queue,
+            }),
+        }
     }
 
     pub(crate) async fn ask(&self, question: W::Question) -> Result<W::Answer, PostgresError> {
@@ -85,11 +94,20 @@ impl<W: Work> Batcher<W> {
             }
         };
         if let Some(question) = alone {
-            let _place = UnderWay { shared: self.shared.clone(), started: true };
-            let answer = self.shared.answer(std::slice::from_ref(&question)).await.pop();
+            let _place = UnderWay {
+                shared: self.shared.clone(),
+                started: true,
+            };
+            let answer = self
+                .shared
+                .answer(std::slice::from_ref(&question))
+                .await
+                .pop();
             return answer.unwrap_or_else(|| Err(PostgresError::stopped()));
         }
-        answer.await.unwrap_or_else(|_| Err(PostgresError::stopped()))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(PostgresError::stopped()))
     }
 }
 
@@ -106,9 +124,9 @@ impl<W: Work> Shared<W> {
                 for question in questions {
                     let alone = self.answer_together(std::slice::from_ref(question)).await;
                     let answer = alone.map(|mut answers| answers.pop());
-                    answers.push(
-                        answer.and_then(|answer| answer.unwrap_or_else(|| Err(PostgresError::stopped()))),
-                    );
+                    answers.push(answer.and_then(|answer| {
+                        answer.unwrap_or_else(|| Err(PostgresError::stopped()))
+                    }));
                 }
                 answers
             }
@@ -120,7 +138,10 @@ impl<W: Work> Shared<W> {
         &self,
         questions: &[W::Question],
     ) -> Result<Vec<Result<W::Answer, PostgresError>>, PostgresError> {
-        let rows = self.connections.fetch(self.work.statement(questions)).await?;
+        let rows = self
+            .connections
+            .fetch(self.work.statement(questions))
+            .await?;
         self.work.answers(&rows, questions.len())
     }
 }
@@ -152,7 +173,10 @@ struct UnderWay<W: Work> {
 
 impl<W: Work> UnderWay<W> {
     fn new(shared: &Arc<Shared<W>>) -> Self {
-        Self { shared: shared.clone(), started: false }
+        Self {
+            shared: shared.clone(),
+            started: false,
+        }
     }
 
     async fn run(mut self) {

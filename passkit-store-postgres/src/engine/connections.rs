@@ -46,7 +46,13 @@ impl Statement {
     /// A statement that may be sent twice, and has the usual time.
     pub(crate) fn new(sql: &'static str) -> Self {
         let arguments = PgArguments::default();
-        Self { sql, arguments, not_sent: None, has_time_limit: true, may_repeat: true }
+        Self {
+            sql,
+            arguments,
+            not_sent: None,
+            has_time_limit: true,
+            may_repeat: true,
+        }
     }
 
     pub(crate) fn bind<'t, T: Encode<'t, Postgres> + Type<Postgres>>(mut self, value: T) -> Self {
@@ -58,12 +64,18 @@ impl Statement {
 
     /// A statement that may take any time.
     pub(crate) fn without_time_limit(self) -> Self {
-        Self { has_time_limit: false, ..self }
+        Self {
+            has_time_limit: false,
+            ..self
+        }
     }
 
     /// A statement that is not sent again if it may have happened.
     pub(crate) fn once(self) -> Self {
-        Self { may_repeat: false, ..self }
+        Self {
+            may_repeat: false,
+            ..self
+        }
     }
 
     /// Sends it over this connection, and ignores its rows.
@@ -71,7 +83,9 @@ impl Statement {
         if let Some(error) = self.not_sent {
             return Err(error);
         }
-        sqlx::query_with(self.sql, self.arguments).execute(connection).await?;
+        sqlx::query_with(self.sql, self.arguments)
+            .execute(connection)
+            .await?;
         Ok(())
     }
 }
@@ -95,9 +109,17 @@ struct AtHand {
 
 impl Connections {
     pub(crate) fn new(pool: PgPool, config: Config) -> Arc<Self> {
-        let most = config.connections.min(pool.options().get_max_connections()).max(1);
+        let most = config
+            .connections
+            .min(pool.options().get_max_connections())
+            .max(1);
         let turns = Arc::new(Semaphore::new(most as usize));
-        Arc::new(Self { pool, config, turns, at_hand: Mutex::default() })
+        Arc::new(Self {
+            pool,
+            config,
+            turns,
+            at_hand: Mutex::default(),
+        })
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -109,18 +131,28 @@ impl Connections {
     }
 
     /// The rows of a statement.
-    pub(crate) async fn fetch(self: &Arc<Self>, statement: Statement) -> Result<Vec<PgRow>, PostgresError> {
+    pub(crate) async fn fetch(
+        self: &Arc<Self>,
+        statement: Statement,
+    ) -> Result<Vec<PgRow>, PostgresError> {
         if let Some(error) = statement.not_sent {
             return Err(error);
         }
-        let time = if statement.has_time_limit { self.config.timeout } else { DAY };
+        let time = if statement.has_time_limit {
+            self.config.timeout
+        } else {
+            DAY
+        };
         let deadline = Instant::now() + time;
         let mut pause = Duration::from_millis(10);
         let mut retries = 0;
         loop {
             // A connection may die unnoticed. A statement that can't be sent again must not fail because of it.
             let try_connection = retries > 0 || !statement.may_repeat;
-            let error = match self.try_fetch(&statement, deadline, time, try_connection).await {
+            let error = match self
+                .try_fetch(&statement, deadline, time, try_connection)
+                .await
+            {
                 Ok(rows) => return Ok(rows),
                 Err(error) => error,
             };
@@ -133,7 +165,11 @@ impl Connections {
             if !may_retry || retries > RETRIES || Instant::now() + pause >= deadline {
                 return Err(error);
             }
-            tracing::debug!(error = &error as &dyn std::error::Error, retries, "sending a statement again");
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                retries,
+                "sending a statement again"
+            );
             sleep(pause).await;
             pause *= 5;
         }
@@ -148,15 +184,22 @@ impl Connections {
     ) -> Result<Vec<PgRow>, PostgresError> {
         let connecting = deadline.min(Instant::now() + self.config.timeout);
         let no_connection = |_| PostgresError::no_connection(self.config.timeout);
-        let turn = timeout_at(connecting, self.turns.clone().acquire_owned()).await.map_err(no_connection)?;
+        let turn = timeout_at(connecting, self.turns.clone().acquire_owned())
+            .await
+            .map_err(no_connection)?;
         let turn = turn.map_err(|_| PostgresError::stopped())?;
-        let connection =
-            timeout_at(connecting, self.connection(try_connection)).await.map_err(no_connection)??;
-        let asking = self.clone().ask_until(deadline, time, connection, statement.clone(), turn);
+        let connection = timeout_at(connecting, self.connection(try_connection))
+            .await
+            .map_err(no_connection)??;
+        let asking = self
+            .clone()
+            .ask_until(deadline, time, connection, statement.clone(), turn);
         if self.config.transaction_pooler {
             // In a task of its own, which goes on if the caller goes away: sqlx loses count of a transaction whose beginning
             // is dropped half way, and the pooler would have one connection less.
-            tokio::spawn(asking).await.unwrap_or_else(|_| Err(PostgresError::stopped()))
+            tokio::spawn(asking)
+                .await
+                .unwrap_or_else(|_| Err(PostgresError::stopped()))
         } else {
             asking.await
         }
@@ -171,8 +214,14 @@ impl Connections {
         turn: OwnedSemaphorePermit,
     ) -> Result<Vec<PgRow>, PostgresError> {
         let asked = timeout_at(deadline, self.ask(&mut connection, statement)).await;
-        let answer = asked.map_err(|_| PostgresError::too_slow(time)).and_then(|rows| Ok(rows?));
-        if answer.as_ref().err().is_none_or(|error| !error.connection_lost) {
+        let answer = asked
+            .map_err(|_| PostgresError::too_slow(time))
+            .and_then(|rows| Ok(rows?));
+        if answer
+            .as_ref()
+            .err()
+            .is_none_or(|error| !error.connection_lost)
+        {
             self.keep(connection);
         } else {
             connection.close_on_drop();
@@ -232,7 +281,11 @@ impl Connections {
             sleep(LINGER).await;
             let now = Instant::now();
             let mut at_hand = self.at_hand();
-            let old = at_hand.idle.iter().take_while(|(_, since)| now - *since >= LINGER).count();
+            let old = at_hand
+                .idle
+                .iter()
+                .take_while(|(_, since)| now - *since >= LINGER)
+                .count();
             let old: Vec<_> = at_hand.idle.drain(..old).collect();
             at_hand.tidying = !at_hand.idle.is_empty();
             let done = !at_hand.tidying;

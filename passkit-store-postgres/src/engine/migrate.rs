@@ -8,15 +8,25 @@ use crate::{
 };
 
 /// Takes the steps that are missing, all or none.
-pub(crate) async fn migrate(connection: &mut PgConnection, lock: bool) -> Result<(), PostgresError> {
+pub(crate) async fn migrate(
+    connection: &mut PgConnection,
+    lock: bool,
+) -> Result<(), PostgresError> {
     let mut transaction = connection.begin().await?;
     if lock {
-        sqlx::raw_sql(layout::LOCK_MIGRATION).execute(&mut *transaction).await?;
+        sqlx::raw_sql(layout::LOCK_MIGRATION)
+            .execute(&mut *transaction)
+            .await?;
     }
     let before = version(&mut transaction).await?;
     refuse_newer(before)?;
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > before) {
-        sqlx::raw_sql(migration.sql).execute(&mut *transaction).await?;
+    for migration in MIGRATIONS
+        .iter()
+        .filter(|migration| migration.version > before)
+    {
+        sqlx::raw_sql(migration.sql)
+            .execute(&mut *transaction)
+            .await?;
         tracing::info!(version = migration.version, "migrated the schema");
     }
     transaction.commit().await?;
@@ -27,19 +37,31 @@ pub(crate) async fn migrate(connection: &mut PgConnection, lock: bool) -> Result
 pub(crate) async fn check(connection: &mut PgConnection) -> Result<(), PostgresError> {
     let version = version(connection).await?;
     refuse_newer(version)?;
-    if version < VERSION { Err(PostgresError::no_schema()) } else { Ok(()) }
+    if version < VERSION {
+        Err(PostgresError::no_schema())
+    } else {
+        Ok(())
+    }
 }
 
 /// 0 before the first migration. In statements that are not prepared, which pass through any pooler.
 async fn version(connection: &mut PgConnection) -> Result<i32, PostgresError> {
-    let exists = sqlx::raw_sql(layout::HAS_SCHEMA).fetch_one(&mut *connection).await?;
+    let exists = sqlx::raw_sql(layout::HAS_SCHEMA)
+        .fetch_one(&mut *connection)
+        .await?;
     if !exists.try_get::<bool, _>(0)? {
         return Ok(0);
     }
-    let version = sqlx::raw_sql(layout::SCHEMA_VERSION).fetch_one(connection).await?;
+    let version = sqlx::raw_sql(layout::SCHEMA_VERSION)
+        .fetch_one(connection)
+        .await?;
     Ok(version.try_get(0)?)
 }
 
 fn refuse_newer(version: i32) -> Result<(), PostgresError> {
-    if version > VERSION { Err(PostgresError::newer_schema(version, VERSION)) } else { Ok(()) }
+    if version > VERSION {
+        Err(PostgresError::newer_schema(version, VERSION))
+    } else {
+        Ok(())
+    }
 }

@@ -18,7 +18,10 @@ pub(crate) fn only<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
 ) -> Result<T, PostgresError> {
     match rows {
         [row] => column(row, 0),
-        _ => Err(PostgresError::unreadable(format!("{} rows instead of one", rows.len()))),
+        _ => Err(PostgresError::unreadable(format!(
+            "{} rows instead of one",
+            rows.len()
+        ))),
     }
 }
 
@@ -29,7 +32,10 @@ pub(crate) fn row_for_each<T>(
     answer: impl Fn(&PgRow) -> Result<T, PostgresError>,
 ) -> Result<Vec<Result<T, PostgresError>>, PostgresError> {
     if rows.len() != count {
-        return Err(PostgresError::unreadable(format!("{} rows for {count} questions", rows.len())));
+        return Err(PostgresError::unreadable(format!(
+            "{} rows for {count} questions",
+            rows.len()
+        )));
     }
     Ok(rows.iter().map(answer).collect())
 }

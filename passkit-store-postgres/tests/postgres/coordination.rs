@@ -13,7 +13,11 @@ async fn instances(count: usize) -> Vec<PostgresStore> {
     let url = new_database().await;
     let mut stores = Vec::new();
     for _ in 0..count {
-        stores.push(PostgresStore::connect(&url, Config::new().connections(2)).await.unwrap());
+        stores.push(
+            PostgresStore::connect(&url, Config::new().connections(2))
+                .await
+                .unwrap(),
+        );
     }
     stores[0].migrate().await.unwrap();
     stores
@@ -28,16 +32,31 @@ async fn one_of_many_claims_wins_until_it_is_released() {
             let store = stores[i % 3].clone();
             tasks.spawn(async move {
                 let owner = format!("owner {i}");
-                store.claim(name, &owner, HOUR).await.unwrap().then_some(owner)
+                store
+                    .claim(name, &owner, HOUR)
+                    .await
+                    .unwrap()
+                    .then_some(owner)
             });
         }
-        tasks.join_all().await.into_iter().flatten().collect::<Vec<_>>()
+        tasks
+            .join_all()
+            .await
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
     };
     for round in 0..10 {
         let winners = claim_by_all("job").await;
         assert_eq!(winners.len(), 1, "round {round}: {winners:?}");
         stores[0].release("job", "owner of nothing").await.unwrap();
-        assert!(claim_by_all("job").await.iter().all(|owner| *owner == winners[0]), "round {round}");
+        assert!(
+            claim_by_all("job")
+                .await
+                .iter()
+                .all(|owner| *owner == winners[0]),
+            "round {round}"
+        );
         stores[2].release("job", &winners[0]).await.unwrap();
     }
 }
@@ -49,9 +68,18 @@ async fn a_claim_whose_time_is_over_goes_to_another_owner() {
     assert!(store.claim("job", "one", HOUR).await.unwrap());
     assert!(!store.claim("job", "two", HOUR).await.unwrap());
     let remaining = "select until - passkit.now_micros() from passkit.claim";
-    let remaining: i64 = sqlx::query_scalar(remaining).fetch_one(store.pool()).await.unwrap();
-    assert!((3_500_000_000..=3_600_000_000).contains(&remaining), "{remaining}");
-    sqlx::raw_sql("update passkit.claim set until = until - 3600000000").execute(store.pool()).await.unwrap();
+    let remaining: i64 = sqlx::query_scalar(remaining)
+        .fetch_one(store.pool())
+        .await
+        .unwrap();
+    assert!(
+        (3_500_000_000..=3_600_000_000).contains(&remaining),
+        "{remaining}"
+    );
+    sqlx::raw_sql("update passkit.claim set until = until - 3600000000")
+        .execute(store.pool())
+        .await
+        .unwrap();
     assert!(store.claim("job", "two", Duration::MAX).await.unwrap());
     assert!(!store.claim("job", "one", HOUR).await.unwrap());
     // The old owner can't end what it has lost.
@@ -69,23 +97,53 @@ async fn one_of_many_replacements_of_a_note_wins() {
             let store = stores[i % 3].clone();
             tasks.spawn(async move {
                 let new = format!("{new} {i}");
-                store.replace_note("epoch", expected, Some(&new)).await.unwrap().then_some(new)
+                store
+                    .replace_note("epoch", expected, Some(&new))
+                    .await
+                    .unwrap()
+                    .then_some(new)
             });
         }
-        tasks.join_all().await.into_iter().flatten().collect::<Vec<_>>()
+        tasks
+            .join_all()
+            .await
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
     };
     for round in 0..10 {
         // There is no note yet.
         let winners = replace_by_all(None, "first").await;
         assert_eq!(winners.len(), 1, "round {round}: {winners:?}");
-        assert_eq!(stores[1].note("epoch").await.unwrap().as_ref(), winners.first());
-        assert!(stores[0].replace_note("epoch", Some(&winners[0]), Some("known")).await.unwrap());
+        assert_eq!(
+            stores[1].note("epoch").await.unwrap().as_ref(),
+            winners.first()
+        );
+        assert!(
+            stores[0]
+                .replace_note("epoch", Some(&winners[0]), Some("known"))
+                .await
+                .unwrap()
+        );
         let winners = replace_by_all(Some("known"), "second").await;
         assert_eq!(winners.len(), 1, "round {round}: {winners:?}");
-        assert_eq!(stores[1].note("epoch").await.unwrap().as_ref(), winners.first());
+        assert_eq!(
+            stores[1].note("epoch").await.unwrap().as_ref(),
+            winners.first()
+        );
         assert!(!stores[0].replace_note("epoch", None, None).await.unwrap());
-        assert!(!stores[0].replace_note("epoch", Some("known"), None).await.unwrap());
-        assert!(stores[0].replace_note("epoch", Some(&winners[0]), None).await.unwrap());
+        assert!(
+            !stores[0]
+                .replace_note("epoch", Some("known"), None)
+                .await
+                .unwrap()
+        );
+        assert!(
+            stores[0]
+                .replace_note("epoch", Some(&winners[0]), None)
+                .await
+                .unwrap()
+        );
         assert!(stores[0].replace_note("epoch", None, None).await.unwrap());
         assert_eq!(stores[1].note("epoch").await.unwrap(), None);
     }
@@ -97,12 +155,21 @@ async fn a_replacement_whose_answer_is_lost_is_an_error() {
     let store = new_store().await;
     assert!(store.replace_note("n", None, Some("old")).await.unwrap());
     let mut locked = store.pool().begin().await.unwrap();
-    sqlx::raw_sql("update passkit.note set note = 'new'").execute(&mut *locked).await.unwrap();
+    sqlx::raw_sql("update passkit.note set note = 'new'")
+        .execute(&mut *locked)
+        .await
+        .unwrap();
     let replacing = store.clone();
-    let replacing = tokio::spawn(async move { replacing.replace_note("n", Some("old"), Some("new")).await });
+    let replacing =
+        tokio::spawn(async move { replacing.replace_note("n", Some("old"), Some("new")).await });
     let cut = "select pg_terminate_backend(pid) from pg_stat_activity
         where datname = current_database() and wait_event_type = 'Lock'";
-    while sqlx::query(cut).fetch_all(store.pool()).await.unwrap().is_empty() {
+    while sqlx::query(cut)
+        .fetch_all(store.pool())
+        .await
+        .unwrap()
+        .is_empty()
+    {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     locked.commit().await.unwrap();
@@ -110,13 +177,20 @@ async fn a_replacement_whose_answer_is_lost_is_an_error() {
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
     // The store goes on, over connections that it tries first.
     assert_eq!(store.note("n").await.unwrap().as_deref(), Some("new"));
-    assert!(store.replace_note("n", Some("new"), Some("newer")).await.unwrap());
+    assert!(
+        store
+            .replace_note("n", Some("new"), Some("newer"))
+            .await
+            .unwrap()
+    );
 }
 
 /// A connection that died while nobody looked is found before the replacement is sent.
 #[tokio::test]
 async fn cut_connections_fail_no_replacement() {
-    let store = PostgresStore::connect(&new_database().await, Config::new().connections(1)).await.unwrap();
+    let store = PostgresStore::connect(&new_database().await, Config::new().connections(1))
+        .await
+        .unwrap();
     store.migrate().await.unwrap();
     let mut admin = store.pool().acquire().await.unwrap().detach();
     let cut = "select pg_terminate_backend(pid) from pg_stat_activity
@@ -124,7 +198,12 @@ async fn cut_connections_fail_no_replacement() {
     for i in 0..5 {
         let (before, after) = (format!("{i}"), format!("{}", i + 1));
         let expected = (i > 0).then_some(before.as_str());
-        assert!(store.replace_note("n", expected, Some(&after)).await.unwrap());
+        assert!(
+            store
+                .replace_note("n", expected, Some(&after))
+                .await
+                .unwrap()
+        );
         let cut = sqlx::query(cut).fetch_all(&mut admin).await.unwrap();
         assert!(!cut.is_empty());
     }

@@ -94,7 +94,11 @@ impl Task {
             _ => {
                 let name = format!("note of {}", self.number);
                 let (old, new) = (self.store.note(&name).await?, format!("{i}"));
-                assert!(self.store.replace_note(&name, old.as_deref(), Some(&new)).await?);
+                assert!(
+                    self.store
+                        .replace_note(&name, old.as_deref(), Some(&new))
+                        .await?
+                );
                 known().note = Some(new);
             }
         }
@@ -109,15 +113,27 @@ async fn a_killed_server_loses_nothing_it_acknowledged() {
     // With the default settings: durable.
     let server = Server::throwaway(&[]).unwrap();
     let url = server.url(&server.new_database().await.unwrap());
-    let store = PostgresStore::connect(&url, Config::new().timeout(Duration::from_secs(10))).await.unwrap();
+    let store = PostgresStore::connect(&url, Config::new().timeout(Duration::from_secs(10)))
+        .await
+        .unwrap();
     store.migrate().await.unwrap();
-    let known: Vec<_> = (0..TASKS).map(|_| Arc::new(Mutex::new(Acknowledged::default()))).collect();
+    let known: Vec<_> = (0..TASKS)
+        .map(|_| Arc::new(Mutex::new(Acknowledged::default())))
+        .collect();
     let mut total = 0;
     for round in 0..rounds {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stop, done) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let mut tasks = JoinSet::new();
         for (number, known) in known.iter().enumerate() {
-            let task = Task { store: store.clone(), number, known: known.clone(), done: done.clone() };
+            let task = Task {
+                store: store.clone(),
+                number,
+                known: known.clone(),
+                done: done.clone(),
+            };
             tasks.spawn(task.run(stop.clone()));
         }
         while done.load(SeqCst) < 200 {
@@ -133,11 +149,20 @@ async fn a_killed_server_loses_nothing_it_acknowledged() {
         server.start().unwrap();
         total += done.load(SeqCst);
         let changes = store.pending(&type_id(), 1_000).await.unwrap();
-        let pending: HashMap<_, _> =
-            changes.into_iter().map(|change| (change.scope, change.version)).collect();
+        let pending: HashMap<_, _> = changes
+            .into_iter()
+            .map(|change| (change.scope, change.version))
+            .collect();
         for (task, known) in known.iter().enumerate() {
             let mut after = std::mem::take(&mut *known.lock().unwrap());
-            check(&store, &format!("round {round}"), task, &mut after, &pending).await;
+            check(
+                &store,
+                &format!("round {round}"),
+                task,
+                &mut after,
+                &pending,
+            )
+            .await;
             *known.lock().unwrap() = after;
         }
     }
@@ -156,9 +181,16 @@ async fn check(
     for (number, acknowledged) in &mut known.registered {
         let name = format!("{task}-{number}");
         let is = registered.contains(&name);
-        let page = store.devices(Audience::Pass(&pass(&name)), None, 9).await.unwrap();
+        let page = store
+            .devices(Audience::Pass(&pass(&name)), None, 9)
+            .await
+            .unwrap();
         assert_eq!(page.items.len(), usize::from(is), "{round}: half of {name}");
-        assert_eq!(is, acknowledged.unwrap_or(is), "{round}: {name} is not as acknowledged");
+        assert_eq!(
+            is,
+            acknowledged.unwrap_or(is),
+            "{round}: {name} is not as acknowledged"
+        );
         *acknowledged = Some(is);
     }
     for (number, seen) in &known.states {
@@ -170,28 +202,54 @@ async fn check(
         );
         // Nobody sends the pushes: one with the version of the last mark is pending for every pass that was ever marked.
         let pending = pending.get(&Scope::Pass(pass.serial.clone())).copied();
-        assert_eq!(pending, Some(now.version), "{round}: {pass} is marked and not pending");
+        assert_eq!(
+            pending,
+            Some(now.version),
+            "{round}: {pass} is marked and not pending"
+        );
     }
     for (number, (content, is_acknowledged)) in &known.contents {
         let pass = pass(format!("{task}-{number}"));
         let now = store.pass_state(&pass).await.unwrap();
-        let published = store.published(std::slice::from_ref(&pass)).await.unwrap().remove(0);
+        let published = store
+            .published(std::slice::from_ref(&pass))
+            .await
+            .unwrap()
+            .remove(0);
         let published = published.unwrap_or_default();
         assert_eq!(now.published, published.digest);
         if *is_acknowledged {
-            assert_eq!(now.published, content.digest, "{round}: {pass} is not published as acknowledged");
+            assert_eq!(
+                now.published, content.digest,
+                "{round}: {pass} is not published as acknowledged"
+            );
         }
         // Digest, token, mark and push come together.
         if let Some(digest) = now.published {
-            assert_eq!(published.tokens.last(), auth_tokens(&digest[..1]).first(), "{round}: half of {pass}");
+            assert_eq!(
+                published.tokens.last(),
+                auth_tokens(&digest[..1]).first(),
+                "{round}: half of {pass}"
+            );
             let pending = pending.get(&Scope::Pass(pass.serial.clone())).copied();
-            assert_eq!(pending, Some(now.version), "{round}: {pass} is published and not pending");
+            assert_eq!(
+                pending,
+                Some(now.version),
+                "{round}: {pass} is published and not pending"
+            );
         }
     }
     if let Some(note) = &known.note {
-        let now = store.note(&format!("note of {task}")).await.unwrap().expect("the note is there");
+        let now = store
+            .note(&format!("note of {task}"))
+            .await
+            .unwrap()
+            .expect("the note is there");
         let number = |text: &str| text.parse::<u64>().unwrap();
-        assert!(number(&now) >= number(note), "{round}: the note went back from {note} to {now}");
+        assert!(
+            number(&now) >= number(note),
+            "{round}: the note went back from {note} to {now}"
+        );
         known.note = Some(now);
     }
 }

@@ -14,7 +14,9 @@ impl Mounted {
     fn new(at: &Path) -> Option<Self> {
         let id = Command::new("id").arg("-u").output().unwrap();
         if id.stdout != b"0\n" || std::env::var_os("PASSKIT_NO_MOUNT").is_some() {
-            eprintln!("left out: a full disk can be tested only as root, who may mount a small file system");
+            eprintln!(
+                "left out: a full disk can be tested only as root, who may mount a small file system"
+            );
             return None;
         }
         let mounted = Command::new("mount")
@@ -22,7 +24,10 @@ impl Mounted {
             .arg(at)
             .output()
             .is_ok_and(|mount| mount.status.success());
-        assert!(mounted, "cannot mount a tmpfs as root; allow it, or set PASSKIT_NO_MOUNT=1");
+        assert!(
+            mounted,
+            "cannot mount a tmpfs as root; allow it, or set PASSKIT_NO_MOUNT=1"
+        );
         Some(Self(at.to_owned()))
     }
 }
@@ -39,35 +44,55 @@ async fn a_full_disk_is_unavailable_and_no_more() {
     // Open to the user that PostgreSQL runs as.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open).unwrap();
-    let Some(mounted) = Mounted::new(folder.path()) else { return };
+    let Some(mounted) = Mounted::new(folder.path()) else {
+        return;
+    };
     let space = mounted.0.join("space");
     std::fs::create_dir(&space).unwrap();
     let server = Server::throwaway(&["fsync=off"]).unwrap();
     server.give(&space).unwrap();
     let url = server.url(&server.new_database().await.unwrap());
-    let store = PostgresStore::connect(&url, Config::new().timeout(Duration::from_secs(30))).await.unwrap();
+    let store = PostgresStore::connect(&url, Config::new().timeout(Duration::from_secs(30)))
+        .await
+        .unwrap();
     store.migrate().await.unwrap();
     let run = async |sql: String| {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(store.pool()).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(store.pool())
+            .await
+            .unwrap();
     };
-    run(format!("create tablespace small location '{}'", space.display())).await;
+    run(format!(
+        "create tablespace small location '{}'",
+        space.display()
+    ))
+    .await;
     run("alter table passkit.registration set tablespace small".into()).await;
 
     let names: Vec<_> = (0..).map(|i| format!("{i:0>500}")).take(20_000).collect();
     let mut last = 0;
     let error = loop {
-        match store.register(&device("d"), &pass(&names[last]), &token()).await {
+        match store
+            .register(&device("d"), &pass(&names[last]), &token())
+            .await
+        {
             Ok(_) => last += 1,
             Err(error) => break error,
         }
         assert!(last < names.len(), "the disk is never full");
     };
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
-    assert!(crate::support::text_of(&error).contains("full"), "{error:?}");
+    assert!(
+        crate::support::text_of(&error).contains("full"),
+        "{error:?}"
+    );
     // It still answers with all that it acknowledged.
     assert_eq!(registered(&store, &device("d")).await, names[..last]);
 
     run("alter table passkit.registration set tablespace pg_default".into()).await;
-    store.register(&device("d"), &pass(&names[last]), &token()).await.unwrap();
+    store
+        .register(&device("d"), &pass(&names[last]), &token())
+        .await
+        .unwrap();
     assert_eq!(registered(&store, &device("d")).await.len(), last + 1);
 }

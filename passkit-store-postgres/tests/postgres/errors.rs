@@ -23,13 +23,20 @@ fn sql_state(error: &StoreError) -> Option<String> {
 
 #[tokio::test]
 async fn an_error_has_that_of_the_driver_behind_it() {
-    let store = PostgresStore::connect(&new_database().await, Config::new()).await.unwrap();
+    let store = PostgresStore::connect(&new_database().await, Config::new())
+        .await
+        .unwrap();
     let error = store.pass_state(&pass("1")).await.unwrap_err();
     assert_eq!(sql_state(&error).as_deref(), Some("42P01"));
-    let error = store.unregister(&device("d"), &pass("1")).await.unwrap_err();
+    let error = store
+        .unregister(&device("d"), &pass("1"))
+        .await
+        .unwrap_err();
     assert_eq!(sql_state(&error).as_deref(), Some("3F000"));
     let mut connection = store.pool().acquire().await.unwrap();
-    let error = mark_in(&mut connection, &type_id(), Changed::All).await.unwrap_err();
+    let error = mark_in(&mut connection, &type_id(), Changed::All)
+        .await
+        .unwrap_err();
     assert_eq!(sql_state(&error).as_deref(), Some("3F000"));
     drop(connection);
     store.pool().close().await;
@@ -43,28 +50,50 @@ async fn callers_that_share_an_error_have_that_of_the_driver_too() {
     let store = new_store().await;
     // The first mark waits for this lock, and so the others share the second statement.
     let mut locked = store.pool().begin().await.unwrap();
-    mark_in(&mut locked, &type_id(), Changed::All).await.unwrap();
+    mark_in(&mut locked, &type_id(), Changed::All)
+        .await
+        .unwrap();
     let mut tasks = JoinSet::new();
     for i in 0..40 {
         let store = store.clone();
         tasks.spawn(async move {
             let serials = [serial(format!("{i}"))];
-            store.mark(&type_id(), Changed::Passes(&serials)).await.unwrap_err()
+            store
+                .mark(&type_id(), Changed::Passes(&serials))
+                .await
+                .unwrap_err()
         });
     }
     let waiting = "select count(*) from pg_stat_activity
         where datname = current_database() and wait_event_type = 'Lock'";
-    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(store.pool()).await.unwrap() == 0 {
+    while sqlx::query_scalar::<_, i64>(waiting)
+        .fetch_one(store.pool())
+        .await
+        .unwrap()
+        == 0
+    {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     // Takes its own lock along with it, so that nobody waits any more.
-    sqlx::raw_sql("alter table passkit.pass rename to gone").execute(&mut *locked).await.unwrap();
+    sqlx::raw_sql("alter table passkit.pass rename to gone")
+        .execute(&mut *locked)
+        .await
+        .unwrap();
     locked.commit().await.unwrap();
     for error in tasks.join_all().await {
         assert_eq!(error.kind(), StoreErrorKind::Configuration, "{error:?}");
         assert_eq!(sql_state(&error).as_deref(), Some("42P01"));
     }
-    sqlx::raw_sql("alter table passkit.gone rename to pass").execute(store.pool()).await.unwrap();
-    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
-    store.mark(&type_id(), Changed::Passes(&[serial("1")])).await.unwrap();
+    sqlx::raw_sql("alter table passkit.gone rename to pass")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    store
+        .register(&device("d"), &pass("1"), &token())
+        .await
+        .unwrap();
+    store
+        .mark(&type_id(), Changed::Passes(&[serial("1")]))
+        .await
+        .unwrap();
 }

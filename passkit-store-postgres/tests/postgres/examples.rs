@@ -4,5 +4,7 @@ mod ticket;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_runs() {
-    ticket::run(&crate::support::new_database().await).await.unwrap();
+    ticket::run(&crate::support::new_database().await)
+        .await
+        .unwrap();
 }

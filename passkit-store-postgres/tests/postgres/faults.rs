@@ -22,7 +22,10 @@ use crate::support::{
 const SOON: Duration = Duration::from_secs(60);
 
 async fn run(connection: &mut PgConnection, sql: String) {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .unwrap();
 }
 
 /// Registers until it works. Errors before that are of the kind "unavailable".
@@ -37,11 +40,17 @@ async fn recovers(store: &PostgresStore) {
 #[tokio::test]
 async fn a_server_that_is_down_is_reported_at_once() {
     // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let url = format!("postgres://postgres@127.0.0.1:{port}/p");
     let start = Instant::now();
     // It does not wait for its time to end.
-    let error = PostgresStore::connect(&url, Config::new().timeout(2 * SOON)).await.unwrap_err();
+    let error = PostgresStore::connect(&url, Config::new().timeout(2 * SOON))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
     assert!(text_of(&error).contains("refused"), "{error:?}");
     assert!(start.elapsed() < SOON);
@@ -54,7 +63,10 @@ async fn a_restart_loses_nothing_and_needs_no_help() {
     let config = Config::new().timeout(Duration::from_secs(5));
     let store = PostgresStore::connect(&url, config).await.unwrap();
     store.migrate().await.unwrap();
-    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("d"), &pass("1"), &token())
+        .await
+        .unwrap();
 
     server.stop().unwrap();
     let start = Instant::now();
@@ -63,9 +75,18 @@ async fn a_restart_loses_nothing_and_needs_no_help() {
         let store = store.clone();
         tasks.spawn(async move {
             let error = match i % 3 {
-                0 => store.changes_since(&device("d"), &type_id(), None).await.unwrap_err(),
-                1 => store.mark(&type_id(), Changed::Passes(&[serial("1")])).await.unwrap_err(),
-                _ => store.unregister(&device("e"), &pass("1")).await.unwrap_err(),
+                0 => store
+                    .changes_since(&device("d"), &type_id(), None)
+                    .await
+                    .unwrap_err(),
+                1 => store
+                    .mark(&type_id(), Changed::Passes(&[serial("1")]))
+                    .await
+                    .unwrap_err(),
+                _ => store
+                    .unregister(&device("e"), &pass("1"))
+                    .await
+                    .unwrap_err(),
             };
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         });
@@ -82,15 +103,25 @@ async fn a_restart_loses_nothing_and_needs_no_help() {
     // Restarted while nobody looks: the next call does not even notice.
     server.stop().unwrap();
     server.start().unwrap();
-    assert_eq!(store.register(&device("d"), &pass("1"), &token()).await.unwrap(), Registered::Existing);
+    assert_eq!(
+        store
+            .register(&device("d"), &pass("1"), &token())
+            .await
+            .unwrap(),
+        Registered::Existing
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn cut_connections_are_not_noticed() {
     let store = new_store().await;
-    let mut admin = PgConnection::connect(&SERVER.url("postgres")).await.unwrap();
-    let database: String =
-        sqlx::query_scalar("select current_database()::text").fetch_one(store.pool()).await.unwrap();
+    let mut admin = PgConnection::connect(&SERVER.url("postgres"))
+        .await
+        .unwrap();
+    let database: String = sqlx::query_scalar("select current_database()::text")
+        .fetch_one(store.pool())
+        .await
+        .unwrap();
     let mut tasks = JoinSet::new();
     let done = Arc::new(AtomicUsize::new(0));
     for task in 0..6 {
@@ -99,8 +130,18 @@ async fn cut_connections_are_not_noticed() {
             for i in 0..100 {
                 let (device, pass) = (device(format!("{task}")), pass(format!("{}", i % 7)));
                 store.register(&device, &pass, &token()).await.unwrap();
-                store.mark(&type_id(), Changed::Passes(std::slice::from_ref(&pass.serial))).await.unwrap();
-                assert!(registered(&store, &device).await.contains(&pass.serial.as_str().to_owned()));
+                store
+                    .mark(
+                        &type_id(),
+                        Changed::Passes(std::slice::from_ref(&pass.serial)),
+                    )
+                    .await
+                    .unwrap();
+                assert!(
+                    registered(&store, &device)
+                        .await
+                        .contains(&pass.serial.as_str().to_owned())
+                );
                 store.unregister(&device, &pass).await.unwrap();
                 done.fetch_add(1, Relaxed);
             }
@@ -137,17 +178,34 @@ async fn a_call_that_takes_too_long_fails() {
     let first = PostgresStore::connect(&url, Config::new()).await.unwrap();
     first.migrate().await.unwrap();
     let ours = Config::new().timeout(Duration::from_secs(3));
-    let servers = Config::new().timeout(SOON).statement_timeout(Duration::from_secs(3));
+    let servers = Config::new()
+        .timeout(SOON)
+        .statement_timeout(Duration::from_secs(3));
     for config in [ours, servers] {
         let store = PostgresStore::connect(&url, config).await.unwrap();
-        first.register(&device("d"), &pass("1"), &token()).await.unwrap();
+        first
+            .register(&device("d"), &pass("1"), &token())
+            .await
+            .unwrap();
         let mut locked = first.pool().begin().await.unwrap();
-        sqlx::query("lock table passkit.device").execute(&mut *locked).await.unwrap();
+        sqlx::query("lock table passkit.device")
+            .execute(&mut *locked)
+            .await
+            .unwrap();
         let start = Instant::now();
         for error in [
-            store.register(&device("d"), &pass("1"), &token()).await.unwrap_err(),
-            store.unregister(&device("d"), &pass("1")).await.unwrap_err(),
-            store.changes_since(&device("d"), &type_id(), None).await.unwrap_err(),
+            store
+                .register(&device("d"), &pass("1"), &token())
+                .await
+                .unwrap_err(),
+            store
+                .unregister(&device("d"), &pass("1"))
+                .await
+                .unwrap_err(),
+            store
+                .changes_since(&device("d"), &type_id(), None)
+                .await
+                .unwrap_err(),
         ] {
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         }
@@ -155,7 +213,10 @@ async fn a_call_that_takes_too_long_fails() {
         // A call that needs no such lock works once there is a connection for it. A busy machine may take longer to make
         // one than calls wait here.
         let start = Instant::now();
-        while let Err(error) = store.mark(&type_id(), Changed::Passes(&[serial("1")])).await {
+        while let Err(error) = store
+            .mark(&type_id(), Changed::Passes(&[serial("1")]))
+            .await
+        {
             assert!(start.elapsed() < SOON, "{error:?}");
         }
         locked.rollback().await.unwrap();
@@ -166,24 +227,49 @@ async fn a_call_that_takes_too_long_fails() {
 #[tokio::test]
 async fn a_read_only_database_serves_reads() {
     let store = new_store().await;
-    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
-    let mut admin = PgConnection::connect(&SERVER.url("postgres")).await.unwrap();
-    let name: String =
-        sqlx::query_scalar("select current_database()::text").fetch_one(store.pool()).await.unwrap();
-    let cut = format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
-    run(&mut admin, format!("alter database {name} set default_transaction_read_only = on")).await;
+    store
+        .register(&device("d"), &pass("1"), &token())
+        .await
+        .unwrap();
+    let mut admin = PgConnection::connect(&SERVER.url("postgres"))
+        .await
+        .unwrap();
+    let name: String = sqlx::query_scalar("select current_database()::text")
+        .fetch_one(store.pool())
+        .await
+        .unwrap();
+    let cut =
+        format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
+    run(
+        &mut admin,
+        format!("alter database {name} set default_transaction_read_only = on"),
+    )
+    .await;
     run(&mut admin, cut).await;
     assert_eq!(registered(&store, &device("d")).await, ["1"]);
     for error in [
-        store.register(&device("d"), &pass("2"), &token()).await.unwrap_err(),
-        store.unregister(&device("d"), &pass("1")).await.unwrap_err(),
-        store.mark(&type_id(), Changed::Passes(&[serial("1")])).await.unwrap_err(),
+        store
+            .register(&device("d"), &pass("2"), &token())
+            .await
+            .unwrap_err(),
+        store
+            .unregister(&device("d"), &pass("1"))
+            .await
+            .unwrap_err(),
+        store
+            .mark(&type_id(), Changed::Passes(&[serial("1")]))
+            .await
+            .unwrap_err(),
         store.mark(&type_id(), Changed::All).await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         assert!(text_of(&error).contains("read-only"), "{error:?}");
     }
-    run(&mut admin, format!("alter database {name} reset default_transaction_read_only")).await;
+    run(
+        &mut admin,
+        format!("alter database {name} reset default_transaction_read_only"),
+    )
+    .await;
     recovers(&store).await;
 }
 
@@ -193,7 +279,10 @@ fn a_store_may_be_dropped_anywhere() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = runtime.block_on(async {
         let store = new_store().await;
-        store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+        store
+            .register(&device("d"), &pass("1"), &token())
+            .await
+            .unwrap();
         store
     });
     drop(store);

@@ -1,5 +1,9 @@
 //! The store on a real PostgreSQL: under load, cut off, killed, and set up wrongly.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should panic"
+)]
 
 mod clocks;
 mod coordination;

@@ -22,7 +22,10 @@ async fn registrations_go_in_and_out() {
     // More than one statement takes; the first again at the end, with another push token.
     let mut all: Vec<_> = (0..5_000).map(registration).collect();
     let newer = PushToken::new("beef").unwrap();
-    all.push(Registration { push_token: newer.clone(), ..registration(0) });
+    all.push(Registration {
+        push_token: newer.clone(),
+        ..registration(0)
+    });
     assert_eq!(store.register_many(&all).await.unwrap(), 5_000);
     assert_eq!(store.register_many(&all).await.unwrap(), 0);
     assert_eq!(store.register_many(&[]).await.unwrap(), 0);
@@ -34,7 +37,10 @@ async fn registrations_go_in_and_out() {
             let page = store.registrations(after.as_ref(), limit).await.unwrap();
             for one in page.items {
                 assert_eq!(one.push_token == newer, one.device == device("d0"));
-                let name = (one.device.as_str().to_owned(), one.pass.serial.as_str().to_owned());
+                let name = (
+                    one.device.as_str().to_owned(),
+                    one.pass.serial.as_str().to_owned(),
+                );
                 assert!(found.insert(name), "twice");
             }
             after = page.next;
@@ -44,16 +50,34 @@ async fn registrations_go_in_and_out() {
         }
         assert_eq!(found.len(), if limit == 1 { 100 } else { 5_000 });
     }
-    for hostile in ["", "x", "\n", "a\nb", "a\nb\nc\nd", "\0\n\n", "\u{10ffff}\n\u{10ffff}\n\u{10ffff}"] {
-        store.registrations(Some(&PageCursor::new(hostile)), 9).await.unwrap();
+    for hostile in [
+        "",
+        "x",
+        "\n",
+        "a\nb",
+        "a\nb\nc\nd",
+        "\0\n\n",
+        "\u{10ffff}\n\u{10ffff}\n\u{10ffff}",
+    ] {
+        store
+            .registrations(Some(&PageCursor::new(hostile)), 9)
+            .await
+            .unwrap();
     }
 
     let other = TypeIdentifier::new("order.com.example.shop").unwrap();
-    let order = passkit_server::PassId { type_id: other.clone(), serial: serial("1") };
+    let order = passkit_server::PassId {
+        type_id: other.clone(),
+        serial: serial("1"),
+    };
     store.register(&device("d0"), &order, &newer).await.unwrap();
     let stats = store.stats().await.unwrap();
     assert_eq!(stats.devices, 1_667);
-    let of = |type_id, passes, registrations| TypeStats { type_id, passes, registrations };
+    let of = |type_id, passes, registrations| TypeStats {
+        type_id,
+        passes,
+        registrations,
+    };
     assert_eq!(stats.types, [of(other, 1, 1), of(type_id(), 50, 5_000)]);
     assert!(stats.storage_bytes.unwrap() > 100_000);
 }

@@ -192,7 +192,10 @@ async fn empty_tables() -> PgConnection {
 }
 
 async fn run(connection: &mut PgConnection, sql: &str) {
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.unwrap();
+    connection
+        .execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned())))
+        .await
+        .unwrap();
 }
 
 fn execute(number: usize, values: &str) -> String {
@@ -205,8 +208,14 @@ fn execute(number: usize, values: &str) -> String {
 
 /// The plan of a call, run and taken back.
 async fn explain(connection: &mut PgConnection, number: usize, call: &Call) -> Value {
-    let sql = format!("explain (analyze, buffers, format json) {}", execute(number, &call.values));
-    let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.unwrap();
+    let sql = format!(
+        "explain (analyze, buffers, format json) {}",
+        execute(number, &call.values)
+    );
+    let row = sqlx::raw_sql(AssertSqlSafe(sql))
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap();
     let plans: Value = serde_json::from_str(row.get_unchecked(0)).unwrap();
     plans[0]["Plan"].clone()
 }
@@ -219,19 +228,27 @@ async fn counts(connection: &mut PgConnection) -> BTreeMap<String, (i64, i64)> {
         from pg_stat_xact_user_tables where schemaname = 'passkit'",
     );
     let rows = counts.fetch_all(connection).await.unwrap();
-    rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
+    rows.iter()
+        .map(|row| (row.get(0), (row.get(1), row.get(2))))
+        .collect()
 }
 
 fn nodes(plan: &Value) -> Vec<&Value> {
     let children = plan["Plans"].as_array().into_iter().flatten();
-    std::iter::once(plan).chain(children.flat_map(nodes)).collect()
+    std::iter::once(plan)
+        .chain(children.flat_map(nodes))
+        .collect()
 }
 
 /// Runs every call, and panics if one reads more than it has to or costs so much that it is compiled.
 async fn assert_plans_are_good(connection: &mut PgConnection, state: &str) {
     for (number, call) in calls().iter().enumerate() {
         // The first call of a function in a session reads the catalogue too.
-        run(connection, &format!("begin; {}; rollback; begin", execute(number, &call.values))).await;
+        run(
+            connection,
+            &format!("begin; {}; rollback; begin", execute(number, &call.values)),
+        )
+        .await;
         let before = counts(connection).await;
         let plan = explain(connection, number, call).await;
         let after = counts(connection).await;
@@ -240,19 +257,38 @@ async fn assert_plans_are_good(connection: &mut PgConnection, state: &str) {
         let what = format!("{state}: {}\n{plan:#}", call.sql);
         let mut rows = 0;
         for (table, (scans, read)) in after {
-            let (scans, read) = before.get(&table).map_or((scans, read), |old| (scans - old.0, read - old.1));
+            let (scans, read) = before
+                .get(&table)
+                .map_or((scans, read), |old| (scans - old.0, read - old.1));
             rows += read;
-            assert!(SMALL.contains(&&*table) || scans == 0, "reads all of {table}: {what}");
+            assert!(
+                SMALL.contains(&&*table) || scans == 0,
+                "reads all of {table}: {what}"
+            );
         }
-        assert!(rows <= call.rows, "reads {rows} rows, not {}: {what}", call.rows);
-        let buffers = ["Shared Hit Blocks", "Shared Read Blocks"].map(|key| plan[key].as_i64().unwrap());
+        assert!(
+            rows <= call.rows,
+            "reads {rows} rows, not {}: {what}",
+            call.rows
+        );
+        let buffers =
+            ["Shared Hit Blocks", "Shared Read Blocks"].map(|key| plan[key].as_i64().unwrap());
         let buffers = buffers[0] + buffers[1];
-        assert!(buffers <= 100 + 8 * call.rows, "touches {buffers} buffers: {what}");
+        assert!(
+            buffers <= 100 + 8 * call.rows,
+            "touches {buffers} buffers: {what}"
+        );
         let cost = plan["Total Cost"].as_f64().unwrap();
-        assert!(cost < JIT_ABOVE_COST / 10.0, "is expected to cost {cost}: {what}");
+        assert!(
+            cost < JIT_ABOVE_COST / 10.0,
+            "is expected to cost {cost}: {what}"
+        );
         for node in nodes(&plan) {
             let kind = node["Node Type"].as_str().unwrap();
-            assert!(!["Hash Join", "Merge Join"].contains(&kind), "{kind}: {what}");
+            assert!(
+                !["Hash Join", "Merge Join"].contains(&kind),
+                "{kind}: {what}"
+            );
         }
     }
 }
@@ -300,7 +336,11 @@ async fn plans_of_empty_tables_do_for_full_ones() {
     let mut connection = empty_tables().await;
     run(&mut connection, "set plan_cache_mode = force_generic_plan").await;
     for (number, call) in calls().iter().enumerate() {
-        run(&mut connection, &format!("begin; {}; rollback", execute(number, &call.values))).await;
+        run(
+            &mut connection,
+            &format!("begin; {}; rollback", execute(number, &call.values)),
+        )
+        .await;
     }
     run(&mut connection, FILL).await;
     assert_plans_are_good(&mut connection, "made for empty tables").await;
@@ -308,9 +348,17 @@ async fn plans_of_empty_tables_do_for_full_ones() {
 
 #[tokio::test]
 async fn connections_of_the_store_do_not_compile() {
-    for config in [Config::new(), Config::new().statement_timeout(std::time::Duration::ZERO)] {
-        let store = PostgresStore::connect(&new_database().await, config).await.unwrap();
-        let jit: String = sqlx::query_scalar("show jit").fetch_one(store.pool()).await.unwrap();
+    for config in [
+        Config::new(),
+        Config::new().statement_timeout(std::time::Duration::ZERO),
+    ] {
+        let store = PostgresStore::connect(&new_database().await, config)
+            .await
+            .unwrap();
+        let jit: String = sqlx::query_scalar("show jit")
+            .fetch_one(store.pool())
+            .await
+            .unwrap();
         assert_eq!(jit, "off");
     }
 }

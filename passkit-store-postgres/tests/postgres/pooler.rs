@@ -29,16 +29,22 @@ async fn keeps_the_contract_behind_pgbouncer() {
     // Fewer connections than the store uses, so that they change hands.
     let pooler = PgBouncer::start(&server, 3).unwrap();
     let url = pooler.url(&database);
-    let store = PostgresStore::connect(&url, Config::new().transaction_pooler(true)).await.unwrap();
+    let store = PostgresStore::connect(&url, Config::new().transaction_pooler(true))
+        .await
+        .unwrap();
     store.migrate().await.unwrap();
     store.check().await.unwrap();
     let cases = cases();
     let short = cases.iter().filter(|one| !LONG.contains(&one.case.id));
     // The cases of maintenance need a database each.
     let store = TestStore::new(Arc::new(store.clone())).with_queue(Arc::new(store));
-    run(short, move || std::future::ready(store.clone())).await.assert_passed();
+    run(short, move || std::future::ready(store.clone()))
+        .await
+        .assert_passed();
 
-    let error = PostgresStore::connect(&url, Config::new()).await.unwrap_err();
+    let error = PostgresStore::connect(&url, Config::new())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration, "{error:?}");
     assert!(text_of(&error).contains("pooler"), "{error:?}");
 }
@@ -50,10 +56,16 @@ async fn dropped_calls_leave_no_transaction_open() {
     let server = Server::throwaway(&["fsync=off", "synchronous_commit=off"]).unwrap();
     let database = server.new_database().await.unwrap();
     let pooler = PgBouncer::start(&server, 3).unwrap();
-    let config = Config::new().transaction_pooler(true).timeout(Duration::from_secs(60));
-    let store = PostgresStore::connect(&pooler.url(&database), config).await.unwrap();
+    let config = Config::new()
+        .transaction_pooler(true)
+        .timeout(Duration::from_secs(60));
+    let store = PostgresStore::connect(&pooler.url(&database), config)
+        .await
+        .unwrap();
     store.migrate().await.unwrap();
-    let direct = PostgresStore::connect(&server.url(&database), Config::new()).await.unwrap();
+    let direct = PostgresStore::connect(&server.url(&database), Config::new())
+        .await
+        .unwrap();
     let open = "select count(*) from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid() and state <> 'idle'";
     for polls in 0.. {
@@ -65,12 +77,19 @@ async fn dropped_calls_leave_no_transaction_open() {
                 return Poll::Ready(false);
             }
             polled += 1;
-            call.as_mut().poll(context).map(|registered| registered.is_ok())
+            call.as_mut()
+                .poll(context)
+                .map(|registered| registered.is_ok())
         });
         let done = done.await;
         drop(call);
         let start = Instant::now();
-        while sqlx::query_scalar::<_, i64>(open).fetch_one(direct.pool()).await.unwrap() > 0 {
+        while sqlx::query_scalar::<_, i64>(open)
+            .fetch_one(direct.pool())
+            .await
+            .unwrap()
+            > 0
+        {
             assert!(
                 start.elapsed() < Duration::from_secs(60),
                 "a transaction is left open after {polls} polls"
@@ -82,5 +101,8 @@ async fn dropped_calls_leave_no_transaction_open() {
             break;
         }
     }
-    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("d"), &pass("1"), &token())
+        .await
+        .unwrap();
 }

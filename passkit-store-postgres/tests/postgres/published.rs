@@ -12,7 +12,10 @@ use crate::support::{
 };
 
 async fn publish(store: &PostgresStore, contents: &[Content]) {
-    store.mark(&type_id(), Changed::Contents(contents)).await.unwrap();
+    store
+        .mark(&type_id(), Changed::Contents(contents))
+        .await
+        .unwrap();
 }
 
 async fn published(store: &PostgresStore, name: &str) -> Option<Published> {
@@ -27,15 +30,29 @@ async fn only_new_content_is_marked() {
     let store = new_store().await;
     let (device, type_id) = (device("d"), type_id());
     for name in ["1", "2", "3"] {
-        store.register(&device, &pass(name), &token()).await.unwrap();
+        store
+            .register(&device, &pass(name), &token())
+            .await
+            .unwrap();
     }
     let of = |name: &str, digest: u8| content(name, Some(digest), &[1]);
     assert_eq!(store.pass_state(&pass("1")).await.unwrap().published, None);
-    let mut tag = store.changes_since(&device, &type_id, None).await.unwrap().tag;
+    let mut tag = store
+        .changes_since(&device, &type_id, None)
+        .await
+        .unwrap()
+        .tag;
     let mut reported = async || {
-        let changes = store.changes_since(&device, &type_id, Some(tag)).await.unwrap();
+        let changes = store
+            .changes_since(&device, &type_id, Some(tag))
+            .await
+            .unwrap();
         tag = changes.tag;
-        let mut reported: Vec<_> = changes.serials.iter().map(|serial| serial.as_str().to_owned()).collect();
+        let mut reported: Vec<_> = changes
+            .serials
+            .iter()
+            .map(|serial| serial.as_str().to_owned())
+            .collect();
         reported.sort();
         reported
     };
@@ -53,14 +70,33 @@ async fn only_new_content_is_marked() {
     publish(&store, &[of("1", 1), of("2", 2), of("3", 1)]).await;
     assert_eq!(reported().await, ["2", "3"]);
     assert_eq!(store.pass_state(&pass("1")).await.unwrap(), before);
-    assert_eq!(store.pass_state(&pass("2")).await.unwrap().published, Some([2; 32]));
+    assert_eq!(
+        store.pass_state(&pass("2")).await.unwrap().published,
+        Some([2; 32])
+    );
 
     // Marks of other kinds leave the content, also of a pass that has none.
-    store.mark(&type_id, Changed::Passes(&[serial("1"), serial("unpublished")])).await.unwrap();
+    store
+        .mark(
+            &type_id,
+            Changed::Passes(&[serial("1"), serial("unpublished")]),
+        )
+        .await
+        .unwrap();
     store.mark(&type_id, Changed::All).await.unwrap();
     assert_eq!(reported().await, ["1", "2", "3"]);
-    assert_eq!(store.pass_state(&pass("1")).await.unwrap().published, Some([1; 32]));
-    assert_eq!(store.pass_state(&pass("unpublished")).await.unwrap().published, None);
+    assert_eq!(
+        store.pass_state(&pass("1")).await.unwrap().published,
+        Some([1; 32])
+    );
+    assert_eq!(
+        store
+            .pass_state(&pass("unpublished"))
+            .await
+            .unwrap()
+            .published,
+        None
+    );
     assert_eq!(published(&store, "unpublished").await, None);
     publish(&store, &[of("1", 1), of("2", 2), of("3", 1)]).await;
     assert_eq!(reported().await, Vec::<String>::new());
@@ -91,19 +127,49 @@ async fn tokens_digests_and_removals_are_kept_as_the_rules_say() {
             let tokens: Vec<u8> = (0..count).map(|_| next(24) as u8).collect();
             let content = content(format!("{name}"), digest, &tokens);
             let before = store.pass_state(&pass(format!("{name}"))).await.unwrap();
-            contents.push((content.clone(), before, known.get_or_insert_default().update(&content)));
+            contents.push((
+                content.clone(),
+                before,
+                known.get_or_insert_default().update(&content),
+            ));
         }
-        publish(&store, &contents.iter().map(|(content, ..)| content.clone()).collect::<Vec<_>>()).await;
+        publish(
+            &store,
+            &contents
+                .iter()
+                .map(|(content, ..)| content.clone())
+                .collect::<Vec<_>>(),
+        )
+        .await;
         for (content, before, is_marked) in contents {
-            let after = store.pass_state(&pass(content.serial.as_str())).await.unwrap();
-            assert_eq!(after.version > before.version, is_marked, "round {round}: {content:?}");
-            assert_eq!(after.last_modified > before.last_modified, is_marked, "round {round}: {content:?}");
+            let after = store
+                .pass_state(&pass(content.serial.as_str()))
+                .await
+                .unwrap();
+            assert_eq!(
+                after.version > before.version,
+                is_marked,
+                "round {round}: {content:?}"
+            );
+            assert_eq!(
+                after.last_modified > before.last_modified,
+                is_marked,
+                "round {round}: {content:?}"
+            );
         }
         let passes = ["0", "1", "2"].map(pass);
-        assert_eq!(store.published(&passes).await.unwrap(), expected, "round {round}");
+        assert_eq!(
+            store.published(&passes).await.unwrap(),
+            expected,
+            "round {round}"
+        );
         for (pass, expected) in passes.iter().zip(&expected) {
             let digest = expected.as_ref().and_then(|published| published.digest);
-            assert_eq!(store.pass_state(pass).await.unwrap().published, digest, "round {round}");
+            assert_eq!(
+                store.pass_state(pass).await.unwrap().published,
+                digest,
+                "round {round}"
+            );
         }
     }
 }
@@ -112,12 +178,22 @@ async fn tokens_digests_and_removals_are_kept_as_the_rules_say() {
 async fn a_removal_that_comes_first_marks_nothing_and_does_not_hide_the_next_content() {
     let store = new_store().await;
     let before = store.pass_state(&pass("1")).await.unwrap();
-    store.mark_and_push(&type_id(), Changed::Contents(&[content("1", None, &[1])])).await.unwrap();
+    store
+        .mark_and_push(&type_id(), Changed::Contents(&[content("1", None, &[1])]))
+        .await
+        .unwrap();
     assert_eq!(store.pass_state(&pass("1")).await.unwrap(), before);
     assert!(store.backlog().await.unwrap().is_empty());
-    let expected = Published { digest: None, tokens: auth_tokens(&[1]), removed: true };
+    let expected = Published {
+        digest: None,
+        tokens: auth_tokens(&[1]),
+        removed: true,
+    };
     assert_eq!(published(&store, "1").await, Some(expected));
-    store.mark_and_push(&type_id(), Changed::Contents(&[content("1", Some(1), &[])])).await.unwrap();
+    store
+        .mark_and_push(&type_id(), Changed::Contents(&[content("1", Some(1), &[])]))
+        .await
+        .unwrap();
     assert!(store.pass_state(&pass("1")).await.unwrap().version > before.version);
     assert_eq!(store.backlog().await.unwrap().len(), 1);
 }
@@ -127,18 +203,31 @@ async fn a_removal_that_comes_first_marks_nothing_and_does_not_hide_the_next_con
 async fn tokens_that_stay_are_not_written() {
     let store = new_store().await;
     let row = async || {
-        let row = "select xmin::text || ' ' || xmax::text || ' ' || ctid::text from passkit.published";
-        sqlx::query_scalar::<_, String>(row).fetch_one(store.pool()).await.unwrap()
+        let row =
+            "select xmin::text || ' ' || xmax::text || ' ' || ctid::text from passkit.published";
+        sqlx::query_scalar::<_, String>(row)
+            .fetch_one(store.pool())
+            .await
+            .unwrap()
     };
     publish(&store, &[content("1", Some(1), &[1, 2, 3])]).await;
     let before = row().await;
-    for (digest, tokens) in [(1, &[1, 2, 3][..]), (2, &[1, 2, 3]), (3, &[3]), (4, &[]), (4, &[2, 3, 2, 3])] {
+    for (digest, tokens) in [
+        (1, &[1, 2, 3][..]),
+        (2, &[1, 2, 3]),
+        (3, &[3]),
+        (4, &[]),
+        (4, &[2, 3, 2, 3]),
+    ] {
         publish(&store, &[content("1", Some(digest), tokens)]).await;
         assert_eq!(row().await, before, "{tokens:?}");
     }
     publish(&store, &[content("1", Some(4), &[2])]).await;
     assert_ne!(row().await, before);
-    assert_eq!(published(&store, "1").await.unwrap().tokens, auth_tokens(&[1, 3, 2]));
+    assert_eq!(
+        published(&store, "1").await.unwrap().tokens,
+        auth_tokens(&[1, 3, 2])
+    );
 }
 
 #[tokio::test]
@@ -149,9 +238,16 @@ async fn published_answers_in_order_for_any_passes() {
         type_id: TypeIdentifier::new("pass.com.example.other").unwrap(),
         serial: serial("1"),
     };
-    let one = Some(Published { digest: Some([1; 32]), tokens: auth_tokens(&[1]), removed: false });
+    let one = Some(Published {
+        digest: Some([1; 32]),
+        tokens: auth_tokens(&[1]),
+        removed: false,
+    });
     let asked = [pass("none"), pass("1"), other, pass("1")];
-    assert_eq!(store.published(&asked).await.unwrap(), [None, one.clone(), None, one]);
+    assert_eq!(
+        store.published(&asked).await.unwrap(),
+        [None, one.clone(), None, one]
+    );
     assert_eq!(store.published(&[]).await.unwrap(), []);
 }
 
@@ -159,15 +255,29 @@ async fn published_answers_in_order_for_any_passes() {
 #[tokio::test]
 async fn what_contents_mark_is_pending() {
     let store = new_store().await;
-    let contents = |second| [content("1", Some(1), &[1]), content("2", Some(second), &[1])];
+    let contents = |second| {
+        [
+            content("1", Some(1), &[1]),
+            content("2", Some(second), &[1]),
+        ]
+    };
     publish(&store, &contents(0)).await;
     assert!(store.backlog().await.unwrap().is_empty());
-    store.mark_and_push(&type_id(), Changed::Contents(&contents(0))).await.unwrap();
+    store
+        .mark_and_push(&type_id(), Changed::Contents(&contents(0)))
+        .await
+        .unwrap();
     assert!(store.backlog().await.unwrap().is_empty());
-    store.mark_and_push(&type_id(), Changed::Contents(&contents(1))).await.unwrap();
+    store
+        .mark_and_push(&type_id(), Changed::Contents(&contents(1)))
+        .await
+        .unwrap();
     let version = store.pass_state(&pass("2")).await.unwrap().version;
     let pending = store.pending(&type_id(), 9).await.unwrap();
-    let pending: Vec<_> = pending.into_iter().map(|change| (change.scope, change.version)).collect();
+    let pending: Vec<_> = pending
+        .into_iter()
+        .map(|change| (change.scope, change.version))
+        .collect();
     assert_eq!(pending, [(Scope::Pass(serial("2")), version)]);
 }
 
@@ -175,8 +285,13 @@ async fn what_contents_mark_is_pending() {
 #[tokio::test]
 async fn very_many_contents_and_passes_are_marked() {
     let store = new_store().await;
-    let contents: Vec<_> = (0..4_500).map(|i| content(format!("{i}"), Some(7), &[1, 2])).collect();
-    let serials: Vec<_> = contents.iter().map(|content| content.serial.clone()).collect();
+    let contents: Vec<_> = (0..4_500)
+        .map(|i| content(format!("{i}"), Some(7), &[1, 2]))
+        .collect();
+    let serials: Vec<_> = contents
+        .iter()
+        .map(|content| content.serial.clone())
+        .collect();
     let probes = ["0", "1023", "1024", "4499"].map(pass);
     let versions = async || {
         let mut versions = Vec::new();
@@ -187,23 +302,53 @@ async fn very_many_contents_and_passes_are_marked() {
     };
     publish(&store, &contents).await;
     let tokens = unite_tokens(&[], &contents[0].tokens);
-    let expected = Published { digest: Some([7; 32]), tokens, removed: false };
-    assert_eq!(store.published(&probes).await.unwrap(), vec![Some(expected); 4]);
+    let expected = Published {
+        digest: Some([7; 32]),
+        tokens,
+        removed: false,
+    };
+    assert_eq!(
+        store.published(&probes).await.unwrap(),
+        vec![Some(expected); 4]
+    );
     assert_eq!(published(&store, "4500").await, None);
     let first = versions().await;
-    store.mark_and_push(&type_id(), Changed::Passes(&serials)).await.unwrap();
+    store
+        .mark_and_push(&type_id(), Changed::Passes(&serials))
+        .await
+        .unwrap();
     let second = versions().await;
-    assert!(first.iter().zip(&second).all(|(first, second)| *first > 0 && first < second));
+    assert!(
+        first
+            .iter()
+            .zip(&second)
+            .all(|(first, second)| *first > 0 && first < second)
+    );
     assert_eq!(store.backlog().await.unwrap()[0].pending, 4_500);
 
     let mut transaction = store.pool().begin().await.unwrap();
-    mark_and_push_in(&mut transaction, &type_id(), Changed::Contents(&contents)).await.unwrap();
+    mark_and_push_in(&mut transaction, &type_id(), Changed::Contents(&contents))
+        .await
+        .unwrap();
     assert_eq!(versions().await, second);
-    let removals: Vec<_> = serials.iter().map(|serial| content(serial.as_str(), None, &[])).collect();
-    mark_and_push_in(&mut transaction, &type_id(), Changed::Contents(&removals)).await.unwrap();
-    mark_and_push_in(&mut transaction, &type_id(), Changed::Passes(&serials)).await.unwrap();
+    let removals: Vec<_> = serials
+        .iter()
+        .map(|serial| content(serial.as_str(), None, &[]))
+        .collect();
+    mark_and_push_in(&mut transaction, &type_id(), Changed::Contents(&removals))
+        .await
+        .unwrap();
+    mark_and_push_in(&mut transaction, &type_id(), Changed::Passes(&serials))
+        .await
+        .unwrap();
     transaction.commit().await.unwrap();
-    assert!(versions().await.iter().zip(&second).all(|(third, second)| third > second));
+    assert!(
+        versions()
+            .await
+            .iter()
+            .zip(&second)
+            .all(|(third, second)| third > second)
+    );
     assert!(published(&store, "4499").await.unwrap().removed);
 }
 
@@ -225,23 +370,39 @@ async fn instances_that_publish_the_same_mark_it_once() {
                 // In no common order, and each with a token of its own.
                 let mut contents = NAMES.map(|name| content(name, Some(round), &[task as u8]));
                 contents.rotate_left(task);
-                store.mark_and_push(&type_id(), Changed::Contents(&contents)).await.unwrap();
+                store
+                    .mark_and_push(&type_id(), Changed::Contents(&contents))
+                    .await
+                    .unwrap();
                 Some(store.pass_state(&pass("1")).await.unwrap())
             });
             let store = stores[(task + 1) % 2].clone();
             publishing.spawn(async move {
                 let serials = [serial("other"), serial("another")];
-                store.mark(&type_id(), Changed::Passes(&serials)).await.unwrap();
+                store
+                    .mark(&type_id(), Changed::Passes(&serials))
+                    .await
+                    .unwrap();
                 None
             });
         }
         // A second mark would have moved what the first publisher saw.
         let states: Vec<_> = publishing.join_all().await.into_iter().flatten().collect();
-        assert!(states.iter().all(|state| *state == states[0]), "round {round}: {states:?}");
+        assert!(
+            states.iter().all(|state| *state == states[0]),
+            "round {round}: {states:?}"
+        );
         for name in NAMES {
             let published = published(&stores[0], name).await.unwrap();
-            assert_eq!((published.digest, published.removed), (Some([round; 32]), false));
-            let mut tokens: Vec<u8> = published.tokens.iter().map(|token| token.as_bytes()[0]).collect();
+            assert_eq!(
+                (published.digest, published.removed),
+                (Some([round; 32]), false)
+            );
+            let mut tokens: Vec<u8> = published
+                .tokens
+                .iter()
+                .map(|token| token.as_bytes()[0])
+                .collect();
             tokens.sort_unstable();
             assert_eq!(tokens, [0, 1, 2, 3, 4, 5], "a token is lost");
         }

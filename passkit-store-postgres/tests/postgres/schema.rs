@@ -17,7 +17,10 @@ use crate::support::{
 async fn every_statement_can_be_prepared() {
     let store = new_store().await;
     for (name, statement) in STATEMENTS {
-        let prepared = store.pool().prepare(sqlx::SqlStr::from_static(statement)).await;
+        let prepared = store
+            .pool()
+            .prepare(sqlx::SqlStr::from_static(statement))
+            .await;
         assert!(prepared.is_ok(), "{name}: {prepared:?}");
     }
 }
@@ -33,46 +36,90 @@ async fn errors(store: &PostgresStore) -> Vec<StoreError> {
     let mut connection = store.pool().acquire().await.unwrap();
     let mut errors = vec![
         store.check().await.unwrap_err(),
-        store.register(&device("d"), &pass("1"), &token()).await.unwrap_err(),
-        store.unregister(&device("d"), &pass("1")).await.unwrap_err(),
-        store.changes_since(&device("d"), &type_id(), None).await.unwrap_err(),
+        store
+            .register(&device("d"), &pass("1"), &token())
+            .await
+            .unwrap_err(),
+        store
+            .unregister(&device("d"), &pass("1"))
+            .await
+            .unwrap_err(),
+        store
+            .changes_since(&device("d"), &type_id(), None)
+            .await
+            .unwrap_err(),
         store.pass_state(&pass("1")).await.unwrap_err(),
         store.published(&[pass("1")]).await.unwrap_err(),
-        store.devices(Audience::Pass(&pass("1")), None, 9).await.unwrap_err(),
-        store.devices(Audience::Type(&type_id()), None, 9).await.unwrap_err(),
+        store
+            .devices(Audience::Pass(&pass("1")), None, 9)
+            .await
+            .unwrap_err(),
+        store
+            .devices(Audience::Type(&type_id()), None, 9)
+            .await
+            .unwrap_err(),
         store.count_devices(&pass("1"), 9).await.unwrap_err(),
-        store.forget_device(&device("d"), SystemTime::now()).await.unwrap_err(),
+        store
+            .forget_device(&device("d"), SystemTime::now())
+            .await
+            .unwrap_err(),
         store.register_many(&[registration]).await.unwrap_err(),
         store.registrations(None, 9).await.unwrap_err(),
         store.stats().await.unwrap_err(),
         store.backlog().await.unwrap_err(),
         store.pending(&type_id(), 9).await.unwrap_err(),
-        store.defer(&type_id(), &[(device("d"), None)]).await.unwrap_err(),
+        store
+            .defer(&type_id(), &[(device("d"), None)])
+            .await
+            .unwrap_err(),
         store.deferred(&type_id(), None, 9).await.unwrap_err(),
-        store.claim("c", "o", std::time::Duration::from_secs(1)).await.unwrap_err(),
+        store
+            .claim("c", "o", std::time::Duration::from_secs(1))
+            .await
+            .unwrap_err(),
         store.release("c", "o").await.unwrap_err(),
         store.note("n").await.unwrap_err(),
-        store.replace_note("n", None, Some("new")).await.unwrap_err(),
+        store
+            .replace_note("n", None, Some("new"))
+            .await
+            .unwrap_err(),
     ];
-    for changed in [Changed::Passes(&serials), Changed::Contents(&contents), Changed::All] {
+    for changed in [
+        Changed::Passes(&serials),
+        Changed::Contents(&contents),
+        Changed::All,
+    ] {
         errors.push(store.mark(&type_id(), changed).await.unwrap_err());
         errors.push(store.mark_and_push(&type_id(), changed).await.unwrap_err());
-        errors.push(mark_in(&mut connection, &type_id(), changed).await.unwrap_err());
-        errors.push(mark_and_push_in(&mut connection, &type_id(), changed).await.unwrap_err());
+        errors.push(
+            mark_in(&mut connection, &type_id(), changed)
+                .await
+                .unwrap_err(),
+        );
+        errors.push(
+            mark_and_push_in(&mut connection, &type_id(), changed)
+                .await
+                .unwrap_err(),
+        );
     }
     errors
 }
 
 #[tokio::test]
 async fn before_migrating_every_call_says_how() {
-    let store = PostgresStore::connect(&new_database().await, Config::new()).await.unwrap();
+    let store = PostgresStore::connect(&new_database().await, Config::new())
+        .await
+        .unwrap();
     for error in errors(&store).await {
         assert_eq!(error.kind(), StoreErrorKind::Configuration, "{error:?}");
         assert!(text_of(&error).contains("passkit migrate"), "{error:?}");
     }
     store.migrate().await.unwrap();
     store.check().await.unwrap();
-    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("d"), &pass("1"), &token())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -91,37 +138,64 @@ async fn many_may_migrate_at_once_and_again() {
         });
     }
     tasks.join_all().await;
-    let store = PostgresStore::connect(&url, Config::new().migration_lock(false)).await.unwrap();
-    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+    let store = PostgresStore::connect(&url, Config::new().migration_lock(false))
+        .await
+        .unwrap();
+    store
+        .register(&device("d"), &pass("1"), &token())
+        .await
+        .unwrap();
     store.migrate().await.unwrap();
     assert_eq!(store.stats().await.unwrap().devices, 1);
 }
 
 #[tokio::test]
 async fn the_files_can_be_run_by_other_tools() {
-    let store = PostgresStore::connect(&new_database().await, Config::new()).await.unwrap();
-    let mut files: Vec<_> =
-        std::fs::read_dir("migrations").unwrap().map(|entry| entry.unwrap().path()).collect();
+    let store = PostgresStore::connect(&new_database().await, Config::new())
+        .await
+        .unwrap();
+    let mut files: Vec<_> = std::fs::read_dir("migrations")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     for file in files {
         let sql = std::fs::read_to_string(file).unwrap();
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(store.pool()).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(store.pool())
+            .await
+            .unwrap();
     }
     store.check().await.unwrap();
     store.migrate().await.unwrap();
-    store.mark(&type_id(), Changed::Passes(&[serial("1")])).await.unwrap();
+    store
+        .mark(&type_id(), Changed::Passes(&[serial("1")]))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_newer_or_older_schema_is_refused() {
     let store = new_store().await;
-    sqlx::query("insert into passkit.migration values (99)").execute(store.pool()).await.unwrap();
-    for error in [store.migrate().await.unwrap_err(), store.check().await.unwrap_err()] {
+    sqlx::query("insert into passkit.migration values (99)")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    for error in [
+        store.migrate().await.unwrap_err(),
+        store.check().await.unwrap_err(),
+    ] {
         assert_eq!(error.kind(), StoreErrorKind::Configuration);
         let text = text_of(&error);
-        assert!(text.contains("newer passkit") && text.contains("99"), "{text}");
+        assert!(
+            text.contains("newer passkit") && text.contains("99"),
+            "{text}"
+        );
     }
-    sqlx::query("delete from passkit.migration").execute(store.pool()).await.unwrap();
+    sqlx::query("delete from passkit.migration")
+        .execute(store.pool())
+        .await
+        .unwrap();
     let error = store.check().await.unwrap_err();
     assert!(text_of(&error).contains("passkit migrate"), "{error:?}");
 }
@@ -129,10 +203,15 @@ async fn a_newer_or_older_schema_is_refused() {
 #[tokio::test]
 async fn missing_rights_are_reported() {
     let database = SERVER.new_database().await.unwrap();
-    let owner = PostgresStore::connect(&SERVER.url(&database), Config::new()).await.unwrap();
+    let owner = PostgresStore::connect(&SERVER.url(&database), Config::new())
+        .await
+        .unwrap();
     let user = format!("{database}_user");
     let run = async |sql: String| {
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(owner.pool()).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(owner.pool())
+            .await
+            .unwrap();
     };
     run(format!("create role {user} login password 'secret'")).await;
     let pool = PgPool::connect_with(
@@ -156,9 +235,15 @@ async fn missing_rights_are_reported() {
     }
 
     // A schema that was made for the user is enough for it to migrate.
-    run(format!("drop schema passkit cascade; create schema passkit authorization {user}")).await;
+    run(format!(
+        "drop schema passkit cascade; create schema passkit authorization {user}"
+    ))
+    .await;
     store.migrate().await.unwrap();
-    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("d"), &pass("1"), &token())
+        .await
+        .unwrap();
     store.pool().close().await;
     run(format!("drop schema passkit cascade; drop role {user}")).await;
 }
@@ -166,8 +251,12 @@ async fn missing_rights_are_reported() {
 #[tokio::test]
 async fn a_wrong_address_is_reported() {
     let url = SERVER.url("no_such_database_here");
-    let error = PostgresStore::connect(&url, Config::new()).await.unwrap_err();
+    let error = PostgresStore::connect(&url, Config::new())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration, "{error:?}");
-    let error = PostgresStore::connect("postgres://[", Config::new()).await.unwrap_err();
+    let error = PostgresStore::connect("postgres://[", Config::new())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration, "{error:?}");
 }

@@ -20,25 +20,48 @@ async fn each_caller_gets_its_own_answer() {
             let (device, own, other) = (device(format!("d{i}")), pass(format!("{i}")), pass("all"));
             store.register(&device, &own, &token()).await.unwrap();
             store.register(&device, &other, &token()).await.unwrap();
-            let all = store.changes_since(&device, &type_id(), None).await.unwrap();
-            let serials: BTreeSet<_> = all.serials.iter().map(|serial| serial.as_str().to_owned()).collect();
+            let all = store
+                .changes_since(&device, &type_id(), None)
+                .await
+                .unwrap();
+            let serials: BTreeSet<_> = all
+                .serials
+                .iter()
+                .map(|serial| serial.as_str().to_owned())
+                .collect();
             assert_eq!(serials, BTreeSet::from([format!("{i}"), "all".into()]));
             store
-                .mark(&type_id(), Changed::Contents(&[content(format!("{i}"), Some(i as u8), &[])]))
+                .mark(
+                    &type_id(),
+                    Changed::Contents(&[content(format!("{i}"), Some(i as u8), &[])]),
+                )
                 .await
                 .unwrap();
             let before = store.pass_state(&own).await.unwrap();
             assert_eq!(before.published, Some([i as u8; 32]));
-            store.mark(&type_id(), Changed::Passes(std::slice::from_ref(&own.serial))).await.unwrap();
+            store
+                .mark(
+                    &type_id(),
+                    Changed::Passes(std::slice::from_ref(&own.serial)),
+                )
+                .await
+                .unwrap();
             let after = store.pass_state(&own).await.unwrap();
             assert!(after.version > before.version && after.last_modified > before.last_modified);
-            let news = store.changes_since(&device, &type_id(), Some(all.tag)).await.unwrap();
+            let news = store
+                .changes_since(&device, &type_id(), Some(all.tag))
+                .await
+                .unwrap();
             assert_eq!(news.serials, [own.serial]);
             after.version
         });
     }
     let versions: BTreeSet<_> = tasks.join_all().await.into_iter().collect();
-    assert!(versions.len() < CALLERS / 2, "{} statements for {CALLERS} marks", versions.len());
+    assert!(
+        versions.len() < CALLERS / 2,
+        "{} statements for {CALLERS} marks",
+        versions.len()
+    );
 }
 
 /// A caller that goes away harms nobody.
@@ -49,19 +72,28 @@ async fn a_dropped_caller_harms_nobody() {
     for i in 0..CALLERS {
         let store = store.clone();
         tasks.spawn(async move {
-            let (device, serials, pass) = (device(format!("d{i}")), [serial(format!("{i}"))], pass("1"));
+            let (device, serials, pass) =
+                (device(format!("d{i}")), [serial(format!("{i}"))], pass("1"));
             let token = token();
             let type_id = type_id();
             let mark = store.mark(&type_id, Changed::Passes(&serials));
             let register = store.register(&device, &pass, &token);
             if i % 3 == 0 {
-                let gone =
-                    tokio::time::timeout(std::time::Duration::ZERO, async { tokio::join!(mark, register) });
+                let gone = tokio::time::timeout(std::time::Duration::ZERO, async {
+                    tokio::join!(mark, register)
+                });
                 let _gone = gone.await;
             } else {
                 mark.await.unwrap();
                 register.await.unwrap();
-                assert!(store.pass_state(&crate::support::pass(format!("{i}"))).await.unwrap().version > 0);
+                assert!(
+                    store
+                        .pass_state(&crate::support::pass(format!("{i}")))
+                        .await
+                        .unwrap()
+                        .version
+                        > 0
+                );
                 assert_eq!(registered(&store, &device).await, ["1"]);
             }
         });
@@ -78,7 +110,10 @@ async fn an_error_reaches_only_the_callers_it_concerns() {
         .await
         .unwrap();
     // A row that this crate never writes.
-    store.register(&device("broken"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("broken"), &pass("1"), &token())
+        .await
+        .unwrap();
     sqlx::raw_sql("update passkit.registration set serial = e'a\\nb' where device_id = 'broken'")
         .execute(&mut *connection)
         .await
@@ -88,12 +123,22 @@ async fn an_error_reaches_only_the_callers_it_concerns() {
         let store = store.clone();
         tasks.spawn(async move {
             let bad = i % 10 == 3;
-            let name = if bad { "bad".to_owned() } else { format!("{i}") };
-            let marked = store.mark(&type_id(), Changed::Passes(&[serial(&name)])).await;
+            let name = if bad {
+                "bad".to_owned()
+            } else {
+                format!("{i}")
+            };
+            let marked = store
+                .mark(&type_id(), Changed::Passes(&[serial(&name)]))
+                .await;
             assert_eq!(marked.is_err(), bad, "{marked:?}");
             let version = store.pass_state(&pass(&name)).await.unwrap().version;
             assert_eq!(version == 0, bad);
-            let asked = if bad { device("broken") } else { device("other") };
+            let asked = if bad {
+                device("broken")
+            } else {
+                device("other")
+            };
             let listed = store.changes_since(&asked, &type_id(), None).await;
             assert_eq!(
                 listed.as_ref().err().map(|error| error.kind()),
@@ -110,15 +155,26 @@ async fn a_locked_type_stops_no_other() {
     let store = new_store().await;
     let other = passkit_server::identifiers::TypeIdentifier::new("pass.com.example.other").unwrap();
     let mut transaction = store.pool().begin().await.unwrap();
-    passkit_store_postgres::mark_in(&mut transaction, &type_id(), Changed::Passes(&[serial("1")]))
-        .await
-        .unwrap();
+    passkit_store_postgres::mark_in(
+        &mut transaction,
+        &type_id(),
+        Changed::Passes(&[serial("1")]),
+    )
+    .await
+    .unwrap();
     let waiting = (0..40).map(|_| {
         let store = store.clone();
-        tokio::spawn(async move { store.mark(&type_id(), Changed::Passes(&[serial("2")])).await })
+        tokio::spawn(async move {
+            store
+                .mark(&type_id(), Changed::Passes(&[serial("2")]))
+                .await
+        })
     });
     let waiting: Vec<_> = waiting.collect();
-    store.mark(&other, Changed::Passes(&[serial("1")])).await.unwrap();
+    store
+        .mark(&other, Changed::Passes(&[serial("1")]))
+        .await
+        .unwrap();
     assert!(waiting.iter().all(|task| !task.is_finished()));
     transaction.commit().await.unwrap();
     for task in waiting {

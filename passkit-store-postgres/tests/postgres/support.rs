@@ -18,7 +18,9 @@ pub(crate) async fn new_database() -> String {
 
 /// A store on a new database, migrated.
 pub(crate) async fn new_store() -> PostgresStore {
-    let store = PostgresStore::connect(&new_database().await, Config::new()).await.unwrap();
+    let store = PostgresStore::connect(&new_database().await, Config::new())
+        .await
+        .unwrap();
     store.migrate().await.unwrap();
     store
 }
@@ -32,7 +34,10 @@ pub(crate) fn serial(text: impl AsRef<str>) -> SerialNumber {
 }
 
 pub(crate) fn pass(text: impl AsRef<str>) -> PassId {
-    PassId { type_id: type_id(), serial: serial(text) }
+    PassId {
+        type_id: type_id(),
+        serial: serial(text),
+    }
 }
 
 pub(crate) fn device(text: impl AsRef<str>) -> DeviceIdentifier {
@@ -44,18 +49,32 @@ pub(crate) fn token() -> PushToken {
 }
 
 pub(crate) fn auth_tokens(bytes: &[u8]) -> Vec<TokenDigest> {
-    bytes.iter().map(|byte| TokenDigest::from_bytes([*byte; 32])).collect()
+    bytes
+        .iter()
+        .map(|byte| TokenDigest::from_bytes([*byte; 32]))
+        .collect()
 }
 
 /// A content, or a removal if there is no digest.
 pub(crate) fn content(name: impl AsRef<str>, digest: Option<u8>, tokens: &[u8]) -> Content {
-    Content { serial: serial(name), digest: digest.map(|byte| [byte; 32]), tokens: auth_tokens(tokens) }
+    Content {
+        serial: serial(name),
+        digest: digest.map(|byte| [byte; 32]),
+        tokens: auth_tokens(tokens),
+    }
 }
 
 /// The serial numbers registered on a device, sorted.
-pub(crate) async fn registered(store: &dyn RegistrationStore, device: &DeviceIdentifier) -> Vec<String> {
+pub(crate) async fn registered(
+    store: &dyn RegistrationStore,
+    device: &DeviceIdentifier,
+) -> Vec<String> {
     let all = store.changes_since(device, &type_id(), None).await.unwrap();
-    let mut registered = all.serials.iter().map(|s| s.as_str().to_owned()).collect::<Vec<_>>();
+    let mut registered = all
+        .serials
+        .iter()
+        .map(|s| s.as_str().to_owned())
+        .collect::<Vec<_>>();
     registered.sort();
     registered
 }
@@ -63,7 +82,10 @@ pub(crate) async fn registered(store: &dyn RegistrationStore, device: &DeviceIde
 /// How often PostgreSQL had to end a deadlock in the store's database.
 pub(crate) async fn deadlocks(store: &PostgresStore) -> i64 {
     let count = "select deadlocks from pg_stat_database where datname = current_database()";
-    sqlx::query_scalar(count).fetch_one(store.pool()).await.unwrap()
+    sqlx::query_scalar(count)
+        .fetch_one(store.pool())
+        .await
+        .unwrap()
 }
 
 /// An error with its sources.

@@ -12,27 +12,52 @@ use crate::support::{content, deadlocks, device, new_store, pass, serial, token,
 #[tokio::test]
 async fn content_and_mark_commit_together_or_not_at_all() {
     let store = new_store().await;
-    sqlx::query("create table content (text text)").execute(store.pool()).await.unwrap();
-    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
-    let tag = store.changes_since(&device("d"), &type_id(), None).await.unwrap().tag;
+    sqlx::query("create table content (text text)")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    store
+        .register(&device("d"), &pass("1"), &token())
+        .await
+        .unwrap();
+    let tag = store
+        .changes_since(&device("d"), &type_id(), None)
+        .await
+        .unwrap()
+        .tag;
     for commit in [false, true] {
         let mut transaction = store.pool().begin().await.unwrap();
-        sqlx::query("insert into content values ('new')").execute(&mut *transaction).await.unwrap();
+        sqlx::query("insert into content values ('new')")
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
         let serials = [serial("1"), serial("1")];
-        mark_in(&mut transaction, &type_id(), Changed::Passes(&serials)).await.unwrap();
-        mark_in(&mut transaction, &type_id(), Changed::Passes(&[])).await.unwrap();
+        mark_in(&mut transaction, &type_id(), Changed::Passes(&serials))
+            .await
+            .unwrap();
+        mark_in(&mut transaction, &type_id(), Changed::Passes(&[]))
+            .await
+            .unwrap();
         // Nobody else sees it yet.
-        let meanwhile = store.changes_since(&device("d"), &type_id(), Some(tag)).await.unwrap();
+        let meanwhile = store
+            .changes_since(&device("d"), &type_id(), Some(tag))
+            .await
+            .unwrap();
         assert!(meanwhile.serials.is_empty());
         if commit {
             transaction.commit().await.unwrap();
         } else {
             transaction.rollback().await.unwrap();
         }
-        let after = store.changes_since(&device("d"), &type_id(), Some(tag)).await.unwrap();
+        let after = store
+            .changes_since(&device("d"), &type_id(), Some(tag))
+            .await
+            .unwrap();
         assert_eq!(!after.serials.is_empty(), commit);
-        let rows: i64 =
-            sqlx::query_scalar("select count(*) from content").fetch_one(store.pool()).await.unwrap();
+        let rows: i64 = sqlx::query_scalar("select count(*) from content")
+            .fetch_one(store.pool())
+            .await
+            .unwrap();
         assert_eq!(rows == 1, commit);
     }
 }
@@ -43,9 +68,17 @@ async fn mark_and_pushes_commit_together_or_not_at_all() {
     let (serials, contents) = ([serial("1"), serial("1")], [content("1", Some(1), &[1])]);
     for (commit, changed, scopes) in [
         (false, Changed::Passes(&serials), vec![]),
-        (true, Changed::Passes(&serials), vec![Scope::Pass(serial("1"))]),
+        (
+            true,
+            Changed::Passes(&serials),
+            vec![Scope::Pass(serial("1"))],
+        ),
         (false, Changed::Contents(&contents), vec![]),
-        (true, Changed::Contents(&contents), vec![Scope::Pass(serial("1"))]),
+        (
+            true,
+            Changed::Contents(&contents),
+            vec![Scope::Pass(serial("1"))],
+        ),
         // The same content once more.
         (true, Changed::Contents(&contents), vec![]),
         (false, Changed::All, vec![]),
@@ -55,7 +88,9 @@ async fn mark_and_pushes_commit_together_or_not_at_all() {
     ] {
         let before = store.pass_state(&pass("1")).await.unwrap();
         let mut transaction = store.pool().begin().await.unwrap();
-        mark_and_push_in(&mut transaction, &type_id(), changed).await.unwrap();
+        mark_and_push_in(&mut transaction, &type_id(), changed)
+            .await
+            .unwrap();
         assert!(store.pending(&type_id(), 9).await.unwrap().is_empty());
         if commit {
             transaction.commit().await.unwrap();
@@ -63,7 +98,11 @@ async fn mark_and_pushes_commit_together_or_not_at_all() {
             transaction.rollback().await.unwrap();
         }
         let after = store.pass_state(&pass("1")).await.unwrap();
-        assert_eq!(after.version > before.version, !scopes.is_empty(), "{changed:?}");
+        assert_eq!(
+            after.version > before.version,
+            !scopes.is_empty(),
+            "{changed:?}"
+        );
         if !commit {
             assert_eq!(after, before);
         }
@@ -73,7 +112,15 @@ async fn mark_and_pushes_commit_together_or_not_at_all() {
         assert!(pending.iter().all(|change| change.version == after.version));
         let done: Vec<_> = pending
             .into_iter()
-            .map(|change| (change.scope, Progress { version: change.version, next: None }))
+            .map(|change| {
+                (
+                    change.scope,
+                    Progress {
+                        version: change.version,
+                        next: None,
+                    },
+                )
+            })
             .collect();
         store.record_progress(&type_id(), &done).await.unwrap();
     }
@@ -83,25 +130,36 @@ async fn mark_and_pushes_commit_together_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn marks_of_several_types_never_deadlock() {
     let store = new_store().await;
-    let types: Vec<_> =
-        (0..4).map(|i| TypeIdentifier::new(&format!("pass.com.example.t{i}")).unwrap()).collect();
+    let types: Vec<_> = (0..4)
+        .map(|i| TypeIdentifier::new(&format!("pass.com.example.t{i}")).unwrap())
+        .collect();
     let mut tasks = JoinSet::new();
     for task in 0..15_usize {
         let (store, types) = (store.clone(), types.clone());
         tasks.spawn(async move {
             for round in 0..25 {
-                let serials = [serial(format!("{}", round % 3)), serial(format!("{}", 3 + task % 5))];
-                let contents =
-                    serials.clone().map(|serial| content(serial.as_str(), Some(round as u8), &[task as u8]));
+                let serials = [
+                    serial(format!("{}", round % 3)),
+                    serial(format!("{}", 3 + task % 5)),
+                ];
+                let contents = serials
+                    .clone()
+                    .map(|serial| content(serial.as_str(), Some(round as u8), &[task as u8]));
                 let (one, other) = (&types[task % 4], &types[round % 4]);
                 if task < 3 {
                     let mut transaction = store.pool().begin().await.unwrap();
                     for type_id in &types[task % 2..] {
-                        mark_in(&mut transaction, type_id, Changed::Passes(&serials)).await.unwrap();
+                        mark_in(&mut transaction, type_id, Changed::Passes(&serials))
+                            .await
+                            .unwrap();
                         let one = Changed::Passes(&serials[..1]);
-                        mark_and_push_in(&mut transaction, type_id, one).await.unwrap();
+                        mark_and_push_in(&mut transaction, type_id, one)
+                            .await
+                            .unwrap();
                         let contents = Changed::Contents(&contents);
-                        mark_and_push_in(&mut transaction, type_id, contents).await.unwrap();
+                        mark_and_push_in(&mut transaction, type_id, contents)
+                            .await
+                            .unwrap();
                     }
                     transaction.commit().await.unwrap();
                 } else if task == 3 {
@@ -112,12 +170,23 @@ async fn marks_of_several_types_never_deadlock() {
                         .await
                         .unwrap()
                         .into_iter()
-                        .map(|change| (change.scope, Progress { version: change.version, next: None }))
+                        .map(|change| {
+                            (
+                                change.scope,
+                                Progress {
+                                    version: change.version,
+                                    next: None,
+                                },
+                            )
+                        })
                         .collect();
                     store.record_progress(one, &done).await.unwrap();
                     store.mark_and_push(other, Changed::All).await.unwrap();
                 } else if task < 9 {
-                    store.mark_and_push(one, Changed::Passes(&serials)).await.unwrap();
+                    store
+                        .mark_and_push(one, Changed::Passes(&serials))
+                        .await
+                        .unwrap();
                 } else if task < 12 {
                     store.mark(one, Changed::Contents(&contents)).await.unwrap();
                 } else {

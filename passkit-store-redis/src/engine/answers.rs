@@ -14,12 +14,18 @@ pub(crate) fn read<T: redis::FromRedisValue>(value: Value, what: &'static str) -
 }
 
 pub(crate) fn length(value: &Value) -> u64 {
-    if let Value::Int(length) = value { u64::try_from(*length).unwrap_or(0) } else { 0 }
+    if let Value::Int(length) = value {
+        u64::try_from(*length).unwrap_or(0)
+    } else {
+        0
+    }
 }
 
 /// The elements of an array.
 pub(crate) fn values(value: Value, what: &'static str) -> Result<Vec<Option<Vec<u8>>>, Error> {
-    let Value::Array(values) = value else { return Err(Error::unreadable(what)) };
+    let Value::Array(values) = value else {
+        return Err(Error::unreadable(what));
+    };
     let bytes = values.into_iter().map(|value| match value {
         Value::BulkString(bytes) => Ok(Some(bytes)),
         Value::Nil => Ok(None),
@@ -34,11 +40,18 @@ pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 /// The fields and values of a hash.
 pub(crate) fn pairs(value: Value, what: &'static str) -> Result<Vec<Pair>, Error> {
     let unreadable = || Error::unreadable(what);
-    let bytes = |value| if let Value::BulkString(bytes) = value { Ok(bytes) } else { Err(unreadable()) };
-    match value {
-        Value::Map(pairs) => {
-            pairs.into_iter().map(|(field, value)| Ok((bytes(field)?, bytes(value)?))).collect()
+    let bytes = |value| {
+        if let Value::BulkString(bytes) = value {
+            Ok(bytes)
+        } else {
+            Err(unreadable())
         }
+    };
+    match value {
+        Value::Map(pairs) => pairs
+            .into_iter()
+            .map(|(field, value)| Ok((bytes(field)?, bytes(value)?)))
+            .collect(),
         Value::Array(values) => {
             let mut values = values.into_iter();
             let mut pairs = Vec::with_capacity(values.len() / 2);

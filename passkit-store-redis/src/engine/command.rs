@@ -33,14 +33,24 @@ impl Command {
     pub(crate) fn plain(name: &str, key: String) -> Self {
         let mut cmd = redis::cmd(name);
         cmd.arg(&key);
-        Self { route: Route::Key(key), cmd, script: None, time: None }
+        Self {
+            route: Route::Key(key),
+            cmd,
+            script: None,
+            time: None,
+        }
     }
 
     /// A command whose key stands behind a second word.
     pub(crate) fn keyed(name: &str, second: &str, key: String) -> Self {
         let mut cmd = redis::cmd(name);
         cmd.arg(second).arg(&key);
-        Self { route: Route::Key(key), cmd, script: None, time: None }
+        Self {
+            route: Route::Key(key),
+            cmd,
+            script: None,
+            time: None,
+        }
     }
 
     pub(crate) fn script(script: &'static Script, key: String) -> Self {
@@ -52,7 +62,12 @@ impl Command {
         let mut keys = keys.into();
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&script.hash).arg(keys.len()).arg(&keys);
-        Self { route: Route::Key(keys.swap_remove(0)), cmd, script: Some(script), time: None }
+        Self {
+            route: Route::Key(keys.swap_remove(0)),
+            cmd,
+            script: Some(script),
+            time: None,
+        }
     }
 
     /// A script whose first argument is the time.
@@ -61,17 +76,34 @@ impl Command {
     }
 
     /// The same with a time that several scripts share, each until it has to be run again.
-    pub(crate) fn timed_at(script: &'static Script, keys: impl Into<Vec<String>>, now: u64) -> Self {
+    pub(crate) fn timed_at(
+        script: &'static Script,
+        keys: impl Into<Vec<String>>,
+        now: u64,
+    ) -> Self {
         let keys = keys.into();
-        Self { time: Some(KEYS + keys.len()), ..Self::script_on(script, keys).arg(now) }
+        Self {
+            time: Some(KEYS + keys.len()),
+            ..Self::script_on(script, keys).arg(now)
+        }
     }
 
     pub(crate) fn on_slot(slot: u16, cmd: Cmd) -> Self {
-        Self { route: Route::Slot(slot), cmd, script: None, time: None }
+        Self {
+            route: Route::Slot(slot),
+            cmd,
+            script: None,
+            time: None,
+        }
     }
 
     pub(crate) fn anywhere(cmd: Cmd) -> Self {
-        Self { route: Route::Any, cmd, script: None, time: None }
+        Self {
+            route: Route::Any,
+            cmd,
+            script: None,
+            time: None,
+        }
     }
 
     pub(crate) fn arg(mut self, arg: impl redis::ToRedisArgs) -> Self {
@@ -81,7 +113,9 @@ impl Command {
 
     /// Puts the script itself in place of its hash; the server then keeps it. Returns whether there was a script.
     pub(super) fn spell_out(&mut self) -> bool {
-        let Some(script) = self.script.take() else { return false };
+        let Some(script) = self.script.take() else {
+            return false;
+        };
         self.replace(0, b"EVAL");
         self.replace(SCRIPT, script.source.as_bytes());
         true

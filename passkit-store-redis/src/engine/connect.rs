@@ -36,8 +36,11 @@ const SCHEMES: &str = "redis://host:port, redis+cluster://host:port,host:port an
 
 impl Address {
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
-        let wrong = |what: &str| Error::configuration(format!("the Redis URL {what}; it may be {SCHEMES}"));
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("has no scheme"))?;
+        let wrong =
+            |what: &str| Error::configuration(format!("the Redis URL {what}; it may be {SCHEMES}"));
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or_else(|| wrong("has no scheme"))?;
         let (base, mode) = scheme.split_once('+').unwrap_or((scheme, ""));
         if !matches!(base, "redis" | "rediss") || !matches!(mode, "" | "cluster" | "sentinel") {
             return Err(wrong("has an unknown scheme"));
@@ -48,11 +51,15 @@ impl Address {
             ));
         }
         if mode.is_empty() {
-            return Ok(Self { mode: Mode::Node, nodes: vec![url.to_owned()] });
+            return Ok(Self {
+                mode: Mode::Node,
+                nodes: vec![url.to_owned()],
+            });
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, hosts) =
-            authority.rsplit_once('@').map_or((String::new(), authority), |(u, h)| (format!("{u}@"), h));
+        let (user, hosts) = authority
+            .rsplit_once('@')
+            .map_or((String::new(), authority), |(u, h)| (format!("{u}@"), h));
         if hosts.split(',').any(str::is_empty) {
             return Err(wrong("names no host, or an empty one"));
         }
@@ -68,7 +75,10 @@ impl Address {
             path = database.to_owned();
             Mode::Sentinel { master }
         };
-        let nodes = hosts.split(',').map(|host| format!("{base}://{user}{host}/{path}")).collect();
+        let nodes = hosts
+            .split(',')
+            .map(|host| format!("{base}://{user}{host}/{path}"))
+            .collect();
         Ok(Self { mode, nodes })
     }
 }
@@ -115,17 +125,27 @@ impl Address {
         self.nodes[0].starts_with("rediss")
     }
 
-    fn connection<'a>(&'a self, config: &'a Config) -> BoxFuture<'a, Result<Connection, RedisError>> {
+    fn connection<'a>(
+        &'a self,
+        config: &'a Config,
+    ) -> BoxFuture<'a, Result<Connection, RedisError>> {
         async move { self.connection_inner(config).await }.boxed()
     }
 
     async fn connection_inner(&self, config: &Config) -> Result<Connection, RedisError> {
         // A command may wait for replicas before it answers.
         let response = config.response_timeout
-            + if config.min_replicas > 0 { config.replica_timeout } else { Duration::ZERO };
+            + if config.min_replicas > 0 {
+                config.replica_timeout
+            } else {
+                Duration::ZERO
+            };
         match &self.mode {
             Mode::Node => {
-                let node = self.nodes[0].as_str().into_connection_info()?.set_tcp_settings(tcp(config));
+                let node = self.nodes[0]
+                    .as_str()
+                    .into_connection_info()?
+                    .set_tcp_settings(tcp(config));
                 let client = tls::client(node, config)?;
                 let manager = ConnectionManagerConfig::new()
                     .set_response_timeout(Some(response))
@@ -134,7 +154,9 @@ impl Address {
                     .set_max_delay(Duration::from_millis(200))
                     .set_number_of_retries(1)
                     .set_pipeline_buffer_size(1_000);
-                Ok(ConnectionManager::new_with_config(client, manager).await?.into())
+                Ok(ConnectionManager::new_with_config(client, manager)
+                    .await?
+                    .into())
             }
             Mode::Cluster => {
                 let builder = ClusterClientBuilder::new(self.nodes.iter().map(String::as_str));
@@ -143,7 +165,9 @@ impl Address {
                     .connection_timeout(config.response_timeout)
                     .response_timeout(response)
                     // Leaves time for another try if the driver is stuck.
-                    .overall_response_timeout(Some((response * 3 / 2).min(config.call_timeout * 3 / 4)))
+                    .overall_response_timeout(Some(
+                        (response * 3 / 2).min(config.call_timeout * 3 / 4),
+                    ))
                     .retries(4)
                     .min_retry_wait(10)
                     .max_retry_wait(100)
@@ -156,11 +180,15 @@ impl Address {
                     sentinels.push(node.as_str().into_connection_info()?);
                 }
                 let settings = sentinels[0].redis_settings().clone();
-                let addresses = sentinels.iter().map(|node| node.addr().clone()).collect::<Vec<_>>();
-                let mut builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?
-                    .set_client_to_redis_db(settings.db())
-                    .set_client_to_redis_tcp_settings(tcp(config))
-                    .set_client_to_sentinel_tcp_settings(tcp(config));
+                let addresses = sentinels
+                    .iter()
+                    .map(|node| node.addr().clone())
+                    .collect::<Vec<_>>();
+                let mut builder =
+                    SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?
+                        .set_client_to_redis_db(settings.db())
+                        .set_client_to_redis_tcp_settings(tcp(config))
+                        .set_client_to_sentinel_tcp_settings(tcp(config));
                 if let Some(username) = settings.username() {
                     builder = builder.set_client_to_redis_username(username);
                 }
@@ -203,7 +231,12 @@ mod tests {
         assert_eq!(cluster.nodes, ["redis://u:p@a:1/", "redis://u:p@b:2/"]);
         assert_eq!(cluster.hosts(), "a:1,b:2");
         let sentinel = address("redis+sentinel://:p@a:1,b:2/main/3");
-        assert_eq!(sentinel.mode, Mode::Sentinel { master: "main".into() });
+        assert_eq!(
+            sentinel.mode,
+            Mode::Sentinel {
+                master: "main".into()
+            }
+        );
         assert_eq!(sentinel.nodes, ["redis://:p@a:1/3", "redis://:p@b:2/3"]);
     }
 
@@ -220,7 +253,10 @@ mod tests {
             let error = Address::parse(url).unwrap_err();
             let text = error.to_string();
             assert!(!text.contains('\n') && !text.contains("secret"), "{text}");
-            assert_eq!(error.kind(), passkit_server::store::StoreErrorKind::Configuration);
+            assert_eq!(
+                error.kind(),
+                passkit_server::store::StoreErrorKind::Configuration
+            );
         }
     }
 }

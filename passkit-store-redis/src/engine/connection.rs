@@ -92,7 +92,12 @@ pub(super) type Answer = RedisResult<(Value, Option<i64>)>;
 
 impl Connection {
     pub(crate) fn sentinel(client: SentinelClient, config: redis::AsyncConnectionConfig) -> Self {
-        Self(Kind::Sentinel(Arc::new(Mutex::new(Sentinel { client, config, master: None, generation: 0 }))))
+        Self(Kind::Sentinel(Arc::new(Mutex::new(Sentinel {
+            client,
+            config,
+            master: None,
+            generation: 0,
+        }))))
     }
 
     pub(crate) async fn cluster(client: ClusterClient, time: Duration) -> RedisResult<Self> {
@@ -100,9 +105,19 @@ impl Connection {
         Ok(Self::with_cluster(Some((client, time)), connection))
     }
 
-    fn with_cluster(client: Option<(ClusterClient, Duration)>, connection: ClusterConnection) -> Self {
-        let current = Current { connection, generation: 0, is_replaced: false };
-        Self(Kind::Cluster(Arc::new(Cluster { client, current: std::sync::Mutex::new(current) })))
+    fn with_cluster(
+        client: Option<(ClusterClient, Duration)>,
+        connection: ClusterConnection,
+    ) -> Self {
+        let current = Current {
+            connection,
+            generation: 0,
+            is_replaced: false,
+        };
+        Self(Kind::Cluster(Arc::new(Cluster {
+            client,
+            current: std::sync::Mutex::new(current),
+        })))
     }
 
     pub(crate) fn is_cluster(&self) -> bool {
@@ -125,10 +140,17 @@ impl Connection {
             Kind::Node(connection) => {
                 let mut connection = connection.clone();
                 if let ([call], None) = (calls, wait) {
-                    return vec![connection.send_packed_command(&call.cmd).await.map(|value| (value, None))];
+                    return vec![
+                        connection
+                            .send_packed_command(&call.cmd)
+                            .await
+                            .map(|value| (value, None)),
+                    ];
                 }
                 let pipeline = pipeline(calls, wait);
-                let answers = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+                let answers = connection
+                    .send_packed_commands(&pipeline, 0, pipeline.len())
+                    .await;
                 spread(answers, calls.len(), wait)
             }
             Kind::Sentinel(sentinel) => {
@@ -137,18 +159,30 @@ impl Connection {
                     Err(error) => return vec![Err(error); calls.len()],
                 };
                 let pipeline = pipeline(calls, wait);
-                let answers = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
+                let answers = connection
+                    .send_packed_commands(&pipeline, 0, pipeline.len())
+                    .await;
                 let answers = spread(answers, calls.len(), wait);
-                if answers.iter().any(|answer| answer.as_ref().is_err_and(error::is_passing)) {
+                if answers
+                    .iter()
+                    .any(|answer| answer.as_ref().is_err_and(error::is_passing))
+                {
                     lose_master(sentinel, generation).await;
                 }
                 answers
             }
             Kind::Cluster(cluster) => {
                 let (connection, generation) = cluster.current();
-                let answers =
-                    join_all(calls.iter().map(|call| on_cluster(connection.clone(), call, wait))).await;
-                if answers.iter().any(|answer| answer.as_ref().is_err_and(RedisError::is_timeout)) {
+                let answers = join_all(
+                    calls
+                        .iter()
+                        .map(|call| on_cluster(connection.clone(), call, wait)),
+                )
+                .await;
+                if answers
+                    .iter()
+                    .any(|answer| answer.as_ref().is_err_and(RedisError::is_timeout))
+                {
                     cluster.replace(generation);
                 }
                 answers
@@ -176,7 +210,9 @@ impl Connection {
             Kind::Cluster(cluster) => {
                 let routing = RoutingInfo::MultiNode((AllMasters, None));
                 match cluster.current().0.route_command(cmd, routing).await? {
-                    Value::Map(by_node) => Ok(by_node.into_iter().map(|(_, value)| value).collect()),
+                    Value::Map(by_node) => {
+                        Ok(by_node.into_iter().map(|(_, value)| value).collect())
+                    }
                     value => Ok(vec![value]),
                 }
             }
@@ -204,7 +240,9 @@ impl Cluster {
 
     /// Makes a new connection while calls go on, unless that was done or is being done.
     fn replace(self: &Arc<Self>, generation: u64) {
-        let Some((client, time)) = self.client.clone() else { return };
+        let Some((client, time)) = self.client.clone() else {
+            return;
+        };
         {
             let mut current = self.lock();
             if current.generation != generation || current.is_replaced {
@@ -234,7 +272,10 @@ fn pipeline(calls: &[&Command], wait: Option<Wait>) -> Pipeline {
     }
     if let Some(Wait { replicas, timeout }) = wait {
         // 0 would mean forever.
-        pipeline.cmd("WAIT").arg(replicas).arg(timeout.as_millis().max(1) as u64);
+        pipeline
+            .cmd("WAIT")
+            .arg(replicas)
+            .arg(timeout.as_millis().max(1) as u64);
     }
     pipeline
 }
@@ -245,32 +286,54 @@ fn spread(answers: RedisResult<Vec<Value>>, calls: usize, wait: Option<Wait>) ->
         Ok(answers) => answers,
         Err(error) => return vec![Err(error); calls],
     };
-    let confirmed = match wait.and_then(|_| answers.pop()).map(Value::extract_error).transpose() {
+    let confirmed = match wait
+        .and_then(|_| answers.pop())
+        .map(Value::extract_error)
+        .transpose()
+    {
         Ok(confirmed) => confirmed.and_then(|value| redis::from_redis_value(value).ok()),
         Err(error) => return vec![Err(error); calls],
     };
-    answers.into_iter().map(|value| Ok((value, confirmed))).collect()
+    answers
+        .into_iter()
+        .map(|value| Ok((value, confirmed)))
+        .collect()
 }
 
-async fn on_cluster(mut connection: ClusterConnection, call: &Command, wait: Option<Wait>) -> Answer {
+async fn on_cluster(
+    mut connection: ClusterConnection,
+    call: &Command,
+    wait: Option<Wait>,
+) -> Answer {
     let node = match &call.route {
-        For::Key(key) => SingleNodeRoutingInfo::SpecificNode(Route::with_key(key, SlotAddr::Master)),
+        For::Key(key) => {
+            SingleNodeRoutingInfo::SpecificNode(Route::with_key(key, SlotAddr::Master))
+        }
         For::Slot(slot) => SingleNodeRoutingInfo::SpecificNode(Route::new(*slot, SlotAddr::Master)),
         For::Any => SingleNodeRoutingInfo::RandomPrimary,
     };
     if wait.is_none() {
-        let answer = connection.route_command(call.cmd.clone(), RoutingInfo::SingleNode(node)).await;
+        let answer = connection
+            .route_command(call.cmd.clone(), RoutingInfo::SingleNode(node))
+            .await;
         return answer.map(|value| (value, None));
     }
     let pipeline = pipeline(&[call], wait);
     let count = pipeline.len();
     let answers = connection.route_pipeline(pipeline, 0, count, node).await;
-    spread(answers, 1, wait).pop().unwrap_or_else(|| Ok((Value::Nil, None)))
+    spread(answers, 1, wait)
+        .pop()
+        .unwrap_or_else(|| Ok((Value::Nil, None)))
 }
 
 async fn master(sentinel: &Mutex<Sentinel>) -> RedisResult<(MultiplexedConnection, u64)> {
     let mut sentinel = sentinel.lock().await;
-    let Sentinel { client, config, master, generation } = &mut *sentinel;
+    let Sentinel {
+        client,
+        config,
+        master,
+        generation,
+    } = &mut *sentinel;
     if let Some(master) = master {
         return Ok((master.clone(), *generation));
     }

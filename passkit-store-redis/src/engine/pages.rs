@@ -20,7 +20,10 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn read(text: &str) -> Option<Self> {
         let (cursor, after) = text.split_once('-')?;
-        Some(Self { cursor: cursor.parse().ok()?, after: after.to_owned() })
+        Some(Self {
+            cursor: cursor.parse().ok()?,
+            after: after.to_owned(),
+        })
     }
 }
 
@@ -41,7 +44,13 @@ impl Runner {
     ) -> Result<(Vec<(String, V)>, Option<Place>), Error> {
         let (next, mut entries) = self.scan(key, cursor, limit, what).await?;
         if cursor != 0 || next != 0 {
-            return Ok((entries, (next != 0).then(|| Place { cursor: next, after: String::new() })));
+            return Ok((
+                entries,
+                (next != 0).then(|| Place {
+                    cursor: next,
+                    after: String::new(),
+                }),
+            ));
         }
         // The server gives a small hash whole, however much was asked for.
         entries.retain(|(field, _)| *field > after);
@@ -50,7 +59,9 @@ impl Runner {
             return Ok((entries, None));
         }
         entries.truncate(limit);
-        let after = entries.last().map_or_else(String::new, |(field, _)| field.clone());
+        let after = entries
+            .last()
+            .map_or_else(String::new, |(field, _)| field.clone());
         Ok((entries, Some(Place { cursor: 0, after })))
     }
 
@@ -62,7 +73,10 @@ impl Runner {
         count: usize,
         what: &'static str,
     ) -> Result<(u64, Vec<(String, V)>), Error> {
-        let call = Command::plain("HSCAN", key).arg(cursor).arg("COUNT").arg(count.min(SCAN));
+        let call = Command::plain("HSCAN", key)
+            .arg(cursor)
+            .arg("COUNT")
+            .arg(count.min(SCAN));
         read(one(self.read(vec![call]).await?), what)
     }
 }
@@ -73,7 +87,13 @@ mod tests {
 
     #[test]
     fn places_are_read_back() {
-        for place in [Place::default(), Place { cursor: u64::MAX, after: "a-b~".into() }] {
+        for place in [
+            Place::default(),
+            Place {
+                cursor: u64::MAX,
+                after: "a-b~".into(),
+            },
+        ] {
             assert_eq!(Place::read(&place.to_string()), Some(place));
         }
         for text in ["", "0", "x-", "-1-"] {

@@ -38,12 +38,18 @@ pub(crate) struct Runner {
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
 impl Runner {
-    pub(crate) fn new(connection: Connection, mut writers: Vec<Connection>, config: &Config) -> Self {
+    pub(crate) fn new(
+        connection: Connection,
+        mut writers: Vec<Connection>,
+        config: &Config,
+    ) -> Self {
         if writers.is_empty() {
             writers.push(connection.clone());
         }
-        let wait = (config.min_replicas > 0)
-            .then_some(Wait { replicas: config.min_replicas, timeout: config.replica_timeout });
+        let wait = (config.min_replicas > 0).then_some(Wait {
+            replicas: config.min_replicas,
+            timeout: config.replica_timeout,
+        });
         let next = AtomicUsize::new(0);
         Self {
             connection,
@@ -59,10 +65,16 @@ impl Runner {
     /// replica is away: so this is asked only once in the time that replicas have.
     fn rediscover_master(&self) {
         let rest = self.wait.map_or(Duration::ZERO, |wait| wait.timeout);
-        let mut last = self.rediscovered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self
+            .rediscovered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= rest) {
             *last = Some(Instant::now());
-            self.writers.iter().chain([&self.connection]).for_each(Connection::rediscover_master);
+            self.writers
+                .iter()
+                .chain([&self.connection])
+                .for_each(Connection::rediscover_master);
         }
     }
 
@@ -91,17 +103,29 @@ impl Runner {
         fields: &[&str],
     ) -> Result<Value, Error> {
         let answers = if self.waits() {
-            self.write(vec![Command::script(&scripts::CONFIRM, key).arg(field).arg(fields)]).await?
+            self.write(vec![
+                Command::script(&scripts::CONFIRM, key)
+                    .arg(field)
+                    .arg(fields),
+            ])
+            .await?
         } else {
-            let name = if fields.is_empty() { "HGETALL" } else { "HMGET" };
-            self.read(vec![Command::plain(name, key).arg(fields)]).await?
+            let name = if fields.is_empty() {
+                "HGETALL"
+            } else {
+                "HMGET"
+            };
+            self.read(vec![Command::plain(name, key).arg(fields)])
+                .await?
         };
         Ok(answers.into_iter().next().unwrap_or(Value::Nil))
     }
 
     /// A time in which each call has ended, by far: what is remembered of it is needed no longer.
     pub(crate) fn longest_call(&self) -> Duration {
-        self.timeout.saturating_mul(10).clamp(Duration::from_secs(60), Duration::from_secs(30 * 86_400))
+        self.timeout
+            .saturating_mul(10)
+            .clamp(Duration::from_secs(60), Duration::from_secs(30 * 86_400))
     }
 
     /// Whether changes wait for replicas.
@@ -129,7 +153,8 @@ impl Runner {
             let mut still_open = Vec::new();
             let mut passing = false;
             for (at, result) in open.into_iter().zip(results) {
-                match result.and_then(|(value, confirmed)| Ok((value.extract_error()?, confirmed))) {
+                match result.and_then(|(value, confirmed)| Ok((value.extract_error()?, confirmed)))
+                {
                     Ok((value, confirmed)) => {
                         if let Some(Wait { replicas, .. }) = wait
                             && confirmed.is_none_or(|confirmed| confirmed < i64::from(replicas))
@@ -140,8 +165,8 @@ impl Runner {
                         answers[at] = value;
                     }
                     Err(error) if error::is_passing(&error) => {
-                        let lacks_script =
-                            error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript);
+                        let lacks_script = error.kind()
+                            == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript);
                         passing |= !(lacks_script && calls[at].spell_out());
                         still_open.push(at);
                         last = error.into();

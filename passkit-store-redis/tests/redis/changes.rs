@@ -23,15 +23,23 @@ fn content(text: impl AsRef<str>, number: u8) -> Content {
 }
 
 fn tokens(numbers: impl IntoIterator<Item = u8>) -> Vec<TokenDigest> {
-    numbers.into_iter().map(|number| TokenDigest::from_bytes(digest(number))).collect()
+    numbers
+        .into_iter()
+        .map(|number| TokenDigest::from_bytes(digest(number)))
+        .collect()
 }
 
 async fn open(url: &str, prefix: &str) -> RedisStore {
-    RedisStore::connect(url, Config::new().prefix(prefix)).await.unwrap()
+    RedisStore::connect(url, Config::new().prefix(prefix))
+        .await
+        .unwrap()
 }
 
 async fn publish(store: &RedisStore, contents: &[Content]) {
-    store.mark(&type_id(), Changed::Contents(contents)).await.unwrap();
+    store
+        .mark(&type_id(), Changed::Contents(contents))
+        .await
+        .unwrap();
 }
 
 async fn published(store: &RedisStore, pass: &PassId) -> Option<Published> {
@@ -48,10 +56,18 @@ async fn marks_what_is_new(url: &str) {
     store.register(&me, &one, &token()).await.unwrap();
     mark(store, &[serial("1")]).await.unwrap();
     store.mark(&type_id(), Changed::All).await.unwrap();
-    assert_eq!(published(store, &one).await, None, "a plain mark publishes nothing");
+    assert_eq!(
+        published(store, &one).await,
+        None,
+        "a plain mark publishes nothing"
+    );
     publish(store, &[]).await;
 
-    let mut tag = store.changes_since(&me, &type_id(), None).await.unwrap().tag;
+    let mut tag = store
+        .changes_since(&me, &type_id(), None)
+        .await
+        .unwrap()
+        .tag;
     for (number, marks) in [(1, true), (1, false), (2, true), (2, false), (1, true)] {
         let before = store.pass_state(&one).await.unwrap();
         publish(other, &[content("1", number)]).await;
@@ -59,7 +75,10 @@ async fn marks_what_is_new(url: &str) {
         assert_eq!(after.version > before.version, marks);
         assert_eq!(after.last_modified > before.last_modified, marks);
         assert_eq!(after.published, Some(digest(number)));
-        let changes = store.changes_since(&me, &type_id(), Some(tag)).await.unwrap();
+        let changes = store
+            .changes_since(&me, &type_id(), Some(tag))
+            .await
+            .unwrap();
         assert_eq!(!changes.serials.is_empty(), marks);
         if marks {
             tag = changes.tag;
@@ -70,12 +89,18 @@ async fn marks_what_is_new(url: &str) {
             Some(digest(number)),
             "a plain mark leaves it"
         );
-        tag = store.changes_since(&me, &type_id(), Some(tag)).await.unwrap().tag;
+        tag = store
+            .changes_since(&me, &type_id(), Some(tag))
+            .await
+            .unwrap()
+            .tag;
     }
 
     // Some as they were, some new, some never published; in more than one script for a bucket.
     let all = |new: u8| -> Vec<Content> {
-        (0..3_000_u32).map(|i| content(format!("m{i}"), if i % 3 == 0 { new } else { 7 })).collect()
+        (0..3_000_u32)
+            .map(|i| content(format!("m{i}"), if i % 3 == 0 { new } else { 7 }))
+            .collect()
     };
     publish(store, &all(7)[..2_000]).await;
     let mut before = Vec::new();
@@ -87,8 +112,16 @@ async fn marks_what_is_new(url: &str) {
     let kept = store.published(&passes).await.unwrap();
     for (i, (before, kept)) in before.into_iter().zip(kept).enumerate() {
         let state = store.pass_state(&passes[i]).await.unwrap();
-        assert_eq!(state.version > before.version, i % 3 == 0 || i >= 2_000, "{i}");
-        assert_eq!(state.published, Some(digest(if i % 3 == 0 { 8 } else { 7 })), "{i}");
+        assert_eq!(
+            state.version > before.version,
+            i % 3 == 0 || i >= 2_000,
+            "{i}"
+        );
+        assert_eq!(
+            state.published,
+            Some(digest(if i % 3 == 0 { 8 } else { 7 })),
+            "{i}"
+        );
         assert_eq!(kept.unwrap().digest, state.published, "{i}");
     }
 }
@@ -125,18 +158,38 @@ async fn tokens_and_removals_are_kept_as_the_reference_keeps_them() {
     ];
     for (number, (step, names)) in steps.into_iter().enumerate() {
         let before = store.pass_state(&one).await.unwrap();
-        let one_content = Content { serial: serial("1"), digest: step.map(digest), tokens: tokens(names) };
+        let one_content = Content {
+            serial: serial("1"),
+            digest: step.map(digest),
+            tokens: tokens(names),
+        };
         let is_marked = expected.update(&one_content);
-        store.mark_and_push(&type_id(), Changed::Contents(&[one_content])).await.unwrap();
+        store
+            .mark_and_push(&type_id(), Changed::Contents(&[one_content]))
+            .await
+            .unwrap();
         let after = store.pass_state(&one).await.unwrap();
         assert_eq!(after.version > before.version, is_marked, "step {number}");
         assert_eq!(after.published, expected.digest, "step {number}");
-        let kept = store.published(&[other.clone(), one.clone(), one.clone()]).await.unwrap();
-        assert_eq!(kept, [None, Some(expected.clone()), Some(expected.clone())], "step {number}");
+        let kept = store
+            .published(&[other.clone(), one.clone(), one.clone()])
+            .await
+            .unwrap();
+        assert_eq!(
+            kept,
+            [None, Some(expected.clone()), Some(expected.clone())],
+            "step {number}"
+        );
         let pending = store.pending(&type_id(), 10).await.unwrap();
-        assert_eq!(pending.len(), usize::from(after.version > 0), "step {number}: a removal pushes nothing");
+        assert_eq!(
+            pending.len(),
+            usize::from(after.version > 0),
+            "step {number}: a removal pushes nothing"
+        );
         assert!(
-            pending.iter().all(|one| one.version == after.version && one.scope == Scope::Pass(serial("1")))
+            pending
+                .iter()
+                .all(|one| one.version == after.version && one.scope == Scope::Pass(serial("1")))
         );
     }
     assert_eq!(store.published(&[]).await.unwrap(), []);
@@ -148,21 +201,27 @@ async fn what_two_stores_publish_at_once_is_marked_once() {
     const ROUNDS: u64 = 100;
     let server = Single::start().unwrap();
     let prefix = prefix();
-    let stores = [open(server.url(), &prefix).await, open(server.url(), &prefix).await];
+    let stores = [
+        open(server.url(), &prefix).await,
+        open(server.url(), &prefix).await,
+    ];
     let one = pass("1");
     for _ in 0..30 {
         mark(&stores[0], &[serial("1")]).await.unwrap();
     }
     let before = stores[0].pass_state(&one).await.unwrap().last_modified;
     for round in 0..ROUNDS {
-        let tasks = stores
-            .clone()
-            .map(|store| tokio::spawn(async move { publish(&store, &[content("1", round as u8)]).await }));
+        let tasks = stores.clone().map(|store| {
+            tokio::spawn(async move { publish(&store, &[content("1", round as u8)]).await })
+        });
         for task in tasks {
             task.await.unwrap();
         }
     }
-    assert_eq!(stores[1].pass_state(&one).await.unwrap().last_modified, before + ROUNDS);
+    assert_eq!(
+        stores[1].pass_state(&one).await.unwrap().last_modified,
+        before + ROUNDS
+    );
 }
 
 #[tokio::test]
@@ -174,7 +233,13 @@ async fn what_is_no_digest_is_an_error() {
     let store = RedisStore::connect(server.url(), config).await.unwrap();
     let key = format!("{prefix}b{{{}:0}}", type_id());
     let mut c = connection(server.url()).await;
-    let _: () = redis::cmd("HSET").arg(key).arg("\t#1").arg("short").query_async(&mut c).await.unwrap();
+    let _: () = redis::cmd("HSET")
+        .arg(key)
+        .arg("\t#1")
+        .arg("short")
+        .query_async(&mut c)
+        .await
+        .unwrap();
     for error in [
         store.published(&[pass("1")]).await.map(drop).unwrap_err(),
         store.pass_state(&pass("1")).await.map(drop).unwrap_err(),

@@ -12,7 +12,14 @@ use crate::support::{connection, prefix};
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Names that would choose the slot of a Cluster, if they reached a hash tag.
-const NAMES: [&str; 6] = ["pushes:pass.com.example", "{", "}{", "{a}b", "a}", "ü {x} :/"];
+const NAMES: [&str; 6] = [
+    "pushes:pass.com.example",
+    "{",
+    "}{",
+    "{a}b",
+    "a}",
+    "ü {x} :/",
+];
 
 async fn names_are_apart(url: &str) {
     let prefix = prefix();
@@ -59,14 +66,22 @@ async fn a_note_counts_every_call_once_while_connections_break() {
     let server = Node::start(&[]).unwrap();
     let mut tasks = JoinSet::new();
     for _ in 0..CALLERS {
-        let store = RedisStore::connect(&server.url(), Config::new()).await.unwrap();
+        let store = RedisStore::connect(&server.url(), Config::new())
+            .await
+            .unwrap();
         tasks.spawn(async move {
             let mut done = 0;
             while done < EACH {
                 let note = store.note("count").await.unwrap();
-                let next = note.as_deref().map_or(0, |count| count.parse::<u64>().unwrap()) + 1;
+                let next = note
+                    .as_deref()
+                    .map_or(0, |count| count.parse::<u64>().unwrap())
+                    + 1;
                 done += u64::from(
-                    store.replace_note("count", note.as_deref(), Some(&next.to_string())).await.unwrap(),
+                    store
+                        .replace_note("count", note.as_deref(), Some(&next.to_string()))
+                        .await
+                        .unwrap(),
                 );
             }
         });
@@ -85,15 +100,22 @@ async fn a_note_counts_every_call_once_while_connections_break() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let store = RedisStore::connect(&server.url(), Config::new()).await.unwrap();
-    assert_eq!(store.note("count").await.unwrap(), Some((CALLERS * EACH).to_string()));
+    let store = RedisStore::connect(&server.url(), Config::new())
+        .await
+        .unwrap();
+    assert_eq!(
+        store.note("count").await.unwrap(),
+        Some((CALLERS * EACH).to_string())
+    );
 }
 
 /// The server measures the time, whatever the clock of the caller.
 #[tokio::test]
 async fn a_claim_ends_by_itself() {
     let server = Single::start().unwrap();
-    let store = RedisStore::connect(server.url(), Config::new().prefix(prefix())).await.unwrap();
+    let store = RedisStore::connect(server.url(), Config::new().prefix(prefix()))
+        .await
+        .unwrap();
     assert!(store.claim("a", "one", Duration::ZERO).await.unwrap());
     let mut tries = 0;
     while !store.claim("a", "other", Duration::MAX).await.unwrap() {

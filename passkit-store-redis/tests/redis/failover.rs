@@ -28,9 +28,18 @@ const STEPS: usize = 4_500;
 const STEP: Duration = Duration::from_millis(20);
 
 /// Waits until this many of the nodes are masters.
-pub(crate) fn wait_for_masters<'a>(nodes: impl IntoIterator<Item = &'a Node> + Clone, count: usize) {
+pub(crate) fn wait_for_masters<'a>(
+    nodes: impl IntoIterator<Item = &'a Node> + Clone,
+    count: usize,
+) {
     for _ in 0..STEPS {
-        if nodes.clone().into_iter().filter(|node| node.is_master()).count() == count {
+        if nodes
+            .clone()
+            .into_iter()
+            .filter(|node| node.is_master())
+            .count()
+            == count
+        {
             return;
         }
         thread::sleep(STEP);
@@ -52,7 +61,9 @@ fn named_master(servers: &SentinelSet) -> &Node {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn cluster_loses_nothing_acknowledged_when_masters_are_killed() {
     let servers = Arc::new(Cluster::start_own(&[]).unwrap());
-    let store = RedisStore::connect(&servers.url(), config(1)).await.unwrap();
+    let store = RedisStore::connect(&servers.url(), config(1))
+        .await
+        .unwrap();
     survives(store, move || {
         for round in 0..rounds(2) {
             thread::sleep(Duration::from_millis(300));
@@ -72,7 +83,9 @@ async fn cluster_loses_nothing_acknowledged_when_masters_are_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
     let servers = Arc::new(SentinelSet::start().unwrap());
-    let store = RedisStore::connect(&servers.url(), config(2)).await.unwrap();
+    let store = RedisStore::connect(&servers.url(), config(2))
+        .await
+        .unwrap();
     survives(store, move || {
         for _ in 0..rounds(1) {
             thread::sleep(Duration::from_millis(300));
@@ -93,13 +106,19 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
 async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     let (servers, gate) = SentinelSet::start_gated().unwrap();
     // Until all replicas have the same: see above.
-    let store = RedisStore::connect(&servers.url(), config(2)).await.unwrap();
+    let store = RedisStore::connect(&servers.url(), config(2))
+        .await
+        .unwrap();
     let (me, one, two) = (device("d"), pass("1"), pass("2"));
     in_time!(store.register(&me, &one, &token()));
     in_time!(mark(&store, &[serial("1"), serial("2")]));
     let before = in_time!(store.changes_since(&me, &type_id(), None)).tag;
-    let store = RedisStore::connect(&servers.url(), config(1)).await.unwrap();
-    let cut_off = RedisStore::connect(&servers.nodes[0].url(), config(1)).await.unwrap();
+    let store = RedisStore::connect(&servers.url(), config(1))
+        .await
+        .unwrap();
+    let cut_off = RedisStore::connect(&servers.nodes[0].url(), config(1))
+        .await
+        .unwrap();
     in_time!(mark(&cut_off, &[serial("1")]));
 
     gate.shut();
@@ -109,12 +128,25 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
         rounds_after += usize::from(is_replaced);
         for error in [
             mark(&cut_off, &[serial("1")]).await.unwrap_err(),
-            cut_off.register(&device("e"), &one, &token()).await.map(drop).unwrap_err(),
+            cut_off
+                .register(&device("e"), &one, &token())
+                .await
+                .map(drop)
+                .unwrap_err(),
             cut_off.unregister(&me, &one).await.map(drop).unwrap_err(),
-            cut_off.changes_since(&me, &type_id(), Some(before)).await.map(drop).unwrap_err(),
+            cut_off
+                .changes_since(&me, &type_id(), Some(before))
+                .await
+                .map(drop)
+                .unwrap_err(),
             cut_off.pass_state(&one).await.map(drop).unwrap_err(),
         ] {
-            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", chain(&error));
+            assert_eq!(
+                error.kind(),
+                StoreErrorKind::Unavailable,
+                "{}",
+                chain(&error)
+            );
         }
     }
     assert!(servers.nodes[0].is_master(), "the old one does not know");
@@ -129,7 +161,12 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
         mark(&cut_off, &[serial("1")]).await.unwrap_err(),
         cut_off.pass_state(&two).await.map(drop).unwrap_err(),
     ] {
-        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "of a replica: {}", chain(&error));
+        assert_eq!(
+            error.kind(),
+            StoreErrorKind::Unavailable,
+            "of a replica: {}",
+            chain(&error)
+        );
     }
     assert_eq!(in_time!(store.pass_state(&two)), state);
     let mut all = in_time!(store.changes_since(&me, &type_id(), None)).serials;
@@ -137,19 +174,28 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     assert_eq!(all, [serial("1"), serial("2")]);
     let mut listed = in_time!(store.changes_since(&me, &type_id(), Some(before))).serials;
     listed.sort();
-    assert_eq!(listed, [serial("1"), serial("2")], "acknowledged before, and in between");
+    assert_eq!(
+        listed,
+        [serial("1"), serial("2")],
+        "acknowledged before, and in between"
+    );
 }
 
 /// A master that hangs, and comes back when another has taken over, must not have acknowledged anything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn cluster_loses_nothing_acknowledged_when_a_master_hangs() {
     let servers = Arc::new(Cluster::start_own(&[]).unwrap());
-    let store = RedisStore::connect(&servers.url(), config(1)).await.unwrap();
+    let store = RedisStore::connect(&servers.url(), config(1))
+        .await
+        .unwrap();
     survives(store, move || {
         thread::sleep(Duration::from_millis(300));
         let master = servers.masters().next().unwrap();
         master.pause().unwrap();
-        let others = servers.nodes.iter().filter(|node| node.port() != master.port());
+        let others = servers
+            .nodes
+            .iter()
+            .filter(|node| node.port() != master.port());
         wait_for_masters(others, 3);
         master.resume().unwrap();
         servers.wait_until_whole().unwrap();
@@ -169,7 +215,9 @@ async fn cluster_loses_nothing_while_slots_move() {
         // The slots that hold anything, from the first master to the second, and some on to the third.
         let mut moved = Vec::new();
         for slot in 0..16_384 / 3 {
-            let count = masters[0].ask(&["CLUSTER", "COUNTKEYSINSLOT", &slot.to_string()]).unwrap();
+            let count = masters[0]
+                .ask(&["CLUSTER", "COUNTKEYSINSLOT", &slot.to_string()])
+                .unwrap();
             if count != "0" {
                 servers.move_slot(slot, masters[0], masters[1]).unwrap();
                 moved.push(slot);
@@ -188,13 +236,17 @@ async fn cluster_loses_nothing_while_slots_move() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_when_clocks_differ() {
     let server = Node::start(&[]).unwrap();
-    let store = RedisStore::connect(&server.url(), Config::new().buckets(16)).await.unwrap();
+    let store = RedisStore::connect(&server.url(), Config::new().buckets(16))
+        .await
+        .unwrap();
     survives(store, move || {
         let advance = include_str!("../../src/engine/scripts/advance_clock.lua");
         for round in 0..300_u64 {
             let ahead = passkit_server::store::clock::now_micros() + round * 7_919 % 3_000 * 1_000;
             let key = format!("passkit:b{{{}:{}}}", type_id(), round * 31 % 16);
-            server.ask(&["EVAL", advance, "1", &key, &ahead.to_string(), "\tc"]).unwrap();
+            server
+                .ask(&["EVAL", advance, "1", &key, &ahead.to_string(), "\tc"])
+                .unwrap();
             thread::sleep(Duration::from_millis(5));
         }
         server

@@ -70,7 +70,8 @@ impl World {
             Register(pass) if step < 2 => {
                 let part = self.part(&[field(pass), TYPE.to_owned()][step]);
                 let args = [process.now.to_string(), device];
-                process.numbers[step] = run::<Vec<u64>>(&mut self.c, &INDEX_ADD, &part, &args).await[0];
+                process.numbers[step] =
+                    run::<Vec<u64>>(&mut self.c, &INDEX_ADD, &part, &args).await[0];
             }
             Register(pass) => {
                 let [of_pass, of_type] = process.numbers.map(|number| number.to_string());
@@ -84,15 +85,20 @@ impl World {
                 let removed = run::<Removed>(&mut self.c, &UNREGISTER, &key, &args).await;
                 if let Some((of_pass, of_type)) = removed {
                     process.removals.push((self.part(&field(pass)), of_pass));
-                    process.removals.extend(of_type.parse().map(|number| (self.part(TYPE), number)));
+                    process
+                        .removals
+                        .extend(of_type.parse().map(|number| (self.part(TYPE), number)));
                 }
                 process.is_done = process.removals.is_empty();
             }
             Forget if step == 0 => {
                 let args = ["1000000", "60", &format!("{:p}", process)];
-                let removed: Option<Vec<(String, u64)>> = run(&mut self.c, &FORGET, &key, &args).await;
+                let removed: Option<Vec<(String, u64)>> =
+                    run(&mut self.c, &FORGET, &key, &args).await;
                 let removed = removed.into_iter().flatten();
-                process.removals = removed.map(|(field, number)| (self.part(&field), number)).collect();
+                process.removals = removed
+                    .map(|(field, number)| (self.part(&field), number))
+                    .collect();
                 process.is_done = process.removals.is_empty();
             }
             Unregister(_) | Forget => {
@@ -123,11 +129,20 @@ impl World {
             let (all, a, b, c, d) = pipe.query_async(&mut self.c).await.unwrap();
             (all, [a, b, c, d])
         };
-        let registrations: BTreeSet<&String> =
-            all.iter().map(|(field, _)| field).filter(|field| field.contains('/')).collect();
-        let of_type = all.iter().find(|(field, _)| field == TYPE).map(|(_, value)| value.as_str());
-        let count =
-            of_type.map_or(0, |value| value.split_once(':').map_or(1, |(_, count)| count.parse().unwrap()));
+        let registrations: BTreeSet<&String> = all
+            .iter()
+            .map(|(field, _)| field)
+            .filter(|field| field.contains('/'))
+            .collect();
+        let of_type = all
+            .iter()
+            .find(|(field, _)| field == TYPE)
+            .map(|(_, value)| value.as_str());
+        let count = of_type.map_or(0, |value| {
+            value
+                .split_once(':')
+                .map_or(1, |(_, count)| count.parse().unwrap())
+        });
         if registrations.len() != count {
             return Err(format!("the type counts {count} registrations: {all:?}"));
         }
@@ -141,11 +156,22 @@ impl World {
 }
 
 fn process(call: Call) -> Process {
-    Process { call, step: 0, now: 100, numbers: [0; 2], removals: Vec::new(), is_done: false }
+    Process {
+        call,
+        step: 0,
+        now: 100,
+        numbers: [0; 2],
+        removals: Vec::new(),
+        is_done: false,
+    }
 }
 
 /// Entries that crashed calls left, calls that are over, and calls that meet.
-type Scene = (&'static [(&'static str, u64)], &'static [Call], &'static [Call]);
+type Scene = (
+    &'static [(&'static str, u64)],
+    &'static [Call],
+    &'static [Call],
+);
 
 /// While a device is registered for something, the entries that lead to it are there, after every step.
 #[tokio::test]
@@ -156,12 +182,32 @@ async fn no_order_of_steps_loses_an_index_entry() {
     let mut number = 0;
     let scenes: [Scene; 7] = [
         (&[], &[], &[Register("1"), Register("1"), Unregister("1")]),
-        (&[], &[Register("2")], &[Register("1"), Register("1"), Unregister("1")]),
-        (&[("pass.a/1", 500), (TYPE, 100)], &[], &[Register("1"), Register("2"), Unregister("2")]),
-        (&[], &[Register("1")], &[Unregister("1"), Register("2"), Unregister("2")]),
-        (&[], &[Register("1"), Register("2")], &[Unregister("1"), Unregister("2"), Register("3")]),
+        (
+            &[],
+            &[Register("2")],
+            &[Register("1"), Register("1"), Unregister("1")],
+        ),
+        (
+            &[("pass.a/1", 500), (TYPE, 100)],
+            &[],
+            &[Register("1"), Register("2"), Unregister("2")],
+        ),
+        (
+            &[],
+            &[Register("1")],
+            &[Unregister("1"), Register("2"), Unregister("2")],
+        ),
+        (
+            &[],
+            &[Register("1"), Register("2")],
+            &[Unregister("1"), Unregister("2"), Register("3")],
+        ),
         (&[], &[], &[Register("1"), Register("1"), Forget]),
-        (&[], &[Register("1"), Register("2")], &[Forget, Register("2"), Unregister("1")]),
+        (
+            &[],
+            &[Register("1"), Register("2")],
+            &[Forget, Register("2"), Unregister("1")],
+        ),
     ];
     for (left_behind, before, calls) in scenes {
         // Of each step, which of the calls that could go on did, and how many could. The next order differs in the last
@@ -169,7 +215,11 @@ async fn no_order_of_steps_loses_an_index_entry() {
         let mut order: Vec<(usize, usize)> = Vec::new();
         loop {
             number += 1;
-            let mut world = World { c: c.clone(), prefix: prefix.clone(), device: number.to_string() };
+            let mut world = World {
+                c: c.clone(),
+                prefix: prefix.clone(),
+                device: number.to_string(),
+            };
             for (field, entry) in left_behind {
                 let mut cmd = redis::cmd("HSET");
                 cmd.arg(world.part(field)).arg(&world.device).arg(entry);
@@ -201,8 +251,14 @@ async fn no_order_of_steps_loses_an_index_entry() {
             for process in &mut processes {
                 world.finish(process).await;
             }
-            world.check().await.unwrap_or_else(|fault| panic!("{fault}, after {order:?} of {calls:?}"));
-            while order.last().is_some_and(|(choice, choices)| choice + 1 == *choices) {
+            world
+                .check()
+                .await
+                .unwrap_or_else(|fault| panic!("{fault}, after {order:?} of {calls:?}"));
+            while order
+                .last()
+                .is_some_and(|(choice, choices)| choice + 1 == *choices)
+            {
                 order.pop();
             }
             let Some(last) = order.last_mut() else { break };

@@ -60,7 +60,11 @@ impl Load {
             Err(error) => {
                 self.failed.fetch_add(1, Relaxed);
                 assert!(error.is_transient(), "{}", chain(&error));
-                assert!(since.elapsed() < Duration::from_secs(150), "for long: {}", chain(&error));
+                assert!(
+                    since.elapsed() < Duration::from_secs(150),
+                    "for long: {}",
+                    chain(&error)
+                );
                 None
             }
         }
@@ -125,21 +129,39 @@ pub(crate) async fn survives<T: Send + 'static>(
     for i in 0..PASSES {
         let pass = pass(i.to_string());
         until_done!(load, load.recorder.pass_state(&pass));
-        until_done!(load, load.recorder.devices(Audience::Pass(&pass), None, 10 * POLLERS));
+        until_done!(
+            load,
+            load.recorder
+                .devices(Audience::Pass(&pass), None, 10 * POLLERS)
+        );
     }
     let mut after = None;
     loop {
-        let page = until_done!(load, load.recorder.devices(Audience::Type(&type_id()), after.as_ref(), 30));
+        let page = until_done!(
+            load,
+            load.recorder
+                .devices(Audience::Type(&type_id()), after.as_ref(), 30)
+        );
         after = page.next;
         if after.is_none() {
             break;
         }
     }
-    println!("{} calls done, {} made again", load.done.load(Relaxed), load.failed.load(Relaxed));
+    println!(
+        "{} calls done, {} made again",
+        load.done.load(Relaxed),
+        load.failed.load(Relaxed)
+    );
     let checking = Instant::now();
     let history = load.recorder.history();
-    history.check().unwrap_or_else(|violation| panic!("{violation}"));
-    println!("{} calls checked in {:?}", history.calls.len(), checking.elapsed());
+    history
+        .check()
+        .unwrap_or_else(|violation| panic!("{violation}"));
+    println!(
+        "{} calls checked in {:?}",
+        history.calls.len(),
+        checking.elapsed()
+    );
 }
 
 /// Marks of the others have no pushes.
@@ -157,13 +179,20 @@ async fn write(number: usize, load: &Load) {
         let mut digest = [number as u8; 32];
         digest[..8].copy_from_slice(&u64::to_le_bytes(count));
         let contents = [content(i.to_string(), digest)];
-        let changed =
-            if i.is_multiple_of(2) { Changed::Contents(&contents) } else { Changed::Passes(&serials) };
+        let changed = if i.is_multiple_of(2) {
+            Changed::Contents(&contents)
+        } else {
+            Changed::Passes(&serials)
+        };
         if has_pushes(i) {
             let type_id = type_id();
             until_done!(
                 load,
-                load.recorder.mark_by(&type_id, changed, load.store.mark_and_push(&type_id, changed))
+                load.recorder.mark_by(
+                    &type_id,
+                    changed,
+                    load.store.mark_and_push(&type_id, changed)
+                )
             );
         } else {
             until_done!(load, load.recorder.mark(&type_id(), changed));
@@ -177,9 +206,13 @@ async fn write(number: usize, load: &Load) {
 /// Polls as a device does, registers and unregisters; returns the last tag.
 async fn poll(number: usize, load: &Load) -> Option<UpdateTag> {
     let me = device(number.to_string());
-    let mut registered: BTreeSet<usize> = (number % PASSES..PASSES).step_by(4 + number % 11).collect();
+    let mut registered: BTreeSet<usize> =
+        (number % PASSES..PASSES).step_by(4 + number % 11).collect();
     for i in &registered {
-        until_done!(load, load.recorder.register(&me, &pass(i.to_string()), &token()));
+        until_done!(
+            load,
+            load.recorder.register(&me, &pass(i.to_string()), &token())
+        );
     }
     load.begun.wait().await;
     let mut tag = None;
@@ -214,8 +247,12 @@ async fn work(load: &Load) -> HashMap<Scope, u64> {
         let pending = until_done!(load, load.store.pending(&type_id(), 20));
         assert!(backlog.len() <= 1);
         let progress = pending.into_iter().enumerate().map(|(at, change)| {
-            let version = change.progress.map_or(change.version, |progress| progress.version);
-            let next = (at + round).is_multiple_of(3).then(|| PageCursor::new("page"));
+            let version = change
+                .progress
+                .map_or(change.version, |progress| progress.version);
+            let next = (at + round)
+                .is_multiple_of(3)
+                .then(|| PageCursor::new("page"));
             (change.scope, Progress { version, next })
         });
         let progress: Vec<(Scope, Progress)> = progress.collect();
@@ -233,8 +270,10 @@ async fn work(load: &Load) -> HashMap<Scope, u64> {
 
 async fn all_is_pending_or_done(load: &Load, done: HashMap<Scope, u64>) {
     let pending = until_done!(load, load.store.pending(&type_id(), 1_000));
-    let pending: HashMap<Scope, u64> =
-        pending.into_iter().map(|change| (change.scope, change.version)).collect();
+    let pending: HashMap<Scope, u64> = pending
+        .into_iter()
+        .map(|change| (change.scope, change.version))
+        .collect();
     for i in 0..PASSES {
         let pass = pass(i.to_string());
         let marked = until_done!(load, load.store.pass_state(&pass)).version;
@@ -242,7 +281,10 @@ async fn all_is_pending_or_done(load: &Load, done: HashMap<Scope, u64>) {
         let (pending, done) = (pending.get(&scope).copied(), done.get(&scope).copied());
         if has_pushes(i) {
             let newest = pending.max(done).unwrap_or(0);
-            assert!(newest >= marked, "{i} marked {marked}, pending {pending:?}, done {done:?}");
+            assert!(
+                newest >= marked,
+                "{i} marked {marked}, pending {pending:?}, done {done:?}"
+            );
         } else {
             assert_eq!((pending, done), (None, None), "{i}");
         }

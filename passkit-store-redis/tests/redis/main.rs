@@ -1,5 +1,9 @@
 //! The store on real servers: under load, with masters killed and slots moved, and set up in the wrong way.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should panic"
+)]
 
 /// Makes a call again until it succeeds, for a minute at most: a busy machine may not keep the short times of a store.
 macro_rules! in_time {
@@ -9,7 +13,11 @@ macro_rules! in_time {
             match $call.await {
                 Ok(done) => break done,
                 Err(error) => {
-                    assert!(start.elapsed().as_secs() < 60, "{}", crate::support::chain(&error));
+                    assert!(
+                        start.elapsed().as_secs() < 60,
+                        "{}",
+                        crate::support::chain(&error)
+                    );
                 }
             }
         }
@@ -49,7 +57,10 @@ mod support {
     }
 
     pub(crate) fn pass(text: impl AsRef<str>) -> PassId {
-        PassId { type_id: type_id(), serial: serial(text) }
+        PassId {
+            type_id: type_id(),
+            serial: serial(text),
+        }
     }
 
     pub(crate) fn device(text: impl AsRef<str>) -> DeviceIdentifier {
@@ -76,7 +87,11 @@ mod support {
 
     /// A content without tokens.
     pub(crate) fn content(text: impl AsRef<str>, digest: ContentDigest) -> Content {
-        Content { serial: serial(text), digest: Some(digest), tokens: Vec::new() }
+        Content {
+            serial: serial(text),
+            digest: Some(digest),
+            tokens: Vec::new(),
+        }
     }
 
     /// The serial numbers registered on a device, sorted.
@@ -85,7 +100,11 @@ mod support {
         device: &DeviceIdentifier,
     ) -> Vec<String> {
         let all = store.changes_since(device, &type_id(), None).await.unwrap();
-        let mut serials = all.serials.iter().map(|s| s.as_str().to_owned()).collect::<Vec<_>>();
+        let mut serials = all
+            .serials
+            .iter()
+            .map(|s| s.as_str().to_owned())
+            .collect::<Vec<_>>();
         serials.sort();
         serials
     }
@@ -99,7 +118,11 @@ mod support {
         let mut after = None;
         loop {
             let page = store.devices(audience, after.as_ref(), 100).await.unwrap();
-            found.extend(page.items.into_iter().map(|one| one.device.as_str().to_owned()));
+            found.extend(
+                page.items
+                    .into_iter()
+                    .map(|one| one.device.as_str().to_owned()),
+            );
             after = page.next;
             if after.is_none() {
                 found.sort();
@@ -109,7 +132,10 @@ mod support {
         }
     }
 
-    pub(crate) async fn devices_of(store: &(impl RegistrationStore + ?Sized), pass: &PassId) -> Vec<String> {
+    pub(crate) async fn devices_of(
+        store: &(impl RegistrationStore + ?Sized),
+        pass: &PassId,
+    ) -> Vec<String> {
         devices(store, Audience::Pass(pass)).await
     }
 
@@ -121,10 +147,14 @@ mod support {
     pub(crate) async fn connection(url: &str) -> redis::aio::MultiplexedConnection {
         // A busy machine may not keep the short times of the driver.
         let minute = Some(std::time::Duration::from_secs(60));
-        let config =
-            redis::AsyncConnectionConfig::new().set_connection_timeout(minute).set_response_timeout(minute);
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(minute)
+            .set_response_timeout(minute);
         let client = redis::Client::open(url).unwrap();
-        client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+        client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .unwrap()
     }
 
     /// An error and its causes, in one line.

@@ -23,16 +23,31 @@ fn many(count: usize) -> Vec<Registration> {
 }
 
 async fn moves_in_and_out(url: &str) {
-    let store = RedisStore::connect(url, Config::new().prefix(prefix())).await.unwrap();
-    let other = RedisStore::connect(url, Config::new().prefix(prefix())).await.unwrap();
-    other.register(&device("other"), &pass("1"), &token()).await.unwrap();
+    let store = RedisStore::connect(url, Config::new().prefix(prefix()))
+        .await
+        .unwrap();
+    let other = RedisStore::connect(url, Config::new().prefix(prefix()))
+        .await
+        .unwrap();
+    other
+        .register(&device("other"), &pass("1"), &token())
+        .await
+        .unwrap();
     let all = many(1_200);
-    let different: BTreeSet<_> =
-        all.iter().map(|one| (one.device.as_str().to_owned(), one.pass.clone())).collect();
-    assert_eq!(store.register_many(&all).await.unwrap(), different.len() as u64);
+    let different: BTreeSet<_> = all
+        .iter()
+        .map(|one| (one.device.as_str().to_owned(), one.pass.clone()))
+        .collect();
+    assert_eq!(
+        store.register_many(&all).await.unwrap(),
+        different.len() as u64
+    );
     assert_eq!(store.register_many(&all).await.unwrap(), 0);
     store.unregister(&device("gone"), &pass("1")).await.unwrap();
-    store.register(&device("gone"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("gone"), &pass("1"), &token())
+        .await
+        .unwrap();
     store.unregister(&device("gone"), &pass("1")).await.unwrap();
     mark(&store, &[pass("7").serial]).await.unwrap();
 
@@ -51,7 +66,12 @@ async fn moves_in_and_out(url: &str) {
                 break;
             }
         }
-        assert!(limit == 1 || found == different, "{} of {}", found.len(), different.len());
+        assert!(
+            limit == 1 || found == different,
+            "{} of {}",
+            found.len(),
+            different.len()
+        );
     }
     let stats = store.stats().await.unwrap();
     assert_eq!(stats.devices, 250);
@@ -78,61 +98,117 @@ async fn cluster_moves_in_and_out() {
 async fn repair_brings_both_indexes_in_line() {
     let server = Single::start().unwrap();
     let prefix = prefix();
-    let store = RedisStore::connect(server.url(), Config::new().prefix(prefix.clone())).await.unwrap();
+    let store = RedisStore::connect(server.url(), Config::new().prefix(prefix.clone()))
+        .await
+        .unwrap();
     store.register_many(&many(500)).await.unwrap();
     // An entry for each registration, and one for each device and its type.
     let nothing = store.repair().await.unwrap();
-    assert_eq!((nothing.looked_at, nothing.removed, nothing.restored), (750, 0, 0));
+    assert_eq!(
+        (nothing.looked_at, nothing.removed, nothing.restored),
+        (750, 0, 0)
+    );
 
     let mut c = connection(server.url()).await;
     let mut parts = Vec::new();
     for kind in ["p", "y"] {
-        let of_kind: Vec<String> =
-            redis::cmd("KEYS").arg(format!("{prefix}{kind}{{*")).query_async(&mut c).await.unwrap();
+        let of_kind: Vec<String> = redis::cmd("KEYS")
+            .arg(format!("{prefix}{kind}{{*"))
+            .query_async(&mut c)
+            .await
+            .unwrap();
         parts.push(of_kind);
     }
     let (mut added, mut lost) = (0, 0);
     for of_kind in &parts {
         for (at, part) in of_kind.iter().enumerate().take(20) {
             if at % 2 == 0 {
-                let count: u64 = redis::cmd("HLEN").arg(part).query_async(&mut c).await.unwrap();
-                let _: () = redis::cmd("DEL").arg(part).query_async(&mut c).await.unwrap();
+                let count: u64 = redis::cmd("HLEN")
+                    .arg(part)
+                    .query_async(&mut c)
+                    .await
+                    .unwrap();
+                let _: () = redis::cmd("DEL")
+                    .arg(part)
+                    .query_async(&mut c)
+                    .await
+                    .unwrap();
                 lost += count;
             }
         }
     }
     // All entries of a device are in parts of one number.
-    store.register(&device("ghost"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("ghost"), &pass("1"), &token())
+        .await
+        .unwrap();
     let mut of_ghost = Vec::new();
     for (kind, of_kind) in ["p", "y"].iter().zip(&parts) {
-        let now: Vec<String> =
-            redis::cmd("KEYS").arg(format!("{prefix}{kind}{{*")).query_async(&mut c).await.unwrap();
+        let now: Vec<String> = redis::cmd("KEYS")
+            .arg(format!("{prefix}{kind}{{*"))
+            .query_async(&mut c)
+            .await
+            .unwrap();
         for part in &now {
-            if redis::cmd("HEXISTS").arg(part).arg("ghost").query_async(&mut c).await.unwrap() {
+            if redis::cmd("HEXISTS")
+                .arg(part)
+                .arg("ghost")
+                .query_async(&mut c)
+                .await
+                .unwrap()
+            {
                 let number = part[part.rfind(':').unwrap()..].to_owned();
-                of_ghost.extend(now.iter().chain(of_kind).filter(|part| part.ends_with(&number)).cloned());
+                of_ghost.extend(
+                    now.iter()
+                        .chain(of_kind)
+                        .filter(|part| part.ends_with(&number))
+                        .cloned(),
+                );
             }
         }
     }
-    store.unregister(&device("ghost"), &pass("1")).await.unwrap();
+    store
+        .unregister(&device("ghost"), &pass("1"))
+        .await
+        .unwrap();
     of_ghost.sort();
     of_ghost.dedup();
-    assert!(of_ghost.iter().any(|part| part.starts_with(&format!("{prefix}y"))));
+    assert!(
+        of_ghost
+            .iter()
+            .any(|part| part.starts_with(&format!("{prefix}y")))
+    );
     for part in of_ghost {
-        added += redis::cmd("HSET").arg(&part).arg("ghost").arg(5).query_async::<u64>(&mut c).await.unwrap();
+        added += redis::cmd("HSET")
+            .arg(&part)
+            .arg("ghost")
+            .arg(5)
+            .query_async::<u64>(&mut c)
+            .await
+            .unwrap();
     }
     let repaired = store.repair().await.unwrap();
     assert_eq!((repaired.removed, repaired.restored), (added, lost));
     let again = store.repair().await.unwrap();
-    assert_eq!((again.looked_at, again.removed, again.restored), (750, 0, 0));
+    assert_eq!(
+        (again.looked_at, again.removed, again.restored),
+        (750, 0, 0)
+    );
     for one in many(500) {
         let found = devices_of(&store, &one.pass).await;
         assert!(found.contains(&one.device.as_str().to_owned()));
     }
     assert_eq!(devices_of_type(&store).await.len(), 250);
     // A device that had nothing but entries registers as any.
-    store.register(&device("ghost"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("ghost"), &pass("1"), &token())
+        .await
+        .unwrap();
     assert_eq!(registered(&store, &device("ghost")).await, ["1"]);
-    assert!(devices_of(&store, &pass("1")).await.contains(&"ghost".to_owned()));
+    assert!(
+        devices_of(&store, &pass("1"))
+            .await
+            .contains(&"ghost".to_owned())
+    );
     assert!(devices_of_type(&store).await.contains(&"ghost".to_owned()));
 }

@@ -19,18 +19,32 @@ fn many(count: usize) -> Vec<SerialNumber> {
 }
 
 async fn mark_and_push(store: &RedisStore, serials: &[SerialNumber]) -> Result<(), StoreError> {
-    store.mark_and_push(&type_id(), Changed::Passes(serials)).await
+    store
+        .mark_and_push(&type_id(), Changed::Passes(serials))
+        .await
 }
 
 /// Says that all devices of these changes were pushed.
 async fn finish(store: &RedisStore, changes: Vec<PendingChange>) {
-    let done =
-        changes.into_iter().map(|change| (change.scope, Progress { version: change.version, next: None }));
-    store.record_progress(&type_id(), &done.collect::<Vec<_>>()).await.unwrap();
+    let done = changes.into_iter().map(|change| {
+        (
+            change.scope,
+            Progress {
+                version: change.version,
+                next: None,
+            },
+        )
+    });
+    store
+        .record_progress(&type_id(), &done.collect::<Vec<_>>())
+        .await
+        .unwrap();
 }
 
 async fn open(url: &str, prefix: &str) -> RedisStore {
-    RedisStore::connect(url, Config::new().prefix(prefix)).await.unwrap()
+    RedisStore::connect(url, Config::new().prefix(prefix))
+        .await
+        .unwrap()
 }
 
 /// The process ended after some buckets were marked.
@@ -44,7 +58,9 @@ async fn a_mark_of_a_type_that_was_cut_off_is_finished() {
     let by_age = format!("{prefix}a{{{}:0}}", type_id());
     let begun = |ago: u64| {
         let mut cmd = redis::cmd("ZADD");
-        cmd.arg(&by_age).arg(clock::now_micros() - ago * 1_000_000).arg(format!("\tp{ago}"));
+        cmd.arg(&by_age)
+            .arg(clock::now_micros() - ago * 1_000_000)
+            .arg(format!("\tp{ago}"));
         cmd
     };
     let _: () = begun(30).query_async(&mut c).await.unwrap();
@@ -59,13 +75,20 @@ async fn a_mark_of_a_type_that_was_cut_off_is_finished() {
     let _: () = begun(90).query_async(&mut c).await.unwrap();
     store.pending(&type_id(), 10).await.unwrap();
     let pending = store.pending(&type_id(), 10).await.unwrap();
-    let of_type = pending.iter().find(|change| change.scope == Scope::Type).unwrap();
+    let of_type = pending
+        .iter()
+        .find(|change| change.scope == Scope::Type)
+        .unwrap();
     for i in 0..200 {
         let state = store.pass_state(&pass(i.to_string())).await.unwrap();
         assert_eq!(state.version, of_type.version, "{i}");
     }
-    let left: Vec<String> =
-        redis::cmd("ZRANGE").arg(&by_age).arg(&[0, -1]).query_async(&mut c).await.unwrap();
+    let left: Vec<String> = redis::cmd("ZRANGE")
+        .arg(&by_age)
+        .arg(&[0, -1])
+        .query_async(&mut c)
+        .await
+        .unwrap();
     assert!(left.contains(&"\tp30".to_owned()) && !left.contains(&"\tp90".to_owned()));
 }
 
@@ -79,13 +102,25 @@ async fn lost_dirty_buckets_are_found_again() {
     assert_eq!(store.backlog().await.unwrap()[0].pending, 100);
     let dirty = format!("{prefix}q{{{}}}", type_id());
     for repaired in [false, true] {
-        let _: () = redis::cmd("DEL").arg(&dirty).query_async(&mut c).await.unwrap();
+        let _: () = redis::cmd("DEL")
+            .arg(&dirty)
+            .query_async(&mut c)
+            .await
+            .unwrap();
         if repaired {
-            let _: () = redis::cmd("DEL").arg(format!("{prefix}types")).query_async(&mut c).await.unwrap();
+            let _: () = redis::cmd("DEL")
+                .arg(format!("{prefix}types"))
+                .query_async(&mut c)
+                .await
+                .unwrap();
             assert_eq!(store.backlog().await.unwrap(), []);
             store.repair().await.unwrap();
         } else {
-            assert_eq!(store.backlog().await.unwrap(), [], "all buckets are looked into only now and then");
+            assert_eq!(
+                store.backlog().await.unwrap(),
+                [],
+                "all buckets are looked into only now and then"
+            );
             // A process that starts does.
             open(server.url(), &prefix).await.backlog().await.unwrap();
         }
@@ -108,23 +143,44 @@ async fn dirty_buckets_that_are_empty_are_cleared() {
         finish(&store, pending).await;
     };
     finish_some(2).await;
-    let marked: Vec<u64> = redis::cmd("HKEYS").arg(&dirty).query_async(&mut c).await.unwrap();
-    assert_eq!(marked.len(), 3, "the serial numbers are in different buckets");
+    let marked: Vec<u64> = redis::cmd("HKEYS")
+        .arg(&dirty)
+        .query_async(&mut c)
+        .await
+        .unwrap();
+    assert_eq!(
+        marked.len(),
+        3,
+        "the serial numbers are in different buckets"
+    );
     for (is_old, left) in [(false, 3), (true, 1)] {
         if is_old {
             let before = clock::now_micros() - 601_000_000;
             for bucket in &marked {
-                let _: () =
-                    redis::cmd("HSET").arg(&dirty).arg(bucket).arg(before).query_async(&mut c).await.unwrap();
+                let _: () = redis::cmd("HSET")
+                    .arg(&dirty)
+                    .arg(bucket)
+                    .arg(before)
+                    .query_async(&mut c)
+                    .await
+                    .unwrap();
             }
         }
         assert_eq!(store.backlog().await.unwrap()[0].pending, 1);
-        let count: usize = redis::cmd("HLEN").arg(&dirty).query_async(&mut c).await.unwrap();
+        let count: usize = redis::cmd("HLEN")
+            .arg(&dirty)
+            .query_async(&mut c)
+            .await
+            .unwrap();
         assert_eq!(count, left);
     }
     finish_some(10).await;
     assert_eq!(store.backlog().await.unwrap(), []);
-    let count: usize = redis::cmd("HLEN").arg(&dirty).query_async(&mut c).await.unwrap();
+    let count: usize = redis::cmd("HLEN")
+        .arg(&dirty)
+        .query_async(&mut c)
+        .await
+        .unwrap();
     assert_eq!(count, 0);
 }
 
@@ -132,13 +188,20 @@ async fn dirty_buckets_that_are_empty_are_cleared() {
 async fn pushes_of_what_is_published_are_pending_once() {
     let server = Single::start().unwrap();
     let store = open(server.url(), &prefix()).await;
-    let contents: Vec<Content> = (0..2_000).map(|i| content(i.to_string(), [7; 32])).collect();
+    let contents: Vec<Content> = (0..2_000)
+        .map(|i| content(i.to_string(), [7; 32]))
+        .collect();
     for _ in 0..2 {
-        store.mark_and_push(&type_id(), Changed::Contents(&contents)).await.unwrap();
+        store
+            .mark_and_push(&type_id(), Changed::Contents(&contents))
+            .await
+            .unwrap();
         let pending = store.pending(&type_id(), 10_000).await.unwrap();
         assert_eq!(pending.len(), 2_000);
         for change in &pending[..50] {
-            let Scope::Pass(serial) = &change.scope else { panic!("a type") };
+            let Scope::Pass(serial) = &change.scope else {
+                panic!("a type")
+            };
             let state = store.pass_state(&pass(serial.as_str())).await.unwrap();
             assert_eq!(state.version, change.version);
         }
@@ -150,7 +213,9 @@ async fn pushes_of_what_is_published_are_pending_once() {
 async fn long_queues_are_read_in_small_steps() {
     let server = Node::start(&[]).unwrap();
     // One bucket, so that nothing else divides the queue.
-    let store = RedisStore::connect(&server.url(), Config::new().buckets(1)).await.unwrap();
+    let store = RedisStore::connect(&server.url(), Config::new().buckets(1))
+        .await
+        .unwrap();
     let serials = many(60_000);
     mark(&store, &serials).await.unwrap();
     mark_and_push(&store, &serials).await.unwrap();
@@ -161,7 +226,11 @@ async fn long_queues_are_read_in_small_steps() {
     while left > 0 {
         let limit = if rounds < 20 { 256 } else { 20_000 };
         let pending = store.pending(&type_id(), limit).await.unwrap();
-        assert!((limit.min(left)..=limit).contains(&pending.len()), "{} of {left}", pending.len());
+        assert!(
+            (limit.min(left)..=limit).contains(&pending.len()),
+            "{} of {left}",
+            pending.len()
+        );
         left -= pending.len();
         finish(&store, pending).await;
         rounds += 1;
@@ -170,11 +239,21 @@ async fn long_queues_are_read_in_small_steps() {
     // Marks in steps of at most 1,000, everything else in steps of at most 250.
     let steps = 60_000 / 250;
     let stats = server.ask(&["INFO", "commandstats"]).unwrap();
-    for (command, least) in [("evalsha", 60 + 2 * steps), ("hmget", steps), ("zrange", steps)] {
-        let of_command = stats.split_once(&format!("cmdstat_{command}:calls=")).unwrap().1;
+    for (command, least) in [
+        ("evalsha", 60 + 2 * steps),
+        ("hmget", steps),
+        ("zrange", steps),
+    ] {
+        let of_command = stats
+            .split_once(&format!("cmdstat_{command}:calls="))
+            .unwrap()
+            .1;
         let calls: usize = of_command.split(',').next().unwrap().parse().unwrap();
         println!("{command}: {calls} calls");
-        assert!(calls >= least, "{command}: {calls} calls, fewer than {least}");
+        assert!(
+            calls >= least,
+            "{command}: {calls} calls, fewer than {least}"
+        );
     }
     store.stats().await.unwrap();
 }
@@ -183,31 +262,67 @@ async fn long_queues_are_read_in_small_steps() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queues_wait_for_replicas() {
     let servers = SentinelSet::start().unwrap();
-    let config = Config::new().min_replicas(2).replica_timeout(Duration::from_millis(200));
+    let config = Config::new()
+        .min_replicas(2)
+        .replica_timeout(Duration::from_millis(200));
     let store = RedisStore::connect(&servers.url(), config).await.unwrap();
     let type_id = type_id();
     in_time!(mark_and_push(&store, &[serial("1")]));
     let version = in_time!(store.pending(&type_id, 1))[0].version;
-    let done = [(Scope::Pass(serial("1")), Progress { version, next: None })];
+    let done = [(
+        Scope::Pass(serial("1")),
+        Progress {
+            version,
+            next: None,
+        },
+    )];
     let contents = [content("2", [7; 32])];
     servers.nodes[2].pause().unwrap();
     for attempt in 0..2 {
         for error in [
             mark_and_push(&store, &[serial("2")]).await.unwrap_err(),
-            store.mark_and_push(&type_id, Changed::All).await.unwrap_err(),
+            store
+                .mark_and_push(&type_id, Changed::All)
+                .await
+                .unwrap_err(),
             // Done by the first of these, but not confirmed: the second must not call it done either.
-            store.mark_and_push(&type_id, Changed::Contents(&contents)).await.unwrap_err(),
-            store.mark(&type_id, Changed::Contents(&contents)).await.unwrap_err(),
+            store
+                .mark_and_push(&type_id, Changed::Contents(&contents))
+                .await
+                .unwrap_err(),
+            store
+                .mark(&type_id, Changed::Contents(&contents))
+                .await
+                .unwrap_err(),
             store.published(&[pass("2")]).await.map(drop).unwrap_err(),
-            store.claim("a", "b", Duration::from_secs(1)).await.map(drop).unwrap_err(),
+            store
+                .claim("a", "b", Duration::from_secs(1))
+                .await
+                .map(drop)
+                .unwrap_err(),
             store.release("a", "b").await.unwrap_err(),
-            store.replace_note("a", None, Some("x")).await.map(drop).unwrap_err(),
-            store.replace_note("a", Some("x"), Some("x")).await.map(drop).unwrap_err(),
+            store
+                .replace_note("a", None, Some("x"))
+                .await
+                .map(drop)
+                .unwrap_err(),
+            store
+                .replace_note("a", Some("x"), Some("x"))
+                .await
+                .map(drop)
+                .unwrap_err(),
             store.note("a").await.map(drop).unwrap_err(),
             store.record_progress(&type_id, &done).await.unwrap_err(),
-            store.defer(&type_id, &[(device("d"), None)]).await.unwrap_err(),
+            store
+                .defer(&type_id, &[(device("d"), None)])
+                .await
+                .unwrap_err(),
         ] {
-            assert!(chain(&error).contains(" of 2 replicas"), "attempt {attempt}: {}", chain(&error));
+            assert!(
+                chain(&error).contains(" of 2 replicas"),
+                "attempt {attempt}: {}",
+                chain(&error)
+            );
         }
     }
     servers.nodes[2].resume().unwrap();
@@ -219,9 +334,14 @@ async fn progress_is_recorded_in_its_order() {
     let servers = Cluster::start().unwrap();
     let store = open(&servers.url(), &prefix()).await;
     for round in 0..20 {
-        mark_and_push(&store, &[serial("1"), serial("2")]).await.unwrap();
+        mark_and_push(&store, &[serial("1"), serial("2")])
+            .await
+            .unwrap();
         let of_one = |pending: Vec<PendingChange>| {
-            pending.into_iter().find(|change| change.scope == Scope::Pass(serial("1"))).unwrap()
+            pending
+                .into_iter()
+                .find(|change| change.scope == Scope::Pass(serial("1")))
+                .unwrap()
         };
         let version = of_one(store.pending(&type_id(), 10).await.unwrap()).version;
         let page = |number: usize| Some(PageCursor::new(format!("{round}-{number}")));

@@ -49,9 +49,16 @@ async fn a_registration_that_stands_is_found_from_its_pass() {
                 }
             });
         }
-        tasks.join_all().await.into_iter().collect::<Result<(), _>>().unwrap();
+        tasks
+            .join_all()
+            .await
+            .into_iter()
+            .collect::<Result<(), _>>()
+            .unwrap();
         let on_device = !registered(&stores[0], &me).await.is_empty();
-        let on_pass = devices_of(&stores[0], &one).await.contains(&me.as_str().to_owned());
+        let on_pass = devices_of(&stores[0], &one)
+            .await
+            .contains(&me.as_str().to_owned());
         assert_eq!(on_device, on_pass, "round {round}");
         standing += usize::from(on_device);
     }
@@ -91,13 +98,26 @@ async fn a_device_is_in_the_index_of_its_type_until_the_last_pass_goes() {
                 }
             });
         }
-        tasks.join_all().await.into_iter().collect::<Result<(), _>>().unwrap();
+        tasks
+            .join_all()
+            .await
+            .into_iter()
+            .collect::<Result<(), _>>()
+            .unwrap();
         let of_device = registered(&stores[0], &me).await;
-        let on_type = devices_of_type(&stores[0]).await.contains(&me.as_str().to_owned());
+        let on_type = devices_of_type(&stores[0])
+            .await
+            .contains(&me.as_str().to_owned());
         assert_eq!(!of_device.is_empty(), on_type, "round {round}");
         for serial in ["0", "1", "2"] {
-            let on_pass = devices_of(&stores[0], &pass(serial)).await.contains(&me.as_str().to_owned());
-            assert_eq!(of_device.contains(&serial.to_owned()), on_pass, "round {round}");
+            let on_pass = devices_of(&stores[0], &pass(serial))
+                .await
+                .contains(&me.as_str().to_owned());
+            assert_eq!(
+                of_device.contains(&serial.to_owned()),
+                on_pass,
+                "round {round}"
+            );
         }
         standing += usize::from(on_type);
     }
@@ -106,7 +126,10 @@ async fn a_device_is_in_the_index_of_its_type_until_the_last_pass_goes() {
     // When all have gone, no entry is left in any index.
     for number in 0..5 {
         for serial in ["0", "1", "2"] {
-            stores[1].unregister(&device(format!("d{number}")), &pass(serial)).await.unwrap();
+            stores[1]
+                .unregister(&device(format!("d{number}")), &pass(serial))
+                .await
+                .unwrap();
         }
     }
     assert_eq!(entries(server.url(), &prefix).await, 0);
@@ -117,10 +140,17 @@ async fn entries(url: &str, prefix: &str) -> u64 {
     let mut c = connection(url).await;
     let mut count = 0;
     for kind in ["p", "y"] {
-        let parts: Vec<String> =
-            redis::cmd("KEYS").arg(format!("{prefix}{kind}{{*")).query_async(&mut c).await.unwrap();
+        let parts: Vec<String> = redis::cmd("KEYS")
+            .arg(format!("{prefix}{kind}{{*"))
+            .query_async(&mut c)
+            .await
+            .unwrap();
         for part in parts {
-            count += redis::cmd("HLEN").arg(part).query_async::<u64>(&mut c).await.unwrap();
+            count += redis::cmd("HLEN")
+                .arg(part)
+                .query_async::<u64>(&mut c)
+                .await
+                .unwrap();
         }
     }
     count
@@ -131,15 +161,26 @@ async fn entries(url: &str, prefix: &str) -> u64 {
 async fn entries_that_a_call_left_behind_go_with_the_next() {
     let server = Single::start().unwrap();
     let prefix = prefix();
-    let store = RedisStore::connect(server.url(), Config::new().prefix(prefix.clone())).await.unwrap();
+    let store = RedisStore::connect(server.url(), Config::new().prefix(prefix.clone()))
+        .await
+        .unwrap();
     let (me, one) = (device("d"), pass("1"));
     store.register(&me, &one, &token()).await.unwrap();
     assert_eq!(entries(server.url(), &prefix).await, 2);
     // As if an unregister had ended after its first step.
     let mut c = connection(server.url()).await;
     let key = format!("{prefix}d{{d}}");
-    for field in [format!("{}/1", type_id()), type_id().to_string(), "t".to_owned()] {
-        let gone: bool = redis::cmd("HDEL").arg(&key).arg(field).query_async(&mut c).await.unwrap();
+    for field in [
+        format!("{}/1", type_id()),
+        type_id().to_string(),
+        "t".to_owned(),
+    ] {
+        let gone: bool = redis::cmd("HDEL")
+            .arg(&key)
+            .arg(field)
+            .query_async(&mut c)
+            .await
+            .unwrap();
         assert!(gone);
     }
     assert!(devices_of(&store, &one).await.is_empty() && devices_of_type(&store).await.is_empty());
@@ -155,27 +196,49 @@ async fn entries_that_a_call_left_behind_go_with_the_next() {
 }
 
 async fn types_are_apart(url: &str) {
-    let store = RedisStore::connect(url, Config::new().prefix(prefix())).await.unwrap();
+    let store = RedisStore::connect(url, Config::new().prefix(prefix()))
+        .await
+        .unwrap();
     // A push token may hold what separates values elsewhere.
     let odd = PushToken::new("cMv:APA91b:{}:{7}/-_,").unwrap();
     let other = passkit_server::PassId::new("pass.com.example.ticket2", "1").unwrap();
     let mut all = Vec::new();
     for i in 0..300 {
         for pass in [pass((i % 7).to_string()), pass("x"), other.clone()] {
-            all.push(Registration { device: device(format!("d{i}")), push_token: token(), pass });
+            all.push(Registration {
+                device: device(format!("d{i}")),
+                push_token: token(),
+                pass,
+            });
         }
     }
     // In one call: of different tokens the last one counts.
-    all.push(Registration { device: device("d7"), push_token: odd.clone(), pass: pass("x") });
+    all.push(Registration {
+        device: device("d7"),
+        push_token: odd.clone(),
+        pass: pass("x"),
+    });
     assert_eq!(store.register_many(&all).await.unwrap(), 900);
-    assert_eq!(store.register(&device("d7"), &pass("y"), &odd).await.unwrap(), Registered::Created);
+    assert_eq!(
+        store
+            .register(&device("d7"), &pass("y"), &odd)
+            .await
+            .unwrap(),
+        Registered::Created
+    );
     assert_eq!(devices_of_type(&store).await.len(), 300);
     let mut after = None;
     let mut tokens = Vec::new();
     loop {
-        let page = store.devices(Audience::Type(&type_id()), after.as_ref(), 7).await.unwrap();
+        let page = store
+            .devices(Audience::Type(&type_id()), after.as_ref(), 7)
+            .await
+            .unwrap();
         tokens.extend(
-            page.items.into_iter().filter(|one| one.device == device("d7")).map(|one| one.push_token),
+            page.items
+                .into_iter()
+                .filter(|one| one.device == device("d7"))
+                .map(|one| one.push_token),
         );
         after = page.next;
         if after.is_none() {
@@ -184,14 +247,29 @@ async fn types_are_apart(url: &str) {
     }
     assert_eq!(tokens, [odd]);
     for i in 0..300 {
-        assert!(store.unregister(&device(format!("d{i}")), &pass("x")).await.unwrap());
+        assert!(
+            store
+                .unregister(&device(format!("d{i}")), &pass("x"))
+                .await
+                .unwrap()
+        );
     }
     assert_eq!(devices_of_type(&store).await.len(), 300);
     for i in 0..300 {
-        assert!(store.unregister(&device(format!("d{i}")), &pass((i % 7).to_string())).await.unwrap());
+        assert!(
+            store
+                .unregister(&device(format!("d{i}")), &pass((i % 7).to_string()))
+                .await
+                .unwrap()
+        );
     }
     assert_eq!(devices_of_type(&store).await, ["d7"]);
-    assert_eq!(crate::support::devices(&store, Audience::Type(&other.type_id)).await.len(), 300);
+    assert_eq!(
+        crate::support::devices(&store, Audience::Type(&other.type_id))
+            .await
+            .len(),
+        300
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -237,19 +315,32 @@ async fn pages_miss_no_device_that_stays() {
             }
         });
     }
-    for (round, audience) in
-        (0..12).zip([Audience::Pass(&one), Audience::Type(&one.type_id)].into_iter().cycle())
-    {
+    for (round, audience) in (0..12).zip(
+        [Audience::Pass(&one), Audience::Type(&one.type_id)]
+            .into_iter()
+            .cycle(),
+    ) {
         let mut seen = BTreeSet::new();
         let mut after = None;
         loop {
             let limit = 9 + round * 12;
-            let page = store.devices(audience, after.as_ref(), limit).await.unwrap();
-            seen.extend(page.items.into_iter().map(|found| found.device.as_str().to_owned()));
+            let page = store
+                .devices(audience, after.as_ref(), limit)
+                .await
+                .unwrap();
+            seen.extend(
+                page.items
+                    .into_iter()
+                    .map(|found| found.device.as_str().to_owned()),
+            );
             let Some(next) = page.next else { break };
             after = Some(next);
         }
-        assert!(staying.is_subset(&seen), "missing {:?}", staying.difference(&seen).next());
+        assert!(
+            staying.is_subset(&seen),
+            "missing {:?}",
+            staying.difference(&seen).next()
+        );
     }
     stop.store(true, SeqCst);
     tasks.join_all().await;

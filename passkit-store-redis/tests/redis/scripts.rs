@@ -54,18 +54,31 @@ async fn run_on<T: redis::FromRedisValue>(
 }
 
 async fn sorted(connection: &mut MultiplexedConnection, key: &str) -> Vec<(String, u64)> {
-    redis::cmd("ZRANGE").arg(key).arg(&["0", "-1", "WITHSCORES"]).query_async(connection).await.unwrap()
+    redis::cmd("ZRANGE")
+        .arg(key)
+        .arg(&["0", "-1", "WITHSCORES"])
+        .query_async(connection)
+        .await
+        .unwrap()
 }
 
 async fn hash(connection: &mut MultiplexedConnection, key: &str) -> Vec<(String, String)> {
-    let mut all: Vec<(String, String)> =
-        redis::cmd("HGETALL").arg(key).query_async(connection).await.unwrap();
+    let mut all: Vec<(String, String)> = redis::cmd("HGETALL")
+        .arg(key)
+        .query_async(connection)
+        .await
+        .unwrap();
     all.sort();
     all
 }
 
 async fn get(connection: &mut MultiplexedConnection, key: &str, field: &str) -> Option<String> {
-    redis::cmd("HGET").arg(key).arg(field).query_async(connection).await.unwrap()
+    redis::cmd("HGET")
+        .arg(key)
+        .arg(field)
+        .query_async(connection)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -79,15 +92,22 @@ async fn scripts_of_devices_run_twice() {
     for _ in 0..2 {
         // The second run finds its own entry, and says the same.
         assert_eq!(run::<Vec<u64>>(&mut c, &register, key, &args).await, [1]);
-        assert_eq!(get(&mut c, key, "pass.a").await.unwrap(), "160", "one registration");
+        assert_eq!(
+            get(&mut c, key, "pass.a").await.unwrap(),
+            "160",
+            "one registration"
+        );
     }
     assert_eq!(get(&mut c, key, "pass.a/1").await.unwrap(), "201:150");
     for _ in 0..2 {
         let again = [
-            "300", "bb", "2", "pass.a", "270", "pass.b", "295", "pass.a/1", "250", "pass.a/2", "300",
-            "pass.b/1", "290",
+            "300", "bb", "2", "pass.a", "270", "pass.b", "295", "pass.a/1", "250", "pass.a/2",
+            "300", "pass.b/1", "290",
         ];
-        assert_eq!(run::<Vec<u64>>(&mut c, &register, key, &again).await, [0, 1, 1]);
+        assert_eq!(
+            run::<Vec<u64>>(&mut c, &register, key, &again).await,
+            [0, 1, 1]
+        );
         assert_eq!(get(&mut c, key, "pass.a").await.unwrap(), "270:2");
         assert_eq!(get(&mut c, key, "pass.b").await.unwrap(), "295");
     }
@@ -95,29 +115,68 @@ async fn scripts_of_devices_run_twice() {
 
     let unregister = script!("unregister");
     for _ in 0..2 {
-        let removed = run::<Removed>(&mut c, &unregister, key, &["pass.a/1", "pass.a", "60", "one"]).await;
-        assert_eq!(removed, Some((250, String::new())), "the highest entry, and not the last of its type");
+        let removed = run::<Removed>(
+            &mut c,
+            &unregister,
+            key,
+            &["pass.a/1", "pass.a", "60", "one"],
+        )
+        .await;
+        assert_eq!(
+            removed,
+            Some((250, String::new())),
+            "the highest entry, and not the last of its type"
+        );
         assert_eq!(get(&mut c, key, "pass.a").await.unwrap(), "270");
     }
     let before = hash(&mut c, key).await;
-    assert_eq!(run::<Removed>(&mut c, &unregister, key, &["pass.a/1", "pass.a", "60", "two"]).await, None);
+    assert_eq!(
+        run::<Removed>(
+            &mut c,
+            &unregister,
+            key,
+            &["pass.a/1", "pass.a", "60", "two"]
+        )
+        .await,
+        None
+    );
     assert_eq!(hash(&mut c, key).await, before);
     assert_eq!(get(&mut c, key, "x").await.unwrap(), "250");
     for _ in 0..2 {
-        let removed = run::<Removed>(&mut c, &unregister, key, &["pass.b/1", "pass.b", "60", "of b"]).await;
+        let removed = run::<Removed>(
+            &mut c,
+            &unregister,
+            key,
+            &["pass.b/1", "pass.b", "60", "of b"],
+        )
+        .await;
         assert_eq!(removed, Some((290, "295".into())));
         assert_eq!(get(&mut c, key, "pass.b").await, None);
-        assert_eq!(get(&mut c, key, "x").await.unwrap(), "295", "neither entry can be relied on");
+        assert_eq!(
+            get(&mut c, key, "x").await.unwrap(),
+            "295",
+            "neither entry can be relied on"
+        );
     }
 
     // The last one takes the device with it, but not what a register under way may still meet.
     for _ in 0..2 {
-        let removed = run::<Removed>(&mut c, &unregister, key, &["pass.a/2", "pass.a", "60", "three"]).await;
+        let removed = run::<Removed>(
+            &mut c,
+            &unregister,
+            key,
+            &["pass.a/2", "pass.a", "60", "three"],
+        )
+        .await;
         assert_eq!(removed, Some((300, "270".into())));
     }
     assert_eq!(get(&mut c, key, "t").await, None);
     assert_eq!(get(&mut c, key, "x").await.unwrap(), "300");
-    let expires: i64 = redis::cmd("TTL").arg(key).query_async(&mut c).await.unwrap();
+    let expires: i64 = redis::cmd("TTL")
+        .arg(key)
+        .query_async(&mut c)
+        .await
+        .unwrap();
     assert!((1..=60).contains(&expires));
     for (of_type, of_pass) in [("400", "300"), ("300", "400")] {
         let args = ["400", "cc", "1", "pass.a", of_type, "pass.a/3", of_pass];
@@ -127,10 +186,18 @@ async fn scripts_of_devices_run_twice() {
             "each of the two entries counts"
         );
     }
-    assert_eq!(get(&mut c, key, "t").await, None, "nothing is stored for what is refused");
+    assert_eq!(
+        get(&mut c, key, "t").await,
+        None,
+        "nothing is stored for what is refused"
+    );
     let args = ["400", "cc", "1", "pass.a", "302", "pass.a/3", "301"];
     assert_eq!(run::<Vec<u64>>(&mut c, &register, key, &args).await, [1]);
-    let expires: i64 = redis::cmd("TTL").arg(key).query_async(&mut c).await.unwrap();
+    let expires: i64 = redis::cmd("TTL")
+        .arg(key)
+        .query_async(&mut c)
+        .await
+        .unwrap();
     assert_eq!(expires, -1);
     // While the type has a registration, an older entry of it does.
     let args = ["400", "cc", "1", "pass.a", "9", "pass.a/5", "303"];
@@ -139,9 +206,18 @@ async fn scripts_of_devices_run_twice() {
 
     let tombstone = script!("tombstone");
     for _ in 0..2 {
-        assert_eq!(run::<u64>(&mut c, &tombstone, key, &["pass.a/3", "999", "60"]).await, 0);
-        assert_eq!(run::<u64>(&mut c, &tombstone, key, &["pass.a", "999", "60"]).await, 0);
-        assert_eq!(run::<u64>(&mut c, &tombstone, key, &["pass.a/4", "500", "60"]).await, 1);
+        assert_eq!(
+            run::<u64>(&mut c, &tombstone, key, &["pass.a/3", "999", "60"]).await,
+            0
+        );
+        assert_eq!(
+            run::<u64>(&mut c, &tombstone, key, &["pass.a", "999", "60"]).await,
+            0
+        );
+        assert_eq!(
+            run::<u64>(&mut c, &tombstone, key, &["pass.a/4", "500", "60"]).await,
+            1
+        );
     }
     assert_eq!(get(&mut c, key, "x").await.unwrap(), "500");
 
@@ -158,18 +234,33 @@ async fn scripts_of_devices_run_twice() {
     assert!(none.is_empty() && hash(&mut c, &format!("{p}none")).await.is_empty());
 
     let forget = script!("forget");
-    assert_eq!(run::<Option<Vec<String>>>(&mut c, &forget, key, &["10", "60", "four"]).await, None);
+    assert_eq!(
+        run::<Option<Vec<String>>>(&mut c, &forget, key, &["10", "60", "four"]).await,
+        None
+    );
     let all = ["9007199254740992", "60", "five"];
-    let mut removed = run::<Option<Vec<(String, u64)>>>(&mut c, &forget, key, &all).await.unwrap();
+    let mut removed = run::<Option<Vec<(String, u64)>>>(&mut c, &forget, key, &all)
+        .await
+        .unwrap();
     removed.sort();
     assert_eq!(
         removed,
-        [("pass.a".to_owned(), 302), ("pass.a/3".to_owned(), 301), ("pass.a/5".to_owned(), 303)]
+        [
+            ("pass.a".to_owned(), 302),
+            ("pass.a/3".to_owned(), 301),
+            ("pass.a/5".to_owned(), 303)
+        ]
     );
-    assert_eq!(run::<Option<Vec<String>>>(&mut c, &forget, key, &all).await, Some(Vec::new()));
+    assert_eq!(
+        run::<Option<Vec<String>>>(&mut c, &forget, key, &all).await,
+        Some(Vec::new())
+    );
     let before = hash(&mut c, key).await;
     let another = ["9007199254740992", "60", "six"];
-    assert_eq!(run::<Option<Vec<String>>>(&mut c, &forget, key, &another).await, None);
+    assert_eq!(
+        run::<Option<Vec<String>>>(&mut c, &forget, key, &another).await,
+        None
+    );
     assert_eq!(hash(&mut c, key).await, before);
 }
 
@@ -180,8 +271,14 @@ async fn scripts_of_indexes_run_twice() {
     let p = prefix();
     let key = p.as_str();
     let add = script!("index_add");
-    assert_eq!(run::<Vec<u64>>(&mut c, &add, key, &["100", "d", "e"]).await, [100, 100]);
-    assert_eq!(run::<Vec<u64>>(&mut c, &add, key, &["100", "d", "d"]).await, [101, 102]);
+    assert_eq!(
+        run::<Vec<u64>>(&mut c, &add, key, &["100", "d", "e"]).await,
+        [100, 100]
+    );
+    assert_eq!(
+        run::<Vec<u64>>(&mut c, &add, key, &["100", "d", "d"]).await,
+        [101, 102]
+    );
     // A clock that is behind gives numbers above the old ones all the same.
     assert_eq!(run::<Vec<u64>>(&mut c, &add, key, &["7", "d"]).await, [103]);
     let remove = script!("index_remove");
@@ -202,12 +299,24 @@ async fn scripts_of_buckets_run_twice() {
     let now = "1790000000123456";
     let mark = script!("mark");
     run_on::<u64>(&mut c, &mark, keys, &[now, "1000", "0", "1", "2"]).await;
-    assert_eq!(get(&mut c, key, "1").await.unwrap(), "1790000000123456:1790000000");
+    assert_eq!(
+        get(&mut c, key, "1").await.unwrap(),
+        "1790000000123456:1790000000"
+    );
     run_on::<u64>(&mut c, &mark, keys, &[now, "1000", "0", "1"]).await;
-    assert_eq!(get(&mut c, key, "1").await.unwrap(), "1790000000123457:1790000001");
-    assert_eq!(get(&mut c, key, "2").await.unwrap(), "1790000000123456:1790000000");
+    assert_eq!(
+        get(&mut c, key, "1").await.unwrap(),
+        "1790000000123457:1790000001"
+    );
+    assert_eq!(
+        get(&mut c, key, "2").await.unwrap(),
+        "1790000000123456:1790000000"
+    );
     let mark_all = script!("mark_all");
-    for (clock, date) in [("1790000000123458", "1790000002"), ("1790000000123459", "1790000003")] {
+    for (clock, date) in [
+        ("1790000000123458", "1790000002"),
+        ("1790000000123459", "1790000003"),
+    ] {
         run::<u64>(&mut c, &mark_all, key, &[now, "1000"]).await;
         for (field, value) in [("\tc", clock), ("\tv", clock), ("\td", date), ("\tl", date)] {
             assert_eq!(get(&mut c, key, field).await.unwrap(), value);
@@ -215,14 +324,23 @@ async fn scripts_of_buckets_run_twice() {
     }
     let advance_clock = script!("advance_clock");
     for _ in 0..2 {
-        let values: Vec<Option<String>> =
-            run(&mut c, &advance_clock, key, &["1790000000999999", "\tc", "no such", "2"]).await;
+        let values: Vec<Option<String>> = run(
+            &mut c,
+            &advance_clock,
+            key,
+            &["1790000000999999", "\tc", "no such", "2"],
+        )
+        .await;
         assert_eq!(values[0].as_deref(), Some("1790000000999999"));
         assert_eq!(values[1], None);
         assert_eq!(values[2].as_deref(), Some("1790000000123456:1790000000"));
     }
     let values: Vec<Option<String>> = run(&mut c, &advance_clock, key, &["5", "\tc"]).await;
-    assert_eq!(values[0].as_deref(), Some("1790000000999999"), "a clock never goes back");
+    assert_eq!(
+        values[0].as_deref(),
+        Some("1790000000999999"),
+        "a clock never goes back"
+    );
 }
 
 #[tokio::test]
@@ -237,11 +355,23 @@ async fn publishing_runs_twice() {
     let keys = &[key, &others, &pending, &by_age];
     let (one, two) = ("a".repeat(32), "b".repeat(32));
     for marked in [2, 0] {
-        let args = [now, "1000", "16", "1", "aa", &one, "2", "bb", "", "3", "", &two];
+        let args = [
+            now, "1000", "16", "1", "aa", &one, "2", "bb", "", "3", "", &two,
+        ];
         assert_eq!(run_on::<u64>(&mut c, &mark, keys, &args).await, marked);
-        assert_eq!(hash(&mut c, &pending).await, [("1".into(), now.into()), ("2".into(), now.into())]);
-        let all = [("1", format!("+{one}")), ("2", "+".into()), ("3", format!("-{two}"))];
-        assert_eq!(hash(&mut c, &others).await, all.map(|(serial, value)| (serial.to_owned(), value)));
+        assert_eq!(
+            hash(&mut c, &pending).await,
+            [("1".into(), now.into()), ("2".into(), now.into())]
+        );
+        let all = [
+            ("1", format!("+{one}")),
+            ("2", "+".into()),
+            ("3", format!("-{two}")),
+        ];
+        assert_eq!(
+            hash(&mut c, &others).await,
+            all.map(|(serial, value)| (serial.to_owned(), value))
+        );
         for (field, value) in [
             ("1", "1790000000123456:1790000000"),
             ("\t#1", "aa"),
@@ -258,24 +388,46 @@ async fn publishing_runs_twice() {
         );
     }
     for marked in [2, 0] {
-        let args = [now, "1000", "16", "1", "aa", &two, "2", "cc", "", "3", "dd", &two];
+        let args = [
+            now, "1000", "16", "1", "aa", &two, "2", "cc", "", "3", "dd", &two,
+        ];
         assert_eq!(run_on::<u64>(&mut c, &mark, keys, &args).await, marked);
         assert_eq!(get(&mut c, &pending, "1").await.as_deref(), Some(now));
-        assert_eq!(get(&mut c, &others, "1").await.unwrap(), format!("+{one}{two}"));
+        assert_eq!(
+            get(&mut c, &others, "1").await.unwrap(),
+            format!("+{one}{two}")
+        );
         for serial in ["2", "3"] {
-            assert_eq!(get(&mut c, &pending, serial).await.unwrap(), "1790000000123457");
+            assert_eq!(
+                get(&mut c, &pending, serial).await.unwrap(),
+                "1790000000123457"
+            );
         }
-        assert_eq!(get(&mut c, key, "1").await.unwrap(), "1790000000123456:1790000000");
-        assert_eq!(get(&mut c, key, "2").await.unwrap(), "1790000000123457:1790000001");
+        assert_eq!(
+            get(&mut c, key, "1").await.unwrap(),
+            "1790000000123456:1790000000"
+        );
+        assert_eq!(
+            get(&mut c, key, "2").await.unwrap(),
+            "1790000000123457:1790000001"
+        );
         assert_eq!(get(&mut c, key, "\tc").await.unwrap(), "1790000000123457");
     }
     let published = script!("published");
     let before = hash(&mut c, key).await;
     for confirms in ["0", "1"] {
-        let all: (Vec<Option<String>>, Vec<Option<String>>) =
-            run_on(&mut c, &published, &[key, &others], &[confirms, "3", "4", "1"]).await;
+        let all: (Vec<Option<String>>, Vec<Option<String>>) = run_on(
+            &mut c,
+            &published,
+            &[key, &others],
+            &[confirms, "3", "4", "1"],
+        )
+        .await;
         let values = vec![Some(format!("+{two}")), None, Some(format!("+{one}{two}"))];
-        assert_eq!(all, (vec![Some("dd".into()), None, Some("aa".into())], values));
+        assert_eq!(
+            all,
+            (vec![Some("dd".into()), None, Some("aa".into())], values)
+        );
         assert_eq!(hash(&mut c, key).await, before);
     }
 }
@@ -292,7 +444,15 @@ async fn scripts_of_pending_changes_run_twice() {
     let mark = script!("mark");
     for version in [now, "1790000000123457"] {
         run_on::<u64>(&mut c, &mark, mark_keys, &[now, "1000", "0", "1", "2"]).await;
-        assert_eq!(get(&mut c, &p, "1").await.unwrap().split_once(':').unwrap().0, version);
+        assert_eq!(
+            get(&mut c, &p, "1")
+                .await
+                .unwrap()
+                .split_once(':')
+                .unwrap()
+                .0,
+            version
+        );
         assert_eq!(
             hash(&mut c, &pending).await,
             [("1".into(), version.into()), ("2".into(), version.into())]
@@ -302,31 +462,75 @@ async fn scripts_of_pending_changes_run_twice() {
     let version = "1790000000123457";
     for _ in 0..2 {
         // To a page; the same of a change that is not there; and to the end.
-        let to = ["1", version, "@7-:\nx", "3", version, "@x", "2", version, "end", "4", version, "end"];
+        let to = [
+            "1", version, "@7-:\nx", "3", version, "@x", "2", version, "end", "4", version, "end",
+        ];
         run_on::<u64>(&mut c, &record_progress, keys, &to).await;
-        assert_eq!(hash(&mut c, &pending).await, [("1".into(), format!("{version}:{version}:7-:\nx"))]);
-        assert_eq!(sorted(&mut c, &by_age).await, [("1".into(), 1_790_000_000_123_456)]);
+        assert_eq!(
+            hash(&mut c, &pending).await,
+            [("1".into(), format!("{version}:{version}:7-:\nx"))]
+        );
+        assert_eq!(
+            sorted(&mut c, &by_age).await,
+            [("1".into(), 1_790_000_000_123_456)]
+        );
     }
     // Changed again, and the older version done: it stays, as one that was changed then.
-    run_on::<u64>(&mut c, &mark, mark_keys, &["1790000000200000", "1000", "0", "1"]).await;
-    assert_eq!(get(&mut c, &pending, "1").await.unwrap(), format!("1790000000200000:{version}:7-:\nx"));
-    assert_eq!(sorted(&mut c, &by_age).await, [("1".into(), 1_790_000_000_123_456)]);
+    run_on::<u64>(
+        &mut c,
+        &mark,
+        mark_keys,
+        &["1790000000200000", "1000", "0", "1"],
+    )
+    .await;
+    assert_eq!(
+        get(&mut c, &pending, "1").await.unwrap(),
+        format!("1790000000200000:{version}:7-:\nx")
+    );
+    assert_eq!(
+        sorted(&mut c, &by_age).await,
+        [("1".into(), 1_790_000_000_123_456)]
+    );
     for _ in 0..2 {
         run_on::<u64>(&mut c, &record_progress, keys, &["1", version, "end"]).await;
-        assert_eq!(hash(&mut c, &pending).await, [("1".into(), "1790000000200000".into())]);
-        assert_eq!(sorted(&mut c, &by_age).await, [("1".into(), 1_790_000_000_200_000)]);
+        assert_eq!(
+            hash(&mut c, &pending).await,
+            [("1".into(), "1790000000200000".into())]
+        );
+        assert_eq!(
+            sorted(&mut c, &by_age).await,
+            [("1".into(), 1_790_000_000_200_000)]
+        );
     }
 
     // A whole type, in place of what says that it is being marked.
-    let _: () = redis::cmd("ZADD").arg(&by_age).arg(5).arg("\tp1").query_async(&mut c).await.unwrap();
+    let _: () = redis::cmd("ZADD")
+        .arg(&by_age)
+        .arg(5)
+        .arg("\tp1")
+        .query_async(&mut c)
+        .await
+        .unwrap();
     let mark_all = script!("mark_all");
     for version in ["1790000000300000", "1790000000300001"] {
         let args = [now, "1000", "1790000000300000", "\tp1"];
-        assert_eq!(run_on::<String>(&mut c, &mark_all, keys, &args).await, version);
+        assert_eq!(
+            run_on::<String>(&mut c, &mark_all, keys, &args).await,
+            version
+        );
         assert_eq!(get(&mut c, &p, "\tv").await.as_deref(), Some(version));
-        assert_eq!(get(&mut c, &pending, "\tall").await.as_deref(), Some(version));
+        assert_eq!(
+            get(&mut c, &pending, "\tall").await.as_deref(),
+            Some(version)
+        );
         let aged = sorted(&mut c, &by_age).await;
-        assert_eq!(aged, [("\tall".into(), 1_790_000_000_123_456), ("1".into(), 1_790_000_000_200_000)]);
+        assert_eq!(
+            aged,
+            [
+                ("\tall".into(), 1_790_000_000_123_456),
+                ("1".into(), 1_790_000_000_200_000)
+            ]
+        );
     }
 }
 
@@ -342,7 +546,10 @@ async fn scripts_of_queues_run_twice() {
         let dirty = hash(&mut c, key).await;
         let now = passkit_server::store::clock::now_micros();
         assert!(
-            dirty.len() == 2 && dirty.iter().all(|(_, at)| now.abs_diff(at.parse().unwrap()) < 10_000_000)
+            dirty.len() == 2
+                && dirty
+                    .iter()
+                    .all(|(_, at)| now.abs_diff(at.parse().unwrap()) < 10_000_000)
         );
     }
     let marked = get(&mut c, key, "3").await.unwrap();
@@ -361,14 +568,27 @@ async fn scripts_of_queues_run_twice() {
     let keys = &[deferred.as_str(), &times];
     let defer = script!("defer");
     for _ in 0..2 {
-        run_on::<u64>(&mut c, &defer, keys, &["d", "x", "1790000000123456", "e", "y", "", "f", "", ""]).await;
-        let all = [("\t", ""), ("d", "x"), ("e", "y")].map(|(field, value)| (field.into(), value.into()));
+        run_on::<u64>(
+            &mut c,
+            &defer,
+            keys,
+            &["d", "x", "1790000000123456", "e", "y", "", "f", "", ""],
+        )
+        .await;
+        let all =
+            [("\t", ""), ("d", "x"), ("e", "y")].map(|(field, value)| (field.into(), value.into()));
         assert_eq!(hash(&mut c, &deferred).await, all);
-        assert_eq!(sorted(&mut c, &times).await, [("d".into(), 1_790_000_000_123_456)]);
+        assert_eq!(
+            sorted(&mut c, &times).await,
+            [("d".into(), 1_790_000_000_123_456)]
+        );
     }
     for _ in 0..2 {
         run_on::<u64>(&mut c, &defer, keys, &["d", "x", "", "e", "", ""]).await;
-        assert_eq!(hash(&mut c, &deferred).await, [("\t".into(), String::new()), ("d".into(), "x".into())]);
+        assert_eq!(
+            hash(&mut c, &deferred).await,
+            [("\t".into(), String::new()), ("d".into(), "x".into())]
+        );
         assert_eq!(sorted(&mut c, &times).await, []);
     }
 }
@@ -386,11 +606,19 @@ async fn scripts_of_claims_and_notes_run_twice() {
         run::<u64>(&mut c, &release, &key, &["b"]).await;
         assert_eq!(run::<u64>(&mut c, &claim, &key, &["", "60000"]).await, 0);
     }
-    let expires: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut c).await.unwrap();
+    let expires: i64 = redis::cmd("PTTL")
+        .arg(&key)
+        .query_async(&mut c)
+        .await
+        .unwrap();
     assert!((1..=60_000).contains(&expires));
     for _ in 0..2 {
         run::<u64>(&mut c, &release, &key, &["a"]).await;
-        let there: bool = redis::cmd("EXISTS").arg(&key).query_async(&mut c).await.unwrap();
+        let there: bool = redis::cmd("EXISTS")
+            .arg(&key)
+            .query_async(&mut c)
+            .await
+            .unwrap();
         assert!(!there);
     }
 
@@ -398,29 +626,67 @@ async fn scripts_of_claims_and_notes_run_twice() {
     let keys = &[note.as_str(), &calls];
     let replace = script!("replace_note");
     for _ in 0..2 {
-        assert_eq!(run_on::<u64>(&mut c, &replace, keys, &["one", "", "=x", "60"]).await, 1);
-        assert_eq!(run_on::<u64>(&mut c, &replace, keys, &["late", "", "=y", "60"]).await, 0);
+        assert_eq!(
+            run_on::<u64>(&mut c, &replace, keys, &["one", "", "=x", "60"]).await,
+            1
+        );
+        assert_eq!(
+            run_on::<u64>(&mut c, &replace, keys, &["late", "", "=y", "60"]).await,
+            0
+        );
         assert_eq!(get(&mut c, &note, "v").await.as_deref(), Some("x"));
     }
-    assert_eq!(run_on::<u64>(&mut c, &replace, keys, &["two", "=x", "=", "60"]).await, 1);
+    assert_eq!(
+        run_on::<u64>(&mut c, &replace, keys, &["two", "=x", "=", "60"]).await,
+        1
+    );
     assert_eq!(get(&mut c, &note, "v").await.as_deref(), Some(""));
     // A call that replaced the note, and runs again when another one has too, changes nothing and says the same.
     for _ in 0..2 {
-        assert_eq!(run_on::<u64>(&mut c, &replace, keys, &["one", "", "=x", "60"]).await, 1);
+        assert_eq!(
+            run_on::<u64>(&mut c, &replace, keys, &["one", "", "=x", "60"]).await,
+            1
+        );
         assert_eq!(get(&mut c, &note, "v").await.as_deref(), Some(""));
     }
     for _ in 0..2 {
-        assert_eq!(run_on::<u64>(&mut c, &replace, keys, &["three", "=", "", "60"]).await, 1);
+        assert_eq!(
+            run_on::<u64>(&mut c, &replace, keys, &["three", "=", "", "60"]).await,
+            1
+        );
         assert_eq!(get(&mut c, &note, "v").await, None);
-        assert_eq!(run_on::<u64>(&mut c, &replace, keys, &["late", "=", "=z", "60"]).await, 0);
+        assert_eq!(
+            run_on::<u64>(&mut c, &replace, keys, &["late", "=", "=z", "60"]).await,
+            0
+        );
     }
     // Calls are forgotten when they are old, and all of them when none comes.
-    let _: () = redis::cmd("ZADD").arg(&calls).arg(5).arg("old").query_async(&mut c).await.unwrap();
+    let _: () = redis::cmd("ZADD")
+        .arg(&calls)
+        .arg(5)
+        .arg("old")
+        .query_async(&mut c)
+        .await
+        .unwrap();
     assert_eq!(sorted(&mut c, &calls).await.len(), 4);
-    assert_eq!(run_on::<u64>(&mut c, &replace, keys, &["four", "", "", "60"]).await, 1);
-    let names: Vec<String> = sorted(&mut c, &calls).await.into_iter().map(|(name, _)| name).collect();
-    assert!(names.len() == 4 && !names.contains(&"old".to_owned()), "{names:?}");
-    let expires: i64 = redis::cmd("TTL").arg(&calls).query_async(&mut c).await.unwrap();
+    assert_eq!(
+        run_on::<u64>(&mut c, &replace, keys, &["four", "", "", "60"]).await,
+        1
+    );
+    let names: Vec<String> = sorted(&mut c, &calls)
+        .await
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert!(
+        names.len() == 4 && !names.contains(&"old".to_owned()),
+        "{names:?}"
+    );
+    let expires: i64 = redis::cmd("TTL")
+        .arg(&calls)
+        .query_async(&mut c)
+        .await
+        .unwrap();
     assert!((1..=60).contains(&expires));
 }
 
@@ -428,14 +694,27 @@ async fn scripts_of_claims_and_notes_run_twice() {
 #[tokio::test]
 async fn scripts_are_sent_again_when_the_server_lost_them() {
     let server = Single::start().unwrap();
-    let store = RedisStore::connect(server.url(), Config::new().prefix(prefix())).await.unwrap();
+    let store = RedisStore::connect(server.url(), Config::new().prefix(prefix()))
+        .await
+        .unwrap();
     let mut c = connection(server.url()).await;
     for round in 0..3 {
-        let _: () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut c).await.unwrap();
+        let _: () = redis::cmd("SCRIPT")
+            .arg("FLUSH")
+            .query_async(&mut c)
+            .await
+            .unwrap();
         let me = device("d");
         let one = pass(round.to_string());
-        assert_eq!(store.register(&me, &one, &token()).await.unwrap(), Registered::Created);
-        let _: () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut c).await.unwrap();
+        assert_eq!(
+            store.register(&me, &one, &token()).await.unwrap(),
+            Registered::Created
+        );
+        let _: () = redis::cmd("SCRIPT")
+            .arg("FLUSH")
+            .query_async(&mut c)
+            .await
+            .unwrap();
         // One bucket each: with several in one call, each is sent again.
         let serials: Vec<_> = (0..20).map(|i| serial(i.to_string())).collect();
         mark(&store, &serials).await.unwrap();

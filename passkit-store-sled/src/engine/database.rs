@@ -43,7 +43,8 @@ pub(crate) struct FolderLock {
 impl FolderLock {
     pub(crate) fn take(folder: &Path) -> Result<Self, Failure> {
         let shown = folder.display();
-        fs::create_dir_all(folder).map_err(|e| Failure::io(format!("create the folder {shown}"), e))?;
+        fs::create_dir_all(folder)
+            .map_err(|e| Failure::io(format!("create the folder {shown}"), e))?;
         let path = folder.join("lock");
         let file = OpenOptions::new()
             .create(true)
@@ -66,7 +67,10 @@ impl FolderLock {
 
     /// Whether a store was made here. Nothing was acknowledged before its making was finished.
     pub(crate) fn has_store(&self) -> Result<bool, Failure> {
-        self.file.metadata().map(|file| file.len() > 0).map_err(|e| self.failure(e))
+        self.file
+            .metadata()
+            .map(|file| file.len() > 0)
+            .map_err(|e| self.failure(e))
     }
 
     /// Records that the store in this folder is made and durable: from now on one that is empty has lost everything.
@@ -127,7 +131,11 @@ impl Database {
         wait_for_closing(&data_file, &path)?;
 
         let engine = open_engine(config)?;
-        let database = Self { path, engine: Some(engine), data_file };
+        let database = Self {
+            path,
+            engine: Some(engine),
+            data_file,
+        };
         let contents = database.read_contents(create)?;
         database.sync()?;
         database.sync_names()?;
@@ -139,8 +147,13 @@ impl Database {
         let store = match self.get(layout::STORE)? {
             Some(row) => StoreRow::decode(&row)?,
             None if create && engine.first().map_err(|e| self.failure(e))?.is_none() => {
-                let row = StoreRow { format: layout::FORMAT, created: clock::now_micros() / 1_000_000 };
-                engine.insert(layout::STORE, row.encode()).map_err(|e| self.failure(e))?;
+                let row = StoreRow {
+                    format: layout::FORMAT,
+                    created: clock::now_micros() / 1_000_000,
+                };
+                engine
+                    .insert(layout::STORE, row.encode())
+                    .map_err(|e| self.failure(e))?;
                 row
             }
             None => {
@@ -148,7 +161,9 @@ impl Database {
                 return Err(if create {
                     Failure::new(
                         StoreErrorKind::Configuration,
-                        format!("the folder {path} holds another program's database; choose another folder"),
+                        format!(
+                            "the folder {path} holds another program's database; choose another folder"
+                        ),
                     )
                 } else {
                     Failure::new(
@@ -175,10 +190,16 @@ impl Database {
             .scan_prefix(layout::TYPES)
             .map(|row| {
                 let (key, value) = row.map_err(|e| self.failure(e))?;
-                Ok((layout::read_type(&key[layout::TYPES.len()..])?, TypeRow::decode(&value)?))
+                Ok((
+                    layout::read_type(&key[layout::TYPES.len()..])?,
+                    TypeRow::decode(&value)?,
+                ))
             })
             .collect::<Result<_, Failure>>()?;
-        Ok(Contents { created: store.created, types })
+        Ok(Contents {
+            created: store.created,
+            types,
+        })
     }
 
     fn failure(&self, error: sled::Error) -> Failure {
@@ -205,12 +226,17 @@ impl Database {
         let inside = prefix.to_vec();
         Ok(rows
             .map(|row| row.map_err(|e| self.failure(e)))
-            .take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&inside))))
+            .take_while(move |row| {
+                row.as_ref()
+                    .map_or(true, |(key, _)| key.starts_with(&inside))
+            }))
     }
 
     /// Applies all of the batch or, after a crash, none of it. Durable only after [`sync`](Self::sync).
     pub(crate) fn apply(&self, batch: sled::Batch) -> Result<(), Failure> {
-        self.engine()?.apply_batch(batch).map_err(|e| self.failure(e))
+        self.engine()?
+            .apply_batch(batch)
+            .map_err(|e| self.failure(e))
     }
 
     /// Makes everything that was applied outlive a power cut.
@@ -232,7 +258,12 @@ impl Database {
         for path in names.iter().map(PathBuf::as_path).chain(folder.ancestors()) {
             match File::open(path).and_then(|file| file.sync_all()) {
                 // Above the folder of the store it is enough to reach what this user may read.
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !path.starts_with(&folder) => break,
+                Err(e)
+                    if e.kind() == io::ErrorKind::PermissionDenied
+                        && !path.starts_with(&folder) =>
+                {
+                    break;
+                }
                 result => result.map_err(|e| Failure::io(format!("sync {}", path.display()), e))?,
             }
             if !cfg!(unix) {
@@ -258,12 +289,15 @@ impl Database {
             }
             Ok(sum)
         }
-        bytes(&self.path).map_err(|e| Failure::io(format!("read the folder {}", self.path.display()), e))
+        bytes(&self.path)
+            .map_err(|e| Failure::io(format!("read the folder {}", self.path.display()), e))
     }
 
     /// Whether the engine has met a failed write, after which it refuses everything until it is opened again.
     pub(crate) fn has_failed(&self) -> bool {
-        self.engine.as_ref().is_none_or(|engine| engine.context.global_error().is_err())
+        self.engine
+            .as_ref()
+            .is_none_or(|engine| engine.context.global_error().is_err())
     }
 
     /// Ends a flush that waits for a write which failed. Of the engine's two ways to write, one wakes the waiting threads

@@ -58,7 +58,10 @@ struct State {
 
 impl State {
     fn type_row(&self, type_id: &TypeIdentifier) -> TypeRow {
-        self.types.get(type_id).copied().unwrap_or_else(|| TypeRow::unmarked(self.created))
+        self.types
+            .get(type_id)
+            .copied()
+            .unwrap_or_else(|| TypeRow::unmarked(self.created))
     }
 }
 
@@ -72,7 +75,10 @@ pub(crate) struct DurableRows {
 impl DurableRows {
     /// With at most this many bytes of rows in memory.
     pub(crate) fn new(database: Database, contents: Contents, memory_bytes: u64) -> Self {
-        let rows = Self { state: RwLock::default(), memory: Memory::new(memory_bytes) };
+        let rows = Self {
+            state: RwLock::default(),
+            memory: Memory::new(memory_bytes),
+        };
         rows.reopened(database, contents);
         rows
     }
@@ -113,7 +119,10 @@ impl DurableRows {
         // There may be many, so other readers go on meanwhile. These rows are asked for next: a device that registers asks
         // for its list, and one that hears of a change fetches the pass.
         let state = self.state();
-        for (key, change) in changes.iter().filter(|(key, _)| layout::is_asked_alone(key)) {
+        for (key, change) in changes
+            .iter()
+            .filter(|(key, _)| layout::is_asked_alone(key))
+        {
             self.keep(&state, turn, key, &change.after.as_deref().map(IVec::from));
         }
     }
@@ -155,13 +164,19 @@ impl DurableRows {
 
     pub(super) fn view(&self) -> Result<View<'_>, Failure> {
         let database = self.database().ok_or_else(Failure::closed)?;
-        Ok(View { rows: self, database: Some(database) })
+        Ok(View {
+            rows: self,
+            database: Some(database),
+        })
     }
 
     /// A view that never waits for the disk. It may see rows from before and from after the database is opened again: all
     /// that was shown as durable is there again, so what it reads later is no older.
     pub(super) fn view_in_memory(&self) -> View<'_> {
-        View { rows: self, database: None }
+        View {
+            rows: self,
+            database: None,
+        }
     }
 }
 
@@ -236,7 +251,12 @@ impl View<'_> {
     }
 
     /// At most about `limit` of the rows whose keys start with `prefix`, and are behind the key `after`.
-    pub(crate) fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Rows, Unanswered> {
+    pub(crate) fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Rows, Unanswered> {
         let mut found = Rows::default();
         for row in self.database()?.scan(prefix, after)?.take(limit) {
             found.rows.push(row?);
@@ -259,7 +279,12 @@ fn put_previous_back(found: &mut Rows, prefix: &[u8], after: Option<&[u8]>, chan
     let changes = changes
         .range::<[u8], _>((start, Unbounded))
         .take_while(|(key, _)| key.starts_with(prefix))
-        .take_while(|(key, _)| found.more_after.as_ref().is_none_or(|last| key[..] <= last[..]));
+        .take_while(|(key, _)| {
+            found
+                .more_after
+                .as_ref()
+                .is_none_or(|last| key[..] <= last[..])
+        });
     for (key, change) in changes {
         let at = found.rows.binary_search_by(|(row, _)| row[..].cmp(key));
         match (at, &change.before) {
@@ -267,7 +292,9 @@ fn put_previous_back(found: &mut Rows, prefix: &[u8], after: Option<&[u8]>, chan
             (Ok(at), None) => {
                 found.rows.remove(at);
             }
-            (Err(at), Some(before)) => found.rows.insert(at, (IVec::from(&key[..]), before.clone())),
+            (Err(at), Some(before)) => found
+                .rows
+                .insert(at, (IVec::from(&key[..]), before.clone())),
             (Err(_), None) => {}
         }
     }
@@ -283,7 +310,10 @@ mod tests {
 
     /// Does to the database what the writer does.
     fn write(rows: &DurableRows, before: Option<&str>, after: &str) {
-        let change = RowChange { before: before.map(ivec), after: Some(after.into()) };
+        let change = RowChange {
+            before: before.map(ivec),
+            after: Some(after.into()),
+        };
         rows.begin(Arc::new(RowChanges::from([(b"key".to_vec(), change)])));
         let database = rows.database().unwrap();
         let mut batch = sled::Batch::default();
@@ -296,7 +326,8 @@ mod tests {
     #[test]
     fn a_row_in_memory_is_the_newest_durable_one() {
         let folder = tempfile::tempdir().unwrap();
-        let (database, contents) = Database::open(&crate::Config::new(folder.path()), true).unwrap();
+        let (database, contents) =
+            Database::open(&crate::Config::new(folder.path()), true).unwrap();
         let rows = DurableRows::new(database, contents, 1 << 20);
         let get = |view: View<'_>, key| match view.get(key) {
             Ok(row) => Some(row),
@@ -320,7 +351,10 @@ mod tests {
         assert_eq!(read(), Some(Some(ivec("two"))));
 
         // Until a change is durable, the row before it is the newest durable one.
-        let change = RowChange { before: Some(ivec("two")), after: Some(b"three".to_vec()) };
+        let change = RowChange {
+            before: Some(ivec("two")),
+            after: Some(b"three".to_vec()),
+        };
         rows.begin(Arc::new(RowChanges::from([(b"key".to_vec(), change)])));
         assert_eq!(in_memory(), Some(Some(ivec("two"))));
         rows.durable(HashMap::new());
@@ -330,7 +364,10 @@ mod tests {
         let device = || get(rows.view_in_memory(), b"dkey");
         let mut before = None;
         for after in [Some("one"), Some("two"), None] {
-            let change = RowChange { before: before.map(ivec), after: after.map(Into::into) };
+            let change = RowChange {
+                before: before.map(ivec),
+                after: after.map(Into::into),
+            };
             rows.begin(Arc::new(RowChanges::from([(b"dkey".to_vec(), change)])));
             match before {
                 None => assert_eq!(device(), None),
@@ -349,24 +386,59 @@ mod tests {
     #[test]
     fn rows_that_are_not_durable_show_their_previous_value() {
         let mut changes = RowChanges::new();
-        for (key, before) in [("pa", Some("old a")), ("pb", None), ("pc", Some("old c")), ("pz", Some("z"))] {
-            changes.insert(key.into(), RowChange { before: before.map(ivec), after: None });
+        for (key, before) in [
+            ("pa", Some("old a")),
+            ("pb", None),
+            ("pc", Some("old c")),
+            ("pz", Some("z")),
+        ] {
+            changes.insert(
+                key.into(),
+                RowChange {
+                    before: before.map(ivec),
+                    after: None,
+                },
+            );
         }
-        changes.insert("q".into(), RowChange { before: Some(ivec("other")), after: None });
-        let read = || vec![(ivec("pb"), ivec("new")), (ivec("pc"), ivec("new")), (ivec("pd"), ivec("d"))];
+        changes.insert(
+            "q".into(),
+            RowChange {
+                before: Some(ivec("other")),
+                after: None,
+            },
+        );
+        let read = || {
+            vec![
+                (ivec("pb"), ivec("new")),
+                (ivec("pc"), ivec("new")),
+                (ivec("pd"), ivec("d")),
+            ]
+        };
         let shown = |found: &Rows| {
             found
                 .rows
                 .iter()
-                .map(|(k, v)| format!("{}={}", String::from_utf8_lossy(k), String::from_utf8_lossy(v)))
+                .map(|(k, v)| {
+                    format!(
+                        "{}={}",
+                        String::from_utf8_lossy(k),
+                        String::from_utf8_lossy(v)
+                    )
+                })
                 .collect::<Vec<_>>()
         };
 
-        let mut whole = Rows { rows: read(), more_after: None };
+        let mut whole = Rows {
+            rows: read(),
+            more_after: None,
+        };
         put_previous_back(&mut whole, b"p", None, &changes);
         assert_eq!(shown(&whole), ["pa=old a", "pc=old c", "pd=d", "pz=z"]);
 
-        let mut page = Rows { rows: read(), more_after: Some(ivec("pd")) };
+        let mut page = Rows {
+            rows: read(),
+            more_after: Some(ivec("pd")),
+        };
         put_previous_back(&mut page, b"p", Some(b"pa"), &changes);
         assert_eq!(shown(&page), ["pc=old c", "pd=d"]);
     }

@@ -47,10 +47,19 @@ pub(super) fn operation<T: Send + 'static>(
     function: impl FnMut(&mut Group<'_>) -> Result<Option<T>, Failure> + Send + 'static,
 ) -> (Box<dyn Operation>, oneshot::Receiver<Result<T, Failure>>) {
     let (answer, answered) = oneshot::channel();
-    (Box::new(Call { function, done: None, answer }), answered)
+    (
+        Box::new(Call {
+            function,
+            done: None,
+            answer,
+        }),
+        answered,
+    )
 }
 
-impl<T: Send, F: FnMut(&mut Group<'_>) -> Result<Option<T>, Failure> + Send> Operation for Call<T, F> {
+impl<T: Send, F: FnMut(&mut Group<'_>) -> Result<Option<T>, Failure> + Send> Operation
+    for Call<T, F>
+{
     fn change(&mut self, group: &mut Group<'_>) -> bool {
         group.undo.clear();
         self.done = (self.function)(group).transpose();
@@ -63,7 +72,8 @@ impl<T: Send, F: FnMut(&mut Group<'_>) -> Result<Option<T>, Failure> + Send> Ope
     fn answer(self: Box<Self>, durable: Result<(), Failure>) {
         let Self { done, answer, .. } = *self;
         // The caller may have gone.
-        let _gone = answer.send(durable.and_then(|()| done.unwrap_or_else(|| Err(Failure::no_answer()))));
+        let _gone =
+            answer.send(durable.and_then(|()| done.unwrap_or_else(|| Err(Failure::no_answer()))));
     }
 }
 
@@ -144,9 +154,10 @@ impl<'w> Group<'w> {
     /// Changes a row that was `before`.
     pub(crate) fn put(&mut self, key: Vec<u8>, before: Option<IVec>, after: Option<Vec<u8>>) {
         let (key, last) = match self.changes.entry(key) {
-            Entry::Occupied(mut entry) => {
-                (entry.key().clone(), Some(std::mem::replace(&mut entry.get_mut().after, after)))
-            }
+            Entry::Occupied(mut entry) => (
+                entry.key().clone(),
+                Some(std::mem::replace(&mut entry.get_mut().after, after)),
+            ),
             Entry::Vacant(entry) => {
                 let key = entry.key().clone();
                 entry.insert(RowChange { before, after });
@@ -157,7 +168,10 @@ impl<'w> Group<'w> {
     }
 
     pub(crate) fn type_row(&self, type_id: &TypeIdentifier) -> TypeRow {
-        self.types.get(type_id).copied().unwrap_or_else(|| self.rows.type_row(type_id))
+        self.types
+            .get(type_id)
+            .copied()
+            .unwrap_or_else(|| self.rows.type_row(type_id))
     }
 
     pub(crate) fn put_type(&mut self, type_id: &TypeIdentifier, row: TypeRow) {
@@ -186,8 +200,13 @@ impl<'w> Group<'w> {
     /// Makes everything durable, and only then shows it and answers.
     pub(super) fn commit(mut self) -> Result<(), Failure> {
         // One operation may have undone another.
-        self.changes.retain(|_, change| change.before.as_deref() != change.after.as_deref());
-        let result = if self.changes.is_empty() { Ok(()) } else { self.write() };
+        self.changes
+            .retain(|_, change| change.before.as_deref() != change.after.as_deref());
+        let result = if self.changes.is_empty() {
+            Ok(())
+        } else {
+            self.write()
+        };
         for operation in self.done {
             operation.answer(result.clone());
         }
@@ -217,11 +236,15 @@ mod tests {
     #[test]
     fn an_operation_that_fails_leaves_no_change_and_the_others_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let (database, contents) = Database::open(&crate::Config::new(folder.path()), true).unwrap();
+        let (database, contents) =
+            Database::open(&crate::Config::new(folder.path()), true).unwrap();
         let rows = DurableRows::new(database, contents, 1 << 20);
         let database = rows.database().unwrap();
         let type_id = TypeIdentifier::new("pass.a").unwrap();
-        let clock = |version| TypeRow { version, ..TypeRow::unmarked(0) };
+        let clock = |version| TypeRow {
+            version,
+            ..TypeRow::unmarked(0)
+        };
         let row = |text: &str| Some(text.as_bytes().to_vec());
 
         let mut group = Group::new(&rows, &database);
@@ -242,22 +265,44 @@ mod tests {
         });
         assert!(group.add(first).is_none() && group.add(second).is_none());
         assert_eq!(group.get(b"a").unwrap().as_deref(), Some(&b"first"[..]));
-        assert_eq!((group.get(b"b").unwrap(), group.type_row(&type_id)), (None, clock(1)));
-        assert!(first_answer.try_recv().is_err(), "an answer before it is durable");
+        assert_eq!(
+            (group.get(b"b").unwrap(), group.type_row(&type_id)),
+            (None, clock(1))
+        );
+        assert!(
+            first_answer.try_recv().is_err(),
+            "an answer before it is durable"
+        );
         group.commit().unwrap();
 
         assert_eq!(first_answer.try_recv().unwrap().unwrap(), 1);
         assert!(second_answer.try_recv().unwrap().is_err());
-        let keys = database.scan(b"", None).unwrap().map(|row| row.unwrap().0.to_vec()).collect::<Vec<_>>();
-        assert_eq!(keys, [b"a".to_vec(), layout::STORE.to_vec(), layout::type_row(&type_id)]);
+        let keys = database
+            .scan(b"", None)
+            .unwrap()
+            .map(|row| row.unwrap().0.to_vec())
+            .collect::<Vec<_>>();
+        assert_eq!(
+            keys,
+            [
+                b"a".to_vec(),
+                layout::STORE.to_vec(),
+                layout::type_row(&type_id)
+            ]
+        );
         assert_eq!(rows.type_row(&type_id), clock(1));
-        assert_eq!(rows.type_row(&TypeIdentifier::new("pass.b").unwrap()).version, 0);
+        assert_eq!(
+            rows.type_row(&TypeIdentifier::new("pass.b").unwrap())
+                .version,
+            0
+        );
     }
 
     #[test]
     fn an_operation_that_is_not_done_comes_back_and_is_answered_once() {
         let folder = tempfile::tempdir().unwrap();
-        let (database, contents) = Database::open(&crate::Config::new(folder.path()), true).unwrap();
+        let (database, contents) =
+            Database::open(&crate::Config::new(folder.path()), true).unwrap();
         let rows = DurableRows::new(database, contents, 1 << 20);
         let database = rows.database().unwrap();
         let mut left = 3;

@@ -41,13 +41,19 @@ struct Waiting {
 
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").field("waiting", &self.lock().jobs.len()).finish_non_exhaustive()
+        f.debug_struct("Queue")
+            .field("waiting", &self.lock().jobs.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl Readers {
     pub(crate) fn start(rows: &Arc<DurableRows>, threads: usize) -> io::Result<Self> {
-        let mut readers = Self { rows: Arc::clone(rows), queue: Arc::default(), threads: Vec::new() };
+        let mut readers = Self {
+            rows: Arc::clone(rows),
+            queue: Arc::default(),
+            threads: Vec::new(),
+        };
         for _ in 0..threads {
             let (queue, rows) = (Arc::clone(&readers.queue), Arc::clone(rows));
             let thread = thread::Builder::new()
@@ -73,7 +79,10 @@ impl Readers {
         let (answer, answered) = oneshot::channel();
         self.queue.push(Box::new(move |rows| {
             if !answer.is_closed() {
-                let asked = rows.view().map_err(Unanswered::from).and_then(|view| question(&view));
+                let asked = rows
+                    .view()
+                    .map_err(Unanswered::from)
+                    .and_then(|view| question(&view));
                 let _gone = answer.send(asked);
             }
         }));
@@ -110,7 +119,10 @@ impl Queue {
                     return;
                 }
                 waiting.sleeping += 1;
-                waiting = self.something_new.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                waiting = self
+                    .something_new
+                    .wait(waiting)
+                    .unwrap_or_else(PoisonError::into_inner);
                 waiting.sleeping -= 1;
                 // Under load the callers are about to ask more, and one turn for all costs far less than one each. Without
                 // load this thread gets the processor straight back.

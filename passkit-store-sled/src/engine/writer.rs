@@ -41,19 +41,30 @@ impl Writer {
     pub(crate) fn start(rows: &Arc<DurableRows>, config: &Config) -> io::Result<Self> {
         let (end, ended) = std_mpsc::channel::<()>();
         let watched = Arc::clone(rows);
-        let watch = thread::Builder::new().name("passkit-sled-watch".into()).spawn(move || {
-            while ended.recv_timeout(WATCH) == Err(std_mpsc::RecvTimeoutError::Timeout) {
-                if let Some(database) = watched.database() {
-                    database.wake_after_failure();
+        let watch = thread::Builder::new()
+            .name("passkit-sled-watch".into())
+            .spawn(move || {
+                while ended.recv_timeout(WATCH) == Err(std_mpsc::RecvTimeoutError::Timeout) {
+                    if let Some(database) = watched.database() {
+                        database.wake_after_failure();
+                    }
                 }
-            }
-        })?;
+            })?;
         let (queue, operations) = mpsc::channel(WAITING);
-        let mut work =
-            Work { rows: Arc::clone(rows), config: config.clone(), closed: None, waiting: VecDeque::new() };
-        let thread =
-            thread::Builder::new().name("passkit-sled-write".into()).spawn(move || work.run(operations))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), watch: Some((end, watch)) })
+        let mut work = Work {
+            rows: Arc::clone(rows),
+            config: config.clone(),
+            closed: None,
+            waiting: VecDeque::new(),
+        };
+        let thread = thread::Builder::new()
+            .name("passkit-sled-write".into())
+            .spawn(move || work.run(operations))?;
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+            watch: Some((end, watch)),
+        })
     }
 
     /// Has the writing thread call `change`, again and again while it returns `None`, and waits until what it did is
@@ -64,7 +75,10 @@ impl Writer {
     ) -> Result<T, Failure> {
         let queue = self.queue.as_ref().ok_or_else(Failure::no_answer)?;
         let (operation, answered) = operation(change);
-        queue.send(operation).await.map_err(|_| Failure::no_answer())?;
+        queue
+            .send(operation)
+            .await
+            .map_err(|_| Failure::no_answer())?;
         answered.await.unwrap_or_else(|_| Err(Failure::no_answer()))
     }
 
@@ -119,7 +133,10 @@ impl Work {
             }
             // A caller that waits notices a panic because its answer is dropped.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.group())) {
-                self.close(Failure::panic(&self.config.path, &*panic as &(dyn Any + Send)));
+                self.close(Failure::panic(
+                    &self.config.path,
+                    &*panic as &(dyn Any + Send),
+                ));
             }
         }
     }
@@ -129,7 +146,9 @@ impl Work {
         let database = match self.database() {
             Ok(database) => database,
             Err(failure) => {
-                self.waiting.drain(..).for_each(|operation| operation.answer(Err(failure.clone())));
+                self.waiting
+                    .drain(..)
+                    .for_each(|operation| operation.answer(Err(failure.clone())));
                 return;
             }
         };
@@ -189,7 +208,10 @@ impl Work {
                 self.rows.database().ok_or_else(Failure::closed)
             }
             Err(failure) => {
-                tracing::error!(error = failure.in_full(), "the store cannot be opened again yet");
+                tracing::error!(
+                    error = failure.in_full(),
+                    "the store cannot be opened again yet"
+                );
                 self.closed = Some((Instant::now(), failure.clone()));
                 Err(failure)
             }

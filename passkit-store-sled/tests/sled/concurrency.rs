@@ -30,7 +30,10 @@ async fn no_device_ends_with_an_old_pass() {
     for (name, step) in [("a", 40), ("b", 25), ("c", 1), ("d", 1)] {
         let device = device(name);
         for i in (0..PASSES).step_by(step) {
-            store.register(&device, &pass(i.to_string()), &token()).await.unwrap();
+            store
+                .register(&device, &pass(i.to_string()), &token())
+                .await
+                .unwrap();
         }
         let (store, done) = (Arc::clone(&store), Arc::clone(&done));
         phones.spawn(async move {
@@ -44,7 +47,10 @@ async fn no_device_ends_with_an_old_pass() {
                 assert_eq!(unique.len(), changes.serials.len(), "a serial number twice");
                 if !changes.serials.is_empty() {
                     if let Some(asked) = tag {
-                        assert_ne!(asked, changes.tag, "serials under the tag that was asked with");
+                        assert_ne!(
+                            asked, changes.tag,
+                            "serials under the tag that was asked with"
+                        );
                         assert!(changes.tag.type_version >= asked.type_version);
                         assert!(changes.tag.device_version >= asked.device_version);
                     }
@@ -54,7 +60,10 @@ async fn no_device_ends_with_an_old_pass() {
                     fetched += 1;
                     let state = store.pass_state(&pass(serial.as_str())).await.unwrap();
                     if let Some(old) = has.insert(serial.as_str().to_owned(), state) {
-                        assert!(state.version >= old.version && state.last_modified >= old.last_modified);
+                        assert!(
+                            state.version >= old.version
+                                && state.last_modified >= old.last_modified
+                        );
                     }
                 }
                 if last_round {
@@ -73,7 +82,10 @@ async fn no_device_ends_with_an_old_pass() {
         writers.spawn(async move {
             for i in 0..MARKS {
                 let number = (i * 7919 + writer * 104_729) % PASSES;
-                let serials = [serial(number.to_string()), serial(((number + 1) % PASSES).to_string())];
+                let serials = [
+                    serial(number.to_string()),
+                    serial(((number + 1) % PASSES).to_string()),
+                ];
                 mark(&store, &serials[..1 + i % 2]).await;
             }
         });
@@ -100,13 +112,21 @@ async fn of_parallel_registers_one_creates() {
         let mut tasks = JoinSet::new();
         for _ in 0..16 {
             let store = Arc::clone(&store);
-            tasks.spawn(
-                async move { store.register(&device("d"), &pass(format!("{round}")), &token()).await },
-            );
+            tasks.spawn(async move {
+                store
+                    .register(&device("d"), &pass(format!("{round}")), &token())
+                    .await
+            });
         }
         let results = tasks.join_all().await;
-        let created = results.iter().filter(|r| matches!(r, Ok(Registered::Created))).count();
-        let existing = results.iter().filter(|r| matches!(r, Ok(Registered::Existing))).count();
+        let created = results
+            .iter()
+            .filter(|r| matches!(r, Ok(Registered::Created)))
+            .count();
+        let existing = results
+            .iter()
+            .filter(|r| matches!(r, Ok(Registered::Existing)))
+            .count();
         assert_eq!((created, existing), (1, 15));
     }
 }
@@ -115,11 +135,18 @@ async fn of_parallel_registers_one_creates() {
 async fn pages_miss_no_device_that_stays() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(SledStore::open(folder.path()).unwrap());
-    let staying = (0..300).map(|i| format!("{i:04}-stays")).collect::<BTreeSet<_>>();
+    let staying = (0..300)
+        .map(|i| format!("{i:04}-stays"))
+        .collect::<BTreeSet<_>>();
     let mut tasks = JoinSet::new();
     for name in staying.clone() {
         let store = Arc::clone(&store);
-        tasks.spawn(async move { store.register(&device(name), &pass("1"), &token()).await.unwrap() });
+        tasks.spawn(async move {
+            store
+                .register(&device(name), &pass("1"), &token())
+                .await
+                .unwrap()
+        });
     }
     tasks.join_all().await;
 
@@ -149,7 +176,10 @@ async fn pages_miss_no_device_that_stays() {
         let mut after = None;
         loop {
             let audience = Audience::Pass(&pass("1"));
-            let page = store.devices(audience, after.as_ref(), 7 + rounds % 5).await.unwrap();
+            let page = store
+                .devices(audience, after.as_ref(), 7 + rounds % 5)
+                .await
+                .unwrap();
             for found in page.items {
                 let fresh = seen.insert(found.device.as_str().to_owned());
                 assert!(fresh, "a device twice");
@@ -158,7 +188,11 @@ async fn pages_miss_no_device_that_stays() {
             let Some(next) = page.next else { break };
             after = Some(next);
         }
-        assert!(staying.is_subset(&seen), "missing {:?}", staying.difference(&seen).next());
+        assert!(
+            staying.is_subset(&seen),
+            "missing {:?}",
+            staying.difference(&seen).next()
+        );
     }
     stop.store(true, SeqCst);
     tasks.join_all().await;

@@ -26,7 +26,9 @@ const TASKS: u64 = 32;
 const PASSES: u64 = 40;
 
 fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
 }
 
@@ -37,7 +39,9 @@ fn content_digest(number: u64) -> ContentDigest {
 }
 
 fn seed() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
     u64::from(since.subsec_nanos()) ^ u64::from(std::process::id()) << 32
 }
 
@@ -48,7 +52,11 @@ fn the_child() {
     let Some(folder) = child_folder() else { return };
     // The harness leaves its own line open.
     tell("");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let store = Arc::new(SledStore::open(folder).unwrap());
         let mut tasks = JoinSet::new();
@@ -81,29 +89,54 @@ fn the_child() {
                                 .await
                                 .unwrap();
                             let new = store.pass_state(&pass).await.unwrap();
-                            assert!(new.version > old.version && new.last_modified > old.last_modified);
-                            tell(&format!("saw {task}-{number} {} {}", new.version, new.last_modified));
+                            assert!(
+                                new.version > old.version && new.last_modified > old.last_modified
+                            );
+                            tell(&format!(
+                                "saw {task}-{number} {} {}",
+                                new.version, new.last_modified
+                            ));
                         }
                         4 => {
                             let number = random(&mut state);
                             tell(&format!("offer {} {number}", pass.serial));
                             let digest = content_digest(number);
                             let tokens = vec![TokenDigest::from_bytes(digest)];
-                            let content =
-                                Content { serial: pass.serial.clone(), digest: Some(digest), tokens };
-                            store.mark_and_push(&type_id(), Changed::Contents(&[content])).await.unwrap();
-                            let PassState { version, last_modified, published } =
-                                store.pass_state(&pass).await.unwrap();
+                            let content = Content {
+                                serial: pass.serial.clone(),
+                                digest: Some(digest),
+                                tokens,
+                            };
+                            store
+                                .mark_and_push(&type_id(), Changed::Contents(&[content]))
+                                .await
+                                .unwrap();
+                            let PassState {
+                                version,
+                                last_modified,
+                                published,
+                            } = store.pass_state(&pass).await.unwrap();
                             assert_eq!(published, Some(digest));
-                            tell(&format!("saw {} {version} {last_modified} {number}", pass.serial));
+                            tell(&format!(
+                                "saw {} {version} {last_modified} {number}",
+                                pass.serial
+                            ));
                         }
                         5 => {
-                            let seen = store.pass_state(&crate::support::pass("all")).await.unwrap();
+                            let seen = store
+                                .pass_state(&crate::support::pass("all"))
+                                .await
+                                .unwrap();
                             tell(&format!("saw all {} {}", seen.version, seen.last_modified));
                         }
                         _ => {
-                            let other = crate::support::device(format!("d{}", random(&mut state) % TASKS));
-                            let tag = store.changes_since(&other, &type_id(), None).await.unwrap().tag;
+                            let other =
+                                crate::support::device(format!("d{}", random(&mut state) % TASKS));
+                            let tag = store
+                                .changes_since(&other, &type_id(), None)
+                                .await
+                                .unwrap()
+                                .tag;
                             tell(&format!(
                                 "tag {} {} {}",
                                 other.as_str(),
@@ -144,24 +177,36 @@ impl Expected {
                 }
                 ["ack", _, _, what] => {
                     trying.remove(&number(1));
-                    self.registered.insert((number(1), number(2)), what == "registered");
+                    self.registered
+                        .insert((number(1), number(2)), what == "registered");
                     self.acknowledged += 1;
                 }
                 ["offer", name, ..] => {
-                    let digests = self.contents.entry(name.to_owned()).or_insert_with(|| vec![None]);
+                    let digests = self
+                        .contents
+                        .entry(name.to_owned())
+                        .or_insert_with(|| vec![None]);
                     digests.push(Some(content_digest(number(2))));
                 }
                 ["saw", name, ..] => {
                     if words.len() > 4 {
-                        self.contents.insert(name.to_owned(), vec![Some(content_digest(number(4)))]);
+                        self.contents
+                            .insert(name.to_owned(), vec![Some(content_digest(number(4)))]);
                     }
-                    let new = PassState { version: number(2), last_modified: number(3), published: None };
+                    let new = PassState {
+                        version: number(2),
+                        last_modified: number(3),
+                        published: None,
+                    };
                     let state = self.passes.entry(name.to_owned()).or_insert(new);
                     state.version = state.version.max(new.version);
                     state.last_modified = state.last_modified.max(new.last_modified);
                 }
                 ["tag", name, ..] => {
-                    let new = UpdateTag { type_version: number(2), device_version: number(3) };
+                    let new = UpdateTag {
+                        type_version: number(2),
+                        device_version: number(3),
+                    };
                     let tag = tags.entry(name.to_owned()).or_insert(new);
                     tag.type_version = tag.type_version.max(new.type_version);
                     tag.device_version = tag.device_version.max(new.device_version);
@@ -175,8 +220,11 @@ impl Expected {
 }
 
 fn run_and_kill(folder: &Path, after: Duration) -> Vec<String> {
-    let mut child =
-        child("crash::the_child", folder).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    let mut child = child("crash::the_child", folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let (first, at_work) = mpsc::channel();
     let reader = thread::spawn(move || {
@@ -213,10 +261,16 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
     let mut expected = Expected::default();
     let mut state = seed();
     for round in 0..rounds {
-        let lines = run_and_kill(folder.path(), Duration::from_millis(random(&mut state) % 500));
+        let lines = run_and_kill(
+            folder.path(),
+            Duration::from_millis(random(&mut state) % 500),
+        );
         let acknowledged = expected.acknowledged;
         let (trying, tags) = expected.read(&lines);
-        assert!(expected.acknowledged > acknowledged, "round {round}: nothing happened: {lines:?}");
+        assert!(
+            expected.acknowledged > acknowledged,
+            "round {round}: nothing happened: {lines:?}"
+        );
         let store = SledStore::open(folder.path()).unwrap();
         runtime.block_on(async {
             for task in 0..TASKS {
@@ -225,7 +279,11 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
                     let name = format!("{task}-{number}");
                     let is = listed.contains(&name);
                     let paged = devices(&store, &pass(&name)).await;
-                    assert_eq!(paged.len(), usize::from(is), "round {round}: half of {name}");
+                    assert_eq!(
+                        paged.len(),
+                        usize::from(is),
+                        "round {round}: half of {name}"
+                    );
                     let was = expected.registered.entry((task, number)).or_default();
                     if trying.get(&task) == Some(&number) {
                         *was = is;
@@ -234,10 +292,21 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
                 }
             }
             let pending = store.pending(&type_id(), usize::MAX).await.unwrap();
-            let count = store.backlog().await.unwrap().first().map_or(0, |backlog| backlog.pending);
-            assert_eq!(count, pending.len() as u64, "round {round}: the count of pending changes is wrong");
-            let pending: HashMap<_, _> =
-                pending.into_iter().map(|change| (change.scope, change.version)).collect();
+            let count = store
+                .backlog()
+                .await
+                .unwrap()
+                .first()
+                .map_or(0, |backlog| backlog.pending);
+            assert_eq!(
+                count,
+                pending.len() as u64,
+                "round {round}: the count of pending changes is wrong"
+            );
+            let pending: HashMap<_, _> = pending
+                .into_iter()
+                .map(|change| (change.scope, change.version))
+                .collect();
             for (name, seen) in &mut expected.passes {
                 let now = store.pass_state(&pass(name)).await.unwrap();
                 assert!(
@@ -255,11 +324,19 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
             }
             for (name, digests) in &mut expected.contents {
                 let state = store.pass_state(&pass(name)).await.unwrap();
-                assert!(digests.contains(&state.published), "round {round}: the content of {name} went back");
+                assert!(
+                    digests.contains(&state.published),
+                    "round {round}: the content of {name} went back"
+                );
                 let published = store.published(&[pass(name)]).await.unwrap().remove(0);
-                let token = published.as_ref().and_then(|published| published.tokens.last().copied());
+                let token = published
+                    .as_ref()
+                    .and_then(|published| published.tokens.last().copied());
                 let digest = published.and_then(|published| published.digest);
-                assert_eq!(digest, state.published, "round {round}: half of the content of {name}");
+                assert_eq!(
+                    digest, state.published,
+                    "round {round}: half of the content of {name}"
+                );
                 assert_eq!(
                     token,
                     digest.map(TokenDigest::from_bytes),
@@ -268,8 +345,15 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
                 *digests = vec![digest];
             }
             for (name, tag) in tags {
-                let now = store.changes_since(&device(&name), &type_id(), None).await.unwrap().tag;
-                assert!(now.type_version >= tag.type_version, "round {round}: the type's clock went back");
+                let now = store
+                    .changes_since(&device(&name), &type_id(), None)
+                    .await
+                    .unwrap()
+                    .tag;
+                assert!(
+                    now.type_version >= tag.type_version,
+                    "round {round}: the type's clock went back"
+                );
                 // A device may have gone meanwhile, and come again.
                 if now.device_version != 0 && now.device_version < tag.device_version {
                     panic!("round {round}: the clock of {name} went back from {tag:?} to {now:?}");
@@ -277,5 +361,8 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
             }
         });
     }
-    eprintln!("{rounds} rounds, {} acknowledged changes of registrations", expected.acknowledged);
+    eprintln!(
+        "{rounds} rounds, {} acknowledged changes of registrations",
+        expected.acknowledged
+    );
 }

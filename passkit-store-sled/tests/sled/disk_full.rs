@@ -30,7 +30,10 @@ impl Drop for Mounted {
 }
 
 fn run(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program).args(arguments).output().is_ok_and(|ended| ended.status.success())
+    Command::new(program)
+        .args(arguments)
+        .output()
+        .is_ok_and(|ended| ended.status.success())
 }
 
 /// `None` where this user cannot mount; root can, or the test fails.
@@ -45,7 +48,17 @@ fn mount(folder: &Path, kind: &str) -> Option<Mounted> {
     let at = folder.join("mnt");
     fs::create_dir(&at).unwrap();
     let mounted = match kind {
-        "tmpfs" => run("mount", &["-t", "tmpfs", "-o", "size=24m", "tmpfs", at.to_str().unwrap()]),
+        "tmpfs" => run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                "size=24m",
+                "tmpfs",
+                at.to_str().unwrap(),
+            ],
+        ),
         _ => {
             let image = folder.join("image");
             File::create(&image).unwrap().set_len(32 << 20).unwrap();
@@ -67,7 +80,11 @@ fn fill(path: &Path) -> usize {
     let mut written = 0;
     for size in [1 << 16, 1 << 10, 1] {
         let block = vec![b'x'; size];
-        while file.write_all(&block).and_then(|()| file.sync_data()).is_ok() {
+        while file
+            .write_all(&block)
+            .and_then(|()| file.sync_data())
+            .is_ok()
+        {
             written += size;
         }
     }
@@ -112,14 +129,18 @@ fn says_full(error: &StoreError) -> bool {
 
 async fn recovers(kind: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mounted) = mount(folder.path(), kind) else { return };
+    let Some(mounted) = mount(folder.path(), kind) else {
+        return;
+    };
     let path = mounted.0.join("store");
     let ballast = mounted.0.join("ballast");
     let store = Arc::new(SledStore::open(&path).unwrap());
 
     let acknowledged = Arc::new(Mutex::new(BTreeMap::<usize, Vec<String>>::new()));
-    let successes: Arc<Vec<AtomicUsize>> = Arc::new((0..WRITERS).map(|_| AtomicUsize::new(0)).collect());
-    let failures: Arc<Vec<AtomicUsize>> = Arc::new((0..WRITERS).map(|_| AtomicUsize::new(0)).collect());
+    let successes: Arc<Vec<AtomicUsize>> =
+        Arc::new((0..WRITERS).map(|_| AtomicUsize::new(0)).collect());
+    let failures: Arc<Vec<AtomicUsize>> =
+        Arc::new((0..WRITERS).map(|_| AtomicUsize::new(0)).collect());
     let causes = Arc::new(AtomicUsize::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let mut writers = JoinSet::new();
@@ -161,8 +182,9 @@ async fn recovers(kind: &str) {
         });
     }
     let counts = |of: &Arc<Vec<AtomicUsize>>| of.iter().map(|n| n.load(SeqCst)).collect::<Vec<_>>();
-    let all_above =
-        |of: &Arc<Vec<AtomicUsize>>, than: &[usize]| of.iter().zip(than).all(|(n, t)| n.load(SeqCst) > *t);
+    let all_above = |of: &Arc<Vec<AtomicUsize>>, than: &[usize]| {
+        of.iter().zip(than).all(|(n, t)| n.load(SeqCst) > *t)
+    };
 
     for round in 0..3 {
         let before = counts(&successes);
@@ -174,12 +196,19 @@ async fn recovers(kind: &str) {
             all_above(&failures, &failed)
         })
         .await;
-        let asked = timeout(TIME_LIMIT, store.changes_since(&device("0-0"), &type_id(), None)).await;
+        let asked = timeout(
+            TIME_LIMIT,
+            store.changes_since(&device("0-0"), &type_id(), None),
+        )
+        .await;
         if let Err(error) = asked.expect("a read hangs") {
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         }
         // Long enough for the store to try to open again, and fail.
-        let failed = counts(&failures).iter().map(|n| n + 150).collect::<Vec<_>>();
+        let failed = counts(&failures)
+            .iter()
+            .map(|n| n + 150)
+            .collect::<Vec<_>>();
         until("more failures", || all_above(&failures, &failed)).await;
         eprintln!(
             "{kind}, round {round}: full after {ballast_bytes} bytes of ballast, failures {:?}",
@@ -190,7 +219,10 @@ async fn recovers(kind: &str) {
         let before = counts(&successes);
         until("recovery", || all_above(&successes, &before)).await;
     }
-    assert!(causes.load(SeqCst) > 0, "no error had the full disk as its source");
+    assert!(
+        causes.load(SeqCst) > 0,
+        "no error had the full disk as its source"
+    );
     stop.store(true, SeqCst);
     while let Some(ended) = writers.join_next().await {
         ended.unwrap();
@@ -202,7 +234,10 @@ async fn recovers(kind: &str) {
         for line in all.values().flatten() {
             let (name, serial) = line.split_once(' ').unwrap();
             let found = registrations(store, &device(name)).await;
-            assert!(found.iter().any(|found| found == serial), "{kind}: {line} was acknowledged and is lost");
+            assert!(
+                found.iter().any(|found| found == serial),
+                "{kind}: {line} was acknowledged and is lost"
+            );
             checked += 1;
         }
         checked

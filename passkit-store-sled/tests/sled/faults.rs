@@ -21,7 +21,11 @@ fn the_child() {
     let Some(folder) = child_folder() else { return };
     // The harness leaves its own line open.
     tell("");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let begun = Instant::now();
         let store = loop {
@@ -37,7 +41,8 @@ fn the_child() {
         for i in 0..REGISTRATIONS {
             loop {
                 let (device, pass, token) = (device("d"), pass(i.to_string()), token());
-                let Ok(answer) = timeout(TIME_LIMIT, store.register(&device, &pass, &token)).await else {
+                let Ok(answer) = timeout(TIME_LIMIT, store.register(&device, &pass, &token)).await
+                else {
                     tell("it hangs");
                     // Closing the store would hang as well.
                     std::process::exit(1);
@@ -76,22 +81,40 @@ fn run(fault: &str, when: usize) -> usize {
         .stderr(Stdio::null());
     let ended = match strace.output() {
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            panic!("this test needs strace: install it, for example with \"apt-get install strace\"")
+            panic!(
+                "this test needs strace: install it, for example with \"apt-get install strace\""
+            )
         }
         ended => ended.unwrap(),
     };
     let out = String::from_utf8_lossy(&ended.stdout).into_owned();
     assert!(ended.status.success(), "{fault}, {when}: {out}");
-    let acknowledged = out.lines().filter_map(|line| line.strip_prefix("ack ")).collect::<Vec<_>>();
+    let acknowledged = out
+        .lines()
+        .filter_map(|line| line.strip_prefix("ack "))
+        .collect::<Vec<_>>();
     assert_eq!(acknowledged.len(), REGISTRATIONS, "{fault}, {when}: {out}");
 
-    let injected = fs::read_to_string(folder.path().join("trace")).unwrap().matches("(INJECTED)").count();
-    let failed = out.lines().filter(|line| line.starts_with("failed")).count();
-    assert!(injected == 0 || failed > 0, "{fault}, {when}: a failure that no caller saw: {out}");
-    let store = SledStore::open(&store).unwrap();
-    let found = tokio::runtime::Runtime::new().unwrap().block_on(registrations(&store, &device("d")));
+    let injected = fs::read_to_string(folder.path().join("trace"))
+        .unwrap()
+        .matches("(INJECTED)")
+        .count();
+    let failed = out
+        .lines()
+        .filter(|line| line.starts_with("failed"))
+        .count();
     assert!(
-        acknowledged.iter().all(|name| found.iter().any(|found| found == name)),
+        injected == 0 || failed > 0,
+        "{fault}, {when}: a failure that no caller saw: {out}"
+    );
+    let store = SledStore::open(&store).unwrap();
+    let found = tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(registrations(&store, &device("d")));
+    assert!(
+        acknowledged
+            .iter()
+            .all(|name| found.iter().any(|found| found == name)),
         "{fault}, {when}: {found:?}"
     );
     failed
@@ -111,8 +134,13 @@ fn failed_system_calls_are_reported_and_recovered_from() {
         "sync_file_range:error=EIO",
         "fdatasync:error=EIO",
     ] {
-        let runs = (1..=8).map(|when| thread::spawn(move || run(fault, when))).collect::<Vec<_>>();
-        let failed = runs.into_iter().map(|run| run.join().unwrap()).sum::<usize>();
+        let runs = (1..=8)
+            .map(|when| thread::spawn(move || run(fault, when)))
+            .collect::<Vec<_>>();
+        let failed = runs
+            .into_iter()
+            .map(|run| run.join().unwrap())
+            .sum::<usize>();
         assert!(failed > 0, "{fault} hit nothing");
     }
 }

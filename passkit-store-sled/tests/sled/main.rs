@@ -1,5 +1,9 @@
 //! The store on a real disk: under load, killed, out of space, and opened by the wrong one.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should panic"
+)]
 
 mod concurrency;
 mod crash;

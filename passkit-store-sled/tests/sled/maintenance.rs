@@ -12,7 +12,10 @@ use crate::support::{device, pass, registrations, token, type_id};
 fn registration(n: usize) -> Registration {
     // Three passes a device.
     Registration {
-        device: device(format!("{:032x}", (n as u128 / 3 + 1) * 0x9e37_79b9_7f4a_7c15)),
+        device: device(format!(
+            "{:032x}",
+            (n as u128 / 3 + 1) * 0x9e37_79b9_7f4a_7c15
+        )),
         push_token: token(),
         pass: pass(format!("{}", n % 30_000)),
     }
@@ -21,13 +24,19 @@ fn registration(n: usize) -> Registration {
 /// `PASSKIT_IMPORT=1000000` registers that many, and prints how long it took.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_comes_back_and_is_counted() {
-    let many = std::env::var("PASSKIT_IMPORT").map_or(20_000, |text| text.parse::<usize>().unwrap());
+    let many =
+        std::env::var("PASSKIT_IMPORT").map_or(20_000, |text| text.parse::<usize>().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
     let start = Instant::now();
     for first in (0..many).step_by(10_000) {
-        let batch = (first..many.min(first + 10_000)).map(registration).collect::<Vec<_>>();
-        assert_eq!(store.register_many(&batch).await.unwrap(), batch.len() as u64);
+        let batch = (first..many.min(first + 10_000))
+            .map(registration)
+            .collect::<Vec<_>>();
+        assert_eq!(
+            store.register_many(&batch).await.unwrap(),
+            batch.len() as u64
+        );
     }
     let registered = start.elapsed();
     let (mut back, mut after) = (0, None);
@@ -44,12 +53,19 @@ async fn an_import_comes_back_and_is_counted() {
     let stats = store.stats().await.unwrap();
     let counted = start.elapsed() - registered - read;
     assert_eq!(stats.devices, many.div_ceil(3) as u64);
-    let [of_type] = &stats.types[..] else { panic!("{stats:?}") };
-    assert_eq!((&of_type.type_id, of_type.passes), (&type_id(), many.min(30_000) as u64));
+    let [of_type] = &stats.types[..] else {
+        panic!("{stats:?}")
+    };
+    assert_eq!(
+        (&of_type.type_id, of_type.passes),
+        (&type_id(), many.min(30_000) as u64)
+    );
     assert_eq!(of_type.registrations, many as u64);
     let bytes = stats.storage_bytes.unwrap();
     assert!(bytes > 50 * many as u64, "{bytes} bytes");
-    eprintln!("{many} registered in {registered:?}, read in {read:?}, counted in {counted:?}: {bytes} bytes");
+    eprintln!(
+        "{many} registered in {registered:?}, read in {read:?}, counted in {counted:?}: {bytes} bytes"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,7 +80,10 @@ async fn a_device_with_many_passes_comes_back_whole() {
         pass: pass(format!("{n:04}")),
     });
     let mut all = all.collect::<Vec<_>>();
-    all.push(Registration { device: device("z"), ..all[0].clone() });
+    all.push(Registration {
+        device: device("z"),
+        ..all[0].clone()
+    });
     assert_eq!(store.register_many(&all).await.unwrap(), 1_501);
     assert_eq!(registrations(&store, &device("many")).await.len(), 1_500);
     let first = store.registrations(None, 10).await.unwrap();

@@ -6,7 +6,9 @@ use passkit_server::{
 };
 use passkit_store_sled::{Config, SledStore};
 
-use crate::support::{content, device, devices, mark, pass, publish, registrations, serial, token, type_id};
+use crate::support::{
+    content, device, devices, mark, pass, publish, registrations, serial, token, type_id,
+};
 
 fn said(error: &StoreError) -> String {
     let said = error.source().unwrap().to_string();
@@ -21,9 +23,15 @@ async fn a_second_opener_gets_an_error_that_says_what_to_do() {
     let error = SledStore::open(folder.path()).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
     let said = said(&error);
-    assert!(said.contains(folder.path().to_str().unwrap()) && said.contains("another process"), "{said}");
+    assert!(
+        said.contains(folder.path().to_str().unwrap()) && said.contains("another process"),
+        "{said}"
+    );
     // The first one is none the worse.
-    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("d"), &pass("1"), &token())
+        .await
+        .unwrap();
 }
 
 #[test]
@@ -54,21 +62,44 @@ async fn restart_keeps_everything(config: &Config) {
         let store = SledStore::open_with(config).unwrap();
         if round == 0 {
             for name in &many {
-                store.register(&device("many"), &pass(name), &token()).await.unwrap();
+                store
+                    .register(&device("many"), &pass(name), &token())
+                    .await
+                    .unwrap();
             }
-            store.register(&device("few"), &pass("07"), &token()).await.unwrap();
+            store
+                .register(&device("few"), &pass("07"), &token())
+                .await
+                .unwrap();
             mark(&store, &[serial("07"), serial("ä/ö")]).await;
             store.mark(&type_id(), Changed::All).await.unwrap();
             mark(&store, &[serial("03")]).await;
             publish(&store, &content("07", Some(7))).await;
             publish(&store, &content("07", None)).await;
-            assert!(store.replace_note("name", None, Some("a note")).await.unwrap());
-            assert!(store.unregister(&device("many"), &pass("39")).await.unwrap());
+            assert!(
+                store
+                    .replace_note("name", None, Some("a note"))
+                    .await
+                    .unwrap()
+            );
+            assert!(
+                store
+                    .unregister(&device("many"), &pass("39"))
+                    .await
+                    .unwrap()
+            );
         }
         assert_eq!(registrations(&store, &device("many")).await, many[..39]);
         assert_eq!(registrations(&store, &device("few")).await, ["07"]);
-        let tag = store.changes_since(&device("many"), &type_id(), None).await.unwrap().tag;
-        let quiet = store.changes_since(&device("many"), &type_id(), Some(tag)).await.unwrap();
+        let tag = store
+            .changes_since(&device("many"), &type_id(), None)
+            .await
+            .unwrap()
+            .tag;
+        let quiet = store
+            .changes_since(&device("many"), &type_id(), Some(tag))
+            .await
+            .unwrap();
         assert!(quiet.serials.is_empty());
         let found = devices(&store, &pass("07")).await;
         let mut states = Vec::new();
@@ -79,26 +110,44 @@ async fn restart_keeps_everything(config: &Config) {
         let note = store.note("name").await.unwrap();
         answers.push((tag, states, found, published, note));
     }
-    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "{answers:?}"
+    );
     let (_, states, found, published, note) = &answers[0];
     assert_eq!((found.len(), note.as_deref()), (2, Some("a note")));
-    let [Some(published), None] = &published[..] else { panic!("{published:?}") };
+    let [Some(published), None] = &published[..] else {
+        panic!("{published:?}")
+    };
     assert!(published.removed && published.tokens.len() == 1);
-    assert_eq!((published.digest, states[1].published), (Some([7; 32]), Some([7; 32])));
+    assert_eq!(
+        (published.digest, states[1].published),
+        (Some([7; 32]), Some([7; 32]))
+    );
 }
 
 #[tokio::test]
 async fn a_tag_of_another_time_counts_as_none() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
-    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("d"), &pass("1"), &token())
+        .await
+        .unwrap();
     mark(&store, &[serial("1")]).await;
-    let now = store.changes_since(&device("d"), &type_id(), None).await.unwrap().tag;
+    let now = store
+        .changes_since(&device("d"), &type_id(), None)
+        .await
+        .unwrap()
+        .tag;
     for (type_ahead, device_ahead) in [(1, 0), (0, 1), (1 << 60, 1 << 60)] {
         let mut tag = now;
         tag.type_version += type_ahead;
         tag.device_version += device_ahead;
-        let all = store.changes_since(&device("d"), &type_id(), Some(tag)).await.unwrap();
+        let all = store
+            .changes_since(&device("d"), &type_id(), Some(tag))
+            .await
+            .unwrap();
         assert_eq!((all.serials.len(), all.tag), (1, now));
     }
 }
@@ -106,7 +155,13 @@ async fn a_tag_of_another_time_counts_as_none() {
 #[test]
 fn another_programs_database_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let open = || sled::Config::new().path(folder.path()).segment_size(1 << 20).open().unwrap();
+    let open = || {
+        sled::Config::new()
+            .path(folder.path())
+            .segment_size(1 << 20)
+            .open()
+            .unwrap()
+    };
     let other = open();
     other.insert("theirs", "x").unwrap();
     drop(other);
@@ -120,12 +175,21 @@ fn another_programs_database_is_left_alone() {
 #[test]
 fn the_error_of_the_engine_is_at_the_end_of_the_chain() {
     let folder = tempfile::tempdir().unwrap();
-    drop(sled::Config::new().path(folder.path()).segment_size(1 << 19).open().unwrap());
+    drop(
+        sled::Config::new()
+            .path(folder.path())
+            .segment_size(1 << 19)
+            .open()
+            .unwrap(),
+    );
     let error = SledStore::open(folder.path()).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
     let text = said(&error);
     let cause = error.source().unwrap().source().unwrap();
-    assert!(matches!(cause.downcast_ref(), Some(sled::Error::Unsupported(_))), "{cause:?}");
+    assert!(
+        matches!(cause.downcast_ref(), Some(sled::Error::Unsupported(_))),
+        "{cause:?}"
+    );
     assert!(!text.contains(&cause.to_string()), "{text}");
 }
 
@@ -133,7 +197,11 @@ fn the_error_of_the_engine_is_at_the_end_of_the_chain() {
 fn a_newer_format_is_named() {
     let folder = tempfile::tempdir().unwrap();
     drop(SledStore::open(folder.path()).unwrap());
-    let engine = sled::Config::new().path(folder.path()).segment_size(1 << 20).open().unwrap();
+    let engine = sled::Config::new()
+        .path(folder.path())
+        .segment_size(1 << 20)
+        .open()
+        .unwrap();
     engine.insert("m", &[9, 1, 2][..]).unwrap();
     drop(engine);
     let error = SledStore::open(folder.path()).unwrap_err();
@@ -145,25 +213,45 @@ fn a_newer_format_is_named() {
 async fn an_unreadable_row_is_an_error_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     drop(SledStore::open(folder.path()).unwrap());
-    let engine = sled::Config::new().path(folder.path()).segment_size(1 << 20).open().unwrap();
+    let engine = sled::Config::new()
+        .path(folder.path())
+        .segment_size(1 << 20)
+        .open()
+        .unwrap();
     engine.insert("dbroken", "x").unwrap();
     drop(engine);
     let store = SledStore::open(folder.path()).unwrap();
-    let error = store.register(&device("broken"), &pass("1"), &token()).await.unwrap_err();
+    let error = store
+        .register(&device("broken"), &pass("1"), &token())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     assert!(!said(&error).contains("broken"), "{error:?}");
-    let error = store.changes_since(&device("broken"), &type_id(), None).await.unwrap_err();
+    let error = store
+        .changes_since(&device("broken"), &type_id(), None)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-    store.register(&device("whole"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("whole"), &pass("1"), &token())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_snapshot_cut_short_does_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
-    store.register(&device("d"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("d"), &pass("1"), &token())
+        .await
+        .unwrap();
     drop(store);
-    fs::write(folder.path().join("snap.FFFFFFFFFFFFFFFF.generating"), "half").unwrap();
+    fs::write(
+        folder.path().join("snap.FFFFFFFFFFFFFFFF.generating"),
+        "half",
+    )
+    .unwrap();
     let store = SledStore::open(folder.path()).unwrap();
     assert_eq!(registrations(&store, &device("d")).await, ["1"]);
 }
@@ -175,7 +263,11 @@ fn damaged_files_are_errors() {
     let damage: [(&str, Damage); 4] = [
         ("empty", |file| file.clear()),
         ("zeroes", |file| file.fill(0)),
-        ("noise", |file| file.iter_mut().enumerate().for_each(|(i, b)| *b = (i * i / 7) as u8)),
+        ("noise", |file| {
+            file.iter_mut()
+                .enumerate()
+                .for_each(|(i, b)| *b = (i * i / 7) as u8)
+        }),
         ("cut", |file| file.truncate(19)),
     ];
     for snapshot in [true, false] {
@@ -195,7 +287,10 @@ fn damaged_files_are_errors() {
             }
             let error = SledStore::open(folder.path()).expect_err(name);
             assert!(!error.is_transient(), "{name}: {error:?}");
-            assert!(said(&error).contains(folder.path().to_str().unwrap()), "{name}: {error:?}");
+            assert!(
+                said(&error).contains(folder.path().to_str().unwrap()),
+                "{name}: {error:?}"
+            );
         }
     }
 }

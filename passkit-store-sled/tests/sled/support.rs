@@ -15,7 +15,10 @@ pub(crate) fn serial(text: impl AsRef<str>) -> SerialNumber {
 }
 
 pub(crate) fn pass(text: impl AsRef<str>) -> PassId {
-    PassId { type_id: type_id(), serial: serial(text) }
+    PassId {
+        type_id: type_id(),
+        serial: serial(text),
+    }
 }
 
 pub(crate) fn device(text: impl AsRef<str>) -> DeviceIdentifier {
@@ -27,16 +30,26 @@ pub(crate) fn token() -> PushToken {
 }
 
 /// The serial numbers registered on a device, sorted.
-pub(crate) async fn registrations(store: &dyn RegistrationStore, device: &DeviceIdentifier) -> Vec<String> {
+pub(crate) async fn registrations(
+    store: &dyn RegistrationStore,
+    device: &DeviceIdentifier,
+) -> Vec<String> {
     let all = store.changes_since(device, &type_id(), None).await.unwrap();
-    let mut serials = all.serials.iter().map(|s| s.as_str().to_owned()).collect::<Vec<_>>();
+    let mut serials = all
+        .serials
+        .iter()
+        .map(|s| s.as_str().to_owned())
+        .collect::<Vec<_>>();
     serials.sort();
     serials
 }
 
 /// The devices registered for a pass, on one page.
 pub(crate) async fn devices(store: &dyn RegistrationStore, pass: &PassId) -> Vec<RegisteredDevice> {
-    let page = store.devices(Audience::Pass(pass), None, 1_000).await.unwrap();
+    let page = store
+        .devices(Audience::Pass(pass), None, 1_000)
+        .await
+        .unwrap();
     assert!(page.next.is_none());
     page.items
 }
@@ -52,11 +65,17 @@ pub(crate) fn content(name: &str, digest: Option<u8>) -> Content {
 }
 
 pub(crate) async fn publish(store: &dyn RegistrationStore, content: &Content) {
-    store.mark(&type_id(), Changed::Contents(std::slice::from_ref(content))).await.unwrap();
+    store
+        .mark(&type_id(), Changed::Contents(std::slice::from_ref(content)))
+        .await
+        .unwrap();
 }
 
 pub(crate) async fn mark(store: &dyn RegistrationStore, serials: &[SerialNumber]) {
-    store.mark(&type_id(), Changed::Passes(serials)).await.unwrap();
+    store
+        .mark(&type_id(), Changed::Passes(serials))
+        .await
+        .unwrap();
 }
 
 /// A line to the parent process, at once and whole.
@@ -74,6 +93,8 @@ pub(crate) fn child_folder() -> Option<PathBuf> {
 /// This program again, to run one test of its own as a child.
 pub(crate) fn child(test: &str, folder: &std::path::Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env("PASSKIT_SLED_CHILD", folder);
+    command
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env("PASSKIT_SLED_CHILD", folder);
     command
 }

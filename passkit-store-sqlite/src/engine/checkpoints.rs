@@ -51,7 +51,9 @@ struct Log {
 
 impl Checkpoints {
     pub(super) fn start(path: &Path, connection: Connection) -> Result<Self, SqliteError> {
-        connection.busy_timeout(READERS_TIMEOUT).map_err(|error| SqliteError::sqlite(path, error))?;
+        connection
+            .busy_timeout(READERS_TIMEOUT)
+            .map_err(|error| SqliteError::sqlite(path, error))?;
         let (path, connection) = (Arc::from(path), Arc::new(Mutex::new(connection)));
         let (wake, woken) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("passkit-sqlite-checkpoint".to_owned());
@@ -64,7 +66,14 @@ impl Checkpoints {
             }
         });
         let thread = thread.map_err(|error| SqliteError::io("start a thread for", &path, error))?;
-        Ok(Self { path, connection, wake: Some(wake), thread: Some(thread), commits: 0, large: LARGE })
+        Ok(Self {
+            path,
+            connection,
+            wake: Some(wake),
+            thread: Some(thread),
+            commits: 0,
+            large: LARGE,
+        })
     }
 
     /// Looks at the log now and then. `writing` is the connection of the writer, between two transactions.
@@ -74,12 +83,18 @@ impl Checkpoints {
             return;
         }
         self.commits = 0;
-        let Some(log) = report(&self.path, checkpoint(writing, "noop")) else { return };
+        let Some(log) = report(&self.path, checkpoint(writing, "noop")) else {
+            return;
+        };
         if log.pages >= self.large {
             // After the thread, if that is at work: there can be only one checkpoint at a time.
             let restarted = report(&self.path, checkpoint(&lock(&self.connection), "restart"));
             // A backup may read for long. Its end is waited for again when the log has grown by as much.
-            self.large = if restarted.is_some() { LARGE } else { log.pages + LARGE };
+            self.large = if restarted.is_some() {
+                LARGE
+            } else {
+                log.pages + LARGE
+            };
         } else if log.pages - log.moved >= WORTH
             && let Some(wake) = &self.wake
         {
@@ -103,11 +118,16 @@ fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
 
 /// Runs a checkpoint of a kind that SQLite knows. Returns the log after it; `None` if others kept it from its end.
 fn checkpoint(connection: &Connection, kind: &str) -> rusqlite::Result<Option<Log>> {
-    connection.prepare_cached(&format!("pragma wal_checkpoint({kind})"))?.query_row([], |row| {
-        let is_busy: bool = row.get(0)?;
-        let log = Log { pages: row.get(1)?, moved: row.get(2)? };
-        Ok((!is_busy).then_some(log))
-    })
+    connection
+        .prepare_cached(&format!("pragma wal_checkpoint({kind})"))?
+        .query_row([], |row| {
+            let is_busy: bool = row.get(0)?;
+            let log = Log {
+                pages: row.get(1)?,
+                moved: row.get(2)?,
+            };
+            Ok((!is_busy).then_some(log))
+        })
 }
 
 /// A checkpoint that failed has lost nothing: the next one does its work.

@@ -28,7 +28,11 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Starts the threads at the database in `path`, where a store is. `writing` is the connection of the writer.
-    pub(crate) fn start(path: &Path, config: &Config, writing: Connection) -> Result<Self, SqliteError> {
+    pub(crate) fn start(
+        path: &Path,
+        config: &Config,
+        writing: Connection,
+    ) -> Result<Self, SqliteError> {
         let readers = config.readers.max(1);
         let kib = config.cache_bytes / 1024 / (readers + SCANNERS + 1) as u64;
         let set_cache = |connection: &Connection| {
@@ -44,7 +48,11 @@ impl Engine {
                 read_only.map_err(|error| SqliteError::sqlite(path, error))?;
                 Ok(connection)
             });
-            Readers::start(path, connections.collect::<Result<_, SqliteError>>()?, group)
+            Readers::start(
+                path,
+                connections.collect::<Result<_, SqliteError>>()?,
+                group,
+            )
         };
         set_cache(&writing)?;
         let checkpoints = Checkpoints::start(path, connect(path, config.lock_timeout)?)?;
@@ -97,14 +105,21 @@ pub(crate) fn create(path: &Path, lock_timeout: Duration) -> Result<Connection, 
     Ok(connection)
 }
 
-fn connect_with(flags: OpenFlags, path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
+fn connect_with(
+    flags: OpenFlags,
+    path: &Path,
+    lock_timeout: Duration,
+) -> Result<Connection, SqliteError> {
     let failed = |error| SqliteError::sqlite(path, error);
-    let connection =
-        Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(failed)?;
     // SQLite falls back to reading without a word.
     if connection.is_readonly("main").map_err(failed)? {
         let text = "can't be written to; give this user the right to write it and its folder";
-        return Err(SqliteError::configuration(format!("{} {text}", path.display())));
+        return Err(SqliteError::configuration(format!(
+            "{} {text}",
+            path.display()
+        )));
     }
     set_up(&connection, lock_timeout).map_err(failed)?;
     Ok(connection)

@@ -36,7 +36,9 @@ struct Queue {
 
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").field("questions", &self.questions.len()).finish_non_exhaustive()
+        f.debug_struct("Queue")
+            .field("questions", &self.questions.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -49,7 +51,10 @@ impl Waiting {
     fn take(&self, group: &mut Vec<Question>, threads: usize, at_most: usize) -> bool {
         let queue = self.queue();
         let is_idle = |queue: &mut Queue| queue.questions.is_empty() && !queue.is_closed;
-        let mut queue = self.changed.wait_while(queue, is_idle).unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self
+            .changed
+            .wait_while(queue, is_idle)
+            .unwrap_or_else(PoisonError::into_inner);
         let share = queue.questions.len().div_ceil(threads).min(at_most);
         group.extend(queue.questions.drain(..share));
         share > 0
@@ -64,7 +69,11 @@ impl Readers {
         group: usize,
     ) -> Result<Self, SqliteError> {
         let count = connections.len();
-        let mut readers = Self { path: path.into(), waiting: Arc::default(), threads: Vec::new() };
+        let mut readers = Self {
+            path: path.into(),
+            waiting: Arc::default(),
+            threads: Vec::new(),
+        };
         for connection in connections {
             let waiting = Arc::clone(&readers.waiting);
             let thread = thread::Builder::new().name("passkit-sqlite-read".to_owned());
@@ -74,7 +83,9 @@ impl Readers {
                     answer(&connection, &mut questions);
                 }
             });
-            readers.threads.push(thread.map_err(|error| SqliteError::io("start a thread for", path, error))?);
+            readers
+                .threads
+                .push(thread.map_err(|error| SqliteError::io("start a thread for", path, error))?);
         }
         Ok(readers)
     }
@@ -110,7 +121,11 @@ impl Drop for Readers {
 /// Several questions share a read transaction: its snapshot begins after all of them were asked, and its locks are taken
 /// once.
 fn answer(connection: &Connection, questions: &mut Vec<Question>) {
-    let run = |sql| connection.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
+    let run = |sql| {
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([]))
+    };
     if questions.len() > 1 {
         // If this fails, each statement has a snapshot of its own, or reports what is wrong.
         let _reported_by_statements = run("begin");

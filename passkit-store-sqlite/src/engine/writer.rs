@@ -63,7 +63,8 @@ impl<T: Send, F: FnMut(&Connection) -> rusqlite::Result<T> + Send> Change for Ca
 
     fn answer(self: Box<Self>, committed: Result<(), SqliteError>) {
         let Self { result, answer, .. } = *self;
-        let _nobody_waits = answer.send(committed.and_then(|()| result.ok_or_else(SqliteError::stopped)));
+        let _nobody_waits =
+            answer.send(committed.and_then(|()| result.ok_or_else(SqliteError::stopped)));
     }
 }
 
@@ -78,12 +79,20 @@ impl Writer {
         let set = connection.pragma_update(None, "wal_autocheckpoint", 0);
         set.map_err(|error| SqliteError::sqlite(path, error))?;
         let (sender, receiver) = mpsc::channel();
-        let at_work =
-            AtWork { path: path.into(), file: file_id(path), lock_timeout, checkpoints, connection };
+        let at_work = AtWork {
+            path: path.into(),
+            file: file_id(path),
+            lock_timeout,
+            checkpoints,
+            connection,
+        };
         let thread = thread::Builder::new().name("passkit-sqlite-write".to_owned());
         let thread = thread.spawn(move || at_work.run(&receiver));
         let thread = thread.map_err(|error| SqliteError::io("start a thread for", path, error))?;
-        Ok(Self { changes: Some(sender), thread: Some(thread) })
+        Ok(Self {
+            changes: Some(sender),
+            thread: Some(thread),
+        })
     }
 
     pub(super) async fn ask<T: Send + 'static>(
@@ -91,8 +100,16 @@ impl Writer {
         change: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, SqliteError> {
         let (sender, answer) = oneshot::channel();
-        let call = Call { asked: Instant::now(), change, result: None, answer: sender };
-        let asked = self.changes.as_ref().is_some_and(|changes| changes.send(Box::new(call)).is_ok());
+        let call = Call {
+            asked: Instant::now(),
+            change,
+            result: None,
+            answer: sender,
+        };
+        let asked = self
+            .changes
+            .as_ref()
+            .is_some_and(|changes| changes.send(Box::new(call)).is_ok());
         let answer = if asked { answer.await.ok() } else { None };
         answer.ok_or_else(SqliteError::stopped)?
     }
@@ -136,16 +153,26 @@ impl AtWork {
 
     /// Commits a group and answers it. Returns those that still have time to wait for a lock.
     fn work_on(&mut self, mut group: Vec<Box<dyn Change>>) -> Vec<Box<dyn Change>> {
-        let Some(oldest) = group.iter().map(|change| change.asked()).min() else { return group };
+        let Some(oldest) = group.iter().map(|change| change.asked()).min() else {
+            return group;
+        };
         if file_id(&self.path) != self.file {
             let text = "was replaced or removed while the store was open; restart this program";
-            answer(group, Err(SqliteError::configuration(format!("{} {text}", self.path.display()))));
+            answer(
+                group,
+                Err(SqliteError::configuration(format!(
+                    "{} {text}",
+                    self.path.display()
+                ))),
+            );
             return Vec::new();
         }
         if let Err(error) = self.begin(oldest + self.lock_timeout) {
             let (expired, rest) = if is_busy(&error) {
                 let now = Instant::now();
-                group.into_iter().partition(|change| change.asked() + self.lock_timeout <= now)
+                group
+                    .into_iter()
+                    .partition(|change| change.asked() + self.lock_timeout <= now)
             } else {
                 (group, Vec::new())
             };
@@ -160,8 +187,9 @@ impl AtWork {
         {
             for change in group {
                 let mut alone = vec![change];
-                let begun =
-                    self.begin(Instant::now() + self.lock_timeout).map_err(|error| self.failed(error));
+                let begun = self
+                    .begin(Instant::now() + self.lock_timeout)
+                    .map_err(|error| self.failed(error));
                 committed = begun.and_then(|()| self.commit(&mut alone));
                 answer(alone, committed);
             }
@@ -183,7 +211,9 @@ impl AtWork {
 
     /// Commits all of the group, or none.
     fn commit(&mut self, group: &mut [Box<dyn Change>]) -> Result<(), SqliteError> {
-        let run = group.iter_mut().try_for_each(|change| change.run(&self.connection));
+        let run = group
+            .iter_mut()
+            .try_for_each(|change| change.run(&self.connection));
         let committed = run.and_then(|()| execute(&self.connection, "commit"));
         // Some errors have ended the transaction already.
         if committed.is_err() && !self.connection.is_autocommit() {

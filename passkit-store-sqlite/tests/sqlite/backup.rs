@@ -24,14 +24,24 @@ async fn a_copy_made_under_load_is_whole() {
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut writers = JoinSet::new();
     for writer in 0..8 {
-        let (store, stop, acknowledged) = (Arc::clone(&store), Arc::clone(&stop), Arc::clone(&acknowledged));
+        let (store, stop, acknowledged) = (
+            Arc::clone(&store),
+            Arc::clone(&stop),
+            Arc::clone(&acknowledged),
+        );
         writers.spawn(async move {
             for i in 0_u64.. {
                 // A mark of two passes, of which no copy may have one.
                 let pair = [serial(format!("{writer}-a")), serial(format!("{writer}-b"))];
-                store.mark(&type_id(), Changed::Passes(&pair)).await.unwrap();
+                store
+                    .mark(&type_id(), Changed::Passes(&pair))
+                    .await
+                    .unwrap();
                 let phone = device(format!("{writer}-{i}"));
-                store.register(&phone, &pass(format!("{i}")), &token()).await.unwrap();
+                store
+                    .register(&phone, &pass(format!("{i}")), &token())
+                    .await
+                    .unwrap();
                 acknowledged.fetch_add(1, SeqCst);
                 if stop.load(SeqCst) {
                     break;
@@ -64,16 +74,25 @@ async fn a_copy_made_under_load_is_whole() {
 async fn a_copy_is_one_file_and_replaces_none() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::create(folder.path().join("passkit.db")).unwrap();
-    store.register(&device("a"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("a"), &pass("1"), &token())
+        .await
+        .unwrap();
     let copies = folder.path().join("copies");
     fs::create_dir(&copies).unwrap();
     store.backup(copies.join("copy.db")).await.unwrap();
-    let names: Vec<_> = fs::read_dir(&copies).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> = fs::read_dir(&copies)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(names, ["copy.db"]);
 
     let error = store.backup(copies.join("copy.db")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
-    assert!(text(&error).ends_with("copy.db exists; remove it or name another file"), "{error:?}");
+    assert!(
+        text(&error).ends_with("copy.db exists; remove it or name another file"),
+        "{error:?}"
+    );
     let error = store.backup(copies.join("none/copy.db")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
     assert_eq!(fs::read_dir(&copies).unwrap().count(), 1);

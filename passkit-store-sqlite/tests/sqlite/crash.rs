@@ -22,12 +22,16 @@ const TASKS: u64 = 32;
 const PASSES: u64 = 40;
 
 fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
 }
 
 fn seed() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
     u64::from(since.subsec_nanos()) ^ u64::from(std::process::id()) << 32
 }
 
@@ -38,7 +42,11 @@ fn the_child() {
     let Some(path) = child_path() else { return };
     // The harness leaves its own line open.
     report("");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let store = Arc::new(SqliteStore::create(path).unwrap());
         let mut tasks = JoinSet::new();
@@ -71,16 +79,29 @@ fn the_child() {
                                 .await
                                 .unwrap();
                             let new = store.pass_state(&pass).await.unwrap();
-                            assert!(new.version > old.version && new.last_modified > old.last_modified);
-                            report(&format!("saw {task}-{number} {} {}", new.version, new.last_modified));
+                            assert!(
+                                new.version > old.version && new.last_modified > old.last_modified
+                            );
+                            report(&format!(
+                                "saw {task}-{number} {} {}",
+                                new.version, new.last_modified
+                            ));
                         }
                         4 => {
-                            let seen = store.pass_state(&crate::support::pass("all")).await.unwrap();
+                            let seen = store
+                                .pass_state(&crate::support::pass("all"))
+                                .await
+                                .unwrap();
                             report(&format!("saw all {} {}", seen.version, seen.last_modified));
                         }
                         _ => {
-                            let other = crate::support::device(format!("d{}", random(&mut state) % TASKS));
-                            let tag = store.changes_since(&other, &type_id(), None).await.unwrap().tag;
+                            let other =
+                                crate::support::device(format!("d{}", random(&mut state) % TASKS));
+                            let tag = store
+                                .changes_since(&other, &type_id(), None)
+                                .await
+                                .unwrap()
+                                .tag;
                             report(&format!(
                                 "tag {} {} {}",
                                 other.as_str(),
@@ -119,17 +140,25 @@ impl Expected {
                 }
                 ["ack", _, _, what] => {
                     trying.remove(&number(1));
-                    self.registered.insert((number(1), number(2)), what == "registered");
+                    self.registered
+                        .insert((number(1), number(2)), what == "registered");
                     self.acknowledged += 1;
                 }
                 ["saw", name, ..] => {
-                    let new = PassState { version: number(2), last_modified: number(3), published: None };
+                    let new = PassState {
+                        version: number(2),
+                        last_modified: number(3),
+                        published: None,
+                    };
                     let state = self.passes.entry(name.to_owned()).or_insert(new);
                     state.version = state.version.max(new.version);
                     state.last_modified = state.last_modified.max(new.last_modified);
                 }
                 ["tag", name, ..] => {
-                    let new = UpdateTag { type_version: number(2), device_version: number(3) };
+                    let new = UpdateTag {
+                        type_version: number(2),
+                        device_version: number(3),
+                    };
                     let tag = tags.entry(name.to_owned()).or_insert(new);
                     tag.type_version = tag.type_version.max(new.type_version);
                     tag.device_version = tag.device_version.max(new.device_version);
@@ -143,8 +172,11 @@ impl Expected {
 }
 
 fn run_and_kill(path: &Path, after: Duration) -> Vec<String> {
-    let mut child =
-        child("crash::the_child", path).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    let mut child = child("crash::the_child", path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let (first, at_work) = mpsc::channel();
     let reader = thread::spawn(move || {
@@ -185,7 +217,10 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
         let lines = run_and_kill(&path, Duration::from_millis(random(&mut state) % 500));
         let acknowledged = expected.acknowledged;
         let (trying, tags) = expected.read(&lines);
-        assert!(expected.acknowledged > acknowledged, "round {round}: nothing happened: {lines:?}");
+        assert!(
+            expected.acknowledged > acknowledged,
+            "round {round}: nothing happened: {lines:?}"
+        );
         let store = SqliteStore::open(&path).unwrap();
         runtime.block_on(async {
             for task in 0..TASKS {
@@ -193,8 +228,15 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
                 for number in 0..PASSES {
                     let name = format!("{task}-{number}");
                     let is = found.contains(&name);
-                    let page = store.devices(Audience::Pass(&pass(&name)), None, 9).await.unwrap();
-                    assert_eq!(page.items.len(), usize::from(is), "round {round}: half of {name}");
+                    let page = store
+                        .devices(Audience::Pass(&pass(&name)), None, 9)
+                        .await
+                        .unwrap();
+                    assert_eq!(
+                        page.items.len(),
+                        usize::from(is),
+                        "round {round}: half of {name}"
+                    );
                     let was = expected.registered.entry((task, number)).or_default();
                     if trying.get(&task) == Some(&number) {
                         *was = is;
@@ -203,8 +245,10 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
                 }
             }
             let pending = store.pending(&type_id(), usize::MAX).await.unwrap();
-            let pending: HashMap<_, _> =
-                pending.into_iter().map(|change| (change.scope, change.version)).collect();
+            let pending: HashMap<_, _> = pending
+                .into_iter()
+                .map(|change| (change.scope, change.version))
+                .collect();
             for (name, seen) in &mut expected.passes {
                 let now = store.pass_state(&pass(name)).await.unwrap();
                 assert!(
@@ -221,8 +265,15 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
                 *seen = now;
             }
             for (name, tag) in tags {
-                let now = store.changes_since(&device(&name), &type_id(), None).await.unwrap().tag;
-                assert!(now.type_version >= tag.type_version, "round {round}: the type's clock went back");
+                let now = store
+                    .changes_since(&device(&name), &type_id(), None)
+                    .await
+                    .unwrap()
+                    .tag;
+                assert!(
+                    now.type_version >= tag.type_version,
+                    "round {round}: the type's clock went back"
+                );
                 // A device may have gone meanwhile, and come again.
                 if now.device_version != 0 && now.device_version < tag.device_version {
                     panic!("round {round}: the clock of {name} went back from {tag:?} to {now:?}");
@@ -230,5 +281,8 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
             }
         });
     }
-    eprintln!("{rounds} rounds, {} acknowledged changes of registrations", expected.acknowledged);
+    eprintln!(
+        "{rounds} rounds, {} acknowledged changes of registrations",
+        expected.acknowledged
+    );
 }

@@ -25,7 +25,10 @@ impl Drop for Mounted {
 }
 
 fn run(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program).args(arguments).output().is_ok_and(|ended| ended.status.success())
+    Command::new(program)
+        .args(arguments)
+        .output()
+        .is_ok_and(|ended| ended.status.success())
 }
 
 /// A file system of 24 MiB. `None` where this user cannot mount; root can, or the test fails.
@@ -38,7 +41,17 @@ fn mount(folder: &Path) -> Option<Mounted> {
     let at = folder.join("mnt");
     fs::create_dir(&at).unwrap();
     assert!(
-        run("mount", &["-t", "tmpfs", "-o", "size=24m", "tmpfs", at.to_str().unwrap()]),
+        run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                "size=24m",
+                "tmpfs",
+                at.to_str().unwrap()
+            ]
+        ),
         "cannot mount a tmpfs as root; allow it, for example with \"docker run --privileged\", or set PASSKIT_NO_MOUNT=1"
     );
     Some(Mounted(at))
@@ -56,11 +69,16 @@ fn fill(path: &Path) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_full_disk_loses_nothing_and_recovers() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mounted) = mount(folder.path()) else { return };
+    let Some(mounted) = mount(folder.path()) else {
+        return;
+    };
     let path = mounted.0.join("passkit.db");
     let ballast = mounted.0.join("ballast");
     let store = Arc::new(SqliteStore::create(&path).unwrap());
-    store.register(&device("first"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("first"), &pass("1"), &token())
+        .await
+        .unwrap();
     fill(&ballast);
 
     let mut writers = JoinSet::new();
@@ -70,7 +88,10 @@ async fn a_full_disk_loses_nothing_and_recovers() {
             let mut acknowledged = Vec::new();
             loop {
                 let name = format!("{:06}", acknowledged.len());
-                match store.register(&device(format!("{writer}")), &pass(&name), &token()).await {
+                match store
+                    .register(&device(format!("{writer}")), &pass(&name), &token())
+                    .await
+                {
                     Ok(_) => acknowledged.push(name),
                     Err(error) => {
                         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
@@ -85,11 +106,20 @@ async fn a_full_disk_loses_nothing_and_recovers() {
             }
         });
     }
-    let results = tokio::time::timeout(PATIENCE, writers.join_all()).await.expect("the disk is full");
-    assert_eq!(registered(&*store, &device("first")).await, ["1"], "reading goes on");
+    let results = tokio::time::timeout(PATIENCE, writers.join_all())
+        .await
+        .expect("the disk is full");
+    assert_eq!(
+        registered(&*store, &device("first")).await,
+        ["1"],
+        "reading goes on"
+    );
 
     fs::remove_file(&ballast).unwrap();
-    store.register(&device("first"), &pass("2"), &token()).await.unwrap();
+    store
+        .register(&device("first"), &pass("2"), &token())
+        .await
+        .unwrap();
     drop(store);
     let store = SqliteStore::open(&path).unwrap();
     assert_eq!(registered(&store, &device("first")).await, ["1", "2"]);
@@ -104,7 +134,9 @@ async fn a_full_disk_loses_nothing_and_recovers() {
 #[tokio::test]
 async fn a_read_only_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mounted) = mount(folder.path()) else { return };
+    let Some(mounted) = mount(folder.path()) else {
+        return;
+    };
     let path = mounted.0.join("passkit.db");
     let at = mounted.0.to_str().unwrap();
     drop(SqliteStore::create(&path).unwrap());
@@ -114,8 +146,13 @@ async fn a_read_only_file_is_refused() {
     }
     let error = SqliteStore::open(&path).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
-    let expected = "passkit.db can't be written to; give this user the right to write it and its folder";
+    let expected =
+        "passkit.db can't be written to; give this user the right to write it and its folder";
     assert!(text(&error).ends_with(expected), "{error:?}");
     assert!(run("mount", &["-o", "remount,rw", at]));
-    SqliteStore::open(&path).unwrap().register(&device("a"), &pass("1"), &token()).await.unwrap();
+    SqliteStore::open(&path)
+        .unwrap()
+        .register(&device("a"), &pass("1"), &token())
+        .await
+        .unwrap();
 }

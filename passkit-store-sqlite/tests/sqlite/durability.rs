@@ -17,7 +17,11 @@ fn the_child() {
     let Some(path) = child_path() else { return };
     // The harness leaves its own line open.
     report("");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let store = SqliteStore::create(path).unwrap();
         for i in 0..OPERATIONS {
@@ -25,7 +29,10 @@ fn the_child() {
             let (device, pass) = (device(format!("{}", i / 3)), pass(format!("{}", i / 3)));
             match i % 3 {
                 0 => drop(store.register(&device, &pass, &token()).await.unwrap()),
-                1 => store.mark(&type_id(), Changed::Passes(&[serial("1")])).await.unwrap(),
+                1 => store
+                    .mark(&type_id(), Changed::Passes(&[serial("1")]))
+                    .await
+                    .unwrap(),
                 _ => assert!(store.unregister(&device, &pass).await.unwrap()),
             }
             report(&format!("acknowledged-{i}."));
@@ -46,18 +53,29 @@ fn calls(trace: &str, file: &str) -> Vec<Call> {
     let mut calls = Vec::new();
     for (at, line) in trace.lines().enumerate() {
         let mut words = line.splitn(2, ' ');
-        let (thread, call) = (words.next().unwrap(), words.next().unwrap_or_default().trim_start());
+        let (thread, call) = (
+            words.next().unwrap(),
+            words.next().unwrap_or_default().trim_start(),
+        );
         if let Some(resumed) = call.strip_prefix("<... ") {
             let name = resumed.split(' ').next().unwrap();
             if let Some(began) = unfinished.remove(&(thread.to_owned(), name.to_owned())) {
-                calls.push(Call { name: name.to_owned(), began, ended: at });
+                calls.push(Call {
+                    name: name.to_owned(),
+                    began,
+                    ended: at,
+                });
             }
         } else if call.contains(file) {
             let name = call.split('(').next().unwrap().to_owned();
             if call.ends_with("<unfinished ...>") {
                 unfinished.insert((thread.to_owned(), name), at);
             } else {
-                calls.push(Call { name, began: at, ended: at });
+                calls.push(Call {
+                    name,
+                    began: at,
+                    ended: at,
+                });
             }
         }
     }
@@ -76,7 +94,13 @@ fn every_acknowledgement_follows_a_sync() {
     let child = child("durability::the_child", &path);
     let mut strace = Command::new("strace");
     strace
-        .args(["-f", "-y", "-e", "trace=pwrite64,write,fdatasync,fsync", "-o"])
+        .args([
+            "-f",
+            "-y",
+            "-e",
+            "trace=pwrite64,write,fdatasync,fsync",
+            "-o",
+        ])
         .arg(&trace_path)
         .arg(child.get_program())
         .args(child.get_args())
@@ -84,7 +108,9 @@ fn every_acknowledgement_follows_a_sync() {
         .stdout(Stdio::null());
     let ended = match strace.status() {
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            panic!("this test needs strace: install it, for example with \"apt-get install strace\"")
+            panic!(
+                "this test needs strace: install it, for example with \"apt-get install strace\""
+            )
         }
         ended => ended.unwrap(),
     };
@@ -110,7 +136,9 @@ fn every_acknowledgement_follows_a_sync() {
             .max()
             .unwrap_or_else(|| panic!("operation {i} wrote nothing"));
         assert!(
-            calls.iter().any(|call| is_sync(call) && call.began > last_write && call.ended < acknowledged),
+            calls
+                .iter()
+                .any(|call| is_sync(call) && call.began > last_write && call.ended < acknowledged),
             "operation {i} was acknowledged without a sync after its last write"
         );
     }

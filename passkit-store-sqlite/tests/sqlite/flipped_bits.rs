@@ -17,10 +17,19 @@ async fn contents(store: &SqliteStore) -> Result<String, StoreError> {
     let registrations = store.registrations(None, 9_999).await?.items;
     let mut text = registrations
         .iter()
-        .map(|one| format!("{} {} {}\n", one.device.as_str(), one.pass, one.push_token.as_str()))
+        .map(|one| {
+            format!(
+                "{} {} {}\n",
+                one.device.as_str(),
+                one.pass,
+                one.push_token.as_str()
+            )
+        })
         .collect::<String>();
     for i in 0..DEVICES {
-        let changes = store.changes_since(&device(format!("device-{i}")), &type_id(), None).await?;
+        let changes = store
+            .changes_since(&device(format!("device-{i}")), &type_id(), None)
+            .await?;
         let state = store.pass_state(&pass(format!("{i}"))).await?;
         text += &format!("{changes:?} {state:?}\n");
     }
@@ -39,8 +48,18 @@ async fn a_flipped_bit_is_an_error_or_changes_one_value() {
     let path = folder.path().join("passkit.db");
     let store = SqliteStore::create(&path).unwrap();
     for i in 0..DEVICES {
-        store.register(&device(format!("device-{i}")), &pass(format!("{i}")), &token()).await.unwrap();
-        store.mark(&type_id(), Changed::Passes(&[serial(format!("{i}"))])).await.unwrap();
+        store
+            .register(
+                &device(format!("device-{i}")),
+                &pass(format!("{i}")),
+                &token(),
+            )
+            .await
+            .unwrap();
+        store
+            .mark(&type_id(), Changed::Passes(&[serial(format!("{i}"))]))
+            .await
+            .unwrap();
     }
     let expected = contents(&store).await.unwrap();
     drop(store);
@@ -48,7 +67,9 @@ async fn a_flipped_bit_is_an_error_or_changes_one_value() {
     let mut state = u64::from(std::process::id());
     let (mut unharmed, mut reported, mut changed) = (0, 0, 0);
     for _ in 0..FLIPS {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let bit = (state >> 20) as usize % (bytes.len() * 8);
         let mut damaged = bytes.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
@@ -65,7 +86,11 @@ async fn a_flipped_bit_is_an_error_or_changes_one_value() {
                 changed += 1;
             }
             Err(error) => {
-                let kinds = [StoreErrorKind::Corrupt, StoreErrorKind::Configuration, StoreErrorKind::Other];
+                let kinds = [
+                    StoreErrorKind::Corrupt,
+                    StoreErrorKind::Configuration,
+                    StoreErrorKind::Other,
+                ];
                 assert!(kinds.contains(&error.kind()), "bit {bit}: {error:?}");
                 reported += 1;
             }

@@ -12,19 +12,27 @@ use crate::support::{device, pass, serial, token, type_id};
 /// How many commits are in the log of changes. Another process reads it: to close the file here would give up the locks
 /// that SQLite has on it.
 fn commits(path: &std::path::Path) -> usize {
-    let read = Command::new("cat").arg(format!("{}-wal", path.display())).output().unwrap();
+    let read = Command::new("cat")
+        .arg(format!("{}-wal", path.display()))
+        .output()
+        .unwrap();
     assert!(read.status.success());
     let log = &read.stdout;
     let page_size = u32::from_be_bytes(log[8..12].try_into().unwrap()) as usize;
     // The last frame of a commit has the size of the database.
-    log[32..].chunks_exact(24 + page_size).filter(|frame| frame[4..8] != [0; 4]).count()
+    log[32..]
+        .chunks_exact(24 + page_size)
+        .filter(|frame| frame[4..8] != [0; 4])
+        .count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_wait_share_a_commit() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
-    let patient = Config::new(&path).create(true).lock_timeout(Duration::from_secs(60));
+    let patient = Config::new(&path)
+        .create(true)
+        .lock_timeout(Duration::from_secs(60));
     let store = Arc::new(SqliteStore::open_with(&patient).unwrap());
     store.mark(&type_id(), Changed::All).await.unwrap();
     let before = commits(&path);
@@ -35,9 +43,14 @@ async fn calls_that_wait_share_a_commit() {
         let store = Arc::clone(&store);
         calls.spawn(async move {
             if i % 2 == 0 {
-                store.register(&device(format!("{i}")), &pass("1"), &token()).await.map(drop)
+                store
+                    .register(&device(format!("{i}")), &pass("1"), &token())
+                    .await
+                    .map(drop)
             } else {
-                store.mark(&type_id(), Changed::Passes(&[serial("1")])).await
+                store
+                    .mark(&type_id(), Changed::Passes(&[serial("1")]))
+                    .await
             }
         });
     }
@@ -57,7 +70,9 @@ async fn calls_that_wait_share_a_commit() {
 async fn a_change_that_fails_takes_no_other_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
-    let patient = Config::new(&path).create(true).lock_timeout(Duration::from_secs(60));
+    let patient = Config::new(&path)
+        .create(true)
+        .lock_timeout(Duration::from_secs(60));
     let store = Arc::new(SqliteStore::open_with(&patient).unwrap());
     let stranger = Connection::open(&path).unwrap();
     stranger
@@ -76,7 +91,11 @@ async fn a_change_that_fails_takes_no_other_with_it() {
             let name = if i % 20 == 0 { "abort" } else { "rollback" };
             failing.spawn(async move { store.replace_note(name, None, Some("a")).await });
         } else {
-            others.spawn(async move { store.register(&device(format!("{i}")), &pass("1"), &token()).await });
+            others.spawn(async move {
+                store
+                    .register(&device(format!("{i}")), &pass("1"), &token())
+                    .await
+            });
         }
     }
     // So that they form a group. They must fail and succeed alike if they don't.
@@ -84,7 +103,11 @@ async fn a_change_that_fails_takes_no_other_with_it() {
     stranger.execute_batch("rollback").unwrap();
     for result in failing.join_all().await {
         let error = result.unwrap_err();
-        assert_eq!((error.kind(), error.is_transient()), (StoreErrorKind::Other, false), "{error:?}");
+        assert_eq!(
+            (error.kind(), error.is_transient()),
+            (StoreErrorKind::Other, false),
+            "{error:?}"
+        );
     }
     for result in others.join_all().await {
         assert_eq!(result.unwrap(), Registered::Created);

@@ -25,9 +25,15 @@ async fn the_log_stays_small_under_load() {
     let path = folder.path().join("passkit.db");
     let size = || fs::metadata(format!("{}-wal", path.display())).map_or(0, |log| log.len() >> 20);
     let store = Arc::new(SqliteStore::create(&path).unwrap());
-    store.register(&device("a"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("a"), &pass("1"), &token())
+        .await
+        .unwrap();
     let serials: Vec<SerialNumber> = (0..PASSES).map(|i| serial(format!("{i:0100}"))).collect();
-    store.mark(&type_id(), Changed::Passes(&serials)).await.unwrap();
+    store
+        .mark(&type_id(), Changed::Passes(&serials))
+        .await
+        .unwrap();
 
     let stop = Arc::new(AtomicBool::new(false));
     let mut readers = JoinSet::new();
@@ -35,7 +41,10 @@ async fn the_log_stays_small_under_load() {
         let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
         readers.spawn(async move {
             while !stop.load(SeqCst) {
-                store.changes_since(&device("a"), &type_id(), None).await.unwrap();
+                store
+                    .changes_since(&device("a"), &type_id(), None)
+                    .await
+                    .unwrap();
             }
         });
     }
@@ -43,7 +52,10 @@ async fn the_log_stays_small_under_load() {
     for i in 0..160 {
         // Every fortieth pass, so that every page has one.
         let some: Vec<_> = serials.iter().skip(i % 40).step_by(40).cloned().collect();
-        store.mark(&type_id(), Changed::Passes(&some)).await.unwrap();
+        store
+            .mark(&type_id(), Changed::Passes(&some))
+            .await
+            .unwrap();
         largest = largest.max(size());
     }
     stop.store(true, SeqCst);
@@ -59,16 +71,32 @@ async fn a_long_read_stops_no_writer() {
     let path = folder.path().join("passkit.db");
     let store = SqliteStore::create(&path).unwrap();
     let serials: Vec<SerialNumber> = (0..PASSES).map(|i| serial(format!("{i:0100}"))).collect();
-    store.mark(&type_id(), Changed::Passes(&serials)).await.unwrap();
+    store
+        .mark(&type_id(), Changed::Passes(&serials))
+        .await
+        .unwrap();
     let reader = Connection::open(&path).unwrap();
     reader.execute_batch("begin").unwrap();
-    let before: i64 =
-        reader.query_row("select max(version) from passkit_pass", [], |row| row.get(0)).unwrap();
+    let before: i64 = reader
+        .query_row("select max(version) from passkit_pass", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
     for _ in 0..40 {
-        store.mark(&type_id(), Changed::Passes(&serials)).await.unwrap();
+        store
+            .mark(&type_id(), Changed::Passes(&serials))
+            .await
+            .unwrap();
     }
-    let still: i64 = reader.query_row("select max(version) from passkit_pass", [], |row| row.get(0)).unwrap();
+    let still: i64 = reader
+        .query_row("select max(version) from passkit_pass", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
     assert_eq!(still, before, "the snapshot of the reader");
     reader.execute_batch("commit").unwrap();
-    store.mark(&type_id(), Changed::Passes(&serials)).await.unwrap();
+    store
+        .mark(&type_id(), Changed::Passes(&serials))
+        .await
+        .unwrap();
 }

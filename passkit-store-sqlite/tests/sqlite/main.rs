@@ -1,5 +1,9 @@
 //! The store on a real file: shared by processes, killed, locked, out of space, and opened wrongly.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should panic"
+)]
 
 mod backup;
 mod crash;
@@ -37,7 +41,10 @@ mod support {
     }
 
     pub(crate) fn pass(text: impl AsRef<str>) -> PassId {
-        PassId { type_id: type_id(), serial: serial(text) }
+        PassId {
+            type_id: type_id(),
+            serial: serial(text),
+        }
     }
 
     pub(crate) fn device(text: impl AsRef<str>) -> DeviceIdentifier {
@@ -49,9 +56,16 @@ mod support {
     }
 
     /// The serial numbers registered on a device, sorted.
-    pub(crate) async fn registered(store: &dyn RegistrationStore, device: &DeviceIdentifier) -> Vec<String> {
+    pub(crate) async fn registered(
+        store: &dyn RegistrationStore,
+        device: &DeviceIdentifier,
+    ) -> Vec<String> {
         let all = store.changes_since(device, &type_id(), None).await.unwrap();
-        let mut serials = all.serials.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut serials = all
+            .serials
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>();
         serials.sort();
         serials
     }
@@ -71,7 +85,9 @@ mod support {
     /// This program again, to run one test of its own as a child.
     pub(crate) fn child(test: &str, path: &Path) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env("PASSKIT_SQLITE_CHILD", path);
+        command
+            .args([test, "--exact", "--nocapture", "--test-threads=1"])
+            .env("PASSKIT_SQLITE_CHILD", path);
         command
     }
 
@@ -79,7 +95,9 @@ mod support {
     pub(crate) fn sqlite_code(error: &StoreError) -> rusqlite::ErrorCode {
         let of_store = error.source().unwrap();
         let of_driver = of_store.source().unwrap().downcast_ref::<rusqlite::Error>();
-        of_driver.and_then(rusqlite::Error::sqlite_error_code).unwrap()
+        of_driver
+            .and_then(rusqlite::Error::sqlite_error_code)
+            .unwrap()
     }
 
     /// What the store says of it, in one line.

@@ -11,10 +11,17 @@ async fn create_makes_a_store_and_opens_it_again() {
     let path = folder.path().join("passkit.db");
     for _ in 0..2 {
         let store = SqliteStore::create(&path).unwrap();
-        store.register(&device("a"), &pass("1"), &token()).await.unwrap();
+        store
+            .register(&device("a"), &pass("1"), &token())
+            .await
+            .unwrap();
     }
     let created = fs::metadata(&path).unwrap();
-    assert_eq!(created.permissions().mode() & 0o777, 0o600, "the file holds secrets");
+    assert_eq!(
+        created.permissions().mode() & 0o777,
+        0o600,
+        "the file holds secrets"
+    );
     let store = SqliteStore::open(&path).unwrap();
     assert_eq!(registered(&store, &device("a")).await, ["1"]);
     for suffix in ["-wal", "-shm"] {
@@ -22,7 +29,11 @@ async fn create_makes_a_store_and_opens_it_again() {
         assert_eq!(beside.permissions().mode() & 0o777, 0o600, "{suffix}");
     }
     drop(store);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the last one to close tidies up");
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "the last one to close tidies up"
+    );
 }
 
 #[test]
@@ -30,8 +41,13 @@ fn many_create_one_store_at_the_same_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
     let stores = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..16).map(|_| scope.spawn(|| SqliteStore::create(&path))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect::<Vec<_>>()
+        let threads: Vec<_> = (0..16)
+            .map(|_| scope.spawn(|| SqliteStore::create(&path)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap().unwrap())
+            .collect::<Vec<_>>()
     });
     assert_eq!(stores.len(), 16);
 }
@@ -43,13 +59,22 @@ fn a_missing_file_is_not_made() {
     let error = SqliteStore::open(&path).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
     let text = text(&error);
-    assert_eq!(text, format!("there is no store {}; check the path, or create it first", path.display()));
+    assert_eq!(
+        text,
+        format!(
+            "there is no store {}; check the path, or create it first",
+            path.display()
+        )
+    );
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 
     let error = SqliteStore::create(folder.path().join("none/passkit.db")).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
     let error = SqliteStore::create(folder.path()).unwrap_err();
-    assert!(self::text(&error).ends_with(" is a folder; name a file"), "{error:?}");
+    assert!(
+        self::text(&error).ends_with(" is a folder; name a file"),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -71,24 +96,41 @@ fn other_files_are_refused_and_left_alone() {
     )
     .unwrap();
     let before = fs::read(&path).unwrap();
-    for error in [SqliteStore::open(&path).unwrap_err(), SqliteStore::create(&path).unwrap_err()] {
+    for error in [
+        SqliteStore::open(&path).unwrap_err(),
+        SqliteStore::create(&path).unwrap_err(),
+    ] {
         assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-        assert!(text(&error).ends_with("it is no SQLite database; name another file"), "{error:?}");
-        assert_eq!(sqlite_code(&error), passkit_store_sqlite::rusqlite::ErrorCode::NotADatabase);
+        assert!(
+            text(&error).ends_with("it is no SQLite database; name another file"),
+            "{error:?}"
+        );
+        assert_eq!(
+            sqlite_code(&error),
+            passkit_store_sqlite::rusqlite::ErrorCode::NotADatabase
+        );
     }
     assert_eq!(fs::read(&path).unwrap(), before);
 
     fs::remove_file(&path).unwrap();
     let other = Connection::open(&path).unwrap();
-    other.execute_batch("create table t (a); pragma user_version = 7;").unwrap();
+    other
+        .execute_batch("create table t (a); pragma user_version = 7;")
+        .unwrap();
     drop(other);
     let before = fs::read(&path).unwrap();
     let error = SqliteStore::open(&path).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
-    assert!(text(&error).ends_with("holds no store; check the path, or create the store first"), "{error:?}");
+    assert!(
+        text(&error).ends_with("holds no store; check the path, or create the store first"),
+        "{error:?}"
+    );
     let error = SqliteStore::create(&path).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
-    assert!(text(&error).ends_with("holds a database of another program; name another file"), "{error:?}");
+    assert!(
+        text(&error).ends_with("holds a database of another program; name another file"),
+        "{error:?}"
+    );
     assert_eq!(fs::read(&path).unwrap(), before);
 
     fs::write(&path, "").unwrap();
@@ -102,10 +144,14 @@ fn a_newer_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
     drop(SqliteStore::create(&path).unwrap());
-    Connection::open(&path).unwrap().execute("update passkit_store set version = version + 1", []).unwrap();
+    Connection::open(&path)
+        .unwrap()
+        .execute("update passkit_store set version = version + 1", [])
+        .unwrap();
     let error = SqliteStore::open(&path).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
-    let expected = "was written by another version of passkit (schema 2, this one knows 1); use that version";
+    let expected =
+        "was written by another version of passkit (schema 2, this one knows 1); use that version";
     assert_eq!(text(&error), format!("{} {expected}", path.display()));
 }
 
@@ -115,7 +161,10 @@ async fn damage_is_reported_and_not_served() {
     let path = folder.path().join("passkit.db");
     let store = SqliteStore::create(&path).unwrap();
     for i in 0..500 {
-        store.register(&device(format!("device-{i}")), &pass("1"), &token()).await.unwrap();
+        store
+            .register(&device(format!("device-{i}")), &pass("1"), &token())
+            .await
+            .unwrap();
     }
     drop(store);
     let mut bytes = fs::read(&path).unwrap();
@@ -123,11 +172,17 @@ async fn damage_is_reported_and_not_served() {
     bytes[4096..].fill(0x5a);
     fs::write(&path, bytes).unwrap();
     let error = match SqliteStore::open(&path) {
-        Ok(store) => store.register(&device("device-1"), &pass("1"), &token()).await.unwrap_err(),
+        Ok(store) => store
+            .register(&device("device-1"), &pass("1"), &token())
+            .await
+            .unwrap_err(),
         Err(error) => error,
     };
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-    assert!(text(&error).ends_with("it is damaged; restore it from a backup"), "{error:?}");
+    assert!(
+        text(&error).ends_with("it is damaged; restore it from a backup"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -136,11 +191,23 @@ async fn a_file_that_was_replaced_takes_no_changes() {
     let path = folder.path().join("passkit.db");
     let store = SqliteStore::create(&path).unwrap();
     fs::rename(&path, folder.path().join("moved.db")).unwrap();
-    let error = store.register(&device("a"), &pass("1"), &token()).await.unwrap_err();
+    let error = store
+        .register(&device("a"), &pass("1"), &token())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
-    assert!(text(&error).contains("was replaced or removed"), "{error:?}");
+    assert!(
+        text(&error).contains("was replaced or removed"),
+        "{error:?}"
+    );
     fs::write(&path, "").unwrap();
-    store.register(&device("a"), &pass("1"), &token()).await.unwrap_err();
+    store
+        .register(&device("a"), &pass("1"), &token())
+        .await
+        .unwrap_err();
     fs::rename(folder.path().join("moved.db"), &path).unwrap();
-    store.register(&device("a"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("a"), &pass("1"), &token())
+        .await
+        .unwrap();
 }

@@ -31,21 +31,35 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn the_child() {
     let Some(path) = child_path() else { return };
     let name = std::env::var("PASSKIT_SQLITE_NAME").unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        let store = Arc::new(SqliteStore::open_with(&Config::new(path).lock_timeout(PATIENCE)).unwrap());
+        let store =
+            Arc::new(SqliteStore::open_with(&Config::new(path).lock_timeout(PATIENCE)).unwrap());
         let mut tasks = JoinSet::new();
         for task in 0..TASKS {
             let (store, name) = (Arc::clone(&store), name.clone());
             tasks.spawn(async move {
                 for round in 0..ROUNDS {
                     let device = device(format!("{name}-{task}"));
-                    store.register(&device, &pass(format!("{round}")), &token()).await.unwrap();
-                    store.mark(&type_id(), Changed::Passes(&[serial("shared")])).await.unwrap();
+                    store
+                        .register(&device, &pass(format!("{round}")), &token())
+                        .await
+                        .unwrap();
+                    store
+                        .mark(&type_id(), Changed::Passes(&[serial("shared")]))
+                        .await
+                        .unwrap();
                     loop {
                         let old = store.note("count").await.unwrap();
                         let new = old.as_deref().map_or(0, |old| old.parse::<u64>().unwrap()) + 1;
-                        if store.replace_note("count", old.as_deref(), Some(&new.to_string())).await.unwrap()
+                        if store
+                            .replace_note("count", old.as_deref(), Some(&new.to_string()))
+                            .await
+                            .unwrap()
                         {
                             break;
                         }
@@ -67,12 +81,18 @@ fn processes_share_a_file_and_lose_nothing() {
     let store = SqliteStore::create(&path).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let phone = device("phone");
-    runtime.block_on(store.register(&phone, &pass("shared"), &token())).unwrap();
+    runtime
+        .block_on(store.register(&phone, &pass("shared"), &token()))
+        .unwrap();
     let first = runtime.block_on(store.pass_state(&pass("shared"))).unwrap();
     let mut children: Vec<Child> = (0..PROCESSES)
         .map(|name| {
             let mut child = child("sharing::the_child", &path);
-            child.env("PASSKIT_SQLITE_NAME", format!("p{name}")).stdout(Stdio::null()).spawn().unwrap()
+            child
+                .env("PASSKIT_SQLITE_NAME", format!("p{name}"))
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
         })
         .collect();
 
@@ -94,7 +114,10 @@ fn processes_share_a_file_and_lose_nothing() {
         });
         fetched
     };
-    while children.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
+    while children
+        .iter_mut()
+        .any(|child| child.try_wait().unwrap().is_none())
+    {
         ask();
     }
     for child in &mut children {
@@ -105,15 +128,24 @@ fn processes_share_a_file_and_lose_nothing() {
         let last = store.pass_state(&pass("shared")).await.unwrap();
         assert_eq!(fetched, last.version, "the phone is stale");
         let marks = (PROCESSES * TASKS * ROUNDS) as u64;
-        assert!(last.last_modified >= first.last_modified + marks, "two marks gave one date");
-        assert_eq!(store.note("count").await.unwrap().unwrap(), marks.to_string());
+        assert!(
+            last.last_modified >= first.last_modified + marks,
+            "two marks gave one date"
+        );
+        assert_eq!(
+            store.note("count").await.unwrap().unwrap(),
+            marks.to_string()
+        );
         for process in 0..PROCESSES {
             for task in 0..TASKS {
                 let found = registered(&store, &device(format!("p{process}-{task}"))).await;
                 assert_eq!(found.len(), ROUNDS, "of process {process}, task {task}");
             }
         }
-        assert_eq!(store.count_devices(&pass("0"), u64::MAX).await.unwrap(), (PROCESSES * TASKS) as u64);
+        assert_eq!(
+            store.count_devices(&pass("0"), u64::MAX).await.unwrap(),
+            (PROCESSES * TASKS) as u64
+        );
     });
 }
 
@@ -124,8 +156,18 @@ fn the_child_that_claims() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = SqliteStore::open(path).unwrap();
-        assert!(store.claim("job", "child", Duration::from_secs(2)).await.unwrap());
-        assert!(store.claim("long job", "child", Duration::from_secs(3600)).await.unwrap());
+        assert!(
+            store
+                .claim("job", "child", Duration::from_secs(2))
+                .await
+                .unwrap()
+        );
+        assert!(
+            store
+                .claim("long job", "child", Duration::from_secs(3600))
+                .await
+                .unwrap()
+        );
         report("\nclaimed");
         std::future::pending::<()>().await;
     });
@@ -139,7 +181,10 @@ fn a_claim_holds_in_other_processes_and_outlives_its_own_for_its_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
     let store = SqliteStore::create(&path).unwrap();
-    let mut child = child("sharing::the_child_that_claims", &path).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = child("sharing::the_child_that_claims", &path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "claimed"));
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -153,7 +198,9 @@ fn a_claim_holds_in_other_processes_and_outlives_its_own_for_its_time() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, claimed).await.expect("the claim ends with its time");
+        tokio::time::timeout(PATIENCE, claimed)
+            .await
+            .expect("the claim ends with its time");
         assert!(!store.claim("long job", "parent", minute).await.unwrap());
     });
 }
@@ -163,30 +210,51 @@ async fn a_lock_of_a_stranger_is_a_transient_error_and_stops_no_reader() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
     let timeout = Duration::from_millis(200);
-    let store = SqliteStore::open_with(&Config::new(&path).create(true).lock_timeout(timeout)).unwrap();
+    let store =
+        SqliteStore::open_with(&Config::new(&path).create(true).lock_timeout(timeout)).unwrap();
     let store = Arc::new(store);
-    store.register(&device("a"), &pass("1"), &token()).await.unwrap();
+    store
+        .register(&device("a"), &pass("1"), &token())
+        .await
+        .unwrap();
     let stranger = Connection::open(&path).unwrap();
     stranger.execute_batch("begin exclusive").unwrap();
 
     let mut calls = JoinSet::new();
     for i in 0..32 {
         let store = Arc::clone(&store);
-        calls.spawn(async move { store.register(&device(format!("b{i}")), &pass("1"), &token()).await });
+        calls.spawn(async move {
+            store
+                .register(&device(format!("b{i}")), &pass("1"), &token())
+                .await
+        });
     }
-    for result in tokio::time::timeout(PATIENCE, calls.join_all()).await.expect("no call hangs") {
+    for result in tokio::time::timeout(PATIENCE, calls.join_all())
+        .await
+        .expect("no call hangs")
+    {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
         assert!(error.is_transient());
-        assert!(text(&error).ends_with("passkit.db: another program has it locked"), "{error:?}");
+        assert!(
+            text(&error).ends_with("passkit.db: another program has it locked"),
+            "{error:?}"
+        );
         assert_eq!(sqlite_code(&error), ErrorCode::DatabaseBusy);
     }
     assert_eq!(registered(&*store, &device("a")).await, ["1"]);
 
     stranger.execute_batch("rollback").unwrap();
-    store.register(&device("a"), &pass("2"), &token()).await.unwrap();
+    store
+        .register(&device("a"), &pass("2"), &token())
+        .await
+        .unwrap();
     assert_eq!(registered(&*store, &device("a")).await, ["1", "2"]);
-    let devices = store.devices(Audience::Type(&type_id()), None, 99).await.unwrap().items;
+    let devices = store
+        .devices(Audience::Type(&type_id()), None, 99)
+        .await
+        .unwrap()
+        .items;
     assert_eq!(devices.len(), 2, "what failed did not happen later");
 }
 
@@ -194,14 +262,19 @@ async fn a_lock_of_a_stranger_is_a_transient_error_and_stops_no_reader() {
 async fn a_lock_that_ends_in_time_is_waited_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
-    let store = SqliteStore::open_with(&Config::new(&path).create(true).lock_timeout(PATIENCE)).unwrap();
+    let store =
+        SqliteStore::open_with(&Config::new(&path).create(true).lock_timeout(PATIENCE)).unwrap();
     let store = Arc::new(store);
     let stranger = Connection::open(&path).unwrap();
     for i in 0..20 {
         stranger.execute_batch("begin immediate").unwrap();
         let call = tokio::spawn({
             let store = Arc::clone(&store);
-            async move { store.register(&device("a"), &pass(format!("{i}")), &token()).await }
+            async move {
+                store
+                    .register(&device("a"), &pass(format!("{i}")), &token())
+                    .await
+            }
         });
         // Asked before the lock is given up or after it, the call succeeds.
         tokio::time::sleep(Duration::from_millis(i)).await;

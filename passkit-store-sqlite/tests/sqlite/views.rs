@@ -25,7 +25,11 @@ fn rows(connection: &Connection, sql: &str) -> Vec<Vec<String>> {
             })
             .collect()
     };
-    statement.query_map([], text).unwrap().collect::<Result<_, _>>().unwrap()
+    statement
+        .query_map([], text)
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap()
 }
 
 /// The names and columns are promised in the README.
@@ -34,14 +38,45 @@ async fn an_operator_can_look_inside() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
     let store = SqliteStore::create(&path).unwrap();
-    store.register(&device("a"), &pass("1"), &token()).await.unwrap();
-    store.register(&device("a"), &pass("2"), &token()).await.unwrap();
-    store.register(&device("b"), &pass("1"), &token()).await.unwrap();
-    store.mark_and_push(&type_id(), Changed::Passes(&[serial("1")])).await.unwrap();
+    store
+        .register(&device("a"), &pass("1"), &token())
+        .await
+        .unwrap();
+    store
+        .register(&device("a"), &pass("2"), &token())
+        .await
+        .unwrap();
+    store
+        .register(&device("b"), &pass("1"), &token())
+        .await
+        .unwrap();
+    store
+        .mark_and_push(&type_id(), Changed::Passes(&[serial("1")]))
+        .await
+        .unwrap();
     store.mark_and_push(&type_id(), Changed::All).await.unwrap();
-    let content = Content { serial: serial("3"), digest: Some([0xab; 32]), tokens: vec![] };
-    store.mark(&type_id(), Changed::Contents(std::slice::from_ref(&content))).await.unwrap();
-    store.mark(&type_id(), Changed::Contents(&[Content { digest: None, ..content }])).await.unwrap();
+    let content = Content {
+        serial: serial("3"),
+        digest: Some([0xab; 32]),
+        tokens: vec![],
+    };
+    store
+        .mark(
+            &type_id(),
+            Changed::Contents(std::slice::from_ref(&content)),
+        )
+        .await
+        .unwrap();
+    store
+        .mark(
+            &type_id(),
+            Changed::Contents(&[Content {
+                digest: None,
+                ..content
+            }]),
+        )
+        .await
+        .unwrap();
 
     let own = Connection::open(&path).unwrap();
     let passes =
@@ -56,25 +91,39 @@ async fn an_operator_can_look_inside() {
             [ticket, "3", "1", "1", &"ab".repeat(32), "1", "0"],
         ]
     );
-    let devices =
-        "select device, push_token, registered_at > '2020', registrations from devices order by device";
-    assert_eq!(rows(&own, devices), [["a", "c0ffee", "1", "2"], ["b", "c0ffee", "1", "1"]]);
+    let devices = "select device, push_token, registered_at > '2020', registrations from devices order by device";
+    assert_eq!(
+        rows(&own, devices),
+        [["a", "c0ffee", "1", "2"], ["b", "c0ffee", "1", "1"]]
+    );
     let registrations =
         "select device, type, serial, registered_at > '2020' from registrations order by 1, 3";
     assert_eq!(
         rows(&own, registrations),
-        [["a", ticket, "1", "1"], ["a", ticket, "2", "1"], ["b", ticket, "1", "1"]]
+        [
+            ["a", ticket, "1", "1"],
+            ["a", ticket, "2", "1"],
+            ["b", ticket, "1", "1"]
+        ]
     );
-    let pending = "select type, serial, pending_since > '2020', started from pending_pushes order by serial";
-    assert_eq!(rows(&own, pending), [[ticket, "-", "1", "0"], [ticket, "1", "1", "0"]]);
+    let pending =
+        "select type, serial, pending_since > '2020', started from pending_pushes order by serial";
+    assert_eq!(
+        rows(&own, pending),
+        [[ticket, "-", "1", "0"], [ticket, "1", "1", "0"]]
+    );
     for (view, columns) in [
-        ("passes", "type serial version last_modified digest removed devices"),
+        (
+            "passes",
+            "type serial version last_modified digest removed devices",
+        ),
         ("devices", "device push_token registered_at registrations"),
         ("registrations", "device type serial registered_at"),
         ("pending_pushes", "type serial pending_since started"),
     ] {
         let statement = own.prepare(&format!("select * from {view}")).unwrap();
-        let names = (0..statement.column_count()).map(|column| statement.column_name(column).unwrap());
+        let names =
+            (0..statement.column_count()).map(|column| statement.column_name(column).unwrap());
         assert_eq!(names.collect::<Vec<_>>().join(" "), columns);
     }
 }

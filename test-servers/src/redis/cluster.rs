@@ -20,7 +20,11 @@ impl Cluster {
     /// If there is none of these.
     pub fn start() -> io::Result<Self> {
         match env::var("PASSKIT_TEST_REDIS_CLUSTER_URLS") {
-            Ok(addresses) => Ok(Self { scheme: "redis", addresses, nodes: Vec::new() }),
+            Ok(addresses) => Ok(Self {
+                scheme: "redis",
+                addresses,
+                nodes: Vec::new(),
+            }),
             Err(_) => Self::start_own(&[]),
         }
     }
@@ -44,8 +48,13 @@ impl Cluster {
     fn make(network: Option<&Network>, options: &[&str]) -> io::Result<Self> {
         let mut options = options.to_vec();
         options.extend(["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]);
-        let nodes = (0..6).map(|_| Node::start_in(network, &options)).collect::<io::Result<Vec<_>>>()?;
-        let (host, port) = (nodes[0].host.address.to_string(), nodes[0].port().to_string());
+        let nodes = (0..6)
+            .map(|_| Node::start_in(network, &options))
+            .collect::<io::Result<Vec<_>>>()?;
+        let (host, port) = (
+            nodes[0].host.address.to_string(),
+            nodes[0].port().to_string(),
+        );
         for (i, node) in nodes.iter().enumerate() {
             node.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(i + 1).to_string()])?;
             node.ask(&["CLUSTER", "MEET", &host, &port])?;
@@ -58,14 +67,22 @@ impl Cluster {
             let start = SLOTS / 3 * i as u16;
             let end = if i == 2 { SLOTS } else { start + SLOTS / 3 };
             let slots: Vec<String> = (start..end).map(|slot| slot.to_string()).collect();
-            let words = ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str));
+            let words = ["CLUSTER", "ADDSLOTS"]
+                .into_iter()
+                .chain(slots.iter().map(String::as_str));
             node.ask(&words.collect::<Vec<_>>())?;
             let id = node.ask(&["CLUSTER", "MYID"])?;
             wait_until("a replica takes its master", PATIENCE, || {
-                nodes[i + 3].ask(&["CLUSTER", "REPLICATE", &id]).is_ok_and(|answer| answer == "OK")
+                nodes[i + 3]
+                    .ask(&["CLUSTER", "REPLICATE", &id])
+                    .is_ok_and(|answer| answer == "OK")
             })?;
         }
-        let cluster = Self { scheme: nodes[0].scheme(), addresses: addresses(&nodes), nodes };
+        let cluster = Self {
+            scheme: nodes[0].scheme(),
+            addresses: addresses(&nodes),
+            nodes,
+        };
         cluster.wait_until_whole()?;
         Ok(cluster)
     }
@@ -86,17 +103,25 @@ impl Cluster {
     /// # Errors
     /// If that takes too long.
     pub fn wait_until_whole(&self) -> io::Result<()> {
-        wait_until("a Cluster of three masters and three replicas", PATIENCE, || {
-            let is_well = |node: &Node| {
-                node.told(&["CLUSTER", "INFO"], "cluster_state").as_deref() == Some("ok")
-                    && node.ask(&["CLUSTER", "NODES"]).is_ok_and(|nodes| !nodes.contains("fail"))
-            };
-            self.nodes.iter().all(is_well)
-                && self.nodes.iter().filter(|node| node.is_linked()).count() == 3
-                && self.masters().all(|node| {
-                    node.told(&["INFO", "replication"], "connected_slaves").as_deref() == Some("1")
-                })
-        })
+        wait_until(
+            "a Cluster of three masters and three replicas",
+            PATIENCE,
+            || {
+                let is_well = |node: &Node| {
+                    node.told(&["CLUSTER", "INFO"], "cluster_state").as_deref() == Some("ok")
+                        && node
+                            .ask(&["CLUSTER", "NODES"])
+                            .is_ok_and(|nodes| !nodes.contains("fail"))
+                };
+                self.nodes.iter().all(is_well)
+                    && self.nodes.iter().filter(|node| node.is_linked()).count() == 3
+                    && self.masters().all(|node| {
+                        node.told(&["INFO", "replication"], "connected_slaves")
+                            .as_deref()
+                            == Some("1")
+                    })
+            },
+        )
     }
 
     /// Moves a slot, key by key, to another master.
@@ -105,7 +130,10 @@ impl Cluster {
     /// If a node does not answer, or refuses.
     pub fn move_slot(&self, slot: u16, from: &Node, to: &Node) -> io::Result<()> {
         let slot = slot.to_string();
-        let (from_id, to_id) = (from.ask(&["CLUSTER", "MYID"])?, to.ask(&["CLUSTER", "MYID"])?);
+        let (from_id, to_id) = (
+            from.ask(&["CLUSTER", "MYID"])?,
+            to.ask(&["CLUSTER", "MYID"])?,
+        );
         let told = |node: &Node, words: &[&str]| match node.ask(words)? {
             answer if answer.starts_with('-') => Err(io::Error::other(answer)),
             answer => Ok(answer),

@@ -17,12 +17,16 @@ pub struct Gate {
 impl Gate {
     pub(super) fn to(server: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let gate =
-            Self { port: listener.local_addr()?.port(), is_open: Arc::new((true.into(), Condvar::new())) };
+        let gate = Self {
+            port: listener.local_addr()?.port(),
+            is_open: Arc::new((true.into(), Condvar::new())),
+        };
         let is_open = Arc::clone(&gate.is_open);
         thread::spawn(move || {
             for caller in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
+                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else {
+                    continue;
+                };
                 for (from, to) in [(&caller, &server), (&server, &caller)] {
                     if let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) {
                         let is_open = Arc::clone(&is_open);

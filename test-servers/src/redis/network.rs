@@ -45,10 +45,14 @@ impl Network {
             run("mount", &["-t", "tmpfs", "tmpfs", "/run"])?;
             ip("link set lo up")?;
             fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-            return Ok(Some(Self { hosts: AtomicU8::new(1) }));
+            return Ok(Some(Self {
+                hosts: AtomicU8::new(1),
+            }));
         }
         let is_root = Command::new("id").arg("-u").output()?.stdout == b"0\n";
-        let has_programs = ["ip", "unshare"].iter().all(|program| process::find(program, []).is_some());
+        let has_programs = ["ip", "unshare"]
+            .iter()
+            .all(|program| process::find(program, []).is_some());
         if !is_root || !has_programs || env::var_os("PASSKIT_NO_NAMESPACES").is_some() {
             eprintln!(
                 "left out: a network can be cut only as root, with ip (Debian: apt-get install iproute2)"
@@ -62,12 +66,26 @@ impl Network {
         })?;
         let mut inside = Command::new("timeout");
         // Its servers end with it.
-        inside.args(["-s", "KILL", "900", "unshare", "-n", "-m"]).arg(env::current_exe()?);
-        let Output { status, stdout, stderr } =
-            inside.args([test, "--exact", "--nocapture"]).env(INSIDE, "1").output()?;
-        let (said, errors) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        inside
+            .args(["-s", "KILL", "900", "unshare", "-n", "-m"])
+            .arg(env::current_exe()?);
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = inside
+            .args([test, "--exact", "--nocapture"])
+            .env(INSIDE, "1")
+            .output()?;
+        let (said, errors) = (
+            String::from_utf8_lossy(&stdout),
+            String::from_utf8_lossy(&stderr),
+        );
         println!("{said}");
-        assert!(status.success() && said.contains("1 passed"), "{test} in namespaces of its own: {errors}");
+        assert!(
+            status.success() && said.contains("1 passed"),
+            "{test} in namespaces of its own: {errors}"
+        );
         Ok(None)
     }
 
@@ -75,16 +93,24 @@ impl Network {
     pub(super) fn join(&self) -> io::Result<Host> {
         let number = self.hosts.fetch_add(1, Ordering::Relaxed);
         let (name, wire) = (format!("host{number}"), format!("wire{number}"));
-        let (router, address) = (format!("10.77.{number}.1"), Ipv4Addr::new(10, 77, number, 2));
+        let (router, address) = (
+            format!("10.77.{number}.1"),
+            Ipv4Addr::new(10, 77, number, 2),
+        );
         ip(&format!("netns add {name}"))?;
-        ip(&format!("link add {wire} type veth peer name eth0 netns {name}"))?;
+        ip(&format!(
+            "link add {wire} type veth peer name eth0 netns {name}"
+        ))?;
         ip(&format!("address add {router}/30 dev {wire}"))?;
         ip(&format!("link set {wire} up"))?;
         ip(&format!("-n {name} address add {address}/30 dev eth0"))?;
         ip(&format!("-n {name} link set lo up"))?;
         ip(&format!("-n {name} link set eth0 up"))?;
         ip(&format!("-n {name} route add default via {router}"))?;
-        Ok(Host { namespace: Some(name), address })
+        Ok(Host {
+            namespace: Some(name),
+            address,
+        })
     }
 
     /// Drops whatever a node sends to other hosts, and they to it; the clients, in this process, still reach it.
@@ -94,7 +120,9 @@ impl Network {
     pub fn cut_off(&self, node: &Node) -> io::Result<()> {
         let (address, number) = (node.host.address, node.host.address.octets()[2]);
         // What comes from the clients goes on before the others' is dropped.
-        ip(&format!("rule add pref 100 iif lo to {address} lookup main"))?;
+        ip(&format!(
+            "rule add pref 100 iif lo to {address} lookup main"
+        ))?;
         ip(&format!("rule add pref 101 to {address} blackhole"))?;
         ip(&format!("rule add pref 101 iif wire{number} blackhole"))
     }
@@ -114,14 +142,21 @@ impl Network {
 impl Host {
     /// The loopback interface.
     pub(super) fn local() -> Self {
-        Self { namespace: None, address: Ipv4Addr::LOCALHOST }
+        Self {
+            namespace: None,
+            address: Ipv4Addr::LOCALHOST,
+        }
     }
 
     /// What to start so that the program runs there, in the same process.
     pub(super) fn run(&self, program: PathBuf, args: &[String]) -> (PathBuf, Vec<String>) {
-        let Some(namespace) = &self.namespace else { return (program, args.to_vec()) };
+        let Some(namespace) = &self.namespace else {
+            return (program, args.to_vec());
+        };
         let before = ["netns", "exec", namespace].map(String::from).into_iter();
-        let all = before.chain([program.to_string_lossy().into_owned()]).chain(args.iter().cloned());
+        let all = before
+            .chain([program.to_string_lossy().into_owned()])
+            .chain(args.iter().cloned());
         ("ip".into(), all.collect())
     }
 }
@@ -136,5 +171,9 @@ fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&ended.stderr);
-    Err(io::Error::other(format!("{program} {}: {}", arguments.join(" "), said.trim())))
+    Err(io::Error::other(format!(
+        "{program} {}: {}",
+        arguments.join(" "),
+        said.trim()
+    )))
 }

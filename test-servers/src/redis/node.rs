@@ -78,8 +78,12 @@ impl Node {
     pub fn kept(folder: &Path, options: &[&str]) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let folder = folder.canonicalize()?;
-        let mut all =
-            vec!["--dir", folder.to_str().ok_or_else(|| io::Error::other("a folder that is no text"))?];
+        let mut all = vec![
+            "--dir",
+            folder
+                .to_str()
+                .ok_or_else(|| io::Error::other("a folder that is no text"))?,
+        ];
         all.extend(options);
         let node = Self::prepare(None, &all)?;
         node.restart_within(LOADING)?;
@@ -90,11 +94,17 @@ impl Node {
     pub(super) fn prepare(network: Option<&Network>, options: &[&str]) -> io::Result<Self> {
         let host = network.map_or_else(|| Ok(Host::local()), Network::join)?;
         let port = free_port()?;
-        let mut args = format!("--port {port} --bind {} --repl-diskless-sync-delay 0", host.address);
+        let mut args = format!(
+            "--port {port} --bind {} --repl-diskless-sync-delay 0",
+            host.address
+        );
         if network.is_some() {
             args.push_str(" --protected-mode no");
         }
-        let tls_port = options.contains(&"--tls-cert-file").then(free_port).transpose()?;
+        let tls_port = options
+            .contains(&"--tls-cert-file")
+            .then(free_port)
+            .transpose()?;
         if let Some(port) = tls_port {
             args.push_str(&format!(" --tls-port {port}"));
         }
@@ -103,7 +113,14 @@ impl Node {
         }
         let mut args: Vec<String> = args.split(' ').map(String::from).collect();
         args.extend(options.iter().map(|option| (*option).to_owned()));
-        Ok(Self { args, folder: tempfile::tempdir()?, host, port, tls_port, process: Mutex::new(None) })
+        Ok(Self {
+            args,
+            folder: tempfile::tempdir()?,
+            host,
+            port,
+            tls_port,
+            process: Mutex::new(None),
+        })
     }
 
     /// Starts it again, with the files that it left.
@@ -117,14 +134,24 @@ impl Node {
     fn restart_within(&self, patience: Duration) -> io::Result<()> {
         let (program, args) = self.host.run(program()?, &self.args);
         let process = Process::start(&program, &args, self.folder.path())?;
-        let is_up = || self.ask(&["PING"]).is_ok_and(|answer| !answer.starts_with("-LOADING"));
+        let is_up = || {
+            self.ask(&["PING"])
+                .is_ok_and(|answer| !answer.starts_with("-LOADING"))
+        };
         // One that found its port taken has ended.
         let is_decided = || is_up() || process.has_ended();
-        wait_until(&format!("redis-server on port {} answers", self.port), patience, is_decided)?;
+        wait_until(
+            &format!("redis-server on port {} answers", self.port),
+            patience,
+            is_decided,
+        )?;
         let has_ended = process.has_ended();
         *lock(&self.process) = Some(process);
         if has_ended {
-            return Err(io::Error::other(format!("redis-server on port {} has ended", self.port)));
+            return Err(io::Error::other(format!(
+                "redis-server on port {} has ended",
+                self.port
+            )));
         }
         Ok(())
     }
@@ -157,7 +184,9 @@ impl Node {
     }
 
     fn signal(&self, name: &str) -> io::Result<()> {
-        lock(&self.process).as_ref().map_or(Ok(()), |process| process.signal(name))
+        lock(&self.process)
+            .as_ref()
+            .map_or(Ok(()), |process| process.signal(name))
     }
 
     /// The port it is reached at, with TLS if it speaks that.
@@ -173,7 +202,11 @@ impl Node {
     }
 
     pub(super) fn scheme(&self) -> &'static str {
-        if self.tls_port.is_some() { "rediss" } else { "redis" }
+        if self.tls_port.is_some() {
+            "rediss"
+        } else {
+            "redis"
+        }
     }
 
     pub(super) fn address(&self) -> String {
@@ -200,7 +233,9 @@ impl Node {
     /// The value of a line `name:value` in the answer to a command.
     pub(super) fn told(&self, words: &[&str], name: &str) -> Option<String> {
         let answer = self.ask(words).ok()?;
-        let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let value = answer
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         Some(value.to_owned())
     }
 
@@ -211,7 +246,9 @@ impl Node {
     }
 
     pub(super) fn is_linked(&self) -> bool {
-        self.told(&["INFO", "replication"], "master_link_status").as_deref() == Some("up")
+        self.told(&["INFO", "replication"], "master_link_status")
+            .as_deref()
+            == Some("up")
     }
 }
 
@@ -224,7 +261,9 @@ fn answer(reader: &mut BufReader<&TcpStream>) -> io::Result<String> {
     let length = |text: &str| text.parse::<i64>().map_err(io::Error::other);
     match line.split_at(1) {
         ("$", text) => {
-            let Ok(length) = usize::try_from(length(text)?) else { return Ok(String::new()) };
+            let Ok(length) = usize::try_from(length(text)?) else {
+                return Ok(String::new());
+            };
             let mut bytes = vec![0; length + 2];
             reader.read_exact(&mut bytes)?;
             bytes.truncate(length);

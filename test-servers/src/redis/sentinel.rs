@@ -54,14 +54,21 @@ impl SentinelSet {
     }
 
     /// With a master that the others find on this port.
-    fn follow(network: Option<&Network>, options: &[&str], master: Node, port: u16) -> io::Result<Self> {
+    fn follow(
+        network: Option<&Network>,
+        options: &[&str],
+        master: Node,
+        port: u16,
+    ) -> io::Result<Self> {
         let (host, port) = (master.host.address.to_string(), port.to_string());
         let mut nodes = vec![master];
         for _ in 0..2 {
             let replica = [options, &["--replicaof", &host, &port]].concat();
             nodes.push(Node::start_in(network, &replica)?);
         }
-        wait_until("replicas in step", PATIENCE, || nodes[1..].iter().all(Node::is_linked))?;
+        wait_until("replicas in step", PATIENCE, || {
+            nodes[1..].iter().all(Node::is_linked)
+        })?;
         let mut sentinels = Vec::new();
         for _ in 0..3 {
             let mut sentinel = Node::prepare(network, options)?;
@@ -71,33 +78,47 @@ impl SentinelSet {
                  sentinel failover-timeout main 3000\nsentinel parallel-syncs main 2\n"
             );
             std::fs::write(&file, config)?;
-            sentinel.args.splice(0..0, [file.to_string_lossy().into_owned()]);
+            sentinel
+                .args
+                .splice(0..0, [file.to_string_lossy().into_owned()]);
             sentinel.args.push("--sentinel".into());
             sentinel.restart()?;
             sentinels.push(sentinel);
         }
-        wait_until("Sentinels know each other and the replicas", PATIENCE, || {
-            sentinels.iter().all(|sentinel| {
-                let told = sentinel.ask(&["INFO", "sentinel"]).unwrap_or_default();
-                told.contains("slaves=2") && told.contains("sentinels=3")
-            })
-        })?;
+        wait_until(
+            "Sentinels know each other and the replicas",
+            PATIENCE,
+            || {
+                sentinels.iter().all(|sentinel| {
+                    let told = sentinel.ask(&["INFO", "sentinel"]).unwrap_or_default();
+                    told.contains("slaves=2") && told.contains("sentinels=3")
+                })
+            },
+        )?;
         Ok(Self { nodes, sentinels })
     }
 
     /// Its address, as `redis+sentinel://host:port,.../main`, or `rediss+sentinel://`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("{}+sentinel://{}/main", self.nodes[0].scheme(), addresses(&self.sentinels))
+        format!(
+            "{}+sentinel://{}/main",
+            self.nodes[0].scheme(),
+            addresses(&self.sentinels)
+        )
     }
 
     /// The node that the Sentinels name.
     #[must_use]
     pub fn master(&self) -> Option<&Node> {
         self.sentinels.iter().find_map(|sentinel| {
-            let named = sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]).ok()?;
+            let named = sentinel
+                .ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"])
+                .ok()?;
             let named = named.replace('\n', ":");
-            self.nodes.iter().find(|node| node.address() == named && node.is_master())
+            self.nodes
+                .iter()
+                .find(|node| node.address() == named && node.is_master())
         })
     }
 
@@ -108,7 +129,10 @@ impl SentinelSet {
     pub fn wait_until_whole(&self) -> io::Result<()> {
         wait_until("a master with two replicas", SENTINELS_PATIENCE, || {
             self.master().is_some_and(|master| {
-                master.told(&["INFO", "replication"], "connected_slaves").as_deref() == Some("2")
+                master
+                    .told(&["INFO", "replication"], "connected_slaves")
+                    .as_deref()
+                    == Some("2")
             }) && self.nodes.iter().filter(|node| node.is_linked()).count() == 2
         })
     }

@@ -38,7 +38,10 @@ impl Tls {
         tls.certify("ca", "-extensions ca")?;
         tls.certify("server", "-extensions leaf -CA ca.crt -CAkey ca.key")?;
         tls.certify("client", "-extensions leaf -CA ca.crt -CAkey ca.key")?;
-        let client = [fs::read(tls.file("client.crt"))?, fs::read(tls.file("client.key"))?];
+        let client = [
+            fs::read(tls.file("client.crt"))?,
+            fs::read(tls.file("client.key"))?,
+        ];
         fs::write(tls.file("client.pem"), client.concat())?;
         Ok(tls)
     }
@@ -55,7 +58,10 @@ impl Tls {
         if made.status.success() {
             return Ok(());
         }
-        Err(io::Error::other(format!("openssl: {}", String::from_utf8_lossy(&made.stderr).trim())))
+        Err(io::Error::other(format!(
+            "openssl: {}",
+            String::from_utf8_lossy(&made.stderr).trim()
+        )))
     }
 
     /// A file: `ca.crt`, `client.crt`, `client.key`, or both of these as `client.pem`.
@@ -68,6 +74,10 @@ impl Tls {
     #[must_use]
     pub fn options(&self, asks_clients: bool) -> Vec<&str> {
         let all = self.options.split_whitespace();
-        all.chain(["--tls-auth-clients", if asks_clients { "yes" } else { "no" }]).collect()
+        all.chain([
+            "--tls-auth-clients",
+            if asks_clients { "yes" } else { "no" },
+        ])
+        .collect()
     }
 }

@@ -51,7 +51,12 @@ impl Reply {
 
 impl Caller {
     pub(super) async fn send(&mut self, call: Call, asked: Asked<'_>) -> Result<Reply, Problem> {
-        let Asked { url, authorization, since, body } = asked;
+        let Asked {
+            url,
+            authorization,
+            since,
+            body,
+        } = asked;
         let method = match call {
             Call::Register => Method::POST,
             Call::Unregister => Method::DELETE,
@@ -83,6 +88,11 @@ impl Caller {
 
     /// Counts a correct answer.
     pub(super) fn count(&self, reply: &Reply) {
-        self.tally.call(reply.call, reply.status(), reply.took, reply.answer.body_bytes);
+        self.tally.call(
+            reply.call,
+            reply.status(),
+            reply.took,
+            reply.answer.body_bytes,
+        );
     }
 }

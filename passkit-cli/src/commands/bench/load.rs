@@ -66,24 +66,40 @@ impl Load {
     ) -> Self {
         let url = Arc::new(url);
         let tally = Arc::new(Tally::default());
-        let others = (1..connections).map(|_| connection.another()).collect::<Vec<_>>();
+        let others = (1..connections)
+            .map(|_| connection.another())
+            .collect::<Vec<_>>();
         let callers = std::iter::once(connection)
             .chain(others)
-            .map(|connection| Caller { connection, url: url.clone(), tally: tally.clone() })
+            .map(|connection| Caller {
+                connection,
+                url: url.clone(),
+                tally: tally.clone(),
+            })
             .collect();
-        Self { phones: Arc::new(phones.into_iter().map(Mutex::new).collect()), callers, stop }
+        Self {
+            phones: Arc::new(phones.into_iter().map(Mutex::new).collect()),
+            callers,
+            stop,
+        }
     }
 
     /// Lets all phones register, as fast as they are answered.
     pub(super) async fn register(&mut self) -> Part {
         let stop = self.stop.clone();
-        self.each_phone("phones registered", Action::AddAll, move || !stop.is_wanted()).await
+        self.each_phone("phones registered", Action::AddAll, move || {
+            !stop.is_wanted()
+        })
+        .await
     }
 
     /// Lets all phones unregister, for a limited time.
     pub(super) async fn unregister(&mut self, registering_took: Duration) -> Part {
         let end = Instant::now() + UNREGISTER.max(2 * registering_took);
-        self.each_phone("phones unregistered", Action::RemoveAll, move || Instant::now() < end).await
+        self.each_phone("phones unregistered", Action::RemoveAll, move || {
+            Instant::now() < end
+        })
+        .await
     }
 
     /// How many registrations may be left.
@@ -111,7 +127,9 @@ impl Load {
                     let count = phones.len() as u64;
                     while let Some(turn) = schedule.next().await {
                         let mut phone = phones[(turn.number % count) as usize].lock().await;
-                        let result = phone.visit(Visit::of(turn.number, count), &mut caller).await;
+                        let result = phone
+                            .visit(Visit::of(turn.number, count), &mut caller)
+                            .await;
                         drop(phone);
                         let has_failed = result.is_err();
                         caller.tally.outcome(result, turn.due.elapsed());
@@ -136,7 +154,9 @@ impl Load {
             let per_second = (over - before.1) as f64 / seconds.max(0.001);
             let backlog = schedule.backlog();
             progress.show(millis(now - schedule.start), || {
-                format!("{per_second:.0} visits/s  p99 {p99:.1} ms  {errors} errors  {backlog} waiting")
+                format!(
+                    "{per_second:.0} visits/s  p99 {p99:.1} ms  {errors} errors  {backlog} waiting"
+                )
             });
             if seconds >= 1.0 {
                 before = (now, over);
@@ -146,7 +166,9 @@ impl Load {
         progress.finish();
         let took = schedule.start.elapsed();
         // If the run was broken off, the pace has ended too, or ends soon.
-        let (ended, due) = pace.await.unwrap_or_else(|_| (Instant::now(), schedule.begun()));
+        let (ended, due) = pace
+            .await
+            .unwrap_or_else(|_| (Instant::now(), schedule.begun()));
         let begun = schedule.begun();
         let due = due.max(begun); // none is due before its turn where nothing sets the pace
         // A visit that never started has waited at least until the end. Leaving it out would make a
@@ -156,7 +178,11 @@ impl Load {
             counts.visits.add(ended.saturating_duration_since(due));
         }
         drop(counts);
-        Visits { part: Part { tally, took }, due, not_begun: due - begun }
+        Visits {
+            part: Part { tally, took },
+            due,
+            not_begun: due - begun,
+        }
     }
 
     /// Lets each phone do something, several at once. Gives up when many phones fail in a row.
@@ -176,7 +202,9 @@ impl Load {
             let (next, failed_in_a_row) = (next.clone(), failed_in_a_row.clone());
             async move {
                 while goes_on() && failed_in_a_row.load(Ordering::Relaxed) < hopeless {
-                    let Some(phone) = phones.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                    let Some(phone) = phones.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                        break;
+                    };
                     let mut phone = phone.lock().await;
                     let begun = Instant::now();
                     let result = match action {
@@ -199,17 +227,27 @@ impl Load {
         };
         self.all(&tally, work, show).await;
         progress.finish();
-        Part { tally, took: start.elapsed() }
+        Part {
+            tally,
+            took: start.elapsed(),
+        }
     }
 
     /// Lets every caller do its work. Breaks it off if the user wants the end at once.
-    async fn all<F>(&mut self, tally: &Arc<Tally>, work: impl Fn(Caller) -> F, mut show: impl FnMut())
-    where
+    async fn all<F>(
+        &mut self,
+        tally: &Arc<Tally>,
+        work: impl Fn(Caller) -> F,
+        mut show: impl FnMut(),
+    ) where
         F: Future<Output = Caller> + Send + 'static,
     {
         let mut working = JoinSet::new();
         for caller in self.callers.drain(..) {
-            working.spawn(work(Caller { tally: tally.clone(), ..caller }));
+            working.spawn(work(Caller {
+                tally: tally.clone(),
+                ..caller
+            }));
         }
         let mut tick = tokio::time::interval(TICK);
         loop {

@@ -101,14 +101,27 @@ impl Bench {
         let connection = self.connect(&service).await?;
         let phones = phones(self.devices, &passes)?;
         let connections = self.connections.min(self.devices);
-        let rate = self.rate.unwrap_or(Rate::PerSecond(self.devices as f64 / EVERY));
+        let rate = self
+            .rate
+            .unwrap_or(Rate::PerSecond(self.devices as f64 / EVERY));
         let mut load = Load::new(phones, service.url, connection, connections, stop.clone());
 
         let registering = load.register().await;
         let registered = registering.tally.lock().done;
-        eprintln!("passkit: {registered} phones registered in {:.1} s", registering.took.as_secs_f64());
-        let visits = if registered > 0 { Some(load.visit(rate, self.duration).await) } else { None };
-        let unregistering = if self.keep { None } else { Some(load.unregister(registering.took).await) };
+        eprintln!(
+            "passkit: {registered} phones registered in {:.1} s",
+            registering.took.as_secs_f64()
+        );
+        let visits = if registered > 0 {
+            Some(load.visit(rate, self.duration).await)
+        } else {
+            None
+        };
+        let unregistering = if self.keep {
+            None
+        } else {
+            Some(load.unregister(registering.took).await)
+        };
         let report = Report {
             url: self.url,
             devices: self.devices,
@@ -123,15 +136,19 @@ impl Bench {
         };
         eprint!("{report}");
         say!("{:#}", report.json());
-        Ok(if report.errors().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if report.errors().is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     async fn connect(&self, service: &Address) -> Result<Connection, Failure> {
         let mut limits = Limits::default();
         limits.time = self.timeout;
         let connection = Connection::new(&service.url, service.addresses.clone(), limits);
-        let mut connection =
-            connection.map_err(|problem| Failure::new(format!("--url: the url {:?} {problem}", self.url)))?;
+        let mut connection = connection
+            .map_err(|problem| Failure::new(format!("--url: the url {:?} {problem}", self.url)))?;
         connection.connect().await.map_err(|reason| {
             let hint = match reason {
                 NoAnswer::Refused => "; is the service running?",
@@ -144,7 +161,8 @@ impl Bench {
 }
 
 fn phones(count: usize, passes: &Passes) -> Result<Vec<Phone>, Failure> {
-    let seed = getrandom::u64().map_err(|error| Failure::from_error("can't make identifiers", &error))?;
+    let seed =
+        getrandom::u64().map_err(|error| Failure::from_error("can't make identifiers", &error))?;
     (0..count)
         .map(|number| {
             let (type_id, held) = passes.held_by(number);

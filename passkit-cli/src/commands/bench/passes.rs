@@ -48,10 +48,16 @@ pub(super) struct Passes(Vec<(TypeIdentifier, Vec<Arc<Subject>>)>);
 impl Sources {
     /// Reads at most as many passes as `devices` phones can have.
     pub(super) fn read(&self, devices: usize) -> Result<Passes, Failure> {
-        let mut found = Found { wanted: devices.saturating_mul(HELD), ..Found::default() };
+        let mut found = Found {
+            wanted: devices.saturating_mul(HELD),
+            ..Found::default()
+        };
         if let Some(file) = &self.target {
             let target = TargetFile::load(file).map_err(Failure::new)?;
-            target.subjects().iter().for_each(|(id, token)| found.add(id, token));
+            target
+                .subjects()
+                .iter()
+                .for_each(|(id, token)| found.add(id, token));
         }
         let is_named = self.target.is_some() || self.passes.is_some() || self.orders.is_some();
         let default = PathBuf::from(DEFAULT_FOLDER);
@@ -61,7 +67,11 @@ impl Sources {
                  --target FILE.toml"
             )));
         }
-        let passes = if is_named { self.passes.as_ref() } else { Some(&default) };
+        let passes = if is_named {
+            self.passes.as_ref()
+        } else {
+            Some(&default)
+        };
         for (kind, root) in [(Kind::Pass, passes), (Kind::Order, self.orders.as_ref())] {
             if let Some(root) = root {
                 found.read(kind, root)?;
@@ -104,8 +114,14 @@ impl Found {
         };
         authorization.set_sensitive(true);
         if self.known.insert(id.clone()) {
-            let subject = Arc::new(Subject { id: id.clone(), authorization });
-            self.types.entry(id.type_id.clone()).or_default().push(subject);
+            let subject = Arc::new(Subject {
+                id: id.clone(),
+                authorization,
+            });
+            self.types
+                .entry(id.type_id.clone())
+                .or_default()
+                .push(subject);
         }
     }
 }
@@ -117,9 +133,15 @@ impl Passes {
     }
 
     /// The passes on a phone, which have one type. Types and passes take turns.
-    pub(super) fn held_by(&self, phone: usize) -> (&TypeIdentifier, impl Iterator<Item = &Arc<Subject>>) {
+    pub(super) fn held_by(
+        &self,
+        phone: usize,
+    ) -> (&TypeIdentifier, impl Iterator<Item = &Arc<Subject>>) {
         let (type_id, passes) = &self.0[phone % self.0.len()];
         let first = phone / self.0.len() * HELD;
-        (type_id, (0..HELD.min(passes.len())).map(move |next| &passes[(first + next) % passes.len()]))
+        (
+            type_id,
+            (0..HELD.min(passes.len())).map(move |next| &passes[(first + next) % passes.len()]),
+        )
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use http::{HeaderValue, header::LAST_MODIFIED};
 use passkit_conformance::load::ListAnswer;
-use passkit_server::identifiers::{DeviceIdentifier, InvalidIdentifier, SerialNumber, TypeIdentifier};
+use passkit_server::identifiers::{
+    DeviceIdentifier, InvalidIdentifier, SerialNumber, TypeIdentifier,
+};
 
 use super::{
     caller::{Asked, Caller},
@@ -40,7 +42,8 @@ pub(super) enum Visit {
 const MIX: [Visit; 20] = {
     use Visit::{AddedAgain, Changed, NewToken, Quiet, Unchanged};
     [
-        Changed, Quiet, Unchanged, Changed, Quiet, Changed, Unchanged, NewToken, Changed, Unchanged, //
+        Changed, Quiet, Unchanged, Changed, Quiet, Changed, Unchanged, NewToken, Changed,
+        Unchanged, //
         Changed, Quiet, Unchanged, Changed, Quiet, Changed, Unchanged, AddedAgain, Changed, Quiet,
     ]
 };
@@ -109,7 +112,11 @@ impl Phone {
     ) -> Result<Self, InvalidIdentifier> {
         let seed = mixed(seed ^ mixed(number));
         let device = format!("{PREFIX}{:08x}{:016x}", seed as u32, mixed(seed));
-        let held = held.map(|pass| Held { pass: pass.clone(), registration: Registration::No, date: None });
+        let held = held.map(|pass| Held {
+            pass: pass.clone(),
+            registration: Registration::No,
+            date: None,
+        });
         Ok(Self {
             device: DeviceIdentifier::new(&device)?,
             seed,
@@ -174,7 +181,10 @@ impl Phone {
 
     /// How many of its passes may be registered.
     pub(super) fn registrations(&self) -> usize {
-        self.held.iter().filter(|held| held.registration != Registration::No).count()
+        self.held
+            .iter()
+            .filter(|held| held.registration != Registration::No)
+            .count()
     }
 
     /// A phone fetches the pass that it adds, whatever the list says.
@@ -193,7 +203,12 @@ impl Phone {
         let held = &mut self.held[index];
         let url = caller.url.registration(&self.device, &held.pass.id);
         let before = std::mem::replace(&mut held.registration, Registration::Unclear);
-        let asked = Asked { url, authorization: Some(&held.pass.authorization), body, since: None };
+        let asked = Asked {
+            url,
+            authorization: Some(&held.pass.authorization),
+            body,
+            since: None,
+        };
         let reply = caller.send(Call::Register, asked).await?;
         if !matches!(reply.status(), 200 | 201) {
             return Err(reply.wrong(""));
@@ -213,7 +228,11 @@ impl Phone {
         let held = &mut self.held[index];
         let url = caller.url.registration(&self.device, &held.pass.id);
         held.registration = Registration::Unclear;
-        let asked = Asked { url, authorization: Some(&held.pass.authorization), ..Asked::default() };
+        let asked = Asked {
+            url,
+            authorization: Some(&held.pass.authorization),
+            ..Asked::default()
+        };
         let reply = caller.send(Call::Unregister, asked).await?;
         if reply.status() != 200 {
             return Err(reply.wrong(""));
@@ -231,7 +250,15 @@ impl Phone {
             Since::Nothing => None,
         };
         let url = caller.url.list(&self.device, &self.type_id, tag.as_deref());
-        let reply = caller.send(Call::List, Asked { url, ..Asked::default() }).await?;
+        let reply = caller
+            .send(
+                Call::List,
+                Asked {
+                    url,
+                    ..Asked::default()
+                },
+            )
+            .await?;
         match reply.status() {
             204 if tag.is_none() => return Err(reply.wrong(" without a tag")),
             204 => {
@@ -248,9 +275,14 @@ impl Phone {
         let Some(answer) = ListAnswer::read(self.type_id.kind(), &reply.answer.body) else {
             return Err(Problem::new("malformed list"));
         };
-        let place = |serial: &SerialNumber| self.held.iter().position(|held| held.pass.id.serial == *serial);
+        let place = |serial: &SerialNumber| {
+            self.held
+                .iter()
+                .position(|held| held.pass.id.serial == *serial)
+        };
         let listed: Option<Vec<usize>> = answer.serials.iter().map(place).collect();
-        let listed = listed.ok_or_else(|| Problem::new("list of a pass that the phone does not have"))?;
+        let listed =
+            listed.ok_or_else(|| Problem::new("list of a pass that the phone does not have"))?;
         let is_left_out = |(index, held): (usize, &Held)| {
             held.registration == Registration::Yes && !listed.contains(&index)
         };
@@ -260,7 +292,10 @@ impl Phone {
         if tag.is_none() && self.held.iter().enumerate().any(is_left_out) {
             return Err(Problem::new("list without a tag that leaves out a pass"));
         }
-        let new = answer.tag.ok_or_else(|| Problem::new("list answer without a tag"))?.into_boxed_str();
+        let new = answer
+            .tag
+            .ok_or_else(|| Problem::new("list answer without a tag"))?
+            .into_boxed_str();
         if tag.as_ref() == Some(&new) {
             return Err(Problem::new("list answer with the tag that was asked with"));
         }
@@ -271,7 +306,12 @@ impl Phone {
         Ok(listed)
     }
 
-    async fn fetch(&mut self, index: usize, dated: Dated, caller: &mut Caller) -> Result<(), Problem> {
+    async fn fetch(
+        &mut self,
+        index: usize,
+        dated: Dated,
+        caller: &mut Caller,
+    ) -> Result<(), Problem> {
         let held = &mut self.held[index];
         let since = match dated {
             Dated::AsKept => held.date.clone(),
@@ -279,7 +319,12 @@ impl Phone {
         };
         let url = caller.url.pass(&held.pass.id);
         let authorization = Some(&held.pass.authorization);
-        let asked = Asked { url, authorization, since: since.as_ref(), body: None };
+        let asked = Asked {
+            url,
+            authorization,
+            since: since.as_ref(),
+            body: None,
+        };
         let reply = caller.send(Call::Get, asked).await?;
         let date = reply.answer.headers.get(LAST_MODIFIED);
         match reply.status() {
@@ -287,7 +332,9 @@ impl Phone {
                 return Err(Problem::new("get of nothing with status 200"));
             }
             200 if date.is_none() => return Err(Problem::new("get answer without Last-Modified")),
-            200 if date == since.as_ref() => return Err(reply.wrong(" where nothing changed since the date")),
+            200 if date == since.as_ref() => {
+                return Err(reply.wrong(" where nothing changed since the date"));
+            }
             // A copy, because the header would keep the entire read buffer in memory.
             200 => held.date = date.and_then(|date| HeaderValue::from_bytes(date.as_bytes()).ok()),
             304 if since.is_none() => return Err(reply.wrong(" without a date")),
@@ -324,8 +371,9 @@ mod tests {
     fn every_phone_and_every_round_go_through_the_complete_mix() {
         for phones in [1, 7, 20, 40] {
             for phone in 0..phones {
-                let visits: Vec<Visit> =
-                    (0..20).map(|round| Visit::of(phone + round * phones, phones)).collect();
+                let visits: Vec<Visit> = (0..20)
+                    .map(|round| Visit::of(phone + round * phones, phones))
+                    .collect();
                 for (visit, times) in [
                     (Visit::Changed, 8),
                     (Visit::Unchanged, 5),
@@ -333,11 +381,18 @@ mod tests {
                     (Visit::NewToken, 1),
                     (Visit::AddedAgain, 1),
                 ] {
-                    assert_eq!(visits.iter().filter(|one| **one == visit).count(), times, "{visit:?}");
+                    assert_eq!(
+                        visits.iter().filter(|one| **one == visit).count(),
+                        times,
+                        "{visit:?}"
+                    );
                 }
             }
         }
         let round: Vec<Visit> = (40..60).map(|number| Visit::of(number, 20)).collect();
-        assert_eq!(round.iter().filter(|one| **one == Visit::Changed).count(), 8);
+        assert_eq!(
+            round.iter().filter(|one| **one == Visit::Changed).count(),
+            8
+        );
     }
 }

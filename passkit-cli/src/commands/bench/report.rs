@@ -25,15 +25,23 @@ pub(super) struct Report {
     pub(super) left_registered: usize,
 }
 
-const QUANTILES: [(&str, f64); 5] =
-    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999), ("max", 1.0)];
+const QUANTILES: [(&str, f64); 5] = [
+    ("p50", 0.5),
+    ("p90", 0.9),
+    ("p99", 0.99),
+    ("p99_9", 0.999),
+    ("max", 1.0),
+];
 
 impl Report {
     /// How often each kind of error happened, in all parts of the run.
     pub(super) fn errors(&self) -> BTreeMap<String, u64> {
         let visits = self.visits.as_ref().map(|visits| &visits.part);
         let mut errors = BTreeMap::new();
-        for part in [Some(&self.registering), visits, self.unregistering.as_ref()].into_iter().flatten() {
+        for part in [Some(&self.registering), visits, self.unregistering.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             for (words, count) in &part.tally.lock().errors {
                 *errors.entry(words.clone()).or_default() += count;
             }
@@ -60,7 +68,12 @@ impl Report {
             "errors": self.errors(),
             "left_registered": self.left_registered,
         });
-        if let Some(Visits { part, due, not_begun }) = &self.visits {
+        if let Some(Visits {
+            part,
+            due,
+            not_begun,
+        }) = &self.visits
+        {
             let counts = part.tally.lock();
             json["duration_seconds"] = json!(rounded(part.took.as_secs_f64()));
             json["visits"] = json!({
@@ -86,13 +99,18 @@ impl Report {
 
     /// The visits, if one in a hundred or more never started.
     fn fell_behind(&self) -> Option<&Visits> {
-        self.visits.as_ref().filter(|visits| visits.not_begun * 100 > visits.due)
+        self.visits
+            .as_ref()
+            .filter(|visits| visits.not_begun * 100 > visits.due)
     }
 }
 
 fn registering(part: &Part) -> Value {
     let counts = part.tally.lock();
-    let registered = counts.calls.get(&(Call::Register, 201)).map_or(0, Times::count);
+    let registered = counts
+        .calls
+        .get(&(Call::Register, 201))
+        .map_or(0, Times::count);
     json!({
         "seconds": rounded(part.took.as_secs_f64()),
         "phones": counts.done,
@@ -103,7 +121,10 @@ fn registering(part: &Part) -> Value {
 }
 
 fn latency(times: &Times) -> Value {
-    QUANTILES.iter().map(|(name, quantile)| ((*name).to_owned(), json!(times.quantile(*quantile)))).collect()
+    QUANTILES
+        .iter()
+        .map(|(name, quantile)| ((*name).to_owned(), json!(times.quantile(*quantile))))
+        .collect()
 }
 
 fn call_name(call: Call, status: u16) -> String {
@@ -120,7 +141,13 @@ fn rounded(number: f64) -> f64 {
 }
 
 /// A row of the table.
-fn row(f: &mut fmt::Formatter<'_>, name: &str, count: u64, took: Duration, times: &Times) -> fmt::Result {
+fn row(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    count: u64,
+    took: Duration,
+    times: &Times,
+) -> fmt::Result {
     write!(f, "{name:22}{count:>9}{:>10.1}", per_second(count, took))?;
     for (_, quantile) in QUANTILES {
         match times.quantile(quantile) {
@@ -133,18 +160,32 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, count: u64, took: Duration, times
 
 fn rows(f: &mut fmt::Formatter<'_>, counts: &Counts, took: Duration) -> fmt::Result {
     counts.calls.iter().try_for_each(|((call, status), times)| {
-        row(f, &format!("  {}", call_name(*call, *status)), times.count(), took, times)
+        row(
+            f,
+            &format!("  {}", call_name(*call, *status)),
+            times.count(),
+            took,
+            times,
+        )
     })
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:22}{:>9}{:>10}", "", "count", "a second")?;
-        QUANTILES.iter().try_for_each(|(name, _)| write!(f, "{:>9}", name.replace('_', ".")))?;
+        QUANTILES
+            .iter()
+            .try_for_each(|(name, _)| write!(f, "{:>9}", name.replace('_', ".")))?;
         writeln!(f, "   ms")?;
         {
             let counts = self.registering.tally.lock();
-            row(f, "phones registering", counts.done, self.registering.took, &counts.visits)?;
+            row(
+                f,
+                "phones registering",
+                counts.done,
+                self.registering.took,
+                &counts.visits,
+            )?;
             rows(f, &counts, self.registering.took)?;
         }
         if let Some(Visits { part, .. }) = &self.visits {
@@ -160,7 +201,9 @@ impl fmt::Display for Report {
         if errors.is_empty() {
             writeln!(f, "no errors")?;
         }
-        errors.iter().try_for_each(|(words, count)| writeln!(f, "error: {words}: {count}"))?;
+        errors
+            .iter()
+            .try_for_each(|(words, count)| writeln!(f, "error: {words}: {count}"))?;
         if let Some(Visits { due, not_begun, .. }) = self.fell_behind() {
             writeln!(
                 f,

@@ -54,7 +54,14 @@ impl Schedule {
     pub(super) fn new(rate: Rate, duration: Duration, stop: Stop) -> Self {
         let start = Instant::now();
         let end = start + duration;
-        Self { rate, start, end, waiting: Semaphore::new(0), begun: AtomicU64::new(0), stop }
+        Self {
+            rate,
+            start,
+            end,
+            waiting: Semaphore::new(0),
+            begun: AtomicU64::new(0),
+            stop,
+        }
     }
 
     /// Hands out turns when they are due, until the end. Returns when it ended, and how many were
@@ -68,7 +75,8 @@ impl Schedule {
             let now = Instant::now().min(self.end);
             let is_over = now == self.end || self.stop.is_wanted();
             let due = self.due_before(now);
-            self.waiting.add_permits(usize::try_from(due - handed_out).unwrap_or(0));
+            self.waiting
+                .add_permits(usize::try_from(due - handed_out).unwrap_or(0));
             handed_out = due;
             if is_over {
                 // All turns that were due have been handed out by now.
@@ -85,11 +93,17 @@ impl Schedule {
         if self.rate == Rate::Max {
             let now = Instant::now();
             let is_over = now >= self.end || self.stop.is_wanted();
-            return (!is_over).then(|| Turn { number: self.begun.fetch_add(1, Ordering::Relaxed), due: now });
+            return (!is_over).then(|| Turn {
+                number: self.begun.fetch_add(1, Ordering::Relaxed),
+                due: now,
+            });
         }
         self.waiting.acquire().await.ok()?.forget();
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        Some(Turn { number, due: self.due(number)? })
+        Some(Turn {
+            number,
+            due: self.due(number)?,
+        })
     }
 
     pub(super) fn begun(&self) -> u64 {
@@ -104,7 +118,9 @@ impl Schedule {
     /// When a visit is due. `None` if that depends on other visits.
     pub(super) fn due(&self, number: u64) -> Option<Instant> {
         match self.rate {
-            Rate::PerSecond(rate) => Some(self.start + Duration::from_secs_f64(number as f64 / rate)),
+            Rate::PerSecond(rate) => {
+                Some(self.start + Duration::from_secs_f64(number as f64 / rate))
+            }
             Rate::Max => None,
         }
     }
@@ -134,7 +150,11 @@ mod tests {
 
     #[tokio::test]
     async fn visits_are_due_at_even_intervals_whenever_they_are_begun() {
-        let schedule = Schedule::new(Rate::PerSecond(100.0), Duration::from_millis(10_005), Stop::never());
+        let schedule = Schedule::new(
+            Rate::PerSecond(100.0),
+            Duration::from_millis(10_005),
+            Stop::never(),
+        );
         let schedule = std::sync::Arc::new(schedule);
         let pace = {
             let schedule = schedule.clone();
@@ -152,7 +172,10 @@ mod tests {
         assert!(schedule.next().await.is_none());
         for (number, turn) in turns.iter().enumerate() {
             assert_eq!(turn.number, number as u64);
-            assert_eq!(turn.due - schedule.start, Duration::from_millis(10) * u32::try_from(number).unwrap());
+            assert_eq!(
+                turn.due - schedule.start,
+                Duration::from_millis(10) * u32::try_from(number).unwrap()
+            );
         }
         assert_eq!(
             (ended - schedule.start, due, schedule.begun()),

@@ -15,9 +15,21 @@ const LONGEST: usize = 16 * 1024;
 
 /// Names of the columns in the files of issuers, without case, blanks and punctuation.
 const NAMES: [&[&str]; 4] = [
-    &["device", "deviceid", "deviceidentifier", "devicelibraryidentifier"],
+    &[
+        "device",
+        "deviceid",
+        "deviceidentifier",
+        "devicelibraryidentifier",
+    ],
     &["pushtoken", "token"],
-    &["type", "passtype", "passtypeidentifier", "typeidentifier", "ordertype", "ordertypeidentifier"],
+    &[
+        "type",
+        "passtype",
+        "passtypeidentifier",
+        "typeidentifier",
+        "ordertype",
+        "ordertypeidentifier",
+    ],
     &["serial", "serialnumber", "orderidentifier"],
 ];
 
@@ -48,12 +60,25 @@ pub(super) type Line = (u64, Result<Record, String>);
 
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<(Self, Option<File>), Failure> {
-        let cannot = |error: io::Error| Failure::new(format!("can't read {}: {error}", path.display()));
+        let cannot =
+            |error: io::Error| Failure::new(format!("can't read {}: {error}", path.display()));
         let is_standard_input = path == Path::new("-");
-        let file = if is_standard_input { None } else { Some(File::open(path).map_err(cannot)?) };
-        let length = file.as_ref().map(File::metadata).transpose().map_err(cannot)?.map(|data| data.len());
+        let file = if is_standard_input {
+            None
+        } else {
+            Some(File::open(path).map_err(cannot)?)
+        };
+        let length = file
+            .as_ref()
+            .map(File::metadata)
+            .transpose()
+            .map_err(cannot)?
+            .map(|data| data.len());
         let reader: Box<dyn BufRead + Send> = match &file {
-            Some(file) => Box::new(BufReader::with_capacity(1 << 18, file.try_clone().map_err(cannot)?)),
+            Some(file) => Box::new(BufReader::with_capacity(
+                1 << 18,
+                file.try_clone().map_err(cannot)?,
+            )),
             None => Box::new(BufReader::new(io::stdin())),
         };
         let lines = Self {
@@ -75,13 +100,18 @@ impl Lines {
     /// what is wrong.
     pub(super) fn next(&mut self) -> Result<Option<Line>, Failure> {
         loop {
-            let complete = self
-                .read_line()
-                .map_err(|error| Failure::new(format!("can't read {}: {error}", self.path.display())))?;
-            let Some(complete) = complete else { return Ok(None) };
+            let complete = self.read_line().map_err(|error| {
+                Failure::new(format!("can't read {}: {error}", self.path.display()))
+            })?;
+            let Some(complete) = complete else {
+                return Ok(None);
+            };
             self.number += 1;
             if !complete {
-                return Ok(Some((self.number, Err(format!("longer than {LONGEST} bytes")))));
+                return Ok(Some((
+                    self.number,
+                    Err(format!("longer than {LONGEST} bytes")),
+                )));
             }
             if self.number == 1 && self.line.starts_with("\u{feff}".as_bytes()) {
                 self.line.drain(..3);
@@ -97,7 +127,11 @@ impl Lines {
                 (self.order, self.named, self.columns) = (order, true, fields.len());
                 continue;
             }
-            let wanted = if self.named { self.order.into_iter().max().unwrap_or(0) + 1 } else { 4 };
+            let wanted = if self.named {
+                self.order.into_iter().max().unwrap_or(0) + 1
+            } else {
+                4
+            };
             let record = fields.and_then(|mut fields| {
                 let count = fields.len();
                 // One field more is allowed, because it may be a serial number with an unquoted
@@ -108,7 +142,12 @@ impl Lines {
                 let [device, push_token, type_id, serial] =
                     self.order.map(|at| std::mem::take(&mut fields[at]));
                 // Only a serial number may contain blanks.
-                Ok([device.trim().into(), push_token.trim().into(), type_id.trim().into(), serial])
+                Ok([
+                    device.trim().into(),
+                    push_token.trim().into(),
+                    type_id.trim().into(),
+                    serial,
+                ])
             });
             return Ok(Some((self.number, record)));
         }
@@ -130,7 +169,11 @@ impl Lines {
     /// Reads a line. Returns whether it was read completely; `None` at the end.
     fn read_line(&mut self) -> io::Result<Option<bool>> {
         self.line.clear();
-        let read = self.reader.by_ref().take(LONGEST as u64).read_until(b'\n', &mut self.line)?;
+        let read = self
+            .reader
+            .by_ref()
+            .take(LONGEST as u64)
+            .read_until(b'\n', &mut self.line)?;
         self.bytes += read as u64;
         if read == 0 {
             return Ok(None);
@@ -149,7 +192,8 @@ impl Lines {
         let (mut input, mut written, mut count) = (&self.line[..], 0, 0);
         loop {
             let (result, read, wrote, ended) =
-                self.parser.read_record(input, &mut text[written..], &mut ends[count..]);
+                self.parser
+                    .read_record(input, &mut text[written..], &mut ends[count..]);
             input = &input[read..];
             written += wrote;
             count += ended;
@@ -169,7 +213,8 @@ impl Lines {
         ends[..count]
             .iter()
             .map(|end| {
-                let field = std::str::from_utf8(&text[start..*end]).map_err(|_| "not UTF-8".to_owned());
+                let field =
+                    std::str::from_utf8(&text[start..*end]).map_err(|_| "not UTF-8".to_owned());
                 start = *end;
                 field.map(str::to_owned)
             })
@@ -195,12 +240,18 @@ fn skip_line(reader: &mut dyn BufRead) -> io::Result<u64> {
 /// The position of each column, if these fields are names of columns.
 fn named_columns(fields: &[String]) -> Option<[usize; 4]> {
     let plain = |field: &String| -> String {
-        field.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
+        field
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .collect::<String>()
+            .to_ascii_lowercase()
     };
     let fields: Vec<String> = fields.iter().map(plain).collect();
     let mut order = [0; 4];
     for (place, names) in order.iter_mut().zip(NAMES) {
-        *place = fields.iter().position(|field| names.contains(&field.as_str()))?;
+        *place = fields
+            .iter()
+            .position(|field| names.contains(&field.as_str()))?;
     }
     Some(order)
 }
@@ -229,21 +280,32 @@ mod tests {
         let named = read(b"\xef\xbb\xbfSerial Number,type,x,Device_ID,pushToken\n1,pass.a,-,d1,aa");
         assert_eq!(named, [(2, record(["d1", "aa", "pass.a", "1"]))]);
         let comma = read(b"device,token,type,serial\nd1,aa,pass.a,1,5\nd1,aa,pass.a,\"1,5\"\n");
-        assert_eq!(comma[0], (2, Err("5 fields instead of 4".into())), "no other serial number");
+        assert_eq!(
+            comma[0],
+            (2, Err("5 fields instead of 4".into())),
+            "no other serial number"
+        );
         assert_eq!(comma[1], (3, record(["d1", "aa", "pass.a", "1,5"])));
     }
 
     #[test]
     fn a_bad_line_spoils_no_other() {
         let long = "x".repeat(3 * LONGEST);
-        let text =
-            format!("d1,aa\n\"d1,aa,pass.a,1\nd1,aa,pass.a,\u{fffd}\n{long}\nd2,aa,pass.a,2\na,b,c,d,e\n");
+        let text = format!(
+            "d1,aa\n\"d1,aa,pass.a,1\nd1,aa,pass.a,\u{fffd}\n{long}\nd2,aa,pass.a,2\na,b,c,d,e\n"
+        );
         let mut bytes = text.into_bytes();
-        let at = bytes.windows(3).position(|three| three == "\u{fffd}".as_bytes()).unwrap();
+        let at = bytes
+            .windows(3)
+            .position(|three| three == "\u{fffd}".as_bytes())
+            .unwrap();
         bytes.splice(at..at + 3, *b"\xff");
         let lines = read(&bytes);
-        let bad: Vec<u64> =
-            lines.iter().filter(|(_, line)| line.is_err()).map(|(number, _)| *number).collect();
+        let bad: Vec<u64> = lines
+            .iter()
+            .filter(|(_, line)| line.is_err())
+            .map(|(number, _)| *number)
+            .collect();
         assert_eq!(bad, [1, 2, 3, 4, 6], "{lines:?}");
         assert_eq!(lines[4], (5, record(["d2", "aa", "pass.a", "2"])));
     }

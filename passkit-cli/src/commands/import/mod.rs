@@ -61,7 +61,10 @@ impl Import {
         let (mut lines, file) = Lines::open(&self.from)?;
         let mut place = Place::find(&self.from, self.store.to_string());
         let mut reached = place.reached;
-        let rejects = self.rejects.as_deref().map(|path| Rejects::open(path, reached.lines > 0));
+        let rejects = self
+            .rejects
+            .as_deref()
+            .map(|path| Rejects::open(path, reached.lines > 0));
         let mut rejects = rejects.transpose()?;
         let store = self.store.open().await?.store;
         if let Some(mut file) = file
@@ -72,7 +75,10 @@ impl Import {
             lines
                 .skip_to(&mut file, reached.lines, reached.bytes)
                 .map_err(|error| Failure::new(format!("can't read {from}: {error}")))?;
-            eprintln!("passkit: continues after line {}, where the last import stopped", reached.lines);
+            eprintln!(
+                "passkit: continues after line {}, where the last import stopped",
+                reached.lines
+            );
         }
         let progress = Progress::new("lines", lines.length);
         loop {
@@ -80,7 +86,9 @@ impl Import {
             while group.len() < GROUP
                 && let Some((number, record)) = lines.next()?
             {
-                match record.and_then(|record| to_registration(&record).map_err(|error| error.to_string())) {
+                match record
+                    .and_then(|record| to_registration(&record).map_err(|error| error.to_string()))
+                {
                     Ok(registration) => group.push(registration),
                     Err(problem) => {
                         progress.say(&format!("{from}:{number}: {problem}; left out"));
@@ -95,11 +103,15 @@ impl Import {
                 break;
             }
             let registrations = group.len() as u64;
-            reached.created += register(&*store, &group, &progress).await.map_err(|error| {
-                let stopped =
-                    format!("stopped after line {}; the same command continues there", place.reached.lines);
-                Failure::from_error(stopped, &error)
-            })?;
+            reached.created += register(&*store, &group, &progress)
+                .await
+                .map_err(|error| {
+                    let stopped = format!(
+                        "stopped after line {}; the same command continues there",
+                        place.reached.lines
+                    );
+                    Failure::from_error(stopped, &error)
+                })?;
             reached.registrations += registrations;
             (reached.lines, reached.bytes) = (lines.number, lines.bytes);
             if let Some(rejects) = &mut rejects {
@@ -120,12 +132,20 @@ impl Import {
             reached.created,
             reached.left_out
         );
-        Ok(if reached.left_out == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if reached.left_out == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 
 /// Stores a group. Waits a while for a store that is unavailable.
-async fn register(store: &dyn Store, group: &[Registration], progress: &Progress) -> Result<u64, StoreError> {
+async fn register(
+    store: &dyn Store,
+    group: &[Registration],
+    progress: &Progress,
+) -> Result<u64, StoreError> {
     let mut tries = 1;
     loop {
         match store.register_many(group).await {
@@ -145,7 +165,10 @@ fn to_registration(
     Ok(Registration {
         device: DeviceIdentifier::new(device)?,
         push_token: PushToken::new(push_token)?,
-        pass: PassId { type_id: TypeIdentifier::new(type_id)?, serial: SerialNumber::new(serial)? },
+        pass: PassId {
+            type_id: TypeIdentifier::new(type_id)?,
+            serial: SerialNumber::new(serial)?,
+        },
     })
 }
 
@@ -165,13 +188,20 @@ impl Rejects {
             .truncate(!goes_on)
             .open(path)
             .map_err(|error| Failure::new(format!("can't write {}: {error}", path.display())))?;
-        Ok(Self { path: path.to_owned(), file: BufWriter::new(file) })
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufWriter::new(file),
+        })
     }
 
     fn add(&mut self, line: &[u8]) -> Result<(), Failure> {
         let end: &[u8] = if line.ends_with(b"\n") { b"" } else { b"\n" };
-        let written = self.file.write_all(line).and_then(|()| self.file.write_all(end));
-        written.map_err(|error| Failure::new(format!("can't write {}: {error}", self.path.display())))
+        let written = self
+            .file
+            .write_all(line)
+            .and_then(|()| self.file.write_all(end));
+        written
+            .map_err(|error| Failure::new(format!("can't write {}: {error}", self.path.display())))
     }
 
     fn finish(&mut self) -> Result<(), Failure> {

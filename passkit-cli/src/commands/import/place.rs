@@ -46,9 +46,16 @@ impl Place {
     /// Where the last import of exactly this file into this store stopped, or the start.
     pub(super) fn find(path: &Path, store: String) -> Self {
         let Ok(metadata) = fs::metadata(path) else {
-            return Self { file: None, source: Source::default(), reached: Reached::default() };
+            return Self {
+                file: None,
+                source: Source::default(),
+                reached: Reached::default(),
+            };
         };
-        let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified = metadata
+            .modified()
+            .ok()
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let source = Source {
             store,
             length: metadata.len(),
@@ -57,17 +64,27 @@ impl Place {
         let mut name = OsString::from(path);
         name.push(".passkit-import");
         let file = PathBuf::from(name);
-        let note = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Note>(&text).ok());
-        let reached =
-            note.filter(|note| note.source == source).map_or_else(Reached::default, |note| note.reached);
-        Self { file: Some(file), source, reached }
+        let note = fs::read(&file)
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Note>(&text).ok());
+        let reached = note
+            .filter(|note| note.source == source)
+            .map_or_else(Reached::default, |note| note.reached);
+        Self {
+            file: Some(file),
+            source,
+            reached,
+        }
     }
 
     /// Saves the progress. If that fails, the next import begins at the start, which is slower but
     /// not wrong.
     pub(super) fn remember(&self) {
         let Some(file) = &self.file else { return };
-        let note = Note { source: self.source.clone(), reached: self.reached };
+        let note = Note {
+            source: self.source.clone(),
+            reached: self.reached,
+        };
         if let Ok(text) = serde_json::to_vec(&note) {
             let _ = fs::write(file, text);
         }

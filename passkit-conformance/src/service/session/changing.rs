@@ -21,9 +21,17 @@ impl Session {
     /// in different ways are avoided if there are others, because other cases test them.
     pub(crate) fn rested(&self, count: usize) -> Result<Vec<&Subject>, Stop> {
         let is_plain = |one: &&Subject| {
-            one.pass.serial.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+            one.pass
+                .serial
+                .as_str()
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
         };
-        let mut chosen = if count == 1 { self.all().iter().collect() } else { self.many(count)? };
+        let mut chosen = if count == 1 {
+            self.all().iter().collect()
+        } else {
+            self.many(count)?
+        };
         if chosen.iter().copied().filter(is_plain).count() >= count {
             chosen.retain(is_plain);
         }
@@ -51,7 +59,10 @@ impl Session {
     /// Waits for the first half of a second of the clock, so that what follows fits into that
     /// second.
     pub(crate) async fn early_in_a_second(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .subsec_millis();
         if now > 500 {
             tokio::time::sleep(Duration::from_millis(u64::from(1_000 - now))).await;
         }
@@ -101,7 +112,11 @@ impl Session {
             hangs.store(true, Ordering::Relaxed);
         }
         let mut rests = self.target.rests();
-        let until = rests.get(&subject.pass).copied().filter(|until| *until > now).unwrap_or(now);
+        let until = rests
+            .get(&subject.pass)
+            .copied()
+            .filter(|until| *until > now)
+            .unwrap_or(now);
         rests.insert(subject.pass.clone(), until + Duration::from_secs(1));
         drop(rests);
         match acted {

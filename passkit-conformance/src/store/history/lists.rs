@@ -44,12 +44,25 @@ pub(super) fn check(
     let mut lists: Vec<_> = history.calls.iter().collect();
     lists.sort_by_key(|call| call.begin);
     for call in lists {
-        let (Event::List { device, type_id, since, answer: Some(answer) }, Some(end)) =
-            (&call.event, call.end)
+        let (
+            Event::List {
+                device,
+                type_id,
+                since,
+                answer: Some(answer),
+            },
+            Some(end),
+        ) = (&call.event, call.end)
         else {
             continue;
         };
-        let asked = Asked { device, type_id, since: *since, begin: call.begin, end };
+        let asked = Asked {
+            device,
+            type_id,
+            since: *since,
+            begin: call.begin,
+            end,
+        };
         let before = answered.entry((device, type_id)).or_default();
         before.extend(asked.check(answer, before, marks.of_type(type_id), registrations)?);
     }
@@ -70,14 +83,22 @@ impl<'h> Asked<'h> {
             Rule::CHANGES_SINCE,
             serials.len() == answer.serials.len(),
             "each serial number once",
-            || format!("{} serial numbers of which {} differ", answer.serials.len(), serials.len()),
+            || {
+                format!(
+                    "{} serial numbers of which {} differ",
+                    answer.serials.len(),
+                    serials.len()
+                )
+            },
         )?;
         if !serials.is_empty() {
             self.forward(answer.tag, before)?;
         }
 
         // The answers that gave this tag; the device had one of them.
-        let given = |answered: &&Answered<'_>| Some(answered.tag) == self.since && answered.end < self.begin;
+        let given = |answered: &&Answered<'_>| {
+            Some(answered.tag) == self.since && answered.end < self.begin
+        };
         let mut last: HashMap<&SerialNumber, u64> = HashMap::new();
         for answered in before.iter().filter(given) {
             for (serial, time) in &*answered.last {
@@ -86,7 +107,11 @@ impl<'h> Asked<'h> {
             }
         }
         last.extend(serials.iter().map(|serial| (*serial, self.end)));
-        let known = before.iter().filter(given).map(|answered| answered.begin).max();
+        let known = before
+            .iter()
+            .filter(given)
+            .map(|answered| answered.begin)
+            .max();
         if let Some(known) = known
             && !serials.is_empty()
             && !marks
@@ -94,21 +119,31 @@ impl<'h> Asked<'h> {
                 .chain(registrations.registers(self.device))
                 .any(|span| span.touches(known, self.end))
         {
-            let expected = "nothing listed when nothing was marked or registered since the tag was issued";
-            return Err(Violation::new(Rule::C2, expected, format!("{} serial numbers", serials.len())));
+            let expected =
+                "nothing listed when nothing was marked or registered since the tag was issued";
+            return Err(Violation::new(
+                Rule::C2,
+                expected,
+                format!("{} serial numbers", serials.len()),
+            ));
         }
 
         let registered = || {
-            let of_type =
-                registrations.of_device(self.device).filter(|(pass, _)| pass.type_id == *self.type_id);
+            let of_type = registrations
+                .of_device(self.device)
+                .filter(|(pass, _)| pass.type_id == *self.type_id);
             of_type.map(|(pass, changes)| (&pass.serial, changes))
         };
         for serial in &serials {
-            let here = registered()
-                .any(|(one, changes)| one == *serial && !changes.surely_absent(self.begin, self.end));
-            ensure(Rule::CHANGES_SINCE, here, "only passes that are registered on the device", || {
-                format!("{serial:?}, which was not registered all the while")
-            })?;
+            let here = registered().any(|(one, changes)| {
+                one == *serial && !changes.surely_absent(self.begin, self.end)
+            });
+            ensure(
+                Rule::CHANGES_SINCE,
+                here,
+                "only passes that are registered on the device",
+                || format!("{serial:?}, which was not registered all the while"),
+            )?;
         }
         // Asked with a tag that this device was never given, anything goes.
         if self.since.is_some() && known.is_none() {
@@ -131,7 +166,10 @@ impl<'h> Asked<'h> {
                 Some((_, rule, what)) if self.since.is_some() => Violation::new(
                     rule,
                     format!("{serial:?} listed: it was {what} before this list began"),
-                    format!("no list since names it, up to one asked with {:?}", self.since),
+                    format!(
+                        "no list since names it, up to one asked with {:?}",
+                        self.since
+                    ),
                 ),
                 _ => {
                     let expected = "all passes registered on the device, asked without a tag";
@@ -143,10 +181,19 @@ impl<'h> Asked<'h> {
     }
 
     /// What the device knows by an answer with serial numbers; one without tells it nothing.
-    fn answered(&self, answer: &Changes, last: HashMap<&'h SerialNumber, u64>) -> Option<Answered<'h>> {
+    fn answered(
+        &self,
+        answer: &Changes,
+        last: HashMap<&'h SerialNumber, u64>,
+    ) -> Option<Answered<'h>> {
         let Self { begin, end, .. } = *self;
         let tag = answer.tag;
-        (!answer.serials.is_empty()).then(|| Answered { begin, end, tag, last: Rc::new(last) })
+        (!answer.serials.is_empty()).then(|| Answered {
+            begin,
+            end,
+            tag,
+            last: Rc::new(last),
+        })
     }
 
     fn forward(&self, tag: UpdateTag, before: &[Answered<'_>]) -> Result<(), Violation> {
@@ -158,8 +205,14 @@ impl<'h> Asked<'h> {
         )?;
         for answered in before.iter().filter(|answered| answered.end < self.begin) {
             let last = answered.tag;
-            let forward = tag.type_version >= last.type_version && tag.device_version >= last.device_version;
-            ensure(Rule::C4, forward, format!("a tag not before {last}"), || tag.to_string())?;
+            let forward =
+                tag.type_version >= last.type_version && tag.device_version >= last.device_version;
+            ensure(
+                Rule::C4,
+                forward,
+                format!("a tag not before {last}"),
+                || tag.to_string(),
+            )?;
         }
         Ok(())
     }

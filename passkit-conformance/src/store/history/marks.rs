@@ -35,7 +35,9 @@ impl<'h> Marks<'h> {
         let mut contents: BTreeMap<(&TypeIdentifier, &SerialNumber, ContentDigest), Vec<Span>> =
             BTreeMap::new();
         for call in &history.calls {
-            let Event::Mark { type_id, changed } = &call.event else { continue };
+            let Event::Mark { type_id, changed } = &call.event else {
+                continue;
+            };
             let marks = types.entry(type_id).or_default();
             match changed {
                 Marked::All => marks.whole.push(call.span()),
@@ -46,9 +48,18 @@ impl<'h> Marks<'h> {
                 }
                 Marked::Contents(all) => {
                     for content in all {
-                        let Some(digest) = content.digest else { continue };
-                        contents.entry((type_id, &content.serial, digest)).or_default().push(call.span());
-                        marks.possible.entry(&content.serial).or_default().push(call.span());
+                        let Some(digest) = content.digest else {
+                            continue;
+                        };
+                        contents
+                            .entry((type_id, &content.serial, digest))
+                            .or_default()
+                            .push(call.span());
+                        marks
+                            .possible
+                            .entry(&content.serial)
+                            .or_default()
+                            .push(call.span());
                     }
                 }
             }
@@ -59,15 +70,25 @@ impl<'h> Marks<'h> {
                 begin: calls.iter().map(|call| call.begin).min().unwrap_or(0),
                 end: calls.iter().filter_map(|call| call.end).min(),
             };
-            types.entry(type_id).or_default().certain.entry(serial).or_default().push(first);
+            types
+                .entry(type_id)
+                .or_default()
+                .certain
+                .entry(serial)
+                .or_default()
+                .push(first);
         }
         for marks in types.values_mut() {
             marks.newest_whole = Newest::of(marks.whole.iter().copied());
             let certain = marks.certain.iter();
-            marks.newest =
-                certain.map(|(serial, spans)| (*serial, Newest::of(spans.iter().copied()))).collect();
+            marks.newest = certain
+                .map(|(serial, spans)| (*serial, Newest::of(spans.iter().copied())))
+                .collect();
         }
-        Self { types, none: MarksOfType::default() }
+        Self {
+            types,
+            none: MarksOfType::default(),
+        }
     }
 
     pub(super) fn of_type(&self, type_id: &TypeIdentifier) -> &MarksOfType<'h> {
@@ -77,13 +98,18 @@ impl<'h> Marks<'h> {
     /// The marks of a pass that were made, those of its type included.
     pub(super) fn certain(&self, pass: &PassId) -> impl Iterator<Item = Span> {
         let of_type = self.of_type(&pass.type_id);
-        of_type.certain_of(&pass.serial).iter().chain(&of_type.whole).copied()
+        of_type
+            .certain_of(&pass.serial)
+            .iter()
+            .chain(&of_type.whole)
+            .copied()
     }
 
     /// The marks of a pass that were made or may have been.
     pub(super) fn possible(&self, pass: &PassId) -> impl Iterator<Item = Span> {
         let possible = self.of_type(&pass.type_id).possible.get(&pass.serial);
-        self.certain(pass).chain(possible.into_iter().flatten().copied())
+        self.certain(pass)
+            .chain(possible.into_iter().flatten().copied())
     }
 }
 

@@ -63,13 +63,29 @@ pub struct Call {
 #[allow(missing_docs, reason = "the names are those of the trait's arguments")]
 pub enum Event {
     /// `register`
-    Register { device: DeviceIdentifier, pass: PassId, push_token: PushToken, answer: Option<Registered> },
+    Register {
+        device: DeviceIdentifier,
+        pass: PassId,
+        push_token: PushToken,
+        answer: Option<Registered>,
+    },
     /// `unregister`
-    Unregister { device: DeviceIdentifier, pass: PassId, answer: Option<bool> },
+    Unregister {
+        device: DeviceIdentifier,
+        pass: PassId,
+        answer: Option<bool>,
+    },
     /// `forget_device`
-    Forget { device: DeviceIdentifier, unregistered_at: SystemTime, answer: Option<bool> },
+    Forget {
+        device: DeviceIdentifier,
+        unregistered_at: SystemTime,
+        answer: Option<bool>,
+    },
     /// `mark`, or `mark_and_push`
-    Mark { type_id: TypeIdentifier, changed: Marked },
+    Mark {
+        type_id: TypeIdentifier,
+        changed: Marked,
+    },
     /// `changes_since`
     List {
         device: DeviceIdentifier,
@@ -78,13 +94,28 @@ pub enum Event {
         answer: Option<Changes>,
     },
     /// `pass_state`
-    State { pass: PassId, answer: Option<PassState> },
+    State {
+        pass: PassId,
+        answer: Option<PassState>,
+    },
     /// `devices` of a pass; `from_start` if it had no cursor
-    Devices { pass: PassId, from_start: bool, answer: Option<Page<RegisteredDevice>> },
+    Devices {
+        pass: PassId,
+        from_start: bool,
+        answer: Option<Page<RegisteredDevice>>,
+    },
     /// `devices` of a type; `from_start` if it had no cursor
-    DevicesOfType { type_id: TypeIdentifier, from_start: bool, answer: Option<Page<RegisteredDevice>> },
+    DevicesOfType {
+        type_id: TypeIdentifier,
+        from_start: bool,
+        answer: Option<Page<RegisteredDevice>>,
+    },
     /// `count_devices`
-    Count { pass: PassId, at_most: u64, answer: Option<u64> },
+    Count {
+        pass: PassId,
+        at_most: u64,
+        answer: Option<u64>,
+    },
 }
 
 /// What a call marked: a [`Changed`] that owns its parts.
@@ -160,7 +191,9 @@ struct Newest(Vec<(u64, u64)>);
 
 impl Newest {
     fn of(spans: impl IntoIterator<Item = Span>) -> Self {
-        let ends = spans.into_iter().filter_map(|span| Some((span.end?, span.begin)));
+        let ends = spans
+            .into_iter()
+            .filter_map(|span| Some((span.end?, span.begin)));
         let mut ends: Vec<_> = ends.collect();
         ends.sort_unstable();
         let mut latest = 0;
@@ -180,7 +213,10 @@ impl Newest {
 
 impl Call {
     fn span(&self) -> Span {
-        Span { begin: self.begin, end: self.end }
+        Span {
+            begin: self.begin,
+            end: self.end,
+        }
     }
 }
 
@@ -200,57 +236,120 @@ mod tests {
 
     fn register(answer: Registered) -> Event {
         let push_token = PushToken::new("c0").unwrap();
-        Event::Register { device: device(), pass: pass(), push_token, answer: Some(answer) }
+        Event::Register {
+            device: device(),
+            pass: pass(),
+            push_token,
+            answer: Some(answer),
+        }
     }
 
     fn unregister(answer: bool) -> Event {
-        Event::Unregister { device: device(), pass: pass(), answer: Some(answer) }
+        Event::Unregister {
+            device: device(),
+            pass: pass(),
+            answer: Some(answer),
+        }
     }
 
     fn mark() -> Event {
-        Event::Mark { type_id: pass().type_id, changed: Marked::Passes(vec![pass().serial]) }
+        Event::Mark {
+            type_id: pass().type_id,
+            changed: Marked::Passes(vec![pass().serial]),
+        }
     }
 
     fn mark_all() -> Event {
-        Event::Mark { type_id: pass().type_id, changed: Marked::All }
+        Event::Mark {
+            type_id: pass().type_id,
+            changed: Marked::All,
+        }
     }
 
     fn publish(digest: Option<u8>) -> Event {
         let digest = digest.map(|digest| [digest; 32]);
-        let content = Content { serial: pass().serial, digest, tokens: Vec::new() };
-        Event::Mark { type_id: pass().type_id, changed: Marked::Contents(vec![content]) }
+        let content = Content {
+            serial: pass().serial,
+            digest,
+            tokens: Vec::new(),
+        };
+        Event::Mark {
+            type_id: pass().type_id,
+            changed: Marked::Contents(vec![content]),
+        }
     }
 
     fn tag(version: u64) -> UpdateTag {
-        UpdateTag { type_version: version, device_version: version }
+        UpdateTag {
+            type_version: version,
+            device_version: version,
+        }
     }
 
     /// A list asked with one tag, and what it answered with another.
     fn list(since: Option<u64>, listed: bool, with: u64) -> Event {
-        let serials = if listed { vec![pass().serial] } else { Vec::new() };
-        let (type_id, answer) = (pass().type_id, Some(Changes { serials, tag: tag(with) }));
-        Event::List { device: device(), type_id, since: since.map(tag), answer }
+        let serials = if listed {
+            vec![pass().serial]
+        } else {
+            Vec::new()
+        };
+        let (type_id, answer) = (
+            pass().type_id,
+            Some(Changes {
+                serials,
+                tag: tag(with),
+            }),
+        );
+        Event::List {
+            device: device(),
+            type_id,
+            since: since.map(tag),
+            answer,
+        }
     }
 
     fn state(version: u64, last_modified: u64) -> Event {
-        Event::State { pass: pass(), answer: Some(PassState { version, last_modified, published: None }) }
+        Event::State {
+            pass: pass(),
+            answer: Some(PassState {
+                version,
+                last_modified,
+                published: None,
+            }),
+        }
     }
 
     /// The id of the rule that is broken, if one is.
     fn broken(calls: impl IntoIterator<Item = (u64, Option<u64>, Event)>) -> Option<&'static str> {
-        let calls = calls.into_iter().map(|(begin, end, event)| Call { begin, end, event }).collect();
-        History { calls }.check().err().map(|violation| violation.rule().id())
+        let calls = calls
+            .into_iter()
+            .map(|(begin, end, event)| Call { begin, end, event })
+            .collect();
+        History { calls }
+            .check()
+            .err()
+            .map(|violation| violation.rule().id())
     }
 
     /// One call after the other.
     fn in_turn<const N: usize>(events: [Event; N]) -> Option<&'static str> {
-        broken(events.into_iter().zip(0..).map(|(event, n)| (2 * n, Some(2 * n + 1), event)))
+        broken(
+            events
+                .into_iter()
+                .zip(0..)
+                .map(|(event, n)| (2 * n, Some(2 * n + 1), event)),
+        )
     }
 
     #[test]
     fn the_newest_of_the_spans_that_are_over_is_found() {
         let span = |begin, end| Span { begin, end };
-        let newest = Newest::of([span(3, Some(9)), span(0, Some(2)), span(1, Some(6)), span(4, None)]);
+        let newest = Newest::of([
+            span(3, Some(9)),
+            span(0, Some(2)),
+            span(1, Some(6)),
+            span(4, None),
+        ]);
         let found = [2, 3, 6, 7, 9, 10].map(|time| newest.before(time));
         assert_eq!(found, [None, Some(0), Some(0), Some(1), Some(1), Some(3)]);
     }
@@ -259,7 +358,12 @@ mod tests {
     fn answers_about_one_registration_add_up() {
         use Registered::{Created, Existing};
         assert_eq!(
-            in_turn([register(Created), register(Existing), unregister(true), unregister(false)]),
+            in_turn([
+                register(Created),
+                register(Existing),
+                unregister(true),
+                unregister(false)
+            ]),
             None
         );
         assert_eq!(in_turn([register(Created), register(Created)]), Some("C10"));
@@ -267,7 +371,11 @@ mod tests {
         assert_eq!(in_turn([register(Created), unregister(false)]), Some("C10"));
         // At once, in either order; what was never answered explains either.
         let both = |second| {
-            broken([(0, Some(2), register(Created)), (1, Some(3), unregister(true)), (4, Some(5), second)])
+            broken([
+                (0, Some(2), register(Created)),
+                (1, Some(3), unregister(true)),
+                (4, Some(5), second),
+            ])
         };
         assert_eq!(both(register(Created)), None);
         assert_eq!(both(register(Existing)), Some("C10"));
@@ -281,7 +389,11 @@ mod tests {
         assert_eq!((unanswered(Created), unanswered(Existing)), (None, None));
         // A call that changes nothing when it could happen first may still change something later, or not.
         let far = SystemTime::now() + std::time::Duration::from_secs(9 * 86_400);
-        let forget = Event::Forget { device: device(), unregistered_at: far, answer: Some(true) };
+        let forget = Event::Forget {
+            device: device(),
+            unregistered_at: far,
+            answer: Some(true),
+        };
         let beside_forget = |answer| {
             broken([
                 (0, Some(9), forget.clone()),
@@ -291,7 +403,10 @@ mod tests {
                 (7, Some(8), register(Existing)),
             ])
         };
-        assert_eq!((beside_forget(Created), beside_forget(Existing)), (None, None));
+        assert_eq!(
+            (beside_forget(Created), beside_forget(Existing)),
+            (None, None)
+        );
         let ended = broken([
             (0, Some(3), forget.clone()),
             (1, Some(2), register(Created)),
@@ -304,15 +419,30 @@ mod tests {
     #[test]
     fn marks_and_registrations_are_listed() {
         use Registered::Created;
-        let listed =
-            [register(Created), list(None, true, 1), mark(), list(Some(1), true, 2), list(Some(2), false, 2)];
+        let listed = [
+            register(Created),
+            list(None, true, 1),
+            mark(),
+            list(Some(1), true, 2),
+            list(Some(2), false, 2),
+        ];
         assert_eq!(in_turn(listed), None);
         assert_eq!(
-            in_turn([register(Created), list(None, true, 1), mark(), list(Some(1), false, 1)]),
+            in_turn([
+                register(Created),
+                list(None, true, 1),
+                mark(),
+                list(Some(1), false, 1)
+            ]),
             Some("C1")
         );
         assert_eq!(
-            in_turn([register(Created), list(None, true, 1), mark_all(), list(Some(1), false, 1)]),
+            in_turn([
+                register(Created),
+                list(None, true, 1),
+                mark_all(),
+                list(Some(1), false, 1)
+            ]),
             Some("C9")
         );
         let back = [
@@ -323,16 +453,36 @@ mod tests {
             list(Some(1), false, 1),
         ];
         assert_eq!(in_turn(back), Some("C3"));
-        assert_eq!(in_turn([register(Created), list(None, true, 2), list(Some(2), true, 3)]), Some("C2"));
         assert_eq!(
-            in_turn([register(Created), list(None, true, 2), mark(), list(Some(2), true, 2)]),
+            in_turn([
+                register(Created),
+                list(None, true, 2),
+                list(Some(2), true, 3)
+            ]),
+            Some("C2")
+        );
+        assert_eq!(
+            in_turn([
+                register(Created),
+                list(None, true, 2),
+                mark(),
+                list(Some(2), true, 2)
+            ]),
             Some("C4")
         );
         assert_eq!(
-            in_turn([register(Created), list(None, true, 2), mark(), list(Some(2), true, 1)]),
+            in_turn([
+                register(Created),
+                list(None, true, 2),
+                mark(),
+                list(Some(2), true, 1)
+            ]),
             Some("C4")
         );
-        assert_eq!(in_turn([register(Created), list(None, false, 2)]), Some("changes_since"));
+        assert_eq!(
+            in_turn([register(Created), list(None, false, 2)]),
+            Some("changes_since")
+        );
         assert_eq!(in_turn([list(None, true, 2)]), Some("changes_since"));
         // A list beside the mark may name the pass for it, or not.
         for listed in [false, true] {
@@ -350,13 +500,20 @@ mod tests {
 
     #[test]
     fn dates_follow_marks() {
-        assert_eq!(in_turn([state(0, 5), mark(), state(9, 6), state(9, 6)]), None);
+        assert_eq!(
+            in_turn([state(0, 5), mark(), state(9, 6), state(9, 6)]),
+            None
+        );
         assert_eq!(in_turn([state(0, 5), mark(), state(0, 5)]), Some("C14"));
         assert_eq!(in_turn([state(8, 5), state(9, 6)]), Some("C14"));
         assert_eq!(in_turn([state(8, 5), mark(), state(9, 5)]), Some("C14"));
         assert_eq!(in_turn([state(8, 5), mark(), state(7, 4)]), Some("C14"));
         // Torn: the new version beside the old date.
-        let torn = [(0, Some(1), state(8, 5)), (2, Some(9), mark()), (3, Some(4), state(9, 5))];
+        let torn = [
+            (0, Some(1), state(8, 5)),
+            (2, Some(9), mark()),
+            (3, Some(4), state(9, 5)),
+        ];
         assert_eq!(broken(torn), Some("C14"));
     }
 
@@ -367,24 +524,51 @@ mod tests {
                 device: DeviceIdentifier::new(id).unwrap(),
                 push_token: PushToken::new(token).unwrap(),
             };
-            Some(Page { items: devices.iter().map(one).collect(), next: None })
+            Some(Page {
+                items: devices.iter().map(one).collect(),
+                next: None,
+            })
         };
         let created = || register(Registered::Created);
         for of_type in [false, true] {
             let page = |devices: &[&str], token: &str| {
                 let (answer, from_start) = (answer(devices, token), true);
                 match of_type {
-                    false => Event::Devices { pass: pass(), from_start, answer },
-                    true => Event::DevicesOfType { type_id: pass().type_id, from_start, answer },
+                    false => Event::Devices {
+                        pass: pass(),
+                        from_start,
+                        answer,
+                    },
+                    true => Event::DevicesOfType {
+                        type_id: pass().type_id,
+                        from_start,
+                        answer,
+                    },
                 }
             };
             assert_eq!(in_turn([created(), page(&["d"], "c0")]), None);
             assert_eq!(in_turn([created(), page(&[], "c0")]), Some("C11"));
-            assert_eq!(in_turn([created(), unregister(true), page(&["d"], "c0")]), Some("unregister"));
+            assert_eq!(
+                in_turn([created(), unregister(true), page(&["d"], "c0")]),
+                Some("unregister")
+            );
             assert_eq!(in_turn([created(), page(&["d"], "c1")]), Some("C10"));
         }
-        let count = |at_most, count| Event::Count { pass: pass(), at_most, answer: Some(count) };
-        assert_eq!(in_turn([count(5, 0), created(), count(5, 1), count(0, 0), count(0, 1)]), None);
+        let count = |at_most, count| Event::Count {
+            pass: pass(),
+            at_most,
+            answer: Some(count),
+        };
+        assert_eq!(
+            in_turn([
+                count(5, 0),
+                created(),
+                count(5, 1),
+                count(0, 0),
+                count(0, 1)
+            ]),
+            None
+        );
         assert_eq!(in_turn([created(), count(5, 0)]), Some("count_devices"));
         assert_eq!(in_turn([created(), count(5, 2)]), Some("count_devices"));
     }
@@ -395,16 +579,32 @@ mod tests {
             let day = Duration::from_secs(86_400 * days.unsigned_abs());
             let now = SystemTime::now();
             let unregistered_at = if days < 0 { now - day } else { now + day };
-            Event::Forget { device: device(), unregistered_at, answer: Some(answer) }
+            Event::Forget {
+                device: device(),
+                unregistered_at,
+                answer: Some(answer),
+            }
         };
         let created = || register(Registered::Created);
-        assert_eq!(in_turn([created(), forget(9, true), forget(9, false), created()]), None);
-        assert_eq!(in_turn([created(), forget(-9, false), unregister(true)]), None);
+        assert_eq!(
+            in_turn([created(), forget(9, true), forget(9, false), created()]),
+            None
+        );
+        assert_eq!(
+            in_turn([created(), forget(-9, false), unregister(true)]),
+            None
+        );
         assert_eq!(in_turn([created(), forget(9, false)]), Some("C13"));
         assert_eq!(in_turn([created(), forget(-9, true)]), Some("C13"));
         assert_eq!(in_turn([forget(9, true)]), Some("C13"));
-        assert_eq!(in_turn([created(), unregister(true), forget(9, true)]), Some("C13"));
-        assert_eq!(in_turn([created(), forget(9, true), register(Registered::Existing)]), Some("C10"));
+        assert_eq!(
+            in_turn([created(), unregister(true), forget(9, true)]),
+            Some("C13")
+        );
+        assert_eq!(
+            in_turn([created(), forget(9, true), register(Registered::Existing)]),
+            Some("C10")
+        );
         // One that is under way all the time may come between two registers, though nothing was registered when it began.
         let other = Event::Register {
             device: device(),
@@ -421,7 +621,11 @@ mod tests {
         ];
         assert_eq!(broken(between), None);
         // Begun before the first register, and made after it: it is no proof that it did nothing when it began.
-        let late = [(0, Some(5), forget(9, true)), (1, Some(2), created()), (3, Some(4), created())];
+        let late = [
+            (0, Some(5), forget(9, true)),
+            (1, Some(2), created()),
+            (3, Some(4), created()),
+        ];
         assert_eq!(broken(late), None);
         // The second of two at once, neither of which is idle.
         let two = |last| {
@@ -433,11 +637,20 @@ mod tests {
                 (22, Some(23), register(last)),
             ])
         };
-        assert_eq!((two(Registered::Created), two(Registered::Existing)), (None, None));
+        assert_eq!(
+            (two(Registered::Created), two(Registered::Existing)),
+            (None, None)
+        );
         // Close to now, and beside a register, both answers are possible.
-        assert_eq!(in_turn([created(), forget(0, false), unregister(true)]), None);
+        assert_eq!(
+            in_turn([created(), forget(0, false), unregister(true)]),
+            None
+        );
         for answer in [false, true] {
-            assert_eq!(broken([(0, Some(2), created()), (1, Some(3), forget(9, answer))]), None);
+            assert_eq!(
+                broken([(0, Some(2), created()), (1, Some(3), forget(9, answer))]),
+                None
+            );
         }
     }
 
@@ -450,17 +663,30 @@ mod tests {
             broken(all.map(|(event, n)| (2 * n, Some(2 * n + 1), event)))
         };
         assert_eq!(then(&[publish(Some(1)), list(Some(1), true, 2)]), None);
-        assert_eq!(then(&[publish(Some(1)), list(Some(1), false, 1)]), Some("C1"));
+        assert_eq!(
+            then(&[publish(Some(1)), list(Some(1), false, 1)]),
+            Some("C1")
+        );
         // A removal is no mark; a digest that was there before may be one.
         assert_eq!(then(&[publish(None), list(Some(1), false, 1)]), None);
         assert_eq!(then(&[publish(None), list(Some(1), true, 2)]), Some("C2"));
         for listed in [false, true] {
-            let again =
-                [publish(Some(1)), list(Some(1), true, 2), publish(Some(1)), list(Some(2), listed, 3)];
+            let again = [
+                publish(Some(1)),
+                list(Some(1), true, 2),
+                publish(Some(1)),
+                list(Some(2), listed, 3),
+            ];
             assert_eq!(then(&again), None);
         }
-        assert_eq!(in_turn([state(0, 5), publish(Some(1)), state(0, 5)]), Some("C14"));
-        assert_eq!(in_turn([state(0, 5), publish(None), state(1, 6)]), Some("C14"));
+        assert_eq!(
+            in_turn([state(0, 5), publish(Some(1)), state(0, 5)]),
+            Some("C14")
+        );
+        assert_eq!(
+            in_turn([state(0, 5), publish(None), state(1, 6)]),
+            Some("C14")
+        );
         assert_eq!(in_turn([state(0, 5), mark_all(), state(1, 6)]), None);
         // At once: one of the two marked it, at some time between the first begin and the first end.
         let both = |at, until, event| {

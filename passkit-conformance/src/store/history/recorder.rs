@@ -8,8 +8,8 @@ use passkit_server::{
     Changed, PassId, PassState,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     store::{
-        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice, RegistrationStore,
-        StoreError, UpdateTag,
+        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, UpdateTag,
     },
 };
 
@@ -32,19 +32,27 @@ impl Recorder {
     /// Records from now on.
     #[must_use]
     pub fn new(store: Arc<dyn RegistrationStore>) -> Self {
-        Self { store, log: Arc::default() }
+        Self {
+            store,
+            log: Arc::default(),
+        }
     }
 
     /// Goes on with the same history over another store: the same data, opened again.
     #[must_use]
     pub fn over(&self, store: Arc<dyn RegistrationStore>) -> Self {
-        Self { store, log: self.log.clone() }
+        Self {
+            store,
+            log: self.log.clone(),
+        }
     }
 
     /// All calls so far.
     #[must_use]
     pub fn history(&self) -> History {
-        History { calls: self.log().calls.clone() }
+        History {
+            calls: self.log().calls.clone(),
+        }
     }
 
     /// Notes a mark that is made by another method: with its pushes, or in a transaction of the caller's.
@@ -57,7 +65,10 @@ impl Recorder {
         changed: Changed<'_>,
         marking: impl Future<Output = Result<(), StoreError>> + Send,
     ) -> Result<(), StoreError> {
-        let at = self.begin(Event::Mark { type_id: type_id.clone(), changed: changed.into() });
+        let at = self.begin(Event::Mark {
+            type_id: type_id.clone(),
+            changed: changed.into(),
+        });
         self.end(at, marking.await, |_, ()| {})
     }
 
@@ -70,7 +81,11 @@ impl Recorder {
         let mut log = self.log();
         log.time += 1;
         let begin = log.time;
-        log.calls.push(Call { begin, end: None, event });
+        log.calls.push(Call {
+            begin,
+            end: None,
+            event,
+        });
         log.calls.len() - 1
     }
 
@@ -96,7 +111,9 @@ impl Recorder {
 
 impl std::fmt::Debug for Recorder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recorder").field("calls", &self.log().calls.len()).finish_non_exhaustive()
+        f.debug_struct("Recorder")
+            .field("calls", &self.log().calls.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,8 +146,16 @@ impl RegistrationStore for Recorder {
         self.end(at, result, answer!(Register))
     }
 
-    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
-        let event = Event::Unregister { device: device.clone(), pass: pass.clone(), answer: None };
+    async fn unregister(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+    ) -> Result<bool, StoreError> {
+        let event = Event::Unregister {
+            device: device.clone(),
+            pass: pass.clone(),
+            answer: None,
+        };
         let at = self.begin(event);
         let result = self.store.unregister(device, pass).await;
         self.end(at, result, answer!(Unregister))
@@ -143,19 +168,28 @@ impl RegistrationStore for Recorder {
         since: Option<UpdateTag>,
     ) -> Result<Changes, StoreError> {
         let (of, type_of) = (device.clone(), type_id.clone());
-        let at = self.begin(Event::List { device: of, type_id: type_of, since, answer: None });
+        let at = self.begin(Event::List {
+            device: of,
+            type_id: type_of,
+            since,
+            answer: None,
+        });
         let result = self.store.changes_since(device, type_id, since).await;
         self.end(at, result, answer!(List))
     }
 
     async fn pass_state(&self, pass: &PassId) -> Result<PassState, StoreError> {
-        let at = self.begin(Event::State { pass: pass.clone(), answer: None });
+        let at = self.begin(Event::State {
+            pass: pass.clone(),
+            answer: None,
+        });
         let result = self.store.pass_state(pass).await;
         self.end(at, result, answer!(State))
     }
 
     async fn mark(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
-        self.mark_by(type_id, changed, self.store.mark(type_id, changed)).await
+        self.mark_by(type_id, changed, self.store.mark(type_id, changed))
+            .await
     }
 
     /// Is not recorded.
@@ -171,10 +205,16 @@ impl RegistrationStore for Recorder {
     ) -> Result<Page<RegisteredDevice>, StoreError> {
         let from_start = after.is_none();
         let at = self.begin(match audience {
-            Audience::Pass(pass) => Event::Devices { pass: pass.clone(), from_start, answer: None },
-            Audience::Type(type_id) => {
-                Event::DevicesOfType { type_id: type_id.clone(), from_start, answer: None }
-            }
+            Audience::Pass(pass) => Event::Devices {
+                pass: pass.clone(),
+                from_start,
+                answer: None,
+            },
+            Audience::Type(type_id) => Event::DevicesOfType {
+                type_id: type_id.clone(),
+                from_start,
+                answer: None,
+            },
         });
         let result = self.store.devices(audience, after, limit).await;
         self.end(at, result, |event, given| {
@@ -185,7 +225,11 @@ impl RegistrationStore for Recorder {
     }
 
     async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
-        let at = self.begin(Event::Count { pass: pass.clone(), at_most, answer: None });
+        let at = self.begin(Event::Count {
+            pass: pass.clone(),
+            at_most,
+            answer: None,
+        });
         let result = self.store.count_devices(pass, at_most).await;
         self.end(at, result, answer!(Count))
     }
@@ -195,7 +239,11 @@ impl RegistrationStore for Recorder {
         device: &DeviceIdentifier,
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
-        let at = self.begin(Event::Forget { device: device.clone(), unregistered_at, answer: None });
+        let at = self.begin(Event::Forget {
+            device: device.clone(),
+            unregistered_at,
+            answer: None,
+        });
         let result = self.store.forget_device(device, unregistered_at).await;
         self.end(at, result, answer!(Forget))
     }

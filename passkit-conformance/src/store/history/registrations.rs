@@ -32,21 +32,52 @@ enum Change {
 
 impl<'h> Registrations<'h> {
     pub(super) fn of(history: &'h History) -> Self {
-        let mut all = Self { changes: BTreeMap::new(), tokens: HashMap::new() };
+        let mut all = Self {
+            changes: BTreeMap::new(),
+            tokens: HashMap::new(),
+        };
         for call in &history.calls {
             let (device, pass, change) = match &call.event {
-                Event::Register { device, pass, push_token, answer } => {
-                    all.tokens.entry(device).or_default().push((call.span(), push_token));
+                Event::Register {
+                    device,
+                    pass,
+                    push_token,
+                    answer,
+                } => {
+                    all.tokens
+                        .entry(device)
+                        .or_default()
+                        .push((call.span(), push_token));
                     (device, pass, Change::Register(*answer))
                 }
-                Event::Unregister { device, pass, answer } => (device, pass, Change::Unregister(*answer)),
+                Event::Unregister {
+                    device,
+                    pass,
+                    answer,
+                } => (device, pass, Change::Unregister(*answer)),
                 _ => continue,
             };
-            all.changes.entry(device).or_default().entry(pass).or_default().0.push((call.span(), change));
+            all.changes
+                .entry(device)
+                .or_default()
+                .entry(pass)
+                .or_default()
+                .0
+                .push((call.span(), change));
         }
         for call in &history.calls {
-            if let Event::Forget { device, answer: None | Some(true), .. } = &call.event {
-                for changes in all.changes.get_mut(device).into_iter().flat_map(BTreeMap::values_mut) {
+            if let Event::Forget {
+                device,
+                answer: None | Some(true),
+                ..
+            } = &call.event
+            {
+                for changes in all
+                    .changes
+                    .get_mut(device)
+                    .into_iter()
+                    .flat_map(BTreeMap::values_mut)
+                {
                     changes.0.push((call.span(), Change::Forget));
                 }
             }
@@ -59,12 +90,20 @@ impl<'h> Registrations<'h> {
         &self,
         device: &DeviceIdentifier,
     ) -> impl Iterator<Item = (&'h PassId, &Changes)> {
-        self.changes.get(device).into_iter().flatten().map(|(pass, changes)| (*pass, changes))
+        self.changes
+            .get(device)
+            .into_iter()
+            .flatten()
+            .map(|(pass, changes)| (*pass, changes))
     }
 
     /// When the device registered for anything.
     pub(super) fn registers(&self, device: &DeviceIdentifier) -> impl Iterator<Item = Span> {
-        self.tokens.get(device).into_iter().flatten().map(|(span, _)| *span)
+        self.tokens
+            .get(device)
+            .into_iter()
+            .flatten()
+            .map(|(span, _)| *span)
     }
 
     pub(super) fn add_up(&self) -> Result<(), Violation> {
@@ -79,7 +118,10 @@ impl<'h> Registrations<'h> {
                         format!("{} ({begin} to {end})", change.shown())
                     };
                     let answers: Vec<_> = changes.0.iter().map(shown).collect();
-                    format!("for one device and {pass:?}, with begin and end: {}", answers.join(", "))
+                    format!(
+                        "for one device and {pass:?}, with begin and end: {}",
+                        answers.join(", ")
+                    )
                 },
             )?;
         }
@@ -91,18 +133,41 @@ impl<'h> Registrations<'h> {
         for call in &history.calls {
             let (begin, end) = (call.begin, call.end.unwrap_or(u64::MAX));
             match &call.event {
-                Event::Devices { pass, from_start, answer: Some(page) } => {
+                Event::Devices {
+                    pass,
+                    from_start,
+                    answer: Some(page),
+                } => {
                     let is_of = |one: &PassId| one == pass;
                     self.page(page, *from_start, is_of, &format!("{pass:?}"), begin, end)?;
                 }
-                Event::DevicesOfType { type_id, from_start, answer: Some(page) } => {
+                Event::DevicesOfType {
+                    type_id,
+                    from_start,
+                    answer: Some(page),
+                } => {
                     let is_of = |one: &PassId| one.type_id == *type_id;
-                    self.page(page, *from_start, is_of, &format!("a pass of {type_id}"), begin, end)?;
+                    self.page(
+                        page,
+                        *from_start,
+                        is_of,
+                        &format!("a pass of {type_id}"),
+                        begin,
+                        end,
+                    )?;
                 }
-                Event::Count { pass, at_most, answer: Some(count) } => {
+                Event::Count {
+                    pass,
+                    at_most,
+                    answer: Some(count),
+                } => {
                     let of_pass = || self.changes.values().filter_map(|passes| passes.get(pass));
-                    let least = of_pass().filter(|changes| changes.surely_present(begin, end)).count() as u64;
-                    let most = of_pass().filter(|changes| !changes.surely_absent(begin, end)).count() as u64;
+                    let least = of_pass()
+                        .filter(|changes| changes.surely_present(begin, end))
+                        .count() as u64;
+                    let most = of_pass()
+                        .filter(|changes| !changes.surely_absent(begin, end))
+                        .count() as u64;
                     ensure(
                         Rule::COUNT_DEVICES,
                         (least.min(*at_most)..=most).contains(count),
@@ -127,10 +192,13 @@ impl<'h> Registrations<'h> {
     ) -> Result<(), Violation> {
         let of_device = |device: &DeviceIdentifier| {
             let passes = self.changes.get(device).into_iter().flatten();
-            passes.filter(|(pass, _)| is_of(pass)).map(|(_, changes)| changes)
+            passes
+                .filter(|(pass, _)| is_of(pass))
+                .map(|(_, changes)| changes)
         };
         for one in &page.items {
-            let may_be_there = of_device(&one.device).any(|changes| !changes.surely_absent(begin, end));
+            let may_be_there =
+                of_device(&one.device).any(|changes| !changes.surely_absent(begin, end));
             ensure(
                 Rule::UNREGISTER,
                 may_be_there,
@@ -151,9 +219,12 @@ impl<'h> Registrations<'h> {
                     && of_device(device).any(|changes| changes.surely_present(begin, end))
             });
             let missing = missing.count();
-            ensure(Rule::C11, missing == 0, "every device that is registered", || {
-                format!("{missing} missing from the only page of {what}")
-            })?;
+            ensure(
+                Rule::C11,
+                missing == 0,
+                "every device that is registered",
+                || format!("{missing} missing from the only page of {what}"),
+            )?;
         }
         Ok(())
     }
@@ -163,13 +234,24 @@ impl<'h> Registrations<'h> {
         const DAY: Duration = Duration::from_secs(86_400);
         let now = SystemTime::now();
         for call in &history.calls {
-            let Event::Forget { device, unregistered_at, answer: Some(forgotten) } = &call.event else {
+            let Event::Forget {
+                device,
+                unregistered_at,
+                answer: Some(forgotten),
+            } = &call.event
+            else {
                 continue;
             };
             let (begin, end) = (call.begin, call.end.unwrap_or(u64::MAX));
             if *forgotten {
-                let passes = self.changes.get(device).into_iter().flat_map(BTreeMap::values);
-                let may_be_there = passes.filter(|changes| !changes.surely_absent(begin, end)).count();
+                let passes = self
+                    .changes
+                    .get(device)
+                    .into_iter()
+                    .flat_map(BTreeMap::values);
+                let may_be_there = passes
+                    .filter(|changes| !changes.surely_absent(begin, end))
+                    .count();
                 ensure(
                     Rule::C13,
                     may_be_there > 0 && *unregistered_at + DAY > now,
@@ -177,8 +259,14 @@ impl<'h> Registrations<'h> {
                     || "true".into(),
                 )?;
             } else if *unregistered_at > now + DAY {
-                let passes = self.changes.get(device).into_iter().flat_map(BTreeMap::values);
-                let present = passes.filter(|changes| changes.surely_present(begin, end)).count();
+                let passes = self
+                    .changes
+                    .get(device)
+                    .into_iter()
+                    .flat_map(BTreeMap::values);
+                let present = passes
+                    .filter(|changes| changes.surely_present(begin, end))
+                    .count();
                 ensure(
                     Rule::C13,
                     present == 0,
@@ -190,22 +278,38 @@ impl<'h> Registrations<'h> {
         Ok(())
     }
 
-    fn may_be_the_token(&self, device: &DeviceIdentifier, token: &PushToken, begin: u64, end: u64) -> bool {
+    fn may_be_the_token(
+        &self,
+        device: &DeviceIdentifier,
+        token: &PushToken,
+        begin: u64,
+        end: u64,
+    ) -> bool {
         let sent = self.tokens.get(device).map_or(&[][..], Vec::as_slice);
-        sent.iter().filter(|(span, one)| *one == token && span.begin < end).any(|(span, _)| {
-            // Not if another register came after this one, and was over before the reading began.
-            !sent.iter().any(|(later, _)| later.over_before(begin) && span.over_before(later.begin))
-        })
+        sent.iter()
+            .filter(|(span, one)| *one == token && span.begin < end)
+            .any(|(span, _)| {
+                // Not if another register came after this one, and was over before the reading began.
+                !sent
+                    .iter()
+                    .any(|(later, _)| later.over_before(begin) && span.over_before(later.begin))
+            })
     }
 }
 
 impl Changes {
     fn registers(&self) -> impl Iterator<Item = Span> {
-        self.0.iter().filter(|(_, change)| matches!(change, Change::Register(_))).map(|(span, _)| *span)
+        self.0
+            .iter()
+            .filter(|(_, change)| matches!(change, Change::Register(_)))
+            .map(|(span, _)| *span)
     }
 
     fn removals(&self) -> impl Iterator<Item = Span> {
-        self.0.iter().filter(|(_, change)| !matches!(change, Change::Register(_))).map(|(span, _)| *span)
+        self.0
+            .iter()
+            .filter(|(_, change)| !matches!(change, Change::Register(_)))
+            .map(|(span, _)| *span)
     }
 
     /// Whether the registration was there from `begin` to `end`, whatever the order of overlapping calls.
@@ -221,12 +325,18 @@ impl Changes {
             return true;
         }
         let last = made.try_fold(0, |last, made| Some(last.max(made.end?)));
-        last.is_some_and(|last| self.removals().any(|gone| gone.over_before(begin) && last < gone.begin))
+        last.is_some_and(|last| {
+            self.removals()
+                .any(|gone| gone.over_before(begin) && last < gone.begin)
+        })
     }
 
     /// The begin of the last register that was over before `time`.
     pub(super) fn last_register(&self, time: u64) -> Option<u64> {
-        self.registers().filter(|made| made.over_before(time)).map(|made| made.begin).max()
+        self.registers()
+            .filter(|made| made.over_before(time))
+            .map(|made| made.begin)
+            .max()
     }
 
     /// Whether some order of the calls that their times allow explains all answers.
@@ -251,8 +361,9 @@ impl Changes {
             let mut reached = HashSet::new();
             let mut next: Vec<_> = states.drain().collect();
             while let Some(mut state) = next.pop() {
-                let changes_nothing =
-                    |one: &&usize| self.0[**one].1.after(state.registered) == Some(state.registered);
+                let changes_nothing = |one: &&usize| {
+                    self.0[**one].1.after(state.registered) == Some(state.registered)
+                };
                 state.idle.extend(open.iter().filter(changes_nothing));
                 // Of calls with one effect the one that ends first is as good as any.
                 let mut first: Vec<(Change, (u64, usize))> = Vec::new();
@@ -269,7 +380,11 @@ impl Changes {
                     if let Some(registered) = then.filter(|then| *then != state.registered) {
                         let mut done = state.done.clone();
                         done.insert(one);
-                        next.push(State { registered, done, idle: state.idle.clone() });
+                        next.push(State {
+                            registered,
+                            done,
+                            idle: state.idle.clone(),
+                        });
                     }
                 }
                 if !reached.insert(state) {

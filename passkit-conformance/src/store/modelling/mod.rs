@@ -32,7 +32,9 @@ const SHRINKING: Duration = Duration::from_secs(5);
 /// What a run starts from; set it to the number in a report to run the same sequences again.
 const SEED: &str = "PASSKIT_CONFORMANCE_SEED";
 
-async fn random_sequences_follow_the_model(store: &Arc<dyn RegistrationStore>) -> Result<(), Violation> {
+async fn random_sequences_follow_the_model(
+    store: &Arc<dyn RegistrationStore>,
+) -> Result<(), Violation> {
     let start = Instant::now();
     let first = match std::env::var(SEED) {
         Ok(text) => text.trim().parse().map_err(|_| {
@@ -59,10 +61,16 @@ async fn random_sequences_follow_the_model(store: &Arc<dyn RegistrationStore>) -
 }
 
 /// Runs a sequence under identifiers of its own. A violation comes with the number of steps that led to it.
-async fn run(store: &Arc<dyn RegistrationStore>, sequence: &[Operation]) -> Result<(), (Violation, usize)> {
+async fn run(
+    store: &Arc<dyn RegistrationStore>,
+    sequence: &[Operation],
+) -> Result<(), (Violation, usize)> {
     let mut reference = Reference::new().map_err(|violation| (violation, 0))?;
     for (n, operation) in sequence.iter().enumerate() {
-        reference.step(store, operation).await.map_err(|violation| (violation, n + 1))?;
+        reference
+            .step(store, operation)
+            .await
+            .map_err(|violation| (violation, n + 1))?;
     }
     Ok(())
 }

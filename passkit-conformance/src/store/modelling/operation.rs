@@ -99,7 +99,11 @@ pub(super) fn sequence(random: &mut Random) -> Vec<Operation> {
     for device in 0..DEVICES {
         for type_id in 0..TYPES {
             for since in [Since::Older(1), Since::Last, Since::Last, Since::None] {
-                all.push(Operation::List { device, type_id, since });
+                all.push(Operation::List {
+                    device,
+                    type_id,
+                    since,
+                });
             }
         }
     }
@@ -117,12 +121,20 @@ fn one(random: &mut Random) -> Operation {
     let pass = random.below(PASSES.len());
     let type_id = PASSES[pass].0;
     match random.below(42) {
-        0..=7 => Operation::Register { device, pass, new_token: random.below(3) == 0 },
+        0..=7 => Operation::Register {
+            device,
+            pass,
+            new_token: random.below(3) == 0,
+        },
         8..=10 => Operation::Unregister { device, pass },
         11..=15 => {
-            let of_type: Vec<_> = (0..PASSES.len()).filter(|pass| PASSES[*pass].0 == type_id).collect();
+            let of_type: Vec<_> = (0..PASSES.len())
+                .filter(|pass| PASSES[*pass].0 == type_id)
+                .collect();
             let count = 1 + random.below(3);
-            let passes = (0..count).map(|_| of_type[random.below(of_type.len())]).collect();
+            let passes = (0..count)
+                .map(|_| of_type[random.below(of_type.len())])
+                .collect();
             Operation::Mark { type_id, passes }
         }
         16 => Operation::MarkAll { type_id },
@@ -134,19 +146,38 @@ fn one(random: &mut Random) -> Operation {
                 8 => Since::Foreign,
                 _ => Since::Ahead,
             };
-            Operation::List { device, type_id, since }
+            Operation::List {
+                device,
+                type_id,
+                since,
+            }
         }
         25..=27 => Operation::State { pass },
-        28..=29 => Operation::Devices { pass, limit: random.below(4) },
-        30 => Operation::DevicesOfType { type_id, limit: random.below(4) },
-        31 => Operation::Count { pass, at_most: random.below(4) as u64 },
+        28..=29 => Operation::Devices {
+            pass,
+            limit: random.below(4),
+        },
+        30 => Operation::DevicesOfType {
+            type_id,
+            limit: random.below(4),
+        },
+        31 => Operation::Count {
+            pass,
+            at_most: random.below(4) as u64,
+        },
         32..=37 => {
             let mut contents = Vec::new();
             for pass in (0..PASSES.len()).filter(|pass| PASSES[*pass].0 == type_id) {
                 if random.below(2) == 0 {
                     let digest = (random.below(5) > 0).then(|| random.below(2) as u8);
-                    let tokens = (0..random.below(4)).map(|_| random.below(24) as u8).collect();
-                    contents.push(Publication { pass, digest, tokens });
+                    let tokens = (0..random.below(4))
+                        .map(|_| random.below(24) as u8)
+                        .collect();
+                    contents.push(Publication {
+                        pass,
+                        digest,
+                        tokens,
+                    });
                 }
             }
             Operation::Publish { type_id, contents }
@@ -167,9 +198,22 @@ impl fmt::Display for Operation {
             format!("pass {serial} of type {type_id}")
         };
         match self {
-            Self::Register { device, pass: of, new_token } => {
-                let token = if *new_token { " with a new push token" } else { "" };
-                write!(f, "register device {} for {}{token}", name(device), pass(of))
+            Self::Register {
+                device,
+                pass: of,
+                new_token,
+            } => {
+                let token = if *new_token {
+                    " with a new push token"
+                } else {
+                    ""
+                };
+                write!(
+                    f,
+                    "register device {} for {}{token}",
+                    name(device),
+                    pass(of)
+                )
             }
             Self::Unregister { device, pass: of } => {
                 write!(f, "unregister device {} from {}", name(device), pass(of))
@@ -179,7 +223,11 @@ impl fmt::Display for Operation {
                 write!(f, "mark {} of type {type_id}", serials.join(", "))
             }
             Self::MarkAll { type_id } => write!(f, "mark all of type {type_id}"),
-            Self::List { device, type_id, since } => {
+            Self::List {
+                device,
+                type_id,
+                since,
+            } => {
                 let since = match since {
                     Since::None => "no tag".to_owned(),
                     Since::Last => "its last tag".to_owned(),
@@ -187,20 +235,30 @@ impl fmt::Display for Operation {
                     Since::Foreign => "the tag of another device".to_owned(),
                     Since::Ahead => "a tag ahead of the clocks".to_owned(),
                 };
-                write!(f, "list type {type_id} for device {} with {since}", name(device))
+                write!(
+                    f,
+                    "list type {type_id} for device {} with {since}",
+                    name(device)
+                )
             }
             Self::State { pass: of } => write!(f, "state of {}", pass(of)),
-            Self::Devices { pass: of, limit } => write!(f, "devices of {} in pages of {limit}", pass(of)),
+            Self::Devices { pass: of, limit } => {
+                write!(f, "devices of {} in pages of {limit}", pass(of))
+            }
             Self::DevicesOfType { type_id, limit } => {
                 write!(f, "devices of type {type_id} in pages of {limit}")
             }
-            Self::Count { pass: of, at_most } => write!(f, "count devices of {} up to {at_most}", pass(of)),
+            Self::Count { pass: of, at_most } => {
+                write!(f, "count devices of {} up to {at_most}", pass(of))
+            }
             Self::Publish { type_id, contents } => {
                 let content = |content: &Publication| {
                     let serial = PASSES[content.pass].1;
                     let tokens = &content.tokens;
                     match content.digest {
-                        Some(digest) => format!("content {digest} of {serial} with tokens {tokens:?}"),
+                        Some(digest) => {
+                            format!("content {digest} of {serial} with tokens {tokens:?}")
+                        }
                         None => format!("removal of {serial} with tokens {tokens:?}"),
                     }
                 };

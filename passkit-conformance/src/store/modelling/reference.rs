@@ -15,7 +15,9 @@ use passkit_server::{
 use super::operation::{DEVICES, Operation, PASSES, Publication, Since, TYPES, Time};
 use crate::{
     Rule, Violation,
-    store::names::{Device, expect_devices, new_push_token, new_type, pass_of, serial, shown_state},
+    store::names::{
+        Device, expect_devices, new_push_token, new_type, pass_of, serial, shown_state,
+    },
     violation::ensure,
 };
 
@@ -51,11 +53,19 @@ struct Seen {
 impl Reference {
     /// Nothing is registered, under identifiers of its own.
     pub(super) fn new() -> Result<Self, Violation> {
-        let types = (0..TYPES).map(|_| new_type()).collect::<Result<Vec<_>, _>>()?;
-        let pass = |(type_id, number): (usize, &str)| Ok(pass_of(&types[type_id], &serial(number)?));
+        let types = (0..TYPES)
+            .map(|_| new_type())
+            .collect::<Result<Vec<_>, _>>()?;
+        let pass =
+            |(type_id, number): (usize, &str)| Ok(pass_of(&types[type_id], &serial(number)?));
         Ok(Self {
-            devices: (0..DEVICES).map(|_| Device::new()).collect::<Result<_, _>>()?,
-            passes: PASSES.into_iter().map(pass).collect::<Result<_, Violation>>()?,
+            devices: (0..DEVICES)
+                .map(|_| Device::new())
+                .collect::<Result<_, _>>()?,
+            passes: PASSES
+                .into_iter()
+                .map(pass)
+                .collect::<Result<_, Violation>>()?,
             registered: vec![BTreeSet::new(); DEVICES],
             answers: BTreeMap::new(),
             states: vec![Seen::default(); PASSES.len()],
@@ -70,39 +80,76 @@ impl Reference {
         operation: &Operation,
     ) -> Result<(), Violation> {
         match *operation {
-            Operation::Register { device, pass, new_token } => {
+            Operation::Register {
+                device,
+                pass,
+                new_token,
+            } => {
                 let token = new_token.then(new_push_token).transpose()?;
                 self.register(store, device, pass, token).await
             }
             Operation::Unregister { device, pass } => {
-                let existed = store.unregister(&self.devices[device].id, &self.passes[pass]).await?;
+                let existed = store
+                    .unregister(&self.devices[device].id, &self.passes[pass])
+                    .await?;
                 let wanted = self.registered[device].remove(&pass);
-                ensure(Rule::UNREGISTER, existed == wanted, format!("{wanted} from unregister"), || {
-                    existed.to_string()
-                })
+                ensure(
+                    Rule::UNREGISTER,
+                    existed == wanted,
+                    format!("{wanted} from unregister"),
+                    || existed.to_string(),
+                )
             }
-            Operation::Mark { type_id, ref passes } => {
-                let serials: Vec<_> = passes.iter().map(|pass| self.passes[*pass].serial.clone()).collect();
-                store.mark(&self.passes[passes[0]].type_id, Changed::Passes(&serials)).await?;
+            Operation::Mark {
+                type_id,
+                ref passes,
+            } => {
+                let serials: Vec<_> = passes
+                    .iter()
+                    .map(|pass| self.passes[*pass].serial.clone())
+                    .collect();
+                store
+                    .mark(&self.passes[passes[0]].type_id, Changed::Passes(&serials))
+                    .await?;
                 self.marked(type_id, passes.iter().copied(), Rule::C1);
                 Ok(())
             }
             Operation::MarkAll { type_id } => {
                 let passes: Vec<_> = of_type(type_id).collect();
-                store.mark(&self.passes[passes[0]].type_id, Changed::All).await?;
+                store
+                    .mark(&self.passes[passes[0]].type_id, Changed::All)
+                    .await?;
                 self.marked(type_id, passes, Rule::C9);
                 Ok(())
             }
-            Operation::List { device, type_id, since } => self.list(store, device, type_id, since).await,
+            Operation::List {
+                device,
+                type_id,
+                since,
+            } => self.list(store, device, type_id, since).await,
             Operation::State { pass } => self.state(store, pass).await,
             Operation::Devices { pass, limit } => {
                 let audience = Audience::Pass(&self.passes[pass]);
-                expect_devices(store, audience, self.registered_for(&[pass]), limit, Rule::C11).await
+                expect_devices(
+                    store,
+                    audience,
+                    self.registered_for(&[pass]),
+                    limit,
+                    Rule::C11,
+                )
+                .await
             }
             Operation::DevicesOfType { type_id, limit } => {
                 let passes: Vec<_> = of_type(type_id).collect();
                 let audience = Audience::Type(&self.passes[passes[0]].type_id);
-                expect_devices(store, audience, self.registered_for(&passes), limit, Rule::C11).await
+                expect_devices(
+                    store,
+                    audience,
+                    self.registered_for(&passes),
+                    limit,
+                    Rule::C11,
+                )
+                .await
             }
             Operation::Count { pass, at_most } => {
                 let there = self.registered_for(&[pass]).count() as u64;
@@ -114,13 +161,17 @@ impl Reference {
                     || counted.to_string(),
                 )
             }
-            Operation::Publish { type_id, ref contents } => self.publish(store, type_id, contents).await,
+            Operation::Publish {
+                type_id,
+                ref contents,
+            } => self.publish(store, type_id, contents).await,
             Operation::Published { pass } => {
                 let found = store.published(slice::from_ref(&self.passes[pass])).await?;
                 let wanted = &self.published[pass];
                 // The numbers that digests and tokens consist of.
                 let shown = |one: &Published| {
-                    let tokens: Vec<_> = one.tokens.iter().map(|token| token.as_bytes()[0]).collect();
+                    let tokens: Vec<_> =
+                        one.tokens.iter().map(|token| token.as_bytes()[0]).collect();
                     format!(
                         "content {:?}, tokens {tokens:?}, removed {}",
                         one.digest.map(|all| all[0]),
@@ -131,7 +182,15 @@ impl Reference {
                     Rule::P5,
                     found == slice::from_ref(wanted),
                     format!("{:?} published", wanted.as_ref().map(shown)),
-                    || format!("{:?}", found.iter().map(|one| one.as_ref().map(shown)).collect::<Vec<_>>()),
+                    || {
+                        format!(
+                            "{:?}",
+                            found
+                                .iter()
+                                .map(|one| one.as_ref().map(shown))
+                                .collect::<Vec<_>>()
+                        )
+                    },
                 )
             }
             Operation::Forget { device, time } => self.forget(store, device, time).await,
@@ -140,9 +199,14 @@ impl Reference {
 
     /// The devices that are registered for one of these passes.
     fn registered_for<'a>(&'a self, passes: &'a [usize]) -> impl Iterator<Item = &'a Device> {
-        let is_registered =
-            |device: &usize| passes.iter().any(|pass| self.registered[*device].contains(pass));
-        (0..DEVICES).filter(is_registered).map(|device| &self.devices[device])
+        let is_registered = |device: &usize| {
+            passes
+                .iter()
+                .any(|pass| self.registered[*device].contains(pass))
+        };
+        (0..DEVICES)
+            .filter(is_registered)
+            .map(|device| &self.devices[device])
     }
 
     async fn publish(
@@ -154,21 +218,35 @@ impl Reference {
         let digest_of = |number: u8| [number; 32];
         let mut all = Vec::new();
         let mut marked = Vec::new();
-        for Publication { pass, digest, tokens } in contents {
-            let tokens: Vec<_> = tokens.iter().map(|number| TokenDigest::from_bytes([*number; 32])).collect();
+        for Publication {
+            pass,
+            digest,
+            tokens,
+        } in contents
+        {
+            let tokens: Vec<_> = tokens
+                .iter()
+                .map(|number| TokenDigest::from_bytes([*number; 32]))
+                .collect();
             let digest = digest.map(digest_of);
             let published = self.published[*pass].get_or_insert_default();
             for token in &tokens {
                 published.tokens.retain(|known| known != token);
                 published.tokens.push(*token);
             }
-            published.tokens.drain(..published.tokens.len().saturating_sub(16));
+            published
+                .tokens
+                .drain(..published.tokens.len().saturating_sub(16));
             published.removed = digest.is_none();
             if digest.is_some() && digest != published.digest {
                 published.digest = digest;
                 marked.push(*pass);
             }
-            all.push(Content { serial: self.passes[*pass].serial.clone(), digest, tokens });
+            all.push(Content {
+                serial: self.passes[*pass].serial.clone(),
+                digest,
+                tokens,
+            });
         }
         let name = &self.passes[of_type(type_id).next().unwrap_or(0)].type_id;
         store.mark(name, Changed::Contents(&all)).await?;
@@ -191,7 +269,11 @@ impl Reference {
         let Device { id, push_token } = &self.devices[device];
         let registered = store.register(id, &self.passes[pass], push_token).await?;
         let new = self.registered[device].insert(pass);
-        let wanted = if new { Registered::Created } else { Registered::Existing };
+        let wanted = if new {
+            Registered::Created
+        } else {
+            Registered::Existing
+        };
         for ((of, type_id), answers) in &mut self.answers {
             for answered in answers.iter_mut().filter(|_| *of == device) {
                 answered.quiet = false;
@@ -200,9 +282,12 @@ impl Reference {
                 }
             }
         }
-        ensure(Rule::C10, registered == wanted, format!("{wanted:?} from register"), || {
-            format!("{registered:?}")
-        })
+        ensure(
+            Rule::C10,
+            registered == wanted,
+            format!("{wanted:?} from register"),
+            || format!("{registered:?}"),
+        )
     }
 
     fn marked(&mut self, type_id: usize, passes: impl IntoIterator<Item = usize>, rule: Rule) {
@@ -227,25 +312,41 @@ impl Reference {
         since: Since,
     ) -> Result<(), Violation> {
         let name = &self.passes[of_type(type_id).next().unwrap_or(0)].type_id;
-        let own = self.answers.get(&(device, type_id)).map_or(&[][..], Vec::as_slice);
-        let foreign = || (0..DEVICES).find(|other| *other != device && self.last(*other, type_id).is_some());
+        let own = self
+            .answers
+            .get(&(device, type_id))
+            .map_or(&[][..], Vec::as_slice);
+        let foreign =
+            || (0..DEVICES).find(|other| *other != device && self.last(*other, type_id).is_some());
         let known = match since {
             Since::Last => own.last(),
-            Since::Older(back) => own.len().checked_sub(back + 1).map(|at| &own[at]).or(own.first()),
+            Since::Older(back) => own
+                .len()
+                .checked_sub(back + 1)
+                .map(|at| &own[at])
+                .or(own.first()),
             Since::None | Since::Foreign | Since::Ahead => None,
         };
         let tag = match since {
-            Since::Foreign => foreign().and_then(|other| self.last(other, type_id)).map(|one| one.tag),
+            Since::Foreign => foreign()
+                .and_then(|other| self.last(other, type_id))
+                .map(|one| one.tag),
             Since::Ahead => {
                 let ahead = clock::now_micros() + 3_600_000_000;
-                Some(UpdateTag { type_version: ahead, device_version: ahead })
+                Some(UpdateTag {
+                    type_version: ahead,
+                    device_version: ahead,
+                })
             }
             _ => known.map(|answered| answered.tag),
         };
         let listed = self.devices[device].list(store, name, tag).await?;
 
-        let registered: Vec<_> =
-            self.registered[device].iter().copied().filter(|pass| PASSES[*pass].0 == type_id).collect();
+        let registered: Vec<_> = self.registered[device]
+            .iter()
+            .copied()
+            .filter(|pass| PASSES[*pass].0 == type_id)
+            .collect();
         listed.is_within(registered.iter().map(|pass| &self.passes[*pass]))?;
         for pass in &registered {
             let rule = match (known, since) {
@@ -268,25 +369,48 @@ impl Reference {
         if let Some(last) = own.last().map(|answered| answered.tag) {
             let forward = listed.tag.type_version >= last.type_version
                 && listed.tag.device_version >= last.device_version;
-            ensure(Rule::C4, forward, format!("a tag not before {last}"), || listed.tag.to_string())?;
+            ensure(
+                Rule::C4,
+                forward,
+                format!("a tag not before {last}"),
+                || listed.tag.to_string(),
+            )?;
         }
-        let answered = Answered { tag: listed.tag, due: BTreeMap::new(), quiet: true };
-        self.answers.entry((device, type_id)).or_default().push(answered);
+        let answered = Answered {
+            tag: listed.tag,
+            due: BTreeMap::new(),
+            quiet: true,
+        };
+        self.answers
+            .entry((device, type_id))
+            .or_default()
+            .push(answered);
         Ok(())
     }
 
     fn last(&self, device: usize, type_id: usize) -> Option<&Answered> {
-        self.answers.get(&(device, type_id)).and_then(|answers| answers.last())
+        self.answers
+            .get(&(device, type_id))
+            .and_then(|answers| answers.last())
     }
 
     async fn state(&mut self, store: &dyn RegistrationStore, pass: usize) -> Result<(), Violation> {
         let now = store.pass_state(&self.passes[pass]).await?;
         let seen = self.states[pass];
-        self.states[pass] = Seen { last: Some(now), marked_since: false, ..seen };
-        ensure(Rule::C14, (now.version > 0) == seen.ever_marked, "version 0 until the first mark", || {
-            format!("version {}", now.version)
-        })?;
-        let digest = self.published[pass].as_ref().and_then(|published| published.digest);
+        self.states[pass] = Seen {
+            last: Some(now),
+            marked_since: false,
+            ..seen
+        };
+        ensure(
+            Rule::C14,
+            (now.version > 0) == seen.ever_marked,
+            "version 0 until the first mark",
+            || format!("version {}", now.version),
+        )?;
+        let digest = self.published[pass]
+            .as_ref()
+            .and_then(|published| published.digest);
         ensure(
             Rule::P2,
             now.published == digest,
@@ -297,10 +421,22 @@ impl Reference {
         let holds = if seen.marked_since {
             now.version > last.version && now.last_modified > last.last_modified
         } else {
-            now == PassState { published: now.published, ..last }
+            now == PassState {
+                published: now.published,
+                ..last
+            }
         };
-        let expected = if seen.marked_since { "later than" } else { "still" };
-        ensure(Rule::C14, holds, format!("{expected} {}", shown_state(last)), || shown_state(now))
+        let expected = if seen.marked_since {
+            "later than"
+        } else {
+            "still"
+        };
+        ensure(
+            Rule::C14,
+            holds,
+            format!("{expected} {}", shown_state(last)),
+            || shown_state(now),
+        )
     }
 
     async fn forget(
@@ -311,13 +447,20 @@ impl Reference {
     ) -> Result<(), Violation> {
         // Any type will do: the tag holds the device's clock.
         let Some(pass) = self.registered[device].first() else {
-            let later = UNIX_EPOCH + Duration::from_micros(clock::now_micros()) + Duration::from_secs(3_600);
+            let later = UNIX_EPOCH
+                + Duration::from_micros(clock::now_micros())
+                + Duration::from_secs(3_600);
             let forgotten = store.forget_device(&self.devices[device].id, later).await?;
-            return ensure(Rule::C13, !forgotten, "false for a device without registrations", || {
-                forgotten.to_string()
-            });
+            return ensure(
+                Rule::C13,
+                !forgotten,
+                "false for a device without registrations",
+                || forgotten.to_string(),
+            );
         };
-        let listed = self.devices[device].ask(store, &self.passes[*pass].type_id, None).await?;
+        let listed = self.devices[device]
+            .ask(store, &self.passes[*pass].type_id, None)
+            .await?;
         let last = UNIX_EPOCH + Duration::from_micros(listed.tag.device_version);
         let at = match time {
             Time::Before => last - Duration::from_millis(1),
@@ -329,9 +472,12 @@ impl Reference {
         if wanted {
             self.registered[device].clear();
         }
-        ensure(Rule::C13, forgotten == wanted, format!("{wanted} from forget_device"), || {
-            forgotten.to_string()
-        })
+        ensure(
+            Rule::C13,
+            forgotten == wanted,
+            format!("{wanted} from forget_device"),
+            || forgotten.to_string(),
+        )
     }
 }
 

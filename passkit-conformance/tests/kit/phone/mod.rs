@@ -65,11 +65,18 @@ fn phone_within(limits: Limits) -> Phone {
 
 fn lines(asked: &[Asked], phone: &Phone) -> Vec<String> {
     let device = phone.state().services()[0].device().as_str();
-    asked.iter().map(|one| one.line.replace(device, "D")).collect()
+    asked
+        .iter()
+        .map(|one| one.line.replace(device, "D"))
+        .collect()
 }
 
 fn texts(outcome: &Outcome) -> Vec<&str> {
-    outcome.complaints.iter().map(|one| one.text.as_str()).collect()
+    outcome
+        .complaints
+        .iter()
+        .map(|one| one.text.as_str())
+        .collect()
 }
 
 /// Answers from a list, one after another, then 500.
@@ -79,7 +86,11 @@ fn in_turn(answers: Vec<Answer>) -> impl Fn(&Asked) -> Answer + Send + Sync + 's
         if asked.line == "POST /v1/log" {
             return status(200);
         }
-        answers.lock().unwrap().next().unwrap_or_else(|| status(500))
+        answers
+            .lock()
+            .unwrap()
+            .next()
+            .unwrap_or_else(|| status(500))
     }
 }
 
@@ -108,7 +119,10 @@ async fn adding_registers_lists_and_fetches() {
 
     let outcome = phone.add(&archive("A/1", "one"), Some(&url)).await.unwrap();
     assert!(outcome.complaints.is_empty(), "{outcome:?}");
-    assert_eq!((&outcome.registered, &outcome.listed), (&vec![id("A/1")], &vec![id("A/1")]));
+    assert_eq!(
+        (&outcome.registered, &outcome.listed),
+        (&vec![id("A/1")], &vec![id("A/1")])
+    );
     assert_eq!(outcome.unchanged, [id("A/1")]);
     let asked = service.asked();
     assert_eq!(
@@ -119,10 +133,25 @@ async fn adding_registers_lists_and_fetches() {
             format!("GET /base/v1/passes/{TYPE}/A%2F1"),
         ]
     );
-    assert_eq!(asked[0].header("authorization"), Some(&*format!("ApplePass {TOKEN}")));
+    assert_eq!(
+        asked[0].header("authorization"),
+        Some(&*format!("ApplePass {TOKEN}"))
+    );
     assert_eq!(asked[0].header("content-type"), Some("application/json"));
-    assert_eq!(asked[0].body, format!(r#"{{"pushToken":"{}"}}"#, phone.state().push_token().as_str()));
-    assert_eq!((asked[1].header("authorization"), asked[1].header("content-type")), (None, None));
+    assert_eq!(
+        asked[0].body,
+        format!(
+            r#"{{"pushToken":"{}"}}"#,
+            phone.state().push_token().as_str()
+        )
+    );
+    assert_eq!(
+        (
+            asked[1].header("authorization"),
+            asked[1].header("content-type")
+        ),
+        (None, None)
+    );
     assert_eq!(asked[2].header("if-modified-since"), None);
     assert_eq!(phone.state().services()[0].tag(), Some(tag));
 
@@ -140,7 +169,10 @@ async fn adding_registers_lists_and_fetches() {
     );
 
     let outcome = phone.sync().await.unwrap();
-    assert_eq!((outcome.updated, outcome.complaints.len()), (vec![id("A/1")], 0));
+    assert_eq!(
+        (outcome.updated, outcome.complaints.len()),
+        (vec![id("A/1")], 0)
+    );
     let asked = service.asked();
     assert_eq!(asked.len(), 2);
     assert_eq!(asked[1].header("if-modified-since"), Some(DATE));
@@ -149,9 +181,16 @@ async fn adding_registers_lists_and_fetches() {
     let outcome = phone.sync().await.unwrap();
     assert!(outcome.complaints.is_empty() && outcome.listed.is_empty());
     let outcome = phone.refresh(&id("A/1")).await.unwrap();
-    assert_eq!((outcome.unchanged, outcome.complaints.len()), (vec![id("A/1")], 0));
+    assert_eq!(
+        (outcome.unchanged, outcome.complaints.len()),
+        (vec![id("A/1")], 0)
+    );
     let asked = service.asked();
-    assert!(asked[0].line.ends_with("?passesUpdatedSince=t2"), "{}", asked[0].line);
+    assert!(
+        asked[0].line.ends_with("?passesUpdatedSince=t2"),
+        "{}",
+        asked[0].line
+    );
     assert_eq!(asked[1].header("if-modified-since"), Some(LATER));
 }
 
@@ -168,21 +207,35 @@ async fn a_fetch_that_fails_is_pending() {
     ]))
     .await;
     let mut phone = phone();
-    let outcome = phone.add(&archive("A", "one"), Some(&service.url())).await.unwrap();
+    let outcome = phone
+        .add(&archive("A", "one"), Some(&service.url()))
+        .await
+        .unwrap();
     assert_eq!(texts(&outcome).len(), 1);
     assert!(texts(&outcome)[0].ends_with("encountered error: Unexpected response code 503"));
-    assert_eq!(phone.state().services()[0].tag(), Some("t1"), "the tag is kept before the fetch");
+    assert_eq!(
+        phone.state().services()[0].tag(),
+        Some("t1"),
+        "the tag is kept before the fetch"
+    );
     assert!(phone.list()[0].is_fetch_pending());
     let log = service.asked().pop().unwrap();
     assert_eq!(log.line, "POST /v1/log");
-    assert!(log.body.starts_with(r#"{"logs":["[2"#) && log.body.contains("code 503"), "{}", log.body);
+    assert!(
+        log.body.starts_with(r#"{"logs":["[2"#) && log.body.contains("code 503"),
+        "{}",
+        log.body
+    );
 
     // Pending fetches and complaints survive the process.
     let state = serde_json::to_string(phone.state()).unwrap();
     let mut phone = Phone::new(serde_json::from_str(&state).unwrap(), Client::default());
     phone.set_rules(Rules::development());
     let outcome = phone.sync().await.unwrap();
-    assert_eq!((outcome.updated, outcome.complaints.len()), (vec![id("A")], 0));
+    assert_eq!(
+        (outcome.updated, outcome.complaints.len()),
+        (vec![id("A")], 0)
+    );
     assert!(!phone.list()[0].is_fetch_pending());
     phone.sync().await.unwrap();
     assert_eq!(service.asked().len(), 3);
@@ -198,14 +251,23 @@ async fn a_registration_that_fails_is_tried_again() {
     ]))
     .await;
     let mut phone = phone();
-    let outcome = phone.add(&archive("A", "one"), Some(&service.url())).await.unwrap();
+    let outcome = phone
+        .add(&archive("A", "one"), Some(&service.url()))
+        .await
+        .unwrap();
     assert!(texts(&outcome)[0].starts_with("Register task (for device <device>, pass type"));
     assert!(texts(&outcome)[0].ends_with("Authentication failure"));
     assert!(!phone.list()[0].is_registered());
     let log = service.asked().pop().unwrap().body;
-    assert!(log.contains(phone.state().services()[0].device().as_str()), "{log}");
+    assert!(
+        log.contains(phone.state().services()[0].device().as_str()),
+        "{log}"
+    );
     let outcome = phone.sync().await.unwrap();
-    assert_eq!((outcome.registered, outcome.complaints.len()), (vec![id("A")], 0));
+    assert_eq!(
+        (outcome.registered, outcome.complaints.len()),
+        (vec![id("A")], 0)
+    );
     assert!(phone.list()[0].is_registered());
 }
 
@@ -214,15 +276,51 @@ async fn only_documented_statuses_are_accepted() {
     for (at, answers, text) in [
         (0, vec![status(202)], "Unexpected response code 202"),
         (0, vec![status(204)], "Unexpected response code 204"),
-        (0, vec![status(302).with("location", "/v1/elsewhere")], "Unexpected response code 302"),
-        (1, vec![status(201), status(401)], "Unexpected response code 401"),
-        (1, vec![status(201), status(404)], "Unexpected response code 404"),
-        (1, vec![status(201), status(200)], "Server response was malformed"),
-        (2, vec![status(201), json(r#"{"serialNumbers":["A"],"lastUpdated":"1"}"#), status(304)], "code 304"),
-        (2, vec![status(201), json(r#"{"serialNumbers":["A"],"lastUpdated":"1"}"#), status(204)], "code 204"),
+        (
+            0,
+            vec![status(302).with("location", "/v1/elsewhere")],
+            "Unexpected response code 302",
+        ),
+        (
+            1,
+            vec![status(201), status(401)],
+            "Unexpected response code 401",
+        ),
+        (
+            1,
+            vec![status(201), status(404)],
+            "Unexpected response code 404",
+        ),
+        (
+            1,
+            vec![status(201), status(200)],
+            "Server response was malformed",
+        ),
         (
             2,
-            vec![status(201), json(r#"{"serialNumbers":["A"],"lastUpdated":"1"}"#), pass("B", "", DATE)],
+            vec![
+                status(201),
+                json(r#"{"serialNumbers":["A"],"lastUpdated":"1"}"#),
+                status(304),
+            ],
+            "code 304",
+        ),
+        (
+            2,
+            vec![
+                status(201),
+                json(r#"{"serialNumbers":["A"],"lastUpdated":"1"}"#),
+                status(204),
+            ],
+            "code 204",
+        ),
+        (
+            2,
+            vec![
+                status(201),
+                json(r#"{"serialNumbers":["A"],"lastUpdated":"1"}"#),
+                pass("B", "", DATE),
+            ],
             "Requested serial number A, received serial number B",
         ),
         (
@@ -237,7 +335,10 @@ async fn only_documented_statuses_are_accepted() {
     ] {
         let service = Service::start(in_turn(answers)).await;
         let mut phone = phone();
-        let outcome = phone.add(&archive("A", "one"), Some(&service.url())).await.unwrap();
+        let outcome = phone
+            .add(&archive("A", "one"), Some(&service.url()))
+            .await
+            .unwrap();
         assert!(
             outcome.complaints.len() == 1
                 && outcome.complaints[0].is_logged
@@ -246,7 +347,11 @@ async fn only_documented_statuses_are_accepted() {
             texts(&outcome)
         );
         assert!(!texts(&outcome)[0].contains('\n'));
-        assert_eq!(service.asked().len(), at + 2, "{text}: no more calls than that, and the log");
+        assert_eq!(
+            service.asked().len(),
+            at + 2,
+            "{text}: no more calls than that, and the log"
+        );
         assert_eq!(phone.list()[0].is_registered(), at > 0);
     }
 }
@@ -265,7 +370,10 @@ async fn a_malformed_list_is_dropped_and_the_tag_kept() {
     ]))
     .await;
     let mut phone = phone();
-    phone.add(&archive("A", "one"), Some(&service.url())).await.unwrap();
+    phone
+        .add(&archive("A", "one"), Some(&service.url()))
+        .await
+        .unwrap();
     let expected: [&[&str]; 3] = [
         &["Server response was malformed"],
         &["included 1 serial numbers but omitted a lastUpdated tag."],
@@ -277,7 +385,12 @@ async fn a_malformed_list_is_dropped_and_the_tag_kept() {
     ];
     for expected in expected {
         let outcome = phone.sync().await.unwrap();
-        assert_eq!(outcome.complaints.len(), expected.len(), "{:?}", texts(&outcome));
+        assert_eq!(
+            outcome.complaints.len(),
+            expected.len(),
+            "{:?}",
+            texts(&outcome)
+        );
         for (text, expected) in texts(&outcome).iter().zip(expected) {
             assert!(text.contains(expected), "{text}");
         }
@@ -287,8 +400,11 @@ async fn a_malformed_list_is_dropped_and_the_tag_kept() {
 
 #[tokio::test]
 async fn dates_are_required_and_echoed() {
-    let without =
-        || status(200).with("content-type", "application/vnd.apple.pkpass").body(archive("A", "one"));
+    let without = || {
+        status(200)
+            .with("content-type", "application/vnd.apple.pkpass")
+            .body(archive("A", "one"))
+    };
     let service = Service::start(in_turn(vec![
         status(201),
         json(r#"{"serialNumbers":["A"],"lastUpdated":"t1"}"#),
@@ -302,23 +418,44 @@ async fn dates_are_required_and_echoed() {
     ]))
     .await;
     let mut phone = phone();
-    let outcome = phone.add(&archive("A", "one"), Some(&service.url())).await.unwrap();
+    let outcome = phone
+        .add(&archive("A", "one"), Some(&service.url()))
+        .await
+        .unwrap();
     assert!(texts(&outcome)[0].ends_with("but did not provide a 'last-modified' header."));
     assert_eq!(phone.list()[0].last_modified(), None);
     service.asked();
     let expected: [(Option<&str>, &[&str]); 5] = [
-        (None, &["the last-modified header (1790000000) is not a date"]),
+        (
+            None,
+            &["the last-modified header (1790000000) is not a date"],
+        ),
         (
             Some("1790000000"),
-            &["is not a date", "Server ignored the 'if-modified-since' header (1790000000)"],
+            &[
+                "is not a date",
+                "Server ignored the 'if-modified-since' header (1790000000)",
+            ],
         ),
-        (Some("1790000000"), &["the content-type is application/octet-stream", "is not a date", "did not"]),
+        (
+            Some("1790000000"),
+            &[
+                "the content-type is application/octet-stream",
+                "is not a date",
+                "did not",
+            ],
+        ),
         (Some("1790000000"), &["did not provide"]),
         (None, &[]),
     ];
     for (since, expected) in expected {
         let outcome = phone.refresh(&id("A")).await.unwrap();
-        assert_eq!(outcome.complaints.len(), expected.len(), "{:?}", texts(&outcome));
+        assert_eq!(
+            outcome.complaints.len(),
+            expected.len(),
+            "{:?}",
+            texts(&outcome)
+        );
         for (text, expected) in texts(&outcome).iter().zip(expected) {
             assert!(text.contains(expected), "{text}");
         }
@@ -336,9 +473,15 @@ async fn opening_a_newer_file_fetches_without_registering() {
     ]))
     .await;
     let mut phone = phone();
-    phone.add(&archive("A", "one"), Some(&service.url())).await.unwrap();
+    phone
+        .add(&archive("A", "one"), Some(&service.url()))
+        .await
+        .unwrap();
     service.asked();
-    let outcome = phone.add(&archive("A", "two"), Some(&service.url())).await.unwrap();
+    let outcome = phone
+        .add(&archive("A", "two"), Some(&service.url()))
+        .await
+        .unwrap();
     assert!(outcome.complaints.is_empty());
     let asked = service.asked();
     assert_eq!(lines(&asked, &phone), [format!("GET /v1/passes/{TYPE}/A")]);
@@ -357,17 +500,39 @@ async fn removing_unregisters_and_forgets() {
         ]))
         .await;
         let mut phone = phone();
-        phone.add(&archive("A", "one"), Some(&service.url())).await.unwrap();
+        phone
+            .add(&archive("A", "one"), Some(&service.url()))
+            .await
+            .unwrap();
         service.asked();
         let outcome = phone.remove(&id("A")).await.unwrap();
-        assert_eq!((outcome.complaints.len(), outcome.unregistered.len()), (complaints, 1 - complaints));
+        assert_eq!(
+            (outcome.complaints.len(), outcome.unregistered.len()),
+            (complaints, 1 - complaints)
+        );
         let asked = service.asked();
-        assert_eq!(lines(&asked, &phone)[0], format!("DELETE /v1/devices/D/registrations/{TYPE}/A"));
-        assert_eq!(asked[0].header("authorization"), Some(&*format!("ApplePass {TOKEN}")));
-        assert_eq!((asked[0].body.as_str(), asked[0].header("content-type")), ("", None));
+        assert_eq!(
+            lines(&asked, &phone)[0],
+            format!("DELETE /v1/devices/D/registrations/{TYPE}/A")
+        );
+        assert_eq!(
+            asked[0].header("authorization"),
+            Some(&*format!("ApplePass {TOKEN}"))
+        );
+        assert_eq!(
+            (asked[0].body.as_str(), asked[0].header("content-type")),
+            ("", None)
+        );
         assert!(phone.list().is_empty());
-        assert_eq!(phone.state().services()[0].tag(), Some("t1"), "the service's tag stays");
-        assert!(matches!(phone.remove(&id("A")).await, Err(Error::NotHeld(_))));
+        assert_eq!(
+            phone.state().services()[0].tag(),
+            Some("t1"),
+            "the service's tag stays"
+        );
+        assert!(matches!(
+            phone.remove(&id("A")).await,
+            Err(Error::NotHeld(_))
+        ));
         phone.sync().await.unwrap();
         assert!(service.asked().is_empty(), "nothing to ask without a pass");
     }
@@ -378,18 +543,36 @@ async fn endless_answers_are_cut_off() {
     let mut limits = Limits::default();
     limits.response_bytes = 100_000;
     for (time, pause, reason) in [
-        (Duration::from_secs(60), Duration::ZERO, "longer than 100000 bytes"),
-        (Duration::from_millis(300), Duration::from_millis(50), "within 300ms"),
+        (
+            Duration::from_secs(60),
+            Duration::ZERO,
+            "longer than 100000 bytes",
+        ),
+        (
+            Duration::from_millis(300),
+            Duration::from_millis(50),
+            "within 300ms",
+        ),
     ] {
         limits.time = time;
         let (url, server) = endless(pause).await;
         let mut phone = phone_within(limits);
         let outcome = phone.add(&archive("A", "one"), Some(&url)).await.unwrap();
-        assert!(texts(&outcome)[0].ends_with(reason), "{:?}", texts(&outcome));
-        assert!(!outcome.complaints[0].is_logged, "connections are not logged");
+        assert!(
+            texts(&outcome)[0].ends_with(reason),
+            "{:?}",
+            texts(&outcome)
+        );
+        assert!(
+            !outcome.complaints[0].is_logged,
+            "connections are not logged"
+        );
         server.abort();
     }
-    let outcome = phone_within(limits).add(&archive("A", "one"), Some("http://127.0.0.1:1")).await.unwrap();
+    let outcome = phone_within(limits)
+        .add(&archive("A", "one"), Some("http://127.0.0.1:1"))
+        .await
+        .unwrap();
     assert_eq!(outcome.complaints.len(), 1, "{:?}", texts(&outcome));
 }
 
@@ -399,10 +582,17 @@ async fn the_log_is_best_effort_but_its_status_counts() {
     let seen = calls.clone();
     let service = Service::start(move |asked| {
         calls.fetch_add(1, SeqCst);
-        status(if asked.line == "POST /v1/log" { 201 } else { 500 })
+        status(if asked.line == "POST /v1/log" {
+            201
+        } else {
+            500
+        })
     })
     .await;
-    let outcome = phone().add(&archive("A", "one"), Some(&service.url())).await.unwrap();
+    let outcome = phone()
+        .add(&archive("A", "one"), Some(&service.url()))
+        .await
+        .unwrap();
     assert_eq!(texts(&outcome).len(), 2);
     assert!(texts(&outcome)[1].starts_with("the log answers 201"));
     assert_eq!(seen.load(SeqCst), 2, "a log that fails is not logged");
@@ -420,14 +610,26 @@ async fn exchanges_are_shown_without_secrets() {
     let mut phone = phone();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let transcript = seen.clone();
-    phone.observe(move |exchange| transcript.lock().unwrap().push(format!("{exchange}\n{exchange:?}")));
-    phone.add(&archive("A", "one"), Some(&service.url())).await.unwrap();
+    phone.observe(move |exchange| {
+        transcript
+            .lock()
+            .unwrap()
+            .push(format!("{exchange}\n{exchange:?}"))
+    });
+    phone
+        .add(&archive("A", "one"), Some(&service.url()))
+        .await
+        .unwrap();
     phone.remove(&id("A")).await.unwrap();
     let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), 5, "the log as well");
     let all = seen.join("\n");
     let state = phone.state();
-    for secret in [TOKEN, state.push_token().as_str(), state.services()[0].device().as_str()] {
+    for secret in [
+        TOKEN,
+        state.push_token().as_str(),
+        state.services()[0].device().as_str(),
+    ] {
         assert!(!all.contains(secret), "{all}");
     }
     for text in [
@@ -448,15 +650,24 @@ async fn a_file_that_is_no_pass_is_refused_in_one_line() {
     let mut phone = phone();
     let errors = [
         phone.add(b"PK no", Some("http://h")).await.unwrap_err(),
-        phone.add(&archive("A", "one"), Some("h?x")).await.unwrap_err(),
+        phone
+            .add(&archive("A", "one"), Some("h?x"))
+            .await
+            .unwrap_err(),
         phone.refresh(&id("A")).await.unwrap_err(),
     ];
     for error in errors {
         let text = error.to_string();
-        assert!(!text.contains('\n') && text.starts_with(char::is_lowercase), "{text}");
+        assert!(
+            !text.contains('\n') && text.starts_with(char::is_lowercase),
+            "{text}"
+        );
     }
     assert!(phone.list().is_empty());
     phone.set_rules(Rules::strict());
     let error = phone.add(&archive("A", "one"), None).await.unwrap_err();
-    assert!(matches!(&error, Error::Archive(_)) && error.to_string().contains("signature"), "{error}");
+    assert!(
+        matches!(&error, Error::Archive(_)) && error.to_string().contains("signature"),
+        "{error}"
+    );
 }

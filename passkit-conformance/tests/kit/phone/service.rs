@@ -42,7 +42,9 @@ pub(crate) fn status(status: u16) -> Answer {
 }
 
 pub(crate) fn json(text: &str) -> Answer {
-    status(200).with("content-type", "application/json").body(text.to_owned())
+    status(200)
+        .with("content-type", "application/json")
+        .body(text.to_owned())
 }
 
 impl Answer {
@@ -96,7 +98,11 @@ impl Service {
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), serve));
             }
         });
-        Self { address, asked, server }
+        Self {
+            address,
+            asked,
+            server,
+        }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -119,7 +125,9 @@ pub(crate) async fn endless(pause: Duration) -> (String, JoinHandle<()>) {
             tokio::spawn(async move {
                 // Read the request first, because an early answer would be another fault.
                 let _ = stream.read(&mut [0; 4_096]).await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                    .await;
                 let chunk = format!("400\r\n{}\r\n", "x".repeat(0x400));
                 while stream.write_all(chunk.as_bytes()).await.is_ok() {
                     tokio::time::sleep(pause).await;

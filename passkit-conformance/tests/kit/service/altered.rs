@@ -9,7 +9,10 @@ use serde_json::Value;
 use super::sound::{Answered, Asked, Sound, Wrong};
 
 /// Alters the answers of the sound service.
-pub(super) fn altered(sound: Sound, alter: impl Fn(&Asked, &mut Answered) + Send + Sync + 'static) -> Wrong {
+pub(super) fn altered(
+    sound: Sound,
+    alter: impl Fn(&Asked, &mut Answered) + Send + Sync + 'static,
+) -> Wrong {
     let alter = Arc::new(alter);
     Arc::new(move |asked| {
         let (sound, alter) = (sound.clone(), alter.clone());
@@ -22,7 +25,10 @@ pub(super) fn altered(sound: Sound, alter: impl Fn(&Asked, &mut Answered) + Send
 }
 
 /// Alters the requests to the sound service.
-pub(super) fn asked_otherwise(sound: Sound, alter: impl Fn(&mut Asked) + Send + Sync + 'static) -> Wrong {
+pub(super) fn asked_otherwise(
+    sound: Sound,
+    alter: impl Fn(&mut Asked) + Send + Sync + 'static,
+) -> Wrong {
     let alter = Arc::new(alter);
     Arc::new(move |mut asked| {
         let (sound, alter) = (sound.clone(), alter.clone());
@@ -74,7 +80,9 @@ pub(super) fn become_empty(answer: &mut Answered, status: u16) {
 /// Alters the list in an answer, if there is one.
 pub(super) fn edit_list(answer: &mut Answered, edit: impl FnOnce(&mut Vec<Value>)) {
     edit_json(answer, |body| {
-        let key = ["serialNumbers", "orderIdentifiers"].into_iter().find(|key| body.get(key).is_some());
+        let key = ["serialNumbers", "orderIdentifiers"]
+            .into_iter()
+            .find(|key| body.get(key).is_some());
         if let Some(Value::Array(listed)) = key.and_then(|key| body.get_mut(key)) {
             edit(listed);
         }
@@ -84,7 +92,9 @@ pub(super) fn edit_list(answer: &mut Answered, edit: impl FnOnce(&mut Vec<Value>
 /// Alters the tag in an answer, if there is one.
 pub(super) fn edit_tag(answer: &mut Answered, edit: impl FnOnce(&str) -> Value) {
     edit_json(answer, |body| {
-        let key = ["lastUpdated", "lastModified"].into_iter().find(|key| body.get(key).is_some());
+        let key = ["lastUpdated", "lastModified"]
+            .into_iter()
+            .find(|key| body.get(key).is_some());
         if let Some(value) = key.and_then(|key| body.get_mut(key)) {
             *value = edit(value.as_str().unwrap());
         }
@@ -92,7 +102,10 @@ pub(super) fn edit_tag(answer: &mut Answered, edit: impl FnOnce(&str) -> Value) 
 }
 
 pub(super) fn edit_json(answer: &mut Answered, edit: impl FnOnce(&mut Value)) {
-    let is_json = answer.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json");
+    let is_json = answer
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value == "application/json");
     if is_json {
         let mut body = serde_json::from_slice(answer.body()).unwrap();
         edit(&mut body);

@@ -27,7 +27,9 @@ pub(super) const FAULTS: &[Fault] = &[
                 if asked.uri().path() == "/v1/passes/pass.com.example.a/A-2" {
                     redirect(asked, "/v1/passes/pass.com.example.a/A-1");
                     let token = "ApplePass token-of-a-1-0123456789";
-                    asked.headers_mut().insert("authorization", token.parse().unwrap());
+                    asked
+                        .headers_mut()
+                        .insert("authorization", token.parse().unwrap());
                 }
             })
         },
@@ -41,7 +43,9 @@ pub(super) const FAULTS: &[Fault] = &[
                 if asked.uri().path() == "/v1/orders/order.com.example.c/O-2" {
                     redirect(asked, "/v1/orders/order.com.example.c/O-1");
                     let token = "AppleOrder token-of-c-1-0123456789";
-                    asked.headers_mut().insert("authorization", token.parse().unwrap());
+                    asked
+                        .headers_mut()
+                        .insert("authorization", token.parse().unwrap());
                 }
             })
         },
@@ -54,7 +58,10 @@ pub(super) const FAULTS: &[Fault] = &[
             let passes = sound.clone();
             altered(sound, move |asked, answer| {
                 if let Some(pass) = served(asked, answer) {
-                    *answer.body_mut() = passes.passes.build(&pass, "another-token-0123456789").into();
+                    *answer.body_mut() = passes
+                        .passes
+                        .build(&pass, "another-token-0123456789")
+                        .into();
                 }
             })
         },
@@ -138,9 +145,15 @@ async fn an_unreadable_archive_is_not_reported() {
         }
     }));
     let all = cases();
-    let about_content =
-        ["get/is-the-pass-asked-for", "get/holds-its-token", "get/unchanged-pass-is-the-same"];
-    let chosen: Vec<_> = all.iter().filter(|one| about_content.contains(&one.case.id)).collect();
+    let about_content = [
+        "get/is-the-pass-asked-for",
+        "get/holds-its-token",
+        "get/unchanged-pass-is-the-same",
+    ];
+    let chosen: Vec<_> = all
+        .iter()
+        .filter(|one| about_content.contains(&one.case.id))
+        .collect();
     let report = run(chosen, &target).await;
     assert_eq!(report.results.len(), about_content.len());
     for result in &report.results {

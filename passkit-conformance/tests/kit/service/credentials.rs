@@ -10,7 +10,9 @@ use passkit_server::PassId;
 use super::{
     Fault,
     sound::SUBJECTS,
-    wrong::{answered_otherwise, answering, asked_otherwise, bare, credentials, let_in, named, refusing},
+    wrong::{
+        answered_otherwise, answering, asked_otherwise, bare, credentials, let_in, named, refusing,
+    },
 };
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -24,7 +26,10 @@ pub(super) const FAULTS: &[Fault] = &[
         ],
         wrong: |sound| {
             asked_otherwise(sound, |asked| {
-                if SUBJECTS.iter().any(|(.., token)| *token == credentials(asked).1) {
+                if SUBJECTS
+                    .iter()
+                    .any(|(.., token)| *token == credentials(asked).1)
+                {
                     let_in(asked);
                 }
             })
@@ -37,7 +42,8 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| {
             asked_otherwise(sound, |asked| {
                 let same = |(_, serial, token): &(&str, &str, &str)| {
-                    named(asked).is_some_and(|named| named.1 == *serial) && *token == credentials(asked).1
+                    named(asked).is_some_and(|named| named.1 == *serial)
+                        && *token == credentials(asked).1
                 };
                 if SUBJECTS.iter().any(same) {
                     let_in(asked);
@@ -48,7 +54,11 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "without Authorization everything is open",
         rule: Rule::AUTH_3,
-        caught_by: &["auth/no-token-is-401", "auth/each-request-is-checked-alone", "orders/no-token-is-401"],
+        caught_by: &[
+            "auth/no-token-is-401",
+            "auth/each-request-is-checked-alone",
+            "orders/no-token-is-401",
+        ],
         wrong: |sound| {
             asked_otherwise(sound, |asked| {
                 if !asked.headers().contains_key(header::AUTHORIZATION) {
@@ -72,7 +82,10 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "unregister asks for no token",
         rule: Rule::AUTH_2,
-        caught_by: &["auth/token-of-another-pass-is-401", "auth/almost-the-token-is-401"],
+        caught_by: &[
+            "auth/token-of-another-pass-is-401",
+            "auth/almost-the-token-is-401",
+        ],
         wrong: |sound| {
             asked_otherwise(sound, |asked| {
                 if *asked.method() == Method::DELETE {
@@ -103,7 +116,8 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| {
             asked_otherwise(sound, |asked| {
                 let token = credentials(asked).1;
-                if named(asked).is_some_and(|named| !token.is_empty() && named.2.starts_with(token)) {
+                if named(asked).is_some_and(|named| !token.is_empty() && named.2.starts_with(token))
+                {
                     let_in(asked);
                 }
             })
@@ -115,7 +129,9 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: &["auth/almost-the-token-is-401"],
         wrong: |sound| {
             asked_otherwise(sound, |asked| {
-                if named(asked).is_some_and(|named| named.2.eq_ignore_ascii_case(credentials(asked).1)) {
+                if named(asked)
+                    .is_some_and(|named| named.2.eq_ignore_ascii_case(credentials(asked).1))
+                {
                     let_in(asked);
                 }
             })
@@ -144,7 +160,8 @@ pub(super) const FAULTS: &[Fault] = &[
         ],
         wrong: |sound| {
             refusing(sound, |asked| {
-                (named(asked).is_none() && asked.headers().contains_key(header::AUTHORIZATION)).then_some(404)
+                (named(asked).is_none() && asked.headers().contains_key(header::AUTHORIZATION))
+                    .then_some(404)
             })
         },
     },
@@ -156,7 +173,8 @@ pub(super) const FAULTS: &[Fault] = &[
             answered_otherwise(sound, |asked, answer| {
                 if answer.status() == 401 {
                     let known = named(asked).is_some();
-                    *answer.body_mut() = Bytes::from(if known { "wrong token" } else { "no such pass" });
+                    *answer.body_mut() =
+                        Bytes::from(if known { "wrong token" } else { "no such pass" });
                 }
             })
         },
@@ -212,9 +230,14 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: &["auth/token-survives-a-change"],
         wrong: |sound| {
             answering(sound, |sound, asked| async move {
-                let pass = named(&asked).map(|(type_id, serial, _)| PassId::new(type_id, serial).unwrap());
+                let pass =
+                    named(&asked).map(|(type_id, serial, _)| PassId::new(type_id, serial).unwrap());
                 let changed = pass.is_some_and(|pass| sound.passes.version(&pass) > 0);
-                if changed { bare(401) } else { sound.answer(asked).await }
+                if changed {
+                    bare(401)
+                } else {
+                    sound.answer(asked).await
+                }
             })
         },
     },

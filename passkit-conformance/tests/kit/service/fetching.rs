@@ -24,7 +24,10 @@ fn modified(answer: &Answered) -> SystemTime {
 }
 
 fn since(asked: &Asked) -> Option<&str> {
-    asked.headers().get(SINCE).map(|value| value.to_str().unwrap())
+    asked
+        .headers()
+        .get(SINCE)
+        .map(|value| value.to_str().unwrap())
 }
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -81,7 +84,11 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| {
             altered(sound, |asked, answer| {
                 if is_fetch(asked) {
-                    set(answer, MODIFIED, &httpdate::fmt_http_date(SystemTime::now()));
+                    set(
+                        answer,
+                        MODIFIED,
+                        &httpdate::fmt_http_date(SystemTime::now()),
+                    );
                 }
             })
         },
@@ -162,7 +169,8 @@ pub(super) const FAULTS: &[Fault] = &[
                     };
                     let pass = PassId::new(type_id, serial).unwrap();
                     let state = sound.store.pass_state(&pass).await.unwrap();
-                    let marked = SystemTime::UNIX_EPOCH + Duration::from_secs(state.version / 1_000_000);
+                    let marked =
+                        SystemTime::UNIX_EPOCH + Duration::from_secs(state.version / 1_000_000);
                     let marked = httpdate::fmt_http_date(marked);
                     let mut answer = sound.answer(asked.clone()).await;
                     if since(&asked) == Some(&marked) {

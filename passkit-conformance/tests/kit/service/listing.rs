@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::{
     Fault,
     altered::{
-        altered, asked_otherwise, become_empty, edit_json, edit_list, edit_tag, is_list, redirect, set, tag,
-        without_query,
+        altered, asked_otherwise, become_empty, edit_json, edit_list, edit_tag, is_list, redirect,
+        set, tag, without_query,
     },
 };
 
@@ -44,7 +44,11 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "one pass is listed at a time",
         rule: Rule::LIST_1,
         caught_by: &["list/no-tag-lists-all", "orders/no-tag-lists-all"],
-        wrong: |sound| altered(sound, |_, answer| edit_list(answer, |listed| listed.truncate(1))),
+        wrong: |sound| {
+            altered(sound, |_, answer| {
+                edit_list(answer, |listed| listed.truncate(1))
+            })
+        },
     },
     Fault {
         name: "an empty tag is the newest",
@@ -80,7 +84,11 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "serial numbers are numbers",
         rule: Rule::LIST_4,
         caught_by: &["list/values-are-strings"],
-        wrong: |sound| altered(sound, |_, answer| edit_list(answer, |listed| listed[0] = json!(1))),
+        wrong: |sound| {
+            altered(sound, |_, answer| {
+                edit_list(answer, |listed| listed[0] = json!(1))
+            })
+        },
     },
     Fault {
         name: "lists have no tag",
@@ -102,7 +110,9 @@ pub(super) const FAULTS: &[Fault] = &[
             altered(sound, |asked, answer| {
                 let all = ["A-1", "A-2", "A-3"];
                 if asked.uri().path().contains("pass.com.example.a") {
-                    edit_list(answer, |listed| *listed = all.iter().map(|one| json!(one)).collect());
+                    edit_list(answer, |listed| {
+                        *listed = all.iter().map(|one| json!(one)).collect()
+                    });
                 }
             })
         },
@@ -140,7 +150,11 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "the answer is an empty list when nothing is new",
         rule: Rule::LIST_7,
-        caught_by: &["list/nothing-new-is-204", "orders/nothing-new-is-204", "trace/update"],
+        caught_by: &[
+            "list/nothing-new-is-204",
+            "orders/nothing-new-is-204",
+            "trace/update",
+        ],
         wrong: |sound| {
             altered(sound, |asked, answer| {
                 if is_list(asked) && answer.status() == 204 {
@@ -183,7 +197,10 @@ pub(super) const FAULTS: &[Fault] = &[
             let asked_before: Arc<Mutex<HashSet<String>>> = Arc::default();
             altered(sound, move |asked, answer| {
                 if is_list(asked) && tag(asked).is_some() {
-                    let is_first = asked_before.lock().unwrap().insert(asked.uri().path().to_owned());
+                    let is_first = asked_before
+                        .lock()
+                        .unwrap()
+                        .insert(asked.uri().path().to_owned());
                     if !is_first {
                         become_empty(answer, 204);
                     }
@@ -253,7 +270,10 @@ pub(super) const FAULTS: &[Fault] = &[
             altered(sound, move |asked, answer| {
                 let path = asked.uri().path().to_owned();
                 let mut issued = issued.lock().unwrap();
-                if tag(asked).and_then(|tag| issued.get(tag)).is_some_and(|other| *other != path) {
+                if tag(asked)
+                    .and_then(|tag| issued.get(tag))
+                    .is_some_and(|other| *other != path)
+                {
                     become_empty(answer, 400);
                 }
                 edit_tag(answer, |tag| {

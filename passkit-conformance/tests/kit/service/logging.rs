@@ -49,13 +49,21 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "the log takes a few kilobytes",
         rule: Rule::LOG_1,
         caught_by: &["log/sixty-messages-are-200"],
-        wrong: |sound| refusing(sound, |asked| (logs(asked) && asked.body().len() > 2_048).then_some(413)),
+        wrong: |sound| {
+            refusing(sound, |asked| {
+                (logs(asked) && asked.body().len() > 2_048).then_some(413)
+            })
+        },
     },
     Fault {
         name: "a malformed log is answered 400",
         rule: Rule::LOG_2,
         caught_by: &["log/malformed-is-200"],
-        wrong: |sound| refusing(sound, |asked| (logs(asked) && form(asked).is_none()).then_some(400)),
+        wrong: |sound| {
+            refusing(sound, |asked| {
+                (logs(asked) && form(asked).is_none()).then_some(400)
+            })
+        },
     },
     Fault {
         name: "a log with anything but texts fails",
@@ -63,7 +71,11 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: &["log/malformed-is-200"],
         wrong: |sound| {
             refusing(sound, |asked| {
-                let odd = |logs: &Value| !logs.as_array().is_some_and(|all| all.iter().all(Value::is_string));
+                let odd = |logs: &Value| {
+                    !logs
+                        .as_array()
+                        .is_some_and(|all| all.iter().all(Value::is_string))
+                };
                 let fails = form(asked).is_some_and(|form| form.get("logs").is_some_and(odd));
                 (logs(asked) && fails).then_some(500)
             })

@@ -34,11 +34,18 @@ async fn the_sound_service_passes_all() {
     let report = run(&cases(), &Sound::new().target()).await;
     println!("{report}");
     report.assert_passed();
-    assert_eq!(skipped(&report), [transport::ON_THE_WIRE], "nothing is lacking\n{report}");
+    assert_eq!(
+        skipped(&report),
+        [transport::ON_THE_WIRE],
+        "nothing is lacking\n{report}"
+    );
 }
 
 fn skipped(report: &Report) -> Vec<&'static str> {
-    let skipped = report.results.iter().filter(|result| matches!(result.outcome, Outcome::Skip(_)));
+    let skipped = report
+        .results
+        .iter()
+        .filter(|result| matches!(result.outcome, Outcome::Skip(_)));
     skipped.map(|result| result.case.id).collect()
 }
 
@@ -91,15 +98,22 @@ struct Try {
 }
 
 fn tries() -> Vec<Try> {
-    let around = faults().into_iter().map(|Fault { name, rule, caught_by, wrong }| Try {
-        name: (*name).into(),
-        rule: *rule,
-        caught_by,
-        target: Box::new(|| {
-            let sound = Sound::new();
-            sound.target_with(wrong(sound.clone()))
-        }),
-    });
+    let around = faults().into_iter().map(
+        |Fault {
+             name,
+             rule,
+             caught_by,
+             wrong,
+         }| Try {
+            name: (*name).into(),
+            rule: *rule,
+            caught_by,
+            target: Box::new(|| {
+                let sound = Sound::new();
+                sound.target_with(wrong(sound.clone()))
+            }),
+        },
+    );
     let over = stores::FAULTS.iter().map(|(fault, rule, caught_by)| Try {
         name: format!("{fault:?}"),
         rule: *rule,
@@ -133,15 +147,29 @@ async fn every_fault_is_found_and_named() {
 
 /// What the cases should have found of a fault, but did not.
 async fn missed(one: &Try, target: Target) -> Vec<String> {
-    let Try { name, rule, caught_by, .. } = one;
+    let Try {
+        name,
+        rule,
+        caught_by,
+        ..
+    } = one;
     let all = cases();
-    let chosen: Vec<_> = all.iter().filter(|one| caught_by.contains(&one.case.id)).collect();
-    assert_eq!(chosen.len(), caught_by.len(), "{name} names an unknown case");
+    let chosen: Vec<_> = all
+        .iter()
+        .filter(|one| caught_by.contains(&one.case.id))
+        .collect();
+    assert_eq!(
+        chosen.len(),
+        caught_by.len(),
+        "{name} names an unknown case"
+    );
     let mut missed = Vec::new();
     for result in run(chosen, &target).await.results {
         let id = result.case.id;
         match result.outcome {
-            Outcome::Fail(violation) if violation.rule() == *rule => println!("{name}: {id}: {violation}"),
+            Outcome::Fail(violation) if violation.rule() == *rule => {
+                println!("{name}: {id}: {violation}")
+            }
             Outcome::Fail(violation) => missed.push(format!("{name}: {id} found {violation}")),
             other => missed.push(format!("{name}: {id} found nothing: {other:?}")),
         }
@@ -160,6 +188,10 @@ fn every_case_has_caught_something() {
         .copied()
         .chain([transport::ON_THE_WIRE])
         .collect();
-    let idle: Vec<_> = cases().iter().map(|one| one.case.id).filter(|id| !caught.contains(id)).collect();
+    let idle: Vec<_> = cases()
+        .iter()
+        .map(|one| one.case.id)
+        .filter(|id| !caught.contains(id))
+        .collect();
     assert!(idle.is_empty(), "never seen to fail: {idle:?}");
 }

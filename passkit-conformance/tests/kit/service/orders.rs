@@ -7,7 +7,8 @@ use serde_json::json;
 use super::{
     Fault,
     altered::{
-        altered, asked_otherwise, become_empty, edit_json, is_fetch, is_list, is_order, set, without_query,
+        altered, asked_otherwise, become_empty, edit_json, is_fetch, is_list, is_order, set,
+        without_query,
     },
 };
 
@@ -46,7 +47,11 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: &["orders/tag-has-its-own-word"],
         wrong: |sound| {
             asked_otherwise(sound, |asked| {
-                if asked.uri().query().is_some_and(|query| query.starts_with("orders")) {
+                if asked
+                    .uri()
+                    .query()
+                    .is_some_and(|query| query.starts_with("orders"))
+                {
                     without_query(asked);
                 }
             })
@@ -61,7 +66,12 @@ pub(super) const FAULTS: &[Fault] = &[
                 if is_order(asked)
                     && let Some(value) = asked.headers_mut().get_mut(header::AUTHORIZATION)
                 {
-                    *value = value.to_str().unwrap().replace("ApplePass", "AppleOrder").parse().unwrap();
+                    *value = value
+                        .to_str()
+                        .unwrap()
+                        .replace("ApplePass", "AppleOrder")
+                        .parse()
+                        .unwrap();
                 }
             })
         },
@@ -69,7 +79,10 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "an order is not there before it is registered",
         rule: Rule::ORD_3,
-        caught_by: &["orders/fetched-before-registered", "trace/order-from-apple-pay"],
+        caught_by: &[
+            "orders/fetched-before-registered",
+            "trace/order-from-apple-pay",
+        ],
         wrong: |sound| {
             altered(sound, |asked, answer| {
                 if is_fetch(asked) && is_order(asked) {

@@ -25,10 +25,14 @@ pub(super) const FAULTS: &[Fault] = &[
             let before = Arc::new(Mutex::new(HashMap::new()));
             altered(sound, move |asked, answer| {
                 if is_fetch(asked) && answer.status() == StatusCode::OK {
-                    let digest = Archive::check(answer.body(), Rules::strict()).unwrap().content_digest;
+                    let digest = Archive::check(answer.body(), Rules::strict())
+                        .unwrap()
+                        .content_digest;
                     let is_new = seen.lock().unwrap().insert(digest);
-                    let last =
-                        before.lock().unwrap().insert(asked.uri().path().to_owned(), answer.body().clone());
+                    let last = before
+                        .lock()
+                        .unwrap()
+                        .insert(asked.uri().path().to_owned(), answer.body().clone());
                     if let (true, Some(last)) = (is_new, last) {
                         *answer.body_mut() = last;
                     }

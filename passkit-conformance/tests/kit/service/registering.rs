@@ -16,8 +16,8 @@ use super::{
     Fault,
     sound::Asked,
     wrong::{
-        answered_otherwise, answering, asked_otherwise, bare, credentials, device, failing_side_by_side,
-        named, refusing, registers, say,
+        answered_otherwise, answering, asked_otherwise, bare, credentials, device,
+        failing_side_by_side, named, refusing, registers, say,
     },
 };
 
@@ -66,12 +66,21 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "register keeps one device for each pass",
         rule: Rule::REG_1,
-        caught_by: &["register/second-device-is-201", "register/after-unregistering-is-201"],
+        caught_by: &[
+            "register/second-device-is-201",
+            "register/after-unregistering-is-201",
+        ],
         wrong: |sound| {
             let seen = Arc::new(Mutex::new(HashSet::new()));
             answering(sound, move |sound, asked| {
                 let again = registers(&asked) && !seen.lock().unwrap().insert(named(&asked));
-                async move { if again { bare(200) } else { sound.answer(asked).await } }
+                async move {
+                    if again {
+                        bare(200)
+                    } else {
+                        sound.answer(asked).await
+                    }
+                }
             })
         },
     },
@@ -85,7 +94,13 @@ pub(super) const FAULTS: &[Fault] = &[
                 let mut first = first.lock().unwrap();
                 let stranger = *first.get_or_insert(device(&asked).to_owned()) != device(&asked);
                 let hides = stranger && *asked.method() == Method::GET;
-                async move { if hides { bare(204) } else { sound.answer(asked).await } }
+                async move {
+                    if hides {
+                        bare(204)
+                    } else {
+                        sound.answer(asked).await
+                    }
+                }
             })
         },
     },
@@ -97,7 +112,9 @@ pub(super) const FAULTS: &[Fault] = &[
             let seen = Arc::new(Mutex::new(HashMap::<String, Bytes>::new()));
             answering(sound, move |sound, asked| {
                 let (path, body) = (asked.uri().path().to_owned(), asked.body().clone());
-                let before = registers(&asked).then(|| seen.lock().unwrap().insert(path, body)).flatten();
+                let before = registers(&asked)
+                    .then(|| seen.lock().unwrap().insert(path, body))
+                    .flatten();
                 let new = before.is_some_and(|before| before != *asked.body());
                 async move {
                     let mut answer = sound.answer(asked).await;
@@ -117,7 +134,9 @@ pub(super) const FAULTS: &[Fault] = &[
             let seen = Arc::new(Mutex::new(HashMap::<String, Bytes>::new()));
             answering(sound, move |sound, asked| {
                 let (id, body) = (device(&asked).to_owned(), asked.body().clone());
-                let before = registers(&asked).then(|| seen.lock().unwrap().insert(id, body)).flatten();
+                let before = registers(&asked)
+                    .then(|| seen.lock().unwrap().insert(id, body))
+                    .flatten();
                 let new = before.is_some_and(|before| before != *asked.body());
                 async move {
                     if !new {
@@ -175,7 +194,10 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "a malformed body is refused, after the device was registered",
         rule: Rule::REG_4,
-        caught_by: &["register/malformed-body-is-400", "register/push-token-is-hexadecimal"],
+        caught_by: &[
+            "register/malformed-body-is-400",
+            "register/push-token-is-hexadecimal",
+        ],
         wrong: |sound| {
             answering(sound, |sound, mut asked| async move {
                 let answer = sound.answer(asked.clone()).await;
@@ -193,7 +215,9 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: &["register/push-token-is-hexadecimal"],
         wrong: |sound| {
             asked_otherwise(sound, |asked| {
-                if text_of(asked).is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+                if text_of(asked)
+                    .is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                {
                     *asked.body_mut() = Bytes::from_static(br#"{"pushToken":"00"}"#);
                 }
             })
@@ -206,7 +230,8 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| {
             refusing(sound, |asked| {
                 let body = serde_json::from_slice::<Value>(asked.body()).unwrap_or_default();
-                (registers(asked) && body.as_object().is_some_and(|body| body.len() > 1)).then_some(422)
+                (registers(asked) && body.as_object().is_some_and(|body| body.len() > 1))
+                    .then_some(422)
             })
         },
     },
@@ -216,8 +241,10 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: &["register/any-content-type", "log/any-content-type"],
         wrong: |sound| {
             refusing(sound, |asked| {
-                let said =
-                    asked.headers().get(header::CONTENT_TYPE).is_some_and(|said| said == "application/json");
+                let said = asked
+                    .headers()
+                    .get(header::CONTENT_TYPE)
+                    .is_some_and(|said| said == "application/json");
                 (*asked.method() == Method::POST && !said).then_some(415)
             })
         },
@@ -239,7 +266,9 @@ pub(super) const FAULTS: &[Fault] = &[
         rule: Rule::REG_5,
         caught_by: &["register/impossible-device-identifier-is-refused"],
         wrong: |sound| {
-            refusing(sound, |asked| (registers(asked) && device(asked).len() > 128).then_some(201))
+            refusing(sound, |asked| {
+                (registers(asked) && device(asked).len() > 128).then_some(201)
+            })
         },
     },
     Fault {
@@ -251,14 +280,28 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "an unknown pass is created",
         rule: Rule::REG_6,
-        caught_by: &["register/unknown-pass-is-401", "register/unknown-type-is-401"],
-        wrong: |sound| refusing(sound, |asked| (registers(asked) && named(asked).is_none()).then_some(201)),
+        caught_by: &[
+            "register/unknown-pass-is-401",
+            "register/unknown-type-is-401",
+        ],
+        wrong: |sound| {
+            refusing(sound, |asked| {
+                (registers(asked) && named(asked).is_none()).then_some(201)
+            })
+        },
     },
     Fault {
         name: "register answers 404 to an unknown pass",
         rule: Rule::REG_6,
-        caught_by: &["register/unknown-pass-is-401", "register/unknown-type-is-401"],
-        wrong: |sound| refusing(sound, |asked| (registers(asked) && named(asked).is_none()).then_some(404)),
+        caught_by: &[
+            "register/unknown-pass-is-401",
+            "register/unknown-type-is-401",
+        ],
+        wrong: |sound| {
+            refusing(sound, |asked| {
+                (registers(asked) && named(asked).is_none()).then_some(404)
+            })
+        },
     },
     Fault {
         name: "the body is checked before the token",
@@ -276,5 +319,7 @@ pub(super) const FAULTS: &[Fault] = &[
 /// The push token in the body, if it is a text.
 fn text_of(asked: &Asked) -> Option<String> {
     let body = serde_json::from_slice::<Value>(asked.body()).ok()?;
-    registers(asked).then(|| body.get("pushToken")?.as_str().map(str::to_owned)).flatten()
+    registers(asked)
+        .then(|| body.get("pushToken")?.as_str().map(str::to_owned))
+        .flatten()
 }

@@ -20,8 +20,8 @@ use hyper_util::rt::TokioIo;
 use passkit_archive::{ArchiveBuilder, Signer, placeholder_icon};
 use passkit_conformance::{Limits, service::Target};
 use passkit_server::{
-    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
-    async_trait,
+    ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError,
+    WalletService, async_trait,
     identifiers::{Kind, TypeIdentifier},
     store::{MemoryStore, RegistrationStore},
 };
@@ -35,9 +35,17 @@ pub(crate) const SUBJECTS: &[(&str, &str, &str)] = &[
     ("pass.com.example.a", "A-2", "token-of-a-2-0123456789"),
     ("pass.com.example.a", "A-3", "token-of-a-3-0123456789"),
     // A serial number like those of airlines, and one that a pass of the other type has too.
-    ("pass.com.example.a", "H8JP44-ORD07/09/25-MARTINEZ/LANI", "token-of-a-4-0123456789"),
+    (
+        "pass.com.example.a",
+        "H8JP44-ORD07/09/25-MARTINEZ/LANI",
+        "token-of-a-4-0123456789",
+    ),
     ("pass.com.example.b", "A-1", "token-of-b-1-0123456789"),
-    ("pass.com.example.b", "ABC.123_x~1", "token-of-b-2-0123456789"),
+    (
+        "pass.com.example.b",
+        "ABC.123_x~1",
+        "token-of-b-2-0123456789",
+    ),
     ("order.com.example.c", "O-1", "token-of-c-1-0123456789"),
     ("order.com.example.c", "O-2", "token-of-c-2-0123456789"),
     ("order.com.example.d", "O-1", "token-of-d-1-0123456789"),
@@ -62,7 +70,10 @@ impl Sound {
 
     /// The same over a store that may be faulty.
     pub(crate) fn over(store: Arc<dyn RegistrationStore>) -> Self {
-        Self { store, passes: Arc::default() }
+        Self {
+            store,
+            passes: Arc::default(),
+        }
     }
 
     /// The answer of the service.
@@ -75,7 +86,13 @@ impl Sound {
 
     /// Gives a pass new content, then marks it.
     pub(crate) async fn change(&self, pass: PassId) -> Result<(), String> {
-        *self.passes.versions.lock().unwrap().entry(pass.clone()).or_default() += 1;
+        *self
+            .passes
+            .versions
+            .lock()
+            .unwrap()
+            .entry(pass.clone())
+            .or_default() += 1;
         self.store
             .mark(&pass.type_id, Changed::Passes(&[pass.serial]))
             .await
@@ -110,7 +127,13 @@ impl Sound {
 
     /// The target behind a real HTTP server on loopback, which ends with the runtime.
     pub(crate) async fn target_on_loopback(&self) -> Target {
-        self.known(Target::at(&format!("http://{}", self.listen().await), Limits::default()).unwrap())
+        self.known(
+            Target::at(
+                &format!("http://{}", self.listen().await),
+                Limits::default(),
+            )
+            .unwrap(),
+        )
     }
 
     /// The address of that server.
@@ -141,9 +164,14 @@ impl Sound {
             let sound = sound.clone();
             async move { sound.save(pass).await }
         });
-        SUBJECTS.iter().fold(target, |target, (type_id, serial, token)| {
-            target.with(PassId::new(type_id, serial).unwrap(), AuthToken::new(token).unwrap())
-        })
+        SUBJECTS
+            .iter()
+            .fold(target, |target, (type_id, serial, token)| {
+                target.with(
+                    PassId::new(type_id, serial).unwrap(),
+                    AuthToken::new(token).unwrap(),
+                )
+            })
     }
 }
 
@@ -187,7 +215,8 @@ static SIGNERS: LazyLock<HashMap<&str, Signer>> = LazyLock::new(|| {
     SUBJECTS
         .iter()
         .map(|(type_id, ..)| {
-            let signer = Signer::throwaway(&TypeIdentifier::new(type_id).unwrap(), "EXAMPLE123").unwrap();
+            let signer =
+                Signer::throwaway(&TypeIdentifier::new(type_id).unwrap(), "EXAMPLE123").unwrap();
             (*type_id, signer)
         })
         .collect()
@@ -197,13 +226,20 @@ impl Passes {
     pub(crate) fn token(pass: &PassId) -> Option<&'static str> {
         SUBJECTS
             .iter()
-            .find(|(type_id, serial, _)| *type_id == pass.type_id.as_str() && *serial == pass.serial.as_str())
+            .find(|(type_id, serial, _)| {
+                *type_id == pass.type_id.as_str() && *serial == pass.serial.as_str()
+            })
             .map(|(_, _, token)| *token)
     }
 
     /// How often the pass changed.
     pub(crate) fn version(&self, pass: &PassId) -> u32 {
-        self.versions.lock().unwrap().get(pass).copied().unwrap_or_default()
+        self.versions
+            .lock()
+            .unwrap()
+            .get(pass)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The current signed archive.
@@ -241,8 +277,16 @@ impl PassSource for Passes {
         Ok(Self::token(pass).map(|token| Credentials::from(&AuthToken::new(token).unwrap())))
     }
 
-    async fn archive(&self, pass: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
-        let Some(token) = Self::token(pass) else { return Ok(None) };
-        Ok(Some(ArchiveBody::from(Bytes::from(self.build(pass, token)))))
+    async fn archive(
+        &self,
+        pass: &PassId,
+        _: &PassState,
+    ) -> Result<Option<ArchiveBody>, SourceError> {
+        let Some(token) = Self::token(pass) else {
+            return Ok(None);
+        };
+        Ok(Some(ArchiveBody::from(Bytes::from(
+            self.build(pass, token),
+        ))))
     }
 }

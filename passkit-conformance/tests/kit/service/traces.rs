@@ -50,7 +50,10 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| {
             let seen: Arc<Mutex<HashSet<String>>> = Arc::default();
             altered(sound, move |asked, answer| {
-                let is_new = seen.lock().unwrap().insert(format!("{} {}", asked.method(), asked.uri()));
+                let is_new =
+                    seen.lock()
+                        .unwrap()
+                        .insert(format!("{} {}", asked.method(), asked.uri()));
                 if asked.method() == Method::POST && !is_new {
                     become_empty(answer, 200);
                 }
@@ -60,7 +63,11 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "unregister says 200 and does nothing",
         rule: Rule::UNR_1,
-        caught_by: &["trace/deleted", "trace/shared-pass", "list/registered-in-parallel-is-listed-once"],
+        caught_by: &[
+            "trace/deleted",
+            "trace/shared-pass",
+            "list/registered-in-parallel-is-listed-once",
+        ],
         wrong: |sound| {
             Arc::new(move |asked| {
                 let sound = sound.clone();
@@ -92,7 +99,13 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| {
             let gone: Arc<Mutex<HashSet<String>>> = Arc::default();
             altered(sound, move |asked, answer| {
-                let device = asked.uri().path().split('/').nth(3).unwrap_or_default().to_owned();
+                let device = asked
+                    .uri()
+                    .path()
+                    .split('/')
+                    .nth(3)
+                    .unwrap_or_default()
+                    .to_owned();
                 if asked.method() == Method::DELETE {
                     gone.lock().unwrap().insert(device);
                 } else if is_list(asked) && gone.lock().unwrap().contains(&device) {
@@ -130,7 +143,9 @@ pub(super) const FAULTS: &[Fault] = &[
                 } else {
                     return;
                 };
-                asked.headers_mut().insert("authorization", token.parse().unwrap());
+                asked
+                    .headers_mut()
+                    .insert("authorization", token.parse().unwrap());
             })
         },
     },

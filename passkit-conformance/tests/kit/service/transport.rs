@@ -33,7 +33,9 @@ pub(super) const FAULTS: &[Fault] = &[
         rule: Rule::HTTP_3,
         caught_by: &["http/any-user-agent"],
         wrong: |sound| {
-            refusing(sound, |asked| (!asked.headers().contains_key(header::USER_AGENT)).then_some(500))
+            refusing(sound, |asked| {
+                (!asked.headers().contains_key(header::USER_AGENT)).then_some(500)
+            })
         },
     },
     Fault {
@@ -41,7 +43,9 @@ pub(super) const FAULTS: &[Fault] = &[
         rule: Rule::HTTP_11,
         caught_by: &["http/wrong-method-is-405"],
         wrong: |sound| {
-            refusing(sound, |asked| (*asked.method() == Method::GET && logs(asked)).then_some(404))
+            refusing(sound, |asked| {
+                (*asked.method() == Method::GET && logs(asked)).then_some(404)
+            })
         },
     },
     Fault {
@@ -80,7 +84,11 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "a long path fails",
         rule: Rule::HTTP_2,
         caught_by: &["http/long-path-or-header-is-refused"],
-        wrong: |sound| refusing(sound, |asked| (asked.uri().path().len() > 10_000).then_some(500)),
+        wrong: |sound| {
+            refusing(sound, |asked| {
+                (asked.uri().path().len() > 10_000).then_some(500)
+            })
+        },
     },
     Fault {
         name: "a long header fails",
@@ -111,7 +119,10 @@ async fn only_spelt(name: &'static str) -> Target {
             tokio::spawn(async move {
                 let mut client = BufReader::new(client);
                 let mut behind = TcpStream::connect(behind).await.unwrap();
-                behind.write_all(head(&mut client, name).await.as_bytes()).await.unwrap();
+                behind
+                    .write_all(head(&mut client, name).await.as_bytes())
+                    .await
+                    .unwrap();
                 let (mut from_client, mut to_client) = tokio::io::split(client);
                 let (mut from_behind, mut to_behind) = behind.split();
                 // The end of one direction ends both.
@@ -146,8 +157,16 @@ async fn head(client: &mut BufReader<TcpStream>, name: &str) -> String {
 #[tokio::test]
 async fn a_service_that_knows_one_spelling_of_a_header_is_found() {
     let all = cases();
-    let case: Vec<_> = all.iter().filter(|one| one.case.id == ON_THE_WIRE).collect();
-    for name in ["Authorization", "authorization", "If-Modified-Since", "if-modified-since"] {
+    let case: Vec<_> = all
+        .iter()
+        .filter(|one| one.case.id == ON_THE_WIRE)
+        .collect();
+    for name in [
+        "Authorization",
+        "authorization",
+        "If-Modified-Since",
+        "if-modified-since",
+    ] {
         let report = run(case.clone(), &only_spelt(name).await).await;
         match &report.results[..] {
             [result] => match &result.outcome {

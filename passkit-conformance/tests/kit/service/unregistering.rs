@@ -14,7 +14,8 @@ use super::{
     Fault,
     sound::{Sound, Wrong},
     wrong::{
-        answered_otherwise, answering, bare, device, failing_side_by_side, named, refusing, registers, say,
+        answered_otherwise, answering, bare, device, failing_side_by_side, named, refusing,
+        registers, say,
     },
 };
 
@@ -39,7 +40,11 @@ pub(super) const FAULTS: &[Fault] = &[
             "orders/unregister-is-200",
             "unregister/in-parallel-is-200",
         ],
-        wrong: |sound| refusing(sound, |asked| (*asked.method() == Method::DELETE).then_some(200)),
+        wrong: |sound| {
+            refusing(sound, |asked| {
+                (*asked.method() == Method::DELETE).then_some(200)
+            })
+        },
     },
     Fault {
         name: "a pass can be fetched only while it is registered",
@@ -53,7 +58,13 @@ pub(super) const FAULTS: &[Fault] = &[
                 }
                 let fetches = asked.uri().path().starts_with("/v1/passes/");
                 let refused = fetches && left.lock().unwrap().contains(&named(&asked));
-                async move { if refused { bare(404) } else { sound.answer(asked).await } }
+                async move {
+                    if refused {
+                        bare(404)
+                    } else {
+                        sound.answer(asked).await
+                    }
+                }
             })
         },
     },
@@ -71,7 +82,10 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "unregistering an unregistered pass fails",
         rule: Rule::UNR_2,
-        caught_by: &["unregister/again-is-200", "unregister/never-registered-is-200"],
+        caught_by: &[
+            "unregister/again-is-200",
+            "unregister/never-registered-is-200",
+        ],
         wrong: |sound| nothing_to_unregister(sound, 500),
     },
     Fault {
@@ -123,7 +137,10 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "unregister answers 200 for an unknown pass",
         rule: Rule::AUTH_4,
-        caught_by: &["unregister/unknown-pass-is-401", "auth/unknown-and-wrong-look-alike"],
+        caught_by: &[
+            "unregister/unknown-pass-is-401",
+            "auth/unknown-and-wrong-look-alike",
+        ],
         wrong: |sound| {
             refusing(sound, |asked| {
                 (*asked.method() == Method::DELETE && named(asked).is_none()).then_some(200)
@@ -141,6 +158,12 @@ fn nothing_to_unregister(sound: Sound, status: u16) -> Wrong {
             held.lock().unwrap().insert(path.clone());
         }
         let nothing = *asked.method() == Method::DELETE && !held.lock().unwrap().remove(&path);
-        async move { if nothing { bare(status) } else { sound.answer(asked).await } }
+        async move {
+            if nothing {
+                bare(status)
+            } else {
+                sound.answer(asked).await
+            }
+        }
     })
 }

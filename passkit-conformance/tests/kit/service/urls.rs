@@ -15,30 +15,46 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "//v1 is unknown",
         rule: Rule::URL_4,
         caught_by: &["url/double-slash-is-one"],
-        wrong: |sound| refusing(sound, |asked| asked.uri().path().starts_with("//").then_some(404)),
+        wrong: |sound| {
+            refusing(sound, |asked| {
+                asked.uri().path().starts_with("//").then_some(404)
+            })
+        },
     },
     Fault {
         name: "//v1/log is unknown",
         rule: Rule::URL_4,
         caught_by: &["url/double-slash-is-one"],
-        wrong: |sound| refusing(sound, |asked| (asked.uri().path() == "//v1/log").then_some(404)),
+        wrong: |sound| {
+            refusing(sound, |asked| {
+                (asked.uri().path() == "//v1/log").then_some(404)
+            })
+        },
     },
     Fault {
         name: "a path with a slash at the end is unknown",
         rule: Rule::URL_4,
         caught_by: &["url/slash-at-the-end-changes-nothing"],
-        wrong: |sound| refusing(sound, |asked| asked.uri().path().ends_with('/').then_some(404)),
+        wrong: |sound| {
+            refusing(sound, |asked| {
+                asked.uri().path().ends_with('/').then_some(404)
+            })
+        },
     },
     Fault {
         name: "a redirect corrects slashes",
         rule: Rule::HTTP_5,
-        caught_by: &["url/double-slash-is-one", "url/slash-at-the-end-changes-nothing"],
+        caught_by: &[
+            "url/double-slash-is-one",
+            "url/slash-at-the-end-changes-nothing",
+        ],
         wrong: |sound| {
             answered_otherwise(sound, |asked, answer| {
                 let path = asked.uri().path();
                 if path.starts_with("//") || path.ends_with('/') {
                     *answer = bare(308);
-                    let right = HeaderValue::from_str(&format!("/{}", path.trim_matches('/'))).unwrap();
+                    let right =
+                        HeaderValue::from_str(&format!("/{}", path.trim_matches('/'))).unwrap();
                     answer.headers_mut().insert(header::LOCATION, right);
                 }
             })
@@ -48,13 +64,21 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "paths are not decoded, so encoded ones are unknown",
         rule: Rule::URL_7,
         caught_by: &["url/encoded-characters-are-decoded"],
-        wrong: |sound| refusing(sound, |asked| asked.uri().path().contains('%').then_some(401)),
+        wrong: |sound| {
+            refusing(sound, |asked| {
+                asked.uri().path().contains('%').then_some(401)
+            })
+        },
     },
     Fault {
         name: "serial numbers are not decoded",
         rule: Rule::URL_10,
         caught_by: &["url/serial-with-reserved-characters"],
-        wrong: |sound| refusing(sound, |asked| asked.uri().path().contains('%').then_some(401)),
+        wrong: |sound| {
+            refusing(sound, |asked| {
+                asked.uri().path().contains('%').then_some(401)
+            })
+        },
     },
     Fault {
         name: "malformed escapes fail",
@@ -62,7 +86,10 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: &["url/undecodable-escapes-are-refused"],
         wrong: |sound| {
             answered_otherwise(sound, |asked, answer| {
-                if percent_decode_str(asked.uri().path()).decode_utf8().is_err() {
+                if percent_decode_str(asked.uri().path())
+                    .decode_utf8()
+                    .is_err()
+                {
                     *answer = bare(500);
                 }
             })
@@ -75,8 +102,10 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| {
             answering(sound, |sound, mut asked| async move {
                 let path = asked.uri().path().to_owned();
-                if let Some(tag) =
-                    asked.uri().query().and_then(|query| query.strip_prefix("passesUpdatedSince="))
+                if let Some(tag) = asked
+                    .uri()
+                    .query()
+                    .and_then(|query| query.strip_prefix("passesUpdatedSince="))
                 {
                     let tag = tag.replace('+', " ");
                     let tag = percent_decode_str(&tag).decode_utf8_lossy();
@@ -123,7 +152,11 @@ pub(super) const FAULTS: &[Fault] = &[
         wrong: |sound| {
             refusing(sound, |asked| {
                 let segments = asked.uri().path().trim_matches('/').split('/').count();
-                let most = if asked.uri().path().contains("/devices/") { 6 } else { 4 };
+                let most = if asked.uri().path().contains("/devices/") {
+                    6
+                } else {
+                    4
+                };
                 (segments > most && !logs(asked)).then_some(404)
             })
         },

@@ -83,25 +83,41 @@ pub(crate) fn logs(asked: &Asked) -> bool {
 
 /// The device identifier in a path, still encoded.
 pub(crate) fn device(asked: &Asked) -> &str {
-    asked.uri().path().split('/').skip_while(|part| *part != "devices").nth(1).unwrap_or_default()
+    asked
+        .uri()
+        .path()
+        .split('/')
+        .skip_while(|part| *part != "devices")
+        .nth(1)
+        .unwrap_or_default()
 }
 
 /// Type, serial number and token of the pass in a path.
 pub(crate) fn named(asked: &Asked) -> Option<(&'static str, &'static str, &'static str)> {
     let path = percent_decode_str(asked.uri().path()).decode_utf8_lossy();
-    SUBJECTS.iter().copied().find(|(type_id, serial, _)| path.ends_with(&format!("/{type_id}/{serial}")))
+    SUBJECTS
+        .iter()
+        .copied()
+        .find(|(type_id, serial, _)| path.ends_with(&format!("/{type_id}/{serial}")))
 }
 
 /// The scheme that fits the path, and the value of Authorization split in two.
 pub(crate) fn credentials(asked: &Asked) -> (&str, &str) {
-    let value = asked.headers().get(AUTHORIZATION).map_or("", |value| value.to_str().unwrap());
+    let value = asked
+        .headers()
+        .get(AUTHORIZATION)
+        .map_or("", |value| value.to_str().unwrap());
     value.split_once(' ').unwrap_or((value, ""))
 }
 
 /// Inserts the token of the pass in the path.
 pub(crate) fn let_in(asked: &mut Asked) {
     if let Some((type_id, _, token)) = named(asked) {
-        let scheme = if type_id.starts_with("pass.") { "ApplePass" } else { "AppleOrder" };
+        let scheme = if type_id.starts_with("pass.") {
+            "ApplePass"
+        } else {
+            "AppleOrder"
+        };
         let value = HeaderValue::from_str(&format!("{scheme} {token}")).unwrap();
         asked.headers_mut().insert(AUTHORIZATION, value);
     }

@@ -28,7 +28,9 @@ async fn all_checks_may_share_one_store() {
     let store = Arc::new(MemoryStore::new());
     // All but those of StoreMaintenance, which need an empty one.
     let store = TestStore::new(store.clone()).with_queue(store);
-    run_all(move || std::future::ready(store.clone())).await.assert_passed();
+    run_all(move || std::future::ready(store.clone()))
+        .await
+        .assert_passed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,8 +40,10 @@ async fn every_fault_is_found_and_named() {
     // A call that was dropped has half a minute to happen as a whole, so these wait together.
     let mut dropped = JoinSet::new();
     for (fault, rule, ids) in FAULTS {
-        let checks: Vec<_> =
-            all.iter().filter(|one| ids.contains(&one.case.id.trim_start_matches("store/"))).collect();
+        let checks: Vec<_> = all
+            .iter()
+            .filter(|one| ids.contains(&one.case.id.trim_start_matches("store/")))
+            .collect();
         assert_eq!(checks.len(), ids.len(), "{fault:?} names an unknown check");
         for one in checks {
             if one.case.id.contains("/dropped-") {
@@ -84,7 +88,9 @@ async fn try_fault(one: &StoreCase, fault: Fault, rule: Rule) -> Result<(), Stri
 #[tokio::test(flavor = "multi_thread")]
 async fn a_faulty_store_without_fault_is_right() {
     let all = cases();
-    let checks = all.iter().filter(|one| one.case.id != "store/dropped-mark-is-whole");
+    let checks = all
+        .iter()
+        .filter(|one| one.case.id != "store/dropped-mark-is-whole");
     run(checks, FaultyStores(Fault::None)).await.assert_passed();
 }
 
@@ -93,7 +99,9 @@ async fn a_faulty_store_without_fault_is_right() {
 fn every_case_has_caught_something() {
     let caught: BTreeSet<_> = FAULTS.iter().flat_map(|(_, _, ids)| *ids).collect();
     let all = cases();
-    let names = all.iter().map(|one| one.case.id.trim_start_matches("store/"));
+    let names = all
+        .iter()
+        .map(|one| one.case.id.trim_start_matches("store/"));
     let idle: Vec<_> = names.filter(|name| !caught.contains(name)).collect();
     assert!(idle.is_empty(), "never seen to fail: {idle:?}");
 }
@@ -101,8 +109,11 @@ fn every_case_has_caught_something() {
 /// No rule of a store is without a store that breaks it.
 #[test]
 fn every_rule_was_seen_broken() {
-    let of_stores = Rule::ALL.iter().filter(|rule| rule.source().starts_with("the contract of"));
-    let unbroken: Vec<_> =
-        of_stores.filter(|rule| FAULTS.iter().all(|(_, broken, _)| broken != *rule)).collect();
+    let of_stores = Rule::ALL
+        .iter()
+        .filter(|rule| rule.source().starts_with("the contract of"));
+    let unbroken: Vec<_> = of_stores
+        .filter(|rule| FAULTS.iter().all(|(_, broken, _)| broken != *rule))
+        .collect();
     assert!(unbroken.is_empty(), "never seen broken: {unbroken:?}");
 }

@@ -82,7 +82,10 @@ impl Type {
     fn new(created: u64) -> Self {
         Self {
             version: 0,
-            floor: Mark { version: 0, last_modified: created },
+            floor: Mark {
+                version: 0,
+                last_modified: created,
+            },
             latest_date: created,
             passes: HashMap::new(),
             devices: BTreeMap::new(),
@@ -90,14 +93,23 @@ impl Type {
     }
 
     fn last_mark(&self, serial: &SerialNumber) -> Mark {
-        self.passes.get(serial).map_or(self.floor, |pass| pass.mark.max(self.floor))
+        self.passes
+            .get(serial)
+            .map_or(self.floor, |pass| pass.mark.max(self.floor))
     }
 
     fn pass_state(&self, serial: &SerialNumber) -> PassState {
         let pass = self.passes.get(serial);
-        let Mark { version, last_modified } = pass.map_or(self.floor, |pass| pass.mark.max(self.floor));
+        let Mark {
+            version,
+            last_modified,
+        } = pass.map_or(self.floor, |pass| pass.mark.max(self.floor));
         let published = pass.and_then(|pass| pass.published.as_ref()?.digest);
-        PassState { version, last_modified, published }
+        PassState {
+            version,
+            last_modified,
+            published,
+        }
     }
 
     /// Stores the content. Returns whether the pass must be marked.
@@ -116,14 +128,20 @@ impl Type {
         for scope in scopes {
             match scope {
                 Scope::Pass(serial) => {
-                    let last_modified = next_last_modified(self.last_mark(serial).last_modified, now);
+                    let last_modified =
+                        next_last_modified(self.last_mark(serial).last_modified, now);
                     self.latest_date = self.latest_date.max(last_modified);
-                    self.passes.entry(serial.clone()).or_default().mark =
-                        Mark { version: self.version, last_modified };
+                    self.passes.entry(serial.clone()).or_default().mark = Mark {
+                        version: self.version,
+                        last_modified,
+                    };
                 }
                 Scope::Type => {
                     self.latest_date = next_last_modified(self.latest_date, now);
-                    self.floor = Mark { version: self.version, last_modified: self.latest_date };
+                    self.floor = Mark {
+                        version: self.version,
+                        last_modified: self.latest_date,
+                    };
                 }
             }
         }
@@ -144,10 +162,16 @@ impl Type {
         after: Option<&'a (SerialNumber, DeviceIdentifier)>,
     ) -> impl Iterator<Item = (&'a SerialNumber, &'a DeviceIdentifier)> {
         let first = after.map_or(Bound::Unbounded, |(serial, _)| Bound::Included(serial));
-        self.devices.range::<SerialNumber, _>((first, Bound::Unbounded)).flat_map(move |(serial, devices)| {
-            let after = after.filter(|(first, _)| first == serial).map(|(_, device)| device);
-            devices.range((start(after), Bound::Unbounded)).map(move |device| (serial, device))
-        })
+        self.devices
+            .range::<SerialNumber, _>((first, Bound::Unbounded))
+            .flat_map(move |(serial, devices)| {
+                let after = after
+                    .filter(|(first, _)| first == serial)
+                    .map(|(_, device)| device);
+                devices
+                    .range((start(after), Bound::Unbounded))
+                    .map(move |device| (serial, device))
+            })
     }
 }
 
@@ -206,30 +230,58 @@ impl MemoryStore {
 
 impl Tables {
     fn type_mut(&mut self, type_id: &TypeIdentifier) -> &mut Type {
-        self.types.entry(type_id.clone()).or_insert_with(|| Type::new(self.created))
+        self.types
+            .entry(type_id.clone())
+            .or_insert_with(|| Type::new(self.created))
     }
 
     fn pass_state(&self, pass: &PassId) -> PassState {
-        let never_marked = PassState { version: 0, last_modified: self.created, published: None };
-        self.types.get(&pass.type_id).map_or(never_marked, |row| row.pass_state(&pass.serial))
+        let never_marked = PassState {
+            version: 0,
+            last_modified: self.created,
+            published: None,
+        };
+        self.types
+            .get(&pass.type_id)
+            .map_or(never_marked, |row| row.pass_state(&pass.serial))
     }
 
-    fn register(&mut self, device: &DeviceIdentifier, pass: &PassId, push_token: &PushToken) -> Registered {
+    fn register(
+        &mut self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+        push_token: &PushToken,
+    ) -> Registered {
         let row = self.devices.entry(device.clone()).or_insert_with(|| {
             self.in_order.insert(device.clone());
-            Device { push_token: push_token.clone(), version: 0, registrations: BTreeMap::new() }
+            Device {
+                push_token: push_token.clone(),
+                version: 0,
+                registrations: BTreeMap::new(),
+            }
         });
         row.push_token = push_token.clone();
         row.version = next_version(row.version, clock::now_micros());
         // All registrations share the text of their type, so that it stays in the processor's
         // cache.
         let of_type = self.types.entry(pass.type_id.clone());
-        let pass = PassId { type_id: of_type.key().clone(), serial: pass.serial.clone() };
+        let pass = PassId {
+            type_id: of_type.key().clone(),
+            serial: pass.serial.clone(),
+        };
         let of_type = of_type.or_insert_with(|| Type::new(self.created));
-        if row.registrations.insert(pass.clone(), row.version).is_some() {
+        if row
+            .registrations
+            .insert(pass.clone(), row.version)
+            .is_some()
+        {
             return Registered::Existing;
         }
-        of_type.devices.entry(pass.serial).or_default().insert(device.clone());
+        of_type
+            .devices
+            .entry(pass.serial)
+            .or_default()
+            .insert(device.clone());
         Registered::Created
     }
 
@@ -240,7 +292,9 @@ impl Tables {
             Changed::Passes(serials) => serials.iter().cloned().map(Scope::Pass).collect(),
             Changed::Contents(contents) => {
                 let marked = contents.iter().filter(|content| row.publish(content));
-                marked.map(|content| Scope::Pass(content.serial.clone())).collect()
+                marked
+                    .map(|content| Scope::Pass(content.serial.clone()))
+                    .collect()
             }
             Changed::All => vec![Scope::Type],
         };
@@ -264,7 +318,10 @@ impl Tables {
     /// Returns the device with its push token.
     fn registered(&self, device: &DeviceIdentifier) -> Option<RegisteredDevice> {
         let push_token = self.devices.get(device)?.push_token.clone();
-        Some(RegisteredDevice { device: device.clone(), push_token })
+        Some(RegisteredDevice {
+            device: device.clone(),
+            push_token,
+        })
     }
 }
 
@@ -279,9 +336,15 @@ impl RegistrationStore for MemoryStore {
         Ok(self.tables_mut().register(device, pass, push_token))
     }
 
-    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+    async fn unregister(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+    ) -> Result<bool, StoreError> {
         let mut tables = self.tables_mut();
-        let Some(row) = tables.devices.get_mut(device) else { return Ok(false) };
+        let Some(row) = tables.devices.get_mut(device) else {
+            return Ok(false);
+        };
         let existed = row.registrations.remove(pass).is_some();
         if row.registrations.is_empty() {
             tables.remove_device(device);
@@ -303,19 +366,30 @@ impl RegistrationStore for MemoryStore {
             device_version: row.map_or(0, |row| row.version),
         };
         let since = since.and_then(|since| since.unless_ahead_of(tag));
-        let (Some(clock), Some(row)) = (clock, row) else { return Ok(Changes { serials: Vec::new(), tag }) };
+        let (Some(clock), Some(row)) = (clock, row) else {
+            return Ok(Changes {
+                serials: Vec::new(),
+                tag,
+            });
+        };
         if since == Some(tag) {
-            return Ok(Changes { serials: Vec::new(), tag });
+            return Ok(Changes {
+                serials: Vec::new(),
+                tag,
+            });
         }
         let is_changed = |serial: &SerialNumber, registered: u64| {
             since.is_none_or(|since| {
-                registered > since.device_version || clock.last_mark(serial).version > since.type_version
+                registered > since.device_version
+                    || clock.last_mark(serial).version > since.type_version
             })
         };
         let serials = row
             .registrations
             .iter()
-            .filter(|(pass, registered)| pass.type_id == *type_id && is_changed(&pass.serial, **registered))
+            .filter(|(pass, registered)| {
+                pass.type_id == *type_id && is_changed(&pass.serial, **registered)
+            })
             .map(|(pass, _)| pass.serial.clone())
             .collect();
         Ok(Changes { serials, tag })
@@ -333,7 +407,14 @@ impl RegistrationStore for MemoryStore {
     async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
         let tables = self.tables();
         let published = |pass: &PassId| {
-            tables.types.get(&pass.type_id)?.passes.get(&pass.serial)?.published.as_deref().cloned()
+            tables
+                .types
+                .get(&pass.type_id)?
+                .passes
+                .get(&pass.serial)?
+                .published
+                .as_deref()
+                .cloned()
         };
         Ok(passes.iter().map(published).collect())
     }
@@ -348,32 +429,54 @@ impl RegistrationStore for MemoryStore {
         let limit = limit.max(1);
         match audience {
             Audience::Pass(pass) => {
-                let devices = tables.types.get(&pass.type_id).and_then(|row| row.devices.get(&pass.serial));
-                let Some(devices) = devices else { return Ok(Page::default()) };
+                let devices = tables
+                    .types
+                    .get(&pass.type_id)
+                    .and_then(|row| row.devices.get(&pass.serial));
+                let Some(devices) = devices else {
+                    return Ok(Page::default());
+                };
                 let after = after.and_then(device_position);
-                let devices = devices.range((start(after.as_ref()), Bound::Unbounded)).take(limit);
-                let devices = devices.filter_map(|device| tables.registered(device)).collect();
+                let devices = devices
+                    .range((start(after.as_ref()), Bound::Unbounded))
+                    .take(limit);
+                let devices = devices
+                    .filter_map(|device| tables.registered(device))
+                    .collect();
                 Ok(Page::up_to(limit, devices, |last: &RegisteredDevice| {
                     PageCursor::new(last.device.as_str())
                 }))
             }
             Audience::Type(type_id) => {
-                let Some(row) = tables.types.get(type_id) else { return Ok(Page::default()) };
+                let Some(row) = tables.types.get(type_id) else {
+                    return Ok(Page::default());
+                };
                 let after = after.and_then(registration_position);
                 let rows: Vec<_> = row.devices_after(after.as_ref()).take(limit).collect();
                 let page = Page::up_to(limit, rows, |(serial, device)| {
                     PageCursor::new(format!("{serial}\n{}", device.as_str()))
                 });
-                let devices = page.items.into_iter().filter_map(|(_, device)| tables.registered(device));
-                Ok(Page { items: devices.collect(), next: page.next })
+                let devices = page
+                    .items
+                    .into_iter()
+                    .filter_map(|(_, device)| tables.registered(device));
+                Ok(Page {
+                    items: devices.collect(),
+                    next: page.next,
+                })
             }
         }
     }
 
     async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
         let tables = self.tables();
-        let devices = tables.types.get(&pass.type_id).and_then(|row| row.devices.get(&pass.serial));
-        Ok(devices.map_or(0, |devices| devices.len() as u64).min(at_most))
+        let devices = tables
+            .types
+            .get(&pass.type_id)
+            .and_then(|row| row.devices.get(&pass.serial));
+        Ok(devices
+            .map_or(0, |devices| devices.len() as u64)
+            .min(at_most))
     }
 
     async fn forget_device(
@@ -382,10 +485,16 @@ impl RegistrationStore for MemoryStore {
         unregistered_at: SystemTime,
     ) -> Result<bool, StoreError> {
         let mut tables = self.tables_mut();
-        if tables.devices.get(device).is_none_or(|row| row.version > clock::micros(unregistered_at)) {
+        if tables
+            .devices
+            .get(device)
+            .is_none_or(|row| row.version > clock::micros(unregistered_at))
+        {
             return Ok(false);
         }
-        let Some(row) = tables.remove_device(device) else { return Ok(false) };
+        let Some(row) = tables.remove_device(device) else {
+            return Ok(false);
+        };
         for pass in row.registrations.keys() {
             tables.remove_from_pass(pass, device);
         }
@@ -401,16 +510,23 @@ fn device_position(cursor: &PageCursor) -> Option<DeviceIdentifier> {
 /// Reads the cursor of a page of a type's registrations.
 fn registration_position(cursor: &PageCursor) -> Option<(SerialNumber, DeviceIdentifier)> {
     let (serial, device) = cursor.as_str().split_once('\n')?;
-    Some((SerialNumber::new(serial).ok()?, DeviceIdentifier::new(device).ok()?))
+    Some((
+        SerialNumber::new(serial).ok()?,
+        DeviceIdentifier::new(device).ok()?,
+    ))
 }
 
 #[async_trait]
 impl StoreMaintenance for MemoryStore {
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
         let mut tables = self.tables_mut();
-        let created = registrations.iter().filter(|Registration { device, push_token, pass }| {
-            tables.register(device, pass, push_token) == Registered::Created
-        });
+        let created = registrations.iter().filter(
+            |Registration {
+                 device,
+                 push_token,
+                 pass,
+             }| { tables.register(device, pass, push_token) == Registered::Created },
+        );
         Ok(created.count() as u64)
     }
 
@@ -423,13 +539,19 @@ impl StoreMaintenance for MemoryStore {
         // A page has all registrations of its last device, so it may be longer than the limit.
         let after = after.and_then(device_position);
         let mut page = Page::default();
-        for device in tables.in_order.range((start(after.as_ref()), Bound::Unbounded)) {
-            let Some(row) = tables.devices.get(device) else { continue };
-            page.items.extend(row.registrations.keys().map(|pass| Registration {
-                device: device.clone(),
-                push_token: row.push_token.clone(),
-                pass: pass.clone(),
-            }));
+        for device in tables
+            .in_order
+            .range((start(after.as_ref()), Bound::Unbounded))
+        {
+            let Some(row) = tables.devices.get(device) else {
+                continue;
+            };
+            page.items
+                .extend(row.registrations.keys().map(|pass| Registration {
+                    device: device.clone(),
+                    push_token: row.push_token.clone(),
+                    pass: pass.clone(),
+                }));
             if page.items.len() >= limit.max(1) {
                 page.next = Some(PageCursor::new(device.as_str()));
                 break;
@@ -447,10 +569,18 @@ impl StoreMaintenance for MemoryStore {
             .map(|(type_id, row)| TypeStats {
                 type_id: type_id.clone(),
                 passes: row.devices.len() as u64,
-                registrations: row.devices.values().map(|devices| devices.len() as u64).sum(),
+                registrations: row
+                    .devices
+                    .values()
+                    .map(|devices| devices.len() as u64)
+                    .sum(),
             })
             .collect();
         types.sort_unstable_by(|one, other| one.type_id.cmp(&other.type_id));
-        Ok(StoreStats { devices: tables.devices.len() as u64, types, storage_bytes: None })
+        Ok(StoreStats {
+            devices: tables.devices.len() as u64,
+            types,
+            storage_bytes: None,
+        })
     }
 }

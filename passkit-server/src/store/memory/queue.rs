@@ -31,12 +31,23 @@ struct Entry {
 impl Pushes {
     fn add(&mut self, type_id: &TypeIdentifier, scope: Scope, version: u64) {
         let entries = self.pending.entry(type_id.clone()).or_default();
-        entries.entry(scope).or_insert(Entry { since: version, version, progress: None }).version = version;
+        entries
+            .entry(scope)
+            .or_insert(Entry {
+                since: version,
+                version,
+                progress: None,
+            })
+            .version = version;
     }
 
     fn record_progress(&mut self, type_id: &TypeIdentifier, scope: &Scope, progress: &Progress) {
-        let Some(entries) = self.pending.get_mut(type_id) else { return };
-        let Some(entry) = entries.get_mut(scope) else { return };
+        let Some(entries) = self.pending.get_mut(type_id) else {
+            return;
+        };
+        let Some(entry) = entries.get_mut(scope) else {
+            return;
+        };
         if progress.next.is_some() {
             entry.progress = Some(progress.clone());
         } else if entry.version == progress.version {
@@ -52,7 +63,11 @@ impl Pushes {
 
 #[async_trait]
 impl PushQueue for MemoryStore {
-    async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+    async fn mark_and_push(
+        &self,
+        type_id: &TypeIdentifier,
+        changed: Changed<'_>,
+    ) -> Result<(), StoreError> {
         let mut tables = self.tables_mut();
         let (version, scopes) = tables.mark(type_id, changed);
         for scope in scopes {
@@ -64,7 +79,11 @@ impl PushQueue for MemoryStore {
     async fn backlog(&self) -> Result<Vec<Backlog>, StoreError> {
         let tables = self.tables();
         let pushes = &tables.pushes;
-        let mut types: Vec<&TypeIdentifier> = pushes.pending.keys().chain(pushes.deferred.keys()).collect();
+        let mut types: Vec<&TypeIdentifier> = pushes
+            .pending
+            .keys()
+            .chain(pushes.deferred.keys())
+            .collect();
         types.sort_unstable();
         types.dedup();
         let backlog = types.into_iter().map(|type_id| {
@@ -75,7 +94,8 @@ impl PushQueue for MemoryStore {
                 type_id: type_id.clone(),
                 pending: pending.map_or(0, |pending| pending.len() as u64),
                 since: since.map(|micros| UNIX_EPOCH + Duration::from_micros(micros)),
-                next_deferred: deferred.and_then(|pushes| pushes.values().filter_map(|push| push.due).min()),
+                next_deferred: deferred
+                    .and_then(|pushes| pushes.values().filter_map(|push| push.due).min()),
             }
         });
         Ok(backlog.collect())
@@ -87,14 +107,19 @@ impl PushQueue for MemoryStore {
         limit: usize,
     ) -> Result<Vec<PendingChange>, StoreError> {
         let tables = self.tables();
-        let Some(entries) = tables.pushes.pending.get(type_id) else { return Ok(Vec::new()) };
+        let Some(entries) = tables.pushes.pending.get(type_id) else {
+            return Ok(Vec::new());
+        };
         let mut entries: Vec<_> = entries.iter().collect();
         entries.sort_by_key(|(_, entry)| entry.since);
-        let pending = entries.into_iter().take(limit.max(1)).map(|(scope, entry)| PendingChange {
-            scope: scope.clone(),
-            version: entry.version,
-            progress: entry.progress.clone(),
-        });
+        let pending = entries
+            .into_iter()
+            .take(limit.max(1))
+            .map(|(scope, entry)| PendingChange {
+                scope: scope.clone(),
+                version: entry.version,
+                progress: entry.progress.clone(),
+            });
         Ok(pending.collect())
     }
 
@@ -136,11 +161,20 @@ impl PushQueue for MemoryStore {
         limit: usize,
     ) -> Result<Page<(DeviceIdentifier, DeferredPush)>, StoreError> {
         let tables = self.tables();
-        let Some(deferred) = tables.pushes.deferred.get(type_id) else { return Ok(Page::default()) };
+        let Some(deferred) = tables.pushes.deferred.get(type_id) else {
+            return Ok(Page::default());
+        };
         let after = after.and_then(device_position);
         let limit = limit.max(1);
         let rest = deferred.range((start(after.as_ref()), Bound::Unbounded));
-        let pushes = rest.take(limit).map(|(device, push)| (device.clone(), push.clone())).collect();
-        Ok(Page::up_to(limit, pushes, |(last, _): &(DeviceIdentifier, _)| PageCursor::new(last.as_str())))
+        let pushes = rest
+            .take(limit)
+            .map(|(device, push)| (device.clone(), push.clone()))
+            .collect();
+        Ok(Page::up_to(
+            limit,
+            pushes,
+            |(last, _): &(DeviceIdentifier, _)| PageCursor::new(last.as_str()),
+        ))
     }
 }

@@ -46,17 +46,23 @@ impl Faulty {
         push: bool,
     ) -> Result<(), StoreError> {
         if !self.keeps_contents() {
-            return self.mark_inner(&self.inner, type_id, Changed::Contents(contents), push).await;
+            return self
+                .mark_inner(&self.inner, type_id, Changed::Contents(contents), push)
+                .await;
         }
-        let pass_of = |content: &Content| PassId { type_id: type_id.clone(), serial: content.serial.clone() };
+        let pass_of = |content: &Content| PassId {
+            type_id: type_id.clone(),
+            serial: content.serial.clone(),
+        };
         let mut new = Vec::new();
         let mut marked: Vec<SerialNumber> = Vec::new();
         self.memory(|memory| {
             for content in contents {
                 let pass = self.pass_of_content(&pass_of(content));
                 let before = memory.contents.get(&pass).cloned();
-                let is_old =
-                    content.digest.is_some_and(|digest| !memory.digests.insert((pass.clone(), digest)));
+                let is_old = content
+                    .digest
+                    .is_some_and(|digest| !memory.digests.insert((pass.clone(), digest)));
                 let (after, is_new) = self.update(before.as_ref(), content, is_old);
                 if is_new {
                     marked.push(content.serial.clone());
@@ -71,7 +77,10 @@ impl Faulty {
             }
         });
         if self.is(Fault::ContentsMarkTheWholeBatch) && !marked.is_empty() {
-            marked = contents.iter().map(|content| content.serial.clone()).collect();
+            marked = contents
+                .iter()
+                .map(|content| content.serial.clone())
+                .collect();
         }
         if matches!(
             self.fault,
@@ -87,7 +96,10 @@ impl Faulty {
         let changed = Changed::Passes(&marked);
         self.mark_inner(&self.inner, type_id, changed, push).await?;
         if push && self.is(Fault::EqualContentsPush) {
-            let all: Vec<_> = contents.iter().map(|content| content.serial.clone()).collect();
+            let all: Vec<_> = contents
+                .iter()
+                .map(|content| content.serial.clone())
+                .collect();
             self.push_again(type_id, &all).await?;
         }
         if self.is(Fault::PublishMarksFirst) {
@@ -111,8 +123,14 @@ impl Faulty {
     }
 
     /// A push that comes after the mark has to mark once more.
-    async fn push_again(&self, type_id: &TypeIdentifier, serials: &[SerialNumber]) -> Result<(), StoreError> {
-        self.inner.mark_and_push(type_id, Changed::Passes(serials)).await
+    async fn push_again(
+        &self,
+        type_id: &TypeIdentifier,
+        serials: &[SerialNumber],
+    ) -> Result<(), StoreError> {
+        self.inner
+            .mark_and_push(type_id, Changed::Passes(serials))
+            .await
     }
 
     fn pass_of_content(&self, pass: &PassId) -> PassId {
@@ -124,7 +142,12 @@ impl Faulty {
     }
 
     /// What the store remembers after a content, and whether it marks the pass.
-    fn update(&self, before: Option<&Published>, content: &Content, is_old: bool) -> (Published, bool) {
+    fn update(
+        &self,
+        before: Option<&Published>,
+        content: &Content,
+        is_old: bool,
+    ) -> (Published, bool) {
         let known = before.cloned().unwrap_or_default();
         let mut after = known.clone();
         let mut is_new = after.update(content);
@@ -132,7 +155,9 @@ impl Faulty {
         match self.fault {
             Fault::ContentsAlwaysMark => is_new |= !is_removal,
             Fault::OldContentsDoNotMark => is_new &= !is_old,
-            Fault::TokensReplaced if !content.tokens.is_empty() => after.tokens = content.tokens.clone(),
+            Fault::TokensReplaced if !content.tokens.is_empty() => {
+                after.tokens = content.tokens.clone()
+            }
             Fault::FirstTokensKept | Fault::TokenAgainStaysInPlace => {
                 after.tokens = known.tokens;
                 for token in &content.tokens {
@@ -141,7 +166,9 @@ impl Faulty {
                     }
                 }
                 if self.is(Fault::TokenAgainStaysInPlace) {
-                    after.tokens.drain(..after.tokens.len().saturating_sub(Published::MAX_TOKENS));
+                    after
+                        .tokens
+                        .drain(..after.tokens.len().saturating_sub(Published::MAX_TOKENS));
                 }
                 after.tokens.truncate(Published::MAX_TOKENS);
             }
@@ -149,7 +176,9 @@ impl Faulty {
             Fault::RemovalForgetsTheDigest if is_removal => after.digest = None,
             Fault::RemovalForgetsTheTokens if is_removal => after.tokens = content.tokens.clone(),
             Fault::RemovalIsNoContent if is_removal => after = known,
-            Fault::FirstRemovalHidesTheContent if known.digest.is_none() && known.removed => is_new = false,
+            Fault::FirstRemovalHidesTheContent if known.digest.is_none() && known.removed => {
+                is_new = false
+            }
             Fault::RemovedForGood => after.removed |= known.removed,
             _ => {}
         }
@@ -158,7 +187,11 @@ impl Faulty {
 
     pub(super) fn forget_digests(&self, of: impl Fn(&PassId) -> bool) {
         self.memory(|memory| {
-            memory.contents.iter_mut().filter(|(pass, _)| of(pass)).for_each(|(_, one)| one.digest = None);
+            memory
+                .contents
+                .iter_mut()
+                .filter(|(pass, _)| of(pass))
+                .for_each(|(_, one)| one.digest = None);
         });
     }
 

@@ -10,7 +10,8 @@ use super::{Fault, Faulty};
 impl Coordination for Faulty {
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {
         let known = self.memory(|memory| memory.owners.get(name).cloned());
-        let remember = || self.memory(|memory| memory.owners.insert(name.to_owned(), owner.to_owned()));
+        let remember =
+            || self.memory(|memory| memory.owners.insert(name.to_owned(), owner.to_owned()));
         match self.fault {
             Fault::ClaimChecksFirst => {
                 if known.is_some_and(|known| known != owner) {
@@ -22,7 +23,11 @@ impl Coordination for Faulty {
             }
             Fault::ClaimNotForItsOwner if known.as_deref() == Some(owner) => Ok(false),
             Fault::ClaimOfAllNames => self.inner.claim("one", owner, time).await,
-            Fault::ClaimNeverEnds => self.inner.claim(name, owner, Duration::from_secs(86_400)).await,
+            Fault::ClaimNeverEnds => {
+                self.inner
+                    .claim(name, owner, Duration::from_secs(86_400))
+                    .await
+            }
             Fault::ClaimEndsAtOnce => self.inner.claim(name, owner, time / 10).await,
             Fault::ClaimIsNotProlonged if known.as_deref() == Some(owner) => Ok(true),
             _ => {
@@ -72,7 +77,11 @@ impl Coordination for Faulty {
             Fault::NoteIsNeverRemoved if new.is_none() => {
                 Ok(self.inner.note(name).await?.as_deref() == expected)
             }
-            Fault::NoteAnswersTrue => self.inner.replace_note(name, expected, new).await.map(|_| true),
+            Fault::NoteAnswersTrue => self
+                .inner
+                .replace_note(name, expected, new)
+                .await
+                .map(|_| true),
             _ => self.inner.replace_note(name, expected, new).await,
         }
     }
@@ -80,14 +89,22 @@ impl Coordination for Faulty {
 
 impl Faulty {
     fn note_named(&self, name: &str) -> String {
-        if self.is(Fault::NotesFolded) { name.to_lowercase() } else { name.to_owned() }
+        if self.is(Fault::NotesFolded) {
+            name.to_lowercase()
+        } else {
+            name.to_owned()
+        }
     }
 
     /// Whatever the note is.
     async fn set_note(&self, name: &str, new: Option<&str>) -> Result<bool, StoreError> {
         loop {
             let before = self.inner.note(name).await?;
-            if self.inner.replace_note(name, before.as_deref(), new).await? {
+            if self
+                .inner
+                .replace_note(name, before.as_deref(), new)
+                .await?
+            {
                 return Ok(true);
             }
         }

@@ -21,13 +21,23 @@ impl StoreMaintenance for Faulty {
             }
         }
         let mut created = 0;
-        for Registration { device, push_token, pass } in &registrations {
+        for Registration {
+            device,
+            push_token,
+            pass,
+        } in &registrations
+        {
             if self.is(Fault::ManySkipsExisting) && self.is_known(device).await? {
                 continue;
             }
-            created += u64::from(self.register(device, pass, push_token).await? == Registered::Created);
+            created +=
+                u64::from(self.register(device, pass, push_token).await? == Registered::Created);
         }
-        Ok(if self.is(Fault::ManyCountsAll) { registrations.len() as u64 } else { created })
+        Ok(if self.is(Fault::ManyCountsAll) {
+            registrations.len() as u64
+        } else {
+            created
+        })
     }
 
     async fn registrations(
@@ -45,14 +55,21 @@ impl StoreMaintenance for Faulty {
             }
             Fault::RegistrationPagesByOffset => {
                 let all = self.inner.registrations(None, usize::MAX).await?.items;
-                let start = after.and_then(|cursor| cursor.as_str().parse().ok()).unwrap_or(0);
+                let start = after
+                    .and_then(|cursor| cursor.as_str().parse().ok())
+                    .unwrap_or(0);
                 let end = limit.max(1).saturating_add(start);
                 let next = (end < all.len()).then(|| PageCursor::new(end.to_string()));
-                Ok(Page { items: all.into_iter().take(end).skip(start).collect(), next })
+                Ok(Page {
+                    items: all.into_iter().take(end).skip(start).collect(),
+                    next,
+                })
             }
             _ => {
                 let mut page = self.inner.registrations(after, limit).await?;
-                page.items.iter_mut().for_each(|one| one.push_token = self.token_kept(&one.push_token));
+                page.items
+                    .iter_mut()
+                    .for_each(|one| one.push_token = self.token_kept(&one.push_token));
                 Ok(page)
             }
         }
@@ -61,12 +78,19 @@ impl StoreMaintenance for Faulty {
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         let mut stats = self.inner.stats().await?;
         match self.fault {
-            Fault::StatsCountGoneDevices => stats.devices = self.memory(|memory| memory.devices.len() as u64),
+            Fault::StatsCountGoneDevices => {
+                stats.devices = self.memory(|memory| memory.devices.len() as u64)
+            }
             Fault::StatsCountMarks => {
                 for of_type in &mut stats.types {
                     let marked = |pass: &&_| *pass == &of_type.type_id;
                     let marks = self.memory(|memory| {
-                        memory.marked.keys().map(|pass| &pass.type_id).filter(marked).count()
+                        memory
+                            .marked
+                            .keys()
+                            .map(|pass| &pass.type_id)
+                            .filter(marked)
+                            .count()
                     });
                     of_type.passes += marks as u64;
                 }
@@ -100,11 +124,20 @@ impl Stores for FaultyStores {
     }
 
     async fn reopen(&self, store: &Arc<Faulty>) -> Option<Result<TestStore, BoxError>> {
-        let all = store.inner.registrations(None, usize::MAX).await.unwrap().items;
+        let all = store
+            .inner
+            .registrations(None, usize::MAX)
+            .await
+            .unwrap()
+            .items;
         store.reopen_queue().await;
         Some(Ok(match self.0 {
             Fault::LosesARegistration => {
-                store.inner.unregister(&all[0].device, &all[0].pass).await.unwrap();
+                store
+                    .inner
+                    .unregister(&all[0].device, &all[0].pass)
+                    .await
+                    .unwrap();
                 TestStore::with_all(store.clone())
             }
             Fault::OpensEmpty | Fault::ReopeningForgetsNotes => {
@@ -120,7 +153,12 @@ impl Stores for FaultyStores {
                 TestStore::with_all(store.clone())
             }
             Fault::ReopeningForgetsTokens => {
-                store.memory(|memory| memory.contents.values_mut().for_each(|one| one.tokens.truncate(1)));
+                store.memory(|memory| {
+                    memory
+                        .contents
+                        .values_mut()
+                        .for_each(|one| one.tokens.truncate(1))
+                });
                 TestStore::with_all(store.clone())
             }
             // As it is: nothing is lost.

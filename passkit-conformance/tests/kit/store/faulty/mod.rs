@@ -16,7 +16,9 @@ use std::{
 use passkit_server::{
     PassId, PassState,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
-    store::{Changes, ContentDigest, MemoryStore, Published, RegistrationStore, StoreError, UpdateTag},
+    store::{
+        Changes, ContentDigest, MemoryStore, Published, RegistrationStore, StoreError, UpdateTag,
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +204,12 @@ struct Memory {
 
 impl Faulty {
     pub(crate) fn new(fault: Fault) -> Self {
-        Self { inner: MemoryStore::new(), beside: MemoryStore::new(), fault, memory: Mutex::default() }
+        Self {
+            inner: MemoryStore::new(),
+            beside: MemoryStore::new(),
+            fault,
+            memory: Mutex::default(),
+        }
     }
 
     fn is(&self, fault: Fault) -> bool {
@@ -219,7 +226,11 @@ impl Faulty {
 
     fn named(&self, pass: &PassId) -> PassId {
         let serial = pass.serial.as_str();
-        let serial = if self.is(Fault::SerialsFolded) { serial.to_lowercase() } else { serial.to_owned() };
+        let serial = if self.is(Fault::SerialsFolded) {
+            serial.to_lowercase()
+        } else {
+            serial.to_owned()
+        };
         PassId::new(self.type_named(&pass.type_id).as_str(), &serial).unwrap()
     }
 
@@ -227,7 +238,9 @@ impl Faulty {
         let text = type_id.as_str();
         match self.fault {
             Fault::TypesFolded => TypeIdentifier::new(&text.to_lowercase()).unwrap(),
-            Fault::KindIgnored => TypeIdentifier::new(&text.replacen("order.", "pass.", 1)).unwrap(),
+            Fault::KindIgnored => {
+                TypeIdentifier::new(&text.replacen("order.", "pass.", 1)).unwrap()
+            }
             _ => type_id.clone(),
         }
     }
@@ -246,7 +259,11 @@ impl Faulty {
     }
 
     async fn is_registered(&self, device: &DeviceIdentifier, pass: &PassId) -> bool {
-        let all = self.inner.changes_since(device, &pass.type_id, None).await.unwrap();
+        let all = self
+            .inner
+            .changes_since(device, &pass.type_id, None)
+            .await
+            .unwrap();
         all.serials.contains(&pass.serial)
     }
 
@@ -260,14 +277,26 @@ impl Faulty {
         changed: impl Fn(u64, u64) -> bool + Send,
     ) -> Result<Changes, StoreError> {
         let mut all = self.inner.changes_since(device, type_id, None).await?;
-        let Some(since) = since.and_then(|since| since.unless_ahead_of(all.tag)) else { return Ok(all) };
-        let registered = UpdateTag { device_version: since.device_version, ..all.tag };
-        let new = self.inner.changes_since(device, type_id, Some(registered)).await?;
+        let Some(since) = since.and_then(|since| since.unless_ahead_of(all.tag)) else {
+            return Ok(all);
+        };
+        let registered = UpdateTag {
+            device_version: since.device_version,
+            ..all.tag
+        };
+        let new = self
+            .inner
+            .changes_since(device, type_id, Some(registered))
+            .await?;
         let mut serials = new.serials;
         for serial in all.serials {
-            let pass = PassId { type_id: type_id.clone(), serial };
+            let pass = PassId {
+                type_id: type_id.clone(),
+                serial,
+            };
             let state = self.inner.pass_state(&pass).await?;
-            if changed(version(&pass, state), since.type_version) && !serials.contains(&pass.serial) {
+            if changed(version(&pass, state), since.type_version) && !serials.contains(&pass.serial)
+            {
                 serials.push(pass.serial);
             }
         }

@@ -26,12 +26,18 @@ pub(super) struct Queue {
 
 #[async_trait]
 impl PushQueue for Faulty {
-    async fn mark_and_push(&self, type_id: &TypeIdentifier, changed: Changed<'_>) -> Result<(), StoreError> {
+    async fn mark_and_push(
+        &self,
+        type_id: &TypeIdentifier,
+        changed: Changed<'_>,
+    ) -> Result<(), StoreError> {
         let type_id = &self.queue_type(type_id);
         self.memory(|memory| {
             memory.queue.types.push(type_id.clone());
             if let Changed::Passes(serials) = changed {
-                let again = serials.iter().map(|serial| (type_id.clone(), Scope::Pass(serial.clone())));
+                let again = serials
+                    .iter()
+                    .map(|serial| (type_id.clone(), Scope::Pass(serial.clone())));
                 memory.queue.marked_again.extend(again);
             }
         });
@@ -43,7 +49,9 @@ impl PushQueue for Faulty {
                 self.inner.mark(type_id, changed).await
             }
             (Fault::PushesTheFirstOnly, Changed::Passes([first, others @ ..])) => {
-                self.inner.mark_and_push(type_id, Changed::Passes(std::slice::from_ref(first))).await?;
+                self.inner
+                    .mark_and_push(type_id, Changed::Passes(std::slice::from_ref(first)))
+                    .await?;
                 self.inner.mark(type_id, Changed::Passes(others)).await
             }
             (Fault::EmptyBatchPushesAll, Changed::Passes([])) => {
@@ -64,7 +72,12 @@ impl PushQueue for Faulty {
             Fault::BacklogNamesFinishedTypes => {
                 for type_id in self.memory(|memory| memory.queue.types.clone()) {
                     if backlog.iter().all(|one| one.type_id != type_id) {
-                        backlog.push(Backlog { type_id, pending: 0, since: None, next_deferred: None });
+                        backlog.push(Backlog {
+                            type_id,
+                            pending: 0,
+                            since: None,
+                            next_deferred: None,
+                        });
                     }
                 }
             }
@@ -110,8 +123,8 @@ impl PushQueue for Faulty {
             let key = (type_id.clone(), change.scope.clone());
             match self.fault {
                 Fault::MarkedAgainKeepsItsVersion => {
-                    change.version =
-                        self.memory(|memory| *memory.queue.seen.entry(key).or_insert(change.version));
+                    change.version = self
+                        .memory(|memory| *memory.queue.seen.entry(key).or_insert(change.version));
                 }
                 Fault::MarkedAgainForgetsTheProgress
                     if self.memory(|memory| memory.queue.marked_again.contains(&key)) =>
@@ -135,8 +148,10 @@ impl PushQueue for Faulty {
         let type_id = &self.queue_type(type_id);
         let mut progress = progress.to_vec();
         let pending = self.queue().pending(type_id, usize::MAX).await?;
-        let pending: BTreeMap<_, _> =
-            pending.into_iter().map(|change| (change.scope, change.version)).collect();
+        let pending: BTreeMap<_, _> = pending
+            .into_iter()
+            .map(|change| (change.scope, change.version))
+            .collect();
         self.memory(|memory| {
             for (scope, progress) in &progress {
                 let key = (type_id.clone(), scope.clone());
@@ -185,14 +200,17 @@ impl PushQueue for Faulty {
             }
             Fault::DeferredTimesAreSeconds => {
                 for push in pushes.iter_mut().filter_map(|(_, push)| push.as_mut()) {
-                    let whole =
-                        |time| SystemTime::UNIX_EPOCH + Duration::from_secs(clock::micros(time) / 1_000_000);
+                    let whole = |time| {
+                        SystemTime::UNIX_EPOCH
+                            + Duration::from_secs(clock::micros(time) / 1_000_000)
+                    };
                     push.due = push.due.map(whole);
                 }
             }
             Fault::DeferredTokensFolded => {
                 for push in pushes.iter_mut().filter_map(|(_, push)| push.as_mut()) {
-                    push.push_token = PushToken::new(&push.push_token.as_str().to_lowercase()).unwrap();
+                    push.push_token =
+                        PushToken::new(&push.push_token.as_str().to_lowercase()).unwrap();
                 }
             }
             Fault::RemovesOneDeferredOnly => {
@@ -223,7 +241,11 @@ impl PushQueue for Faulty {
 impl Faulty {
     /// Where pending pushes are kept: elsewhere, by a store that does not mark.
     fn queue(&self) -> &MemoryStore {
-        if self.is(Fault::PushesWithoutMarking) { &self.beside } else { &self.inner }
+        if self.is(Fault::PushesWithoutMarking) {
+            &self.beside
+        } else {
+            &self.inner
+        }
     }
 
     fn queue_type(&self, type_id: &TypeIdentifier) -> TypeIdentifier {
@@ -241,18 +263,43 @@ impl Faulty {
             match self.fault {
                 Fault::ReopeningForgetsPending => {
                     let pending = self.inner.pending(&type_id, 1).await.unwrap().into_iter();
-                    let end = pending
-                        .map(|change| (change.scope, Progress { version: change.version, next: None }));
-                    self.inner.record_progress(&type_id, &end.collect::<Vec<_>>()).await.unwrap();
+                    let end = pending.map(|change| {
+                        (
+                            change.scope,
+                            Progress {
+                                version: change.version,
+                                next: None,
+                            },
+                        )
+                    });
+                    self.inner
+                        .record_progress(&type_id, &end.collect::<Vec<_>>())
+                        .await
+                        .unwrap();
                 }
                 Fault::ReopeningForgetsProgress => {
                     let pending = self.inner.pending(&type_id, 100).await.unwrap().into_iter();
-                    let start = pending.map(|change| (change.scope, Progress { version: 0, next: None }));
-                    self.inner.record_progress(&type_id, &start.collect::<Vec<_>>()).await.unwrap();
+                    let start = pending.map(|change| {
+                        (
+                            change.scope,
+                            Progress {
+                                version: 0,
+                                next: None,
+                            },
+                        )
+                    });
+                    self.inner
+                        .record_progress(&type_id, &start.collect::<Vec<_>>())
+                        .await
+                        .unwrap();
                 }
                 Fault::ReopeningForgetsDeferred => {
                     let page = self.inner.deferred(&type_id, None, 1).await.unwrap();
-                    let removed: Vec<_> = page.items.into_iter().map(|(device, _)| (device, None)).collect();
+                    let removed: Vec<_> = page
+                        .items
+                        .into_iter()
+                        .map(|(device, _)| (device, None))
+                        .collect();
                     self.inner.defer(&type_id, &removed).await.unwrap();
                 }
                 _ => {}

@@ -10,8 +10,8 @@ use passkit_server::{
     maintenance::StoreMaintenance,
     push::PushQueue,
     store::{
-        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice, RegistrationStore,
-        StoreError, StoreErrorKind, UpdateTag, clock,
+        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice,
+        RegistrationStore, StoreError, StoreErrorKind, UpdateTag, clock,
     },
 };
 use tokio::task::yield_now;
@@ -35,21 +35,33 @@ impl RegistrationStore for Faulty {
             if memory.gone.remove(device) {
                 memory.returned.insert(device.clone());
             }
-            memory.first_tokens.entry(device.clone()).or_insert(push_token.clone()).clone()
+            memory
+                .first_tokens
+                .entry(device.clone())
+                .or_insert(push_token.clone())
+                .clone()
         });
         match self.fault {
             Fault::PushTokenNotReplaced => self.inner.register(device, pass, &first).await,
-            Fault::AlwaysCreated => {
-                self.inner.register(device, pass, push_token).await.map(|_| Registered::Created)
-            }
-            Fault::AlwaysExisting => {
-                self.inner.register(device, pass, push_token).await.map(|_| Registered::Existing)
-            }
+            Fault::AlwaysCreated => self
+                .inner
+                .register(device, pass, push_token)
+                .await
+                .map(|_| Registered::Created),
+            Fault::AlwaysExisting => self
+                .inner
+                .register(device, pass, push_token)
+                .await
+                .map(|_| Registered::Existing),
             Fault::RegisterChecksFirst => {
                 let existed = self.is_registered(device, pass).await;
                 yield_now().await;
                 self.inner.register(device, pass, push_token).await?;
-                Ok(if existed { Registered::Existing } else { Registered::Created })
+                Ok(if existed {
+                    Registered::Existing
+                } else {
+                    Registered::Created
+                })
             }
             Fault::RegisterInTwoSteps => {
                 let key = (device.clone(), pass.clone());
@@ -63,19 +75,30 @@ impl RegistrationStore for Faulty {
                 Ok(registered)
             }
             Fault::UnregisterLeavesDevice => {
-                self.inner.register(device, &Self::hidden_pass(), push_token).await?;
+                self.inner
+                    .register(device, &Self::hidden_pass(), push_token)
+                    .await?;
                 self.inner.register(device, pass, push_token).await
             }
             _ => self.inner.register(device, pass, push_token).await,
         }
     }
 
-    async fn unregister(&self, device: &DeviceIdentifier, pass: &PassId) -> Result<bool, StoreError> {
+    async fn unregister(
+        &self,
+        device: &DeviceIdentifier,
+        pass: &PassId,
+    ) -> Result<bool, StoreError> {
         let (pass, device) = (&self.named(pass), &self.device_named(device));
         match self.fault {
             Fault::UnregisterOfAnother => {
-                let page = self.inner.devices(Audience::Pass(pass), None, usize::MAX).await?;
-                let Some(one) = page.items.first() else { return Ok(false) };
+                let page = self
+                    .inner
+                    .devices(Audience::Pass(pass), None, usize::MAX)
+                    .await?;
+                let Some(one) = page.items.first() else {
+                    return Ok(false);
+                };
                 let existed = self.is_registered(device, pass).await;
                 self.inner.unregister(&one.device, pass).await?;
                 Ok(existed)
@@ -114,27 +137,47 @@ impl RegistrationStore for Faulty {
         let second = |version: u64| version / 1_000_000;
         match self.fault {
             Fault::TagsOfWholeSeconds => {
-                self.list_by(device, type_id, since, own, |v, s| second(v) > second(s)).await
+                self.list_by(device, type_id, since, own, |v, s| second(v) > second(s))
+                    .await
             }
-            Fault::GreaterOrEqual => self.list_by(device, type_id, since, own, |v, s| v >= s).await,
+            Fault::GreaterOrEqual => {
+                self.list_by(device, type_id, since, own, |v, s| v >= s)
+                    .await
+            }
             Fault::FloorIgnoredInLists => {
                 let marked = self.memory(|memory| memory.marked.clone());
-                let version = move |pass: &PassId, _| marked.get(pass).map_or(0, |state| state.version);
-                self.list_by(device, type_id, since, version, |v, s| v > s).await
+                let version =
+                    move |pass: &PassId, _| marked.get(pass).map_or(0, |state| state.version);
+                self.list_by(device, type_id, since, version, |v, s| v > s)
+                    .await
             }
             Fault::ListIgnoresType | Fault::ListIgnoresDevice => {
-                let (types, devices) = self.memory(|memory| (memory.types.clone(), memory.devices.clone()));
+                let (types, devices) =
+                    self.memory(|memory| (memory.types.clone(), memory.devices.clone()));
                 let mut serials: BTreeSet<_> = right.serials.into_iter().collect();
                 if self.is(Fault::ListIgnoresType) {
                     for type_id in &types {
-                        serials.extend(self.inner.changes_since(device, type_id, since).await?.serials);
+                        serials.extend(
+                            self.inner
+                                .changes_since(device, type_id, since)
+                                .await?
+                                .serials,
+                        );
                     }
                 } else {
                     for device in &devices {
-                        serials.extend(self.inner.changes_since(device, type_id, since).await?.serials);
+                        serials.extend(
+                            self.inner
+                                .changes_since(device, type_id, since)
+                                .await?
+                                .serials,
+                        );
                     }
                 }
-                Ok(Changes { serials: serials.into_iter().collect(), ..right })
+                Ok(Changes {
+                    serials: serials.into_iter().collect(),
+                    ..right
+                })
             }
             Fault::ListRepeatsSerials => {
                 let mut serials = right.serials;
@@ -147,7 +190,10 @@ impl RegistrationStore for Faulty {
             Fault::OnlyTheNewestListed => {
                 let mut states = Vec::new();
                 for serial in &right.serials {
-                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    let pass = PassId {
+                        type_id: type_id.clone(),
+                        serial: serial.clone(),
+                    };
                     states.push(self.inner.pass_state(&pass).await?.version);
                 }
                 let newest = states.iter().max().copied();
@@ -159,34 +205,73 @@ impl RegistrationStore for Faulty {
             Fault::TagNowBesideTheQuery => {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 let type_version = clock::now_micros();
-                let tag = UpdateTag { type_version, ..right.tag };
+                let tag = UpdateTag {
+                    type_version,
+                    ..right.tag
+                };
                 // Nothing is ahead of "now", and the inner store must not find it so.
                 let latest = self.inner.changes_since(device, type_id, None).await?.tag;
                 let since = since.map(|since| UpdateTag {
                     type_version: since.type_version.min(latest.type_version),
                     ..since
                 });
-                let serials = self.inner.changes_since(device, type_id, since).await?.serials;
+                let serials = self
+                    .inner
+                    .changes_since(device, type_id, since)
+                    .await?
+                    .serials;
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                Ok(Changes { serials, tag: UpdateTag { type_version: clock::now_micros(), ..tag } })
+                Ok(Changes {
+                    serials,
+                    tag: UpdateTag {
+                        type_version: clock::now_micros(),
+                        ..tag
+                    },
+                })
             }
             Fault::TagOfTheOldest => {
                 let mut oldest = right.tag.type_version;
                 for serial in &right.serials {
-                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    let pass = PassId {
+                        type_id: type_id.clone(),
+                        serial: serial.clone(),
+                    };
                     oldest = oldest.min(self.inner.pass_state(&pass).await?.version);
                 }
-                Ok(Changes { tag: UpdateTag { type_version: oldest, ..right.tag }, ..right })
+                Ok(Changes {
+                    tag: UpdateTag {
+                        type_version: oldest,
+                        ..right.tag
+                    },
+                    ..right
+                })
             }
             Fault::TagOfWhatIsRegistered => {
                 let mut newest = 0;
-                for serial in self.inner.changes_since(device, type_id, None).await?.serials {
-                    let pass = PassId { type_id: type_id.clone(), serial };
+                for serial in self
+                    .inner
+                    .changes_since(device, type_id, None)
+                    .await?
+                    .serials
+                {
+                    let pass = PassId {
+                        type_id: type_id.clone(),
+                        serial,
+                    };
                     newest = newest.max(self.inner.pass_state(&pass).await?.version);
                 }
-                Ok(Changes { tag: UpdateTag { type_version: newest, ..right.tag }, ..right })
+                Ok(Changes {
+                    tag: UpdateTag {
+                        type_version: newest,
+                        ..right.tag
+                    },
+                    ..right
+                })
             }
-            Fault::TagNeverMoves => Ok(Changes { tag: since.unwrap_or(right.tag), ..right }),
+            Fault::TagNeverMoves => Ok(Changes {
+                tag: since.unwrap_or(right.tag),
+                ..right
+            }),
             Fault::TagAheadIsCovered => {
                 let since = since.map(|since| UpdateTag {
                     type_version: since.type_version.min(right.tag.type_version),
@@ -199,7 +284,9 @@ impl RegistrationStore for Faulty {
                 serials.truncate(1_000);
                 Ok(Changes { serials, ..right })
             }
-            Fault::ReturnedDeviceIsOld if !self.memory(|memory| memory.returned.contains(device)) => {
+            Fault::ReturnedDeviceIsOld
+                if !self.memory(|memory| memory.returned.contains(device)) =>
+            {
                 Ok(right)
             }
             Fault::RegistrationVersionIgnored | Fault::ReturnedDeviceIsOld => {
@@ -213,11 +300,17 @@ impl RegistrationStore for Faulty {
                 let marked = self.memory(|memory| memory.marked.clone());
                 let all = self.inner.changes_since(device, type_id, None).await?;
                 let version = |serial: &SerialNumber| {
-                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    let pass = PassId {
+                        type_id: type_id.clone(),
+                        serial: serial.clone(),
+                    };
                     marked.get(&pass).map_or(0, |state| state.version)
                 };
                 let newest = all.serials.iter().map(version).max().unwrap_or(0);
-                let registered = since.map(|since| UpdateTag { type_version: all.tag.type_version, ..since });
+                let registered = since.map(|since| UpdateTag {
+                    type_version: all.tag.type_version,
+                    ..since
+                });
                 let mut serials: BTreeSet<_> = self
                     .inner
                     .changes_since(device, type_id, registered)
@@ -228,11 +321,19 @@ impl RegistrationStore for Faulty {
                 serials.extend(
                     all.serials
                         .iter()
-                        .filter(|serial| since.is_none_or(|since| version(serial) > since.type_version))
+                        .filter(|serial| {
+                            since.is_none_or(|since| version(serial) > since.type_version)
+                        })
                         .cloned(),
                 );
-                let tag = UpdateTag { type_version: newest, ..all.tag };
-                Ok(Changes { serials: serials.into_iter().collect(), tag })
+                let tag = UpdateTag {
+                    type_version: newest,
+                    ..all.tag
+                };
+                Ok(Changes {
+                    serials: serials.into_iter().collect(),
+                    tag,
+                })
             }
             _ => Ok(right),
         }
@@ -258,13 +359,18 @@ impl RegistrationStore for Faulty {
             Fault::FloorIgnoredInDates => {
                 state = self.memory(|memory| memory.marked.get(pass).copied().unwrap_or(state));
             }
-            Fault::DateIsNow if state.version > 0 => state.last_modified = state.version / 1_000_000,
+            Fault::DateIsNow if state.version > 0 => {
+                state.last_modified = state.version / 1_000_000
+            }
             Fault::UnmarkedDateIsNow if state.version == 0 => state.last_modified = now,
             Fault::DateSharedByType | Fault::UnmarkedDateOfItsType
                 if self.is(Fault::DateSharedByType) == (state.version > 0) =>
             {
                 let shared = self.memory(|memory| {
-                    let of_type = memory.marked.iter().filter(|(other, _)| other.type_id == pass.type_id);
+                    let of_type = memory
+                        .marked
+                        .iter()
+                        .filter(|(other, _)| other.type_id == pass.type_id);
                     of_type.map(|(_, state)| state.last_modified).max()
                 });
                 state.last_modified = state.last_modified.max(shared.unwrap_or(0));
@@ -273,7 +379,8 @@ impl RegistrationStore for Faulty {
             _ => {}
         }
         if self.keeps_contents() {
-            state.published = self.memory(|memory| memory.contents.get(pass).and_then(|one| one.digest));
+            state.published =
+                self.memory(|memory| memory.contents.get(pass).and_then(|one| one.digest));
         }
         Ok(state)
     }
@@ -285,11 +392,19 @@ impl RegistrationStore for Faulty {
         limit: usize,
     ) -> Result<Page<RegisteredDevice>, StoreError> {
         let mut page = match audience {
-            Audience::Pass(pass) => self.devices_of_pass(&self.named(pass), after, limit).await?,
-            Audience::Type(type_id) => self.devices_of_type(&self.type_named(type_id), after, limit).await?,
+            Audience::Pass(pass) => {
+                self.devices_of_pass(&self.named(pass), after, limit)
+                    .await?
+            }
+            Audience::Type(type_id) => {
+                self.devices_of_type(&self.type_named(type_id), after, limit)
+                    .await?
+            }
         };
         if matches!(self.fault, Fault::PushTokensFolded | Fault::PushTokensCut) {
-            page.items.iter_mut().for_each(|one| one.push_token = self.token_kept(&one.push_token));
+            page.items
+                .iter_mut()
+                .for_each(|one| one.push_token = self.token_kept(&one.push_token));
         }
         Ok(page)
     }
@@ -297,17 +412,26 @@ impl RegistrationStore for Faulty {
     async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
         let pass = &self.named(pass);
         match self.fault {
-            Fault::CountsWhoEverRegistered => {
-                Ok(self.memory(|memory| memory.registered.iter().filter(|(_, of)| of == pass).count() as u64))
-            }
+            Fault::CountsWhoEverRegistered => Ok(self.memory(|memory| {
+                memory
+                    .registered
+                    .iter()
+                    .filter(|(_, of)| of == pass)
+                    .count() as u64
+            })),
             Fault::CountsAllOfTheType => {
-                let devices = self.inner.devices(Audience::Type(&pass.type_id), None, usize::MAX).await?;
+                let devices = self
+                    .inner
+                    .devices(Audience::Type(&pass.type_id), None, usize::MAX)
+                    .await?;
                 let devices: HashSet<_> = devices.items.into_iter().map(|one| one.device).collect();
                 Ok((devices.len() as u64).min(at_most))
             }
-            Fault::CountStopsEarly => {
-                Ok(self.inner.count_devices(pass, at_most).await?.min(at_most.saturating_sub(1)))
-            }
+            Fault::CountStopsEarly => Ok(self
+                .inner
+                .count_devices(pass, at_most)
+                .await?
+                .min(at_most.saturating_sub(1))),
             _ => self.inner.count_devices(pass, at_most).await,
         }
     }
@@ -321,10 +445,16 @@ impl RegistrationStore for Faulty {
         let step = Duration::from_micros(1);
         match self.fault {
             Fault::ForgetIgnoresTime => {
-                self.inner.forget_device(device, SystemTime::now() + Duration::from_secs(3_600)).await
+                self.inner
+                    .forget_device(device, SystemTime::now() + Duration::from_secs(3_600))
+                    .await
             }
             // As nanoseconds in 64 bits.
-            Fault::ForgetTimeOverflows if clock::micros(unregistered_at) > 9_223_372_036_854_775 => Ok(false),
+            Fault::ForgetTimeOverflows
+                if clock::micros(unregistered_at) > 9_223_372_036_854_775 =>
+            {
+                Ok(false)
+            }
             Fault::ForgetOneByOne => {
                 let mut forgotten = false;
                 for pass in self.passes() {
@@ -335,7 +465,11 @@ impl RegistrationStore for Faulty {
                 }
                 Ok(forgotten)
             }
-            Fault::ForgetNeedsLaterTime => self.inner.forget_device(device, unregistered_at - step).await,
+            Fault::ForgetNeedsLaterTime => {
+                self.inner
+                    .forget_device(device, unregistered_at - step)
+                    .await
+            }
             Fault::ForgetLeavesRegistrations => {
                 // The device is found and its time is right, but its rows stay.
                 let types = self.memory(|memory| memory.types.clone());
@@ -361,14 +495,19 @@ impl Faulty {
             self.forget_digests(|pass| pass.type_id == *type_id && serials.contains(&pass.serial));
         }
         if self.is(Fault::PlainMarksPush) {
-            return self.inner.mark_and_push(type_id, Changed::Passes(serials)).await;
+            return self
+                .inner
+                .mark_and_push(type_id, Changed::Passes(serials))
+                .await;
         }
         if self.is(Fault::EmptyBatchMarksAll) && serials.is_empty() {
             return self.inner.mark(type_id, Changed::All).await;
         }
         if self.is(Fault::BatchMarkedOneByOne) {
             for serial in serials {
-                self.inner.mark(type_id, Changed::Passes(std::slice::from_ref(serial))).await?;
+                self.inner
+                    .mark(type_id, Changed::Passes(std::slice::from_ref(serial)))
+                    .await?;
                 yield_now().await;
             }
             return Ok(());
@@ -381,7 +520,10 @@ impl Faulty {
             tokio::time::sleep(Duration::from_millis(version % 3 * 4)).await;
             self.memory(|memory| {
                 for serial in serials {
-                    let pass = PassId { type_id: type_id.clone(), serial: serial.clone() };
+                    let pass = PassId {
+                        type_id: type_id.clone(),
+                        serial: serial.clone(),
+                    };
                     let state = memory.marked.entry(pass).or_insert(PassState {
                         version,
                         last_modified: 0,
@@ -393,8 +535,13 @@ impl Faulty {
             return Ok(());
         }
         for serial in serials {
-            let pass = self.named(&PassId { type_id: type_id.clone(), serial: serial.clone() });
-            self.inner.mark(type_id, Changed::Passes(std::slice::from_ref(&pass.serial))).await?;
+            let pass = self.named(&PassId {
+                type_id: type_id.clone(),
+                serial: serial.clone(),
+            });
+            self.inner
+                .mark(type_id, Changed::Passes(std::slice::from_ref(&pass.serial)))
+                .await?;
             let state = self.inner.pass_state(&pass).await?;
             self.memory(|memory| memory.marked.insert(pass, state));
         }
@@ -407,8 +554,14 @@ impl Faulty {
         }
         match self.fault {
             Fault::MarkAllOneByOne => {
-                for pass in self.passes().into_iter().filter(|pass| pass.type_id == *type_id) {
-                    self.inner.mark(type_id, Changed::Passes(&[pass.serial])).await?;
+                for pass in self
+                    .passes()
+                    .into_iter()
+                    .filter(|pass| pass.type_id == *type_id)
+                {
+                    self.inner
+                        .mark(type_id, Changed::Passes(&[pass.serial]))
+                        .await?;
                     yield_now().await;
                 }
                 Ok(())
@@ -422,7 +575,9 @@ impl Faulty {
                     _ => memory.passes.iter().filter(of_type).cloned().collect(),
                 });
                 for pass in walked {
-                    self.inner.mark(type_id, Changed::Passes(std::slice::from_ref(&pass.serial))).await?;
+                    self.inner
+                        .mark(type_id, Changed::Passes(std::slice::from_ref(&pass.serial)))
+                        .await?;
                     yield_now().await;
                 }
                 self.inner.mark(type_id, Changed::All).await
@@ -437,7 +592,8 @@ impl Faulty {
         after: Option<&PageCursor>,
         limit: usize,
     ) -> Result<Page<RegisteredDevice>, StoreError> {
-        let devices = async |pass, after, limit| self.inner.devices(Audience::Pass(pass), after, limit).await;
+        let devices =
+            async |pass, after, limit| self.inner.devices(Audience::Pass(pass), after, limit).await;
         match self.fault {
             Fault::PagesSkip => {
                 let mut page = devices(pass, after, limit.clamp(1, 1 << 40) + 1).await?;
@@ -446,7 +602,11 @@ impl Faulty {
                 }
                 Ok(page)
             }
-            Fault::PagesByOffset => Ok(by_offset(devices(pass, None, usize::MAX).await?.items, after, limit)),
+            Fault::PagesByOffset => Ok(by_offset(
+                devices(pass, None, usize::MAX).await?.items,
+                after,
+                limit,
+            )),
             Fault::PageLimitIgnored => devices(pass, after, usize::MAX).await,
             Fault::CursorFails
                 if after.is_some_and(|after| DeviceIdentifier::new(after.as_str()).is_err()) =>
@@ -456,11 +616,15 @@ impl Faulty {
             Fault::PushTokenIsTheKey => {
                 let mut page = devices(pass, after, limit).await?;
                 let mut tokens = HashSet::new();
-                page.items.retain(|one| tokens.insert(one.push_token.as_str().to_owned()));
+                page.items
+                    .retain(|one| tokens.insert(one.push_token.as_str().to_owned()));
                 Ok(page)
             }
             Fault::PagesForgetThePass => {
-                let of_type = self.passes().into_iter().find(|other| other.type_id == pass.type_id);
+                let of_type = self
+                    .passes()
+                    .into_iter()
+                    .find(|other| other.type_id == pass.type_id);
                 let page = devices(pass, after, limit).await?;
                 match of_type {
                     Some(other) if page.items.is_empty() => devices(&other, after, limit).await,
@@ -470,7 +634,8 @@ impl Faulty {
             Fault::RegisterInTwoSteps | Fault::UnregisterInTwoSteps => {
                 let mut page = devices(pass, after, limit).await?;
                 self.memory(|memory| {
-                    page.items.retain(|one| !memory.hidden.contains(&(one.device.clone(), pass.clone())));
+                    page.items
+                        .retain(|one| !memory.hidden.contains(&(one.device.clone(), pass.clone())));
                 });
                 Ok(page)
             }
@@ -484,7 +649,11 @@ impl Faulty {
         after: Option<&PageCursor>,
         limit: usize,
     ) -> Result<Page<RegisteredDevice>, StoreError> {
-        let right = async |after, limit| self.inner.devices(Audience::Type(type_id), after, limit).await;
+        let right = async |after, limit| {
+            self.inner
+                .devices(Audience::Type(type_id), after, limit)
+                .await
+        };
         match self.fault {
             Fault::TypePagesSkip => {
                 let mut page = right(after, limit).await?;
@@ -493,18 +662,28 @@ impl Faulty {
                 }
                 Ok(page)
             }
-            Fault::TypePagesByOffset => Ok(by_offset(right(None, usize::MAX).await?.items, after, limit)),
+            Fault::TypePagesByOffset => Ok(by_offset(
+                right(None, usize::MAX).await?.items,
+                after,
+                limit,
+            )),
             // In the order of passes and devices, but the cursor has the device only.
             Fault::TypeCursorForgetsThePass => {
                 let mut items = right(None, usize::MAX).await?.items;
                 items.retain(|one| after.is_none_or(|after| one.device.as_str() > after.as_str()));
                 items.truncate(limit.max(1));
-                Ok(Page::up_to(limit, items, |last| PageCursor::new(last.device.as_str())))
+                Ok(Page::up_to(limit, items, |last| {
+                    PageCursor::new(last.device.as_str())
+                }))
             }
             Fault::TypePagesMissSecondPasses => {
                 let passes = self.passes().into_iter();
                 match passes.filter(|pass| pass.type_id == *type_id).min() {
-                    Some(first) => self.inner.devices(Audience::Pass(&first), after, limit).await,
+                    Some(first) => {
+                        self.inner
+                            .devices(Audience::Pass(&first), after, limit)
+                            .await
+                    }
                     None => Ok(Page::default()),
                 }
             }
@@ -513,7 +692,10 @@ impl Faulty {
                 for other in self.memory(|memory| memory.types.clone()) {
                     if other.as_str().starts_with(type_id.as_str()) {
                         items.extend(
-                            self.inner.devices(Audience::Type(&other), None, usize::MAX).await?.items,
+                            self.inner
+                                .devices(Audience::Type(&other), None, usize::MAX)
+                                .await?
+                                .items,
                         );
                     }
                 }
@@ -523,9 +705,13 @@ impl Faulty {
                 let mut page = right(after, limit).await?;
                 if page.next.is_none() {
                     let known = self.memory(|memory| memory.registered.clone());
-                    for (device, pass) in known.into_iter().filter(|(_, pass)| pass.type_id == *type_id) {
+                    for (device, pass) in known
+                        .into_iter()
+                        .filter(|(_, pass)| pass.type_id == *type_id)
+                    {
                         if !self.is_registered(&device, &pass).await {
-                            let push_token = self.memory(|memory| memory.first_tokens[&device].clone());
+                            let push_token =
+                                self.memory(|memory| memory.first_tokens[&device].clone());
                             page.items.push(RegisteredDevice { device, push_token });
                         }
                     }
@@ -552,8 +738,13 @@ impl Faulty {
 
 /// A page of a list that is read anew each time.
 fn by_offset<T>(all: Vec<T>, after: Option<&PageCursor>, limit: usize) -> Page<T> {
-    let start = after.and_then(|cursor| cursor.as_str().parse().ok()).unwrap_or(0);
+    let start = after
+        .and_then(|cursor| cursor.as_str().parse().ok())
+        .unwrap_or(0);
     let end = limit.max(1).saturating_add(start);
     let next = (end < all.len()).then(|| PageCursor::new(end.to_string()));
-    Page { items: all.into_iter().take(end).skip(start).collect(), next }
+    Page {
+        items: all.into_iter().take(end).skip(start).collect(),
+        next,
+    }
 }
