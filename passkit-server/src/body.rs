@@ -159,10 +159,10 @@ mod tests {
         let empty = ResponseBody::empty();
         assert!(empty.is_end_stream());
         assert_eq!(empty.size_hint().exact(), Some(0));
-        let mut full = ResponseBody::from(Bytes::from_static(b"full"));
+        let mut full = ResponseBody::from(Bytes::from_static(b"bytes"));
         assert!(!full.is_end_stream());
         assert_eq!(format!("{full:?}"), "ResponseBody { size: Some(5), .. }");
-        assert_eq!(next(&mut full), (ready("full"), Some(0)));
+        assert_eq!(next(&mut full), (ready("bytes"), Some(0)));
         assert!(full.is_end_stream());
     }
 
