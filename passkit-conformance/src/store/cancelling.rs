@@ -17,7 +17,7 @@ use passkit_server::{
 use crate::{Rule, Violation};
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{Device, devices_of, new_passes, new_push_token, serials},
 };
 

@@ -10,8 +10,9 @@ use passkit_server::store::Coordination;
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::{
-    Opened, catalogue,
+    case::catalogue,
     names::{all, unique},
+    stores::Opened,
 };
 use crate::{CaseResult, Rule, Violation, violation::ensure};
 

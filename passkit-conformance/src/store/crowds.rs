@@ -20,8 +20,9 @@ use tokio::task::JoinSet;
 use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 use super::{
-    Opened, catalogue,
+    case::catalogue,
     names::{Device, all, devices_of, new_device, new_passes, new_push_token, serials},
+    stores::Opened,
 };
 
 catalogue! {

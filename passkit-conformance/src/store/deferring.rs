@@ -1,10 +1,6 @@
 //! Pushes that are put off.
 
-use std::{
-    collections::BTreeMap,
-    slice,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::slice;
 
 use passkit_server::{
     identifiers::{DeviceIdentifier, TypeIdentifier},
@@ -13,9 +9,11 @@ use passkit_server::{
 };
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{Device, foreign_push_tokens, new_push_token, new_type},
-    pending::{Queue, backlog_of},
+    queue::{
+        Deferred, Queue, at, backlog_of, deferred, expect_deferred, push, read_deferred, removed,
+    },
 };
 use crate::{Rule, Violation, violation::ensure};
 
@@ -33,119 +31,6 @@ catalogue! {
     "queue/next-deferred-is-the-earliest" Must [Q4] queue next_deferred_is_the_earliest,
         "Defers pushes with times and without, moves them and removes them; reads when the first is due after each step.",
         "A push that is due waits until something else changes.";
-}
-
-/// A device with its deferred push, as [`defer`](passkit_server::push::PushQueue::defer) takes it.
-pub(super) type Deferred = (DeviceIdentifier, Option<DeferredPush>);
-
-pub(super) fn at(micros: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_micros(micros)
-}
-
-pub(super) fn push(device: &Device, due: Option<SystemTime>) -> DeferredPush {
-    DeferredPush {
-        push_token: device.push_token.clone(),
-        due,
-        attempts: 1,
-        bad_since: None,
-    }
-}
-
-pub(super) fn deferred(device: &Device, due: Option<SystemTime>) -> Deferred {
-    (device.id.clone(), Some(push(device, due)))
-}
-
-/// The same devices, without a deferred push.
-pub(super) fn removed(pushes: &[Deferred]) -> Vec<Deferred> {
-    pushes
-        .iter()
-        .map(|(device, _)| (device.clone(), None))
-        .collect()
-}
-
-/// Reads pages after `after` to the end.
-async fn read(
-    queue: &Queue,
-    type_id: &TypeIdentifier,
-    after: Option<PageCursor>,
-    limit: usize,
-) -> Result<Vec<Deferred>, Violation> {
-    let mut found = Vec::new();
-    let mut after = after;
-    for _ in 0..2_000 {
-        let page = queue.deferred(type_id, after.as_ref(), limit).await?;
-        let about = limit.saturating_mul(2).saturating_add(64);
-        ensure(
-            Rule::Q4,
-            page.items.len() <= about,
-            format!("a page of about {limit}"),
-            || page.items.len().to_string(),
-        )?;
-        found.extend(
-            page.items
-                .into_iter()
-                .map(|(device, push)| (device, Some(push))),
-        );
-        after = page.next;
-        if after.is_none() {
-            return Ok(found);
-        }
-    }
-    Err(Violation::new(
-        Rule::Q4,
-        "pages that come to an end",
-        "a cursor after every page",
-    ))
-}
-
-/// Ensures that exactly these pushes are deferred.
-pub(super) async fn expect_deferred<'a>(
-    queue: &Queue,
-    type_id: &TypeIdentifier,
-    wanted: impl IntoIterator<Item = &'a Deferred>,
-    when: &str,
-) -> Result<(), Violation> {
-    let found: BTreeMap<_, _> = read(queue, type_id, None, 50).await?.into_iter().collect();
-    let wanted: BTreeMap<_, _> = wanted
-        .into_iter()
-        .map(|(device, push)| (device, push))
-        .collect();
-    let missing = wanted
-        .keys()
-        .filter(|device| !found.contains_key(**device))
-        .count();
-    let foreign = found
-        .keys()
-        .filter(|device| !wanted.contains_key(*device))
-        .count();
-    ensure(
-        Rule::Q4,
-        missing == 0 && foreign == 0,
-        format!("{} deferred pushes {when}", wanted.len()),
-        || format!("{missing} of them missing and {foreign} others"),
-    )?;
-    for (device, wanted) in wanted {
-        let (Some(found), Some(wanted)) = (&found[device], wanted) else {
-            continue;
-        };
-        // Without the identifier and the token, which no report shows.
-        let shown =
-            |push: &DeferredPush| format!("{:?}", (push.due, push.attempts, push.bad_since));
-        let same_token = found.push_token.as_str() == wanted.push_token.as_str();
-        ensure(
-            Rule::Q4,
-            found == wanted && same_token,
-            format!("its own token and {} {when}", shown(wanted)),
-            || {
-                if same_token {
-                    shown(found)
-                } else {
-                    "another token".into()
-                }
-            },
-        )?;
-    }
-    Ok(())
 }
 
 async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
@@ -292,12 +177,12 @@ async fn pages_hold_every_deferred_push(queue: &Queue) -> Result<(), Violation> 
         )
     };
     for limit in [1, 2, 7, 64, 137, 1_000, 0, usize::MAX] {
-        every(&read(queue, &type_id, None, limit).await?, limit)?;
+        every(&read_deferred(queue, &type_id, None, limit).await?, limit)?;
     }
     let long = "x y ".repeat(5_000);
     for text in ["", "no such page!", "\0", "\u{fffd}ü\u{1f3ab}", &long] {
         every(
-            &read(queue, &type_id, Some(PageCursor::new(text)), 50).await?,
+            &read_deferred(queue, &type_id, Some(PageCursor::new(text)), 50).await?,
             50,
         )?;
     }

@@ -17,13 +17,15 @@ use passkit_server::{
 use tokio::task::JoinSet;
 
 use super::{
-    Opened,
     cancelling::{MOST_POLLS, comes_to_rest, give_up_after, states},
-    catalogue,
-    deferring::{Deferred, at, deferred, expect_deferred, removed},
+    case::catalogue,
     names::{Device, all, new_passes, new_type, pass_of, serial, serials},
-    pending::{Queue, backlog_of, end, expect_pending, page, pending_of, scope},
+    queue::{
+        Deferred, Queue, at, backlog_of, deferred, end, expect_deferred, expect_pending, page,
+        pending_of, removed, scope,
+    },
     random::Random,
+    stores::Opened,
 };
 use crate::{CaseResult, Rule, Violation, violation::ensure};
 

@@ -13,7 +13,7 @@ use passkit_server::{
 use crate::{Rule, Violation, violation::ensure};
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{Device, has_devices, new_passes, new_type},
 };
 

@@ -10,7 +10,7 @@ use passkit_server::{
 use crate::{Rule, Violation, violation::ensure};
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{Device, new_passes, new_type, pass_of, serial, serials},
     random::Random,
 };

@@ -10,7 +10,7 @@ use passkit_server::{
 };
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{
         Device, foreign_push_tokens, has_devices, new_passes, new_push_token, new_type, pass_of,
         serials,

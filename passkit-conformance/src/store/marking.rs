@@ -15,8 +15,10 @@ use passkit_server::{
 use crate::{CaseResult, Rule, Stop, Violation, violation::ensure};
 
 use super::{
-    Opened, catalogue, growth,
+    case::catalogue,
+    growth,
     names::{Device, new_passes, new_type, pass_of, serials},
+    stores::Opened,
 };
 
 catalogue! {

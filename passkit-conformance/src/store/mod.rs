@@ -19,6 +19,7 @@
 //! [again](Stores::reopen). Cases of a trait that the [`TestStore`] lacks are skipped.
 
 mod cancelling;
+mod case;
 mod claiming;
 mod crowds;
 mod deferring;
@@ -36,107 +37,20 @@ mod paging;
 mod parallel;
 mod pending;
 mod publishing;
+mod queue;
 mod racing;
 mod random;
 mod registering;
 mod reopening;
 mod stores;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use self::stores::{AnyStores, Opened};
-pub use self::stores::{BoxError, Stores, TestStore};
-use crate::{Case, CaseReport, CaseResult, Report, Rule, Stop, Violation};
-
-/// A case waits this long for the store, then calls it hanging.
-const TIMEOUT: Duration = Duration::from_secs(300);
-
-type CaseFuture = Pin<Box<dyn Future<Output = CaseResult> + Send>>;
-
-/// A case of a store.
-#[derive(Clone, Copy, Debug)]
-pub struct StoreCase {
-    /// What it is about.
-    pub case: Case,
-    run: fn(Opened) -> CaseFuture,
-}
-
-impl StoreCase {
-    /// Runs the case. A store that panics, or does not answer for five minutes, breaks [`Rule::ERRORS`].
-    ///
-    /// # Panics
-    /// Outside of a Tokio runtime with time enabled.
-    pub async fn run(&self, stores: &Arc<impl Stores + 'static>) -> CaseReport {
-        self.run_on(stores.clone()).await
-    }
-
-    async fn run_on(&self, stores: Arc<dyn AnyStores>) -> CaseReport {
-        let start = std::time::Instant::now();
-        let run = self.run;
-        // Dropping the stores may remove their data, so they outlive the case.
-        let opening = stores.clone();
-        // A task of its own, so that a panic ends this case only; the set aborts it when dropped.
-        let mut task = tokio::task::JoinSet::new();
-        task.spawn(async move { run(opening.open().await.map_err(not_opened)?).await });
-        let result = match tokio::time::timeout(TIMEOUT, task.join_next()).await {
-            Ok(Some(Ok(result))) => result,
-            Ok(Some(Err(error))) => {
-                Err(Violation::new(Rule::ERRORS, "no panic", error.to_string()).into())
-            }
-            Ok(None) | Err(_) => {
-                Err(Violation::new(Rule::ERRORS, "an answer", "none for five minutes").into())
-            }
-        };
-        drop(stores);
-        CaseReport {
-            case: self.case,
-            outcome: result.into(),
-            elapsed: start.elapsed(),
-            transcript: Vec::new(),
-        }
-    }
-}
-
-fn not_opened(error: BoxError) -> Stop {
-    Stop::Error(format!("the store can't be opened: {error}"))
-}
-
-/// Makes the list of a module's cases: id, level, rules, what the function takes, function, steps, consequence.
-///
-/// A function takes a `store`, a `maintenance`, a `coordination` or a `queue`, which is the store as that trait, or what was
-/// `opened`: all traits that there are, and a way to open the storage again.
-macro_rules! catalogue {
-    (@run store $function:ident) => {
-        |opened| Box::pin(async move { Ok($function(opened.registrations()).await?) })
-    };
-    (@run maintenance $function:ident) => {
-        |opened| Box::pin(async move { Ok($function(opened.maintenance()?).await?) })
-    };
-    (@run coordination $function:ident) => {
-        |opened| Box::pin(async move { Ok($function(opened.coordination()?).await?) })
-    };
-    (@run queue $function:ident) => {
-        |opened| Box::pin(async move { Ok($function(opened.queue()?).await?) })
-    };
-    (@run opened $function:ident) => {
-        |opened| Box::pin(async move { $function(&opened).await })
-    };
-    ($($id:literal $level:ident [$($rule:ident)+] $takes:ident $function:ident, $steps:literal, $consequence:literal;)+) => {
-        pub(super) const CASES: &[crate::store::StoreCase] = &[
-            $(crate::store::StoreCase {
-                case: crate::Case {
-                    id: $id,
-                    level: crate::Level::$level,
-                    rules: &[$(crate::Rule::$rule),+],
-                    steps: $steps,
-                    consequence: $consequence,
-                },
-                run: crate::store::catalogue!(@run $takes $function),
-            }),+
-        ];
-    };
-}
-use catalogue;
+pub use self::{
+    case::StoreCase,
+    stores::{BoxError, Stores, TestStore},
+};
+use crate::Report;
 
 /// All cases, those that find simple faults first.
 #[must_use]
@@ -198,6 +112,27 @@ pub fn trials(stores: impl Stores + 'static) -> Vec<libtest_mimic::Trial> {
         let stores = stores.clone();
         (one.case, async move { one.run(&stores).await })
     }))
+}
+
+/// The complete `main` of a test that runs every store case as a separate trial. The expression is
+/// a [`Stores`](crate::store::Stores). The test needs `harness = false`.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use passkit_conformance::store::TestStore;
+/// use passkit_server::store::MemoryStore;
+///
+/// passkit_conformance::store_tests!(|| async { TestStore::with_all(Arc::new(MemoryStore::new())) });
+/// ```
+#[cfg(feature = "trials")]
+#[macro_export]
+macro_rules! store_tests {
+    ($stores:expr $(,)?) => {
+        fn main() -> ::std::process::ExitCode {
+            let arguments = $crate::libtest_mimic::Arguments::from_args();
+            $crate::libtest_mimic::run(&arguments, $crate::store::trials($stores)).exit_code()
+        }
+    };
 }
 
 #[cfg(test)]

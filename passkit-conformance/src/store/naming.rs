@@ -11,7 +11,7 @@ use passkit_server::{
 use crate::{Rule, Violation, violation::ensure};
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{
         Device, has_devices, new_device, new_passes, new_push_token, new_type, pass_of, serial,
         unique,

@@ -13,7 +13,7 @@ use passkit_server::{
 };
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{
         Device, devices_after, expect_devices, new_passes, new_push_token, new_type, pass_of,
         serial,

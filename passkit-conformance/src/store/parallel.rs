@@ -17,7 +17,7 @@ use passkit_server::{
 use tokio::task::JoinSet;
 
 use super::{
-    catalogue,
+    case::catalogue,
     history::Recorder,
     names::{Device, all, new_passes, new_push_token, serials},
     random::Random,

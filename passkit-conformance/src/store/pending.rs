@@ -3,20 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     slice,
-    sync::Arc,
 };
 
 use passkit_server::{
     Changed, PassId,
     identifiers::{SerialNumber, TypeIdentifier},
-    push::{Backlog, PendingChange, Progress, PushQueue, Scope},
-    store::PageCursor,
+    push::{Backlog, PendingChange, Progress, Scope},
 };
 
 use super::{
-    catalogue,
-    deferring::push,
+    case::catalogue,
     names::{Device, new_passes, new_type, pass_of, serial, serials},
+    queue::{Queue, backlog_of, end, expect_pending, page, pending_of, push, scope},
 };
 use crate::{Rule, Violation, violation::ensure};
 
@@ -57,84 +55,6 @@ catalogue! {
     "queue/every-change-has-its-turn" Must [Q2] queue every_change_has_its_turn,
         "Reads ten changes at a time of 170, of which 20 are marked again in each round, and finishes what it read.",
         "A few passes that change all the time keep the phones of all others from being pushed.";
-}
-
-pub(super) type Queue = Arc<dyn PushQueue>;
-
-pub(super) fn scope(pass: &PassId) -> Scope {
-    Scope::Pass(pass.serial.clone())
-}
-
-pub(super) fn page(version: u64, next: &str) -> Progress {
-    Progress {
-        version,
-        next: Some(PageCursor::new(next)),
-    }
-}
-
-pub(super) fn end(version: u64) -> Progress {
-    Progress {
-        version,
-        next: None,
-    }
-}
-
-/// All pending changes of a type. Expects each of them once.
-pub(super) async fn pending_of(
-    queue: &Queue,
-    type_id: &TypeIdentifier,
-) -> Result<BTreeMap<Scope, PendingChange>, Violation> {
-    let pending = queue.pending(type_id, 100_000).await?;
-    let count = pending.len();
-    let pending: BTreeMap<_, _> = pending
-        .into_iter()
-        .map(|change| (change.scope.clone(), change))
-        .collect();
-    ensure(Rule::Q2, pending.len() == count, "each change once", || {
-        format!("{} of {count}", pending.len())
-    })?;
-    Ok(pending)
-}
-
-/// Ensures that exactly these changes are pending.
-pub(super) async fn expect_pending<'a>(
-    queue: &Queue,
-    type_id: &TypeIdentifier,
-    wanted: impl IntoIterator<Item = &'a Scope>,
-    rule: Rule,
-    when: &str,
-) -> Result<BTreeMap<Scope, PendingChange>, Violation> {
-    let wanted: Vec<_> = wanted.into_iter().collect();
-    let pending = pending_of(queue, type_id).await?;
-    let missing = wanted
-        .iter()
-        .filter(|one| !pending.contains_key(one))
-        .count();
-    let foreign = pending.keys().filter(|one| !wanted.contains(one)).count();
-    ensure(
-        rule,
-        missing == 0 && foreign == 0,
-        format!("{} pending changes {when}", wanted.len()),
-        || format!("{missing} of them missing and {foreign} others"),
-    )?;
-    Ok(pending)
-}
-
-/// The backlog of the type, if it has one.
-pub(super) async fn backlog_of(
-    queue: &Queue,
-    type_id: &TypeIdentifier,
-) -> Result<Option<Backlog>, Violation> {
-    let mut of_type = queue
-        .backlog()
-        .await?
-        .into_iter()
-        .filter(|backlog| backlog.type_id == *type_id);
-    let first = of_type.next();
-    ensure(Rule::Q3, of_type.next().is_none(), "each type once", || {
-        "one twice".into()
-    })?;
-    Ok(first)
 }
 
 /// Ensures that a change has the version that the pass has from its last mark.

@@ -10,11 +10,11 @@ use passkit_server::{
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::{
-    Opened,
     cancelling::{MOST_POLLS, comes_to_rest, give_up_after, states},
-    catalogue,
+    case::catalogue,
     names::{Device, all, new_passes, new_type, pass_of, serial, serials, shown_state, unique},
-    pending::{Queue, end, expect_pending, pending_of, scope},
+    queue::{Queue, end, expect_pending, pending_of, scope},
+    stores::Opened,
 };
 use crate::{CaseResult, Rule, Violation, violation::ensure};
 

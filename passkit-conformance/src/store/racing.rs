@@ -18,7 +18,7 @@ use tokio::{sync::Barrier, task::JoinSet};
 use crate::{Rule, Violation, violation::ensure};
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{Device, all, devices_of, has_devices, new_passes, new_push_token, serials},
 };
 

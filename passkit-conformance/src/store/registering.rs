@@ -10,7 +10,7 @@ use passkit_server::{
 use crate::{Rule, Violation, violation::ensure};
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{
         Device, expect_devices, foreign_push_tokens, has_devices, new_passes, new_push_token,
         new_type,

@@ -14,8 +14,9 @@ use passkit_server::{
 use tokio::task::JoinSet;
 
 use super::{
-    Opened, catalogue,
+    case::catalogue,
     names::{Device, all, has_devices, new_passes, new_push_token, new_type, serials},
+    stores::Opened,
 };
 use crate::{CaseResult, Rule, Violation, violation::ensure};
 

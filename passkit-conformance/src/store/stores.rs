@@ -7,7 +7,6 @@ use passkit_server::{
     store::{Coordination, RegistrationStore},
 };
 
-use super::not_opened;
 use crate::Stop;
 
 /// Any error, for a reason in a report.
@@ -226,4 +225,8 @@ fn lacks(name: &str, method: &str) -> Stop {
     Stop::Skip(format!(
         "the store has no {name}: call TestStore::{method} if it has"
     ))
+}
+
+pub(super) fn not_opened(error: BoxError) -> Stop {
+    Stop::Error(format!("the store can't be opened: {error}"))
 }

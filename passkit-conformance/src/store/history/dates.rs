@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use passkit_server::{PassId, PassState};
 
-use super::{Event, History, marks::Marks};
+use super::{
+    marks::Marks,
+    record::{Event, History},
+};
 use crate::{Rule, Violation, store::names::shown_state, violation::ensure};
 
 struct Read {

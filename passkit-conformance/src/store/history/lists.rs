@@ -11,8 +11,8 @@ use passkit_server::{
 };
 
 use super::{
-    Event, History,
     marks::{Marks, MarksOfType},
+    record::{Event, History},
     registrations::Registrations,
 };
 use crate::{Rule, Violation, violation::ensure};

@@ -8,7 +8,7 @@ use passkit_server::{
     store::ContentDigest,
 };
 
-use super::{Event, History, Marked, Newest, Span};
+use super::record::{Event, History, Marked, Newest, Span};
 
 /// All marks of a history.
 pub(super) struct Marks<'h> {

@@ -25,117 +25,15 @@
 mod dates;
 mod lists;
 mod marks;
+mod record;
 mod recorder;
 mod registrations;
 
-use std::time::SystemTime;
-
-use passkit_server::{
-    Changed, PassId, PassState,
-    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
-    store::{Changes, Content, Page, Registered, RegisteredDevice, UpdateTag},
+pub use self::{
+    record::{Event, History, Marked, RecordedCall},
+    recorder::Recorder,
 };
-
-pub use self::recorder::Recorder;
 use crate::Violation;
-
-/// All calls on a store, from a time on when none of the devices in them was registered.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    /// The calls, in the order of their begins.
-    pub calls: Vec<Call>,
-}
-
-/// A call on a store.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// When it began. Only the order of times counts: a call whose end is less than the begin of another was over
-    /// before that began.
-    pub begin: u64,
-    /// When it was answered. A call that failed or was given up has no end: it may happen at any time, or never.
-    pub end: Option<u64>,
-    /// What was asked, and answered if it was.
-    pub event: Event,
-}
-
-/// What a call asked for. Without an `answer` it failed or was given up.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the names are those of the trait's arguments")]
-pub enum Event {
-    /// `register`
-    Register {
-        device: DeviceIdentifier,
-        pass: PassId,
-        push_token: PushToken,
-        answer: Option<Registered>,
-    },
-    /// `unregister`
-    Unregister {
-        device: DeviceIdentifier,
-        pass: PassId,
-        answer: Option<bool>,
-    },
-    /// `forget_device`
-    Forget {
-        device: DeviceIdentifier,
-        unregistered_at: SystemTime,
-        answer: Option<bool>,
-    },
-    /// `mark`, or `mark_and_push`
-    Mark {
-        type_id: TypeIdentifier,
-        changed: Marked,
-    },
-    /// `changes_since`
-    List {
-        device: DeviceIdentifier,
-        type_id: TypeIdentifier,
-        since: Option<UpdateTag>,
-        answer: Option<Changes>,
-    },
-    /// `pass_state`
-    State {
-        pass: PassId,
-        answer: Option<PassState>,
-    },
-    /// `devices` of a pass; `from_start` if it had no cursor
-    Devices {
-        pass: PassId,
-        from_start: bool,
-        answer: Option<Page<RegisteredDevice>>,
-    },
-    /// `devices` of a type; `from_start` if it had no cursor
-    DevicesOfType {
-        type_id: TypeIdentifier,
-        from_start: bool,
-        answer: Option<Page<RegisteredDevice>>,
-    },
-    /// `count_devices`
-    Count {
-        pass: PassId,
-        at_most: u64,
-        answer: Option<u64>,
-    },
-}
-
-/// What a call marked: a [`Changed`] that owns its parts.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the names are those of `Changed`")]
-pub enum Marked {
-    Passes(Vec<SerialNumber>),
-    Contents(Vec<Content>),
-    All,
-}
-
-impl From<Changed<'_>> for Marked {
-    fn from(changed: Changed<'_>) -> Self {
-        match changed {
-            Changed::Passes(serials) => Self::Passes(serials.to_vec()),
-            Changed::Contents(contents) => Self::Contents(contents.to_vec()),
-            Changed::All => Self::All,
-        }
-    }
-}
 
 impl History {
     /// Whether a store that keeps the contract could have given these answers.
@@ -167,62 +65,15 @@ impl History {
     }
 }
 
-/// When something happened: its end is open if it was never answered.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    begin: u64,
-    end: Option<u64>,
-}
-
-impl Span {
-    fn over_before(self, time: u64) -> bool {
-        self.end.is_some_and(|end| end < time)
-    }
-
-    /// Whether it may have happened between the two times.
-    fn touches(self, begin: u64, end: u64) -> bool {
-        self.begin < end && !self.over_before(begin)
-    }
-}
-
-/// Spans by their ends, each with the latest begin of those up to it.
-#[derive(Debug, Default)]
-struct Newest(Vec<(u64, u64)>);
-
-impl Newest {
-    fn of(spans: impl IntoIterator<Item = Span>) -> Self {
-        let ends = spans
-            .into_iter()
-            .filter_map(|span| Some((span.end?, span.begin)));
-        let mut ends: Vec<_> = ends.collect();
-        ends.sort_unstable();
-        let mut latest = 0;
-        for (_, begin) in &mut ends {
-            latest = latest.max(*begin);
-            *begin = latest;
-        }
-        Self(ends)
-    }
-
-    /// The latest begin of the spans that were over before `time`.
-    fn before(&self, time: u64) -> Option<u64> {
-        let over = self.0.partition_point(|(end, _)| *end < time);
-        self.0[..over].last().map(|(_, begin)| *begin)
-    }
-}
-
-impl Call {
-    fn span(&self) -> Span {
-        Span {
-            begin: self.begin,
-            end: self.end,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
+
+    use passkit_server::{
+        PassId, PassState,
+        identifiers::{DeviceIdentifier, PushToken},
+        store::{Changes, Content, Page, Registered, RegisteredDevice, UpdateTag},
+    };
 
     use super::*;
 
@@ -323,7 +174,7 @@ mod tests {
     fn broken(calls: impl IntoIterator<Item = (u64, Option<u64>, Event)>) -> Option<&'static str> {
         let calls = calls
             .into_iter()
-            .map(|(begin, end, event)| Call { begin, end, event })
+            .map(|(begin, end, event)| RecordedCall { begin, end, event })
             .collect();
         History { calls }
             .check()
@@ -339,19 +190,6 @@ mod tests {
                 .zip(0..)
                 .map(|(event, n)| (2 * n, Some(2 * n + 1), event)),
         )
-    }
-
-    #[test]
-    fn the_newest_of_the_spans_that_are_over_is_found() {
-        let span = |begin, end| Span { begin, end };
-        let newest = Newest::of([
-            span(3, Some(9)),
-            span(0, Some(2)),
-            span(1, Some(6)),
-            span(4, None),
-        ]);
-        let found = [2, 3, 6, 7, 9, 10].map(|time| newest.before(time));
-        assert_eq!(found, [None, Some(0), Some(0), Some(1), Some(1), Some(3)]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use passkit_server::{
     },
 };
 
-use super::{Call, Event, History};
+use super::record::{Event, History, RecordedCall};
 
 /// A store that writes down what another one is asked, and what it answers.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Log {
     time: u64,
-    calls: Vec<Call>,
+    calls: Vec<RecordedCall>,
 }
 
 impl Recorder {
@@ -81,7 +81,7 @@ impl Recorder {
         let mut log = self.log();
         log.time += 1;
         let begin = log.time;
-        log.calls.push(Call {
+        log.calls.push(RecordedCall {
             begin,
             end: None,
             event,

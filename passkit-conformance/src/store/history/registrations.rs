@@ -11,7 +11,7 @@ use passkit_server::{
     store::{Page, Registered, RegisteredDevice},
 };
 
-use super::{Event, History, Span};
+use super::record::{Event, History, Span};
 use crate::{Rule, Violation, violation::ensure};
 
 /// By device and pass, what was done to the registration; by device, the push tokens that were sent.

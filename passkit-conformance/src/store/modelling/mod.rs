@@ -13,7 +13,7 @@ use std::{
 use passkit_server::store::RegistrationStore;
 
 use self::{operation::Operation, reference::Reference};
-use super::{catalogue, random::Random};
+use super::{case::catalogue, random::Random};
 use crate::{Rule, Violation};
 
 catalogue! {
