@@ -5,9 +5,9 @@ use passkit_server::identifiers::{Kind, TypeIdentifier};
 
 use super::{
     answer::Answer,
-    catalogue,
+    case::catalogue,
     fetching::fetched,
-    session::{Auth, Call, Device, Session},
+    session::{Auth, Device, ServiceRequest, Session},
     target::Subject,
 };
 use crate::{
@@ -205,7 +205,10 @@ async fn list_raw(
     let path = session.list_path(&device.id, &subject.pass.type_id);
     let parameter = session.kind().since_parameter();
     session
-        .send(Call::new(Method::GET, format!("{path}?{parameter}={tag}")))
+        .send(ServiceRequest::new(
+            Method::GET,
+            format!("{path}?{parameter}={tag}"),
+        ))
         .await
 }
 
@@ -506,7 +509,7 @@ async fn minds_no_authorization(session: &Session) -> CaseResult {
     ] {
         let path = session.list_path(&device.id, &one.pass.type_id);
         let answer = session
-            .send(Call::new(Method::GET, path).auth(&Auth::Raw(value)))
+            .send(ServiceRequest::new(Method::GET, path).auth(&Auth::Raw(value)))
             .await?;
         names(&answer, &[one], Rule::LIST_12)?;
     }
