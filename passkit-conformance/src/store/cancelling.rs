@@ -22,21 +22,28 @@ use super::{
 };
 
 catalogue! {
-    "store/dropped-register-is-whole" Must [C12] store dropped_register_is_whole,
-        "Polls a register 0, 1, 2, ... times and drops it; list and pages must come to agree on it.",
-        "A phone whose connection breaks is registered by half: it is listed and never pushed, or the reverse.";
-    "store/dropped-unregister-is-whole" Must [C12] store dropped_unregister_is_whole,
-        "Polls an unregister 0, 1, 2, ... times and drops it; list and pages must come to agree on it.",
+    "store/dropped-register-is-all-or-nothing" Must [C12] store dropped_register_is_all_or_nothing,
+        "Polls a register 0, 1, 2, ... times and drops it. After a while, list and pages must \
+         agree.",
+        "A phone whose connection breaks is half registered. It is listed and never pushed, or \
+         pushed and never listed.";
+    "store/dropped-unregister-is-all-or-nothing" Must [C12] store
+        dropped_unregister_is_all_or_nothing,
+        "Polls an unregister 0, 1, 2, ... times and drops it. After a while, list and pages must \
+         agree.",
         "A phone whose connection breaks is pushed forever for a pass that it deleted.";
-    "store/dropped-mark-is-whole" Must [C12] store dropped_mark_is_whole,
-        "Polls a mark of 20 passes 0, 1, 2, ... times and drops it; states and list must come to show all or none.",
+    "store/dropped-mark-is-all-or-nothing" Must [C12] store dropped_mark_is_all_or_nothing,
+        "Polls a mark of 20 passes 0, 1, 2, ... times and drops it. After a while, states and \
+         list must show all of the marks or none.",
         "Some of the passes that changed together never reach the phones.";
-    "store/dropped-mark-all-is-whole" Must [C12] store dropped_mark_all_is_whole,
-        "Polls a mark of a whole type 0, 1, 2, ... times and drops it; states and list must come to show all or none.",
+    "store/dropped-mark-all-is-all-or-nothing" Must [C12] store dropped_mark_all_is_all_or_nothing,
+        "Polls a mark of an entire type 0, 1, 2, ... times and drops it. After a while, states \
+         and list must show all of the marks or none.",
         "Some of the passes keep the old design on the phones.";
-    "store/dropped-forget-is-whole" Must [C12] store dropped_forget_is_whole,
-        "Polls forgetting a device with eight passes 0, 1, 2, ... times and drops it; then the device comes back.",
-        "A phone that comes back finds some of its passes registered by half.";
+    "store/dropped-forget-is-all-or-nothing" Must [C12] store dropped_forget_is_all_or_nothing,
+        "Polls a call that forgets a device with eight passes 0, 1, 2, ... times and drops it. \
+         Then the device registers again.",
+        "A phone that comes back finds some of its passes half registered.";
 }
 
 /// More polls than any call needs; where one needs more, the rest is not reached.
@@ -120,7 +127,9 @@ async fn registered(
     })
 }
 
-async fn dropped_register_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn dropped_register_is_all_or_nothing(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let (_, passes) = new_passes(1)?;
     for polls in 0..MOST_POLLS {
         let device = Device::new()?;
@@ -152,7 +161,9 @@ async fn dropped_register_is_whole(store: &dyn RegistrationStore) -> Result<(), 
     Ok(())
 }
 
-async fn dropped_unregister_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn dropped_unregister_is_all_or_nothing(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let (_, passes) = new_passes(1)?;
     for polls in 0..MOST_POLLS {
         let device = Device::registered_for(store, &passes).await?;
@@ -235,7 +246,7 @@ async fn dropped_marks(
     Ok(())
 }
 
-async fn dropped_mark_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn dropped_mark_is_all_or_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
     dropped_marks(
         store,
         "a batch of marks that was dropped",
@@ -250,14 +261,16 @@ async fn dropped_mark_is_whole(store: &dyn RegistrationStore) -> Result<(), Viol
     .await
 }
 
-async fn dropped_mark_all_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn dropped_mark_all_is_all_or_nothing(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     dropped_marks(store, "a mark of all that was dropped", |store, passes| {
         Box::pin(async move { store.mark(&passes[0].type_id, Changed::All).await })
     })
     .await
 }
 
-async fn dropped_forget_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn dropped_forget_is_all_or_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(8)?;
     let later = SystemTime::now() + Duration::from_secs(3_600);
     for polls in 0..MOST_POLLS {

@@ -18,29 +18,39 @@ use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
     "coordination/one-owner-has-a-claim" Must [K1] coordination one_owner_has_a_claim,
-        "20 owners claim one name at once, ten times; the owner claims again and others are refused.",
-        "Two workers push the same phones, each for the same change.";
+        "20 owners claim one name at once, ten times. The winner claims it again, and others are \
+         refused.",
+        "Two workers push the same phones for the same change.";
     "coordination/claims-end-in-time" Must [K1] coordination claims_end_in_time,
-        "Claims a name for 300 ms while another owner asks for it, then sets a longer and a shorter time.",
-        "A worker that died keeps all phones of a type from being pushed.";
+        "Claims a name for 300 ms while another owner asks for it. Then claims it again for a \
+         longer and for a shorter time.",
+        "After a worker died, no phone of its type is ever pushed.";
     "coordination/only-the-owner-releases" Must [K2] coordination only_the_owner_releases,
-        "Releases claims as others, as the owner, and as a former owner.",
-        "A worker that was slow ends the claim of the one that took over, and both push the same phones.";
+        "Releases claims as another owner, as the owner, and as a former owner.",
+        "A slow worker ends the claim of its successor, and two workers push the same phones.";
     "coordination/one-of-many-replaces-a-note" Must [K3] coordination one_of_many_replaces_a_note,
-        "20 callers replace one note at once, eight times: from nothing, by another, and by nothing; one may succeed.",
-        "Two instances take each other's turn: an enrolment that may happen once happens twice.";
-    "coordination/counting-in-a-note-loses-nothing" Must [K3] coordination counting_in_a_note_loses_nothing,
-        "Ten tasks add one to a number in a note, 20 times each, and try again whenever another was first.",
+        "20 callers replace one note at once, eight times: they create it, change it or remove \
+         it. Only one may succeed.",
+        "Two instances both believe that it is their turn. An enrolment that may happen once \
+         happens twice.";
+    "coordination/counting-in-a-note-loses-nothing" Must [K3] coordination
+        counting_in_a_note_loses_nothing,
+        "Ten tasks each add one to a number in a note, 20 times. A task tries again if another \
+         one was faster.",
         "The progress of an import goes back, or the epoch after a restore is given twice.";
     "coordination/notes-are-compared" Must [K3] coordination notes_are_compared,
-        "Replaces notes of all sorts, with the right and with wrong notes expected; reads after each step.",
-        "An instance overwrites what another wrote meanwhile.";
+        "Replaces all sorts of notes, and expects the right or a wrong old note. Reads after each \
+         step.",
+        "An instance overwrites what another one wrote in the meantime.";
     "coordination/names-are-kept-apart" Must [K1 K3 NAMES] coordination names_are_kept_apart,
-        "Claims and notes under odd names, names that start alike or differ in case, and long ones, each by itself.",
-        "The claim of one type is taken for that of another: nobody sends its pushes.";
+        "Makes claims and notes under odd names, long names, and names that start alike or differ \
+         in case. None may affect another.",
+        "The claim of one type is taken for that of another. No instance sends its pushes.";
     "coordination/notes-survive-reopening" Must [K4] opened notes_survive_reopening,
-        "16 tasks set, replace and remove notes; the data are opened again as they are; notes must be as acknowledged.",
-        "After a restart an enrolment that may happen once happens again, or an import starts from the beginning.";
+        "16 tasks create, replace and remove notes. The data are opened again as they are at that \
+         moment. Notes must be as acknowledged.",
+        "After a restart, an enrolment that may happen once happens again, or an import starts \
+         from the beginning.";
 }
 
 type Store = Arc<dyn Coordination>;

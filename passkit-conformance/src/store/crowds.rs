@@ -26,13 +26,16 @@ use super::{
 };
 
 catalogue! {
-    "store/ten-thousand-passes-on-one-device" Must [C1 C2 C9] store ten_thousand_passes_on_one_device,
-        "A device with 10,000 passes asks after registering, after a batch of marks, and after a mark of all.",
-        "The device of a tester, or of a wallet that collects, hears of some of its passes only.";
+    "store/ten-thousand-passes-on-one-device" Must [C1 C2 C9] store
+        ten_thousand_passes_on_one_device,
+        "A device with 10,000 passes asks after it registered, after a batch of marks, and after \
+         a mark of the type.",
+        "A device with very many passes, such as a tester's, hears of only some of them.";
     "store/one-pass-on-many-devices" Must [C11] opened one_pass_on_many_devices,
-        "Registers 100,000 devices for a pass, or as many as the store takes in 20 seconds, in bulk where the store \
-         can; reads those of the pass, then those of its type, in pages of 1,000 while others come and go.",
-        "Of the phones with a popular pass some get no push.";
+        "Registers 100,000 devices for a pass, or as many as the store takes in 20 seconds, in \
+         bulk if the store can do that. Reads the devices of the pass, then those of its type, in \
+         pages of 1,000 while other devices register and unregister.",
+        "Some of the phones that have a popular pass get no push.";
 }
 
 async fn ten_thousand_passes_on_one_device(

@@ -19,17 +19,20 @@ use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "queue/deferred-pushes-come-back" Must [Q4 NAMES] queue deferred_pushes_come_back,
-        "Defers pushes with all sorts of times, attempts and push tokens, again in place of those, and for types that \
-         start alike; removes some, and reads after each step.",
+        "Defers pushes with all sorts of times, attempts and push tokens, replaces them, and does \
+         so for types that start alike. Removes some of them, and reads after each step.",
         "A phone that could not be pushed for a while is never tried again, or at the wrong time.";
-    "queue/the-last-of-two-counts" Must [Q4] queue the_last_of_two_counts,
-        "Defers and removes pushes in calls that name a device twice, and in one that removes some and defers others.",
-        "A phone is tried again that needs no push, or is never tried again.";
+    "queue/last-entry-for-a-device-counts" Must [Q4] queue last_entry_for_a_device_counts,
+        "Defers and removes pushes in calls that name a device twice, and in one call that \
+         removes some and defers others.",
+        "A phone is tried again although it needs no push, or is never tried again.";
     "queue/pages-hold-every-deferred-push" Must [Q4] queue pages_hold_every_deferred_push,
-        "Reads 137 deferred pushes in pages of 1, 7, 1,000 and others, also after cursors that the store never gave.",
+        "Reads 137 deferred pushes in pages of 1, 7, 1,000 and others, also after cursors that \
+         the store never issued.",
         "Some phones that could not be pushed are never tried again.";
     "queue/next-deferred-is-the-earliest" Must [Q4] queue next_deferred_is_the_earliest,
-        "Defers pushes with times and without, moves them and removes them; reads when the first is due after each step.",
+        "Defers pushes with and without a time, changes their times and removes them. After each \
+         step, reads when the first one is due.",
         "A push that is due waits until something else changes.";
 }
 
@@ -112,7 +115,7 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
     expect_deferred(queue, &beside, [], "after all were removed").await
 }
 
-async fn the_last_of_two_counts(queue: &Queue) -> Result<(), Violation> {
+async fn last_entry_for_a_device_counts(queue: &Queue) -> Result<(), Violation> {
     let type_id = new_type()?;
     let now = clock::now_micros();
     let devices = (0..4)

@@ -31,21 +31,26 @@ use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
     "queue/nothing-pending-is-lost" Must [Q1 Q2 Q3] queue nothing_pending_is_lost,
-        "16 tasks mark 24 passes and a type with their pushes while a worker reads changes and records progress to pages \
-         and to the end; then each last mark must be pending, or finished after it, and all can be finished.",
+        "16 tasks mark 24 passes and a type with their pushes, while a worker reads changes and \
+         records progress to pages and to the end. Each last mark must be pending, or have been \
+         finished after it. At the end, all can be finished.",
         "Under load a phone is never pushed for the last change of its pass.";
-    "queue/dropped-mark-and-push-is-whole" Must [C12 Q1] queue dropped_mark_and_push_is_whole,
-        "Polls a mark_and_push of 20 passes 0, 1, 2, ... times and drops it; each pass must come to be marked and pending, \
-         or neither.",
+    "queue/dropped-mark-and-push-is-all-or-nothing" Must [C12 Q1] queue
+        dropped_mark_and_push_is_all_or_nothing,
+        "Polls a mark_and_push of 20 passes 0, 1, 2, ... times and drops it. After a while, each \
+         pass must be both marked and pending, or neither.",
         "A pass has changed, and its phones are never pushed.";
-    "queue/dropped-mark-all-and-push-is-whole" Must [C12 Q1] queue dropped_mark_all_and_push_is_whole,
-        "Polls a mark_and_push of a type 0, 1, 2, ... times and drops it; the type must come to be marked and pending, or \
-         neither.",
+    "queue/dropped-mark-all-and-push-is-all-or-nothing" Must [C12 Q1] queue
+        dropped_mark_all_and_push_is_all_or_nothing,
+        "Polls a mark_and_push of a type 0, 1, 2, ... times and drops it. After a while, the type \
+         must be both marked and pending, or neither.",
         "All passes of a type have changed, and no phone is ever pushed.";
-    "queue/what-is-pending-survives-reopening" Must [C6 Q1 Q2 Q3 Q4] opened what_is_pending_survives_reopening,
-        "16 tasks mark, record progress, finish and defer; the data are opened again as they are; pending changes, their \
-         versions and progress, and deferred pushes must be as acknowledged, and go on from there.",
-        "A restart forgets whom to push, or has every phone pushed again.";
+    "queue/pending-pushes-survive-reopening" Must [C6 Q1 Q2 Q3 Q4] opened
+        pending_pushes_survive_reopening,
+        "16 tasks mark, record progress, finish and defer. The data are opened again as they are \
+         at that moment. Pending changes, their versions and progress, and deferred pushes must \
+         be as acknowledged. New calls continue from there.",
+        "After a restart, some phones are never pushed, or every phone is pushed again.";
 }
 
 const WRITERS: usize = 16;
@@ -208,7 +213,7 @@ async fn finish_all(queue: &Queue, type_id: &TypeIdentifier) -> Result<(), Viola
     Ok(queue.record_progress(type_id, &done).await?)
 }
 
-async fn dropped_mark_and_push_is_whole(queue: &Queue) -> Result<(), Violation> {
+async fn dropped_mark_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(20)?;
     let all = serials(&passes);
     for polls in 0..MOST_POLLS {
@@ -234,7 +239,7 @@ async fn dropped_mark_and_push_is_whole(queue: &Queue) -> Result<(), Violation> 
     Ok(())
 }
 
-async fn dropped_mark_all_and_push_is_whole(queue: &Queue) -> Result<(), Violation> {
+async fn dropped_mark_all_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(1)?;
     for polls in 0..MOST_POLLS {
         let before = [queue.pass_state(&passes[0]).await?.version];
@@ -270,7 +275,7 @@ struct Done {
     finished: TypeIdentifier,
 }
 
-async fn what_is_pending_survives_reopening(opened: &Opened) -> CaseResult {
+async fn pending_pushes_survive_reopening(opened: &Opened) -> CaseResult {
     let queue = opened.queue()?;
     let mut tasks = JoinSet::new();
     for number in 0..WRITERS {

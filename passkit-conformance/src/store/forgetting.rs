@@ -18,15 +18,21 @@ use super::{
 };
 
 catalogue! {
-    "store/forget-minds-the-time" Must [C13] store forget_minds_the_time,
-        "Forgets a device as of times before, at and after its last register, and registers it again.",
-        "A phone that came back a minute ago gets no more pushes, or one that is gone is pushed forever.";
-    "store/forget-counts-from-the-last-register" Must [C13] store forget_counts_from_the_last_register,
-        "A device registers again, for a pass it has and for a new one; it is forgotten as of the time before that.",
-        "APNs's late word on an old push token removes a phone that has sent its new one.";
+    "store/forget-respects-the-time" Must [C13] store forget_respects_the_time,
+        "Forgets a device with times before, at and after its last register, and registers it \
+         again.",
+        "A phone that came back a minute ago gets no more pushes, or one that is gone is pushed \
+         forever.";
+    "store/forget-counts-from-the-last-register" Must [C13] store
+        forget_counts_from_the_last_register,
+        "A device registers again, for a pass that it has and for a new one. It is forgotten with \
+         a time before that.",
+        "APNs reports late that an old push token is gone. A phone that already sent its new \
+         token is removed.";
     "store/forget-leaves-others-alone" Must [C13] store forget_leaves_others_alone,
-        "Forgets one of two devices with the same passes, unknown ones, and as of times from before 1970 to 9999.",
-        "One phone that was wiped takes others with it.";
+        "Forgets one of two devices with the same passes, then unknown devices, with times from \
+         before 1970 up to the year 9999.",
+        "Forgetting one phone that was wiped removes others too.";
 }
 
 /// When `device` last registered, as the store's own clock says in the tags it gives.
@@ -57,7 +63,7 @@ async fn forgets(
     )
 }
 
-async fn forget_minds_the_time(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn forget_respects_the_time(store: &dyn RegistrationStore) -> Result<(), Violation> {
     // The steps of APNs are milliseconds.
     let step = Duration::from_millis(1);
     let (type_id, passes) = new_passes(2)?;

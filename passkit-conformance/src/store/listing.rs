@@ -17,45 +17,59 @@ use super::{
 
 catalogue! {
     "store/no-tag-lists-all" Must [CHANGES_SINCE C7] store no_tag_lists_all,
-        "A device asks without a tag, before and after some of its passes are marked and registered again.",
-        "A phone that lost its tag never learns of some of its passes again.";
+        "A device asks without a tag, before and after some of its passes are marked and \
+         registered again.",
+        "A phone that lost its tag never hears of some of its passes again.";
     "store/list-keeps-devices-apart" Must [CHANGES_SINCE] store list_keeps_devices_apart,
-        "Two devices hold six and five of ten passes, one of them in common; all ten are marked, and both ask.",
-        "A phone is given passes that it does not have, whose serial numbers belong to other people.";
+        "Two devices have six and five of ten passes, one of them in common. All ten are marked, \
+         and both devices ask.",
+        "A phone is given serial numbers that belong to other people.";
     "store/list-keeps-types-apart" Must [CHANGES_SINCE] store list_keeps_types_apart,
-        "A device holds passes of two types, two of them with one serial number; each type is marked and asked for.",
-        "A phone is given passes of another type: it asks for something that does not exist, and takes the service \
-         for broken.";
+        "A device has passes of two types. Two of them have the same serial number. Each type is \
+         marked and asked for.",
+        "A phone is given passes of another type. It asks for something that does not exist, and \
+         reports the service as broken.";
     "store/unknown-device-has-no-changes" Must [CHANGES_SINCE] store unknown_device_has_no_changes,
-        "A device that is unknown, and one that holds passes of another type only, ask with and without a tag.",
-        "A phone whose last pass was just removed gets an error or the passes of others in place of an empty answer.";
+        "An unknown device, and one that has only passes of another type, ask with and without a \
+         tag.",
+        "A phone whose last pass was just removed gets an error, or the passes of others, instead \
+         of an empty answer.";
     "store/marked-pass-is-listed" Must [C1 MARK] store marked_pass_is_listed,
-        "Marks passes alone, in a batch, twice in one, and beside unknown ones; the device asks after each mark, and \
-         after an empty batch.",
-        "An update is lost: the phone shows the old pass, at the gate as well.";
+        "Marks passes one by one, in a batch, twice in one batch, and beside unknown ones. The \
+         device asks after each mark, and after an empty batch.",
+        "An update is lost. The phone shows the old pass, even at the gate.";
     "store/every-mark-counts-however-close" Must [C1 C4] store every_mark_counts_however_close,
-        "200 times, as fast as the store takes it: a mark, then a list. Tags of whole seconds or milliseconds fail.",
+        "Marks a pass and lists, 200 times, as fast as the store allows. Tags of full seconds or \
+         milliseconds fail.",
         "The second of two updates in one second never reaches the phone.";
     "store/asking-again-gives-nothing" Must [C2] store asking_again_gives_nothing,
-        "After registering, marking, marking all and unregistering the device asks, and then again with the tag it got.",
+        "The device asks after it registers, after a mark, after a mark of the type, and after it \
+         unregisters. Each time it asks again with the tag that it got.",
         "With every push the phone fetches passes that did not change, and complains to the log.";
     "store/new-registration-counts" Must [C3] store new_registration_counts,
-        "After a tag was issued the device registers: for passes marked before it and never marked, again for one it \
-         has, and for one that it had given up.",
-        "A change between the download of a pass and its registration never reaches the phone.";
+        "After a tag was issued, the device registers for passes that were marked before, for one \
+         that was never marked, again for one that it has, and for one that it had unregistered.",
+        "If a pass changes between its download and its registration, the change never reaches \
+         the phone.";
     "store/tags-never-go-back" Must [C4] store tags_never_go_back,
-        "60 marks and registrations; after each the device asks with its last tag, its oldest, and none.",
-        "The phone keeps an older tag and is given the same passes again, or misses some.";
+        "Makes 60 marks and registrations. After each, the device asks with its last tag, with \
+         its oldest tag, and with none.",
+        "The phone keeps an older tag. It is given the same passes again, or misses some.";
     "store/tags-outlive-the-passes" Must [C4] store tags_outlive_the_passes,
-        "Six times the only pass of a device is marked and listed, then given up for one never marked, before or after \
-         that is registered; the device asks with its oldest tag, its last, and none, each of them first in turn.",
-        "A phone that exchanged all its passes gets an older tag than it had, and is given the same passes again.";
+        "Six times, the only pass of a device is marked and listed. Then the device replaces it \
+         by a pass that was never marked. It registers for the new pass before or after it \
+         unregisters the old one. It then asks with its oldest tag, its last tag, and none, in a \
+         different order each time.",
+        "A phone that replaced all its passes gets an older tag than it had, and is given the \
+         same passes again.";
     "store/tag-ahead-counts-as-none" Must [C5] store tag_ahead_counts_as_none,
-        "The device asks with tags that are ahead of the store's clocks, in either part, up to the greatest there is.",
-        "After a backup was restored, phones hold tags from the future and hear of no update for as long as it takes \
-         the clock to come there.";
+        "The device asks with tags that are ahead of the store's clocks, in either part, up to \
+         the greatest tag.",
+        "After a backup is restored, phones have tags from the future. They hear of no update \
+         until the clock gets there.";
     "store/old-tags-miss-nothing" Must [C1 C3 C7] store old_tags_miss_nothing,
-        "250 marks and registrations of eight passes; in between the device asks with tags from all along the way.",
+        "Makes 250 marks and registrations of eight passes. In between, the device asks with tags \
+         from all earlier points.",
         "A phone that was off for a while misses updates.";
 }
 

@@ -22,25 +22,32 @@ use super::{
 };
 
 catalogue! {
-    "store/mark-all-lists-every-registration-once" Must [C9 C2] store mark_all_lists_every_registration_once,
-        "Marks a whole type three times, with single marks in between; two devices with passes in common ask after each.",
-        "After a change of the design some phones keep the old passes, or fetch all of theirs with every push.";
+    "store/mark-all-lists-every-registration-once" Must [C9 C2] store
+        mark_all_lists_every_registration_once,
+        "Marks an entire type three times, with single marks in between. Two devices that share \
+         passes ask after each mark.",
+        "After a change of the design, some phones keep the old passes, or fetch all of theirs \
+         with every push.";
     "store/mark-all-takes-constant-time" Must [C9] opened mark_all_takes_constant_time,
-        "Marks types of 1,000, 2,000, 4,000 passes and so on, up to 256,000 or for about two seconds, longer if a mark \
-         is suspiciously slow; a device has every eighth pass. Fails if the best times of a mark grow with four sizes in a \
-         row, in two measurements, far above \
-         the time for a single pass. Is skipped if the times are unclear.",
-        "Marking a type with a million passes takes minutes, in which no other mark gets through.";
+        "Marks types of 1,000, 2,000, 4,000 passes and so on, up to 256,000 or for about two \
+         seconds. A mark that is suspiciously slow gets more time. A device has every eighth \
+         pass. The case fails if the best times grow with four sizes in a row, in two \
+         measurements, and end far above the time for a single pass. It is skipped if the times \
+         are unclear.",
+        "Marking a type with a million passes takes minutes, and blocks all other marks.";
     "store/every-mark-moves-the-date" Must [C14] store every_mark_moves_the_date,
-        "24 marks in a row, alone, in a batch and of the whole type, faster than one a second.",
-        "Two versions of a pass share a date: a phone that has the first is answered 304 and keeps it.";
+        "Makes 24 marks in a row: of one pass, of a batch and of the entire type, more than one a \
+         second.",
+        "Two versions of a pass have the same date. A phone that has the first one is answered \
+         304 and keeps it.";
     "store/dates-move-with-marks-only" Must [C14] store dates_move_with_marks_only,
-        "Registers, unregisters, forgets, lists, pages, waits for a second, and marks other passes and types; dates \
-         and versions are read after each.",
+        "Registers, unregisters, forgets, lists, reads pages, waits for a second, and marks other \
+         passes and types. Reads dates and versions after each step.",
         "Phones download passes that did not change.";
     "store/never-marked-passes-share-one-date" Must [C14] store never_marked_passes_share_one_date,
-        "Reads the state of passes and orders that were never marked, registered or not, of known and unknown types.",
-        "Phones download passes that never changed, or are answered 304 for those that did.";
+        "Reads the state of passes and orders that were never marked, registered or not, of known \
+         and unknown types.",
+        "Phones download passes that never changed, or are answered 304 for passes that did.";
 }
 
 async fn mark_all_lists_every_registration_once(

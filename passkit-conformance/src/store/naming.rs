@@ -19,21 +19,25 @@ use super::{
 };
 
 catalogue! {
-    "store/serials-of-the-wild" Must [NAMES] store serials_of_the_wild,
-        "Registers, lists, marks, pages and unregisters serial numbers with slashes, spaces, patterns, letters of all \
-         scripts, up to 512 bytes, each as itself and no other.",
-        "A boarding pass whose serial number holds a slash is never updated, or its owner gets the update of another.";
+    "store/unusual-serial-numbers" Must [NAMES] store unusual_serial_numbers,
+        "Registers, lists, marks, pages and unregisters serial numbers with slashes, spaces, \
+         patterns, letters of all scripts, and up to 512 bytes. No serial number may be taken for \
+         another.",
+        "A boarding pass whose serial number contains a slash is never updated, or its owner gets \
+         the update of another pass.";
     "store/types-that-start-alike" Must [NAMES] store types_that_start_alike,
-        "The same for types of which one begins another, or that differ in case, with serial numbers that make the \
-         joined texts equal.",
+        "Does the same for types where one is the start of another, or that differ in case. The \
+         serial numbers make the joined texts equal.",
         "Passes of one type are taken for those of another.";
     "store/devices-that-start-alike" Must [NAMES] store devices_that_start_alike,
-        "Registers and unregisters devices of which one's identifier begins another's, or that differ in case.",
-        "One phone is shown, and unregisters, the passes of another.";
-    "store/orders-and-passes-with-equal-serials" Must [NAMES] store orders_and_passes_with_equal_serials,
-        "Registers, marks and unregisters passes and orders of equal serial numbers, and types that differ in the \
-         first word.",
-        "An order's update is announced as that of a pass, or never.";
+        "Registers and unregisters devices where one identifier is the start of another, or that \
+         differ in case.",
+        "One phone sees and unregisters the passes of another.";
+    "store/orders-and-passes-with-equal-serials" Must [NAMES] store
+        orders_and_passes_with_equal_serials,
+        "Registers, marks and unregisters passes and orders with equal serial numbers, of types \
+         that differ only in the first word.",
+        "The update of an order is announced as that of a pass, or never.";
 }
 
 /// Serial numbers as issuers make them, and as keys and patterns misread them.
@@ -111,7 +115,7 @@ fn wild_serials() -> Vec<String> {
     serials
 }
 
-async fn serials_of_the_wild(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn unusual_serial_numbers(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let type_id = new_type()?;
     let mut passes = Vec::new();
     for text in wild_serials() {

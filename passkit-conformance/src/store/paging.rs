@@ -23,30 +23,38 @@ use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "store/pages-hold-every-device" Must [C11] store pages_hold_every_device,
-        "130 devices register for a pass; it is read in pages of 1, 2, 7 and so on up to the greatest number, and of 0.",
-        "Some phones get no push when the pass changes, or strangers do.";
+        "Registers 130 devices for a pass. Reads them in pages of 1, 2, 7 and so on, of the \
+         greatest number, and of 0.",
+        "Some phones get no push when the pass changes, or phones without the pass get one.";
     "store/pages-of-a-type-hold-every-device" Must [C11] store pages_of_a_type_hold_every_device,
-        "130 devices register for one or several of 40 passes of a type, some for another type too; the type is read in \
-         pages of 1, 2, 7 and so on, some of the devices then unregister, and it is read again.",
-        "When the design of all passes changes, some phones get no push, or strangers do.";
+        "Registers 130 devices for one or more of 40 passes of a type, some of them also for \
+         another type. Reads the type in pages of 1, 2, 7 and so on. Some devices unregister, and \
+         the type is read again.",
+        "When the design of all passes changes, some phones get no push, or phones without a pass \
+         get one.";
     "store/unknown-pass-has-no-devices" Must [C11] store unknown_pass_has_no_devices,
-        "Reads the devices of a pass that was only marked, of one that was unregistered, and of types without passes, with \
-         a cursor of another pass and without.",
+        "Reads the devices of a pass that was only marked, of one that was unregistered, and of \
+         types without passes. Does so without a cursor and with a cursor of another pass.",
         "Pushes go to phones that do not have the pass.";
-    "store/hostile-cursor-reads-from-the-start" Must [C11] store hostile_cursor_reads_from_the_start,
-        "Reads pages of a pass and of a type after cursors that the store never gave: empty, endless, SQL, and what looks \
-         like a position.",
-        "Pushing ends half way after an upgrade of the store, or shows the devices of others.";
-    "store/pages-under-change-miss-nobody" Must [C11] store pages_under_change_miss_nobody,
-        "240 devices are read in pages of 1 and of 10; between two pages devices come, go (the one at the page's end \
-         first) and register again.",
+    "store/hostile-cursor-reads-from-the-start" Must [C11] store
+        hostile_cursor_reads_from_the_start,
+        "Reads pages of a pass and of a type after cursors that the store never issued: empty, \
+         very long, SQL, and texts that look like a position.",
+        "Pushing stops half way after an upgrade of the store, or reaches the devices of others.";
+    "store/pages-under-change-are-complete" Must [C11] store pages_under_change_are_complete,
+        "Reads 240 devices in pages of 1 and of 10. Between two pages, some devices register, \
+         some unregister and some register again. The device at the end of the last page is the \
+         first that unregisters.",
         "A phone gets no push because another one deleted its pass at that moment.";
-    "store/pages-of-a-type-under-change-miss-nobody" Must [C11] store pages_of_a_type_under_change_miss_nobody,
-        "The same for a type of 12 passes, of which each device has one or two.",
-        "When the design of all passes changes, a phone gets no push because another one deleted its pass at that moment.";
+    "store/pages-of-a-type-under-change-are-complete" Must [C11] store
+        pages_of_a_type_under_change_are_complete,
+        "Does the same for a type of 12 passes. Each device has one or two of them.",
+        "When the design of all passes changes, a phone gets no push because another one deleted \
+         its pass at that moment.";
     "store/devices-are-counted" Must [COUNT_DEVICES] store devices_are_counted,
-        "Counts the devices of a pass up to 0, 1, fewer than there are, as many, and more, after each change.",
-        "The owner reads that a pass is on more or fewer phones than it is.";
+        "Counts the devices of a pass after each change. The limit is 0, 1, less than their \
+         number, equal to it, and more.",
+        "The owner reads that a pass is on more or fewer phones than it really is.";
 }
 
 /// The page sizes that all cases try for so many devices.
@@ -270,7 +278,7 @@ async fn hostile_cursor_reads_from_the_start(
     Ok(())
 }
 
-async fn pages_under_change_miss_nobody(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn pages_under_change_are_complete(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(1)?;
     for limit in [1, 10] {
         under_change(store, Audience::Pass(&passes[0]), &passes, limit).await?;
@@ -278,7 +286,7 @@ async fn pages_under_change_miss_nobody(store: &dyn RegistrationStore) -> Result
     Ok(())
 }
 
-async fn pages_of_a_type_under_change_miss_nobody(
+async fn pages_of_a_type_under_change_are_complete(
     store: &dyn RegistrationStore,
 ) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(12)?;

@@ -27,10 +27,12 @@ use crate::Violation;
 catalogue! {
     "store/parallel-history-adds-up" Must [C1 C2 C3 C4 C9 C10 C11 C13 C14 P1 P2 CHANGES_SINCE UNREGISTER COUNT_DEVICES] store
         parallel_history_adds_up,
-        "16 tasks mark passes and their type, publish contents, register, unregister, forget devices, rotate push tokens, and \
-         read and count devices of 24 passes, while eight devices poll and fetch; every call is recorded with its begin and \
-         end, and the whole is checked afterwards.",
-        "Under load a phone misses an update, is pushed at an old push token, or is given passes that it no longer has.";
+        "16 tasks mark passes and their type, publish contents, register, unregister, forget \
+         devices, change push tokens, and read and count the devices of 24 passes. Meanwhile \
+         eight devices poll and fetch. Every call is recorded with its begin and end. All calls \
+         are checked afterwards.",
+        "Under load a phone misses an update, is pushed at an old push token, or is given passes \
+         that it no longer has.";
 }
 
 const DEVICES: usize = 8;

@@ -20,40 +20,48 @@ use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "queue/marked-passes-are-pending" Must [Q1 C1 MARK] queue marked_passes_are_pending,
-        "Marks passes with their pushes: one, several, one twice in a batch, and none; asks with a tag from before, and \
-         reads what is pending.",
+        "Marks passes with their pushes: one, several, one twice in a batch, and none. Asks with \
+         an earlier tag, and reads what is pending.",
         "Phones are not pushed for an update, or are pushed for one that they can't find.";
     "queue/marked-types-are-pending" Must [Q1 C9] queue marked_types_are_pending,
-        "Marks a whole type with its pushes, beside one of its passes; asks with a tag from before, and reads what is \
-         pending.",
+        "Marks an entire type with its pushes, and one of its passes. Asks with an earlier tag, \
+         and reads what is pending.",
         "A new design reaches only the phones that ask for it on their own.";
     "queue/plain-marks-push-nothing" Must [Q1] queue plain_marks_push_nothing,
-        "Marks passes and a type without pushes, one of them pending from before; reads what is pending.",
-        "Phones are pushed for what their owner did not want announced.";
+        "Marks passes and a type without pushes, while one pass is already pending. Reads what is \
+         pending.",
+        "Phones are pushed for a change that its owner did not want to announce.";
     "queue/marked-again-is-one-change" Must [Q2] queue marked_again_is_one_change,
-        "Marks passes and their type with pushes again and again, and reads what is pending each time.",
+        "Repeatedly marks passes and their type with pushes, and reads what is pending each time.",
         "A phone gets a push for each of many changes, or none for the last of them.";
     "queue/progress-is-remembered" Must [Q2] queue progress_is_remembered,
-        "Records progress to pages and on to others, and marks one of the passes again; reads what is pending each time.",
-        "After a restart a million phones are pushed once more from the start, or some of them never.";
+        "Records progress to a page and then to a later one, and marks one of the passes again. \
+         Reads what is pending each time.",
+        "After a restart, a million phones are pushed again from the start, or some of them \
+         never.";
     "queue/finished-changes-are-gone" Must [Q3] queue finished_changes_are_gone,
-        "Records progress to the end, for some by way of a page, and for a type; reads what is pending, and marks one of \
-         the passes again.",
-        "Phones are pushed forever for a change that they have long had.";
+        "Records progress to the end, for some passes after a page, and for a type. Reads what is \
+         pending, and marks one of the passes again.",
+        "Phones are pushed forever for a change that they already have.";
     "queue/old-versions-finish-nothing" Must [Q2] queue old_versions_finish_nothing,
-        "Records progress to the end for changes that were marked again meanwhile, from the start and from a page.",
-        "A phone misses an update that came while the pushes for the one before it went out.";
-    "queue/what-is-not-pending-stays-so" Must [Q3] queue what_is_not_pending_stays_so,
-        "Records progress to a page, and to the end, for what was never pending and for what is finished.",
-        "Pushes go out for no change, and do not stop.";
+        "Records progress to the end for changes that were marked again in the meantime, from the \
+         start and from a page.",
+        "A phone misses an update that came while pushes for the previous one were sent.";
+    "queue/progress-makes-nothing-pending" Must [Q3] queue progress_makes_nothing_pending,
+        "Records progress to a page, and to the end, for passes and types that were never pending \
+         or are finished.",
+        "Pushes are sent without a change, and do not stop.";
     "queue/backlog-sums-up" Must [Q3 Q4] queue backlog_sums_up,
-        "Makes pushes of several types pending, finishes and defers them; reads the backlog after each step.",
-        "A worker never looks at a type whose phones wait, or looks at one without end.";
+        "Makes pushes of several types pending, finishes some and defers some. Reads the backlog \
+         after each step.",
+        "A worker never looks at a type whose phones wait, or looks at one forever.";
     "queue/changes-keep-types-apart" Must [Q2 Q3 NAMES] queue changes_keep_types_apart,
-        "Marks passes with equal and odd serial numbers in types that start alike, and the types too; finishes some.",
+        "Marks passes with equal and odd serial numbers in types that start alike, and the types \
+         too. Finishes some of them.",
         "The change of one pass is taken for that of another, and its phones are not pushed.";
-    "queue/every-change-has-its-turn" Must [Q2] queue every_change_has_its_turn,
-        "Reads ten changes at a time of 170, of which 20 are marked again in each round, and finishes what it read.",
+    "queue/every-change-gets-its-turn" Must [Q2] queue every_change_gets_its_turn,
+        "170 changes are pending. In each round, reads ten of them, marks 20 passes again, and \
+         finishes those that it read.",
         "A few passes that change all the time keep the phones of all others from being pushed.";
 }
 
@@ -413,7 +421,7 @@ async fn old_versions_finish_nothing(queue: &Queue) -> Result<(), Violation> {
     Ok(())
 }
 
-async fn what_is_not_pending_stays_so(queue: &Queue) -> Result<(), Violation> {
+async fn progress_makes_nothing_pending(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
     let never = [
         (scope(&passes[1]), page(7, "x")),
@@ -636,7 +644,7 @@ async fn changes_keep_types_apart(queue: &Queue) -> Result<(), Violation> {
     Ok(())
 }
 
-async fn every_change_has_its_turn(queue: &Queue) -> Result<(), Violation> {
+async fn every_change_gets_its_turn(queue: &Queue) -> Result<(), Violation> {
     const LIMIT: usize = 10;
     let type_id = new_type()?;
     let named = |count, name: &str| {

@@ -20,49 +20,60 @@ use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
     "store/new-content-marks-its-pass" Must [P2] store new_content_marks_its_pass,
-        "Publishes contents of three passes: new ones, the same again, the one before the last again, and mixed in one \
-         call; list, dates and digests are read after each.",
-        "A phone never hears of a new content, or fetches a pass that did not change.";
+        "Publishes contents of three passes: new ones, the same again, an earlier one again, and \
+         a mixture in one call. Reads list, dates and digests after each step.",
+        "A phone never hears of new content, or fetches a pass that did not change.";
     "store/one-content-is-marked-once" Must [P1] store one_content_is_marked_once,
-        "12 callers publish one content at once, eight times; each reads version and date after its call.",
-        "With each instance that notices a change all phones fetch the pass once more.";
+        "12 callers publish one content at once, eight times. Each reads version and date after \
+         its call.",
+        "All phones fetch the pass again for each instance that notices the change.";
     "store/parallel-contents-lose-nothing" Must [P1 P5] store parallel_contents_lose_nothing,
-        "12 callers publish contents of one pass at once, each with a digest and a token of its own, four times; some \
-         publish nothing but a token.",
-        "A token that an owner still has in an old copy of the pass is refused.";
+        "12 callers publish contents of one pass at once, four times. Each has a digest and a \
+         token of its own, or only a token.",
+        "A token in an owner's old copy of the pass is refused.";
     "store/other-marks-keep-the-digest" Must [P4] store other_marks_keep_the_digest,
-        "Publishes a content, marks the pass and its type, registers and unregisters; then publishes the same content, and \
-         another one.",
-        "After a mark of all, an instance that starts marks every pass once more.";
+        "Publishes a content, marks the pass and its type, registers and unregisters. Then \
+         publishes the same content, and another one.",
+        "After a mark of the type, an instance that starts marks every pass again.";
     "store/tokens-are-united" Must [P5] store tokens_are_united,
-        "Publishes tokens one by one, several at once, some again, and more than 16, with equal and with new digests.",
-        "An old copy of a pass can no longer be updated, or a token that was named last is dropped before older ones.";
+        "Publishes tokens one by one, several at once, some again, and more than 16, with equal \
+         and with new digests.",
+        "An old copy of a pass can no longer be updated, or the newest token is dropped before \
+         older ones.";
     "store/removals-keep-what-was-published" Must [P5] store removals_keep_what_was_published,
-        "Removes a pass that was published, and one that was not; then publishes the same content, and others.",
-        "A phone can't unregister a pass that was taken away, or fetches it again when it comes back unchanged.";
+        "Removes a pass that was published, and one that was not. Then publishes the same \
+         content, and others.",
+        "A phone can't unregister a pass that was removed, or fetches it again when it comes back \
+         unchanged.";
     "store/published-answers-in-order" Must [PUBLISHED] store published_answers_in_order,
-        "Asks for passes of two types, published and not, some twice, and for none.",
+        "Asks for passes of two types, published or not, some of them twice, and for none.",
         "The token of one pass opens another one.";
     "store/contents-keep-passes-apart" Must [NAMES P2] store contents_keep_passes_apart,
-        "Publishes contents of passes with odd serial numbers, and equal ones in types that start alike.",
+        "Publishes contents of passes with odd serial numbers, and with equal ones in types that \
+         start alike.",
         "The change of one pass is taken for that of another, and its phones never hear of it.";
-    "store/dropped-publish-is-whole" Must [C12 P3] store dropped_publish_is_whole,
-        "Polls a mark of 20 contents 0, 1, 2, ... times and drops it; digests, tokens, states and list must come to show \
-         all or none.",
+    "store/dropped-publish-is-all-or-nothing" Must [C12 P3] store dropped_publish_is_all_or_nothing,
+        "Polls a mark of 20 contents 0, 1, 2, ... times and drops it. After a while, digests, \
+         tokens, states and list must show all of the contents or none.",
         "A content counts as published, and no phone ever hears of it.";
-    "store/published-contents-survive-reopening" Must [P6] opened published_contents_survive_reopening,
-        "16 tasks publish and remove contents; the data are opened again as they are; digests, tokens and removals must be \
-         as acknowledged, and go on from there.",
-        "After a crash all passes are marked once more, or a change that was acknowledged is not.";
+    "store/published-contents-survive-reopening" Must [P6] opened
+        published_contents_survive_reopening,
+        "16 tasks publish and remove contents. The data are opened again as they are at that \
+         moment. Digests, tokens and removals must be as acknowledged. New calls continue from \
+         there.",
+        "After a crash, all passes are marked again, or a change that was acknowledged is not.";
     "queue/new-contents-are-pending" Must [Q1 P2 P3] queue new_contents_are_pending,
-        "Publishes new and equal contents and removals with their pushes, and without; reads what is pending.",
+        "Publishes new and equal contents and removals, with and without pushes. Reads what is \
+         pending.",
         "Phones are pushed for contents that did not change, or not for those that did.";
     "queue/one-content-is-pending-once" Must [P1 Q1] queue one_content_is_pending_once,
-        "12 callers publish one content with its pushes at once, eight times; each reads version and date after its call.",
-        "With each instance that notices a change all phones are pushed once more.";
-    "queue/dropped-publish-is-whole" Must [C12 P3 Q1] queue dropped_publish_and_push_is_whole,
-        "Polls a mark_and_push of 20 contents 0, 1, 2, ... times and drops it; each pass must come to be published, marked \
-         and pending, or nothing of that.",
+        "12 callers publish one content with its pushes at once, eight times. Each reads version \
+         and date after its call.",
+        "All phones are pushed again for each instance that notices the change.";
+    "queue/dropped-publish-is-all-or-nothing" Must [C12 P3 Q1] queue
+        dropped_publish_and_push_is_all_or_nothing,
+        "Polls a mark_and_push of 20 contents 0, 1, 2, ... times and drops it. After a while, \
+         each pass must be published, marked and pending, or none of these.",
         "A content counts as published, and no phone is ever pushed for it.";
 }
 
@@ -814,7 +825,7 @@ fn new_contents(passes: &[PassId], number: u8) -> Vec<Content> {
         .collect()
 }
 
-async fn dropped_publish_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn dropped_publish_is_all_or_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(20)?;
     let device = Device::registered_for(store, &passes).await?;
     let mut tag = device
@@ -841,7 +852,7 @@ async fn dropped_publish_is_whole(store: &dyn RegistrationStore) -> Result<(), V
     Ok(())
 }
 
-async fn dropped_publish_and_push_is_whole(queue: &Queue) -> Result<(), Violation> {
+async fn dropped_publish_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(20)?;
     let every: Vec<_> = passes.iter().map(scope).collect();
     for polls in 0..MOST_POLLS {

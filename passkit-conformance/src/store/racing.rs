@@ -24,19 +24,23 @@ use super::{
 
 catalogue! {
     "store/parallel-registers-create-once" Must [C10] store parallel_registers_create_once,
-        "24 equal registers at once, eight times, of devices that are known and unknown; list and pages are read.",
-        "A phone that repeats its call stands twice in the table: it is pushed twice, and one unregister is not enough.";
+        "Sends 24 equal registers at once, eight times, of known and unknown devices. Reads list \
+         and pages.",
+        "A phone that repeats its call is in the table twice. It is pushed twice, and one \
+         unregister is not enough.";
     "store/parallel-register-and-unregister" Must [C10] store parallel_register_and_unregister,
-        "Registers and unregisters of one registration at once, 40 times: what they answered must add up to what is \
-         left, list and pages must agree, and the push token must be one of those sent.",
-        "A pass that was removed and added again at once is listed and never pushed, or the reverse.";
+        "Registers and unregisters one registration at once, 40 times. The answers must add up to \
+         what is left, list and pages must agree, and the push token must be one of those sent.",
+        "A pass that was removed and added again at once is listed and never pushed, or pushed \
+         and never listed.";
     "store/parallel-marks-move-the-date" Must [C14] store parallel_marks_move_the_date,
-        "16 tasks mark three passes; each reads date and version before and after its mark.",
-        "Two versions of a pass share a date: a phone that has the first is answered 304 and keeps it.";
+        "16 tasks mark three passes. Each reads date and version before and after its mark.",
+        "Two versions of a pass have the same date. A phone that has the first one is answered \
+         304 and keeps it.";
     "store/no-device-goes-stale" Must [C1 C2 C3 C4] store no_device_goes_stale,
-        "16 writers change and mark 200 passes in batches, while six devices poll and register for more of them; when \
-         all is quiet, each device asks twice more.",
-        "A phone ends with an old pass and will never hear of the new one.";
+        "16 writers change and mark 200 passes in batches, while six devices poll and register \
+         for more of them. When the writers are done, each device asks twice more.",
+        "A phone is left with an old pass and will never hear of the new one.";
 }
 
 async fn parallel_registers_create_once(

@@ -21,10 +21,12 @@ use super::{
 use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
-    "store/acknowledged-survives-reopening" Must [C6] opened acknowledged_survives_reopening,
-        "16 tasks register, unregister, mark and forget; the data are opened again as they are; registrations, push \
-         tokens, dates and tags must be as acknowledged, and go on from there.",
-        "After a crash phones that registered are not pushed, updates that were announced are lost, or all phones \
+    "store/acknowledged-changes-survive-reopening" Must [C6] opened
+        acknowledged_changes_survive_reopening,
+        "16 tasks register, unregister, mark and forget. The data are opened again as they are at \
+         that moment. Registrations, push tokens, dates and tags must be as acknowledged. New \
+         calls continue from there.",
+        "After a crash, phones that registered are not pushed, updates are lost, or all phones \
          fetch everything again.";
 }
 
@@ -44,7 +46,7 @@ struct Done {
     forgotten: Device,
 }
 
-async fn acknowledged_survives_reopening(opened: &Opened) -> CaseResult {
+async fn acknowledged_changes_survive_reopening(opened: &Opened) -> CaseResult {
     let store = opened.registrations();
     // A type that is never marked has the date of the store's creation.
     let (_, never) = new_passes(1)?;

@@ -19,9 +19,11 @@ use crate::{Rule, Violation};
 catalogue! {
     "store/random-sequences-follow-the-model" Must [C1 C2 C3 C4 C5 C7 C9 C10 C11 C13 C14 P2 P4 P5] store
         random_sequences_follow_the_model,
-        "Up to 200 random sequences of some 40 calls over three devices and five passes of two types, for three \
-         seconds at most; each answer is checked against a model. PASSKIT_CONFORMANCE_SEED=n repeats a run.",
-        "Whatever the steps show: an update that is lost, or one that is listed forever.";
+        "Runs up to 200 random sequences of some 40 calls over three devices and five passes of \
+         two types, for at most three seconds. Each answer is checked against a model. \
+         PASSKIT_CONFORMANCE_SEED=n repeats a run.",
+        "It depends on the steps that the report shows: an update is lost, or a pass is listed \
+         forever.";
 }
 
 const SEQUENCES: u64 = 200;

@@ -90,7 +90,7 @@ async fn a_faulty_store_without_fault_is_right() {
     let all = cases();
     let checks = all
         .iter()
-        .filter(|one| one.case.id != "store/dropped-mark-is-whole");
+        .filter(|one| one.case.id != "store/dropped-mark-is-all-or-nothing");
     run(checks, FaultyStores(Fault::None)).await.assert_passed();
 }
 
