@@ -15,14 +15,15 @@ pub struct Exchange {
     pub origin: String,
     /// Path and query, as sent.
     pub path: String,
-    /// The request headers that matter: `authorization`, `content-type`, `if-modified-since`, `if-none-match`.
+    /// The request headers that matter: `authorization`, `content-type`, `if-modified-since`,
+    /// `if-none-match`.
     pub request_headers: Vec<(String, String)>,
     /// The request body, if there was one.
     pub request_body: Option<String>,
     /// The status, or the reason why there is no complete answer.
     pub status: Result<u16, String>,
-    /// The answer's headers that matter: `allow`, `cache-control`, `content-type`, `date`, `etag`, `last-modified`,
-    /// `location`, `retry-after`, `www-authenticate`.
+    /// The answer's headers that matter: `allow`, `cache-control`, `content-type`, `date`, `etag`,
+    /// `last-modified`, `location`, `retry-after`, `www-authenticate`.
     pub response_headers: Vec<(String, String)>,
     /// The answer's body if it is a short text, else its length. Empty if the body is empty.
     pub response_body: String,

@@ -1,7 +1,8 @@
-//! Calls that are dropped half way.
+//! Calls that are dropped before they end.
 //!
-//! Each call is polled a few times and dropped, with more polls from round to round, until one comes to its end. A
-//! store may go on with the call on its own: what counts is that soon all reads agree on one of the two states.
+//! Each call is polled a few times and dropped. The number of polls grows until a call ends. A
+//! store may go on with the call on its own. But soon all reads must agree on one of the two
+//! states.
 
 use std::{
     pin::{Pin, pin},
@@ -46,13 +47,13 @@ catalogue! {
         "A phone that comes back finds some of its passes half registered.";
 }
 
-/// More polls than any call needs; where one needs more, the rest is not reached.
+/// More polls than any call needs. If a call needs more, its last steps are not tested.
 pub(super) const MOST_POLLS: usize = 24;
 
-/// How long a store may take until a call that was dropped has happened or not.
+/// The time that a store has to finish or undo a dropped call.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Polls `call` at most `polls` times, then drops it; says whether it came to its end.
+/// Polls `call` at most `polls` times, then drops it. Returns whether it ended.
 pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
     struct GiveUp<'a, F> {
         call: Pin<&'a mut F>,
@@ -79,11 +80,11 @@ pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
     .await
 }
 
-/// What disagrees, if anything does.
+/// A description of what disagrees, if anything does.
 pub(super) type Halves<'a> =
     Pin<Box<dyn Future<Output = Result<Option<String>, Violation>> + Send + 'a>>;
 
-/// Reads until `halves` says `None`.
+/// Reads until `halves` returns `None`.
 pub(super) async fn comes_to_rest<'a>(
     what: &str,
     halves: impl Fn() -> Halves<'a>,
@@ -104,7 +105,8 @@ pub(super) async fn comes_to_rest<'a>(
     }
 }
 
-/// Whether list and pages agree on what `device` is registered for: `Ok(Ok(registered))`, or what they say.
+/// Whether list and pages agree that `device` is registered: `Ok(Ok(registered))`, or what they
+/// say.
 async fn registered(
     store: &dyn RegistrationStore,
     device: &Device,
@@ -142,7 +144,7 @@ async fn dropped_register_is_all_or_nothing(
             Box::pin(async { Ok(registered(store, &device, &passes[0]).await?.err()) })
         })
         .await?;
-        // Again, as a phone would: now it is there whatever happened before.
+        // A phone would try again. Now it is registered, whatever happened before.
         store
             .register(&device.id, &passes[0], &device.push_token)
             .await?;
@@ -200,8 +202,8 @@ pub(super) async fn states(
 
 type Mark<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
 
-/// Marks passes with `mark`, gives it up, and ensures that all of them are marked or none, in the states as in the
-/// list of a device.
+/// Calls `mark` and drops it. Ensures that states and list show all of the passes as marked, or
+/// none.
 async fn dropped_marks(
     store: &dyn RegistrationStore,
     what: &str,
@@ -223,7 +225,8 @@ async fn dropped_marks(
                     .iter()
                     .zip(&after)
                     .all(|(a, b)| (a.version == b.version) == (a.last_modified == b.last_modified));
-                // Marked passes are listed; before and after, the list is read around the same state.
+                // Every marked pass must be listed. A mark between the two reads only makes the
+                // list longer.
                 let listed = device.list(store, &type_id, Some(tag)).await?.serials.len();
                 Ok(match moved {
                     _ if !whole => {
@@ -290,7 +293,8 @@ async fn dropped_forget_is_all_or_nothing(store: &dyn RegistrationStore) -> Resu
             })
         })
         .await?;
-        // The device comes back, or renews its token: all that it registers for is there.
+        // The device registers again, perhaps with another token. All its registrations must be
+        // there.
         device.push_token = new_push_token()?;
         for pass in &passes {
             store.register(&device.id, pass, &device.push_token).await?;

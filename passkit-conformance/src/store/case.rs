@@ -3,7 +3,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use super::stores::{AnyStores, Opened, Stores, not_opened};
 use crate::{Case, CaseReport, CaseResult, Rule, Violation};
 
-/// A case waits this long for the store, then calls it hanging.
+/// A store that takes longer than this counts as hanging.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 type CaseFuture = Pin<Box<dyn Future<Output = CaseResult> + Send>>;
@@ -11,16 +11,17 @@ type CaseFuture = Pin<Box<dyn Future<Output = CaseResult> + Send>>;
 /// A case of a store.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreCase {
-    /// What it is about.
+    /// The description of the case.
     pub case: Case,
     pub(super) run: fn(Opened) -> CaseFuture,
 }
 
 impl StoreCase {
-    /// Runs the case. A store that panics, or does not answer for five minutes, breaks [`Rule::ERRORS`].
+    /// Runs the case. A store that panics, or does not answer for five minutes, breaks
+    /// [`Rule::ERRORS`].
     ///
     /// # Panics
-    /// Outside of a Tokio runtime with time enabled.
+    /// Outside a Tokio runtime with time enabled.
     pub async fn run(&self, stores: &Arc<impl Stores + 'static>) -> CaseReport {
         self.run_on(stores.clone()).await
     }
@@ -30,7 +31,7 @@ impl StoreCase {
         let run = self.run;
         // Dropping the stores may remove their data, so they outlive the case.
         let opening = stores.clone();
-        // A task of its own, so that a panic ends this case only; the set aborts it when dropped.
+        // A separate task, so that a panic ends this case only. The set aborts it when dropped.
         let mut task = tokio::task::JoinSet::new();
         task.spawn(async move { run(opening.open().await.map_err(not_opened)?).await });
         let result = match tokio::time::timeout(TIMEOUT, task.join_next()).await {
@@ -52,10 +53,11 @@ impl StoreCase {
     }
 }
 
-/// Makes the list of a module's cases: id, level, rules, what the function takes, function, steps, consequence.
+/// Makes the list of a module's cases: id, level, rules, what the function takes, function, steps,
+/// consequence.
 ///
-/// A function takes a `store`, a `maintenance`, a `coordination` or a `queue`, which is the store as that trait, or what was
-/// `opened`: all traits that there are, and a way to open the storage again.
+/// A function takes the store as one trait (`store`, `maintenance`, `coordination` or `queue`), or
+/// `opened`: all traits that the store has, and a way to open its data again.
 macro_rules! catalogue {
     (@run store $function:ident) => {
         |opened| Box::pin(async move { Ok($function(opened.registrations()).await?) })

@@ -1,4 +1,4 @@
-//! Claims and notes: what processes agree on.
+//! Claims and notes, by which processes coordinate.
 
 use std::{
     collections::BTreeMap,
@@ -57,7 +57,7 @@ type Store = Arc<dyn Coordination>;
 
 const LONG: Duration = Duration::from_secs(600);
 
-/// Longer than any claim here that has to end by itself, whatever the machine does.
+/// Longer than any claim that ends by itself here, even on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn new_name() -> String {
@@ -82,7 +82,7 @@ async fn claims(
     )
 }
 
-/// Claims `name` for `owner` again and again until that succeeds.
+/// Claims `name` for `owner` repeatedly until that succeeds.
 async fn claims_in_time(
     store: &Store,
     name: &str,
@@ -149,7 +149,7 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
     claims(store, &name, "a", SHORT, true, "that nobody has").await?;
     claims_in_time(store, &name, "b", SHORT).await?;
     let elapsed = asked.elapsed();
-    // A clock of whole milliseconds may cut one off.
+    // A clock of full milliseconds may round one down.
     ensure(
         Rule::K1,
         elapsed >= SHORT - Duration::from_millis(2),
@@ -157,7 +157,8 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
         || format!("{elapsed:?}"),
     )?;
 
-    // With a longer time it lasts. The second claim shows that the first time is over: it was made later.
+    // With a longer time it lasts. The claim of the other name was made later, so its end shows
+    // that the first time is over.
     let name = new_name();
     claims(store, &name, "a", SHORT, true, "that nobody has").await?;
     claims(store, &name, "a", LONG, true, "by the owner that had it").await?;
@@ -166,7 +167,7 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
     claims_in_time(store, &beside, "b", LONG).await?;
     claims(store, &name, "b", LONG, false, "that was made longer").await?;
 
-    // With a shorter time it ends.
+    // With a shorter time it ends sooner.
     claims(
         store,
         &name,
@@ -212,7 +213,7 @@ async fn only_the_owner_releases(store: &Store) -> Result<(), Violation> {
         "a claim after its owner released it",
         || "none".into(),
     )?;
-    // The former owner comes late.
+    // The former owner releases late.
     store.release(&name, "a").await?;
     released(store.claim(&name, "c", LONG).await?)?;
     store.release(&name, "b").await?;
@@ -441,7 +442,7 @@ async fn names_are_kept_apart(store: &Store) -> Result<(), Violation> {
         expect_note(store, name, Some(name), "of its own")
             .await
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;
-        // A claim and a note of one name have nothing to do with each other.
+        // A claim and a note with the same name are independent.
         if n % 2 == 0 {
             store.release(name, name).await?;
             expect_note(
@@ -478,7 +479,7 @@ async fn notes_survive_reopening(opened: &Opened) -> CaseResult {
     for (name, note) in &notes {
         let found = expect_note(reopened, name, note.as_deref(), "as it was acknowledged").await;
         found.map_err(|found| found.unless_error_under(Rule::K4))?;
-        // And all goes on from there.
+        // Claims and notes work as before.
         replaces(reopened, name, note.as_deref(), Some("next"), true)
             .await
             .map_err(|found| found.unless_error_under(Rule::K4))?;
@@ -486,7 +487,7 @@ async fn notes_survive_reopening(opened: &Opened) -> CaseResult {
     Ok(())
 }
 
-/// Writes some notes, and returns what must be there.
+/// Writes some notes, and returns those that must be there.
 async fn write(store: &Store, number: usize) -> Result<Vec<(String, Option<String>)>, Violation> {
     let [kept, replaced, removed] = [new_name(), new_name(), new_name()];
     for name in [&kept, &replaced, &removed] {

@@ -69,7 +69,7 @@ async fn ten_thousand_passes_on_one_device(
         .is_empty(Rule::C2, "when asked again")
 }
 
-/// How many devices there are to be, and how long registering them may take.
+/// The number of devices, and the time limit for registering them.
 const MANY: usize = 100_000;
 const BUDGET: Duration = Duration::from_secs(20);
 
@@ -133,7 +133,8 @@ async fn crowd(
     Ok(all(tasks).await?.into_iter().flatten().collect())
 }
 
-/// Reads all pages of an audience while four other devices keep registering for `pass` and unregistering.
+/// Reads all pages of an audience while four other devices keep registering for `pass` and
+/// unregistering.
 async fn read_under_change(
     store: &Arc<dyn RegistrationStore>,
     audience: Audience<'_>,
@@ -161,7 +162,7 @@ async fn read_under_change(
                     .await?;
                 tokio::task::yield_now().await;
                 store.unregister(&device.id, &pass).await?;
-                // A pace that leaves the reader its turn.
+                // A pause, so that the reader gets its turn.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             Ok::<_, Violation>(())

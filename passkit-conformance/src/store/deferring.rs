@@ -1,4 +1,4 @@
-//! Pushes that are put off.
+//! Deferred pushes.
 
 use std::slice;
 
@@ -76,7 +76,7 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
     expect_deferred(queue, &type_id, &all(&pushes), "with all sorts of times").await?;
     expect_deferred(queue, &beside, [], "of a type that starts as another").await?;
 
-    // The same devices again, some with another token, and one that has another type too.
+    // The same devices again, some of them with another token. One has a push of another type too.
     for (n, (_, push)) in pushes.iter_mut().enumerate() {
         push.due = times[(n + 1) % times.len()];
         push.attempts = 7;

@@ -1,4 +1,4 @@
-//! Pending pushes when much happens at once, when calls are dropped, and when the data are opened again.
+//! Pending pushes under load, after dropped calls, and after the data are opened again.
 
 use std::{
     collections::BTreeMap,
@@ -56,12 +56,12 @@ catalogue! {
 const WRITERS: usize = 16;
 const MARKS: usize = 40;
 
-/// For each change the greatest version that was finished.
+/// The greatest finished version of each change.
 type Finished = BTreeMap<Scope, u64>;
 
 async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(24)?;
-    // A type of its own for marks of all: they would hide the versions of the passes.
+    // Marks of a type use a type of their own, because they would hide the versions of the passes.
     let whole = new_type()?;
     let marking = Arc::new(AtomicUsize::new(WRITERS));
     let mut markers = JoinSet::new();
@@ -131,7 +131,8 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
                 || format!("pending {still:?}, finished {done:?}"),
             )?;
         }
-        // Each in two rounds at most: what was begun with an older version is read once more from the start.
+        // Two rounds are enough. A change that was started with an older version is read once more
+        // from the start.
         let mut finished = finished;
         for _ in 0..20 {
             work(queue, &type_id, &mut finished, |_| true).await?;
@@ -141,8 +142,8 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Does what a worker does with the changes at hand: to a page, or to the end if `ends` says so, of the version that was
-/// begun with.
+/// Does what a worker does with these changes. Records progress for the version that was started:
+/// to the end if `ends` says so, else to a page.
 async fn work(
     queue: &Queue,
     type_id: &TypeIdentifier,
@@ -184,7 +185,8 @@ async fn work(
     Ok(())
 }
 
-/// Whether each pass is marked since `before` if and only if it is pending with that version.
+/// Reports passes that were marked since `before` and are not pending with that version, or the
+/// reverse.
 async fn halves(
     queue: &Queue,
     before: &[u64],
@@ -227,7 +229,7 @@ async fn dropped_mark_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Vi
             Box::pin(async { halves(queue, &before, &passes, scope).await })
         })
         .await?;
-        // Again, as its caller would.
+        // The caller would try again.
         queue.mark_and_push(&type_id, Changed::Passes(&all)).await?;
         let every: Vec<_> = passes.iter().map(scope).collect();
         expect_pending(queue, &type_id, &every, Rule::C12, "after marking again").await?;
@@ -265,13 +267,13 @@ async fn dropped_mark_all_and_push_is_all_or_nothing(queue: &Queue) -> Result<()
     Ok(())
 }
 
-/// What one task did, and so what must be there.
+/// What one task did. It must be there after reopening.
 struct Done {
     type_id: TypeIdentifier,
     passes: Vec<PassId>,
     pending: BTreeMap<Scope, PendingChange>,
     deferred: Vec<Deferred>,
-    /// A type of which nothing is left.
+    /// A type without pending changes and deferred pushes.
     finished: TypeIdentifier,
 }
 
@@ -394,7 +396,7 @@ impl Done {
             || format!("{nothing:?}"),
         )?;
 
-        // And all goes on from there.
+        // New marks continue from there.
         queue
             .mark_and_push(type_id, Changed::Passes(&serials(&passes[..1])))
             .await?;

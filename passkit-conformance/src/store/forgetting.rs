@@ -1,4 +1,4 @@
-//! Forgetting devices whose push token went out of use.
+//! Forgets devices whose push token is no longer in use.
 
 use std::{
     slice,
@@ -35,7 +35,7 @@ catalogue! {
         "Forgetting one phone that was wiped removes others too.";
 }
 
-/// When `device` last registered, as the store's own clock says in the tags it gives.
+/// When `device` last registered, by the store's own clock. The tags show it.
 async fn last_registered(
     store: &dyn RegistrationStore,
     device: &Device,
@@ -64,7 +64,7 @@ async fn forgets(
 }
 
 async fn forget_respects_the_time(store: &dyn RegistrationStore) -> Result<(), Violation> {
-    // The steps of APNs are milliseconds.
+    // APNs reports times in milliseconds.
     let step = Duration::from_millis(1);
     let (type_id, passes) = new_passes(2)?;
     for after in [Duration::ZERO, step, Duration::from_secs(3_600)] {
@@ -144,7 +144,7 @@ async fn forget_counts_from_the_last_register(
     let (type_id, mut passes) = new_passes(3)?;
     let device = Device::registered_for(store, &passes[..2]).await?;
     let mut last = last_registered(store, &device, &passes[..2]).await?;
-    // The same pass again, then one of another type.
+    // First the same pass, then one of another type.
     passes[2].type_id = new_type()?;
     for pass in [0, 2] {
         let gap = Duration::from_millis(3);
@@ -186,7 +186,7 @@ async fn forget_leaves_others_alone(store: &dyn RegistrationStore) -> Result<(),
         Device::registered_for(store, &passes).await?,
         Device::registered_for(store, &passes).await?,
     );
-    // 2255, 2262 and a bit, 9999: where nanoseconds, and the dates of some databases, end.
+    // The years 2255, 2262 and 9999, where nanoseconds and the dates of some databases end.
     let far = [9_000_000_000, 9_300_000_000, 253_402_300_799]
         .map(|s| UNIX_EPOCH + Duration::from_secs(s));
     let early = [

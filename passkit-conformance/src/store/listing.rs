@@ -1,4 +1,4 @@
-//! What is listed for a device, one call at a time.
+//! Lists of a device, one call at a time.
 
 use std::{collections::BTreeSet, slice};
 
@@ -142,7 +142,8 @@ async fn list_keeps_types_apart(store: &dyn RegistrationStore) -> Result<(), Vio
     let listed = device.list(store, &two, Some(tag_two)).await?;
     listed.is_within(&twos)?;
     listed.has(&twos, Rule::C1, "after a mark")?;
-    // Marks of one type under the tag of the other: over-reporting at most.
+    // The device asks with the tag of the other type. The list may have too many passes, but not
+    // too few.
     store
         .mark(&one, Changed::Passes(slice::from_ref(&ones[0].serial)))
         .await?;
@@ -435,7 +436,7 @@ async fn tags_outlive_the_passes(store: &dyn RegistrationStore) -> Result<(), Vi
             store.register(&device.id, new, &device.push_token).await?;
             store.unregister(&device.id, old).await?;
         }
-        // The first question may bring the store's clocks up, and so hide what the others would show.
+        // The first call may update the store's clocks, and hide what the others would show.
         let mut asked = [Some(oldest), None, Some(last)];
         asked.rotate_left(round / 2);
         for since in asked {
@@ -461,7 +462,7 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
     const HOUR: u64 = 3_600_000_000;
     let (type_id, passes) = new_passes(3)?;
     let device = Device::registered_for(store, &passes).await?;
-    // First with a type that was never marked.
+    // First, a type that was never marked.
     for marked in [false, true] {
         if marked {
             store
@@ -527,10 +528,10 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
 async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(8)?;
     let device = Device::new()?;
-    // A fixed start: a failing history is the same in the next run.
+    // The seed is fixed, so that a failing history is the same in the next run.
     let mut random = Random::new(0x2545_f491_4f6c_dd1d);
     let mut registered = BTreeSet::new();
-    // Each tag with the passes that changed, or were registered, since.
+    // Each tag, with the passes that changed or were registered after it.
     let mut tags: Vec<(UpdateTag, BTreeSet<usize>)> = Vec::new();
     for _ in 0..250 {
         let pass = random.below(passes.len());
@@ -546,7 +547,7 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
                 tags.iter_mut().for_each(|(_, since)| since.extend([pass]));
                 continue;
             }
-            // A device that loses its last registration starts anew; that is another history.
+            // A device that loses its last registration starts a new history.
             _ if registered.len() > 1 => {
                 store.unregister(&device.id, &passes[pass]).await?;
                 registered.remove(&pass);

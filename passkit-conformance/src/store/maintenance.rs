@@ -131,7 +131,7 @@ async fn register_many_equals_single_registers(store: &Store) -> Result<(), Viol
     has_devices(store, &passes[2], [&known], Rule::MAINTENANCE).await?;
     has_devices(store, &other, [&new], Rule::MAINTENANCE).await?;
 
-    // They are registrations like any others.
+    // They are registrations like all others.
     store
         .mark(
             &type_id,
@@ -185,7 +185,7 @@ async fn register_many_twice_adds_nothing(store: &Store) -> Result<(), Violation
 
 type Found = BTreeMap<(DeviceIdentifier, PassId), PushToken>;
 
-/// Reads pages from behind `after` to the end.
+/// Reads the pages after `after` to the end.
 async fn read(
     store: &Store,
     after: Option<PageCursor>,
@@ -196,7 +196,7 @@ async fn read(
     let mut after = after;
     for _ in 0..=(4 * at_most + 1_000) {
         let page = store.registrations(after.as_ref(), limit).await?;
-        // No device of these cases has more than five.
+        // No device of these cases has more than five registrations.
         let about = limit.saturating_mul(2).saturating_add(64);
         ensure(
             Rule::MAINTENANCE,
@@ -283,7 +283,7 @@ async fn all_registrations_come_back_under_change(store: &Store) -> Result<(), V
     for _ in 0..240 {
         devices.push(Device::registered_for(store, &passes[..2]).await?);
     }
-    // A third gives up its passes, a third gets one more, a third is left alone.
+    // A third unregisters, a third registers for one more pass, a third does nothing.
     let (mut going, mut growing, mut throughout) = (Vec::new(), Vec::new(), Vec::new());
     for (n, device) in devices.iter().enumerate() {
         match n % 3 {
@@ -336,7 +336,7 @@ async fn all_registrations_come_back_under_change(store: &Store) -> Result<(), V
     ))
 }
 
-/// Expects these counts, of an empty store that only this case uses.
+/// Expects these counts from a store that only this case uses.
 async fn counts(
     store: &Store,
     devices: u64,

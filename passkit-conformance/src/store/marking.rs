@@ -1,4 +1,4 @@
-//! Marks of a whole type, and the dates that every mark moves.
+//! Marks of an entire type, and the dates that every mark moves.
 
 use std::{
     slice,
@@ -78,7 +78,7 @@ async fn mark_all_lists_every_registration_once(
             let again = device.list(store, &type_id, Some(*tag)).await?;
             again.is_empty(Rule::C9, "a second time after one mark of all")?;
         }
-        // A single mark after it still counts, and nothing else comes back to stay.
+        // A later mark of one pass still counts. The next list is empty again.
         store
             .mark(
                 &type_id,
@@ -102,9 +102,9 @@ async fn mark_all_lists_every_registration_once(
 async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
     const FIRST: usize = 1_000;
     const SIZES: usize = 9;
-    /// So many sizes in a row must grow. Fewer are never tried, however slow the store.
+    /// This many sizes in a row must grow. At least as many are tried, however slow the store is.
     const GROWING: usize = 4;
-    /// How long it goes on while nothing is suspicious, and how long until a suspicion is certain.
+    /// How long it measures while nothing is suspicious, and how long if something is.
     const BUDGET: Duration = Duration::from_secs(2);
     const LONGEST: Duration = Duration::from_secs(60);
     let store = opened.registrations();
@@ -156,7 +156,7 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
     }
 }
 
-/// A new type of so many marked passes. A device has every eighth of them.
+/// A new type with this many marked passes. A device has every eighth of them.
 async fn type_of(
     store: &Arc<dyn RegistrationStore>,
     count: usize,
@@ -172,7 +172,8 @@ async fn type_of(
     Ok(type_id)
 }
 
-/// The best time of a mark of each type. The types take turns, so that what else the machine does slows all of them.
+/// The best time of a mark of each type. The types take turns, so other processes slow all of them
+/// equally.
 async fn best_times(
     store: &Arc<dyn RegistrationStore>,
     types: &[&TypeIdentifier],
@@ -195,7 +196,7 @@ async fn every_mark_moves_the_date(store: &dyn RegistrationStore) -> Result<(), 
     let batch = [serial.clone(), passes[1].serial.clone(), serial.clone()];
     let start = clock::now_micros() / 1_000_000;
     let mut last = store.pass_state(&passes[0]).await?;
-    // The second pass is marked now and then, the third only with the whole type.
+    // The second pass is marked sometimes, the third only with the entire type.
     let mut others = [
         store.pass_state(&passes[1]).await?,
         store.pass_state(&passes[2]).await?,
@@ -232,7 +233,7 @@ async fn every_mark_moves_the_date(store: &dyn RegistrationStore) -> Result<(), 
     Ok(())
 }
 
-/// Ensures that the state of `pass` is later than `last`, and returns it.
+/// Returns the state of `pass`, which must be later than `last`.
 async fn moved_on(
     store: &dyn RegistrationStore,
     pass: &PassId,
@@ -296,7 +297,7 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
             }
         }
         match step {
-            // More than once: dates run ahead of the clock, and so out of the second at hand.
+            // Several times, because dates run ahead of the clock and leave the current second.
             6 => {
                 for _ in 0..3 {
                     store
@@ -343,7 +344,7 @@ async fn never_marked_passes_share_one_date(
     let order_type = format!("order.{}", others[0].type_id.as_str());
     let order = PassId::new(&order_type, "order")?;
     Device::registered_for(store, [&passes[0], &order]).await?;
-    // A marked neighbour lends nobody its date.
+    // A pass does not get the date of a marked neighbour.
     store
         .mark(
             &type_id,
@@ -367,7 +368,7 @@ async fn never_marked_passes_share_one_date(
             || format!("version {} and date {}", state.version, state.last_modified),
         )?;
     }
-    // A store may have been made by another machine, whose clock is a little ahead.
+    // Another machine may have created the store, and its clock may be a little ahead.
     let soon = clock::now_micros() / 1_000_000 + 60;
     ensure(
         Rule::C14,

@@ -1,8 +1,11 @@
-//! The contract of [`RegistrationStore`](passkit_server::store::RegistrationStore) and of the traits beside it, as cases that any store can run.
+//! Tests whether a store keeps the contract of
+//! [`RegistrationStore`](passkit_server::store::RegistrationStore) and of the other traits of a
+//! store.
 //!
-//! A case makes its own random types, devices, serial numbers and names. Any number of cases may therefore share a store
-//! with each other and with real data. A case ends with the first [`Violation`] that it finds. [`cases`] gives them all,
-//! and [`run_all`] runs them; a store's own test is
+//! A case makes its own random types, devices, serial numbers and names. Any number of cases may
+//! therefore share a store with each other and with real data. A case ends with the first
+//! [`Violation`](crate::Violation) that it finds. [`cases`] returns all cases, and [`run_all`] runs
+//! them. The test of a store looks like this:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -14,9 +17,10 @@
 //! # });
 //! ```
 //!
-//! Run them on a multi-threaded Tokio runtime: races need more than one thread. C8 (the order at the source) is no
-//! property of a store and is not checked here. C6, P6 and K4 (durability) need a [`Stores`] that can open a store
-//! [again](Stores::reopen). Cases of a trait that the [`TestStore`] lacks are skipped.
+//! Run the cases on a multi-threaded Tokio runtime, because races need more than one thread. C8
+//! (the order at the source) is not checked, because it is not a property of a store. C6, P6 and K4
+//! (durability) need a [`Stores`] that can [reopen](Stores::reopen) a store. Cases of a trait that
+//! the [`TestStore`] lacks are skipped.
 
 mod cancelling;
 mod case;
@@ -52,7 +56,7 @@ pub use self::{
 };
 use crate::Report;
 
-/// All cases, those that find simple faults first.
+/// All cases. Those that find simple faults come first.
 #[must_use]
 pub fn cases() -> Vec<StoreCase> {
     [
@@ -81,7 +85,7 @@ pub fn cases() -> Vec<StoreCase> {
 /// Runs all [`cases`].
 ///
 /// # Panics
-/// Outside of a Tokio runtime with time enabled.
+/// Outside a Tokio runtime with time enabled.
 pub async fn run_all(stores: impl Stores + 'static) -> Report {
     run(&cases(), stores).await
 }
@@ -89,7 +93,7 @@ pub async fn run_all(stores: impl Stores + 'static) -> Report {
 /// Runs cases one after the other.
 ///
 /// # Panics
-/// Outside of a Tokio runtime with time enabled.
+/// Outside a Tokio runtime with time enabled.
 pub async fn run<'a>(
     cases: impl IntoIterator<Item = &'a StoreCase>,
     stores: impl Stores + 'static,
@@ -102,8 +106,9 @@ pub async fn run<'a>(
     report
 }
 
-/// A [trial](libtest_mimic::Trial) for each of the [`cases`], named by its id; one that is skipped is shown as ignored,
-/// with the reason. [`store_tests!`](crate::store_tests) makes a whole test of them.
+/// A [trial](libtest_mimic::Trial) for each of the [`cases`], named by its id. A skipped case is
+/// shown as ignored, with the reason. [`store_tests!`](crate::store_tests) makes a complete test of
+/// them.
 #[cfg(feature = "trials")]
 #[must_use]
 pub fn trials(stores: impl Stores + 'static) -> Vec<libtest_mimic::Trial> {
@@ -140,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_catalogue_is_whole() {
+    fn the_catalogue_is_well_formed() {
         let cases = cases();
         let mut ids: Vec<_> = cases.iter().map(|one| one.case.id).collect();
         for StoreCase { case, .. } in &cases {

@@ -1,4 +1,4 @@
-//! Names that are easily taken for one another: by joined keys, patterns, folding of case, or trimming.
+//! Names that are easily confused: by joined keys, patterns, ignored case, or trimming.
 
 use std::slice;
 
@@ -40,7 +40,7 @@ catalogue! {
         "The update of an order is announced as that of a pass, or never.";
 }
 
-/// Serial numbers as issuers make them, and as keys and patterns misread them.
+/// Serial numbers as issuers make them, and such as keys and patterns misread.
 fn wild_serials() -> Vec<String> {
     let mut serials: Vec<String> = [
         "A",
@@ -107,7 +107,7 @@ fn wild_serials() -> Vec<String> {
     ]
     .map(String::from)
     .to_vec();
-    // As long as may be, and different in the last byte only.
+    // The greatest length, and different in the last byte only.
     serials.push("x".repeat(512));
     serials.push(format!("{}y", "x".repeat(511)));
     serials.push("x".repeat(511));
@@ -124,8 +124,8 @@ async fn unusual_serial_numbers(store: &dyn RegistrationStore) -> Result<(), Vio
     each_is_itself(store, &passes).await
 }
 
-/// Registers all of `passes`, all different, on one device and each on one of its own, then marks and unregisters
-/// one after another; ensures that nothing ever happens to any of the others.
+/// Registers each of the different `passes` on one device for all and on one of its own. Then marks
+/// and unregisters them one after another. Ensures that this never affects any other pass.
 async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Result<(), Violation> {
     let all = Device::new()?;
     let mut own = Vec::new();
@@ -145,7 +145,7 @@ async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Res
         }
     }
     for (n, pass) in passes.iter().enumerate() {
-        // Marks: only the one pass moves.
+        // A mark changes only this pass.
         let neighbour = &passes[(n + 1) % passes.len()];
         let before = (
             store.pass_state(pass).await?,
@@ -240,7 +240,7 @@ async fn types_that_start_alike(store: &dyn RegistrationStore) -> Result<(), Vio
     }
     passes.sort();
     passes.dedup();
-    // Shuffled by length, so that short names meet long ones of either kind.
+    // Shuffled by length, so that short names are tried beside long ones of either kind.
     passes.sort_by_key(|pass| {
         (pass.serial.as_str().len() * 7 + pass.type_id.as_str().len() * 3) % 11
     });
@@ -267,7 +267,7 @@ async fn devices_that_start_alike(store: &dyn RegistrationStore) -> Result<(), V
     let mut devices = Vec::new();
     for text in &texts {
         let id = DeviceIdentifier::new(text)?;
-        // Without a letter among its digits an identifier is its own upper case.
+        // An identifier without a letter is equal to its upper case.
         if devices.iter().any(|device: &Device| device.id == id) {
             continue;
         }

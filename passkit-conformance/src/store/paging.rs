@@ -57,7 +57,7 @@ catalogue! {
         "The owner reads that a pass is on more or fewer phones than it really is.";
 }
 
-/// The page sizes that all cases try for so many devices.
+/// The page sizes that the cases try for this number of devices.
 fn limits(devices: usize) -> [usize; 10] {
     [
         1,
@@ -108,7 +108,8 @@ async fn pages_of_a_type_hold_every_device(store: &dyn RegistrationStore) -> Res
     ];
     let mut devices = Vec::new();
     for n in 0..DEVICES {
-        // One pass is on many devices, others are on none; some devices have several passes, next to each other or not.
+        // One pass is on many devices, and others are on none. Some devices have several passes,
+        // adjacent or not.
         let first = if n % 3 == 0 { 0 } else { n % 31 };
         let mut registered: Vec<PassId> = match n % 4 {
             0 => vec![passes[first].clone()],
@@ -140,7 +141,7 @@ async fn pages_of_a_type_hold_every_device(store: &dyn RegistrationStore) -> Res
     )
     .await?;
 
-    // A device leaves the type with its last pass of it, and not before.
+    // A device is a device of the type until it unregisters its last pass of the type.
     for pass in &passes {
         store.unregister(&devices[0].id, pass).await?;
     }
@@ -183,7 +184,7 @@ async fn unknown_pass_has_no_devices(store: &dyn RegistrationStore) -> Result<()
         .await?;
     let left = Device::registered_for(store, &passes[2..]).await?;
     store.unregister(&left.id, &passes[2]).await?;
-    // A type that was only marked, and one that a device had.
+    // A type that was only marked, and one that a device unregistered from.
     let (marked, unregistered) = (new_type()?, new_type()?);
     store
         .mark(&marked, Changed::Passes(slice::from_ref(&passes[0].serial)))
@@ -249,7 +250,8 @@ async fn hostile_cursor_reads_from_the_start(
                 || format!("{missing} of 20 missing"),
             )?;
         }
-        // These may look like positions to a store: whatever they skip, they must neither fail nor show strangers.
+        // These may look like positions to a store. They may skip devices, but must not fail or
+        // show other devices.
         for text in [
             "0",
             "-1",
@@ -296,7 +298,7 @@ async fn pages_of_a_type_under_change_are_complete(
     Ok(())
 }
 
-/// Reads an audience, which has these passes, while devices come and go between two pages.
+/// Reads an audience with these passes. Devices register and unregister between two pages.
 async fn under_change(
     store: &dyn RegistrationStore,
     audience: Audience<'_>,
@@ -304,7 +306,7 @@ async fn under_change(
     limit: usize,
 ) -> Result<(), Violation> {
     const DEVICES: usize = 240;
-    // Two neighbours for some, or one that is far from the first.
+    // Some devices have two adjacent passes, others have two that are far apart.
     let of = |n: usize| {
         let (first, second) = (n % passes.len(), (n + 1 + n % 7) % passes.len());
         if n % 5 < 2 && first != second {
@@ -319,7 +321,7 @@ async fn under_change(
             Device::registered_for(store, of(n).into_iter().map(|pass| &passes[pass])).await?,
         );
     }
-    // A third goes, a third registers again, a third is left alone.
+    // A third unregisters, a third registers again, a third does nothing.
     let (mut going, mut renewing): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
     for n in 0..DEVICES {
         match n % 3 {
@@ -351,7 +353,7 @@ async fn under_change(
             "pages that come to an end under change",
             || format!("{pages} pages"),
         )?;
-        // The end of the page first, if it is one of those that go.
+        // The device at the end of the page goes first, if it is one that unregisters.
         let last = page.items.last().map(|one| &one.device);
         let at_the_end = going.iter().position(|n| Some(&devices[*n].id) == last);
         if let Some(n) = at_the_end

@@ -1,4 +1,4 @@
-//! The pushes that are pending for passes and types, until they are sent.
+//! Changes of passes and types that are pending until their pushes are sent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -65,7 +65,7 @@ catalogue! {
         "A few passes that change all the time keep the phones of all others from being pushed.";
 }
 
-/// Ensures that a change has the version that the pass has from its last mark.
+/// Ensures that a change has the version of the last mark of the pass.
 async fn is_of_the_last_mark(
     queue: &Queue,
     change: &PendingChange,
@@ -81,7 +81,7 @@ async fn is_of_the_last_mark(
     ensure(
         Rule::Q1,
         change.progress.is_none(),
-        "a change that nobody has begun with",
+        "a change without progress",
         || format!("{:?}", change.progress),
     )
 }
@@ -134,7 +134,7 @@ async fn marked_passes_are_pending(queue: &Queue) -> Result<(), Violation> {
         )?;
         tag = listed.tag;
     }
-    // No device is registered for it. It is marked all the same.
+    // No device is registered for it, but it is marked too.
     let unknown = pass_of(&type_id, &serial("unknown")?);
     queue
         .mark_and_push(&type_id, Changed::Passes(slice::from_ref(&unknown.serial)))
@@ -267,7 +267,7 @@ async fn progress_is_remembered(queue: &Queue) -> Result<(), Violation> {
     let [first, second, all] = [scope(&passes[0]), scope(&passes[1]), Scope::Type];
     let versions = pending_of(queue, &type_id).await?;
     let version = |scope: &Scope| versions.get(scope).map_or(0, |change| change.version);
-    // As the pages of this store end, and as they never do.
+    // A cursor with unusual characters, and a very long one.
     let [near, far] =
         ["device 1/ü\u{fffd} \n\"{}", &"x".repeat(900)].map(|next| page(version(&first), next));
     let of_all = page(version(&all), "device\u{1f3ab}");
@@ -286,7 +286,8 @@ async fn progress_is_remembered(queue: &Queue) -> Result<(), Violation> {
     has_progress(queue, &type_id, &first, Some(&far)).await?;
     queue.record_progress(&type_id, &[]).await?;
 
-    // Marked again, a change keeps its progress, which is known to be about the older version.
+    // A change that is marked again keeps its progress, because the progress names the older
+    // version.
     queue
         .mark_and_push(&type_id, Changed::Passes(&serials(&passes)))
         .await?;
@@ -334,7 +335,7 @@ async fn finished_changes_are_gone(queue: &Queue) -> Result<(), Violation> {
     )
     .await?;
 
-    // What comes after that is a change like a first one.
+    // The next mark makes a new change.
     queue
         .mark_and_push(&type_id, Changed::Passes(&serials(&passes[..1])))
         .await?;
@@ -404,7 +405,7 @@ async fn old_versions_finish_nothing(queue: &Queue) -> Result<(), Violation> {
             || format!("{after:?}"),
         )?;
     }
-    // And the newer ones do.
+    // The newer versions finish the changes.
     let done: Vec<_> = after
         .values()
         .map(|change| (change.scope.clone(), end(change.version)))
@@ -517,7 +518,7 @@ async fn backlog_sums_up(queue: &Queue) -> Result<(), Violation> {
     is(&second, Some(1), "after a type was marked").await?;
     is(&third, None, "while others have a backlog").await?;
 
-    // As long as the oldest is pending, nothing that comes later moves the time.
+    // Later marks don't move the time while the oldest change is pending.
     queue
         .mark_and_push(&first, Changed::Passes(&serials(&passes[5..])))
         .await?;
@@ -652,7 +653,7 @@ async fn every_change_gets_its_turn(queue: &Queue) -> Result<(), Violation> {
             .map(|n| serial(&format!("{name}-{n}")))
             .collect::<Result<Vec<_>, _>>()
     };
-    // Before and behind the others, whatever the order.
+    // Before and after the others in the order of serial numbers.
     let busy = [named(LIMIT, "0")?, named(LIMIT, "z")?].concat();
     let quiet = named(150, "m")?;
     queue

@@ -1,4 +1,4 @@
-//! Contents that are published: when they mark their pass, and what is remembered of them.
+//! Published contents: when they mark their pass, and what the store remembers of them.
 
 use std::{slice, sync::Arc};
 
@@ -79,7 +79,7 @@ catalogue! {
 
 const AT_ONCE: usize = 12;
 
-/// A digest that no other call gives.
+/// A digest that no other call returns.
 fn new_digest() -> ContentDigest {
     let mut digest = [0; 32];
     digest.copy_from_slice(unique().as_bytes());
@@ -133,7 +133,8 @@ async fn published(
     Ok(answer.pop().flatten())
 }
 
-/// Ensures that this is remembered of a pass, and that its state has the same digest.
+/// Ensures that the store remembers this of a pass, and that the state of the pass has the same
+/// digest.
 async fn expect_published(
     store: &dyn RegistrationStore,
     pass: &PassId,
@@ -158,7 +159,7 @@ async fn expect_published(
     )
 }
 
-/// What is remembered, by the first bytes of digests and tokens.
+/// What the store remembers, with only the first bytes of digests and tokens.
 fn shown(published: Option<&Published>) -> String {
     let Some(Published {
         digest,
@@ -173,7 +174,7 @@ fn shown(published: Option<&Published>) -> String {
     format!("digest {digest:?}, tokens {tokens:?}, removed {removed}")
 }
 
-/// Ensures that a pass was marked between two states, or that it was not.
+/// Ensures that a pass was or was not marked between two states.
 fn expect_marked(
     before: PassState,
     after: PassState,
@@ -204,7 +205,7 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
         .await?
         .is_empty(Rule::MARK, "after an empty batch")?;
     let [a, b, c] = [new_digest(), new_digest(), new_digest()];
-    // The digest of each pass in a call, and which of the passes it marks.
+    // The digests of the passes in a call, and the passes that it marks.
     type Step<'a> = (&'a [(usize, ContentDigest)], &'a [usize], &'a str);
     let steps: [Step<'_>; 9] = [
         (&[(0, a)], &[0], "a first content"),
@@ -262,7 +263,7 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
             tag = listed.tag;
         }
     }
-    // No device has it, and nobody has marked it.
+    // No device has it, and it was never marked.
     let unknown = pass_of(&type_id, &serial("unknown")?);
     publish(store, &unknown, Some(a), [1]).await?;
     let remembered = Published {
@@ -280,7 +281,7 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
     .await
 }
 
-/// Has 12 callers publish one content, and ensures that no mark comes after the first of them is done.
+/// 12 callers publish one content. Ensures that no mark comes after the first caller is done.
 async fn publish_at_once<F>(
     store: &Arc<dyn RegistrationStore>,
     pass: &PassId,
@@ -381,7 +382,7 @@ async fn parallel_contents_lose_nothing(
         let mut tasks = JoinSet::new();
         for caller in 0..AT_ONCE as u8 {
             let (store, pass, start) = (store.clone(), pass.clone(), start.clone());
-            // In the second half of the rounds all have the content that is there.
+            // In the second half of the rounds, all publish the current content.
             let digest = if round < 2 { new_digest() } else { first };
             tasks.spawn(async move {
                 start.wait().await;
@@ -499,7 +500,7 @@ async fn tokens_are_united(store: &dyn RegistrationStore) -> Result<(), Violatio
             &[17],
             &[3, 1, 5, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17],
         ),
-        // Named again it is the newest, and none is dropped for it.
+        // A token that is published again is the newest, and no token is dropped for it.
         (
             &[3],
             &[1, 5, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 3],
@@ -550,7 +551,7 @@ async fn removals_keep_what_was_published(store: &dyn RegistrationStore) -> Resu
         .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
         .await?;
     let [a, b] = [new_digest(), new_digest()];
-    // The digest that is published and its tokens; whether it is a mark; what is remembered then.
+    // The published digest and its tokens, whether it marks, and what the store remembers then.
     type Step<'a> = (
         Option<ContentDigest>,
         &'a [u8],
@@ -628,7 +629,7 @@ async fn removals_keep_what_was_published(store: &dyn RegistrationStore) -> Resu
             || format!("{} listed", listed.serials.len()),
         )?;
     }
-    // In one call: a pass that comes back with another content, and one that goes.
+    // In one call, a pass comes back with another content, and another pass is removed.
     publish(store, &passes[1], Some(a), [1]).await?;
     let before = states(store, &passes).await?;
     let both = [
@@ -691,7 +692,7 @@ async fn published_answers_in_order(store: &dyn RegistrationStore) -> Result<(),
             removed: n == 2,
         });
     }
-    // Known to the store, and never published.
+    // The store knows it, but it was never published.
     store
         .mark(&passes[1].type_id, Changed::Passes(&serials(&passes[1..2])))
         .await?;
@@ -756,7 +757,7 @@ async fn contents_keep_passes_apart(store: &dyn RegistrationStore) -> Result<(),
     for (pass, one) in passes.iter().zip(&remembered) {
         expect_published(store, pass, Some(one), Rule::NAMES, "of its own").await?;
     }
-    // A mark of a content is one of this pass.
+    // The content marks this pass alone.
     for (n, pass) in passes.iter().enumerate() {
         let neighbour = &passes[(n + 1) % passes.len()];
         let before = [
@@ -780,7 +781,8 @@ async fn contents_keep_passes_apart(store: &dyn RegistrationStore) -> Result<(),
     Ok(())
 }
 
-/// What a publication that was dropped has left of 20 passes: `None` if it has happened or not, as a whole.
+/// What a dropped publication has left of 20 passes. `None` if it has happened entirely or not at
+/// all.
 async fn halves(
     store: &dyn RegistrationStore,
     passes: &[PassId],
@@ -803,7 +805,7 @@ async fn halves(
         let has_state = after.published == content.digest;
         marked += usize::from(is_marked);
         published += usize::from(has_digest);
-        // The two answers are read one after the other, so that only a state that stays counts.
+        // The two answers are read one after the other, so only a lasting state counts.
         torn += usize::from(
             is_marked != has_digest || has_token != has_digest || has_state != has_digest,
         );
@@ -817,7 +819,7 @@ async fn halves(
     }))
 }
 
-/// Contents of all passes, with a new digest and a new token each.
+/// Contents of all passes, each with a new digest and a new token.
 fn new_contents(passes: &[PassId], number: u8) -> Vec<Content> {
     passes
         .iter()
@@ -840,7 +842,7 @@ async fn dropped_publish_is_all_or_nothing(store: &dyn RegistrationStore) -> Res
         })
         .await
         .map_err(|found| found.unless_error_under(Rule::P3))?;
-        // Again, as its caller would: it is marked now, or was before.
+        // The caller would try again. Each pass is marked now, or was before.
         store.mark(&type_id, Changed::Contents(&contents)).await?;
         let listed = device.list(store, &type_id, Some(tag)).await?;
         listed.has(&passes, Rule::P3, "after publishing again")?;
@@ -876,7 +878,7 @@ async fn dropped_publish_and_push_is_all_or_nothing(queue: &Queue) -> Result<(),
         })
         .await
         .map_err(|found| found.unless_error_under(Rule::P3))?;
-        // Again, as its caller would: all are pending now, or were before.
+        // The caller would try again. All are pending now, or were before.
         queue
             .mark_and_push(&type_id, Changed::Contents(&contents))
             .await?;
@@ -938,7 +940,7 @@ async fn new_contents_are_pending(queue: &Queue) -> Result<(), Violation> {
             || change.version.to_string(),
         )?;
     }
-    // What is there already changes nothing, neither pending nor finished.
+    // Equal contents change nothing, whether the change is pending or finished.
     queue
         .record_progress(&type_id, &[(new[0].clone(), end(pending[&new[0]].version))])
         .await?;
@@ -952,7 +954,7 @@ async fn new_contents_are_pending(queue: &Queue) -> Result<(), Violation> {
     ensure(Rule::Q1, same, "the pending change as it was", || {
         format!("{:?}", after[&new[1]])
     })?;
-    // A pass that comes back, and one that goes while it is pending.
+    // A pass comes back, and another is removed while it is pending.
     let batch = [
         content(&passes[2], Some(b), []),
         content(&passes[3], None, []),
@@ -984,7 +986,7 @@ async fn new_contents_are_pending(queue: &Queue) -> Result<(), Violation> {
     .await
 }
 
-/// What one task did, and so what must be there.
+/// What one task did. It must be there after reopening.
 struct Done {
     passes: Vec<PassId>,
     states: Vec<PassState>,
@@ -1043,7 +1045,7 @@ impl Done {
                 format!("{} as before", shown_state(*state)),
                 || shown_state(now),
             )?;
-            // And all goes on from there.
+            // New publications continue from there.
             publish(store, pass, state.published, [9]).await?;
             expect_marked(
                 now,

@@ -1,4 +1,4 @@
-//! Short forms for the calls to a [`PushQueue`] that several modules make.
+//! Short forms of calls to a [`PushQueue`] that several modules make.
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +36,7 @@ pub(super) fn end(version: u64) -> Progress {
     }
 }
 
-/// All pending changes of a type. Expects each of them once.
+/// All pending changes of a type. Ensures that none is repeated.
 pub(super) async fn pending_of(
     queue: &Queue,
     type_id: &TypeIdentifier,
@@ -190,7 +190,7 @@ pub(super) async fn expect_deferred<'a>(
         let (Some(found), Some(wanted)) = (&found[device], wanted) else {
             continue;
         };
-        // Without the identifier and the token, which no report shows.
+        // No report shows the identifier and the token.
         let shown =
             |push: &DeferredPush| format!("{:?}", (push.due, push.attempts, push.bad_since));
         let same_token = found.push_token.as_str() == wanted.push_token.as_str();

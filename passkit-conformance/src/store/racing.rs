@@ -90,7 +90,7 @@ async fn parallel_registers_create_once(
         device
             .lists_exactly(store, &type_id, registered, Rule::C10)
             .await?;
-        // One unregister is enough, whatever registered.
+        // One unregister is enough, however many registers there were.
         for pass in registered {
             store.unregister(&device.id, pass).await?;
             has_devices(store, pass, [], Rule::C10).await?;
@@ -107,7 +107,8 @@ async fn parallel_register_and_unregister(
     for round in 0..40_usize {
         let (contested, other) = (&passes[0], &passes[1]);
         let mut device = Device::new()?;
-        // With and without the registration at the start, and with and without another one that keeps the device.
+        // The registration exists at the start, or not. The device has another registration, or
+        // not.
         let there = round % 2 == 1;
         let has_other = round % 4 >= 2;
         if there {
@@ -229,7 +230,7 @@ const PASSES: usize = 200;
 const WRITERS: usize = 16;
 const BATCHES: usize = 60;
 
-/// What the check knows of the passes: the number of the newest content of each.
+/// The number of the newest content of each pass.
 struct Content {
     type_id: TypeIdentifier,
     passes: Vec<PassId>,
@@ -252,7 +253,7 @@ impl Content {
     }
 }
 
-/// A device that polls, as it would on pushes: what it holds of each pass, and the tag it keeps.
+/// A device that polls as it would after pushes: the content that it has of each pass, and its tag.
 struct Poller {
     device: Device,
     seen: BTreeMap<SerialNumber, u64>,
@@ -260,7 +261,7 @@ struct Poller {
 }
 
 impl Poller {
-    /// One list and the downloads that follow; says how many passes were listed.
+    /// Makes one list and the downloads that follow. Returns the number of listed passes.
     async fn poll(
         &mut self,
         store: &Arc<dyn RegistrationStore>,
@@ -287,7 +288,7 @@ impl Poller {
         Ok(listed.serials.len())
     }
 
-    /// Downloads a pass, then registers for it: what changes in between must be listed (C3).
+    /// Downloads a pass, then registers for it. A change in between must be listed (C3).
     async fn add(
         &mut self,
         store: &Arc<dyn RegistrationStore>,
@@ -324,7 +325,7 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
             seen: BTreeMap::new(),
             tag: None,
         };
-        // Some hold everything from the start, others add a pass with each poll.
+        // Some have all passes from the start, others add a pass with each poll.
         let registered = if number < 3 { PASSES } else { 5 };
         for pass in &content.passes[..registered] {
             poller.add(store, &content, pass).await?;
@@ -387,7 +388,8 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
     Ok(())
 }
 
-/// Changes passes and marks them, in batches of one to nine; one writer marks the whole type now and then.
+/// Changes passes and marks them, in batches of one to nine. One writer sometimes marks the entire
+/// type.
 async fn write(
     store: &Arc<dyn RegistrationStore>,
     content: &Content,

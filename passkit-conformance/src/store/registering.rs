@@ -1,4 +1,4 @@
-//! Registering and unregistering, one call at a time.
+//! Registers and unregisters, one call at a time.
 
 use std::time::{Duration, SystemTime};
 
@@ -92,7 +92,7 @@ async fn every_register_stores_the_push_token(
     let mut device = Device::registered_for(store, &passes[..2]).await?;
     let other = Device::registered_for(store, &passes).await?;
     has_devices(store, &passes[0], [&device, &other], Rule::C10).await?;
-    // Again for the first pass, then for a new one.
+    // First again for the first pass, then for a new one.
     for pass in [0, 2] {
         device.push_token = new_push_token()?;
         store
@@ -198,7 +198,7 @@ async fn unregister_removes_the_device_with_its_last_registration(
     store: &dyn RegistrationStore,
 ) -> Result<(), Violation> {
     let later = SystemTime::now() + Duration::from_secs(86_400);
-    // The last registration may be one of another type.
+    // The last registration may be of another type.
     let (_, mut passes) = new_passes(2)?;
     passes[1].type_id = new_type()?;
     let gone = Device::registered_for(store, &passes).await?;

@@ -32,16 +32,16 @@ catalogue! {
 
 const TASKS: usize = 16;
 
-/// What one task did, and so what must be there.
+/// What one task did. It must be there after reopening.
 struct Done {
     type_id: TypeIdentifier,
     passes: Vec<PassId>,
     states: Vec<PassState>,
-    /// Holds the first three passes.
+    /// Has the first three passes.
     device: Device,
-    /// From before the last mark, which was of the first pass.
+    /// A tag from before the last mark, which was a mark of the first pass.
     tag: UpdateTag,
-    /// From after it.
+    /// A tag from after that mark.
     newest: UpdateTag,
     forgotten: Device,
 }
@@ -68,7 +68,7 @@ async fn acknowledged_changes_survive_reopening(opened: &Opened) -> CaseResult {
         || format!("{now:?}"),
     )?;
     for done in &done {
-        // Whatever it is called elsewhere, here it is a loss; an error stays one.
+        // Whatever rule the check names, here it is a loss. An error stays an error.
         done.is_there(reopened)
             .await
             .map_err(|found| found.unless_error_under(Rule::C6))?;
@@ -161,13 +161,13 @@ impl Done {
             )?;
         }
 
-        // The tags of before are honoured: no more than what came after them, and no less.
+        // Earlier tags still work: the list has exactly what came after them.
         let since = device.list(store, type_id, Some(*newest)).await?;
         since.is_empty(Rule::C6, "for the newest tag from before")?;
         let since = device.list(store, type_id, Some(*tag)).await?;
         since.has(&passes[..1], Rule::C6, "for a tag from before its mark")?;
 
-        // And all goes on from there: clocks, dates and tags.
+        // Clocks, dates and tags continue from there.
         let last = &passes[2];
         store
             .mark(type_id, Changed::Passes(slice::from_ref(&last.serial)))

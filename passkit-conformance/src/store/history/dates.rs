@@ -1,4 +1,4 @@
-//! Whether versions and dates followed the marks.
+//! Checks whether versions and dates followed the marks.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Whether devices were given what they had to be given.
+//! Checks whether lists had what they must have.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,7 +22,7 @@ struct Answered<'h> {
     begin: u64,
     end: u64,
     tag: UpdateTag,
-    /// By pass, when a list last named it, on the way to this answer.
+    /// When a list last named each pass, in the answers that led to this one.
     last: Rc<HashMap<&'h SerialNumber, u64>>,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn check(
     marks: &Marks<'_>,
 ) -> Result<(), Violation> {
     let mut answered: HashMap<_, Vec<Answered<'_>>> = HashMap::new();
-    // In the order of their begins: an answer was there before its tag was asked with.
+    // In the order in which they began, because an answer comes before the call with its tag.
     let mut lists: Vec<_> = history.calls.iter().collect();
     lists.sort_by_key(|call| call.begin);
     for call in lists {
@@ -70,7 +70,7 @@ pub(super) fn check(
 }
 
 impl<'h> Asked<'h> {
-    /// Checks the answer against what happened `before`, and returns what the device knows by it.
+    /// Checks the answer against what happened `before`, and returns what the device knows from it.
     fn check(
         &self,
         answer: &'h Changes,
@@ -95,7 +95,7 @@ impl<'h> Asked<'h> {
             self.forward(answer.tag, before)?;
         }
 
-        // The answers that gave this tag; the device had one of them.
+        // The answers with this tag. The device had one of them.
         let given = |answered: &&Answered<'_>| {
             Some(answered.tag) == self.since && answered.end < self.begin
         };
@@ -145,7 +145,7 @@ impl<'h> Asked<'h> {
                 || format!("{serial:?}, which was not registered all the while"),
             )?;
         }
-        // Asked with a tag that this device was never given, anything goes.
+        // If the device was never given this tag, any answer is right.
         if self.since.is_some() && known.is_none() {
             return Ok(self.answered(answer, last));
         }
@@ -180,7 +180,8 @@ impl<'h> Asked<'h> {
         Ok(self.answered(answer, last))
     }
 
-    /// What the device knows by an answer with serial numbers; one without tells it nothing.
+    /// What the device knows from an answer with serial numbers. An answer without any adds
+    /// nothing.
     fn answered(
         &self,
         answer: &Changes,

@@ -6,26 +6,27 @@ use passkit_server::{
     store::{Changes, Content, Page, Registered, RegisteredDevice, UpdateTag},
 };
 
-/// All calls on a store, from a time on when none of the devices in them was registered.
+/// All calls to a store. When it begins, none of the devices in it is registered.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// The calls, in the order of their begins.
+    /// The calls, in the order in which they began.
     pub calls: Vec<RecordedCall>,
 }
 
-/// A call on a store.
+/// A call to a store.
 #[derive(Clone, Debug)]
 pub struct RecordedCall {
-    /// When it began. Only the order of times counts: a call whose end is less than the begin of another was over
-    /// before that began.
+    /// When it began. Only the order of times counts. A call that ends at a lower number than
+    /// another begins was over before the other began.
     pub begin: u64,
-    /// When it was answered. A call that failed or was given up has no end: it may happen at any time, or never.
+    /// When it was answered. A call that failed or was dropped has no end. It may take effect at
+    /// any later time, or never.
     pub end: Option<u64>,
-    /// What was asked, and answered if it was.
+    /// The call, with its answer if there was one.
     pub event: Event,
 }
 
-/// What a call asked for. Without an `answer` it failed or was given up.
+/// What a call asked for. Without an `answer` it failed or was dropped.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the names are those of the trait's arguments")]
 pub enum Event {
@@ -104,7 +105,7 @@ impl From<Changed<'_>> for Marked {
     }
 }
 
-/// When something happened: its end is open if it was never answered.
+/// When something happened. Without an end if it was never answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     pub(super) begin: u64,
@@ -122,7 +123,7 @@ impl Span {
     }
 }
 
-/// Spans by their ends, each with the latest begin of those up to it.
+/// Spans in the order of their ends. Each has the latest begin of the spans up to it.
 #[derive(Debug, Default)]
 pub(super) struct Newest(Vec<(u64, u64)>);
 

@@ -1,6 +1,6 @@
-//! Random sequences of calls, beside a small model of what the answers may be.
+//! Random sequences of calls, compared with a small model of the allowed answers.
 //!
-//! A sequence that fails is made smaller, call by call, and reported as numbered steps.
+//! A failing sequence is made smaller, call by call, and reported as numbered steps.
 
 mod operation;
 mod reference;
@@ -28,10 +28,10 @@ catalogue! {
 
 const SEQUENCES: u64 = 200;
 const BUDGET: Duration = Duration::from_secs(3);
-/// How long a failing sequence is made smaller.
+/// The time limit for making a failing sequence smaller.
 const SHRINKING: Duration = Duration::from_secs(5);
 
-/// What a run starts from; set it to the number in a report to run the same sequences again.
+/// The seed of a run. Set it to the number in a report to run the same sequences again.
 const SEED: &str = "PASSKIT_CONFORMANCE_SEED";
 
 async fn random_sequences_follow_the_model(
@@ -46,7 +46,7 @@ async fn random_sequences_follow_the_model(
                 format!("{text:?} in the environment"),
             )
         })?,
-        // Short, as people copy it.
+        // Short, because people copy it.
         Err(_) => Random::from_time() % 1_000_000_000,
     };
     for seed in first..first.saturating_add(SEQUENCES) {
@@ -62,7 +62,8 @@ async fn random_sequences_follow_the_model(
     Ok(())
 }
 
-/// Runs a sequence under identifiers of its own. A violation comes with the number of steps that led to it.
+/// Runs a sequence with new identifiers. Returns a violation with the number of steps that led to
+/// it.
 async fn run(
     store: &Arc<dyn RegistrationStore>,
     sequence: &[Operation],
@@ -77,7 +78,7 @@ async fn run(
     Ok(())
 }
 
-/// Leaves out more and more of a failing sequence, large pieces first, as long as it breaks the same rule.
+/// Removes pieces of a failing sequence, large ones first, as long as it breaks the same rule.
 async fn shrink(
     store: &Arc<dyn RegistrationStore>,
     failing: &[Operation],
@@ -109,7 +110,7 @@ async fn shrink(
     }
 }
 
-/// The violation with the steps that lead to it.
+/// The violation, with the steps that lead to it.
 fn with_steps(steps: &[Operation], violation: &Violation, seed: u64) -> Violation {
     let mut actual = format!("{}; the steps are", violation.actual());
     for (n, step) in steps.iter().enumerate() {

@@ -1,10 +1,10 @@
-//! Which store is wrong in which way, and what finds it.
+//! The faults of the faulty stores, and the cases that find them.
 
 use passkit_conformance::Rule;
 
 use super::faulty::Fault;
 
-/// Each fault with the checks that must find it, and the rule that they must name.
+/// Each fault, the rule that the cases must name, and the cases that must find it.
 pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::TagsOfWholeSeconds,
