@@ -97,7 +97,7 @@ pub(super) async fn comes_to_rest<'a>(
         if start.elapsed() > TIMEOUT {
             return Err(Violation::new(
                 Rule::C12,
-                format!("{what} to have happened or not"),
+                format!("{what} to have happened entirely or not at all"),
                 halves,
             ));
         }
@@ -120,8 +120,12 @@ async fn registered(
     let found = devices_of(store, Audience::Pass(pass), 10, 10).await?;
     let paged = found.iter().find(|one| one.device == device.id);
     Ok(match paged {
-        None if listed => Err("the pass on the device, but not the device on the pass".into()),
-        Some(_) if !listed => Err("the device on the pass, but not the pass on the device".into()),
+        None if listed => {
+            Err("the device lists the pass, but the pages of the pass lack the device".into())
+        }
+        Some(_) if !listed => Err(
+            "the pages of the pass have the device, but the device does not list the pass".into(),
+        ),
         Some(one) if one.push_token != device.push_token => {
             Err("a registration with an old push token".into())
         }
@@ -140,7 +144,7 @@ async fn dropped_register_is_all_or_nothing(
             store.register(&device.id, &passes[0], &device.push_token),
         )
         .await;
-        comes_to_rest("a register that was dropped", || {
+        comes_to_rest("a dropped register", || {
             Box::pin(async { Ok(registered(store, &device, &passes[0]).await?.err()) })
         })
         .await?;
@@ -151,7 +155,7 @@ async fn dropped_register_is_all_or_nothing(
         if registered(store, &device, &passes[0]).await? != Ok(true) {
             return Err(Violation::new(
                 Rule::C12,
-                "a registration after registering again",
+                "a registration after a second register",
                 "none",
             ));
         }
@@ -170,7 +174,7 @@ async fn dropped_unregister_is_all_or_nothing(
     for polls in 0..MOST_POLLS {
         let device = Device::registered_for(store, &passes).await?;
         let done = give_up_after(polls, store.unregister(&device.id, &passes[0])).await;
-        comes_to_rest("an unregister that was dropped", || {
+        comes_to_rest("a dropped unregister", || {
             Box::pin(async { Ok(registered(store, &device, &passes[0]).await?.err()) })
         })
         .await?;
@@ -178,7 +182,7 @@ async fn dropped_unregister_is_all_or_nothing(
         if registered(store, &device, &passes[0]).await? != Ok(false) {
             return Err(Violation::new(
                 Rule::C12,
-                "no registration after unregistering again",
+                "no registration after a second unregister",
                 "one",
             ));
         }
@@ -240,7 +244,7 @@ async fn dropped_marks(
         .await?;
         mark(store, &passes).await?;
         let listed = device.list(store, &type_id, Some(tag)).await?;
-        listed.has(&passes, Rule::C12, "after marking again")?;
+        listed.has(&passes, Rule::C12, "after a second mark")?;
         tag = listed.tag;
         if done {
             break;
@@ -250,24 +254,20 @@ async fn dropped_marks(
 }
 
 async fn dropped_mark_is_all_or_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
-    dropped_marks(
-        store,
-        "a batch of marks that was dropped",
-        |store, passes| {
-            Box::pin(async move {
-                store
-                    .mark(&passes[0].type_id, Changed::Passes(&serials(passes)))
-                    .await
-            })
-        },
-    )
+    dropped_marks(store, "a dropped batch of marks", |store, passes| {
+        Box::pin(async move {
+            store
+                .mark(&passes[0].type_id, Changed::Passes(&serials(passes)))
+                .await
+        })
+    })
     .await
 }
 
 async fn dropped_mark_all_is_all_or_nothing(
     store: &dyn RegistrationStore,
 ) -> Result<(), Violation> {
-    dropped_marks(store, "a mark of all that was dropped", |store, passes| {
+    dropped_marks(store, "a dropped mark of the type", |store, passes| {
         Box::pin(async move { store.mark(&passes[0].type_id, Changed::All).await })
     })
     .await
@@ -279,7 +279,7 @@ async fn dropped_forget_is_all_or_nothing(store: &dyn RegistrationStore) -> Resu
     for polls in 0..MOST_POLLS {
         let mut device = Device::registered_for(store, &passes).await?;
         let done = give_up_after(polls, store.forget_device(&device.id, later)).await;
-        comes_to_rest("forgetting that was dropped", || {
+        comes_to_rest("a dropped forget_device", || {
             Box::pin(async {
                 let mut there = 0;
                 for pass in &passes {
@@ -303,7 +303,7 @@ async fn dropped_forget_is_all_or_nothing(store: &dyn RegistrationStore) -> Resu
             if registered(store, &device, pass).await? != Ok(true) {
                 return Err(Violation::new(
                     Rule::C12,
-                    "all registrations of a device that came back",
+                    "all registrations of a device that registered again",
                     "fewer",
                 ));
             }

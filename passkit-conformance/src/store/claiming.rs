@@ -95,7 +95,7 @@ async fn claims_in_time(
             Rule::K1,
             start.elapsed() < TIMEOUT,
             "a claim that ends with its time",
-            || format!("a claim that is there after {TIMEOUT:?}"),
+            || format!("a claim that still exists after {TIMEOUT:?}"),
         )?;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -126,7 +126,7 @@ async fn one_owner_has_a_claim(store: &Store) -> Result<(), Violation> {
         ensure(
             Rule::K1,
             owners.len() == 1,
-            "one of 20 owners with the claim",
+            "exactly one of 20 owners with the claim",
             || owners.len().to_string(),
         )?;
         let Some(owner) = owners.first() else {
@@ -165,7 +165,7 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
     let beside = new_name();
     claims(store, &beside, "a", SHORT, true, "of another name").await?;
     claims_in_time(store, &beside, "b", LONG).await?;
-    claims(store, &name, "b", LONG, false, "that was made longer").await?;
+    claims(store, &name, "b", LONG, false, "that was extended").await?;
 
     // With a shorter time it ends sooner.
     claims(
@@ -195,7 +195,7 @@ async fn only_the_owner_releases(store: &Store) -> Result<(), Violation> {
             Rule::K2,
             !given,
             "a claim that others can't release",
-            || "a released one".into(),
+            || "a claim that another owner released".into(),
         )
     };
     let name = new_name();
@@ -302,7 +302,10 @@ async fn one_of_many_replaces_a_note(store: &Store) -> Result<(), Violation> {
         ensure(
             Rule::K3,
             replaced.len() == 1,
-            format!("one of 20 callers to replace {}", shown(before.as_deref())),
+            format!(
+                "exactly one of 20 callers that replaces {}",
+                shown(before.as_deref())
+            ),
             || replaced.len().to_string(),
         )?;
         before = replaced.pop().flatten();
@@ -436,7 +439,7 @@ async fn names_are_kept_apart(store: &Store) -> Result<(), Violation> {
         ensure(
             Rule::NAMES,
             !given,
-            "a claim that is there until it is released",
+            "a claim that lasts until it is released",
             || "none".into(),
         )?;
         expect_note(store, name, Some(name), "of its own")

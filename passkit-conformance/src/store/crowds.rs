@@ -49,7 +49,7 @@ async fn ten_thousand_passes_on_one_device(
     device
         .list(store, &type_id, Some(tag))
         .await?
-        .is_empty(Rule::C2, "when asked again")?;
+        .is_empty(Rule::C2, "when asked again with the new tag")?;
     let some: Vec<PassId> = passes.iter().step_by(97).cloned().collect();
     store
         .mark(&type_id, Changed::Passes(&serials(&some)))
@@ -59,14 +59,14 @@ async fn ten_thousand_passes_on_one_device(
     device
         .list(store, &type_id, Some(listed.tag))
         .await?
-        .is_empty(Rule::C2, "when asked again")?;
+        .is_empty(Rule::C2, "when asked again with the new tag")?;
     store.mark(&type_id, Changed::All).await?;
     let all = device.list(store, &type_id, Some(listed.tag)).await?;
-    all.has(&passes, Rule::C9, "after a mark of all")?;
+    all.has(&passes, Rule::C9, "after a mark of the type")?;
     device
         .list(store, &type_id, Some(all.tag))
         .await?
-        .is_empty(Rule::C2, "when asked again")
+        .is_empty(Rule::C2, "when asked again with the new tag")
 }
 
 /// The number of devices, and the time limit for registering them.
@@ -182,7 +182,7 @@ async fn read_under_change(
         Rule::C11,
         missing == 0 && foreign == 0,
         format!(
-            "all of {} devices in pages of {limit}, others coming and going",
+            "all of {} devices in pages of {limit}, while others register and unregister",
             throughout.len()
         ),
         || format!("{missing} missing and {foreign} that never registered"),

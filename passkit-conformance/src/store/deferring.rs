@@ -73,8 +73,14 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
             .collect()
     };
     queue.defer(&type_id, &all(&pushes)).await?;
-    expect_deferred(queue, &type_id, &all(&pushes), "with all sorts of times").await?;
-    expect_deferred(queue, &beside, [], "of a type that starts as another").await?;
+    expect_deferred(
+        queue,
+        &type_id,
+        &all(&pushes),
+        "after pushes with all sorts of times were deferred",
+    )
+    .await?;
+    expect_deferred(queue, &beside, [], "of a type that starts like another").await?;
 
     // The same devices again, some of them with another token. One has a push of another type too.
     for (n, (_, push)) in pushes.iter_mut().enumerate() {
@@ -97,7 +103,7 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
     queue.defer(&beside, slice::from_ref(&other)).await?;
     queue.defer(&type_id, &all[..9]).await?;
     queue.defer(&type_id, &all[9..]).await?;
-    expect_deferred(queue, &type_id, &all, "in place of those before").await?;
+    expect_deferred(queue, &type_id, &all, "after they were replaced").await?;
 
     for _ in 0..2 {
         queue.defer(&type_id, &removed(&all[..5])).await?;
@@ -108,7 +114,7 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
         queue,
         &beside,
         [&other],
-        "after that of the same device for another type was removed",
+        "after a push to the same device for another type was removed",
     )
     .await?;
     queue.defer(&beside, &removed(&all[..5])).await?;
@@ -202,7 +208,7 @@ async fn next_deferred_is_the_earliest(queue: &Queue) -> Result<(), Violation> {
         ensure(
             Rule::Q4,
             next == wanted,
-            format!("{wanted:?} as the next {when}"),
+            format!("{wanted:?} as the time of the next push {when}"),
             || format!("{next:?}"),
         )
     };
@@ -214,24 +220,44 @@ async fn next_deferred_is_the_earliest(queue: &Queue) -> Result<(), Violation> {
     let whenever = |device: usize| deferred(&devices[device], None);
     is(None, "of a new type").await?;
     queue.defer(&type_id, &[whenever(0)]).await?;
-    is(Some(None), "with a push that has no time").await?;
+    is(Some(None), "of a type with one push, which has no time").await?;
     queue.defer(&type_id, &[due(1, now + 2_000_000)]).await?;
-    is(Some(Some(now + 2_000_000)), "beside one without a time").await?;
+    is(
+        Some(Some(now + 2_000_000)),
+        "of a type with another push without a time",
+    )
+    .await?;
     queue
         .defer(
             &type_id,
             &[due(2, now + 3_000_000), due(3, now - 1_000_000)],
         )
         .await?;
-    is(Some(Some(now - 1_000_000)), "after one whose time is past").await?;
+    is(
+        Some(Some(now - 1_000_000)),
+        "after a push was deferred to a time in the past",
+    )
+    .await?;
     queue.defer(&type_id, &[due(3, now + 5_000_000)]).await?;
-    is(Some(Some(now + 2_000_000)), "after the first was put off").await?;
+    is(
+        Some(Some(now + 2_000_000)),
+        "after the first push was deferred again",
+    )
+    .await?;
     queue.defer(&type_id, &removed(&[whenever(1)])).await?;
-    is(Some(Some(now + 3_000_000)), "after the first was removed").await?;
+    is(
+        Some(Some(now + 3_000_000)),
+        "after the first push was removed",
+    )
+    .await?;
     queue.defer(&type_id, &[whenever(2)]).await?;
-    is(Some(Some(now + 5_000_000)), "after the first lost its time").await?;
+    is(
+        Some(Some(now + 5_000_000)),
+        "after the first push lost its time",
+    )
+    .await?;
     queue.defer(&type_id, &[whenever(3)]).await?;
-    is(Some(None), "after all lost their times").await?;
+    is(Some(None), "after all pushes lost their times").await?;
     queue
         .defer(
             &type_id,

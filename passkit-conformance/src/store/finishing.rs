@@ -127,7 +127,7 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
             ensure(
                 Rule::Q2,
                 still.max(done) >= Some(marked),
-                format!("the mark {marked} pending, or finished"),
+                format!("the mark {marked} to be pending or finished"),
                 || format!("pending {still:?}, finished {done:?}"),
             )?;
         }
@@ -159,14 +159,14 @@ async fn work(
         ensure(
             Rule::Q2,
             version <= change.version,
-            "a change at least as new as what was begun with",
+            "a change at least as new as the one that was started",
             || format!("{change:?}"),
         )?;
         let before = finished.get(&change.scope).copied();
         ensure(
             Rule::Q3,
             Some(change.version) > before,
-            format!("a change beyond {before:?}, which is finished"),
+            format!("a change newer than {before:?}, which is finished"),
             || format!("{change:?}"),
         )?;
         let to = if ends(&change) {
@@ -225,14 +225,14 @@ async fn dropped_mark_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Vi
             .map(|state| state.version)
             .collect();
         let done = give_up_after(polls, queue.mark_and_push(&type_id, Changed::Passes(&all))).await;
-        comes_to_rest("a mark_and_push that was dropped", || {
+        comes_to_rest("a dropped mark_and_push", || {
             Box::pin(async { halves(queue, &before, &passes, scope).await })
         })
         .await?;
         // The caller would try again.
         queue.mark_and_push(&type_id, Changed::Passes(&all)).await?;
         let every: Vec<_> = passes.iter().map(scope).collect();
-        expect_pending(queue, &type_id, &every, Rule::C12, "after marking again").await?;
+        expect_pending(queue, &type_id, &every, Rule::C12, "after a second mark").await?;
         if done {
             break;
         }
@@ -246,7 +246,7 @@ async fn dropped_mark_all_and_push_is_all_or_nothing(queue: &Queue) -> Result<()
     for polls in 0..MOST_POLLS {
         let before = [queue.pass_state(&passes[0]).await?.version];
         let done = give_up_after(polls, queue.mark_and_push(&type_id, Changed::All)).await;
-        comes_to_rest("a mark_and_push of a type that was dropped", || {
+        comes_to_rest("a dropped mark_and_push of a type", || {
             Box::pin(async { halves(queue, &before, &passes, |_| Scope::Type).await })
         })
         .await?;
@@ -256,7 +256,7 @@ async fn dropped_mark_all_and_push_is_all_or_nothing(queue: &Queue) -> Result<()
             &type_id,
             [&Scope::Type],
             Rule::C12,
-            "after marking again",
+            "after a second mark",
         )
         .await?;
         if done {
@@ -385,14 +385,17 @@ impl Done {
         ensure(
             Rule::C6,
             whole,
-            format!("{} pending changes, and {next:?} as the next", before.len()),
+            format!(
+                "{} pending changes, and {next:?} as the time of the next deferred push",
+                before.len()
+            ),
             || format!("{backlog:?}"),
         )?;
         let nothing = backlog_of(queue, finished).await?;
         ensure(
             Rule::C6,
             nothing.is_none(),
-            "no backlog of what was finished",
+            "no backlog for a type without pending changes and deferred pushes",
             || format!("{nothing:?}"),
         )?;
 
@@ -410,9 +413,12 @@ impl Done {
         .await?;
         let (old, new) = (&before[&scope(&passes[0])], &after[&scope(&passes[0])]);
         let newer = new.version > old.version && new.progress == old.progress;
-        ensure(Rule::C6, newer, format!("a version beyond {old:?}"), || {
-            format!("{new:?}")
-        })?;
+        ensure(
+            Rule::C6,
+            newer,
+            format!("a version greater than {old:?}"),
+            || format!("{new:?}"),
+        )?;
         finish_all(queue, type_id).await?;
         queue.defer(type_id, &removed(deferred)).await?;
         let nothing = backlog_of(queue, type_id).await?;

@@ -116,7 +116,7 @@ async fn forget_respects_the_time(store: &dyn RegistrationStore) -> Result<(), V
             &device,
             registered + after,
             false,
-            "a device that was forgotten already",
+            "a device that is already forgotten",
         )
         .await?;
         let back = store
@@ -159,7 +159,7 @@ async fn forget_counts_from_the_last_register(
             &device,
             last,
             false,
-            "a device that registered since",
+            "a device that registered after the time",
         )
         .await?;
         device
@@ -174,7 +174,7 @@ async fn forget_counts_from_the_last_register(
         &device,
         last,
         true,
-        "the time of its last register, an unregister since",
+        "the time of its last register, after an unregister",
     )
     .await?;
     has_devices(store, &passes[2], [], Rule::C13).await
@@ -206,7 +206,7 @@ async fn forget_leaves_others_alone(store: &dyn RegistrationStore) -> Result<(),
     forgets(store, &one, far[2], true, "a time far in the future").await?;
     two.list(store, &type_id, Some(tag))
         .await?
-        .is_empty(Rule::C13, "to a device after another one went")?;
+        .is_empty(Rule::C13, "for a device after another one was forgotten")?;
     store
         .mark(
             &type_id,

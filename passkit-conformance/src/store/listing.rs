@@ -113,10 +113,10 @@ async fn list_keeps_devices_apart(store: &dyn RegistrationStore) -> Result<(), V
         .await?;
     let listed = one.list(store, &type_id, Some(tag_one)).await?;
     listed.is_within(&passes[..6])?;
-    listed.has(&passes[..6], Rule::C1, "after a mark of all")?;
+    listed.has(&passes[..6], Rule::C1, "after a mark of the type")?;
     let listed = two.list(store, &type_id, Some(tag_two)).await?;
     listed.is_within(&passes[5..])?;
-    listed.has(&passes[5..], Rule::C1, "after a mark of all")
+    listed.has(&passes[5..], Rule::C1, "after a mark of the type")
 }
 
 async fn list_keeps_types_apart(store: &dyn RegistrationStore) -> Result<(), Violation> {
@@ -161,7 +161,7 @@ async fn list_keeps_types_apart(store: &dyn RegistrationStore) -> Result<(), Vio
     device
         .list(store, &new_type()?, None)
         .await?
-        .is_empty(Rule::CHANGES_SINCE, "for a type not registered")
+        .is_empty(Rule::CHANGES_SINCE, "for a type that is not registered")
 }
 
 async fn unknown_device_has_no_changes(store: &dyn RegistrationStore) -> Result<(), Violation> {
@@ -300,7 +300,7 @@ async fn asking_again_gives_nothing(store: &dyn RegistrationStore) -> Result<(),
                 store
                     .mark(&type_id, Changed::Passes(&serials(&passes)))
                     .await?;
-                "a mark that names a pass not registered"
+                "a mark that also names a pass that is not registered"
             }
         };
         let listed = device.list(store, &type_id, since).await?;
@@ -404,7 +404,7 @@ async fn tags_never_go_back(store: &dyn RegistrationStore) -> Result<(), Violati
             ensure(
                 Rule::C4,
                 forward,
-                format!("a tag not before {last}"),
+                format!("a tag that is not before {last}"),
                 || listed.tag.to_string(),
             )?;
             last = listed.tag;
@@ -449,7 +449,7 @@ async fn tags_outlive_the_passes(store: &dyn RegistrationStore) -> Result<(), Vi
             ensure(
                 Rule::C4,
                 forward,
-                format!("a tag not before {last}"),
+                format!("a tag that is not before {last}"),
                 || listed.tag.to_string(),
             )?;
             last = listed.tag;
@@ -514,7 +514,7 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
             device
                 .list(store, &type_id, Some(listed.tag))
                 .await?
-                .is_empty(Rule::C2, "when asked again after a tag ahead")?;
+                .is_empty(Rule::C2, "when asked again after a tag that is ahead")?;
         }
         device.list(store, &type_id, Some(ZERO)).await?.has(
             &passes,
@@ -574,7 +574,7 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
                 .iter()
                 .filter(|pass| registered.contains(pass))
                 .map(|pass| &passes[*pass]);
-            listed.has(due, Rule::C7, "as it changed after the tag")?;
+            listed.has(due, Rule::C7, "because it changed after the tag")?;
             listed.is_within(all.iter().copied())?;
         }
         if let Some((tag, _)) = tags.last() {
@@ -592,7 +592,7 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
     if tags.len() < 10 {
         return Err(Violation::new(
             Rule::C1,
-            "a list that names passes now and then",
+            "a list that sometimes names passes",
             "none",
         ));
     }

@@ -65,7 +65,7 @@ async fn registers(
     ensure(
         Rule::MAINTENANCE,
         created == new,
-        format!("{new} new ones of {} registrations", registrations.len()),
+        format!("{new} new registrations of {}", registrations.len()),
         || created.to_string(),
     )
 }
@@ -113,7 +113,7 @@ async fn register_many_equals_single_registers(store: &Store) -> Result<(), Viol
     known
         .list(store, &type_id, Some(listed.tag))
         .await?
-        .is_empty(Rule::C2, "when asked again")?;
+        .is_empty(Rule::C2, "when asked again with the new tag")?;
     known
         .lists_exactly(store, &type_id, &passes[..3], Rule::MAINTENANCE)
         .await?;
@@ -216,7 +216,7 @@ async fn read(
     }
     Err(Violation::new(
         Rule::MAINTENANCE,
-        "pages that come to an end",
+        "pages that end",
         "a cursor after every page",
     ))
 }
@@ -331,7 +331,7 @@ async fn all_registrations_come_back_under_change(store: &Store) -> Result<(), V
     }
     Err(Violation::new(
         Rule::MAINTENANCE,
-        "pages that come to an end under change",
+        "pages that end, although registrations change",
         "2,000 pages",
     ))
 }

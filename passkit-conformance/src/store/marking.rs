@@ -72,11 +72,11 @@ async fn mark_all_lists_every_registration_once(
             (&two, &mut tag_two, &passes[3..]),
         ] {
             let listed = device.list(store, &type_id, Some(*tag)).await?;
-            listed.has(registered, Rule::C9, "after a mark of all")?;
+            listed.has(registered, Rule::C9, "after a mark of the type")?;
             listed.is_within(registered)?;
             *tag = listed.tag;
             let again = device.list(store, &type_id, Some(*tag)).await?;
-            again.is_empty(Rule::C9, "a second time after one mark of all")?;
+            again.is_empty(Rule::C9, "a second time after one mark of the type")?;
         }
         // A later mark of one pass still counts. The next list is empty again.
         store
@@ -86,11 +86,11 @@ async fn mark_all_lists_every_registration_once(
             )
             .await?;
         let listed = one.list(store, &type_id, Some(tag_one)).await?;
-        listed.has(&passes[..1], Rule::C1, "marked after a mark of all")?;
+        listed.has(&passes[..1], Rule::C1, "marked after a mark of the type")?;
         tag_one = listed.tag;
         one.list(store, &type_id, Some(tag_one))
             .await?
-            .is_empty(Rule::C2, "when asked again")?;
+            .is_empty(Rule::C2, "when asked again with the new tag")?;
         let listed = two.list(store, &type_id, Some(tag_two)).await?;
         if !listed.serials.is_empty() {
             tag_two = listed.tag;
@@ -134,12 +134,12 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
                 Rule::C9,
                 !growth::is_walk(times[0], &times[1..]),
                 format!(
-                    "a mark of {size} passes about as quick as the {:?} of a mark of one",
+                    "a mark of {size} passes about as fast as a mark of one pass, which takes {:?}",
                     times[0]
                 ),
                 || {
                     format!(
-                        "{:?} for the last {GROWING} sizes, each twice the one before",
+                        "{:?} for the last {GROWING} sizes, each double the one before",
                         &times[1..]
                     )
                 },
@@ -217,17 +217,17 @@ async fn every_mark_moves_the_date(store: &dyn RegistrationStore) -> Result<(), 
             _ => {
                 store.mark(&type_id, Changed::All).await?;
                 for (pass, last) in passes[1..].iter().zip(&mut others) {
-                    *last = moved_on(store, pass, *last, "a mark of all").await?;
+                    *last = moved_on(store, pass, *last, "a mark of the type").await?;
                 }
-                "a mark of all"
+                "a mark of the type"
             }
         };
         last = moved_on(store, &passes[0], last, what).await?;
         ensure(
             Rule::C14,
             last.last_modified >= start,
-            "a date not before the mark",
-            || format!("one {} s before it", start - last.last_modified),
+            "a date that is not before the mark",
+            || format!("a date {} s before the mark", start - last.last_modified),
         )?;
     }
     Ok(())
@@ -244,13 +244,13 @@ async fn moved_on(
     ensure(
         Rule::C14,
         state.last_modified > last.last_modified,
-        format!("a date after {} once there was {what}", last.last_modified),
+        format!("a date later than {} after {what}", last.last_modified),
         || state.last_modified.to_string(),
     )?;
     ensure(
         Rule::C14,
         state.version > last.version,
-        format!("a version after {} once there was {what}", last.version),
+        format!("a version greater than {} after {what}", last.version),
         || state.version.to_string(),
     )?;
     Ok(state)
@@ -280,7 +280,7 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
             5 => "a page of devices",
             6 => "a mark of another pass",
             7 => "marks of another type",
-            _ => "a second that passed",
+            _ => "a wait of a second",
         };
         for pass in watched {
             match step {
@@ -328,7 +328,7 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
             ensure(
                 Rule::C14,
                 now == *before,
-                format!("{before:?} still, after {what}"),
+                format!("unchanged {before:?} after {what}"),
                 || format!("{now:?}"),
             )?;
         }
@@ -362,7 +362,7 @@ async fn never_marked_passes_share_one_date(
                     ..first
                 },
             format!(
-                "version 0 and date {} for a pass never marked",
+                "version 0 and date {} for a pass that was never marked",
                 first.last_modified
             ),
             || format!("version {} and date {}", state.version, state.last_modified),

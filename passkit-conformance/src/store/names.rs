@@ -168,7 +168,7 @@ impl Device {
         ensure(
             Rule::C4,
             listed.serials.is_empty() || Some(listed.tag) != since,
-            "another tag than the one asked with, beside serial numbers",
+            "a tag that differs from the one in the request, because passes are listed",
             || {
                 format!(
                     "{} serial numbers and the same tag {}",
@@ -218,7 +218,7 @@ impl Device {
             rule,
             listed.serials == wanted,
             format!(
-                "without a tag exactly the passes registered: {}",
+                "without a tag, exactly the passes that are registered: {}",
                 shown(&wanted)
             ),
             || shown(&listed.serials),
@@ -279,7 +279,7 @@ impl Listed {
         ensure(
             Rule::CHANGES_SINCE,
             foreign.is_empty(),
-            "only passes registered on the device, of the type asked for",
+            "only passes of the requested type that are registered on the device",
             || format!("also {}", shown(&foreign)),
         )
     }
@@ -354,7 +354,7 @@ pub(crate) async fn devices_after(
     }
     Err(Violation::new(
         Rule::C11,
-        format!("pages of {limit} that come to an end"),
+        format!("pages of {limit} that end"),
         "a cursor after every page",
     ))
 }

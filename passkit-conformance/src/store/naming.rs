@@ -172,10 +172,13 @@ async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Res
         ensure(
             Rule::NAMES,
             after.0 != before.0 && after.1 == before.1,
-            format!("the mark of {} to move its date and no other", brief(pass)),
+            format!(
+                "a mark of {} that changes its date and no other",
+                brief(pass)
+            ),
             || {
                 format!(
-                    "{before:?} to become {after:?}, the second that of {}",
+                    "{before:?} became {after:?}; the second state is that of {}",
                     brief(neighbour)
                 )
             },
@@ -332,14 +335,14 @@ async fn orders_and_passes_with_equal_serials(
         if before != after {
             return Err(Violation::new(
                 Rule::NAMES,
-                format!("{before:?} still, marking the other kind"),
+                format!("unchanged {before:?} after a mark of the other kind"),
                 format!("{after:?}"),
             ));
         }
         device
             .list(store, &other, Some(tag))
             .await?
-            .is_empty(Rule::NAMES, "of the other kind after a mark of all")?;
+            .is_empty(Rule::NAMES, "of the other kind after a mark of the type")?;
     }
     Ok(())
 }

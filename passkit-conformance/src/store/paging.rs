@@ -206,7 +206,7 @@ async fn unknown_pass_has_no_devices(store: &dyn RegistrationStore) -> Result<()
             ensure(
                 Rule::C11,
                 found.is_empty(),
-                "no devices of what is on none",
+                "no devices of a pass or type that is on none",
                 || format!("{} devices", found.len()),
             )?;
         }
@@ -244,7 +244,7 @@ async fn hostile_cursor_reads_from_the_start(
                 Rule::C11,
                 missing == 0,
                 format!(
-                    "all devices after the cursor {:?}, which the store never gave",
+                    "all devices after the cursor {:?}, which the store never issued",
                     &text[..text.len().min(40)]
                 ),
                 || format!("{missing} of 20 missing"),
@@ -273,7 +273,7 @@ async fn hostile_cursor_reads_from_the_start(
                 .filter(|one| devices.iter().all(|device| device.id != one.device))
                 .count();
             ensure(Rule::C11, foreign == 0, "registered devices only", || {
-                format!("{foreign} others")
+                format!("{foreign} other devices")
             })?;
         }
     }
@@ -350,7 +350,7 @@ async fn under_change(
         ensure(
             Rule::C11,
             pages < 16 * DEVICES,
-            "pages that come to an end under change",
+            "pages that end, although registrations change",
             || format!("{pages} pages"),
         )?;
         // The device at the end of the page goes first, if it is one that unregisters.

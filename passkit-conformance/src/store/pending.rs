@@ -232,7 +232,7 @@ async fn marked_again_is_one_change(queue: &Queue) -> Result<(), Violation> {
             ensure(
                 Rule::Q2,
                 change.version > before,
-                format!("a version beyond {before}"),
+                format!("a version greater than {before}"),
                 || change.version.to_string(),
             )?;
         }
@@ -301,7 +301,7 @@ async fn progress_is_remembered(queue: &Queue) -> Result<(), Violation> {
     ensure(
         Rule::Q2,
         newer,
-        "greater versions of changes that were begun with",
+        "greater versions of changes that have progress",
         || format!("{later:?}"),
     )
 }
@@ -344,7 +344,7 @@ async fn finished_changes_are_gone(queue: &Queue) -> Result<(), Violation> {
         &type_id,
         left.iter().chain([&finished[0]]),
         Rule::Q2,
-        "after one came back",
+        "after one was marked again",
     )
     .await?;
     is_of_the_last_mark(queue, &again[&finished[0]], &passes[0]).await?;
@@ -467,7 +467,7 @@ async fn progress_makes_nothing_pending(queue: &Queue) -> Result<(), Violation> 
             &type_id,
             [&scope(&passes[0])],
             Rule::Q3,
-            "beside what is not pending",
+            "after progress of a change that is not pending",
         )
         .await?;
     }
@@ -516,7 +516,7 @@ async fn backlog_sums_up(queue: &Queue) -> Result<(), Violation> {
         .await?
         .and_then(|backlog| backlog.since);
     is(&second, Some(1), "after a type was marked").await?;
-    is(&third, None, "while others have a backlog").await?;
+    is(&third, None, "while other types have a backlog").await?;
 
     // Later marks don't move the time while the oldest change is pending.
     queue
@@ -526,14 +526,14 @@ async fn backlog_sums_up(queue: &Queue) -> Result<(), Violation> {
     let since = is(
         &first,
         Some(21),
-        "after some were marked again, and their type",
+        "after some passes and their type were marked again",
     )
     .await?;
     let since = since.and_then(|backlog| backlog.since);
     ensure(
         Rule::Q3,
         since <= first_since,
-        format!("since {first_since:?}, or before that"),
+        format!("since {first_since:?} or earlier"),
         || format!("{since:?}"),
     )?;
 
@@ -551,12 +551,12 @@ async fn backlog_sums_up(queue: &Queue) -> Result<(), Violation> {
     queue
         .defer(&third, &[(device.id.clone(), Some(push(&device, None)))])
         .await?;
-    is(&third, Some(0), "of a type with deferred pushes only").await?;
+    is(&third, Some(0), "of a type with only deferred pushes").await?;
     queue.record_progress(&first, &done[15..]).await?;
     is(
         &first,
         Some(0),
-        "after all were finished, and one push is deferred",
+        "after all were finished and one push was deferred",
     )
     .await?;
     is(&second, Some(1), "after others were finished").await?;
@@ -611,7 +611,7 @@ async fn changes_keep_types_apart(queue: &Queue) -> Result<(), Violation> {
             other,
             [],
             Rule::NAMES,
-            "of a type that starts as another",
+            "of a type that starts like another",
         )
         .await?;
         queue.mark_and_push(other, Changed::Passes(&odd)).await?;
@@ -628,7 +628,7 @@ async fn changes_keep_types_apart(queue: &Queue) -> Result<(), Violation> {
         &short,
         [],
         Rule::Q3,
-        "after all of the type were finished",
+        "after all changes of the type were finished",
     )
     .await?;
     for other in [&long, &order] {
@@ -699,7 +699,7 @@ async fn every_change_gets_its_turn(queue: &Queue) -> Result<(), Violation> {
     }
     Err(Violation::new(
         Rule::Q2,
-        "every change within 500 readings of ten",
-        format!("{} of 150 never given", left.len()),
+        "every change within 500 reads of ten",
+        format!("{} of 150 never returned", left.len()),
     ))
 }

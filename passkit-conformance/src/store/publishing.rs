@@ -211,11 +211,11 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
         (&[(0, a)], &[0], "a first content"),
         (&[(0, a)], &[], "an equal content"),
         (&[(0, b)], &[0], "another content"),
-        (&[(0, a)], &[0], "the content before the last"),
+        (&[(0, a)], &[0], "an earlier content"),
         (
             &[(0, a), (1, a), (2, b)],
             &[1, 2],
-            "an equal content and two first ones",
+            "an equal content and two first contents",
         ),
         (&[(2, b), (1, a), (0, a)], &[], "three equal contents"),
         (
@@ -311,7 +311,7 @@ where
         Rule::P1,
         others == 0,
         format!(
-            "no mark after a caller was done: {} for all",
+            "no mark after the first caller was done: {} for all",
             shown_state(after)
         ),
         || format!("{others} of {AT_ONCE} callers saw something else"),
@@ -452,7 +452,7 @@ async fn other_marks_keep_the_digest(store: &dyn RegistrationStore) -> Result<()
             pass,
             Some(&remembered),
             Rule::P4,
-            &format!("still, after {what}"),
+            &format!("unchanged after {what}"),
         )
         .await?;
         if step < 3 {
@@ -625,7 +625,7 @@ async fn removals_keep_what_was_published(store: &dyn RegistrationStore) -> Resu
         ensure(
             Rule::P5,
             listed.serials.contains(&passes[0].serial) == (remembered.digest.is_some()),
-            format!("the pass listed as soon as it has a content, and not before ({what})"),
+            format!("the pass to be listed if and only if it has a content ({what})"),
             || format!("{} listed", listed.serials.len()),
         )?;
     }
@@ -650,7 +650,7 @@ async fn removals_keep_what_was_published(store: &dyn RegistrationStore) -> Resu
         after[1],
         false,
         Rule::P5,
-        "a removal beside another content",
+        "a removal together with another content",
     )?;
     let remembered = [
         Published {
@@ -745,7 +745,14 @@ async fn contents_keep_passes_apart(store: &dyn RegistrationStore) -> Result<(),
     }
     let mut remembered = Vec::new();
     for (n, pass) in passes.iter().enumerate() {
-        expect_published(store, pass, None, Rule::NAMES, "before anything was").await?;
+        expect_published(
+            store,
+            pass,
+            None,
+            Rule::NAMES,
+            "before anything was published",
+        )
+        .await?;
         let one = Published {
             digest: Some(new_digest()),
             tokens: tokens([n as u8]),
@@ -837,7 +844,7 @@ async fn dropped_publish_is_all_or_nothing(store: &dyn RegistrationStore) -> Res
         let before = states(store, &passes).await?;
         let contents = new_contents(&passes, polls as u8);
         let done = give_up_after(polls, store.mark(&type_id, Changed::Contents(&contents))).await;
-        comes_to_rest("a publication that was dropped", || {
+        comes_to_rest("a dropped publication", || {
             Box::pin(async { halves(store, &passes, &before, &contents).await })
         })
         .await
@@ -845,7 +852,7 @@ async fn dropped_publish_is_all_or_nothing(store: &dyn RegistrationStore) -> Res
         // The caller would try again. Each pass is marked now, or was before.
         store.mark(&type_id, Changed::Contents(&contents)).await?;
         let listed = device.list(store, &type_id, Some(tag)).await?;
-        listed.has(&passes, Rule::P3, "after publishing again")?;
+        listed.has(&passes, Rule::P3, "after a second publication")?;
         tag = listed.tag;
         if done {
             break;
@@ -865,7 +872,7 @@ async fn dropped_publish_and_push_is_all_or_nothing(queue: &Queue) -> Result<(),
             queue.mark_and_push(&type_id, Changed::Contents(&contents)),
         )
         .await;
-        comes_to_rest("a publication that was dropped", || {
+        comes_to_rest("a dropped publication", || {
             Box::pin(async {
                 if let Some(halves) = halves(queue, &passes, &before, &contents).await? {
                     return Ok(Some(halves));
@@ -882,8 +889,14 @@ async fn dropped_publish_and_push_is_all_or_nothing(queue: &Queue) -> Result<(),
         queue
             .mark_and_push(&type_id, Changed::Contents(&contents))
             .await?;
-        let pending =
-            expect_pending(queue, &type_id, &every, Rule::P3, "after publishing again").await?;
+        let pending = expect_pending(
+            queue,
+            &type_id,
+            &every,
+            Rule::P3,
+            "after a second publication",
+        )
+        .await?;
         let finished: Vec<_> = pending
             .into_values()
             .map(|change| (change.scope, end(change.version)))

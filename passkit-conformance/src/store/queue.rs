@@ -152,7 +152,7 @@ pub(super) async fn read_deferred(
     }
     Err(Violation::new(
         Rule::Q4,
-        "pages that come to an end",
+        "pages that end",
         "a cursor after every page",
     ))
 }

@@ -164,7 +164,7 @@ async fn parallel_register_and_unregister(
         ensure(
             Rule::C10,
             i32::from(there) + changes == i32::from(now),
-            "every Created, and every unregister that found one, to add up to the registration left",
+            "answers of register and unregister that add up to what is left",
             || {
                 format!(
                     "{} at the start, {changes:+} by answers, {} left",
@@ -180,7 +180,7 @@ async fn parallel_register_and_unregister(
             ensure(
                 Rule::C10,
                 one_token && tokens.contains(&one.push_token),
-                "one of the push tokens sent",
+                "one of the push tokens that were sent",
                 || "another, or several".into(),
             )?;
             device.push_token = one.push_token.clone();
@@ -216,7 +216,7 @@ async fn parallel_marks_move_the_date(store: &Arc<dyn RegistrationStore>) -> Res
                 ensure(
                     Rule::C14,
                     after.last_modified > before.last_modified && after.version > before.version,
-                    format!("a date and version later than {before:?} after a mark among others"),
+                    format!("a date and version later than {before:?} after a mark in parallel with others"),
                     || format!("{after:?}"),
                 )?;
             }
@@ -246,8 +246,8 @@ impl Content {
             .ok_or_else(|| {
                 Violation::new(
                     Rule::CHANGES_SINCE,
-                    "only passes registered on the device",
-                    "one that never was",
+                    "only passes that are registered on the device",
+                    "one that was never registered",
                 )
             })
     }
@@ -277,7 +277,7 @@ impl Poller {
             ensure(
                 Rule::C4,
                 forward,
-                format!("a tag not before {last}"),
+                format!("a tag that is not before {last}"),
                 || listed.tag.to_string(),
             )?;
         }
@@ -368,7 +368,7 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
         ensure(
             Rule::C1,
             stale.is_empty(),
-            "no device with old content once all is quiet",
+            "no device with old content after all writers are done",
             || {
                 format!(
                     "{} of {} passes old, and no list will name them",
@@ -381,7 +381,7 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
         ensure(
             Rule::C2,
             again == 0,
-            "nothing listed once all is quiet",
+            "nothing listed after all writers are done",
             || format!("{again} passes"),
         )?;
     }

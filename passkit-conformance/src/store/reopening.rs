@@ -64,7 +64,7 @@ async fn acknowledged_changes_survive_reopening(opened: &Opened) -> CaseResult {
     ensure(
         Rule::C6,
         now == created,
-        format!("{created:?} still for a pass never marked"),
+        format!("unchanged {created:?} for a pass that was never marked"),
         || format!("{now:?}"),
     )?;
     for done in &done {
@@ -150,20 +150,20 @@ impl Done {
         forgotten
             .list(store, type_id, None)
             .await?
-            .is_empty(Rule::C6, "to a device that was forgotten")?;
+            .is_empty(Rule::C6, "for a device that was forgotten")?;
         for (pass, state) in passes.iter().zip(states) {
             let now = store.pass_state(pass).await?;
             ensure(
                 Rule::C6,
                 now == *state,
-                format!("{state:?} as before"),
+                format!("unchanged {state:?}"),
                 || format!("{now:?}"),
             )?;
         }
 
         // Earlier tags still work: the list has exactly what came after them.
         let since = device.list(store, type_id, Some(*newest)).await?;
-        since.is_empty(Rule::C6, "for the newest tag from before")?;
+        since.is_empty(Rule::C6, "for the newest earlier tag")?;
         let since = device.list(store, type_id, Some(*tag)).await?;
         since.has(&passes[..1], Rule::C6, "for a tag from before its mark")?;
 
@@ -177,16 +177,19 @@ impl Done {
         ensure(
             Rule::C6,
             later,
-            format!("a mark to go beyond {:?}", states[2]),
+            format!("a state later than {:?} after a mark", states[2]),
             || format!("{now:?}"),
         )?;
         let since = device.list(store, type_id, Some(*newest)).await?;
-        since.has([last], Rule::C6, "after a mark, for a tag from before")?;
+        since.has([last], Rule::C6, "after a mark, for an earlier tag")?;
         let forward = since.tag.type_version > newest.type_version
             && since.tag.device_version >= newest.device_version;
-        ensure(Rule::C6, forward, format!("a tag after {newest}"), || {
-            since.tag.to_string()
-        })?;
+        ensure(
+            Rule::C6,
+            forward,
+            format!("a tag later than {newest}"),
+            || since.tag.to_string(),
+        )?;
         store
             .register(&device.id, &passes[3], &device.push_token)
             .await?;

@@ -87,7 +87,7 @@ fn follows(before: &Read, now: &Read, pass: &PassId, marks: &Marks<'_>) -> Resul
         ensure(
             Rule::C14,
             is == was,
-            format!("{} still, as nothing was marked", shown_state(was)),
+            format!("unchanged {}, because nothing was marked", shown_state(was)),
             || shown_state(is),
         )
     }

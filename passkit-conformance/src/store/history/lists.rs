@@ -142,7 +142,7 @@ impl<'h> Asked<'h> {
                 Rule::CHANGES_SINCE,
                 here,
                 "only passes that are registered on the device",
-                || format!("{serial:?}, which was not registered all the while"),
+                || format!("{serial:?}, which was not registered at any time during the call"),
             )?;
         }
         // If the device was never given this tag, any answer is right.
@@ -154,7 +154,7 @@ impl<'h> Asked<'h> {
             let causes = [
                 (changes.last_register(self.begin), Rule::C3, "registered"),
                 (marks.newest_of(serial, self.begin), Rule::C1, "marked"),
-                (whole, Rule::C9, "marked with its whole type"),
+                (whole, Rule::C9, "marked with its entire type"),
             ];
             let named = last.get(serial).copied();
             let missed = causes.into_iter().find(|(cause, ..)| *cause > named);
@@ -167,12 +167,12 @@ impl<'h> Asked<'h> {
                     rule,
                     format!("{serial:?} listed: it was {what} before this list began"),
                     format!(
-                        "no list since names it, up to one asked with {:?}",
+                        "no later list names it, up to the one with tag {:?}",
                         self.since
                     ),
                 ),
                 _ => {
-                    let expected = "all passes registered on the device, asked without a tag";
+                    let expected = "all passes registered on the device in a list without a tag";
                     Violation::new(Rule::CHANGES_SINCE, expected, format!("no {serial:?}"))
                 }
             });
@@ -211,7 +211,7 @@ impl<'h> Asked<'h> {
             ensure(
                 Rule::C4,
                 forward,
-                format!("a tag not before {last}"),
+                format!("a tag that is not before {last}"),
                 || tag.to_string(),
             )?;
         }

@@ -204,12 +204,12 @@ impl<'h> Registrations<'h> {
                 Rule::UNREGISTER,
                 may_be_there,
                 "no device in the pages of what it is not registered for",
-                || format!("one that was not registered for {what} all the while"),
+                || format!("one that was not registered for {what} at any time during the call"),
             )?;
             ensure(
                 Rule::C10,
                 self.may_be_the_token(&one.device, &one.push_token, begin, end),
-                "the push token of the last register, or of one under way",
+                "the push token of the last register, or of an unfinished one",
                 || "one that was replaced before, or never sent".into(),
             )?;
         }
@@ -256,7 +256,7 @@ impl<'h> Registrations<'h> {
                 ensure(
                     Rule::C13,
                     may_be_there > 0 && *unregistered_at + DAY > now,
-                    "false for a device that is not registered, or registered since",
+                    "false for a device that is not registered, or that registered after the time",
                     || "true".into(),
                 )?;
             } else if *unregistered_at > now + DAY {

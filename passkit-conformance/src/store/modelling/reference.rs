@@ -362,7 +362,7 @@ impl Reference {
             }
         }
         if known.is_some_and(|answered| answered.quiet) {
-            listed.is_empty(Rule::C2, "when nothing happened since the tag was issued")?;
+            listed.is_empty(Rule::C2, "when nothing happened after the tag was issued")?;
         }
         if listed.serials.is_empty() {
             return Ok(());
@@ -373,7 +373,7 @@ impl Reference {
             ensure(
                 Rule::C4,
                 forward,
-                format!("a tag not before {last}"),
+                format!("a tag that is not before {last}"),
                 || listed.tag.to_string(),
             )?;
         }
