@@ -208,6 +208,7 @@ impl Shared {
         type_id: &TypeIdentifier,
         limit: usize,
     ) -> Result<Vec<PendingChange>, Error> {
+        let limit = limit.max(1);
         let dirty = one(self
             .runner
             .read(vec![Command::plain("HKEYS", self.keys.dirty(type_id))])
