@@ -1,8 +1,8 @@
-//! The registrations of an Apple Wallet web service in Redis: on one node, behind Sentinels or on a Cluster.
+//! Keeps the registrations of an Apple Wallet web service in Redis: on one node, behind Sentinels or on a Cluster.
 //!
-//! [`RedisStore`] implements all traits of a store, so that any number of processes can share one Redis. What it guarantees
-//! in which failure, what it needs and what it costs is in the
-//! [README](https://github.com/passkit-rs/passkit/tree/main/passkit-store-redis#readme).
+//! [`RedisStore`] implements all store traits of `passkit-server`. Any number of processes can share one Redis. The
+//! [README](https://github.com/passkit-rs/passkit/tree/main/passkit-store-redis#readme) says what it guarantees in which
+//! failure, what it needs, and what it costs.
 //!
 //! ```no_run
 //! use passkit_server::{Changed, PassId, identifiers::{DeviceIdentifier, PushToken}, store::{Registered, RegistrationStore}};
@@ -24,6 +24,12 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Features
+//!
+//! | feature | default | effect |
+//! |---|---|---|
+//! | `tls` | off | Accepts `rediss://`, `rediss+cluster://` and `rediss+sentinel://` URLs, and the certificates of [`Config`]. |
 
 // Each file uses only those before it: config, error, layout, engine, dirty, store, changes, registrations, coordination, queue,
 // maintenance.
