@@ -202,11 +202,7 @@ async fn a_warning_is_logged_daily_in_the_last_thirty_days_of_a_certificate() {
             skip(hours * HOUR).await;
             assert_eq!(push(&old, "c0ffee").await, PushOutcome::Sent);
         }
-        assert_eq!(
-            warnings.take(),
-            Vec::<String>::new(),
-            "once on day {day}"
-        );
+        assert_eq!(warnings.take(), Vec::<String>::new(), "once on day {day}");
         skip(2 * HOUR).await;
         assert_eq!(push(&old, "c0ffee").await, PushOutcome::Sent);
         assert_eq!(warnings.take(), warned, "on day {day}");

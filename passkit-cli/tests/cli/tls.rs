@@ -86,7 +86,7 @@ fn a_tls_failure_is_one_line() {
             &tls,
             None,
             format!("rediss://localhost:{}", node.port()),
-            "host's name",
+            "host name",
         ),
         (&tls, None, at("rediss", &plain), "redis instead of rediss"),
         (
@@ -96,7 +96,12 @@ fn a_tls_failure_is_one_line() {
             "redis instead of rediss",
         ),
         (&tls, None, at("redis", &node), "start the URL with rediss"),
-        (&tls, None, at("redis+cluster", &node), "start the URL with rediss"),
+        (
+            &tls,
+            None,
+            at("redis+cluster", &node),
+            "start the URL with rediss",
+        ),
         (&tls, None, at("rediss", &asking), "PASSKIT_REDIS_CERT"),
         (&tls, Some(&no_key), at("rediss", &asking), "no private key"),
         (

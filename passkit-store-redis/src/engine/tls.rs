@@ -106,8 +106,7 @@ pub(super) fn for_sentinel(
 
 const ROOT: &str = "it must be for this host name and from a trusted authority; to trust another one, set PASSKIT_REDIS_ROOT or \
     Config::root_certificates";
-const CERTIFICATE: &str =
-    "the server requires a client certificate; set PASSKIT_REDIS_CERT or Config::client_certificate";
+const CERTIFICATE: &str = "the server requires a client certificate; set PASSKIT_REDIS_CERT or Config::client_certificate";
 
 /// Adds advice to the error of the first connection if the cause may be the set-up of TLS.
 pub(super) fn advise(error: Error, is_tls: bool) -> Error {

@@ -149,7 +149,10 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
             );
         }
     }
-    assert!(servers.nodes[0].is_master(), "the old master still believes that it is the master");
+    assert!(
+        servers.nodes[0].is_master(),
+        "the old master still believes that it is the master"
+    );
     in_time!(store.register(&me, &two, &token()));
     in_time!(mark(&store, &[serial("2")]));
     let state = in_time!(store.pass_state(&two));

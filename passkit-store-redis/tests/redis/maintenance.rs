@@ -190,10 +190,7 @@ async fn repair_brings_both_indexes_in_line() {
     let repaired = store.repair().await.unwrap();
     assert_eq!((repaired.removed, repaired.restored), (added, lost));
     let again = store.repair().await.unwrap();
-    assert_eq!(
-        (again.checked, again.removed, again.restored),
-        (750, 0, 0)
-    );
+    assert_eq!((again.checked, again.removed, again.restored), (750, 0, 0));
     for one in many(500) {
         let found = devices_of(&store, &one.pass).await;
         assert!(found.contains(&one.device.as_str().to_owned()));

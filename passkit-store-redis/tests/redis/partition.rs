@@ -46,7 +46,10 @@ fn cluster_loses_nothing_acknowledged_when_a_master_is_cut_off() {
                 network.cut_off(master).unwrap();
                 wait_for_masters(others(&servers.nodes, master), 3);
                 thread::sleep(BOTH);
-                assert!(master.is_master(), "the old master still believes that it is the master");
+                assert!(
+                    master.is_master(),
+                    "the old master still believes that it is the master"
+                );
                 network.heal().unwrap();
                 servers.wait_until_whole().unwrap();
                 servers
@@ -99,7 +102,10 @@ fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
                     "the new master is used by all after {:?}",
                     elected.elapsed()
                 );
-                assert!(master.is_master(), "the old master still believes that it is the master");
+                assert!(
+                    master.is_master(),
+                    "the old master still believes that it is the master"
+                );
                 network.heal().unwrap();
                 servers.wait_until_whole().unwrap();
                 servers

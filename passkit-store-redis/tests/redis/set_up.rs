@@ -67,7 +67,7 @@ async fn wrong_passwords_users_and_rights_are_refused() {
             "NoPerm",
         );
     }
-    // The rights that the README lists, and no more.
+    // The rights that the documentation lists, and no more.
     let _: () = redis::cmd("ACL")
         .arg(&[
             "SETUSER",
