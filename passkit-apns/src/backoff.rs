@@ -14,7 +14,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Delays new connections after failures. The delay grows until an answer comes.
 #[derive(Default)]
 pub(crate) struct Backoff {
-    /// Whether there are failures. It saves the lock.
+    /// Whether there are failures. If there are none, the lock is not taken.
     any: AtomicBool,
     failures: Mutex<Failures>,
 }

@@ -48,7 +48,7 @@ impl Connection {
             let tcp = TcpStream::connect((host.as_str(), *port))
                 .await
                 .map_err(|error| chain(&error))?;
-            // A push is one small packet. If the system refuses, it is only sent a little later.
+            // A push is one small packet. If the system refuses this option, the push is only sent a little later.
             let _ = tcp.set_nodelay(true);
             Self::start(tcp, endpoint.name.clone(), tls, generation).await
         })

@@ -46,7 +46,7 @@ impl Endpoint {
         })
     }
 
-    /// The TLS configuration of connections, with a client certificate if there is one.
+    /// Makes the TLS configuration of connections, with a client certificate if there is one.
     pub(crate) fn tls(&self, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, ApnsError> {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()

@@ -55,7 +55,7 @@ impl Slot {
         *lock(&self.connection) = Some(Arc::clone(connection));
     }
 
-    /// Gives `connection` no more pushes. Pushes that wait for an answer on it go on.
+    /// Sends no more pushes over `connection`. Pushes that were sent can still be answered.
     fn retire(&self, connection: &Arc<Connection>) {
         let mut current = lock(&self.connection);
         if current

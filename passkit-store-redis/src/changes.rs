@@ -66,7 +66,7 @@ const AT_ONCE: usize = 10_000;
 /// The most passes that one script marks.
 const MARKS: usize = 1_000;
 
-/// The same if pushes or contents make each mark take longer.
+/// The most passes that one script marks with pushes or contents, which take longer.
 const SLOW_MARKS: usize = 250;
 
 /// The most passes whose published contents one script reads.

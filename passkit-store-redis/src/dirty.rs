@@ -39,7 +39,8 @@ pub(crate) struct DirtyBuckets {
     swept: Mutex<Option<Instant>>,
 }
 
-/// When a type was added to `types`, and when each of its buckets was marked dirty. The times are from before the calls.
+/// When this process added a type to `types`, and when it marked each of its buckets dirty. Each time was read before the call
+/// started.
 #[derive(Debug, Default)]
 struct Marked {
     type_at: Option<Instant>,

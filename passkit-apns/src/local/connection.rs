@@ -60,7 +60,7 @@ struct Context {
 }
 
 async fn connection(tcp: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
-    // Answers are small. If the system refuses, they are only slower.
+    // Answers are small. If the system refuses this option, they are only slower.
     let _ = tcp.set_nodelay(true);
     let mut tls = match tls.accept(tcp).into_fallible().await {
         Ok(tls) => tls,

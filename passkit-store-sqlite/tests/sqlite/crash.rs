@@ -35,12 +35,12 @@ fn seed() -> u64 {
     u64::from(since.subsec_nanos()) ^ u64::from(std::process::id()) << 32
 }
 
-/// What the child did or saw, one line each. A task works on its own device and passes, so its lines are in
-/// order; what it sees of the other tasks' passes may not be taken back either.
+/// The child prints a line for each thing that it did or saw. Each task has its own device and passes, so its lines are in
+/// order. What it saw of the passes of other tasks must not be lost either.
 #[test]
 fn the_child() {
     let Some(path) = child_path() else { return };
-    // The harness leaves its own line open.
+    // The test harness has not ended its own line.
     report("");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -128,7 +128,7 @@ struct Expected {
 
 impl Expected {
     fn read(&mut self, lines: &[String]) -> (HashMap<u64, u64>, HashMap<String, UpdateTag>) {
-        // What was under way: of each task at most one.
+        // The calls that were under way, at most one for each task.
         let mut trying = HashMap::new();
         let mut tags: HashMap<String, UpdateTag> = HashMap::new();
         for line in lines {
@@ -183,7 +183,7 @@ fn run_and_kill(path: &Path, after: Duration) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
-            // A line that was cut short by the kill has no end, and counts for nothing.
+            // A line without an end was interrupted by the kill, and is ignored.
             if out.read_line(&mut line).unwrap() == 0 || !line.ends_with('\n') {
                 return lines;
             }
@@ -194,7 +194,7 @@ fn run_and_kill(path: &Path, after: Duration) -> Vec<String> {
         }
     });
     at_work.recv_timeout(Duration::from_secs(60)).unwrap();
-    // The time of death, not a wait for anything.
+    // This chooses the moment of the kill. It does not wait for anything.
     thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -255,7 +255,7 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
                     now.version >= seen.version && now.last_modified >= seen.last_modified,
                     "round {round}: {name} went back from {seen:?} to {now:?}"
                 );
-                // Nobody sends the pushes: what was ever marked is pending with its last mark.
+                // No worker runs, so every mark is pending with its last version.
                 let version = pending.get(&Scope::Pass(serial(name))).copied();
                 assert_eq!(
                     version.unwrap_or(0),
@@ -274,7 +274,7 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
                     now.type_version >= tag.type_version,
                     "round {round}: the type's clock went back"
                 );
-                // A device may have gone meanwhile, and come again.
+                // A device may have been removed and registered again.
                 if now.device_version != 0 && now.device_version < tag.device_version {
                     panic!("round {round}: the clock of {name} went back from {tag:?} to {now:?}");
                 }

@@ -15,7 +15,7 @@ const OPERATIONS: usize = 30;
 #[test]
 fn the_child() {
     let Some(path) = child_path() else { return };
-    // The harness leaves its own line open.
+    // The test harness has not ended its own line.
     report("");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -40,14 +40,14 @@ fn the_child() {
     });
 }
 
-/// A system call on the log of changes, by the lines of the trace at which it began and ended.
+/// A system call on the log, with the lines of the trace where it started and ended.
 struct Call {
     name: String,
     began: usize,
     ended: usize,
 }
 
-/// Calls that other threads interrupted stand on two lines.
+/// A call takes two lines of the trace if another thread interrupts it.
 fn calls(trace: &str, file: &str) -> Vec<Call> {
     let mut unfinished: HashMap<(String, String), usize> = HashMap::new();
     let mut calls = Vec::new();
@@ -82,7 +82,7 @@ fn calls(trace: &str, file: &str) -> Vec<Call> {
     calls
 }
 
-/// Between the last write of a change and its acknowledgement the log of changes is synced.
+/// The log is synced between the last write of a change and its acknowledgement.
 #[test]
 fn every_acknowledgement_follows_a_sync() {
     if child_path().is_some() {

@@ -1,4 +1,4 @@
-//! The store on a real file: shared by processes, killed, locked, out of space, and opened wrongly.
+//! Tests the store on a real file: shared processes, kills, locks, a full disk, and wrong files.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -70,19 +70,19 @@ mod support {
         serials
     }
 
-    /// A line to the parent process, at once and whole.
+    /// Prints a complete line for the parent process at once.
     pub(crate) fn report(line: &str) {
         let mut out = std::io::stdout().lock();
         out.write_all(format!("{line}\n").as_bytes()).unwrap();
         out.flush().unwrap();
     }
 
-    /// Where a child process finds its store; `None` in the parent.
+    /// The path of the store in a child process. `None` in the parent.
     pub(crate) fn child_path() -> Option<PathBuf> {
         std::env::var_os("PASSKIT_SQLITE_CHILD").map(PathBuf::from)
     }
 
-    /// This program again, to run one test of its own as a child.
+    /// Starts this program again as a child that runs one test.
     pub(crate) fn child(test: &str, path: &Path) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -100,7 +100,7 @@ mod support {
             .unwrap()
     }
 
-    /// What the store says of it, in one line.
+    /// The text of the store's own error, in one line.
     pub(crate) fn text(error: &StoreError) -> String {
         let source = error.source().unwrap().to_string();
         assert!(!source.contains('\n'), "{source}");

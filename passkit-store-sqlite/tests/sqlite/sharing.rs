@@ -1,4 +1,4 @@
-//! Several processes, and strangers, at one file.
+//! Several processes, and other programs, use one file.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -26,7 +26,7 @@ const TASKS: usize = 8;
 const ROUNDS: usize = 25;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Registers, marks one pass that all share, and counts in a note that all share.
+/// Registers, marks one shared pass, and counts in a shared note.
 #[test]
 fn the_child() {
     let Some(path) = child_path() else { return };
@@ -96,7 +96,7 @@ fn processes_share_a_file_and_lose_nothing() {
         })
         .collect();
 
-    // A phone asks all the while. It must end with the last mark.
+    // A phone asks all the time. In the end, it must have the last mark.
     let mut tag: Option<UpdateTag> = None;
     let mut fetched = 0;
     let mut ask = || {
@@ -149,7 +149,7 @@ fn processes_share_a_file_and_lose_nothing() {
     });
 }
 
-/// Claims, says so, and stays until it is killed.
+/// Claims, prints a line, and stays until it is killed.
 #[test]
 fn the_child_that_claims() {
     let Some(path) = child_path() else { return };
@@ -174,7 +174,7 @@ fn the_child_that_claims() {
 }
 
 #[test]
-fn a_claim_holds_in_other_processes_and_outlives_its_own_for_its_time() {
+fn a_claim_excludes_other_processes_and_survives_its_own_until_it_expires() {
     if child_path().is_some() {
         return;
     }
@@ -206,7 +206,7 @@ fn a_claim_holds_in_other_processes_and_outlives_its_own_for_its_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_of_a_stranger_is_a_transient_error_and_stops_no_reader() {
+async fn a_lock_of_another_program_is_a_transient_error_and_stops_no_reader() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
     let timeout = Duration::from_millis(200);
@@ -259,7 +259,7 @@ async fn a_lock_of_a_stranger_is_a_transient_error_and_stops_no_reader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_that_ends_in_time_is_waited_out() {
+async fn calls_wait_for_a_lock_that_ends_in_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
     let store =
@@ -276,7 +276,7 @@ async fn a_lock_that_ends_in_time_is_waited_out() {
                     .await
             }
         });
-        // Asked before the lock is given up or after it, the call succeeds.
+        // The call succeeds whether it starts before or after the lock is released.
         tokio::time::sleep(Duration::from_millis(i)).await;
         stranger.execute_batch("commit").unwrap();
         call.await.unwrap().unwrap();
