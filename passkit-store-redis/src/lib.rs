@@ -42,8 +42,8 @@
 //! **How many replicas?** If each master has a single replica, changes and lists fail while one of the two is down. On a
 //! Cluster, use two replicas for each master and `min_replicas(1)` to avoid that. Behind Sentinels, set `min_replicas` to the
 //! number of replicas. Sentinels may choose the replica that has less, because their knowledge is up to ten seconds old. The
-//! replicas of a Cluster compare their data during the election, but the one with the most may be unreachable. There, too, only
-//! waiting for all replicas is completely safe.
+//! replicas of a Cluster compare their data during the election, but the replica with the newest data may be unreachable. There,
+//! too, only waiting for all replicas is completely safe.
 //!
 //! **An old master that can still be reached.** Sentinels may choose a new master while the service can still reach the old one.
 //! The service changes to the new master with the first change or list that is not confirmed. Until then, for about

@@ -16,7 +16,7 @@ use crate::lock::lock;
 pub(crate) type Hook =
     Arc<dyn Fn(String, String) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
-/// How a [`LocalApns`] behaves.
+/// How a [`LocalApns`](super::LocalApns) behaves.
 #[derive(Clone)]
 pub struct Options {
     pub(crate) max_concurrent_streams: u32,
@@ -60,7 +60,8 @@ impl Options {
         self
     }
 
-    /// Accepts clients without a certificate. They must send provider tokens: see [`LocalApns::issue_token_key`].
+    /// Accepts clients without a certificate. They must send provider tokens: see
+    /// [`LocalApns::issue_token_key`](super::LocalApns::issue_token_key).
     #[must_use]
     pub fn provider_tokens(mut self) -> Self {
         self.provider_tokens = true;

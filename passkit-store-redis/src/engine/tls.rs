@@ -23,7 +23,7 @@ use crate::{
 #[cfg(feature = "tls")]
 pub(super) fn prepare(is_tls: bool, config: &Config) -> Result<(), Error> {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-    // Fails if another part of the program has chosen already, which is fine.
+    // An error means that another part of the program has already chosen the cryptography. That is fine.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
     let (own, roots) = (&config.client_certificate, &config.root_certificates);
     let is_certificate =
