@@ -41,7 +41,7 @@ const INTERRUPTED: u64 = 60_000_000;
 /// The most pending changes or deferred pushes in one command.
 const STEP: usize = 250;
 
-/// The most of them to write before waiting for the server.
+/// The most pending changes or deferred pushes to write before waiting for the server.
 const AT_ONCE: usize = 10_000;
 
 /// The most deferred pushes on a page.

@@ -22,7 +22,7 @@
 //!
 //! Proof: suppose that an entry with number n is removed while its ground exists. When the tombstone was raised to n, there was
 //! no ground. So this ground was made later, with a number above n, and its entry had that number before. The entry was not
-//! removed in between, because that takes a tombstone that would have refused the ground. The number of an existing entry
+//! removed in between, because the tombstone that precedes a removal would have refused the ground. The number of an existing entry
 //! never falls. So the number of the entry can't be n.
 //!
 //! A crash between two steps leaves at worst an entry without a ground. `repair` removes such entries in the same way, with a
