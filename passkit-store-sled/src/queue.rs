@@ -320,6 +320,7 @@ fn pending(
     let mut changes = BTreeMap::new();
     let mut in_turn = Vec::new();
     let mut after = None;
+    let limit = limit.max(1);
     while in_turn.len() < limit {
         let found = view.scan(
             &prefix,
