@@ -113,16 +113,6 @@ impl Network {
         })
     }
 
-    pub(super) fn cut_off_host(&self, host: &Host) -> io::Result<()> {
-        let (address, number) = (host.address, host.address.octets()[2]);
-        // The rule for the clients, in this process, comes before those that drop everything else.
-        ip(&format!(
-            "rule add pref 100 iif lo to {address} lookup main"
-        ))?;
-        ip(&format!("rule add pref 101 to {address} blackhole"))?;
-        ip(&format!("rule add pref 101 iif wire{number} blackhole"))
-    }
-
     /// Ends what [`cut_off`](Self::cut_off) did.
     ///
     /// # Errors
@@ -136,6 +126,16 @@ impl Network {
 }
 
 impl Host {
+    pub(super) fn cut_off(&self) -> io::Result<()> {
+        let (address, number) = (self.address, self.address.octets()[2]);
+        // The rule for the clients, in this process, comes before those that drop everything else.
+        ip(&format!(
+            "rule add pref 100 iif lo to {address} lookup main"
+        ))?;
+        ip(&format!("rule add pref 101 to {address} blackhole"))?;
+        ip(&format!("rule add pref 101 iif wire{number} blackhole"))
+    }
+
     /// The loopback interface of this process.
     pub(super) fn local() -> Self {
         Self {

@@ -265,7 +265,7 @@ impl Network {
     /// # Errors
     /// If there is no such node.
     pub fn cut_off(&self, node: &Node) -> io::Result<()> {
-        self.cut_off_host(&node.host)
+        node.host.cut_off()
     }
 }
 
