@@ -48,11 +48,11 @@ async fn each_caller_gets_its_own_answer() {
                 .unwrap();
             let after = store.pass_state(&own).await.unwrap();
             assert!(after.version > before.version && after.last_modified > before.last_modified);
-            let news = store
+            let changes = store
                 .changes_since(&device, &type_id(), Some(all.tag))
                 .await
                 .unwrap();
-            assert_eq!(news.serials, [own.serial]);
+            assert_eq!(changes.serials, [own.serial]);
             after.version
         });
     }
