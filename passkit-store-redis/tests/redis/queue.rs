@@ -378,3 +378,11 @@ async fn deferred_pushes_are_the_last_of_each_device() {
     let page = store.deferred(&type_id(), None, 10).await.unwrap();
     assert_eq!(page.items, [(device("d"), push("a:b:{}", 2_999))]);
 }
+
+#[tokio::test]
+async fn a_limit_of_0_returns_a_pending_change() {
+    let server = Single::start().unwrap();
+    let store = open(server.url(), &prefix()).await;
+    mark_and_push(&store, &[serial("1")]).await.unwrap();
+    assert_eq!(store.pending(&type_id(), 0).await.unwrap().len(), 1);
+}

@@ -1,8 +1,10 @@
 use std::time::Instant;
 
 use passkit_server::{
+    Changed,
     identifiers::PushToken,
     maintenance::{Registration, StoreMaintenance},
+    push::PushQueue,
     store::RegistrationStore,
 };
 use passkit_store_sled::SledStore;
@@ -97,4 +99,16 @@ async fn a_device_with_many_passes_is_exported_completely() {
     let store = SledStore::open(folder.path()).unwrap();
     assert_eq!(registered(&store, &device("many")).await.len(), 1_500);
     assert!(store.unregister(&device("z"), &pass("0000")).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_limit_of_0_returns_a_pending_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SledStore::open(folder.path()).unwrap();
+    let ticket = pass("1");
+    store
+        .mark_and_push(&ticket.type_id, Changed::Passes(&[ticket.serial]))
+        .await
+        .unwrap();
+    assert_eq!(store.pending(&ticket.type_id, 0).await.unwrap().len(), 1);
 }
