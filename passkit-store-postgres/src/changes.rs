@@ -1,5 +1,7 @@
 //! Marking passes, also in a transaction of the user, and what was published.
 
+use std::collections::BTreeMap;
+
 use passkit_server::{
     Changed, PassId,
     identifiers::{TokenDigest, TypeIdentifier},
@@ -133,6 +135,12 @@ impl PostgresStore {
 }
 
 fn publish_statement(type_id: &TypeIdentifier, contents: &[Content], push: bool) -> Statement {
+    // The statement may name a pass once.
+    let contents: BTreeMap<_, _> = contents
+        .iter()
+        .map(|content| (&content.serial, content))
+        .collect();
+    let contents: Vec<_> = contents.into_values().collect();
     let serials = contents.iter().map(|content| content.serial.as_str());
     let digests = contents
         .iter()

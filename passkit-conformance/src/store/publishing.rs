@@ -21,7 +21,8 @@ use crate::{CaseResult, Rule, Violation, violation::ensure};
 catalogue! {
     "store/new-content-marks-its-pass" Must [P2] store new_content_marks_its_pass,
         "Publishes contents of three passes: new ones, the same again, an earlier one again, and \
-         a mixture in one call. Reads list, dates and digests after each step.",
+         a mixture in one call. Publishes two contents of one pass in one call. Reads list, dates \
+         and digests after each step.",
         "A phone never hears of new content, or fetches a pass that did not change.";
     "store/one-content-is-marked-once" Must [P1] store one_content_is_marked_once,
         "12 callers publish one content at once, eight times. Each reads version and date after \
@@ -262,6 +263,24 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
         } else {
             tag = listed.tag;
         }
+    }
+    let [d, e] = [new_digest(), new_digest()];
+    for pass in &passes {
+        let before = store.pass_state(pass).await?;
+        let twice = [content(pass, Some(d), [1]), content(pass, Some(e), [2])];
+        store.mark(&type_id, Changed::Contents(&twice)).await?;
+        let after = store.pass_state(pass).await?;
+        expect_marked(before, after, true, Rule::P2, "two contents of one pass")?;
+        ensure(
+            Rule::P2,
+            [Some(d), Some(e)].contains(&after.published),
+            "one of two contents in the state",
+            || "another one".into(),
+        )?;
+        device
+            .list(store, &type_id, Some(tag))
+            .await?
+            .has([pass], Rule::P2, "after two contents of one pass")?;
     }
     // No device has it, and it was never marked.
     let unknown = pass_of(&type_id, &serial("unknown")?);
