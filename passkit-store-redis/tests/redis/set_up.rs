@@ -113,7 +113,7 @@ async fn wrong_passwords_users_and_rights_are_refused() {
     store.repair().await.unwrap();
     let wanted = [
         "first-register-creates",
-        "forget-minds-the-time",
+        "forget-respects-the-time",
         "every-mark-moves-the-date",
     ];
     let mut cases = passkit_conformance::store::cases();

@@ -1,4 +1,4 @@
-//! Several processes, and other programs, use one file.
+//! Several processes, and strangers, at one file.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -15,21 +15,20 @@ use passkit_store_sqlite::{
     Config, SqliteStore,
     rusqlite::{Connection, ErrorCode},
 };
+use passkit_test_servers::child::{self, report};
 use tokio::task::JoinSet;
 
-use crate::support::{
-    child, child_path, device, pass, registered, report, serial, sqlite_code, text, token, type_id,
-};
+use crate::support::{device, pass, registered, serial, sqlite_code, text, token, type_id};
 
 const PROCESSES: usize = 3;
 const TASKS: usize = 8;
 const ROUNDS: usize = 25;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Registers, marks one shared pass, and counts in a shared note.
+/// Registers, marks one pass that all share, and counts in a note that all share.
 #[test]
 fn the_child() {
-    let Some(path) = child_path() else { return };
+    let Some(path) = child::path() else { return };
     let name = std::env::var("PASSKIT_SQLITE_NAME").unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -73,7 +72,7 @@ fn the_child() {
 
 #[test]
 fn processes_share_a_file_and_lose_nothing() {
-    if child_path().is_some() {
+    if child::path().is_some() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -87,7 +86,7 @@ fn processes_share_a_file_and_lose_nothing() {
     let first = runtime.block_on(store.pass_state(&pass("shared"))).unwrap();
     let mut children: Vec<Child> = (0..PROCESSES)
         .map(|name| {
-            let mut child = child("sharing::the_child", &path);
+            let mut child = child::command("sharing::the_child", &path);
             child
                 .env("PASSKIT_SQLITE_NAME", format!("p{name}"))
                 .stdout(Stdio::null())
@@ -96,7 +95,7 @@ fn processes_share_a_file_and_lose_nothing() {
         })
         .collect();
 
-    // A phone asks all the time. In the end, it must have the last mark.
+    // A phone asks all the while. It must end with the last mark.
     let mut tag: Option<UpdateTag> = None;
     let mut fetched = 0;
     let mut ask = || {
@@ -149,10 +148,10 @@ fn processes_share_a_file_and_lose_nothing() {
     });
 }
 
-/// Claims, prints a line, and stays until it is killed.
+/// Claims, says so, and stays until it is killed.
 #[test]
 fn the_child_that_claims() {
-    let Some(path) = child_path() else { return };
+    let Some(path) = child::path() else { return };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = SqliteStore::open(path).unwrap();
@@ -174,14 +173,14 @@ fn the_child_that_claims() {
 }
 
 #[test]
-fn a_claim_excludes_other_processes_and_survives_its_own_until_it_expires() {
-    if child_path().is_some() {
+fn a_claim_holds_in_other_processes_and_outlives_its_own_for_its_time() {
+    if child::path().is_some() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
     let store = SqliteStore::create(&path).unwrap();
-    let mut child = child("sharing::the_child_that_claims", &path)
+    let mut child = child::command("sharing::the_child_that_claims", &path)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -206,7 +205,7 @@ fn a_claim_excludes_other_processes_and_survives_its_own_until_it_expires() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_of_another_program_is_a_transient_error_and_stops_no_reader() {
+async fn a_lock_of_a_stranger_is_a_transient_error_and_stops_no_reader() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
     let timeout = Duration::from_millis(200);
@@ -259,7 +258,7 @@ async fn a_lock_of_another_program_is_a_transient_error_and_stops_no_reader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_wait_for_a_lock_that_ends_in_time() {
+async fn a_lock_that_ends_in_time_is_waited_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
     let store =
@@ -276,7 +275,7 @@ async fn calls_wait_for_a_lock_that_ends_in_time() {
                     .await
             }
         });
-        // The call succeeds whether it starts before or after the lock is released.
+        // Asked before the lock is given up or after it, the call succeeds.
         tokio::time::sleep(Duration::from_millis(i)).await;
         stranger.execute_batch("commit").unwrap();
         call.await.unwrap().unwrap();

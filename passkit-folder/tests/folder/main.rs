@@ -1,0 +1,7 @@
+//! The folder as a Rust program uses it. How it serves files is tested with the program `passkit`.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod instances;
+mod opening;
+mod world;
