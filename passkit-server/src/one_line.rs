@@ -1,0 +1,79 @@
+use std::{borrow::Cow, fmt};
+
+/// Shows a text from outside, such as a path or an identifier, so that it can't forge a line of a log
+/// or of a terminal.
+///
+/// Line feeds, escape sequences, and marks that change the direction of writing are written as
+/// `\n`, `\u{1b}` and `\u{202e}`. All other text stays as it is. Everything after 500 characters is
+/// cut off.
+///
+/// ```
+/// use passkit_server::OneLine;
+///
+/// assert_eq!(OneLine::of("a\nb\u{1b}[2J").to_string(), r"a\nb\u{1b}[2J");
+/// ```
+#[derive(Clone, Debug)]
+pub struct OneLine<'a>(Cow<'a, str>);
+
+impl<'a> OneLine<'a> {
+    const MAX_CHARS: usize = 500;
+
+    /// Takes any text.
+    #[must_use]
+    pub fn of(text: &'a str) -> Self {
+        Self(text.into())
+    }
+
+    /// Takes a path. Parts that are not UTF-8 are shown as `\u{fffd}`.
+    #[must_use]
+    pub fn path(path: &'a std::path::Path) -> Self {
+        Self(path.to_string_lossy())
+    }
+
+    /// Takes what `text` displays.
+    #[must_use]
+    pub fn display(text: &impl fmt::Display) -> OneLine<'static> {
+        OneLine(text.to_string().into())
+    }
+}
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+
+        let mut chars = self.0.chars();
+        for c in chars.by_ref().take(Self::MAX_CHARS) {
+            match c {
+                '"' | '\'' | '\\' => f.write_char(c)?,
+                _ => write!(f, "{}", c.escape_debug())?,
+            }
+        }
+        match chars.next() {
+            Some(_) => f.write_char('…'),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_stays_and_the_rest_is_escaped() {
+        assert_eq!(
+            OneLine::of("O'Brien \"1\" \\ größe 東").to_string(),
+            "O'Brien \"1\" \\ größe 東"
+        );
+        assert_eq!(
+            OneLine::of("a\r\nb\t\u{202e}\u{2028}\u{7f}\0").to_string(),
+            r"a\r\nb\t\u{202e}\u{2028}\u{7f}\0"
+        );
+    }
+
+    #[test]
+    fn long_text_is_cut() {
+        let text = "ä".repeat(9_999);
+        assert_eq!(OneLine::of(&text).to_string().chars().count(), 501);
+    }
+}
