@@ -1,6 +1,7 @@
 use std::{error::Error, fmt};
 
 use clap::error::ErrorKind;
+pub(crate) use passkit_server::chain::Chain;
 
 /// Why the program could not do its work: one line with what, where, and how to fix it. Exit code 2.
 #[derive(Debug)]
@@ -60,20 +61,5 @@ fn without_secrets(word: &str) -> String {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// Shows an error and its sources on one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        while let Some(error) = next {
-            write!(f, ": {error}")?;
-            next = error.source();
-        }
-        Ok(())
     }
 }

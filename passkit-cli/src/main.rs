@@ -14,7 +14,6 @@ mod admin;
 mod apns;
 mod commands;
 mod failure;
-mod folder;
 mod local_pushes;
 mod metrics;
 mod server;

@@ -129,6 +129,8 @@
 
 mod authorization;
 mod body;
+#[doc(hidden)]
+pub mod chain;
 mod conditional;
 pub mod device_log;
 mod endpoints;

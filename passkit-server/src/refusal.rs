@@ -1,15 +1,13 @@
 //! All error responses, in one place.
 
-use std::error::Error;
-
 use http::{
     HeaderValue, Response, StatusCode,
     header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use crate::{
-    PassId, SourceError, body::ResponseBody, identifiers::Kind, response, route::MalformedEscape,
-    store::StoreError,
+    PassId, SourceError, body::ResponseBody, chain::Chain, identifiers::Kind, response,
+    route::MalformedEscape, store::StoreError,
 };
 
 /// Seconds after which a device may try again if the store or the source is unavailable.
@@ -82,7 +80,7 @@ impl Refusal {
             Self::TooLarge => response::empty(StatusCode::PAYLOAD_TOO_LARGE),
             Self::Store(error) => {
                 let transient = error.is_transient();
-                tracing::error!(transient, "{}", chain(&error));
+                tracing::error!(transient, "{}", Chain(&error));
                 if transient {
                     unavailable()
                 } else {
@@ -90,7 +88,7 @@ impl Refusal {
                 }
             }
             Self::Source(error) => {
-                tracing::error!("the pass source failed: {}", chain(&*error));
+                tracing::error!("the pass source failed: {}", Chain(&*error));
                 unavailable()
             }
             Self::Behind(pass) => {
@@ -109,19 +107,4 @@ fn unavailable() -> Response<ResponseBody> {
         .headers_mut()
         .insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
     answer
-}
-
-/// Writes an error and its sources on one line. Some driver errors repeat the text of their source,
-/// so it is written once.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let text = source.to_string();
-        if !line.ends_with(&text) {
-            line = format!("{line}: {text}");
-        }
-        next = source.source();
-    }
-    line
 }

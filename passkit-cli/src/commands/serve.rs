@@ -7,7 +7,8 @@ use bytes::Bytes;
 use clap::Args;
 use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use hyper::{body::Incoming, service::service_fn};
-use passkit_server::{WalletService, identifiers::Kind, push::Publisher, service::ResponseBody};
+use passkit_folder::{Config, Folder};
+use passkit_server::{WalletService, push::Publisher, service::ResponseBody};
 use tokio::{net::TcpListener, task::JoinSet};
 use tower_service::Service as _;
 use tracing_subscriber::{
@@ -21,7 +22,6 @@ use crate::{
     admin::{self, Admin, AdminToken},
     apns::{self, ApnsOptions},
     failure::{Chain, Failure},
-    folder::{Folder, FolderOptions, Outlet, Place, Watching},
     metrics::Metrics,
     server,
     store::{Store, StoreUrl},
@@ -121,7 +121,7 @@ pub(crate) struct Ready {
     listener: TcpListener,
     service: WalletService<Arc<dyn Store>, Folder>,
     max_connections: usize,
-    watching: Watching,
+    folder: Folder,
     metrics: Option<Metrics>,
     admin: Option<Admin>,
     admin_listener: Option<TcpListener>,
@@ -147,11 +147,18 @@ impl Serve {
 
     /// Opens everything: the port first, then the store, then the folders.
     pub(crate) async fn prepare(&self) -> Result<Ready, Failure> {
-        let roots: Vec<(Kind, PathBuf)> = [(Kind::Pass, &self.passes), (Kind::Order, &self.orders)]
-            .into_iter()
-            .filter_map(|(kind, root)| Some((kind, root.clone()?)))
-            .collect();
-        if roots.is_empty() {
+        let mut config = match self.store.companion_folder() {
+            Some(folder) => Config::new(folder),
+            None => Config::new(&self.copies).next_free(true),
+        }
+        .allow_unsigned(self.allow_unsigned);
+        if let Some(folder) = &self.passes {
+            config = config.passes(folder);
+        }
+        if let Some(folder) = &self.orders {
+            config = config.orders(folder);
+        }
+        if config.roots.is_empty() {
             return Err(Failure::new(
                 "there is nothing to serve; name a folder with --passes DIR or --orders DIR",
             ));
@@ -178,23 +185,9 @@ impl Serve {
         let has_certificates = apns.is_some();
         let publisher = apns::publisher(&store, apns);
         let store = store.store;
-        let options = FolderOptions {
-            roots,
-            catalog: match self.store.companion_folder() {
-                Some(folder) => Place::Own(folder),
-                None => Place::FirstFree(self.copies.clone()),
-            },
-            allow_unsigned: self.allow_unsigned,
-        };
-        let outlet = Outlet {
-            publisher: publisher.clone(),
-            store: store.clone(),
-            runtime: tokio::runtime::Handle::current(),
-        };
-        let (folder, watching) =
-            tokio::task::spawn_blocking(move || Folder::open(&options, outlet))
-                .await
-                .map_err(|error| Failure::from_error("can't read the folders", &error))??;
+        let folder = Folder::open(config, publisher.clone())
+            .await
+            .map_err(|error| Failure::new(Chain(&error).to_string()))?;
         tracing::info!("passes and orders served: {}", folder.len());
         if has_certificates {
             for type_id in folder
@@ -207,7 +200,8 @@ impl Serve {
                 );
             }
         }
-        let service = WalletService::new(store.clone(), folder).other_wallets(self.other_wallets);
+        let service =
+            WalletService::new(store.clone(), folder.clone()).other_wallets(self.other_wallets);
         let admin = self.admin_token.clone().map(|token| Admin {
             token,
             publisher: publisher.clone(),
@@ -216,7 +210,7 @@ impl Serve {
             listener,
             service,
             max_connections: self.max_connections,
-            watching,
+            folder,
             metrics,
             admin,
             admin_listener,
@@ -262,11 +256,7 @@ impl Ready {
                 Chain(&error)
             );
         }
-        // Dropping joins a thread that may be marking changes through this runtime.
-        let closed = tokio::task::spawn_blocking(move || drop(self.watching)).await;
-        if let Err(error) = closed {
-            tracing::error!("the folder watcher failed: {error}");
-        }
+        self.folder.close().await;
     }
 }
 

@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     Changed,
+    chain::Chain,
     identifiers::TypeIdentifier,
-    refusal::chain,
     store::{RegistrationStore, StoreError},
     traced,
 };
@@ -100,6 +100,16 @@ impl Publisher {
         match &self.role {
             Role::Send(context) => Some(context),
             Role::Mark(_) | Role::Record(_) => None,
+        }
+    }
+
+    /// Returns the store in which this publisher marks passes.
+    #[must_use]
+    pub fn store(&self) -> &dyn RegistrationStore {
+        match &self.role {
+            Role::Mark(store) => &**store,
+            Role::Record(queue) => &**queue,
+            Role::Send(context) => &*context.queue,
         }
     }
 
@@ -302,7 +312,7 @@ impl Publisher {
 
 fn log_store_error(error: &StoreError) {
     tracing::warn!(
-        error = chain(error),
+        error = %Chain(error),
         "the push queue failed: pending pushes wait"
     );
 }

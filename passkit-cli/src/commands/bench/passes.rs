@@ -12,7 +12,7 @@ use passkit_server::{
     identifiers::{Kind, TypeIdentifier},
 };
 
-use crate::{failure::Failure, folder};
+use crate::failure::Failure;
 
 /// The most passes on a phone.
 pub(super) const HELD: usize = 3;
@@ -96,7 +96,7 @@ struct Found {
 
 impl Found {
     fn read(&mut self, kind: Kind, root: &Path) -> Result<(), Failure> {
-        let read = folder::read_archives(kind, root, |path, content| {
+        let read = passkit_folder::read_archives(kind, root, |path, content| {
             match content {
                 Ok(archive) => self.add(&archive.id, &archive.auth_token),
                 Err(problem) => eprintln!("passkit: {}: {problem}; left out", path.display()),

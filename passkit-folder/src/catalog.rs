@@ -13,7 +13,7 @@ use redb::{
     Database, Durability, OwnedAccessGuard, ReadableDatabase, ReadableTable, TableDefinition,
 };
 
-use super::{Listed, files::Stamp};
+use crate::{FolderError, files::Stamp, listed::Listed};
 
 /// Type and serial number.
 type Key = (&'static str, &'static str);
@@ -36,7 +36,7 @@ const ALLOW_UNSIGNED: &str = "allow-unsigned";
 /// Bytes of archives and rows kept in memory.
 const CACHE: usize = 8 * 1024 * 1024;
 
-pub(super) struct Catalog {
+pub(crate) struct Catalog {
     path: PathBuf,
     /// `None` after a failure, until it can be opened again.
     database: RwLock<Option<Database>>,
@@ -44,22 +44,52 @@ pub(super) struct Catalog {
 
 /// A pass in the catalog.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
-    pub(super) pass: PassId,
-    pub(super) listed: Listed,
-    pub(super) stamp: Stamp,
+pub(crate) struct Row {
+    pub(crate) pass: PassId,
+    pub(crate) listed: Listed,
+    pub(crate) stamp: Stamp,
 }
 
 /// What happens to the archive of a pass whose row is written.
-pub(super) enum Copy {
+pub(crate) enum Copy {
     Put(Bytes),
     Keep,
     Remove,
 }
 
+/// The most processes that keep catalogs in folders beside each other.
+const NEIGHBOURS: u32 = 64;
+
 impl Catalog {
+    /// Opens the catalog in `folder`, or makes it. If another process uses it and `next_free` is set, takes the next
+    /// folder with a number at its end. Returns the folder that was taken too.
+    pub(crate) fn open_free(
+        folder: &Path,
+        next_free: bool,
+    ) -> Result<(Self, PathBuf), FolderError> {
+        let last = if next_free { NEIGHBOURS } else { 1 };
+        let mut number = 1;
+        loop {
+            let mut path = folder.as_os_str().to_owned();
+            if number > 1 {
+                path.push(format!("-{number}"));
+            }
+            let path = PathBuf::from(path);
+            match Self::open(&path) {
+                Ok(catalog) => return Ok((catalog, path)),
+                Err(redb::Error::DatabaseAlreadyOpen) if number < last => number += 1,
+                Err(error) => {
+                    return Err(FolderError::Copies {
+                        path,
+                        source: error.into(),
+                    });
+                }
+            }
+        }
+    }
+
     /// Opens the catalog in `folder`, or makes it.
-    pub(super) fn open(folder: &Path) -> Result<Self, redb::Error> {
+    fn open(folder: &Path) -> Result<Self, redb::Error> {
         fs::create_dir_all(folder).map_err(redb::Error::Io)?;
         let path = folder.join("catalog.redb");
         let database = open_database(&path)?;
@@ -76,7 +106,7 @@ impl Catalog {
     }
 
     /// Shows every row, type by type.
-    pub(super) fn rows(&self, mut show: impl FnMut(Row)) -> Result<(), redb::Error> {
+    pub(crate) fn rows(&self, mut show: impl FnMut(Row)) -> Result<(), redb::Error> {
         for row in self.read()?.open_table(PASSES)?.iter()? {
             let (key, value) = row?;
             if let Some(row) = to_row(key.value(), value.value()) {
@@ -87,13 +117,13 @@ impl Catalog {
     }
 
     /// Whether unsigned archives were allowed when the catalog was filled.
-    pub(super) fn allowed_unsigned(&self) -> Result<bool, redb::Error> {
+    pub(crate) fn allowed_unsigned(&self) -> Result<bool, redb::Error> {
         let setting = self.read()?.open_table(SETTINGS)?.get(ALLOW_UNSIGNED)?;
         Ok(setting.is_some_and(|value| value.value()))
     }
 
     /// Writes rows and archives in one commit, on disk when this returns.
-    pub(super) fn put<'a>(
+    pub(crate) fn put<'a>(
         &self,
         rows: impl IntoIterator<Item = (&'a Row, Copy)>,
     ) -> Result<(), redb::Error> {
@@ -115,14 +145,14 @@ impl Catalog {
 
     /// Remembers that the store has the last change of `passes`. It is on disk with the next
     /// commit. After a crash before that, the passes are marked again.
-    pub(super) fn set_marked(&self, passes: &[PassId]) -> Result<(), redb::Error> {
+    pub(crate) fn set_marked(&self, passes: &[PassId]) -> Result<(), redb::Error> {
         self.write(Durability::None, |write| {
             update(write, passes, Listed::set_marked)
         })
     }
 
     /// Remembers that phones may have a copy of `pass` under the date of other content. On disk when this returns.
-    pub(super) fn set_misdated(&self, pass: &PassId) -> Result<(), redb::Error> {
+    pub(crate) fn set_misdated(&self, pass: &PassId) -> Result<(), redb::Error> {
         self.write(Durability::Immediate, |write| {
             update(write, std::slice::from_ref(pass), |listed| {
                 listed.misdated = true
@@ -131,7 +161,7 @@ impl Catalog {
     }
 
     /// Remembers by which rules everything in the catalog was checked.
-    pub(super) fn remember_rules(&self, allow_unsigned: bool) -> Result<(), redb::Error> {
+    pub(crate) fn remember_rules(&self, allow_unsigned: bool) -> Result<(), redb::Error> {
         self.write(Durability::Immediate, |write| {
             write
                 .open_table(SETTINGS)?
@@ -141,7 +171,7 @@ impl Catalog {
     }
 
     /// The archive of a pass, shared with the cache.
-    pub(super) fn archive(&self, pass: &PassId) -> Result<Option<Bytes>, redb::Error> {
+    pub(crate) fn archive(&self, pass: &PassId) -> Result<Option<Bytes>, redb::Error> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let read = database
             .as_ref()

@@ -1,4 +1,6 @@
-//! Several folders over one store, each with a catalog of its own.
+//! Several folders over one store, each with copies of its own.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::{
     fs,
@@ -8,6 +10,7 @@ use std::{
 
 use http_body_util::BodyExt as _;
 use passkit_archive::{ArchiveBuilder, placeholder_icon};
+use passkit_folder::{Config, Folder};
 use passkit_server::{
     Changed, PassId, PassSource as _, PassState,
     identifiers::Kind,
@@ -16,8 +19,6 @@ use passkit_server::{
     store::{Content, MemoryStore, RegistrationStore as _},
 };
 use serde_json::json;
-
-use super::{Folder, FolderOptions, Outlet, Place, Watching};
 
 const TYPE: &str = "pass.com.example.folders";
 const SOON: Duration = Duration::from_secs(30);
@@ -64,23 +65,13 @@ impl World {
 
     async fn open(&self, instance: &str) -> Instance {
         let disk = self.disk.path().join(instance);
-        let options = FolderOptions {
-            roots: vec![(Kind::Pass, disk.join("passes"))],
-            catalog: Place::Own(disk.join("catalog")),
-            allow_unsigned: true,
-        };
-        let outlet = Outlet {
-            publisher: Arc::new(Publisher::marking(self.store.clone())),
-            store: self.store.clone(),
-            runtime: tokio::runtime::Handle::current(),
-        };
-        let opened = tokio::task::spawn_blocking(move || Folder::open(&options, outlet))
-            .await
-            .unwrap();
-        let (folder, watching) = opened.unwrap();
+        let config = Config::new(disk.join("copies"))
+            .passes(disk.join("passes"))
+            .allow_unsigned(true);
+        let publisher = Arc::new(Publisher::marking(self.store.clone()));
+        let folder = Folder::open(config, publisher).await.unwrap();
         Instance {
             folder,
-            watching,
             store: self.store.clone(),
         }
     }
@@ -110,7 +101,6 @@ impl World {
 
 struct Instance {
     folder: Folder,
-    watching: Watching,
     store: Arc<MemoryStore>,
 }
 
@@ -137,9 +127,7 @@ impl Instance {
     }
 
     async fn stop(self) {
-        tokio::task::spawn_blocking(move || drop(self.watching))
-            .await
-            .unwrap();
+        self.folder.close().await;
     }
 }
 

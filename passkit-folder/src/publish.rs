@@ -12,25 +12,29 @@ use bytes::Bytes;
 use passkit_archive::{Archive, Rules};
 use passkit_server::{
     Changed, PassId,
+    chain::Chain,
     identifiers::{SerialNumber, TypeIdentifier},
+    push::Publisher,
     store::{Content, ContentDigest, StoreError, unite_tokens},
 };
+use tokio::runtime::Handle;
 
-use super::{
-    Listed, Outlet, Shared,
+use crate::{
     catalog::{Copy, Row},
     check::{Checked, check_all},
     files::Stamp,
+    listed::Listed,
     pauses::Pauses,
+    shared::Shared,
 };
-use crate::failure::Chain;
 
 /// How many changes go to the store in one call.
 const MARKS: usize = 1_000;
 
-pub(super) struct Publishing {
+pub(crate) struct Publishing {
     shared: Arc<Shared>,
-    outlet: Outlet,
+    publisher: Arc<Publisher>,
+    runtime: Handle,
     rules: Rules,
     /// Every candidate file that was read, and what was in it.
     files: BTreeMap<Arc<str>, Seen>,
@@ -53,14 +57,16 @@ struct Seen {
 
 impl Publishing {
     /// Starts from what the last run left in the catalog.
-    pub(super) fn new(
+    pub(crate) fn new(
         shared: Arc<Shared>,
-        outlet: Outlet,
+        publisher: Arc<Publisher>,
+        runtime: Handle,
         allow_unsigned: bool,
     ) -> Result<Self, redb::Error> {
         let mut publishing = Self {
             shared,
-            outlet,
+            publisher,
+            runtime,
             rules: if allow_unsigned {
                 Rules::development()
             } else {
@@ -144,12 +150,12 @@ impl Publishing {
     }
 
     /// Every file that was read, in the order of the paths.
-    pub(super) fn files(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(|path| &**path)
     }
 
     /// Whether a file whose path starts with `start` was read.
-    pub(super) fn has_below(&self, start: &str) -> bool {
+    pub(crate) fn has_below(&self, start: &str) -> bool {
         let next = self
             .files
             .range::<str, _>((Bound::Included(start), Bound::Unbounded))
@@ -157,17 +163,17 @@ impl Publishing {
         next.is_some_and(|(file, _)| file.starts_with(start))
     }
 
-    pub(super) fn has_seen(&self, path: &Path) -> bool {
+    pub(crate) fn has_seen(&self, path: &Path) -> bool {
         self.seen(path).is_some()
     }
 
     /// Whether there are changes that the store does not have yet.
-    pub(super) fn has_unmarked(&self) -> bool {
+    pub(crate) fn has_unmarked(&self) -> bool {
         !self.unmarked.is_empty()
     }
 
     /// The file of a pass that is served.
-    pub(super) fn file_of(&self, pass: &PassId) -> Option<Arc<str>> {
+    pub(crate) fn file_of(&self, pass: &PassId) -> Option<Arc<str>> {
         self.shared.read(|passes| {
             passes
                 .get(pass)
@@ -177,7 +183,7 @@ impl Publishing {
     }
 
     /// Whether this file held no good archive when it was read last.
-    pub(super) fn was_refused(&self, path: &Path) -> bool {
+    pub(crate) fn was_refused(&self, path: &Path) -> bool {
         self.seen(path).is_some_and(|seen| !seen.good)
     }
 
@@ -185,13 +191,13 @@ impl Publishing {
         self.files.get(path.to_str()?)
     }
 
-    pub(super) fn is_news(&self, path: &Path, stamp: Stamp) -> bool {
+    pub(crate) fn is_news(&self, path: &Path, stamp: Stamp) -> bool {
         self.seen(path).is_none_or(|seen| seen.stamp != stamp)
     }
 
     /// Reads and checks these files, and puts those that are good into the catalog. Returns the rivals that may be served
     /// now, and have to be looked at again.
-    pub(super) fn publish(
+    pub(crate) fn publish(
         &mut self,
         group: &[(PathBuf, Stamp)],
     ) -> Result<Vec<PathBuf>, redb::Error> {
@@ -350,7 +356,7 @@ impl Publishing {
     }
 
     /// Withdraws the passes of files that are gone. Returns what [`publish`](Self::publish) does.
-    pub(super) fn withdraw(&mut self, gone: &[PathBuf]) -> Result<Vec<PathBuf>, redb::Error> {
+    pub(crate) fn withdraw(&mut self, gone: &[PathBuf]) -> Result<Vec<PathBuf>, redb::Error> {
         let rows: Vec<(Row, Copy)> = gone
             .iter()
             .filter_map(|path| self.withdrawn(path))
@@ -402,7 +408,7 @@ impl Publishing {
     /// content was published last.
     ///
     /// If the file has the same content as the copy, the pass is published again, unless it was lately.
-    pub(super) fn compare(&mut self, pass: &PassId, content: ContentDigest) {
+    pub(crate) fn compare(&mut self, pass: &PassId, content: ContentDigest) {
         let listed = self.shared.read(|passes| passes.get(pass).cloned());
         let is_same =
             |listed: &Listed| listed.content == content && !listed.unmarked && !listed.withdrawn;
@@ -447,7 +453,7 @@ impl Publishing {
     }
 
     /// Publishes every change that the store does not have yet. A failure is tried again later.
-    pub(super) fn mark(&mut self) {
+    pub(crate) fn mark(&mut self) {
         let mut by_type: BTreeMap<TypeIdentifier, Vec<PassId>> = BTreeMap::new();
         for pass in std::mem::take(&mut self.unmarked) {
             by_type.entry(pass.type_id.clone()).or_default().push(pass);
@@ -455,7 +461,6 @@ impl Publishing {
         for (type_id, passes) in by_type {
             for passes in passes.chunks(MARKS) {
                 match self
-                    .outlet
                     .runtime
                     .block_on(self.publish_contents(&type_id, passes))
                 {
@@ -497,16 +502,17 @@ impl Publishing {
         // Content that the store knows marks nothing, but phones may have the copy before it under its date.
         let mut known: Vec<SerialNumber> = Vec::new();
         for (pass, content) in misdated {
-            if self.outlet.store.pass_state(pass).await?.published == Some(content) {
+            if self.publisher.store().pass_state(pass).await?.published == Some(content) {
                 known.push(pass.serial.clone());
             }
         }
-        let publisher = &self.outlet.publisher;
-        publisher
+        self.publisher
             .publish(type_id, Changed::Contents(&contents))
             .await?;
         if !known.is_empty() {
-            publisher.publish(type_id, Changed::Passes(&known)).await?;
+            self.publisher
+                .publish(type_id, Changed::Passes(&known))
+                .await?;
         }
         Ok(())
     }

@@ -8,17 +8,17 @@ use std::{
 use bytes::Bytes;
 use passkit_archive::{Archive, MAX_ARCHIVE_BYTES, Rules};
 
-use super::files::Stamp;
+use crate::files::Stamp;
 
 /// The result of checking a file.
-pub(super) enum Checked {
+pub(crate) enum Checked {
     Good(Box<Archive>, Bytes),
     /// Why it is not served.
     Refused(String),
 }
 
 /// Reads and checks a group of files on all processors. The results are in the order of the files.
-pub(super) fn check_all(group: &[(PathBuf, Stamp)], rules: Rules) -> Vec<Checked> {
+pub(crate) fn check_all(group: &[(PathBuf, Stamp)], rules: Rules) -> Vec<Checked> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let share = group.len().div_ceil(threads).max(1);
     std::thread::scope(|scope| {

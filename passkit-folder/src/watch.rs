@@ -4,24 +4,23 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use notify::{EventKind, RecursiveMode, Watcher as _, event::ModifyKind};
 use passkit_archive::MAX_ARCHIVE_BYTES;
-use passkit_server::{PassId, identifiers::Kind, store::ContentDigest};
+use passkit_server::{PassId, chain::Chain, identifiers::Kind, store::ContentDigest};
 use tokio::sync::oneshot;
 
-use super::{
-    Watching,
+use crate::{
     files::{self, Found, Stamp},
     publish::Publishing,
 };
-use crate::failure::Chain;
 
 /// A changed file is read once it has looked the same for this long: it may be half-written.
 const STABLE_AFTER: Duration = Duration::from_millis(100);
@@ -39,7 +38,7 @@ const GROUP_FILES: usize = 1000;
 /// How many events are taken before they are handled.
 const EVENTS_AT_ONCE: usize = 1000;
 
-pub(super) enum Event {
+pub(crate) enum Event {
     Changed(notify::Result<notify::Event>),
     /// The store has other content of this pass than the copy. Read the file again, then answer.
     ReadAgain {
@@ -51,7 +50,7 @@ pub(super) enum Event {
     Stop,
 }
 
-pub(super) struct Watcher {
+pub(crate) struct Watcher {
     publishing: Publishing,
     roots: Vec<(Kind, PathBuf)>,
     /// Files that differ from when they were read, and since when they have looked as they do now.
@@ -74,8 +73,39 @@ struct Comparison {
     reply: oneshot::Sender<()>,
 }
 
+/// The running watcher. Dropping it stops the watcher, and does not wait for its end.
+pub(crate) struct Watching {
+    stop: Arc<AtomicBool>,
+    wake: mpsc::Sender<Event>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Watching {
+    /// Sends an event. It is lost if the watcher has ended.
+    pub(crate) fn send(&self, event: Event) {
+        // Sending fails once the watcher has ended.
+        let _ = self.wake.send(event);
+    }
+
+    /// Stops the watcher. Returns its thread the first time.
+    pub(crate) fn stop(&self) -> Option<JoinHandle<()>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.send(Event::Stop);
+        self.thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 impl Watcher {
-    pub(super) fn new(publishing: Publishing, roots: Vec<(Kind, PathBuf)>) -> Self {
+    pub(crate) fn new(publishing: Publishing, roots: Vec<(Kind, PathBuf)>) -> Self {
         Self {
             publishing,
             roots,
@@ -89,7 +119,7 @@ impl Watcher {
     }
 
     /// Looks at everything once, then goes on in a thread of its own.
-    pub(super) fn start(mut self) -> Result<Watching, redb::Error> {
+    pub(crate) fn start(mut self) -> Result<Watching, redb::Error> {
         let (sender, events) = mpsc::channel();
         // Watch first, so that a change during the first search is noticed.
         let notifier = self.notifier(sender.clone());
@@ -111,7 +141,7 @@ impl Watcher {
         Ok(Watching {
             stop,
             wake,
-            thread: Some(thread),
+            thread: Mutex::new(Some(thread)),
         })
     }
 

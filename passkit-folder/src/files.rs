@@ -13,11 +13,11 @@ use passkit_server::identifiers::Kind;
 /// rewritten with its old size and modification time is noticed, except on systems that have no
 /// such time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stamp(pub(super) [u64; 6]);
+pub(crate) struct Stamp(pub(crate) [u64; 6]);
 
 impl Stamp {
     /// `None` if there is no such file.
-    pub(super) fn of(path: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn of(path: &Path) -> io::Result<Option<Self>> {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_file() => Ok(Some(Self::of_metadata(&metadata))),
             Ok(_) => Ok(None),
@@ -64,24 +64,24 @@ impl Stamp {
     }
 
     /// In bytes.
-    pub(super) fn size(self) -> u64 {
+    pub(crate) fn size(self) -> u64 {
         self.0[0]
     }
 }
 
 /// The archives found below some folders.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) files: Vec<(PathBuf, Stamp)>,
+pub(crate) struct Found {
+    pub(crate) files: Vec<(PathBuf, Stamp)>,
     /// Folders and files that could not be read. Nothing is known about their content.
-    pub(super) unreadable: Vec<(PathBuf, io::Error)>,
+    pub(crate) unreadable: Vec<(PathBuf, io::Error)>,
 }
 
 /// The folder that a path leads to. It changes when a link changes or the folder is replaced.
-pub(super) type Identity = (u64, u64);
+pub(crate) type Identity = (u64, u64);
 
 /// `None` if there is no such folder, or the system can't tell.
-pub(super) fn identity(path: &Path) -> Option<Identity> {
+pub(crate) fn identity(path: &Path) -> Option<Identity> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
@@ -97,7 +97,7 @@ pub(super) fn identity(path: &Path) -> Option<Identity> {
 }
 
 /// The absolute path of a folder that can be listed.
-pub(super) fn open_root(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn open_root(path: &Path) -> io::Result<PathBuf> {
     // A link stays a link, because its target may change.
     let path = std::path::absolute(path)?;
     fs::read_dir(&path)?;
@@ -105,7 +105,7 @@ pub(super) fn open_root(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Whether a file below a folder of `kind` is one to look at: by its extension, and not hidden.
-pub(super) fn is_candidate(kind: Kind, path: &Path) -> bool {
+pub(crate) fn is_candidate(kind: Kind, path: &Path) -> bool {
     let hidden = path
         .file_name()
         .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
@@ -116,7 +116,7 @@ pub(super) fn is_candidate(kind: Kind, path: &Path) -> bool {
 }
 
 /// Everything below `root`, in the order of the paths. Links to files are followed, links to folders are not.
-pub(super) fn find(kind: Kind, root: &Path, found: &mut Found) {
+pub(crate) fn find(kind: Kind, root: &Path, found: &mut Found) {
     let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(&folder) {

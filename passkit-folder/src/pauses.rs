@@ -17,7 +17,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// The passes that were published again lately.
 #[derive(Default)]
-pub(super) struct Pauses {
+pub(crate) struct Pauses {
     passes: HashMap<PassId, Pause>,
     reported: Option<Instant>,
     unreported: usize,
@@ -33,7 +33,7 @@ impl Pauses {
     /// starts.
     ///
     /// While too many passes are in their pause, no other one may.
-    pub(super) fn may_publish(&mut self, pass: &PassId, now: Instant) -> bool {
+    pub(crate) fn may_publish(&mut self, pass: &PassId, now: Instant) -> bool {
         if let Some(pause) = self.passes.get_mut(pass) {
             if now < pause.until {
                 return false;
@@ -67,7 +67,7 @@ impl Pauses {
     }
 
     /// Counts a pass that was published again. Returns how many were since the last report, if it is time for one.
-    pub(super) fn report(&mut self, now: Instant) -> Option<usize> {
+    pub(crate) fn report(&mut self, now: Instant) -> Option<usize> {
         self.unreported += 1;
         if self
             .reported

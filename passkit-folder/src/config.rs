@@ -1,0 +1,66 @@
+use std::path::PathBuf;
+
+use passkit_server::identifiers::Kind;
+
+/// Which folders a [`Folder`](crate::Folder) serves, and by which rules.
+///
+/// ```
+/// use passkit_folder::Config;
+///
+/// let config = Config::new("./passkit-copies").passes("./passes").orders("./orders");
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The folders, each with the kind of archives that it is searched for. Everything below a folder is searched too.
+    pub roots: Vec<(Kind, PathBuf)>,
+    /// The folder for the copies of the archives. It is created if it does not exist. It needs as much room as the
+    /// archives, and must lie on a disk of this machine.
+    pub copies: PathBuf,
+    /// What happens if another process uses the folder for the copies: an error, or, if this is `true`, the name of the
+    /// folder gets `-2` at its end, then `-3`, and so on up to `-64`.
+    pub next_free: bool,
+    /// Whether development archives are served: without a signature, and with a `webServiceURL` of `http://`.
+    pub allow_unsigned: bool,
+}
+
+impl Config {
+    /// Keeps copies in this folder. Add at least one folder to serve.
+    #[must_use]
+    pub fn new(copies: impl Into<PathBuf>) -> Self {
+        Self {
+            roots: Vec::new(),
+            copies: copies.into(),
+            next_free: false,
+            allow_unsigned: false,
+        }
+    }
+
+    /// Adds a folder with `.pkpass` files.
+    #[must_use]
+    pub fn passes(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.roots.push((Kind::Pass, folder.into()));
+        self
+    }
+
+    /// Adds a folder with `.order` files.
+    #[must_use]
+    pub fn orders(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.roots.push((Kind::Order, folder.into()));
+        self
+    }
+
+    /// Takes the next free folder if another process uses the one for the copies.
+    #[must_use]
+    pub fn next_free(mut self, next_free: bool) -> Self {
+        self.next_free = next_free;
+        self
+    }
+
+    /// Serves development archives too.
+    #[must_use]
+    pub fn allow_unsigned(mut self, allow: bool) -> Self {
+        self.allow_unsigned = allow;
+        self
+    }
+}

@@ -1,0 +1,29 @@
+use std::{error::Error, io, path::PathBuf};
+
+/// Why a [`Folder`](crate::Folder) could not be opened. The cause, if there is one, is the `source()`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FolderError {
+    /// The [`Config`](crate::Config) names no folder.
+    #[error("there is no folder to serve")]
+    NoFolder,
+    /// A folder does not exist, or can't be listed.
+    #[error("can't read the folder {}", path.display())]
+    Unreadable {
+        /// The folder, as the configuration names it.
+        path: PathBuf,
+        /// What the operating system reports.
+        source: io::Error,
+    },
+    /// The copies of the archives can't be read or written. Another process may use them, or the disk may be full.
+    #[error("can't use the copies in {}", path.display())]
+    Copies {
+        /// The folder of the copies.
+        path: PathBuf,
+        /// What the database of the copies reports.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The first search of the folders did not end. The runtime may have been shut down.
+    #[error("the first search of the folders did not end")]
+    Interrupted(#[source] Box<dyn Error + Send + Sync>),
+}

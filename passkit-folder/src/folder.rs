@@ -1,0 +1,213 @@
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use passkit_server::{
+    ArchiveBody, Credentials, PassId, PassSource, PassState, SourceError,
+    identifiers::TypeIdentifier, push::Publisher, store::StoreError,
+};
+use tokio::{runtime::Handle, sync::oneshot};
+
+use crate::{
+    Config, FolderError,
+    catalog::Catalog,
+    files,
+    listed::Listed,
+    publish::Publishing,
+    shared::Shared,
+    watch::{Event, Watcher, Watching},
+};
+
+/// How long a request waits until the watcher has read a file again.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+
+/// The passes and orders in some folders, as they are now. Clones share everything.
+///
+/// A thread watches the folders. It ends when [`close`](Self::close) is called, or when the last clone is dropped.
+#[derive(Clone)]
+pub struct Folder(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    publisher: Arc<Publisher>,
+    watching: Watching,
+}
+
+impl Folder {
+    /// Reads the folders, publishes what changed since they were last served, and keeps watching them.
+    ///
+    /// Returns when every file has been looked at once. Files that are new or changed are read and checked, some thousands
+    /// in a second. Changes are published through `publisher`, whose store is also the one that requests are compared
+    /// with. If the store is unavailable, publishing is tried again later, and opening goes on.
+    ///
+    /// # Errors
+    /// * [`FolderError::NoFolder`] if `config` names no folder to serve
+    /// * [`FolderError::Unreadable`] if one of the folders can't be listed
+    /// * [`FolderError::Copies`] if the copies can't be read or written, or another process uses them
+    /// * [`FolderError::Interrupted`] if the runtime is shut down meanwhile
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the search goes on in the background. At its end the folder is dropped.
+    ///
+    /// # Panics
+    /// Panics outside a tokio runtime.
+    pub async fn open(config: Config, publisher: Arc<Publisher>) -> Result<Self, FolderError> {
+        let runtime = Handle::current();
+        tokio::task::spawn_blocking(move || Self::open_now(&config, publisher, runtime))
+            .await
+            .map_err(|error| FolderError::Interrupted(error.into()))?
+    }
+
+    fn open_now(
+        config: &Config,
+        publisher: Arc<Publisher>,
+        runtime: Handle,
+    ) -> Result<Self, FolderError> {
+        if config.roots.is_empty() {
+            return Err(FolderError::NoFolder);
+        }
+        let roots = config
+            .roots
+            .iter()
+            .map(|(kind, path)| {
+                let root = files::open_root(path).map_err(|source| FolderError::Unreadable {
+                    path: path.clone(),
+                    source,
+                })?;
+                Ok((*kind, root))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let (catalog, copies) = Catalog::open_free(&config.copies, config.next_free)?;
+        let shared = Arc::new(Shared::new(catalog));
+        let watching = Publishing::new(
+            shared.clone(),
+            publisher.clone(),
+            runtime,
+            config.allow_unsigned,
+        )
+        .and_then(|publishing| Watcher::new(publishing, roots).start())
+        .map_err(|error| FolderError::Copies {
+            path: copies,
+            source: error.into(),
+        })?;
+        Ok(Self(Arc::new(Inner {
+            shared,
+            publisher,
+            watching,
+        })))
+    }
+
+    /// Stops watching the folders, for all clones. Returns when changes that are being published have been, or have
+    /// failed. What was served until now is still served.
+    ///
+    /// Call it before the runtime ends. Without it, a change that is being published at that moment is published at the
+    /// next start.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the watcher ends in the background.
+    pub async fn close(&self) {
+        let Some(thread) = self.0.watching.stop() else {
+            return;
+        };
+        let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            tracing::error!("the watcher of the folders failed");
+        }
+    }
+
+    /// Returns how many passes and orders are served.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let served = |passes: &HashMap<PassId, Listed>| {
+            passes.values().filter(|listed| !listed.withdrawn).count()
+        };
+        self.0.shared.read(served)
+    }
+
+    /// Returns whether no pass and no order is served.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the types of the passes and orders that are served.
+    #[must_use]
+    pub fn types(&self) -> BTreeSet<TypeIdentifier> {
+        self.0.shared.read(|passes| {
+            let served = passes.iter().filter(|(_, listed)| !listed.withdrawn);
+            served.map(|(pass, _)| pass.type_id.clone()).collect()
+        })
+    }
+
+    /// Returns when the copy of `pass` may be served: at once if it has the content that was published last, or was never
+    /// published. Otherwise the watcher reads the file again first. `state` is that of the request.
+    async fn agree(&self, pass: &PassId, state: &PassState) -> Result<(), StoreError> {
+        if self.0.shared.differing(pass, state).is_none() {
+            return Ok(());
+        }
+        // The state may be older than the copy, so that a copy that is ahead looks like one that is behind.
+        let state = self.0.publisher.store().pass_state(pass).await?;
+        let Some(content) = self.0.shared.differing(pass, &state) else {
+            return Ok(());
+        };
+        let (reply, done) = oneshot::channel();
+        // After the watcher has ended there is no reply, and the copy is served.
+        self.0.watching.send(Event::ReadAgain {
+            pass: pass.clone(),
+            content,
+            reply,
+        });
+        if matches!(tokio::time::timeout(READ_AGAIN, done).await, Ok(Ok(()))) {
+            self.0.shared.slow.store(false, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.0.shared.set_misdated(pass, content);
+        if !self.0.shared.slow.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{pass}: another instance published other content, and its file can't be read within {} s; \
+                 the copy is served",
+                READ_AGAIN.as_secs()
+            );
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folder")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl PassSource for Folder {
+    async fn credentials(&self, pass: &PassId) -> Result<Option<Credentials>, SourceError> {
+        Ok(self.0.shared.read(|passes| {
+            passes.get(pass).map(|listed| {
+                let credentials: Credentials = listed.tokens.iter().copied().collect();
+                if listed.withdrawn {
+                    credentials.withdrawn()
+                } else {
+                    credentials
+                }
+            })
+        }))
+    }
+
+    async fn archive(
+        &self,
+        pass: &PassId,
+        state: &PassState,
+    ) -> Result<Option<ArchiveBody>, SourceError> {
+        self.agree(pass, state).await?;
+        let (shared, pass) = (self.0.shared.clone(), pass.clone());
+        let bytes = tokio::task::spawn_blocking(move || shared.catalog.archive(&pass)).await??;
+        Ok(bytes.map(ArchiveBody::from))
+    }
+}

@@ -1,0 +1,86 @@
+//! A folder of Apple Wallet passes and orders as a [`PassSource`](passkit_server::PassSource).
+//!
+//! A [`Folder`] serves every `.pkpass` and `.order` file below some folders, and publishes each change of a file. Give it to
+//! a [`WalletService`](passkit_server::WalletService), and the [`Publisher`](passkit_server::push::Publisher) sends the
+//! pushes.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use passkit_folder::{Config, Folder};
+//! use passkit_server::{WalletService, push::Publisher, store::MemoryStore};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let disk = tempfile::tempdir()?;
+//! # let (passes, copies) = (disk.path().join("passes"), disk.path().join("copies"));
+//! # std::fs::create_dir(&passes)?;
+//! let store = Arc::new(MemoryStore::new());
+//! let publisher = Arc::new(Publisher::marking(store.clone()));
+//! let folder = Folder::open(Config::new(copies).passes(passes), publisher).await?;
+//! let service = WalletService::new(store, folder.clone());
+//! // … serve it; then, before the program ends:
+//! # drop(service);
+//! folder.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is served
+//! * An archive is known by the type and serial number inside, never by its file name. No path that a device sends is
+//!   joined to a file name. Files and folders whose names start with a dot are ignored.
+//! * Every file is [checked](passkit_archive::Archive::check) before it is served. A file that is half-written or broken is
+//!   refused with a warning, and the version before stays.
+//! * If two files hold one pass, the one that was there first is served, and a warning names both.
+//! * A pass has changed when its content has, whatever the time stamp of the file and the signature.
+//! * When a file is removed, its pass is withdrawn. Phones can still unregister it.
+//! * The last 16 tokens of a pass keep working, because a copy on a phone has the token that it came with.
+//!
+//! # How a change is noticed
+//! The operating system reports changes of files. The folders are also searched from time to time, twice a second if they
+//! are small, because not every file system reports changes. A changed file is read once it has looked the same for 0.1 s.
+//! A file must be gone for half a second before its pass is withdrawn.
+//!
+//! A change then goes through these steps, and a crash after any of them loses nothing:
+//! 1. copies: the new archive is written, as an unmarked change, in one commit;
+//! 2. memory: requests see it;
+//! 3. store: the content is published, which marks the pass and makes its pushes pending;
+//! 4. copies: the change is marked.
+//!
+//! Requests are answered from the copies alone. They are in a file of their own beside the store. Its cache takes 8 MiB of
+//! memory.
+//!
+//! # Several instances
+//! Several processes may serve the same folder over one store, each with copies of its own. The store knows the digest of the
+//! content that was published last. The instance that notices a change first marks it. An instance whose copy has another
+//! digest reads the file again before it serves the pass. If the file has that other content too, the instances serve
+//! different files, or the database was restored from an older copy. The instance then serves its copy and publishes it
+//! again: at once the first time, and after pauses that grow from a minute to an hour. Nothing is answered 503 because of it.
+//!
+//! A phone that fetches such a copy gets it under the date of the other content, and would take that content for unchanged
+//! later. So the pass is *misdated* until it is marked again, and its next change is marked even if the store knows its
+//! content.
+
+mod catalog;
+mod check;
+mod config;
+mod error;
+mod files;
+mod folder;
+mod listed;
+mod pauses;
+mod publish;
+mod read;
+mod shared;
+mod watch;
+
+pub use config::Config;
+pub use error::FolderError;
+pub use folder::Folder;
+pub use passkit_archive;
+pub use read::read_archives;
+
+/// Compiles the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

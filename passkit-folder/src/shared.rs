@@ -1,0 +1,57 @@
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, RwLock, atomic::AtomicBool},
+};
+
+use passkit_server::{PassId, PassState, store::ContentDigest};
+
+use crate::{catalog::Catalog, listed::Listed};
+
+/// What requests and the watcher share.
+pub(crate) struct Shared {
+    pub(crate) catalog: Catalog,
+    /// Every pass that was ever served, withdrawn ones too.
+    passes: RwLock<HashMap<PassId, Listed>>,
+    /// Whether the watcher did not answer in time when it was last asked.
+    pub(crate) slow: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(catalog: Catalog) -> Self {
+        Self {
+            catalog,
+            passes: RwLock::default(),
+            slow: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&HashMap<PassId, Listed>) -> T) -> T {
+        look(&self.passes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn write<T>(&self, change: impl FnOnce(&mut HashMap<PassId, Listed>) -> T) -> T {
+        change(&mut self.passes.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The content of the copy of `pass`, if other content was published last. A copy with a change that the store does
+    /// not have yet is newer than that.
+    pub(crate) fn differing(&self, pass: &PassId, state: &PassState) -> Option<ContentDigest> {
+        let published = state.published?;
+        self.read(|passes| {
+            let listed = passes.get(pass)?;
+            let differs = listed.content != published && !listed.unmarked && !listed.withdrawn;
+            differs.then_some(listed.content)
+        })
+    }
+
+    /// Remembers that phones may get this content under the date of another one, if it is still what is served. Returns
+    /// whether that is news.
+    pub(crate) fn set_misdated(&self, pass: &PassId, content: ContentDigest) -> bool {
+        self.write(|passes| match passes.get_mut(pass) {
+            Some(listed) if listed.content == content => {
+                !std::mem::replace(&mut listed.misdated, true)
+            }
+            _ => false,
+        })
+    }
+}
