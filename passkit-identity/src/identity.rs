@@ -53,7 +53,7 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads PEM: the certificate, the others of its chain in any order, and the unencrypted private key. Both arguments
+    /// Reads PEM or DER: the certificate, the others of its chain in any order, and the unencrypted private key. Both arguments
     /// may be the same bytes. Without a type, it takes the one that the certificate names.
     ///
     /// # Errors
