@@ -28,14 +28,7 @@ fn a_pass() -> PassId {
 }
 
 fn content(version: &str) -> Vec<u8> {
-    let description = json!({
-        "formatVersion": 1, "passTypeIdentifier": TYPE, "serialNumber": "A-1", "teamIdentifier": "TEAM123456",
-        "organizationName": "Example", "description": version, "generic": {},
-        "webServiceURL": "https://wallet.example.com/", "authenticationToken": "a-token-of-this-pass",
-    });
-    let builder = ArchiveBuilder::new(Kind::Pass, description.to_string());
-    builder
-        .file("icon.png", placeholder_icon(29))
+    changed(json!({"description": version}))
         .build_unsigned()
         .unwrap()
 }
@@ -267,4 +260,71 @@ async fn a_broken_file_leaves_the_copy_and_what_is_published() {
     world.write("one", &content("new"));
     world.wait_for_mark_after(published.version).await;
     assert_eq!(one.get().await, content("new"));
+}
+
+/// The description of the pass with a change. `null` takes a key away.
+fn description(change: serde_json::Value) -> serde_json::Value {
+    let mut description = json!({
+        "formatVersion": 1, "passTypeIdentifier": TYPE, "serialNumber": "A-1", "teamIdentifier": "TEAM123456",
+        "organizationName": "Example", "description": "one", "generic": {},
+        "webServiceURL": "https://wallet.example.com/", "authenticationToken": "a-token-of-this-pass",
+    });
+    for (key, value) in change.as_object().unwrap() {
+        if value.is_null() {
+            description.as_object_mut().unwrap().remove(key);
+        } else {
+            description[key] = value.clone();
+        }
+    }
+    description
+}
+
+fn changed(change: serde_json::Value) -> ArchiveBuilder {
+    ArchiveBuilder::new(Kind::Pass, description(change).to_string())
+        .file("icon.png", placeholder_icon(29))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_phones_take_is_served_whatever_is_odd_about_it() {
+    let world = World::new();
+    let one = world.serve("one", "old").await;
+    let text = description(json!({"description": "comma"})).to_string();
+    let text = format!("\u{feff}{},}}", text.strip_suffix('}').unwrap());
+    let with_comma = ArchiveBuilder::new(Kind::Pass, text).file("icon.png", placeholder_icon(29));
+    for archive in [
+        changed(json!({"description": "ds"})).file(".DS_Store", "a"),
+        with_comma,
+        changed(json!({"webServiceURL": "https://wallet.example.com/?"})),
+        changed(json!({"webServiceURL": "http://wallet.example.com/v1"})),
+        changed(json!({"generic": null, "posterNext": {"heroFields": []}})),
+        // The end of a programme.
+        changed(json!({"webServiceURL": null, "authenticationToken": null})),
+    ] {
+        let before = world.state().await;
+        let archive = archive.build_unsigned().unwrap();
+        world.write("one", &archive);
+        world.wait_for_mark_after(before.version).await;
+        assert_eq!(one.get().await, archive);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_phones_refuse_leaves_the_version_before() {
+    let world = World::new();
+    let mut one = world.serve("one", "old").await;
+    let good = content("old");
+    for archive in [
+        changed(json!({"expirationDate": "2026-01-31T12:00:00+0000"})),
+        changed(json!({"generic": null})),
+        changed(json!({"authenticationToken": "short"})),
+        ArchiveBuilder::new(Kind::Pass, "{}"),
+    ] {
+        let before = world.state().await;
+        one.stop().await;
+        world.write("one", &archive.build_unsigned().unwrap());
+        // It reads the file before it is open.
+        one = world.open("one").await;
+        assert_eq!(one.get().await, good);
+        assert_eq!(world.state().await, before);
+    }
 }
