@@ -166,6 +166,19 @@ pub(crate) struct ToBeSigned<'a> {
     pub(crate) extensions: Option<Vec<Extension<'a>>>,
 }
 
+impl AlgorithmIdentifier<'_> {
+    /// Checks that the parameters are of a type that algorithms have. OpenSSL refuses some others.
+    pub(crate) fn check(self) -> der::Result<()> {
+        match self
+            .parameters
+            .map(|parameters| (Tagged::tag(&parameters), parameters.value()))
+        {
+            None | Some((Tag::Null, []) | (Tag::ObjectIdentifier | Tag::Sequence, _)) => Ok(()),
+            Some((tag, _)) => Err(tag.value_error()),
+        }
+    }
+}
+
 #[derive(Sequence)]
 pub(crate) struct Validity<'a> {
     pub(crate) not_before: AnyRef<'a>,
@@ -200,8 +213,9 @@ pub(crate) fn time(time: AnyRef<'_>) -> der::Result<Duration> {
     }
 }
 
-/// The elements of a set or a sequence.
-pub(crate) fn elements<'a, T: Decode<'a>>(of: AnyRef<'a>) -> der::Result<Vec<T>> {
+/// The elements of a set or a sequence, whichever `tag` says.
+pub(crate) fn elements<'a, T: Decode<'a>>(of: AnyRef<'a>, tag: Tag) -> der::Result<Vec<T>> {
+    Tagged::tag(&of).assert_eq(tag)?;
     let mut reader = SliceReader::new(of.value())?;
     let mut elements = Vec::new();
     while !reader.is_finished() {

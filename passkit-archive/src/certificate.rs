@@ -55,7 +55,11 @@ impl<'a> Certificate<'a> {
         let parts: SignedCertificate<'a> = certificate.decode_as()?;
         let content = &parts.to_be_signed;
         let wrong = |tag: Tag| Err(tag.value_error());
-        if content.serial.tag() != Tag::Integer || content.serial.value().is_empty() {
+        let is_minimal = match content.serial.value() {
+            [] | [0, 0..0x80, ..] | [0xff, 0x80..=0xff, ..] => false,
+            [..] => true,
+        };
+        if content.serial.tag() != Tag::Integer || !is_minimal {
             return wrong(Tag::Integer);
         }
         if let Some(version) = content.version
@@ -66,7 +70,10 @@ impl<'a> Certificate<'a> {
         if content.signature_algorithm.algorithm != parts.signature_algorithm.algorithm {
             return wrong(Tag::ObjectIdentifier);
         }
-        let signed = match elements::<AnyRef<'_>>(certificate)?.first() {
+        content.signature_algorithm.check()?;
+        parts.signature_algorithm.check()?;
+        content.public_key.algorithm.check()?;
+        let signed = match elements::<AnyRef<'_>>(certificate, Tag::Sequence)?.first() {
             Some(signed) => signed.to_der()?,
             None => return wrong(Tag::Sequence),
         };
@@ -154,7 +161,7 @@ impl<'a> Certificate<'a> {
 
     fn authority_key_identifier(&self) -> Option<&'a [u8]> {
         let list = AnyRef::from_der(self.extension(oid::AUTHORITY_KEY_IDENTIFIER)?).ok()?;
-        let parts = elements::<AnyRef<'a>>(list).ok()?;
+        let parts = elements::<AnyRef<'a>>(list, Tag::Sequence).ok()?;
         let identifier = parts
             .into_iter()
             .find(|part| part.tag() == context_tag(der::TagNumber::N0))?;
@@ -177,8 +184,11 @@ impl Name {
 
     fn read(name: AnyRef<'_>) -> der::Result<Self> {
         let mut read = Self::default();
-        for set in elements::<AnyRef<'_>>(name)? {
-            for attribute in elements::<NameAttribute<'_>>(set)? {
+        for set in elements::<AnyRef<'_>>(name, Tag::Sequence)? {
+            for attribute in elements::<NameAttribute<'_>>(set, Tag::Set)? {
+                if !is_text(attribute.value) {
+                    return Err(attribute.value.tag().value_error());
+                }
                 let text = String::from_utf8_lossy(attribute.value.value()).into_owned();
                 match attribute.attribute_type {
                     oid::USER_ID => read.user_id = read.user_id.or(Some(text)),
@@ -189,5 +199,21 @@ impl Name {
             }
         }
         Ok(read)
+    }
+}
+
+/// Returns whether a name may have this value.
+fn is_text(value: AnyRef<'_>) -> bool {
+    match value.tag() {
+        Tag::Utf8String => std::str::from_utf8(value.value()).is_ok(),
+        Tag::BmpString => value.value().len() % 2 == 0,
+        tag => matches!(
+            tag,
+            Tag::PrintableString
+                | Tag::TeletexString
+                | Tag::Ia5String
+                | Tag::NumericString
+                | Tag::VisibleString
+        ),
     }
 }

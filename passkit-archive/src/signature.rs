@@ -141,13 +141,20 @@ impl<'a> Signature<'a> {
         if signed_data.content.content.is_some() {
             return Err(SignatureError::NotDetached);
         }
-        let mut signers: Vec<SignerInfo<'_>> = elements(signed_data.signers)?;
+        let mut signers: Vec<SignerInfo<'_>> = elements(signed_data.signers, Tag::Set)?;
         let (Some(signer), true) = (signers.pop(), signers.is_empty()) else {
             return Err(SignatureError::Signers(
-                elements::<AnyRef<'_>>(signed_data.signers)?.len(),
+                elements::<AnyRef<'_>>(signed_data.signers, Tag::Set)?.len(),
             ));
         };
-        let digests: Vec<AlgorithmIdentifier<'_>> = elements(signed_data.digest_algorithms)?;
+        let digests: Vec<AlgorithmIdentifier<'_>> =
+            elements(signed_data.digest_algorithms, Tag::Set)?;
+        for algorithm in [signer.digest_algorithm, signer.signature_algorithm] {
+            algorithm.check()?;
+        }
+        for algorithm in &digests {
+            algorithm.check()?;
+        }
         let digest = signer.digest_algorithm.algorithm;
         if !digests.iter().any(|one| one.algorithm == digest) {
             return Err(SignatureError::DigestAlgorithms);
@@ -412,7 +419,7 @@ fn attribute<'a>(
         .filter(|attribute| attribute.attribute_type == attribute_type)
         .map(|attribute| attribute.values);
     match (values.next(), values.next()) {
-        (Some(values), None) => match *elements::<AnyRef<'_>>(values)? {
+        (Some(values), None) => match *elements::<AnyRef<'_>>(values, Tag::Set)? {
             [value] => Ok(value),
             _ => Err(SignatureError::Attributes),
         },

@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use der::{
-    Decode, Encode, Tag,
+    Decode, Encode, Tag, TagNumber,
     asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef, UtcTime},
 };
 use passkit_server::identifiers::TypeIdentifier;
@@ -15,7 +15,7 @@ use crate::{
     asn1::{
         AlgorithmIdentifier, Attribute, ContentInfo, EncapsulatedContent, Extension,
         IssuerAndSerial, NameAttribute, PublicKeyInfo, SignedCertificate, SignedData, SignerInfo,
-        ToBeSigned, Validity, oid, wrap,
+        ToBeSigned, Validity, context_tag, oid, wrap,
     },
     layout::{Layout, sha256},
 };
@@ -232,8 +232,18 @@ impl Issuer<'_> {
         let not_before = utc_time(now.saturating_sub(DAY))?.to_der()?;
         let not_after = utc_time(now + DAY * 365)?.to_der()?;
         let curve = oid::P_256.to_der()?;
-        let extensions = extensions
+        let own = key_identifier(key);
+        let own = OctetStringRef::new(&own)?.to_der()?;
+        let issuer = key_identifier(self.key);
+        let issuer = AnyRef::new(context_tag(TagNumber::N0), &issuer)?.to_der()?;
+        let issuer = wrap(Tag::Sequence, &[issuer])?;
+        let identifiers = [
+            (oid::SUBJECT_KEY_IDENTIFIER, &own[..]),
+            (oid::AUTHORITY_KEY_IDENTIFIER, &issuer),
+        ];
+        let extensions = identifiers
             .iter()
+            .chain(extensions)
             .map(|&(id, value)| {
                 Ok(Extension {
                     id,
@@ -274,6 +284,13 @@ impl Issuer<'_> {
         };
         Ok(certificate.to_der()?)
     }
+}
+
+/// Any 20 bytes do that differ from key to key.
+fn key_identifier(key: &EcdsaKeyPair) -> Vec<u8> {
+    let mut identifier = sha256(key.public_key().as_ref()).to_vec();
+    identifier.truncate(20);
+    identifier
 }
 
 fn attribute(attribute_type: ObjectIdentifier, value: &impl Encode) -> der::Result<Vec<u8>> {

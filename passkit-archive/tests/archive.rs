@@ -966,10 +966,10 @@ mod hostile {
     use super::*;
 
     /// A small random generator (xorshift). It gives the same sequence in each run.
-    struct Random(u64);
+    pub(super) struct Random(pub(super) u64);
 
     impl Random {
-        fn below(&mut self, end: usize) -> usize {
+        pub(super) fn below(&mut self, end: usize) -> usize {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
             self.0 ^= self.0 << 17;
@@ -1459,5 +1459,207 @@ mod levels {
         assert!(!date.has_new(Level::Refused, &later));
         assert!(date.has_new(Level::Refused, &other));
         assert!(!good.has_new(Level::Refused, &date));
+    }
+}
+
+/// Archives that other readers refuse, or in which they find other files.
+mod readers {
+    use super::*;
+
+    /// Where a mark is in an archive.
+    fn places(archive: &[u8], mark: &[u8]) -> Vec<usize> {
+        let windows = archive.windows(mark.len()).enumerate();
+        windows
+            .filter(|(_, window)| *window == mark)
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    fn end(archive: &[u8]) -> usize {
+        *places(archive, b"PK\x05\x06").last().unwrap()
+    }
+
+    fn number(archive: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(archive[at..at + 4].try_into().unwrap())
+    }
+
+    fn set_number(archive: &mut [u8], at: usize, number: u32) {
+        archive[at..at + 4].copy_from_slice(&number.to_le_bytes());
+    }
+
+    #[track_caller]
+    fn assert_structure(archive: &[u8], part: &str) {
+        let message = the_finding(archive, Level::Refused, "zip-structure");
+        assert!(message.contains(part), "{message}");
+    }
+
+    #[test]
+    fn find_another_name_at_the_file() {
+        let mut archive = signed_pass();
+        let local = places(&archive, b"icon.png")[0];
+        archive[local] = b'x';
+        assert_structure(
+            &archive,
+            "lists \"icon.png\", but the file there is named \"xcon.png\"",
+        );
+    }
+
+    #[test]
+    fn find_another_compression_at_the_file() {
+        let mut archive = signed_pass();
+        archive[8] ^= 8;
+        assert_structure(&archive, "another compression");
+    }
+
+    #[test]
+    fn find_something_before_the_archive() {
+        let good = signed_pass();
+        let mut junk = [b"junk", &good[..]].concat();
+        assert_structure(&junk, "has 4 bytes of something else before it");
+        // The same with offsets that count from the start of the file.
+        let at = end(&junk) + 16;
+        let start = number(&junk, at) + 4;
+        set_number(&mut junk, at, start);
+        for entry in places(&junk, b"PK\x01\x02") {
+            let place = number(&junk, entry + 42) + 4;
+            set_number(&mut junk, entry + 42, place);
+        }
+        assert_structure(&junk, "has 4 bytes of something else before it");
+    }
+
+    #[test]
+    fn look_for_the_directory_elsewhere() {
+        let mut archive = signed_pass();
+        let at = end(&archive) + 16;
+        let start = number(&archive, at);
+        set_number(&mut archive, at, start + 1);
+        assert_structure(&archive, "its end names a wrong place");
+    }
+
+    #[test]
+    fn count_other_files() {
+        let good = signed_pass();
+        for said in [4_u8, 6] {
+            let mut archive = good.clone();
+            let at = end(&archive);
+            archive[at + 8] = said;
+            archive[at + 10] = said;
+            assert_structure(
+                &archive,
+                &format!("says that it has {said} files, but lists 5"),
+            );
+        }
+    }
+
+    #[test]
+    fn find_files_that_overlap() {
+        let mut archive = signed_pass();
+        let entries = places(&archive, b"PK\x01\x02");
+        let size = number(&archive, entries[0] + 20);
+        set_number(&mut archive, entries[0] + 20, size + 1);
+        assert_structure(&archive, "overlap");
+    }
+
+    #[test]
+    fn take_another_end() {
+        let mut archive = signed_pass();
+        let at = end(&archive);
+        // The comment is an end of its own.
+        let record = archive[at..].to_vec();
+        archive[at + 20] = u8::try_from(record.len()).unwrap();
+        archive.extend(record);
+        assert_structure(&archive, "several ends");
+    }
+
+    #[test]
+    fn ignore_what_follows() {
+        let archive = [&signed_pass()[..], b"\n"].concat();
+        the_finding(&archive, Level::Warning, "zip-tail");
+        let mut archive = signed_pass();
+        let at = end(&archive);
+        archive[at + 20] = 3;
+        archive.extend(b"abc");
+        Archive::check(&archive, Rules::strict()).expect("a comment is fine");
+    }
+
+    #[test]
+    fn need_zip64() {
+        let mut archive = signed_pass();
+        let at = end(&archive);
+        archive[at + 8..at + 12].fill(0xff);
+        assert_structure(&archive, "zip64");
+    }
+
+    #[test]
+    fn miss_the_digest_of_the_signer() {
+        let sha_256 = [6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1];
+        let archive = zip_with(|files| {
+            let signature = find(files, "signature");
+            let first = places(signature, &sha_256)[0];
+            signature[first + sha_256.len() - 1] = 2;
+        });
+        let message = the_finding(&archive, Level::Refused, "signature");
+        assert!(
+            message.contains("does not list the digest of its signer"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn do_not_trust_a_certificate_that_was_changed() {
+        let archive = zip_with(|files| {
+            let signature = find(files, "signature");
+            let organization = places(signature, b"Throw-away certificate")[0];
+            signature[organization] = b't';
+        });
+        // The name of its issuer is in there too, so either may be the first.
+        let findings = findings(&archive, Rules::strict()).at_least(Level::Refused);
+        assert!(!findings.is_empty(), "{findings}");
+    }
+
+    /// How many changed signatures are compared.
+    const ROUNDS: usize = 400;
+
+    /// OpenSSL verifies every signature that is called good here.
+    #[test]
+    fn such_as_openssl_agree_about_signatures() {
+        use std::process::Command;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let archive = include_bytes!("fixtures/rsa-sha1.pkpass");
+        let files = unzip(archive);
+        let content = |name: &str| files.iter().find(|file| file.0 == name).unwrap().1.clone();
+        std::fs::write(path("manifest"), content("manifest.json")).unwrap();
+        let good = content("signature");
+        let mut random = super::hostile::Random(7);
+        let mut agreed = 0;
+        let mut differ = Vec::new();
+        for round in 0..ROUNDS {
+            let mut changed = good.clone();
+            if round > 0 {
+                let at = random.below(changed.len());
+                changed[at] ^= 1 << random.below(8);
+            }
+            let mut files = files.clone();
+            *find(&mut files, "signature") = changed.clone();
+            if Archive::check(&zip_all(&files), Rules::strict()).is_err() {
+                continue;
+            }
+            std::fs::write(path("signature"), &changed).unwrap();
+            let openssl = Command::new("openssl")
+                .args(["cms", "-verify", "-binary", "-noverify", "-inform", "DER"])
+                .args(["-in", &path("signature"), "-content", &path("manifest")])
+                .args(["-out", &path("out")])
+                .output()
+                .unwrap();
+            if openssl.status.success() {
+                agreed += 1;
+            } else {
+                let said = String::from_utf8_lossy(&openssl.stderr).into_owned();
+                differ.push(format!("round {round}: {said}"));
+            }
+        }
+        assert!(differ.is_empty() && agreed > 0, "{}", differ.join("\n"));
     }
 }
