@@ -13,7 +13,10 @@ use std::{borrow::Cow, fmt};
 /// assert_eq!(OneLine::of("a\nb\u{1b}[2J").to_string(), r"a\nb\u{1b}[2J");
 /// ```
 #[derive(Clone, Debug)]
-pub struct OneLine<'a>(Cow<'a, str>);
+pub struct OneLine<'a> {
+    text: Cow<'a, str>,
+    max_chars: usize,
+}
 
 impl<'a> OneLine<'a> {
     const MAX_CHARS: usize = 500;
@@ -21,19 +24,23 @@ impl<'a> OneLine<'a> {
     /// Takes any text.
     #[must_use]
     pub fn of(text: &'a str) -> Self {
-        Self(text.into())
+        Self::new(text.into(), Self::MAX_CHARS)
+    }
+
+    /// Takes any text, and cuts nothing off.
+    #[must_use]
+    pub fn whole(text: &'a str) -> Self {
+        Self::new(text.into(), usize::MAX)
+    }
+
+    fn new(text: Cow<'a, str>, max_chars: usize) -> Self {
+        Self { text, max_chars }
     }
 
     /// Takes a path. Parts that are not UTF-8 are shown as `\u{fffd}`.
     #[must_use]
     pub fn path(path: &'a std::path::Path) -> Self {
-        Self(path.to_string_lossy())
-    }
-
-    /// Takes what `text` displays.
-    #[must_use]
-    pub fn display(text: &impl fmt::Display) -> OneLine<'static> {
-        OneLine(text.to_string().into())
+        Self::new(path.to_string_lossy(), Self::MAX_CHARS)
     }
 }
 
@@ -41,8 +48,8 @@ impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write as _;
 
-        let mut chars = self.0.chars();
-        for c in chars.by_ref().take(Self::MAX_CHARS) {
+        let mut chars = self.text.chars();
+        for c in chars.by_ref().take(self.max_chars) {
             match c {
                 '"' | '\'' | '\\' => f.write_char(c)?,
                 _ => write!(f, "{}", c.escape_debug())?,
@@ -75,5 +82,6 @@ mod tests {
     fn long_text_is_cut() {
         let text = "ä".repeat(9_999);
         assert_eq!(OneLine::of(&text).to_string().chars().count(), 501);
+        assert_eq!(OneLine::whole(&text).to_string(), text);
     }
 }

@@ -79,3 +79,22 @@ fn a_folder_of_them_takes_little_memory() {
     println!("{more} MiB more than {} MiB", plain / MIB);
     assert!(more < 100, "{more} MiB more than without archives");
 }
+
+#[test]
+fn names_of_files_and_folders_forge_no_line_of_the_log() {
+    let mut service = Service::with_arguments(&["--allow-unsigned"]);
+    let folder = service.passes().join("a\n2026-01-01 ERROR forged");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("b\u{1b}[2J\u{202e}.pkpass"), "{}").unwrap();
+    service.start();
+    eventually("it is refused", || service.said().contains("refused"));
+    let said = service.said();
+    assert!(
+        said.contains(r"/a\n2026-01-01 ERROR forged/b\u{1b}[2J\u{202e}.pkpass: refused"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("\n2026-01-01 ERROR") && !said.contains('\u{1b}'),
+        "{said}"
+    );
+}
