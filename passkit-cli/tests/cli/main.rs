@@ -15,6 +15,7 @@ mod folder;
 mod hostile;
 mod instances;
 mod limits;
+mod links;
 mod metrics;
 mod moving;
 mod phone;
