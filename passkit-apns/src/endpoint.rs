@@ -1,11 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use http::uri::Authority;
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
+
+use passkit_identity::pem;
 
 use crate::{ApnsError, Config, Identity};
 
@@ -76,12 +74,12 @@ fn roots(extra: &[u8]) -> Result<RootCertStore, ApnsError> {
     let mut roots = RootCertStore::empty();
     // Root certificates that can't be read are skipped.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    for certificate in CertificateDer::pem_slice_iter(extra) {
+    if !extra.is_empty() {
         let bad =
             |error: &dyn std::fmt::Display| ApnsError::new(format!("root certificates: {error}"));
-        roots
-            .add(certificate.map_err(|error| bad(&error))?)
-            .map_err(|error| bad(&error))?;
+        for certificate in pem::certificates(extra).map_err(|error| bad(&error))? {
+            roots.add(certificate).map_err(|error| bad(&error))?;
+        }
     }
     if roots.is_empty() {
         return Err(ApnsError::new(

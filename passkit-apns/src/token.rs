@@ -7,11 +7,11 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use http::HeaderValue;
+use passkit_identity::pem;
 use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
-use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::json;
 
 use crate::{ApnsError, lock::lock};
@@ -76,11 +76,10 @@ impl TokenKey {
             }
         }
         let bad = |problem: &str| ApnsError::about(&name(key_id), file, problem);
-        let key = PrivatePkcs8KeyDer::from_pem_slice(key)
-            .map_err(|_| bad("has no private key in PEM"))?;
+        let key = pem::private_key(key).map_err(|error| bad(&error.to_string()))?;
         let key = EcdsaKeyPair::from_pkcs8(
             &ECDSA_P256_SHA256_FIXED_SIGNING,
-            key.secret_pkcs8_der(),
+            key.secret_der(),
             &SystemRandom::new(),
         )
         .map_err(|_| bad("its private key is not on the curve P-256"))?;

@@ -3,7 +3,7 @@
 
 use std::{env, fs, process::ExitCode};
 
-use passkit_archive::{Archive, Rules};
+use passkit_archive::{Level, Report, Rules};
 
 fn main() -> ExitCode {
     let (switches, files): (Vec<_>, Vec<_>) = env::args()
@@ -16,20 +16,24 @@ fn main() -> ExitCode {
     };
     let mut good = true;
     for file in files {
-        let checked = fs::read(&file)
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| {
-                Archive::check(&bytes, rules).map_err(|problems| problems.to_string())
-            });
-        match checked {
-            Ok(archive) => println!("{file}: {} of {}", archive.id, archive.organization_name),
-            Err(reasons) => {
+        let bytes = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                eprintln!("{file}: {error}");
                 good = false;
-                reasons
-                    .lines()
-                    .for_each(|reason| eprintln!("{file}: {reason}"));
+                continue;
             }
+        };
+        let Report {
+            archive, findings, ..
+        } = Report::of(&bytes, rules);
+        if let Some(archive) = archive {
+            println!("{file}: {}", archive.id);
         }
+        for finding in &findings {
+            println!("{file}: {}: {finding}", finding.level());
+        }
+        good &= findings.worst() < Some(Level::Error);
     }
     if good {
         ExitCode::SUCCESS

@@ -1,15 +1,18 @@
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use passkit_server::{AuthToken, PassId, identifiers::Kind};
-use serde_json::Value;
 
 use crate::{
     contents::{self, Contents, Part},
     description::{self, Description},
+    finding::{Finding, Findings},
     layout::{Layout, MANIFEST, SIGNATURE},
     manifest,
-    problem::{Problem, Problems},
-    signature,
+    rules::{self, Level},
+    signature::{self, Purpose},
 };
 
 /// What may be missing in an archive. By default, nothing.
@@ -26,9 +29,6 @@ pub struct Rules {
     /// Accept an archive without signature, or without manifest and signature. Parts that are
     /// present must still be right.
     pub allow_unsigned: bool,
-    /// Accept a `webServiceURL` that starts with `http://`. Phones do so if a switch in their
-    /// developer settings is on.
-    pub allow_http: bool,
 }
 
 impl Rules {
@@ -37,23 +37,49 @@ impl Rules {
     pub const fn strict() -> Self {
         Self {
             allow_unsigned: false,
-            allow_http: false,
         }
     }
 
-    /// Rules for development: neither a signature nor TLS is required.
+    /// Rules for development: no signature is required.
     #[must_use]
     pub const fn development() -> Self {
         Self {
             allow_unsigned: true,
-            allow_http: true,
         }
     }
 }
 
-/// An archive that passed the check.
+/// What an archive holds, and everything that was found in it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// `None` if the archive can't be read. Then there is a finding of the level
+    /// [`Refused`](Level::Refused).
+    pub archive: Option<Archive>,
+    /// The worst come first.
+    pub findings: Findings,
+}
+
+impl Report {
+    /// Reads and checks the bytes of a `.pkpass` or `.order`. See [what is
+    /// checked](crate#what-is-checked).
+    ///
+    /// Finds all that can be found. In an archive that can't be unpacked, for example, nothing else
+    /// is checked.
+    #[must_use]
+    pub fn of(bytes: &[u8], rules: Rules) -> Self {
+        let mut findings = Vec::new();
+        let archive = check(bytes, rules, &mut findings);
+        Self {
+            archive,
+            findings: Findings::new(findings),
+        }
+    }
+}
+
+/// What an archive says of itself.
 ///
-/// `Debug` shows neither the authentication token nor the description, which repeats it.
+/// `Debug` does not show the authentication token.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Archive {
@@ -62,38 +88,36 @@ pub struct Archive {
     /// The team that signs: `teamIdentifier`. It is optional in orders and in unsigned archives.
     pub team_identifier: Option<String>,
     /// `organizationName` of a pass, `merchant.displayName` of an order.
-    pub organization_name: String,
-    /// The secret that the pass shares with its web service.
-    pub auth_token: AuthToken,
-    /// Where phones ask for updates: `webServiceURL`, unchanged.
-    pub web_service_url: String,
+    pub organization_name: Option<String>,
+    /// The secret that the pass shares with its web service. `None` if phones never update it.
+    pub auth_token: Option<AuthToken>,
+    /// Where phones ask for updates: `webServiceURL`, unchanged. `None` if they never do.
+    pub web_service_url: Option<String>,
     /// Whether the pass is marked as no longer valid. Always `false` for orders.
     pub voided: bool,
-    /// Whether the archive has a signature. If so, the signature was verified.
+    /// Whether the archive has a signature.
     pub signed: bool,
     /// The SHA-256 over the names and contents of all files except `manifest.json` and `signature`.
+    /// Files that macOS added do not count.
     ///
     /// It does not change if the same files are signed or zipped again. The input has, for each
     /// file in the order of the names: the length of the name in eight bytes (big-endian), the
     /// name, and the SHA-256 of the content.
     pub content_digest: [u8; 32],
-    /// The content of `pass.json` or `order.json`.
-    pub description: Value,
 }
 
 impl Archive {
-    /// Reads and checks the bytes of a `.pkpass` or `.order`. See [what is
-    /// checked](crate#what-is-checked).
+    /// Reads the bytes of a `.pkpass` or `.order` if phones take them. [`Report::of`] shows
+    /// everything that was found.
     ///
     /// # Errors
-    /// Returns all problems that can be found. In an archive that can't be unpacked, for example,
-    /// nothing else is checked.
-    pub fn check(bytes: &[u8], rules: Rules) -> Result<Self, Problems> {
-        let mut problems = Vec::new();
-        let archive = check(bytes, rules, &mut problems);
+    /// Returns the findings of the level [`Refused`](Level::Refused), if there are any.
+    pub fn check(bytes: &[u8], rules: Rules) -> Result<Self, Findings> {
+        let Report { archive, findings } = Report::of(bytes, rules);
+        let refused = findings.at_least(Level::Refused);
         match archive {
-            Some(archive) if problems.is_empty() => Ok(archive),
-            _ => Err(Problems::new(problems)),
+            Some(archive) if refused.is_empty() => Ok(archive),
+            _ => Err(refused),
         }
     }
 
@@ -117,27 +141,42 @@ impl fmt::Debug for Archive {
     }
 }
 
-/// Returns the archive, if it has all parts that are needed. It is good only if no problem was
-/// found.
-fn check(bytes: &[u8], rules: Rules, problems: &mut Vec<Problem>) -> Option<Archive> {
-    let contents = contents::read(bytes, problems)?;
+/// Returns the archive if it can be read. Otherwise there is a finding.
+fn check(bytes: &[u8], rules: Rules, findings: &mut Vec<Finding>) -> Option<Archive> {
+    let mut contents = contents::read(bytes, findings)?;
     let needs_team = !(rules.allow_unsigned && matches!(contents.signature, Part::Missing));
-    let description = match &contents.description {
-        Some(bytes) => description::read(contents.kind, bytes, rules, needs_team, problems),
+    let description = match contents.description.take() {
+        Some(text) => description::read(contents.kind, &text, needs_team, findings),
         None => Description::default(),
     };
-    let signed = check_seal(&contents, &description, rules, problems);
+    check_images(&contents, &description, findings);
+    let signed = check_seal(&contents, &description, rules, findings);
     Some(Archive {
         id: description.id()?,
         team_identifier: description.team_identifier,
-        organization_name: description.organization_name?,
-        auth_token: description.auth_token?,
-        web_service_url: description.web_service_url?,
+        organization_name: description.organization_name,
+        auth_token: description.auth_token,
+        web_service_url: description.web_service_url,
         voided: description.voided,
         signed,
         content_digest: contents.digest(),
-        description: Value::Object(description.json),
     })
+}
+
+fn check_images(contents: &Contents, description: &Description, findings: &mut Vec<Finding>) {
+    match (contents.kind, &description.logo) {
+        (Kind::Pass, _) if !contents.has_image("icon") => findings.push(Finding::of_archive(
+            &rules::ICON,
+            "has no icon; add icon.png, icon@2x.png and icon@3x.png",
+        )),
+        (Kind::Order, Some(logo)) if !contents.has_image(logo) => {
+            findings.push(Finding::of_archive(
+                &rules::LOGO,
+                format!("lacks the logo \"{logo}\" that order.json names; add the file"),
+            ));
+        }
+        _ => {}
+    }
 }
 
 /// Checks manifest and signature. Returns whether there is a signature.
@@ -145,77 +184,57 @@ fn check_seal(
     contents: &Contents,
     description: &Description,
     rules: Rules,
-    problems: &mut Vec<Problem>,
+    findings: &mut Vec<Finding>,
 ) -> bool {
-    match &contents.manifest {
+    let digest = Layout::of(contents.kind).digest;
+    let is_sealed = !(rules.allow_unsigned && matches!(contents.signature, Part::Missing));
+    let manifest = match &contents.manifest {
         Part::Present(manifest) => {
-            manifest::check(
-                manifest,
-                contents,
-                Layout::of(contents.kind).digest,
-                problems,
-            );
+            manifest::check(manifest, contents, digest, findings);
+            Some(&manifest[..])
         }
-        Part::Unusable => {}
-        Part::Missing if rules.allow_unsigned && matches!(contents.signature, Part::Missing) => {}
-        Part::Missing => problems.push(Problem::of_archive(format!(
-            "has no {MANIFEST}; add one that lists the {} of every file",
-            Layout::of(contents.kind).digest.name()
-        ))),
-    }
-    match (&contents.signature, &contents.manifest) {
-        (Part::Present(signature), Part::Present(manifest)) => {
-            match signature::verify(signature, manifest) {
-                Ok(signer) => check_signer(&signer, contents.kind, description, problems),
-                Err(error) => problems.push(Problem::in_file(SIGNATURE, error.to_string())),
+        Part::Unusable => None,
+        Part::Missing => {
+            let litter = contents.files.iter().filter(|file| file.litter.is_some());
+            findings.extend(litter.map(|file| {
+                let (rule, message) = manifest::macos();
+                Finding::in_file(rule, &file.name, message)
+            }));
+            if is_sealed {
+                findings.push(Finding::of_archive(
+                    &rules::MANIFEST_MISSING,
+                    format!(
+                        "has no {MANIFEST}; add one that lists the {} of every file",
+                        digest.name()
+                    ),
+                ));
             }
+            None
+        }
+    };
+    match &contents.signature {
+        Part::Present(signature) => {
+            let purpose = Purpose {
+                kind: contents.kind,
+                description,
+                needs_nfc: description.uses_nfc || contents.has("personalization.json"),
+                now: SystemTime::now()
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .unwrap_or(Duration::ZERO),
+            };
+            signature::check(signature, manifest, &purpose, findings);
             true
         }
-        (Part::Missing, _) => {
-            if !rules.allow_unsigned {
-                problems.push(Problem::of_archive(format!(
-                    "has no {SIGNATURE}; sign {MANIFEST}"
-                )));
+        // There is a finding already.
+        Part::Unusable => true,
+        Part::Missing => {
+            if is_sealed {
+                findings.push(Finding::of_archive(
+                    &rules::SIGNATURE_MISSING,
+                    format!("has no {SIGNATURE}; sign {MANIFEST}"),
+                ));
             }
             false
         }
-        // One of the two already has a problem.
-        (Part::Present(_) | Part::Unusable, _) => true,
-    }
-}
-
-/// Checks that the certificate is for this type and team.
-fn check_signer(
-    signer: &signature::Subject,
-    kind: Kind,
-    description: &Description,
-    problems: &mut Vec<Problem>,
-) {
-    let layout = Layout::of(kind);
-    let file = layout.description_file;
-    if let Some(type_id) = &description.type_id
-        && signer.user_id.as_deref() != Some(type_id.as_str())
-    {
-        let certified = signer.user_id.as_deref().unwrap_or_default();
-        problems.push(Problem::in_file(
-            SIGNATURE,
-            format!(
-                "is by a certificate for \"{certified}\" (its UID), but {} in {file} is \"{type_id}\"; \
-                 sign with the certificate of that type",
-                layout.type_key
-            ),
-        ));
-    }
-    if let Some(team) = &description.team_identifier
-        && !signer.units.contains(team)
-    {
-        let certified = signer.units.join("\", \"");
-        problems.push(Problem::in_file(
-            SIGNATURE,
-            format!(
-                "is by a certificate of the team \"{certified}\" (its OU), but teamIdentifier in {file} is \
-                 \"{team}\"; write the team of the certificate there"
-            ),
-        ));
     }
 }

@@ -4,9 +4,11 @@
 //! Parts that are not needed are not parsed. Sets are lists, because the signature depends on their
 //! order, and because real archives contain a certificate twice, which a strict set would refuse.
 
+use std::time::Duration;
+
 use der::{
-    Decode, Encode, Header, Reader, Sequence, SliceReader, Tag, TagNumber,
-    asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef},
+    Decode, Encode, Header, Reader, Sequence, SliceReader, Tag, TagNumber, Tagged,
+    asn1::{AnyRef, BitStringRef, GeneralizedTime, ObjectIdentifier, OctetStringRef, UtcTime},
 };
 
 /// The object identifiers, under the names of their RFCs.
@@ -50,6 +52,12 @@ pub(crate) mod oid {
         ORGANIZATION = "2.5.4.10";
         ORGANIZATIONAL_UNIT = "2.5.4.11";
         SUBJECT_KEY_IDENTIFIER = "2.5.29.14";
+        BASIC_CONSTRAINTS = "2.5.29.19";
+        AUTHORITY_KEY_IDENTIFIER = "2.5.29.35";
+
+        // Apple's own, in the certificates of passes and orders: the type, and the right to use NFC.
+        APPLE_TYPE = "1.2.840.113635.100.6.1.16";
+        APPLE_NFC = "1.2.840.113635.100.6.1.26";
     }
 }
 
@@ -132,8 +140,9 @@ pub(crate) struct AlgorithmIdentifier<'a> {
     pub(crate) parameters: Option<AnyRef<'a>>,
 }
 
+/// The outer part of an X.509 certificate.
 #[derive(Sequence)]
-pub(crate) struct Certificate<'a> {
+pub(crate) struct SignedCertificate<'a> {
     pub(crate) to_be_signed: ToBeSigned<'a>,
     pub(crate) signature_algorithm: AlgorithmIdentifier<'a>,
     pub(crate) signature: BitStringRef<'a>,
@@ -146,7 +155,7 @@ pub(crate) struct ToBeSigned<'a> {
     pub(crate) serial: AnyRef<'a>,
     pub(crate) signature_algorithm: AlgorithmIdentifier<'a>,
     pub(crate) issuer: AnyRef<'a>,
-    pub(crate) validity: AnyRef<'a>,
+    pub(crate) validity: Validity<'a>,
     pub(crate) subject: AnyRef<'a>,
     pub(crate) public_key: PublicKeyInfo<'a>,
     #[asn1(context_specific = "1", tag_mode = "IMPLICIT", optional = "true")]
@@ -154,7 +163,26 @@ pub(crate) struct ToBeSigned<'a> {
     #[asn1(context_specific = "2", tag_mode = "IMPLICIT", optional = "true")]
     pub(crate) subject_unique_id: Option<BitStringRef<'a>>,
     #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
-    pub(crate) extensions: Option<Vec<AnyRef<'a>>>,
+    pub(crate) extensions: Option<Vec<Extension<'a>>>,
+}
+
+impl AlgorithmIdentifier<'_> {
+    /// Checks that the parameters are of a type that algorithms have. OpenSSL refuses some others.
+    pub(crate) fn check(self) -> der::Result<()> {
+        match self
+            .parameters
+            .map(|parameters| (Tagged::tag(&parameters), parameters.value()))
+        {
+            None | Some((Tag::Null, []) | (Tag::ObjectIdentifier | Tag::Sequence, _)) => Ok(()),
+            Some((tag, _)) => Err(tag.value_error()),
+        }
+    }
+}
+
+#[derive(Sequence)]
+pub(crate) struct Validity<'a> {
+    pub(crate) not_before: AnyRef<'a>,
+    pub(crate) not_after: AnyRef<'a>,
 }
 
 #[derive(Sequence)]
@@ -177,8 +205,17 @@ pub(crate) struct NameAttribute<'a> {
     pub(crate) value: AnyRef<'a>,
 }
 
-/// The elements of a set or a sequence.
-pub(crate) fn elements<'a, T: Decode<'a>>(of: AnyRef<'a>) -> der::Result<Vec<T>> {
+/// Reads a `UTCTime` or `GeneralizedTime`, as the time since 1970.
+pub(crate) fn time(time: AnyRef<'_>) -> der::Result<Duration> {
+    match Tagged::tag(&time) {
+        Tag::UtcTime => Ok(time.decode_as::<UtcTime>()?.to_unix_duration()),
+        _ => Ok(time.decode_as::<GeneralizedTime>()?.to_unix_duration()),
+    }
+}
+
+/// The elements of a set or a sequence, whichever `tag` says.
+pub(crate) fn elements<'a, T: Decode<'a>>(of: AnyRef<'a>, tag: Tag) -> der::Result<Vec<T>> {
+    Tagged::tag(&of).assert_eq(tag)?;
     let mut reader = SliceReader::new(of.value())?;
     let mut elements = Vec::new();
     while !reader.is_finished() {

@@ -11,7 +11,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 
 use crate::{
     Signer,
-    layout::{Layout, MANIFEST, SIGNATURE, sha256},
+    layout::{Layout, MANIFEST, SIGNATURE},
 };
 
 /// An error of making an archive.
@@ -76,7 +76,7 @@ impl From<der::Error> for BuildError {
 /// let bytes = ArchiveBuilder::new(Kind::Order, order.to_string())
 ///     .file("logo.png", placeholder_icon(64))
 ///     .build_signed(&signer)?;
-/// assert_eq!(Archive::check(&bytes, Rules::default())?.organization_name, "Example Shop");
+/// assert_eq!(Archive::check(&bytes, Rules::strict())?.id.to_string(), "order.com.example.shop 1042");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -125,7 +125,7 @@ impl ArchiveBuilder {
     #[must_use]
     pub fn manifest(&self) -> Vec<u8> {
         let digests = self.files.iter().map(|(name, content)| {
-            let digest = self.layout.digest.listed(content, &sha256(content));
+            let digest = self.layout.digest.listed(content);
             (name.clone(), Value::String(digest))
         });
         Value::Object(digests.collect::<Map<_, _>>())

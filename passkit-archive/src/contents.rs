@@ -9,8 +9,11 @@ use passkit_server::identifiers::Kind;
 use zip::{CompressionMethod, ZipArchive, read::ZipFileEntry, result::ZipError};
 
 use crate::{
-    layout::{Layout, MANIFEST, SIGNATURE, sha256},
-    problem::Problem,
+    directory::{self, Directory, Fault},
+    finding::Finding,
+    foreign,
+    layout::{Digests, Layout, MANIFEST, SIGNATURE, sha256},
+    rules::{self, Rule},
 };
 
 /// The largest archive that is read: 15 MiB. Wallet loads passes up to about this size.
@@ -22,8 +25,8 @@ pub const MAX_ENTRIES: usize = 1_000;
 /// The most that all files of an archive may have together when unpacked: 64 MiB.
 pub const MAX_UNPACKED_BYTES: usize = 64 << 20;
 
-/// The largest `pass.json`, `order.json` or `manifest.json` that is read: 4 MiB.
-pub const MAX_JSON_BYTES: usize = 4 << 20;
+/// The largest `pass.json`, `order.json` or `manifest.json` that is read: 1 MiB.
+pub const MAX_JSON_BYTES: usize = 1 << 20;
 
 /// The largest `signature` that is read: 64 KiB. A signature with Apple's certificates has about 3
 /// KiB.
@@ -52,15 +55,29 @@ impl Contents {
             || self.unusable.contains(name)
     }
 
-    /// Returns a digest of all files that the manifest must list, with their names.
+    /// Returns a digest of all files that the manifest must list, with their names. Files that macOS
+    /// added are not content.
     pub(crate) fn digest(&self) -> [u8; 32] {
         let mut listing = Vec::new();
-        for file in &self.files {
+        for file in self.files.iter().filter(|file| file.litter.is_none()) {
             listing.extend_from_slice(&(file.name.len() as u64).to_be_bytes());
             listing.extend_from_slice(file.name.as_bytes());
             listing.extend_from_slice(&file.sha256);
         }
         sha256(&listing)
+    }
+
+    /// Returns whether there is an image of this name, such as `icon` or `logo.png`, in any
+    /// resolution and language.
+    pub(crate) fn has_image(&self, name: &str) -> bool {
+        let stem = name.strip_suffix(".png").unwrap_or(name);
+        let is_image = |path: &str| {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let rest = name.strip_prefix(stem);
+            rest.is_some_and(|rest| matches!(rest, ".png" | "@2x.png" | "@3x.png"))
+        };
+        let names = self.files.iter().map(|file| &file.name);
+        self.has(name) || names.chain(&self.unusable).any(|name| is_image(name))
     }
 }
 
@@ -81,51 +98,67 @@ pub(crate) struct File {
     pub(crate) sha256: [u8; 32],
     /// The digest that the manifest must list.
     pub(crate) listed_digest: String,
+    /// `None` for a file that belongs to the pass.
+    pub(crate) litter: Option<Litter>,
 }
 
-/// Unpacks `bytes`. Returns `None` if nothing more can be checked. In that case there is a problem.
-pub(crate) fn read(bytes: &[u8], problems: &mut Vec<Problem>) -> Option<Contents> {
+/// A file that macOS adds, and that nobody needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Litter {
+    /// `._name`, with what the file system knows of another file. Phones don't find it.
+    AppleDouble,
+    /// `.DS_Store`, or anything else in `__MACOSX`.
+    Other,
+}
+
+impl Litter {
+    fn of(name: &str) -> Option<Self> {
+        let file = name.rsplit('/').next().unwrap_or_default();
+        if file.starts_with("._") {
+            Some(Self::AppleDouble)
+        } else if file == ".DS_Store" || name.starts_with("__MACOSX/") {
+            Some(Self::Other)
+        } else {
+            None
+        }
+    }
+}
+
+/// Unpacks `bytes`. Returns `None` if nothing more can be checked. In that case there is a finding.
+pub(crate) fn read(bytes: &[u8], findings: &mut Vec<Finding>) -> Option<Contents> {
     if bytes.len() > MAX_ARCHIVE_BYTES {
-        problems.push(Problem::of_archive(format!(
-            "has {} bytes, more than the {MAX_ARCHIVE_BYTES} allowed; use smaller images",
-            bytes.len()
-        )));
+        findings.push(Finding::of_archive(
+            &rules::TOO_LARGE,
+            format!(
+                "has {} bytes, more than the {MAX_ARCHIVE_BYTES} allowed; use smaller images",
+                bytes.len()
+            ),
+        ));
         return None;
     }
-    let mut zip = match ZipArchive::new(Cursor::new(bytes)) {
-        Ok(zip) => zip,
-        Err(error) => {
-            let reason = zip_error(error);
-            problems.push(Problem::of_archive(format!(
-                "is not a complete zip archive: {reason}"
-            )));
-            return None;
-        }
-    };
-    if zip.len() > MAX_ENTRIES {
-        problems.push(Problem::of_archive(format!(
-            "has {} entries, more than the {MAX_ENTRIES} allowed",
-            zip.len()
-        )));
-        return None;
+    let (mut zip, directory) = open(bytes).map_err(|one| findings.push(one)).ok()?;
+    if directory.zip.len() < bytes.len() {
+        findings.push(Finding::of_archive(
+            &rules::ZIP_TAIL,
+            "has something after its end; remove it",
+        ));
     }
-    if zip.has_duplicate_names() {
+    let twice = directory::colliding_names(&directory.names);
+    if !twice.is_empty() {
         // Readers differ in which of the two they take, so nothing more can be trusted.
-        let names = duplicate_names(bytes, zip.central_directory_start());
-        if names.is_empty() {
-            problems.push(Problem::of_archive(
-                "has two entries of the same name; remove one of them",
-            ));
-        }
-        problems.extend(names.into_iter().map(|name| {
-            Problem::in_file(
+        findings.extend(twice.into_iter().map(|name| {
+            Finding::in_file(
+                &rules::NAME_TWICE,
                 &String::from_utf8_lossy(name),
-                "is in the archive twice; remove one of them",
+                "is in the archive twice, or another file has the same letters in another case; \
+                 remove one of them",
             )
         }));
         return None;
     }
-    let kind = kind(&zip).map_err(|problem| problems.push(problem)).ok()?;
+    let kind = kind(&directory.names)
+        .map_err(|one| findings.push(one))
+        .ok()?;
     let layout = Layout::of(kind);
 
     let mut contents = Contents {
@@ -136,15 +169,14 @@ pub(crate) fn read(bytes: &[u8], problems: &mut Vec<Problem>) -> Option<Contents
         files: Vec::with_capacity(zip.len()),
         unusable: BTreeSet::new(),
     };
-    let mut unpacked = Vec::new();
     let mut left = MAX_UNPACKED_BYTES;
     for index in 0..zip.len() {
         let name = match file_name(&zip, index) {
             Ok(Some(name)) => name,
             Ok(None) => continue,
-            Err(problem) => {
-                contents.set_unusable(problem.file().unwrap_or_default());
-                problems.push(problem);
+            Err(finding) => {
+                contents.set_unusable(finding.file().unwrap_or_default());
+                findings.push(finding);
                 continue;
             }
         };
@@ -154,24 +186,27 @@ pub(crate) fn read(bytes: &[u8], problems: &mut Vec<Problem>) -> Option<Contents
             name if name == layout.description_file => MAX_JSON_BYTES,
             _ => MAX_UNPACKED_BYTES,
         };
+        let is_kept = limit < MAX_UNPACKED_BYTES;
+        let mut unpacked = Unpacked::new(layout, is_kept);
         let result = unpack(&mut zip, index, limit.min(left), &mut unpacked);
-        let problem = match left.checked_sub(unpacked.len()) {
+        let reason = match left.checked_sub(unpacked.length) {
             Some(now_left) => {
                 left = now_left;
                 result.err()
             }
             None => {
-                problems.push(Problem::of_archive(format!(
-                    "unpacks to more than the {MAX_UNPACKED_BYTES} bytes allowed"
-                )));
+                findings.push(Finding::of_archive(
+                    &rules::TOO_LARGE,
+                    format!("unpacks to more than the {MAX_UNPACKED_BYTES} bytes allowed"),
+                ));
                 return None;
             }
         };
-        match problem {
-            None => contents.add(layout, name, &mut unpacked),
+        match reason {
+            None => contents.add(layout, name, unpacked),
             Some(reason) => {
                 contents.set_unusable(&name);
-                problems.push(Problem::in_file(&name, reason));
+                findings.push(Finding::in_file(&rules::ENTRY, &name, reason));
             }
         }
     }
@@ -179,22 +214,68 @@ pub(crate) fn read(bytes: &[u8], problems: &mut Vec<Problem>) -> Option<Contents
     Some(contents)
 }
 
+/// Opens a zip archive in which all readers find the same files.
+pub(crate) fn open(bytes: &[u8]) -> Result<(Zip<'_>, Directory<'_>), Finding> {
+    let damaged = |reason: String| Finding::of_archive(&rules::ZIP_STRUCTURE, reason);
+    let directory = directory::read(bytes).map_err(|fault| match fault {
+        Fault::NoEnd => Finding::of_archive(&rules::NOT_ZIP, foreign::what(bytes)),
+        Fault::Entries(_) => Finding::of_archive(&rules::TOO_LARGE, fault.to_string()),
+        fault => damaged(fault.to_string()),
+    })?;
+    let zip = ZipArchive::new(Cursor::new(directory.zip))
+        .map_err(|error| damaged(format!("can't be opened: {}", zip_error(error))))?;
+    if !zip.file_names_raw().eq(directory.names.iter().copied()) {
+        let names: BTreeSet<_> = directory.names.iter().collect();
+        if names.len() == directory.names.len() {
+            return Err(damaged("its list of files is damaged; zip it again".into()));
+        }
+    }
+    Ok((zip, directory))
+}
+
+/// What is kept of an unpacked file.
+pub(crate) struct Unpacked {
+    length: usize,
+    digests: Digests,
+    content: Option<Vec<u8>>,
+}
+
+impl Unpacked {
+    fn new(layout: &Layout, is_kept: bool) -> Self {
+        Self {
+            length: 0,
+            digests: layout.digest.start(),
+            content: is_kept.then(Vec::new),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.length += bytes.len();
+        self.digests.update(bytes);
+        if let Some(content) = &mut self.content {
+            content.extend_from_slice(bytes);
+        }
+    }
+}
+
 impl Contents {
     /// Adds a file, with its content if that is needed later.
-    fn add(&mut self, layout: &Layout, name: String, content: &mut Vec<u8>) {
+    fn add(&mut self, layout: &Layout, name: String, unpacked: Unpacked) {
+        let content = unpacked.content.unwrap_or_default();
         match name.as_str() {
-            MANIFEST => self.manifest = Part::Present(std::mem::take(content)),
-            SIGNATURE => self.signature = Part::Present(std::mem::take(content)),
+            MANIFEST => self.manifest = Part::Present(content),
+            SIGNATURE => self.signature = Part::Present(content),
             _ => {
-                let sha256 = sha256(content);
-                let listed_digest = layout.digest.listed(content, &sha256);
                 if name == layout.description_file {
-                    self.description = Some(std::mem::take(content));
+                    self.description = Some(content);
                 }
+                let (sha256, listed_digest) = unpacked.digests.finish();
+                let litter = Litter::of(&name);
                 self.files.push(File {
                     name,
                     sha256,
                     listed_digest,
+                    litter,
                 });
             }
         }
@@ -209,66 +290,70 @@ impl Contents {
     }
 }
 
-type Zip<'a> = ZipArchive<Cursor<&'a [u8]>>;
+pub(crate) type Zip<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
 /// The kind depends on the description file that is present, never on the name of the archive.
-fn kind(zip: &Zip<'_>) -> Result<Kind, Problem> {
-    let has = |kind| {
-        zip.file_names_raw()
-            .any(|name| name == Layout::of(kind).description_file.as_bytes())
-    };
+fn kind(names: &[&[u8]]) -> Result<Kind, Finding> {
+    let has = |kind| names.contains(&Layout::of(kind).description_file.as_bytes());
+    let wrong = |message: String| Finding::of_archive(&rules::NO_DESCRIPTION, message);
     match (has(Kind::Pass), has(Kind::Order)) {
         (true, false) => Ok(Kind::Pass),
         (false, true) => Ok(Kind::Order),
-        (true, true) => Err(Problem::of_archive(
-            "has both pass.json and order.json; remove one of them",
+        (true, true) => Err(wrong(
+            "has both pass.json and order.json; remove one of them".into(),
         )),
         (false, false) => {
-            let in_folder = zip
-                .file_names_raw()
-                .filter_map(|name| std::str::from_utf8(name).ok())
-                .find_map(|name| {
-                    let (folder, file) = name.rsplit_once('/')?;
-                    Kind::ALL
-                        .map(|kind| Layout::of(kind).description_file)
-                        .contains(&file)
-                        .then_some((folder, file))
-                });
-            Err(Problem::of_archive(match in_folder {
-                Some((folder, file)) => {
-                    format!(
-                        "has {file} in the folder {folder}; zip the files, not the folder they are in"
-                    )
-                }
-                None => "has neither pass.json nor order.json".to_owned(),
-            }))
+            let mut texts = names
+                .iter()
+                .filter_map(|name| std::str::from_utf8(name).ok());
+            if texts.clone().any(crate::bundle::is_pass) {
+                return Err(Finding::of_archive(
+                    &rules::BUNDLE,
+                    "is a bundle of passes (.pkpasses); unzip it, and use the passes in it one by one",
+                ));
+            }
+            let in_folder = texts.find_map(|name| {
+                let (folder, file) = name.rsplit_once('/')?;
+                Kind::ALL
+                    .map(|kind| Layout::of(kind).description_file)
+                    .contains(&file)
+                    .then_some((folder, file))
+            });
+            Err(match in_folder {
+                Some((folder, file)) => wrong(format!(
+                    "has {file} in the folder {folder}; zip the files, not the folder they are in"
+                )),
+                None => wrong("has neither pass.json nor order.json".into()),
+            })
         }
     }
 }
 
 /// Returns the name of an entry that can be unpacked, or `None` for a directory.
-fn file_name(zip: &Zip<'_>, index: usize) -> Result<Option<String>, Problem> {
+fn file_name(zip: &Zip<'_>, index: usize) -> Result<Option<String>, Finding> {
     let entry = match zip.by_index_data(index) {
         Ok(entry) => entry,
         Err(error) => {
-            return Err(Problem::of_archive(format!(
-                "has a damaged entry: {}",
-                zip_error(error)
-            )));
+            return Err(Finding::of_archive(
+                &rules::ZIP_STRUCTURE,
+                format!("has a damaged entry: {}", zip_error(error)),
+            ));
         }
     };
     let Ok(name) = std::str::from_utf8(entry.name_raw()) else {
         let name = String::from_utf8_lossy(entry.name_raw());
-        return Err(Problem::in_file(
+        return Err(Finding::in_file(
+            &rules::NAME,
             &name,
             "has a name that is not UTF-8; rename it",
         ));
     };
     let directory = name.strip_suffix('/');
-    if let Some(reason) =
-        unusable_name(directory.unwrap_or(name)).or_else(|| unusable_entry(&entry))
-    {
-        return Err(Problem::in_file(name, reason));
+    let unusable = unusable_name(directory.unwrap_or(name))
+        .map(|reason| (&rules::NAME, reason))
+        .or_else(|| unusable_entry(&entry));
+    if let Some((rule, reason)) = unusable {
+        return Err(Finding::in_file(rule, name, reason));
     }
     Ok(directory.is_none().then(|| name.to_owned()))
 }
@@ -287,50 +372,50 @@ fn unusable_name(name: &str) -> Option<&'static str> {
         "" | "." | ".." => {
             Some("has an empty part, \".\" or \"..\" in its name; name files relative to the root")
         }
-        "__MACOSX" | ".DS_Store" => {
-            Some("was added by macOS; leave it out (zip -X, without .DS_Store)")
-        }
         _ => None,
     })
 }
 
-fn unusable_entry(entry: &ZipFileEntry<'_>) -> Option<&'static str> {
+fn unusable_entry(entry: &ZipFileEntry<'_>) -> Option<(&'static Rule, &'static str)> {
+    let found = |rule, reason| Some((rule, reason));
     if entry.encrypted() {
-        Some("is encrypted; zip it without a password")
+        found(&rules::ENTRY, "is encrypted; zip it without a password")
     } else if entry.is_symlink() {
-        Some("is a symbolic link; add the file itself")
+        found(&rules::NAME, "is a symbolic link; add the file itself")
     } else if !matches!(
         entry.compression(),
         CompressionMethod::Stored | CompressionMethod::Deflated
     ) {
-        Some("is compressed in a way other than deflate; zip it with deflate or store it")
+        found(
+            &rules::ENTRY,
+            "is compressed in a way other than deflate; zip it with deflate or store it",
+        )
     } else {
         None
     }
 }
 
-/// Unpacks an entry into `unpacked`. It fails after `limit` bytes, and never writes more than one
-/// byte beyond them.
+/// Unpacks an entry piece by piece. It fails after `limit` bytes, and never reads much beyond them.
 fn unpack(
     zip: &mut Zip<'_>,
     index: usize,
     limit: usize,
-    unpacked: &mut Vec<u8>,
+    unpacked: &mut Unpacked,
 ) -> Result<(), String> {
-    /// The most memory that a declared size may reserve.
-    const TRUSTED_SIZE: usize = 1 << 20;
-
-    unpacked.clear();
     let damaged = |reason| format!("is damaged: {reason}; zip it again");
     let file = zip
         .by_index(index)
         .map_err(|error| damaged(zip_error(error)))?;
-    let declared = usize::try_from(file.size()).unwrap_or(usize::MAX);
-    unpacked.reserve(declared.min(limit).min(TRUSTED_SIZE));
-    file.take(limit as u64 + 1)
-        .read_to_end(unpacked)
-        .map_err(|error| damaged(error.to_string()))?;
-    if unpacked.len() > limit {
+    let mut file = file.take(limit as u64 + 1);
+    let mut piece = [0; 16 << 10];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => unpacked.update(piece.get(..length).unwrap_or_default()),
+            Err(error) => return Err(damaged(error.to_string())),
+        }
+    }
+    if unpacked.length > limit {
         return Err(format!("is larger than the {limit} bytes allowed for it"));
     }
     Ok(())
@@ -338,33 +423,9 @@ fn unpack(
 
 fn zip_error(error: ZipError) -> String {
     match error {
-        // EOCD is the library's name for the list of files at the end of an archive.
-        ZipError::InvalidArchive(reason) if reason.contains("EOCD") => "its end is missing".into(),
         ZipError::InvalidArchive(reason) => reason.into_owned(),
         other => other.to_string(),
     }
-}
-
-/// Returns the names that occur more than once in the central directory at `start`.
-fn duplicate_names(archive: &[u8], start: u64) -> BTreeSet<&[u8]> {
-    /// Removes one header from the directory and returns its name.
-    fn next<'a>(directory: &mut &'a [u8]) -> Option<&'a [u8]> {
-        const HEADER_BYTES: usize = 46;
-        let header = directory.strip_prefix(b"PK\x01\x02".as_slice())?;
-        let length =
-            |at: usize| Some(u16::from_le_bytes([*header.get(at)?, *header.get(at + 1)?]).into());
-        let (name, extra, comment): (usize, usize, usize) = (length(24)?, length(26)?, length(28)?);
-        let behind = directory.get(HEADER_BYTES..)?;
-        *directory = behind.get(name + extra + comment..)?;
-        behind.get(..name)
-    }
-
-    let start = usize::try_from(start).unwrap_or(usize::MAX);
-    let mut directory = archive.get(start..).unwrap_or_default();
-    let mut seen = BTreeSet::new();
-    std::iter::from_fn(|| next(&mut directory))
-        .filter(|name| !seen.insert(*name))
-        .collect()
 }
 
 #[cfg(test)]
@@ -391,28 +452,23 @@ mod tests {
             ("", "empty"),
             ("en.lproj\\pass.strings", "backslash"),
             ("a\nb", "control"),
-            (".DS_Store", "macOS"),
-            ("en.lproj/.DS_Store", "macOS"),
-            ("__MACOSX/._icon.png", "macOS"),
         ] {
             assert!(unusable_name(name).unwrap().contains(reason), "{name:?}");
         }
     }
 
     #[test]
-    fn other_files_are_not_zip_archives() {
-        for bytes in [&b""[..], b"no zip", b"PK\x03\x04"] {
-            let mut problems = Vec::new();
-            assert!(read(bytes, &mut problems).is_none());
-            let [problem] = &problems[..] else {
-                panic!("{problems:?}")
-            };
-            assert!(
-                problem
-                    .to_string()
-                    .starts_with("the archive: is not a complete zip archive: "),
-                "{problem}"
-            );
+    fn what_macos_adds_is_recognized() {
+        for (name, litter) in [
+            ("icon.png", None),
+            (".hidden", None),
+            ("._icon.png", Some(Litter::AppleDouble)),
+            ("en.lproj/._pass.strings", Some(Litter::AppleDouble)),
+            ("__MACOSX/._icon.png", Some(Litter::AppleDouble)),
+            ("__MACOSX/icon.png", Some(Litter::Other)),
+            ("en.lproj/.DS_Store", Some(Litter::Other)),
+        ] {
+            assert_eq!(Litter::of(name), litter, "{name}");
         }
     }
 }

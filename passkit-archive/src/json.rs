@@ -1,25 +1,83 @@
-//! Reads the JSON files of an archive, and finds the positions of problems.
+//! Reads the JSON files of an archive, and finds the positions of findings.
+//!
+//! Phones accept a byte order mark and a comma after the last member, so these are only warnings.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::problem::{Position, Problem};
+use crate::{
+    finding::{Finding, Position},
+    rules::{self, Rule},
+};
 
-/// Parses `bytes`, the content of `file`, which must be an object. A duplicate key is a problem,
-/// because readers differ in which of the two they take.
-pub(crate) fn parse_object(file: &str, bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
+/// The most values of a JSON file. A parsed value takes up to 80 times the bytes of its text, so a
+/// limit on bytes is not enough.
+pub const MAX_JSON_VALUES: usize = 20_000;
+
+/// The deepest nesting of a JSON file.
+pub const MAX_JSON_DEPTH: usize = 64;
+
+/// Parses `bytes`, the content of `file`, which must be an object. `None` if it can't be read.
+pub(crate) fn parse_object(
+    file: &str,
+    bytes: &[u8],
+    key_twice: &'static Rule,
+    findings: &mut Vec<Finding>,
+) -> Option<Map<String, Value>> {
+    match parse(file, bytes, key_twice, findings) {
+        Ok(object) => Some(object),
+        Err(finding) => {
+            findings.push(finding);
+            None
+        }
+    }
+}
+
+fn parse(
+    file: &str,
+    bytes: &[u8],
+    key_twice: &'static Rule,
+    findings: &mut Vec<Finding>,
+) -> Result<Map<String, Value>, Finding> {
     let text = utf8(file, bytes)?;
-    match serde_json::from_str::<Object>(text) {
-        Ok(Object(object)) => Ok(object),
+    if text.len() < bytes.len() {
+        findings.push(Finding::in_file(
+            &rules::JSON_MARK,
+            file,
+            "starts with a byte order mark; write UTF-8 without one",
+        ));
+    }
+    let commas = scan(text.as_bytes())
+        .map_err(|message| Finding::in_file(&rules::JSON_LIMIT, file, message))?;
+    let mut json = Cow::Borrowed(text.as_bytes());
+    for &comma in &commas {
+        let message = "has a comma after the last member; remove it";
+        findings.push(
+            Finding::in_file(&rules::JSON_COMMA, file, message)
+                .at(Some(Position::of(text.as_bytes(), comma))),
+        );
+        if let Some(byte) = json.to_mut().get_mut(comma) {
+            *byte = b' ';
+        }
+    }
+    match serde_json::from_slice::<Object>(&json) {
+        Ok(Object { members, twice }) => {
+            for key in twice {
+                let message = format!("{key} occurs twice; remove one of them");
+                findings.push(
+                    Finding::in_file(key_twice, file, message)
+                        .at(position_of(bytes, &[Step::Key(&key)]))
+                        .of_key(&key),
+                );
+            }
+            Ok(members)
+        }
         Err(error) => {
             let message = error.to_string();
             let place = format!(" at line {} column {}", error.line(), error.column());
             let message = match message.strip_suffix(&place).unwrap_or(&message) {
-                "trailing comma" => {
-                    "trailing comma; remove the comma before this position".to_owned()
-                }
                 message if error.is_data() => message.to_owned(),
                 message => format!("is not valid JSON: {message}"),
             };
@@ -27,71 +85,161 @@ pub(crate) fn parse_object(file: &str, bytes: &[u8]) -> Result<Map<String, Value
                 line: error.line().max(1),
                 column: error.column().max(1),
             };
-            Err(Problem::at(file, Some(position), message))
+            Err(Finding::in_file(&rules::JSON, file, message).at(Some(position)))
         }
     }
 }
 
-/// Returns the position of `key` in the outermost object of `text`. The text must be valid JSON.
-pub(crate) fn position_of_key(text: &[u8], key: &str) -> Option<Position> {
-    let mut depth = 0_u32;
-    let mut before = 0;
-    let mut bytes = text.iter().enumerate();
-    while let Some((start, &byte)) = bytes.next() {
+/// Counts values and depth before anything is parsed. Returns where a comma follows the last member
+/// of an object or an array.
+fn scan(text: &[u8]) -> Result<Vec<usize>, String> {
+    let (mut values, mut depth) = (0, 0_usize);
+    let mut commas = Vec::new();
+    // The last byte that is not white space, and the one before it.
+    let mut last = (0, b' ');
+    let mut before = b' ';
+    let mut in_string = false;
+    let mut escaped = false;
+    for (at, &byte) in text.iter().enumerate() {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = byte == b'\\' && !escaped;
+            continue;
+        }
         match byte {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => {
-                let mut escaped = false;
-                let (end, _) = bytes.find(|&(_, &byte)| {
-                    byte == b'"' && !escaped || {
-                        escaped = byte == b'\\' && !escaped;
-                        false
-                    }
-                })?;
-                if depth == 1
-                    && matches!(before, b'{' | b',')
-                    && text.get(start + 1..end) == Some(key.as_bytes())
-                {
-                    return Some(Position::of(text, start));
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                values += 1;
+            }
+            b',' => values += 1,
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if last.1 == b',' && !matches!(before, b'{' | b'[' | b',' | b':') {
+                    commas.push(last.0);
                 }
             }
+            b' ' | b'\t' | b'\n' | b'\r' => continue,
             _ => {}
         }
-        if !byte.is_ascii_whitespace() {
-            before = byte;
+        if depth > MAX_JSON_DEPTH {
+            return Err(format!("nests deeper than {MAX_JSON_DEPTH} levels"));
         }
+        if values > MAX_JSON_VALUES {
+            return Err(format!("has more than {MAX_JSON_VALUES} values"));
+        }
+        before = last.1;
+        last = (at, byte);
     }
-    None
+    Ok(commas)
 }
 
-fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Problem> {
-    match bytes {
-        [0xef, 0xbb, 0xbf, ..] => {
-            return Err(Problem::in_file(
-                file,
-                "starts with a byte order mark; write UTF-8 without one",
-            ));
+/// A step on the way to a value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+/// Returns the position of a value in a JSON text, or of its key. `None` if it is not found.
+pub(crate) fn position_of(text: &[u8], path: &[Step<'_>]) -> Option<Position> {
+    let mut at = skip_space(text, text.iter().position(|&byte| byte == b'{')?);
+    for (depth, step) in path.iter().enumerate() {
+        let is_last = depth + 1 == path.len();
+        let open = *text.get(at)?;
+        at = skip_space(text, at + 1);
+        match step {
+            Step::Index(index) if open == b'[' => {
+                for _ in 0..*index {
+                    at = skip_space(text, skip_value(text, at)?);
+                    at = skip_space(text, at + usize::from(*text.get(at)? == b','));
+                }
+            }
+            Step::Key(key) if open == b'{' => loop {
+                let start = at;
+                at = skip_space(text, skip_value(text, at)?);
+                let found = text.get(start + 1..)?.strip_prefix(key.as_bytes());
+                let found = found.is_some_and(|rest| rest.starts_with(b"\""));
+                at = skip_space(text, at + usize::from(*text.get(at)? == b':'));
+                if found {
+                    at = if is_last { start } else { at };
+                    break;
+                }
+                at = skip_space(text, skip_value(text, at)?);
+                at = skip_space(text, at + usize::from(*text.get(at)? == b','));
+            },
+            _ => return None,
         }
+    }
+    Some(Position::of(text, at))
+}
+
+fn skip_space(text: &[u8], at: usize) -> usize {
+    let space = |byte: &&u8| byte.is_ascii_whitespace();
+    at + text
+        .get(at..)
+        .unwrap_or_default()
+        .iter()
+        .take_while(space)
+        .count()
+}
+
+/// Returns where the value ends that starts here. Always advances.
+fn skip_value(text: &[u8], start: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut at = start;
+    loop {
+        match *text.get(at)? {
+            b'"' => {
+                at += 1;
+                while *text.get(at)? != b'"' {
+                    at += 1 + usize::from(*text.get(at)? == b'\\');
+                }
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth == 0 => return None,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+        // A number or a word ends before the next mark.
+        let ends = matches!(text.get(at), None | Some(b',' | b':' | b'}' | b']'))
+            || matches!(text.get(at - 1), Some(b'"' | b'}' | b']'))
+            || text.get(at).is_some_and(u8::is_ascii_whitespace);
+        if depth == 0 && ends {
+            return Some(at);
+        }
+    }
+}
+
+/// The text without its byte order mark.
+fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Finding> {
+    let bytes = match bytes {
+        [0xef, 0xbb, 0xbf, text @ ..] => text,
         [0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [0, _, ..] | [_, 0, ..] => {
-            return Err(Problem::in_file(
+            return Err(Finding::in_file(
+                &rules::JSON,
                 file,
                 "is UTF-16 or UTF-32; write it in UTF-8",
             ));
         }
-        _ => {}
-    }
+        text => text,
+    };
     std::str::from_utf8(bytes).map_err(|error| {
-        let position = Position::of(bytes, error.valid_up_to());
-        Problem::at(
+        Finding::in_file(
+            &rules::JSON,
             file,
-            Some(position),
             "is not UTF-8 from here on; write it in UTF-8",
         )
+        .at(Some(Position::of(bytes, error.valid_up_to())))
     })
 }
 
-struct Object(Map<String, Value>);
+struct Object {
+    members: Map<String, Value>,
+    /// The keys that occur more than once. The last value counts.
+    twice: Vec<String>,
+}
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -105,17 +253,14 @@ impl<'de> Deserialize<'de> for Object {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Object, A::Error> {
-                let mut object = Map::new();
-                while let Some(key) = entries.next_key::<String>()? {
-                    if object.contains_key(&key) {
-                        return Err(A::Error::custom(format_args!(
-                            "{key} occurs twice; remove one of them"
-                        )));
+                let mut members = Map::new();
+                let mut twice = Vec::new();
+                while let Some((key, value)) = entries.next_entry::<String, Value>()? {
+                    if members.insert(key.clone(), value).is_some() {
+                        twice.push(key);
                     }
-                    let value = entries.next_value()?;
-                    object.insert(key, value);
                 }
-                Ok(Object(object))
+                Ok(Object { members, twice })
             }
         }
 
@@ -127,16 +272,22 @@ impl<'de> Deserialize<'de> for Object {
 mod tests {
     use super::*;
 
+    fn findings(bytes: &[u8]) -> (Option<Map<String, Value>>, Vec<String>) {
+        let mut findings = Vec::new();
+        let object = parse_object("pass.json", bytes, &rules::JSON_TWICE, &mut findings);
+        let findings = findings.iter().map(ToString::to_string).collect();
+        (object, findings)
+    }
+
     fn refusal(bytes: &[u8]) -> String {
-        parse_object("pass.json", bytes).unwrap_err().to_string()
+        match findings(bytes) {
+            (None, findings) => findings.concat(),
+            (Some(object), _) => panic!("{object:?}"),
+        }
     }
 
     #[test]
     fn the_position_of_a_mistake_is_reported() {
-        assert_eq!(
-            refusal(b"{\n  \"a\": 1,\n}"),
-            "pass.json:3:1: trailing comma; remove the comma before this position"
-        );
         assert_eq!(
             refusal(b"{\"a\":1"),
             "pass.json:1:6: is not valid JSON: EOF while parsing an object"
@@ -153,15 +304,43 @@ mod tests {
                 .contains("pass.json:1:1: invalid type: sequence, expected a JSON object")
         );
         assert!(refusal(b"").contains("EOF"));
+    }
+
+    #[test]
+    fn what_phones_accept_is_read_and_reported() {
+        let (object, found) = findings(b"\xef\xbb\xbf{\"a\":[1,2 ,\n],\n\"b\":\",]\",}");
         assert_eq!(
-            refusal(b"{\"a\":1,\n\"a\":2}"),
-            "pass.json:2:3: a occurs twice; remove one of them"
+            Value::from(object),
+            serde_json::json!({"a": [1, 2], "b": ",]"})
         );
+        assert_eq!(
+            found,
+            [
+                "pass.json: starts with a byte order mark; write UTF-8 without one",
+                "pass.json:1:11: has a comma after the last member; remove it",
+                "pass.json:3:9: has a comma after the last member; remove it",
+            ]
+        );
+        let (object, found) = findings(b"{\"a\":1,\n\"a\":2}");
+        assert_eq!(Value::from(object), serde_json::json!({"a": 2}));
+        assert_eq!(found, ["pass.json:1:2: a occurs twice; remove one of them"]);
+        for not_json in ["{,}", "{\"a\":[,]}", "{\"a\":1,,}", "{\"a\":,}"] {
+            refusal(not_json.as_bytes());
+        }
+    }
+
+    #[test]
+    fn values_and_depth_are_limited() {
+        let nested = |depth| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(findings(nested(MAX_JSON_DEPTH - 1).as_bytes()).1, [""; 0]);
+        assert!(refusal(nested(MAX_JSON_DEPTH).as_bytes()).contains("nests deeper than 64"));
+        let wide = |values| format!("{{\"a\":[{}]}}", vec!["0"; values].join(","));
+        assert_eq!(findings(wide(MAX_JSON_VALUES - 1).as_bytes()).1, [""; 0]);
+        assert!(refusal(wide(MAX_JSON_VALUES).as_bytes()).contains("more than 20000 values"));
     }
 
     #[test]
     fn encodings_other_than_utf8_are_reported() {
-        assert!(refusal(b"\xef\xbb\xbf{}").contains("byte order mark"));
         assert!(refusal(b"\xff\xfe{\0}\0").contains("UTF-16"));
         assert!(refusal(b"\0{\0}").contains("UTF-16"));
         assert_eq!(
@@ -171,20 +350,25 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_found_in_the_outermost_object_only() {
-        let text = br#"{ "x": {"b": 1}, "a\"": ["b", "\\"], "c": "b",
+    fn values_are_found_by_their_path() {
+        let text = br#"{ "x": {"b": [1, {"c" : 5}, "]"]}, "a\"": ["b", "\\"], "c": "b",
             "b": 2 }"#;
+        let at = |path: &[Step<'_>]| position_of(text, path).map(|at| (at.line, at.column));
+        assert_eq!(at(&[Step::Key("b")]), Some((2, 13)));
+        assert_eq!(at(&[Step::Key("x")]), Some((1, 3)));
+        let inner = [
+            Step::Key("x"),
+            Step::Key("b"),
+            Step::Index(1),
+            Step::Key("c"),
+        ];
+        assert_eq!(at(&inner), Some((1, 19)));
+        assert_eq!(at(&inner[..3]), Some((1, 18)));
         assert_eq!(
-            position_of_key(text, "b"),
-            Some(Position {
-                line: 2,
-                column: 13
-            })
+            at(&[Step::Key("x"), Step::Key("b"), Step::Index(2)]),
+            Some((1, 29))
         );
-        assert_eq!(
-            position_of_key(text, "x"),
-            Some(Position { line: 1, column: 3 })
-        );
-        assert_eq!(position_of_key(text, "z"), None);
+        assert_eq!(at(&[Step::Key("z")]), None);
+        assert_eq!(at(&[Step::Key("c"), Step::Key("z")]), None);
     }
 }

@@ -17,8 +17,6 @@ pub(crate) struct Layout {
     pub(crate) description_file: &'static str,
     /// The digest of the manifest.
     pub(crate) digest: FileDigest,
-    /// The key of the format version, which is 1.
-    pub(crate) version_key: &'static str,
     /// The key of the type identifier.
     pub(crate) type_key: &'static str,
     /// The key of the serial number or order identifier.
@@ -30,7 +28,6 @@ pub(crate) struct Layout {
 static PASS: Layout = Layout {
     description_file: "pass.json",
     digest: FileDigest::Sha1,
-    version_key: "formatVersion",
     type_key: "passTypeIdentifier",
     serial_key: "serialNumber",
     certificate_name: "Pass Type ID: ",
@@ -39,7 +36,6 @@ static PASS: Layout = Layout {
 static ORDER: Layout = Layout {
     description_file: "order.json",
     digest: FileDigest::Sha256,
-    version_key: "schemaVersion",
     type_key: "orderTypeIdentifier",
     serial_key: "orderIdentifier",
     certificate_name: "Order Type ID: ",
@@ -69,22 +65,57 @@ impl FileDigest {
         }
     }
 
-    /// Returns the digest of `content` as the manifest lists it. The SHA-256 of the content is
-    /// already known.
-    pub(crate) fn listed(self, content: &[u8], sha256: &[u8; 32]) -> String {
-        match self {
-            Self::Sha1 => hex(&Sha1::digest(content)),
-            Self::Sha256 => hex(sha256),
+    /// Starts the digests of a file.
+    pub(crate) fn start(self) -> Digests {
+        Digests {
+            sha256: digest::Context::new(&digest::SHA256),
+            sha1: matches!(self, Self::Sha1).then(Sha1::new),
         }
+    }
+
+    /// Returns the digest of `content` as the manifest lists it.
+    pub(crate) fn listed(self, content: &[u8]) -> String {
+        let mut digests = self.start();
+        digests.update(content);
+        digests.finish().1
+    }
+}
+
+/// The digests of a file while it is read.
+pub(crate) struct Digests {
+    sha256: digest::Context,
+    sha1: Option<Sha1>,
+}
+
+impl Digests {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        if let Some(sha1) = &mut self.sha1 {
+            sha1.update(bytes);
+        }
+    }
+
+    /// Returns the SHA-256, and the digest as the manifest lists it.
+    pub(crate) fn finish(self) -> ([u8; 32], String) {
+        let sha256 = to_array(&self.sha256.finish());
+        let listed = match self.sha1 {
+            Some(sha1) => hex(&sha1.finalize()),
+            None => hex(&sha256),
+        };
+        (sha256, listed)
     }
 }
 
 /// Returns the SHA-256 of a content. It uses ring, which is fast on processors without SHA
 /// instructions.
 pub(crate) fn sha256(content: &[u8]) -> [u8; 32] {
-    let mut sha256 = [0; 32];
-    sha256.copy_from_slice(digest::digest(&digest::SHA256, content).as_ref());
-    sha256
+    to_array(&digest::digest(&digest::SHA256, content))
+}
+
+fn to_array(digest: &digest::Digest) -> [u8; 32] {
+    let mut array = [0; 32];
+    array.copy_from_slice(digest.as_ref());
+    array
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -4,10 +4,11 @@
 use serde_json::Value;
 
 use crate::{
-    contents::Contents,
+    contents::{Contents, Litter},
+    finding::Finding,
     json,
     layout::{FileDigest, MANIFEST, SIGNATURE},
-    problem::Problem,
+    rules::{self, Rule},
 };
 
 /// Compares the `manifest` with the files it must list.
@@ -15,52 +16,83 @@ pub(crate) fn check(
     manifest: &[u8],
     contents: &Contents,
     digest: FileDigest,
-    problems: &mut Vec<Problem>,
+    findings: &mut Vec<Finding>,
 ) {
-    let manifest = match json::parse_object(MANIFEST, manifest) {
-        Ok(manifest) => manifest,
-        Err(problem) => return problems.push(problem),
+    // A digest that occurs twice could be that of another file.
+    let Some(manifest) = json::parse_object(MANIFEST, manifest, &rules::MANIFEST_VALUE, findings)
+    else {
+        return;
     };
     for file in &contents.files {
-        let message = match manifest.get(&file.name) {
-            Some(Value::String(listed)) => match compare(listed, &file.listed_digest, digest) {
-                Ok(()) => continue,
-                Err(message) => message,
-            },
-            Some(_) => {
-                format!("{MANIFEST} lists it with a value that is not a string; list its digest")
+        let found = match (manifest.get(&file.name), file.litter) {
+            (None, Some(_)) => Some(macos()),
+            (Some(_), Some(Litter::AppleDouble)) => Some((
+                &rules::APPLE_DOUBLE,
+                format!("was added by macOS, and {MANIFEST} lists it; remove it and sign again"),
+            )),
+            (Some(Value::String(listed)), litter) => {
+                compare(listed, &file.listed_digest, digest).or_else(|| litter.map(|_| macos()))
             }
-            None => format!("{MANIFEST} does not list it; list it or leave it out of the archive"),
+            (Some(_), _) => Some((
+                &rules::MANIFEST_VALUE,
+                format!("{MANIFEST} lists it with a value that is not a string; list its digest"),
+            )),
+            (None, None) => Some((
+                &rules::NOT_LISTED,
+                format!("{MANIFEST} does not list it; list it or leave it out of the archive"),
+            )),
         };
-        problems.push(Problem::in_file(&file.name, message));
+        findings.extend(found.map(|(rule, message)| Finding::in_file(rule, &file.name, message)));
     }
     for name in manifest.keys().filter(|name| !contents.has(name)) {
-        let message = if name == MANIFEST || name == SIGNATURE {
-            "lists itself or the signature; remove those two"
+        let (rule, message) = if name == MANIFEST || name == SIGNATURE {
+            (
+                &rules::MANIFEST_VALUE,
+                "lists itself or the signature; remove those two",
+            )
         } else {
-            "lists a file that is not in the archive; add the file or remove it from the list"
+            (
+                &rules::NOT_THERE,
+                "lists a file that is not in the archive; add the file or remove it from the list",
+            )
         };
-        problems.push(Problem::in_file(MANIFEST, format!("{message}: \"{name}\"")));
+        let message = format!("{message}: \"{name}\"");
+        findings.push(Finding::in_file(rule, MANIFEST, message).of_key(name));
     }
 }
 
-fn compare(listed: &str, right: &str, digest: FileDigest) -> Result<(), String> {
+/// What is said of a file that macOS added, and that phones leave alone.
+pub(crate) fn macos() -> (&'static Rule, String) {
+    let message = "was added by macOS; leave it out (zip -X, without .DS_Store)";
+    (&rules::MACOS, message.to_owned())
+}
+
+fn compare(listed: &str, right: &str, digest: FileDigest) -> Option<(&'static Rule, String)> {
     let name = digest.name();
     if listed == right {
-        Ok(())
+        None
     } else if listed.eq_ignore_ascii_case(right) {
-        Err(format!(
-            "{MANIFEST} lists its {name} in upper case; write lower-case hexadecimal digits"
+        Some((
+            &rules::MANIFEST_CASE,
+            format!(
+                "{MANIFEST} lists its {name} in upper case; write lower-case hexadecimal digits"
+            ),
         ))
     } else if listed.len() != right.len() || !listed.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let digits = right.len();
-        Err(format!(
-            "{MANIFEST} lists a value that is not a {name}; list {digits} hexadecimal digits"
+        Some((
+            &rules::MANIFEST_VALUE,
+            format!(
+                "{MANIFEST} lists a value that is not a {name}; list {digits} hexadecimal digits"
+            ),
         ))
     } else {
-        Err(format!(
-            "its content does not match {MANIFEST} ({name} is {right}, listed is {listed}); \
-             write the manifest again after the last change, then sign"
+        Some((
+            &rules::DIGEST,
+            format!(
+                "its content does not match {MANIFEST} ({name} is {right}, listed is {listed}); \
+                 write the manifest again after the last change, then sign"
+            ),
         ))
     }
 }

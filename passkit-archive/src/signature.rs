@@ -1,9 +1,13 @@
-//! Verifies that the signature is over the manifest, and by the certificate in it.
+//! Verifies that the signature is over the manifest, by the certificate in it, and that phones accept
+//! that certificate.
+
+use std::time::Duration;
 
 use der::{
-    Decode, Tag,
+    Decode, Tag, Tagged,
     asn1::{AnyRef, ObjectIdentifier, OctetStringRef},
 };
+use passkit_server::identifiers::Kind;
 use ring::{
     digest,
     signature::{self, UnparsedPublicKey, VerificationAlgorithm},
@@ -11,26 +15,26 @@ use ring::{
 
 use crate::{
     asn1::{
-        AlgorithmIdentifier, Attribute, Certificate, ContentInfo, Extension, IssuerAndSerial,
-        NameAttribute, PublicKeyInfo, SignedData, SignerInfo, context_tag, elements, oid, wrap,
+        AlgorithmIdentifier, Attribute, ContentInfo, PublicKeyInfo, SignedData, SignerInfo,
+        elements, oid, time, wrap,
     },
     ber::{self, BerError},
+    certificate::{Certificate, Relation},
+    description::Description,
+    finding::Finding,
+    layout::{Layout, SIGNATURE},
+    rules::{self, Rule},
 };
 
-/// The signer, according to the certificate.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Subject {
-    /// The UID, which has the type identifier in Apple's certificates.
-    pub(crate) user_id: Option<String>,
-    /// The OUs, which have the team identifier in Apple's certificates.
-    pub(crate) units: Vec<String>,
-}
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An error of a signature. Each text fits after "signature: ".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignatureError {
     #[error("is text; write the bytes (DER) of the CMS signature, not PEM or S/MIME")]
     Text,
+    #[error("is empty; the program that signs failed")]
+    Empty,
     #[error("is not a CMS signature: {0}")]
     Ber(#[from] BerError),
     #[error("is not a CMS signature: {0}")]
@@ -45,10 +49,19 @@ pub(crate) enum SignatureError {
     NoCertificate,
     #[error("uses an algorithm that is not supported ({0}); sign with RSA or ECDSA, and SHA-256")]
     Algorithm(ObjectIdentifier),
+    #[error("does not list the digest of its signer among its digest algorithms; sign again")]
+    DigestAlgorithms,
+    #[error("has a certificate that is damaged: {0}")]
+    Certificate(der::Error),
     #[error("has signed attributes, but not one content type and one message digest among them")]
     Attributes,
     #[error("was made for another manifest.json; sign after its last change")]
     OtherManifest,
+    #[error(
+        "was made for manifest.json as a text with other line ends; sign its bytes, as with \
+         `openssl smime -sign -binary`"
+    )]
+    TextManifest,
     #[error(
         "does not verify: the manifest was changed, or the key is not the one of the certificate"
     )]
@@ -61,131 +74,365 @@ impl From<der::Error> for SignatureError {
     }
 }
 
-/// Verifies that `signature` is a detached CMS signature over `manifest`, in DER or BER.
-///
-/// It checks neither the chain nor the dates of the certificate.
-pub(crate) fn verify(signature: &[u8], manifest: &[u8]) -> Result<Subject, SignatureError> {
+impl SignatureError {
+    fn rule(&self) -> &'static Rule {
+        match self {
+            Self::Certificate(_) => &rules::CERTIFICATE,
+            _ => &rules::SIGNATURE,
+        }
+    }
+}
+
+/// What the certificate must be for.
+pub(crate) struct Purpose<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) description: &'a Description,
+    /// Whether the archive uses NFC or rewards enrolment.
+    pub(crate) needs_nfc: bool,
+    /// Since 1970.
+    pub(crate) now: Duration,
+}
+
+/// Checks a signature over `manifest` and the certificates in it.
+pub(crate) fn check(
+    signature: &[u8],
+    manifest: Option<&[u8]>,
+    purpose: &Purpose<'_>,
+    findings: &mut Vec<Finding>,
+) {
+    let result = to_der(signature).and_then(|der| {
+        let signature = Signature::read(&der)?;
+        if let Some(manifest) = manifest {
+            signature.verify(manifest)?;
+        }
+        signature.check_certificates(purpose, findings);
+        Ok(())
+    });
+    if let Err(error) = result {
+        findings.push(Finding::in_file(error.rule(), SIGNATURE, error.to_string()));
+    }
+}
+
+fn to_der(signature: &[u8]) -> Result<Vec<u8>, SignatureError> {
     if signature.starts_with(b"-----BEGIN") || signature.starts_with(b"MIME-Version:") {
         return Err(SignatureError::Text);
     }
-    let der = ber::to_der(signature)?;
-    let content_info = ContentInfo::from_der(&der)?;
-    if content_info.content_type != oid::SIGNED_DATA {
-        return Err(SignatureError::NotSignedData);
+    if signature.is_empty() {
+        return Err(SignatureError::Empty);
     }
-    let signed_data: SignedData<'_> = content_info.content.decode_as()?;
-    if signed_data.content.content.is_some() {
-        return Err(SignatureError::NotDetached);
-    }
-    let mut signers: Vec<SignerInfo<'_>> = elements(signed_data.signers)?;
-    let (Some(signer), true) = (signers.pop(), signers.is_empty()) else {
-        return Err(SignatureError::Signers(
-            elements::<AnyRef<'_>>(signed_data.signers)?.len(),
-        ));
-    };
-
-    let certificate = find_certificate(
-        signed_data.certificates.as_deref().unwrap_or_default(),
-        signer.signer,
-    )
-    .ok_or(SignatureError::NoCertificate)?;
-    let public_key = certificate.to_be_signed.public_key;
-    let digest = Digest::of(signer.digest_algorithm.algorithm)
-        .ok_or(SignatureError::Algorithm(signer.digest_algorithm.algorithm))?;
-    let algorithm = verification_algorithm(&public_key, signer.signature_algorithm, digest).ok_or(
-        SignatureError::Algorithm(signer.signature_algorithm.algorithm),
-    )?;
-    let public_key = UnparsedPublicKey::new(algorithm, public_key.key.raw_bytes());
-    let verifies = |message: &[u8]| {
-        public_key
-            .verify(message, signer.signature.as_bytes())
-            .is_ok()
-    };
-
-    let valid = match &signer.signed_attributes {
-        None => verifies(manifest),
-        Some(attributes) => {
-            check_attributes(
-                attributes,
-                signed_data.content.content_type,
-                digest.of_content(manifest).as_ref(),
-            )?;
-            verifies_attributes(attributes, verifies)?
-        }
-    };
-    if valid {
-        subject(certificate.to_be_signed.subject)
-    } else {
-        Err(SignatureError::Invalid)
-    }
+    Ok(ber::to_der(signature)?)
 }
 
-fn find_certificate<'a>(
-    certificates: &[AnyRef<'a>],
-    signer: AnyRef<'a>,
-) -> Option<Certificate<'a>> {
-    let issuer_and_serial = signer.decode_as::<IssuerAndSerial<'_>>().ok();
-    let key_identifier =
-        (der::Tagged::tag(&signer) == context_tag(der::TagNumber::N0)).then(|| signer.value());
-    // There may be certificates of other kinds beside the one of the signer.
-    certificates
-        .iter()
-        .filter_map(|certificate| certificate.decode_as::<Certificate<'_>>().ok())
-        .find(|certificate| {
-            let content = &certificate.to_be_signed;
-            let own = IssuerAndSerial {
-                issuer: content.issuer,
-                serial: content.serial,
-            };
-            issuer_and_serial.as_ref() == Some(&own)
-                || key_identifier.is_some() && key_identifier == subject_key_identifier(certificate)
-        })
-}
-
-fn subject_key_identifier<'a>(certificate: &Certificate<'a>) -> Option<&'a [u8]> {
-    let extensions = certificate.to_be_signed.extensions.as_ref()?;
-    let extension = extensions
-        .iter()
-        .filter_map(|extension| extension.decode_as::<Extension<'_>>().ok())
-        .find(|extension| extension.id == oid::SUBJECT_KEY_IDENTIFIER)?;
-    Some(
-        OctetStringRef::from_der(extension.value.as_bytes())
-            .ok()?
-            .as_bytes(),
-    )
-}
-
-/// Checks that the attributes belong to this manifest.
-fn check_attributes(
-    attributes: &[AnyRef<'_>],
+/// A detached CMS signature with one signer.
+struct Signature<'a> {
     content_type: ObjectIdentifier,
-    manifest_digest: &[u8],
-) -> Result<(), SignatureError> {
-    let value = |attribute_type| {
-        let mut values = attributes
-            .iter()
-            .filter_map(|attribute| attribute.decode_as::<Attribute<'_>>().ok())
-            .filter(|attribute| attribute.attribute_type == attribute_type)
-            .map(|attribute| attribute.values);
-        match (values.next(), values.next()) {
-            (Some(values), None) => match *elements::<AnyRef<'_>>(values)? {
-                [value] => Ok(value),
-                _ => Err(SignatureError::Attributes),
-            },
-            _ => Err(SignatureError::Attributes),
+    signer: SignerInfo<'a>,
+    certificate: Certificate<'a>,
+    others: Vec<Certificate<'a>>,
+}
+
+impl<'a> Signature<'a> {
+    fn read(der: &'a [u8]) -> Result<Self, SignatureError> {
+        let content_info = ContentInfo::from_der(der)?;
+        if content_info.content_type != oid::SIGNED_DATA {
+            return Err(SignatureError::NotSignedData);
         }
-    };
-    if value(oid::CONTENT_TYPE)?.decode_as::<ObjectIdentifier>()? != content_type {
-        return Err(SignatureError::Attributes);
+        let signed_data: SignedData<'_> = content_info.content.decode_as()?;
+        if signed_data.content.content.is_some() {
+            return Err(SignatureError::NotDetached);
+        }
+        let mut signers: Vec<SignerInfo<'_>> = elements(signed_data.signers, Tag::Set)?;
+        let (Some(signer), true) = (signers.pop(), signers.is_empty()) else {
+            return Err(SignatureError::Signers(
+                elements::<AnyRef<'_>>(signed_data.signers, Tag::Set)?.len(),
+            ));
+        };
+        let digests: Vec<AlgorithmIdentifier<'_>> =
+            elements(signed_data.digest_algorithms, Tag::Set)?;
+        for algorithm in [signer.digest_algorithm, signer.signature_algorithm] {
+            algorithm.check()?;
+        }
+        for algorithm in &digests {
+            algorithm.check()?;
+        }
+        let digest = signer.digest_algorithm.algorithm;
+        if !digests.iter().any(|one| one.algorithm == digest) {
+            return Err(SignatureError::DigestAlgorithms);
+        }
+        // Certificates of other kinds have other tags.
+        let mut others = signed_data
+            .certificates
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|certificate| certificate.tag() == Tag::Sequence)
+            .map(|certificate| Certificate::read(certificate).map_err(SignatureError::Certificate))
+            .collect::<Result<Vec<_>, _>>()?;
+        let own = others
+            .iter()
+            .position(|certificate| certificate.is_named_by(signer.signer))
+            .ok_or(SignatureError::NoCertificate)?;
+        let certificate = others.swap_remove(own);
+        // Real archives contain it twice.
+        others.retain(|other| !other.is(&certificate));
+        Ok(Self {
+            content_type: signed_data.content.content_type,
+            signer,
+            certificate,
+            others,
+        })
     }
-    if value(oid::MESSAGE_DIGEST)?
-        .decode_as::<OctetStringRef<'_>>()?
-        .as_bytes()
-        != manifest_digest
-    {
-        return Err(SignatureError::OtherManifest);
+
+    fn verify(&self, manifest: &[u8]) -> Result<(), SignatureError> {
+        let algorithm = self.signer.digest_algorithm.algorithm;
+        let digest = Digest::of(algorithm).ok_or(SignatureError::Algorithm(algorithm))?;
+        let public_key = self.certificate.public_key();
+        let algorithm = verification_algorithm(public_key, self.signer.signature_algorithm, digest)
+            .ok_or(SignatureError::Algorithm(
+                self.signer.signature_algorithm.algorithm,
+            ))?;
+        let public_key = UnparsedPublicKey::new(algorithm, public_key.key.raw_bytes());
+        let verifies = |message: &[u8]| {
+            public_key
+                .verify(message, self.signer.signature.as_bytes())
+                .is_ok()
+        };
+        let valid = match &self.signer.signed_attributes {
+            None => verifies(manifest),
+            Some(attributes) => {
+                self.check_attributes(attributes, digest, manifest)?;
+                verifies_attributes(attributes, verifies)?
+            }
+        };
+        if valid {
+            Ok(())
+        } else {
+            Err(SignatureError::Invalid)
+        }
     }
-    Ok(())
+
+    /// Checks that the attributes belong to this manifest.
+    fn check_attributes(
+        &self,
+        attributes: &[AnyRef<'_>],
+        digest: Digest,
+        manifest: &[u8],
+    ) -> Result<(), SignatureError> {
+        let content_type = attribute(attributes, oid::CONTENT_TYPE)?;
+        if content_type.decode_as::<ObjectIdentifier>()? != self.content_type {
+            return Err(SignatureError::Attributes);
+        }
+        let signed =
+            attribute(attributes, oid::MESSAGE_DIGEST)?.decode_as::<OctetStringRef<'_>>()?;
+        let is_of = |content: &[u8]| digest.of_content(content).as_ref() == signed.as_bytes();
+        if is_of(manifest) {
+            Ok(())
+        } else if as_texts(manifest).iter().any(|text| is_of(text)) {
+            Err(SignatureError::TextManifest)
+        } else {
+            Err(SignatureError::OtherManifest)
+        }
+    }
+
+    /// Returns when the signature was made, since 1970.
+    fn signing_time(&self) -> Option<Duration> {
+        let attributes = self.signer.signed_attributes.as_ref()?;
+        time(attribute(attributes, oid::SIGNING_TIME).ok()?).ok()
+    }
+
+    /// Checks what phones check of the certificates.
+    fn check_certificates(&self, purpose: &Purpose<'_>, findings: &mut Vec<Finding>) {
+        let mut found = |rule: &'static Rule, message: String| {
+            findings.push(Finding::in_file(rule, SIGNATURE, message));
+        };
+        self.check_days(purpose.now, &mut found);
+        self.check_chain(purpose.now, &mut found);
+
+        let Purpose {
+            kind, description, ..
+        } = purpose;
+        let Layout {
+            description_file: file,
+            type_key,
+            ..
+        } = Layout::of(*kind);
+        let subject = &self.certificate.subject;
+        let extension = self.certificate.text_extension(oid::APPLE_TYPE);
+        if let Some(type_id) = &description.type_id {
+            let type_id = type_id.as_str();
+            let certified = subject.user_id.as_deref().unwrap_or_default();
+            let certified = match &extension {
+                Some(extension) if certified == type_id && extension != type_id => {
+                    Some((extension.as_str(), "its extension of Apple"))
+                }
+                _ => (certified != type_id).then_some((certified, "its UID")),
+            };
+            if let Some((certified, place)) = certified {
+                found(
+                    &rules::CERTIFICATE_TYPE,
+                    format!(
+                        "is by a certificate for \"{certified}\" ({place}), but {type_key} in {file} is \
+                         \"{type_id}\"; sign with the certificate of that type"
+                    ),
+                );
+            }
+        }
+        if extension.is_none() {
+            found(
+                &rules::CERTIFICATE_PLAIN,
+                "is by a certificate without the extension in which Apple names the type".into(),
+            );
+        }
+        if let Some(team) = &description.team_identifier
+            && !subject.units.contains(team)
+        {
+            let certified = subject.units.join("\", \"");
+            found(
+                &rules::CERTIFICATE_TEAM,
+                format!(
+                    "is by a certificate of the team \"{certified}\" (its OU), but teamIdentifier in {file} is \
+                     \"{team}\"; write the team of the certificate there"
+                ),
+            );
+        }
+        if purpose.needs_nfc && self.certificate.extension(oid::APPLE_NFC).is_none() {
+            found(
+                &rules::CERTIFICATE_NFC,
+                "is by a certificate that does not allow NFC, but the pass uses NFC or rewards enrolment; \
+                 ask Apple for an NFC certificate"
+                    .into(),
+            );
+        }
+    }
+
+    fn check_days(&self, now: Duration, found: &mut impl FnMut(&'static Rule, String)) {
+        let Certificate {
+            not_before,
+            not_after,
+            ..
+        } = self.certificate;
+        match self.signing_time() {
+            None => found(
+                &rules::SIGNING_TIME,
+                "does not say when it was made; sign with signed attributes and the signing time"
+                    .into(),
+            ),
+            Some(signed) if signed < not_before || signed > not_after => found(
+                &rules::CERTIFICATE_DAYS,
+                format!(
+                    "was made on {}, but its certificate is valid from {} to {}; sign again with a valid \
+                     certificate",
+                    date(signed),
+                    date(not_before),
+                    date(not_after)
+                ),
+            ),
+            Some(_) => {}
+        }
+        if now > not_after {
+            found(
+                &rules::CERTIFICATE_EXPIRED,
+                format!(
+                    "is by a certificate that expired on {}; sign updates with a new one",
+                    date(not_after)
+                ),
+            );
+        } else if now + 90 * DAY > not_after {
+            found(
+                &rules::CERTIFICATE_ENDS,
+                format!(
+                    "is by a certificate that expires on {}; renew it before",
+                    date(not_after)
+                ),
+            );
+        }
+    }
+
+    fn check_chain(&self, now: Duration, found: &mut impl FnMut(&'static Rule, String)) {
+        let relation = |relation| {
+            self.others
+                .iter()
+                .find(move |other| other.relation_to(&self.certificate) == relation)
+        };
+        let issuer_name = self.certificate.issuer.shown();
+        if self.others.is_empty() {
+            found(
+                &rules::INTERMEDIATE_MISSING,
+                format!("lacks the certificate that issued its own; include {issuer_name}"),
+            );
+        } else if let Some(issuer) = relation(Relation::Issuer) {
+            if now > issuer.not_after {
+                found(
+                    &rules::INTERMEDIATE_EXPIRED,
+                    format!(
+                        "has an intermediate certificate that expired on {}; phones with a newer one of \
+                         their own accept it",
+                        date(issuer.not_after)
+                    ),
+                );
+            }
+            if !issuer.leads_to_apple() {
+                found(
+                    &rules::ROOT,
+                    format!(
+                        "is by a certificate from {issuer_name}, not from Apple; phones accept it only if \
+                         that authority was installed on them"
+                    ),
+                );
+            }
+        } else if relation(Relation::Forged).is_some() {
+            found(
+                &rules::CERTIFICATE,
+                "has a certificate that its issuer did not sign; it was changed or damaged".into(),
+            );
+        } else {
+            found(
+                &rules::INTERMEDIATE_OTHER,
+                format!(
+                    "has an intermediate certificate that did not issue its own; include {issuer_name}"
+                ),
+            );
+        }
+    }
+}
+
+/// The two texts that OpenSSL signs if it is not told that the manifest is binary.
+fn as_texts(manifest: &[u8]) -> [Vec<u8>; 2] {
+    let mut text = Vec::with_capacity(manifest.len());
+    for &byte in manifest {
+        if byte == b'\n' && text.last() != Some(&b'\r') {
+            text.push(b'\r');
+        }
+        text.push(byte);
+    }
+    let with_header = [b"Content-Type: text/plain\r\n\r\n", &text[..]].concat();
+    [text, with_header]
+}
+
+/// Returns the one value of an attribute.
+fn attribute<'a>(
+    attributes: &[AnyRef<'a>],
+    attribute_type: ObjectIdentifier,
+) -> Result<AnyRef<'a>, SignatureError> {
+    let mut values = attributes
+        .iter()
+        .filter_map(|attribute| attribute.decode_as::<Attribute<'_>>().ok())
+        .filter(|attribute| attribute.attribute_type == attribute_type)
+        .map(|attribute| attribute.values);
+    match (values.next(), values.next()) {
+        (Some(values), None) => match *elements::<AnyRef<'_>>(values, Tag::Set)? {
+            [value] => Ok(value),
+            _ => Err(SignatureError::Attributes),
+        },
+        _ => Err(SignatureError::Attributes),
+    }
+}
+
+/// Writes a time since 1970 as a day.
+fn date(time: Duration) -> String {
+    match der::DateTime::from_unix_duration(time) {
+        Ok(time) => format!("{}-{:02}-{:02}", time.year(), time.month(), time.day()),
+        Err(_) => "a day after 9999".into(),
+    }
 }
 
 /// The signature is over the DER of the attributes as a set, which is sorted. Some signers do not
@@ -209,7 +456,7 @@ fn verifies_attributes(
 }
 
 #[derive(Clone, Copy)]
-enum Digest {
+pub(crate) enum Digest {
     Sha1,
     Sha256,
     Sha384,
@@ -240,7 +487,7 @@ impl Digest {
 
 /// Returns the algorithm for this key. If the signature algorithm is the key's own identifier, the
 /// digest algorithm gives the digest.
-fn verification_algorithm(
+pub(crate) fn verification_algorithm(
     key: &PublicKeyInfo<'_>,
     signature_algorithm: AlgorithmIdentifier<'_>,
     digest: Digest,
@@ -289,26 +536,6 @@ fn verification_algorithm(
     }
 }
 
-fn subject(name: AnyRef<'_>) -> Result<Subject, SignatureError> {
-    let mut subject = Subject {
-        user_id: None,
-        units: Vec::new(),
-    };
-    for set in elements::<AnyRef<'_>>(name)? {
-        for attribute in elements::<NameAttribute<'_>>(set)? {
-            let text = String::from_utf8_lossy(attribute.value.value());
-            match attribute.attribute_type {
-                oid::USER_ID => {
-                    subject.user_id = subject.user_id.or_else(|| Some(text.into_owned()))
-                }
-                oid::ORGANIZATIONAL_UNIT => subject.units.push(text.into_owned()),
-                _ => {}
-            }
-        }
-    }
-    Ok(subject)
-}
-
 #[cfg(test)]
 mod tests {
     use passkit_server::identifiers::TypeIdentifier;
@@ -318,12 +545,20 @@ mod tests {
 
     const MANIFEST: &[u8] = br#"{"pass.json":"da39a3ee5e6b4b0d3255bfef95601890afd80709"}"#;
 
-    fn signature() -> Vec<u8> {
+    fn sign(manifest: &[u8]) -> Vec<u8> {
         let type_id = TypeIdentifier::new("pass.com.example.test").unwrap();
         Signer::throwaway(&type_id, "ABCDE12345")
             .unwrap()
-            .sign(MANIFEST)
+            .sign(manifest)
             .unwrap()
+    }
+
+    fn signature() -> Vec<u8> {
+        sign(MANIFEST)
+    }
+
+    fn verify(signature: &[u8], manifest: &[u8]) -> Result<(), SignatureError> {
+        Signature::read(&to_der(signature)?)?.verify(manifest)
     }
 
     fn refusal(signature: &[u8]) -> String {
@@ -332,13 +567,7 @@ mod tests {
 
     #[test]
     fn a_signature_of_our_own_verifies() {
-        assert_eq!(
-            verify(&signature(), MANIFEST).unwrap(),
-            Subject {
-                user_id: Some("pass.com.example.test".into()),
-                units: vec!["ABCDE12345".into()]
-            }
-        );
+        verify(&signature(), MANIFEST).unwrap();
     }
 
     #[test]
@@ -348,10 +577,23 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_signed_as_text_is_told_from_another_one() {
+        let manifest = b"{\n\"a\":\"b\"\r\n}\n";
+        let text = b"{\r\n\"a\":\"b\"\r\n}\r\n";
+        for signed in [
+            text.to_vec(),
+            [b"Content-Type: text/plain\r\n\r\n", &text[..]].concat(),
+        ] {
+            let error = verify(&sign(&signed), manifest).unwrap_err();
+            assert!(matches!(error, SignatureError::TextManifest), "{error}");
+        }
+    }
+
+    #[test]
     fn other_files_get_their_own_errors() {
         assert!(refusal(b"-----BEGIN PKCS7-----").contains("not PEM"));
         assert!(refusal(b"MIME-Version: 1.0").contains("S/MIME"));
-        assert!(refusal(b"").contains("ends in the middle"));
+        assert!(refusal(b"").contains("is empty"));
         assert!(refusal(&[0x30, 0x03, 0x02, 0x01, 0x05]).contains("is not a CMS signature: "));
         let data = [
             0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1, 0xa0, 0,

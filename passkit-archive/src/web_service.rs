@@ -1,16 +1,42 @@
 //! Checks the address of the web service. Phones append `/v1/…` to it.
 
-/// Checks that a phone can use `url` as a `webServiceURL`. The error is a reason that fits after
-/// that word.
-pub(crate) fn check(url: &str, allow_http: bool) -> Result<(), &'static str> {
+use crate::rules::{self, Rule};
+
+/// Files that a web server sends as they are. Nothing can be appended to their address.
+const FILES: [&str; 14] = [
+    "css", "gif", "htm", "html", "jpeg", "jpg", "js", "json", "order", "pkpass", "pkpasses", "png",
+    "txt", "zip",
+];
+
+/// Programs that a web server runs. Some servers accept a path behind their name.
+const SCRIPTS: [&str; 9] = [
+    "asp", "ashx", "aspx", "cfm", "cgi", "jsp", "php", "pl", "py",
+];
+
+/// Checks that a phone can use `url` as a `webServiceURL`. Each message fits after that word.
+pub(crate) fn check(url: &str) -> Vec<(&'static Rule, &'static str)> {
+    match parts(url) {
+        Err(reason) => vec![(&rules::URL, reason)],
+        Ok(parts) => parts.remarks(),
+    }
+}
+
+struct Parts<'a> {
+    is_http: bool,
+    path: &'a str,
+    has_query: bool,
+}
+
+/// Takes a URL apart. Fails if no phone can call it.
+fn parts(url: &str) -> Result<Parts<'_>, &'static str> {
     let scheme_is = |scheme: &str| {
         url.split_at_checked(scheme.len())
             .filter(|(start, _)| start.eq_ignore_ascii_case(scheme))
+            .map(|(_, rest)| rest)
     };
-    let rest = match (scheme_is("https://"), scheme_is("http://")) {
-        (Some((_, rest)), _) => rest,
-        (None, Some((_, rest))) if allow_http => rest,
-        (None, Some(_)) => return Err("starts with \"http://\"; phones require \"https://\""),
+    let (is_http, rest) = match (scheme_is("https://"), scheme_is("http://")) {
+        (Some(rest), _) => (false, rest),
+        (None, Some(rest)) => (true, rest),
         (None, None) => return Err("must start with \"https://\""),
     };
     if !rest
@@ -19,12 +45,11 @@ pub(crate) fn check(url: &str, allow_http: bool) -> Result<(), &'static str> {
     {
         return Err("has a character that no URL may have; write it as %XX, in the host as xn--…");
     }
-    if rest.contains(['?', '#']) {
-        return Err("has a query or a fragment; remove it, because phones append their path");
-    }
-    let authority = rest
-        .split_once('/')
-        .map_or(rest, |(authority, _)| authority);
+    let before_query = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = match before_query.find('/') {
+        Some(slash) => before_query.split_at(slash),
+        None => (before_query, ""),
+    };
     if authority.contains('@') {
         return Err("has a user name; remove it");
     }
@@ -35,12 +60,62 @@ pub(crate) fn check(url: &str, allow_http: bool) -> Result<(), &'static str> {
     if host.is_empty() || port.parse::<u16>().is_err() {
         return Err("has no host, or an invalid port");
     }
-    Ok(())
+    Ok(Parts {
+        is_http,
+        path,
+        has_query: before_query.len() < rest.len(),
+    })
+}
+
+impl Parts<'_> {
+    fn remarks(&self) -> Vec<(&'static Rule, &'static str)> {
+        let mut remarks = Vec::new();
+        if self.is_http {
+            remarks.push((
+                &rules::URL_HTTP,
+                "starts with \"http://\"; phones want \"https://\", except for development",
+            ));
+        }
+        if self.has_query {
+            remarks.push((
+                &rules::URL_QUERY,
+                "has a query or a fragment; remove it, because phones append their path",
+            ));
+        }
+        let last = self.path.trim_end_matches('/').rsplit('/').next();
+        let last = last.unwrap_or_default();
+        let extension = last.rsplit_once('.').map(|(_, extension)| extension);
+        let is_one_of = |extensions: &[&str]| {
+            extension.is_some_and(|one| {
+                extensions
+                    .iter()
+                    .any(|other| one.eq_ignore_ascii_case(other))
+            })
+        };
+        if last == "v1" {
+            remarks.push((
+                &rules::URL_VERSION,
+                "ends in /v1; remove that, because phones append /v1/… themselves",
+            ));
+        } else if is_one_of(&FILES) {
+            remarks.push((
+                &rules::URL_FILE,
+                "names a file; name the folder to which phones append /v1/…",
+            ));
+        } else if is_one_of(&SCRIPTS) {
+            remarks.push((
+                &rules::URL_SCRIPT,
+                "names a script, to which phones append /v1/…; make sure that your web server passes that on",
+            ));
+        }
+        remarks
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::*;
+    use crate::Level;
 
     #[test]
     fn urls_that_phones_can_use() {
@@ -51,31 +126,48 @@ mod tests {
             "https://[2001:db8::1]/x",
             "https://[::1]:8443",
             "https://example.com/a%20b~c",
+            "https://example.com/v1.2",
+            "https://example.com/v1/passes",
+            "https://example.com/api.example",
         ] {
-            assert_eq!(check(url, false), Ok(()), "{url}");
+            assert_eq!(check(url), [], "{url}");
         }
-        assert_eq!(check("http://192.168.1.2:3000", true), Ok(()));
     }
 
     #[test]
-    fn urls_that_phones_cannot_use() {
-        for (url, reason) in [
-            ("http://example.com", "http://"),
-            ("example.com", "must start"),
-            ("ftp://example.com", "must start"),
-            ("", "must start"),
-            ("https://", "no host"),
-            ("https:///path", "no host"),
-            ("https://:443", "no host"),
-            ("https://example.com:port", "port"),
-            ("https://example.com:99999/", "port"),
-            ("https://example.com/?a=b", "query"),
-            ("https://example.com/#a", "fragment"),
-            ("https://me@example.com/", "user name"),
-            ("https://example.com/a b", "character"),
-            ("https://münchen.example/", "character"),
+    fn urls_that_phones_call_or_call_in_vain() {
+        use Level::{Error, Warning};
+        for (url, level, reason) in [
+            ("http://192.168.1.2:3000", Warning, "http://"),
+            ("https://example.com/?a=b", Warning, "query"),
+            ("https://example.com/wallet?", Warning, "query"),
+            ("https://example.com/#a", Warning, "fragment"),
+            ("https://example.com/a/index.php", Warning, "script"),
+            ("https://example.com/v1", Error, "/v1"),
+            ("https://example.com/apple/v1/", Error, "/v1"),
+            ("https://example.com/a/ticket.pkpass", Error, "a file"),
+            ("https://example.com/pass.JSON/", Error, "a file"),
+            ("example.com", Error, "must start"),
+            ("ftp://example.com", Error, "must start"),
+            ("", Error, "must start"),
+            ("https://", Error, "no host"),
+            ("https:///path", Error, "no host"),
+            ("https://:443", Error, "no host"),
+            ("https://?a", Error, "no host"),
+            ("https://example.com:port", Error, "port"),
+            ("https://example.com:99999/", Error, "port"),
+            ("https://me@example.com/", Error, "user name"),
+            ("https://example.com/a b", Error, "character"),
+            ("https://münchen.example/", Error, "character"),
         ] {
-            assert!(check(url, false).unwrap_err().contains(reason), "{url}");
+            let found = check(url);
+            let [(rule, message)] = &found[..] else {
+                panic!("{url}: {found:?}")
+            };
+            assert!(
+                rule.level == level && message.contains(reason),
+                "{url}: {message}"
+            );
         }
     }
 }

@@ -9,8 +9,8 @@
 use std::io::{Cursor, Write as _};
 
 use passkit_archive::{
-    Archive, ArchiveBuilder, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_SIGNATURE_BYTES,
-    MAX_UNPACKED_BYTES, Rules, Signer, placeholder_icon,
+    Archive, ArchiveBuilder, Findings, Level, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_SIGNATURE_BYTES,
+    MAX_UNPACKED_BYTES, Report, Rules, Signer, placeholder_icon,
 };
 use passkit_server::identifiers::{Kind, TypeIdentifier};
 use serde_json::{Value, json};
@@ -116,13 +116,45 @@ fn unzip(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-fn problems(archive: &[u8], rules: Rules) -> Vec<String> {
-    let problems = Archive::check(archive, rules).expect_err("the archive is bad");
-    assert_eq!(problems.to_string().lines().count(), problems.len());
-    problems.iter().map(ToString::to_string).collect()
+/// What was found, without the remark that no archive of these tests leads to Apple.
+fn findings(archive: &[u8], rules: Rules) -> Findings {
+    let findings = Report::of(archive, rules).findings;
+    assert_eq!(findings.to_string().lines().count(), findings.len());
+    findings
 }
 
-/// Asserts that there is one problem, whose message starts with `start` and contains `part`.
+fn is_usual(code: &str) -> bool {
+    matches!(code, "root" | "certificate-plain")
+}
+
+/// The errors of an archive, each as "level code: message".
+fn problems(archive: &[u8], rules: Rules) -> Vec<String> {
+    let findings = findings(archive, rules).at_least(Level::Error);
+    findings.iter().map(ToString::to_string).collect()
+}
+
+/// Asserts that one thing was found, with this code. Returns its message.
+#[track_caller]
+fn the_finding(archive: &[u8], level: Level, code: &str) -> String {
+    let findings = findings(archive, Rules::strict());
+    let found: Vec<_> = findings
+        .iter()
+        .filter(|finding| !is_usual(finding.rule().code))
+        .collect();
+    let [finding] = &found[..] else {
+        panic!("one finding expected: {found:#?}")
+    };
+    assert_eq!(
+        (finding.rule().code, finding.level()),
+        (code, level),
+        "{finding}"
+    );
+    let refused = Archive::check(archive, Rules::strict()).is_err();
+    assert_eq!(refused, level == Level::Refused, "{finding}");
+    finding.to_string()
+}
+
+/// Asserts that there is one error, whose message starts with `start` and contains `part`.
 #[track_caller]
 fn assert_problem(archive: &[u8], start: &str, part: &str) {
     let problems = problems(archive, Rules::strict());
@@ -171,10 +203,15 @@ mod good {
         assert_eq!(archive.id.type_id.as_str(), "pass.com.example.ticket");
         assert_eq!(archive.id.serial.as_str(), "A/1 ö");
         assert_eq!(archive.team_identifier.as_deref(), Some(TEAM));
-        assert_eq!(archive.organization_name, "Example");
-        assert_eq!(archive.auth_token.as_str(), "0123456789abcdef");
-        assert_eq!(archive.web_service_url, "https://example.com/wallet/");
-        assert_eq!(archive.description, pass());
+        assert_eq!(archive.organization_name.as_deref(), Some("Example"));
+        assert_eq!(
+            archive.auth_token.as_ref().unwrap().as_str(),
+            "0123456789abcdef"
+        );
+        assert_eq!(
+            archive.web_service_url.as_deref(),
+            Some("https://example.com/wallet/")
+        );
         assert!(archive.signed && !archive.voided);
         assert!(!format!("{archive:?} {:?}", builder(&pass())).contains("0123456789abcdef"));
     }
@@ -189,8 +226,11 @@ mod good {
         assert_eq!(archive.kind(), Kind::Order);
         assert_eq!(archive.id.to_string(), "order.com.example.shop 1042");
         assert_eq!(
-            (archive.team_identifier, archive.organization_name.as_str()),
-            (None, "Example Shop")
+            (
+                archive.team_identifier,
+                archive.organization_name.as_deref()
+            ),
+            (None, Some("Example Shop"))
         );
     }
 
@@ -219,13 +259,15 @@ mod good {
         for archive in [
             &include_bytes!("fixtures/rsa-sha1.pkpass")[..],
             include_bytes!("fixtures/rsa-sha1-indefinite.pkpass"),
-            include_bytes!("fixtures/rsa-sha256-no-attributes.pkpass"),
             include_bytes!("fixtures/rsa-sha512-key-identifier.pkpass"),
             include_bytes!("fixtures/p384-sha384.order"),
         ] {
             let archive = Archive::check(archive, Rules::strict()).unwrap();
             assert!(archive.signed && archive.id.serial.as_str() == "fixture-1");
         }
+        // Phones refuse a signature without its time.
+        let without = include_bytes!("fixtures/rsa-sha256-no-attributes.pkpass");
+        the_finding(without, Level::Refused, "signing-time");
     }
 
     #[test]
@@ -281,7 +323,10 @@ mod unsigned {
 
     #[test]
     fn may_lack_the_manifest_too() {
-        let archive = zip(&[("pass.json", pass().to_string().as_bytes())]);
+        let archive = zip(&[
+            ("pass.json", pass().to_string().as_bytes()),
+            ("icon.png", b""),
+        ]);
         assert!(
             !Archive::check(&archive, Rules::development())
                 .unwrap()
@@ -307,23 +352,6 @@ mod unsigned {
         assert!(
             problems(&archive, Rules::strict())[0]
                 .starts_with("pass.json: lacks teamIdentifier; add it")
-        );
-    }
-
-    #[test]
-    fn may_use_http() {
-        let mut pass = pass();
-        pass["webServiceURL"] = "http://localhost:3000".into();
-        let archive = builder(&pass).build_unsigned().unwrap();
-        Archive::check(&archive, Rules::development()).unwrap();
-        let mut rules = Rules::strict();
-        rules.allow_unsigned = true;
-        let [problem] = &problems(&archive, rules)[..] else {
-            panic!()
-        };
-        assert!(
-            problem.starts_with("pass.json:10:3: webServiceURL starts with \"http://\""),
-            "{problem}"
         );
     }
 
@@ -367,8 +395,8 @@ mod zip_archive {
         for length in [0, 10, archive.len() / 2, archive.len() - 1] {
             assert_problem(
                 &archive[..length],
-                "the archive: is not a complete zip archive: ",
-                "",
+                "the archive: is ",
+                if length < 4 { "empty" } else { "cut off" },
             );
         }
     }
@@ -440,7 +468,7 @@ mod zip_archive {
             lying[at..at + 4].copy_from_slice(&10_u32.to_le_bytes());
         }
         assert_ne!(archive, lying);
-        assert_problem(&lying, "icon.png: is damaged", "larger than its declared");
+        assert_problem(&lying, "icon.png: is damaged", "zip it again");
     }
 
     #[test]
@@ -457,12 +485,6 @@ mod zip_archive {
             ("../icon.png", "../icon.png: ", "\"..\""),
             ("en.lproj\\a", r"en.lproj\a: has a backslash", "/"),
             ("a\nb", r"a\nb: has a control character", "rename"),
-            (".DS_Store", ".DS_Store: was added by macOS", "leave it out"),
-            (
-                "__MACOSX/._icon.png",
-                "__MACOSX/._icon.png: was added by macOS",
-                "",
-            ),
         ] {
             // No zip writer accepts some of these names, so another name of the same length is
             // replaced afterwards.
@@ -507,24 +529,30 @@ mod zip_archive {
 
     #[test]
     fn is_encrypted_or_compressed_in_an_odd_way() {
-        let mut archive = zip(&[("pass.json", pass().to_string().as_bytes())]);
-        let central = archive
+        let text = pass().to_string();
+        let good = zip(&[("pass.json", text.as_bytes()), ("icon.png", b"")]);
+        let first_in_directory = good
             .windows(4)
-            .rposition(|window| window == b"PK\x01\x02")
+            .position(|window| window == b"PK\x01\x02")
             .unwrap();
-        archive[central + 8] |= 1;
-        let [problem] = &problems(&archive, Rules::development())[..] else {
-            panic!()
+        let changed = |(local, listed): (usize, usize), byte: u8| {
+            let mut archive = good.clone();
+            archive[local] |= byte;
+            archive[first_in_directory + listed] |= byte;
+            match &problems(&archive, Rules::development())[..] {
+                [problem] => problem.clone(),
+                problems => panic!("{problems:#?}"),
+            }
         };
-        assert!(problem.starts_with("pass.json: is encrypted"), "{problem}");
-        archive[central + 8] &= !1;
-        archive[central + 10] = 12;
-        let [problem] = &problems(&archive, Rules::development())[..] else {
-            panic!()
-        };
+        let encrypted = changed((6, 8), 1);
         assert!(
-            problem.starts_with("pass.json: is compressed in a way"),
-            "{problem}"
+            encrypted.starts_with("pass.json: is encrypted"),
+            "{encrypted}"
+        );
+        let odd = changed((8, 10), 12);
+        assert!(
+            odd.starts_with("pass.json: is compressed in a way"),
+            "{odd}"
         );
     }
 
@@ -563,29 +591,19 @@ mod description {
     #[track_caller]
     fn assert_text_problem(text: &[u8], start: &str, part: &str) {
         assert_problem(
-            &sign(
-                &ArchiveBuilder::new(Kind::Pass, text),
-                "pass.com.example.ticket",
-            ),
+            &sign(&of_text(text), "pass.com.example.ticket"),
             start,
             part,
         );
     }
 
+    fn of_text(text: &[u8]) -> ArchiveBuilder {
+        ArchiveBuilder::new(Kind::Pass, text).file("icon.png", placeholder_icon(29))
+    }
+
     #[test]
     fn is_not_json() {
         let text = serde_json::to_string_pretty(&pass()).unwrap();
-        let trailing = text.replace("{}", "{\n  \"a\": [1,]\n}");
-        assert_text_problem(
-            trailing.as_bytes(),
-            "pass.json:5:11: trailing comma",
-            "remove",
-        );
-        assert_text_problem(
-            b"\xef\xbb\xbf{}",
-            "pass.json: starts with a byte order mark",
-            "UTF-8",
-        );
         assert_text_problem(b"\xff\xfe{\0}\0", "pass.json: is UTF-16", "UTF-8");
         assert_text_problem(b"{\n\xff}", "pass.json:2:1: is not UTF-8", "UTF-8");
         assert_text_problem(b"[]", "pass.json:1:1: ", "expected a JSON object");
@@ -619,7 +637,7 @@ mod description {
     #[test]
     fn of_a_pass_has_a_wrong_value() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str, &str); 11] = [
+        let cases: [(Change, &str, &str); 9] = [
             (
                 |pass| pass["formatVersion"] = 2.into(),
                 "pass.json:5:3: formatVersion is 2",
@@ -656,11 +674,6 @@ mod description {
                 "",
             ),
             (
-                |pass| pass["coupon"] = json!({}),
-                "pass.json:",
-                "one style too many, because there are coupon, eventTicket",
-            ),
-            (
                 |pass| pass["eventTicket"] = json!([]),
                 "pass.json:4:3: eventTicket is an array",
                 "an object",
@@ -670,37 +683,10 @@ mod description {
                 "pass.json:10:3: voided is a string",
                 "true or false",
             ),
-            (
-                |pass| pass["webServiceURL"] = "https://example.com/?a".into(),
-                "pass.json:10:3: webServiceURL has a query",
-                "remove it",
-            ),
         ];
         for (change, start, part) in cases {
             assert_pass_problem(change, start, part);
         }
-    }
-
-    #[test]
-    fn cannot_be_updated() {
-        assert_pass_problem(
-            |pass| {
-                remove(pass, "webServiceURL");
-                remove(pass, "authenticationToken");
-            },
-            "pass.json: has neither webServiceURL nor authenticationToken",
-            "phones can never update it",
-        );
-        assert_pass_problem(
-            |pass| remove(pass, "webServiceURL"),
-            "pass.json:2:3: authenticationToken has no webServiceURL beside it",
-            "add one",
-        );
-        assert_pass_problem(
-            |pass| remove(pass, "authenticationToken"),
-            "pass.json:9:3: webServiceURL has no authenticationToken beside it",
-            "add one",
-        );
     }
 
     #[test]
@@ -773,11 +759,11 @@ mod description {
             (
                 |order| order["createdAt"] = "yesterday".into(),
                 "order.json:3:3: createdAt is \"yesterday\"",
-                "RFC 3339",
+                "write it as",
             ),
             (
                 |order| order["merchant"]["url"] = 1.into(),
-                "order.json:4:3: merchant has a number for url",
+                "order.json:7:5: merchant.url is a number",
                 "",
             ),
             (
@@ -794,11 +780,10 @@ mod description {
     #[test]
     fn has_all_its_problems_reported_at_once() {
         let archive = ArchiveBuilder::new(Kind::Pass, "{}")
-            .file(".DS_Store", "")
             .build_unsigned()
             .unwrap();
         let problems = problems(&archive, Rules::strict());
-        assert_eq!(problems.len(), 10, "{problems:#?}");
+        assert_eq!(problems.len(), 9, "{problems:#?}");
     }
 }
 
@@ -831,20 +816,11 @@ mod manifest {
 
     #[test]
     fn does_not_match_the_files() {
-        let upper = |manifest: &mut Value| {
-            let digest = manifest["icon.png"].as_str().unwrap().to_uppercase();
-            manifest["icon.png"] = digest.into();
-        };
         for (archive, start, part) in [
             (
                 with_manifest(|manifest| manifest["icon.png"] = "0".repeat(40).into()),
                 "icon.png: its content does not match manifest.json (SHA-1 is ",
                 "write the manifest again",
-            ),
-            (
-                with_manifest(upper),
-                "icon.png: manifest.json lists its SHA-1 in upper case",
-                "lower-case",
             ),
             (
                 with_manifest(|manifest| manifest["icon.png"] = "0".repeat(64).into()),
@@ -879,6 +855,15 @@ mod manifest {
         ] {
             assert_problem(&archive, start, part);
         }
+    }
+
+    #[test]
+    fn has_a_digest_in_upper_case() {
+        let archive = with_manifest(|manifest| {
+            let digest = manifest["icon.png"].as_str().unwrap().to_uppercase();
+            manifest["icon.png"] = digest.into();
+        });
+        the_finding(&archive, Level::Warning, "manifest-case");
     }
 
     #[test]
@@ -981,10 +966,10 @@ mod hostile {
     use super::*;
 
     /// A small random generator (xorshift). It gives the same sequence in each run.
-    struct Random(u64);
+    pub(super) struct Random(pub(super) u64);
 
     impl Random {
-        fn below(&mut self, end: usize) -> usize {
+        pub(super) fn below(&mut self, end: usize) -> usize {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
             self.0 ^= self.0 << 17;
@@ -1011,8 +996,8 @@ mod hostile {
                     _ => archive[at] ^= 1 << random.below(8),
                 }
             }
-            if let Err(problems) = Archive::check(&archive, Rules::development()) {
-                assert!(!problems.is_empty());
+            if let Err(findings) = Archive::check(&archive, Rules::development()) {
+                assert!(!findings.is_empty());
             }
         }
     }
@@ -1045,5 +1030,636 @@ mod hostile {
                 assert!(checked.is_err(), "byte {at} of {name}");
             }
         }
+    }
+}
+
+mod levels {
+    use super::*;
+
+    #[test]
+    fn each_value_of_a_pass_has_its_level() {
+        use Level::{Error, Refused, Warning};
+        type Change = fn(&mut Value);
+        let cases: &[(Change, Level, &str)] = &[
+            // Dates.
+            (
+                |p| p["expirationDate"] = "2026-01-31T12:00:00+0000".into(),
+                Refused,
+                "date",
+            ),
+            (
+                |p| p["expirationDate"] = "2026-01-31T12:00:00".into(),
+                Refused,
+                "date",
+            ),
+            (
+                |p| p["relevantDate"] = "2026-01-31T12:00:00ZZ".into(),
+                Refused,
+                "date",
+            ),
+            (
+                |p| p["relevantDates"] = json!([{"date": "2026-01-31"}]),
+                Refused,
+                "date",
+            ),
+            (
+                |p| p["semantics"] = json!({"eventStartDate": "2026-01-31"}),
+                Error,
+                "date-ignored",
+            ),
+            (
+                |p| add_field(p, json!({"dateStyle": "PKDateStyleShort"})),
+                Error,
+                "date-ignored",
+            ),
+            // JSON types.
+            (|p| p["expirationDate"] = Value::Null, Refused, "type"),
+            (|p| p["logoText"] = 1.into(), Refused, "type"),
+            (|p| p["voided"] = "no".into(), Refused, "type"),
+            (|p| p["maxDistance"] = "100".into(), Refused, "type"),
+            (
+                |p| p["associatedStoreIdentifiers"] = json!(["1"]),
+                Refused,
+                "type",
+            ),
+            (
+                |p| p["locations"] = json!([{"latitude": "1", "longitude": 2}]),
+                Refused,
+                "type",
+            ),
+            (
+                |p| p["barcode"] = barcode(json!({"message": 1})),
+                Refused,
+                "type",
+            ),
+            (
+                |p| p["barcodes"] = json!([barcode(json!({"message": null}))]),
+                Refused,
+                "type",
+            ),
+            (
+                |p| p["barcodes"] = barcode(json!({})),
+                Error,
+                "type-ignored",
+            ),
+            (
+                |p| p["barcode"] = json!({"message": "1", "format": "QR"}),
+                Error,
+                "barcode",
+            ),
+            (|p| add_field(p, json!({"label": 1})), Refused, "type"),
+            (|p| add_field(p, json!({"value": null})), Refused, "type"),
+            (
+                |p| add_field(p, json!({"value": true})),
+                Error,
+                "type-ignored",
+            ),
+            (
+                |p| add_field(p, json!({"changeMessage": 1})),
+                Error,
+                "type-ignored",
+            ),
+            (
+                |p| p["semantics"] = json!({"eventStartDateInfo": "soon"}),
+                Refused,
+                "type",
+            ),
+            (
+                |p| add_field(p, json!({"semantics": {"eventStartDateInfo": "soon"}})),
+                Refused,
+                "type",
+            ),
+            (
+                |p| p["eventTicket"]["backFields"] = json!({}),
+                Error,
+                "type-ignored",
+            ),
+            // Fields.
+            (
+                |p| p["eventTicket"]["backFields"] = json!([{"key": "a"}]),
+                Refused,
+                "field",
+            ),
+            (
+                |p| p["eventTicket"]["backFields"] = json!([{"value": "a"}]),
+                Refused,
+                "field",
+            ),
+            (
+                |p| {
+                    add_field(p, json!({}));
+                    p["eventTicket"]["backFields"] = p["eventTicket"]["primaryFields"].clone();
+                },
+                Refused,
+                "field-twice",
+            ),
+            // Colours.
+            (|p| p["backgroundColor"] = "red".into(), Refused, "color"),
+            (|p| p["labelColor"] = "rgb(1, 2)".into(), Refused, "color"),
+            // Styles.
+            (
+                |p| style(p, "boardingPass", json!({})),
+                Refused,
+                "transit-type",
+            ),
+            (
+                |p| style(p, "boardingPass", json!({"transitType": "Air"})),
+                Refused,
+                "transit-type",
+            ),
+            (
+                |p| style(p, "boardingPass", json!({"transitType": 1})),
+                Refused,
+                "transit-type",
+            ),
+            (
+                |p| style(p, "posterGeneric", json!({})),
+                Warning,
+                "style-new",
+            ),
+            (
+                |p| style(p, "posterOfNextYear", json!({"heroFields": []})),
+                Warning,
+                "style-unknown",
+            ),
+            (
+                |p| style(p, "userInfo", json!({})),
+                Refused,
+                "style-missing",
+            ),
+            (|p| p["coupon"] = json!({}), Warning, "style-twice"),
+            // Updates.
+            (|p| remove(p, "webServiceURL"), Warning, "no-url"),
+            (|p| remove(p, "authenticationToken"), Refused, "token"),
+            (
+                |p| p["authenticationToken"] = "too short".into(),
+                Refused,
+                "token",
+            ),
+            (
+                |p| p["authenticationToken"] = " 0123456789abcdef ".into(),
+                Error,
+                "token-unusable",
+            ),
+            (
+                |p| {
+                    remove(p, "webServiceURL");
+                    remove(p, "authenticationToken");
+                },
+                Warning,
+                "no-web-service",
+            ),
+            (
+                |p| url(p, "https://example.com/wallet?"),
+                Warning,
+                "url-query",
+            ),
+            (|p| url(p, "http://example.com/wallet"), Warning, "url-http"),
+            (
+                |p| url(p, "https://example.com/wallet/v1"),
+                Error,
+                "url-version",
+            ),
+            (
+                |p| url(p, "https://example.com/a.pkpass"),
+                Error,
+                "url-file",
+            ),
+            (|p| url(p, "example.com"), Error, "url"),
+            (|p| p["webServiceURL"] = 1.into(), Refused, "type"),
+            (
+                |p| p["nfc"] = json!({"message": "1"}),
+                Refused,
+                "certificate-nfc",
+            ),
+        ];
+        for (change, level, code) in cases {
+            let mut pass = pass();
+            change(&mut pass);
+            let archive = sign(&builder(&pass), "pass.com.example.ticket");
+            let message = the_finding(&archive, *level, code);
+            assert!(
+                message.starts_with("pass.json:") || message.starts_with("signature: "),
+                "{message}"
+            );
+        }
+    }
+
+    fn add_field(pass: &mut Value, change: Value) {
+        let mut field = json!({"key": "a", "value": "b"});
+        for (key, value) in change.as_object().unwrap() {
+            field[key] = value.clone();
+        }
+        pass["eventTicket"]["primaryFields"] = json!([field]);
+    }
+
+    fn barcode(change: Value) -> Value {
+        let mut barcode = json!({
+            "format": "PKBarcodeFormatQR", "message": "1", "messageEncoding": "iso-8859-1",
+        });
+        for (key, value) in change.as_object().unwrap() {
+            barcode[key] = value.clone();
+        }
+        barcode
+    }
+
+    fn style(pass: &mut Value, name: &str, style: Value) {
+        remove(pass, "eventTicket");
+        pass[name] = style;
+    }
+
+    fn url(pass: &mut Value, url: &str) {
+        pass["webServiceURL"] = url.into();
+    }
+
+    #[test]
+    fn good_values_are_good() {
+        let mut pass = pass();
+        remove(&mut pass, "eventTicket");
+        for (key, value) in [
+            (
+                "boardingPass",
+                json!({"transitType": "PKTransitTypeAir", "primaryFields": [
+                    {"key": "a", "value": 1, "label": ""}, {"key": "b", "value": "2026-01-31T12:00Z", "dateStyle": "x"},
+                ]}),
+            ),
+            (
+                "posterGeneric",
+                json!({"primaryFields": [{"key": "a", "value": "also in another style"}]}),
+            ),
+            ("expirationDate", json!("2026-01-31T12:00-08:00")),
+            (
+                "relevantDates",
+                json!([{"startDate": "2026-01-31T12:00:00.5Z", "endDate": "2026-01-31T13:00:00Z"}]),
+            ),
+            ("backgroundColor", json!("rgb(1,2,3)")),
+            ("labelColor", json!("#fff")),
+            ("barcodes", json!([barcode(json!({}))])),
+            ("userInfo", json!(null)),
+            ("locations", json!([{"latitude": 1.5, "longitude": -2}])),
+            ("unknownKey", json!({"a": null})),
+        ] {
+            pass[key] = value;
+        }
+        let archive = sign(&builder(&pass), "pass.com.example.ticket");
+        let found = findings(&archive, Rules::strict());
+        assert!(found.iter().all(|one| is_usual(one.rule().code)), "{found}");
+    }
+
+    #[test]
+    fn a_pass_without_web_service_is_read() {
+        let mut pass = pass();
+        remove(&mut pass, "webServiceURL");
+        remove(&mut pass, "authenticationToken");
+        let archive = sign(&builder(&pass), "pass.com.example.ticket");
+        let archive = Archive::check(&archive, Rules::strict()).unwrap();
+        assert!(archive.auth_token.is_none() && archive.web_service_url.is_none());
+    }
+
+    #[test]
+    fn files_of_macos_are_told_apart() {
+        let with = |name: &str, listed: bool| {
+            let builder = builder(&pass());
+            let all = builder.clone().file(name, "a");
+            let signer = signer("pass.com.example.ticket");
+            if listed {
+                return all.build_signed(&signer).unwrap();
+            }
+            let mut files = unzip(&builder.build_signed(&signer).unwrap());
+            files.push((name.into(), b"a".to_vec()));
+            zip_all(&files)
+        };
+        for (name, listed, level, code) in [
+            (".DS_Store", true, Level::Warning, "macos-file"),
+            ("en.lproj/.DS_Store", true, Level::Warning, "macos-file"),
+            (".DS_Store", false, Level::Warning, "macos-file"),
+            ("__MACOSX/._icon.png", false, Level::Warning, "macos-file"),
+            ("._icon.png", false, Level::Warning, "macos-file"),
+            ("__MACOSX/._icon.png", true, Level::Refused, "apple-double"),
+            (
+                "en.lproj/._pass.strings",
+                true,
+                Level::Refused,
+                "apple-double",
+            ),
+            ("other", false, Level::Refused, "file-not-listed"),
+        ] {
+            let message = the_finding(&with(name, listed), level, code);
+            assert!(message.starts_with(&format!("{name}: ")), "{message}");
+        }
+        let mut files = unzip(&with(".DS_Store", true));
+        find(&mut files, ".DS_Store").push(0);
+        the_finding(&zip_all(&files), Level::Refused, "digest");
+    }
+
+    #[test]
+    fn what_macos_adds_is_no_content() {
+        let digest = |archive: &[u8]| {
+            Archive::check(archive, Rules::strict())
+                .unwrap()
+                .content_digest
+        };
+        let with = builder(&pass()).file(".DS_Store", "a");
+        assert_eq!(
+            digest(&signed_pass()),
+            digest(&sign(&with, "pass.com.example.ticket"))
+        );
+    }
+
+    #[test]
+    fn what_json_does_not_allow_is_a_warning() {
+        let text = serde_json::to_string_pretty(&pass()).unwrap();
+        let of = |text: &str| {
+            let builder =
+                ArchiveBuilder::new(Kind::Pass, text).file("icon.png", placeholder_icon(29));
+            sign(&builder, "pass.com.example.ticket")
+        };
+        let comma = of(&text.replace("wallet/\"", "wallet/\","));
+        let message = the_finding(&comma, Level::Warning, "json-comma");
+        assert!(
+            message.starts_with("pass.json:10:49: has a comma"),
+            "{message}"
+        );
+        the_finding(
+            &of(&format!("\u{feff}{text}")),
+            Level::Warning,
+            "json-byte-order-mark",
+        );
+        let twice = text.replacen('{', "{\"description\": \"\",", 1);
+        the_finding(&of(&twice), Level::Error, "json-key-twice");
+    }
+
+    #[test]
+    fn an_image_may_have_any_resolution_and_language() {
+        for name in [
+            "icon.png",
+            "icon@2x.png",
+            "icon@3x.png",
+            "en.lproj/icon.png",
+        ] {
+            let builder = ArchiveBuilder::new(Kind::Pass, pass().to_string()).file(name, "a");
+            Archive::check(&sign(&builder, "pass.com.example.ticket"), Rules::strict()).unwrap();
+        }
+        for name in ["logo.png", "icons.png", "icon.jpg", "icon@4x.png"] {
+            let builder = ArchiveBuilder::new(Kind::Pass, pass().to_string()).file(name, "a");
+            let archive = sign(&builder, "pass.com.example.ticket");
+            the_finding(&archive, Level::Refused, "icon-missing");
+        }
+        let mut order = order();
+        order["merchant"]["logo"] = "shop.png".into();
+        let archive = |builder: ArchiveBuilder| sign(&builder, "order.com.example.shop");
+        the_finding(&archive(builder(&order)), Level::Refused, "logo-missing");
+        let with = builder(&order).file("shop@2x.png", "a");
+        Archive::check(&archive(with), Rules::strict()).unwrap();
+    }
+
+    #[test]
+    fn names_that_only_case_tells_apart_are_refused() {
+        let archive = sign(
+            &builder(&pass()).file("Icon.png", "a"),
+            "pass.com.example.ticket",
+        );
+        the_finding(&archive, Level::Refused, "file-name-twice");
+    }
+
+    #[test]
+    fn nfc_takes_a_certificate_that_allows_it() {
+        let mut pass = pass();
+        pass["nfc"] = json!({"message": "1", "encryptionPublicKey": "A"});
+        let type_id = TypeIdentifier::new("pass.com.example.ticket").unwrap();
+        let plain = Signer::throwaway(&type_id, TEAM).unwrap();
+        let signer = Signer::throwaway_with_nfc(&type_id, TEAM).unwrap();
+        let with = |builder: ArchiveBuilder, signer| builder.build_signed(signer).unwrap();
+        Archive::check(&with(builder(&pass), &signer), Rules::strict()).unwrap();
+        let rewards = builder(&self::pass()).file("personalization.json", "{}");
+        the_finding(
+            &with(rewards.clone(), &plain),
+            Level::Refused,
+            "certificate-nfc",
+        );
+        Archive::check(&with(rewards, &signer), Rules::strict()).unwrap();
+    }
+
+    #[test]
+    fn findings_are_compared_by_rule_and_place() {
+        let of = |change: fn(&mut Value)| {
+            let mut pass = pass();
+            change(&mut pass);
+            Report::of(
+                &sign(&builder(&pass), "pass.com.example.ticket"),
+                Rules::strict(),
+            )
+            .findings
+        };
+        let good = of(|_| {});
+        let date = of(|pass| pass["expirationDate"] = "tomorrow".into());
+        let later = of(|pass| pass["expirationDate"] = "later".into());
+        let other = of(|pass| pass["relevantDate"] = "later".into());
+        assert!(date.has_new(Level::Refused, &good));
+        assert!(!date.has_new(Level::Refused, &later));
+        assert!(date.has_new(Level::Refused, &other));
+        assert!(!good.has_new(Level::Refused, &date));
+    }
+}
+
+/// Archives that other readers refuse, or in which they find other files.
+mod readers {
+    use super::*;
+
+    /// Where a mark is in an archive.
+    fn places(archive: &[u8], mark: &[u8]) -> Vec<usize> {
+        let windows = archive.windows(mark.len()).enumerate();
+        windows
+            .filter(|(_, window)| *window == mark)
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    fn end(archive: &[u8]) -> usize {
+        *places(archive, b"PK\x05\x06").last().unwrap()
+    }
+
+    fn number(archive: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(archive[at..at + 4].try_into().unwrap())
+    }
+
+    fn set_number(archive: &mut [u8], at: usize, number: u32) {
+        archive[at..at + 4].copy_from_slice(&number.to_le_bytes());
+    }
+
+    #[track_caller]
+    fn assert_structure(archive: &[u8], part: &str) {
+        let message = the_finding(archive, Level::Refused, "zip-structure");
+        assert!(message.contains(part), "{message}");
+    }
+
+    #[test]
+    fn find_another_name_at_the_file() {
+        let mut archive = signed_pass();
+        let local = places(&archive, b"icon.png")[0];
+        archive[local] = b'x';
+        assert_structure(
+            &archive,
+            "lists \"icon.png\", but the file there is named \"xcon.png\"",
+        );
+    }
+
+    #[test]
+    fn find_another_compression_at_the_file() {
+        let mut archive = signed_pass();
+        archive[8] ^= 8;
+        assert_structure(&archive, "another compression");
+    }
+
+    #[test]
+    fn find_something_before_the_archive() {
+        let good = signed_pass();
+        let mut junk = [b"junk", &good[..]].concat();
+        assert_structure(&junk, "has 4 bytes of something else before it");
+        // The same with offsets that count from the start of the file.
+        let at = end(&junk) + 16;
+        let start = number(&junk, at) + 4;
+        set_number(&mut junk, at, start);
+        for entry in places(&junk, b"PK\x01\x02") {
+            let place = number(&junk, entry + 42) + 4;
+            set_number(&mut junk, entry + 42, place);
+        }
+        assert_structure(&junk, "has 4 bytes of something else before it");
+    }
+
+    #[test]
+    fn look_for_the_directory_elsewhere() {
+        let mut archive = signed_pass();
+        let at = end(&archive) + 16;
+        let start = number(&archive, at);
+        set_number(&mut archive, at, start + 1);
+        assert_structure(&archive, "its end names a wrong place");
+    }
+
+    #[test]
+    fn count_other_files() {
+        let good = signed_pass();
+        for said in [4_u8, 6] {
+            let mut archive = good.clone();
+            let at = end(&archive);
+            archive[at + 8] = said;
+            archive[at + 10] = said;
+            assert_structure(
+                &archive,
+                &format!("says that it has {said} files, but lists 5"),
+            );
+        }
+    }
+
+    #[test]
+    fn find_files_that_overlap() {
+        let mut archive = signed_pass();
+        let entries = places(&archive, b"PK\x01\x02");
+        let size = number(&archive, entries[0] + 20);
+        set_number(&mut archive, entries[0] + 20, size + 1);
+        assert_structure(&archive, "overlap");
+    }
+
+    #[test]
+    fn take_another_end() {
+        let mut archive = signed_pass();
+        let at = end(&archive);
+        // The comment is an end of its own.
+        let record = archive[at..].to_vec();
+        archive[at + 20] = u8::try_from(record.len()).unwrap();
+        archive.extend(record);
+        assert_structure(&archive, "several ends");
+    }
+
+    #[test]
+    fn ignore_what_follows() {
+        let archive = [&signed_pass()[..], b"\n"].concat();
+        the_finding(&archive, Level::Warning, "zip-tail");
+        let mut archive = signed_pass();
+        let at = end(&archive);
+        archive[at + 20] = 3;
+        archive.extend(b"abc");
+        Archive::check(&archive, Rules::strict()).expect("a comment is fine");
+    }
+
+    #[test]
+    fn need_zip64() {
+        let mut archive = signed_pass();
+        let at = end(&archive);
+        archive[at + 8..at + 12].fill(0xff);
+        assert_structure(&archive, "zip64");
+    }
+
+    #[test]
+    fn miss_the_digest_of_the_signer() {
+        let sha_256 = [6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1];
+        let archive = zip_with(|files| {
+            let signature = find(files, "signature");
+            let first = places(signature, &sha_256)[0];
+            signature[first + sha_256.len() - 1] = 2;
+        });
+        let message = the_finding(&archive, Level::Refused, "signature");
+        assert!(
+            message.contains("does not list the digest of its signer"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn do_not_trust_a_certificate_that_was_changed() {
+        let archive = zip_with(|files| {
+            let signature = find(files, "signature");
+            let organization = places(signature, b"Throw-away certificate")[0];
+            signature[organization] = b't';
+        });
+        // The name of its issuer is in there too, so either may be the first.
+        let findings = findings(&archive, Rules::strict()).at_least(Level::Refused);
+        assert!(!findings.is_empty(), "{findings}");
+    }
+
+    /// How many changed signatures are compared.
+    const ROUNDS: usize = 400;
+
+    /// OpenSSL verifies every signature that is called good here.
+    #[test]
+    fn such_as_openssl_agree_about_signatures() {
+        use std::process::Command;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let archive = include_bytes!("fixtures/rsa-sha1.pkpass");
+        let files = unzip(archive);
+        let content = |name: &str| files.iter().find(|file| file.0 == name).unwrap().1.clone();
+        std::fs::write(path("manifest"), content("manifest.json")).unwrap();
+        let good = content("signature");
+        let mut random = super::hostile::Random(7);
+        let mut agreed = 0;
+        let mut differ = Vec::new();
+        for round in 0..ROUNDS {
+            let mut changed = good.clone();
+            if round > 0 {
+                let at = random.below(changed.len());
+                changed[at] ^= 1 << random.below(8);
+            }
+            let mut files = files.clone();
+            *find(&mut files, "signature") = changed.clone();
+            if Archive::check(&zip_all(&files), Rules::strict()).is_err() {
+                continue;
+            }
+            std::fs::write(path("signature"), &changed).unwrap();
+            let openssl = Command::new("openssl")
+                .args(["cms", "-verify", "-binary", "-noverify", "-inform", "DER"])
+                .args(["-in", &path("signature"), "-content", &path("manifest")])
+                .args(["-out", &path("out")])
+                .output()
+                .unwrap();
+            if openssl.status.success() {
+                agreed += 1;
+            } else {
+                let said = String::from_utf8_lossy(&openssl.stderr).into_owned();
+                differ.push(format!("round {round}: {said}"));
+            }
+        }
+        assert!(differ.is_empty() && agreed > 0, "{}", differ.join("\n"));
     }
 }

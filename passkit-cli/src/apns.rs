@@ -256,21 +256,25 @@ fn identity(
             certificate,
             password.map_or("", |password| &password.0),
         ),
-        (false, _, Some(_)) => return Err(wrong("is not PKCS #12 (.p12): don't name a password")),
-        (false, key, None) => {
-            Identity::from_files(type_id, certificate, key.unwrap_or(certificate))
+        (false, key, password) => {
+            let read = Identity::from_files(type_id, certificate, key.unwrap_or(certificate));
+            // Its fault comes first, because an encrypted key is why somebody names a password.
+            if read.is_ok() && password.is_some() {
+                return Err(wrong("is not PKCS #12 (.p12): don't name a password"));
+            }
+            read
         }
     };
     identity.map_err(|error| error.to_string())
 }
 
-/// Looks at the first byte: no text starts with it.
+/// Looks at the first bytes.
 fn is_pkcs12(file: &Path) -> bool {
-    let mut first = [0];
+    let mut start = Vec::new();
     fs::File::open(file)
-        .and_then(|mut file| file.read_exact(&mut first))
+        .and_then(|file| file.take(16).read_to_end(&mut start))
         .is_ok()
-        && first == [0x30]
+        && passkit_identity::pem::is_pkcs12(&start)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod apns;
 mod commands;
 mod failure;
 mod local_pushes;
+mod log_lines;
 mod metrics;
 mod server;
 mod store;

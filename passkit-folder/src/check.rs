@@ -6,21 +6,30 @@ use std::{
 };
 
 use bytes::Bytes;
-use passkit_archive::{Archive, MAX_ARCHIVE_BYTES, Rules};
+use passkit_archive::{Archive, Findings, Level, MAX_ARCHIVE_BYTES, Report, Rules};
 
 use crate::files::Stamp;
 
+/// The most threads that check at once. Each may need 20 MB for a hostile archive.
+const THREADS: usize = 3;
+
 /// The result of checking a file.
 pub(crate) enum Checked {
-    Good(Box<Archive>, Bytes),
-    /// Why it is not served.
+    /// The archive can be read. Phones may still refuse it.
+    Read {
+        archive: Box<Archive>,
+        bytes: Bytes,
+        /// Errors and worse.
+        findings: Findings,
+    },
+    /// Why it can't be served.
     Refused(String),
 }
 
-/// Reads and checks a group of files on all processors. The results are in the order of the files.
+/// Reads and checks a group of files on several processors. The results are in the order of the files.
 pub(crate) fn check_all(group: &[(PathBuf, Stamp)], rules: Rules) -> Vec<Checked> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = group.len().div_ceil(threads).max(1);
+    let share = group.len().div_ceil(threads.min(THREADS)).max(1);
     std::thread::scope(|scope| {
         let parts: Vec<_> = group
             .chunks(share)
@@ -54,14 +63,29 @@ fn check(path: &Path, rules: Rules) -> Checked {
     {
         return Checked::Refused(format!("can't be read: {error}"));
     }
-    match Archive::check(&bytes, rules) {
-        Ok(archive) => Checked::Good(Box::new(archive), bytes.into()),
-        Err(problems) => Checked::Refused(
-            problems
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("; "),
-        ),
+    let report = Report::of(&bytes, rules);
+    let findings = report.findings.at_least(Level::Error);
+    match report.archive {
+        Some(archive) => Checked::Read {
+            archive: Box::new(archive),
+            bytes: bytes.into(),
+            findings,
+        },
+        None => Checked::Refused(summary(&findings)),
     }
+}
+
+/// The worst findings in one line.
+pub(crate) fn summary(findings: &Findings) -> String {
+    const SHOWN: usize = 5;
+
+    let mut parts: Vec<_> = findings
+        .iter()
+        .take(SHOWN)
+        .map(ToString::to_string)
+        .collect();
+    if findings.len() > SHOWN {
+        parts.push("and more; `passkit check` shows all".into());
+    }
+    parts.join("; ")
 }

@@ -1,5 +1,7 @@
 use std::{error::Error, io, path::PathBuf};
 
+use passkit_server::OneLine;
+
 /// Why a [`Folder`](crate::Folder) could not be opened. The cause, if there is one, is the `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -8,7 +10,7 @@ pub enum FolderError {
     #[error("there is no folder to serve")]
     NoFolder,
     /// A folder does not exist, or can't be listed.
-    #[error("can't read the folder {}", path.display())]
+    #[error("can't read the folder {}", OneLine::path(path))]
     Unreadable {
         /// The folder, as the configuration names it.
         path: PathBuf,
@@ -16,7 +18,7 @@ pub enum FolderError {
         source: io::Error,
     },
     /// The copies of the archives can't be read or written. Another process may use them, or the disk may be full.
-    #[error("can't use the copies in {}", path.display())]
+    #[error("can't use the copies in {}", OneLine::path(path))]
     Copies {
         /// The folder of the copies.
         path: PathBuf,

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use passkit_archive::MAX_ARCHIVE_BYTES;
 use passkit_server::identifiers::Kind;
 
 /// Size, times and inode of a file. The content is the same as long as these are.
@@ -67,6 +68,26 @@ impl Stamp {
     pub(crate) fn size(self) -> u64 {
         self.0[0]
     }
+}
+
+/// Archives are read and published in groups of at most this many bytes and files.
+const GROUP_BYTES: u64 = 2 * 1024 * 1024;
+const GROUP_FILES: usize = 250;
+
+/// Divides files into groups that may be in memory at once. A larger file is a group of its own.
+pub(crate) fn groups(files: &[(PathBuf, Stamp)]) -> impl Iterator<Item = &[(PathBuf, Stamp)]> {
+    let mut rest = files;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |(_, stamp): &&(PathBuf, Stamp)| {
+            bytes += stamp.size().min(MAX_ARCHIVE_BYTES as u64);
+            bytes <= GROUP_BYTES
+        };
+        let count = rest.iter().take(GROUP_FILES).take_while(fits).count();
+        let (group, later) = rest.split_at_checked(count.max(1))?;
+        rest = later;
+        Some(group)
+    })
 }
 
 /// The archives found below some folders.

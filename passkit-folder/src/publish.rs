@@ -9,9 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use passkit_archive::{Archive, Rules};
+use passkit_archive::{Archive, Findings, Level, Report, Rules};
 use passkit_server::{
-    Changed, PassId,
+    AuthToken, Changed, OneLine, PassId,
     chain::Chain,
     identifiers::{SerialNumber, TypeIdentifier},
     push::Publisher,
@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     catalog::{Copy, Row},
-    check::{Checked, check_all},
+    check::{Checked, check_all, summary},
     files::Stamp,
     listed::Listed,
     pauses::Pauses,
@@ -129,7 +129,11 @@ impl Publishing {
         let mut refused = Vec::new();
         for (pass, path) in served {
             let copy = self.shared.catalog.archive(&pass)?;
-            if copy.is_none_or(|copy| Archive::check(&copy, self.rules).is_err()) {
+            let is_signed = |copy: Bytes| {
+                let archive = Report::of(&copy, self.rules).archive;
+                archive.is_some_and(|archive| archive.signed)
+            };
+            if !copy.is_some_and(is_signed) {
                 refused.push(PathBuf::from(&*path));
             }
         }
@@ -201,12 +205,21 @@ impl Publishing {
         &mut self,
         group: &[(PathBuf, Stamp)],
     ) -> Result<Vec<PathBuf>, redb::Error> {
-        let checked = check_all(group, self.rules);
+        let mut checked = check_all(group, self.rules);
+        for ((path, _), checked) in group.iter().zip(&mut checked) {
+            if let Checked::Read {
+                archive, findings, ..
+            } = checked
+                && let Some(reason) = self.refusal(path, archive, findings)?
+            {
+                *checked = Checked::Refused(reason);
+            }
+        }
         // The passes whose files now hold another pass. Such a pass may be in this group too, when files swap their
         // names.
         let mut left: BTreeMap<PassId, Row> = BTreeMap::new();
         for ((path, _), checked) in group.iter().zip(&checked) {
-            if let Checked::Good(archive, _) = checked
+            if let Checked::Read { archive, .. } = checked
                 && let Some(row) = self.withdrawn(path)
                 && row.pass != archive.id
             {
@@ -234,9 +247,11 @@ impl Publishing {
                     } else {
                         ""
                     };
-                    tracing::warn!("{name}: refused: {reason}{stays}");
+                    tracing::warn!("{}: refused: {reason}{stays}", OneLine::of(name));
                 }
-                Checked::Good(mut archive, bytes) => {
+                Checked::Read {
+                    mut archive, bytes, ..
+                } => {
                     archive.id = self.shared_type(archive.id);
                     let pass = &archive.id;
                     let rival = rows
@@ -252,7 +267,9 @@ impl Publishing {
                     });
                     if let Some(other) = rival {
                         tracing::warn!(
-                            "{name}: refused: holds {pass}, as does {other}, which is served; remove one of the two"
+                            "{}: refused: holds {pass}, as does {}, which is served; remove one of the two",
+                            OneLine::of(name),
+                            OneLine::of(&other)
                         );
                         note.rival = Some(Box::new(archive.id));
                     } else {
@@ -269,6 +286,33 @@ impl Publishing {
         self.commit(rows)?;
         self.files.extend(seen);
         Ok(self.rivals(&freed))
+    }
+
+    /// Why an archive that can be read is not served. `None` if it is, with a warning if something in it can't work.
+    ///
+    /// Phones have the version that is served, so what it has too is no reason to withhold an update.
+    fn refusal(
+        &self,
+        path: &Path,
+        archive: &Archive,
+        findings: &Findings,
+    ) -> Result<Option<String>, redb::Error> {
+        let name = OneLine::path(path);
+        let refused = findings.worst() >= Some(Level::Refused);
+        if refused {
+            let served = self.shared.catalog.archive(&archive.id)?;
+            let before = served.map(|copy| Report::of(&copy, self.rules).findings);
+            if before.is_none_or(|before| findings.has_new(Level::Refused, &before)) {
+                return Ok(Some(summary(findings)));
+            }
+            tracing::warn!(
+                "{name}: phones may refuse it, but the version before has the same faults: {}",
+                summary(findings)
+            );
+        } else if !findings.is_empty() {
+            tracing::warn!("{name}: is served, but can't work: {}", summary(findings));
+        }
+        Ok(None)
     }
 
     /// Another file from which `pass` is served, if it still exists.
@@ -304,7 +348,7 @@ impl Publishing {
             ) in rows
             {
                 if listed.withdrawn {
-                    tracing::info!("{}: no longer serves {pass}", listed.path);
+                    tracing::info!("{}: no longer serves {pass}", OneLine::of(&listed.path));
                 }
                 // A request may have set it meanwhile.
                 listed.misdated |= passes.get(&pass).is_some_and(|before| before.misdated);
@@ -325,7 +369,9 @@ impl Publishing {
     ) -> Result<Option<(Row, Copy)>, redb::Error> {
         let before = self.shared.read(|passes| passes.get(&archive.id).cloned());
         let known = before.as_ref().map_or(&[][..], |listed| &listed.tokens);
-        let tokens = unite_tokens(known, &[archive.auth_token.digest()]);
+        // An update may take the web service away. Phones ask for it with the token before.
+        let token = archive.auth_token.as_ref().map(AuthToken::digest);
+        let tokens = unite_tokens(known, token.as_slice());
         let is_same = before
             .as_ref()
             .is_some_and(|listed| listed.content == archive.content_digest && !listed.withdrawn);
@@ -439,9 +485,10 @@ impl Publishing {
                 String::new()
             };
             tracing::error!(
-                "instances serve different contents: {path} is not the version of {pass} that was published last; it \
+                "instances serve different contents: {} is not the version of {pass} that was published last; it \
                  is published again{others}. Give all instances the same files. If the database was restored from an \
-                 older copy, there is nothing to do"
+                 older copy, there is nothing to do",
+                OneLine::of(&path)
             );
         }
         self.shared.write(|passes| {
@@ -531,5 +578,100 @@ impl Publishing {
                 Chain(&error)
             );
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::{fs, path::Path, time::Duration};
+
+    use http_body_util::BodyExt as _;
+    use passkit_archive::ArchiveBuilder;
+    use passkit_server::{
+        PassSource as _,
+        identifiers::Kind,
+        service::ResponseBody,
+        store::{MemoryStore, RegistrationStore as _},
+    };
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Config, Folder, catalog::Catalog};
+
+    fn a_pass() -> PassId {
+        PassId::new("pass.com.example.withheld", "A-1").unwrap()
+    }
+
+    /// An archive without an icon, as phones refuse it.
+    fn without_icon(change: serde_json::Value) -> Vec<u8> {
+        let mut description = json!({
+            "formatVersion": 1, "passTypeIdentifier": a_pass().type_id.as_str(), "serialNumber": "A-1",
+            "teamIdentifier": "TEAM123456", "organizationName": "Example", "description": "one", "generic": {},
+            "webServiceURL": "https://wallet.example.com/", "authenticationToken": "a-token-of-this-pass",
+        });
+        for (key, value) in change.as_object().unwrap() {
+            description[key] = value.clone();
+        }
+        ArchiveBuilder::new(Kind::Pass, description.to_string())
+            .build_unsigned()
+            .unwrap()
+    }
+
+    /// The copies that a program with laxer rules left behind.
+    fn leave_copies(copies: &Path, file: &Path, archive: &[u8]) {
+        let report = Report::of(archive, Rules::development());
+        let row = Row {
+            pass: a_pass(),
+            listed: Listed {
+                tokens: Box::new([]),
+                content: report.archive.unwrap().content_digest,
+                unmarked: false,
+                misdated: false,
+                path: file.to_str().unwrap().into(),
+                withdrawn: false,
+            },
+            stamp: Stamp::default(),
+        };
+        let (catalog, _) = Catalog::open_free(copies, false).unwrap();
+        let copy = Copy::Put(Bytes::copy_from_slice(archive));
+        catalog.put([(&row, copy)]).unwrap();
+        catalog.remember_rules(true).unwrap();
+    }
+
+    /// What is served after a file with the first archive changed to the second.
+    async fn served_after(first: &[u8], second: &[u8]) -> Vec<u8> {
+        let disk = tempfile::tempdir().unwrap();
+        let (passes, copies) = (disk.path().join("passes"), disk.path().join("copies"));
+        fs::create_dir(&passes).unwrap();
+        let file = passes.join("a.pkpass");
+        leave_copies(&copies, &file, first);
+        fs::write(&file, second).unwrap();
+        let store = Arc::new(MemoryStore::new());
+        let publisher = Arc::new(Publisher::marking(store.clone()));
+        let config = Config::new(copies).passes(passes).allow_unsigned(true);
+        let folder = tokio::time::timeout(Duration::from_secs(60), Folder::open(config, publisher))
+            .await
+            .unwrap()
+            .unwrap();
+        let state = store.pass_state(&a_pass()).await.unwrap();
+        let archive = folder.archive(&a_pass(), &state).await.unwrap().unwrap();
+        let body = ResponseBody::from(archive).collect().await.unwrap();
+        folder.close().await;
+        body.to_bytes().to_vec()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_update_is_not_withheld_for_what_the_served_version_has_too() {
+        let first = without_icon(json!({}));
+        let second = without_icon(json!({"description": "two"}));
+        assert_eq!(served_after(&first, &second).await, second);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_update_with_a_new_fault_is_withheld() {
+        let first = without_icon(json!({}));
+        let second = without_icon(json!({"expirationDate": "tomorrow"}));
+        assert_eq!(served_after(&first, &second).await, first);
     }
 }

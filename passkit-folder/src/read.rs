@@ -1,20 +1,17 @@
 use std::{fs, io, path::Path};
 
-use passkit_archive::{Archive, Rules};
+use passkit_archive::{Archive, Level, Rules};
 use passkit_server::identifiers::Kind;
 
 use crate::{
-    check::{Checked, check_all},
-    files::{Found, find},
+    check::{Checked, check_all, summary},
+    files::{Found, find, groups},
 };
-
-/// How many archives are in memory at once.
-const GROUP: usize = 16;
 
 /// Reads the archives below a folder, in the order of their paths, until `each` returns `false`.
 ///
 /// `each` gets the path of a file, and its archive or what is wrong with it. Development archives count as good: those
-/// without a signature, and those with a `webServiceURL` of `http://`. At most 16 archives are in memory at once.
+/// without a signature. An archive that phones refuse counts as wrong.
 ///
 /// # Errors
 /// Those of the operating system if the folder can't be listed.
@@ -30,11 +27,16 @@ pub fn read_archives(
         each(&path, Err(format!("can't be read: {error}")));
     }
     found.files.sort_by(|(one, _), (other, _)| one.cmp(other));
-    for group in found.files.chunks(GROUP) {
+    for group in groups(&found.files) {
         for ((path, _), checked) in group.iter().zip(check_all(group, Rules::development())) {
             let content = match checked {
-                Checked::Good(archive, _) if archive.kind() == kind => Ok(*archive),
-                Checked::Good(archive, _) => Err(format!("holds {}", archive.id)),
+                Checked::Read { archive, .. } if archive.kind() != kind => {
+                    Err(format!("holds {}", archive.id))
+                }
+                Checked::Read { findings, .. } if findings.worst() >= Some(Level::Refused) => {
+                    Err(summary(&findings))
+                }
+                Checked::Read { archive, .. } => Ok(*archive),
                 Checked::Refused(problem) => Err(problem),
             };
             if !each(path, content) {

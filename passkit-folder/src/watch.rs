@@ -13,8 +13,7 @@ use std::{
 };
 
 use notify::{EventKind, RecursiveMode, Watcher as _, event::ModifyKind};
-use passkit_archive::MAX_ARCHIVE_BYTES;
-use passkit_server::{PassId, chain::Chain, identifiers::Kind, store::ContentDigest};
+use passkit_server::{OneLine, PassId, chain::Chain, identifiers::Kind, store::ContentDigest};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -32,9 +31,6 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_SHARE: u32 = 50;
 /// A change is served within a second, also where the system does not report it.
 const _: () = assert!(SWEEP_EVERY.as_millis() + 2 * STABLE_AFTER.as_millis() < 1_000);
-/// Archives are read and published in groups of at most this many bytes and files.
-const GROUP_BYTES: u64 = 2 * 1024 * 1024;
-const GROUP_FILES: usize = 1000;
 /// How many events are taken before they are handled.
 const EVENTS_AT_ONCE: usize = 1000;
 
@@ -336,7 +332,7 @@ impl Watcher {
             if path.to_str().is_none() && self.unreadable.insert(path.clone()) {
                 tracing::warn!(
                     "{}: refused: its name is not UTF-8; rename it",
-                    path.display()
+                    OneLine::path(path)
                 );
             }
             path.to_str().is_some()
@@ -351,7 +347,7 @@ impl Watcher {
             if self.unreadable.insert(path.clone()) {
                 tracing::warn!(
                     "{}: can't be read; the version before stays: {error}",
-                    path.display()
+                    OneLine::path(path)
                 );
             }
         }
@@ -450,31 +446,21 @@ impl Watcher {
             );
         }
         let mut reported = Instant::now();
-        let mut rest = &files[..];
-        // If it stops, the next start notices what is left.
-        while !rest.is_empty() && !self.stopping() {
-            let mut bytes = 0;
-            let fits = |(_, stamp): &&(PathBuf, Stamp)| {
-                bytes += stamp.size().min(MAX_ARCHIVE_BYTES as u64);
-                bytes <= GROUP_BYTES
-            };
-            let count = rest
-                .iter()
-                .take(GROUP_FILES)
-                .take_while(fits)
-                .count()
-                .max(1);
-            let (group, later) = rest.split_at(count);
-            rest = later;
+        let mut read = 0;
+        for group in files::groups(&files) {
+            // The next start notices what is left.
+            if self.stopping() {
+                break;
+            }
+            let rest = files.get(read..).unwrap_or_default();
+            read += group.len();
             let published = self.publishing.publish(group);
             self.publishing.mark();
             match published {
                 Ok(rivals) => self.look_again(rivals),
                 Err(error) => {
                     self.changing.extend(
-                        group
-                            .iter()
-                            .chain(rest)
+                        rest.iter()
                             .map(|(path, stamp)| (path.clone(), (*stamp, Instant::now()))),
                     );
                     return Err(error);
@@ -482,11 +468,7 @@ impl Watcher {
             }
             if reported.elapsed() > Duration::from_secs(2) {
                 reported = Instant::now();
-                tracing::info!(
-                    "read {} of {} archives",
-                    files.len() - rest.len(),
-                    files.len()
-                );
+                tracing::info!("read {read} of {} archives", files.len());
             }
         }
         Ok(())

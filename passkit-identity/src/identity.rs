@@ -54,7 +54,7 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads PEM: the certificate, the rest of its chain in any order, and the unencrypted private key.
+    /// Reads PEM or DER: the certificate, the rest of its chain in any order, and the unencrypted private key.
     /// Both arguments may be the same bytes. If `type_id` is `None`, the identity is for the type that
     /// the certificate names.
     ///

@@ -40,6 +40,7 @@ mod error;
 mod identity;
 mod key;
 mod parts;
+pub mod pem;
 #[cfg(feature = "pkcs12")]
 mod pkcs12;
 

@@ -1,9 +1,9 @@
 use std::time::SystemTime;
 
 use passkit_server::identifiers::TypeIdentifier;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::{certificate::Facts, key::public_key};
+use crate::{certificate::Facts, key::public_key, pem};
 
 /// The parts of the files: certificates in any order, and private keys or the reason why there are none.
 pub(crate) struct Parts {
@@ -31,22 +31,11 @@ pub(crate) struct Fault(pub(crate) Part, pub(crate) String);
 
 impl Parts {
     pub(crate) fn of_pem(certificate: &[u8], key: &[u8]) -> Result<Self, Fault> {
-        let certificates: Vec<_> = CertificateDer::pem_slice_iter(certificate)
-            .collect::<Result<_, _>>()
-            .map_err(|error| certificate_fault(format!("is not PEM: {error}")))?;
-        if certificates.is_empty() {
-            return Err(certificate_fault("has no certificate in PEM"));
-        }
-        let keys = PrivateKeyDer::from_pem_slice(key)
+        let certificates =
+            pem::certificates(certificate).map_err(|error| certificate_fault(error.to_string()))?;
+        let keys = pem::private_key(key)
             .map(|key| vec![key])
-            .map_err(|_| {
-                let encrypted = key.windows(9).any(|part| part == b"ENCRYPTED");
-                key_fault(if encrypted {
-                    "its private key is encrypted: decrypt it with `openssl pkey`"
-                } else {
-                    "has no private key in PEM"
-                })
-            });
+            .map_err(|error| key_fault(error.to_string()));
         Ok(Self { certificates, keys })
     }
 

@@ -7,6 +7,7 @@ use std::{fmt, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
+use crate::OneLine;
 pub use crate::kind::Kind;
 
 /// The reason why a text is not a valid identifier. It does not contain the text, which may be a
@@ -191,7 +192,8 @@ impl PassId {
 
 impl fmt::Display for PassId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.type_id, self.serial)
+        // A serial number may have marks that change the direction of writing.
+        write!(f, "{} {}", self.type_id, OneLine::of(self.serial.as_str()))
     }
 }
 

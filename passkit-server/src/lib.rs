@@ -139,6 +139,7 @@ mod kind;
 pub mod maintenance;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod one_line;
 pub mod push;
 mod refusal;
 mod request_body;
@@ -151,6 +152,7 @@ mod traced;
 
 pub use async_trait::async_trait;
 pub use identifiers::{AuthToken, PassId};
+pub use one_line::OneLine;
 pub use service::WalletService;
 pub use source::{ArchiveBody, Credentials, PassSource, SourceError};
 pub use store::{Changed, PassState};

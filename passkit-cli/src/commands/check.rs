@@ -1,24 +1,27 @@
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use passkit_archive::{Archive, MAX_ARCHIVE_BYTES, Rules};
-use passkit_server::identifiers::Kind;
+use passkit_archive::{Bundle, Level, MAX_ARCHIVE_BYTES, MAX_BUNDLE_BYTES, Report, Rules};
+use passkit_server::{OneLine, identifiers::Kind};
 
 use crate::failure::Failure;
 
 /// Prints what is wrong with archives, or that they are good.
 ///
-/// Checks the zip file, the JSON, the required keys, the digests of all files, the signature, and whether its certificate
-/// is for this pass. It does not check whether Apple issued the certificate.
+/// Checks the zip file, the JSON with its keys, the digests of all files, the signature, and whether its certificates are
+/// for this pass and were valid. It does not check whether Apple issued them. Of a bundle (.pkpasses) it checks every pass.
 ///
-/// Exit code: 0 all are good, 1 something is wrong with one, 2 one could not be read.
+/// Each line has a level. Phones refuse what is "refused". They take what has an "error", but it cannot work. A "warning"
+/// is probably not what you want, and a "note" is good to know. The code in brackets never changes.
+///
+/// Exit code: 0 all are good, 1 one is refused or has an error, 2 one could not be read.
 #[derive(Args)]
 pub(crate) struct Check {
-    /// The archives: .pkpass or .order.
+    /// The archives: .pkpass, .order or .pkpasses.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Accept development archives: without a signature, and with a webServiceURL of http://.
+    /// Accept development archives, which have no signature.
     #[arg(long)]
     allow_unsigned: bool,
 }
@@ -32,24 +35,15 @@ impl Check {
         };
         let mut worst = 0;
         for file in &self.files {
-            let name = file.display();
-            match read_archive(file) {
-                Ok(bytes) => match Archive::check(&bytes, rules) {
-                    Ok(archive) => {
-                        let kind = match archive.kind() {
-                            Kind::Pass => "pass",
-                            Kind::Order => "order",
-                        };
-                        let signed = if archive.signed { "signed" } else { "unsigned" };
-                        say!("{name}: good: {kind} {}, {signed}", archive.id);
-                    }
-                    Err(problems) => {
-                        problems
-                            .iter()
-                            .for_each(|problem| say!("{name}: {problem}"));
-                        worst = worst.max(1);
-                    }
-                },
+            let name = OneLine::path(file).to_string();
+            match read_up_to(file, MAX_BUNDLE_BYTES) {
+                Ok(bytes) => {
+                    let good = match Bundle::open(&bytes) {
+                        Some(mut bundle) => check_bundle(&name, &mut bundle, rules),
+                        None => check(&name, &bytes, rules),
+                    };
+                    worst = worst.max(u8::from(!good));
+                }
                 Err(failure) => {
                     eprintln!("passkit: {failure}");
                     worst = 2;
@@ -60,16 +54,49 @@ impl Check {
     }
 }
 
+/// Prints what was found. Returns whether the archive is good.
+fn check(name: &str, bytes: &[u8], rules: Rules) -> bool {
+    let Report {
+        archive, findings, ..
+    } = Report::of(bytes, rules);
+    let good = findings.worst() < Some(Level::Error);
+    if let (true, Some(archive)) = (good, archive) {
+        let kind = match archive.kind() {
+            Kind::Pass => "pass",
+            Kind::Order => "order",
+        };
+        let signed = if archive.signed { "signed" } else { "unsigned" };
+        say!("{name}: good: {kind} {}, {signed}", archive.id);
+    }
+    for finding in &findings {
+        let (level, code) = (finding.level(), finding.rule().code);
+        say!("{name}: {level}: {finding} [{code}]");
+    }
+    good
+}
+
+fn check_bundle(name: &str, bundle: &mut Bundle<'_>, rules: Rules) -> bool {
+    say!(
+        "{name}: is a bundle of passes (.pkpasses), for Safari and Mail; a web service serves passes one by one"
+    );
+    let mut good = true;
+    for (pass, bytes) in bundle.passes() {
+        good &= check(&format!("{name}/{}", OneLine::of(&pass)), &bytes, rules);
+    }
+    good
+}
+
 /// The bytes of a file that may be an archive. If it is too large, only enough bytes to show that.
 pub(crate) fn read_archive(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
+    read_up_to(path, MAX_ARCHIVE_BYTES)
+}
+
+fn read_up_to(path: &std::path::Path, limit: usize) -> Result<Vec<u8>, Failure> {
     use std::io::Read as _;
 
     let mut bytes = Vec::new();
     fs::File::open(path)
-        .and_then(|file| {
-            file.take(MAX_ARCHIVE_BYTES as u64 + 1)
-                .read_to_end(&mut bytes)
-        })
-        .map_err(|error| Failure::new(format!("can't read {}: {error}", path.display())))?;
+        .and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| Failure::new(format!("can't read {}: {error}", OneLine::path(path))))?;
     Ok(bytes)
 }

@@ -22,6 +22,7 @@ use crate::{
     admin::{self, Admin, AdminToken},
     apns::{self, ApnsOptions},
     failure::{Chain, Failure},
+    log_lines::LogLines,
     metrics::Metrics,
     server,
     store::{Store, StoreUrl},
@@ -290,7 +291,7 @@ pub(crate) fn start_logging(level: tracing::Level) {
         .with_span_events(FmtSpan::CLOSE)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(LogLines);
     tracing_subscriber::registry()
         .with(wanted)
         .with(lines)

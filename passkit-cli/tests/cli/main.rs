@@ -12,6 +12,7 @@ mod conformance;
 mod crash;
 mod disk_full;
 mod folder;
+mod hostile;
 mod instances;
 mod limits;
 mod links;

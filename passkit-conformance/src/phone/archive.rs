@@ -1,19 +1,20 @@
 //! The only place where the phone reads archives.
 
-use passkit_archive::{Archive, Problems, Rules};
+use passkit_archive::{Archive, Findings, Rules};
 use passkit_server::{AuthToken, PassId};
 
 /// What a phone needs to know about a pass.
 pub(super) struct ReadPass {
     pub(super) id: PassId,
-    pub(super) auth_token: AuthToken,
-    pub(super) web_service_url: String,
+    /// `None` if the pass has no web service, as `web_service_url`.
+    pub(super) auth_token: Option<AuthToken>,
+    pub(super) web_service_url: Option<String>,
     /// Equal for equal content, whoever signed it and whenever.
     pub(super) digest: String,
 }
 
 /// Reads an archive and checks its digests and its signature.
-pub(super) fn read(bytes: &[u8], rules: Rules) -> Result<ReadPass, Problems> {
+pub(super) fn read(bytes: &[u8], rules: Rules) -> Result<ReadPass, Findings> {
     let archive = Archive::check(bytes, rules)?;
     Ok(ReadPass {
         digest: archive

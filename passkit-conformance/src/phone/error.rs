@@ -1,6 +1,6 @@
 use std::{io, path::PathBuf};
 
-use passkit_archive::Problems;
+use passkit_archive::Findings;
 use passkit_server::PassId;
 
 use crate::service_url::ServiceUrl;
@@ -12,7 +12,10 @@ use crate::service_url::ServiceUrl;
 pub enum Error {
     /// The archive is not one that phones accept.
     #[error("the archive is not valid: {}", one_line(.0))]
-    Archive(#[source] Problems),
+    Archive(#[source] Findings),
+    /// The pass has no web service or no token, so there is nothing to ask for.
+    #[error("the pass has no web service, so phones never update it")]
+    NoWebService,
     /// The web service URL cannot be used.
     #[error("the web service url {url:?} {problem}")]
     ServiceUrl {

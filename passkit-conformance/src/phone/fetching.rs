@@ -187,7 +187,10 @@ impl Phone {
         if let Some(held) = self.state.find_mut(pass) {
             held.last_modified = last_modified;
             held.digest = read.digest;
-            held.auth_token = read.auth_token;
+            // An update may take the web service away. Unregistering still needs the token.
+            if let Some(token) = read.auth_token {
+                held.auth_token = token;
+            }
             held.fetch_pending = false;
         }
         if unchanged {

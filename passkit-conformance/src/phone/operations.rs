@@ -108,7 +108,10 @@ impl Phone {
     /// again.
     pub async fn add(&mut self, archive: &[u8], url: Option<&str>) -> Result<Outcome, Error> {
         let read = archive::read(archive, self.rules).map_err(Error::Archive)?;
-        let url = url.unwrap_or(&read.web_service_url).to_owned();
+        let url = url.map(str::to_owned).or(read.web_service_url);
+        let (Some(url), Some(auth_token)) = (url, read.auth_token) else {
+            return Err(Error::NoWebService);
+        };
         let service = service_url(&url)?;
         let pass = read.id.clone();
         let mut outcome = Outcome::default();
@@ -116,7 +119,7 @@ impl Phone {
             .state
             .find(&pass)
             .is_some_and(|held| held.registered && held.url == url);
-        let mut held = HeldPass::new(read.id, read.auth_token, url.clone(), read.digest);
+        let mut held = HeldPass::new(read.id, auth_token, url.clone(), read.digest);
         held.registered = was_registered;
         match self.state.find_mut(&pass) {
             Some(old) => *old = held,

@@ -1,6 +1,6 @@
 //! The content of the archive, if the kit can read it.
 
-use passkit_archive::{Archive, Rules};
+use passkit_archive::{Archive, Report, Rules};
 
 use super::{answer::Answer, case::catalogue, session::Session, target::Subject};
 use crate::{CaseResult, Rule, Stop};
@@ -26,7 +26,7 @@ catalogue! {
         "The phone drops the order, or shows a stranger's order.";
 }
 
-/// These cases don't check the signature and the URL. Another case does.
+/// These cases check neither the signature nor what phones refuse. Another case does.
 const LENIENT: Rules = Rules::development();
 
 async fn fetched(session: &Session, subject: &Subject) -> Result<Answer, Stop> {
@@ -37,19 +37,17 @@ async fn fetched(session: &Session, subject: &Subject) -> Result<Answer, Stop> {
 
 /// The archive in an answer, or `None` if it can't be read.
 pub(super) fn readable(answer: &Answer) -> Option<Archive> {
-    Archive::check(answer.body(), LENIENT).ok()
+    Report::of(answer.body(), LENIENT).archive
 }
 
 /// The archive in an answer. If it can't be read, the case is skipped, because a service may serve
 /// anything in its tests.
 fn read(answer: &Answer) -> Result<Archive, Stop> {
-    Archive::check(answer.body(), LENIENT).map_err(|problems| {
-        let problem = problems
-            .iter()
-            .next()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        Stop::Skip(format!("needs a pass that can be read; {problem}"))
+    let report = Report::of(answer.body(), LENIENT);
+    report.archive.ok_or_else(|| {
+        let finding = report.findings.first().map(ToString::to_string);
+        let finding = finding.unwrap_or_default();
+        Stop::Skip(format!("needs a pass that can be read; {finding}"))
     })
 }
 
@@ -68,13 +66,15 @@ async fn is_the_pass_asked_for(session: &Session) -> CaseResult {
 async fn holds_its_token(session: &Session) -> CaseResult {
     let one = session.one()?;
     let answer = fetched(session, one).await?;
-    if read(&answer)?.auth_token.as_str() == one.token.as_str() {
-        return Ok(());
-    }
+    let found = match &read(&answer)?.auth_token {
+        Some(token) if token.as_str() == one.token.as_str() => return Ok(()),
+        Some(_) => "another one",
+        None => "none",
+    };
     Err(answer.violation(
         Rule::AUTH_6,
         "the authenticationToken by which the pass was fetched",
-        "another one",
+        found,
     ))
 }
 
@@ -108,16 +108,13 @@ async fn changed_pass_has_new_content(session: &Session) -> CaseResult {
 
 async fn is_a_signed_archive(session: &Session) -> CaseResult {
     let answer = fetched(session, session.one()?).await?;
-    let mut rules = Rules::strict();
-    // The target says where the service is, not its passes.
-    rules.allow_http = true;
-    let Err(problems) = Archive::check(answer.body(), rules) else {
+    let Err(findings) = Archive::check(answer.body(), Rules::strict()) else {
         return Ok(());
     };
-    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let findings: Vec<_> = findings.iter().map(ToString::to_string).collect();
     Err(answer.violation(
         Rule::ARCHIVE,
         "an archive as phones take it",
-        problems.join("; "),
+        findings.join("; "),
     ))
 }

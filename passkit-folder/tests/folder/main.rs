@@ -3,5 +3,6 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod instances;
+mod levels;
 mod opening;
 mod world;

@@ -27,16 +27,31 @@ pub(crate) fn a_pass() -> PassId {
 }
 
 pub(crate) fn content(version: &str) -> Vec<u8> {
-    let description = json!({
-        "formatVersion": 1, "passTypeIdentifier": TYPE, "serialNumber": "A-1", "teamIdentifier": "TEAM123456",
-        "organizationName": "Example", "description": version, "generic": {},
-        "webServiceURL": "https://wallet.example.com/", "authenticationToken": "a-token-of-this-pass",
-    });
-    let builder = ArchiveBuilder::new(Kind::Pass, description.to_string());
-    builder
-        .file("icon.png", placeholder_icon(29))
+    changed(json!({"description": version}))
         .build_unsigned()
         .unwrap()
+}
+
+/// The description of the pass with a change. `null` takes a key away.
+pub(crate) fn description(change: serde_json::Value) -> serde_json::Value {
+    let mut description = json!({
+        "formatVersion": 1, "passTypeIdentifier": TYPE, "serialNumber": "A-1", "teamIdentifier": "TEAM123456",
+        "organizationName": "Example", "description": "one", "generic": {},
+        "webServiceURL": "https://wallet.example.com/", "authenticationToken": "a-token-of-this-pass",
+    });
+    for (key, value) in change.as_object().unwrap() {
+        if value.is_null() {
+            description.as_object_mut().unwrap().remove(key);
+        } else {
+            description[key] = value.clone();
+        }
+    }
+    description
+}
+
+pub(crate) fn changed(change: serde_json::Value) -> ArchiveBuilder {
+    ArchiveBuilder::new(Kind::Pass, description(change).to_string())
+        .file("icon.png", placeholder_icon(29))
 }
 
 /// A store, and the disks of the instances over it.

@@ -2,7 +2,7 @@ use std::{path::Path, time::SystemTime};
 
 use passkit_identity::{
     Identity,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
 use crate::{Authority, DAY, Issued, OTHER_TYPE, TEAM, TYPE, type_id};
@@ -36,7 +36,8 @@ fn each_fault_is_reported_in_one_line() {
         (
             &good.certificate,
             "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
-            "its private key is encrypted: decrypt it with `openssl pkey`",
+            "its private key is encrypted, and only .p12 files are read with a password: decrypt it with `openssl pkey \
+             -in OLD -out NEW`",
         ),
         (
             &good.certificate,
@@ -189,4 +190,96 @@ fn a_renewed_file_shows_in_the_stamp_and_can_be_read_again() {
     assert!(identity.reload().is_err());
     std::fs::remove_file(&key).unwrap();
     assert_ne!(reloaded.current_stamp(), reloaded.stamp());
+}
+
+/// A PEM text as environment variables, editors and careless copying leave it.
+fn bent(pem: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let lines = || pem.lines();
+    let join = |between: &str| lines().collect::<Vec<_>>().join(between).into_bytes();
+    let utf16 = pem.encode_utf16().flat_map(u16::to_le_bytes);
+    vec![
+        ("literal line ends", join("\\n")),
+        ("literal line ends of Windows", join("\\r\\n")),
+        (
+            "in quotes",
+            format!("\"{}\"", pem.replace('\n', "\\n")).into_bytes(),
+        ),
+        ("blanks", join(" ")),
+        ("line ends of Windows", join("\r\n")),
+        (
+            "indented",
+            lines()
+                .map(|line| format!("    {line}\n"))
+                .collect::<String>()
+                .into_bytes(),
+        ),
+        ("a byte order mark", format!("\u{feff}{pem}").into_bytes()),
+        ("UTF-16", [0xff, 0xfe].into_iter().chain(utf16).collect()),
+        ("one line", lines().collect::<String>().into_bytes()),
+    ]
+}
+
+#[test]
+fn bent_pem_is_read() {
+    let issued = Authority::new().issue(TYPE);
+    for (what, certificate) in bent(&issued.certificate) {
+        let identity = Identity::from_pem(None, &certificate, issued.key.as_bytes());
+        assert!(identity.is_ok(), "{what}: {identity:?}");
+    }
+    for (what, key) in bent(&issued.key) {
+        let identity = Identity::from_pem(None, issued.certificate.as_bytes(), &key);
+        assert!(identity.is_ok(), "{what}: {identity:?}");
+    }
+    // Two files without a line end between them.
+    let glued = format!("{}{}", issued.certificate.trim_end(), issued.key.trim_end());
+    for (what, both) in bent(&glued) {
+        let identity = Identity::from_pem(None, &both, &both);
+        assert!(identity.is_ok(), "{what}: {identity:?}");
+    }
+}
+
+#[test]
+fn der_is_read() {
+    let issued = Authority::new().issue(TYPE);
+    let certificate = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    Identity::from_pem(None, &certificate, key.secret_der()).unwrap();
+}
+
+/// The longest run of characters of the key, in any spelling of its bytes, that a message may repeat.
+const HARMLESS: usize = 8;
+
+#[test]
+fn no_error_repeats_a_part_of_the_file() {
+    let issued = Authority::new().issue(TYPE);
+    let secret: Vec<u8> = issued.key.bytes().collect();
+    let mut texts: Vec<Vec<u8>> = vec![
+        issued.key.replace("-----BEGIN", "----BEGIN").into_bytes(),
+        issued.key.replace("-----END", "-----EN").into_bytes(),
+        issued.key.replace("PRIVATE", "PRIV\nATE").into_bytes(),
+        issued.key.replace('A', "!").into_bytes(),
+        issued.key.replace("-----", "").into_bytes(),
+        issued.key.replace('\n', "\\").into_bytes(),
+        issued.key[..issued.key.len() / 2].as_bytes().to_vec(),
+        [issued.key.as_bytes(), &[0xff, 0xfe, 0]].concat(),
+    ];
+    texts.extend(bent(&issued.key).into_iter().map(|(_, text)| text));
+    for text in &texts {
+        let good = issued.certificate.as_bytes();
+        for (certificate, key) in [(&text[..], &text[..]), (good, text), (text, good)] {
+            let Err(error) = Identity::from_pem(&type_id(), certificate, key) else {
+                continue;
+            };
+            let shown = format!("{error} {error:?}");
+            for part in secret.windows(HARMLESS) {
+                let plain = String::from_utf8_lossy(part);
+                // The labels are no secret.
+                let is_label = part
+                    .iter()
+                    .all(|b| b.is_ascii_uppercase() || b"- \n".contains(b));
+                assert!(is_label || !shown.contains(&*plain), "{shown}");
+            }
+            assert!(!shown.contains("45, 45"), "{shown}");
+        }
+    }
 }

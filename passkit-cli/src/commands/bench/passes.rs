@@ -8,7 +8,7 @@ use clap::Args;
 use http::HeaderValue;
 use passkit_conformance::service::TargetFile;
 use passkit_server::{
-    AuthToken, PassId,
+    AuthToken, OneLine, PassId,
     identifiers::{Kind, TypeIdentifier},
 };
 
@@ -98,8 +98,16 @@ impl Found {
     fn read(&mut self, kind: Kind, root: &Path) -> Result<(), Failure> {
         let read = passkit_folder::read_archives(kind, root, |path, content| {
             match content {
-                Ok(archive) => self.add(&archive.id, &archive.auth_token),
-                Err(problem) => eprintln!("passkit: {}: {problem}; left out", path.display()),
+                Ok(archive) => match &archive.auth_token {
+                    Some(token) => self.add(&archive.id, token),
+                    None => eprintln!(
+                        "passkit: {}: has no web service; left out",
+                        OneLine::path(path)
+                    ),
+                },
+                Err(problem) => {
+                    eprintln!("passkit: {}: {problem}; left out", OneLine::path(path));
+                }
             }
             self.known.len() < self.wanted
         });

@@ -1,0 +1,60 @@
+use std::io::Read as _;
+
+use crate::contents::{self, MAX_ARCHIVE_BYTES, Zip};
+
+/// The largest bundle that is read: 150 MiB, as Safari does.
+pub const MAX_BUNDLE_BYTES: usize = 150 << 20;
+
+/// A bundle of passes: a `.pkpasses` file, which is a zip archive of `.pkpass` files.
+///
+/// Safari and Mail add all passes of a bundle at once. A web service serves passes one by one.
+#[derive(Debug)]
+pub struct Bundle<'a> {
+    zip: Zip<'a>,
+}
+
+impl<'a> Bundle<'a> {
+    /// Opens a bundle. Returns `None` if the bytes are something else, such as a single pass.
+    #[must_use]
+    pub fn open(bytes: &'a [u8]) -> Option<Self> {
+        let (zip, directory) = contents::open(bytes).ok()?;
+        let is_bundle = directory
+            .names
+            .iter()
+            .filter_map(|name| std::str::from_utf8(name).ok())
+            .any(is_pass);
+        let is_archive = directory
+            .names
+            .iter()
+            .any(|name| matches!(*name, b"pass.json" | b"order.json"));
+        (is_bundle && !is_archive).then_some(Self { zip })
+    }
+
+    /// Unpacks the passes, one after the other. The items are a name and the bytes of the pass.
+    ///
+    /// Of a pass that is too large, it unpacks only enough to show that. A damaged pass is shorter
+    /// than it should be. So [`Report::of`](crate::Report::of) explains both.
+    pub fn passes(&mut self) -> impl Iterator<Item = (String, Vec<u8>)> {
+        (0..self.zip.len()).filter_map(|index| {
+            let entry = self.zip.by_index(index).ok()?;
+            let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
+            if !is_pass(&name) {
+                return None;
+            }
+            let mut bytes = Vec::new();
+            let mut limited = entry.take(MAX_ARCHIVE_BYTES as u64 + 1);
+            // What was read before an error is enough for a report.
+            let _ = limited.read_to_end(&mut bytes);
+            Some((name, bytes))
+        })
+    }
+}
+
+/// Returns whether a file in an archive is a pass itself, and no litter of macOS.
+pub(crate) fn is_pass(name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or_default();
+    !file.starts_with('.')
+        && file
+            .rsplit_once('.')
+            .is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("pkpass"))
+}

@@ -1,0 +1,228 @@
+//! Certificates and keys as text (PEM) or bytes (DER), also from text that other programs bent.
+//!
+//! Environment variables write line ends as the two characters `\n`, or as blanks. Editors put a byte
+//! order mark in front, and `cat` glues two files together. All of that can be read.
+//!
+//! No error repeats any of the text, because it may hold a private key.
+
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+};
+
+use crate::{certificate::Facts, key::public_key};
+
+/// Why a certificate or a key can't be read. The text fits after the name of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PemError {
+    /// There is no certificate.
+    #[error("has no certificate in PEM")]
+    NoCertificate,
+    /// There is no private key.
+    #[error("has no private key in PEM")]
+    NoKey,
+    /// A section begins and does not end.
+    #[error("is not PEM: a section has no end, so a part is missing; copy the file again")]
+    NoEnd,
+    /// The text of a section is not base64.
+    #[error("is not PEM: the text of a section is damaged (no base64); copy the file again")]
+    Base64,
+    /// The private key has a password.
+    #[error(
+        "its private key is encrypted, and only .p12 files are read with a password: decrypt it with \
+         `openssl pkey -in OLD -out NEW`"
+    )]
+    Encrypted,
+    /// The file is PKCS #12.
+    #[error("is PKCS #12, not PEM: read it as a .p12 file")]
+    Pkcs12,
+}
+
+/// Reads all certificates of a text, or the one in DER.
+///
+/// # Errors
+/// If there is none, or the text is damaged.
+pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let certificates: Vec<_> = sections(text)?
+        .into_iter()
+        .filter(|section| {
+            matches!(
+                &*section.label,
+                "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE"
+            )
+        })
+        .map(|section| section.decode().map(CertificateDer::from))
+        .collect::<Result<_, _>>()?;
+    if !certificates.is_empty() {
+        Ok(certificates)
+    } else if is_pkcs12(text) {
+        Err(PemError::Pkcs12)
+    } else if Facts::read(text).is_ok() {
+        Ok(vec![CertificateDer::from(text.to_vec())])
+    } else {
+        Err(PemError::NoCertificate)
+    }
+}
+
+/// Reads the first private key of a text, or the one in DER.
+///
+/// # Errors
+/// If there is none, it is encrypted, or the text is damaged.
+pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
+    for section in sections(text)? {
+        let is_key = section.label.ends_with("PRIVATE KEY");
+        if is_key && (section.label.starts_with("ENCRYPTED") || section.is_encrypted()) {
+            return Err(PemError::Encrypted);
+        }
+        return Ok(match &*section.label {
+            "PRIVATE KEY" => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(section.decode()?)),
+            "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(section.decode()?)),
+            "EC PRIVATE KEY" => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(section.decode()?)),
+            _ => continue,
+        });
+    }
+    if is_pkcs12(text) {
+        return Err(PemError::Pkcs12);
+    }
+    let der = || text.to_vec();
+    [
+        PrivateKeyDer::Pkcs8(der().into()),
+        PrivateKeyDer::Pkcs1(der().into()),
+        PrivateKeyDer::Sec1(der().into()),
+    ]
+    .into_iter()
+    .find(|key| public_key(key).is_some())
+    .ok_or(PemError::NoKey)
+}
+
+/// Returns whether a file begins as PKCS #12 does: a sequence whose first element is the number 3. The
+/// first 16 bytes are enough.
+#[must_use]
+pub fn is_pkcs12(start: &[u8]) -> bool {
+    let content = match start {
+        [0x30, length @ 0..=0x80, content @ ..] if *length > 2 => content,
+        [0x30, long @ 0x81..=0x84, rest @ ..] => {
+            rest.get(usize::from(long & 0x7f)..).unwrap_or_default()
+        }
+        _ => return false,
+    };
+    content.starts_with(&[2, 1, 3])
+}
+
+/// A part between `BEGIN` and `END`.
+struct Section {
+    label: String,
+    body: String,
+}
+
+fn sections(text: &[u8]) -> Result<Vec<Section>, PemError> {
+    const BEGIN: &str = "-----BEGIN ";
+    const END: &str = "-----END ";
+
+    let text = text_of(text);
+    let mut rest = &*text;
+    let mut sections = Vec::new();
+    while let Some((_, after)) = rest.split_once(BEGIN) {
+        let (label, after) = after.split_once("-----").ok_or(PemError::NoEnd)?;
+        let (body, after) = after.split_once(END).ok_or(PemError::NoEnd)?;
+        if body.contains(BEGIN) {
+            return Err(PemError::NoEnd);
+        }
+        sections.push(Section {
+            label: label.trim().to_owned(),
+            body: body.to_owned(),
+        });
+        rest = after;
+    }
+    Ok(sections)
+}
+
+/// The text, with line ends that are line ends.
+fn text_of(bytes: &[u8]) -> String {
+    let utf16 = |from: fn([u8; 2]) -> u16| {
+        let units = bytes.as_chunks().0.iter().skip(1).map(|unit| from(*unit));
+        char::decode_utf16(units)
+            .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
+            .collect()
+    };
+    let text: String = match bytes {
+        [0xff, 0xfe, ..] => utf16(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => utf16(u16::from_be_bytes),
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    };
+    text.replace("\\r", "\n").replace("\\n", "\n")
+}
+
+impl Section {
+    /// Returns whether the key has a password in the old form, in header lines.
+    fn is_encrypted(&self) -> bool {
+        self.body.contains("ENCRYPTED")
+    }
+
+    fn decode(&self) -> Result<Vec<u8>, PemError> {
+        let lines = self.body.lines().filter(|line| !line.contains(':'));
+        let characters = lines
+            .flat_map(str::bytes)
+            .filter(|b| !b.is_ascii_whitespace());
+        base64(characters).ok_or(PemError::Base64)
+    }
+}
+
+/// Decodes base64 (RFC 4648), with or without padding.
+fn base64(characters: impl Iterator<Item = u8>) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let (mut bits, mut count) = (0_u32, 0);
+    let mut padding = 0;
+    for character in characters {
+        let value = match character {
+            b'A'..=b'Z' => character - b'A',
+            b'a'..=b'z' => character - b'a' + 26,
+            b'0'..=b'9' => character - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            b'=' if padding < 2 => {
+                padding += 1;
+                continue;
+            }
+            _ => return None,
+        };
+        if padding > 0 {
+            return None;
+        }
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            // The lowest byte of those that are left.
+            bytes.push((bits >> count) as u8);
+            bits &= (1 << count) - 1;
+        }
+    }
+    (count < 6 && bits == 0 && !bytes.is_empty()).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_decoded() {
+        let decoded = |text: &str| base64(text.bytes());
+        assert_eq!(decoded("Zm9vYmFy"), Some(b"foobar".to_vec()));
+        assert_eq!(decoded("Zm9vYg=="), Some(b"foob".to_vec()));
+        assert_eq!(decoded("Zm9vYmE"), Some(b"fooba".to_vec()));
+        for wrong in ["", "Z", "Zm9v!", "Zg=x", "Zh==", "===="] {
+            assert_eq!(decoded(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn pkcs12_is_told_from_other_der() {
+        assert!(is_pkcs12(&[0x30, 0x82, 9, 9, 2, 1, 3, 0x30]));
+        assert!(is_pkcs12(&[0x30, 0x80, 2, 1, 3]));
+        // A certificate, and a key.
+        assert!(!is_pkcs12(&[0x30, 0x82, 9, 9, 0x30, 0x82]));
+        assert!(!is_pkcs12(&[0x30, 0x82, 9, 9, 2, 1, 0, 0x30]));
+        assert!(!is_pkcs12(b"-----BEGIN") && !is_pkcs12(&[]) && !is_pkcs12(&[0x30]));
+    }
+}
