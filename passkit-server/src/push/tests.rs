@@ -37,7 +37,11 @@ impl PushSender for Sender {
     }
 
     fn credentials(&self, _: &TypeIdentifier) -> String {
-        self.credentials.lock().unwrap().clone().unwrap_or("first".into())
+        self.credentials
+            .lock()
+            .unwrap()
+            .clone()
+            .unwrap_or("first".into())
     }
 
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
@@ -938,8 +942,18 @@ async fn bad_tokens_fill_the_deferred_pushes_up_to_a_bound() {
             version: Some(1),
         };
         let bad = PushOutcome::BadToken("BadDeviceToken".into());
-        let stop = feedback.take(key, delivery, Instant::now(), bad, &mut actions, &mut report);
+        let stop = feedback.take(
+            key,
+            delivery,
+            Instant::now(),
+            bad,
+            &mut actions,
+            &mut report,
+        );
         assert!(stop.is_none());
     }
-    assert_eq!((feedback.deferred.len(), actions.defer.len()), (100_000, 100_000));
+    assert_eq!(
+        (feedback.deferred.len(), actions.defer.len()),
+        (100_000, 100_000)
+    );
 }

@@ -97,7 +97,10 @@ impl TypeWorker {
             }
             self.paused_until = None;
         }
-        if self.storm_until.is_some_and(|until| until <= Instant::now()) {
+        if self
+            .storm_until
+            .is_some_and(|until| until <= Instant::now())
+        {
             self.end_storm();
         }
         if self.in_round {
