@@ -82,6 +82,14 @@ impl Pool {
         }
     }
 
+    /// The name of the credentials in use, without secrets.
+    pub(crate) fn credentials(&self) -> String {
+        match &self.credentials {
+            Credentials::Certificate(certificate) => certificate.fingerprint(),
+            Credentials::Token(key, _) => key.name(),
+        }
+    }
+
     /// The header `authorization`. Only a token key needs one.
     pub(crate) fn authorization(&self) -> Result<Option<HeaderValue>, ApnsError> {
         match &self.credentials {

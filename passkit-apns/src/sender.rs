@@ -88,6 +88,18 @@ impl PushSender for ApnsSender {
         self.token.is_some() || self.certificates.contains_key(topic)
     }
 
+    fn credentials(&self, topic: &TypeIdentifier) -> String {
+        let pool = self.certificates.get(topic).or(self.token.as_ref());
+        let name = pool.map_or_else(|| "none".to_owned(), Pool::credentials);
+        // Tokens are for one environment of APNs, so the server belongs to it. Only a digest is
+        // kept, because the name of a host may be long.
+        let server = ring::digest::digest(
+            &ring::digest::SHA256,
+            self.requests.authority.as_str().as_bytes(),
+        );
+        format!("{name}@{}", hex(&server.as_ref()[..8]))
+    }
+
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
         if !token.is_apns() {
             return PushOutcome::Unsupported;
@@ -125,4 +137,8 @@ impl PushSender for ApnsSender {
             return outcome;
         }
     }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -93,6 +93,11 @@ impl TokenKey {
         })
     }
 
+    /// The ids of the key and of the team.
+    pub(crate) fn name(&self) -> String {
+        format!("{}.{}", self.key_id, self.team_id)
+    }
+
     /// Sets the age at which a token is replaced, and the age below which it is kept even if APNs
     /// calls it expired. The defaults are 40 and 20 minutes.
     ///

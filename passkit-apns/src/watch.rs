@@ -35,6 +35,14 @@ struct Current {
     tls: Arc<ClientConfig>,
     /// Counts the certificates that were used.
     generation: u64,
+    fingerprint: String,
+}
+
+/// The start of the SHA-256 digest of a certificate.
+fn fingerprint(identity: &Identity) -> String {
+    let certificate = identity.chain().first().map_or(&[][..], |first| first);
+    let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
+    crate::sender::hex(&digest.as_ref()[..16])
 }
 
 struct Seen {
@@ -56,6 +64,7 @@ impl Watched {
         warn_of_expiry(&identity, &mut seen);
         Ok(Self {
             current: RwLock::new(Current {
+                fingerprint: fingerprint(&identity),
                 identity,
                 tls,
                 generation: 0,
@@ -70,6 +79,12 @@ impl Watched {
 
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// The start of the SHA-256 digest of the certificate.
+    pub(crate) fn fingerprint(&self) -> String {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.fingerprint.clone()
     }
 
     fn current(&self) -> Current {
@@ -90,6 +105,7 @@ impl Watched {
             identity,
             tls,
             generation,
+            ..
         } = self.current();
         if identity.not_after() <= SystemTime::now() {
             let date = httpdate::fmt_http_date(identity.not_after());
@@ -135,6 +151,7 @@ impl Watched {
                     tracing::info!(topic = %identity.type_id(), "using a new certificate for pushes");
                     let generation = self.generation() + 1;
                     *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current {
+                        fingerprint: fingerprint(&identity),
                         identity,
                         tls,
                         generation,

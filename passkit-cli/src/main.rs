@@ -25,6 +25,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use failure::Failure;
 
+/// Gives memory back after a burst. The usual allocator of Linux keeps gigabytes.
+#[cfg(not(target_env = "msvc"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Keeps Apple Wallet passes and orders up to date.
 #[derive(Parser)]
 #[command(name = "passkit", version, max_term_width = 110)]

@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     failure::{Chain, Failure},
-    server,
+    server::{self, Limits},
     store::Store,
 };
 
@@ -37,7 +37,10 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// How often everything in the store is counted, which may take long.
 const COUNT_EVERY: Duration = Duration::from_secs(600);
 /// Few clients scrape.
-const CONNECTIONS: usize = 16;
+const LIMITS: Limits = Limits {
+    connections: 16,
+    per_address: None,
+};
 
 const REGISTRATIONS: &str = "passkit_registrations";
 const DEVICES: &str = "passkit_devices";
@@ -89,7 +92,7 @@ impl Metrics {
         tasks.spawn(server::serve(
             listener,
             service,
-            CONNECTIONS,
+            LIMITS,
             std::future::pending(),
         ));
         tasks

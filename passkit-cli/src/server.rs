@@ -1,15 +1,31 @@
 //! HTTP/1.1 on a socket, with limits. A proxy in front does TLS.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    convert::Infallible,
+    future::poll_fn,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
 };
+use hyper_util::rt::{TokioIo, TokioTimer};
 use passkit_server::service::ResponseBody;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc, watch},
+};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::failure::Failure;
@@ -20,6 +36,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in flight may take after the signal to stop. Service managers often kill after ten seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
+/// How much is read of a client after it was refused, and for how long.
+const LINGER_BYTES: usize = 8 * 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(5);
 /// The most bytes of a request's head, and the most headers.
 const HEAD_LIMIT: usize = 32 * 1024;
 const HEADERS_LIMIT: usize = 64;
@@ -39,11 +58,20 @@ pub(crate) async fn bind(
     Ok((listener, address))
 }
 
-/// Serves connections, at most `max_connections` at once, until `stop` is ready; then lets requests in flight finish.
+/// How many connections may be open at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) connections: usize,
+    /// How many of them one client address may have. `None` means a quarter, and no limit for
+    /// addresses that a proxy may have.
+    pub(crate) per_address: Option<usize>,
+}
+
+/// Serves connections within the limits until `stop` is ready; then lets requests in flight finish.
 pub(crate) async fn serve<S>(
     listener: TcpListener,
     service: S,
-    max_connections: usize,
+    limits: Limits,
     stop: impl Future<Output = ()>,
 ) where
     S: hyper::service::Service<
@@ -52,26 +80,30 @@ pub(crate) async fn serve<S>(
             Error = Infallible,
         > + Clone
         + Send
+        + Unpin
         + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_LIMIT)
         .max_headers(HEADERS_LIMIT);
-    let places = Arc::new(Semaphore::new(max_connections));
-    let connections = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let shares = Arc::new(Shares::new(limits));
+    let (stopping, stopped) = watch::channel(());
+    // Each connection has a clone, so that the channel closes after the last one.
+    let (open, mut all_closed) = mpsc::channel::<Infallible>(1);
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = async {
             let place = places.clone().acquire_owned().await;
             (place, listener.accept().await)
         };
-        let (place, stream) = tokio::select! {
+        let (place, stream, client) = tokio::select! {
             () = &mut stop => break,
             (place, accepted) = accepted => match accepted {
-                Ok((stream, _)) => (place, stream),
+                Ok((stream, client)) => (place, stream, client),
                 Err(error) => {
                     // The process is out of file descriptors, or the client is gone. Neither ends
                     // the service.
@@ -81,22 +113,27 @@ pub(crate) async fn serve<S>(
                 }
             },
         };
+        let Some(share) = shares.take(client.ip()) else {
+            continue;
+        };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("can't set TCP_NODELAY: {error}");
         }
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
-        let connection = connections
-            .watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service.clone()));
+        let (http, service, stopped, open) =
+            (http.clone(), service.clone(), stopped.clone(), open.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = answer_all(&http, stream, service, stopped).await {
                 tracing::debug!("connection ended: {error}");
             }
-            drop(place);
+            drop((place, share, open));
         });
     }
-    drop(listener);
-    if tokio::time::timeout(STOP_TIMEOUT, connections.shutdown())
+    drop((listener, open));
+    // Without connections, nobody receives this.
+    let _ = stopping.send(());
+    if tokio::time::timeout(STOP_TIMEOUT, all_closed.recv())
         .await
         .is_err()
     {
@@ -104,6 +141,182 @@ pub(crate) async fn serve<S>(
             "requests were still in flight after {} s",
             STOP_TIMEOUT.as_secs()
         );
+    }
+}
+
+/// Answers the requests of a connection.
+async fn answer_all<S>(
+    http: &http1::Builder,
+    stream: TimeoutStream<TcpStream>,
+    service: S,
+    mut stopped: watch::Receiver<()>,
+) -> hyper::Result<()>
+where
+    S: hyper::service::Service<
+            Request<Incoming>,
+            Response = Response<ResponseBody>,
+            Error = Infallible,
+        > + Unpin
+        + 'static,
+    S::Future: Send + 'static,
+{
+    let refused = Arc::new(AtomicBool::new(false));
+    let refusing = refused.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let has_body = !request.body().is_end_stream();
+        let refusing = refusing.clone();
+        let answer = service.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            let is_refusal = answer
+                .as_ref()
+                .is_ok_and(|answer| !answer.status().is_success());
+            refusing.store(has_body && is_refusal, Ordering::Relaxed);
+            answer
+        })
+    });
+    let mut connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
+                ended?;
+                break;
+            }
+            _ = stopped.changed(), if !is_stopping => {
+                is_stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    }
+    let mut stream = connection.into_parts().io.into_inner();
+    // The client may be gone.
+    if stream.shutdown().await.is_ok() && refused.load(Ordering::Relaxed) && !is_stopping {
+        linger(stream).await;
+    }
+    Ok(())
+}
+
+/// Reads what a refused client still sends. If the connection were closed meanwhile, the client
+/// would get a reset, and often lose the answer.
+async fn linger(mut stream: Pin<Box<TimeoutStream<TcpStream>>>) {
+    let reading = async {
+        let mut buffer = [0; 4096];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(read) => left = left.saturating_sub(read),
+            }
+        }
+    };
+    // After this time the connection is closed anyway.
+    let _ = tokio::time::timeout(LINGER_TIME, reading).await;
+}
+
+/// The open connections of each client address, so that one client can't take all places.
+struct Shares {
+    limits: Limits,
+    open: Mutex<HashMap<IpAddr, usize>>,
+    warned: Mutex<Option<Instant>>,
+}
+
+/// A connection that counts for its client address until it is dropped.
+struct Share {
+    shares: Arc<Shares>,
+    address: IpAddr,
+}
+
+impl Shares {
+    fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            open: Mutex::default(),
+            warned: Mutex::default(),
+        }
+    }
+
+    /// The most connections of an address, if there is a limit.
+    fn limit(&self, address: IpAddr) -> Option<usize> {
+        match self.limits.per_address {
+            Some(limit) => Some(limit),
+            None if may_be_proxy(address) => None,
+            None => Some((self.limits.connections / 4).max(1)),
+        }
+    }
+
+    /// Counts a connection. `None` if the address has its share already.
+    fn take(self: &Arc<Self>, client: IpAddr) -> Option<Share> {
+        let client = client.to_canonical();
+        let limit = self.limit(client).unwrap_or(usize::MAX);
+        let address = network(client);
+        let is_free = {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = open.entry(address).or_default();
+            let is_free = *count < limit;
+            *count += usize::from(is_free);
+            is_free
+        };
+        if !is_free {
+            self.warn(client, limit);
+            return None;
+        }
+        Some(Share {
+            shares: self.clone(),
+            address,
+        })
+    }
+
+    /// Once a minute, because one client can cause any number of these.
+    fn warn(&self, client: IpAddr, limit: usize) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|warned| warned.elapsed() >= Duration::from_secs(60)) {
+            *warned = Some(Instant::now());
+            tracing::warn!(
+                "{client} has {limit} connections open, and gets no more; \
+                 if it is a proxy, raise --max-connections-per-address"
+            );
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut open = self
+            .shares
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = open.entry(self.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// An IPv6 client usually has a /64 network of its own.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX)).into(),
+    }
+}
+
+/// Whether a proxy in front may have this address: this machine, a private or a shared network.
+fn may_be_proxy(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            address.is_loopback()
+                || address.is_private()
+                || address.is_link_local()
+                || (first == 100 && second & 0b1100_0000 == 64)
+        }
+        IpAddr::V6(address) => {
+            address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+        }
     }
 }
 
@@ -141,6 +354,64 @@ pub(crate) fn raise_open_file_limit() {
         limit.current = limit.maximum;
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::debug!("can't raise the limit of open files: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(per_address: Option<usize>, clients: &[&str]) -> Vec<bool> {
+        let limits = Limits {
+            connections: 8,
+            per_address,
+        };
+        let shares = Arc::new(Shares::new(limits));
+        let taken: Vec<_> = clients
+            .iter()
+            .map(|client| shares.take(client.parse().unwrap()))
+            .collect();
+        let result = taken.iter().map(Option::is_some).collect();
+        drop(taken);
+        assert!(
+            shares
+                .open
+                .lock()
+                .unwrap()
+                .values()
+                .all(|count| *count == 0)
+        );
+        result
+    }
+
+    #[test]
+    fn a_client_gets_a_quarter_of_the_places_and_a_proxy_all() {
+        let one = "203.0.113.1";
+        assert_eq!(
+            taken(None, &[one, one, one, "203.0.113.2"]),
+            [true, true, false, true]
+        );
+        let mapped = "::ffff:203.0.113.1";
+        assert_eq!(taken(None, &[one, mapped, one]), [true, true, false]);
+        let networks = [
+            "2001:db8::1",
+            "2001:db8::2",
+            "2001:db8::3",
+            "2001:db8:0:1::3",
+        ];
+        assert_eq!(taken(None, &networks), [true, true, false, true]);
+        for proxy in [
+            "127.0.0.1",
+            "::1",
+            "10.1.2.3",
+            "192.168.0.9",
+            "100.64.0.1",
+            "fd00::1",
+            "fe80::1",
+        ] {
+            assert_eq!(taken(None, &[proxy; 4]), [true; 4], "{proxy}");
+            assert_eq!(taken(Some(1), &[proxy; 2]), [true, false], "{proxy}");
         }
     }
 }

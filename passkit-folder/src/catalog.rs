@@ -4,16 +4,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
-use passkit_server::{PassId, identifiers::TokenDigest};
+use passkit_server::{PassId, SourceError, identifiers::TokenDigest};
 use redb::{
     Database, Durability, OwnedAccessGuard, ReadableDatabase, ReadableTable, TableDefinition,
 };
 
-use crate::{FolderError, files::Stamp, listed::Listed};
+use crate::{FolderError, files::Stamp, listed::Listed, readers::Readers};
 
 /// Type and serial number.
 type Key = (&'static str, &'static str);
@@ -30,6 +30,8 @@ type Value = (
 
 const PASSES: TableDefinition<'_, Key, Value> = TableDefinition::new("passes");
 const ARCHIVES: TableDefinition<'_, Key, &[u8]> = TableDefinition::new("archives");
+/// The sizes of the archives.
+const LENGTHS: TableDefinition<'_, Key, u64> = TableDefinition::new("lengths");
 const SETTINGS: TableDefinition<'_, &str, bool> = TableDefinition::new("settings");
 const ALLOW_UNSIGNED: &str = "allow-unsigned";
 
@@ -40,6 +42,7 @@ pub(crate) struct Catalog {
     path: PathBuf,
     /// `None` after a failure, until it can be opened again.
     database: RwLock<Option<Database>>,
+    readers: Readers,
 }
 
 /// A pass in the catalog.
@@ -97,11 +100,13 @@ impl Catalog {
         let write = database.begin_write()?;
         write.open_table(PASSES)?;
         write.open_table(ARCHIVES)?;
+        write.open_table(LENGTHS)?;
         write.open_table(SETTINGS)?;
         write.commit()?;
         Ok(Self {
             path,
             database: RwLock::new(Some(database)),
+            readers: Readers::default(),
         })
     }
 
@@ -127,20 +132,33 @@ impl Catalog {
         &self,
         rows: impl IntoIterator<Item = (&'a Row, Copy)>,
     ) -> Result<(), redb::Error> {
-        self.write(Durability::Immediate, |write| {
+        let mut replaced = Vec::new();
+        let written = self.write(Durability::Immediate, |write| {
             let mut passes = write.open_table(PASSES)?;
             let mut archives = write.open_table(ARCHIVES)?;
+            let mut lengths = write.open_table(LENGTHS)?;
             for (row, copy) in rows {
                 let key = (row.pass.type_id.as_str(), row.pass.serial.as_str());
+                if !matches!(copy, Copy::Keep) {
+                    replaced.push(row.pass.clone());
+                }
                 match copy {
-                    Copy::Put(bytes) => drop(archives.insert(key, &bytes[..])?),
+                    Copy::Put(bytes) => {
+                        archives.insert(key, &bytes[..])?;
+                        lengths.insert(key, bytes.len() as u64)?;
+                    }
                     Copy::Keep => {}
-                    Copy::Remove => drop(archives.remove(key)?),
+                    Copy::Remove => {
+                        archives.remove(key)?;
+                        lengths.remove(key)?;
+                    }
                 }
                 insert(&mut passes, row)?;
             }
             Ok(())
-        })
+        });
+        self.readers.forget(&replaced);
+        written
     }
 
     /// Remembers that the store has the last change of `passes`. It is on disk with the next
@@ -181,6 +199,34 @@ impl Catalog {
             .open_table(ARCHIVES)?
             .get_owned((pass.type_id.as_str(), pass.serial.as_str()))?;
         Ok(archive.map(|archive| Bytes::from_owner(Owned(archive))))
+    }
+
+    /// The archive of a pass, shared with all who read it now. It holds no read transaction, so a
+    /// slow reader does not make the file grow.
+    pub(crate) async fn shared_archive(
+        self: &Arc<Self>,
+        pass: &PassId,
+    ) -> Result<Option<Bytes>, SourceError> {
+        let read = async || {
+            let (catalog, pass) = (self.clone(), pass.clone());
+            let archive = tokio::task::spawn_blocking(move || {
+                let archive = catalog.archive(&pass)?;
+                Ok::<_, redb::Error>(archive.map(|archive| archive.to_vec()))
+            });
+            Ok::<_, SourceError>(archive.await??)
+        };
+        self.readers.get(pass, read).await
+    }
+
+    /// The size of the archive of a pass.
+    pub(crate) fn archive_length(&self, pass: &PassId) -> Result<Option<u64>, redb::Error> {
+        let key = (pass.type_id.as_str(), pass.serial.as_str());
+        let length = self.read()?.open_table(LENGTHS)?.get(key)?;
+        match length {
+            Some(length) => Ok(Some(length.value())),
+            // Copies that were made before lengths were kept.
+            None => Ok(self.archive(pass)?.map(|archive| archive.len() as u64)),
+        }
     }
 
     fn read(&self) -> Result<redb::ReadTransaction, redb::Error> {

@@ -206,8 +206,17 @@ impl PassSource for Folder {
         state: &PassState,
     ) -> Result<Option<ArchiveBody>, SourceError> {
         self.agree(pass, state).await?;
-        let (shared, pass) = (self.0.shared.clone(), pass.clone());
-        let bytes = tokio::task::spawn_blocking(move || shared.catalog.archive(&pass)).await??;
+        let bytes = self.0.shared.catalog.shared_archive(pass).await?;
         Ok(bytes.map(ArchiveBody::from))
+    }
+
+    async fn archive_length(
+        &self,
+        pass: &PassId,
+        state: &PassState,
+    ) -> Result<Option<u64>, SourceError> {
+        self.agree(pass, state).await?;
+        let (catalog, pass) = (self.0.shared.catalog.clone(), pass.clone());
+        Ok(tokio::task::spawn_blocking(move || catalog.archive_length(&pass)).await??)
     }
 }

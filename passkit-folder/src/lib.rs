@@ -71,6 +71,7 @@ mod listed;
 mod pauses;
 mod publish;
 mod read;
+mod readers;
 mod shared;
 mod watch;
 

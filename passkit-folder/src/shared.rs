@@ -1,6 +1,6 @@
 use std::{
     collections::HashMap,
-    sync::{PoisonError, RwLock, atomic::AtomicBool},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicBool},
 };
 
 use passkit_server::{PassId, PassState, store::ContentDigest};
@@ -9,7 +9,7 @@ use crate::{catalog::Catalog, listed::Listed};
 
 /// What requests and the watcher share.
 pub(crate) struct Shared {
-    pub(crate) catalog: Catalog,
+    pub(crate) catalog: Arc<Catalog>,
     /// Every pass that was ever served, withdrawn ones too.
     passes: RwLock<HashMap<PassId, Listed>>,
     /// Whether the watcher did not answer in time when it was last asked.
@@ -19,7 +19,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(catalog: Catalog) -> Self {
         Self {
-            catalog,
+            catalog: Arc::new(catalog),
             passes: RwLock::default(),
             slow: AtomicBool::new(false),
         }

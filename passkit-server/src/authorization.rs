@@ -6,7 +6,7 @@ use crate::{
     PassId, PassSource,
     identifiers::{Kind, TokenDigest, TypeIdentifier},
     refusal::Refusal,
-    route::{decode, serial_candidates},
+    route::{MalformedEscape, SerialCandidates, decode, serial_candidates},
     store::RegistrationStore,
 };
 
@@ -35,11 +35,18 @@ pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
     access: Access,
 ) -> Result<PassId, Refusal> {
     let type_id = TypeIdentifier::new(&decode(type_id)?);
-    let serials = serial_candidates(serial)?;
+    let SerialCandidates {
+        serials,
+        is_malformed,
+    } = serial_candidates(serial);
     let kind = kind
         .or(type_id.as_ref().ok().map(TypeIdentifier::kind))
         .unwrap_or(Kind::Pass);
-    let unauthorized = Refusal::Unauthorized(kind);
+    let unauthorized = if is_malformed {
+        MalformedEscape.into()
+    } else {
+        Refusal::Unauthorized(kind)
+    };
 
     let Some(token) = presented_token(headers, kind, other_wallets) else {
         return Err(unauthorized);

@@ -22,12 +22,27 @@ pub(crate) fn etag(state: PassState) -> HeaderValue {
 }
 
 /// Returns the `Last-Modified` of a version that is sent at `now` (whole seconds since the Unix
-/// epoch). It is never later than the `Date` of the answer.
+/// epoch). It is never later than the `Date` of the answer, and [`is_unchanged`] knows it again.
 pub(crate) fn last_modified(state: PassState, now: u64) -> HeaderValue {
+    let seconds = if state.last_modified <= now {
+        state.last_modified
+    } else {
+        stand_in(state).min(now)
+    };
     let date = UNIX_EPOCH
-        .checked_add(Duration::from_secs(state.last_modified.min(now)))
+        .checked_add(Duration::from_secs(seconds))
         .unwrap_or(UNIX_EPOCH);
     header(format_args!("{}", httpdate::HttpDate::from(date)))
+}
+
+/// The date that a version gets as long as its own date lies ahead, because the clock was set back
+/// or the pass changes more than once a second.
+///
+/// The current time would not do: after the next change, another version could get the same date.
+/// Dates of versions never repeat, so dates 34 years earlier never repeat either. No pass has such
+/// an early date of its own.
+fn stand_in(state: PassState) -> u64 {
+    state.last_modified.saturating_sub(1 << 30)
 }
 
 /// Makes a header value from printable ASCII of at most 64 bytes. An `ETag` and a date fit.
@@ -43,8 +58,9 @@ fn header(text: Arguments<'_>) -> HeaderValue {
 /// Returns whether the request shows that the device has the version of `state`.
 ///
 /// If `If-None-Match` is present, it alone decides. Text that is not an HTTP date counts as no
-/// date.
-pub(crate) fn is_unchanged(state: PassState, headers: &HeaderMap) -> bool {
+/// date. So does a date later than `now`, because this service can't have sent it: the device has
+/// it from another service, or from a clock that was wrong.
+pub(crate) fn is_unchanged(state: PassState, headers: &HeaderMap, now: u64) -> bool {
     if headers.contains_key(IF_NONE_MATCH) {
         let etag = etag(state);
         return headers
@@ -59,7 +75,12 @@ pub(crate) fn is_unchanged(state: PassState, headers: &HeaderMap) -> bool {
         .get(IF_MODIFIED_SINCE)
         .and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok())
         .and_then(|date: SystemTime| date.duration_since(UNIX_EPOCH).ok())
-        .is_some_and(|date| state.last_modified <= date.as_secs())
+        .map(|date| date.as_secs())
+        .is_some_and(|date| {
+            date == state.last_modified
+                || (state.last_modified..=now).contains(&date)
+                || (date > 0 && date == stand_in(state))
+        })
 }
 
 #[cfg(test)]
@@ -79,7 +100,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)))
             .collect();
-        is_unchanged(STATE, &headers)
+        is_unchanged(STATE, &headers, STATE.last_modified + 100)
     }
 
     #[test]
@@ -124,18 +145,70 @@ mod tests {
         );
         assert_eq!(
             last_modified(STATE, STATE.last_modified - 1),
-            "Fri, 18 Sep 2026 08:00:40 GMT"
+            "Tue, 08 Sep 1992 18:23:37 GMT"
         );
-        assert_eq!(
-            last_modified(
-                PassState {
-                    version: 0,
-                    last_modified: u64::MAX,
-                    published: None
-                },
-                0
-            ),
-            "Thu, 01 Jan 1970 00:00:00 GMT"
-        );
+        let far = PassState {
+            last_modified: u64::MAX,
+            ..STATE
+        };
+        assert_eq!(last_modified(far, 0), "Thu, 01 Jan 1970 00:00:00 GMT");
+    }
+
+    fn since(state: PassState, date: HeaderValue, now: u64) -> bool {
+        is_unchanged(
+            state,
+            &[(IF_MODIFIED_SINCE, date)].into_iter().collect(),
+            now,
+        )
+    }
+
+    #[test]
+    fn the_date_of_an_answer_is_known_again_wherever_the_clock_is() {
+        let own = STATE.last_modified;
+        let day = 86_400;
+        for sent_at in [own, own + day, own - 1, own - day, own - 300 * day] {
+            let date = last_modified(STATE, sent_at);
+            for asked_at in [own + day, own, own - 1, own - 300 * day] {
+                assert!(
+                    since(STATE, date.clone(), asked_at),
+                    "{date:?} at {asked_at}"
+                );
+            }
+            for changed in 1..100 {
+                let next = PassState {
+                    version: STATE.version + changed,
+                    last_modified: own + changed,
+                    published: None,
+                };
+                assert!(
+                    !since(next, date.clone(), own - day),
+                    "{date:?}, then {changed}"
+                );
+                assert!(
+                    !since(next, date.clone(), own + day),
+                    "{date:?}, then {changed}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_date_ahead_of_the_clock_is_no_date() {
+        let date = |seconds| {
+            HeaderValue::from_str(&httpdate::fmt_http_date(
+                UNIX_EPOCH + Duration::from_secs(seconds),
+            ))
+            .unwrap()
+        };
+        let own = STATE.last_modified;
+        for (ahead, now) in [
+            (7_200, own),
+            (1, own),
+            (7_200, own + 7_199),
+            (7_200, own - 5),
+        ] {
+            assert!(!since(STATE, date(own + ahead), now), "{ahead} at {now}");
+        }
+        assert!(since(STATE, date(own + 7_200), own + 7_200));
     }
 }

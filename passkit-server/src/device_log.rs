@@ -7,6 +7,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::identifiers::SerialNumber;
+
 /// Receives the messages that devices post to the log endpoint. Only there, a phone reports
 /// problems with the service.
 ///
@@ -157,8 +159,7 @@ impl<'a> LogEntry<'a> {
             if let Some((_, complaint)) = tail.split_once("): ") {
                 entry.serial = complaint
                     .split_once("serial number '")
-                    .and_then(|(_, tail)| tail.split_once('\''))
-                    .map(|(serial, _)| serial)
+                    .and_then(|(_, tail)| quoted(tail))
                     .or_else(|| after(complaint, "unregistered serial number "));
                 entry.report = complaint_of(complaint);
             }
@@ -176,6 +177,17 @@ fn split_time(text: &str) -> (Option<&str>, &str) {
 
 fn after<'a>(text: &'a str, label: &str) -> Option<&'a str> {
     text.split_once(label).map(|(_, tail)| tail)
+}
+
+/// Returns a quoted serial number. It may have quotes too, so the text after it shows where it
+/// ends.
+fn quoted(text: &str) -> Option<&str> {
+    ["', but the pass was ", "' but did not provide "]
+        .iter()
+        .find_map(|end| text.rsplit_once(end))
+        .map(|(serial, _)| serial)
+        .or_else(|| text.trim_end_matches('.').strip_suffix('\''))
+        .or_else(|| text.split_once('\'').map(|(serial, _)| serial))
 }
 
 /// Returns the text up to the next character that no type identifier has.
@@ -300,21 +312,39 @@ impl DeviceLog for TracingLog {
             .type_id
             .filter(|id| crate::identifiers::TypeIdentifier::new(id).is_ok())
             .unwrap_or("-");
+        // Escaped, and only if it can be one.
+        let serial = entry
+            .serial
+            .filter(|serial| SerialNumber::new(serial).is_ok())
+            .map(tracing::field::debug);
         let task = entry.task.map(tracing::field::debug);
         match entry.report {
             DeviceReport::Other(message) => {
-                tracing::warn!(task, type_id, message = redacted(message), "device log");
+                tracing::warn!(
+                    task,
+                    type_id,
+                    serial,
+                    message = redacted(message),
+                    "device log"
+                );
             }
             DeviceReport::UnexpectedStatus(status) => {
                 tracing::warn!(
                     task,
                     type_id,
+                    serial,
                     status,
                     "device log: {}",
                     entry.report.meaning()
                 );
             }
-            _ => tracing::warn!(task, type_id, "device log: {}", entry.report.meaning()),
+            _ => tracing::warn!(
+                task,
+                type_id,
+                serial,
+                "device log: {}",
+                entry.report.meaning()
+            ),
         }
     }
 }
@@ -431,6 +461,21 @@ mod tests {
                 "Server requested update to serial number 'S 1', but the pass was unchanged.",
                 DeviceReport::PassUnchanged,
                 Some("S 1"),
+            ),
+            (
+                "Server requested update to serial number 'O'Brien-1', but the pass was unchanged.",
+                DeviceReport::PassUnchanged,
+                Some("O'Brien-1"),
+            ),
+            (
+                "Server ignored the 'if-modified-since' header (X) and returned the full unchanged pass data for serial number 'it's 'so'.",
+                DeviceReport::ConditionIgnored,
+                Some("it's 'so"),
+            ),
+            (
+                "Server returned the pass data for serial number 'O'B' but did not provide a 'last-modified' header.",
+                DeviceReport::LastModifiedMissing,
+                Some("O'B"),
             ),
             (
                 "Server ignored the 'if-modified-since' header (X) and returned the full unchanged pass data for serial number 'S'.",

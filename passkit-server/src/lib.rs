@@ -132,6 +132,7 @@ mod body;
 #[doc(hidden)]
 pub mod chain;
 mod conditional;
+mod device_limit;
 pub mod device_log;
 mod endpoints;
 pub mod identifiers;

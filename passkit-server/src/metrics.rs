@@ -302,6 +302,10 @@ impl<S: PushSender> PushSender for Measured<S> {
         self.0.covers(topic)
     }
 
+    fn credentials(&self, topic: &TypeIdentifier) -> String {
+        self.0.credentials(topic)
+    }
+
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
         let started = Instant::now();
         let outcome = self.0.push(topic, token).await;

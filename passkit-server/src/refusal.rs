@@ -24,6 +24,10 @@ pub(crate) enum Refusal {
     /// The body did not arrive in time.
     Slow,
     TooLarge,
+    /// All bodies in flight together take too much memory.
+    TooManyBodies,
+    /// The pass has as many devices as are allowed.
+    TooManyDevices,
     Store(StoreError),
     Source(SourceError),
     /// The store knows the pass, but the source does not.
@@ -78,6 +82,7 @@ impl Refusal {
             }
             Self::Slow => response::empty(StatusCode::REQUEST_TIMEOUT),
             Self::TooLarge => response::empty(StatusCode::PAYLOAD_TOO_LARGE),
+            Self::TooManyBodies | Self::TooManyDevices => unavailable(),
             Self::Store(error) => {
                 let transient = error.is_transient();
                 tracing::error!(transient, "{}", Chain(&error));

@@ -1,18 +1,56 @@
-//! Reads request bodies within limits of size and time.
+//! Reads request bodies within limits of size, time and memory.
 
-use std::time::Duration;
+use std::{ops::Deref, pin::pin, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Buf as _, BufMut as _};
 use http_body::Body;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::refusal::Refusal;
 
 /// How long a body may take to arrive.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
-/// Reads the complete body, if it has at most `limit` bytes and arrives in time.
-pub(crate) async fn read<B>(body: B, limit: usize) -> Result<Bytes, Refusal>
+/// The bytes of memory that all bodies in flight may take.
+///
+/// Anyone may post logs, so these have a half of their own. They can't take the memory that
+/// registrations need.
+pub(crate) struct BodyBudget {
+    pub(crate) logs: Semaphore,
+    pub(crate) registrations: Semaphore,
+}
+
+impl BodyBudget {
+    pub(crate) fn new(bytes: usize) -> Self {
+        let half = (bytes / 2).min(Semaphore::MAX_PERMITS);
+        Self {
+            logs: Semaphore::new(half),
+            registrations: Semaphore::new(half),
+        }
+    }
+}
+
+/// A complete body. Its memory counts until it is dropped.
+pub(crate) struct RequestBody<'a> {
+    bytes: Vec<u8>,
+    memory: Option<SemaphorePermit<'a>>,
+}
+
+impl Deref for RequestBody<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reads the complete body, if it has at most `limit` bytes, arrives in time, and there is memory.
+pub(crate) async fn read<B>(
+    body: B,
+    limit: usize,
+    budget: &Semaphore,
+) -> Result<RequestBody<'_>, Refusal>
 where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -20,11 +58,53 @@ where
     if body.size_hint().lower() > limit as u64 {
         return Err(Refusal::TooLarge);
     }
-    let collected = std::pin::pin!(Limited::new(body, limit).collect());
-    match tokio::time::timeout(TIME_LIMIT, collected).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::TooLarge),
-        Ok(Err(_)) => Err(Refusal::Malformed("the body ended early".into())),
+    let mut body = pin!(body);
+    let mut read = RequestBody {
+        bytes: Vec::new(),
+        memory: None,
+    };
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Refusal::Malformed("the body ended early".into()))?;
+            let Ok(mut data) = frame.into_data() else {
+                continue;
+            };
+            while data.has_remaining() {
+                let length = data.chunk().len();
+                if read.bytes.len() + length > limit {
+                    return Err(Refusal::TooLarge);
+                }
+                read.reserve(length, limit, budget)?;
+                read.bytes.put_slice(data.chunk());
+                data.advance(length);
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(TIME_LIMIT, reading).await {
+        Ok(Ok(())) => Ok(read),
+        Ok(Err(refusal)) => Err(refusal),
         Err(_) => Err(Refusal::Slow),
+    }
+}
+
+impl<'a> RequestBody<'a> {
+    /// Makes room for `more` bytes, and takes it from the budget.
+    fn reserve(&mut self, more: usize, limit: usize, budget: &'a Semaphore) -> Result<(), Refusal> {
+        let needed = self.bytes.len() + more;
+        if needed <= self.bytes.capacity() {
+            return Ok(());
+        }
+        let capacity = needed.max(2 * self.bytes.capacity()).min(limit);
+        let added = u32::try_from(capacity - self.bytes.capacity()).unwrap_or(u32::MAX);
+        let memory = budget
+            .try_acquire_many(added)
+            .map_err(|_| Refusal::TooManyBodies)?;
+        match &mut self.memory {
+            Some(before) => before.merge(memory),
+            None => self.memory = Some(memory),
+        }
+        self.bytes.reserve_exact(capacity - self.bytes.len());
+        Ok(())
     }
 }

@@ -100,33 +100,54 @@ pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
         .map_err(|_| MalformedEscape)
 }
 
-/// Returns the serial numbers that the raw end of a path may mean, the likeliest first.
+/// The serial numbers that the raw end of a path may mean.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SerialCandidates {
+    /// The likeliest first.
+    pub(crate) serials: Vec<SerialNumber>,
+    /// The text has a malformed escape. It is meant as it stands, or it is an error.
+    pub(crate) is_malformed: bool,
+}
+
+/// Returns the serial numbers that the raw end of a path may mean.
 ///
 /// A trailing slash usually comes from the client, but may belong to the serial number. Some
-/// clients encode twice. The presented token decides which serial number is meant.
-pub(crate) fn serial_candidates(
-    raw: &str,
-) -> Result<impl Iterator<Item = SerialNumber>, MalformedEscape> {
+/// clients encode twice, and some not at all. The presented token decides which serial number is
+/// meant.
+pub(crate) fn serial_candidates(raw: &str) -> SerialCandidates {
     let trimmed = raw.strip_suffix('/').unwrap_or(raw);
-    let once = decode(trimmed)?;
-    let with_slash = if trimmed.len() < raw.len() {
-        Some(decode(raw)?)
-    } else {
-        None
+    let has_slash = trimmed.len() < raw.len();
+    let once = decode(trimmed);
+    let is_malformed = once.is_err();
+    let mut serials = Vec::new();
+    let mut add = |text: &str| {
+        if let Ok(serial) = SerialNumber::new(text)
+            && !serials.contains(&serial)
+        {
+            serials.push(serial);
+        }
     };
-    let twice = if once.contains('%') {
-        decode(&once).ok().map(Cow::into_owned)
-    } else {
-        None
-    };
-    let valid = |text: Cow<'_, str>| SerialNumber::new(&text).ok();
-    Ok([
-        valid(once),
-        with_slash.and_then(valid),
-        twice.and_then(|text| valid(text.into())),
-    ]
-    .into_iter()
-    .flatten())
+    if let Ok(once) = once {
+        add(&once);
+        if has_slash {
+            add(&format!("{once}/"));
+        }
+        if once.contains('%')
+            && let Ok(twice) = decode(&once)
+        {
+            add(&twice);
+        }
+    }
+    if trimmed.contains('%') {
+        add(trimmed);
+        if has_slash {
+            add(raw);
+        }
+    }
+    SerialCandidates {
+        serials,
+        is_malformed,
+    }
 }
 
 /// Returns the value of the first parameter `name` of a raw query, still encoded.
@@ -203,18 +224,30 @@ mod tests {
 
     #[test]
     fn serials_are_read_every_way_a_client_may_have_meant() {
-        let read =
-            |raw| serial_candidates(raw).map(|c| c.map(|s| s.to_string()).collect::<Vec<_>>());
-        assert_eq!(read("a"), Ok(vec!["a".into()]));
-        assert_eq!(read("a/b%2Fc"), Ok(vec!["a/b/c".into()]));
-        assert_eq!(read("a/"), Ok(vec!["a".into(), "a/".into()]));
-        assert_eq!(read("a%2F"), Ok(vec!["a/".into()]));
-        assert_eq!(read("a%2520b"), Ok(vec!["a%20b".into(), "a b".into()]));
-        assert_eq!(read("100%25"), Ok(vec!["100%".into()]));
-        assert_eq!(read("a+b"), Ok(vec!["a+b".into()]));
-        assert_eq!(read("%00"), Ok(vec![]));
-        for raw in ["%", "%4", "%zz", "%ff", "a%C3"] {
-            assert_eq!(read(raw), Err(MalformedEscape), "{raw:?}");
+        let read = |raw| {
+            let SerialCandidates {
+                serials,
+                is_malformed,
+            } = serial_candidates(raw);
+            let serials: Vec<_> = serials.iter().map(ToString::to_string).collect();
+            (serials.join(" "), is_malformed)
+        };
+        for (raw, serials) in [
+            ("a", "a"),
+            ("a/b%2Fc", "a/b/c a/b%2Fc"),
+            ("a/", "a a/"),
+            ("a%2F", "a/ a%2F"),
+            ("a%2520b", "a%20b a b a%2520b"),
+            ("100%25", "100% 100%25"),
+            ("a+b", "a+b"),
+            ("AN%2bg8", "AN+g8 AN%2bg8"),
+            ("AN%2bg8/", "AN+g8 AN+g8/ AN%2bg8 AN%2bg8/"),
+            ("%00", "%00"),
+        ] {
+            assert_eq!(read(raw), (serials.to_owned(), false), "{raw:?}");
+        }
+        for raw in ["%", "%4", "%zz", "%ff", "a%C3", "100%", "5%/x"] {
+            assert_eq!(read(raw), (raw.to_owned(), true), "{raw:?}");
         }
     }
 

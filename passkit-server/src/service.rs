@@ -7,7 +7,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, request::Parts};
 use http_body::Body;
 use tower_service::Service;
@@ -15,11 +14,12 @@ use tower_service::Service;
 use crate::{
     PassSource,
     authorization::{Access, authorize},
+    device_limit::DeviceLimit,
     device_log::{DeviceLog, TracingLog},
     endpoints::{latest::latest, log, register, unregister::unregister, updatable::updatable},
     identifiers::Kind,
     refusal::Refusal,
-    request_body,
+    request_body::{self, BodyBudget},
     route::Route,
     store::RegistrationStore,
 };
@@ -66,7 +66,15 @@ struct Options {
     device_log: Arc<dyn DeviceLog>,
     other_wallets: bool,
     order_media_type: HeaderValue,
+    device_limit: Arc<DeviceLimit>,
+    body_budget: Arc<BodyBudget>,
 }
+
+/// The default of [`WalletService::max_devices_per_pass`].
+pub const MAX_DEVICES_PER_PASS: u64 = 5_000_000;
+
+/// The default of [`WalletService::max_body_bytes`].
+pub const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
 
 impl<S, P> WalletService<S, P> {
     /// Makes a service over a store and a source, with default options.
@@ -75,6 +83,8 @@ impl<S, P> WalletService<S, P> {
             device_log: Arc::new(TracingLog::default()),
             other_wallets: false,
             order_media_type: HeaderValue::from_static(Kind::Order.media_type()),
+            device_limit: Arc::new(DeviceLimit::new(MAX_DEVICES_PER_PASS)),
+            body_budget: Arc::new(BodyBudget::new(MAX_BODY_BYTES)),
         };
         Self {
             shared: Arc::new(Shared {
@@ -102,6 +112,26 @@ impl<S, P> WalletService<S, P> {
     #[must_use]
     pub fn other_wallets(mut self, accept: bool) -> Self {
         self.options_mut().other_wallets = accept;
+        self
+    }
+
+    /// Sets how many devices may be registered for one pass. Further devices get 503, and the pass
+    /// is named once in the log. Default: [`MAX_DEVICES_PER_PASS`].
+    ///
+    /// Whoever has a pass can register any number of made-up devices for it. The devices are
+    /// counted at a sample of new registrations, so a few more than these may register.
+    #[must_use]
+    pub fn max_devices_per_pass(mut self, devices: u64) -> Self {
+        self.options_mut().device_limit = Arc::new(DeviceLimit::new(devices));
+        self
+    }
+
+    /// Sets how many bytes of memory the request bodies in flight may take together. A request
+    /// whose body does not fit gets 503. Logs, which anyone may post, take at most half of it.
+    /// Default: [`MAX_BODY_BYTES`].
+    #[must_use]
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.options_mut().body_budget = Arc::new(BodyBudget::new(bytes));
         self
     }
 
@@ -209,8 +239,10 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
                 &Method::POST,
             ) => {
                 let pass = authorized(None, (type_id, serial), Access::Register).await?;
-                let body: Bytes = request_body::read(body, register::BODY_LIMIT).await?;
-                register::register(store, device, &pass, &body, options.other_wallets).await
+                let budget = &options.body_budget.registrations;
+                let body = request_body::read(body, register::BODY_LIMIT, budget).await?;
+                let limit = &options.device_limit;
+                register::register(store, limit, device, &pass, &body, options.other_wallets).await
             }
             (
                 &Route::Registration {
@@ -242,7 +274,8 @@ impl<S: RegistrationStore, P: PassSource> Shared<S, P> {
                 latest(store, source, media_type, &pass, head).await
             }
             (&Route::Log, &Method::POST) => {
-                let body = request_body::read(body, log::BODY_LIMIT).await?;
+                let budget = &options.body_budget.logs;
+                let body = request_body::read(body, log::BODY_LIMIT, budget).await?;
                 Ok(log::log(&*options.device_log, &body))
             }
             _ => Err(Refusal::Method(route.allowed_methods())),

@@ -71,6 +71,19 @@ pub trait PassSource: Send + Sync {
         pass: &PassId,
         state: &PassState,
     ) -> Result<Option<ArchiveBody>, SourceError>;
+
+    /// Returns the size in bytes of the archive that [`archive`](Self::archive) would return, for a
+    /// `HEAD` request.
+    ///
+    /// The default asks for the archive. Implement it if reading the archive is expensive.
+    async fn archive_length(
+        &self,
+        pass: &PassId,
+        state: &PassState,
+    ) -> Result<Option<u64>, SourceError> {
+        let archive = self.archive(pass, state).await?;
+        Ok(archive.map(|archive| archive.length()))
+    }
 }
 
 macro_rules! forward {
@@ -87,6 +100,14 @@ macro_rules! forward {
                 state: &PassState,
             ) -> Result<Option<ArchiveBody>, SourceError> {
                 (**self).archive(pass, state).await
+            }
+
+            async fn archive_length(
+                &self,
+                pass: &PassId,
+                state: &PassState,
+            ) -> Result<Option<u64>, SourceError> {
+                (**self).archive_length(pass, state).await
             }
         }
     };

@@ -6,7 +6,10 @@ use passkit_conformance::{
     Client,
     phone::{Phone, State},
 };
-use passkit_server::identifiers::{Kind, TypeIdentifier};
+use passkit_server::{
+    identifiers::{Kind, TypeIdentifier},
+    service::{MAX_BODY_BYTES, MAX_DEVICES_PER_PASS},
+};
 use serde_json::json;
 
 use super::{
@@ -70,6 +73,9 @@ impl Demo {
             orders: Some(orders),
             allow_unsigned: false,
             max_connections: 64,
+            max_connections_per_address: None,
+            max_devices_per_pass: MAX_DEVICES_PER_PASS,
+            max_body_bytes: MAX_BODY_BYTES,
             other_wallets: false,
             apns: pushes.options.clone(),
             admin_token: None,

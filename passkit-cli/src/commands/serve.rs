@@ -8,7 +8,11 @@ use clap::Args;
 use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use hyper::{body::Incoming, service::service_fn};
 use passkit_folder::{Config, Folder};
-use passkit_server::{WalletService, push::Publisher, service::ResponseBody};
+use passkit_server::{
+    WalletService,
+    push::Publisher,
+    service::{MAX_BODY_BYTES, MAX_DEVICES_PER_PASS, ResponseBody},
+};
 use tokio::{net::TcpListener, task::JoinSet};
 use tower_service::Service as _;
 use tracing_subscriber::{
@@ -24,7 +28,7 @@ use crate::{
     failure::{Chain, Failure},
     log_lines::LogLines,
     metrics::Metrics,
-    server,
+    server::{self, Limits},
     store::{Store, StoreUrl},
 };
 
@@ -82,6 +86,24 @@ pub(crate) struct Serve {
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_connections: usize,
 
+    /// How many connections one client address may have open at once. More are closed at once. An IPv6 client counts by
+    /// its /64 network. Default: a quarter of --max-connections, except for clients on this machine or in a private
+    /// network, which are taken for a proxy. Set it to limit those too.
+    #[arg(long, env = "PASSKIT_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub(crate) max_connections_per_address: Option<usize>,
+
+    /// How many devices may be registered for one pass. More are refused with 503, because whoever has a pass can register
+    /// made-up devices.
+    #[arg(long, env = "PASSKIT_MAX_DEVICES_PER_PASS", default_value_t = MAX_DEVICES_PER_PASS, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_devices_per_pass: u64,
+
+    /// How many bytes the bodies of all requests in flight may take together. More are refused with 503.
+    #[arg(long, env = "PASSKIT_MAX_BODY_BYTES", default_value_t = MAX_BODY_BYTES, value_name = "BYTES",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(65_536..=1_073_741_824))]
+    pub(crate) max_body_bytes: usize,
+
     /// Serve wallets other than Apple's too: with the schemes AndroidPass, WalletPass and WalletUnionPass, and with push
     /// tokens that are not APNs'. APNs can't push to those.
     #[arg(long, env = "PASSKIT_OTHER_WALLETS", value_parser = clap::builder::FalseyValueParser::new())]
@@ -115,13 +137,16 @@ pub(crate) struct Serve {
 }
 
 /// Few clients publish.
-const ADMIN_CONNECTIONS: usize = 64;
+const ADMIN_LIMITS: Limits = Limits {
+    connections: 64,
+    per_address: None,
+};
 
 /// A service that listens, and does not answer yet.
 pub(crate) struct Ready {
     listener: TcpListener,
     service: WalletService<Arc<dyn Store>, Folder>,
-    max_connections: usize,
+    limits: Limits,
     folder: Folder,
     metrics: Option<Metrics>,
     admin: Option<Admin>,
@@ -201,8 +226,10 @@ impl Serve {
                 );
             }
         }
-        let service =
-            WalletService::new(store.clone(), folder.clone()).other_wallets(self.other_wallets);
+        let service = WalletService::new(store.clone(), folder.clone())
+            .other_wallets(self.other_wallets)
+            .max_devices_per_pass(self.max_devices_per_pass)
+            .max_body_bytes(self.max_body_bytes);
         let admin = self.admin_token.clone().map(|token| Admin {
             token,
             publisher: publisher.clone(),
@@ -210,7 +237,10 @@ impl Serve {
         Ok(Ready {
             listener,
             service,
-            max_connections: self.max_connections,
+            limits: Limits {
+                connections: self.max_connections,
+                per_address: self.max_connections_per_address,
+            },
             folder,
             metrics,
             admin,
@@ -236,7 +266,7 @@ impl Ready {
                 beside.spawn(server::serve(
                     listener,
                     service,
-                    ADMIN_CONNECTIONS,
+                    ADMIN_LIMITS,
                     std::future::pending(),
                 ));
                 None
@@ -248,7 +278,7 @@ impl Ready {
             Some(admin) if request.uri().path() == admin::PATH => admin.clone().answer(request),
             _ => wallet.clone().call(request),
         });
-        server::serve(self.listener, service, self.max_connections, stop).await;
+        server::serve(self.listener, service, self.limits, stop).await;
         drop(metrics);
         beside.shutdown().await;
         if let Err(error) = self.publisher.close().await {

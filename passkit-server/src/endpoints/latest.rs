@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderValue, Method, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED},
     request::Parts,
 };
@@ -31,17 +31,21 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
 ) -> Result<Response<ResponseBody>, Refusal> {
     let fetch = Fetch::new(pass);
     let state = store.pass_state(pass).await?;
-    let mut answer = if conditional::is_unchanged(state, &head.headers) {
+    let mut answer = if conditional::is_unchanged(state, &head.headers, now()) {
         response::empty(StatusCode::NOT_MODIFIED)
     } else {
         until_date_is_reached(state.last_modified).await;
-        let archive = source
-            .archive(pass, &state)
-            .await
-            .map_err(Refusal::Source)?;
-        let archive = archive.ok_or(Refusal::Unauthorized(pass.type_id.kind()))?;
-        let length = archive.length();
-        let mut answer = Response::new(ResponseBody::from(archive));
+        let gone = Refusal::Unauthorized(pass.type_id.kind());
+        let (length, body) = if head.method == Method::HEAD {
+            let length = source.archive_length(pass, &state).await;
+            let length = length.map_err(Refusal::Source)?.ok_or(gone)?;
+            (length, ResponseBody::empty())
+        } else {
+            let archive = source.archive(pass, &state).await;
+            let archive = archive.map_err(Refusal::Source)?.ok_or(gone)?;
+            (archive.length(), archive.into())
+        };
+        let mut answer = Response::new(body);
         answer.headers_mut().insert(CONTENT_TYPE, media_type);
         answer
             .headers_mut()
@@ -49,24 +53,25 @@ pub(crate) async fn latest<S: RegistrationStore, P: PassSource>(
         answer
     };
     let headers = answer.headers_mut();
-    headers.insert(
-        LAST_MODIFIED,
-        conditional::last_modified(state, clock::now_micros() / 1_000_000),
-    );
+    headers.insert(LAST_MODIFIED, conditional::last_modified(state, now()));
     headers.insert(ETAG, conditional::etag(state));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     fetch.answered(state, answer.status());
     #[cfg(feature = "metrics")]
-    if head.method == http::Method::GET && answer.status() == StatusCode::OK {
+    if head.method == Method::GET && answer.status() == StatusCode::OK {
         crate::metrics::fetched(state);
     }
     Ok(answer)
 }
 
+/// Whole seconds since the Unix epoch.
+fn now() -> u64 {
+    clock::now_micros() / 1_000_000
+}
+
 /// A pass that changed twice within a second has a date up to a second ahead, and no answer may
-/// carry a date in the future. If it were sent at once, it would get the date of the version
-/// before, and would be fetched again. So this waits for up to a second. A pass that changes even
-/// faster is sent at once, and is fetched again.
+/// carry a date in the future. So this waits for up to a second. A pass that changes even
+/// faster is sent at once, with another date.
 async fn until_date_is_reached(last_modified: u64) {
     let ahead = last_modified
         .saturating_mul(1_000_000)

@@ -4,6 +4,7 @@ use serde_json::Value;
 use crate::{
     PassId,
     body::ResponseBody,
+    device_limit::DeviceLimit,
     identifiers::{DeviceIdentifier, PushToken},
     refusal::Refusal,
     response,
@@ -17,6 +18,7 @@ pub(crate) const BODY_LIMIT: usize = 16 * 1024;
 /// `POST /v1/devices/{device}/registrations/{type}/{serial}`, already authorized.
 pub(crate) async fn register<S: RegistrationStore>(
     store: &S,
+    limit: &DeviceLimit,
     device: &str,
     pass: &PassId,
     body: &[u8],
@@ -24,12 +26,13 @@ pub(crate) async fn register<S: RegistrationStore>(
 ) -> Result<Response<ResponseBody>, Refusal> {
     let device = DeviceIdentifier::new(&decode(device)?)?;
     let push_token = push_token(body, other_wallets)?;
-    Ok(response::empty(
-        match store.register(&device, pass, &push_token).await? {
-            Registered::Created => StatusCode::CREATED,
-            Registered::Existing => StatusCode::OK,
-        },
-    ))
+    limit.admit(store, &device, pass).await?;
+    let registered = store.register(&device, pass, &push_token).await?;
+    limit.registered(store, pass, registered).await?;
+    Ok(response::empty(match registered {
+        Registered::Created => StatusCode::CREATED,
+        Registered::Existing => StatusCode::OK,
+    }))
 }
 
 /// Reads the body as JSON, whatever its `Content-Type`. Keys other than `pushToken` are ignored.

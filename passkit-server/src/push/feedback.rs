@@ -1,7 +1,7 @@
 //! Decides what the answers of the push service require.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
     time::{Duration, SystemTime},
 };
@@ -18,24 +18,16 @@ use crate::identifiers::{DeviceIdentifier, PushToken, TypeIdentifier};
 
 /// How long a token must be reported as bad before its device is removed.
 const BAD_FOR: Duration = Duration::from_secs(24 * 3_600);
-/// This many bad tokens without a good one count as a fault of ours.
+/// If credentials that never delivered get this many bad tokens and no accepted push, they may be
+/// wrong.
 const STORM: u32 = 5;
-/// The number of answers from which the share of bad tokens is computed.
-const WINDOW: u32 = 1_000;
+/// The most deferred pushes of a type to which bad tokens are added. Anyone can register bad
+/// tokens.
+const MOST_DEFERRED: usize = 100_000;
 /// This many 5xx in a row count as an outage.
 const OUTAGE: u32 = 20;
 /// A deferred push is dropped after this many tries, about a day for 5xx.
 const ATTEMPTS: u32 = 8;
-
-/// The latest answers.
-#[derive(Debug, Default)]
-struct Answers {
-    all: u32,
-    sent: u32,
-    bad: u32,
-    /// 5xx in a row.
-    unavailable: u32,
-}
 
 /// The actions that the answers of a round require.
 #[derive(Debug, Default)]
@@ -47,12 +39,15 @@ pub(super) struct Actions {
     pub(super) unreachable: Vec<(TokenKey, Delivery)>,
     /// The tokens without an answer.
     pub(super) open: HashSet<TokenKey>,
+    /// The tokens that were called bad.
+    pub(super) bad: HashSet<TokenKey>,
 }
 
 /// Why all pushes of a type must wait.
 #[derive(Debug)]
 pub(super) enum Stop {
     Misconfigured(String),
+    /// Every token is bad, and the credentials never delivered.
     Storm(String),
     Outage(String),
     Unreachable(String),
@@ -66,7 +61,16 @@ pub(super) struct Feedback {
     pub(super) deferred: HashMap<DeviceIdentifier, DeferredPush>,
     /// The number of pauses since the last accepted push.
     pauses: u32,
-    answers: Answers,
+    /// How many tokens were bad since the last accepted push, and the last reason.
+    refused: u32,
+    pub(super) refused_because: String,
+    /// 5xx in a row.
+    unavailable: u32,
+    /// When a push was last accepted.
+    sent_at: Option<SystemTime>,
+    /// Pushes that the service will never accept, by reason, since they were last logged.
+    rejected: BTreeMap<String, u64>,
+    rejected_logged: Option<Instant>,
     /// Devices whose token is reported as bad, and was already long ago.
     suspects: Vec<(DeviceIdentifier, SystemTime)>,
 }
@@ -92,11 +96,17 @@ impl Feedback {
         report: &mut PushReport,
     ) -> Option<Stop> {
         let mut pushed = Pushed { at, gone: None };
-        self.answers.count(&outcome);
+        self.unavailable = if matches!(outcome, PushOutcome::Unavailable(_)) {
+            self.unavailable + 1
+        } else {
+            0
+        };
         let stop = match outcome {
             PushOutcome::Sent => {
                 report.sent += 1;
                 self.pauses = 0;
+                self.refused = 0;
+                self.sent_at = Some(SystemTime::now());
                 self.end_deferral(&delivery, actions);
                 None
             }
@@ -110,12 +120,15 @@ impl Feedback {
             }
             PushOutcome::BadToken(reason) => {
                 report.fail(&reason);
+                actions.bad.insert(key);
                 self.quarantine(delivery, actions);
-                self.answers.is_storm().then_some(Stop::Storm(reason))
+                self.refused = self.refused.saturating_add(1);
+                self.refused_because = reason;
+                None
             }
             PushOutcome::Rejected(reason) => {
-                tracing::error!(reason, "the push service rejects pushes like this one");
                 report.fail(&reason);
+                *self.rejected.entry(reason).or_default() += 1;
                 None
             }
             PushOutcome::Unsupported => {
@@ -135,7 +148,7 @@ impl Feedback {
                     actions,
                     report,
                 );
-                (self.answers.unavailable >= OUTAGE).then_some(Stop::Outage(reason))
+                (self.unavailable >= OUTAGE).then_some(Stop::Outage(reason))
             }
             PushOutcome::Misconfigured(reason) => return Some(Stop::Misconfigured(reason)),
             PushOutcome::Unreachable(_) => {
@@ -200,6 +213,9 @@ impl Feedback {
                 .deferred
                 .get(&device)
                 .filter(|push| push.push_token == delivery.token);
+            if before.is_none() && self.deferred.len() >= MOST_DEFERRED {
+                continue;
+            }
             let bad_since = before.and_then(|push| push.bad_since).unwrap_or(now);
             if now
                 .duration_since(bad_since)
@@ -218,14 +234,35 @@ impl Feedback {
         }
     }
 
-    /// Takes the devices whose token is reported as bad, and was already long ago. Returns none
-    /// while too many tokens are bad.
+    /// Takes the devices whose token is reported as bad, and was already long ago. Returns those
+    /// whose token was bad while other pushes were accepted, so that our credentials are not at
+    /// fault.
     pub(super) fn suspects(&mut self) -> Vec<(DeviceIdentifier, SystemTime)> {
-        let suspects = std::mem::take(&mut self.suspects);
-        if suspects.is_empty() || self.answers.are_trusted() {
-            suspects
-        } else {
-            Vec::new()
+        let sent_at = self.sent_at;
+        let mut suspects = std::mem::take(&mut self.suspects);
+        suspects.retain(|(_, bad_since)| sent_at.is_some_and(|sent_at| sent_at > *bad_since));
+        suspects
+    }
+
+    /// Returns a reason to stop if these answers suggest that the credentials are wrong. To be
+    /// asked only while they never delivered: otherwise a stranger who registers bad tokens could
+    /// stop the pushes of a type.
+    pub(super) fn storm(&self, actions: &Actions) -> Option<Stop> {
+        (self.refused >= STORM && !actions.bad.is_empty())
+            .then(|| Stop::Storm(self.refused_because.clone()))
+    }
+
+    /// Logs how many pushes were rejected, once a minute, or at once if `now` is set.
+    pub(super) fn log_rejected(&mut self, type_id: &TypeIdentifier, now: bool) {
+        let due = self
+            .rejected_logged
+            .is_none_or(|logged| logged.elapsed() >= Duration::from_secs(60));
+        if self.rejected.is_empty() || !(now || due) {
+            return;
+        }
+        self.rejected_logged = Some(Instant::now());
+        for (reason, count) in std::mem::take(&mut self.rejected) {
+            tracing::error!(%type_id, reason, count, "the push service rejects pushes like these");
         }
     }
 
@@ -241,7 +278,7 @@ impl Feedback {
             Stop::Storm(reason) => {
                 tracing::error!(
                     %type_id, reason,
-                    "every push token is refused: check that the certificate is for this type and the service is production"
+                    "every push token is refused, and these credentials never delivered: check that the certificate is for this type and the service is production"
                 );
                 (jittered(doubled(15 * 60, 4 * 3_600)), reason)
             }
@@ -257,47 +294,6 @@ impl Feedback {
         };
         self.pauses += 1;
         (time, Stopped::Refused(text))
-    }
-}
-
-impl Answers {
-    fn count(&mut self, outcome: &PushOutcome) {
-        if self.all >= WINDOW {
-            (self.all, self.sent, self.bad) = (self.all / 2, self.sent / 2, self.bad / 2);
-        }
-        self.unavailable = if matches!(outcome, PushOutcome::Unavailable(_)) {
-            self.unavailable + 1
-        } else {
-            0
-        };
-        match outcome {
-            PushOutcome::Sent => self.sent += 1,
-            PushOutcome::BadToken(_) => self.bad += 1,
-            _ => return,
-        }
-        self.all += 1;
-    }
-
-    fn is_storm(&mut self) -> bool {
-        let is_storm = self.bad >= STORM && self.sent == 0;
-        if is_storm {
-            // Start counting again after the pause.
-            *self = Self::default();
-        }
-        is_storm
-    }
-
-    /// Most tokens are accepted, so the fault lies in single tokens.
-    fn are_trusted(&self) -> bool {
-        let trusted = self.sent > 0 && (self.bad < STORM || self.bad * 5 <= self.all);
-        if !trusted {
-            tracing::error!(
-                bad = self.bad,
-                of = self.all,
-                "too many push tokens are refused: no device is removed"
-            );
-        }
-        trusted
     }
 }
 

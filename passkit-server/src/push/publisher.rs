@@ -38,8 +38,12 @@ use crate::{
 /// it. The answer decides what happens next:
 /// * The token went out of use: the device is forgotten, unless it registered again since.
 /// * The token is bad: the device gets no more pushes for this change. If the token is still bad a
-///   day later, and at most a fifth of all tokens are bad, the device is forgotten. If all tokens
-///   are bad, the type waits, and an error is logged.
+///   day later, and other pushes were accepted meanwhile, the device is forgotten.
+/// * All tokens are bad, and the [credentials](PushSender::credentials) never delivered a push of
+///   the type: they may be wrong, so these changes wait, and an error is logged. Other changes are
+///   tried with a few pushes. The first accepted push ends the wait. It is noted in the store, for
+///   all instances. After that, bad tokens never stop a type, because anyone who has a pass can
+///   register bad tokens.
 /// * The certificate, key or topic is refused: the type waits, and an error is logged.
 /// * There were too many pushes, or the push service has a fault: the push is deferred and tried
 ///   again later, for about a day.

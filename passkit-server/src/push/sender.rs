@@ -16,6 +16,14 @@ pub trait PushSender: Send + Sync {
     /// certificate. Other pushes stay pending for another sender.
     fn covers(&self, topic: &TypeIdentifier) -> bool;
 
+    /// Returns a name for the credentials and the service that pushes of this topic are sent with,
+    /// of 1 to 200 printable ASCII characters and without secrets. It differs after the
+    /// certificate, the key or the server has changed.
+    ///
+    /// The [publisher](crate::push::Publisher) notes in the store which credentials have delivered
+    /// a push. Only others are suspected of being wrong when APNs calls all tokens bad.
+    fn credentials(&self, topic: &TypeIdentifier) -> String;
+
     /// Sends one push for `topic`, the type of the passes that changed, and returns its outcome.
     ///
     /// Many tasks call it at the same time. It must end in bounded time, even if the network hangs.
@@ -29,6 +37,10 @@ impl<T: PushSender + ?Sized> PushSender for Arc<T> {
         (**self).covers(topic)
     }
 
+    fn credentials(&self, topic: &TypeIdentifier) -> String {
+        (**self).credentials(topic)
+    }
+
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
         (**self).push(topic, token).await
     }
@@ -38,6 +50,10 @@ impl<T: PushSender + ?Sized> PushSender for Arc<T> {
 impl<T: PushSender + ?Sized> PushSender for Box<T> {
     fn covers(&self, topic: &TypeIdentifier) -> bool {
         (**self).covers(topic)
+    }
+
+    fn credentials(&self, topic: &TypeIdentifier) -> String {
+        (**self).credentials(topic)
     }
 
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {

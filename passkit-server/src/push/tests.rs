@@ -27,12 +27,21 @@ struct Sender {
     takes: Mutex<Duration>,
     /// A token whose pushes take an hour.
     stalls: Mutex<Option<String>>,
+    credentials: Mutex<Option<String>>,
 }
 
 #[async_trait]
 impl PushSender for Sender {
     fn covers(&self, topic: &TypeIdentifier) -> bool {
         topic.as_str() != "pass.elsewhere"
+    }
+
+    fn credentials(&self, _: &TypeIdentifier) -> String {
+        self.credentials
+            .lock()
+            .unwrap()
+            .clone()
+            .unwrap_or("first".into())
     }
 
     async fn push(&self, topic: &TypeIdentifier, token: &PushToken) -> PushOutcome {
@@ -819,4 +828,132 @@ async fn pushes_are_recorded_if_some_process_may_send_them() {
             store.record_progress(type_id, &done).await.unwrap();
         }
     }
+}
+
+/// One stranger, who may have a pass of his own, registers bad tokens for it.
+impl Fixture {
+    async fn stranger(&self, serial: &str, tokens: u32) {
+        for n in 0..tokens {
+            let token = format!("bad0{n:04x}");
+            self.register(&format!("stranger-{n}"), serial, &token)
+                .await;
+            self.sender
+                .answer(&token, [PushOutcome::BadToken("BadDeviceToken".into())]);
+        }
+    }
+
+    /// Another publisher over the same store, as after a restart or in another process.
+    fn restarted(self) -> Self {
+        Self {
+            publisher: publisher(&self.store, &self.sender),
+            ..self
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_tokens_of_a_stranger_stop_nothing_where_the_credentials_have_delivered() {
+    let f = fixture();
+    f.register("first", "first", "aa").await;
+    assert_eq!(f.change(&["first"]).await.sent, 1);
+    sleep(Duration::from_secs(2)).await;
+    let f = f.restarted();
+    f.stranger("his", 6_000).await;
+    for n in 0..20 {
+        f.register(&format!("d{n}"), &format!("s{n}"), &format!("{n:04x}"))
+            .await;
+    }
+    let honest: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
+    let honest: Vec<&str> = honest.iter().map(String::as_str).collect();
+    f.publish(&["his"]).await;
+    f.publish(&honest).await;
+    let report = f.publisher.push_pending().await.unwrap();
+    assert_eq!((report.sent, report.stopped), (20, None));
+    assert_eq!(f.pending().await, []);
+    // The same at each change of his pass.
+    sleep(Duration::from_secs(2)).await;
+    f.publish(&["his", "s0"]).await;
+    let report = f.publisher.push_pending().await.unwrap();
+    assert_eq!((report.sent, report.stopped), (1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_who_comes_first_delays_his_own_pass_alone() {
+    let f = fixture();
+    f.stranger("his", 50).await;
+    f.register("d1", "1", "aa").await;
+    f.register("d2", "2", "bb").await;
+    let running = f.publisher.clone();
+    let running = tokio::spawn(async move { running.run().await });
+    f.publish(&["his"]).await;
+    sleep(Duration::from_secs(1)).await;
+    let refused = f.publisher.totals().failed["BadDeviceToken"];
+    assert!(refused < 50, "{refused}: the credentials may be wrong");
+    f.publish(&["1", "2"]).await;
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(f.publisher.totals().sent, 2);
+    // The credentials are right, so his tokens no longer matter.
+    assert_eq!(f.pending().await, []);
+    assert_eq!(f.publisher.totals().failed["BadDeviceToken"], 50 + refused);
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_credentials_cost_few_pushes_and_lose_no_change() {
+    let f = fixture();
+    f.register("first", "first", "aa").await;
+    assert_eq!(f.change(&["first"]).await.sent, 1);
+    // A renewed certificate is for something else.
+    *f.sender.credentials.lock().unwrap() = Some("second".into());
+    for n in 0..1_000 {
+        let token = format!("{n:04x}");
+        f.register(&format!("d{n}"), &format!("s{n}"), &token).await;
+        f.sender
+            .answer(&token, [PushOutcome::BadToken("BadDeviceToken".into())]);
+    }
+    f.sender.taken();
+    let running = f.publisher.clone();
+    let running = tokio::spawn(async move { running.run().await });
+    let all: Vec<String> = (0..1_000).map(|n| format!("s{n}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    f.publish(&all).await;
+    sleep(Duration::from_secs(600)).await;
+    let tried: u32 = f.sender.taken().values().sum();
+    assert!((5..=256).contains(&tried), "{tried}");
+    assert_eq!(f.pending().await.len(), 1_000);
+    running.abort();
+    f.sender.answers.lock().unwrap().clear();
+    *f.sender.credentials.lock().unwrap() = Some("third".into());
+    sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(f.publisher.push_pending().await.unwrap().sent, 1_000);
+    assert_eq!(f.pending().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_tokens_fill_the_deferred_pushes_up_to_a_bound() {
+    let mut feedback = feedback::Feedback::default();
+    let (mut actions, mut report) = (feedback::Actions::default(), PushReport::default());
+    for n in 0..150_000 {
+        let token = PushToken::new(&format!("{n:08x}")).unwrap();
+        let key = feedback.recent.key(&token);
+        let delivery = feedback::Delivery {
+            token,
+            devices: vec![device(&format!("d{n}"))],
+            version: Some(1),
+        };
+        let bad = PushOutcome::BadToken("BadDeviceToken".into());
+        let stop = feedback.take(
+            key,
+            delivery,
+            Instant::now(),
+            bad,
+            &mut actions,
+            &mut report,
+        );
+        assert!(stop.is_none());
+    }
+    assert_eq!(
+        (feedback.deferred.len(), actions.defer.len()),
+        (100_000, 100_000)
+    );
 }

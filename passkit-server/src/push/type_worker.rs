@@ -17,8 +17,9 @@ use super::{
     context::{Context, PushConfig},
     feedback::{Actions, Delivery, Feedback, Stop},
     queue::{DeferredPush, PendingChange, Progress, Scope},
-    recent::TokenKey,
+    recent::{Recent, TokenKey},
     report::{PushReport, Stopped},
+    sender::PushOutcome,
 };
 use crate::{
     PassId,
@@ -34,6 +35,10 @@ const DEVICES: usize = 20_000;
 const PAGE: (usize, usize) = (100, 5_000);
 /// The first page of a change is short, so that its first push is sent soon.
 const FIRST_PAGE: usize = 500;
+/// While the credentials have never delivered, a round pushes so many devices of each change.
+const PROBE: usize = 5;
+/// The pause after which other changes are probed, while every push token is refused.
+const PROBE_PAUSE: Duration = Duration::from_secs(10);
 /// How many store calls a round makes at the same time.
 const STORE_CALLS: usize = 16;
 
@@ -48,6 +53,13 @@ pub(super) struct TypeWorker {
     /// No other publisher can claim the type until then.
     claimed_until: Option<Instant>,
     paused_until: Option<Instant>,
+    /// The credentials that are known to have delivered a push of this type.
+    proven: Option<String>,
+    /// Until then, the credentials are probably wrong, and the struck changes wait.
+    storm_until: Option<Instant>,
+    /// Changes whose tokens were all refused, with their versions. Other changes are still probed,
+    /// because a stranger can register bad tokens for his own pass.
+    struck: HashMap<Scope, u64>,
     /// A round started and did not end, because the store failed or the caller dropped the future.
     in_round: bool,
 }
@@ -85,6 +97,12 @@ impl TypeWorker {
             }
             self.paused_until = None;
         }
+        if self
+            .storm_until
+            .is_some_and(|until| until <= Instant::now())
+        {
+            self.end_storm();
+        }
         if self.in_round {
             // The last round may not have stored the deferred pushes that are in memory.
             *self = Self::default();
@@ -112,15 +130,18 @@ impl TypeWorker {
                 Round::Stopped(why) => break Some(why),
             }
         };
+        self.feedback.log_rejected(type_id, true);
         self.forget_suspects(context, type_id, report).await?;
         if let Some(why) = stopped {
             if !matches!(why, Stop::ClaimLost) {
                 // Another worker may have a better certificate, or network.
                 self.set_claim(context, type_id, Duration::ZERO).await?;
             }
-            let (time, reason) = self.feedback.pause(why, type_id);
-            self.paused_until = Some(Instant::now() + time);
-            report.stopped = Some(reason);
+            self.stop(why, type_id, report);
+        } else if self.storm_until.is_some() {
+            // Another worker may have better credentials.
+            self.set_claim(context, type_id, Duration::ZERO).await?;
+            self.paused_until = Some(Instant::now() + PROBE_PAUSE);
         } else if self.seen.is_empty() {
             // The claim makes other processes keep the spacing to the pushes that were sent here.
             self.set_claim(context, type_id, context.config.spacing)
@@ -224,6 +245,10 @@ impl TypeWorker {
                     .waits_until
                     .is_none_or(|until| until <= now)
             })
+            .filter(|change| {
+                // While there is a storm, a change that struck waits.
+                self.struck.get(&change.scope) != Some(&change.version)
+            })
             .collect();
         let due: Vec<(DeviceIdentifier, DeferredPush)> = {
             let time = SystemTime::now();
@@ -237,7 +262,13 @@ impl TypeWorker {
         }
 
         self.in_round = true;
-        let limit = (DEVICES / ready.len().max(1)).clamp(PAGE.0, PAGE.1);
+        let credentials = context.sender.credentials(type_id);
+        let is_proven = self.is_proven(context, type_id, &credentials).await?;
+        let limit = if is_proven {
+            (DEVICES / ready.len().max(1)).clamp(PAGE.0, PAGE.1)
+        } else {
+            PROBE
+        };
         let pages: Vec<DevicesOfChange> = stream::iter(ready)
             .map(|change| read_page(context, type_id, change, limit).boxed())
             .buffered(STORE_CALLS)
@@ -248,10 +279,31 @@ impl TypeWorker {
         let stop = self
             .push(context, type_id, deliveries, &mut actions, report)
             .await?;
+        let is_storm = !is_proven && report.sent == 0;
+        let stop = stop.or_else(|| self.feedback.storm(&actions).filter(|_| is_storm));
 
         // A change is done only after its actions, so the actions come first.
         self.carry_out(context, type_id, &mut actions, report)
             .await?;
+        if report.sent > 0 && !is_proven {
+            self.prove(context, type_id, credentials).await?;
+        }
+        if matches!(stop, Some(Stop::Storm(_))) {
+            // These are pushed again, after the fault is fixed.
+            actions.open.extend(actions.bad.drain());
+        }
+        let is_open = |page: &DevicesOfChange| {
+            let mut keys = page
+                .devices
+                .iter()
+                .map(|device| self.feedback.recent.key(&device.push_token));
+            keys.any(|key| actions.open.contains(&key))
+        };
+        let unfinished: HashMap<Scope, u64> = pages
+            .iter()
+            .filter(|page| is_open(page))
+            .map(|page| (page.change.scope.clone(), page.change.version))
+            .collect();
         let done: Vec<(Scope, Progress)> = pages
             .into_iter()
             .filter(|page| {
@@ -259,18 +311,76 @@ impl TypeWorker {
                     .get(&page.change.scope)
                     .is_none_or(|seen| seen.waits_until.is_none())
             })
-            .filter(|page| {
-                let mut keys = page
-                    .devices
-                    .iter()
-                    .map(|device| self.feedback.recent.key(&device.push_token));
-                keys.all(|key| !actions.open.contains(&key))
-            })
+            .filter(|page| !unfinished.contains_key(&page.change.scope))
             .map(|page| (page.change.scope, page.progress))
             .collect();
         context.queue.record_progress(type_id, &done).await?;
+        if matches!(stop, Some(Stop::Storm(_))) {
+            self.struck.extend(unfinished);
+            // Nothing was accepted, so no push covers a later one.
+            self.feedback.recent = Recent::default();
+        }
         self.in_round = false;
         Ok(stop.map_or(Round::Continued, Round::Stopped))
+    }
+
+    /// Returns whether these credentials have ever delivered a push of the type, from any instance.
+    async fn is_proven(
+        &mut self,
+        context: &Context,
+        type_id: &TypeIdentifier,
+        credentials: &str,
+    ) -> Result<bool, StoreError> {
+        if self.proven.as_deref() == Some(credentials) {
+            return Ok(true);
+        }
+        let note = context.queue.note(&note_name(type_id, credentials)).await?;
+        if note.is_some() {
+            self.proven = Some(credentials.to_owned());
+            self.end_storm();
+        }
+        Ok(note.is_some())
+    }
+
+    /// Notes that these credentials have delivered.
+    async fn prove(
+        &mut self,
+        context: &Context,
+        type_id: &TypeIdentifier,
+        credentials: String,
+    ) -> Result<(), StoreError> {
+        if context.sender.credentials(type_id) != credentials {
+            // They changed meanwhile, so it is unknown which ones delivered.
+            return Ok(());
+        }
+        let name = note_name(type_id, &credentials);
+        // If another instance was faster, it noted the same.
+        context.queue.replace_note(&name, None, Some("yes")).await?;
+        self.proven = Some(credentials);
+        self.end_storm();
+        Ok(())
+    }
+
+    fn end_storm(&mut self) {
+        self.storm_until = None;
+        self.struck.clear();
+    }
+
+    /// Pauses the type.
+    fn stop(&mut self, why: Stop, type_id: &TypeIdentifier, report: &mut PushReport) {
+        let now = Instant::now();
+        let is_storm = matches!(why, Stop::Storm(_));
+        if is_storm && self.storm_until.is_some() {
+            report.stopped = Some(Stopped::Refused(self.feedback.refused_because.clone()));
+        } else {
+            let (time, reason) = self.feedback.pause(why, type_id);
+            report.stopped = Some(reason);
+            self.paused_until = Some(now + time);
+            self.storm_until = is_storm.then_some(now + time);
+        }
+        if is_storm {
+            self.paused_until = Some(now + PROBE_PAUSE);
+        }
     }
 
     /// Records when each change was first seen with its current version.
@@ -397,7 +507,7 @@ impl TypeWorker {
                 .boxed()
             })
             .buffer_unordered(context.config.concurrency.max(1));
-        let (mut sent, mut stop) = (0_u64, None);
+        let (mut answered, mut stop) = (false, None);
         loop {
             // The claim is renewed meanwhile, because pushes may take long.
             let keep = self.claimed_until.map_or(Duration::ZERO, |until| {
@@ -418,17 +528,16 @@ impl TypeWorker {
             let Some((key, delivery, at, outcome)) = next else {
                 break;
             };
-            let before = report.sent;
+            answered |= !matches!(outcome, PushOutcome::Unreachable(_));
             stop = self
                 .feedback
                 .take(key, delivery, at, outcome, actions, report);
-            sent += report.sent - before;
             if stop.is_some() {
                 break;
             }
         }
         drop(answers);
-        if sent == 0 && stop.is_none() && !actions.unreachable.is_empty() {
+        if !answered && stop.is_none() && !actions.unreachable.is_empty() {
             return Ok(Some(Stop::Unreachable("no answer".to_owned())));
         }
         // The service answered other pushes, so only these pushes are at fault.
@@ -491,6 +600,11 @@ enum Round {
     Continued,
     Done,
     Stopped(Stop),
+}
+
+/// The name of the note that these credentials have delivered a push of a type.
+fn note_name(type_id: &TypeIdentifier, credentials: &str) -> String {
+    format!("delivered:{type_id}:{credentials}")
 }
 
 /// The name of the claim on the pushes of a type.

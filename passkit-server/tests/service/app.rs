@@ -28,7 +28,7 @@ pub(crate) const COUPON: &str = "pass.com.example.coupon";
 pub(crate) const SHOP: &str = "order.com.example.shop";
 
 /// The serial numbers of the desk. Both pass types have them, with different tokens.
-pub(crate) const SERIALS: [&str; 20] = [
+pub(crate) const SERIALS: [&str; 24] = [
     "A-1",
     "A-2",
     "A-3",
@@ -39,6 +39,10 @@ pub(crate) const SERIALS: [&str; 20] = [
     "列車 12",
     "100%",
     "50%20off",
+    "50 off",
+    "AN%2bg8",
+    "AN%2Bg8",
+    "AN+g8",
     "a+b",
     "a&b=c;d:e@f,g",
     "q?x=1",
@@ -257,6 +261,18 @@ impl PassSource for Desk {
             Content::Stream(length, chunks) => {
                 Some(ArchiveBody::stream(length, Chunks(chunks.into())))
             }
+            Content::Gone => None,
+        })
+    }
+
+    async fn archive_length(
+        &self,
+        pass: &PassId,
+        _: &PassState,
+    ) -> Result<Option<u64>, SourceError> {
+        Ok(match self.change(pass, |entry| entry.content.clone()) {
+            Content::Shared(bytes) => Some(bytes.len() as u64),
+            Content::Stream(length, _) => Some(length),
             Content::Gone => None,
         })
     }

@@ -364,7 +364,8 @@ async fn the_token_decides_between_two_readings_of_a_serial() {
     assert_eq!(
         app.status(RequestBuilder::new("GET", path("50 off")).authorization(&owner))
             .await,
-        401
+        200,
+        "some clients do not encode"
     );
     let other = app.authorization(&ticket("two words"));
     assert_eq!(

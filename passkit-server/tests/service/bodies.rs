@@ -26,7 +26,7 @@ const REGISTER_LIMIT: usize = 16 * 1024;
 const LOG_LIMIT: usize = 256 * 1024;
 
 /// A body of unknown length that arrives in pieces, each after a pause.
-struct Pieces {
+pub(crate) struct Pieces {
     left: VecDeque<Bytes>,
     pause: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -35,14 +35,14 @@ struct Pieces {
 }
 
 #[derive(Clone, Copy)]
-enum End {
+pub(crate) enum End {
     Regular,
     Never,
     Broken,
 }
 
 impl Pieces {
-    fn new(pieces: impl IntoIterator<Item = Bytes>, pause: Duration, end: End) -> Self {
+    pub(crate) fn new(pieces: impl IntoIterator<Item = Bytes>, pause: Duration, end: End) -> Self {
         Self {
             left: pieces.into_iter().collect(),
             pause,

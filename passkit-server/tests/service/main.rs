@@ -16,6 +16,7 @@ mod bodies;
 mod faults;
 mod fuzz;
 mod get;
+mod limits;
 mod list;
 mod log;
 mod nesting;

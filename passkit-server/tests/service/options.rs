@@ -280,7 +280,15 @@ async fn nothing_secret_is_logged() {
         text.contains("secret-detail"),
         "the cause of a fault is logged: {text}"
     );
-    for secret in [DEVICE, secret_serial, &token, PUSH, "\u{1b}", "\nfake"] {
+    // The pass is named where a complaint of a known form names it, and nowhere else.
+    let naming = text.matches(secret_serial).count();
+    assert_eq!(
+        naming,
+        text.matches(&format!("serial=\"{secret_serial}\"")).count(),
+        "{text}"
+    );
+    assert!(naming > 0, "{text}");
+    for secret in [DEVICE, &token, PUSH, "\u{1b}", "\nfake"] {
         assert!(!text.contains(secret), "{secret:?} in {text}");
     }
 }

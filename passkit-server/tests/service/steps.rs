@@ -83,6 +83,10 @@ impl PushSender for Sender {
         true
     }
 
+    fn credentials(&self, _: &TypeIdentifier) -> String {
+        "test".into()
+    }
+
     async fn push(&self, _: &TypeIdentifier, token: &PushToken) -> PushOutcome {
         if token.as_str() == PUSH {
             PushOutcome::Sent
