@@ -46,6 +46,9 @@ pub(crate) const DEVICES: &[u8] = b"d";
 /// What the keys of all registrations by pass start with; see [`read_registration`].
 pub(crate) const DEVICES_OF: &[u8] = b"p";
 
+/// What the keys of all that was published start with; see [`read_pass`].
+pub(crate) const PUBLISHED: &[u8] = b"c";
+
 /// What the keys of all rows that count pending changes and deferred pushes start with; a type follows.
 pub(crate) const QUEUES: &[u8] = b"q";
 
