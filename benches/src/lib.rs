@@ -3,6 +3,8 @@
 
 // A bench that can't go on has nobody to give an error to.
 #![allow(clippy::expect_used, clippy::missing_panics_doc)]
+// Only the benches use it.
+#![allow(missing_debug_implementations)]
 
 pub mod data;
 pub mod floor;

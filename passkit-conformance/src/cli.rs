@@ -289,6 +289,7 @@ async fn interrupted() {
     next_signal().await;
     tokio::spawn(async move {
         next_signal().await;
+        #[expect(clippy::exit, reason = "the user does not want to wait")]
         std::process::exit(130);
     });
 }

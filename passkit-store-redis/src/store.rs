@@ -138,8 +138,7 @@ async fn open(runner: Runner, config: &Config) -> Result<Shared, Error> {
         read(one(runner.read(vec![get]).await?), "description")?;
     if format != FORMAT {
         return Err(Error::configuration(format!(
-            "the store {prefix:?} has format {format}, and this version reads format {}; use the version that wrote it",
-            FORMAT
+            "the store {prefix:?} has format {format}, and this version reads format {FORMAT}; use the version that wrote it"
         )));
     }
     if config

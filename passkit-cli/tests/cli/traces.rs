@@ -157,7 +157,7 @@ impl World {
         phone
     }
 
-    fn pass(&self, serial: &str) -> PassId {
+    fn pass(serial: &str) -> PassId {
         PassId::new(TYPE, serial).unwrap()
     }
 
@@ -296,7 +296,7 @@ async fn updates(world: &World) {
     assert_eq!(sync(&mut phone).await, [""; 0]);
     assert_eq!(world.change(&["one", "two"]).await.0, once([&a]));
     assert_eq!(sync(&mut phone).await, ["one", "two"]);
-    sound(&phone.remove(&world.pass("one")).await.unwrap());
+    sound(&phone.remove(&World::pass("one")).await.unwrap());
     assert_eq!(world.change(&["one"]).await.0, once([]));
     assert_eq!(world.change(&["two"]).await.0, once([&a]));
 }
@@ -312,7 +312,7 @@ async fn rotations(world: &World) {
     let device = phone.state().services()[0].device().clone();
     let again = world
         .store
-        .register(&device, &world.pass("nine"), &b)
+        .register(&device, &World::pass("nine"), &b)
         .await
         .unwrap();
     assert_eq!(again, passkit_server::store::Registered::Existing);
@@ -344,7 +344,7 @@ async fn shared(world: &World) {
     world.add(&mut one, "shared").await;
     world.add(&mut two, "shared").await;
     assert_eq!(world.change(&["shared"]).await.0, once([&a, &b]));
-    sound(&one.remove(&world.pass("shared")).await.unwrap());
+    sound(&one.remove(&World::pass("shared")).await.unwrap());
     assert_eq!(world.change(&["shared"]).await.0, once([&b]));
     assert_eq!(sync(&mut two).await, ["shared"]);
 }
@@ -367,7 +367,7 @@ async fn answers(world: &World) {
         Answer::gone("Unregistered", SystemTime::now() + Duration::from_secs(1)),
     );
     assert_eq!(world.change(&["thirty"]).await.1.forgotten, 1);
-    let devices = devices(&*world.store, &world.pass("thirty")).await;
+    let devices = devices(&*world.store, &World::pass("thirty")).await;
     let mut left: Vec<&str> = devices.iter().map(|one| one.push_token.as_str()).collect();
     left.sort_unstable();
     let mut kept = [a.as_str(), c.as_str()];
@@ -413,7 +413,10 @@ async fn storm(world: &World) {
         Some(Stopped::Refused("BadDeviceToken".into())),
         "{report}"
     );
-    assert_eq!(devices(&*world.store, &world.pass("storm")).await.len(), 12);
+    assert_eq!(
+        devices(&*world.store, &World::pass("storm")).await.len(),
+        12
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

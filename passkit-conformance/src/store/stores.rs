@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use passkit_server::{
@@ -80,6 +80,16 @@ pub struct TestStore {
     coordination: Option<Arc<dyn Coordination>>,
     queue: Option<Arc<dyn PushQueue>>,
     maintenance: Option<Arc<dyn StoreMaintenance>>,
+}
+
+impl fmt::Debug for TestStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestStore")
+            .field("coordination", &self.coordination.is_some())
+            .field("queue", &self.queue.is_some())
+            .field("maintenance", &self.maintenance.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl TestStore {

@@ -81,7 +81,7 @@ impl World {
                 (process.step, process.now) = (0, answer + 1);
             }
             Unregister(pass) if step == 0 => {
-                let args = [&field(pass), TYPE, "60", &format!("{:p}", process)];
+                let args = [&field(pass), TYPE, "60", &format!("{process:p}")];
                 let removed = run::<Removed>(&mut self.c, &UNREGISTER, &key, &args).await;
                 if let Some((of_pass, of_type)) = removed {
                     process.removals.push((self.part(&field(pass)), of_pass));
@@ -92,7 +92,7 @@ impl World {
                 process.is_done = process.removals.is_empty();
             }
             Forget if step == 0 => {
-                let args = ["1000000", "60", &format!("{:p}", process)];
+                let args = ["1000000", "60", &format!("{process:p}")];
                 let removed: Option<Vec<(String, u64)>> =
                     run(&mut self.c, &FORGET, &key, &args).await;
                 let removed = removed.into_iter().flatten();

@@ -78,6 +78,7 @@ impl<T: Send, F: FnMut(&mut Group<'_>) -> Result<Option<T>, Failure> + Send> Ope
 }
 
 /// What to put back if an operation fails.
+#[expect(clippy::option_option, reason = "a row may be known not to exist")]
 enum Undo {
     /// A row as it was in the group; `None` if the group had not changed it.
     Row(Vec<u8>, Option<Option<Vec<u8>>>),

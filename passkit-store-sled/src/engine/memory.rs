@@ -23,6 +23,7 @@ impl Memory {
     }
 
     /// The row, unless it is not in memory.
+    #[expect(clippy::option_option, reason = "a row may be known not to exist")]
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<IVec>> {
         self.0.get(key)
     }
