@@ -6,15 +6,16 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use passkit_server::{
     ArchiveBody, Credentials, PassId, PassSource, PassState, SourceError,
     identifiers::TypeIdentifier, push::Publisher, store::StoreError,
 };
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{runtime::Handle, sync::oneshot, task::JoinError};
 
 use crate::{
     Config, FolderError,
-    catalog::Catalog,
+    catalog::{Catalog, CatalogError},
     files,
     listed::Listed,
     publish::Publishing,
@@ -88,6 +89,7 @@ impl Folder {
             publisher.clone(),
             runtime,
             config.allow_unsigned,
+            config.edition.as_deref(),
         )
         .and_then(|publishing| Watcher::new(publishing, roots).start())
         .map_err(|error| FolderError::Copies {
@@ -158,7 +160,7 @@ impl Folder {
         // After the watcher has ended there is no reply, and the copy is served.
         self.0.watching.send(Event::ReadAgain {
             pass: pass.clone(),
-            content,
+            content: Some(content),
             reply,
         });
         if matches!(tokio::time::timeout(READ_AGAIN, done).await, Ok(Ok(()))) {
@@ -174,6 +176,27 @@ impl Folder {
             );
         }
         Ok(())
+    }
+}
+
+impl Folder {
+    /// Reads the copy of the archive.
+    async fn copy(&self, pass: &PassId) -> Result<Result<Option<Bytes>, CatalogError>, JoinError> {
+        let (shared, pass) = (self.0.shared.clone(), pass.clone());
+        tokio::task::spawn_blocking(move || shared.catalog.archive(&pass)).await
+    }
+
+    /// Returns when the watcher has read the file of a pass again, or takes too long.
+    async fn copy_again(&self, pass: &PassId) {
+        tracing::warn!("{pass}: its copy is damaged, and is made anew from the file");
+        let (reply, done) = oneshot::channel();
+        self.0.watching.send(Event::ReadAgain {
+            pass: pass.clone(),
+            content: None,
+            reply,
+        });
+        // If the copy could not be made, reading it fails again.
+        let _ = tokio::time::timeout(READ_AGAIN, done).await;
     }
 }
 
@@ -206,8 +229,13 @@ impl PassSource for Folder {
         state: &PassState,
     ) -> Result<Option<ArchiveBody>, SourceError> {
         self.agree(pass, state).await?;
-        let (shared, pass) = (self.0.shared.clone(), pass.clone());
-        let bytes = tokio::task::spawn_blocking(move || shared.catalog.archive(&pass)).await??;
+        let bytes = match self.copy(pass).await? {
+            Err(CatalogError::Damaged) => {
+                self.copy_again(pass).await;
+                self.copy(pass).await?
+            }
+            read => read,
+        }?;
         Ok(bytes.map(ArchiveBody::from))
     }
 }

@@ -20,7 +20,7 @@ use passkit_server::{
 use tokio::runtime::Handle;
 
 use crate::{
-    catalog::{Copy, Row},
+    catalog::{CatalogError, Copy, Row},
     check::{Checked, check_all},
     files::Stamp,
     listed::Listed,
@@ -62,7 +62,8 @@ impl Publishing {
         publisher: Arc<Publisher>,
         runtime: Handle,
         allow_unsigned: bool,
-    ) -> Result<Self, redb::Error> {
+        edition: Option<&str>,
+    ) -> Result<Self, CatalogError> {
         let mut publishing = Self {
             shared,
             publisher,
@@ -85,6 +86,11 @@ impl Publishing {
         }
         if allowed_unsigned != allow_unsigned {
             shared.catalog.remember_rules(allow_unsigned)?;
+        }
+        if let Some(edition) = edition
+            && shared.catalog.edition()?.as_deref() != Some(edition)
+        {
+            publishing.publish_all_again(edition)?;
         }
         Ok(publishing)
     }
@@ -115,7 +121,7 @@ impl Publishing {
     }
 
     /// Withdraws passes that only more lenient rules than today's allow.
-    fn withdraw_unsigned(&mut self) -> Result<(), redb::Error> {
+    fn withdraw_unsigned(&mut self) -> Result<(), CatalogError> {
         let served: Vec<(PassId, Arc<str>)> = self.shared.read(|passes| {
             let served = passes.iter().filter(|(_, listed)| !listed.withdrawn);
             served
@@ -128,13 +134,30 @@ impl Publishing {
         );
         let mut refused = Vec::new();
         for (pass, path) in served {
-            let copy = self.shared.catalog.archive(&pass)?;
+            let copy = match self.shared.catalog.archive(&pass) {
+                // The file is read again instead.
+                Err(CatalogError::Damaged) => None,
+                copy => copy?,
+            };
             if copy.is_none_or(|copy| Archive::check(&copy, self.rules).is_err()) {
                 refused.push(PathBuf::from(&*path));
             }
         }
         // No file is a rival yet.
         self.withdraw(&refused).map(drop)
+    }
+
+    /// Every pass counts as changed since the store has it. Content that the store knows marks nothing.
+    fn publish_all_again(&mut self, edition: &str) -> Result<(), CatalogError> {
+        self.shared.catalog.begin_edition(edition)?;
+        let unmarked = &mut self.unmarked;
+        self.shared.write(|passes| {
+            for (pass, listed) in passes {
+                listed.unmarked = true;
+                unmarked.insert(pass.clone());
+            }
+        });
+        Ok(())
     }
 
     /// The same pass. All passes of a type share the type's memory.
@@ -200,7 +223,7 @@ impl Publishing {
     pub(crate) fn publish(
         &mut self,
         group: &[(PathBuf, Stamp)],
-    ) -> Result<Vec<PathBuf>, redb::Error> {
+    ) -> Result<Vec<PathBuf>, CatalogError> {
         let checked = check_all(group, self.rules);
         // The passes whose files now hold another pass. Such a pass may be in this group too, when files swap their
         // names.
@@ -284,7 +307,7 @@ impl Publishing {
     }
 
     /// Writes rows to the catalog, and then shows them to requests.
-    fn commit(&mut self, mut rows: Vec<(Row, Copy)>) -> Result<(), redb::Error> {
+    fn commit(&mut self, mut rows: Vec<(Row, Copy)>) -> Result<(), CatalogError> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -322,7 +345,7 @@ impl Publishing {
         stamp: Stamp,
         archive: &Archive,
         bytes: Bytes,
-    ) -> Result<Option<(Row, Copy)>, redb::Error> {
+    ) -> Result<Option<(Row, Copy)>, CatalogError> {
         let before = self.shared.read(|passes| passes.get(&archive.id).cloned());
         let known = before.as_ref().map_or(&[][..], |listed| &listed.tokens);
         let tokens = unite_tokens(known, &[archive.auth_token.digest()]);
@@ -337,9 +360,10 @@ impl Publishing {
             path: path.into(),
             withdrawn: false,
         };
-        let copy = match self.shared.catalog.archive(&archive.id)? {
-            Some(copy) if copy == bytes => Copy::Keep,
-            _ => Copy::Put(bytes),
+        let copy = match self.shared.catalog.archive(&archive.id) {
+            Ok(Some(copy)) if copy == bytes => Copy::Keep,
+            Ok(_) | Err(CatalogError::Damaged) => Copy::Put(bytes),
+            Err(error) => return Err(error),
         };
         let is_known = before.as_ref() == Some(&listed) && !self.is_news(Path::new(path), stamp);
         if is_known && matches!(copy, Copy::Keep) {
@@ -356,7 +380,7 @@ impl Publishing {
     }
 
     /// Withdraws the passes of files that are gone. Returns what [`publish`](Self::publish) does.
-    pub(crate) fn withdraw(&mut self, gone: &[PathBuf]) -> Result<Vec<PathBuf>, redb::Error> {
+    pub(crate) fn withdraw(&mut self, gone: &[PathBuf]) -> Result<Vec<PathBuf>, CatalogError> {
         let rows: Vec<(Row, Copy)> = gone
             .iter()
             .filter_map(|path| self.withdrawn(path))
