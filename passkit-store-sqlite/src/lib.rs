@@ -30,6 +30,9 @@
 //! fails by its own fault is undone alone. Other threads read, each over a connection of its own. Quick reads that wait at the
 //! same time share a snapshot. Long ones, such as pages of devices and backups, have threads of their own.
 //!
+//! A third kind of thread moves the log into the file while the writer goes on. The log takes some 64 MiB at most, and more
+//! only while somebody reads one snapshot for long, as a backup does.
+//!
 //! # Your own tables
 //! If your tables are in the same file, [`mark_in`] and [`mark_and_push_in`] mark passes in your own transaction, so that the
 //! content and its mark commit together:
