@@ -85,3 +85,7 @@ pub use store::{SqliteStore, create_in};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/writing-a-store.md")]
+struct WritingAStore;
