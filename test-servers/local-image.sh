@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes an image of Debian's PostgreSQL that stands in for the official one, where no registry of images can be reached
-# but a Debian mirror can. As root; needs debootstrap and a Docker engine.
+# Makes an image of Debian's PostgreSQL in place of the official one, for machines that reach a Debian mirror but no
+# registry of images. Run it as root. It needs debootstrap and a Docker engine.
 set -eu
 name=${1:-passkit-postgres:local}
 mirror=${2:-http://deb.debian.org/debian}
@@ -12,7 +12,7 @@ debootstrap --variant=minbase --include=postgresql bookworm "$root" "$mirror"
 rm -rf "$root"/var/cache/apt "$root"/var/lib/apt/lists
 cat > "$root/entrypoint" <<'ENTRYPOINT'
 #!/bin/sh
-# As the official image does: takes the password from the environment, and anyone who knows it.
+# Like the official image, sets the password from the environment and lets in everyone who knows it.
 set -eu
 PATH=$(echo /usr/lib/postgresql/*/bin):$PATH
 export PGDATA=/var/lib/postgresql/data

@@ -1,7 +1,7 @@
-//! The devices of a type, which a mark of the whole type pushes to: all 10,000 of them, page by page, beside a million
-//! registrations of another type. The floor is the same store without these.
+//! All 10,000 devices of a type, read in pages, in a store that also has a million registrations of another type. A push for a
+//! whole type reads them. The floor is the same store without the other type.
 //!
-//! What it reads is counted where the server counts. A Cluster is left out: it runs the code of the single node.
+//! PostgreSQL and Redis also count what they read. A Cluster is left out, because the code is that for one node.
 
 #![allow(clippy::expect_used)]
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use passkit_benches::{
     data::{self, EACH, OTHER_TYPE, type_id},
     statistics,
-    stores::{Outcome, Servers},
+    stores::Servers,
     turns::{Bench, called, runtime},
 };
 use passkit_server::{
@@ -20,6 +20,7 @@ use passkit_server::{
     store::Audience,
 };
 use passkit_store_postgres::{PostgresStore, sqlx::postgres::PgPoolOptions};
+use passkit_test_servers::Outcome;
 
 const DEVICES: usize = 10_000;
 const PAGE: usize = 1_000;
@@ -74,7 +75,7 @@ fn name(others: usize) -> String {
     format!("type_{others}")
 }
 
-/// First the others, three on a device, and then the type: so its devices have others too.
+/// First the registrations of the other type, three on each device. Then those of the type, on the same devices.
 fn registration(others: usize, index: usize) -> Registration {
     let type_id = |text| TypeIdentifier::new(text).expect("a type");
     let (device, type_id, serial) = match index.checked_sub(others) {
@@ -119,7 +120,7 @@ async fn read_all<S: StoreMaintenance + ?Sized>(store: &S) {
             break;
         }
     }
-    // A device may come twice.
+    // A device may occur twice.
     assert!(found >= DEVICES, "{found}");
 }
 

@@ -1,7 +1,8 @@
-//! The service beside a bare axum handler that gives the very same answer: called in this process, and over the loopback
-//! interface with 64 connections, each side in a process of its own. An archive of 1 MB stands beside a static file; the
-//! service over a PostgreSQL that knows nothing of its tables beside one over the same data, analyzed. And over each store
-//! that lasts, fetching an archive of 20 KB stands beside the 304 of the same process, and beside fetching it over sled.
+//! The service compared with a bare axum handler that gives the same answer: called in this process, and over the loopback
+//! interface with 64 connections, each side in a process of its own. An archive of 1 MB is compared with a static file.
+//!
+//! The service over a PostgreSQL without statistics is compared with the same data, analyzed. Over each durable store, a fetch
+//! of 20 KB is compared with the 304 of the same process, and with the same fetch over sled.
 
 #![allow(clippy::expect_used)]
 
@@ -44,9 +45,9 @@ use tower_service::Service;
 
 const CONNECTIONS: usize = 64;
 
-/// What a child process is to serve: `memory`, `sled`, `sqlite`, `postgres`, `redis` or a number, for the answer to that case; and a
-/// folder, or the address of a server.
+/// What a child process serves: `memory`, `sled`, `sqlite`, `postgres` or `redis`, or the number of a case for its answer.
 const SERVE: &str = "PASSKIT_BENCH_SERVE";
+/// Its folder, or the address of its server.
 const FOLDER: &str = "PASSKIT_BENCH_FOLDER";
 
 fn main() {
@@ -60,7 +61,7 @@ fn main() {
     let folder = tempfile::tempdir().expect("a folder");
     for store in ["memory", "sled"] {
         for case in Case::ALL {
-            // An archive is no matter of the store.
+            // The store has little part in an archive, so one store is enough.
             if store == "memory" || !matches!(case, Case::PassSmall | Case::PassLarge) {
                 bench.compare(store, case.name(), CONNECTIONS, || {
                     over_loopback(store, case, folder.path())
@@ -96,7 +97,7 @@ fn main() {
     bench.finish();
 }
 
-/// A 200 of 20 KB over each store: beside the 304 over that store, and beside the same over sled.
+/// A 200 of 20 KB over each store, compared with the 304 over that store, and with the 200 over sled.
 fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
     let redis = OnceCell::new();
     let files: RefCell<HashMap<String, Arc<Server>>> = RefCell::default();
@@ -146,7 +147,7 @@ fn fetches(bench: &mut Bench, folder: &Path, postgres: &OnceCell<Postgres>) {
     }
 }
 
-/// A database for each state of its statistics and size, with a process that serves it.
+/// A database for each kind of statistics and each size, with a process that serves it.
 struct Postgres {
     server: passkit_test_servers::postgres::Server,
     services: RefCell<HashMap<(&'static str, usize), Arc<Server>>>,
@@ -199,7 +200,7 @@ where
     std::hint::black_box(answer.into_body().collect().await.ok());
 }
 
-/// What the service answers, as a constant.
+/// A handler that always gives the answer of the service.
 async fn bare(case: Case) -> Router {
     let store = Arc::new(MemoryStore::new());
     let tag = http::load(&*store, http::REGISTRATIONS).await;
@@ -316,7 +317,7 @@ impl Server {
         }
     }
 
-    /// The head of one answer.
+    /// Sends a request, and returns the start of the answer.
     fn exchange(&self, request: &[u8]) -> String {
         let mut stream = std::net::TcpStream::connect(&self.address).expect("connected");
         stream.write_all(request).expect("sent");
@@ -340,7 +341,7 @@ fn to_wire(request: &Request<Bytes>) -> Vec<u8> {
     wire
 }
 
-/// Each connection has one request under way.
+/// Each connection has one request at a time.
 fn throughput(server: Arc<Server>, case: Case, tag: String) -> Side {
     let answer = server.exchange(&to_wire(&case.request(&tag, usize::MAX / 4)));
     assert!(

@@ -1,4 +1,4 @@
-//! Marks: of one pass, of a hundred with one call, and of one by each of 512 callers at once.
+//! Marks of one pass, of a hundred in one call, and of one pass by each of 512 callers.
 
 #![allow(clippy::expect_used)]
 

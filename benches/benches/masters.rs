@@ -1,4 +1,4 @@
-//! Three masters beside one: the same calls by 64 callers to the store on a Redis Cluster, and, as the floor, on one node.
+//! A Redis Cluster with three masters compared with one node: the same calls by 64 callers. The floor is the node.
 
 #![allow(clippy::expect_used)]
 
@@ -50,7 +50,7 @@ fn asked(subject: &Arc<Subject>) -> Side {
     })
 }
 
-/// Devices that are new, each with a pass of its own.
+/// Registers new devices, each with a pass of its own.
 fn registered(subject: &Arc<Subject>) -> Side {
     let store = subject.store.clone();
     called(CALLERS, move |i| {
@@ -65,7 +65,7 @@ fn registered(subject: &Arc<Subject>) -> Side {
     })
 }
 
-/// Passes that nobody asks for.
+/// Marks passes that no device has.
 fn marked(subject: &Arc<Subject>) -> Side {
     let store = subject.store.clone();
     called(CALLERS, move |i| {

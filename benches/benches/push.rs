@@ -1,5 +1,5 @@
-//! From the commit of a change to the push service, over TLS: how soon a single one is there, and, for a pass on a million
-//! devices, how soon the first push, how many a second, and how much memory that takes.
+//! From the commit of a change to the push service, over TLS: the time of a single push, and for a pass on a million devices
+//! the time of the first push, pushes a second and memory.
 
 #![allow(clippy::expect_used)]
 
@@ -31,7 +31,7 @@ use passkit_store_sled::SledStore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 const SINGLE: usize = 300;
-/// How many are registered with one call.
+/// How many devices a call registers.
 const PART: usize = 10_000;
 
 fn main() {
@@ -69,12 +69,12 @@ fn main() {
     bench.finish();
 }
 
-/// One of its own for each device: equal ones share a push.
+/// A push token for each device, because devices with equal tokens share a push.
 fn token(index: usize) -> PushToken {
     PushToken::new(&format!("{index:064x}")).expect("a push token")
 }
 
-/// A publisher over a push service of its own, and the time of each push, or of the first alone.
+/// A publisher with a push service of its own. The receiver gets the time of each push, or only of the first.
 async fn publisher(
     queue: Arc<dyn PushQueue>,
     only_first: bool,
@@ -83,7 +83,7 @@ async fn publisher(
     let is_first = Arc::new(AtomicBool::new(true));
     let hook = move |_, _| {
         if is_first.swap(false, Ordering::Relaxed) || !only_first {
-            let _nobody_waits = sender.send(Instant::now());
+            let _dropped = sender.send(Instant::now());
         }
         async {}
     };

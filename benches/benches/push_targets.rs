@@ -1,5 +1,5 @@
-//! The push tokens of one pass on a million devices, read in pages: a page beside its floor, and once all of them, with
-//! how much memory this process takes more by then.
+//! The push tokens of a pass on a million devices, read in pages: a page compared with its floor, and once all pages, with the
+//! memory that this takes.
 
 #![allow(clippy::expect_used)]
 
@@ -12,7 +12,7 @@ use passkit_benches::{
     data::{self, pass, token},
     floor::Floor,
     memory::Memory,
-    stores::{Outcome, Servers},
+    stores::Servers,
     turns::{Bench, called, runtime},
     writes::Pages,
 };
@@ -20,13 +20,14 @@ use passkit_server::{
     maintenance::{Registration, StoreMaintenance},
     store::Audience,
 };
+use passkit_test_servers::Outcome;
 
 const PAGE: usize = 1_000;
 
 fn main() {
     let mut bench = Bench::new("push_targets");
     let servers = Servers::kept();
-    // Without the 10 M.
+    // At most 1 M, to save time.
     let devices = data::sizes().into_iter().max().unwrap_or(0).min(1_000_000);
     for store in servers.stores() {
         let mut all = None;

@@ -1,4 +1,4 @@
-//! A new registration on a new device, by one caller and by 64, in stores that start empty.
+//! Registrations of new devices by one caller and by 64, in stores that start empty.
 
 #![allow(clippy::expect_used)]
 
@@ -23,7 +23,7 @@ fn main() {
                     runtime().block_on(servers.open(store, &format!("register_{callers}")));
                 let (own, floor) = opened.expect("an empty store");
                 let floor = Arc::new(floor);
-                // Both sides may write to one table: no device comes twice.
+                // Both sides may write to one table, so they share the numbers of the devices.
                 let next = Arc::new(AtomicUsize::new(0));
                 let new = move || next.fetch_add(1, Ordering::Relaxed);
                 let new_on_floor = new.clone();

@@ -1,4 +1,5 @@
-//! The same data for every store: devices with three passes each, a pass on one device, and one device with 10,000.
+//! The data, the same for every store: devices with three passes each, where each pass is on one device, and a device with
+//! 10,000 passes.
 
 use std::path::PathBuf;
 
@@ -11,16 +12,16 @@ use passkit_server::{
 /// The type of all passes.
 pub const TYPE: &str = "pass.com.example.bench";
 
-/// A type that is in the way: in any order it comes before the other one.
+/// Another type, which sorts before the first.
 pub const OTHER_TYPE: &str = "pass.com.example.another";
 
 /// How many passes a device has.
 pub const EACH: usize = 3;
 
-/// How many passes the one device has that has many.
+/// How many passes the device with many has.
 pub const MANY: usize = 10_000;
 
-/// How many registrations `cargo bench` goes up to.
+/// The largest number of registrations without `PASSKIT_BENCH_MAX`.
 const MAX: usize = 1_000_000;
 
 /// The type of all passes.
@@ -29,7 +30,7 @@ pub fn type_id() -> TypeIdentifier {
     TypeIdentifier::new(TYPE).expect("a type")
 }
 
-/// A device, by its number.
+/// The device with this number.
 #[must_use]
 pub fn device(index: usize) -> DeviceIdentifier {
     DeviceIdentifier::new(&format!("{index:032x}")).expect("a device")
@@ -41,19 +42,19 @@ pub fn device_with_many() -> DeviceIdentifier {
     device(usize::MAX)
 }
 
-/// A serial number, by its number.
+/// The serial number of the pass with this number.
 #[must_use]
 pub fn serial(index: usize) -> SerialNumber {
     SerialNumber::new(&format!("SERIAL-{index:08}")).expect("a serial number")
 }
 
-/// One of the serial numbers of the device with 10,000.
+/// A serial number of the device with 10,000 passes.
 #[must_use]
 pub fn serial_of_many(index: usize) -> SerialNumber {
     SerialNumber::new(&format!("MANY-{index:05}")).expect("a serial number")
 }
 
-/// A pass, by its number.
+/// The pass with this number.
 #[must_use]
 pub fn pass(index: usize) -> PassId {
     PassId {
@@ -68,7 +69,7 @@ pub fn token() -> PushToken {
     PushToken::new(&"ab".repeat(32)).expect("a push token")
 }
 
-/// These of all registrations.
+/// The registrations with these numbers.
 #[must_use]
 pub fn registrations(range: std::ops::Range<usize>) -> Vec<Registration> {
     let one = |i| Registration {
@@ -79,7 +80,7 @@ pub fn registrations(range: std::ops::Range<usize>) -> Vec<Registration> {
     range.map(one).collect()
 }
 
-/// Those of the device with 10,000.
+/// The registrations of the device with 10,000 passes.
 #[must_use]
 pub fn registrations_of_many() -> Vec<Registration> {
     let pass = |i| PassId {
@@ -94,7 +95,7 @@ pub fn registrations_of_many() -> Vec<Registration> {
     (0..MANY).map(one).collect()
 }
 
-/// How many registrations there are: 10,000, 1 M, and with `PASSKIT_BENCH_MAX=10000000` 10 M.
+/// The numbers of registrations: 10,000 and 1 M, and 10 M with `PASSKIT_BENCH_MAX=10000000`.
 #[must_use]
 pub fn sizes() -> Vec<usize> {
     let max = std::env::var("PASSKIT_BENCH_MAX").map_or(MAX, |max| {
@@ -107,16 +108,16 @@ pub fn sizes() -> Vec<usize> {
         .collect()
 }
 
-/// `target/passkit-bench`: what a run leaves, with the data for the next in `data`.
+/// The folder `target/passkit-bench` for results. Its folder `data` keeps data for the next run.
 #[must_use]
 pub fn folder() -> PathBuf {
     let program = std::env::current_exe().expect("this program's path");
-    // It is in target/release/deps.
+    // The program is in target/release/deps.
     let target = program.ancestors().nth(3).expect("the target folder");
     target.join("passkit-bench")
 }
 
-/// 1,000,000 as people write it.
+/// A number with commas, such as 1,000,000.
 #[must_use]
 pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
@@ -130,7 +131,7 @@ pub fn grouped(number: usize) -> String {
     text
 }
 
-/// A line that says how far something is, in the place of the last such line.
+/// Prints progress in place of the last such line.
 pub fn progress(what: &str, done: usize, all: usize) {
     let end = if done >= all { "\n" } else { "" };
     eprint!("\r{what}: {:3} %{end}", done * 100 / all.max(1));

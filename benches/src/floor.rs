@@ -1,5 +1,5 @@
-//! What a list costs without a store: the same rows by the bare driver, as one would write it by hand for this one
-//! question, with nothing checked, tried again or kept apart.
+//! The floor of a list: the same rows over the bare driver, written for this one question. It checks nothing and does not
+//! retry.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,13 +20,13 @@ use passkit_store_redis::redis::{
 
 use crate::data::TYPE;
 
-/// A driver.
+/// The bare driver of a store.
 pub enum Floor {
-    /// Maps behind a lock, with rows of their own.
+    /// Maps behind a lock.
     Memory(Mutex<Maps>),
-    /// A database of its own, which holds a row for each registration. A second handle on its data file is there to be synced.
+    /// A database of its own, with a row for each registration. The second handle on its data file is for syncing.
     Sled(sled::Db, Arc<File>),
-    /// Connections to the store's database, as many as the store has.
+    /// Connections to the store's database.
     Postgres(Connections),
     /// A connection to the store's server, and the prefix of the store's keys.
     Redis(Driver, String),
@@ -42,7 +42,7 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// Some commands at once.
+    /// Runs several commands at once.
     pub async fn run(&self, commands: Vec<redis::Cmd>) -> Vec<Value> {
         match self {
             Self::Node(connection) => {
@@ -81,10 +81,10 @@ impl Driver {
 pub struct Connections(Vec<tokio::sync::Mutex<PgConnection>>);
 
 impl Connections {
-    /// Connects eight times.
+    /// Makes eight connections, as many as the store has.
     ///
     /// # Errors
-    /// If the server does not let us in.
+    /// If the server can't be reached.
     pub async fn new(url: &str) -> sqlx::Result<Self> {
         let mut connections = Vec::new();
         for _ in 0..8 {
@@ -93,7 +93,7 @@ impl Connections {
         Ok(Self(connections))
     }
 
-    /// One that is free; the first, for a caller alone.
+    /// A free connection. A single caller always gets the first.
     pub async fn any(&self, number: usize) -> tokio::sync::MutexGuard<'_, PgConnection> {
         match self
             .0
@@ -106,7 +106,7 @@ impl Connections {
     }
 }
 
-/// What the floor of the memory store has.
+/// The floor of the memory store.
 #[derive(Debug, Default)]
 pub struct Maps {
     pub(crate) devices: HashMap<String, BTreeMap<String, u64>>,
@@ -116,12 +116,12 @@ pub struct Maps {
 }
 
 impl Floor {
-    /// Whether it has rows of its own, which must be loaded like the store's.
+    /// Whether it has data of its own, which must be loaded.
     fn has_own_rows(&self) -> bool {
         matches!(self, Self::Memory(_) | Self::Sled(..))
     }
 
-    /// Puts the rows in, if it has its own.
+    /// Adds registrations, if it has data of its own.
     pub fn register(&self, registrations: &[Registration]) {
         if !self.has_own_rows() {
             return;
@@ -145,7 +145,7 @@ impl Floor {
         }
     }
 
-    /// Puts devices in that all have one pass, if it has rows of its own.
+    /// Adds devices of one pass, if it has data of its own.
     pub fn register_by_pass(&self, registrations: &[Registration]) {
         let mut batch = sled::Batch::default();
         for Registration {
@@ -176,7 +176,7 @@ impl Floor {
         }
     }
 
-    /// Gives the passes this version, if it has its own rows.
+    /// Gives the passes this version, if it has data of its own.
     pub fn mark(&self, serials: &[SerialNumber], version: u64) {
         match self {
             Self::Memory(maps) => {
@@ -198,7 +198,7 @@ impl Floor {
         }
     }
 
-    /// What changed for the device, as the call of this number.
+    /// What changed for the device. `number` is the number of the call.
     pub async fn changes_since(
         &self,
         number: usize,
@@ -239,7 +239,7 @@ impl Floor {
                 let (_, statement) = *passkit_store_postgres::STATEMENTS
                     .iter()
                     .find(|(name, _)| *name == "changes since")
-                    .expect("the statement that the store has for one device");
+                    .expect("the store's statement for one device");
                 let mut connection = connections.any(number).await;
                 let row = sqlx::query(statement)
                     .bind(device.as_str())
@@ -264,7 +264,7 @@ pub(crate) fn key_of(serial: &str) -> String {
     format!("p{TYPE}\0{serial}")
 }
 
-/// One command for the device, and one for each bucket that its passes lie in.
+/// Sends a command for the device, and one for each bucket with passes of it.
 async fn of_redis(
     driver: &Driver,
     prefix: &str,
@@ -315,7 +315,7 @@ async fn of_redis(
     changed
 }
 
-/// As the store spreads them: FNV-1a over 64.
+/// The bucket that the store chooses: FNV-1a modulo 64.
 pub(crate) fn bucket(serial: &str) -> u64 {
     serial
         .bytes()

@@ -1,4 +1,4 @@
-//! The service with its passes in memory, and the calls that are made to it.
+//! The service with passes in memory, and the requests to it.
 
 use std::sync::Arc;
 
@@ -14,24 +14,24 @@ use passkit_server::{
 
 use crate::data::{self, EACH, TYPE};
 
-/// How many registrations there are usually.
+/// The usual number of registrations.
 pub const REGISTRATIONS: usize = 99_999;
 
 const TOKEN: &str = "a-token-of-the-bench";
 
-/// The digest of every pass: nobody compares those of two passes.
+/// The digest of every pass. Digests of different passes are never compared.
 const DIGEST: ContentDigest = [7; 32];
 
-/// A call, and how it is answered.
+/// A request, named by its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
     /// Nothing changed.
     ListNothing,
     /// All three passes of a device.
     ListAll,
-    /// A pass that the device has.
+    /// A pass that has not changed.
     PassUnchanged,
-    /// An archive as they mostly are.
+    /// An archive of a usual size.
     PassSmall,
     /// An archive with large pictures.
     PassLarge,
@@ -50,7 +50,7 @@ impl Case {
         Self::Register,
     ];
 
-    /// In words.
+    /// A name for the table of results.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ impl Case {
         }
     }
 
-    /// How the service answers it.
+    /// The status of the answer.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
@@ -74,7 +74,7 @@ impl Case {
         }
     }
 
-    /// The request of this number. `tag` is what the first device has seen.
+    /// The request with this number. `tag` is the tag of the first device.
     #[must_use]
     pub fn request(self, tag: &str, number: usize) -> Request<Bytes> {
         let device = data::device(match self {
@@ -100,7 +100,7 @@ impl Case {
             _ => request.header("authorization", format!("ApplePass {TOKEN}")),
         };
         let request = match self {
-            // Whenever the pass was marked.
+            // Later than any mark.
             Self::PassUnchanged => {
                 request.header("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT")
             }
@@ -137,7 +137,7 @@ impl PassSource for Passes {
         pass: &PassId,
         state: &PassState,
     ) -> Result<Option<ArchiveBody>, SourceError> {
-        // As a source of copies compares.
+        // The comparison that a source of copies makes.
         if state.published.is_some_and(|published| published != DIGEST) {
             return Err("other content was published".into());
         }
@@ -172,7 +172,7 @@ pub fn service<S: StoreMaintenance + 'static>(store: Arc<S>) -> WalletService<Ar
     )
 }
 
-/// Fills a store, publishes the content of each pass, and gives the tag that the first device has after that.
+/// Fills a store and publishes the content of each pass. Returns the tag of the first device after that.
 pub async fn load<S: StoreMaintenance>(store: &S, registrations: usize) -> String {
     for first in (0..registrations).step_by(10_000) {
         let part = data::registrations(first..registrations.min(first + 10_000));
@@ -192,7 +192,7 @@ pub async fn load<S: StoreMaintenance>(store: &S, registrations: usize) -> Strin
     tag(store).await
 }
 
-/// The tag that the first device has.
+/// The tag of the first device.
 pub async fn tag<S: StoreMaintenance>(store: &S) -> String {
     let changes = store
         .changes_since(&data::device(0), &data::type_id(), None)
@@ -200,7 +200,7 @@ pub async fn tag<S: StoreMaintenance>(store: &S) -> String {
     changes.expect("an answer").tag.to_string()
 }
 
-/// The request as the service is given it.
+/// The request with the body type that the service takes.
 #[must_use]
 pub fn with_body(request: Request<Bytes>) -> Request<Body> {
     request.map(Body::from)

@@ -1,16 +1,22 @@
-//! What the benches share: the data, the stores with a floor beside each, and measuring the two by turns. Besides, it
-//! holds the project's README, so that the example there is compiled, in a crate that is not published.
+//! What the benches share: the data, the stores with a floor for each, and measuring the two in turns.
+//!
+//! The example in the project's README is compiled here, because this crate is not published.
 
-// A bench that can't go on has nobody to give an error to.
-#![allow(clippy::expect_used, clippy::missing_panics_doc)]
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a bench that cannot go on should panic"
+)]
 // Only the benches use it.
 #![allow(missing_debug_implementations)]
 
+// Each file uses only those before it: data, memory, results, plot, turns, http, statistics, floor, writes, stores.
 pub mod data;
 pub mod floor;
 pub mod http;
 pub mod memory;
 mod plot;
+mod results;
 pub mod statistics;
 pub mod stores;
 pub mod turns;

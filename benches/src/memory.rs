@@ -1,15 +1,15 @@
-//! What this process takes, on Linux.
+//! How much memory this process uses. Works on Linux.
 
 use std::fs;
 
-/// A moment from which the most memory that is taken counts.
+/// The memory use at some moment, to compare the later peak with.
 #[derive(Debug)]
 pub struct Memory {
     before: f64,
 }
 
 impl Memory {
-    /// From now on.
+    /// The memory use now.
     #[must_use]
     pub fn now() -> Self {
         let _unknown_elsewhere = fs::write("/proc/self/clear_refs", "5");
@@ -18,14 +18,14 @@ impl Memory {
         }
     }
 
-    /// How many kilobytes more than then were taken at the most.
+    /// How far the peak since then was above it, in kilobytes.
     #[must_use]
     pub fn more_at_peak(&self) -> f64 {
         status("VmHWM:") - self.before
     }
 }
 
-/// A number of kilobytes.
+/// A line of `/proc/self/status`, in kilobytes.
 fn status(name: &str) -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status

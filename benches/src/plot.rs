@@ -1,8 +1,8 @@
-//! Time over size, both in steps of ten: a line for each case, and a dashed one for its floor.
+//! Drawings of time over size, both logarithmic. Each case has a line, and a dashed one for its floor.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use crate::{data::grouped, turns::Row};
+use crate::{data::grouped, results::Row};
 
 const COLOURS: [&str; 6] = [
     "#1b6ca8", "#c0392b", "#1e8449", "#7d3c98", "#b9770e", "#34495e",
@@ -14,7 +14,7 @@ const RIGHT: f64 = 240.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 40.0;
 
-/// A drawing for each subject of which some case was measured at more than one size.
+/// A drawing for each subject with a case that was measured at several sizes.
 pub(crate) fn by_subject(bench: &str, rows: &[Row]) -> Vec<(String, String)> {
     let subjects: BTreeSet<&str> = rows.iter().map(|row| row.subject.as_str()).collect();
     let of = |subject: &str| {
@@ -62,7 +62,7 @@ fn draw(title: &str, rows: &[&Row]) -> String {
 "##
     );
     let mut line = |text: std::fmt::Arguments<'_>| {
-        // Writing to a text does not fail.
+        // Writing to a string does not fail.
         let _written = writeln!(svg, "{text}");
     };
     for step in y0 as i32..=y1 as i32 {

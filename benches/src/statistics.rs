@@ -1,6 +1,6 @@
-//! PostgreSQL with what it knows of its tables: nothing, what is so, or what was so before they were filled.
+//! PostgreSQL with different statistics about its tables: none, current ones, or those of empty tables.
 //!
-//! Autovacuum is kept away from the tables, so that this stays as it was made.
+//! Autovacuum is off for the tables, so that the statistics stay the same.
 
 use std::{
     env, fs,
@@ -13,18 +13,18 @@ use passkit_store_postgres::{
     PostgresStore,
     sqlx::{self, AssertSqlSafe, Connection as _, PgConnection, PgPool},
 };
-use passkit_test_servers::postgres::Server;
+use passkit_test_servers::{Outcome, postgres::Server};
 
-use crate::{data, http, stores::Outcome};
+use crate::{data, http};
 
-/// What PostgreSQL knows of the full tables.
+/// The statistics that PostgreSQL has about the full tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistics {
-    /// Nothing: they were migrated and filled.
+    /// None, because the tables were never analyzed.
     Never,
-    /// How they are.
+    /// Current ones.
     Analyzed,
-    /// That they are empty, as they were when it looked.
+    /// Those of empty tables, because they were analyzed before they were filled.
     OfEmpty,
 }
 
@@ -32,7 +32,7 @@ impl Statistics {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Never, Self::Analyzed, Self::OfEmpty];
 
-    /// In words.
+    /// A name for the table of results.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -51,12 +51,12 @@ impl Statistics {
     }
 }
 
-/// The server of the environment, or our own: with data that stay in this folder, or that starts empty.
+/// The server at `PASSKIT_TEST_POSTGRES_URL`, or else a new one, with data that stay in this folder or with none.
 ///
 /// # Errors
-/// If there is none.
+/// If there is no server, or it does not start.
 pub fn server(kept: Option<&Path>) -> Outcome<Server> {
-    // Durable, as a server is by default.
+    // `fsync` stays on, as by default.
     let settings = ["shared_buffers=512MB", "max_wal_size=2GB"];
     match kept {
         _ if env::var_os("PASSKIT_TEST_POSTGRES_URL").is_some() => Server::find(),
@@ -68,10 +68,10 @@ pub fn server(kept: Option<&Path>) -> Outcome<Server> {
     }
 }
 
-/// The address of the database of this name, which is made if there is none.
+/// The address of the database with this name. Creates the database if it does not exist.
 ///
 /// # Errors
-/// If the server does not do its part.
+/// If the server fails.
 pub async fn database(server: &Server, name: &str) -> Outcome<String> {
     let database = format!("passkit_bench_{name}");
     let mut connection = PgConnection::connect(&server.url("postgres")).await?;
@@ -84,10 +84,10 @@ pub async fn database(server: &Server, name: &str) -> Outcome<String> {
     Ok(server.url(&database))
 }
 
-/// The address of a database with so many registrations and these statistics. It is filled unless it was kept.
+/// The address of a database with this number of registrations and these statistics. Fills the database if it is empty.
 ///
 /// # Errors
-/// If the server does not do its part.
+/// If the server fails.
 pub async fn filled(
     server: &Server,
     statistics: Statistics,
@@ -127,18 +127,18 @@ pub async fn filled(
     Ok(url)
 }
 
-/// A store over a pool in which nothing is set, as a user may have it.
+/// A store over a pool with default settings, as a user may have it.
 ///
 /// # Errors
-/// If the server does not let us in.
+/// If the server can't be reached.
 pub async fn store(url: &str) -> Outcome<PostgresStore> {
     Ok(PostgresStore::new(PgPool::connect(url).await?))
 }
 
-/// Nobody but us vacuums or analyzes the store's tables.
+/// Switches autovacuum off for the store's tables.
 ///
 /// # Errors
-/// If the server does not do its part.
+/// If the server fails.
 pub async fn keep_autovacuum_away(connection: &mut PgConnection) -> Outcome<()> {
     let each = "\
 do $$
@@ -153,11 +153,11 @@ $$";
     Ok(())
 }
 
-/// How many rows and index entries the sessions of this pool read of the store's tables so far, inside of functions too. The
-/// pool has one connection: a session reports its counts when it is told to.
+/// How many rows and index entries of the store's tables were read so far, also inside functions. The pool must have one
+/// connection, because a session reports its own counts only when asked.
 ///
 /// # Errors
-/// If the server does not do its part.
+/// If the server fails.
 pub async fn rows_read(pool: &PgPool) -> Outcome<i64> {
     sqlx::query("select pg_stat_force_next_flush()")
         .execute(pool)
@@ -168,14 +168,14 @@ select (select sum(seq_tup_read) from pg_stat_user_tables where schemaname = 'pa
     Ok(sqlx::query_scalar(read).fetch_one(pool).await?)
 }
 
-/// Waits until the server has written what was loaded, and works for nobody else.
+/// Waits until the server has written what was loaded, and runs no autovacuum.
 ///
 /// # Errors
 /// If autovacuum does not end.
 pub async fn wait_for_writes(connection: &mut PgConnection) -> Outcome<()> {
-    // Not every user may. It returns when all is on disk.
+    // It returns when everything is on disk. Not every user has the right.
     if let Err(error) = sqlx::query("checkpoint").execute(&mut *connection).await {
-        println!("postgres may still write what was loaded: {error}");
+        println!("postgres may still be writing what was loaded: {error}");
     }
     let workers = "select count(*) from pg_stat_activity where backend_type = 'autovacuum worker'";
     let started = Instant::now();

@@ -1,4 +1,4 @@
-//! The stores, loaded, each with its floor beside it.
+//! The stores with data, each with its floor.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use passkit_store_redis::{
 use passkit_store_sled::SledStore;
 use passkit_store_sqlite::SqliteStore;
 use passkit_test_servers::{
-    postgres,
+    Outcome, postgres,
     redis::{Cluster, Node},
 };
 use serde_json::json;
@@ -35,10 +35,10 @@ use crate::{
     statistics,
 };
 
-/// The data of sled, opened so that next to nothing of them stays in memory: what a row costs that nobody asked for lately.
+/// The data of sled, opened with almost no cache. It shows the cost of rows that were not read lately.
 pub const SLED_COLD: &str = "sled-cold";
 
-/// How many bytes of pages sled keeps in memory: as many as by default, or next to nothing.
+/// The size of sled's page cache in bytes.
 fn sled_cache(store: &str) -> u64 {
     if store == SLED_COLD {
         64 << 10
@@ -51,30 +51,27 @@ fn redis_prefix(name: &str) -> String {
     format!("bench-{name}:")
 }
 
-/// What may go wrong with a server.
-pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-/// How many devices are asked at most: enough that few are asked twice.
+/// How many devices are asked for at most. There are enough that few are asked for twice.
 const SAMPLE: usize = 30_000;
 
-/// How many registrations are made with one call.
+/// How many registrations a call makes.
 const PART: usize = 10_000;
 
-/// The servers that could be had.
+/// The servers that are available.
 #[derive(Debug)]
 pub struct Servers {
     postgres: Option<postgres::Server>,
-    /// Its address, and the process if it is ours.
+    /// The address, and the process if it was started here.
     redis: Option<(String, Option<Node>)>,
     cluster: Option<Cluster>,
-    /// Where data stay.
+    /// Where data stay for the next run.
     kept: Option<PathBuf>,
-    /// Databases that are no other run's.
+    /// For databases of this run only.
     scratch: tempfile::TempDir,
 }
 
-/// Says in one line what is left out.
-fn had<T>(name: &str, server: Outcome<T>) -> Option<T> {
+/// Prints a line if a server is not available.
+fn available<T>(name: &str, server: Outcome<T>) -> Option<T> {
     server
         .inspect_err(|error| println!("{name} is left out: {error}"))
         .ok()
@@ -105,15 +102,15 @@ impl Servers {
             Ok((node.url(), Some(node)))
         };
         Self {
-            postgres: had("postgres", statistics::server(kept.as_deref())),
-            redis: had("redis", redis()),
-            cluster: had("cluster", Cluster::start().map_err(Into::into)),
+            postgres: available("postgres", statistics::server(kept.as_deref())),
+            redis: available("redis", redis()),
+            cluster: available("cluster", Cluster::start().map_err(Into::into)),
             kept,
             scratch: tempfile::tempdir().expect("a folder"),
         }
     }
 
-    /// The stores that can be had and have a floor.
+    /// The stores that are available and have a floor.
     #[must_use]
     pub fn stores(&self) -> Vec<&'static str> {
         let has = |name: &&str| match *name {
@@ -128,16 +125,16 @@ impl Servers {
             .collect()
     }
 
-    /// The process of the Redis node, if it is ours.
+    /// The process of the Redis node, if it was started here.
     #[must_use]
     pub fn redis(&self) -> Option<&Node> {
         self.redis.as_ref()?.1.as_ref()
     }
 
-    /// A store and its floor, with what this name had the last time, if it is kept.
+    /// Opens a store and its floor, with the data that an earlier run left under this name.
     ///
     /// # Errors
-    /// If the server does not do its part.
+    /// If the server fails.
     pub async fn open(
         &self,
         store: &'static str,
@@ -149,10 +146,10 @@ impl Servers {
         ))
     }
 
-    /// The same without its floor. SQLite has none here: its crate measures it beside the bare statements.
+    /// Opens a store without its floor. SQLite has no floor here, because its crate compares it with the bare statements.
     ///
     /// # Errors
-    /// If the server does not do its part.
+    /// If the server fails.
     pub async fn open_store(
         &self,
         store: &'static str,
@@ -203,10 +200,10 @@ impl Servers {
         self.kept.as_deref().unwrap_or(self.scratch.path())
     }
 
-    /// Makes so many registrations in parts of 10,000, each of which `also` gets too, unless they were kept.
+    /// Makes this number of registrations in parts of 10,000, unless an earlier run did. `also` gets each part too.
     ///
     /// # Errors
-    /// If the server does not do its part.
+    /// If the server fails.
     pub async fn load(
         &self,
         (store, name): (&'static str, &str),
@@ -249,19 +246,19 @@ impl Servers {
         Ok(())
     }
 
-    /// The database of this name, which is made if there is none.
+    /// The address of the database with this name. Creates the database if it does not exist.
     ///
     /// # Errors
-    /// If the server does not do its part.
+    /// If the server fails.
     pub async fn postgres_url(&self, name: &str) -> Outcome<String> {
         let server = self.postgres.as_ref().ok_or("no PostgreSQL")?;
         statistics::database(server, name).await
     }
 
-    /// The address of Redis, or of the Cluster, and a connection.
+    /// The address of Redis or of the Cluster, and a connection.
     ///
     /// # Errors
-    /// If the server does not do its part.
+    /// If the server fails.
     pub async fn redis_driver(&self, store: &str) -> Outcome<(String, Driver)> {
         if store == "redis" {
             let url = &self.redis.as_ref().ok_or("no Redis")?.0;
@@ -277,7 +274,7 @@ impl Servers {
         Ok((url, Driver::Cluster(connection)))
     }
 
-    /// How many bytes Redis takes; `None` if it is not ours.
+    /// The memory use of Redis in bytes. `None` if it was not started here.
     #[must_use]
     pub fn redis_memory(&self) -> Option<f64> {
         let info = self.redis()?.ask(&["INFO", "memory"]).ok()?;
@@ -288,10 +285,10 @@ impl Servers {
             .ok()
     }
 
-    /// After loading: what a server does in its own time anyway.
+    /// After loading, waits for work that the server would otherwise do during the measurement.
     ///
     /// # Errors
-    /// If the server does not do its part.
+    /// If the server fails.
     pub async fn wait_until_idle(&self, store: &str, name: &str) -> Outcome<()> {
         if store == "postgres" {
             let mut connection = PgConnection::connect(&self.postgres_url(name).await?).await?;
@@ -314,21 +311,21 @@ impl Servers {
     }
 }
 
-/// A store with so many registrations, of which each device's passes were marked once, and then one of them again.
+/// A store with data. The passes of each device were marked once, and then one of them again.
 pub struct Subject {
     /// The store.
     pub store: Arc<dyn StoreMaintenance>,
     /// Its floor.
     pub floor: Floor,
-    /// How many bytes of memory a registration takes in Redis.
+    /// The memory that a registration takes in Redis, in bytes.
     pub bytes_each: Option<f64>,
     marks: Marks,
-    /// Those that are asked for, each with its clock.
+    /// The devices that are asked for, each with its clock.
     devices: Vec<(DeviceIdentifier, u64)>,
     many: (DeviceIdentifier, u64),
 }
 
-/// The type's clock before the marks, between them, and after.
+/// The type's clock before the marks, between them and after them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Marks {
     before: u64,
@@ -339,13 +336,13 @@ struct Marks {
 /// A question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
-    /// A device with three passes, of which one changed.
+    /// One of the three passes of a device changed.
     OneOfThree,
-    /// None of three: the answer is 204.
+    /// None of the three passes changed: the answer is 204.
     NoneOfThree,
-    /// All three.
+    /// All three passes changed.
     AllOfThree,
-    /// Ten of 10,000.
+    /// Ten of 10,000 passes changed.
     TenOfMany,
 }
 
@@ -358,7 +355,7 @@ impl Case {
         Self::TenOfMany,
     ];
 
-    /// In words.
+    /// A name for the table of results.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -382,10 +379,10 @@ impl Case {
 }
 
 impl Subject {
-    /// Opens it, and loads it unless it was kept.
+    /// Opens a store, and loads it unless an earlier run did.
     ///
     /// # Errors
-    /// If the server does not do its part.
+    /// If the server fails.
     pub async fn open(servers: &Servers, store: &'static str, size: usize) -> Outcome<Self> {
         let name = size.to_string();
         let (opened, floor) = servers.open(store, &name).await?;
@@ -425,7 +422,7 @@ impl Subject {
         Ok(subject)
     }
 
-    /// Whether the data are those that the note of the last run speaks of.
+    /// Whether the data are those that the note of an earlier run describes.
     async fn was_kept(&mut self, note: Option<&std::path::Path>) -> Outcome<bool> {
         let Some(Ok(text)) = note.map(fs::read_to_string) else {
             return Ok(false);
@@ -482,7 +479,7 @@ impl Subject {
         Ok(())
     }
 
-    /// The type's clock. The device that is asked for has passes in every part of a store.
+    /// The type's clock, or 0 if the data are not complete. The device has passes in every bucket of the store.
     async fn clock(&self) -> Outcome<u64> {
         let changes = self
             .store
@@ -515,7 +512,7 @@ impl Subject {
         for (index, clock) in tasks.join_all().await.into_iter().flatten() {
             clocks.insert(index, clock?);
         }
-        // In an order in which neighbours are not asked one after the other.
+        // In an order that does not ask for neighbours one after the other.
         self.devices = (0..devices.len())
             .map(|i| devices[i * 7_919 % devices.len()])
             .map(|index| (data::device(index), clocks[&index]))
@@ -528,7 +525,7 @@ impl Subject {
         Ok(())
     }
 
-    /// Whom to ask for, and since when.
+    /// The device and the tag of a question.
     #[must_use]
     pub fn question(&self, case: Case, number: usize) -> (&DeviceIdentifier, UpdateTag) {
         let (device, device_version) = match case {
@@ -569,7 +566,7 @@ impl Subject {
     }
 }
 
-/// The devices that are asked for, spread over all.
+/// The numbers of the devices that are asked for, spread over all.
 fn sample(size: usize) -> impl Iterator<Item = usize> {
     let devices = size / EACH;
     let step = devices.div_ceil(SAMPLE);

@@ -1,4 +1,4 @@
-//! A floor and what stands on it, measured by turns, so that what else the machine does falls on both alike.
+//! Measures something and its floor in turns, so that other load on the machine affects both alike.
 
 use std::{
     fs,
@@ -9,28 +9,16 @@ use criterion::{BenchmarkId, Criterion, SamplingMode};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use crate::{data, plot};
+use crate::{data, plot, results::Row};
 
-/// Makes so many calls, and says how long they took.
+/// Makes this number of calls, and returns how long they took.
 pub type Side = Box<dyn FnMut(u64) -> Duration>;
 
-/// How many samples are taken of each side.
+/// The number of samples of each side.
 const SAMPLES: usize = 15;
 
-/// What was measured of a case: microseconds for a call, medians.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) case: String,
-    pub(crate) subject: String,
-    pub(crate) size: usize,
-    pub(crate) floor: f64,
-    pub(crate) own: f64,
-    /// Of the two in the same turn.
-    pub(crate) ratio: f64,
-}
-
-/// One bench: what it compares goes through criterion, which tells whether it became slower since the last run, and is
-/// put beside its floor.
+/// One bench. It measures through criterion, which reports whether a case became slower since the last run, and compares each
+/// case with its floor.
 pub struct Bench {
     name: &'static str,
     criterion: Criterion,
@@ -56,7 +44,7 @@ impl Bench {
         }
     }
 
-    /// Measures one case, unless the arguments leave it out; only then are the two sides made, the floor first.
+    /// Measures one case, unless the arguments leave it out. `make` returns the floor first, and is called only if needed.
     pub fn compare(
         &mut self,
         subject: &str,
@@ -93,7 +81,7 @@ impl Bench {
         if turns.is_empty() {
             return;
         }
-        // What came before was warming up.
+        // The turns before were for warming up.
         let turns = &turns[turns.len().saturating_sub(SAMPLES)..];
         self.rows.push(Row {
             case: case.to_owned(),
@@ -105,7 +93,7 @@ impl Bench {
         });
     }
 
-    /// A number that stands beside the table, and has no floor.
+    /// Adds a number without a floor below the table.
     pub fn note(&mut self, what: impl Into<String>, number: f64) {
         let what = what.into();
         if !self.notes.iter().any(|(known, _)| *known == what) {
@@ -113,14 +101,14 @@ impl Bench {
         }
     }
 
-    /// Prints the table, and leaves it as JSON and as one drawing for each subject in `target/passkit-bench`.
+    /// Prints the table, and writes it to `target/passkit-bench` as JSON and as a drawing for each subject.
     pub fn finish(self) {
         self.criterion.final_summary();
         if self.rows.is_empty() && self.notes.is_empty() {
             return;
         }
         println!(
-            "\n{}: microseconds for a call; growth is from the smallest size, which counts registrations, devices or callers",
+            "\n{}: microseconds for a call; growth is from the smallest size; sizes are registrations, devices or callers",
             self.name
         );
         println!(
@@ -166,18 +154,18 @@ impl Bench {
         for (subject, drawing) in plot::by_subject(self.name, &self.rows) {
             write(format!("{}-{subject}.svg", self.name), drawing);
         }
-        println!("left in {}", folder.display());
+        println!("written to {}", folder.display());
     }
 }
 
-/// The one in the middle.
+/// The median.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// The runtime that everything runs on.
+/// The runtime of all benches.
 #[must_use]
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: std::sync::LazyLock<Runtime> =
@@ -185,7 +173,8 @@ pub fn runtime() -> &'static Runtime {
     &RUNTIME
 }
 
-/// So many callers, who share the calls; each makes one after the other. A call is given its number.
+/// A side with this number of callers, which share the calls. Each caller makes one call after the other. `call` gets the
+/// number of the call.
 pub fn called<F>(callers: usize, call: impl Fn(usize) -> F + Clone + Send + 'static) -> Side
 where
     F: Future<Output = ()> + Send,
@@ -193,7 +182,7 @@ where
     let mut first = 0;
     Box::new(move |calls| {
         let asked = calls as usize;
-        // Slow calls are few, and callers who have no call to make are none.
+        // If calls are slow, criterion asks for few. Each caller must have some.
         let calls = if callers == 1 {
             asked
         } else {
@@ -221,7 +210,7 @@ where
                 })
                 .collect();
             for task in tasks {
-                task.await.expect("a caller");
+                task.await.expect("the caller ends");
             }
             start.elapsed().mul_f64(asked as f64 / calls as f64)
         })

@@ -1,5 +1,5 @@
-//! What a write costs without a store: the same scripts and functions by the bare driver, and durable where the store's
-//! are; and a page of the devices of a pass.
+//! The floor of a write: the same scripts and functions over the bare driver, durable if the store's are. Also the floor of a
+//! page of the devices of a pass.
 
 use std::{
     collections::BTreeMap,
@@ -60,7 +60,7 @@ impl Driver {
 }
 
 impl Floor {
-    /// Registers as the call of this number.
+    /// Registers a device. `number` is the number of the call.
     pub async fn register_one(&self, number: usize, device: &DeviceIdentifier, pass: &PassId) {
         let now = clock::now_micros();
         match self {
@@ -90,7 +90,7 @@ impl Floor {
                     .await
                     .expect("registered");
             }
-            // Under keys that are not the store's, which would miss the other half of what it does.
+            // Under other keys than the store's, because the data would not be complete for the store.
             Self::Redis(driver, _) => {
                 let now = now.to_string();
                 let of_pass = format!("floor:p{{{TYPE}:{}}}", pass.serial);
@@ -114,7 +114,7 @@ impl Floor {
         }
     }
 
-    /// Marks as the call of this number.
+    /// Marks passes, durably. `number` is the number of the call.
     pub async fn mark_durably(&self, number: usize, serials: &[SerialNumber]) {
         let now = clock::now_micros();
         match self {
@@ -152,7 +152,7 @@ impl Floor {
         }
     }
 
-    /// Until what was written outlives a power cut.
+    /// Makes what was written durable.
     async fn sync(&self) {
         if let Self::Sled(engine, file) = self {
             let (engine, file) = (engine.clone(), file.clone());
@@ -165,17 +165,17 @@ impl Floor {
     }
 }
 
-/// Reads the devices of a pass, page after page, and then again.
+/// Reads the pages of the devices of a pass, over and over.
 #[derive(Clone)]
 pub struct Pages {
     floor: Arc<Floor>,
     pass: PassId,
-    /// The device, or for Redis the part and the cursor, that the next page starts behind.
+    /// Where the next page starts: after this device, or for Redis in this part at this cursor.
     place: Arc<Mutex<(String, u64, u64)>>,
 }
 
 impl Pages {
-    /// From the start.
+    /// Starts with the first page.
     #[must_use]
     pub fn new(floor: Arc<Floor>, pass: PassId) -> Self {
         Self {
@@ -185,7 +185,7 @@ impl Pages {
         }
     }
 
-    /// The push tokens of the next devices, about `limit` of them.
+    /// The push tokens of the next page of about `limit` devices.
     pub async fn next(&self, limit: usize) -> Vec<String> {
         let (after, part, cursor) = self.place.lock().expect("unpoisoned").clone();
         let (tokens, place) = match &*self.floor {
@@ -235,7 +235,7 @@ impl Pages {
                 let (_, statement) = *passkit_store_postgres::STATEMENTS
                     .iter()
                     .find(|(name, _)| *name == "devices of pass")
-                    .expect("the statement that the store has for a page");
+                    .expect("the store's statement for a page");
                 let rows = sqlx::query(statement)
                     .bind(TYPE)
                     .bind(self.pass.serial.as_str())

@@ -1,4 +1,5 @@
-//! Pushes per second of the sender beside those of the bare HTTP/2 client, by turns, against a local push service:
+//! Measures how many pushes per second the sender makes, and how many the bare HTTP/2 client makes over
+//! as many connections. Both take turns against a local push service:
 //! `cargo run --release -p passkit-apns --example throughput`.
 
 use std::{
@@ -33,10 +34,10 @@ const CONNECTIONS: usize = 2;
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_secs(2);
 
-type Failure = Box<dyn Error + Send + Sync>;
+type BoxError = Box<dyn Error + Send + Sync>;
 
 #[tokio::main]
-async fn main() -> Result<(), Failure> {
+async fn main() -> Result<(), BoxError> {
     let apns = LocalApns::start(Options::new().without_record()).await?;
     let issued = apns.issue(TOPIC)?;
     let topic = TypeIdentifier::new(TOPIC)?;
@@ -104,11 +105,11 @@ async fn main() -> Result<(), Failure> {
     }
 }
 
-/// How often per second `push` is done, by so many tasks at once.
-async fn measure<F, P>(parallel: usize, push: F) -> Result<f64, Failure>
+/// How many pushes are made per second by `parallel` tasks.
+async fn measure<F, P>(parallel: usize, push: F) -> Result<f64, BoxError>
 where
     F: Fn(usize) -> P,
-    P: Future<Output = Result<(), Failure>> + Send + 'static,
+    P: Future<Output = Result<(), BoxError>> + Send + 'static,
 {
     let start = Instant::now();
     let mut pushes = JoinSet::new();
@@ -136,7 +137,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-async fn connect(apns: &LocalApns, issued: &Issued) -> Result<SendRequest<Full<Bytes>>, Failure> {
+async fn connect(apns: &LocalApns, issued: &Issued) -> Result<SendRequest<Full<Bytes>>, BoxError> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(apns.root_pem().as_bytes())?)?;
     let mut tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -7,16 +7,16 @@ use hyper::body::Incoming;
 use passkit_server::push::PushOutcome;
 use serde::Deserialize;
 
-/// No answer of APNs is longer.
+/// APNs sends no longer body.
 const MAX_BODY: usize = 4096;
 
-/// An answer of APNs, as far as it could be read.
+/// An answer of APNs. What can't be read is left out.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    /// In Apple's words, whatever they are: new ones come without notice.
+    /// A text, not an enum, because Apple adds reasons without notice.
     pub(crate) reason: Option<String>,
-    /// Milliseconds since the epoch, with status 410.
+    /// Milliseconds since the Unix epoch. Only 410 has one.
     pub(crate) timestamp: Option<u64>,
 }
 
@@ -27,7 +27,7 @@ struct Body {
 }
 
 impl Answer {
-    /// Whatever becomes of the body, the status stands.
+    /// Reads the body. If that fails, the status alone is the answer.
     pub(crate) async fn read(response: http::Response<Incoming>) -> Self {
         let (head, body) = response.into_parts();
         if head.status == StatusCode::OK {
@@ -50,7 +50,7 @@ impl Answer {
             .as_ref()
             .and_then(|body| body.reason.as_ref()?.as_str())
             .filter(|reason| {
-                // It goes into logs.
+                // The reason goes into logs.
                 (1..=64).contains(&reason.len())
                     && reason.bytes().all(|byte| byte.is_ascii_graphic())
             });
@@ -68,14 +68,14 @@ impl Answer {
         self.status.as_u16() == status && self.reason.as_deref() == Some(reason)
     }
 
-    /// What it means. Where the reason says nothing, the status does.
+    /// What the answer means. An unknown reason counts by its status.
     pub(crate) fn outcome(self) -> PushOutcome {
         let status = self.status.as_u16();
         let reason = self.reason.unwrap_or_else(|| format!("status {status}"));
         match (status, reason.as_str()) {
             (200, _) => PushOutcome::Sent,
-            // Without a time it is unknown whether the device registered since. So it counts as a bad token: the device is
-            // forgotten only if the token is still bad a day later.
+            // Without a time, the device may have registered since. As a bad token, it is forgotten
+            // only if the token is still bad a day later.
             (410, _) => match self.timestamp.and_then(time) {
                 Some(since) => PushOutcome::Gone(since),
                 None => PushOutcome::BadToken(reason),
@@ -84,7 +84,7 @@ impl Answer {
             (400, "TopicDisallowed" | "BadTopic" | "MissingTopic") | (401 | 403, _) => {
                 PushOutcome::Misconfigured(reason)
             }
-            // Only after it came twice.
+            // The sender tries once more before it reports this.
             (400, "IdleTimeout") => PushOutcome::Unreachable(reason),
             (429, _) => PushOutcome::TooMany(reason),
             (400..=499, _) => PushOutcome::Rejected(reason),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_cannot_be_read_makes_no_device_gone() {
+    fn without_a_readable_time_no_device_is_gone() {
         for body in [
             "",
             "{}",
@@ -131,12 +131,12 @@ mod tests {
             outcome(410, r#"{"timestamp":1700000000123}"#),
             PushOutcome::Gone(since)
         );
-        // Whatever the machine can hold, it does not panic.
+        // Some machines can't represent this time. It must not panic.
         let _ = outcome(410, r#"{"timestamp":18446744073709551615}"#);
     }
 
     #[test]
-    fn an_odd_reason_is_none() {
+    fn a_malformed_reason_is_ignored() {
         for reason in ["", "two words", "line\\nbreak", "é", &"x".repeat(65)] {
             let body = format!(r#"{{"reason":"{reason}"}}"#);
             assert_eq!(
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_known_reason_the_status_decides() {
+    fn an_unknown_reason_counts_by_its_status() {
         let new = r#"{"reason":"BrandNew"}"#;
         let reason = || "BrandNew".to_owned();
         assert_eq!(outcome(400, new), PushOutcome::Rejected(reason()));

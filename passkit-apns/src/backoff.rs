@@ -1,18 +1,20 @@
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use crate::lock::lock;
+
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Holds new connections off after failures, longer each time, until an answer comes.
+/// Delays new connections after failures. The delay grows until an answer comes.
 #[derive(Default)]
 pub(crate) struct Backoff {
-    /// Whether there are any: spares the lock.
+    /// Whether there are failures. If there are none, the lock is not taken.
     any: AtomicBool,
     failures: Mutex<Failures>,
 }
@@ -25,12 +27,12 @@ struct Failures {
 }
 
 impl Backoff {
-    /// The time that is left, and what failed last.
+    /// How long to wait still, and the last failure. `None` if there is no need to wait.
     pub(crate) fn wait(&self) -> Option<(Duration, String)> {
         if !self.any.load(Ordering::Acquire) {
             return None;
         }
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = lock(&self.failures);
         let left = failures
             .until?
             .checked_duration_since(Instant::now())
@@ -38,11 +40,12 @@ impl Backoff {
         Some((left, failures.last.clone()))
     }
 
-    /// No connection came about, or one ended before the first answer.
+    /// Reports that no connection could be made, or that one ended before its first answer.
     ///
-    /// One that ended may be replaced at once, the first time: APNs closes connections when it likes.
+    /// The first connection that ends so may be replaced at once, because APNs closes connections
+    /// at any time.
     pub(crate) fn failed(&self, what: &str, was_connected: bool) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = lock(&self.failures);
         let delay = delay(failures.in_a_row, was_connected);
         failures.in_a_row = failures.in_a_row.saturating_add(1);
         what.clone_into(&mut failures.last);
@@ -52,12 +55,12 @@ impl Backoff {
 
     pub(crate) fn answered(&self) {
         if self.any.swap(false, Ordering::AcqRel) {
-            *self.failures.lock().unwrap_or_else(PoisonError::into_inner) = Failures::default();
+            *lock(&self.failures) = Failures::default();
         }
     }
 }
 
-/// How long no connection is made after a failure that follows so many others.
+/// The delay after a failure that follows `in_a_row` others.
 fn delay(in_a_row: u32, was_connected: bool) -> Duration {
     if was_connected && in_a_row == 0 {
         Duration::ZERO

@@ -2,18 +2,19 @@ use std::time::Duration;
 
 use crate::{Identity, TokenKey};
 
-/// How pushes are marked. Apple does not say which it wants for passes; both are in use.
+/// The type and priority of a push. Apple does not say which it wants for passes. Both profiles are
+/// in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Profile {
-    /// Push type `background` with priority 5: the one pair whose documentation fits an empty payload.
+    /// Push type `background` with priority 5. Only this pair is documented for an empty payload.
     #[default]
     Background,
-    /// No push type, and priority 10: may come sooner.
+    /// No push type, and priority 10. The push may arrive sooner.
     Plain,
 }
 
-/// What an [`ApnsSender`](crate::ApnsSender) is made of.
+/// The settings of an [`ApnsSender`](crate::ApnsSender).
 #[derive(Debug)]
 pub struct Config {
     pub(crate) identities: Vec<Identity>,
@@ -26,7 +27,7 @@ pub struct Config {
     pub(crate) roots: Vec<u8>,
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
-    pub(crate) look_interval: Duration,
+    pub(crate) check_interval: Duration,
 }
 
 impl Default for Config {
@@ -42,56 +43,57 @@ impl Default for Config {
             roots: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(20),
-            look_interval: Duration::from_secs(60),
+            check_interval: Duration::from_secs(60),
         }
     }
 }
 
 impl Config {
-    /// Apple's server and the defaults below, without certificates.
+    /// Apple's server and the default settings, without a certificate.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With a certificate, for the pushes of its topic. The last one for a topic counts.
+    /// Adds a certificate for the pushes of its type. It replaces an earlier one for the type.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identities.push(identity);
         self
     }
 
-    /// With a key for provider tokens, for all topics that have no certificate.
+    /// Sets the key for provider tokens. It serves all types that have no certificate.
     #[must_use]
     pub fn token_key(mut self, key: TokenKey) -> Self {
         self.token_key = Some(key);
         self
     }
 
-    /// Marked so: as [`Profile::Background`] by default.
+    /// Sets the type and priority of pushes. The default is [`Profile::Background`].
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
         self
     }
 
-    /// How long APNs keeps a push for a phone that is off: 7 days by default. Zero is refused, as such a phone would
-    /// never hear of the change.
+    /// Sets how long APNs keeps a push for a phone that is off. The default is 7 days. 0 is an
+    /// error, because such a phone would never hear of the change.
     #[must_use]
     pub fn expiration(mut self, expiration: Duration) -> Self {
         self.expiration = expiration;
         self
     }
 
-    /// How many connections are used for each certificate: 2 by default. Each carries many pushes at once, and is made
-    /// when it is first needed.
+    /// Sets how many connections each certificate uses. The default is 2. A connection carries many
+    /// pushes at once, and is opened when it is first needed.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
     }
 
-    /// Another server: `api.push.apple.com` at 443 by default. Apple serves the port 2197 too.
+    /// Sets the server. The default is `api.push.apple.com` at port 443. Apple also serves port
+    /// 2197.
     #[must_use]
     pub fn endpoint(mut self, host: impl Into<String>, port: u16) -> Self {
         self.host = host.into();
@@ -99,7 +101,7 @@ impl Config {
         self
     }
 
-    /// Trusting these root certificates too, in PEM, besides those that the system trusts.
+    /// Trusts these root certificates (PEM) in addition to those of the system.
     #[must_use]
     pub fn root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
         self.roots.extend_from_slice(pem.as_ref());
@@ -107,24 +109,25 @@ impl Config {
         self
     }
 
-    /// How long a connection may take to be made: 10 s by default.
+    /// Sets how long opening a connection may take. The default is 10 s.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long an answer is waited for, once there is a connection: 20 s by default.
+    /// Sets how long to wait for an answer on an open connection. The default is 20 s.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// How often, at most, the files of certificates are looked at besides when a connection is made: 60 s by default.
+    /// Sets how often pushes check whether certificate files changed. The default is 60 s. Each new
+    /// connection checks too.
     #[must_use]
-    pub fn look_interval(mut self, interval: Duration) -> Self {
-        self.look_interval = interval;
+    pub fn check_interval(mut self, interval: Duration) -> Self {
+        self.check_interval = interval;
         self
     }
 }

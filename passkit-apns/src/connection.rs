@@ -18,14 +18,14 @@ use tokio_rustls::TlsConnector;
 
 use crate::{answer::Answer, endpoint::Endpoint};
 
-/// How often an idle connection is asked whether it lives, and how long it may take to say so.
+/// How often a connection is pinged, and how long the answer to a ping may take.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An HTTP/2 connection. It ends when it is dropped and its last push is answered.
+/// An HTTP/2 connection. Once it is dropped, it ends after its last push is answered.
 pub(crate) struct Connection {
     requests: SendRequest<Full<Bytes>>,
-    /// Of the certificate that it was made with.
+    /// The generation of the certificate that it was opened with.
     pub(crate) generation: u64,
     answers: AtomicUsize,
     failed: AtomicBool,
@@ -48,7 +48,7 @@ impl Connection {
             let tcp = TcpStream::connect((host.as_str(), *port))
                 .await
                 .map_err(|error| chain(&error))?;
-            // A push is one small packet. Where the system refuses, it waits a little.
+            // A push is one small packet. If the system refuses this option, the push is only sent a little later.
             let _ = tcp.set_nodelay(true);
             Self::start(tcp, endpoint.name.clone(), tls, generation).await
         })
@@ -72,18 +72,18 @@ impl Connection {
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
-            // Until the server says how many it takes: with a token that is one.
+            // Until the server sends its limit. With a provider token, the limit is 1 at first.
             .initial_max_send_streams(1)
             .handshake(TokioIo::new(tls))
             .await
             .map_err(|error| chain(&error))?;
         let ended = Arc::new(OnceLock::new());
-        let note = Arc::clone(&ended);
+        let reason = Arc::clone(&ended);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 let why = chain(&error);
                 tracing::debug!("a connection to APNs ended: {why}");
-                let _ = note.set(why);
+                let _ = reason.set(why);
             }
         });
         Ok(Self {
@@ -95,12 +95,13 @@ impl Connection {
         })
     }
 
-    /// Whether it takes no more pushes: after a GOAWAY, or when it ended.
+    /// Whether it accepts no more pushes, because it ended or the server sent GOAWAY.
     pub(crate) fn is_closed(&self) -> bool {
         self.requests.is_closed()
     }
 
-    /// Sends a push, within the server's limit of streams, and reads its answer. The error says why there is none.
+    /// Sends a push and reads its answer. Waits if the server allows no more streams. The error is
+    /// the reason why there is no answer.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
         match self.requests.clone().send_request(request).await {
             Ok(response) => {
@@ -108,29 +109,29 @@ impl Connection {
                 self.answers.fetch_add(1, Ordering::Relaxed);
                 Ok(answer)
             }
-            // The end of the connection says more than the push that failed with it.
+            // The error of the connection explains more than the error of the push.
             Err(error) => Err(self.ended.get().cloned().unwrap_or_else(|| chain(&error))),
         }
     }
 
-    /// How many answers came.
+    /// How many answers it has received.
     pub(crate) fn answers(&self) -> usize {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Whether this is the first time that it is called failed.
-    pub(crate) fn fails_first(&self) -> bool {
+    /// Marks the connection as failed. Returns whether it was not marked before.
+    pub(crate) fn mark_failed(&self) -> bool {
         !self.failed.swap(true, Ordering::Relaxed)
     }
 }
 
-/// An error with its causes, in one line.
+/// An error and its causes in one line.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
-        // Some repeat what their cause says.
+        // Some errors already contain the text of their cause.
         if !text.ends_with(&cause_text) {
             text = format!("{text}: {cause_text}");
         }

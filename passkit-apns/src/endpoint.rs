@@ -9,7 +9,7 @@ use rustls::{
 
 use crate::{ApnsError, Config, Identity};
 
-/// The server: where it is, and how it is known.
+/// The server, its timeouts, and the root certificates that verify it.
 pub(crate) struct Endpoint {
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -23,7 +23,7 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(crate) fn new(config: &Config) -> Result<Self, ApnsError> {
         let Config { host, port, .. } = config;
-        let bad_host = || ApnsError::new(format!("{host:?} is no name of a host"));
+        let bad_host = || ApnsError::new(format!("{host:?} is not a host name"));
         let name = ServerName::try_from(host.clone()).map_err(|_| bad_host())?;
         let written = if host.contains(':') {
             format!("[{host}]")
@@ -46,7 +46,7 @@ impl Endpoint {
         })
     }
 
-    /// How connections are encrypted, and with which certificate.
+    /// Makes the TLS configuration of connections, with a client certificate if there is one.
     pub(crate) fn tls(&self, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, ApnsError> {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -59,7 +59,7 @@ impl Endpoint {
                     identity.private_key().clone_key(),
                 )
                 .map_err(|error| {
-                    ApnsError::of(
+                    ApnsError::about(
                         &format!("certificate for {}", identity.type_id()),
                         None,
                         error,
@@ -74,7 +74,7 @@ impl Endpoint {
 
 fn roots(extra: &[u8]) -> Result<RootCertStore, ApnsError> {
     let mut roots = RootCertStore::empty();
-    // What the system has that can't be read is not trusted; the rest is.
+    // Root certificates that can't be read are skipped.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     for certificate in CertificateDer::pem_slice_iter(extra) {
         let bad =

@@ -2,7 +2,8 @@ use std::path::Path;
 
 use passkit_identity::IdentityError;
 
-/// What is wrong with a certificate, a key or a setting, in one line that names the topic and the file.
+/// A problem with a certificate, a key or a setting. Its text is one line that names the type and
+/// the file, if there are any.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ApnsError(String);
@@ -18,8 +19,8 @@ impl ApnsError {
         Self(text.into())
     }
 
-    /// Of `what`, which may lie in a file.
-    pub(crate) fn of(what: &str, file: Option<&Path>, problem: impl std::fmt::Display) -> Self {
+    /// Names what has the problem, and its file if there is one.
+    pub(crate) fn about(what: &str, file: Option<&Path>, problem: impl std::fmt::Display) -> Self {
         Self(match file {
             Some(file) => format!("{what}: {}: {problem}", file.display()),
             None => format!("{what}: {problem}"),

@@ -1,5 +1,5 @@
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -11,10 +11,10 @@ use rustls::ClientConfig;
 
 use crate::{
     ApnsError, TokenKey, answer::Answer, backoff::Backoff, connection::Connection,
-    endpoint::Endpoint, watch::Watched,
+    endpoint::Endpoint, lock::lock, watch::Watched,
 };
 
-/// By what APNs knows the sender.
+/// How the sender authenticates to APNs.
 pub(crate) enum Credentials {
     Certificate(Watched),
     Token(TokenKey, Arc<ClientConfig>),
@@ -29,44 +29,35 @@ pub(crate) struct Pool {
     backoff: Backoff,
 }
 
-/// The place of one connection.
+/// A place for one connection.
 #[derive(Default)]
 struct Slot {
     connection: Mutex<Option<Arc<Connection>>>,
-    /// Locked while the connection is made.
+    /// Locked while the connection is opened.
     connecting: tokio::sync::Mutex<()>,
 }
 
-/// Why there is no answer.
-pub(crate) enum Failure {
-    /// To try again now would not help.
+/// Why a push got no answer.
+pub(crate) enum NoAnswer {
+    /// Trying again now would not help.
     Final(PushOutcome),
-    /// The connection ended, or this push alone. On another one it may go through; it may have gone through already,
-    /// which does no harm.
+    /// The connection or its stream ended. The push may succeed on another connection. It may have
+    /// arrived already, but a second push does no harm.
     Lost(PushOutcome),
 }
 
 impl Slot {
     fn get(&self) -> Option<Arc<Connection>> {
-        self.connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.connection).clone()
     }
 
     fn put(&self, connection: &Arc<Connection>) {
-        *self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(connection));
+        *lock(&self.connection) = Some(Arc::clone(connection));
     }
 
-    /// Uses `connection` for no more pushes. Those that are on their way over it go on.
+    /// Sends no more pushes over `connection`. Pushes that were sent can still be answered.
     fn retire(&self, connection: &Arc<Connection>) {
-        let mut current = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&self.connection);
         if current
             .as_ref()
             .is_some_and(|current| Arc::ptr_eq(current, connection))
@@ -91,7 +82,7 @@ impl Pool {
         }
     }
 
-    /// The header `authorization`, where there is one.
+    /// The header `authorization`. Only a token key needs one.
     pub(crate) fn authorization(&self) -> Result<Option<HeaderValue>, ApnsError> {
         match &self.credentials {
             Credentials::Certificate(_) => Ok(None),
@@ -99,7 +90,8 @@ impl Pool {
         }
     }
 
-    /// APNs calls the token in `authorization` expired. Returns whether to try again with another one.
+    /// Reports that APNs called the token in `authorization` expired. Returns whether to try again
+    /// with another token.
     pub(crate) fn token_expired(&self, authorization: Option<&HeaderValue>) -> bool {
         match (&self.credentials, authorization) {
             (Credentials::Token(key, _), Some(used)) => key.expired(used),
@@ -107,10 +99,10 @@ impl Pool {
         }
     }
 
-    /// Sends a request over the next connection, making it if need be.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
+    /// Sends a request over the next connection. Opens the connection if necessary.
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
         if let Credentials::Certificate(certificate) = &self.credentials {
-            certificate.look_if_due(&self.endpoint).await;
+            certificate.check_files_if_due(&self.endpoint).await;
         }
         let slot = &self.slots[self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len()];
         let connection = match self.usable(slot) {
@@ -122,7 +114,7 @@ impl Pool {
         match tokio::time::timeout(timeout, connection.send(request)).await {
             Ok(Ok(answer)) => {
                 self.backoff.answered();
-                // APNs says so before it closes a connection.
+                // APNs answers so before it closes a connection.
                 if answer.is(503, "Shutdown") || answer.is(400, "IdleTimeout") {
                     slot.retire(&connection);
                 }
@@ -131,22 +123,22 @@ impl Pool {
             Ok(Err(why)) => {
                 self.failed(slot, &connection, &why);
                 Err(match outcome(why) {
-                    lost @ PushOutcome::Unreachable(_) => Failure::Lost(lost),
-                    other => Failure::Final(other),
+                    lost @ PushOutcome::Unreachable(_) => NoAnswer::Lost(lost),
+                    other => NoAnswer::Final(other),
                 })
             }
             Err(_) => {
                 let why = format!("no answer within {timeout:?}");
-                // Where others were answered meanwhile, it is not the connection.
+                // If other pushes were answered meanwhile, the connection works.
                 if connection.answers() == answers {
                     self.failed(slot, &connection, &why);
                 }
-                Err(Failure::Final(PushOutcome::Unreachable(why)))
+                Err(NoAnswer::Final(PushOutcome::Unreachable(why)))
             }
         }
     }
 
-    /// The connection of a slot, if it takes pushes and has the newest certificate.
+    /// The connection of a slot, if it accepts pushes and uses the newest certificate.
     fn usable(&self, slot: &Slot) -> Option<Arc<Connection>> {
         slot.get().filter(|connection| {
             !connection.is_closed() && connection.generation == self.generation()
@@ -160,21 +152,21 @@ impl Pool {
         }
     }
 
-    async fn connect(&self, slot: &Slot) -> Result<Arc<Connection>, Failure> {
+    async fn connect(&self, slot: &Slot) -> Result<Arc<Connection>, NoAnswer> {
         let _turn = slot.connecting.lock().await;
-        // Perhaps somebody made it while this one waited for its turn.
+        // Another push may have opened it while this one waited.
         if let Some(connection) = self.usable(slot) {
             return Ok(connection);
         }
         if let Some((left, last)) = self.backoff.wait() {
-            let why = format!("{last} (tried again in {} ms)", left.as_millis());
-            return Err(Failure::Final(outcome(why)));
+            let why = format!("{last} (next attempt in {} ms)", left.as_millis());
+            return Err(NoAnswer::Final(outcome(why)));
         }
         let (tls, generation) = match &self.credentials {
             Credentials::Certificate(certificate) => certificate
                 .tls(&self.endpoint)
                 .await
-                .map_err(|error| Failure::Final(PushOutcome::Misconfigured(error.to_string())))?,
+                .map_err(|error| NoAnswer::Final(PushOutcome::Misconfigured(error.to_string())))?,
             Credentials::Token(_, tls) => (Arc::clone(tls), 0),
         };
         match Connection::open(&self.endpoint, tls, generation).await {
@@ -185,21 +177,21 @@ impl Pool {
             }
             Err(why) => {
                 self.backoff.failed(&why, false);
-                Err(Failure::Final(outcome(why)))
+                Err(NoAnswer::Final(outcome(why)))
             }
         }
     }
 
     fn failed(&self, slot: &Slot, connection: &Arc<Connection>, why: &str) {
         slot.retire(connection);
-        if connection.answers() == 0 && connection.fails_first() {
+        if connection.answers() == 0 && connection.mark_failed() {
             self.backoff.failed(why, true);
         }
     }
 }
 
-/// What it means that there is no answer. A server that refuses the certificate says so in a TLS alert, of which only
-/// the text comes through the layers in between.
+/// The outcome of a push without an answer. A server that refuses the certificate sends a TLS
+/// alert. Of that alert, hyper passes on only the text.
 fn outcome(why: String) -> PushOutcome {
     let refused = why
         .split_once("received fatal alert")

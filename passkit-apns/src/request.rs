@@ -11,10 +11,10 @@ use passkit_server::identifiers::{PushToken, TypeIdentifier};
 
 use crate::Profile;
 
-/// A push says nothing but that something changed.
+/// A push says only that something changed.
 const PAYLOAD: &[u8] = b"{}";
 
-/// Makes the requests.
+/// Makes requests for pushes.
 pub(crate) struct Requests {
     pub(crate) authority: Authority,
     pub(crate) profile: Profile,
@@ -63,10 +63,10 @@ impl Requests {
             HeaderName::from_static("apns-expiration"),
             expiration.as_secs().into(),
         );
-        // Without one, APNs makes its own.
+        // Without an id, APNs makes one.
         if let Some(id) = uuid() {
             let mut id = HeaderValue::from_str(&id)?;
-            // It never comes again, so it has no business in the compression's tables.
+            // No id occurs twice, so it should not take space in the header table.
             id.set_sensitive(true);
             headers.insert(HeaderName::from_static("apns-id"), id);
         }

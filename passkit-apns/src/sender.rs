@@ -9,15 +9,17 @@ use passkit_server::{
 use crate::{
     ApnsError, Config,
     endpoint::Endpoint,
-    pool::{Credentials, Failure, Pool},
+    pool::{Credentials, NoAnswer, Pool},
     request::Requests,
     watch::Watched,
 };
 
-/// Sends pushes through APNs. A push token that is [none of APNs](PushToken::is_apns) is
-/// [unsupported](PushOutcome::Unsupported): nothing is sent to it.
+/// Sends pushes through APNs.
 ///
-/// Must be used within a Tokio runtime with time and I/O. Dropping it ends its connections.
+/// Sends nothing to a push token that is not an [APNs token](PushToken::is_apns). The outcome is then
+/// [`Unsupported`](PushOutcome::Unsupported).
+///
+/// It must be used within a Tokio runtime with time and I/O. Dropping it closes its connections.
 pub struct ApnsSender {
     requests: Requests,
     certificates: HashMap<TypeIdentifier, Pool>,
@@ -35,10 +37,12 @@ impl fmt::Debug for ApnsSender {
 }
 
 impl ApnsSender {
-    /// Connects to nothing yet. Reads the root certificates of the system from disk.
+    /// Makes a sender. It reads the root certificates of the system from disk, and opens
+    /// connections later, with the first pushes.
     ///
     /// # Errors
-    /// If a setting can't work, there is neither certificate nor key, or the system trusts no root certificate.
+    /// If a setting can't work, there is neither a certificate nor a token key, or there is no root
+    /// certificate.
     pub fn new(config: Config) -> Result<Self, ApnsError> {
         if config.identities.is_empty() && config.token_key.is_none() {
             return Err(ApnsError::new(
@@ -47,7 +51,7 @@ impl ApnsSender {
         }
         if config.expiration.as_secs() == 0 {
             return Err(ApnsError::new(
-                "an expiration of 0 is refused: phones that are off would never hear of a change",
+                "the expiration must not be 0: phones that are off would never hear of a change",
             ));
         }
         if config.connections == 0 {
@@ -58,7 +62,7 @@ impl ApnsSender {
         let mut certificates = HashMap::new();
         for identity in config.identities {
             let topic = identity.type_id().clone();
-            let watched = Watched::new(identity, &endpoint, config.look_interval)?;
+            let watched = Watched::new(identity, &endpoint, config.check_interval)?;
             certificates.insert(topic, pool(Credentials::Certificate(watched)));
         }
         let token = match config.token_key {
@@ -112,11 +116,11 @@ impl PushSender for ApnsSender {
                     }
                     answer.outcome()
                 }
-                Err(Failure::Lost(_)) if first => {
+                Err(NoAnswer::Lost(_)) if first => {
                     first = false;
                     continue;
                 }
-                Err(Failure::Lost(outcome) | Failure::Final(outcome)) => outcome,
+                Err(NoAnswer::Lost(outcome) | NoAnswer::Final(outcome)) => outcome,
             };
             return outcome;
         }

@@ -1,7 +1,7 @@
 use std::{
     fmt,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,10 +14,12 @@ use ring::{
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::json;
 
-use crate::ApnsError;
+use crate::{ApnsError, lock::lock};
 
-/// A key of Apple's (`AuthKey_….p8`) that makes provider tokens, in place of a certificate for each topic. Apple has not
-/// documented it for passes; it is reported to work for the types of the key's own team.
+/// A key from Apple (`AuthKey_….p8`) that signs provider tokens. One key replaces the certificates of
+/// many types.
+///
+/// Apple does not document it for passes. It is reported to work for the types of the key's own team.
 pub struct TokenKey {
     key: EcdsaKeyPair,
     key_id: String,
@@ -36,18 +38,19 @@ impl fmt::Debug for TokenKey {
 }
 
 impl TokenKey {
-    /// From PEM, as Apple gives it, with the ids of the key and of the team, 10 letters and digits each.
+    /// Reads PEM, as Apple provides it. The ids of the key and of the team have 10 letters and
+    /// digits each.
     ///
     /// # Errors
-    /// If there is no key on the curve P-256 in it, or an id has other characters.
+    /// If there is no key on the curve P-256, or an id is empty or has other characters.
     pub fn from_pem(key: &[u8], key_id: &str, team_id: &str) -> Result<Self, ApnsError> {
         Self::load(key, None, key_id, team_id)
     }
 
-    /// From a file.
+    /// Reads a file.
     ///
     /// # Errors
-    /// As of [`from_pem`](Self::from_pem), and if the file can't be read.
+    /// Same errors as [`from_pem`](Self::from_pem), and if the file can't be read.
     pub fn from_file(
         file: impl AsRef<Path>,
         key_id: &str,
@@ -55,7 +58,7 @@ impl TokenKey {
     ) -> Result<Self, ApnsError> {
         let file = file.as_ref();
         let key = std::fs::read(file)
-            .map_err(|error| ApnsError::of(&called(key_id), Some(file), error))?;
+            .map_err(|error| ApnsError::about(&name(key_id), Some(file), error))?;
         Self::load(&key, Some(file), key_id, team_id)
     }
 
@@ -68,11 +71,11 @@ impl TokenKey {
         for (what, id) in [("key id", key_id), ("team id", team_id)] {
             if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
                 return Err(ApnsError::new(format!(
-                    "the {what} {id:?} is not of letters and digits"
+                    "the {what} {id:?} must be letters and digits"
                 )));
             }
         }
-        let bad = |problem: &str| ApnsError::of(&called(key_id), file, problem);
+        let bad = |problem: &str| ApnsError::about(&name(key_id), file, problem);
         let key = PrivatePkcs8KeyDer::from_pem_slice(key)
             .map_err(|_| bad("has no private key in PEM"))?;
         let key = EcdsaKeyPair::from_pkcs8(
@@ -80,7 +83,7 @@ impl TokenKey {
             key.secret_pkcs8_der(),
             &SystemRandom::new(),
         )
-        .map_err(|_| bad("its private key is not one of the curve P-256"))?;
+        .map_err(|_| bad("its private key is not on the curve P-256"))?;
         Ok(Self {
             key,
             key_id: key_id.into(),
@@ -91,18 +94,21 @@ impl TokenKey {
         })
     }
 
-    /// How old a token is used before another one is made, and how long it is used even if APNs calls it expired: 40 and
-    /// 20 minutes by default. Apple refuses tokens older than an hour, and those who make more than one in 20 minutes.
+    /// Sets the age at which a token is replaced, and the age below which it is kept even if APNs
+    /// calls it expired. The defaults are 40 and 20 minutes.
+    ///
+    /// Apple refuses tokens older than an hour, and senders that make more than one token in 20
+    /// minutes.
     #[must_use]
-    pub fn ages(mut self, refresh: Duration, keep: Duration) -> Self {
+    pub fn token_ages(mut self, refresh: Duration, keep: Duration) -> Self {
         self.refresh = refresh;
         self.keep = keep;
         self
     }
 
-    /// The header `authorization`.
+    /// The header `authorization`, with a new token if the last one is too old.
     pub(crate) fn header(&self) -> Result<HeaderValue, ApnsError> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = lock(&self.made);
         if let Some((at, header)) = &*made
             && age(*at).is_some_and(|age| age < self.refresh)
         {
@@ -113,9 +119,10 @@ impl TokenKey {
         Ok(header)
     }
 
-    /// APNs calls the token of `used` expired. Returns whether there is another one, or one may be made.
+    /// Reports that APNs called the token in `used` expired. Returns whether the next header has
+    /// another token.
     pub(crate) fn expired(&self, used: &HeaderValue) -> bool {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = lock(&self.made);
         match &*made {
             Some((at, header)) if header == used => {
                 if age(*at).is_some_and(|age| age < self.keep) {
@@ -139,7 +146,7 @@ impl TokenKey {
             part(json!({ "alg": "ES256", "kid": self.key_id })),
             part(json!({ "iss": self.team_id, "iat": issued })),
         );
-        let failed = || ApnsError::of(&called(&self.key_id), None, "no token could be signed");
+        let failed = || ApnsError::about(&name(&self.key_id), None, "could not sign a token");
         let signature = self
             .key
             .sign(&SystemRandom::new(), signed.as_bytes())
@@ -147,17 +154,18 @@ impl TokenKey {
         let mut header =
             HeaderValue::try_from(format!("bearer {signed}.{}", BASE64.encode(signature)))
                 .map_err(|_| failed())?;
-        // Keeps it out of logs and of the compression's tables.
+        // Keeps it out of logs and out of the header table.
         header.set_sensitive(true);
         Ok((now, header))
     }
 }
 
-fn called(key_id: &str) -> String {
+fn name(key_id: &str) -> String {
     format!("token key {key_id}")
 }
 
-/// By the wall clock, which goes on while the machine sleeps, and which Apple compares with. `None` if it was set back.
+/// The age by the wall clock, which Apple uses too, and which does not stop while the machine sleeps.
+/// `None` if the clock was set back.
 fn age(of: SystemTime) -> Option<Duration> {
     of.elapsed().ok()
 }

@@ -14,17 +14,17 @@ use crate::{ApnsError, endpoint::Endpoint};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long before its end a certificate is warned of, once a day.
+/// When to start warning, once a day, that a certificate expires.
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// A certificate that follows its files.
+/// A certificate that is read again when its files change.
 pub(crate) struct Watched {
     current: RwLock<Current>,
-    /// The current one's, for a quick look.
+    /// The generation of `current`, readable without the lock.
     generation: AtomicU64,
     interval: Duration,
     started: Instant,
-    /// When the files are to be looked at, in milliseconds after the start.
+    /// When to check the files next, in milliseconds after `started`.
     due: AtomicU64,
     seen: Mutex<Seen>,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Watched {
 struct Current {
     identity: Identity,
     tls: Arc<ClientConfig>,
-    /// Counts the certificates that were taken.
+    /// Counts the certificates that were used.
     generation: u64,
 }
 
@@ -53,7 +53,7 @@ impl Watched {
             stamp: identity.stamp(),
             warned: None,
         };
-        warn_of_end(&identity, &mut seen);
+        warn_of_expiry(&identity, &mut seen);
         Ok(Self {
             current: RwLock::new(Current {
                 identity,
@@ -79,12 +79,13 @@ impl Watched {
             .clone()
     }
 
-    /// For a new connection: how it is encrypted, and the generation of the certificate, unless that is expired.
+    /// The TLS configuration for a new connection, and the generation of its certificate. Fails if
+    /// the certificate is expired.
     pub(crate) async fn tls(
         &self,
         endpoint: &Endpoint,
     ) -> Result<(Arc<ClientConfig>, u64), ApnsError> {
-        self.look(endpoint).await;
+        self.check_files(endpoint).await;
         let Current {
             identity,
             tls,
@@ -100,8 +101,8 @@ impl Watched {
         Ok((tls, generation))
     }
 
-    /// Looks at the files if that is due. Others go on with the old certificate meanwhile.
-    pub(crate) async fn look_if_due(&self, endpoint: &Endpoint) {
+    /// Checks the files if that is due. Other pushes go on with the old certificate meanwhile.
+    pub(crate) async fn check_files_if_due(&self, endpoint: &Endpoint) {
         let now = millis(self.started.elapsed());
         let due = self.due.load(Ordering::Relaxed);
         let next = now.saturating_add(millis(self.interval));
@@ -111,27 +112,27 @@ impl Watched {
                 .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         {
-            self.look(endpoint).await;
+            self.check_files(endpoint).await;
         }
     }
 
-    async fn look(&self, endpoint: &Endpoint) {
+    async fn check_files(&self, endpoint: &Endpoint) {
         let mut seen = self.seen.lock().await;
         let Current { identity, .. } = self.current();
         let last = seen.stamp;
-        let looked = tokio::task::spawn_blocking(move || {
+        let checked = tokio::task::spawn_blocking(move || {
             let stamp = identity.current_stamp();
             (stamp != last).then(|| (stamp, identity.reload()))
         });
-        if let Ok(Some((stamp, read))) = looked.await {
-            // A broken one is complained of once.
+        if let Ok(Some((stamp, read))) = checked.await {
+            // Broken files are reported once, not at every check.
             seen.stamp = stamp;
             match read
                 .map_err(ApnsError::from)
                 .and_then(|identity| Ok((endpoint.tls(Some(&identity))?, identity)))
             {
                 Ok((tls, identity)) => {
-                    tracing::info!(topic = %identity.type_id(), "a new certificate is used for pushes");
+                    tracing::info!(topic = %identity.type_id(), "using a new certificate for pushes");
                     let generation = self.generation() + 1;
                     *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current {
                         identity,
@@ -141,14 +142,14 @@ impl Watched {
                     self.generation.store(generation, Ordering::Release);
                     seen.warned = None;
                 }
-                Err(error) => tracing::warn!("{error}: the one that was read before stays in use"),
+                Err(error) => tracing::warn!("{error}; the previous certificate stays in use"),
             }
         }
-        warn_of_end(&self.current().identity, &mut seen);
+        warn_of_expiry(&self.current().identity, &mut seen);
     }
 }
 
-fn warn_of_end(identity: &Identity, seen: &mut Seen) {
+fn warn_of_expiry(identity: &Identity, seen: &mut Seen) {
     let soon = identity.not_after() <= SystemTime::now() + WARN_BEFORE;
     if soon && seen.warned.is_none_or(|warned| warned.elapsed() >= DAY) {
         seen.warned = Some(Instant::now());

@@ -91,7 +91,7 @@ impl LocalPushes {
     pub(crate) async fn next(&mut self) -> Push {
         match self.pushes.recv().await {
             Some(push) => push,
-            // The service has ended, which it does not by itself.
+            // The service never ends by itself.
             None => std::future::pending().await,
         }
     }

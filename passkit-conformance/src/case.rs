@@ -5,7 +5,7 @@ use passkit_server::store::StoreError;
 use crate::{Rule, Violation};
 
 /// What a case is about. The catalogues are [`store::cases`](crate::store::cases) and
-/// [`service::cases`](crate::service::cases).
+/// `service::cases`.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Case {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::Request;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -17,7 +17,11 @@ use hyper_util::{
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tower_service::Service;
 
-use crate::exchange::{Exchange, Secrets};
+use crate::{
+    Exchange,
+    message::{Response, SendError, WithCapitals},
+    secrets::Secrets,
+};
 
 /// The limits of a [`Client`].
 #[derive(Clone, Copy, Debug)]
@@ -65,11 +69,6 @@ struct Network {
     with_capitals: Hyper,
 }
 
-/// An extension of a request: its header names are sent `With-Capitals` over the network, not in
-/// lower case.
-#[derive(Clone, Copy)]
-pub(crate) struct WithCapitals;
-
 #[derive(Clone)]
 enum Transport {
     Network(Arc<Network>),
@@ -88,28 +87,6 @@ impl fmt::Debug for Client {
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
-}
-
-/// A complete answer.
-#[derive(Clone, Debug)]
-pub(crate) struct Response {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-}
-
-/// Why there is no complete answer. The text is a reason in one line.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum SendError {
-    /// There is no connection, so nothing was sent.
-    #[error("{0}")]
-    Unreachable(String),
-    /// The service hung up, or its answer was malformed or too long.
-    #[error("{0}")]
-    NoAnswer(String),
-    /// The answer was not complete in time.
-    #[error("{0}")]
-    TooSlow(String),
 }
 
 impl Client {

@@ -2,9 +2,9 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`service`] | tests a web service in any language, at a URL or in this process |
 //! | [`store`] | tests a `RegistrationStore` and the other traits of a store |
-//! | [`phone`] | behaves as an iPhone does, and complains about what a service does wrong |
+//! | `service` | tests a web service in any language, at a URL or in this process; needs the feature `service` |
+//! | `phone` | behaves as an iPhone does, and complains about what a service does wrong; needs the feature `service` |
 //! | `cli` | the program; needs the feature `cli` |
 //! | `load` | the calls of phones for load tests; needs the feature `load` |
 //!
@@ -35,7 +35,8 @@
 //! Choose cases by id (`list/`, `get/*-304`) and by `--level`: `must` (phones rely on it), `should`
 //! (the default, which includes `must`) or `advisory` (good practice). `--list` shows the cases.
 //! `--junit`, `--json` and `--html` write reports. `--timeout` limits each answer. The exit code is
-//! 0 if all cases passed or were skipped, 1 if one failed, and 2 if the service could not be tested.
+//! 0 if all cases passed or were skipped, 1 if one failed, and 2 if the service could not be
+//! tested.
 //!
 //! A failure looks like this:
 //!
@@ -52,8 +53,8 @@
 //!       …
 //! ```
 //!
-//! [`service::Target::in_process`], [`service::cases`] and [`service::run`] test a tower service in
-//! this process. A body with status 204 or 304 is found only there, because the HTTP library drops
+//! `service::Target::in_process`, `service::cases` and `service::run` test a tower service in this
+//! process. A body with status 204 or 304 is found only there, because the HTTP library drops
 //! it on the network. Certificates must be trusted by the system.
 //!
 //! # Testing a store
@@ -79,16 +80,24 @@ struct Readme;
 mod case;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "service")]
 mod client;
 #[cfg(feature = "cli")]
 mod closest;
 mod exchange;
 #[cfg(feature = "load")]
 pub mod load;
+#[cfg(feature = "service")]
+mod message;
+#[cfg(feature = "service")]
 pub mod phone;
 mod report;
 mod rule;
+#[cfg(feature = "service")]
+mod secrets;
+#[cfg(feature = "service")]
 pub mod service;
+#[cfg(feature = "service")]
 #[cfg_attr(
     not(feature = "load"),
     allow(unreachable_pub, reason = "public through `load`")
@@ -98,6 +107,7 @@ pub mod store;
 #[cfg(feature = "trials")]
 mod trials;
 mod violation;
+#[cfg(feature = "service")]
 #[cfg_attr(
     not(feature = "load"),
     allow(unreachable_pub, reason = "public through `load`")
@@ -107,15 +117,17 @@ mod wire;
 #[cfg(feature = "trials")]
 pub use libtest_mimic;
 
+#[cfg(feature = "service")]
+pub use self::client::{Client, Limits};
 pub use self::{
     case::{Case, CaseResult, Level, Outcome, Stop},
-    client::{Client, Limits},
     exchange::Exchange,
     report::{CaseReport, Counts, Report},
     rule::Rule,
     violation::Violation,
 };
 
+#[cfg(feature = "service")]
 pub(crate) fn random_hex<const BYTES: usize>() -> Result<String, getrandom::Error> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes)?;

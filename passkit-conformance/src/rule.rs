@@ -69,16 +69,16 @@ macro_rules! rules {
 rules! {
 "the contract of RegistrationStore" {
     C1 "C1" "a marked pass is in the next list of every device that has it";
-    C2 "C2" "with no mark and no registration in between, asking with the returned tag gives nothing";
+    C2 "C2" "a list for the tag of the last answer is empty if there was no mark and no registration in between";
     C3 "C3" "a pass registered after a tag was issued is in the list for that tag";
-    C4 "C4" "tags never go backwards, and an answer with serial numbers never carries the tag asked with";
+    C4 "C4" "tags never go backwards, and the tag of an answer with serial numbers differs from the one in the request";
     C5 "C5" "a tag ahead of the store's clocks counts as no tag";
     C6 "C6" "acknowledged changes are still there when the data are opened again, also after a crash";
     C7 "C7" "a list may name too many passes of the device, never too few";
-    C9 "C9" "marking a whole type takes constant time and lists every registration once to each device";
-    C10 "C10" "of several equal registers in parallel one creates, each stores the push token, and none fails";
+    C9 "C9" "marking an entire type takes constant time and lists every registration once to each device";
+    C10 "C10" "one of several equal parallel registers creates, each stores the push token, and none fails";
     C11 "C11" "a device that is registered while all pages are read is in one of them";
-    C12 "C12" "a future that is dropped half way leaves the store as before or as after the call";
+    C12 "C12" "a call whose future is dropped leaves the store as before or as after the call";
     C13 "C13" "a device is forgotten only if it last registered at or before the given time";
     C14 "C14" "the date of a pass is strictly greater after every mark and never moves otherwise";
     P1 "P1" "however many callers publish one content, the pass is marked once";
@@ -89,9 +89,9 @@ rules! {
     P6 "P6" "published contents are there when the data are opened again, also after a crash";
     UNREGISTER "unregister" "unregister removes the registration, and the device with its last one, and returns whether there was one";
     CHANGES_SINCE "changes_since" "a list names each pass of that type that is registered on that device at most once, and no other pass";
-    MARK "mark" "passes may be unknown or stand twice in a batch, and an empty batch does nothing";
+    MARK "mark" "passes may be unknown or occur twice in a batch, and an empty batch does nothing";
     PUBLISHED "published" "the answers come in the order of the passes, and the answer for a pass that was never published is none";
-    COUNT_DEVICES "count_devices" "the devices of a pass are counted right, up to the number that was asked for";
+    COUNT_DEVICES "count_devices" "the number of devices of a pass is right, up to the requested limit";
     NAMES "names" "a pass is named by exactly its type and serial number, a device by exactly its identifier";
     ERRORS "errors" "a call fails only when the storage does";
 }
@@ -99,7 +99,7 @@ rules! {
     MAINTENANCE "maintenance" "bulk import and export give the same result as single calls, and the counts are right";
 }
 "the contract of Coordination" {
-    K1 "K1" "only one of the owners that claim a name has it, until it is released or its time is over";
+    K1 "K1" "only one of the owners that claim a name has it, until it is released or expires";
     K2 "K2" "only the owner of a claim can release it";
     K3 "K3" "only one of the callers that replace the same note succeeds, and the others change nothing";
     K4 "K4" "notes are there when the data are opened again, also after a crash";

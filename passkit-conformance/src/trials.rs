@@ -60,23 +60,3 @@ fn completion(
     }
     Err(Failed::from(text))
 }
-
-/// The complete `main` of a test that runs every store case as a separate trial. The expression is
-/// a [`Stores`](crate::store::Stores). The test needs `harness = false`.
-///
-/// ```no_run
-/// use std::sync::Arc;
-/// use passkit_conformance::store::TestStore;
-/// use passkit_server::store::MemoryStore;
-///
-/// passkit_conformance::store_tests!(|| async { TestStore::with_all(Arc::new(MemoryStore::new())) });
-/// ```
-#[macro_export]
-macro_rules! store_tests {
-    ($stores:expr $(,)?) => {
-        fn main() -> ::std::process::ExitCode {
-            let arguments = $crate::libtest_mimic::Arguments::from_args();
-            $crate::libtest_mimic::run(&arguments, $crate::store::trials($stores)).exit_code()
-        }
-    };
-}

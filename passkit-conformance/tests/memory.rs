@@ -1,4 +1,4 @@
-//! The conformance test of the reference store, as any store crate has it.
+//! The conformance test of the reference store. The test of any store crate looks like this.
 
 use std::sync::Arc;
 

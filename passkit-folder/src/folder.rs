@@ -41,9 +41,9 @@ struct Inner {
 impl Folder {
     /// Reads the folders, publishes what changed since they were last served, and keeps watching them.
     ///
-    /// Returns when every file has been looked at once. Files that are new or changed are read and checked, some thousands
-    /// in a second. Changes are published through `publisher`, whose store is also the one that requests are compared
-    /// with. If the store is unavailable, publishing is tried again later, and opening goes on.
+    /// Returns when every file has been looked at once. Files that are new or changed are read and checked first. Changes are
+    /// published through `publisher`. Its store must be the one of the service. If that store is unavailable, publishing is
+    /// tried again later, and opening goes on.
     ///
     /// # Errors
     /// * [`FolderError::NoFolder`] if `config` names no folder to serve

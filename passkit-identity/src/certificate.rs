@@ -13,10 +13,10 @@ const USER_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("0.9.2342.1920030
 /// The attribute of the subject that names the team.
 const ORGANIZATIONAL_UNIT: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.11");
 
-/// Apple's extension that names several topics of pushes, each followed by a list of the kinds of pushes.
+/// Apple's extension that names several push topics, each followed by a list of kinds of pushes.
 const TOPICS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113635.100.6.3.6");
 
-/// What a certificate is for, whose it is, and when it is valid.
+/// The types, team, dates and public key of a certificate.
 pub(crate) struct Facts {
     /// The type in the subject comes first, if there is one.
     pub(crate) types: Vec<String>,
@@ -121,7 +121,7 @@ fn time(time: AnyRef<'_>) -> der::Result<SystemTime> {
     Ok(UNIX_EPOCH + since_epoch)
 }
 
-/// Any kind of string will do, because types and teams are ASCII.
+/// Accepts every kind of string, because types and teams are ASCII.
 fn text(of: AnyRef<'_>) -> Option<String> {
     String::from_utf8(of.value().to_vec()).ok()
 }

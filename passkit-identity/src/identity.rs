@@ -15,8 +15,8 @@ use crate::{
 
 /// The certificate of one type, with its private key and its chain.
 ///
-/// It was checked when it was read: the key fits the certificate, and the certificate is for the type and was not expired.
-/// A clone shares certificate and key. `Debug` shows no key.
+/// It is checked when it is read: the key fits the certificate, and the certificate is for the type and
+/// not expired. A clone shares certificate and key. `Debug` shows no key.
 #[derive(Clone)]
 pub struct Identity {
     type_id: TypeIdentifier,
@@ -39,7 +39,8 @@ enum Source {
     },
 }
 
-/// When the files of an [`Identity`] were changed last, and how long they are. A different value means that a file changed.
+/// The times of the last change and the lengths of the files of an [`Identity`]. If the value differs, a
+/// file has changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileStamp([Option<(SystemTime, u64)>; 2]);
 
@@ -53,8 +54,9 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads PEM: the certificate, the others of its chain in any order, and the unencrypted private key. Both arguments
-    /// may be the same bytes. Without a type, it takes the one that the certificate names.
+    /// Reads PEM: the certificate, the rest of its chain in any order, and the unencrypted private key.
+    /// Both arguments may be the same bytes. If `type_id` is `None`, the identity is for the type that
+    /// the certificate names.
     ///
     /// # Errors
     /// If a part is missing, the key does not fit, or the certificate is expired or for another type.
@@ -154,22 +156,22 @@ impl Identity {
         &self.pair.key
     }
 
-    /// The state of the files just before they were read.
+    /// The stamp of the files just before they were read.
     #[must_use]
     pub fn stamp(&self) -> FileStamp {
         self.stamp
     }
 
-    /// The state of the files now. Waits for the disk. Without files it never changes.
+    /// The stamp of the files now. Blocks on the disk. For an identity without files, it never changes.
     #[must_use]
     pub fn current_stamp(&self) -> FileStamp {
         self.source.stamp()
     }
 
-    /// Reads the files again, for the same type. Waits for the disk. Without files it returns a clone.
+    /// Reads the files again, for the same type. Blocks on the disk. An identity without files is cloned.
     ///
     /// # Errors
-    /// Same errors as the function that made it.
+    /// Same errors as the function that made the identity.
     pub fn reload(&self) -> Result<Self, IdentityError> {
         match &self.source {
             Source::Memory => Ok(self.clone()),
@@ -181,7 +183,7 @@ impl Identity {
         type_id: Option<&TypeIdentifier>,
         source: Source,
     ) -> Result<Self, IdentityError> {
-        // Before they are read, so that a change in between shows as a later one.
+        // Taken before reading, so that a change in between gives a different stamp.
         let stamp = source.stamp();
         let parts = source.read();
         Self::new(type_id, source, stamp, parts)

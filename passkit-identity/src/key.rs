@@ -1,4 +1,4 @@
-//! Private keys, as far as it takes to tell which certificate they belong to.
+//! Finds the public key of a private key, to see which certificate it belongs to.
 
 use der::{
     Decode as _, Sequence,
@@ -13,7 +13,7 @@ use ring::{
 };
 use rustls_pki_types::PrivateKeyDer;
 
-/// An elliptic-curve key in a PEM section of its own (RFC 5915).
+/// An elliptic-curve key in its older form, with its own kind of PEM section (RFC 5915).
 #[derive(Sequence)]
 struct Sec1<'a> {
     version: u8,
@@ -24,7 +24,7 @@ struct Sec1<'a> {
     public_key: Option<BitStringRef<'a>>,
 }
 
-/// The public key, as it is in the certificate. `None` if the private key can't be used.
+/// The public key, in the form that certificates use. `None` if the private key can't be used.
 pub(crate) fn public_key(key: &PrivateKeyDer<'_>) -> Option<Vec<u8>> {
     match key {
         PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der())

@@ -20,8 +20,8 @@
 //! ```
 //!
 //! # What is checked
-//! An identity exists only if its key fits its certificate, the certificate is for the type, and it is not expired. Nobody
-//! checks that Apple issued it: the chain is kept as it was read.
+//! An identity exists only if its key fits its certificate, the certificate is for the type, and it is not expired. Whether
+//! Apple issued it is not checked. The chain stays as it was read.
 //!
 //! A file may contain more than one certificate and, in PKCS #12, more than one key. If several pairs fit the type, the
 //! one that expires last is used. The other certificates become the rest of the chain.
@@ -31,9 +31,9 @@
 //! [`Identity::reload`] reads them again.
 //!
 //! # Features
-//! | feature | adds |
-//! |---|---|
-//! | `pkcs12` | `Identity::from_pkcs12` and `Identity::from_pkcs12_file` |
+//! | feature | default | effect |
+//! |---|---|---|
+//! | `pkcs12` | off | Adds `Identity::from_pkcs12` and `Identity::from_pkcs12_file`, which read `.p12` files. |
 
 mod certificate;
 mod error;
@@ -47,6 +47,7 @@ pub use error::IdentityError;
 pub use identity::{FileStamp, Identity};
 pub use rustls_pki_types as pki_types;
 
+/// Compiles the example in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -5,7 +5,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use crate::{certificate::Facts, key::public_key};
 
-/// What was read: certificates in any order, and private keys or why there are none.
+/// The parts of the files: certificates in any order, and private keys or the reason why there are none.
 pub(crate) struct Parts {
     certificates: Vec<CertificateDer<'static>>,
     keys: Result<Vec<PrivateKeyDer<'static>>, Fault>,
@@ -13,7 +13,7 @@ pub(crate) struct Parts {
 
 /// A certificate and its key.
 pub(crate) struct Pair {
-    /// The key's certificate, then all others of the file.
+    /// The certificate of the key, then all others of the file.
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
     pub(crate) facts: Facts,
@@ -25,7 +25,7 @@ pub(crate) enum Part {
     Key,
 }
 
-/// The part that is at fault, and a text to put behind the name of its file.
+/// The faulty part, and a text that follows the name of its file.
 #[derive(Clone)]
 pub(crate) struct Fault(pub(crate) Part, pub(crate) String);
 
@@ -33,7 +33,7 @@ impl Parts {
     pub(crate) fn of_pem(certificate: &[u8], key: &[u8]) -> Result<Self, Fault> {
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(certificate)
             .collect::<Result<_, _>>()
-            .map_err(|error| certificate_fault(format!("is no PEM: {error}")))?;
+            .map_err(|error| certificate_fault(format!("is not PEM: {error}")))?;
         if certificates.is_empty() {
             return Err(certificate_fault("has no certificate in PEM"));
         }
@@ -78,7 +78,8 @@ impl Parts {
         })
     }
 
-    /// The type that the key's certificate names. If no certificate has a key, the first type that one names.
+    /// The type that the certificate of the key names. If no certificate fits the key, the first type that
+    /// any certificate names.
     pub(crate) fn type_id(&self) -> Result<TypeIdentifier, Fault> {
         let of_facts = |facts: &Facts| {
             facts
@@ -87,7 +88,7 @@ impl Parts {
                 .find_map(|name| TypeIdentifier::new(name).ok())
         };
         let pairs = self.pairs().unwrap_or_default();
-        // Of several, the one that expires last.
+        // If several fit, the one that expires last counts.
         pairs
             .iter()
             .filter_map(|pair| Some((pair.facts.not_after, of_facts(&pair.facts)?)))
@@ -100,12 +101,12 @@ impl Parts {
             })
             .ok_or_else(|| {
                 certificate_fault(
-                    "names no type of passes or orders: it is no certificate of a Pass Type ID",
+                    "names no type of passes or orders: it is not the certificate of a Pass Type ID",
                 )
             })
     }
 
-    /// Each certificate that has its key here, with its chain.
+    /// Each certificate that fits one of the keys, with its chain.
     fn pairs(&self) -> Result<Vec<Pair>, Fault> {
         let mut pairs = Vec::new();
         let mut unusable = None;
@@ -147,7 +148,7 @@ impl Parts {
             .first()
             .and_then(|pair| pair.facts.types.first())
             .map_or_else(
-                || "its certificate names no topic (the UID of its subject)".to_owned(),
+                || "the certificate names no type (the UID of its subject)".to_owned(),
                 |other| format!("is a certificate for {other}, not for {type_id}"),
             );
         let pair = pairs

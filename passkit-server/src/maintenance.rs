@@ -26,7 +26,7 @@ pub trait StoreMaintenance: RegistrationStore {
     ///
     /// A registration that exists while all pages are read is in at least one of them. It may be in
     /// two. An empty page may have a [`next`](Page::next). A cursor that the store never gave reads
-    /// from the start.
+    /// from the start. A limit of 0 counts as 1.
     async fn registrations(
         &self,
         after: Option<&PageCursor>,

@@ -119,7 +119,7 @@ impl Credentials {
 
     /// Returns whether the pass is no longer offered.
     #[must_use]
-    pub fn is_withdrawn(&self) -> bool {
+    pub(crate) fn is_withdrawn(&self) -> bool {
         self.withdrawn
     }
 

@@ -1,4 +1,4 @@
-//! A ticket changes seats. Its new content and its mark commit together, and the phone that has it learns of it.
+//! A ticket gets another seat. The new content and its mark commit together, and the phone is told to fetch the ticket.
 //!
 //! `cargo run -p passkit-store-postgres --example ticket -- postgres://localhost/tickets`
 
@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     run(&url).await
 }
 
-/// The example, on any database.
+/// Runs the example on any database.
 pub async fn run(url: &str) -> Result<(), Box<dyn Error>> {
     // Or `PostgresStore::new(pool)` over a pool of your own.
     let store = PostgresStore::connect(url, Config::new()).await?;
@@ -46,10 +46,10 @@ pub async fn run(url: &str) -> Result<(), Box<dyn Error>> {
     mark_in(&mut transaction, &ticket.type_id, changed).await?;
     transaction.commit().await?;
 
-    let news = store
+    let changes = store
         .changes_since(&phone, &ticket.type_id, Some(seen.tag))
         .await?;
-    println!("the phone learns that it has to fetch {:?}", news.serials);
-    assert_eq!(news.serials, [ticket.serial]);
+    println!("the phone has to fetch {:?}", changes.serials);
+    assert_eq!(changes.serials, [ticket.serial]);
     Ok(())
 }

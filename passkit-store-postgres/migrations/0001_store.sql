@@ -1,9 +1,9 @@
--- Versions are microseconds since the Unix epoch, advanced by max(last + 1, now). Dates are whole seconds since then.
--- Text is compared byte for byte.
+-- Versions are microseconds since the Unix epoch; a new one is max(last + 1, now). Dates are whole seconds since the epoch.
+-- Text is compared byte by byte.
 
 do $$
 begin
-    -- Not "create schema if not exists": that needs the right to create a schema even if it exists.
+    -- "create schema if not exists" needs the right to create a schema even if it exists.
     if to_regnamespace('passkit') is null then
         create schema passkit;
     end if;
@@ -15,24 +15,24 @@ create table passkit.migration (
     applied_at timestamptz not null default now()
 );
 
--- One row: the date of every pass that was never marked.
+-- One row. A pass that was never marked has the store's creation as its date.
 create table passkit.store (
     only_row boolean primary key default true check (only_row),
     created  bigint  not null
 );
 
--- A cast would round, and could give a time that is yet to come.
+-- floor, because a cast rounds and could give a time in the future.
 insert into passkit.store (created) values (floor(extract(epoch from clock_timestamp()))::bigint);
 
--- A mark writes the row of its type first, and so has it locked until it commits. Therefore a version that can be read is
--- committed, and all lower ones are as well.
+-- The clock of a type. A mark writes this row first, and so locks it until it commits. Therefore a version that can be read
+-- has been committed, and so have all lower versions.
 create table passkit.clock (
     pass_type   text collate "C" primary key,
     version     bigint not null,
-    -- What the last mark of the whole type left. It counts for each pass whose own row is older.
+    -- Version and date of the last mark of the whole type. They apply to each pass whose own version is older.
     floor       bigint not null,
     floor_date  bigint not null,
-    -- No pass of the type has a later date.
+    -- The latest date that any pass of the type was given.
     latest_date bigint not null
 ) with (fillfactor = 10);
 
@@ -42,28 +42,28 @@ create table passkit.device (
     version    bigint not null
 );
 
--- There is no index on version, so that a mark touches no index.
+-- There is no index on the version, so that marking a pass again changes no index.
 create table passkit.pass (
     pass_type     text collate "C" not null,
     serial        text collate "C" not null,
     version       bigint not null,
     last_modified bigint not null,
-    -- The content that was published last, if any ever was.
+    -- The digest of the content published last. Null if none was published.
     digest        bytea,
     primary key (pass_type, serial)
 ) with (fillfactor = 85);
 
--- What else is remembered of a pass that was published. Apart from passkit.pass, whose rows phones read all the time.
+-- The rest about a published pass. A table of its own keeps the rows of passkit.pass small, which phones read often.
 create table passkit.published (
     pass_type text collate "C" not null,
     serial    text collate "C" not null,
     removed   boolean not null,
-    -- Digests of 32 bytes each, one after the other, the newest last.
+    -- Digests of 32 bytes each, the newest last.
     tokens    bytea   not null,
     primary key (pass_type, serial)
 );
 
--- Only those who have locked the row of the device write here, and only while that row exists.
+-- A statement writes here only after it has locked the row of the device, and only while that row exists.
 create table passkit.registration (
     device_id text collate "C" not null,
     pass_type text collate "C" not null,
@@ -74,25 +74,25 @@ create table passkit.registration (
 
 create index registration_by_pass on passkit.registration (pass_type, serial, device_id);
 
--- Changes whose pushes are pending: one row for a pass, or for a whole type. Whoever writes here has locked the row of the
--- type, as a mark does.
+-- Pending changes: one row for a pass, or for a whole type. A statement that writes here locks the row of the type first,
+-- like a mark.
 create table passkit.pending_push (
     pass_type text collate "C" not null,
-    -- Empty for the whole type: no serial number is.
+    -- Empty for the whole type. No serial number is empty.
     serial    text collate "C" not null,
-    -- The version of the first mark whose pushes are not done.
+    -- The version of the first mark whose pushes are pending.
     since     bigint not null,
     version   bigint not null,
-    -- How far a worker came, and the version with which it started.
+    -- The progress: the version that a worker started with, and the cursor of the next page.
     started   bigint,
     next      text,
     primary key (pass_type, serial)
 ) with (fillfactor = 70);
 
--- Not on the version, so that marking again touches no index.
+-- Not on the version, so that marking again changes no index.
 create index pending_push_by_age on passkit.pending_push (pass_type, since);
 
--- Pushes that are not sent now. Times are microseconds since the Unix epoch.
+-- Deferred pushes. Times are microseconds since the Unix epoch.
 create table passkit.deferred_push (
     pass_type  text collate "C" not null,
     device_id  text collate "C" not null,
@@ -105,7 +105,7 @@ create table passkit.deferred_push (
 
 create index deferred_push_by_time on passkit.deferred_push (pass_type, due) where due is not null;
 
--- Who does a job, until when.
+-- Claims: who has one, and until when.
 create table passkit.claim (
     name  text   collate "C" primary key,
     owner text   collate "C" not null,
@@ -117,46 +117,46 @@ create table passkit.note (
     note text collate "C" not null
 );
 
--- Devices are many, even if one of them had everything when ANALYZE looked: see "Plans" below. A pass that every device had
--- then is rare when others came: its devices would be looked for among those of all passes.
+-- See "Plans" below. ANALYZE may run while one device has all registrations; there will be many devices. It may also run while
+-- every device has the same pass. Once there are others, a plan that takes this pass for frequent reads the devices of all.
 alter table passkit.registration alter column device_id set (n_distinct = -0.3),
     alter column serial set statistics 0;
 
--- Any type may soon have most of the pending pushes. A type that ANALYZE did not see must not look rare: its rows would be
--- read one by one for a serial number.
+-- Any type may soon have most of the pending pushes. If a type that ANALYZE did not see looked rare, a plan would read all its
+-- rows to find one serial number.
 alter table passkit.pending_push alter column pass_type set statistics 0;
 
 create function passkit.now_micros() returns bigint language sql volatile
 as $$ select (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::bigint $$;
 
--- In the functions below each statement has a snapshot of its own (they are volatile, and the isolation is "read
--- committed"). A statement that follows the locking of a row therefore sees all that earlier holders of the lock did. If
--- the isolation is stricter, the loser of a race gets a serialization failure and tries again.
+-- Snapshots. Each statement in the functions below has its own snapshot, because the functions are volatile and the isolation
+-- level is "read committed". After a statement has locked a row, the next one sees all changes made under earlier locks of
+-- that row. With a stricter isolation level, the loser of a race gets a serialization failure, and the store retries.
 --
--- Plans. Statistics may be missing or old: autovacuum never analyzes a table of one row, and a table can grow a
--- thousandfold before the next analyze. So every plan must be good whatever they say:
--- * An array goes through a subquery with "offset 0", behind which its length is unknown. Otherwise PostgreSQL prefers a
---   plan for this one length, and plans anew each time.
--- * A row is looked up by its whole key, in a subquery with "limit 1" and not in a join. PostgreSQL then expects one row at
---   most and uses the index. Only a whole primary key has "limit 1".
--- * A page of rows comes from a function that forbids sorting: PostgreSQL then reads the index in its order, and stops
---   after the page. JIT is off there, because compiling takes longer than the statement.
--- * If nothing else helps, ANALYZE is told what to say of a column.
+-- Plans. Statistics may be missing or old. Autovacuum never analyzes a table of one row, and a table can grow a thousandfold
+-- before the next analyze. So every plan must be good with any statistics:
+-- * An array passes through a subquery with "offset 0", which hides its length. Otherwise PostgreSQL prefers a plan for this
+--   length, and makes a new plan for each call.
+-- * A row is found by its whole primary key, in a subquery with "limit 1" instead of a join. PostgreSQL then expects at most
+--   one row and uses the index. "limit 1" is used only with a whole primary key.
+-- * A function that returns a page disables sorting. PostgreSQL then reads the index in order, and stops after the page. JIT
+--   is off there, because to compile takes longer than to run.
+-- * If nothing else helps, the statistics of a column are set by hand.
 
--- Registers. Returns whether the registration is new.
+-- Registers a device for a pass. Returns whether the registration is new.
 create function passkit.register(device text, pass_type text, serial text, push_token text)
 returns boolean language plpgsql volatile as $$
 #variable_conflict use_column
 declare
     registered bigint;
 begin
-    -- Locks the device: nobody else can write its registrations now.
+    -- Locks the device, so that no other statement writes its registrations.
     insert into passkit.device as d (device_id, push_token, version) values ($1, $4, 0)
     on conflict (device_id) do update
     set push_token = excluded.push_token, version = greatest(d.version + 1, passkit.now_micros())
     returning d.version into registered;
-    -- A new device gets its version after that. While the insert waited, others may have given the device greater versions
-    -- than the time when it began, and removed it.
+    -- A new device gets its version only now. While the insert waited, the device may have been registered with later
+    -- versions, and removed.
     if registered = 0 then
         update passkit.device d set version = passkit.now_micros() where d.device_id = $1
         returning d.version into registered;
@@ -174,9 +174,9 @@ begin
 end
 $$;
 
--- Registers, for each n, devices[n] for the pass (pass_types[n], serials[n]). Returns which registrations are new.
+-- For each n, registers devices[n] for the pass (pass_types[n], serials[n]). Returns which registrations are new.
 --
--- A plan made while there were few devices would read all of them, not the new ones by their places.
+-- Sequential scans are off, because a plan made for few devices would read all devices instead of the new ones by their ctid.
 create function passkit.register_many(devices text[], pass_types text[], serials text[], push_tokens text[])
 returns boolean[] language plpgsql volatile set enable_seqscan = off as $$
 #variable_conflict use_column
@@ -186,7 +186,7 @@ declare
     added       integer;
     created     boolean[];
 begin
-    -- Locks the devices in their order, so that two calls never wait for each other.
+    -- Locks the devices in order, so that two calls can't deadlock.
     with locked as (
         insert into passkit.device as d (device_id, push_token, version)
         select a.device_id, a.push_token, 0
@@ -202,7 +202,7 @@ begin
         returning d.ctid, d.version
     )
     select array_agg(l.ctid) into new_devices from locked l where l.version = 0;
-    -- New devices get their version after that, as in passkit.register.
+    -- New devices get their version only now, as in passkit.register.
     if new_devices is not null then
         at := passkit.now_micros();
         update passkit.device d set version = at where d.ctid = any(new_devices);
@@ -219,7 +219,7 @@ begin
         return array_fill(true, array[added]);
     end if;
 
-    -- Some existed, and have an older version than their device has now. Or some occur twice in the arrays.
+    -- Some registrations existed, and have an older version than their device has now. Or some occur twice in the arrays.
     with asked as (
         select u.*, (select d.version from passkit.device d where d.device_id = u.device_id limit 1) as version,
             row_number() over (
@@ -243,7 +243,7 @@ begin
 end
 $$;
 
--- Returns whether there was a registration. The device goes with its last one.
+-- Removes a registration, and the device with its last one. Returns whether there was a registration.
 create function passkit.unregister(device text, pass_type text, serial text)
 returns boolean language plpgsql volatile as $$
 #variable_conflict use_column
@@ -262,10 +262,10 @@ begin
 end
 $$;
 
--- Removes the device if it last registered at that version or before. Returns whether it did.
+-- Removes the device if its version is not later than the given one. Returns whether it did.
 --
--- Without statistics PostgreSQL takes one device for a two-hundredth of all registrations, and would compile the delete
--- where there are 10 million.
+-- JIT is off, because without statistics PostgreSQL expects a device to have one in 200 registrations. With 10 million it
+-- would compile the delete.
 create function passkit.forget(device text, unregistered_at bigint)
 returns boolean language plpgsql volatile set jit = off as $$
 #variable_conflict use_column
@@ -280,7 +280,7 @@ begin
 end
 $$;
 
--- A page of the devices of a pass, in their order.
+-- Returns a page of the devices of a pass, in order.
 create function passkit.devices_of_pass(asked_type text, asked_serial text, after text, most bigint)
 returns table (device_id text, push_token text) language plpgsql stable
 set enable_sort = off set jit = off as $$
@@ -294,7 +294,7 @@ begin
 end
 $$;
 
--- A page of the registrations of a type, by serial number and device.
+-- Returns a page of the registrations of a type, ordered by serial number and device.
 create function passkit.devices_of_type(asked_type text, after_serial text, after_device text, most bigint)
 returns table (serial text, device_id text, push_token text) language plpgsql stable
 set enable_sort = off set jit = off as $$
@@ -309,7 +309,7 @@ begin
 end
 $$;
 
--- How many devices a pass has. Stops counting at that many; a bitmap would hold all of them first.
+-- Counts the devices of a pass, and stops at "most". A bitmap scan would first read all of them.
 create function passkit.count_devices(asked_type text, asked_serial text, most bigint)
 returns bigint language plpgsql stable
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
@@ -323,7 +323,7 @@ begin
 end
 $$;
 
--- A page of all registrations, in their order.
+-- Returns a page of all registrations, in order.
 create function passkit.registrations(after_device text, after_type text, after_serial text, most bigint)
 returns table (device_id text, push_token text, pass_type text, serial text) language plpgsql stable
 set enable_sort = off set jit = off as $$
@@ -350,7 +350,7 @@ begin
 end
 $$;
 
--- Marks these passes, and makes their pushes pending if asked to. Stores digests[n] for serials[n], unless it is null.
+-- Marks these passes, and makes their pushes pending if "push". Stores digests[n] for serials[n], unless it is null.
 create function passkit.mark(marked_type text, serials text[], digests bytea[], push boolean)
 returns void language plpgsql volatile as $$
 #variable_conflict use_column
@@ -398,7 +398,7 @@ begin
 end
 $$;
 
--- Marks all passes of the type, and makes one push pending for all if asked to.
+-- Marks all passes of the type, and makes one change of the whole type pending if "push".
 create function passkit.mark_all(marked_type text, push boolean)
 returns void language plpgsql volatile as $$
 #variable_conflict use_column
@@ -424,7 +424,7 @@ begin
 end
 $$;
 
--- The tokens to keep when new ones join the known ones: each once, those named last at the end, the last 16 of them.
+-- Returns the last 16 of the known tokens followed by the new ones. A token that occurs twice keeps its last place.
 create function passkit.unite_tokens(known bytea, new_tokens bytea)
 returns bytea language sql immutable as $$
     select coalesce(string_agg(kept.token, ''::bytea order by kept.place), ''::bytea)
@@ -438,8 +438,8 @@ returns bytea language sql immutable as $$
     ) kept
 $$;
 
--- Publishes contents: for each n, serials[n] has digests[n] now, or is no longer offered if that is null, and is opened by
--- new_tokens[n], in which no token occurs twice. Marks the passes whose digest is not the one published last.
+-- Publishes contents. For each n, the pass serials[n] now has digests[n], or is removed if that is null. It has the tokens
+-- new_tokens[n], each once. Marks the passes whose digest is not the one published last.
 create function passkit.publish(
     published_type text, serials text[], digests bytea[], new_tokens bytea[], push boolean
 ) returns void language plpgsql volatile as $$
@@ -448,12 +448,12 @@ declare
     changed         text[];
     changed_digests bytea[];
 begin
-    -- Locks the type, as a mark does. What is compared below stays so.
+    -- Locks the type, like a mark. So the rows that are compared below can't change.
     insert into passkit.clock as c (pass_type, version, floor, floor_date, latest_date)
     select published_type, 0, 0, s.created, s.created from passkit.store s
     on conflict (pass_type) do update set version = c.version;
 
-    -- Tokens seldom change: nothing is written then.
+    -- Tokens seldom change. If they don't, nothing is written.
     insert into passkit.published (pass_type, serial, removed, tokens)
     select published_type, n.serial, n.removed, n.tokens
     from (
@@ -486,11 +486,10 @@ begin
 end
 $$;
 
--- What waits for the workers, by type: how many changes are pending, the version of the oldest, and when the first deferred
--- push is due.
+-- Returns for each type the number of pending changes, the version of the oldest, and when the first deferred push is due.
 --
--- Goes from type to type in the indexes, however much is pending of each; only the count reads more, at most 10,000 of a
--- type: a bitmap would hold all of them first.
+-- Goes from type to type in the indexes. Only the count reads more: at most 10,000 rows of a type. A bitmap scan would first
+-- read all of them.
 create function passkit.backlog()
 returns table (pass_type text, pending bigint, oldest bigint, first_due bigint) language plpgsql stable
 set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
@@ -524,7 +523,7 @@ begin
 end
 $$;
 
--- A page of the pending changes of a type, the oldest first.
+-- Returns the oldest pending changes of a type.
 create function passkit.pending(asked_type text, most bigint)
 returns table (serial text, version bigint, started bigint, next text) language plpgsql stable
 set enable_sort = off set jit = off as $$
@@ -536,8 +535,8 @@ begin
 end
 $$;
 
--- For each n, the devices of the change of serials[n] were pushed up to nexts[n], or to the end if that is null, starting
--- when the change had versions[n].
+-- For each n, records the progress of the change of serials[n]: a worker that started with versions[n] has pushed to all
+-- devices before nexts[n], or to all if that is null.
 create function passkit.record_progress(pushed_type text, serials text[], versions bigint[], nexts text[])
 returns void language plpgsql volatile as $$
 begin
@@ -558,10 +557,10 @@ begin
 end
 $$;
 
--- Sets the deferred push of each device, or removes it if push_tokens[n] is null. The devices come in their order, each
--- once, so that two calls never wait for each other.
+-- Sets the deferred push of each device, or removes it if push_tokens[n] is null. Each device must occur once, and in order,
+-- so that two calls can't deadlock.
 --
--- One by one: "any" of many devices could read all rows of the type.
+-- One device at a time, because with "any" a plan could read all rows of the type.
 create function passkit.defer(
     deferred_type text, devices text[], push_tokens text[], due_times bigint[], tries bigint[], bad_times bigint[]
 ) returns void language plpgsql volatile as $$
@@ -580,7 +579,7 @@ begin
 end
 $$;
 
--- A page of the deferred pushes of a type, in the order of their devices.
+-- Returns a page of the deferred pushes of a type, ordered by device.
 create function passkit.deferred(asked_type text, after text, most bigint)
 returns table (device_id text, push_token text, due bigint, attempts bigint, bad_since bigint) language plpgsql stable
 set enable_sort = off set jit = off as $$
@@ -593,7 +592,7 @@ begin
 end
 $$;
 
--- Sets the note, or removes it, if it is the expected one now. A null stands for no note. Returns whether it was.
+-- Sets or removes a note if it is the expected one. Null stands for no note. Returns whether it was the expected one.
 create function passkit.replace_note(replaced_name text, expected text, replacement text)
 returns boolean language plpgsql volatile as $$
 begin

@@ -4,19 +4,19 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The most connections that the store uses at once, of those that its pool has.
+    /// The number of connections that the store uses at once, at most as many as its pool has.
     pub connections: u32,
-    /// A call fails after this time, whether it waits for a connection, for its statement, or to try again. A call with
-    /// so much that it takes several statements has this time for each. Counting what is in the store has no limit.
+    /// The time that a call may take, including the wait for a connection and retries. A large call consists of several
+    /// statements, each with this limit. Counting the registrations has no limit.
     pub timeout: Duration,
-    /// PostgreSQL's `statement_timeout`, if the store [makes the connections](crate::PostgresStore::connect): it ends the
-    /// statements of callers that are gone. Zero for none. For a pool of your own, set it there.
+    /// PostgreSQL's `statement_timeout` for connections that the store [makes](crate::PostgresStore::connect). It ends the
+    /// statements of calls that were dropped. Zero means no limit. If you have a pool of your own, set it there.
     pub statement_timeout: Duration,
-    /// Whether a pooler such as PgBouncer hands out connections for one transaction at a time, and knows no prepared
-    /// statements. Each call is then a transaction, in four round trips instead of one.
+    /// Whether a pooler such as PgBouncer assigns a connection for one transaction at a time, and does not support prepared
+    /// statements. Each call is then a transaction of four round trips instead of one.
     pub transaction_pooler: bool,
-    /// Whether [`migrate`](crate::PostgresStore::migrate) keeps others out with an advisory lock. Switch it off for an
-    /// engine that has none, and let only one process migrate.
+    /// Whether [`migrate`](crate::PostgresStore::migrate) takes an advisory lock. Switch it off for a database that has
+    /// none, and let only one process migrate.
     pub migration_lock: bool,
 }
 
@@ -33,41 +33,41 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The defaults: 8 connections, 5 s for a call, 30 s for a statement, no pooler, a lock while migrating.
+    /// The defaults: 8 connections, a timeout of 5 s, a statement timeout of 30 s, no pooler, a lock for migrations.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets the number of connections, at least one.
+    /// Sets [`connections`](Self::connections). Zero counts as one.
     #[must_use]
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self
     }
 
-    /// Sets the time for a call.
+    /// Sets [`timeout`](Self::timeout).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets the time for a statement, in connections that the store makes.
+    /// Sets [`statement_timeout`](Self::statement_timeout).
     #[must_use]
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = timeout;
         self
     }
 
-    /// Sets whether there is a transaction pooler.
+    /// Sets [`transaction_pooler`](Self::transaction_pooler).
     #[must_use]
     pub fn transaction_pooler(mut self, is_there: bool) -> Self {
         self.transaction_pooler = is_there;
         self
     }
 
-    /// Sets whether migrating takes a lock.
+    /// Sets [`migration_lock`](Self::migration_lock).
     #[must_use]
     pub fn migration_lock(mut self, lock: bool) -> Self {
         self.migration_lock = lock;

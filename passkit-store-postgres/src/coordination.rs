@@ -1,3 +1,5 @@
+//! Claims and notes.
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +17,7 @@ use crate::{
 /// The longest claim.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// By the clock of the database.
+/// The time of a claim runs by the clock of the database.
 #[async_trait]
 impl Coordination for PostgresStore {
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {
@@ -47,7 +49,7 @@ impl Coordination for PostgresStore {
         expected: Option<&str>,
         new: Option<&str>,
     ) -> Result<bool, StoreError> {
-        // Sent again after it happened, it would return false, and no caller would have won.
+        // Sent a second time it would return false, and no caller would have won.
         let statement = Statement::new(layout::REPLACE_NOTE)
             .bind(name)
             .bind(expected)

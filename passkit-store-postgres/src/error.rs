@@ -2,16 +2,16 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use passkit_server::store::{StoreError, StoreErrorKind};
 
-/// Why something failed. Its source is the error of the driver, if there is one. A clone can go to every caller whose
-/// question shared the statement.
+/// Why something failed. Its source is the error of the driver, if there is one. It can be cloned, so that every caller that
+/// shared a statement gets it.
 #[derive(Clone, Debug)]
 pub(crate) struct PostgresError {
     pub(crate) kind: StoreErrorKind,
     text: &'static str,
     source: Option<Arc<dyn Error + Send + Sync>>,
-    /// The connection is of no more use, and others may be like it.
+    /// Whether the connection is unusable. The other idle connections may be, too.
     pub(crate) connection_lost: bool,
-    /// The same statement may succeed in a moment.
+    /// Whether the same statement may succeed in a moment.
     pub(crate) retry: bool,
 }
 
@@ -36,7 +36,7 @@ impl PostgresError {
         }
     }
 
-    /// May succeed over another connection.
+    /// The statement may succeed over another connection.
     fn retried(self) -> Self {
         Self {
             retry: true,
@@ -67,14 +67,14 @@ impl PostgresError {
     }
 
     pub(crate) fn not_sent(error: Box<dyn Error + Send + Sync>) -> Self {
-        Self::new(StoreErrorKind::Other, "the statement could not be made").caused_by(error)
+        Self::new(StoreErrorKind::Other, "the statement could not be encoded").caused_by(error)
     }
 
-    /// For what this crate never wrote.
+    /// A value that this crate never writes.
     pub(crate) fn unreadable(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::new(
             StoreErrorKind::Corrupt,
-            "a row of the database cannot be read",
+            "a row in the database is not valid",
         )
         .caused_by(error)
     }
@@ -82,7 +82,7 @@ impl PostgresError {
     pub(crate) fn stopped() -> Self {
         Self::new(
             StoreErrorKind::Unavailable,
-            "the task that asks the database has ended",
+            "the async runtime ended before PostgreSQL answered",
         )
     }
 
@@ -93,17 +93,17 @@ impl PostgresError {
     fn needs_pooler_setting() -> Self {
         Self::new(
             StoreErrorKind::Configuration,
-            "there is a transaction pooler before PostgreSQL; say so in the store's configuration",
+            "there is a transaction pooler in front of PostgreSQL; set transaction_pooler in the store's configuration",
         )
     }
 
     pub(crate) fn newer_schema(version: i32, known: i32) -> Self {
         Self::new(
             StoreErrorKind::Configuration,
-            "the database was migrated by a newer passkit; use that one",
+            "the database was migrated by a newer passkit; use that version",
         )
         .caused_by(format!(
-            "its schema has version {version}, this passkit knows {known}"
+            "the schema has version {version}, and this program supports versions up to {known}"
         ))
     }
 }
@@ -114,8 +114,8 @@ impl From<sqlx::Error> for PostgresError {
         match &error {
             sqlx::Error::Database(refusal) => {
                 let code = refusal.code().unwrap_or_default();
-                // PgBouncer has one code for all that it refuses, a server that is down included. Only the text tells a
-                // setting that it does not pass on.
+                // PgBouncer uses one code for all errors, also if the server is down. Only the message shows that it
+                // refuses a setting.
                 if code == "08P01" && refusal.message().contains("startup parameter") {
                     return Self::needs_pooler_setting().caused_by(error);
                 }
@@ -138,51 +138,67 @@ impl From<sqlx::Error> for PostgresError {
                 Self::new(Configuration, "could not connect to PostgreSQL").caused_by(error)
             }
             sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Self::unreadable(error),
-            _ => Self::new(StoreErrorKind::Other, "PostgreSQL could not be asked").caused_by(error),
+            _ => Self::new(
+                StoreErrorKind::Other,
+                "the statement failed before PostgreSQL answered",
+            )
+            .caused_by(error),
         }
     }
 }
 
 impl PostgresError {
-    /// What a [SQLSTATE](https://www.postgresql.org/docs/current/errcodes-appendix.html) means for a caller.
+    /// The error for a [SQLSTATE](https://www.postgresql.org/docs/current/errcodes-appendix.html).
     fn of_state(code: &str) -> Self {
         use StoreErrorKind::{Configuration, Conflict, Corrupt, Other, Unavailable};
         match code {
             "40001" | "40P01" => {
-                let conflict = Self::new(Conflict, "others wrote at the same time");
+                let conflict = Self::new(
+                    Conflict,
+                    "another transaction wrote the same rows at the same time",
+                );
                 Self {
                     retry: true,
                     ..conflict
                 }
             }
             "57014" => Self::new(Unavailable, "PostgreSQL cancelled the statement"),
-            "55P03" => Self::new(Unavailable, "others have locked what the statement needs"),
-            // A primary that has become a replica: another connection may find the new one.
+            "55P03" => Self::new(
+                Unavailable,
+                "another transaction has locked a row that the statement needs",
+            ),
+            // The primary has become a replica. Another connection may reach the new primary.
             "25006" => Self::new(Unavailable, "the database is read-only").retried(),
             "53100" => Self::new(Unavailable, "the disk of PostgreSQL is full"),
-            _ if code.starts_with("53") => {
-                Self::new(Unavailable, "PostgreSQL has run out of a resource").retried()
-            }
+            _ if code.starts_with("53") => Self::new(
+                Unavailable,
+                "PostgreSQL has too few resources, such as connections or memory",
+            )
+            .retried(),
             _ if code.starts_with("08") || code.starts_with("57P") || code == "25P03" => {
                 Self::new(Unavailable, "the connection to PostgreSQL failed").retried()
             }
-            _ if code.starts_with("58") => {
-                Self::new(Unavailable, "the system under PostgreSQL failed")
-            }
+            _ if code.starts_with("58") => Self::new(
+                Unavailable,
+                "the operating system of PostgreSQL reported an error",
+            ),
             // "cached plan must not change result type": the schema changed under a prepared statement.
-            "0A000" => Self::new(Other, "PostgreSQL cannot do this").retried(),
+            "0A000" => Self::new(Other, "PostgreSQL does not support the statement").retried(),
             "42P01" | "3F000" | "42883" | "42703" => Self::no_schema(),
             "42501" => Self::new(
                 Configuration,
-                "the database user lacks a right on the schema passkit",
+                "the database user lacks a right on the schema \"passkit\"; grant it",
             ),
             "26000" | "42P05" => Self::needs_pooler_setting(),
-            "3D000" => Self::new(Configuration, "there is no such database"),
+            "3D000" => Self::new(
+                Configuration,
+                "the database does not exist; create it, or correct the address",
+            ),
             _ if code.starts_with("28") => {
-                Self::new(Configuration, "PostgreSQL does not let this user in")
+                Self::new(Configuration, "PostgreSQL rejected the user or password")
             }
-            _ if code.starts_with("XX") => Self::new(Corrupt, "PostgreSQL found its files damaged"),
-            _ => Self::new(Other, "PostgreSQL refused the statement"),
+            _ if code.starts_with("XX") => Self::new(Corrupt, "PostgreSQL found damaged files"),
+            _ => Self::new(Other, "PostgreSQL rejected the statement"),
         }
     }
 }

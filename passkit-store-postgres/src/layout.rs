@@ -1,84 +1,86 @@
-//! How the data lie, and every statement.
+//! The tables, and every statement.
 //!
-//! | table | one row for each | key | beside the key |
+//! | table | one row for each | key | other columns and indexes |
 //! |---|---|---|---|
-//! | `clock` | type that was ever marked | type | its version; version and date of the last mark of all; the latest date |
+//! | `clock` | type that was ever marked | type | version; version and date of the last mark of the whole type; latest date of any pass |
 //! | `device` | device with registrations | device | push token, version |
-//! | `registration` | registration | device, type, serial; an index by type, serial, device | version |
+//! | `registration` | registration | device, type, serial | version; an index by type, serial, device |
 //! | `pass` | pass that was ever marked | type, serial | version, date, digest of the published content |
-//! | `published` | pass that was ever published | type, serial | whether it was removed, digests of its tokens |
-//! | `pending_push` | change whose pushes are pending | type, serial or an empty text; an index by type, age | versions, progress |
-//! | `deferred_push` | push put off | type, device; an index by type, time | push token, times, attempts |
-//! | `claim` | claim, also one whose time is over | name | owner, time |
-//! | `note` | note | name | the note |
-//! | `store` | store, so one | – | when it was made |
-//! | `migration` | file of `migrations/` that was run | version | when |
+//! | `published` | pass that was ever published | type, serial | whether the pass was removed, digests of its tokens |
+//! | `pending_push` | pending change | type, serial or an empty text | versions, progress; an index by type, age |
+//! | `deferred_push` | deferred push | type, device | push token, times, attempts; an index by type, time |
+//! | `claim` | claim, also an expired one | name | owner, time of expiry |
+//! | `note` | note | name | text |
+//! | `store` | store: one row | – | time of creation |
+//! | `migration` | migration that was run | version | when it was run |
 //!
-//! Whoever writes a registration locks the row of its device first. Whoever writes a pass, what was published of it, or a
-//! pending push, locks the row of the type in `clock` first. A statement locks devices in their order, and one type only.
-//! Therefore no two statements ever wait for each other.
+//! **Locks.** A statement that writes registrations locks the rows of their devices first. A statement that writes a pass, its
+//! published content or a pending push locks the row of its type in `clock` first. Devices are locked in order, and a
+//! statement locks only one type. So statements can't deadlock.
 //!
-//! The statements call functions of `migrations/`, where a call takes several steps or its plan needs settings.
+//! If a call takes several steps, or its plan needs settings, the statement calls a function of `migrations/`.
 
 /// A step from one version of the schema to the next.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Migration {
     pub(crate) version: i32,
-    /// Inserts its version into `passkit.migration` at its end.
+    /// The last statement inserts the version into `passkit.migration`.
     pub(crate) sql: &'static str,
 }
 
-/// All steps, in their order.
+/// All migrations, in order.
 pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     sql: include_str!("../migrations/0001_store.sql"),
 }];
 
-/// The version that the statements below are written for.
+/// The version of the schema that the statements below need.
 pub(crate) const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 
-/// Locks until the transaction ends. The number is this crate's own.
+/// Takes a lock until the transaction ends. The number is specific to this crate.
 pub(crate) const LOCK_MIGRATION: &str = "select pg_advisory_xact_lock(8102099357864587)";
 
 pub(crate) const HAS_SCHEMA: &str = "select to_regclass('passkit.migration') is not null";
 
 pub(crate) const SCHEMA_VERSION: &str = "select coalesce(max(version), 0) from passkit.migration";
 
-/// Device, type, serial number, push token; gives whether the registration is new.
+// The comments name the parameters, and after the arrow the columns of the answer.
+
+/// Device, type, serial number, push token → whether the registration is new.
 pub(crate) const REGISTER: &str = "select passkit.register($1, $2, $3, $4)";
 
-/// The same in arrays; gives an array.
+/// The same in arrays → an array.
 pub(crate) const REGISTER_MANY: &str = "select passkit.register_many($1, $2, $3, $4)";
 
-/// Device, type, serial number; gives whether there was a registration.
+/// Device, type, serial number → whether there was a registration.
 pub(crate) const UNREGISTER: &str = "select passkit.unregister($1, $2, $3)";
 
-/// Device, version; gives whether it was removed.
+/// Device, version → whether the device was removed.
 pub(crate) const FORGET: &str = "select passkit.forget($1, $2)";
 
-/// Type, serial number, the device to start after or an empty text, limit; gives devices and push tokens.
+/// Type, serial number, last device or an empty text, limit → device, push token.
 pub(crate) const DEVICES_OF_PASS: &str =
     "select d.device_id, d.push_token from passkit.devices_of_pass($1, $2, $3, $4) d";
 
-/// Type, serial number and device to start after or empty texts, limit; gives devices, push tokens and serial numbers.
+/// Type, last serial number and device or empty texts, limit → device, push token, serial number.
 pub(crate) const DEVICES_OF_TYPE: &str =
     "select d.device_id, d.push_token, d.serial from passkit.devices_of_type($1, $2, $3, $4) d";
 
-/// Type, serial number, limit; gives a number.
+/// Type, serial number, limit → count.
 pub(crate) const COUNT_DEVICES: &str = "select passkit.count_devices($1, $2, $3)";
 
-/// Type, serial numbers, whether to make pushes pending.
+/// Type, serial numbers, whether to make their pushes pending.
 pub(crate) const MARK: &str = "select passkit.mark($1, $2, null, $3)";
 
-/// Type, serial numbers, digests or nulls, tokens, whether to make pushes pending.
+/// Type, serial numbers, digests or nulls, tokens, whether to make their pushes pending.
 pub(crate) const PUBLISH: &str = "select passkit.publish($1, $2, $3, $4, $5)";
 
 /// Type, whether to make a push pending.
 pub(crate) const MARK_ALL: &str = "select passkit.mark_all($1, $2)";
 
-/// A tag that is ahead of the clocks counts as none. After one that equals them there is nothing.
+/// A tag ahead of the clocks counts as no tag. If the tag equals the clocks, nothing changed.
 ///
-/// `offset 0` and `limit 1` are for its plan: see "Plans" in `migrations/`.
+/// `offset 0` is an optimisation fence; see "Plans" in migrations/0001, also for `limit 1`.
 macro_rules! changes_since {
     ($asked:literal, $order:literal) => {
         concat!(
@@ -109,21 +111,21 @@ from (
     };
 }
 
-/// Device, type, and both parts of the tag or null; gives the clocks and the serial numbers.
+/// Device, type, both parts of the tag or nulls → both clocks, serial numbers.
 pub(crate) const CHANGES_SINCE: &str = changes_since!(
     "(select $1::text as device_id, $2::text as pass_type, $3::bigint as type_part, $4::bigint as device_part
         offset 0) asked",
     ""
 );
 
-/// The same in arrays; gives a row for each.
+/// The same in arrays → a row for each element.
 pub(crate) const CHANGES_SINCE_MANY: &str = changes_since!(
     "(select $1::text[] as d, $2::text[] as t, $3::bigint[] as x, $4::bigint[] as y offset 0) arrays,
         unnest(d, t, x, y) with ordinality as asked(device_id, pass_type, type_part, device_part, n)",
     " order by a.n"
 );
 
-/// See "Plans" in `migrations/`.
+/// For `offset 0` and `limit 1` see "Plans" in migrations/0001.
 macro_rules! pass_state {
     ($asked:literal, $order:literal) => {
         concat!(
@@ -145,20 +147,20 @@ left join lateral (
     };
 }
 
-/// Type, serial number; gives version, date, and a digest or null.
+/// Type, serial number → version, date, digest or null.
 pub(crate) const PASS_STATE: &str = pass_state!(
     "(select $1::text as pass_type, $2::text as serial offset 0) a",
     ""
 );
 
-/// The same in arrays; gives a row for each.
+/// The same in arrays → a row for each element.
 pub(crate) const PASS_STATES: &str = pass_state!(
     "(select $1::text[] as t, $2::text[] as s offset 0) arrays,
     unnest(t, s) with ordinality as a(pass_type, serial, n)",
     " order by a.n"
 );
 
-/// Types, serial numbers; gives a row for each: a digest or null, and whether it was removed and its tokens, or nulls.
+/// Types, serial numbers → for each pass a digest or null, and whether it was removed and its tokens, or nulls.
 pub(crate) const PUBLISHED: &str = "\
 select p.digest, o.removed, o.tokens
 from (select $1::text[] as t, $2::text[] as s offset 0) arrays,
@@ -172,26 +174,26 @@ left join lateral (
 ) p on true
 order by a.n";
 
-/// Gives, for each type that has any, the number of pending changes, the version of the oldest or null, and the time of the
-/// first deferred push or null.
+/// → for each type that has any: type, number of pending changes, version of the oldest or null, time of the first deferred
+/// push or null.
 pub(crate) const BACKLOG: &str =
     "select b.pass_type, b.pending, b.oldest, b.first_due from passkit.backlog() b";
 
-/// Type, limit; gives serial number or an empty text, version, and the version started with and the cursor or nulls.
+/// Type, limit → serial number or an empty text, version, and the version and cursor of its progress or nulls.
 pub(crate) const PENDING: &str =
     "select p.serial, p.version, p.started, p.next from passkit.pending($1, $2) p";
 
 /// Type, serial numbers or empty texts, versions, cursors or nulls.
 pub(crate) const RECORD_PROGRESS: &str = "select passkit.record_progress($1, $2, $3, $4)";
 
-/// Type, devices in their order, push tokens or nulls, times or nulls, attempts, times or nulls.
+/// Type, devices in order, push tokens or nulls, due times or nulls, attempts, times of a bad token or nulls.
 pub(crate) const DEFER: &str = "select passkit.defer($1, $2, $3, $4, $5, $6)";
 
-/// Type, the device to start after or an empty text, limit; gives deferred pushes.
+/// Type, last device or an empty text, limit → device and deferred push.
 pub(crate) const DEFERRED: &str = "\
 select d.device_id, d.push_token, d.due, d.attempts, d.bad_since from passkit.deferred($1, $2, $3) d";
 
-/// Name, owner, microseconds; gives a row if the owner has the claim now.
+/// Name, owner, microseconds → a row if the owner now has the claim.
 pub(crate) const CLAIM: &str = "\
 insert into passkit.claim as c (name, owner, until) values ($1, $2, passkit.now_micros() + $3)
 on conflict (name) do update set owner = excluded.owner, until = passkit.now_micros() + $3
@@ -201,32 +203,32 @@ returning true";
 /// Name, owner.
 pub(crate) const RELEASE: &str = "delete from passkit.claim c where c.name = $1 and c.owner = $2";
 
-/// Name; gives a row if there is a note.
+/// Name → a row if there is a note.
 pub(crate) const NOTE: &str = "select n.note from passkit.note n where n.name = $1 limit 1";
 
-/// Name, expected note or null, new note or null; gives whether the note was replaced.
+/// Name, expected note or null, new note or null → whether the note was replaced.
 pub(crate) const REPLACE_NOTE: &str = "select passkit.replace_note($1, $2, $3)";
 
-/// Device, type and serial number to start after or empty texts, limit; gives registrations with push tokens.
+/// Last device, type and serial number or empty texts, limit → device, push token, type, serial number.
 pub(crate) const REGISTRATIONS: &str = "select r.device_id, r.push_token, r.pass_type, r.serial from passkit.registrations($1, $2, $3, $4) r";
 
 /// Type and serial number to start after or empty texts, limit; gives passes that were ever published.
 pub(crate) const PUBLISHED_PASSES: &str =
     "select p.pass_type, p.serial from passkit.published_passes($1, $2, $3) p";
 
-/// Gives how many devices there are, and how many bytes the tables take.
+/// → number of devices, bytes of all tables.
 pub(crate) const SIZES: &str = "\
 select (select count(*) from passkit.device),
     (select sum(pg_total_relation_size(oid))::bigint from pg_class
      where relnamespace = 'passkit'::regnamespace and relkind = 'r')";
 
-/// Gives for each type its passes and registrations. In two steps, so that reading the index is enough.
+/// → for each type its number of passes and registrations. The inner query can be answered from the index.
 pub(crate) const COUNT_REGISTRATIONS: &str = "\
 select pass_type, count(*), sum(devices)::bigint
 from (select pass_type, serial, count(*) as devices from passkit.registration group by pass_type, serial) p
 group by pass_type order by pass_type";
 
-/// All of them, each with its name, for the tests of preparing and of plans.
+/// All statements with names, for tests and benches.
 #[doc(hidden)]
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("lock migration", LOCK_MIGRATION),

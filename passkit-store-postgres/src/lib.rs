@@ -1,5 +1,70 @@
-#![doc = include_str!("../README.md")]
+//! The registrations of an Apple Wallet web service in PostgreSQL, for any number of instances.
+//!
+//! [`PostgresStore`] implements all traits of a store: [`RegistrationStore`](passkit_server::store::RegistrationStore),
+//! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue) and
+//! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). It uses the pool that you have, or makes one.
+//!
+//! ```no_run
+//! use passkit_server::maintenance::StoreMaintenance;
+//! use passkit_store_postgres::{Config, PostgresStore};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = PostgresStore::connect("postgres://localhost/tickets", Config::new().connections(4)).await?;
+//! store.migrate().await?;
+//! assert_eq!(store.stats().await?.devices, 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Your own transaction
+//! [`mark_in`] and [`mark_and_push_in`] mark passes in your transaction, so that the new content and its mark commit together:
+//!
+//! ```no_run
+//! use passkit_server::{Changed, identifiers::{SerialNumber, TypeIdentifier}};
+//! use passkit_store_postgres::{mark_and_push_in, sqlx};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = sqlx::PgPool::connect("postgres://localhost/tickets").await?;
+//! let ticket = TypeIdentifier::new("pass.com.example.ticket")?;
+//! let mut transaction = pool.begin().await?;
+//! sqlx::query("update seat set row = 7 where ticket = 'A-0001'").execute(&mut *transaction).await?;
+//! mark_and_push_in(&mut transaction, &ticket, Changed::Passes(&[SerialNumber::new("A-0001")?])).await?;
+//! transaction.commit().await?;
+//! // Then call `Publisher::wake`, so that the pushes go out at once.
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`mark_in`] says which locks your transaction then has.
+//!
+//! # How it works
+//! All data is in the schema `passkit`, beside your own tables. A call is one statement, and mostly one function of that
+//! schema. Callers that wait at the same time share a statement. A caller that is alone sends its own at once. If a statement
+//! for several callers fails because of one of them, each is asked again alone.
+//!
+//! A mark locks the row of its type, and steps the clock of the type there. A version that can be read has therefore been
+//! committed, and so have all lower versions. A registration locks the row of its device. Rows are locked in one order, so
+//! that calls can't deadlock.
+//!
+//! # The pool
+//! The store uses up to [`Config::connections`] connections of its pool, and returns them when they have been idle for a
+//! quarter of a second. [`PostgresStore::connect`] sets `statement_timeout` and switches JIT off. Do the same for a pool of
+//! your own. There `test_before_acquire(false)` saves a round trip and is safe, because the store retries.
+//!
+//! Behind PgBouncer with `pool_mode = transaction`, set [`Config::transaction_pooler`], and `statement_cache_capacity(0)` for
+//! a pool of your own. A call is then four round trips. From PgBouncer 1.21, with `max_prepared_statements` set, neither is
+//! needed. Don't drop a `begin` of your own half way there, because sqlx 0.9 leaves that transaction open.
+//!
+//! # Migrations
+//! [`PostgresStore::migrate`] runs in one transaction under an advisory lock ([`Config::migration_lock`]), and lists what it
+//! has run in `passkit.migration`. You can also run the files in `migrations/` with another tool, as they are.
+//! [`PostgresStore::check`] reports a missing or wrong schema when a program starts.
 
+// Each file uses only those before it: config, error, layout, engine, batches, store, changes, registrations, coordination,
+// queue, maintenance.
+mod batches;
 mod changes;
 mod config;
 mod coordination;
@@ -18,3 +83,7 @@ pub use store::PostgresStore;
 
 #[doc(hidden)]
 pub use layout::STATEMENTS;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

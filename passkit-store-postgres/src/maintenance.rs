@@ -1,3 +1,5 @@
+//! Registrations in and out in bulk, and counting them.
+
 use async_trait::async_trait;
 use passkit_server::{
     PassId,
@@ -8,13 +10,14 @@ use passkit_server::{
 use sqlx::postgres::PgRow;
 
 use crate::{
+    batches::Registers,
     engine::{
         connections::Statement,
         rows::{column, identifier, limit_of, unsigned},
     },
     error::PostgresError,
     layout,
-    registrations::{Registers, SEPARATOR},
+    registrations::SEPARATOR,
     store::PostgresStore,
 };
 
@@ -24,7 +27,7 @@ const REGISTRATIONS_AT_ONCE: usize = 2_000;
 #[async_trait]
 impl StoreMaintenance for PostgresStore {
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
-        // Split by device, because the registrations of one device stay in their order.
+        // Two statements at a time. All registrations of a device go into one part, which keeps their order.
         let (one, other): (Vec<_>, Vec<_>) = registrations.iter().partition(|registration| {
             registration
                 .device
@@ -148,6 +151,6 @@ fn type_stats(row: &PgRow) -> Result<TypeStats, PostgresError> {
 fn position(cursor: &PageCursor) -> Option<(&str, &str, &str)> {
     let mut parts = cursor.as_str().split(SEPARATOR);
     let position = (parts.next()?, parts.next()?, parts.next()?);
-    // A NUL is the one character that PostgreSQL does not take.
+    // PostgreSQL's texts cannot contain NUL.
     (parts.next().is_none() && !cursor.as_str().contains('\0')).then_some(position)
 }

@@ -1,3 +1,5 @@
+//! Pending and deferred pushes.
+
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -86,7 +88,7 @@ impl PushQueue for PostgresStore {
         pushes: &[(DeviceIdentifier, Option<DeferredPush>)],
     ) -> Result<(), StoreError> {
         for part in pushes.chunks(ENTRIES_AT_ONCE) {
-            // Each device once, in their order, so that two calls never wait for each other.
+            // Each device once and in order, so that two calls can't deadlock.
             let part: BTreeMap<&str, Option<&DeferredPush>> = part
                 .iter()
                 .map(|(device, push)| (device.as_str(), push.as_ref()))

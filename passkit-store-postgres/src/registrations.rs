@@ -1,4 +1,4 @@
-//! Registering, unregistering, and whose devices there are. The trait is implemented here; what changes is next door.
+//! The trait `RegistrationStore`. Marks are in `changes`.
 
 use std::time::SystemTime;
 
@@ -14,9 +14,8 @@ use passkit_server::{
 use sqlx::postgres::PgRow;
 
 use crate::{
-    changes::ListQuestion,
+    batches::ListQuestion,
     engine::{
-        batch::Work,
         connections::Statement,
         rows::{column, identifier, limit_of, only, signed, unsigned},
     },
@@ -25,7 +24,7 @@ use crate::{
     store::PostgresStore,
 };
 
-/// Stands between the parts of a position. No identifier has it.
+/// Separates the parts of a cursor. No identifier contains it.
 pub(crate) const SEPARATOR: char = '\n';
 
 #[async_trait]
@@ -177,97 +176,16 @@ fn registered_device(row: &PgRow) -> Result<RegisteredDevice, PostgresError> {
     })
 }
 
-/// The last device of a page. A position that the store never gave reads from the start.
+/// The last device of a page. Reading starts anew after a cursor that is not of this store.
 pub(crate) fn device_position(cursor: &PageCursor) -> Option<DeviceIdentifier> {
     DeviceIdentifier::new(cursor.as_str()).ok()
 }
 
-/// The same of a page that goes through the passes of a type.
+/// The last registration of a page that goes through the passes of a type.
 fn registration_position(cursor: &PageCursor) -> Option<(SerialNumber, DeviceIdentifier)> {
     let (serial, device) = cursor.as_str().split_once(SEPARATOR)?;
     Some((
         SerialNumber::new(serial).ok()?,
         DeviceIdentifier::new(device).ok()?,
     ))
-}
-
-/// Registrations of several callers in one statement.
-#[derive(Debug)]
-pub(crate) struct Registers;
-
-impl Registers {
-    pub(crate) fn statement_of<'a>(
-        registrations: impl Iterator<Item = (&'a DeviceIdentifier, &'a PassId, &'a PushToken)>,
-    ) -> Statement {
-        let (mut devices, mut types, mut serials, mut tokens) = (vec![], vec![], vec![], vec![]);
-        for (device, pass, push_token) in registrations {
-            devices.push(device.as_str());
-            types.push(pass.type_id.as_str());
-            serials.push(pass.serial.as_str());
-            tokens.push(push_token.as_str());
-        }
-        Statement::new(layout::REGISTER_MANY)
-            .bind(devices)
-            .bind(types)
-            .bind(serials)
-            .bind(tokens)
-    }
-
-    pub(crate) fn created(rows: &[PgRow], count: usize) -> Result<Vec<bool>, PostgresError> {
-        let created: Vec<bool> = only(rows)?;
-        if created.len() != count {
-            let wrong = format!("{} answers for {count} registrations", created.len());
-            return Err(PostgresError::unreadable(wrong));
-        }
-        Ok(created)
-    }
-}
-
-impl Work for Registers {
-    type Question = (DeviceIdentifier, PassId, PushToken);
-    type Answer = Registered;
-    const AT_ONCE: usize = 2;
-    const MAX_WEIGHT: usize = 64;
-
-    fn weight(&self, _: &Self::Question) -> usize {
-        1
-    }
-
-    fn statement(&self, questions: &[Self::Question]) -> Statement {
-        // A lone question goes without arrays, which is quicker.
-        if let [(device, pass, push_token)] = questions {
-            return Statement::new(layout::REGISTER)
-                .bind(device.as_str())
-                .bind(pass.type_id.as_str())
-                .bind(pass.serial.as_str())
-                .bind(push_token.as_str());
-        }
-        Self::statement_of(
-            questions
-                .iter()
-                .map(|(device, pass, push_token)| (device, pass, push_token)),
-        )
-    }
-
-    fn answers(
-        &self,
-        rows: &[PgRow],
-        count: usize,
-    ) -> Result<Vec<Result<Registered, PostgresError>>, PostgresError> {
-        let created = if count == 1 {
-            vec![only(rows)?]
-        } else {
-            Self::created(rows, count)?
-        };
-        Ok(created
-            .into_iter()
-            .map(|new| {
-                Ok(if new {
-                    Registered::Created
-                } else {
-                    Registered::Existing
-                })
-            })
-            .collect())
-    }
 }

@@ -10,7 +10,7 @@ use sqlx::{
 };
 
 use crate::{
-    changes::{Lists, Marks, States},
+    batches::{Lists, Marks, Registers, States},
     config::Config,
     engine::{
         batch::Batcher,
@@ -18,23 +18,24 @@ use crate::{
         migrate,
     },
     error::PostgresError,
-    registrations::Registers,
 };
 
 /// All traits of a store in the schema `passkit` of a PostgreSQL database, for any number of instances at once.
 ///
-/// Share it in an [`Arc`], or clone it: clones are one store.
+/// Clones are one store.
 ///
 /// # Errors
-/// * [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable) while the database is down, full, read-only or too slow,
-///   and [`Conflict`](passkit_server::store::StoreErrorKind::Conflict) if others wrote at the same time. Both come only after
-///   trying again within [`Config::timeout`], if that may help.
-/// * [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) before [`migrate`](Self::migrate), and if the user
-///   has no rights.
+/// * [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable) while the database is down, full, read-only or too
+///   slow.
+/// * [`Conflict`](passkit_server::store::StoreErrorKind::Conflict) if others wrote at the same time.
+/// * [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) before [`migrate`](Self::migrate), and if the
+///   user lacks rights.
 ///
-/// If a connection breaks after a statement was sent, the statement is sent again, and the first one may have happened:
-/// `register` may then return `Existing`, and `unregister` and `forget_device` `false`, for what this very call did.
-/// `replace_note` fails instead.
+/// If a retry may help, the store retries within [`Config::timeout`] before it fails.
+///
+/// If a connection breaks after a statement was sent, the store sends the statement again, although it may have happened.
+/// `register` may then return `Existing`, and `unregister` and `forget_device` `false`, for something that this call did.
+/// `replace_note` is not sent again, and fails.
 ///
 /// The source of a [`StoreError`] has the [`sqlx::Error`] as its source.
 #[derive(Clone, Debug)]
@@ -51,17 +52,17 @@ struct Parts {
     marks: Mutex<MarksByType>,
 }
 
-/// One for each type that was ever marked, which are few, and another one for marks with pushes.
+/// One for each type that was ever marked, and another one for its marks with pushes. There are few types.
 type MarksByType = HashMap<(TypeIdentifier, bool), Arc<Batcher<Marks>>>;
 
 impl PostgresStore {
-    /// A store over your own pool, with the default configuration. Asks nothing of the database yet.
+    /// Makes a store over your own pool, with the default configuration. Does not use the database yet.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         Self::with_config(pool, Config::default())
     }
 
-    /// A store over your own pool.
+    /// Makes a store over your own pool. Does not use the database yet.
     #[must_use]
     pub fn with_config(pool: PgPool, config: Config) -> Self {
         let connections = Connections::new(pool, config);
@@ -76,24 +77,24 @@ impl PostgresStore {
         }
     }
 
-    /// Connects to `postgres://user:password@host:port/database` and makes a pool for the store alone.
+    /// Connects to `postgres://user:password@host:port/database`, and makes a pool for the store alone.
     ///
     /// # Errors
-    /// If the address can't be read, or the server doesn't let us in within [`Config::timeout`].
+    /// If the address is not valid, or the server does not accept a connection within [`Config::timeout`].
     pub async fn connect(url: &str, config: Config) -> Result<Self, StoreError> {
         let mut options: PgConnectOptions = url.parse().map_err(PostgresError::from)?;
         if config.transaction_pooler {
-            // Such a pooler refuses settings that it does not know.
+            // Such a pooler refuses settings it does not know.
             options = options.extra_float_digits(None).statement_cache_capacity(0);
         } else {
-            // Every statement is short: compiling one takes longer than it could save.
+            // Statements are short. To compile one takes longer than it saves.
             options = options.options([("jit", "off")]);
             if !config.statement_timeout.is_zero() {
                 let milliseconds = config.statement_timeout.as_millis().max(1).to_string();
                 options = options.options([("statement_timeout", milliseconds)]);
             }
         }
-        // The pool would hide the reason.
+        // Connects once without the pool, which would hide why a connection fails.
         let first =
             tokio::time::timeout(config.timeout, PgConnection::connect_with(&options)).await;
         let first = first
@@ -108,24 +109,24 @@ impl PostgresStore {
         Ok(Self::with_config(pool, config))
     }
 
-    /// The pool.
+    /// The pool that the store uses.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         self.connections().pool()
     }
 
-    /// Makes or updates the schema `passkit` in one transaction. Does nothing if it is up to date. The list of what was
-    /// done is in that schema too, apart from any list of yours.
+    /// Makes or updates the schema `passkit` in one transaction. Does nothing if the schema is up to date. The list of
+    /// migrations that were run is in that schema too, apart from your own.
     ///
     /// # Errors
-    /// If the schema was made by a newer version of this crate, or the user may not make it.
+    /// If a newer version of this crate has made the schema, or the user lacks the rights to make it.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let mut connection = self.pool().acquire().await.map_err(PostgresError::from)?;
         Ok(migrate::migrate(&mut connection, self.connections().config().migration_lock).await?)
     }
 
-    /// Fails unless the database can be reached and its schema is the one that this version expects. A program that calls
-    /// it first reports at once what is wrong.
+    /// Checks that the database can be reached, and has the schema that this version expects. Call it when the program
+    /// starts, so that a wrong setup is reported at once.
     ///
     /// # Errors
     /// The same errors as every call.
@@ -169,7 +170,7 @@ impl PostgresStore {
             .clone()
     }
 
-    /// Sends a statement whose rows say nothing.
+    /// Runs a statement and ignores its rows.
     pub(crate) async fn execute(&self, statement: Statement) -> Result<(), PostgresError> {
         self.connections().fetch(statement).await?;
         Ok(())

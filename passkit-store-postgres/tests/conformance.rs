@@ -1,4 +1,4 @@
-//! The contract, case by case, each on a database of its own.
+//! The rules of all traits, each case on a database of its own.
 
 use std::sync::Arc;
 

@@ -1,41 +1,40 @@
-//! What changed: marks, lists, and what was published.
+//! Marks, lists of changes, and published contents.
 //!
 //! # Marks and lists
-//! Each bucket of a type has its own clock, and a mark gives its pass the next reading of its bucket's. A list brings
-//! the clocks of all buckets that it touches to one reading T, each in a script that also reads the bucket's passes
-//! after that, and puts T into the tag. Where the clocks are at T already, nothing is written, and plain reads suffice.
+//! Each bucket of a type has a clock of its own. A mark steps the clock of the pass's bucket, and gives the pass the new
+//! reading. A list brings the clocks of all buckets that it reads to one common reading T, and puts T into the tag. One script
+//! advances the clock of a bucket and then reads its passes. If all clocks are at T already, plain reads are enough.
 //!
-//! This holds for each tag (t, d) that was given to a device: every pass of the type that was registered up to d lies
-//! in a bucket whose clock was t or more when its passes were read. It follows:
+//! For each tag (t, d) that a device was given, the following is true: every pass of the type that was registered up to d is
+//! in a bucket whose clock was at least t when its passes were read. The rules follow from that:
 //!
-//! * **C1**: a mark that came before its bucket was read is in the answer, because no list leaves out what is newer than
-//!   the tag it was asked with. A mark that came later has a version above t, and is in the next list.
-//! * **C2**: T is the highest of the clocks, so nothing that was listed is newer than T, except marks that came while
-//!   the list was made. These are listed once again.
-//! * **C3**: a pass registered after d is listed whatever its version is. Its bucket may be behind t. It is advanced
-//!   before a tag that covers the registration is given.
-//! * **C4**: clocks never go back, so T is no lower than in an earlier tag as long as one bucket is left that was
-//!   touched then. If all of them were exchanged, by unregistering, any tag that the device asks with may be older than
-//!   its last one. T is then no lower than the time of the registrations, which came after that tag. If something is
-//!   listed, its version or its registration is above the tag asked with, and T or the device's clock no lower than that.
-//! * **C5**: a tag above T, or above the device's clock, counts as none. If it may have come from a host whose clock is a
-//!   little ahead, the clocks are advanced above it, so that C4 holds as well.
+//! * **C1**: A mark from before its bucket was read is in the answer, because a list has everything that is newer than the tag
+//!   of its request. A later mark has a version above t, and is in the next answer.
+//! * **C2**: T is the highest of the clocks, so nothing in the answer is newer than T. The exception are marks that come
+//!   while the list is made. They are in the next answer once more.
+//! * **C3**: A pass that was registered after d is in the answer, whatever its version. Its bucket may be behind t. The
+//!   bucket is advanced before any tag that covers the registration is given.
+//! * **C4**: Clocks never go back. So T is at least the t of an earlier tag if one of the buckets that were read then is
+//!   read again. If the device has unregistered from all of them, the tag of its request may be older than its last one. T is
+//!   then at least the time of the registrations, which are newer than that tag. If the answer has serial numbers, their
+//!   version or registration is above the tag of the request, and T or the device's clock is at least as high.
+//! * **C5**: A tag above T, or above the device's clock, counts as none. The tag may come from a host whose clock is slightly
+//!   ahead. In that case, the clocks are advanced above it, so that C4 holds.
 //!
-//! A list that touches no bucket has no serial numbers. All this holds for its tag because there are no passes.
+//! If a device has no passes of the type, no bucket is read, and the answer has no serial numbers.
 //!
 //! # Contents
-//! The digest of a content stands in the bucket, beside the mark, so that one command reads the state of a pass. Its tokens,
-//! and whether it is offered, stand in a hash of their own in the same slot. One script compares the digest and changes both,
-//! the mark, and the pending change, which is in that slot too.
+//! The digest of a content is in the bucket, beside the mark, so that one command reads the state of a pass. The tokens, and
+//! whether the pass is removed, are in a second hash in the same slot. One script compares the digest and changes both, the
+//! mark and the pending change.
 //!
 //! # Failover
-//! A failover may lose what the replica that takes over did not have. With `min_replicas` no mark and no registration that
-//! was acknowledged is lost. But no clock may be lost either if it went into a tag: what comes after it on the new master
-//! would be numbered from below, and count as known to the device forever. The same goes for a date that was given with a
-//! pass. So the answers to devices rest on what the replicas confirmed, as changes do: the clocks of the device and
-//! of each bucket are written, if only as they are, in the script that reads what goes into the answer. Without
-//! `min_replicas` what comes after a failover is numbered by the time, which is taken anew for each try. So it lies above
-//! what was lost if the clocks of the hosts agree.
+//! A failover may lose what the new master had not received. With `min_replicas`, no acknowledged mark or registration is
+//! lost. A clock that went into a tag must not be lost either. Later changes on the new master would get lower readings, and
+//! the device would never hear of them. The same is true for dates. So before a device gets an answer, the replicas must have
+//! confirmed everything that the answer shows. To make them confirm it, the script that reads also writes the clocks of
+//! the device and the buckets, unchanged if need be. Without `min_replicas`, readings after a failover start from the wall
+//! clock, which is read again for each attempt. They are higher than what was lost if the clocks of the hosts agree.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -58,19 +57,19 @@ use crate::{
     store::{RedisStore, Shared},
 };
 
-/// How far ahead of this host's clock a tag of the store's may be, in microseconds.
+/// How far a tag may be ahead of this host's clock and still be one of this store, in microseconds.
 const SKEW: u64 = 10_000_000;
 
-/// The most passes that are changed before the server must have answered.
+/// The most passes to mark before waiting for the server.
 const AT_ONCE: usize = 10_000;
 
 /// The most passes that one script marks.
 const MARKS: usize = 1_000;
 
-/// The same if it does more for each, which takes longer.
-const MARKS_WITH_MORE: usize = 250;
+/// The most passes that one script marks with pushes or contents, which take longer.
+const SLOW_MARKS: usize = 250;
 
-/// The most passes about which one script says what is published.
+/// The most passes whose published contents one script reads.
 const PUBLISHED: usize = 1_000;
 
 /// Marks, and makes pushes pending if asked.
@@ -115,7 +114,7 @@ pub(crate) async fn mark(
     }
 }
 
-/// A pass to mark, or a content to compare first.
+/// A pass to mark, or a content to compare before marking.
 #[derive(Debug)]
 enum Mark {
     Pass(SerialNumber),
@@ -130,7 +129,7 @@ impl Mark {
         }
     }
 
-    /// As `mark.lua` takes it.
+    /// Appends the arguments that `mark.lua` expects.
     fn append_to(&self, call: Command) -> Command {
         let call = call.arg(self.serial().as_str());
         let Self::Content(Content { digest, tokens, .. }) = self else {
@@ -183,7 +182,7 @@ impl Shared {
             0
         };
         let step = if of_contents || pushes {
-            MARKS_WITH_MORE
+            SLOW_MARKS
         } else {
             MARKS
         };
@@ -209,7 +208,7 @@ impl Shared {
         self.runner.write(calls).await.map(drop)
     }
 
-    /// One step for each bucket, however many passes there are. If it is cut off, some passes are marked.
+    /// Takes one step for each bucket, for any number of passes. If it is interrupted, some passes are marked.
     async fn mark_all(&self, type_id: &TypeIdentifier) -> Result<(), Error> {
         let calls = (0..self.keys.buckets).map(|bucket| {
             Command::timed(&scripts::MARK_ALL, [self.keys.bucket(type_id, bucket)])
@@ -218,7 +217,7 @@ impl Shared {
         self.runner.write(calls.collect()).await.map(drop)
     }
 
-    /// The same with pushes, as [`queue`](crate::queue) says.
+    /// The same with pushes. [`queue`](crate::queue) describes the steps.
     async fn mark_all_and_push(&self, type_id: &TypeIdentifier) -> Result<(), Error> {
         self.dirty
             .mark(&self.runner, &self.keys, type_id, std::iter::once(0))
@@ -274,7 +273,7 @@ impl Shared {
         })
     }
 
-    /// At most one question for each bucket, and all of them at once.
+    /// Reads each bucket once, all of them at the same time.
     pub(crate) async fn published(
         &self,
         passes: &[PassId],
@@ -369,7 +368,7 @@ impl Shared {
         if self.runner.waits() {
             self.read_buckets(type_id, buckets.iter_mut().collect(), Some(reading))
                 .await?;
-            // Marks may have come in between, and what is listed must not be newer than the tag if that is the old one.
+            // Marks may have come in between. If the tag stays the old one, the list must not have newer passes.
             reading = latest(&buckets);
         }
         let behind = buckets
@@ -422,7 +421,8 @@ impl Shared {
         Ok(of_device)
     }
 
-    /// Reads buckets. If there is a reading, it first advances their clocks to it, which confirms what is read.
+    /// Reads buckets. With a reading, it first advances their clocks to that reading, so that the replicas confirm what is
+    /// read.
     async fn read_buckets(
         &self,
         type_id: &TypeIdentifier,
@@ -468,11 +468,11 @@ fn latest(buckets: &[(u64, Bucket)]) -> u64 {
         .unwrap_or(0)
 }
 
-/// What a device has of a type.
+/// The registrations of a device for a type.
 #[derive(Debug, Default)]
 struct OfDevice {
     clock: u64,
-    /// Each with the device's clock at its making.
+    /// Each with the reading of the device's clock at its registration.
     passes: Vec<(SerialNumber, u64)>,
     /// Whether the device was ever unregistered from something.
     lost_some: bool,
@@ -487,11 +487,11 @@ struct Bucket {
 #[derive(Debug, Default)]
 struct BucketState {
     clock: u64,
-    /// One for each pass that was asked for.
+    /// One for each requested pass.
     marks: Vec<LastMark>,
 }
 
-/// Of a pass that was never marked, both are zero.
+/// Both are 0 for a pass that was never marked.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct LastMark {
     version: u64,
@@ -513,7 +513,7 @@ impl LastMark {
 }
 
 impl BucketState {
-    /// From the values of [`BUCKET_HEAD`] and of so many passes.
+    /// Reads the values of [`BUCKET_HEAD`] and of that many passes.
     fn read(values: Vec<Option<Vec<u8>>>, passes: usize) -> Result<Self, Error> {
         let unreadable = || Error::unreadable(BUCKET);
         if values.len() != BUCKET_HEAD.len() + passes {
@@ -546,7 +546,7 @@ fn digest(bytes: Vec<u8>) -> Result<ContentDigest, Error> {
     ContentDigest::try_from(bytes).map_err(|_| Error::unreadable(PUBLISHED_CONTENT))
 }
 
-/// From the digest of a pass, and the other value of [`layout`].
+/// Reads the two values of a published pass: its digest, and its tokens with the mark of a removal.
 fn read_published(
     content: Option<Vec<u8>>,
     other: Option<Vec<u8>>,

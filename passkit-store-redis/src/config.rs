@@ -4,19 +4,19 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// What every key starts with, so that several services may share a server: letters, digits, and any of `:._-`.
+    /// The prefix of every key, so that several services can share a server: letters, digits, and any of `:._-`.
     pub prefix: String,
-    /// How many buckets the passes of a type are spread over, 1 to 4,096. `None` takes the number that the store has, and 64
-    /// for a new store. It can't be changed later: another number is refused.
+    /// The number of buckets that the passes of a type are spread over, 1 to 4,096. `None` uses the number of the existing
+    /// store, or 64 for a new one. It can't be changed later: a different number is an error.
     pub buckets: Option<u16>,
-    /// How many replicas must have a change before it is acknowledged, and before a device is told of it. With 0 the
-    /// master alone has it, and a failover may lose it.
+    /// How many replicas must have a change before it is acknowledged, and before a device sees it. With 0, only the master
+    /// has it, and a failover may lose it.
     pub min_replicas: u16,
     /// How long a call waits for the replicas before it fails.
     pub replica_timeout: Duration,
     /// How long a command waits for its answer before it is sent again.
     pub response_timeout: Duration,
-    /// How long a call goes on trying while a server is away, or another takes over, before it fails.
+    /// How long a call is retried before it fails, for example during a failover.
     pub call_timeout: Duration,
     #[cfg(feature = "tls")]
     pub(crate) client_certificate: Option<Pem>,
@@ -24,7 +24,7 @@ pub struct Config {
     pub(crate) root_certificates: Option<Pem>,
 }
 
-/// Text that may hold a private key, which `Debug` does not show.
+/// Text that may contain a private key. `Debug` does not show it.
 #[cfg(feature = "tls")]
 #[derive(Clone)]
 pub(crate) struct Pem(pub(crate) Vec<u8>);
@@ -54,56 +54,56 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The defaults: the prefix `passkit:`, and no replica waited for.
+    /// The defaults: the prefix `passkit:`, and no waiting for replicas.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With this prefix.
+    /// Sets [`prefix`](Self::prefix).
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// With this many buckets for each type.
+    /// Sets [`buckets`](Self::buckets).
     #[must_use]
     pub fn buckets(mut self, buckets: u16) -> Self {
         self.buckets = Some(buckets);
         self
     }
 
-    /// Acknowledging what this many replicas have.
+    /// Sets [`min_replicas`](Self::min_replicas).
     #[must_use]
     pub fn min_replicas(mut self, replicas: u16) -> Self {
         self.min_replicas = replicas;
         self
     }
 
-    /// Waiting this long for replicas.
+    /// Sets [`replica_timeout`](Self::replica_timeout).
     #[must_use]
     pub fn replica_timeout(mut self, timeout: Duration) -> Self {
         self.replica_timeout = timeout;
         self
     }
 
-    /// Waiting this long for one answer.
+    /// Sets [`response_timeout`](Self::response_timeout).
     #[must_use]
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self
     }
 
-    /// Trying this long.
+    /// Sets [`call_timeout`](Self::call_timeout).
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = timeout;
         self
     }
 
-    /// Showing this certificate to servers that ask for one, which Redis does unless `tls-auth-clients` is `no`: PEM, with
-    /// the chain if it has one, and the key. For `rediss` URLs.
+    /// Sets the client certificate, its chain and its key, in PEM. Redis asks for a client certificate unless its setting
+    /// `tls-auth-clients` is `no`. Only for `rediss` URLs.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn client_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
@@ -111,7 +111,7 @@ impl Config {
         self
     }
 
-    /// Trusting these authorities, in PEM, and not those that the system trusts. For `rediss` URLs.
+    /// Trusts these root certificates (PEM) instead of those of the system. Only for `rediss` URLs.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {

@@ -1,9 +1,9 @@
 //! Claims and notes.
 //!
-//! A claim is a key that expires, so the server's clock measures its time. A note is compared and set by a script. The driver
-//! may run a script twice, when a connection breaks before the answer comes, and then others may have replaced the note in
-//! between. So each call has a name, and the script remembers those that replaced the note lately: it answers the call a
-//! second time as it did the first.
+//! A claim is a key that expires, so the clock of the server measures its time. A script compares and sets a note. The store
+//! may run a script twice if a connection breaks before the answer, and others may replace the note in between. So each call
+//! has a name, and the script remembers the calls that recently replaced the note. It gives a repeated call the same answer
+//! again.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl Coordination for RedisStore {
     /// A failover may lose a claim with [`min_replicas`](crate::Config::min_replicas) 0.
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {
         let shared = self.shared();
-        // The server refuses 0.
+        // The server does not accept 0.
         let millis = u64::try_from(time.as_millis())
             .unwrap_or(YEAR)
             .clamp(1, YEAR);

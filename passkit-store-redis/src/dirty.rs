@@ -1,9 +1,9 @@
-//! Which buckets may have pending changes, so that workers, who look several times a second, need not look into all of them.
+//! Which buckets may have pending changes. Workers check several times a second, and read only these *dirty* buckets.
 //!
-//! A bucket is marked dirty before anything in it becomes pending, by the server's clock. A process does not repeat that for
-//! a minute. A worker who finds a dirty bucket empty clears it when the mark is ten minutes old, which is much longer than a
-//! change can be under way. So a bucket with pending changes is dirty. If a failover loses that, or a process stands still
-//! for ten minutes, the change is found when a worker looks into all buckets, every five minutes.
+//! A bucket is marked dirty before anything in it becomes pending, with the time of the server. A process repeats that only
+//! after a minute. If a worker finds a dirty bucket empty and its mark is ten minutes old, it clears the mark. No change takes
+//! that long. So a bucket with pending changes is dirty. If a failover loses the mark, or a process stands still for ten
+//! minutes, a worker finds the change when it reads all buckets, every five minutes.
 
 use std::{
     collections::HashMap,
@@ -20,26 +20,27 @@ use crate::{
     layout::Keys,
 };
 
-/// For how long a process relies on what it marked.
+/// How long a process relies on a mark that it made.
 const RELIED_ON: Duration = Duration::from_secs(60);
 
-/// The age, in microseconds, from which an empty bucket is cleared.
+/// The age in microseconds at which an empty bucket is cleared.
 pub(crate) const CLEARED_AGE: u64 = 600_000_000;
 
-/// How often a process looks into all buckets.
+/// How often a process reads all buckets.
 const SWEEP: Duration = Duration::from_secs(300);
 
 /// The most buckets that one command marks.
 const STEP: usize = 250;
 
-/// What this process marked, and when it last looked into all buckets.
+/// The buckets that this process marked, and when it last read all buckets.
 #[derive(Debug, Default)]
 pub(crate) struct DirtyBuckets {
     marked: Mutex<HashMap<TypeIdentifier, Marked>>,
     swept: Mutex<Option<Instant>>,
 }
 
-/// When a type was named among the types, and when each of its buckets was marked dirty: the time before that was begun.
+/// When this process added a type to `types`, and when it marked each of its buckets dirty. Each time was read before the call
+/// started.
 #[derive(Debug, Default)]
 struct Marked {
     type_at: Option<Instant>,
@@ -51,7 +52,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl DirtyBuckets {
-    /// Names the type, and marks these of its buckets dirty, unless that was done lately.
+    /// Adds the type to `types` and marks these buckets dirty, unless this process did so within [`RELIED_ON`].
     pub(crate) async fn mark(
         &self,
         runner: &Runner,
@@ -82,7 +83,7 @@ impl DirtyBuckets {
         Ok(())
     }
 
-    /// The same in any case.
+    /// The same, but always.
     pub(crate) async fn mark_now(
         runner: &Runner,
         keys: &Keys,
@@ -100,7 +101,7 @@ impl DirtyBuckets {
         runner.write(calls).await.map(drop)
     }
 
-    /// Clears buckets that were found empty, unless they were marked again after this time.
+    /// Clears empty buckets, unless they were marked again after the time that comes with each.
     pub(crate) async fn clear(
         runner: &Runner,
         keys: &Keys,
@@ -113,11 +114,11 @@ impl DirtyBuckets {
         let call = Command::script(&scripts::CLEAR_DIRTY, keys.dirty(type_id))
             .arg(CLEARED_AGE)
             .arg(buckets.as_flattened());
-        // A dirty bucket too many is no loss, so no replica is waited for.
+        // A superfluous dirty bucket does no harm, so this does not wait for replicas.
         runner.read(vec![call]).await.map(drop)
     }
 
-    /// Whether it is time to look into all buckets.
+    /// Whether it is time to read all buckets.
     pub(crate) fn needs_sweep(&self, now: Instant) -> bool {
         lock(&self.swept).is_none_or(|swept| now >= swept + SWEEP)
     }

@@ -3,9 +3,9 @@ use std::{borrow::Cow, error, fmt};
 use passkit_server::store::{StoreError, StoreErrorKind};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// Why the store could not do what it was asked: the source of its [`StoreError`]s.
+/// The [`source`](error::Error::source) of every [`StoreError`] of this store.
 ///
-/// Its own source is the [`RedisError`] of the driver, if that reported the failure.
+/// Its own source is the [`RedisError`] of the driver, if the driver reported the failure.
 #[derive(Debug)]
 pub struct Error {
     kind: StoreErrorKind,
@@ -26,15 +26,15 @@ impl Error {
         Self::new(StoreErrorKind::Configuration, text)
     }
 
-    /// A value that this crate never wrote.
+    /// A value that this store can't have written.
     pub(crate) fn unreadable(what: &'static str) -> Self {
         Self::new(
             StoreErrorKind::Corrupt,
-            format!("a {what} in the store cannot be read"),
+            format!("can't read a {what} in the store"),
         )
     }
 
-    /// With what the driver reported.
+    /// Adds the error of the driver.
     pub(crate) fn caused_by(self, source: RedisError) -> Self {
         Self {
             source: Some(source),
@@ -58,7 +58,7 @@ impl Error {
         )
     }
 
-    /// With what was being done.
+    /// Adds what was being done.
     pub(crate) fn within(self, what: impl fmt::Display) -> Self {
         Self {
             text: format!("{what}: {}", self.text).into(),
@@ -66,7 +66,7 @@ impl Error {
         }
     }
 
-    /// With how to fix it.
+    /// Adds how to fix it.
     pub(crate) fn advising(self, fix: &str) -> Self {
         Self {
             text: format!("{}; {fix}", self.text).into(),
@@ -74,13 +74,13 @@ impl Error {
         }
     }
 
-    /// What sort of failure it is.
+    /// The kind of the failure.
     #[must_use]
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
 
-    /// What the driver reported.
+    /// The error of the driver.
     pub(crate) fn driver(&self) -> Option<&RedisError> {
         self.source.as_ref()
     }
@@ -110,7 +110,7 @@ impl From<RedisError> for Error {
         let text = match kind {
             StoreErrorKind::Unavailable => "Redis is unavailable",
             StoreErrorKind::Configuration => "Redis is not set up for the store",
-            StoreErrorKind::Corrupt => "Redis holds something other than the store wrote",
+            StoreErrorKind::Corrupt => "Redis has a value that the store did not write",
             _ => "Redis refused a command",
         };
         Self {
@@ -121,7 +121,7 @@ impl From<RedisError> for Error {
     }
 }
 
-/// What the details of an answer say where the set-up is wrong and the server has no code but `ERR` for it.
+/// Parts of error messages that show a wrong set-up. The server has no error code for them but `ERR`.
 const ANSWERS: [&str; 5] = [
     "DB index",
     "SELECT is not allowed",
@@ -130,7 +130,7 @@ const ANSWERS: [&str; 5] = [
     "without any password",
 ];
 
-/// The same where the first connection to a Cluster fails: the driver keeps only the text of that error.
+/// The same for the first connection to a Cluster. The driver keeps only the text of that error.
 const CONNECTING: [&str; 7] = [
     "AuthenticationFailed",
     "CertificateRequired",
@@ -158,7 +158,7 @@ fn kind(error: &RedisError) -> StoreErrorKind {
         ErrorKind::Io if says(&ANSWERS) || says(&CONNECTING) || is_tls_failure(error) => {
             Configuration
         }
-        _ if is_passing(error) => Unavailable,
+        _ if is_transient(error) => Unavailable,
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Corrupt,
         _ => match error.code() {
             Some("NOAUTH" | "WRONGPASS" | "DENIED" | "NOPROTO") => Configuration,
@@ -169,8 +169,8 @@ fn kind(error: &RedisError) -> StoreErrorKind {
     }
 }
 
-/// Whether the same command may succeed in a moment: a server is away, another takes over, a slot moves.
-pub(crate) fn is_passing(error: &RedisError) -> bool {
+/// Whether the same command may succeed in a moment, because a server is away, fails over or moves a slot.
+pub(crate) fn is_transient(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Io
         | ErrorKind::ClusterConnectionNotFound
@@ -185,7 +185,7 @@ pub(crate) fn is_passing(error: &RedisError) -> bool {
             | ServerErrorKind::ClusterDown
             | ServerErrorKind::MasterDown
             | ServerErrorKind::ReadOnly => true,
-            // The server has no code for it.
+            // The server has no error code for this.
             ServerErrorKind::ResponseError => error
                 .detail()
                 .is_some_and(|detail| detail.contains("WAIT cannot be used with replica")),
@@ -195,20 +195,21 @@ pub(crate) fn is_passing(error: &RedisError) -> bool {
     }
 }
 
-/// The I/O error that the driver met. It wraps it in a shared pointer, which stands in the way of a plain downcast.
+/// The I/O error behind an error of the driver. The driver wraps some in an `Arc`, which a plain downcast does not see
+/// through.
 pub(crate) fn io_error(error: &RedisError) -> Option<&std::io::Error> {
     let source = error::Error::source(error)?;
     let shared = source.downcast_ref::<std::sync::Arc<dyn error::Error + Send + Sync>>();
     shared.map_or_else(|| source.downcast_ref(), |shared| shared.downcast_ref())
 }
 
-/// What TLS objected to.
+/// The TLS error behind an error of the driver.
 #[cfg(feature = "tls")]
 pub(crate) fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
     io_error(error)?.get_ref()?.downcast_ref()
 }
 
-/// Whether a certificate is wrong, or lacking.
+/// Whether a certificate is invalid or missing.
 #[cfg(feature = "tls")]
 fn is_tls_failure(error: &RedisError) -> bool {
     use rustls::{AlertDescription::CertificateRequired, Error};

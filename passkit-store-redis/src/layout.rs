@@ -1,29 +1,28 @@
-//! The layout of the data: every key, and what stands in it.
+//! The layout of the data: every key, and what it contains.
 //!
-//! Each key but two has a hash tag (in braces), and each script touches keys of one tag, so that the store works on a
-//! Cluster.
+//! All keys but two have a hash tag (in braces), and each script uses keys of one tag. So the store works on a Cluster.
 //!
-//! | key behind the prefix | type | holds |
+//! | key after the prefix | type | contents |
 //! | --- | --- | --- |
 //! | `store` | hash | `format`, `created` (seconds), `buckets` |
 //! | `types` | hash | the types that ever had pending or deferred pushes |
-//! | `b{T:b}` | hash | bucket b of the passes of type T: serial number -> `version:date` of the last mark; `\tc` the bucket's clock; `\tv` and `\td` version and date of the last mark of the whole type; `\tl` the latest date given; `\t#` and a serial number -> the digest of the content published last |
-//! | `t{T:b}` | hash | what else is known of its published passes: serial number -> `+`, or `-` if the pass is no longer offered, and the digests of its tokens, 32 bytes each, the newest last |
-//! | `o{T:b}` | hash | its pending changes: serial number, or `\tall` for the whole type (in bucket 0) -> version, and if a worker has begun `:version:cursor` of its progress |
-//! | `a{T:b}` | sorted set | the same changes by age -> when they were made; in bucket 0 also `\tp` and a name, each a mark of the whole type under way |
-//! | `q{T}` | hash | the dirty buckets, which may have pending changes: bucket -> when that was last said |
-//! | `h{T}` | hash | deferred pushes: device -> `due:attempts:bad_since:token`; and `\t`, which means nothing |
-//! | `z{T}` | sorted set | those of the deferred pushes that have a time: device -> time |
-//! | `d{D}` | hash | device D: `t` push token; `c` clock; `x` tombstone; `u` the call that removed something last; `T/S` -> a registration; `T` -> the number of the device's index entry of the type, and its count of registrations. See `register.lua` |
+//! | `b{T:b}` | hash | bucket b of the passes of type T: serial number -> `version:date` of the last mark; `\tc` the bucket's clock; `\tv` and `\td` version and date of the last mark of the whole type; `\tl` the latest date of any pass; `\t#` and a serial number -> the digest of the content published last |
+//! | `t{T:b}` | hash | the published passes of the bucket: serial number -> `+`, or `-` if the pass is removed, followed by the digests of its tokens, 32 bytes each, the newest last |
+//! | `o{T:b}` | hash | its pending changes: serial number, or `\tall` for the whole type (in bucket 0) -> version, followed by `:version:cursor` of the progress, if any |
+//! | `a{T:b}` | sorted set | the same changes by age -> when they became pending; in bucket 0 also `\tp` and a name for each mark of the whole type that is under way |
+//! | `q{T}` | hash | the dirty buckets, which may have pending changes: bucket -> when it was marked dirty |
+//! | `h{T}` | hash | deferred pushes: device -> `due:attempts:bad_since:token`; and `\t`, which has no meaning |
+//! | `z{T}` | sorted set | the deferred pushes that have a due time: device -> time |
+//! | `d{D}` | hash | device D: `t` push token; `c` clock; `x` tombstone; `u` the call that removed something last; `T/S` -> a registration; `T` -> the number of the device's entry in the index of the type, and its count of registrations. See `register.lua` |
 //! | `p{T:S:k}` | hash | part k of the index of a pass: device -> number of the entry |
 //! | `y{T:k}` | hash | part k of the index of a type: the same |
 //! | `l{H}N` | string | the owner of the claim N; expires with the claim |
 //! | `n{H}N` | hash | `v` the note N |
-//! | `r{H}N` | sorted set | the calls that replaced the note N lately -> when they did |
+//! | `r{H}N` | sorted set | the calls that recently replaced the note N -> when |
 //!
-//! Times are microseconds. A type holds neither `:` nor `/`, a device no brace, and a serial number no control character. So
-//! no two of these are ever the same text. A bucket is chosen by the serial number, and a part of an index by the device. The
-//! name of a claim or a note may hold braces, so it stands behind the hash tag, which is its hash H.
+//! Times are in microseconds. A type contains neither `:` nor `/`, a device no brace, and a serial number no control character.
+//! So these keys and fields are never ambiguous. The serial number determines the bucket, and the device determines the part of
+//! an index. The name of a claim or a note may contain braces, so it follows the hash tag, and the tag is its hash H.
 
 use passkit_server::{
     PassId,
@@ -33,20 +32,20 @@ use passkit_server::{
 
 use crate::error::Error;
 
-/// Changes with the layout.
+/// Increases whenever the layout changes.
 pub(crate) const FORMAT: u64 = 2;
 
-/// In how many parts the index of a pass is kept, and that of a type. Part of the format.
+/// The number of parts of the index of a pass, and of a type. Changing them changes the format.
 pub(crate) const PASS_PARTS: u64 = 8;
 pub(crate) const TYPE_PARTS: u64 = 64;
 
-/// The fields that stand before those of the serial numbers where a bucket is read.
+/// The fields that are read from a bucket before those of the serial numbers.
 pub(crate) const BUCKET_HEAD: [&str; 3] = [BUCKET_CLOCK, "\tv", "\td"];
 
 pub(crate) const BUCKET_CLOCK: &str = "\tc";
 
-/// The pending change of the whole type, and the start of what stands beside it while that is being marked. No serial
-/// numbers.
+/// The field of a pending change of the whole type, and the start of the entry that shows that such a change is under way.
+/// Neither is a serial number.
 pub(crate) const WHOLE_TYPE: &str = "\tall";
 pub(crate) const UNDER_WAY: &str = "\tp";
 
@@ -71,7 +70,7 @@ impl Keys {
         format!("{prefix}store")
     }
 
-    /// Whether it is a key of this store, and not of one whose prefix only starts alike.
+    /// Whether it is a key of this store, and not one of a store with a longer prefix.
     pub(crate) fn is_own(&self, key: &str) -> bool {
         let kind = key.strip_prefix(&self.prefix);
         kind.is_some_and(|kind| KINDS.iter().any(|start| kind.starts_with(start)))
@@ -115,7 +114,7 @@ impl Keys {
         self.in_bucket('a', type_id, bucket)
     }
 
-    /// A bucket, its pending changes, and these by age.
+    /// The keys of a bucket, of its pending changes, and of the same changes by age.
     pub(crate) fn bucket_and_pending(&self, type_id: &TypeIdentifier, bucket: u64) -> [String; 3] {
         [
             self.bucket(type_id, bucket),
@@ -160,7 +159,7 @@ impl Keys {
         DeviceIdentifier::new(self.tag(key, "d{")?).ok()
     }
 
-    /// The part of an index in which a device stands.
+    /// The part of an index that contains a device.
     pub(crate) fn part_with(&self, audience: Audience<'_>, device: &DeviceIdentifier) -> String {
         self.part(audience, hash(device.as_str()) % parts(audience))
     }
@@ -175,7 +174,7 @@ impl Keys {
         }
     }
 
-    /// What the index is of, from a key that [`part`](Self::part) made.
+    /// The pass or type of a key that [`part`](Self::part) made.
     pub(crate) fn read_part(&self, key: &str) -> Option<Indexed> {
         if let Some(tag) = self.tag(key, "y{") {
             return Some(Indexed::Type(
@@ -211,7 +210,7 @@ impl Keys {
     }
 }
 
-/// An [`Audience`] of its own.
+/// An owned [`Audience`].
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Indexed {
     Pass(PassId),
@@ -227,7 +226,7 @@ impl Indexed {
     }
 }
 
-/// In how many parts an index is kept.
+/// The number of parts of an index.
 pub(crate) fn parts(audience: Audience<'_>) -> u64 {
     match audience {
         Audience::Pass(_) => PASS_PARTS,
@@ -243,7 +242,7 @@ pub(crate) fn field(audience: Audience<'_>) -> String {
     }
 }
 
-/// What a field of a device points to: nothing if it is one of its own.
+/// The pass or type that a field of a device belongs to. `None` for a field of the device itself.
 pub(crate) fn read_field(field: &str) -> Option<Indexed> {
     Some(match field.split_once('/') {
         Some((type_id, serial)) => Indexed::Pass(PassId::new(type_id, serial).ok()?),
@@ -264,9 +263,9 @@ pub(crate) fn content_field(serial: &SerialNumber) -> String {
     format!("\t#{serial}")
 }
 
-/// The device's clock at the making of a registration: the digits that the value starts with.
+/// The reading of the device's clock at a registration: the digits at the start of the value.
 ///
-/// What may stand behind them is for the scripts alone: see `register.lua`.
+/// Only the scripts use what follows: see `register.lua`.
 pub(crate) fn read_registration(value: &[u8]) -> Result<u64, Error> {
     let digits = value
         .iter()
@@ -279,7 +278,7 @@ pub(crate) fn read_number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// FNV-1a: what is stored depends on it, so it is spelled out.
+/// FNV-1a. The layout depends on it, so it must never change.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -365,7 +364,7 @@ mod tests {
         assert!(read_registration(b"").is_err() && read_registration(b"+1").is_err());
     }
 
-    /// What is stored depends on it.
+    /// The layout depends on the hash.
     #[test]
     fn the_hash_never_changes() {
         assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);

@@ -1,4 +1,4 @@
-//! What an operator needs besides the service.
+//! Import, export, counts and repair.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -23,33 +23,34 @@ use crate::{
     store::{RedisStore, Shared},
 };
 
-/// How many registrations are made in one step, and keys read.
+/// How many registrations to write, or keys to read, in one step.
 const STEP: usize = 500;
 
 const SLOTS: u16 = 16_384;
 
-/// What [`RedisStore::repair`] found and did.
+/// The result of [`RedisStore::repair`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repaired {
-    /// How many entries of devices in the indexes of passes and types were looked at.
-    pub looked_at: u64,
-    /// How many of them stood for no registration, and were removed.
+    /// How many index entries were checked.
+    pub checked: u64,
+    /// How many of them had no registration and were removed.
     pub removed: u64,
-    /// How many entries were missing, and put back.
+    /// How many entries were missing and were added.
     pub restored: u64,
 }
 
 impl RedisStore {
-    /// Brings the indexes, in which the devices of each pass and of each type stand, in line with the registrations of each
-    /// device, which are the truth.
+    /// Rebuilds the indexes of passes and types from the registrations of the devices.
     ///
-    /// They differ where a process ended half way through a call, at the cost of a needless look at each push; and
-    /// where a failover lost what no replica had, at the cost of pushes. Also marks again where pushes are pending or
-    /// deferred. May run while the service does. Reads everything in small steps, and may be ended and run again.
+    /// An index has superfluous entries if a process ended in the middle of a call. Each of them costs a little time with
+    /// every push. An index lacks entries if a failover lost them, and then pushes are missing. The call also records again
+    /// which buckets and types have pending or deferred pushes.
+    ///
+    /// It may run while the service runs. It reads everything in small steps, and can be stopped and run again.
     ///
     /// # Errors
-    /// As any call.
+    /// If Redis is unavailable, or contains a value that the store did not write.
     pub async fn repair(&self) -> Result<Repaired, StoreError> {
         let shared = self.shared();
         let mut repaired = Repaired::default();
@@ -88,7 +89,7 @@ impl StoreMaintenance for RedisStore {
         Ok(created)
     }
 
-    /// On a Cluster, while slots are being moved from node to node, a registration that moves may be missed.
+    /// On a Cluster, a registration may be missed if its slot moves from one node to another at the same time.
     async fn registrations(
         &self,
         after: Option<&PageCursor>,
@@ -139,7 +140,7 @@ impl StoreMaintenance for RedisStore {
         Ok(page)
     }
 
-    /// Reads everything, in small steps. Storage is what the server says of each key, without its other needs.
+    /// Reads everything in small steps. The storage is the sum of `MEMORY USAGE` of all keys.
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         let shared = self.shared();
         let hasher = RandomState::new();
@@ -151,7 +152,7 @@ impl StoreMaintenance for RedisStore {
         while let Some(position) = next {
             let (mut found, then) = shared.keys_from(position).await?;
             next = then;
-            // The server may give a key twice.
+            // The server may return a key twice.
             found.retain(|key| seen.insert(hasher.hash_one(key)));
             for found in found.chunks(STEP) {
                 storage += shared.storage(found).await?;
@@ -179,7 +180,7 @@ impl StoreMaintenance for RedisStore {
     }
 }
 
-/// How far all keys were read: a cursor of the only node, or a slot of a Cluster.
+/// A position among all keys: a cursor on a single node, or a slot of a Cluster.
 #[derive(Clone, Copy, Debug, Default)]
 struct Position(u64);
 
@@ -196,7 +197,7 @@ impl std::fmt::Display for Position {
 }
 
 impl Shared {
-    /// Some keys of this prefix, from a position on.
+    /// Reads some keys of this store from a position on. Returns the next position, if there is one.
     async fn keys_from(
         &self,
         position: Position,
@@ -216,7 +217,7 @@ impl Shared {
         Ok((found, (next != 0).then_some(Position(next))))
     }
 
-    /// By slots, which stay what they are when another node takes over.
+    /// Reads by slots, because slots stay the same during a failover.
     async fn keys_of_slots(
         &self,
         position: Position,
@@ -234,7 +235,7 @@ impl Shared {
             let count: u64 = read(count, "count")?;
             if count > 0 {
                 let mut cmd = redis::cmd("CLUSTER");
-                // Some more, as keys may have come.
+                // A few more, because keys may have been added.
                 cmd.arg("GETKEYSINSLOT").arg(slot).arg(count + 100);
                 gets.push(Command::on_slot(slot, cmd));
             }
@@ -251,7 +252,7 @@ impl Shared {
         Ok((found, (end < SLOTS).then_some(Position(u64::from(end)))))
     }
 
-    /// The registrations of those of the keys that are devices.
+    /// Reads the registrations of the devices among these keys.
     async fn read_devices(&self, keys: &[String]) -> Result<Vec<Registration>, Error> {
         let devices: Vec<(&String, DeviceIdentifier)> = keys
             .iter()
@@ -273,7 +274,7 @@ impl Shared {
                 let token = fields
                     .iter()
                     .find(|(field, _)| field == PUSH_TOKEN.as_bytes());
-                // Without one it is what is left of a device that has gone.
+                // Without a push token, it is the tombstone of a removed device.
                 let Some((_, token)) = token else { continue };
                 let token = std::str::from_utf8(token)
                     .ok()
@@ -348,7 +349,7 @@ impl Shared {
                 .runner
                 .scan::<u64>(key.to_owned(), cursor, STEP, "index entry")
                 .await?;
-            repaired.looked_at += entries.len() as u64;
+            repaired.checked += entries.len() as u64;
             let unreadable = |_| Error::unreadable("index entry");
             let entries = entries.into_iter().map(|(device, number)| {
                 let device = DeviceIdentifier::new(&device).map_err(unreadable)?;
@@ -377,7 +378,7 @@ impl Shared {
         }
     }
 
-    /// Puts back the index entries that registrations lack. Returns how many.
+    /// Adds the missing index entries of registrations. Returns how many.
     async fn restore_entries(&self, registrations: &[Registration]) -> Result<u64, Error> {
         let of_pass = registrations
             .iter()
@@ -399,7 +400,7 @@ impl Shared {
             .zip(answers)
             .filter(|(_, answer)| *answer == Value::Int(0));
         let lacking: Vec<_> = lacking.map(|(place, _)| place).collect();
-        // At worst the registration has just gone, and the next repair removes the entry.
+        // If the registration was removed just now, the next repair removes the entry.
         self.index_add(&lacking, clock::now_micros()).await?;
         Ok(lacking.len() as u64)
     }

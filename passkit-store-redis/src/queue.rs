@@ -1,14 +1,14 @@
 //! Pending and deferred pushes.
 //!
-//! **A pending change** stands in the slot of its pass's bucket, so that one script marks the pass and makes its pushes
-//! pending. A hash holds its version and the progress of a worker. A sorted set holds its age, so that the oldest changes are
-//! found however many there are.
+//! **A pending change** is in the slot of its pass's bucket, so that one script marks the pass and makes its push pending. A
+//! hash has the version and the progress. A sorted set has the ages, so that the oldest changes are found quickly.
 //!
-//! **A whole type** is marked bucket by bucket, and its change becomes pending in the script that marks the last one, bucket
-//! 0. So its pushes go out after all the marks, and no mark has a version above that of the change. Before the first mark an
-//! entry says that this is under way. If the call doesn't end, a worker marks the type anew a minute later.
+//! **A change of a whole type** is marked bucket by bucket. It becomes pending in the script that marks the last bucket, which
+//! is bucket 0. So its pushes are sent after all marks, and no mark has a version above that of the change. Before the
+//! first mark, an entry records that the change is under way. If the call doesn't finish, a worker marks the type again a
+//! minute later.
 //!
-//! Which buckets workers look into is in [`dirty`](crate::dirty).
+//! [`dirty`](crate::dirty) describes which buckets workers read.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -35,24 +35,25 @@ use crate::{
     store::{RedisStore, Shared},
 };
 
-/// After how many microseconds a mark of a whole type counts as cut off.
-const CUT_OFF: u64 = 60_000_000;
+/// After how many microseconds a mark of a whole type counts as interrupted.
+const INTERRUPTED: u64 = 60_000_000;
 
-/// The most pending changes or deferred pushes that one command is about.
+/// The most pending changes or deferred pushes in one command.
 const STEP: usize = 250;
 
-/// The most of them that are changed before the server must have answered.
+/// The most pending changes or deferred pushes to write before waiting for the server.
 const AT_ONCE: usize = 10_000;
 
-/// The most deferred pushes of a page.
+/// The most deferred pushes on a page.
 const PAGE: usize = 1_000;
 
-/// Numbers of sorted sets are exact up to here.
+/// Scores of sorted sets are exact up to this number.
 const EXACT: u64 = 1 << 53;
 
 #[async_trait]
 impl PushQueue for RedisStore {
-    /// If a mark of a whole type is cut off, some passes are marked. A minute later all are, and their pushes are pending.
+    /// If a mark of a whole type is interrupted, some passes are marked. A worker marks all of them a minute later, and their
+    /// pushes become pending.
     async fn mark_and_push(
         &self,
         type_id: &TypeIdentifier,
@@ -134,11 +135,11 @@ impl Shared {
         let mut looks = Vec::new();
         for type_id in types {
             let dirty: BTreeMap<u64, u64> = read(answer(), "dirty bucket")?;
-            // One field is none.
+            // The hash always has one field that is not a push.
             let has_deferred = length(&answer()) > 1;
             let next_deferred = first_time(answer())?.map(at);
             looks.push(async move {
-                let Found { pending, since } = self.look_into(&type_id, &dirty, sweeps).await?;
+                let Found { pending, since } = self.count_pending(&type_id, &dirty, sweeps).await?;
                 let backlog = Backlog {
                     type_id,
                     pending,
@@ -155,8 +156,8 @@ impl Shared {
         Ok(backlog)
     }
 
-    /// Looks into the dirty buckets, or into all of them, and corrects which are dirty.
-    async fn look_into(
+    /// Counts pending changes in the dirty buckets, or in all of them. Corrects which buckets are dirty.
+    async fn count_pending(
         &self,
         type_id: &TypeIdentifier,
         dirty: &BTreeMap<u64, u64>,
@@ -180,7 +181,7 @@ impl Shared {
             for bucket in buckets {
                 let pending = length(&answers.next().unwrap_or(Value::Nil));
                 let since = first_time(answers.next().unwrap_or(Value::Nil))?;
-                // The two need not be of one moment.
+                // The two answers may be from different moments.
                 if pending > 0
                     && let Some(since) = since
                 {
@@ -208,6 +209,7 @@ impl Shared {
         type_id: &TypeIdentifier,
         limit: usize,
     ) -> Result<Vec<PendingChange>, Error> {
+        let limit = limit.max(1);
         let dirty = one(self
             .runner
             .read(vec![Command::plain("HKEYS", self.keys.dirty(type_id))])
@@ -224,7 +226,7 @@ impl Shared {
             .collect();
 
         let mut oldest = self.oldest(type_id, &counts, limit).await?;
-        let long_ago = clock::now_micros().saturating_sub(CUT_OFF);
+        let long_ago = clock::now_micros().saturating_sub(INTERRUPTED);
         for under_way in oldest.extract_if(.., |entry| entry.field.starts_with(UNDER_WAY)) {
             if under_way.since < long_ago {
                 self.finish_marking_all(type_id, &under_way.field).await?;
@@ -234,7 +236,7 @@ impl Shared {
         self.read_pending(type_id, oldest).await
     }
 
-    /// At least the oldest change of each bucket, and about `limit` in all, the oldest first.
+    /// Reads at least the oldest change of each bucket, and about `limit` changes in total, the oldest first.
     async fn oldest(
         &self,
         type_id: &TypeIdentifier,
@@ -245,7 +247,7 @@ impl Shared {
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
         let (mut calls, mut buckets) = (Vec::new(), Vec::new());
         for (bucket, count) in counts {
-            // From each in proportion, and some more, because those of one may be older than those of others.
+            // Each bucket gives its share and some more, because one bucket may have older changes than others.
             let share = if total <= limit {
                 *count
             } else {
@@ -267,7 +269,7 @@ impl Shared {
         let mut seen = HashSet::new();
         for (answer, bucket) in self.runner.read(calls).await?.into_iter().zip(buckets) {
             for (field, since) in read::<Vec<(String, f64)>>(answer, PENDING)? {
-                // What moved from one command's part to another's would come twice.
+                // A change that moved between two commands is read twice.
                 if seen.insert(field.clone()) {
                     oldest.push(Aged {
                         since: since as u64,
@@ -281,7 +283,7 @@ impl Shared {
         Ok(oldest)
     }
 
-    /// In their order, except for those that have been removed.
+    /// Reads these changes in their order. Skips those that were removed in the meantime.
     async fn read_pending(
         &self,
         type_id: &TypeIdentifier,
@@ -331,7 +333,7 @@ impl Shared {
                 };
                 buckets.entry(bucket).or_default().push((field, progress));
             }
-            // What one bucket has more of than one script takes comes after that, because the order counts.
+            // The order counts. If a bucket has more items than one script accepts, the rest follows in the next round.
             let mut from = 0;
             while buckets.values().any(|of_bucket| of_bucket.len() > from) {
                 let calls = buckets
@@ -362,7 +364,7 @@ impl Shared {
         type_id: &TypeIdentifier,
         pushes: &[(DeviceIdentifier, Option<DeferredPush>)],
     ) -> Result<(), Error> {
-        // The last of each device.
+        // The last entry of a device counts.
         let pushes: HashMap<&DeviceIdentifier, &Option<DeferredPush>> =
             pushes.iter().map(|(device, push)| (device, push)).collect();
         if pushes.values().any(|push| push.is_some()) {
@@ -408,7 +410,7 @@ impl Shared {
             .runner
             .page::<String>(key, place, limit.clamp(1, PAGE), DEFERRED)
             .await?;
-        // A field with no value is no push.
+        // A field without a value is not a push.
         let rows = rows.iter().filter(|(_, value)| !value.is_empty());
         let items = rows
             .map(|(device, value)| read_deferred(device, value))
@@ -441,7 +443,7 @@ fn at(micros: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(micros)
 }
 
-/// The time of the first in a sorted set.
+/// The time of the first member of a sorted set.
 fn first_time(value: Value) -> Result<Option<u64>, Error> {
     let first: Vec<(Vec<u8>, f64)> = read(value, "time")?;
     Ok(first.first().map(|(_, time)| *time as u64))
@@ -475,7 +477,7 @@ fn read_change(field: &str, value: &str) -> Result<PendingChange, Error> {
     })
 }
 
-/// The push token comes last, because it may hold `:`.
+/// The push token comes last, because it may contain `:`.
 fn deferred_value(push: &DeferredPush) -> String {
     let micros = |time: Option<SystemTime>| {
         time.map(|time| clock::micros(time).to_string())

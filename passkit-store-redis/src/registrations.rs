@@ -1,34 +1,34 @@
-//! Registrations: the passes of a device, and the devices of a pass and of a type.
+//! Registrations: the passes of a device, and the devices of a pass or of a type.
 //!
-//! A registration stands with its device, which is the truth. The device also stands in two indexes, that of the pass and that
-//! of the type, from which pages of devices are read. No script can change all three together, because they are in different
-//! slots. So an index entry only says where to look: every reader of an index asks the device. An entry too many costs a
-//! look, but one too few would cost a push.
+//! A registration is stored with its device. The device is also in two indexes, that of the pass and that of the type, from
+//! which pages of devices are read. No script can change all three together, because they are in different slots. So an
+//! index entry is only a hint, and every reader of an index asks the device. A superfluous entry costs one question. A missing
+//! entry would cost a push.
 //!
 //! # The invariant
-//! **While a device is registered for a pass, it stands in the index of the pass; while it is registered for a pass of a type,
-//! it stands in the index of the type.** Both indexes keep it in the same way. What a device holds for an index is called its
-//! *ground* here: for a pass the registration, for a type the field `T`, which is there as long as the device has
-//! registrations of the type, because it counts them.
+//! **While a device is registered for a pass, it is in the index of the pass. While it is registered for a pass of a type, it
+//! is in the index of the type.** Both indexes work in the same way. The field of a device that justifies an index entry is
+//! called its *ground* here. For a pass, it is the registration. For a type, it is the field `T`, which counts the
+//! registrations of the type and exists as long as there are any.
 //!
-//! * Every register first gives both entries a *new* number, above the one that stood there, and then writes the grounds with
-//!   these numbers. The number of a ground never falls.
-//! * An unregister, or forgetting a device, first removes the registration, and the ground of the type with the last one. In
-//!   the same script it raises the *tombstone* of the device to the numbers of the grounds that it removed.
-//! * While a ground is missing, a register can't make it with a number at or below the tombstone. It is refused, and adds its
-//!   entries again with numbers above the tombstone. Otherwise its entry could be one that a second register overwrote and an
-//!   unregister then removed.
-//! * Only then does the unregister remove each entry, if it still has the number of the ground that was removed.
+//! * A register first gives both entries a *new* number, above the old one. Then it writes the grounds with these numbers. The
+//!   number of a ground never falls.
+//! * An unregister, or a forget, first removes the registration. With the last registration of a type, it also removes the
+//!   ground of the type. The same script raises the *tombstone* of the device to the numbers of the removed grounds.
+//! * A register can't make a missing ground with a number at or below the tombstone. It is refused, and adds its entries again
+//!   with numbers above the tombstone. Otherwise, its entry might be one that a second register overwrote and an unregister
+//!   then removed.
+//! * Only after that does the unregister remove an entry, and only if the entry still has the number of the removed ground.
 //!
-//! Suppose that an entry with number n is removed while a ground stands. When the tombstone was raised to n, there was no
-//! ground. So this one was made later, with a number above n, and its entry had that number before. It was not removed in
-//! between, because that takes a tombstone that would have refused the ground. And the number of an entry never falls while it
-//! stands. So it can't be n.
+//! Proof: suppose that an entry with number n is removed while its ground exists. When the tombstone was raised to n, there was
+//! no ground. So this ground was made later, with a number above n, and its entry had that number before. The entry was not
+//! removed in between, because the tombstone that precedes a removal would have refused the ground. The number of an existing entry
+//! never falls. So the number of the entry can't be n.
 //!
-//! A crash between two steps leaves an entry without a ground, at worst. `repair` removes these in the same way, with a
-//! tombstone, and puts back entries that a failover lost.
+//! A crash between two steps leaves at worst an entry without a ground. `repair` removes such entries in the same way, with a
+//! tombstone, and adds entries that a failover lost.
 //!
-//! A device keeps its tombstone for [`LINGER`] after its last registration went. That is much longer than a register takes.
+//! A device keeps its tombstone for [`LINGER`] after its last registration was removed. A register takes much less time.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -55,22 +55,22 @@ use crate::{
     store::{RedisStore, Shared},
 };
 
-/// In seconds.
+/// How long a device keeps its tombstone, in seconds.
 const LINGER: u64 = 3_600;
 
-/// The most index entries that are removed before the server must have answered.
+/// The most index entries to remove before waiting for the server.
 const REMOVALS: usize = 1_000;
 
-/// The most devices of a page.
+/// The most devices on a page.
 const PAGE: usize = 5_000;
 
-/// The most devices that one pipeline asks.
+/// The most devices to read in one pipeline.
 const DEVICES: usize = 250;
 
-/// Each refusal needs an unregister in between.
+/// How often a refused registration is tried. Each refusal needs another unregister in between.
 const TRIES: usize = 100;
 
-/// Numbers of scripts are exact up to here.
+/// Numbers in scripts are exact up to this number.
 const EXACT: u64 = 1 << 53;
 
 #[async_trait]
@@ -136,7 +136,7 @@ impl RegistrationStore for RedisStore {
         Ok(self.shared().devices(audience, after, limit).await?)
     }
 
-    /// Counts the index entries of the pass. Where a process ended half way through a call, that may be one too many until
+    /// Counts the index entries of the pass. If a process ended in the middle of a call, the count may be too high until
     /// [`repair`](RedisStore::repair).
     async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError> {
         Ok(self
@@ -161,7 +161,7 @@ impl RegistrationStore for RedisStore {
     }
 }
 
-/// The place of a device in an index, and the number of its entry there.
+/// The entry of a device in an index, with its number.
 #[derive(Clone, Debug)]
 pub(crate) struct IndexEntry {
     pub(crate) of: Indexed,
@@ -218,7 +218,7 @@ impl Shared {
         }
         Err(Error::new(
             StoreErrorKind::Conflict,
-            "others kept unregistering what was being registered",
+            "other calls kept unregistering the same passes",
         ))
     }
 
@@ -259,7 +259,7 @@ impl Shared {
         Ok(numbers)
     }
 
-    /// Returns what the script says of each.
+    /// Writes registrations. Returns the answer of the script for each.
     async fn write_registrations<'a>(
         &self,
         open: &[&'a Registration],
@@ -325,7 +325,7 @@ impl Shared {
             self.index_remove(&entries).await?;
             return Ok(true);
         }
-        // An earlier call may have been cut off before it removed the entries.
+        // An earlier call may have been interrupted before it removed the entries.
         let indexes = [of_pass, of_type];
         let calls = indexes.iter().map(|of| {
             Command::plain("HGET", self.keys.part_with(of.audience(), device)).arg(device.as_str())
@@ -345,7 +345,7 @@ impl Shared {
         Ok(false)
     }
 
-    /// Removes a device that last registered at or before this time (microseconds), with all that it has.
+    /// Removes a device and its registrations if it last registered at or before this time (microseconds).
     async fn forget(&self, device: &DeviceIdentifier, at: u64) -> Result<bool, Error> {
         let call = Command::script(&scripts::FORGET, self.keys.device(device))
             .arg(at.min(EXACT))
@@ -369,7 +369,7 @@ impl Shared {
         Ok(true)
     }
 
-    /// Removes entries without a ground, unless one comes first. Returns how many.
+    /// Removes those of the entries that have no ground. Returns how many.
     pub(crate) async fn remove_idle(&self, entries: &[IndexEntry]) -> Result<u64, Error> {
         let calls = entries.iter().map(|IndexEntry { of, device, number }| {
             Command::script(&scripts::TOMBSTONE, self.keys.device(device))
@@ -400,11 +400,11 @@ impl Shared {
                 .arg(device.as_str())
                 .arg(*number)
         });
-        // An entry too many is no loss, so no replica is waited for.
+        // A superfluous entry does no harm, so this does not wait for replicas.
         self.runner.read(calls.collect()).await.map(drop)
     }
 
-    /// How many entries there are in each part of an index, from this part on.
+    /// The number of entries in each part of an index, from this part on.
     async fn lengths(&self, audience: Audience<'_>, from: u64) -> Result<Vec<u64>, Error> {
         let parts = from..layout::parts(audience);
         let calls = parts.map(|part| Command::plain("HLEN", self.keys.part(audience, part)));
@@ -426,17 +426,17 @@ impl Shared {
         let limit = limit.clamp(1, PAGE);
         let parts = layout::parts(audience);
         let start = after
-            .and_then(|cursor| InIndex::read(cursor.as_str(), parts))
+            .and_then(|cursor| IndexPosition::read(cursor.as_str(), parts))
             .unwrap_or_default();
         let first = start.part;
-        // Most passes are on few devices: one question shows which parts there are.
+        // Most passes are on few devices, so most parts are empty. One round trip shows which.
         let lengths = self.lengths(audience, first).await?;
         let mut next = Some(start);
         let mut items = Vec::new();
         while items.len() < limit
-            && let Some(InIndex { part, place }) = next.take()
+            && let Some(IndexPosition { part, place }) = next.take()
         {
-            let behind = (part + 1 < parts).then(|| InIndex {
+            let behind = (part + 1 < parts).then(|| IndexPosition {
                 part: part + 1,
                 place: Place::default(),
             });
@@ -449,7 +449,7 @@ impl Shared {
                 .runner
                 .page::<u64>(key, place, limit - items.len(), "index entry")
                 .await?;
-            next = then.map(|place| InIndex { part, place }).or(behind);
+            next = then.map(|place| IndexPosition { part, place }).or(behind);
             let devices = entries.into_iter().map(|(device, _)| device).collect();
             items.extend(self.with_ground(audience, devices).await?);
         }
@@ -459,7 +459,7 @@ impl Shared {
         })
     }
 
-    /// Those of the devices that are registered for the audience.
+    /// Returns those of the devices that are really registered for the audience.
     async fn with_ground(
         &self,
         audience: Audience<'_>,
@@ -493,14 +493,14 @@ impl Shared {
     }
 }
 
-/// Where a page of devices ends: a part of an index, and a place in it.
+/// The position where a page of devices ends: a part of an index, and a place in it.
 #[derive(Debug, Default, PartialEq)]
-struct InIndex {
+struct IndexPosition {
     part: u64,
     place: Place,
 }
 
-impl InIndex {
+impl IndexPosition {
     fn read(text: &str, parts: u64) -> Option<Self> {
         let (part, place) = text.split_once('-')?;
         let part = part.parse().ok().filter(|part| *part < parts)?;
@@ -511,7 +511,7 @@ impl InIndex {
     }
 }
 
-impl std::fmt::Display for InIndex {
+impl std::fmt::Display for IndexPosition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{}", self.part, self.place)
     }
@@ -524,17 +524,17 @@ mod tests {
     #[test]
     fn places_in_an_index_are_read_back() {
         for text in ["0-0-", "7-18446744073709551615-a-b~"] {
-            assert_eq!(InIndex::read(text, 8).unwrap().to_string(), text);
+            assert_eq!(IndexPosition::read(text, 8).unwrap().to_string(), text);
         }
         assert_eq!(
-            InIndex::read("8-0-", 9),
-            Some(InIndex {
+            IndexPosition::read("8-0-", 9),
+            Some(IndexPosition {
                 part: 8,
                 place: Place::default()
             })
         );
         for text in ["", "0", "0-0", "8-0-", "x-0-", "-1-0-"] {
-            assert_eq!(InIndex::read(text, 8), None, "{text}");
+            assert_eq!(IndexPosition::read(text, 8), None, "{text}");
         }
     }
 }

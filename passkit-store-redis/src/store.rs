@@ -10,17 +10,18 @@ use crate::{
     layout::{FORMAT, Keys},
 };
 
-/// A store in Redis that implements [`RegistrationStore`](passkit_server::store::RegistrationStore),
+/// A store in Redis. It implements [`RegistrationStore`](passkit_server::store::RegistrationStore),
 /// [`PushQueue`](passkit_server::push::PushQueue), [`Coordination`](passkit_server::store::Coordination) and
-/// [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Cheap to clone; clones share their connections.
+/// [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Cloning is cheap. Clones share their connections.
 ///
 /// # Cancel safety
-/// A call that writes in several steps goes on when it is dropped. So it always ends in one of the two states.
+/// A call that writes in several steps runs to its end in the background when it is dropped.
 ///
 /// # Errors
-/// While a server is away, or another takes over, calls go on trying for [`call_timeout`](Config::call_timeout). Then they
-/// fail as [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable). A [`mark`](passkit_server::store::RegistrationStore::mark)
-/// that failed may have marked some of its passes. The source of each error is an [`Error`].
+/// During a failover, a call is retried for [`call_timeout`](Config::call_timeout). Then it fails as
+/// [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable). If a
+/// [`mark`](passkit_server::store::RegistrationStore::mark) fails, some of its passes may be marked. The source of each error is
+/// an [`Error`].
 #[derive(Clone, Debug)]
 pub struct RedisStore {
     shared: Arc<Shared>,
@@ -36,20 +37,20 @@ pub(crate) struct Shared {
 }
 
 impl RedisStore {
-    /// Connects, checks the server, and makes the store or finds it.
+    /// Connects, checks the server, and opens the store. Makes the store if there is none.
     ///
     /// * `redis://[user:password@]host[:port][/database]`: one node
-    /// * `redis+cluster://[user:password@]host:port,host:port`: a Cluster, found from any of these nodes
-    /// * `redis+sentinel://[user:password@]host:port,host:port/mastername[/database]`: the master that the Sentinels
-    ///   name; user and password are those of the master
+    /// * `redis+cluster://[user:password@]host:port,host:port`: a Cluster. One reachable node is enough.
+    /// * `redis+sentinel://[user:password@]host:port,host:port/mastername[/database]`: the current master of these
+    ///   Sentinels. User and password are those of the master.
     ///
-    /// With `rediss` in place of `redis` the same over TLS, if the feature `tls` is on.
+    /// With the feature `tls`, `rediss` in place of `redis` uses TLS.
     ///
     /// # Errors
-    /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the URL is wrong, the server refuses the
-    /// user, the password, the database or a command, is of another mode than the URL says, may evict keys, or holds a
-    /// store of another format or number of buckets; [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable) if
-    /// it can't be reached.
+    /// * [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the URL is wrong; if the server refuses the
+    ///   user, the password, the database or a command, runs in another mode than the URL says, or may evict keys; or if the
+    ///   store has another format or number of buckets.
+    /// * [`Unavailable`](passkit_server::store::StoreErrorKind::Unavailable) if the server can't be reached.
     pub async fn connect(url: &str, config: Config) -> Result<Self, StoreError> {
         let address = Address::parse(url)?;
         let opening = async {
@@ -62,11 +63,11 @@ impl RedisStore {
         })
     }
 
-    /// Over a connection of your own, with its time-outs. If `config` waits for replicas, give it a connection that
-    /// nothing else uses: everything behind a change on it waits as well.
+    /// Opens the store over a connection of your own, with the timeouts of the connection. If `config` waits for replicas,
+    /// use the connection for nothing else, because every command behind a change waits as well.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// Same errors as [`connect`](Self::connect).
     pub async fn new(
         connection: impl Into<Connection>,
         config: Config,
@@ -81,7 +82,7 @@ impl RedisStore {
         &self.shared
     }
 
-    /// Does something that goes on when the caller gives up.
+    /// Runs `work` to its end, even if the caller drops the future.
     pub(crate) async fn run_to_completion<T, F>(
         &self,
         work: impl FnOnce(Arc<Shared>) -> F,
@@ -97,7 +98,7 @@ impl RedisStore {
     }
 }
 
-/// Checks the server, and makes the store or finds it.
+/// Checks the server and opens the store. Makes the store if there is none.
 async fn open(runner: Runner, config: &Config) -> Result<Shared, Error> {
     let prefix = &config.prefix;
     if prefix.is_empty()
@@ -106,7 +107,7 @@ async fn open(runner: Runner, config: &Config) -> Result<Shared, Error> {
             .all(|b| b.is_ascii_alphanumeric() || b":._-".contains(&b))
     {
         return Err(Error::configuration(
-            "the prefix of the keys must be letters, digits, and any of \":._-\", and not empty",
+            "the prefix of the keys must be letters, digits, and any of \":._-\", and must not be empty",
         ));
     }
     if config
@@ -120,7 +121,7 @@ async fn open(runner: Runner, config: &Config) -> Result<Shared, Error> {
     check(&runner, config).await?;
 
     let key = Keys::store(prefix);
-    // Changes nothing, but shows whether scripts may run.
+    // Changes nothing. Fails if the user may not run scripts.
     runner
         .read(vec![Command::script(&scripts::INDEX_REMOVE, key.clone())])
         .await?;
@@ -138,7 +139,7 @@ async fn open(runner: Runner, config: &Config) -> Result<Shared, Error> {
         read(one(runner.read(vec![get]).await?), "description")?;
     if format != FORMAT {
         return Err(Error::configuration(format!(
-            "the store {prefix:?} has format {format}, and this version reads format {FORMAT}; use the version that wrote it"
+            "the store {prefix:?} has format {format}, and this version reads format {FORMAT}; use the version that made it"
         )));
     }
     if config
@@ -162,7 +163,7 @@ async fn open(runner: Runner, config: &Config) -> Result<Shared, Error> {
     })
 }
 
-/// Refuses what would lose data, and warns of what may.
+/// Refuses settings that would lose data, and logs a warning about settings that may.
 async fn check(runner: &Runner, config: &Config) -> Result<(), Error> {
     let connection = runner.connection();
     runner
@@ -196,12 +197,12 @@ async fn check(runner: &Runner, config: &Config) -> Result<(), Error> {
             tracing::warn!(
                 replicas,
                 needed = config.min_replicas,
-                "a Redis master has fewer replicas than changes wait for; changes will fail"
+                "a Redis master has fewer replicas than min_replicas, so changes will fail"
             );
         }
         if replicas == 0 && value("aof_enabled") != Some("1") {
             tracing::warn!(
-                "Redis has neither an append-only file nor replicas: what was acknowledged is lost when it ends"
+                "Redis has neither an append-only file nor replicas: acknowledged changes are lost when it stops"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! The contract, case by case, on one node, behind Sentinels and on a Cluster. Each store has a prefix of its own.
+//! Runs the conformance cases on one node, behind Sentinels and on a Cluster. Each store has its own prefix.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 use std::{
@@ -19,7 +19,7 @@ use passkit_server::{async_trait, store::clock};
 use passkit_store_redis::{Config, RedisStore};
 use passkit_test_servers::redis::{Cluster, SentinelSet, Single};
 
-/// An address, and the servers behind it, which end when dropped.
+/// An address and its servers, which stop when this is dropped.
 type Servers = (String, Box<dyn Any + Send + Sync>);
 
 struct RedisStores {
@@ -50,13 +50,13 @@ impl Stores for RedisStores {
         Ok((self.connect(&prefix).await?, prefix))
     }
 
-    /// Nothing of the store is left but what the server has. What that has after a crash of its own is tried elsewhere.
+    /// Only the server keeps the data. Crashes of the server have tests of their own.
     async fn reopen(&self, prefix: &String) -> Option<Result<TestStore, BoxError>> {
         Some(self.connect(prefix).await)
     }
 }
 
-/// A topology: its name, how to start it, and the cases that are left out unless `PASSKIT_ALL_CASES` is set.
+/// A kind of servers: its name, how to start it, and the cases to skip unless `PASSKIT_ALL_CASES` is set.
 type Topology = (
     &'static str,
     fn() -> io::Result<Servers>,
@@ -69,7 +69,7 @@ const TOPOLOGIES: [Topology; 3] = [
         || Single::start().map(|server| (server.url().to_owned(), Box::new(server) as _)),
         &[],
     ),
-    // What Sentinels name is one node. There these have no more to find, and take long.
+    // Behind Sentinels is one node, so these cases find nothing new, and they take long.
     (
         "sentinel",
         || SentinelSet::start().map(|servers| (servers.url(), Box::new(servers) as _)),
@@ -79,7 +79,7 @@ const TOPOLOGIES: [Topology; 3] = [
             "store/ten-thousand-passes-on-one-device",
         ],
     ),
-    // These read all slots of a Cluster again and again, or fill a part of it. Other tests do so once.
+    // These cases read all slots of a Cluster again and again, or fill a part of it. Other tests do so once.
     (
         "cluster",
         || Cluster::start().map(|servers| (servers.url(), Box::new(servers) as _)),

@@ -14,11 +14,11 @@ use passkit_server::{
 
 use crate::{
     engine::{Group, Unanswered, View},
-    error::Failure,
+    error::SledError,
     layout::{self, DeviceRow, Mark, Registrations, TypeRow},
 };
 
-/// What is left to mark. A long mark is made in steps.
+/// What is left to mark. A long mark has several steps.
 #[derive(Debug)]
 pub(crate) enum Marking {
     Passes(IntoIter<SerialNumber>),
@@ -41,20 +41,20 @@ impl Marking {
 /// What one step has marked.
 #[derive(Debug)]
 pub(crate) struct Marked {
-    /// The version that it has now.
+    /// The version of the mark.
     pub(crate) version: u64,
     pub(crate) scopes: Vec<Scope>,
     /// Whether another step is needed.
     pub(crate) more: bool,
 }
 
-/// Marks as much as there is room for in the group, when the caller changes `other_rows` more rows for each pass.
+/// Marks as many passes as the group has room for. The caller changes `other_rows` more rows for each.
 pub(crate) fn mark(
     group: &mut Group<'_>,
     type_id: &TypeIdentifier,
     marking: &mut Marking,
     other_rows: usize,
-) -> Result<Marked, Failure> {
+) -> Result<Marked, SledError> {
     let now = clock::now_micros();
     let mut clock = group.type_row(type_id);
     clock.version = next_version(clock.version, now);
@@ -116,17 +116,17 @@ struct Step<'g, 'w> {
 }
 
 impl Step<'_, '_> {
-    /// How many passes fit into the group when each changes this many rows.
+    /// How many passes fit into the group if each changes this number of rows.
     fn room(&self, rows: usize) -> usize {
         (self.group.room() / rows).max(1)
     }
 
-    /// Marks a pass, with the digest of the content that is published with it, if any.
+    /// Marks a pass. Stores the digest if there is one.
     fn mark(
         &mut self,
         serial: &SerialNumber,
         digest: Option<ContentDigest>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), SledError> {
         let key = layout::pass(self.type_id, serial);
         let before = self.group.get(&key)?;
         let own = before.as_deref().map(layout::decode_pass).transpose()?;
@@ -154,8 +154,8 @@ impl Step<'_, '_> {
         };
     }
 
-    /// Remembers what is published of a pass. Returns the digest if it is new.
-    fn publish(&mut self, content: &Content) -> Result<Option<ContentDigest>, Failure> {
+    /// Stores what is published of a pass. Returns the digest if it is new.
+    fn publish(&mut self, content: &Content) -> Result<Option<ContentDigest>, SledError> {
         let key = layout::published(self.type_id, &content.serial);
         let before = self.group.get(&key)?;
         let mut published = before
@@ -170,17 +170,16 @@ impl Step<'_, '_> {
     }
 }
 
-/// What [`RegistrationStore::changes_since`](passkit_server::store::RegistrationStore::changes_since) promises, over rows
-/// of which each is durable but no two need be of one moment.
+/// Implements [`RegistrationStore::changes_since`](passkit_server::store::RegistrationStore::changes_since). Each row that it
+/// reads is durable, but the rows may be from different moments.
 ///
-/// The order makes it right: the type's clock `c` first, then the device's clock `d`, then registrations and passes.
-/// The answer carries the tag (c, d), and what is read after a clock is at least as new as the clock. So
-/// * a pass marked up to `c` shows its version, and a registration made up to `d` is there: nothing that the tag
-///   covers is missed;
-/// * what is newer than `c` and `d` may show or not. If it shows, it is reported now and again with the next tag.
-///   Otherwise the next tag brings it;
-/// * passes count only if `c` is past the given tag, registrations only if `d` is: so an answer with serials carries
-///   another tag than the one it was asked with, and newer marks that happen to be seen wait for their clock.
+/// It reads the type's clock `c` first, then the device's clock `d`, then registrations and passes. The answer has the tag
+/// (c, d). A row that is read after a clock is at least as new as the clock. Therefore:
+/// * A mark up to `c` and a registration up to `d` are seen, so the answer misses nothing that its tag covers.
+/// * A change after `c` or `d` may be seen. If it is, the device hears of it now and once more later. If not, the device hears
+///   of it later.
+/// * Marks count only if `c` is after the given tag, and registrations only if `d` is. So an answer with serials has another
+///   tag than the question.
 pub(crate) fn changes_since(
     view: &View<'_>,
     device: &DeviceIdentifier,

@@ -4,16 +4,17 @@ use std::path::PathBuf;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The folder of the store. It is created when it does not exist, and contains nothing else.
+    /// The folder of the store. It is created if it does not exist, and must contain nothing else.
     pub path: PathBuf,
-    /// Size of the page cache in bytes, measured on disk. Memory use is several times higher. Three quarters of this size
-    /// is added for rows that were read or written lately, which are read without waiting for the disk. A registration has
-    /// some 300 bytes of rows.
+    /// Size of the page cache in bytes, measured on disk. Memory use is several times higher.
+    ///
+    /// The store uses three quarters of this size in addition, for rows that were read or written lately. It reads these
+    /// without waiting for the disk. The rows of a registration have about 300 bytes.
     pub cache_bytes: u64,
 }
 
 impl Config {
-    /// A store in this folder, with 64 MiB of pages and 48 MiB of rows in memory.
+    /// A store in this folder, with a page cache of 64 MiB and 48 MiB for rows.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -22,7 +23,7 @@ impl Config {
         }
     }
 
-    /// With this many bytes of pages in memory, and three quarters of it of rows.
+    /// Sets [`cache_bytes`](Self::cache_bytes).
     #[must_use]
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes;

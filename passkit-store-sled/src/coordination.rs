@@ -1,4 +1,4 @@
-//! Claims, which end with the process, and notes.
+//! Claims and notes.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use passkit_server::store::{Coordination, StoreError};
 
 use crate::{layout, store::SledStore};
 
-/// No other process uses the store, so claims are in memory.
+/// Claims are in memory, because no other process uses the store.
 #[async_trait]
 impl Coordination for SledStore {
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {

@@ -2,17 +2,16 @@ use std::{any::Any, error::Error, fmt, io, path::Path, sync::Arc};
 
 use passkit_server::store::{StoreError, StoreErrorKind};
 
-/// Why something failed, in a form that every caller whose change shared one write can have.
-///
-/// Its source is the error of the engine or of the operating system, where there is one.
+/// Why something failed. Its source is the error of the engine or of the operating system, if there is one. It can be cloned,
+/// so that every caller that shared a write gets it.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
+pub(crate) struct SledError {
     pub(crate) kind: StoreErrorKind,
     text: String,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-impl Failure {
+impl SledError {
     pub(crate) fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
         Self {
             kind,
@@ -28,7 +27,7 @@ impl Failure {
         }
     }
 
-    /// The operating system refused `what`.
+    /// The operating system failed to do `what`.
     pub(crate) fn io(what: impl fmt::Display, error: io::Error) -> Self {
         Self::new(kind_of(&error), format!("failed to {what}")).caused_by(error)
     }
@@ -47,17 +46,19 @@ impl Failure {
             ),
             sled::Error::Unsupported(_) => Self::new(
                 StoreErrorKind::Configuration,
-                format!("the folder {path} holds a database that this version cannot open"),
+                format!(
+                    "this version cannot open the database in {path}; use the version that wrote it, or another folder"
+                ),
             ),
             sled::Error::ReportableBug(_) => Self::new(
                 StoreErrorKind::Other,
-                format!("the storage engine failed on the store in {path}"),
+                format!("the storage engine reported a bug of its own on the store in {path}"),
             ),
         };
         failure.caused_by(error)
     }
 
-    /// A panic of the engine. It panics on some damaged files.
+    /// The engine panicked, as it does on some damaged files.
     pub(crate) fn panic(path: &Path, panic: &(dyn Any + Send)) -> Self {
         let reason = panic
             .downcast_ref::<String>()
@@ -67,33 +68,33 @@ impl Failure {
         Self::new(
             StoreErrorKind::Corrupt,
             format!(
-                "the storage engine gave up on the store in {}: {reason}",
+                "the storage engine panicked on the store in {}: {reason}",
                 path.display()
             ),
         )
     }
 
-    /// A row that this crate never wrote.
+    /// A row that this crate never writes.
     pub(crate) fn unreadable(what: &'static str) -> Self {
         Self::new(
             StoreErrorKind::Corrupt,
-            format!("a {what} in the store cannot be read"),
+            format!("a row in the store is not valid: {what}"),
         )
     }
 
     pub(crate) fn closed() -> Self {
         Self::new(
             StoreErrorKind::Unavailable,
-            "the store is closed after a failed write, and opens again by itself",
+            "the store is closed after a failed write, and will open again by itself",
         )
     }
 
-    /// The thread that should have answered has ended, or panicked.
+    /// The thread that should have answered ended or panicked.
     pub(crate) fn no_answer() -> Self {
-        Self::new(StoreErrorKind::Other, "the storage engine gave no answer")
+        Self::new(StoreErrorKind::Other, "the storage engine did not answer")
     }
 
-    /// The failure and its source on one line, for the log.
+    /// The error and its source on one line, for the log.
     pub(crate) fn in_full(&self) -> String {
         match &self.source {
             Some(source) => format!("{self}: {source}"),
@@ -114,20 +115,20 @@ fn kind_of(error: &io::Error) -> StoreErrorKind {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for SledError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl Error for Failure {
+impl Error for SledError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_ref().map(|source| &**source as _)
     }
 }
 
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> Self {
+impl From<SledError> for StoreError {
+    fn from(failure: SledError) -> Self {
         Self::new(failure.kind, failure)
     }
 }

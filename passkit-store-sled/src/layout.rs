@@ -1,24 +1,24 @@
-//! How the data lies in the one tree of the database: every key and every value is made and read here.
+//! Every key and every value in the tree of the database.
 //!
 //! | key | value |
 //! |---|---|
 //! | `m` | the format's version (1 byte), the time of creation (8) |
-//! | `t` type | the type's clock (8), the version (8) and date (8) of the last "every pass changed", the latest date (8) |
+//! | `t` type | the type's clock (8), the version (8) and date (8) of the last mark of the whole type, the latest date of any pass (8) |
 //! | `d` device | the device's clock (8), its push token with its length (2), and its [`Registrations`] |
-//! | `r` device NUL type NUL serial | the device's clock at the registration (8); only for a device with many |
-//! | `p` type NUL serial NUL device | nothing: every registration, by pass |
+//! | `r` device NUL type NUL serial | the device's clock at the registration (8); only if the device has many |
+//! | `p` type NUL serial NUL device | empty: every registration, by pass |
 //! | `s` type NUL serial | the version (8) and date (8) of the pass's last mark, and the digest (32) published last if there is one |
 //! | `c` type NUL serial | what was published of the pass, see [`encode_published`] |
-//! | `o` type NUL serial | a pending change: since when (8), its version (8), and its progress if it has any: the version (8) and the cursor. Without a serial number that of the type |
-//! | `a` type NUL since (8) serial | nothing: every pending change, by its age |
+//! | `o` type NUL serial | a pending change: the version since which it is pending (8), its version (8), and the version (8) and cursor of its progress, if any. The serial number is empty for the whole type |
+//! | `a` type NUL since (8) serial | empty: every pending change, by age |
 //! | `h` type NUL device | a deferred push, see [`encode_deferred`] |
-//! | `e` type NUL due (8) device | nothing: every deferred push that has a time, by that time |
-//! | `q` type | how many pending changes (8) and deferred pushes (8) the type has; only where it has any |
+//! | `e` type NUL due (8) device | empty: every deferred push that has a time, by that time |
+//! | `q` type | the number of pending changes (8) and deferred pushes (8) of the type; only if it has any |
 //! | `n` name | a note |
 //!
-//! Numbers are big-endian, versions in microseconds and dates in seconds since the Unix epoch. No identifier contains a
-//! NUL, so no two keys are spelt alike. A pass that was never marked has no row `s`. The digest lies in `s` as well as in
-//! `c`, so that the state of a pass is one small row; one batch writes both.
+//! The numbers in brackets are sizes in bytes. Numbers are big-endian. Versions are microseconds since the Unix epoch, and
+//! dates are seconds. No identifier contains a NUL, so all keys differ. A pass that was never marked has no row `s`. The digest
+//! is in `s` as well as in `c`, so that the state of a pass is one small row. One batch writes both.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,7 +29,7 @@ use passkit_server::{
     store::{ContentDigest, PageCursor, Published, clock},
 };
 
-use crate::error::Failure;
+use crate::error::SledError;
 
 /// The format that this version writes, and the only one it reads.
 pub(crate) const FORMAT: u8 = 1;
@@ -37,25 +37,25 @@ pub(crate) const FORMAT: u8 = 1;
 /// The key of the row about the store itself.
 pub(crate) const STORE: &[u8] = b"m";
 
-/// What the keys of all type rows start with.
+/// The prefix of all types.
 pub(crate) const TYPES: &[u8] = b"t";
 
-/// What the keys of all device rows start with; a device follows.
+/// The prefix of all devices. A device follows.
 pub(crate) const DEVICES: &[u8] = b"d";
 
-/// What the keys of all registrations by pass start with; see [`read_registration`].
+/// The prefix of all registrations by pass. See [`read_registration`].
 pub(crate) const DEVICES_OF: &[u8] = b"p";
 
 /// What the keys of all that was published start with; see [`read_pass`].
 pub(crate) const PUBLISHED: &[u8] = b"c";
 
-/// What the keys of all rows that count pending changes and deferred pushes start with; a type follows.
+/// The prefix of all counts of pending changes and deferred pushes. A type follows.
 pub(crate) const QUEUES: &[u8] = b"q";
 
-/// How many bytes a time has in a key.
+/// The size of a time in a key.
 pub(crate) const TIME_BYTES: usize = 8;
 
-/// Whether phones' calls ask for the row by its key: that of a device or of a pass.
+/// Whether the row is that of a device or of a pass. Calls of phones read these by key.
 pub(crate) fn is_asked_alone(key: &[u8]) -> bool {
     matches!(key.first(), Some(b'd' | b's'))
 }
@@ -88,7 +88,7 @@ pub(crate) fn registration(device: &DeviceIdentifier, pass: &PassId) -> Vec<u8> 
     )
 }
 
-/// What the keys of the device's registrations of one type start with; a serial number follows.
+/// The prefix of a device's registrations of one type. A serial number follows.
 pub(crate) fn registrations_of_type(
     device: &DeviceIdentifier,
     type_id: &TypeIdentifier,
@@ -96,7 +96,7 @@ pub(crate) fn registrations_of_type(
     key(b'r', &[device.as_str(), type_id.as_str(), ""])
 }
 
-/// What the keys of all of the device's registrations start with; a type, NUL and a serial number follow.
+/// The prefix of all registrations of a device. A type, NUL and a serial number follow.
 pub(crate) fn registrations(device: &DeviceIdentifier) -> Vec<u8> {
     key(b'r', &[device.as_str(), ""])
 }
@@ -108,12 +108,12 @@ pub(crate) fn device_of(pass: &PassId, device: &DeviceIdentifier) -> Vec<u8> {
     )
 }
 
-/// What the keys of the devices of a type's passes start with; a serial number, NUL and a device follow.
+/// The prefix of the registrations of a type. A serial number, NUL and a device follow.
 pub(crate) fn devices_of_type(type_id: &TypeIdentifier) -> Vec<u8> {
     key(b'p', &[type_id.as_str(), ""])
 }
 
-/// What the keys of the pass's devices start with; a device follows.
+/// The prefix of the registrations of a pass. A device follows.
 pub(crate) fn devices_of(pass: &PassId) -> Vec<u8> {
     key(b'p', &[pass.type_id.as_str(), pass.serial.as_str(), ""])
 }
@@ -130,7 +130,7 @@ pub(crate) fn pending(type_id: &TypeIdentifier, scope: &Scope) -> Vec<u8> {
     key(b'o', &[type_id.as_str(), scope_text(scope)])
 }
 
-/// No serial number is empty.
+/// Empty for a type. No serial number is empty.
 fn scope_text(scope: &Scope) -> &str {
     match scope {
         Scope::Pass(serial) => serial.as_str(),
@@ -138,7 +138,7 @@ fn scope_text(scope: &Scope) -> &str {
     }
 }
 
-/// What the keys of the type's pending changes by age start with; a time and a serial number follow.
+/// The prefix of a type's pending changes by age. A time and a serial number follow.
 pub(crate) fn pending_by_age(type_id: &TypeIdentifier) -> Vec<u8> {
     key(b'a', &[type_id.as_str(), ""])
 }
@@ -152,7 +152,7 @@ pub(crate) fn pending_since(type_id: &TypeIdentifier, since: u64, scope: &Scope)
     .concat()
 }
 
-/// What the keys of the type's deferred pushes start with; a device follows.
+/// The prefix of a type's deferred pushes. A device follows.
 pub(crate) fn deferred_of(type_id: &TypeIdentifier) -> Vec<u8> {
     key(b'h', &[type_id.as_str(), ""])
 }
@@ -161,7 +161,7 @@ pub(crate) fn deferred(type_id: &TypeIdentifier, device: &DeviceIdentifier) -> V
     key(b'h', &[type_id.as_str(), device.as_str()])
 }
 
-/// What the keys of the type's deferred pushes by their time start with; a time and a device follow.
+/// The prefix of a type's deferred pushes by time. A time and a device follow.
 pub(crate) fn deferred_by_time(type_id: &TypeIdentifier) -> Vec<u8> {
     key(b'e', &[type_id.as_str(), ""])
 }
@@ -187,12 +187,12 @@ pub(crate) fn note(name: &str) -> Vec<u8> {
     key(b'n', &[name])
 }
 
-/// Reads the time that a key goes on with.
-pub(crate) fn read_time(mut rest: &[u8]) -> Result<u64, Failure> {
+/// Reads the time at the start of the rest of a key.
+pub(crate) fn read_time(mut rest: &[u8]) -> Result<u64, SledError> {
     number(&mut rest, "time")
 }
 
-pub(crate) fn read_scope(rest: &[u8]) -> Result<Scope, Failure> {
+pub(crate) fn read_scope(rest: &[u8]) -> Result<Scope, SledError> {
     Ok(if rest.is_empty() {
         Scope::Type
     } else {
@@ -200,66 +200,66 @@ pub(crate) fn read_scope(rest: &[u8]) -> Result<Scope, Failure> {
     })
 }
 
-/// Reads what follows a key's prefix, or a text in a value.
-pub(crate) fn text<'k>(rest: &'k [u8], what: &'static str) -> Result<&'k str, Failure> {
-    std::str::from_utf8(rest).map_err(|_| Failure::unreadable(what))
+/// Reads a text in a key or a value.
+pub(crate) fn text<'k>(rest: &'k [u8], what: &'static str) -> Result<&'k str, SledError> {
+    std::str::from_utf8(rest).map_err(|_| SledError::unreadable(what))
 }
 
-pub(crate) fn read_type(rest: &[u8]) -> Result<TypeIdentifier, Failure> {
+pub(crate) fn read_type(rest: &[u8]) -> Result<TypeIdentifier, SledError> {
     const WHAT: &str = "type identifier";
-    TypeIdentifier::new(text(rest, WHAT)?).map_err(|_| Failure::unreadable(WHAT))
+    TypeIdentifier::new(text(rest, WHAT)?).map_err(|_| SledError::unreadable(WHAT))
 }
 
-pub(crate) fn read_serial(rest: &[u8]) -> Result<SerialNumber, Failure> {
+pub(crate) fn read_serial(rest: &[u8]) -> Result<SerialNumber, SledError> {
     const WHAT: &str = "serial number";
-    SerialNumber::new(text(rest, WHAT)?).map_err(|_| Failure::unreadable(WHAT))
+    SerialNumber::new(text(rest, WHAT)?).map_err(|_| SledError::unreadable(WHAT))
 }
 
-pub(crate) fn read_device(rest: &[u8]) -> Result<DeviceIdentifier, Failure> {
+pub(crate) fn read_device(rest: &[u8]) -> Result<DeviceIdentifier, SledError> {
     const WHAT: &str = "device identifier";
-    DeviceIdentifier::new(text(rest, WHAT)?).map_err(|_| Failure::unreadable(WHAT))
+    DeviceIdentifier::new(text(rest, WHAT)?).map_err(|_| SledError::unreadable(WHAT))
 }
 
-/// Reads the type, NUL and serial number behind [`registrations`].
-pub(crate) fn read_pass(rest: &[u8]) -> Result<PassId, Failure> {
+/// Reads the type, NUL and serial number after the prefix [`registrations`].
+pub(crate) fn read_pass(rest: &[u8]) -> Result<PassId, SledError> {
     let nul = rest
         .iter()
         .position(|b| *b == 0)
-        .ok_or_else(|| Failure::unreadable("registration"))?;
+        .ok_or_else(|| SledError::unreadable("registration"))?;
     Ok(PassId {
         type_id: read_type(&rest[..nul])?,
         serial: read_serial(&rest[nul + 1..])?,
     })
 }
 
-/// Reads the type and the serial number behind [`DEVICES_OF`], as they are spelt.
-pub(crate) fn read_registration(rest: &[u8]) -> Result<(&[u8], &[u8]), Failure> {
+/// Reads the type and the serial number after [`DEVICES_OF`], as bytes.
+pub(crate) fn read_registration(rest: &[u8]) -> Result<(&[u8], &[u8]), SledError> {
     let mut parts = rest.split(|b| *b == 0);
     match (parts.next(), parts.next(), parts.next()) {
         (Some(type_id), Some(serial), Some(_)) => Ok((type_id, serial)),
-        _ => Err(Failure::unreadable("registration")),
+        _ => Err(SledError::unreadable("registration")),
     }
 }
 
 /// Reads the device at the end of a key.
-pub(crate) fn read_last_device(key: &[u8]) -> Result<DeviceIdentifier, Failure> {
+pub(crate) fn read_last_device(key: &[u8]) -> Result<DeviceIdentifier, SledError> {
     read_device(key.rsplit(|b| *b == 0).next().unwrap_or_default())
 }
 
 /// Takes a number off the front of a value.
-fn number(value: &mut &[u8], what: &'static str) -> Result<u64, Failure> {
+fn number(value: &mut &[u8], what: &'static str) -> Result<u64, SledError> {
     let (number, rest) = value
         .split_first_chunk()
-        .ok_or_else(|| Failure::unreadable(what))?;
+        .ok_or_else(|| SledError::unreadable(what))?;
     *value = rest;
     Ok(u64::from_be_bytes(*number))
 }
 
-fn end(value: &[u8], what: &'static str) -> Result<(), Failure> {
+fn end(value: &[u8], what: &'static str) -> Result<(), SledError> {
     if value.is_empty() {
         Ok(())
     } else {
-        Err(Failure::unreadable(what))
+        Err(SledError::unreadable(what))
     }
 }
 
@@ -267,7 +267,7 @@ fn end(value: &[u8], what: &'static str) -> Result<(), Failure> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoreRow {
     pub(crate) format: u8,
-    /// When the store was made: the date of every pass that was never marked.
+    /// When the store was created. It is the date of every pass that was never marked.
     pub(crate) created: u64,
 }
 
@@ -276,12 +276,12 @@ impl StoreRow {
         [&[self.format][..], &self.created.to_be_bytes()].concat()
     }
 
-    /// Reads the format of any version, and the rest only of this one's.
-    pub(crate) fn decode(value: &[u8]) -> Result<Self, Failure> {
+    /// Reads the rest of the row only if the format is [`FORMAT`].
+    pub(crate) fn decode(value: &[u8]) -> Result<Self, SledError> {
         const WHAT: &str = "row about the store";
         let (&format, mut rest) = value
             .split_first()
-            .ok_or_else(|| Failure::unreadable(WHAT))?;
+            .ok_or_else(|| SledError::unreadable(WHAT))?;
         if format != FORMAT {
             return Ok(Self { format, created: 0 });
         }
@@ -294,7 +294,7 @@ impl StoreRow {
     }
 }
 
-/// What a mark gives to a pass.
+/// The version and date that a mark gives to a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) version: u64,
@@ -305,14 +305,14 @@ pub(crate) struct Mark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TypeRow {
     pub(crate) version: u64,
-    /// What the last mark of the whole type left: counts for each pass whose own mark is older.
+    /// The last mark of the whole type. It applies to each pass whose own mark is older.
     pub(crate) floor: Mark,
     /// The latest date given to any pass of the type.
     pub(crate) latest_date: u64,
 }
 
 impl TypeRow {
-    /// The clock of a type that was never marked, in a store made at `created`.
+    /// The clock of a type that was never marked, in a store created at `created`.
     pub(crate) fn unmarked(created: u64) -> Self {
         Self {
             version: 0,
@@ -335,7 +335,7 @@ impl TypeRow {
         .concat()
     }
 
-    pub(crate) fn decode(mut value: &[u8]) -> Result<Self, Failure> {
+    pub(crate) fn decode(mut value: &[u8]) -> Result<Self, SledError> {
         const WHAT: &str = "clock of a type";
         let value = &mut value;
         let version = number(value, WHAT)?;
@@ -357,7 +357,7 @@ impl TypeRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceRow<'v> {
     pub(crate) version: u64,
-    /// As text; checked only when it is read.
+    /// The text, which is validated only when it is used.
     pub(crate) push_token: &'v [u8],
     pub(crate) registrations: Registrations<'v>,
 }
@@ -365,18 +365,19 @@ pub(crate) struct DeviceRow<'v> {
 /// A device's registrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Registrations<'v> {
-    /// All of them. Nearly every device has a handful, and is read as one row.
+    /// The registrations. Nearly every device has only a handful, and is read as one row.
     Few(Few<'v>),
-    /// How many there are, each in its own row. The device goes with its last one; counting them saves a scan.
+    /// The number of registrations, each in a row of its own. The device is removed with its last one, and the number saves
+    /// a scan for others.
     Many(u32),
 }
 
-/// Registrations one behind the other, for each the device's clock (8), the type's length (1), the type, the serial
-/// number's length (2), the serial number.
+/// Registrations in a row: for each the device's clock (8), the length of the type (1), the type, the length of the serial
+/// number (2), the serial number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Few<'v>(&'v [u8]);
 
-/// The most bytes of registrations that a device has in its own row; about eighteen registrations.
+/// The maximum size of the registrations in the row of a device: about eighteen.
 pub(crate) const FEW_BYTES: usize = 1024;
 
 impl<'v> DeviceRow<'v> {
@@ -402,8 +403,8 @@ impl<'v> DeviceRow<'v> {
         row
     }
 
-    pub(crate) fn decode(mut value: &'v [u8]) -> Result<Self, Failure> {
-        let unreadable = || Failure::unreadable(Self::WHAT);
+    pub(crate) fn decode(mut value: &'v [u8]) -> Result<Self, SledError> {
+        let unreadable = || SledError::unreadable(Self::WHAT);
         let version = number(&mut value, Self::WHAT)?;
         let (length, rest) = value.split_first_chunk().ok_or_else(unreadable)?;
         let (token, rest) = rest
@@ -423,21 +424,21 @@ impl<'v> DeviceRow<'v> {
         })
     }
 
-    pub(crate) fn push_token(&self) -> Result<PushToken, Failure> {
+    pub(crate) fn push_token(&self) -> Result<PushToken, SledError> {
         PushToken::new(text(self.push_token, Self::WHAT)?)
-            .map_err(|_| Failure::unreadable(Self::WHAT))
+            .map_err(|_| SledError::unreadable(Self::WHAT))
     }
 }
 
 impl<'v> Few<'v> {
     /// Type, serial number and version of each registration.
-    pub(crate) fn iter(self) -> impl Iterator<Item = Result<(&'v [u8], &'v [u8], u64), Failure>> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = Result<(&'v [u8], &'v [u8], u64), SledError>> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             if rest.is_empty() {
                 return None;
             }
-            let one = take_one(&mut rest).ok_or_else(|| Failure::unreadable(DeviceRow::WHAT));
+            let one = take_one(&mut rest).ok_or_else(|| SledError::unreadable(DeviceRow::WHAT));
             if one.is_err() {
                 rest = &[];
             }
@@ -446,7 +447,7 @@ impl<'v> Few<'v> {
     }
 
     /// All but that of `pass`, and whether there was one.
-    pub(crate) fn without(self, pass: &PassId) -> Result<(Vec<u8>, bool), Failure> {
+    pub(crate) fn without(self, pass: &PassId) -> Result<(Vec<u8>, bool), SledError> {
         let mut others = Vec::with_capacity(FEW_BYTES);
         let mut found = false;
         for one in self.iter() {
@@ -462,7 +463,7 @@ impl<'v> Few<'v> {
         Ok((others, found))
     }
 
-    /// What [`add`](Self::add) and [`without`](Self::without) made.
+    /// The bytes must come from [`add`](Self::add) or [`without`](Self::without).
     pub(crate) fn new(few: &'v [u8]) -> Self {
         Self(few)
     }
@@ -479,14 +480,14 @@ impl<'v> Few<'v> {
 
 fn append(few: &mut Vec<u8>, type_id: &[u8], serial: &[u8], version: u64) {
     few.extend_from_slice(&version.to_be_bytes());
-    // At most 128 and 512, see `TypeIdentifier` and `SerialNumber`.
+    // At most 128 and 512 bytes, see `TypeIdentifier` and `SerialNumber`.
     few.push(type_id.len() as u8);
     few.extend_from_slice(type_id);
     few.extend_from_slice(&(serial.len() as u16).to_be_bytes());
     few.extend_from_slice(serial);
 }
 
-/// Takes a registration off the front of a device's.
+/// Takes a registration off the front.
 fn take_one<'v>(rest: &mut &'v [u8]) -> Option<(&'v [u8], &'v [u8], u64)> {
     let (version, tail) = rest.split_first_chunk()?;
     let (&length, tail) = tail.split_first()?;
@@ -501,7 +502,7 @@ pub(crate) fn encode_registration(version: u64) -> Vec<u8> {
     version.to_be_bytes().to_vec()
 }
 
-pub(crate) fn decode_registration(mut value: &[u8]) -> Result<u64, Failure> {
+pub(crate) fn decode_registration(mut value: &[u8]) -> Result<u64, SledError> {
     const WHAT: &str = "registration";
     let version = number(&mut value, WHAT)?;
     end(value, WHAT)?;
@@ -516,7 +517,7 @@ pub(crate) fn encode_pass(state: &PassState) -> Vec<u8> {
     row
 }
 
-pub(crate) fn decode_pass(mut value: &[u8]) -> Result<PassState, Failure> {
+pub(crate) fn decode_pass(mut value: &[u8]) -> Result<PassState, SledError> {
     const WHAT: &str = "state of a pass";
     let value = &mut value;
     let (version, last_modified) = (number(value, WHAT)?, number(value, WHAT)?);
@@ -534,10 +535,10 @@ pub(crate) fn decode_pass(mut value: &[u8]) -> Result<PassState, Failure> {
 }
 
 /// Takes a digest off the front of a value.
-fn digest(value: &mut &[u8], what: &'static str) -> Result<[u8; 32], Failure> {
+fn digest(value: &mut &[u8], what: &'static str) -> Result<[u8; 32], SledError> {
     let (digest, rest) = value
         .split_first_chunk()
-        .ok_or_else(|| Failure::unreadable(what))?;
+        .ok_or_else(|| SledError::unreadable(what))?;
     *value = rest;
     Ok(*digest)
 }
@@ -557,11 +558,11 @@ pub(crate) fn encode_published(published: &Published) -> Vec<u8> {
     row
 }
 
-pub(crate) fn decode_published(value: &[u8]) -> Result<Published, Failure> {
+pub(crate) fn decode_published(value: &[u8]) -> Result<Published, SledError> {
     const WHAT: &str = "published content";
     let (&[removed, has_digest], mut rest) = value
         .split_first_chunk()
-        .ok_or_else(|| Failure::unreadable(WHAT))?;
+        .ok_or_else(|| SledError::unreadable(WHAT))?;
     let rest = &mut rest;
     let own = if has_digest == 1 {
         Some(digest(rest, WHAT)?)
@@ -585,7 +586,7 @@ pub(crate) struct PendingRow {
     /// The version of the first mark whose pushes are pending.
     pub(crate) since: u64,
     pub(crate) version: u64,
-    /// Never the end.
+    /// The cursor is never `None`: a change that is done has no row.
     pub(crate) progress: Option<Progress>,
 }
 
@@ -603,7 +604,7 @@ impl PendingRow {
         row
     }
 
-    pub(crate) fn decode(mut value: &[u8]) -> Result<Self, Failure> {
+    pub(crate) fn decode(mut value: &[u8]) -> Result<Self, SledError> {
         const WHAT: &str = "pending change";
         let value = &mut value;
         let (since, version) = (number(value, WHAT)?, number(value, WHAT)?);
@@ -624,7 +625,7 @@ impl PendingRow {
     }
 }
 
-/// How much is pending and deferred for a type.
+/// The number of pending changes and deferred pushes of a type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueRow {
     pub(crate) pending: u64,
@@ -636,7 +637,7 @@ impl QueueRow {
         [self.pending, self.deferred].map(u64::to_be_bytes).concat()
     }
 
-    pub(crate) fn decode(mut value: &[u8]) -> Result<Self, Failure> {
+    pub(crate) fn decode(mut value: &[u8]) -> Result<Self, SledError> {
         const WHAT: &str = "count of pending pushes";
         let value = &mut value;
         let row = Self {
@@ -648,7 +649,8 @@ impl QueueRow {
     }
 }
 
-/// Attempts (4), when it is due and since when its token was bad (1 and 8 each, or 0), the push token.
+/// The number of attempts (4), the due time and the time since which the token is bad, the push token. Each time is 1 and the
+/// time (8), or 0.
 pub(crate) fn encode_deferred(push: &DeferredPush) -> Vec<u8> {
     let mut row = push.attempts.to_be_bytes().to_vec();
     for time in [push.due, push.bad_since] {
@@ -662,11 +664,11 @@ pub(crate) fn encode_deferred(push: &DeferredPush) -> Vec<u8> {
     row
 }
 
-pub(crate) fn decode_deferred(value: &[u8]) -> Result<DeferredPush, Failure> {
+pub(crate) fn decode_deferred(value: &[u8]) -> Result<DeferredPush, SledError> {
     const WHAT: &str = "deferred push";
-    let unreadable = || Failure::unreadable(WHAT);
+    let unreadable = || SledError::unreadable(WHAT);
     let (attempts, mut rest) = value.split_first_chunk().ok_or_else(unreadable)?;
-    let mut time = || -> Result<Option<SystemTime>, Failure> {
+    let mut time = || -> Result<Option<SystemTime>, SledError> {
         let (&is_there, tail) = rest.split_first().ok_or_else(unreadable)?;
         rest = tail;
         if is_there == 0 {
@@ -686,7 +688,7 @@ pub(crate) fn decode_deferred(value: &[u8]) -> Result<DeferredPush, Failure> {
     })
 }
 
-pub(crate) fn decode_note(value: &[u8]) -> Result<String, Failure> {
+pub(crate) fn decode_note(value: &[u8]) -> Result<String, SledError> {
     Ok(text(value, "note")?.to_owned())
 }
 
@@ -853,7 +855,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_covers_its_own_rows_only() {
+    fn a_prefix_covers_only_its_own_rows() {
         let device = |text| DeviceIdentifier::new(text).unwrap();
         let pass = |type_id, serial| PassId::new(type_id, serial).unwrap();
         let key = registration(&device("ab"), &pass("pass.a", "1"));

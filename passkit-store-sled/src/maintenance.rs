@@ -15,7 +15,7 @@ use crate::{
     store::SledStore,
 };
 
-/// How many registrations become durable together: each changes two rows.
+/// How many registrations are made in one step. Each changes two rows.
 const TOGETHER: usize = ROWS / 2;
 
 /// How many rows are read at a time, so that other readers have their turn.
@@ -23,7 +23,7 @@ const AT_ONCE: usize = 4_096;
 
 #[async_trait]
 impl StoreMaintenance for SledStore {
-    /// Makes them some 500 at a time.
+    /// About 500 at a time.
     async fn register_many(&self, registrations: &[Registration]) -> Result<u64, StoreError> {
         let mut created = 0;
         for part in registrations.chunks(TOGETHER) {
@@ -47,7 +47,7 @@ impl StoreMaintenance for SledStore {
         Ok(created)
     }
 
-    /// In the order of the devices. A page has all registrations of its last device.
+    /// Ordered by device. A page has all registrations of its last device.
     async fn registrations(
         &self,
         after: Option<&PageCursor>,
@@ -73,7 +73,7 @@ impl StoreMaintenance for SledStore {
             .await
     }
 
-    /// Reads all registrations, and the sizes of the files. It does not count what is in no file yet.
+    /// Reads all registrations, and the sizes of the files.
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         let devices = self.count(layout::DEVICES.to_vec(), u64::MAX).await?;
         let mut stats = StoreStats {
@@ -177,10 +177,10 @@ fn published_passes(
     Ok(Page { items, next })
 }
 
-/// Passes in the order of their keys, each with how many registrations were read of it.
+/// Some passes, ordered by key, each with the number of its registrations that were read.
 struct Counted {
     passes: Vec<(PassId, u64)>,
-    /// The last key that was read, unless it was the last of all.
+    /// The last key that was read, if there may be more.
     next: Option<Vec<u8>>,
 }
 

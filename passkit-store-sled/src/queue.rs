@@ -17,16 +17,16 @@ use sled::IVec;
 use crate::{
     changes::{self, Marking},
     engine::{Group, ROWS, Unanswered, View},
-    error::Failure,
+    error::SledError,
     layout::{self, PendingRow, QueueRow},
     store::SledStore,
 };
 
-/// How many rows a push changes besides those of its mark: the pending change, and its place by age.
+/// How many rows a pending push changes besides those of its mark: the pending change, and its index entry by age.
 const PENDING_ROWS: usize = 2;
 
-/// How many pending changes or deferred pushes are changed together: each changes three rows, and all of them that of
-/// their type.
+/// How many pending changes or deferred pushes are changed in one step. Each changes at most three rows, and all change the
+/// row of their type.
 const TOGETHER: usize = ROWS / 4;
 
 /// How many rows are read at a time, so that other readers have their turn.
@@ -64,7 +64,7 @@ impl PushQueue for SledStore {
         self.read(move |view| pending(view, &type_id, limit)).await
     }
 
-    /// Some 250 at a time.
+    /// About 250 at a time.
     async fn record_progress(
         &self,
         type_id: &TypeIdentifier,
@@ -82,7 +82,7 @@ impl PushQueue for SledStore {
         Ok(())
     }
 
-    /// Some 250 at a time.
+    /// About 250 at a time.
     async fn defer(
         &self,
         type_id: &TypeIdentifier,
@@ -115,7 +115,7 @@ fn pending_row(
     group: &Group<'_>,
     type_id: &TypeIdentifier,
     scope: &Scope,
-) -> Result<Option<PendingRow>, Failure> {
+) -> Result<Option<PendingRow>, SledError> {
     group
         .get(&layout::pending(type_id, scope))?
         .as_deref()
@@ -140,7 +140,7 @@ fn put_pending_row(
     move_place(group, place, since(before), since(after));
 }
 
-/// Moves a row of an index that is ordered by a time.
+/// Moves an entry of an index that is ordered by time.
 fn move_place(
     group: &mut Group<'_>,
     place: impl Fn(u64) -> Vec<u8>,
@@ -157,7 +157,7 @@ fn move_place(
     }
 }
 
-fn queue_row(group: &Group<'_>, type_id: &TypeIdentifier) -> Result<QueueRow, Failure> {
+fn queue_row(group: &Group<'_>, type_id: &TypeIdentifier) -> Result<QueueRow, SledError> {
     let row = group.get(&layout::queue(type_id))?;
     Ok(row
         .as_deref()
@@ -180,13 +180,13 @@ fn put_queue_row(
     );
 }
 
-/// Makes pushes pending for what was marked with this version.
+/// Makes changes pending that were marked with this version.
 fn add(
     group: &mut Group<'_>,
     type_id: &TypeIdentifier,
     scopes: &[Scope],
     version: u64,
-) -> Result<(), Failure> {
+) -> Result<(), SledError> {
     let before = queue_row(group, type_id)?;
     let mut queue = before;
     for scope in scopes {
@@ -213,7 +213,7 @@ fn record_progress(
     type_id: &TypeIdentifier,
     scope: &Scope,
     progress: &Progress,
-) -> Result<(), Failure> {
+) -> Result<(), SledError> {
     let Some(before) = pending_row(group, type_id, scope)? else {
         return Ok(());
     };
@@ -244,7 +244,7 @@ fn defer(
     type_id: &TypeIdentifier,
     device: &DeviceIdentifier,
     push: Option<&DeferredPush>,
-) -> Result<(), Failure> {
+) -> Result<(), SledError> {
     let key = layout::deferred(type_id, device);
     let before = group.get(&key)?;
     let old = before.as_deref().map(layout::decode_deferred).transpose()?;
@@ -264,7 +264,7 @@ fn defer(
 fn first(view: &View<'_>, prefix: &[u8]) -> Result<Option<Vec<u8>>, Unanswered> {
     let mut after = None;
     loop {
-        // More than one, because some may not be durable yet, and so not count.
+        // More than one, because rows that are not durable yet do not count.
         let found = view.scan(prefix, after.as_deref(), 16)?;
         if let Some((key, _)) = found.rows.first() {
             return Ok(Some(key[prefix.len()..].to_vec()));
@@ -276,13 +276,13 @@ fn first(view: &View<'_>, prefix: &[u8]) -> Result<Option<Vec<u8>>, Unanswered> 
     }
 }
 
-/// Looks at three rows for each type that has anything pending or deferred, however much it is.
+/// Reads three rows for each type, however much is pending.
 fn backlog(view: &View<'_>) -> Result<Vec<Backlog>, Unanswered> {
     let mut all = Vec::new();
     for (key, value) in view.scan(layout::QUEUES, None, usize::MAX)?.rows {
         let type_id = layout::read_type(&key[layout::QUEUES.len()..])?;
         let row = QueueRow::decode(&value)?;
-        // The rows need not be of one moment: what has gone since then does not count.
+        // The rows may be from different moments. A change that is gone by now does not count.
         let since = if row.pending > 0 {
             first(view, &layout::pending_by_age(&type_id))?
         } else {
@@ -295,7 +295,7 @@ fn backlog(view: &View<'_>) -> Result<Vec<Backlog>, Unanswered> {
         };
         let at = |key: Vec<u8>| {
             let micros = layout::read_time(&key)?;
-            Ok::<_, Failure>(UNIX_EPOCH + Duration::from_micros(micros))
+            Ok::<_, SledError>(UNIX_EPOCH + Duration::from_micros(micros))
         };
         let since = since.map(at).transpose()?;
         let pending = if since.is_some() { row.pending } else { 0 };
@@ -320,6 +320,7 @@ fn pending(
     let mut changes = BTreeMap::new();
     let mut in_turn = Vec::new();
     let mut after = None;
+    let limit = limit.max(1);
     while in_turn.len() < limit {
         let found = view.scan(
             &prefix,
@@ -328,7 +329,7 @@ fn pending(
         )?;
         for (key, _) in &found.rows {
             let scope = layout::read_scope(&key[prefix.len() + layout::TIME_BYTES..])?;
-            // Since the scan it may have gone, or have moved to a later place, where it is found again.
+            // Since the scan it may have been removed, or moved to a later place and be found there.
             let Some(value) = view.get(&layout::pending(type_id, &scope))? else {
                 continue;
             };
@@ -353,7 +354,7 @@ fn pending(
         .collect())
 }
 
-/// A page ends with a device, and the next begins behind it.
+/// A page starts after the last device of the page before.
 fn deferred(
     view: &View<'_>,
     type_id: &TypeIdentifier,
@@ -368,7 +369,7 @@ fn deferred(
         let device = layout::read_device(&key[prefix.len()..])?;
         Ok((device, layout::decode_deferred(value)?))
     });
-    let items = items.collect::<Result<_, Failure>>()?;
+    let items = items.collect::<Result<_, SledError>>()?;
     let next = found
         .more_after
         .map(|key| layout::read_device(&key[prefix.len()..]))

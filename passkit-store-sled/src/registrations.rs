@@ -12,7 +12,7 @@ use sled::IVec;
 
 use crate::{
     engine::{Group, Unanswered, View},
-    error::Failure,
+    error::SledError,
     layout::{self, DeviceRow, FEW_BYTES, Few, Registrations},
 };
 
@@ -21,7 +21,7 @@ pub(crate) fn register(
     device: &DeviceIdentifier,
     pass: &PassId,
     push_token: &PushToken,
-) -> Result<Registered, Failure> {
+) -> Result<Registered, SledError> {
     let device_key = layout::device(device);
     let device_before = group.get(&device_key)?;
     let row = device_before
@@ -73,7 +73,11 @@ pub(crate) fn register(
 }
 
 /// Gives each registration of the device its own row. Returns how many there are.
-fn spread(group: &mut Group<'_>, device: &DeviceIdentifier, few: Few<'_>) -> Result<u32, Failure> {
+fn spread(
+    group: &mut Group<'_>,
+    device: &DeviceIdentifier,
+    few: Few<'_>,
+) -> Result<u32, SledError> {
     let prefix = layout::registrations(device);
     let mut count = 0;
     for one in few.iter() {
@@ -89,7 +93,7 @@ pub(crate) fn unregister(
     group: &mut Group<'_>,
     device: &DeviceIdentifier,
     pass: &PassId,
-) -> Result<bool, Failure> {
+) -> Result<bool, SledError> {
     let device_key = layout::device(device);
     let Some(device_before) = group.get(&device_key)? else {
         return Ok(false);
@@ -131,7 +135,7 @@ pub(crate) fn forget(
     group: &mut Group<'_>,
     device: &DeviceIdentifier,
     unregistered_at: u64,
-) -> Result<bool, Failure> {
+) -> Result<bool, SledError> {
     let device_key = layout::device(device);
     let Some(device_before) = group.get(&device_key)? else {
         return Ok(false);
@@ -178,8 +182,8 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// A cursor is what the key of a registration has behind the prefix, with a line feed in place of NUL: no identifier
-    /// contains either.
+    /// A cursor is the part of a registration's key after the prefix, with line feeds in place of NULs. No identifier contains
+    /// either.
     pub(crate) fn new(audience: Audience<'_>, after: Option<&PageCursor>) -> Self {
         let after = after.map(PageCursor::as_str);
         let device = |text| DeviceIdentifier::new(text).ok();
@@ -207,14 +211,14 @@ impl Range {
         }
     }
 
-    fn cursor(&self, key: &[u8]) -> Result<PageCursor, Failure> {
+    fn cursor(&self, key: &[u8]) -> Result<PageCursor, SledError> {
         let rest = layout::text(&key[self.prefix.len()..], "registration")?;
         Ok(PageCursor::new(rest.replace('\0', "\n")))
     }
 }
 
-/// A page ends with a registration, and the next begins behind it. One that stays is in its place, whatever comes and goes
-/// around it.
+/// A page starts after the last registration of the page before. The order of registrations never changes, so one that
+/// stays is not missed.
 pub(crate) fn devices(
     view: &View<'_>,
     range: &Range,
@@ -224,7 +228,7 @@ pub(crate) fn devices(
     let mut items = Vec::with_capacity(found.rows.len());
     for (key, _) in &found.rows {
         let device = layout::read_last_device(key)?;
-        // The device may have gone since the scan.
+        // The device may have been removed since the scan.
         if let Some(row) = view.get(&layout::device(&device))? {
             items.push(RegisteredDevice {
                 push_token: DeviceRow::decode(&row)?.push_token()?,

@@ -14,12 +14,12 @@ use crate::{
     changes::{self, Marking},
     config::Config,
     engine::{Database, DurableRows, FolderLock, Group, Readers, Unanswered, View, Writer},
-    error::Failure,
+    error::SledError,
     layout,
     registrations::{self, Range},
 };
 
-/// How many threads read. While one waits for the disk, the other answers.
+/// How many threads read.
 const READERS: usize = 2;
 
 /// How many rows are read at a time, so that other readers have their turn.
@@ -27,20 +27,18 @@ const AT_ONCE: usize = 4_096;
 
 /// All traits of a store, in a folder of this machine.
 ///
-/// Share it in an [`Arc`]. Dropping it finishes the calls that it has accepted, which takes as long as the disk takes, ends
-/// its threads and unlocks the folder.
+/// Share it in an [`Arc`]. Dropping it finishes the calls that it has accepted, ends its threads and unlocks the folder.
 ///
 /// # Errors
-/// While the disk is full, or fails, every call ends with an error of the kind
-/// [`Unavailable`](StoreErrorKind::Unavailable). The store opens itself again when it is called, at most once a second.
-/// Nothing that it had acknowledged is lost. A mark of more than a thousand passes is made in steps of some hundred: after
-/// an error, some passes may be marked, each of them whole.
+/// While the disk is full or fails, calls that need it return [`Unavailable`](StoreErrorKind::Unavailable). The store opens
+/// itself again when it is called, at most once a second. Nothing acknowledged is lost. A mark of more than a thousand passes
+/// has steps of several hundred. After an error, some passes may be marked, each with everything that belongs to its mark.
 ///
-/// The [source](std::error::Error::source) of an error has a source of its own where the engine or the operating system
-/// failed: a `sled::Error` or an [`io::Error`](std::io::Error).
+/// The [source](std::error::Error::source) of an error has a `sled::Error` or [`io::Error`](std::io::Error) as its own
+/// source, if the engine or the operating system failed.
 #[derive(Debug)]
 pub struct SledStore {
-    // In this order they end: no reader and no writer outlives the database, and the folder is unlocked last.
+    // Fields are dropped in this order: readers and writer before the database, and the lock of the folder last.
     readers: Readers,
     writer: Writer,
     pub(crate) claims: Claims,
@@ -49,19 +47,21 @@ pub struct SledStore {
 }
 
 impl SledStore {
-    /// Opens the store in this folder, or makes one. Blocks, for longer after a crash.
+    /// Opens the store in this folder, or creates it. Blocks, longer after a crash.
     ///
     /// # Errors
-    /// [`Configuration`](StoreErrorKind::Configuration) if another process has the folder open, if it cannot be
-    /// made, read or written, or contains something else; [`Corrupt`](StoreErrorKind::Corrupt) if it is damaged.
+    /// * [`Configuration`](StoreErrorKind::Configuration) if another process uses the folder, if it can't be created, read or
+    ///   written, or if it contains another database.
+    /// * [`Corrupt`](StoreErrorKind::Corrupt) if it is damaged.
+    /// * [`Unavailable`](StoreErrorKind::Unavailable) if the disk is full or fails.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_with(&Config::new(path))
     }
 
-    /// As [`open`](Self::open), with more to choose.
+    /// Opens a store with this configuration, or creates it. Blocks like [`open`](Self::open).
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// The same errors as [`open`](Self::open).
     pub fn open_with(config: &Config) -> Result<Self, StoreError> {
         let mut lock = FolderLock::take(&config.path)?;
         let create = !lock.has_store()?;
@@ -70,7 +70,7 @@ impl SledStore {
             lock.record_store()?;
         }
         let rows = Arc::new(DurableRows::new(database, contents, config.rows_bytes()));
-        let no_thread = |e| Failure::io("start a thread", e);
+        let no_thread = |e| SledError::io("start a thread", e);
         let writer = Writer::start(&rows, config).map_err(no_thread)?;
         let readers = Readers::start(&rows, READERS).map_err(no_thread)?;
         Ok(Self {
@@ -99,7 +99,7 @@ impl SledStore {
     /// Changes rows in one step.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
-        mut change: impl FnMut(&mut Group<'_>) -> Result<T, Failure> + Send + 'static,
+        mut change: impl FnMut(&mut Group<'_>) -> Result<T, SledError> + Send + 'static,
     ) -> Result<T, StoreError> {
         Ok(self
             .writer
@@ -107,10 +107,10 @@ impl SledStore {
             .await?)
     }
 
-    /// Changes rows in as many steps as it takes: `step` returns whether another one is needed.
+    /// Changes rows in several steps. `step` is called again as long as it returns true.
     pub(crate) async fn write_in_steps(
         &self,
-        mut step: impl FnMut(&mut Group<'_>) -> Result<bool, Failure> + Send + 'static,
+        mut step: impl FnMut(&mut Group<'_>) -> Result<bool, SledError> + Send + 'static,
     ) -> Result<(), StoreError> {
         Ok(self
             .writer
@@ -118,7 +118,7 @@ impl SledStore {
             .await?)
     }
 
-    /// How many rows have keys that start with `prefix`. Stops at `at_most`.
+    /// Counts the rows whose keys start with `prefix`, up to `at_most`.
     pub(crate) async fn count(&self, prefix: Vec<u8>, at_most: u64) -> Result<u64, StoreError> {
         let (mut count, mut after) = (0, None);
         while count < at_most {

@@ -1,7 +1,7 @@
-//! Times of the store beside the bare statements, over a connection that is set up alike:
+//! Measures the store and the bare statements, over connections with the same settings:
 //! `cargo run --release -p passkit-store-sqlite --example measure -- [FOLDER [REGISTRATIONS]]`
 //!
-//! Alone, the bare statement runs on a thread of its own too, so that both pay for handing over.
+//! With a single caller, the bare statement also runs on another thread, so that both pay for the change of threads.
 #![allow(
     clippy::unwrap_used,
     reason = "a measurement that cannot go on should panic"
@@ -153,8 +153,8 @@ async fn hand_over<T: Send + 'static>(
     answer.await.unwrap()
 }
 
-/// Prints the microseconds of a call of each kind: the fastest of 15 runs each, in turns, because a machine that is busy with
-/// something else is never faster for it.
+/// Prints the microseconds of each kind of call. It is the fastest of 15 runs, because other work on the machine only makes runs
+/// slower. The kinds take turns.
 async fn alone<A, B>(
     what: &str,
     calls: u64,
@@ -185,7 +185,7 @@ fn row(what: &str, [bare, store]: [f64; 2]) {
     println!("{what:28} {bare:18.1} {store:8.1} {:7.2}", store / bare);
 }
 
-/// Calls in a second, of 64 tasks.
+/// Calls per second of 64 tasks.
 async fn together<F: Future<Output: Send> + Send>(
     call: impl Fn(u64) -> F + Send + Sync + 'static,
 ) -> f64 {
@@ -205,7 +205,7 @@ async fn together<F: Future<Output: Send> + Send>(
     count.load(Relaxed) as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Calls in a second, of threads that do nothing else.
+/// Calls per second of threads that do nothing else.
 fn threads<R>(path: &Path, call: impl Fn(&Connection, u64) -> R + Sync) -> f64 {
     let count = AtomicU64::new(0);
     let start = Instant::now();
@@ -279,7 +279,7 @@ async fn main() {
     );
     let thread = thread_of(&path);
     let any = move |i| scattered(i, devices);
-    // Each measurement registers devices that nobody registered before.
+    // Each measurement registers new devices.
     let first_new = clock::now_micros();
     let next = |kind: u64| move |i: u64| first_new + (kind << 32) + i;
     let large = DeviceIdentifier::new("large").unwrap();

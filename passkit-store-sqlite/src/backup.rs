@@ -12,7 +12,7 @@ use rusqlite::{
 
 use crate::{engine, error::SqliteError, store::POLL};
 
-/// Copies the database as it is now. The copy has its name when it is whole and durable, and not before.
+/// Copies the current state of the database. The copy gets its name only when it is complete and durable.
 pub(crate) fn back_up(
     from: &Connection,
     to: &Path,
@@ -47,7 +47,7 @@ fn copy(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), Sqli
     let failed = |error| SqliteError::sqlite(&source_path, error);
     let backup = Backup::new(from, &mut target).map_err(failed)?;
     let deadline = Instant::now() + lock_timeout;
-    // All pages in one step: a copy in several would start again with every change that others make.
+    // Copies all pages in one step. In several steps, the copy would start again after each change.
     while backup.step(-1).map_err(failed)? != StepResult::Done {
         if Instant::now() > deadline {
             let text = format!("{}: another program has it locked", source_path.display());
@@ -68,7 +68,7 @@ fn keep(partial: &Path, path: &Path) -> Result<(), SqliteError> {
     let keep = || {
         File::open(partial)?.sync_all()?;
         fs::rename(partial, path)?;
-        // The name is durable with its folder.
+        // Syncing the folder makes the name durable.
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());

@@ -12,14 +12,14 @@ use crate::{
     queue,
 };
 
-/// Marks as [`mark`](passkit_server::store::RegistrationStore::mark) does, in a transaction of your own, so that the content and
-/// its mark commit together.
+/// Marks passes like [`mark`](passkit_server::store::RegistrationStore::mark), in a transaction of your own, so that the content
+/// and its mark commit together.
 ///
-/// The transaction is one of the store's file, begun as
-/// [`Immediate`](rusqlite::TransactionBehavior::Immediate). It holds the only write lock of the file until it ends.
+/// The transaction must be on the file of the store, and must start as
+/// [`Immediate`](rusqlite::TransactionBehavior::Immediate). It has the only write lock of the file until it ends.
 ///
 /// # Errors
-/// If a statement fails. Roll the transaction back then.
+/// If a statement fails. In that case, roll the transaction back.
 pub fn mark_in(
     transaction: &Transaction<'_>,
     type_id: &TypeIdentifier,
@@ -29,11 +29,11 @@ pub fn mark_in(
     marked.map_err(|error| failed_in(transaction, error))
 }
 
-/// Marks as [`mark_in`] does, and makes the pushes pending. Call [`Publisher::wake`](passkit_server::push::Publisher::wake)
+/// Marks passes like [`mark_in`], and makes their pushes pending. Call [`Publisher::wake`](passkit_server::push::Publisher::wake)
 /// after the commit.
 ///
 /// # Errors
-/// As those of [`mark_in`].
+/// Same errors as [`mark_in`].
 pub fn mark_and_push_in(
     transaction: &Transaction<'_>,
     type_id: &TypeIdentifier,
@@ -47,7 +47,7 @@ fn failed_in(transaction: &Transaction<'_>, error: rusqlite::Error) -> StoreErro
     SqliteError::sqlite(transaction.path().unwrap_or_default().as_ref(), error).into()
 }
 
-/// Marks what changed. Returns the version that it has now, and what it is.
+/// Marks the changed passes. Returns their new version, and what was marked.
 pub(crate) fn mark(
     connection: &Connection,
     type_id: &TypeIdentifier,
@@ -79,7 +79,7 @@ fn mark_scopes(
     scopes: &[Scope],
 ) -> rusqlite::Result<i64> {
     let type_id = type_id.as_str();
-    // Inside the transaction, so that a later one reads a later time.
+    // Read inside the transaction, so that a later transaction reads a later time.
     let now = integer(clock::now_micros());
     let seconds = now / 1_000_000;
     let (version, floor_date, latest_date): (i64, i64, i64) = connection
@@ -111,7 +111,7 @@ fn mark_scopes(
     Ok(version)
 }
 
-/// Takes the content over. Returns whether the pass has to be marked.
+/// Stores the published content. Returns whether the pass must be marked.
 fn publish(
     connection: &Connection,
     type_id: &TypeIdentifier,

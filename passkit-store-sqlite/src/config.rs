@@ -1,6 +1,6 @@
 use std::{path::PathBuf, time::Duration};
 
-/// Where a [`SqliteStore`](crate::SqliteStore) lies, and what it may use.
+/// The file of a [`SqliteStore`](crate::SqliteStore), and its limits.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
@@ -8,17 +8,18 @@ pub struct Config {
     pub path: PathBuf,
     /// Whether to make the store if there is no file, or an empty one.
     pub create: bool,
-    /// How long a call waits while another program has the database locked, a day at most. After that it fails with a
-    /// transient error.
+    /// How long a call waits while another program has locked the database, a day at most. Then it fails with a transient
+    /// error.
     pub lock_timeout: Duration,
-    /// How many threads read, at least one.
+    /// How many threads read. 0 counts as 1.
     pub readers: usize,
-    /// The memory for pages of the database in bytes, for all threads together.
+    /// The size of the page cache in bytes, for all threads together.
     pub cache_bytes: u64,
 }
 
 impl Config {
-    /// A store that exists in this file: 5 s for locks, 4 threads that read, 64 MiB of pages in memory.
+    /// The configuration of an existing store in this file. It waits 5 s for locks, reads with 4 threads, and caches 64 MiB of
+    /// pages.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -30,28 +31,28 @@ impl Config {
         }
     }
 
-    /// Makes the store if there is none, or doesn't.
+    /// Sets [`create`](Self::create).
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
 
-    /// Waits this long for locks of other programs.
+    /// Sets [`lock_timeout`](Self::lock_timeout).
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
         self
     }
 
-    /// Reads with this many threads.
+    /// Sets [`readers`](Self::readers).
     #[must_use]
     pub fn readers(mut self, readers: usize) -> Self {
         self.readers = readers;
         self
     }
 
-    /// Keeps this many bytes of pages in memory.
+    /// Sets [`cache_bytes`](Self::cache_bytes).
     #[must_use]
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes;

@@ -11,7 +11,7 @@ use crate::{SqliteStore, layout};
 /// The longest claim.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// Claims are measured by the clock of the machine, which all its processes share.
+/// The clock of the machine measures claims. All its processes share it.
 #[async_trait]
 impl Coordination for SqliteStore {
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError> {

@@ -3,8 +3,8 @@ use std::{error::Error, fmt, io, path::Path, sync::Arc};
 use passkit_server::store::{StoreError, StoreErrorKind};
 use rusqlite::ErrorCode;
 
-/// Why something failed. Its source is the error of SQLite or of the operating system, if there is one. A clone can go to
-/// every caller whose change shared the transaction.
+/// An error of the store. Its source is the error of SQLite or of the operating system, if there is one. It can be cloned for
+/// every caller whose change was in the transaction.
 #[derive(Clone, Debug)]
 pub(crate) struct SqliteError {
     kind: StoreErrorKind,
@@ -48,7 +48,9 @@ impl SqliteError {
         use StoreErrorKind::{Configuration, Conflict, Corrupt, Other, Unavailable};
         let (kind, text) = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy) => (Unavailable, "another program has it locked"),
-            Some(ErrorCode::DatabaseLocked) => (Conflict, "others use it at the same time"),
+            Some(ErrorCode::DatabaseLocked) => {
+                (Conflict, "another connection uses it at the same time")
+            }
             Some(ErrorCode::DiskFull) => (Unavailable, "the disk is full"),
             Some(ErrorCode::ReadOnly) => (Unavailable, "it can't be written to"),
             Some(ErrorCode::SystemIoFailure) => (Unavailable, "the disk failed"),
@@ -57,7 +59,7 @@ impl SqliteError {
                 (Corrupt, "it is damaged; restore it from a backup")
             }
             Some(ErrorCode::NotADatabase) => {
-                (Corrupt, "it is no SQLite database; name another file")
+                (Corrupt, "it is not an SQLite database; use another file")
             }
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
                 Configuration,
@@ -70,9 +72,9 @@ impl SqliteError {
                 | rusqlite::Error::InvalidColumnType(..)
                 | rusqlite::Error::QueryReturnedNoRows
                 | rusqlite::Error::Utf8Error(..) => {
-                    (Corrupt, "it holds a row that passkit never wrote")
+                    (Corrupt, "it has a row that passkit did not write")
                 }
-                _ => (Other, "SQLite could not be asked"),
+                _ => (Other, "a call of SQLite failed"),
             },
         };
         Self::new(kind, format!("{}: {text}", path.display())).caused_by(error)

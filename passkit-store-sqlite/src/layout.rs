@@ -1,20 +1,22 @@
-//! How the data lie, and every statement.
+//! The layout of the data, and every statement.
 //!
-//! | table | key | what else a row holds |
+//! | table | key | other columns |
 //! |---|---|---|
 //! | `passkit_store` | | the version of this schema; when the store was made |
-//! | `passkit_type` | type | its clock; version and date of its last mark as a whole (`floor`); the latest date of any pass |
+//! | `passkit_type` | type | its clock; version and date of the last mark of the whole type (`floor`); the latest date of any pass |
 //! | `passkit_pass` | type, serial | version and date of its own last mark, 0 if there was none; digest of the published content |
-//! | `passkit_published` | type, serial | the digests of its tokens, 32 bytes each; whether it is no longer offered |
+//! | `passkit_published` | type, serial | the digests of its tokens, 32 bytes each; whether it is removed |
 //! | `passkit_device` | device | its push token; its clock |
-//! | `passkit_registration` | device, type, serial | the device's clock at its making |
-//! | `passkit_pending` | type, serial | a pending change: since when, its version, how far its pushes got. The serial is empty if it is one of the type |
+//! | `passkit_registration` | device, type, serial | the reading of the device's clock at the registration |
+//! | `passkit_pending` | type, serial | a pending change: since when, its version, its progress. The serial is empty for a change of the whole type |
 //! | `passkit_deferred` | type, device | a deferred push |
 //! | `passkit_claim` | name | owner, end |
 //! | `passkit_note` | name | note |
 //!
-//! Versions and times are microseconds since the Unix epoch, dates are seconds. A pass that is registered and was neither
-//! marked nor published has no row in `passkit_pass`. Texts sort by their bytes, as in Rust.
+//! Versions and times are in microseconds since the Unix epoch, dates are in seconds. A pass that was neither marked nor
+//! published has no row in `passkit_pass`. Texts are ordered by their bytes, like in Rust.
+//!
+//! The comment of a statement lists its parameters in their order, and the columns of its rows.
 
 use std::str::FromStr;
 
@@ -126,7 +128,7 @@ select p.type, nullif(p.serial, '') as serial, datetime(p.since / 1000000, 'unix
 from passkit_pending p;
 ";
 
-/// Gives how many tables, views and the like there are, and how many of them have a name that the schema needs.
+/// Returns the number of tables, views and the like, and how many of them have a name that the schema needs.
 pub(crate) const TABLES: &str = "\
 select count(*), count(*) filter (
     where name in ('passes', 'devices', 'registrations', 'pending_pushes') or name like 'passkit\\_%' escape '\\'
@@ -135,19 +137,19 @@ select count(*), count(*) filter (
 pub(crate) const HAS_STORE: &str =
     "select exists (select 1 from sqlite_schema where type = 'table' and name = 'passkit_store')";
 
-/// Version, seconds.
+/// Parameters: version, seconds.
 pub(crate) const MAKE_STORE: &str = "insert into passkit_store (version, created) values (?1, ?2)";
 
 pub(crate) const SCHEMA_VERSION: &str = "select version from passkit_store";
 
-/// Device, push token, microseconds; gives the device's version.
+/// Parameters: device, push token, microseconds. Returns the device's version.
 pub(crate) const REGISTER_DEVICE: &str = "\
 insert into passkit_device as d (device, push_token, version) values (?1, ?2, ?3)
 on conflict (device) do update
 set push_token = excluded.push_token, version = max(d.version + 1, excluded.version)
 returning version";
 
-/// Device, type, serial, version; changes a row if the registration is new.
+/// Parameters: device, type, serial, version. Changes a row if the registration is new.
 pub(crate) const REGISTER: &str = "\
 insert into passkit_registration (device, type, serial, version) values (?1, ?2, ?3, ?4) on conflict do nothing";
 
@@ -155,84 +157,84 @@ insert into passkit_registration (device, type, serial, version) values (?1, ?2,
 pub(crate) const REGISTER_AGAIN: &str =
     "update passkit_registration set version = ?4 where device = ?1 and type = ?2 and serial = ?3";
 
-/// Device, type, serial.
+/// Parameters: device, type, serial.
 pub(crate) const UNREGISTER: &str =
     "delete from passkit_registration where device = ?1 and type = ?2 and serial = ?3";
 
-/// Device.
+/// Parameters: device.
 pub(crate) const REMOVE_DEVICE_WITHOUT_PASSES: &str = "\
 delete from passkit_device
 where device = ?1 and not exists (select 1 from passkit_registration r where r.device = ?1)";
 
-/// Device, microseconds.
+/// Parameters: device, microseconds.
 pub(crate) const FORGET_DEVICE: &str =
     "delete from passkit_device where device = ?1 and version <= ?2";
 
-/// Device.
+/// Parameters: device.
 pub(crate) const FORGET_REGISTRATIONS: &str = "delete from passkit_registration where device = ?1";
 
-/// Type, serial, the device to start behind or an empty text, limit; gives devices and push tokens.
+/// Parameters: type, serial, the device to start after or an empty text, limit. Returns devices and push tokens.
 pub(crate) const DEVICES_OF_PASS: &str = "\
 select r.device, (select d.push_token from passkit_device d where d.device = r.device)
 from passkit_registration r indexed by passkit_registration_by_pass
 where r.type = ?1 and r.serial = ?2 and r.device > ?3
 order by r.device limit ?4";
 
-/// Type, serial and device to start behind or empty texts, limit; gives devices, push tokens and serials.
+/// Parameters: type, serial and device to start after or empty texts, limit. Returns devices, push tokens and serials.
 pub(crate) const DEVICES_OF_TYPE: &str = "\
 select r.device, (select d.push_token from passkit_device d where d.device = r.device), r.serial
 from passkit_registration r indexed by passkit_registration_by_pass
 where r.type = ?1 and (r.serial, r.device) > (?2, ?3)
 order by r.serial, r.device limit ?4";
 
-/// Type, serial, at most.
+/// Parameters: type, serial, the highest count.
 pub(crate) const COUNT_DEVICES: &str = "\
 select count(*) from (
     select 1 from passkit_registration r indexed by passkit_registration_by_pass
     where r.type = ?1 and r.serial = ?2 limit ?3
 )";
 
-/// Type, microseconds; advances the clock. Gives the version, the date of the floor and the latest date.
+/// Parameters: type, microseconds. Advances the clock. Returns the version, the date of the floor and the latest date.
 pub(crate) const TICK: &str = "\
 insert into passkit_type as t (type, version, floor, floor_date, latest_date)
 select ?1, ?2, 0, s.created, s.created from passkit_store s where true
 on conflict (type) do update set version = max(t.version + 1, excluded.version)
 returning version, floor_date, latest_date";
 
-/// Type, serial, version, seconds, date of the floor; gives the date.
+/// Parameters: type, serial, version, seconds, date of the floor. Returns the date.
 pub(crate) const MARK_PASS: &str = "\
 insert into passkit_pass as p (type, serial, version, last_modified) values (?1, ?2, ?3, max(?4, ?5 + 1))
 on conflict (type, serial) do update
 set version = excluded.version, last_modified = max(?4, max(p.last_modified, ?5) + 1)
 returning last_modified";
 
-/// Type, date.
+/// Parameters: type, date.
 pub(crate) const SET_LATEST_DATE: &str = "update passkit_type set latest_date = ?2 where type = ?1";
 
-/// Type, date; the version is the clock's.
+/// Parameters: type, date. The version is the current reading of the clock.
 pub(crate) const MARK_TYPE: &str = "\
 update passkit_type set floor = version, floor_date = ?2, latest_date = ?2 where type = ?1";
 
-/// Type, serial; gives digest, tokens, and whether it is removed.
+/// Parameters: type, serial. Returns digest, tokens, and whether it is removed.
 pub(crate) const PUBLISHED: &str = "\
 select p.digest, c.tokens, c.removed
 from passkit_published c left join passkit_pass p on p.type = c.type and p.serial = c.serial
 where c.type = ?1 and c.serial = ?2";
 
-/// Type, serial, tokens, whether it is removed.
+/// Parameters: type, serial, tokens, whether it is removed.
 pub(crate) const SET_PUBLISHED: &str = "\
 insert into passkit_published (type, serial, tokens, removed) values (?1, ?2, ?3, ?4)
 on conflict (type, serial) do update set tokens = excluded.tokens, removed = excluded.removed";
 
-/// Type, serial, digest.
+/// Parameters: type, serial, digest.
 pub(crate) const SET_DIGEST: &str = "\
 insert into passkit_pass (type, serial, version, last_modified, digest) values (?1, ?2, 0, 0, ?3)
 on conflict (type, serial) do update set digest = excluded.digest";
 
-/// Device, type, both parts of the tag or nulls; gives the clocks, and a serial or null in each row.
+/// Parameters: device, type, both parts of the tag or nulls. Returns the clocks, and a serial or null in each row.
 ///
-/// A tag that is ahead of the clocks counts as none. One that equals them has nothing behind it: the search for a null finds
-/// no registration, and reads none.
+/// A tag ahead of the clocks counts as none. For a tag equal to the clocks, the statement searches for a null, so it reads no
+/// registration.
 pub(crate) const CHANGES_SINCE: &str = "\
 select coalesce(t.version, 0), coalesce(d.version, 0), r.serial
 from (select 1)
@@ -243,7 +245,7 @@ on r.device = case when ?3 = t.version and ?4 = d.version then null else ?1 end 
 and (?3 is null or ?3 > coalesce(t.version, 0) or ?4 > coalesce(d.version, 0) or t.floor > ?3 or r.version > ?4
     or (select p.version from passkit_pass p where p.type = ?2 and p.serial = r.serial) > ?3)";
 
-/// Type, serial; gives version, date and digest.
+/// Parameters: type, serial. Returns version, date and digest.
 pub(crate) const PASS_STATE: &str = "\
 select max(coalesce(p.version, 0), coalesce(t.floor, 0)),
     max(coalesce(p.last_modified, 0), coalesce(t.floor_date, s.created)),
@@ -252,14 +254,14 @@ from passkit_store s
 left join passkit_type t on t.type = ?1
 left join passkit_pass p on p.type = ?1 and p.serial = ?2";
 
-/// Type, serial or an empty text, version.
+/// Parameters: type, serial or an empty text, version.
 pub(crate) const ADD_PENDING: &str = "\
 insert into passkit_pending (type, serial, since, version) values (?1, ?2, ?3, ?3)
 on conflict (type, serial) do update set version = excluded.version";
 
-/// Gives for each type with pending changes or deferred pushes: how many changes, since when, and the first due time.
+/// Returns for each type with pending changes or deferred pushes: how many changes, since when, and the first due time.
 ///
-/// Goes from type to type in the keys, because there are few types and may be millions of rows.
+/// Jumps from type to type in the index, because there are few types but perhaps millions of rows.
 pub(crate) const BACKLOG: &str = "\
 with recursive pending (type) as (
     select min(type) from passkit_pending
@@ -279,64 +281,64 @@ select t.type,
 from (select type from pending union select type from deferred) t
 where t.type is not null";
 
-/// Type, limit; gives serial or an empty text, version, and the version and cursor of the progress or nulls.
+/// Parameters: type, limit. Returns serial or an empty text, version, and the version and cursor of the progress or nulls.
 pub(crate) const PENDING: &str = "\
 select serial, version, progress_version, progress_next
 from passkit_pending where type = ?1 order by since limit ?2";
 
-/// Type, serial or an empty text, version, cursor.
+/// Parameters: type, serial or an empty text, version, cursor.
 pub(crate) const SET_PROGRESS: &str = "\
 update passkit_pending set progress_version = ?3, progress_next = ?4 where type = ?1 and serial = ?2";
 
-/// Type, serial or an empty text, version.
+/// Parameters: type, serial or an empty text, version.
 pub(crate) const REMOVE_PENDING: &str =
     "delete from passkit_pending where type = ?1 and serial = ?2 and version = ?3";
 
-/// Type, serial or an empty text.
+/// Parameters: type, serial or an empty text.
 pub(crate) const RESTART_PENDING: &str = "\
 update passkit_pending set since = version, progress_version = null, progress_next = null
 where type = ?1 and serial = ?2";
 
-/// Type, device, push token, due time or null, attempts, time or null.
+/// Parameters: type, device, push token, due time or null, attempts, time or null.
 pub(crate) const DEFER: &str = "\
 insert or replace into passkit_deferred (type, device, push_token, due, attempts, bad_since)
 values (?1, ?2, ?3, ?4, ?5, ?6)";
 
-/// Type, device.
+/// Parameters: type, device.
 pub(crate) const REMOVE_DEFERRED: &str =
     "delete from passkit_deferred where type = ?1 and device = ?2";
 
-/// Type, the device to start behind or an empty text, limit; gives deferred pushes.
+/// Parameters: type, the device to start after or an empty text, limit. Returns deferred pushes.
 pub(crate) const DEFERRED: &str = "\
 select device, push_token, due, attempts, bad_since
 from passkit_deferred where type = ?1 and device > ?2 order by device limit ?3";
 
-/// Microseconds.
+/// Parameters: microseconds.
 pub(crate) const END_CLAIMS: &str = "delete from passkit_claim where until <= ?1";
 
-/// Name, owner, end; changes a row if the owner has the claim.
+/// Parameters: name, owner, end. Changes a row if the owner has the claim.
 pub(crate) const CLAIM: &str = "\
 insert into passkit_claim as c (name, owner, until) values (?1, ?2, ?3)
 on conflict (name) do update set until = excluded.until where c.owner = excluded.owner";
 
-/// Name, owner.
+/// Parameters: name, owner.
 pub(crate) const RELEASE: &str = "delete from passkit_claim where name = ?1 and owner = ?2";
 
-/// Name.
+/// Parameters: name.
 pub(crate) const NOTE: &str = "select note from passkit_note where name = ?1";
 
-/// Name, note.
+/// Parameters: name, note.
 pub(crate) const ADD_NOTE: &str =
     "insert into passkit_note (name, note) values (?1, ?2) on conflict do nothing";
 
-/// Name, expected note, new note.
+/// Parameters: name, expected note, new note.
 pub(crate) const REPLACE_NOTE: &str =
     "update passkit_note set note = ?3 where name = ?1 and note = ?2";
 
-/// Name, expected note.
+/// Parameters: name, expected note.
 pub(crate) const REMOVE_NOTE: &str = "delete from passkit_note where name = ?1 and note = ?2";
 
-/// Device, type and serial to start behind or empty texts, limit; gives registrations and push tokens.
+/// Parameters: device, type and serial to start after or empty texts, limit. Returns registrations and push tokens.
 pub(crate) const REGISTRATIONS: &str = "\
 select r.device, (select d.push_token from passkit_device d where d.device = r.device), r.type, r.serial
 from passkit_registration r
@@ -347,11 +349,11 @@ order by r.device, r.type, r.serial limit ?4";
 pub(crate) const PUBLISHED_PASSES: &str = "\
 select type, serial from passkit_published where (type, serial) > (?1, ?2) order by type, serial limit ?3";
 
-/// Gives how many devices there are, and how many bytes the database takes.
+/// Returns how many devices there are, and how many bytes the database takes.
 pub(crate) const STORE_STATS: &str = "\
 select (select count(*) from passkit_device), page_count * page_size from pragma_page_count, pragma_page_size";
 
-/// Gives for each pass, in the order of the types: its type, and how many devices are registered for it.
+/// Returns for each pass, in the order of the types: its type, and how many devices are registered for it.
 pub(crate) const PASS_STATS: &str = "\
 select type, count(*) from passkit_registration indexed by passkit_registration_by_pass group by type, serial";
 
@@ -375,7 +377,7 @@ pub(crate) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
-/// The same, where null is allowed.
+/// The same for a column that may be null.
 pub(crate) fn optional_number(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<u64>> {
     match row.get_ref(column)? {
         ValueRef::Null => Ok(None),
@@ -383,12 +385,12 @@ pub(crate) fn optional_number(row: &Row<'_>, column: usize) -> rusqlite::Result<
     }
 }
 
-/// A number for a column. What is too large becomes the largest, which no clock ever reaches.
+/// Converts a number for a column. A larger number becomes the largest possible, which no clock reaches.
 pub(crate) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A limit for a statement: at least one row, so that a page has a position.
+/// Converts a limit. It is at least one row, so that a page always advances.
 pub(crate) fn rows(limit: usize) -> i64 {
     i64::try_from(limit.max(1)).unwrap_or(i64::MAX)
 }
@@ -399,7 +401,7 @@ mod tests {
 
     use super::*;
 
-    /// Those that the service and the publisher run all the time.
+    /// The statements that the service and the publisher run all the time.
     const HOT: &[&str] = &[
         SCHEMA_VERSION,
         REGISTER_DEVICE,
@@ -455,7 +457,7 @@ mod tests {
         steps.unwrap().collect::<Result<_, _>>().unwrap()
     }
 
-    /// Whatever the rows are, and whether or not somebody ran `analyze`: a step goes to its rows by a key, in their order.
+    /// Each step finds its rows by a key and in order, whatever the data, and with or without `analyze`.
     #[test]
     fn hot_statements_find_their_rows_by_a_key() {
         let connection = database();

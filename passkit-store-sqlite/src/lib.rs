@@ -1,6 +1,6 @@
-//! The registrations of an Apple Wallet web service in one SQLite file.
+//! Keeps the registrations of an Apple Wallet web service in one SQLite file.
 //!
-//! [`SqliteStore`] implements all traits of a store: [`RegistrationStore`](passkit_server::store::RegistrationStore),
+//! [`SqliteStore`] implements all store traits: [`RegistrationStore`](passkit_server::store::RegistrationStore),
 //! [`Coordination`](passkit_server::store::Coordination), [`PushQueue`](passkit_server::push::PushQueue) and
 //! [`StoreMaintenance`](passkit_server::maintenance::StoreMaintenance). Any number of processes of one machine can open the same file.
 //!
@@ -23,19 +23,19 @@
 //! ```
 //!
 //! # How it works
-//! The database uses write-ahead logging: changes are appended to a log beside the file, and move into the file later. A
-//! reader sees the database as of the last commit before it began, and waits for nobody.
+//! The database uses write-ahead logging. A commit appends changes to a log beside the file, and a checkpoint copies them into
+//! the file later. A reader sees the database as of the last commit before it started, and never waits for a writer.
 //!
-//! One thread writes. It takes all changes that wait, makes them in one transaction and syncs the log once. A change that
-//! fails by its own fault is undone alone. Other threads read, each over a connection of its own. Quick reads that wait at the
-//! same time share a snapshot. Long ones, such as pages of devices and backups, have threads of their own.
+//! One thread writes. It makes all waiting changes in one transaction and syncs the log once. If a single change fails, only
+//! that change is rolled back. Other threads read, each over its own connection. Quick reads that wait at the same time share a
+//! snapshot. Long reads, such as pages of devices and backups, have threads of their own.
 //!
 //! A third kind of thread moves the log into the file while the writer goes on. The log takes some 64 MiB at most, and more
 //! only while somebody reads one snapshot for long, as a backup does.
 //!
 //! # Your own tables
-//! If your tables are in the same file, [`mark_in`] and [`mark_and_push_in`] mark passes in your own transaction, so that the
-//! content and its mark commit together:
+//! If your tables are in the same file, [`mark_in`] and [`mark_and_push_in`] mark passes in your own transaction. The content
+//! and its mark then commit together:
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -82,6 +82,7 @@ pub use config::Config;
 pub use rusqlite;
 pub use store::{SqliteStore, create_in};
 
+/// Compiles the example in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -12,7 +12,7 @@ use crate::{
     registrations,
 };
 
-/// How many registrations of an import commit together. Others wait that long for their own writes.
+/// How many registrations of an import commit together. Other changes wait for such a commit.
 const STEP: usize = 500;
 
 #[async_trait]

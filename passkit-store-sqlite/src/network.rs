@@ -1,10 +1,11 @@
-//! SQLite's locks and shared memory don't work across machines, and on network file systems not always on one.
+//! Refuses network file systems, because SQLite's locks and shared memory don't work across machines, and on such file systems
+//! not always on one machine.
 
 use std::path::Path;
 
 use crate::error::SqliteError;
 
-/// As Linux names them.
+/// The names of network file systems on Linux.
 const NETWORK: &[&str] = &[
     "afs",
     "ceph",
@@ -22,7 +23,7 @@ const NETWORK: &[&str] = &[
     "smbfs",
 ];
 
-/// Refuses a file on a network file system, where the system lists its mounts as Linux does.
+/// Refuses a file on a network file system, if the system lists its mounts like Linux.
 pub(crate) fn refuse(path: &Path) -> Result<(), SqliteError> {
     let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else {
         return Ok(());
@@ -36,7 +37,7 @@ pub(crate) fn refuse(path: &Path) -> Result<(), SqliteError> {
     }
 }
 
-/// The name of the file system that `path` lies on.
+/// The name of the file system of `path`.
 ///
 /// A line is `36 35 98:0 /root /mount/point options - type source options`, with any number of options before the dash.
 fn file_system<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {

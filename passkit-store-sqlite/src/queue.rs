@@ -94,7 +94,7 @@ pub(crate) fn mark_and_push(
     Ok(())
 }
 
-/// No serial number is empty, so an empty one stands for the type.
+/// An empty serial number stands for the whole type, because no serial number is empty.
 fn serial_of(scope: &Scope) -> &str {
     match scope {
         Scope::Pass(serial) => serial.as_str(),

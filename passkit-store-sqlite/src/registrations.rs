@@ -98,7 +98,7 @@ pub(crate) fn devices_of_pass(
     }))
 }
 
-/// The serial number of the last registration is part of the position, and of no item.
+/// The cursor contains the serial number of the last row, which the items don't have.
 pub(crate) fn devices_of_type(
     connection: &Connection,
     type_id: &TypeIdentifier,
@@ -146,12 +146,12 @@ pub(crate) fn count_devices(
     )
 }
 
-/// The last device of a page. A position that the store never gave reads from the start.
+/// Reads the cursor of a page: its last device. An unknown cursor reads from the start.
 pub(crate) fn device_position(cursor: &PageCursor) -> Option<DeviceIdentifier> {
     DeviceIdentifier::new(cursor.as_str()).ok()
 }
 
-/// The same of a page that goes through the passes of a type.
+/// The same for a page of the devices of a type.
 fn registration_position(cursor: &PageCursor) -> Option<(SerialNumber, DeviceIdentifier)> {
     let (serial, device) = cursor.as_str().split_once('\n')?;
     Some((

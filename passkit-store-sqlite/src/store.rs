@@ -27,16 +27,16 @@ use crate::{
 /// The first SQLite that never damages a database to which several connections write.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
-/// The pause before asking again for a lock that another program has.
+/// The pause before trying again to get a lock that another program has.
 pub(crate) const POLL: Duration = Duration::from_millis(5);
 
 /// A store in one SQLite file, for any number of processes of one machine.
 ///
-/// Share it in an [`Arc`](std::sync::Arc). Dropping it finishes what was asked of it and ends its threads.
+/// Share it in an [`Arc`](std::sync::Arc). Dropping it finishes the waiting calls and ends its threads.
 ///
 /// # Errors
-/// While another program has the database locked, or the disk is full or fails, calls that write end with a transient error.
-/// Nothing that was acknowledged is lost.
+/// If another program has locked the database, or the disk is full or fails, calls that write fail with a transient error.
+/// Acknowledged changes are not lost.
 #[derive(Debug)]
 pub struct SqliteStore {
     pub(crate) engine: Engine,
@@ -44,29 +44,29 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store in this file. Blocks, for longer after a crash.
+    /// Opens the store in this file. It blocks, and takes longer after a crash.
     ///
     /// # Errors
-    /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if there is no file or no store in it, if it can't be read and
-    /// written, lies on a network file system or was written by a newer passkit; [`Corrupt`](passkit_server::store::StoreErrorKind::Corrupt) if it
-    /// is damaged or no database.
+    /// * [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if there is no file or no store in it, or if the file
+    ///   can't be read and written, is on a network file system, or has another version of the schema.
+    /// * [`Corrupt`](passkit_server::store::StoreErrorKind::Corrupt) if the file is damaged or not a database.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_with(&Config::new(path))
     }
 
-    /// Opens the store in this file, and makes it first if there is no file, or an empty one. The file can then be read and
-    /// written by the user who runs this, and nobody else.
+    /// Opens the store in this file. If there is no file, or an empty one, it makes the store first. Only the user who runs this
+    /// can read and write a new file.
     ///
     /// # Errors
-    /// As those of [`open`](Self::open). A file that has tables of others is one without a store; [`create_in`] adds one.
+    /// Same errors as [`open`](Self::open). A file with other tables is an error too. [`create_in`] adds a store to such a file.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_with(&Config::new(path).create(true))
     }
 
-    /// Opens the store as `config` says.
+    /// Opens the store with this configuration.
     ///
     /// # Errors
-    /// As those of [`open`](Self::open).
+    /// Same errors as [`open`](Self::open).
     pub fn open_with(config: &Config) -> Result<Self, StoreError> {
         let config = &Config {
             lock_timeout: config.lock_timeout.min(LONGEST_TIMEOUT),
@@ -97,11 +97,12 @@ impl SqliteStore {
         })
     }
 
-    /// Copies the database as it is at one moment into a new file, while it is in use. The copy is a store like any other,
+    /// Copies the database into a new file, while it is in use. The copy shows one moment, is a store like any other, and is
     /// durable when this returns.
     ///
     /// # Errors
-    /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the file exists or can't be made. Errors leave no file behind.
+    /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the file exists or can't be
+    /// made. After an error, there is no file.
     pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<(), StoreError> {
         let (path, lock_timeout) = (path.into(), self.lock_timeout);
         let copied = self
@@ -114,12 +115,12 @@ impl SqliteStore {
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
 
-/// Where the database lies, without links and not as a URL, which SQLite would take as well.
+/// Resolves the path of the database, without links. The result is never a URL, which SQLite would accept too.
 fn find(path: &Path, create: bool) -> Result<PathBuf, SqliteError> {
     let failed = |error| SqliteError::io("open", path, error);
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Err(SqliteError::configuration(format!(
-            "{} is a folder; name a file",
+            "{} is a folder; use the path of a file",
             path.display()
         ))),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !create => {
@@ -146,7 +147,7 @@ fn find(path: &Path, create: bool) -> Result<PathBuf, SqliteError> {
     }
 }
 
-/// Checks that the database holds a store that this version knows, and makes it if told. Changes nothing otherwise.
+/// Checks that the database contains a store of this version. Makes the store if it is new and `config` allows it.
 fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), SqliteError> {
     let failed = |error| SqliteError::sqlite(path, error);
     let configuration = |text: &str| {
@@ -157,7 +158,7 @@ fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), 
     };
     let deadline = Instant::now() + config.lock_timeout;
     let has_store = |connection: &Connection| {
-        // The first look at the file. Others may be opening it, or tidying up after a crash.
+        // The first access to the file. Other processes may be opening it, or recovering it after a crash.
         wait(deadline, || {
             connection.query_row(layout::HAS_STORE, [], |row| row.get::<_, bool>(0))
         })
@@ -165,19 +166,17 @@ fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), 
     };
     let is_new = !has_store(connection)?;
     if is_new && !config.create {
-        return configuration("holds no store; check the path, or create the store first");
+        return configuration("contains no store; check the path, or create the store first");
     }
     if is_new && tables(connection).map_err(failed)?.0 > 0 && !has_store(connection)? {
-        return configuration("holds a database of another program; name another file");
+        return configuration("contains a database of another program; use another file");
     }
     let mode: String = wait(deadline, || {
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
     })
     .map_err(failed)?;
     if mode != "wal" {
-        return configuration(
-            "lies on a file system that can't share memory; move it to a local disk",
-        );
+        return configuration("is on a file system without shared memory; move it to a local disk");
     }
     if is_new {
         wait(deadline, || {
@@ -203,7 +202,7 @@ fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), 
     Ok(())
 }
 
-/// Tries again while others have the database locked. SQLite itself does not wait in all cases.
+/// Repeats a call while another connection has locked the database. SQLite itself does not wait in all cases.
 fn wait<T>(
     deadline: Instant,
     mut call: impl FnMut() -> rusqlite::Result<T>,
@@ -216,7 +215,7 @@ fn wait<T>(
     }
 }
 
-/// How many tables and views there are, and how many have names that a store needs.
+/// The number of tables and views, and how many of them have names that a store needs.
 fn tables(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
     connection.query_row(layout::TABLES, [], |row| Ok((row.get(0)?, row.get(1)?)))
 }
@@ -229,17 +228,17 @@ fn make_store(connection: &Connection) -> rusqlite::Result<()> {
         .map(drop)
 }
 
-/// Adds a store to a database of your own, in a transaction of your own. After its commit, [`SqliteStore::open`] opens it,
-/// and switches the database to write-ahead logging.
+/// Adds a store to your own database, in your own transaction. After the commit, [`SqliteStore::open`] opens the store and
+/// switches the database to write-ahead logging.
 ///
 /// # Errors
 /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the database has a table or view named `passes`, `devices`,
-/// `registrations`, `pending_pushes`, or like `passkit_` and something.
+/// `registrations`, `pending_pushes`, or with a name that starts with `passkit_`.
 pub fn create_in(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     let path = PathBuf::from(transaction.path().unwrap_or_default());
     let failed = |error| SqliteError::sqlite(&path, error);
     if tables(transaction).map_err(failed)?.1 > 0 {
-        let text = "has a store already, or a table with a name that a store needs";
+        let text = "already has a store, or a table with a name that a store needs";
         return Err(SqliteError::configuration(format!("{} {text}", path.display())).into());
     }
     make_store(transaction).map_err(failed)?;

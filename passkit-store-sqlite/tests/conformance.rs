@@ -1,4 +1,4 @@
-//! The contract, case by case, each on a file of its own.
+//! Runs the conformance cases, each on its own file.
 use std::sync::Arc;
 
 use passkit_conformance::store::{BoxError, Stores, TestStore};

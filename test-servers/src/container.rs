@@ -1,4 +1,4 @@
-//! A server in a container, where the machine has none of its own.
+//! PostgreSQL in a container, for machines without its programs.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -13,15 +13,15 @@ use testcontainers::{
 use tokio::runtime::Runtime;
 
 use crate::{
-    postgres::{Outcome, PATIENCE, Server},
     process,
+    wait::{self, Outcome, TIME_LIMIT},
 };
 
-/// Ends with this process, or before.
+/// A container. It ends when it is dropped, and at the latest with this process.
 #[derive(Debug)]
 pub(crate) struct Container {
     guard: Child,
-    // Keeps the runtime that the container was started with.
+    // The container needs the runtime that it was started on.
     _runtime: Runtime,
     _container: ContainerAsync<GenericImage>,
 }
@@ -43,16 +43,16 @@ pub(crate) fn engine_answers() -> bool {
     version.status().is_ok_and(|status| status.success())
 }
 
-/// PostgreSQL from the image that `PASSKIT_TEST_POSTGRES_IMAGE` names, `postgres:17` where it names none.
-pub(crate) fn postgres() -> Outcome<Server> {
+/// Starts the image that `PASSKIT_TEST_POSTGRES_IMAGE` names, or else `postgres:17`. Returns its address too.
+pub(crate) fn postgres() -> Outcome<(String, Container)> {
     let image =
         std::env::var("PASSKIT_TEST_POSTGRES_IMAGE").unwrap_or_else(|_| "postgres:17".into());
-    // A thread of its own, for the caller may be inside of a runtime.
+    // In a thread of its own, because the caller may be inside a runtime.
     let started = thread::spawn(move || start(&image)).join();
     started.map_err(|_| "the thread that starts a container panicked")?
 }
 
-fn start(image: &str) -> Outcome<Server> {
+fn start(image: &str) -> Outcome<(String, Container)> {
     let (name, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
     let runtime = Runtime::new()?;
     let (container, port) = runtime.block_on(async {
@@ -68,23 +68,23 @@ fn start(image: &str) -> Outcome<Server> {
     let mut remove = Command::new("docker");
     remove.args(["rm", "-fv", container.id()]);
     let guard = process::at_end(&remove)?;
-    let mut server = Server::at(format!("postgres://postgres:passkit@127.0.0.1:{port}"));
-    // While it sets itself up, it lets nobody in from outside.
-    let url = server.url("postgres");
+    let address = format!("postgres://postgres:passkit@127.0.0.1:{port}");
+    // The server refuses connections from outside until it has set itself up.
+    let url = format!("{address}/postgres");
     let mut refusal = None;
-    let ready = process::wait_until(PATIENCE, || {
+    let ready = wait::until(TIME_LIMIT, || {
         refusal = runtime.block_on(PgConnection::connect(&url)).err();
         refusal.is_none()
     });
-    server.container = Some(Container {
+    let container = Container {
         guard,
         _runtime: runtime,
         _container: container,
-    });
+    };
     match refusal {
         Some(refusal) if !ready => {
-            Err(format!("the container of {image} lets nobody in: {refusal}").into())
+            Err(format!("the container of {image} refuses connections: {refusal}").into())
         }
-        _ => Ok(server),
+        _ => Ok((address, container)),
     }
 }

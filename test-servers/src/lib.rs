@@ -1,11 +1,22 @@
-//! Real database servers for tests and benches.
+//! Real database servers, and processes that are killed and traced, for tests and benches.
 //!
-//! A server is looked for in this order: an address in the environment; the server's programs on this machine, which
-//! then run as a throw-away on a free port; a container, where a Docker engine answers. Where there is none of these,
-//! the error's one line names all three.
+//! A server is looked for in this order:
+//!
+//! 1. an address in the environment;
+//! 2. the server's programs on this machine, which then run on a free port and keep nothing;
+//! 3. a container, if a Docker engine answers.
+//!
+//! If there is none of these, the error says in one line how to get each.
 
+// Each file uses only those before it: process, wait, container, postgres, redis; fixtures, child, crash.
+pub mod child;
 #[cfg(feature = "containers")]
 mod container;
+pub mod crash;
+pub mod fixtures;
 pub mod postgres;
 mod process;
 pub mod redis;
+mod wait;
+
+pub use wait::Outcome;

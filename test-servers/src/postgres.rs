@@ -1,45 +1,41 @@
 //! PostgreSQL, and PgBouncer in front of it.
 
 use std::{
-    error::Error,
     fs,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use crate::process;
-
-/// What comes of it, or one line that says why not.
-pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use crate::{
+    process,
+    wait::{self, Outcome, TIME_LIMIT, lock},
+};
 
 const NO_SERVER: &str = "no PostgreSQL: set PASSKIT_TEST_POSTGRES_URL, or install it (Debian: apt-get install \
     postgresql), or start Docker and use the feature \"containers\" of passkit-test-servers";
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A server, and the right to make databases on it.
+/// A server on which tests may make databases.
 #[derive(Debug)]
 pub struct Server {
-    /// Without a database at its end.
+    /// The address, without a database at its end.
     url: String,
-    throwaway: Option<Throwaway>,
+    temporary: Option<Temporary>,
     #[cfg(feature = "containers")]
-    pub(crate) container: Option<crate::container::Container>,
+    container: Option<crate::container::Container>,
 }
 
 impl Server {
-    /// The server of the environment, or else a throw-away that forgets everything in a crash, or else a container.
+    /// The server at `PASSKIT_TEST_POSTGRES_URL`, or else a temporary one that is not durable, or else a container.
     ///
     /// # Errors
-    /// If there is none, and where to get one.
+    /// If there is none of these. The error says how to get each.
     pub fn find() -> Outcome<Self> {
         if let Ok(url) = std::env::var("PASSKIT_TEST_POSTGRES_URL") {
             let url = url
@@ -56,17 +52,17 @@ impl Server {
             ]);
         }
         #[cfg(feature = "containers")]
-        return crate::container::postgres();
+        return Self::in_container();
         #[cfg(not(feature = "containers"))]
         Err(NO_SERVER.into())
     }
 
-    /// A server of our own, from the programs on this machine, with these settings. It ends with this process.
+    /// Starts a temporary server with these settings from the programs on this machine. It ends with this process.
     ///
     /// # Errors
-    /// If there are no programs, or they do not work.
+    /// If PostgreSQL is not installed, or does not start.
     pub fn throwaway(settings: &[&str]) -> Outcome<Self> {
-        // Asked first, so that no folder is left where there are none.
+        // First, so that no folder is left if there are no programs.
         let _there = programs().ok_or(NO_SERVER)?;
         let folder = tempfile::Builder::new()
             .prefix("passkit-postgres-")
@@ -74,10 +70,10 @@ impl Server {
         Self::own_in(folder.keep(), false, settings)
     }
 
-    /// A server of our own with the data of this folder, which stay there. It ends with this process.
+    /// Starts a server with the data in this folder, which stay there. It ends with this process.
     ///
     /// # Errors
-    /// If there are no programs, they do not work, or another process has the folder.
+    /// If PostgreSQL is not installed or does not start, or if another process uses the folder.
     pub fn kept(folder: &Path, settings: &[&str]) -> Outcome<Self> {
         fs::create_dir_all(folder)?;
         Self::own_in(folder.canonicalize()?, true, settings)
@@ -89,7 +85,7 @@ impl Server {
         if let Some((user, group)) = user {
             std::os::unix::fs::chown(&folder, Some(user), Some(group))?;
         }
-        let throwaway = Throwaway {
+        let temporary = Temporary {
             programs,
             user,
             port: process::free_port()?,
@@ -98,35 +94,42 @@ impl Server {
             is_kept,
             guard: Mutex::default(),
         };
-        if throwaway.folder.join("data/PG_VERSION").exists() {
-            throwaway.forget_last_run()?;
+        if temporary.folder.join("data/PG_VERSION").exists() {
+            temporary.forget_last_run()?;
         } else {
-            throwaway.make()?;
+            temporary.make()?;
         }
-        throwaway.start()?;
-        let mut server = Self::at(format!("postgres://postgres@127.0.0.1:{}", throwaway.port));
-        server.throwaway = Some(throwaway);
+        temporary.start()?;
+        let mut server = Self::at(format!("postgres://postgres@127.0.0.1:{}", temporary.port));
+        server.temporary = Some(temporary);
         Ok(server)
     }
 
-    /// A server in a container, from the image that `PASSKIT_TEST_POSTGRES_IMAGE` names; `None` where no Docker engine
-    /// answers.
+    /// Starts a container of the image that `PASSKIT_TEST_POSTGRES_IMAGE` names. `None` if no Docker engine answers.
     ///
     /// # Errors
-    /// If there is no such image, or it does not work.
+    /// If there is no such image, or the server in it does not start.
     #[cfg(feature = "containers")]
     pub fn container() -> Outcome<Option<Self>> {
         if crate::container::engine_answers() {
-            crate::container::postgres().map(Some)
+            Self::in_container().map(Some)
         } else {
             Ok(None)
         }
     }
 
-    pub(crate) fn at(url: String) -> Self {
+    #[cfg(feature = "containers")]
+    fn in_container() -> Outcome<Self> {
+        let (url, container) = crate::container::postgres()?;
+        let mut server = Self::at(url);
+        server.container = Some(container);
+        Ok(server)
+    }
+
+    fn at(url: String) -> Self {
         Self {
             url,
-            throwaway: None,
+            temporary: None,
             #[cfg(feature = "containers")]
             container: None,
         }
@@ -138,18 +141,18 @@ impl Server {
         format!("{}/{database}", self.url)
     }
 
-    /// Makes an empty database, and gives its name.
+    /// Makes an empty database, and returns its name.
     ///
     /// # Errors
-    /// If the server does not.
+    /// If the server refuses.
     pub async fn new_database(&self) -> Outcome<String> {
         self.make_database("").await
     }
 
-    /// Makes a database with the tables and rows of another one that nobody is connected to, and gives its name.
+    /// Makes a copy of a database, and returns its name.
     ///
     /// # Errors
-    /// If the server does not.
+    /// If the server refuses, for example because someone is connected to that database.
     pub async fn copy_database(&self, database: &str) -> Outcome<String> {
         self.make_database(&format!(" template {database}")).await
     }
@@ -159,7 +162,7 @@ impl Server {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("passkit_test_{}_{count}", std::process::id());
         let mut connection = PgConnection::connect(&self.url("postgres")).await?;
-        // One may be left of a process that had our number.
+        // An earlier process with the same number may have left one.
         connection
             .execute(AssertSqlSafe(format!("drop database if exists {name}")))
             .await?;
@@ -170,18 +173,18 @@ impl Server {
         Ok(name)
     }
 
-    /// Starts a throw-away again.
+    /// Starts a temporary server again.
     ///
     /// # Errors
-    /// If it does not start, or is none.
+    /// If it does not start, or is not temporary.
     pub fn start(&self) -> Outcome<()> {
         self.own()?.start()
     }
 
-    /// Stops a throw-away as its owner would: connections are cut, everything is on disk.
+    /// Shuts a temporary server down: it cuts its connections and writes everything to disk.
     ///
     /// # Errors
-    /// If it is no throw-away, or does not run.
+    /// If it is not temporary, or does not run.
     pub fn stop(&self) -> Outcome<()> {
         let own = self.own()?;
         let postmaster = own.postmaster()?;
@@ -189,24 +192,24 @@ impl Server {
         own.wait_for_end(&[postmaster])
     }
 
-    /// Kills all processes of a throw-away at one time: what a crash leaves.
+    /// Kills all processes of a temporary server at once, as a crash would.
     ///
     /// # Errors
-    /// If it is no throw-away, or does not run.
+    /// If it is not temporary, or does not run.
     pub fn kill(&self) -> Outcome<()> {
         let own = self.own()?;
         let postmaster = own.postmaster()?;
         let mut processes = process::children(postmaster)?;
-        // First, so that it starts no others.
+        // The first one starts the others.
         processes.insert(0, postmaster);
         signal("KILL", &processes)?;
         own.wait_for_end(&processes)
     }
 
-    /// Gives a folder to the user that a throw-away runs as.
+    /// Makes the user of a temporary server the owner of a folder.
     ///
     /// # Errors
-    /// If it is no throw-away.
+    /// If the server is not temporary.
     pub fn give(&self, folder: &Path) -> Outcome<()> {
         match self.own()?.user {
             Some((user, group)) => Ok(std::os::unix::fs::chown(folder, Some(user), Some(group))?),
@@ -214,14 +217,14 @@ impl Server {
         }
     }
 
-    fn own(&self) -> Outcome<&Throwaway> {
-        self.throwaway
+    fn own(&self) -> Outcome<&Temporary> {
+        self.temporary
             .as_ref()
-            .ok_or_else(|| "only a throw-away server can be started and stopped".into())
+            .ok_or_else(|| "only a temporary server can be started and stopped".into())
     }
 }
 
-/// The folder of PostgreSQL's programs; of several versions the newest.
+/// The folder of PostgreSQL's programs. If there are several versions, the newest.
 fn programs() -> Option<PathBuf> {
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .map(|folder| {
@@ -242,13 +245,13 @@ fn signal(name: &str, processes: &[u32]) -> Outcome<()> {
     kill.arg(format!("-{name}"))
         .args(processes.iter().map(u32::to_string))
         .stderr(Stdio::null());
-    // Some may have gone before.
-    let _some_gone = kill.status()?;
+    // Some may have ended before.
+    let _some_ended = kill.status()?;
     Ok(())
 }
 
 #[derive(Debug)]
-struct Throwaway {
+struct Temporary {
     programs: PathBuf,
     user: Option<(u32, u32)>,
     port: u16,
@@ -259,7 +262,7 @@ struct Throwaway {
     guard: Mutex<Option<Child>>,
 }
 
-impl Throwaway {
+impl Temporary {
     fn make(&self) -> Outcome<()> {
         use std::os::unix::process::CommandExt as _;
         let mut initdb = Command::new(self.programs.join("initdb"));
@@ -309,7 +312,7 @@ impl Throwaway {
         set("logging_collector=on".into());
         set("log_directory=log".into());
         self.settings.iter().cloned().for_each(set);
-        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = lock(&self.guard);
         if let Some(mut last) = guard.take() {
             if let Some(mut stdin) = last.stdin.take() {
                 stdin.write_all(b"keep the folder\n")?;
@@ -322,7 +325,7 @@ impl Throwaway {
             &self.folder
         };
         *guard = Some(process::guarded(&postgres, to_remove, self.user)?);
-        let ready = process::wait_until(PATIENCE, || {
+        let ready = wait::until(TIME_LIMIT, || {
             self.status().is_some_and(|status| {
                 status
                     .lines()
@@ -337,11 +340,11 @@ impl Throwaway {
         }
     }
 
-    /// What a server left that was killed would look like one that is ready.
+    /// Removes the state file of a killed server, which says that it is ready.
     fn forget_last_run(&self) -> Outcome<()> {
         match self.postmaster() {
             Ok(postmaster) if process::is_alive(postmaster) => {
-                Err(format!("process {postmaster} has {} open", self.folder.display()).into())
+                Err(format!("process {postmaster} uses {}", self.folder.display()).into())
             }
             Ok(_) => Ok(fs::remove_file(self.folder.join("data/postmaster.pid"))?),
             Err(_) => Ok(()),
@@ -353,18 +356,18 @@ impl Throwaway {
     }
 
     fn postmaster(&self) -> Outcome<u32> {
-        let status = self.status().ok_or("the server does not run")?;
+        let status = self.status().ok_or("PostgreSQL does not run")?;
         Ok(status.lines().next().unwrap_or_default().trim().parse()?)
     }
 
     fn wait_for_end(&self, processes: &[u32]) -> Outcome<()> {
-        let ended = process::wait_until(PATIENCE, || {
+        let ended = wait::until(TIME_LIMIT, || {
             !processes.iter().any(|&id| process::is_alive(id))
         });
         if !ended {
-            return Err("the server does not end".into());
+            return Err("PostgreSQL does not stop".into());
         }
-        // What a killed server left would look like a server that runs.
+        // A killed server leaves this file, which says that it runs.
         let left = self.folder.join("data/postmaster.pid");
         if left.exists() {
             Ok(fs::remove_file(left)?)
@@ -374,17 +377,16 @@ impl Throwaway {
     }
 }
 
-impl Drop for Throwaway {
+impl Drop for Temporary {
     fn drop(&mut self) {
-        let guard = self.guard.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mut guard) = guard.take() {
+        if let Some(mut guard) = lock(&self.guard).take() {
             drop(guard.stdin.take());
             let _ended = guard.wait();
         }
     }
 }
 
-/// PgBouncer in front of a server, handing out connections for one transaction at a time. It ends with this process.
+/// PgBouncer with `pool_mode = transaction` in front of a server. It ends with this process.
 #[derive(Debug)]
 pub struct PgBouncer {
     port: u16,
@@ -392,10 +394,10 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one, with so many connections to the server.
+    /// Starts PgBouncer with this number of connections to the server.
     ///
     /// # Errors
-    /// If PgBouncer is not installed, or the server is no throw-away.
+    /// If PgBouncer is not installed, or the server is not temporary.
     pub fn start(server: &Server, connections: usize) -> Outcome<Self> {
         let program = process::find("pgbouncer", ["/usr/sbin".into()])
             .ok_or("no PgBouncer: install it (Debian: apt-get install pgbouncer)")?;
@@ -418,7 +420,7 @@ impl PgBouncer {
         let mut command = Command::new(program);
         command.arg("-q").arg(&file);
         let guard = process::guarded(&command, &folder.keep(), own.user)?;
-        let up = process::wait_until(PATIENCE, || {
+        let up = wait::until(TIME_LIMIT, || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
         if up {
@@ -442,7 +444,7 @@ impl Drop for PgBouncer {
     }
 }
 
-/// Where a program of PostgreSQL is, `pgbench` for one.
+/// The path of one of PostgreSQL's programs, such as `pgbench`.
 #[must_use]
 pub fn program(name: &str) -> Option<PathBuf> {
     process::find(name, programs().as_deref().map(Path::to_owned))

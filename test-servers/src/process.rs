@@ -1,4 +1,4 @@
-//! Programs that run beside the tests and never outlive them.
+//! Programs that run beside the tests, and end with them.
 
 use std::{
     io::{self, BufRead as _, BufReader},
@@ -6,13 +6,11 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
-    thread,
-    time::{Duration, Instant},
 };
 
-/// A port that is free, and the one 10,000 above it too, where Redis Cluster listens as well.
+/// A free port, for which the port 10,000 above it is free too: Redis Cluster listens on both.
 pub(crate) fn free_port() -> io::Result<u16> {
-    // Below what the system gives to outgoing connections. Each process starts elsewhere.
+    // Below the ports of outgoing connections. Each process starts at another one.
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id() % 127 * 100) as u16;
     for _ in 0..12_700 {
@@ -25,7 +23,7 @@ pub(crate) fn free_port() -> io::Result<u16> {
     Err(io::Error::other("no free port between 10,000 and 22,700"))
 }
 
-/// The program of this name on the `PATH`, or in one of the folders.
+/// Finds a program on the `PATH`, or in one of the folders.
 pub(crate) fn find(name: &str, folders: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -34,7 +32,7 @@ pub(crate) fn find(name: &str, folders: impl IntoIterator<Item = PathBuf>) -> Op
         .find(|file| file.is_file())
 }
 
-/// An unprivileged user for a program that refuses to run as root: `None` unless we are root.
+/// The user and group for a program that refuses to run as root. `None` unless this process is root.
 pub(crate) fn unprivileged(names: &[&str]) -> Option<(u32, u32)> {
     use std::os::unix::fs::MetadataExt as _;
     if std::fs::metadata("/proc/self").ok()?.uid() != 0 {
@@ -50,9 +48,8 @@ pub(crate) fn unprivileged(names: &[&str]) -> Option<(u32, u32)> {
     })
 }
 
-/// Runs `program` until the process ends that holds the returned child's standard input, or gives it free: however a
-/// process ends, the system closes its pipes. Then `program` gets SIGINT, and `folder` is removed, unless it is empty or
-/// the child was sent a line before.
+/// Runs `program` until the standard input of the returned child is closed, which also happens when this process is
+/// killed. Then `program` gets SIGINT and `folder` is removed, unless it is empty or the child was sent a line before.
 pub(crate) fn guarded(
     program: &Command,
     folder: &Path,
@@ -86,7 +83,7 @@ pub(crate) fn guarded(
         .spawn()
 }
 
-/// Runs `command` when the process has ended that holds the returned child's standard input, or gives it free.
+/// Runs `command` when the standard input of the returned child is closed, which also happens when this process is killed.
 #[cfg(feature = "containers")]
 pub(crate) fn at_end(command: &Command) -> io::Result<Child> {
     let mut guard = Command::new("sh");
@@ -99,19 +96,7 @@ pub(crate) fn at_end(command: &Command) -> io::Result<Child> {
         .spawn()
 }
 
-/// Asks until the answer is yes.
-pub(crate) fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    while !condition() {
-        if start.elapsed() > patience {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    true
-}
-
-/// The processes that this one started.
+/// The processes that a process has started.
 pub(crate) fn children(parent: u32) -> io::Result<Vec<u32>> {
     let mut children = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -122,7 +107,7 @@ pub(crate) fn children(parent: u32) -> io::Result<Vec<u32>> {
         else {
             continue;
         };
-        // The name, in brackets, may hold anything.
+        // The name is in brackets, and may contain anything.
         let status = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         let fields = status.rsplit_once(')').map_or("", |(_, fields)| fields);
         if fields.split_whitespace().nth(1) == Some(&parent.to_string()) {
@@ -132,7 +117,7 @@ pub(crate) fn children(parent: u32) -> io::Result<Vec<u32>> {
     Ok(children)
 }
 
-/// Whether the process runs; one that ended and was not waited for does not.
+/// Whether the process runs. A zombie does not.
 pub(crate) fn is_alive(id: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     status
@@ -140,8 +125,8 @@ pub(crate) fn is_alive(id: u32) -> bool {
         .is_some_and(|(_, fields)| !fields.trim_start().starts_with('Z'))
 }
 
-/// A running program. A shell keeps watch over it: when this process ends, in whatever way, the shell's input ends,
-/// and it kills the program.
+/// A running program. A shell watches it, and kills it when its own input is closed, which also happens when this process is
+/// killed.
 #[derive(Debug)]
 pub(crate) struct Process {
     watch: Child,
@@ -149,7 +134,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program in a folder, where its output goes to `log`.
+    /// Starts a program in a folder. Its output goes to the file `log` there.
     pub(crate) fn start(program: &Path, args: &[String], folder: &Path) -> io::Result<Self> {
         const WATCH: &str = r#""$@" >>log 2>&1 </dev/null & echo $!; exec >/dev/null 2>&1; cat >/dev/null; kill -9 $!; wait"#;
         let mut watch = Command::new("/bin/sh")
@@ -170,12 +155,12 @@ impl Process {
         })
     }
 
-    /// Whether the program has ended by itself.
+    /// Whether the program has ended on its own.
     pub(crate) fn has_ended(&self) -> bool {
         self.pid.parse().map_or(true, |id| !is_alive(id))
     }
 
-    /// Sends a signal: `KILL`, `STOP`, `CONT`.
+    /// Sends a signal, such as `KILL`, `STOP` or `CONT`.
     pub(crate) fn signal(&self, name: &str) -> io::Result<()> {
         Command::new("kill")
             .args([&format!("-{name}"), &self.pid])

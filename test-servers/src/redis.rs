@@ -1,7 +1,8 @@
-//! Redis: one node, with Sentinels, or a Cluster.
+//! Redis: one node, a set with Sentinels, or a Cluster.
 //!
-//! Everything here blocks.
+//! Every function here blocks.
 
+// Each file uses only those before it: tls, gate, network, node, sentinel, cluster.
 mod cluster;
 mod gate;
 mod network;
@@ -9,30 +10,12 @@ mod node;
 mod sentinel;
 mod tls;
 
-use std::{env, io, sync::Mutex, time::Duration};
+use std::{env, io};
 
 pub use self::{
     cluster::Cluster, gate::Gate, network::Network, node::Node, sentinel::SentinelSet, tls::Tls,
 };
-use crate::process;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Asks until it is so.
-fn wait_until(what: &str, limit: Duration, is_so: impl FnMut() -> bool) -> io::Result<()> {
-    if process::wait_until(limit, is_so) {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("{what}: not so after {limit:?}")))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// A Redis to test with: one that runs already, or one of our own.
+/// One Redis node: a running one, or one that was started for the tests.
 #[derive(Debug)]
 pub struct Single {
     url: String,
@@ -42,10 +25,10 @@ pub struct Single {
 }
 
 impl Single {
-    /// The one that `PASSKIT_TEST_REDIS_URL` names; else a `redis-server` of our own; else a container.
+    /// The server at `PASSKIT_TEST_REDIS_URL`, or else a new `redis-server`, or else a container.
     ///
     /// # Errors
-    /// If there is none of these.
+    /// If there is none of these. The error says how to get each.
     pub fn start() -> io::Result<Self> {
         if let Ok(url) = env::var("PASSKIT_TEST_REDIS_URL") {
             return Ok(Self {
@@ -78,7 +61,9 @@ impl Single {
             .with_exposed_port(6379.tcp())
             .with_wait_for(WaitFor::message_on_stdout("Ready to accept connections"))
             .start()
-            .map_err(|error| io::Error::other(format!("{missing}; the container says: {error}")))?;
+            .map_err(|error| {
+                io::Error::other(format!("{missing}; the container failed: {error}"))
+            })?;
         let port = container
             .get_host_port_ipv4(6379)
             .map_err(io::Error::other)?;
@@ -94,23 +79,15 @@ impl Single {
         Err(missing)
     }
 
-    /// Its address, as `redis://host:port/`.
+    /// The address, `redis://host:port/`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The process, if it is our own.
+    /// The process, if it was started here.
     #[must_use]
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()
     }
-}
-
-fn addresses(nodes: &[Node]) -> String {
-    nodes
-        .iter()
-        .map(Node::address)
-        .collect::<Vec<_>>()
-        .join(",")
 }

@@ -1,4 +1,4 @@
-//! A server in a container, wherever a Docker engine answers.
+//! A server in a container, if a Docker engine answers.
 #![cfg(feature = "containers")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -8,7 +8,7 @@ use sqlx::{Connection as _, PgConnection};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_serves() {
     let Some(server) = Server::container().unwrap() else {
-        println!("left out, for no Docker engine answers: a server in a container");
+        println!("left out: no Docker engine answers");
         return;
     };
     for _ in 0..2 {
@@ -20,7 +20,7 @@ async fn a_container_serves() {
             .unwrap();
         assert_eq!(name, database);
     }
-    // A container ends outside of any runtime.
+    // A container must not be dropped inside a runtime.
     tokio::task::spawn_blocking(move || drop(server))
         .await
         .unwrap();

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::lock;
+use crate::lock::lock;
 
-/// What a [`LocalApns`](super::LocalApns) does with a push.
+/// How a [`LocalApns`](super::LocalApns) answers a push.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub(crate) act: Act,
@@ -22,7 +22,7 @@ pub struct Answer {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
-    /// As the checks of the request say.
+    /// Accepts the push if the checks find no fault, and refuses it otherwise.
     Check,
     Respond(StatusCode, Bytes),
     Stall,
@@ -39,19 +39,20 @@ impl Answer {
         }
     }
 
-    /// Accepts the push if it has no fault.
+    /// Accepts the push if the request is valid, and refuses it otherwise.
     #[must_use]
     pub fn accept() -> Self {
         Self::of(Act::Check)
     }
 
-    /// Refuses the push with a status and a reason, such as 403 and `BadCertificate`. An invalid status becomes 500.
+    /// Refuses the push with a status and a reason, for example 403 and `BadCertificate`. An invalid
+    /// status becomes 500.
     #[must_use]
     pub fn refuse(status: u16, reason: &str) -> Self {
         Self::json(status, &json!({ "reason": reason }))
     }
 
-    /// Answers 410, with the time since which the token is out of use.
+    /// Answers 410 with the time since when the token is out of use.
     #[must_use]
     pub fn gone(reason: &str, since: SystemTime) -> Self {
         let since = since
@@ -63,7 +64,7 @@ impl Answer {
         )
     }
 
-    /// Refuses the push with any body.
+    /// Answers with any status and body.
     #[must_use]
     pub fn body(status: u16, body: impl Into<Bytes>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -86,8 +87,8 @@ impl Answer {
         Self::of(Act::Reset)
     }
 
-    /// Ends the connection with GOAWAY and this reason. The push is not processed, and earlier pushes that wait for an
-    /// answer get none.
+    /// Ends the connection with GOAWAY and this reason. The push is not processed. Earlier pushes that
+    /// wait for an answer get none.
     #[must_use]
     pub fn go_away(reason: &str) -> Self {
         Self::of(Act::GoAway(reason.into()))
@@ -99,7 +100,7 @@ impl Answer {
         Self::of(Act::Close)
     }
 
-    /// Waits this long before it answers.
+    /// Delays the answer.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
@@ -110,30 +111,30 @@ impl Answer {
 /// The answers that were set.
 #[derive(Default)]
 pub(crate) struct Script {
-    /// Whether there are any. It saves the lock.
+    /// Whether there are answers. If there are none, the lock is not taken.
     any: AtomicBool,
-    script: Mutex<Orders>,
+    answers: Mutex<Answers>,
 }
 
 #[derive(Default)]
-struct Orders {
+struct Answers {
     next: VecDeque<(usize, Answer)>,
     tokens: HashMap<String, Answer>,
 }
 
 impl Script {
     pub(crate) fn token(&self, token: &str, answer: Answer) {
-        lock(&self.script).tokens.insert(token.into(), answer);
+        lock(&self.answers).tokens.insert(token.into(), answer);
         self.any.store(true, Ordering::Release);
     }
 
     pub(crate) fn next(&self, pushes: usize, answer: Answer) {
-        lock(&self.script).next.push_back((pushes, answer));
+        lock(&self.answers).next.push_back((pushes, answer));
         self.any.store(true, Ordering::Release);
     }
 
     pub(crate) fn clear(&self) {
-        *lock(&self.script) = Orders::default();
+        *lock(&self.answers) = Answers::default();
         self.any.store(false, Ordering::Release);
     }
 
@@ -141,15 +142,15 @@ impl Script {
         if !self.any.load(Ordering::Acquire) {
             return Answer::accept();
         }
-        let mut orders = lock(&self.script);
-        while let Some((left, answer)) = orders.next.front_mut() {
+        let mut answers = lock(&self.answers);
+        while let Some((left, answer)) = answers.next.front_mut() {
             if *left > 0 {
                 *left -= 1;
                 return answer.clone();
             }
-            orders.next.pop_front();
+            answers.next.pop_front();
         }
-        orders
+        answers
             .tokens
             .get(token)
             .cloned()

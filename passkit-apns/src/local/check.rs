@@ -8,7 +8,7 @@ use std::{
 
 use http::{HeaderMap, Method, request::Parts};
 
-/// The device tokens that exist, as they were added, by their lower case.
+/// The known device tokens. The key is the token in lower case, the value is as it was added.
 #[derive(Default)]
 pub(crate) struct KnownTokens {
     any: AtomicBool,
@@ -40,7 +40,7 @@ impl KnownTokens {
     }
 }
 
-/// What is wrong with a request, and what APNs would say.
+/// A fault of a request, and how APNs would answer it.
 pub(crate) struct Fault {
     pub(crate) status: u16,
     pub(crate) reason: &'static str,
@@ -74,7 +74,7 @@ pub(crate) fn token(head: &Parts) -> Option<&str> {
         .filter(|token| !token.contains('/'))
 }
 
-/// The first fault of a request, if there is one. `certified` is the topic of the client's certificate.
+/// The first fault of a request, if it has one. `certified` is the topic of the client's certificate.
 pub(crate) fn fault(
     head: &Parts,
     body: &[u8],
@@ -125,7 +125,7 @@ fn topic(headers: &HeaderMap, certified: Option<&str>) -> Option<Fault> {
         Fault::new(
             400,
             "TopicDisallowed",
-            format!("apns-topic is {topic}, and the certificate for {certified}"),
+            format!("apns-topic is {topic}, but the certificate is for {certified}"),
         )
     })
 }
@@ -169,7 +169,7 @@ fn headers(headers: &HeaderMap) -> Option<Fault> {
             return Some(Fault::new(
                 400,
                 "BadExpirationDate",
-                "apns-expiration is missing, or no number",
+                "apns-expiration is missing or not a number",
             ));
         }
     }
@@ -178,7 +178,7 @@ fn headers(headers: &HeaderMap) -> Option<Fault> {
         Fault::new(
             400,
             "BadMessageId",
-            "apns-id is missing, or no UUID in lower case",
+            "apns-id is missing or not a UUID in lower case",
         )
     })
 }
@@ -188,10 +188,7 @@ fn payload(body: &[u8]) -> Option<Fault> {
         b"{}" => None,
         b"" => Some(Fault::new(400, "PayloadEmpty", "there is no payload")),
         other => {
-            let violation = format!(
-                "the payload is not {{}}, but {} bytes long or something else",
-                other.len()
-            );
+            let violation = format!("the payload is not {{}}: it has {} bytes", other.len());
             Some(Fault::new(400, "BadPayload", violation))
         }
     }
@@ -279,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_must_come_as_it_was_added() {
+    fn a_token_must_be_in_the_case_in_which_it_was_added() {
         let known = KnownTokens::default();
         known.add("C0FFEE");
         let (head, ()) = good().body(()).unwrap().into_parts();

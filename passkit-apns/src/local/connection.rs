@@ -17,19 +17,19 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
-    Received, Shared,
     answer::Act,
     check::{self, Fault},
-    lock,
+    shared::{Received, Shared},
 };
+use crate::lock::lock;
 
-/// APNs takes no longer payload.
+/// APNs accepts no longer payload.
 const MAX_PAYLOAD: usize = 4096;
 
-/// How long a closed connection is still read.
+/// How long to go on reading a closed connection.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Accepts connections. When it is dropped, they all end.
+/// Accepts connections. When the future is dropped, all connections end.
 pub(crate) async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
@@ -44,7 +44,7 @@ pub(crate) async fn accept(listener: TcpListener, tls: TlsAcceptor, shared: Arc<
     }
 }
 
-/// What a push did to its connection.
+/// How a push ends its connection.
 enum End {
     Close,
     GoAway { last: u32, reason: String },
@@ -60,7 +60,7 @@ struct Context {
 }
 
 async fn connection(tcp: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
-    // Answers are small. If the system refuses this, they are only slower.
+    // Answers are small. If the system refuses this option, they are only slower.
     let _ = tcp.set_nodelay(true);
     let mut tls = match tls.accept(tcp).into_fallible().await {
         Ok(tls) => tls,
@@ -103,8 +103,8 @@ async fn serve(tls: &mut TlsStream<TcpStream>, shared: Arc<Shared>) -> Option<En
     }
 }
 
-/// The HTTP library can't give a reason, so this writes the frame itself. The library never waits with a frame half
-/// written, so this one goes between whole frames.
+/// Writes a GOAWAY frame by hand, because the HTTP library can't send a reason with it. The library
+/// never waits in the middle of a frame, so this one follows a complete frame.
 async fn go_away(tls: &mut TlsStream<TcpStream>, last: u32, reason: &str) {
     let reason = json!({ "reason": reason }).to_string();
     let length = u32::try_from(8 + reason.len()).unwrap_or(8).to_be_bytes();
@@ -112,14 +112,15 @@ async fn go_away(tls: &mut TlsStream<TcpStream>, last: u32, reason: &str) {
     frame.extend(last.to_be_bytes());
     frame.extend(0_u32.to_be_bytes());
     frame.extend(reason.as_bytes());
-    // If the client is gone, nobody needs it.
+    // If the client is gone, the frame is not needed.
     let _ = tls.write_all(&frame).await;
     let _ = tls.flush().await;
     let _ = tls.shutdown().await;
     linger(tls).await;
 }
 
-/// Reads on for a while. To close with unread bytes would reset the connection, and the client would lose the last frame.
+/// Goes on reading for a while. Closing with unread bytes would reset the connection, and the client
+/// would lose the last frame.
 async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = [0; 1024];
     let read_on = async { while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
@@ -182,7 +183,8 @@ async fn push(
         }
         Act::Reset => respond.send_reset(Reason::INTERNAL_ERROR),
         Act::GoAway(reason) => {
-            // The push itself was not processed. Streams of clients have odd numbers.
+            // The push itself was not processed, so the last one is the stream before. Streams of
+            // clients have odd numbers.
             let last = respond.stream_id().as_u32().saturating_sub(2);
             let _ = context.end.send(End::GoAway { last, reason });
             let _ = poll_fn(|context| respond.poll_reset(context)).await;
@@ -194,7 +196,7 @@ async fn push(
     }
 }
 
-/// The whole payload, or enough of it to see that it is too long.
+/// The payload, or as much of it as shows that it is too long.
 async fn payload(mut body: RecvStream) -> Option<Bytes> {
     let mut whole = Bytes::new();
     while let Some(part) = body.data().await {
@@ -227,7 +229,7 @@ fn fault(head: &Parts, body: &[u8], context: &Context) -> Option<Fault> {
 fn send(respond: &mut SendResponse<Bytes>, status: StatusCode, body: Bytes) {
     let mut response = Response::new(());
     *response.status_mut() = status;
-    // If the client is gone, there is nobody to answer.
+    // If the client is gone, the answer is not needed.
     if let Ok(mut stream) = respond.send_response(response, body.is_empty())
         && !body.is_empty()
     {

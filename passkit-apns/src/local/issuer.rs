@@ -16,8 +16,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
-use super::lock;
-use crate::request::uuid;
+use crate::{lock::lock, request::uuid};
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -26,7 +25,7 @@ const USER_ID: &[u64] = &[0, 9, 2342, 19200300, 100, 1, 1];
 
 /// Why a [`LocalApns`](super::LocalApns) can't start, or can't issue a certificate.
 #[derive(Debug, thiserror::Error)]
-#[error("no local APNs: {0}")]
+#[error("the local push service failed: {0}")]
 pub struct IssueError(String);
 
 impl IssueError {
@@ -88,7 +87,8 @@ impl Issuer {
         let mut params = CertificateParams::new([])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        // If two had the same name, a client of one would be told that the signatures of the other are wrong.
+        // Each authority has a name of its own. With equal names, a certificate of another authority
+        // would fail with a confusing error about its signature.
         let name = format!("Local APNs authority {}", random_uuid()?);
         params.distinguished_name.push(DnType::CommonName, name);
         let root = params.self_signed(&key)?;
@@ -104,7 +104,7 @@ impl Issuer {
         &self.root_pem
     }
 
-    /// The topic of a certificate that was issued here.
+    /// The topic of a certificate that this authority issued.
     pub(crate) fn topic(&self, certificate: &[u8]) -> Option<String> {
         lock(&self.topics).get(certificate).cloned()
     }
@@ -135,7 +135,11 @@ impl Issuer {
         })
     }
 
-    pub(crate) fn server_config(&self, clients_without: bool) -> Result<ServerConfig, IssueError> {
+    /// `allows_no_certificate` accepts clients without a certificate.
+    pub(crate) fn server_config(
+        &self,
+        allows_no_certificate: bool,
+    ) -> Result<ServerConfig, IssueError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -146,7 +150,7 @@ impl Issuer {
         roots.add(self.root.clone())?;
         let clients =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let clients = if clients_without {
+        let clients = if allows_no_certificate {
             clients.allow_unauthenticated()
         } else {
             clients

@@ -16,15 +16,15 @@ use super::issuer::{IssueError, random_uuid};
 /// Apple refuses older tokens.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// A key for signing provider tokens, for [`TokenKey::from_pem`](crate::TokenKey::from_pem).
+/// A key that signs provider tokens. Pass it to [`TokenKey::from_pem`](crate::TokenKey::from_pem).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct IssuedTokenKey {
-    /// The private key, as in a file `AuthKey_….p8` of Apple: PKCS #8 in PEM.
+    /// The private key in PKCS #8 and PEM, as in a file `AuthKey_….p8` from Apple.
     pub key: String,
-    /// Its identifier.
+    /// The key id.
     pub key_id: String,
-    /// The team.
+    /// The team id.
     pub team_id: String,
 }
 
@@ -45,7 +45,7 @@ const TEAM: &str = "ABCDE12345";
 impl TokenKeys {
     pub(crate) fn issue(&self) -> Result<IssuedTokenKey, IssueError> {
         let key = KeyPair::generate()?;
-        // Apple's have 10 characters. The end of a UUID has 12 without a hyphen.
+        // A key id of Apple has 10 characters. They are cut from the last group of a UUID, which has 12.
         let key_id = random_uuid()?.split_off(26).to_uppercase();
         if let Ok(mut keys) = self.0.write() {
             keys.insert(key_id.clone(), key.public_key_raw().to_vec());
@@ -57,7 +57,7 @@ impl TokenKeys {
         })
     }
 
-    /// The reason to refuse this header, if there is one.
+    /// The reason why APNs would refuse this header, if there is one.
     pub(crate) fn fault(&self, authorization: Option<&HeaderValue>) -> Option<&'static str> {
         let Some(token) = authorization
             .and_then(|value| value.to_str().ok())
@@ -81,7 +81,7 @@ impl TokenKeys {
         }
     }
 
-    /// When a token of one of the keys was issued.
+    /// When a token was issued. `None` unless one of the keys signed it.
     fn issued_at(&self, token: &str) -> Option<SystemTime> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;

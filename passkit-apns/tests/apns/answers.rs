@@ -9,7 +9,7 @@ use passkit_server::{
 use crate::{TOPIC, apns, assert_no_violations, config, identity, push, sender};
 
 #[tokio::test]
-async fn a_push_is_what_apple_wants_it_to_be() {
+async fn a_push_has_the_headers_that_apple_documents() {
     let apns = apns().await;
     apns.know("C0ffee");
     let sender = sender(&apns);
@@ -64,7 +64,7 @@ async fn a_plain_push_has_no_type_and_priority_10() {
     assert!((now + 3_590..=now + 3_600).contains(&expires), "{expires}");
 }
 
-/// Each answer that Apple documents, some that it does not, and what they mean.
+/// Every answer that Apple documents, some others, and their outcomes.
 #[tokio::test]
 async fn each_answer_has_its_outcome() {
     let apns = apns().await;
@@ -99,7 +99,7 @@ async fn each_answer_has_its_outcome() {
         (403, "UnrelatedKeyIdInToken", misconfigured),
         (403, "BadEnvironmentKeyIdInToken", misconfigured),
         (403, "BadEnvironmentKeyInToken", misconfigured),
-        // Without a token there is none to renew.
+        // With a certificate there is no token to renew.
         (403, "ExpiredProviderToken", misconfigured),
         (429, "TooManyRequests", too_many),
         (429, "TooManyProviderTokenUpdates", too_many),
@@ -124,7 +124,7 @@ async fn each_answer_has_its_outcome() {
         assert_eq!(
             apns.pushes().len(),
             before + 1,
-            "{status} {reason}: asked once"
+            "{status} {reason}: sent once"
         );
     }
     assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
@@ -132,7 +132,7 @@ async fn each_answer_has_its_outcome() {
 }
 
 #[tokio::test]
-async fn a_device_is_gone_since_the_time_that_was_named() {
+async fn a_device_is_gone_since_the_time_in_the_answer() {
     let apns = apns().await;
     let sender = sender(&apns);
     let since = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
@@ -148,7 +148,7 @@ async fn a_device_is_gone_since_the_time_that_was_named() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_counts_by_its_status() {
+async fn an_unreadable_answer_counts_by_its_status() {
     let apns = apns().await;
     let sender = sender(&apns);
     for body in ["", "<html>", "{\"reason\"", &"x".repeat(100_000)] {
@@ -162,7 +162,7 @@ async fn an_answer_that_cannot_be_read_counts_by_its_status() {
 }
 
 #[tokio::test]
-async fn a_topic_without_certificate_is_not_sent() {
+async fn a_push_without_a_certificate_for_its_type_is_not_sent() {
     let apns = apns().await;
     let other = TypeIdentifier::new("pass.com.example.other").unwrap();
     assert_eq!(
@@ -172,9 +172,10 @@ async fn a_topic_without_certificate_is_not_sent() {
     assert_eq!(apns.connections(), 0);
 }
 
-/// Tokens of other wallets: a UUID, an FCM token, an odd number of digits, and what would be a path of its own.
+/// Tokens of other wallets: a UUID, an FCM token, an odd number of digits, and text that would change
+/// the path of the request.
 #[tokio::test]
-async fn a_token_that_is_not_of_apns_is_not_sent() {
+async fn nothing_is_sent_to_a_token_of_another_wallet() {
     let apns = apns().await;
     let sender = sender(&apns);
     for token in [
@@ -206,7 +207,7 @@ async fn settings_that_cannot_work_are_refused() {
     );
     assert_eq!(
         text(with().expiration(Duration::ZERO)),
-        "an expiration of 0 is refused: phones that are off would never hear of a change"
+        "the expiration must not be 0: phones that are off would never hear of a change"
     );
     assert_eq!(
         text(with().connections(0)),
@@ -214,7 +215,7 @@ async fn settings_that_cannot_work_are_refused() {
     );
     assert_eq!(
         text(with().endpoint("no host", 443)),
-        "\"no host\" is no name of a host"
+        "\"no host\" is not a host name"
     );
     assert!(
         text(

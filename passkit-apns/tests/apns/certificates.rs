@@ -43,7 +43,7 @@ async fn a_certificate_is_sent_with_its_chain() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_the_server_refuses_is_a_matter_for_the_operator() {
+async fn a_certificate_that_the_server_refuses_is_misconfigured() {
     let (here, elsewhere) = (apns().await, apns().await);
     let foreign = elsewhere.issue(TOPIC).unwrap();
     let identity = from_pem(&foreign.certificate, &foreign.key).unwrap();
@@ -59,7 +59,7 @@ async fn a_certificate_that_the_server_refuses_is_a_matter_for_the_operator() {
 }
 
 #[tokio::test]
-async fn a_server_that_nobody_vouches_for_gets_nothing() {
+async fn a_server_with_an_unknown_authority_gets_nothing() {
     let (here, elsewhere) = (apns().await, apns().await);
     let config = config(&elsewhere)
         .identity(crate::identity(&here))
@@ -73,7 +73,7 @@ async fn a_server_that_nobody_vouches_for_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_expires_meanwhile_makes_no_connection() {
+async fn a_certificate_that_has_expired_opens_no_connection() {
     let apns = apns().await;
     let now = SystemTime::now();
     let issued = apns
@@ -94,10 +94,10 @@ async fn a_certificate_that_expires_meanwhile_makes_no_connection() {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
+async fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     let (apns, elsewhere) = (apns().await, apns().await);
     let folder = tempfile::tempdir().unwrap();
-    // One that the service knows nothing of, and so refuses.
+    // A certificate that the service refuses, because another service issued it.
     write(folder.path(), &elsewhere.issue(TOPIC).unwrap());
     let identity = Identity::from_files(
         &topic(),
@@ -108,7 +108,7 @@ async fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
     let config = config(&apns)
         .identity(identity)
         .connections(1)
-        .look_interval(Duration::from_millis(50));
+        .check_interval(Duration::from_millis(50));
     let sender = ApnsSender::new(config).unwrap();
     let look = || tokio::time::sleep(Duration::from_millis(400));
     assert!(matches!(
@@ -123,7 +123,7 @@ async fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
     .await;
     let connections = apns.connections();
 
-    // Half written: the certificate is there, its key not yet.
+    // Half written: the new certificate is there, its key is not.
     let renewed = apns.issue(TOPIC).unwrap();
     std::fs::write(folder.path().join("a.pem"), &renewed.certificate).unwrap();
     look().await;

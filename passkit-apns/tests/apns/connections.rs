@@ -15,7 +15,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpListener, task::JoinSet};
 
 use crate::{apns, assert_no_violations, config, identity, push, sender, until};
 
-/// Pushes to so many tokens at once.
+/// Pushes to `count` tokens at once.
 async fn push_all(sender: &Arc<ApnsSender>, count: usize) -> Vec<PushOutcome> {
     let mut pushes = JoinSet::new();
     for number in 0..count {
@@ -39,7 +39,7 @@ async fn a_thousand_pushes_share_two_connections() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_one_stream_at_a_time_is_served() {
+async fn a_limit_of_one_stream_is_respected() {
     let apns = LocalApns::start(Options::new().max_concurrent_streams(1))
         .await
         .unwrap();
@@ -53,13 +53,13 @@ async fn a_server_that_takes_one_stream_at_a_time_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pushes_that_a_goaway_leaves_behind_are_sent_again() {
+async fn pushes_that_a_goaway_left_unanswered_are_sent_again() {
     let apns = LocalApns::start(Options::new().max_concurrent_streams(50))
         .await
         .unwrap();
     let sender = Arc::new(sender(&apns));
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
-    // Some are on their way, with an answer that takes a while, when it comes.
+    // 20 pushes still wait for an answer when GOAWAY is sent.
     apns.answer_next(20, Answer::accept().after(Duration::from_millis(200)));
     apns.answer_next(1, Answer::go_away("Shutdown"));
     let outcomes = push_all(&sender, 200).await;
@@ -72,7 +72,7 @@ async fn pushes_that_a_goaway_leaves_behind_are_sent_again() {
 }
 
 #[tokio::test]
-async fn a_push_is_sent_again_once_whatever_ended_the_first_try() {
+async fn a_push_that_lost_its_connection_is_sent_once_more() {
     for answer in [
         Answer::go_away("x"),
         Answer::close(),
@@ -117,7 +117,7 @@ async fn the_reason_of_a_goaway_is_reported() {
 }
 
 #[tokio::test]
-async fn after_shutdown_there_is_a_new_connection() {
+async fn after_shutdown_a_new_connection_is_opened() {
     let apns = apns().await;
     let sender = ApnsSender::new(config(&apns).identity(identity(&apns)).connections(1)).unwrap();
     apns.answer_next(1, Answer::refuse(503, "Shutdown"));
@@ -132,7 +132,7 @@ async fn after_shutdown_there_is_a_new_connection() {
 }
 
 #[tokio::test]
-async fn a_push_that_is_never_answered_ends() {
+async fn a_push_without_an_answer_times_out() {
     let apns = apns().await;
     let timeout = Duration::from_secs(5);
     let config = config(&apns)
@@ -143,12 +143,12 @@ async fn a_push_that_is_never_answered_ends() {
     assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
     apns.answer_token("c0ffee", Answer::stall());
 
-    // Others are answered over the same connection meanwhile, which so is not given up.
+    // Another push on the same connection is answered meanwhile, so the connection is kept.
     let stalled = tokio::spawn({
         let sender = Arc::clone(&sender);
         async move { push(&sender, "c0ffee").await }
     });
-    until("the push has come", async || {
+    until("the push was received", async || {
         apns.pushes().iter().any(|push| push.token == "c0ffee")
     })
     .await;
@@ -160,7 +160,7 @@ async fn a_push_that_is_never_answered_ends() {
     assert_eq!(push(&sender, "abcd").await, PushOutcome::Sent);
     assert_eq!(apns.connections(), 1);
 
-    // Alone, it shows that the connection may be dead.
+    // No other push is answered now, so the connection may be dead.
     assert!(matches!(
         push(&sender, "c0ffee").await,
         PushOutcome::Unreachable(_)
@@ -170,8 +170,8 @@ async fn a_push_that_is_never_answered_ends() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_says_a_word_is_given_up() {
-    // Takes connections, and says nothing.
+async fn a_silent_server_times_out() {
+    // Accepts connections and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
     let connections = Arc::new(AtomicUsize::new(0));
@@ -195,7 +195,7 @@ async fn a_server_that_never_says_a_word_is_given_up() {
             .all(|outcome| matches!(outcome, PushOutcome::Unreachable(_))),
         "{outcomes:?}"
     );
-    // A few pushes try. The others fail at once, because it was just tried.
+    // A few pushes try to connect. The others fail at once because of the delay.
     let connections = connections.load(Ordering::Relaxed);
     assert!((1..=20).contains(&connections), "{connections}");
 }
@@ -206,7 +206,8 @@ async fn a_dead_server_is_not_hammered() {
     let port = dead.local_addr().unwrap().port();
     let connections = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&connections);
-    // Hangs up on everyone, and counts who begins a TLS handshake: others may look for a server that had this port.
+    // Closes every connection. Counts only those that start TLS, because other clients may try a
+    // server that had this port before.
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = dead.accept().await {
             let count = Arc::clone(&count);
@@ -222,7 +223,7 @@ async fn a_dead_server_is_not_hammered() {
         .endpoint("127.0.0.1", port);
     let sender = ApnsSender::new(config).unwrap();
     let start = Instant::now();
-    let mut is_told_to_wait = false;
+    let mut had_to_wait = false;
     until(
         "four connections were tried, and a push had to wait",
         async || {
@@ -230,12 +231,12 @@ async fn a_dead_server_is_not_hammered() {
             let PushOutcome::Unreachable(why) = outcome else {
                 panic!("{outcome:?}")
             };
-            is_told_to_wait |= why.contains("127.0.0.1") && why.contains("tried again in");
-            is_told_to_wait && connections.load(Ordering::Relaxed) >= 4
+            had_to_wait |= why.contains("127.0.0.1") && why.contains("next attempt in");
+            had_to_wait && connections.load(Ordering::Relaxed) >= 4
         },
     )
     .await;
-    // At 0, 100, 300 and 700 ms, or later.
+    // The attempts are at 0, 100, 300 and 700 ms, or later.
     assert!(
         start.elapsed() >= Duration::from_millis(700),
         "{:?}",
@@ -266,9 +267,9 @@ async fn connections_that_end_before_an_answer_count_as_failures() {
     .await;
 }
 
-/// What a phone does on a push, it may do before the push is answered.
+/// The virtual phone may react to a push before the push is answered.
 #[tokio::test]
-async fn the_service_reports_a_push_before_it_answers() {
+async fn the_local_service_reports_a_push_before_it_answers() {
     let reported = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&reported);
     let options = Options::new().on_push(move |topic, token| {

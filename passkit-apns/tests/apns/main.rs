@@ -1,4 +1,4 @@
-//! The sender against a push service on this machine, over real TLS.
+//! Tests the sender against a local push service, over real TLS.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -33,7 +33,7 @@ async fn apns() -> LocalApns {
     LocalApns::start(Options::new()).await.unwrap()
 }
 
-/// A configuration that knows the service, and no certificate.
+/// A configuration for this service, without a certificate.
 fn config(apns: &LocalApns) -> Config {
     Config::new()
         .endpoint(apns.host(), apns.port())
@@ -54,10 +54,10 @@ fn sender(apns: &LocalApns) -> ApnsSender {
     ApnsSender::new(config(apns).identity(identity(apns))).unwrap()
 }
 
-/// Asks until the answer is yes, for a minute at most.
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+/// Waits until the condition is true. Fails after a minute.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
-    while !is_so().await {
+    while !condition().await {
         assert!(Instant::now() < end, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

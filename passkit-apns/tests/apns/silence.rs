@@ -1,4 +1,4 @@
-//! A peer that falls silent, and time that passes: days and minutes of it, on a clock that is put forward.
+//! Tests with a silent peer, and tests that take days of a clock that is put forward.
 
 use std::{
     sync::{
@@ -22,7 +22,7 @@ use crate::{TOPIC, apns, assert_no_violations, config, identity, push, topic};
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Forwards what comes. Later it drops what the connections send that exist by then.
+/// A proxy. After [`swallow`](Self::swallow), it drops everything that the existing connections send.
 struct Gate {
     port: u16,
     swallow: Mutex<Vec<Arc<AtomicBool>>>,
@@ -59,7 +59,8 @@ impl Gate {
     }
 }
 
-/// A swallowed end is swallowed too: the connection stays open.
+/// Forwards bytes. While it swallows, the end of the stream is dropped too, so the connection stays
+/// open.
 async fn pass_on(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,
@@ -77,14 +78,14 @@ async fn pass_on(
     }
 }
 
-/// Puts the clock forward. What is due meanwhile happens.
+/// Puts the clock forward. Timers that are due in between run.
 async fn later(time: Duration) {
     tokio::time::pause();
     tokio::time::sleep(time).await;
     tokio::time::resume();
 }
 
-/// Puts the clock forward, past all that would have been due meanwhile.
+/// Puts the clock forward in one step, so that timers in between run late.
 async fn skip(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
@@ -92,17 +93,17 @@ async fn skip(time: Duration) {
 }
 
 #[tokio::test]
-async fn a_peer_that_died_without_a_word_is_noticed_before_the_next_push() {
+async fn a_dead_peer_is_noticed_before_the_next_push() {
     let apns = apns().await;
     let gate = Gate::before(apns.port()).await;
     let config = config(&apns)
         .endpoint(apns.host(), gate.port)
         .identity(identity(&apns))
         .connections(1);
-    let sender = ApnsSender::new(config.look_interval(100 * DAY)).unwrap();
+    let sender = ApnsSender::new(config.check_interval(100 * DAY)).unwrap();
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
 
-    // While it answers, it is kept.
+    // The connection is kept while the peer answers.
     for _ in 0..3 {
         later(Duration::from_secs(50)).await;
         assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
@@ -121,7 +122,7 @@ async fn a_peer_that_died_without_a_word_is_noticed_before_the_next_push() {
     assert_no_violations(&apns);
 }
 
-/// Keeps warnings.
+/// Collects warnings.
 #[derive(Clone, Default)]
 struct Warnings(Arc<Mutex<Vec<String>>>);
 
@@ -162,7 +163,7 @@ impl Warnings {
 }
 
 #[tokio::test]
-async fn from_thirty_days_before_its_end_a_certificate_is_warned_of_once_a_day() {
+async fn a_warning_is_logged_daily_in_the_last_thirty_days_of_a_certificate() {
     let warnings = Warnings::default();
     let _guard = tracing::subscriber::set_default(warnings.clone());
     let apns = apns().await;
@@ -177,7 +178,7 @@ async fn from_thirty_days_before_its_end_a_certificate_is_warned_of_once_a_day()
         ApnsSender::new(
             config(&apns)
                 .identity(identity.unwrap())
-                .look_interval(Duration::ZERO),
+                .check_interval(Duration::ZERO),
         )
         .unwrap()
     };
@@ -201,11 +202,7 @@ async fn from_thirty_days_before_its_end_a_certificate_is_warned_of_once_a_day()
             skip(hours * HOUR).await;
             assert_eq!(push(&old, "c0ffee").await, PushOutcome::Sent);
         }
-        assert_eq!(
-            warnings.take(),
-            Vec::<String>::new(),
-            "not twice on day {day}"
-        );
+        assert_eq!(warnings.take(), Vec::<String>::new(), "once on day {day}");
         skip(2 * HOUR).await;
         assert_eq!(push(&old, "c0ffee").await, PushOutcome::Sent);
         assert_eq!(warnings.take(), warned, "on day {day}");

@@ -48,7 +48,7 @@ async fn one_token_serves_all_topics_over_the_same_connections() {
 }
 
 #[tokio::test]
-async fn a_certificate_comes_before_the_token() {
+async fn a_certificate_is_preferred_to_a_token() {
     let apns = apns().await;
     let sender = ApnsSender::new(
         config(&apns)
@@ -64,7 +64,7 @@ async fn a_certificate_comes_before_the_token() {
 async fn an_expired_token_is_replaced_and_the_push_sent_again() {
     let apns = apns().await;
     let hour = Duration::from_secs(3600);
-    let key = key(&apns).ages(hour, Duration::ZERO);
+    let key = key(&apns).token_ages(hour, Duration::ZERO);
     let sender = ApnsSender::new(config(&apns).token_key(key)).unwrap();
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
     apns.answer_next(1, Answer::refuse(403, "ExpiredProviderToken"));
@@ -74,7 +74,7 @@ async fn an_expired_token_is_replaced_and_the_push_sent_again() {
     assert_eq!(used[0], used[1]);
     assert_ne!(used[1], used[2]);
 
-    // Once, and no more.
+    // The push is sent again only once.
     apns.answer_next(2, Answer::refuse(403, "ExpiredProviderToken"));
     assert_eq!(
         push(&sender, "c0ffee").await,
@@ -84,7 +84,7 @@ async fn an_expired_token_is_replaced_and_the_push_sent_again() {
 }
 
 #[tokio::test]
-async fn a_young_token_is_not_replaced_whatever_apns_says() {
+async fn a_young_token_is_kept_even_if_apns_calls_it_expired() {
     let apns = apns().await;
     let sender = ApnsSender::new(config(&apns).token_key(key(&apns))).unwrap();
     apns.answer_next(1, Answer::refuse(403, "ExpiredProviderToken"));
@@ -106,7 +106,7 @@ async fn a_young_token_is_not_replaced_whatever_apns_says() {
 #[tokio::test]
 async fn an_old_token_is_replaced_before_it_is_refused() {
     let apns = apns().await;
-    let key = key(&apns).ages(Duration::from_millis(50), Duration::ZERO);
+    let key = key(&apns).token_ages(Duration::from_millis(50), Duration::ZERO);
     let sender = ApnsSender::new(config(&apns).token_key(key)).unwrap();
     assert_eq!(push(&sender, "c0ffee").await, PushOutcome::Sent);
     tokio::time::sleep(Duration::from_millis(60)).await;
@@ -141,16 +141,16 @@ async fn faults_of_a_key_are_one_line() {
     let garbage = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     assert_eq!(
         text(garbage, "KEY", "TEAM"),
-        "token key KEY: its private key is not one of the curve P-256"
+        "token key KEY: its private key is not on the curve P-256"
     );
     let good = apns.issue_token_key().unwrap().key;
     assert_eq!(
         text(&good, "K\n", "TEAM"),
-        "the key id \"K\\n\" is not of letters and digits"
+        "the key id \"K\\n\" must be letters and digits"
     );
     assert_eq!(
         text(&good, "KEY", ""),
-        "the team id \"\" is not of letters and digits"
+        "the team id \"\" must be letters and digits"
     );
     let missing = TokenKey::from_file("/no/such.p8", "KEY", "TEAM")
         .unwrap_err()

@@ -56,7 +56,7 @@ pub(crate) struct Push {
 enum End {
     /// Nothing of the type is pending any more.
     Done,
-    /// The rest waits, for this reason.
+    /// Why the rest was not sent.
     Waits(String),
     Stopped,
 }

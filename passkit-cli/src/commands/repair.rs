@@ -23,7 +23,7 @@ impl Repair {
         match self.store.repair().await? {
             Some(repaired) => say!(
                 "{} entries checked, {} removed, {} restored",
-                repaired.looked_at,
+                repaired.checked,
                 repaired.removed,
                 repaired.restored
             ),

@@ -13,6 +13,16 @@ use crate::{
     program::{passkit, run},
 };
 
+/// Build output, and what the program leaves in a clone.
+pub(crate) const LEFT_OUT: [&str; 6] = [
+    "target",
+    ".git",
+    "passes",
+    "orders",
+    "passkit-data",
+    "passkit-copies",
+];
+
 #[test]
 fn a_clone_in_which_the_program_ran_still_builds() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -80,20 +90,12 @@ fn serve(clone: &Path, arguments: &[&str]) {
     assert!(line.starts_with("listening on "), "{line:?}");
 }
 
-/// Copies the sources, without build output and without files that the program left.
+/// Copies the sources.
 fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let (path, name) = (entry.path(), entry.file_name());
-        let left_out = [
-            "target",
-            ".git",
-            "passes",
-            "orders",
-            "passkit.db",
-            "passkit-copies",
-        ];
-        if left_out.into_iter().any(|out| name == OsStr::new(out)) {
+        if LEFT_OUT.into_iter().any(|out| name == OsStr::new(out)) {
             continue;
         }
         if entry.file_type().unwrap().is_dir() {

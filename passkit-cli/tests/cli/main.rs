@@ -15,6 +15,7 @@ mod disk_full;
 mod folder;
 mod instances;
 mod limits;
+mod links;
 mod metrics;
 mod moving;
 mod phone;

@@ -1,4 +1,4 @@
-//! The program over a Redis that speaks TLS.
+//! The program over a Redis server with TLS.
 
 use std::{fs, process::Command};
 
@@ -86,7 +86,7 @@ fn a_tls_failure_is_one_line() {
             &tls,
             None,
             format!("rediss://localhost:{}", node.port()),
-            "host's name",
+            "host name",
         ),
         (&tls, None, at("rediss", &plain), "redis instead of rediss"),
         (
@@ -95,15 +95,20 @@ fn a_tls_failure_is_one_line() {
             at("rediss+cluster", &plain),
             "redis instead of rediss",
         ),
-        (&tls, None, at("redis", &node), "begins with rediss"),
-        (&tls, None, at("redis+cluster", &node), "begins with rediss"),
+        (&tls, None, at("redis", &node), "start the URL with rediss"),
+        (
+            &tls,
+            None,
+            at("redis+cluster", &node),
+            "start the URL with rediss",
+        ),
         (&tls, None, at("rediss", &asking), "PASSKIT_REDIS_CERT"),
         (&tls, Some(&no_key), at("rediss", &asking), "no private key"),
         (
             &tls,
             Some(&tls.file("client.pem")),
             at("redis", &plain),
-            "rediss URLs only",
+            "need a rediss URL",
         ),
         (
             &tls,

@@ -5,10 +5,10 @@ use super::{
     Error, HeldPass, Outcome, Phone, archive,
     complaint::{Task, service_error},
     error::one_line,
-    operations::{Call, status_reason},
+    operations::{PhoneRequest, status_reason},
 };
 use crate::{
-    client::Response,
+    message::Response,
     service_url::ServiceUrl,
     wire::{archive_types, is_imf_fixdate, media_type_remark},
 };
@@ -57,12 +57,12 @@ impl Phone {
             return Ok(());
         };
         let since = held.last_modified.as_deref().filter(|_| conditional);
-        let call = Call {
+        let call = PhoneRequest {
             url: service.pass(pass),
             auth: Some((pass.type_id.kind(), held.auth_token())),
             if_modified_since: since,
             secrets: self.secrets(&[]),
-            ..Call::default()
+            ..PhoneRequest::default()
         };
         let task = Task::Get(pass, since);
         let response = match self.send(call).await {

@@ -6,7 +6,7 @@ use passkit_server::{
 use super::{
     Error, Outcome, Phone,
     complaint::{Task, service_error},
-    operations::Call,
+    operations::PhoneRequest,
 };
 use crate::{
     service_url::ServiceUrl,
@@ -27,10 +27,10 @@ impl Phone {
         let kept = self.state.service(url, type_id)?;
         let (device, old_tag) = (kept.device.clone(), kept.tag.clone());
         let old_tag = old_tag.as_deref();
-        let call = Call {
+        let call = PhoneRequest {
             url: service.list(&device, type_id, old_tag),
             secrets: self.secrets(&[device.as_str()]),
-            ..Call::default()
+            ..PhoneRequest::default()
         };
         let task = Task::List(&device, type_id, old_tag);
         let response = match self.send(call).await {

@@ -3,14 +3,15 @@ use std::{fmt, time::SystemTime};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::Full;
+use passkit_archive::Rules;
 use passkit_server::{AuthToken, PassId, identifiers::Kind};
 
 use super::{
-    Complaint, Error, HeldPass, Rules, State, archive,
+    Complaint, Error, HeldPass, State, archive,
     complaint::{Task, log_entry, service_error},
     error::service_url,
 };
-use crate::{Client, Exchange, client::Response, exchange::Secrets, service_url::ServiceUrl};
+use crate::{Client, Exchange, message::Response, secrets::Secrets, service_url::ServiceUrl};
 
 /// A phone; see [the module](super).
 pub struct Phone {
@@ -207,12 +208,12 @@ impl Phone {
         let url = &held.url;
         let device = self.state.service(url, &pass.type_id)?.device.clone();
         let mut outcome = Outcome::default();
-        let call = Call {
+        let call = PhoneRequest {
             method: Method::DELETE,
             url: service_url(url)?.registration(&device, pass),
             auth: Some((pass.type_id.kind(), held.auth_token())),
             secrets: self.secrets(&[device.as_str()]),
-            ..Call::default()
+            ..PhoneRequest::default()
         };
         let task = Task::Unregister(&device, pass);
         match self.send(call).await {
@@ -245,7 +246,7 @@ impl Phone {
         let kept = self.state.service(url, &pass.type_id)?;
         let (device, had_tag) = (kept.device.clone(), kept.tag.is_some());
         let auth_token = self.held(pass)?.auth_token.clone();
-        let call = Call {
+        let call = PhoneRequest {
             method: Method::POST,
             url: service.registration(&device, pass),
             auth: Some((pass.type_id.kind(), &auth_token)),
@@ -253,7 +254,7 @@ impl Phone {
                 serde_json::json!({ "pushToken": self.state.push_token.as_str() }).to_string(),
             ),
             secrets: self.secrets(&[device.as_str()]),
-            ..Call::default()
+            ..PhoneRequest::default()
         };
         let task = Task::Register(&device, pass);
         match self.send(call).await {
@@ -303,12 +304,12 @@ impl Phone {
                 .iter()
                 .map(|kept| kept.device.as_str())
                 .collect();
-            let call = Call {
+            let call = PhoneRequest {
                 method: Method::POST,
                 url: service.log(),
                 body: Some(serde_json::json!({ "logs": logs }).to_string()),
                 secrets: self.secrets(&devices),
-                ..Call::default()
+                ..PhoneRequest::default()
             };
             if let Ok(response) = self.send(call).await
                 && response.status != 200
@@ -338,8 +339,8 @@ impl Phone {
     }
 
     /// Makes a call, and shows it to the observer.
-    pub(super) async fn send(&mut self, call: Call<'_>) -> Result<Response, String> {
-        let Call {
+    pub(super) async fn send(&mut self, call: PhoneRequest<'_>) -> Result<Response, String> {
+        let PhoneRequest {
             method,
             url,
             auth,
@@ -360,7 +361,7 @@ impl Phone {
 
 /// One request.
 #[derive(Default)]
-pub(super) struct Call<'a> {
+pub(super) struct PhoneRequest<'a> {
     pub(super) method: Method,
     pub(super) url: String,
     pub(super) auth: Option<(Kind, &'a AuthToken)>,

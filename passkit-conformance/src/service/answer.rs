@@ -3,8 +3,8 @@ use passkit_server::identifiers::{Kind, SerialNumber};
 
 use crate::{
     CaseResult, Rule, Stop, Violation,
-    client::Response,
-    exchange::Secrets,
+    message::Response,
+    secrets::Secrets,
     wire::{ListAnswer, is_imf_fixdate, media_type_remark},
 };
 

@@ -2,7 +2,7 @@
 
 use passkit_archive::{Archive, Rules};
 
-use super::{answer::Answer, catalogue, session::Session, target::Subject};
+use super::{answer::Answer, case::catalogue, session::Session, target::Subject};
 use crate::{CaseResult, Rule, Stop};
 
 catalogue! {

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     Client, Limits,
-    exchange::Secrets,
+    secrets::Secrets,
     service_url::{ServiceUrl, encoded},
 };
 

@@ -4,8 +4,8 @@ use http::{Method, header};
 
 use super::{
     answer::Answer,
-    catalogue,
-    session::{Auth, Call, Device, Session},
+    case::catalogue,
+    session::{Auth, Device, ServiceRequest, Session},
     target::Subject,
 };
 use crate::{CaseResult, Rule, Stop};
@@ -62,19 +62,24 @@ const NO_TOKEN: &str = "a-token-of-no-pass-at-all";
 
 /// The three calls that need a token, without one: a new device registers, another one unregisters,
 /// and a fetch.
-fn calls(session: &Session, newcomer: &Device, holder: &Device, subject: &Subject) -> [Call; 3] {
+fn calls(
+    session: &Session,
+    newcomer: &Device,
+    holder: &Device,
+    subject: &Subject,
+) -> [ServiceRequest; 3] {
     let mut register = session.register_call(newcomer, subject);
     register
         .headers
         .retain(|(name, _)| *name != header::AUTHORIZATION);
-    let unregister = Call::new(
+    let unregister = ServiceRequest::new(
         Method::DELETE,
         session.registration_path(&holder.id, &subject.pass),
     );
     [
         register,
         unregister,
-        Call::new(Method::GET, session.pass_path(&subject.pass)),
+        ServiceRequest::new(Method::GET, session.pass_path(&subject.pass)),
     ]
 }
 
@@ -287,7 +292,7 @@ async fn each_request_is_checked_alone(session: &Session) -> CaseResult {
     ];
     for (key, auth) in keys {
         session.fetch(subject, None).await?.is(200, Rule::GET_9)?;
-        let call = Call::new(Method::GET, session.pass_path(&subject.pass)).auth(&auth);
+        let call = ServiceRequest::new(Method::GET, session.pass_path(&subject.pass)).auth(&auth);
         session
             .send(call)
             .await?
@@ -324,8 +329,8 @@ async fn scheme_in_any_case(session: &Session) -> CaseResult {
         ("a space at the end", format!("{scheme} {token} ")),
     ];
     for (what, header) in keys {
-        let call =
-            Call::new(Method::GET, session.pass_path(&subject.pass)).auth(&Auth::Raw(header));
+        let call = ServiceRequest::new(Method::GET, session.pass_path(&subject.pass))
+            .auth(&Auth::Raw(header));
         session
             .send(call)
             .await?

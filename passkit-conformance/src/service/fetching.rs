@@ -6,7 +6,7 @@ use http::{Method, header};
 
 use super::{
     answer::Answer,
-    catalogue,
+    case::catalogue,
     session::{Auth, Session},
     target::Subject,
 };

@@ -5,9 +5,9 @@ use passkit_server::identifiers::{Kind, TypeIdentifier};
 
 use super::{
     answer::Answer,
-    catalogue,
+    case::catalogue,
     fetching::fetched,
-    session::{Auth, Call, Device, Session},
+    session::{Auth, Device, ServiceRequest, Session},
     target::Subject,
 };
 use crate::{
@@ -96,7 +96,7 @@ catalogue! {
     "list/needs-no-authorization" Pass Must [LIST_12] needs_no_authorization,
         "A registered device asks without an Authorization header, as all phones do.",
         "No phone ever gets an update, because all its list requests are refused.";
-    "list/minds-no-authorization" Pass Should [LIST_12] minds_no_authorization,
+    "list/ignores-authorization" Pass Should [LIST_12] ignores_authorization,
         "A registered device asks with an Authorization header that holds nothing useful.",
         "Clients that send the header with each call get no updates.";
     "list/tag-survives-the-url" Pass Must [URL_8] tag_survives_the_url,
@@ -205,7 +205,10 @@ async fn list_raw(
     let path = session.list_path(&device.id, &subject.pass.type_id);
     let parameter = session.kind().since_parameter();
     session
-        .send(Call::new(Method::GET, format!("{path}?{parameter}={tag}")))
+        .send(ServiceRequest::new(
+            Method::GET,
+            format!("{path}?{parameter}={tag}"),
+        ))
         .await
 }
 
@@ -495,7 +498,7 @@ async fn needs_no_authorization(session: &Session) -> CaseResult {
     .map(drop)
 }
 
-async fn minds_no_authorization(session: &Session) -> CaseResult {
+async fn ignores_authorization(session: &Session) -> CaseResult {
     let (device, one) = (session.device()?, session.one()?);
     session.registered(&device, one).await?;
     let scheme = session.kind().auth_scheme();
@@ -506,7 +509,7 @@ async fn minds_no_authorization(session: &Session) -> CaseResult {
     ] {
         let path = session.list_path(&device.id, &one.pass.type_id);
         let answer = session
-            .send(Call::new(Method::GET, path).auth(&Auth::Raw(value)))
+            .send(ServiceRequest::new(Method::GET, path).auth(&Auth::Raw(value)))
             .await?;
         names(&answer, &[one], Rule::LIST_12)?;
     }

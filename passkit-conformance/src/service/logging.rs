@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::{
     answer::Answer,
-    catalogue,
-    session::{Call, Session},
+    case::catalogue,
+    session::{ServiceRequest, Session},
 };
 use crate::{CaseResult, Rule};
 
@@ -56,7 +56,7 @@ fn taken(answer: &Answer, rule: Rule) -> CaseResult {
 async fn messages_are_200(session: &Session) -> CaseResult {
     taken(
         &session
-            .send(Call::new(Method::POST, PATH).json(messages(2)))
+            .send(ServiceRequest::new(Method::POST, PATH).json(messages(2)))
             .await?,
         Rule::LOG_1,
     )
@@ -65,7 +65,7 @@ async fn messages_are_200(session: &Session) -> CaseResult {
 async fn sixty_messages_are_200(session: &Session) -> CaseResult {
     taken(
         &session
-            .send(Call::new(Method::POST, PATH).json(messages(60)))
+            .send(ServiceRequest::new(Method::POST, PATH).json(messages(60)))
             .await?,
         Rule::LOG_1,
     )
@@ -73,7 +73,7 @@ async fn sixty_messages_are_200(session: &Session) -> CaseResult {
 
 async fn credentials_do_not_matter(session: &Session) -> CaseResult {
     for value in ["ApplePass a-token-of-no-pass-at-all", "Bearer x", "?"] {
-        let call = Call::new(Method::POST, PATH)
+        let call = ServiceRequest::new(Method::POST, PATH)
             .json(messages(1))
             .header(header::AUTHORIZATION, value);
         let answer = session
@@ -102,7 +102,7 @@ async fn malformed_is_200(session: &Session) -> CaseResult {
     for (what, body) in bodies {
         taken(
             &session
-                .send(Call::new(Method::POST, PATH).json(body))
+                .send(ServiceRequest::new(Method::POST, PATH).json(body))
                 .await?
                 .about(what),
             Rule::LOG_2,
@@ -117,7 +117,7 @@ async fn other_forms_are_200(session: &Session) -> CaseResult {
         ("a bare list", json!([text])),
         ("a description", json!({ "description": text })),
     ] {
-        let call = Call::new(Method::POST, PATH).json(body.to_string());
+        let call = ServiceRequest::new(Method::POST, PATH).json(body.to_string());
         taken(&session.send(call).await?.about(what), Rule::LOG_3)?;
     }
     Ok(())
@@ -129,7 +129,7 @@ async fn any_content_type(session: &Session) -> CaseResult {
         Some("text/plain"),
         None,
     ] {
-        let call = Call::new(Method::POST, PATH).body(messages(1));
+        let call = ServiceRequest::new(Method::POST, PATH).body(messages(1));
         let (call, what) = match content_type {
             Some(one) => (
                 call.header(header::CONTENT_TYPE, one),

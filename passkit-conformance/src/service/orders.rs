@@ -3,9 +3,9 @@
 use http::{Method, header};
 
 use super::{
-    catalogue,
+    case::catalogue,
     listing::{is_quiet, list, names, registered_and_listed},
-    session::{Auth, Call, Session},
+    session::{Auth, ServiceRequest, Session},
 };
 use crate::{CaseResult, Rule, wire::archive_types};
 
@@ -90,7 +90,7 @@ async fn lists_go_by_type(session: &Session) -> CaseResult {
     for one in [pass, order] {
         let path = session.list_path(&device.id, &one.pass.type_id);
         names(
-            &session.send(Call::new(Method::GET, path)).await?,
+            &session.send(ServiceRequest::new(Method::GET, path)).await?,
             &[one],
             Rule::LIST_3,
         )?;

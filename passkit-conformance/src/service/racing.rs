@@ -17,7 +17,7 @@ use passkit_server::identifiers::SerialNumber;
 use super::{
     answer::Answer,
     archives::readable,
-    catalogue,
+    case::catalogue,
     listing::{is_quiet, list, names},
     session::{Device, Session},
     target::Subject,

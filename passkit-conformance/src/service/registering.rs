@@ -5,8 +5,8 @@ use passkit_server::PassId;
 use serde_json::json;
 
 use super::{
-    catalogue,
-    session::{Auth, Call, Device, Session},
+    case::catalogue,
+    session::{Auth, Device, ServiceRequest, Session},
     steps::{random, together},
     target::Subject,
 };
@@ -167,7 +167,7 @@ async fn creates_once(session: &Session, device: &Device, pass: &Subject) -> Cas
 }
 
 /// A registration with the given body.
-fn with_body(session: &Session, device: &Device, pass: &Subject, body: &str) -> Call {
+fn with_body(session: &Session, device: &Device, pass: &Subject, body: &str) -> ServiceRequest {
     session.will_register(device, pass);
     session.register_call(device, pass).body(body.to_owned())
 }
@@ -315,7 +315,7 @@ async fn impossible_device_identifier(session: &Session) -> CaseResult {
     for (what, id) in forms {
         let mut call = session.register_call(&device, pass);
         call.path = path.replacen(device.id.as_str(), &id, 1);
-        let remove = Call::new(Method::DELETE, &*call.path).auth(&Auth::Token(pass));
+        let remove = ServiceRequest::new(Method::DELETE, &*call.path).auth(&Auth::Token(pass));
         let answer = session.send(call).await?.about(what);
         if (200..300).contains(&answer.status()) {
             session.send(remove).await?;
@@ -356,6 +356,8 @@ async fn credentials_come_before_the_body(session: &Session) -> CaseResult {
         "{} a-token-of-no-pass-at-all",
         session.kind().auth_scheme()
     ));
-    let call = Call::new(Method::POST, path).auth(&wrong).json("not json");
+    let call = ServiceRequest::new(Method::POST, path)
+        .auth(&wrong)
+        .json("not json");
     session.send(call).await?.is(401, Rule::AUTH_5)
 }

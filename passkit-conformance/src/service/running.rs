@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 
-use super::{ServiceCase, Target};
-use crate::{Case, CaseReport, Outcome, Report, Rule, client::SendError, exchange::Secrets};
+use super::{case::ServiceCase, target::Target};
+use crate::{Case, CaseReport, Outcome, Report, Rule, message::SendError, secrets::Secrets};
 
 /// The service counts as gone after this many cases in a row without any answer. A hanging service
 /// would otherwise cost the time limit for each request of each case.
@@ -139,7 +139,7 @@ mod tests {
     use tower_service::Service;
 
     use super::*;
-    use crate::{Level, Limits, service::session::Call};
+    use crate::{Level, Limits, service::session::ServiceRequest};
 
     /// Answers a request if `answered` returns true for its number.
     #[derive(Clone)]
@@ -210,7 +210,7 @@ mod tests {
             run: |session| {
                 Box::pin(async {
                     session
-                        .send(Call::new(Method::GET, "/v1/x"))
+                        .send(ServiceRequest::new(Method::GET, "/v1/x"))
                         .await
                         .map(|_| ())
                 })

@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{
     CaseResult, Exchange, Rule, Stop, Violation,
-    client::{SendError, WithCapitals},
-    exchange::Secrets,
+    message::{SendError, WithCapitals},
     random_hex,
+    secrets::Secrets,
     service_url::encoded,
 };
 
@@ -58,7 +58,7 @@ pub(crate) enum Auth<'a> {
 
 /// A call, sent with [`Session::send`].
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
+pub(crate) struct ServiceRequest {
     pub(crate) method: Method,
     /// The path from `/v1/` on, with the query.
     pub(crate) path: String,
@@ -70,7 +70,7 @@ pub(crate) struct Call {
     pub(crate) with_capitals: bool,
 }
 
-impl Call {
+impl ServiceRequest {
     pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
         let user_agent = Some("passd/1.0 CFNetwork/1568.100.1 Darwin/24.0.0");
         let (headers, body) = (Vec::new(), Bytes::new());
@@ -323,9 +323,9 @@ impl Session {
     }
 
     /// A registration in the form that phones send.
-    pub(crate) fn register_call(&self, device: &Device, subject: &Subject) -> Call {
+    pub(crate) fn register_call(&self, device: &Device, subject: &Subject) -> ServiceRequest {
         let body = serde_json::json!({ "pushToken": device.push_token.as_str() }).to_string();
-        Call::new(
+        ServiceRequest::new(
             Method::POST,
             self.registration_path(&device.id, &subject.pass),
         )
@@ -369,7 +369,7 @@ impl Session {
     ) -> Result<Answer, Stop> {
         let path = self.registration_path(&device.id, &subject.pass);
         let answer = self
-            .send(Call::new(Method::DELETE, path).auth(&Auth::Token(subject)))
+            .send(ServiceRequest::new(Method::DELETE, path).auth(&Auth::Token(subject)))
             .await?;
         if answer.status() == 200 {
             self.notes()
@@ -395,13 +395,13 @@ impl Session {
             ),
             None => path,
         };
-        self.send(Call::new(Method::GET, path)).await
+        self.send(ServiceRequest::new(Method::GET, path)).await
     }
 
     /// The fetch of a pass in the form that phones send, if it changed since the date.
-    pub(crate) fn fetch_call(&self, subject: &Subject, since: Option<&str>) -> Call {
-        let call =
-            Call::new(Method::GET, self.pass_path(&subject.pass)).auth(&Auth::Token(subject));
+    pub(crate) fn fetch_call(&self, subject: &Subject, since: Option<&str>) -> ServiceRequest {
+        let call = ServiceRequest::new(Method::GET, self.pass_path(&subject.pass))
+            .auth(&Auth::Token(subject));
         match since {
             Some(since) => call.header(header::IF_MODIFIED_SINCE, since),
             None => call,
@@ -419,7 +419,7 @@ impl Session {
 
     /// Sends a call and reads the complete answer. A missing or incomplete answer breaks
     /// [`Rule::HTTP_2`]. A service that can't be reached ends the case with an error.
-    pub(crate) async fn send(&self, call: Call) -> Result<Answer, Stop> {
+    pub(crate) async fn send(&self, call: ServiceRequest) -> Result<Answer, Stop> {
         self.try_send(call).await?.map_err(|error| {
             let actual = self.notes().secrets.hide(&error.to_string());
             Violation::new(
@@ -432,7 +432,10 @@ impl Session {
     }
 
     /// Sends a call that a service may answer by hanging up.
-    pub(crate) async fn try_send(&self, call: Call) -> Result<Result<Answer, SendError>, Stop> {
+    pub(crate) async fn try_send(
+        &self,
+        call: ServiceRequest,
+    ) -> Result<Result<Answer, SendError>, Stop> {
         let secrets = self.notes().secrets.clone();
         let method = call.method.clone();
         let request = self
@@ -449,7 +452,7 @@ impl Session {
         }
     }
 
-    fn request(&self, call: Call) -> Result<Request<Full<Bytes>>, http::Error> {
+    fn request(&self, call: ServiceRequest) -> Result<Request<Full<Bytes>>, http::Error> {
         let mut request = Request::builder().method(call.method).uri(format!(
             "{}{}",
             self.target.url.as_str(),
@@ -482,7 +485,7 @@ impl Session {
             let path = self.registration_path(&device, &subject.pass);
             // A failure here is ignored, because the case is over.
             if self
-                .send(Call::new(Method::DELETE, path).auth(&Auth::Token(&subject)))
+                .send(ServiceRequest::new(Method::DELETE, path).auth(&Auth::Token(&subject)))
                 .await
                 .is_err()
             {

@@ -4,10 +4,10 @@ use http::{Method, header};
 
 use super::{
     answer::Answer,
-    catalogue,
+    case::catalogue,
     fetching::{fetched, is_newer, until_past},
     listing::{is_quiet, list, names, registered_and_listed},
-    session::{Auth, Call, Device, Session},
+    session::{Auth, Device, ServiceRequest, Session},
     target::Subject,
 };
 use crate::{CaseResult, Rule, Stop};
@@ -234,7 +234,7 @@ async fn nothing_to_report(session: &Session) -> CaseResult {
         "[2026-11-23 08:00:41 +0000] Device received spurious push. (This was written by a test of the web service.)"
     ] });
     session
-        .send(Call::new(Method::POST, "/v1/log").json(complaint.to_string()))
+        .send(ServiceRequest::new(Method::POST, "/v1/log").json(complaint.to_string()))
         .await?
         .is(200, Rule::LOG_1)
 }
@@ -382,12 +382,12 @@ fn guarded_calls(
     device: &Device,
     subject: &Subject,
     auth: &Auth<'_>,
-) -> [Call; 3] {
+) -> [ServiceRequest; 3] {
     let path = session.registration_path(&device.id, &subject.pass);
     let mut calls = [
         session.register_call(device, subject),
-        Call::new(Method::DELETE, path),
-        Call::new(Method::GET, session.pass_path(&subject.pass)),
+        ServiceRequest::new(Method::DELETE, path),
+        ServiceRequest::new(Method::GET, session.pass_path(&subject.pass)),
     ];
     for call in &mut calls {
         call.headers

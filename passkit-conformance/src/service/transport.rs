@@ -4,11 +4,11 @@ use http::{Method, header};
 
 use super::{
     answer::Answer,
-    catalogue,
+    case::catalogue,
     fetching::fetched,
-    session::{Auth, Call, Session},
+    session::{Auth, ServiceRequest, Session},
 };
-use crate::{CaseResult, Rule, Stop, Violation, client::SendError};
+use crate::{CaseResult, Rule, Stop, Violation, message::SendError};
 
 catalogue! {
     "http/any-user-agent" Pass Should [HTTP_3] any_user_agent,
@@ -50,12 +50,13 @@ async fn any_user_agent(session: &Session) -> CaseResult {
         let registration = session.registration_path(&device.id, &subject.pass);
         let calls = [
             session.register_call(&device, subject),
-            Call::new(
+            ServiceRequest::new(
                 Method::GET,
                 session.list_path(&device.id, &subject.pass.type_id),
             ),
-            Call::new(Method::GET, session.pass_path(&subject.pass)).auth(&Auth::Token(subject)),
-            Call::new(Method::DELETE, registration).auth(&Auth::Token(subject)),
+            ServiceRequest::new(Method::GET, session.pass_path(&subject.pass))
+                .auth(&Auth::Token(subject)),
+            ServiceRequest::new(Method::DELETE, registration).auth(&Auth::Token(subject)),
         ];
         for (i, mut call) in calls.into_iter().enumerate() {
             let Some((user_agent, what)) = other else {
@@ -105,12 +106,12 @@ async fn header_names_in_any_case(session: &Session) -> CaseResult {
 async fn wrong_method_is_405(session: &Session) -> CaseResult {
     let (device, subject) = (session.device()?, session.one()?);
     let calls = [
-        Call::new(
+        ServiceRequest::new(
             Method::POST,
             session.list_path(&device.id, &subject.pass.type_id),
         ),
-        Call::new(Method::POST, session.pass_path(&subject.pass)),
-        Call::new(Method::GET, "/v1/log"),
+        ServiceRequest::new(Method::POST, session.pass_path(&subject.pass)),
+        ServiceRequest::new(Method::GET, "/v1/log"),
     ];
     for call in calls {
         let what = format!("{} to a path with other methods", call.method);
@@ -129,7 +130,7 @@ async fn unknown_path_is_404(session: &Session) -> CaseResult {
         "/v1/no-endpoint".to_owned(),
         session.pass_path(&subject.pass).replacen("/v1/", "/v9/", 1),
     ] {
-        let call = Call::new(Method::GET, path).auth(&Auth::Token(subject));
+        let call = ServiceRequest::new(Method::GET, path).auth(&Auth::Token(subject));
         session
             .send(call)
             .await?
@@ -141,7 +142,10 @@ async fn unknown_path_is_404(session: &Session) -> CaseResult {
 
 /// The answer to a call that is far too large. `None` if the service hung up, because it need not
 /// read all of it.
-async fn answer_to_too_much(session: &Session, call: Call) -> Result<Option<Answer>, Stop> {
+async fn answer_to_too_much(
+    session: &Session,
+    call: ServiceRequest,
+) -> Result<Option<Answer>, Stop> {
     match session.try_send(call).await? {
         Ok(answer) => Ok(Some(answer)),
         Err(SendError::TooSlow(reason)) => Err(Violation::new(
@@ -175,7 +179,12 @@ async fn long_log_is_413(session: &Session) -> CaseResult {
         r#"{{"logs":["A test of passkit-conformance: {}"]}}"#,
         "x".repeat(1024 * 1024)
     );
-    match answer_to_too_much(session, Call::new(Method::POST, "/v1/log").json(body)).await? {
+    match answer_to_too_much(
+        session,
+        ServiceRequest::new(Method::POST, "/v1/log").json(body),
+    )
+    .await?
+    {
         Some(answer) => answer.about("log messages of 1 MiB").is(413, Rule::HTTP_13),
         None => Ok(()),
     }
@@ -190,11 +199,11 @@ async fn long_path_or_header_is_refused(session: &Session) -> CaseResult {
     let calls = [
         (
             "a path of 30,000 characters",
-            Call::new(Method::GET, format!("{path}{serial}")).auth(&Auth::Token(subject)),
+            ServiceRequest::new(Method::GET, format!("{path}{serial}")).auth(&Auth::Token(subject)),
         ),
         (
             "an Authorization of 60,000 characters",
-            Call::new(Method::GET, path).auth(&Auth::Raw(token)),
+            ServiceRequest::new(Method::GET, path).auth(&Auth::Raw(token)),
         ),
     ];
     for (what, call) in calls {

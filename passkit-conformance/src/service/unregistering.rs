@@ -1,6 +1,6 @@
 //! Unregistering a pass from a device.
 
-use super::{catalogue, session::Session, steps::together};
+use super::{case::catalogue, session::Session, steps::together};
 use crate::{CaseResult, Rule};
 
 catalogue! {

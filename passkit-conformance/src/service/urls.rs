@@ -5,8 +5,8 @@ use passkit_server::identifiers::SerialNumber;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{
-    catalogue,
-    session::{Auth, Call, Session},
+    case::catalogue,
+    session::{Auth, ServiceRequest, Session},
     steps::random,
     target::Subject,
 };
@@ -69,19 +69,22 @@ async fn life(
     session.will_register(&device, subject);
     let mut register = session.register_call(&device, subject);
     register.path.clone_from(&paths.registration);
-    let ask = async |call: Call, what| {
+    let ask = async |call: ServiceRequest, what| {
         Ok::<_, Stop>(session.send(call).await?.about(format!("{what} {how}")))
     };
 
     ask(register, "POST").await?.is_one_of(&[200, 201], rule)?;
-    let list = ask(Call::new(Method::GET, paths.list), "the list").await?;
+    let list = ask(ServiceRequest::new(Method::GET, paths.list), "the list").await?;
     session.names(&list, &[subject], rule)?;
-    ask(Call::new(Method::GET, paths.pass).auth(&auth), "GET")
-        .await?
-        .is(200, rule)?;
+    ask(
+        ServiceRequest::new(Method::GET, paths.pass).auth(&auth),
+        "GET",
+    )
+    .await?
+    .is(200, rule)?;
     // The cases of unregistering find a wrong 204.
     ask(
-        Call::new(Method::DELETE, paths.registration).auth(&auth),
+        ServiceRequest::new(Method::DELETE, paths.registration).auth(&auth),
         "DELETE",
     )
     .await?
@@ -90,8 +93,10 @@ async fn life(
 
 /// Checks that the log works the same at this path.
 async fn log_at(session: &Session, path: &str) -> CaseResult {
-    let call =
-        |path| Call::new(Method::POST, path).json(r#"{"logs":["A test of passkit-conformance"]}"#);
+    let call = |path| {
+        ServiceRequest::new(Method::POST, path)
+            .json(r#"{"logs":["A test of passkit-conformance"]}"#)
+    };
     let usual = session.send(call("/v1/log")).await?.status();
     session
         .send(call(path))
@@ -156,7 +161,7 @@ async fn encoded_characters_are_decoded(session: &Session) -> CaseResult {
         .holds(&device, subject, &[subject], Rule::URL_7)
         .await?;
     let collection = session.kind().collection();
-    let fetch = Call::new(Method::GET, format!("/v1/{collection}/{type_id}/{serial}"))
+    let fetch = ServiceRequest::new(Method::GET, format!("/v1/{collection}/{type_id}/{serial}"))
         .auth(&Auth::Token(subject));
     session
         .send(fetch)
@@ -174,7 +179,7 @@ async fn undecodable_escapes_are_refused(session: &Session) -> CaseResult {
     for escape in ["%zz", "%", "%ff", "%C3", "%00"] {
         let path = format!("/v1/{collection}/{type_id}/unknown-{escape}");
         let answer = session
-            .send(Call::new(Method::GET, path).auth(&Auth::Token(subject)))
+            .send(ServiceRequest::new(Method::GET, path).auth(&Auth::Token(subject)))
             .await?;
         let answer = answer.about(format!("GET of a serial number with {escape}"));
         answer.is_one_of(&[400, 401, 404], Rule::URL_7)?;
@@ -228,7 +233,7 @@ async fn tag_is_read_from_the_raw_query(session: &Session) -> CaseResult {
         "{path}?{parameter}={}",
         utf8_percent_encode(&tag, NOT_IN_A_VALUE)
     );
-    let answer = session.send(Call::new(Method::GET, path)).await?;
+    let answer = session.send(ServiceRequest::new(Method::GET, path)).await?;
     answer
         .about("the list with its own tag, not encoded")
         .is(204, Rule::URL_8)
@@ -243,21 +248,24 @@ async fn unknown_parameters_are_ignored(session: &Session) -> CaseResult {
         format!("x{parameter}=0&more&{since}"),
     ] {
         let answer = session
-            .send(Call::new(Method::GET, format!("{path}?{query}")))
+            .send(ServiceRequest::new(Method::GET, format!("{path}?{query}")))
             .await?;
         answer
             .about("the list with its own tag and more parameters")
             .is(204, Rule::URL_9)?;
     }
     let answer = session
-        .send(Call::new(Method::GET, format!("{path}?more={}", random()?)))
+        .send(ServiceRequest::new(
+            Method::GET,
+            format!("{path}?more={}", random()?),
+        ))
         .await?;
     session.names(
         &answer.about("the list with other parameters"),
         &[subject],
         Rule::URL_9,
     )?;
-    let fetch = Call::new(
+    let fetch = ServiceRequest::new(
         Method::GET,
         format!("{}?more=1", session.pass_path(&subject.pass)),
     );

@@ -1,7 +1,8 @@
-//! Calls that are dropped half way.
+//! Calls that are dropped before they end.
 //!
-//! Each call is polled a few times and dropped, with more polls from round to round, until one comes to its end. A
-//! store may go on with the call on its own: what counts is that soon all reads agree on one of the two states.
+//! Each call is polled a few times and dropped. The number of polls grows until a call ends. A
+//! store may go on with the call on its own. But soon all reads must agree on one of the two
+//! states.
 
 use std::{
     pin::{Pin, pin},
@@ -17,35 +18,42 @@ use passkit_server::{
 use crate::{Rule, Violation};
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{Device, devices_of, new_passes, new_push_token, serials},
 };
 
 catalogue! {
-    "store/dropped-register-is-whole" Must [C12] store dropped_register_is_whole,
-        "Polls a register 0, 1, 2, ... times and drops it; list and pages must come to agree on it.",
-        "A phone whose connection breaks is registered by half: it is listed and never pushed, or the reverse.";
-    "store/dropped-unregister-is-whole" Must [C12] store dropped_unregister_is_whole,
-        "Polls an unregister 0, 1, 2, ... times and drops it; list and pages must come to agree on it.",
+    "store/dropped-register-is-all-or-nothing" Must [C12] store dropped_register_is_all_or_nothing,
+        "Polls a register 0, 1, 2, ... times and drops it. After a while, list and pages must \
+         agree.",
+        "A phone whose connection breaks is half registered. It is listed and never pushed, or \
+         pushed and never listed.";
+    "store/dropped-unregister-is-all-or-nothing" Must [C12] store
+        dropped_unregister_is_all_or_nothing,
+        "Polls an unregister 0, 1, 2, ... times and drops it. After a while, list and pages must \
+         agree.",
         "A phone whose connection breaks is pushed forever for a pass that it deleted.";
-    "store/dropped-mark-is-whole" Must [C12] store dropped_mark_is_whole,
-        "Polls a mark of 20 passes 0, 1, 2, ... times and drops it; states and list must come to show all or none.",
+    "store/dropped-mark-is-all-or-nothing" Must [C12] store dropped_mark_is_all_or_nothing,
+        "Polls a mark of 20 passes 0, 1, 2, ... times and drops it. After a while, states and \
+         list must show all of the marks or none.",
         "Some of the passes that changed together never reach the phones.";
-    "store/dropped-mark-all-is-whole" Must [C12] store dropped_mark_all_is_whole,
-        "Polls a mark of a whole type 0, 1, 2, ... times and drops it; states and list must come to show all or none.",
+    "store/dropped-mark-all-is-all-or-nothing" Must [C12] store dropped_mark_all_is_all_or_nothing,
+        "Polls a mark of an entire type 0, 1, 2, ... times and drops it. After a while, states \
+         and list must show all of the marks or none.",
         "Some of the passes keep the old design on the phones.";
-    "store/dropped-forget-is-whole" Must [C12] store dropped_forget_is_whole,
-        "Polls forgetting a device with eight passes 0, 1, 2, ... times and drops it; then the device comes back.",
-        "A phone that comes back finds some of its passes registered by half.";
+    "store/dropped-forget-is-all-or-nothing" Must [C12] store dropped_forget_is_all_or_nothing,
+        "Polls a call that forgets a device with eight passes 0, 1, 2, ... times and drops it. \
+         Then the device registers again.",
+        "A phone that comes back finds some of its passes half registered.";
 }
 
-/// More polls than any call needs; where one needs more, the rest is not reached.
+/// More polls than any call needs. If a call needs more, its last steps are not tested.
 pub(super) const MOST_POLLS: usize = 24;
 
-/// How long a store may take until a call that was dropped has happened or not.
+/// The time that a store has to finish or undo a dropped call.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Polls `call` at most `polls` times, then drops it; says whether it came to its end.
+/// Polls `call` at most `polls` times, then drops it. Returns whether it ended.
 pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
     struct GiveUp<'a, F> {
         call: Pin<&'a mut F>,
@@ -72,11 +80,11 @@ pub(super) async fn give_up_after<F: Future>(polls: usize, call: F) -> bool {
     .await
 }
 
-/// What disagrees, if anything does.
+/// A description of what disagrees, if anything does.
 pub(super) type Halves<'a> =
     Pin<Box<dyn Future<Output = Result<Option<String>, Violation>> + Send + 'a>>;
 
-/// Reads until `halves` says `None`.
+/// Reads until `halves` returns `None`.
 pub(super) async fn comes_to_rest<'a>(
     what: &str,
     halves: impl Fn() -> Halves<'a>,
@@ -89,7 +97,7 @@ pub(super) async fn comes_to_rest<'a>(
         if start.elapsed() > TIMEOUT {
             return Err(Violation::new(
                 Rule::C12,
-                format!("{what} to have happened or not"),
+                format!("{what} to have happened entirely or not at all"),
                 halves,
             ));
         }
@@ -97,7 +105,8 @@ pub(super) async fn comes_to_rest<'a>(
     }
 }
 
-/// Whether list and pages agree on what `device` is registered for: `Ok(Ok(registered))`, or what they say.
+/// Whether list and pages agree that `device` is registered: `Ok(Ok(registered))`, or what they
+/// say.
 async fn registered(
     store: &dyn RegistrationStore,
     device: &Device,
@@ -111,8 +120,12 @@ async fn registered(
     let found = devices_of(store, Audience::Pass(pass), 10, 10).await?;
     let paged = found.iter().find(|one| one.device == device.id);
     Ok(match paged {
-        None if listed => Err("the pass on the device, but not the device on the pass".into()),
-        Some(_) if !listed => Err("the device on the pass, but not the pass on the device".into()),
+        None if listed => {
+            Err("the device lists the pass, but the pages of the pass lack the device".into())
+        }
+        Some(_) if !listed => Err(
+            "the pages of the pass have the device, but the device does not list the pass".into(),
+        ),
         Some(one) if one.push_token != device.push_token => {
             Err("a registration with an old push token".into())
         }
@@ -120,7 +133,9 @@ async fn registered(
     })
 }
 
-async fn dropped_register_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn dropped_register_is_all_or_nothing(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let (_, passes) = new_passes(1)?;
     for polls in 0..MOST_POLLS {
         let device = Device::new()?;
@@ -129,18 +144,18 @@ async fn dropped_register_is_whole(store: &dyn RegistrationStore) -> Result<(), 
             store.register(&device.id, &passes[0], &device.push_token),
         )
         .await;
-        comes_to_rest("a register that was dropped", || {
+        comes_to_rest("a dropped register", || {
             Box::pin(async { Ok(registered(store, &device, &passes[0]).await?.err()) })
         })
         .await?;
-        // Again, as a phone would: now it is there whatever happened before.
+        // A phone would try again. Now it is registered, whatever happened before.
         store
             .register(&device.id, &passes[0], &device.push_token)
             .await?;
         if registered(store, &device, &passes[0]).await? != Ok(true) {
             return Err(Violation::new(
                 Rule::C12,
-                "a registration after registering again",
+                "a registration after a second register",
                 "none",
             ));
         }
@@ -152,12 +167,14 @@ async fn dropped_register_is_whole(store: &dyn RegistrationStore) -> Result<(), 
     Ok(())
 }
 
-async fn dropped_unregister_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn dropped_unregister_is_all_or_nothing(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
     let (_, passes) = new_passes(1)?;
     for polls in 0..MOST_POLLS {
         let device = Device::registered_for(store, &passes).await?;
         let done = give_up_after(polls, store.unregister(&device.id, &passes[0])).await;
-        comes_to_rest("an unregister that was dropped", || {
+        comes_to_rest("a dropped unregister", || {
             Box::pin(async { Ok(registered(store, &device, &passes[0]).await?.err()) })
         })
         .await?;
@@ -165,7 +182,7 @@ async fn dropped_unregister_is_whole(store: &dyn RegistrationStore) -> Result<()
         if registered(store, &device, &passes[0]).await? != Ok(false) {
             return Err(Violation::new(
                 Rule::C12,
-                "no registration after unregistering again",
+                "no registration after a second unregister",
                 "one",
             ));
         }
@@ -189,8 +206,8 @@ pub(super) async fn states(
 
 type Mark<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
 
-/// Marks passes with `mark`, gives it up, and ensures that all of them are marked or none, in the states as in the
-/// list of a device.
+/// Calls `mark` and drops it. Ensures that states and list show all of the passes as marked, or
+/// none.
 async fn dropped_marks(
     store: &dyn RegistrationStore,
     what: &str,
@@ -212,7 +229,8 @@ async fn dropped_marks(
                     .iter()
                     .zip(&after)
                     .all(|(a, b)| (a.version == b.version) == (a.last_modified == b.last_modified));
-                // Marked passes are listed; before and after, the list is read around the same state.
+                // Every marked pass must be listed. A mark between the two reads only makes the
+                // list longer.
                 let listed = device.list(store, &type_id, Some(tag)).await?.serials.len();
                 Ok(match moved {
                     _ if !whole => {
@@ -226,7 +244,7 @@ async fn dropped_marks(
         .await?;
         mark(store, &passes).await?;
         let listed = device.list(store, &type_id, Some(tag)).await?;
-        listed.has(&passes, Rule::C12, "after marking again")?;
+        listed.has(&passes, Rule::C12, "after a second mark")?;
         tag = listed.tag;
         if done {
             break;
@@ -235,35 +253,33 @@ async fn dropped_marks(
     Ok(())
 }
 
-async fn dropped_mark_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
-    dropped_marks(
-        store,
-        "a batch of marks that was dropped",
-        |store, passes| {
-            Box::pin(async move {
-                store
-                    .mark(&passes[0].type_id, Changed::Passes(&serials(passes)))
-                    .await
-            })
-        },
-    )
+async fn dropped_mark_is_all_or_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
+    dropped_marks(store, "a dropped batch of marks", |store, passes| {
+        Box::pin(async move {
+            store
+                .mark(&passes[0].type_id, Changed::Passes(&serials(passes)))
+                .await
+        })
+    })
     .await
 }
 
-async fn dropped_mark_all_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
-    dropped_marks(store, "a mark of all that was dropped", |store, passes| {
+async fn dropped_mark_all_is_all_or_nothing(
+    store: &dyn RegistrationStore,
+) -> Result<(), Violation> {
+    dropped_marks(store, "a dropped mark of the type", |store, passes| {
         Box::pin(async move { store.mark(&passes[0].type_id, Changed::All).await })
     })
     .await
 }
 
-async fn dropped_forget_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn dropped_forget_is_all_or_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(8)?;
     let later = SystemTime::now() + Duration::from_secs(3_600);
     for polls in 0..MOST_POLLS {
         let mut device = Device::registered_for(store, &passes).await?;
         let done = give_up_after(polls, store.forget_device(&device.id, later)).await;
-        comes_to_rest("forgetting that was dropped", || {
+        comes_to_rest("a dropped forget_device", || {
             Box::pin(async {
                 let mut there = 0;
                 for pass in &passes {
@@ -277,7 +293,8 @@ async fn dropped_forget_is_whole(store: &dyn RegistrationStore) -> Result<(), Vi
             })
         })
         .await?;
-        // The device comes back, or renews its token: all that it registers for is there.
+        // The device registers again, perhaps with another token. All its registrations must be
+        // there.
         device.push_token = new_push_token()?;
         for pass in &passes {
             store.register(&device.id, pass, &device.push_token).await?;
@@ -286,7 +303,7 @@ async fn dropped_forget_is_whole(store: &dyn RegistrationStore) -> Result<(), Vi
             if registered(store, &device, pass).await? != Ok(true) {
                 return Err(Violation::new(
                     Rule::C12,
-                    "all registrations of a device that came back",
+                    "all registrations of a device that registered again",
                     "fewer",
                 ));
             }

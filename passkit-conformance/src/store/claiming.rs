@@ -1,4 +1,4 @@
-//! Claims and notes: what processes agree on.
+//! Claims and notes, by which processes coordinate.
 
 use std::{
     collections::BTreeMap,
@@ -10,43 +10,54 @@ use passkit_server::store::Coordination;
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::{
-    Opened, catalogue,
+    case::catalogue,
     names::{all, unique},
+    stores::Opened,
 };
 use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
     "coordination/one-owner-has-a-claim" Must [K1] coordination one_owner_has_a_claim,
-        "20 owners claim one name at once, ten times; the owner claims again and others are refused.",
-        "Two workers push the same phones, each for the same change.";
+        "20 owners claim one name at once, ten times. The winner claims it again, and others are \
+         refused.",
+        "Two workers push the same phones for the same change.";
     "coordination/claims-end-in-time" Must [K1] coordination claims_end_in_time,
-        "Claims a name for 300 ms while another owner asks for it, then sets a longer and a shorter time.",
-        "A worker that died keeps all phones of a type from being pushed.";
+        "Claims a name for 300 ms while another owner asks for it. Then claims it again for a \
+         longer and for a shorter time.",
+        "After a worker died, no phone of its type is ever pushed.";
     "coordination/only-the-owner-releases" Must [K2] coordination only_the_owner_releases,
-        "Releases claims as others, as the owner, and as a former owner.",
-        "A worker that was slow ends the claim of the one that took over, and both push the same phones.";
+        "Releases claims as another owner, as the owner, and as a former owner.",
+        "A slow worker ends the claim of its successor, and two workers push the same phones.";
     "coordination/one-of-many-replaces-a-note" Must [K3] coordination one_of_many_replaces_a_note,
-        "20 callers replace one note at once, eight times: from nothing, by another, and by nothing; one may succeed.",
-        "Two instances take each other's turn: an enrolment that may happen once happens twice.";
-    "coordination/counting-in-a-note-loses-nothing" Must [K3] coordination counting_in_a_note_loses_nothing,
-        "Ten tasks add one to a number in a note, 20 times each, and try again whenever another was first.",
+        "20 callers replace one note at once, eight times: they create it, change it or remove \
+         it. Only one may succeed.",
+        "Two instances both believe that it is their turn. An enrolment that may happen once \
+         happens twice.";
+    "coordination/counting-in-a-note-loses-nothing" Must [K3] coordination
+        counting_in_a_note_loses_nothing,
+        "Ten tasks each add one to a number in a note, 20 times. A task tries again if another \
+         one was faster.",
         "The progress of an import goes back, or the epoch after a restore is given twice.";
     "coordination/notes-are-compared" Must [K3] coordination notes_are_compared,
-        "Replaces notes of all sorts, with the right and with wrong notes expected; reads after each step.",
-        "An instance overwrites what another wrote meanwhile.";
+        "Replaces all sorts of notes, and expects the right or a wrong old note. Reads after each \
+         step.",
+        "An instance overwrites what another one wrote in the meantime.";
     "coordination/names-are-kept-apart" Must [K1 K3 NAMES] coordination names_are_kept_apart,
-        "Claims and notes under odd names, names that start alike or differ in case, and long ones, each by itself.",
-        "The claim of one type is taken for that of another: nobody sends its pushes.";
+        "Makes claims and notes under odd names, long names, and names that start alike or differ \
+         in case. None may affect another.",
+        "The claim of one type is taken for that of another. No instance sends its pushes.";
     "coordination/notes-survive-reopening" Must [K4] opened notes_survive_reopening,
-        "16 tasks set, replace and remove notes; the data are opened again as they are; notes must be as acknowledged.",
-        "After a restart an enrolment that may happen once happens again, or an import starts from the beginning.";
+        "16 tasks create, replace and remove notes. The data are opened again as they are at that \
+         moment. Notes must be as acknowledged.",
+        "After a restart, an enrolment that may happen once happens again, or an import starts \
+         from the beginning.";
 }
 
 type Store = Arc<dyn Coordination>;
 
 const LONG: Duration = Duration::from_secs(600);
 
-/// Longer than any claim here that has to end by itself, whatever the machine does.
+/// Longer than any claim that ends by itself here, even on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn new_name() -> String {
@@ -71,7 +82,7 @@ async fn claims(
     )
 }
 
-/// Claims `name` for `owner` again and again until that succeeds.
+/// Claims `name` for `owner` repeatedly until that succeeds.
 async fn claims_in_time(
     store: &Store,
     name: &str,
@@ -84,7 +95,7 @@ async fn claims_in_time(
             Rule::K1,
             start.elapsed() < TIMEOUT,
             "a claim that ends with its time",
-            || format!("a claim that is there after {TIMEOUT:?}"),
+            || format!("a claim that still exists after {TIMEOUT:?}"),
         )?;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -115,7 +126,7 @@ async fn one_owner_has_a_claim(store: &Store) -> Result<(), Violation> {
         ensure(
             Rule::K1,
             owners.len() == 1,
-            "one of 20 owners with the claim",
+            "exactly one of 20 owners with the claim",
             || owners.len().to_string(),
         )?;
         let Some(owner) = owners.first() else {
@@ -138,7 +149,7 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
     claims(store, &name, "a", SHORT, true, "that nobody has").await?;
     claims_in_time(store, &name, "b", SHORT).await?;
     let elapsed = asked.elapsed();
-    // A clock of whole milliseconds may cut one off.
+    // A clock of full milliseconds may round one down.
     ensure(
         Rule::K1,
         elapsed >= SHORT - Duration::from_millis(2),
@@ -146,16 +157,17 @@ async fn claims_end_in_time(store: &Store) -> Result<(), Violation> {
         || format!("{elapsed:?}"),
     )?;
 
-    // With a longer time it lasts. The second claim shows that the first time is over: it was made later.
+    // With a longer time it lasts. The claim of the other name was made later, so its end shows
+    // that the first time is over.
     let name = new_name();
     claims(store, &name, "a", SHORT, true, "that nobody has").await?;
     claims(store, &name, "a", LONG, true, "by the owner that had it").await?;
     let beside = new_name();
     claims(store, &beside, "a", SHORT, true, "of another name").await?;
     claims_in_time(store, &beside, "b", LONG).await?;
-    claims(store, &name, "b", LONG, false, "that was made longer").await?;
+    claims(store, &name, "b", LONG, false, "that was extended").await?;
 
-    // With a shorter time it ends.
+    // With a shorter time it ends sooner.
     claims(
         store,
         &name,
@@ -183,7 +195,7 @@ async fn only_the_owner_releases(store: &Store) -> Result<(), Violation> {
             Rule::K2,
             !given,
             "a claim that others can't release",
-            || "a released one".into(),
+            || "a claim that another owner released".into(),
         )
     };
     let name = new_name();
@@ -201,7 +213,7 @@ async fn only_the_owner_releases(store: &Store) -> Result<(), Violation> {
         "a claim after its owner released it",
         || "none".into(),
     )?;
-    // The former owner comes late.
+    // The former owner releases late.
     store.release(&name, "a").await?;
     released(store.claim(&name, "c", LONG).await?)?;
     store.release(&name, "b").await?;
@@ -290,7 +302,10 @@ async fn one_of_many_replaces_a_note(store: &Store) -> Result<(), Violation> {
         ensure(
             Rule::K3,
             replaced.len() == 1,
-            format!("one of 20 callers to replace {}", shown(before.as_deref())),
+            format!(
+                "exactly one of 20 callers that replaces {}",
+                shown(before.as_deref())
+            ),
             || replaced.len().to_string(),
         )?;
         before = replaced.pop().flatten();
@@ -424,13 +439,13 @@ async fn names_are_kept_apart(store: &Store) -> Result<(), Violation> {
         ensure(
             Rule::NAMES,
             !given,
-            "a claim that is there until it is released",
+            "a claim that lasts until it is released",
             || "none".into(),
         )?;
         expect_note(store, name, Some(name), "of its own")
             .await
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;
-        // A claim and a note of one name have nothing to do with each other.
+        // A claim and a note with the same name are independent.
         if n % 2 == 0 {
             store.release(name, name).await?;
             expect_note(
@@ -467,7 +482,7 @@ async fn notes_survive_reopening(opened: &Opened) -> CaseResult {
     for (name, note) in &notes {
         let found = expect_note(reopened, name, note.as_deref(), "as it was acknowledged").await;
         found.map_err(|found| found.unless_error_under(Rule::K4))?;
-        // And all goes on from there.
+        // Claims and notes work as before.
         replaces(reopened, name, note.as_deref(), Some("next"), true)
             .await
             .map_err(|found| found.unless_error_under(Rule::K4))?;
@@ -475,7 +490,7 @@ async fn notes_survive_reopening(opened: &Opened) -> CaseResult {
     Ok(())
 }
 
-/// Writes some notes, and returns what must be there.
+/// Writes some notes, and returns those that must be there.
 async fn write(store: &Store, number: usize) -> Result<Vec<(String, Option<String>)>, Violation> {
     let [kept, replaced, removed] = [new_name(), new_name(), new_name()];
     for name in [&kept, &replaced, &removed] {

@@ -20,18 +20,22 @@ use tokio::task::JoinSet;
 use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 use super::{
-    Opened, catalogue,
+    case::catalogue,
     names::{Device, all, devices_of, new_device, new_passes, new_push_token, serials},
+    stores::Opened,
 };
 
 catalogue! {
-    "store/ten-thousand-passes-on-one-device" Must [C1 C2 C9] store ten_thousand_passes_on_one_device,
-        "A device with 10,000 passes asks after registering, after a batch of marks, and after a mark of all.",
-        "The device of a tester, or of a wallet that collects, hears of some of its passes only.";
+    "store/ten-thousand-passes-on-one-device" Must [C1 C2 C9] store
+        ten_thousand_passes_on_one_device,
+        "A device with 10,000 passes asks after it registered, after a batch of marks, and after \
+         a mark of the type.",
+        "A device with very many passes, such as a tester's, hears of only some of them.";
     "store/one-pass-on-many-devices" Must [C11] opened one_pass_on_many_devices,
-        "Registers 100,000 devices for a pass, or as many as the store takes in 20 seconds, in bulk where the store \
-         can; reads those of the pass, then those of its type, in pages of 1,000 while others come and go.",
-        "Of the phones with a popular pass some get no push.";
+        "Registers 100,000 devices for a pass, or as many as the store takes in 20 seconds, in \
+         bulk if the store can do that. Reads the devices of the pass, then those of its type, in \
+         pages of 1,000 while other devices register and unregister.",
+        "Some of the phones that have a popular pass get no push.";
 }
 
 async fn ten_thousand_passes_on_one_device(
@@ -45,7 +49,7 @@ async fn ten_thousand_passes_on_one_device(
     device
         .list(store, &type_id, Some(tag))
         .await?
-        .is_empty(Rule::C2, "when asked again")?;
+        .is_empty(Rule::C2, "when asked again with the new tag")?;
     let some: Vec<PassId> = passes.iter().step_by(97).cloned().collect();
     store
         .mark(&type_id, Changed::Passes(&serials(&some)))
@@ -55,17 +59,17 @@ async fn ten_thousand_passes_on_one_device(
     device
         .list(store, &type_id, Some(listed.tag))
         .await?
-        .is_empty(Rule::C2, "when asked again")?;
+        .is_empty(Rule::C2, "when asked again with the new tag")?;
     store.mark(&type_id, Changed::All).await?;
     let all = device.list(store, &type_id, Some(listed.tag)).await?;
-    all.has(&passes, Rule::C9, "after a mark of all")?;
+    all.has(&passes, Rule::C9, "after a mark of the type")?;
     device
         .list(store, &type_id, Some(all.tag))
         .await?
-        .is_empty(Rule::C2, "when asked again")
+        .is_empty(Rule::C2, "when asked again with the new tag")
 }
 
-/// How many devices there are to be, and how long registering them may take.
+/// The number of devices, and the time limit for registering them.
 const MANY: usize = 100_000;
 const BUDGET: Duration = Duration::from_secs(20);
 
@@ -129,7 +133,8 @@ async fn crowd(
     Ok(all(tasks).await?.into_iter().flatten().collect())
 }
 
-/// Reads all pages of an audience while four other devices keep registering for `pass` and unregistering.
+/// Reads all pages of an audience while four other devices keep registering for `pass` and
+/// unregistering.
 async fn read_under_change(
     store: &Arc<dyn RegistrationStore>,
     audience: Audience<'_>,
@@ -157,7 +162,7 @@ async fn read_under_change(
                     .await?;
                 tokio::task::yield_now().await;
                 store.unregister(&device.id, &pass).await?;
-                // A pace that leaves the reader its turn.
+                // A pause, so that the reader gets its turn.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             Ok::<_, Violation>(())
@@ -177,7 +182,7 @@ async fn read_under_change(
         Rule::C11,
         missing == 0 && foreign == 0,
         format!(
-            "all of {} devices in pages of {limit}, others coming and going",
+            "all of {} devices in pages of {limit}, while others register and unregister",
             throughout.len()
         ),
         || format!("{missing} missing and {foreign} that never registered"),

@@ -1,10 +1,6 @@
-//! Pushes that are put off.
+//! Deferred pushes.
 
-use std::{
-    collections::BTreeMap,
-    slice,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::slice;
 
 use passkit_server::{
     identifiers::{DeviceIdentifier, TypeIdentifier},
@@ -13,139 +9,31 @@ use passkit_server::{
 };
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{Device, foreign_push_tokens, new_push_token, new_type},
-    pending::{Queue, backlog_of},
+    queue::{
+        Deferred, Queue, at, backlog_of, deferred, expect_deferred, push, read_deferred, removed,
+    },
 };
 use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "queue/deferred-pushes-come-back" Must [Q4 NAMES] queue deferred_pushes_come_back,
-        "Defers pushes with all sorts of times, attempts and push tokens, again in place of those, and for types that \
-         start alike; removes some, and reads after each step.",
+        "Defers pushes with all sorts of times, attempts and push tokens, replaces them, and does \
+         so for types that start alike. Removes some of them, and reads after each step.",
         "A phone that could not be pushed for a while is never tried again, or at the wrong time.";
-    "queue/the-last-of-two-counts" Must [Q4] queue the_last_of_two_counts,
-        "Defers and removes pushes in calls that name a device twice, and in one that removes some and defers others.",
-        "A phone is tried again that needs no push, or is never tried again.";
+    "queue/last-entry-for-a-device-counts" Must [Q4] queue last_entry_for_a_device_counts,
+        "Defers and removes pushes in calls that name a device twice, and in one call that \
+         removes some and defers others.",
+        "A phone is tried again although it needs no push, or is never tried again.";
     "queue/pages-hold-every-deferred-push" Must [Q4] queue pages_hold_every_deferred_push,
-        "Reads 137 deferred pushes in pages of 1, 7, 1,000 and others, also after cursors that the store never gave.",
+        "Reads 137 deferred pushes in pages of 1, 7, 1,000 and others, also after cursors that \
+         the store never issued.",
         "Some phones that could not be pushed are never tried again.";
     "queue/next-deferred-is-the-earliest" Must [Q4] queue next_deferred_is_the_earliest,
-        "Defers pushes with times and without, moves them and removes them; reads when the first is due after each step.",
+        "Defers pushes with and without a time, changes their times and removes them. After each \
+         step, reads when the first one is due.",
         "A push that is due waits until something else changes.";
-}
-
-/// A device with its deferred push, as [`defer`](passkit_server::push::PushQueue::defer) takes it.
-pub(super) type Deferred = (DeviceIdentifier, Option<DeferredPush>);
-
-pub(super) fn at(micros: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_micros(micros)
-}
-
-pub(super) fn push(device: &Device, due: Option<SystemTime>) -> DeferredPush {
-    DeferredPush {
-        push_token: device.push_token.clone(),
-        due,
-        attempts: 1,
-        bad_since: None,
-    }
-}
-
-pub(super) fn deferred(device: &Device, due: Option<SystemTime>) -> Deferred {
-    (device.id.clone(), Some(push(device, due)))
-}
-
-/// The same devices, without a deferred push.
-pub(super) fn removed(pushes: &[Deferred]) -> Vec<Deferred> {
-    pushes
-        .iter()
-        .map(|(device, _)| (device.clone(), None))
-        .collect()
-}
-
-/// Reads pages after `after` to the end.
-async fn read(
-    queue: &Queue,
-    type_id: &TypeIdentifier,
-    after: Option<PageCursor>,
-    limit: usize,
-) -> Result<Vec<Deferred>, Violation> {
-    let mut found = Vec::new();
-    let mut after = after;
-    for _ in 0..2_000 {
-        let page = queue.deferred(type_id, after.as_ref(), limit).await?;
-        let about = limit.saturating_mul(2).saturating_add(64);
-        ensure(
-            Rule::Q4,
-            page.items.len() <= about,
-            format!("a page of about {limit}"),
-            || page.items.len().to_string(),
-        )?;
-        found.extend(
-            page.items
-                .into_iter()
-                .map(|(device, push)| (device, Some(push))),
-        );
-        after = page.next;
-        if after.is_none() {
-            return Ok(found);
-        }
-    }
-    Err(Violation::new(
-        Rule::Q4,
-        "pages that come to an end",
-        "a cursor after every page",
-    ))
-}
-
-/// Ensures that exactly these pushes are deferred.
-pub(super) async fn expect_deferred<'a>(
-    queue: &Queue,
-    type_id: &TypeIdentifier,
-    wanted: impl IntoIterator<Item = &'a Deferred>,
-    when: &str,
-) -> Result<(), Violation> {
-    let found: BTreeMap<_, _> = read(queue, type_id, None, 50).await?.into_iter().collect();
-    let wanted: BTreeMap<_, _> = wanted
-        .into_iter()
-        .map(|(device, push)| (device, push))
-        .collect();
-    let missing = wanted
-        .keys()
-        .filter(|device| !found.contains_key(**device))
-        .count();
-    let foreign = found
-        .keys()
-        .filter(|device| !wanted.contains_key(*device))
-        .count();
-    ensure(
-        Rule::Q4,
-        missing == 0 && foreign == 0,
-        format!("{} deferred pushes {when}", wanted.len()),
-        || format!("{missing} of them missing and {foreign} others"),
-    )?;
-    for (device, wanted) in wanted {
-        let (Some(found), Some(wanted)) = (&found[device], wanted) else {
-            continue;
-        };
-        // Without the identifier and the token, which no report shows.
-        let shown =
-            |push: &DeferredPush| format!("{:?}", (push.due, push.attempts, push.bad_since));
-        let same_token = found.push_token.as_str() == wanted.push_token.as_str();
-        ensure(
-            Rule::Q4,
-            found == wanted && same_token,
-            format!("its own token and {} {when}", shown(wanted)),
-            || {
-                if same_token {
-                    shown(found)
-                } else {
-                    "another token".into()
-                }
-            },
-        )?;
-    }
-    Ok(())
 }
 
 async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
@@ -185,10 +73,16 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
             .collect()
     };
     queue.defer(&type_id, &all(&pushes)).await?;
-    expect_deferred(queue, &type_id, &all(&pushes), "with all sorts of times").await?;
-    expect_deferred(queue, &beside, [], "of a type that starts as another").await?;
+    expect_deferred(
+        queue,
+        &type_id,
+        &all(&pushes),
+        "after pushes with all sorts of times were deferred",
+    )
+    .await?;
+    expect_deferred(queue, &beside, [], "of a type that starts like another").await?;
 
-    // The same devices again, some with another token, and one that has another type too.
+    // The same devices again, some of them with another token. One has a push of another type too.
     for (n, (_, push)) in pushes.iter_mut().enumerate() {
         push.due = times[(n + 1) % times.len()];
         push.attempts = 7;
@@ -209,7 +103,7 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
     queue.defer(&beside, slice::from_ref(&other)).await?;
     queue.defer(&type_id, &all[..9]).await?;
     queue.defer(&type_id, &all[9..]).await?;
-    expect_deferred(queue, &type_id, &all, "in place of those before").await?;
+    expect_deferred(queue, &type_id, &all, "after they were replaced").await?;
 
     for _ in 0..2 {
         queue.defer(&type_id, &removed(&all[..5])).await?;
@@ -220,14 +114,14 @@ async fn deferred_pushes_come_back(queue: &Queue) -> Result<(), Violation> {
         queue,
         &beside,
         [&other],
-        "after that of the same device for another type was removed",
+        "after a push to the same device for another type was removed",
     )
     .await?;
     queue.defer(&beside, &removed(&all[..5])).await?;
     expect_deferred(queue, &beside, [], "after all were removed").await
 }
 
-async fn the_last_of_two_counts(queue: &Queue) -> Result<(), Violation> {
+async fn last_entry_for_a_device_counts(queue: &Queue) -> Result<(), Violation> {
     let type_id = new_type()?;
     let now = clock::now_micros();
     let devices = (0..4)
@@ -292,12 +186,12 @@ async fn pages_hold_every_deferred_push(queue: &Queue) -> Result<(), Violation> 
         )
     };
     for limit in [1, 2, 7, 64, 137, 1_000, 0, usize::MAX] {
-        every(&read(queue, &type_id, None, limit).await?, limit)?;
+        every(&read_deferred(queue, &type_id, None, limit).await?, limit)?;
     }
     let long = "x y ".repeat(5_000);
     for text in ["", "no such page!", "\0", "\u{fffd}ü\u{1f3ab}", &long] {
         every(
-            &read(queue, &type_id, Some(PageCursor::new(text)), 50).await?,
+            &read_deferred(queue, &type_id, Some(PageCursor::new(text)), 50).await?,
             50,
         )?;
     }
@@ -314,7 +208,7 @@ async fn next_deferred_is_the_earliest(queue: &Queue) -> Result<(), Violation> {
         ensure(
             Rule::Q4,
             next == wanted,
-            format!("{wanted:?} as the next {when}"),
+            format!("{wanted:?} as the time of the next push {when}"),
             || format!("{next:?}"),
         )
     };
@@ -326,24 +220,44 @@ async fn next_deferred_is_the_earliest(queue: &Queue) -> Result<(), Violation> {
     let whenever = |device: usize| deferred(&devices[device], None);
     is(None, "of a new type").await?;
     queue.defer(&type_id, &[whenever(0)]).await?;
-    is(Some(None), "with a push that has no time").await?;
+    is(Some(None), "of a type with one push, which has no time").await?;
     queue.defer(&type_id, &[due(1, now + 2_000_000)]).await?;
-    is(Some(Some(now + 2_000_000)), "beside one without a time").await?;
+    is(
+        Some(Some(now + 2_000_000)),
+        "of a type with another push without a time",
+    )
+    .await?;
     queue
         .defer(
             &type_id,
             &[due(2, now + 3_000_000), due(3, now - 1_000_000)],
         )
         .await?;
-    is(Some(Some(now - 1_000_000)), "after one whose time is past").await?;
+    is(
+        Some(Some(now - 1_000_000)),
+        "after a push was deferred to a time in the past",
+    )
+    .await?;
     queue.defer(&type_id, &[due(3, now + 5_000_000)]).await?;
-    is(Some(Some(now + 2_000_000)), "after the first was put off").await?;
+    is(
+        Some(Some(now + 2_000_000)),
+        "after the first push was deferred again",
+    )
+    .await?;
     queue.defer(&type_id, &removed(&[whenever(1)])).await?;
-    is(Some(Some(now + 3_000_000)), "after the first was removed").await?;
+    is(
+        Some(Some(now + 3_000_000)),
+        "after the first push was removed",
+    )
+    .await?;
     queue.defer(&type_id, &[whenever(2)]).await?;
-    is(Some(Some(now + 5_000_000)), "after the first lost its time").await?;
+    is(
+        Some(Some(now + 5_000_000)),
+        "after the first push lost its time",
+    )
+    .await?;
     queue.defer(&type_id, &[whenever(3)]).await?;
-    is(Some(None), "after all lost their times").await?;
+    is(Some(None), "after all pushes lost their times").await?;
     queue
         .defer(
             &type_id,

@@ -1,4 +1,4 @@
-//! Pending pushes when much happens at once, when calls are dropped, and when the data are opened again.
+//! Pending pushes under load, after dropped calls, and after the data are opened again.
 
 use std::{
     collections::BTreeMap,
@@ -17,44 +17,51 @@ use passkit_server::{
 use tokio::task::JoinSet;
 
 use super::{
-    Opened,
     cancelling::{MOST_POLLS, comes_to_rest, give_up_after, states},
-    catalogue,
-    deferring::{Deferred, at, deferred, expect_deferred, removed},
+    case::catalogue,
     names::{Device, all, new_passes, new_type, pass_of, serial, serials},
-    pending::{Queue, backlog_of, end, expect_pending, page, pending_of, scope},
+    queue::{
+        Deferred, Queue, at, backlog_of, deferred, end, expect_deferred, expect_pending, page,
+        pending_of, removed, scope,
+    },
     random::Random,
+    stores::Opened,
 };
 use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
     "queue/nothing-pending-is-lost" Must [Q1 Q2 Q3] queue nothing_pending_is_lost,
-        "16 tasks mark 24 passes and a type with their pushes while a worker reads changes and records progress to pages \
-         and to the end; then each last mark must be pending, or finished after it, and all can be finished.",
+        "16 tasks mark 24 passes and a type with their pushes, while a worker reads changes and \
+         records progress to pages and to the end. Each last mark must be pending, or have been \
+         finished after it. At the end, all can be finished.",
         "Under load a phone is never pushed for the last change of its pass.";
-    "queue/dropped-mark-and-push-is-whole" Must [C12 Q1] queue dropped_mark_and_push_is_whole,
-        "Polls a mark_and_push of 20 passes 0, 1, 2, ... times and drops it; each pass must come to be marked and pending, \
-         or neither.",
+    "queue/dropped-mark-and-push-is-all-or-nothing" Must [C12 Q1] queue
+        dropped_mark_and_push_is_all_or_nothing,
+        "Polls a mark_and_push of 20 passes 0, 1, 2, ... times and drops it. After a while, each \
+         pass must be both marked and pending, or neither.",
         "A pass has changed, and its phones are never pushed.";
-    "queue/dropped-mark-all-and-push-is-whole" Must [C12 Q1] queue dropped_mark_all_and_push_is_whole,
-        "Polls a mark_and_push of a type 0, 1, 2, ... times and drops it; the type must come to be marked and pending, or \
-         neither.",
+    "queue/dropped-mark-all-and-push-is-all-or-nothing" Must [C12 Q1] queue
+        dropped_mark_all_and_push_is_all_or_nothing,
+        "Polls a mark_and_push of a type 0, 1, 2, ... times and drops it. After a while, the type \
+         must be both marked and pending, or neither.",
         "All passes of a type have changed, and no phone is ever pushed.";
-    "queue/what-is-pending-survives-reopening" Must [C6 Q1 Q2 Q3 Q4] opened what_is_pending_survives_reopening,
-        "16 tasks mark, record progress, finish and defer; the data are opened again as they are; pending changes, their \
-         versions and progress, and deferred pushes must be as acknowledged, and go on from there.",
-        "A restart forgets whom to push, or has every phone pushed again.";
+    "queue/pending-pushes-survive-reopening" Must [C6 Q1 Q2 Q3 Q4] opened
+        pending_pushes_survive_reopening,
+        "16 tasks mark, record progress, finish and defer. The data are opened again as they are \
+         at that moment. Pending changes, their versions and progress, and deferred pushes must \
+         be as acknowledged. New calls continue from there.",
+        "After a restart, some phones are never pushed, or every phone is pushed again.";
 }
 
 const WRITERS: usize = 16;
 const MARKS: usize = 40;
 
-/// For each change the greatest version that was finished.
+/// The greatest finished version of each change.
 type Finished = BTreeMap<Scope, u64>;
 
 async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(24)?;
-    // A type of its own for marks of all: they would hide the versions of the passes.
+    // Marks of a type use a type of their own, because they would hide the versions of the passes.
     let whole = new_type()?;
     let marking = Arc::new(AtomicUsize::new(WRITERS));
     let mut markers = JoinSet::new();
@@ -120,11 +127,12 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
             ensure(
                 Rule::Q2,
                 still.max(done) >= Some(marked),
-                format!("the mark {marked} pending, or finished"),
+                format!("the mark {marked} to be pending or finished"),
                 || format!("pending {still:?}, finished {done:?}"),
             )?;
         }
-        // Each in two rounds at most: what was begun with an older version is read once more from the start.
+        // Two rounds are enough. A change that was started with an older version is read once more
+        // from the start.
         let mut finished = finished;
         for _ in 0..20 {
             work(queue, &type_id, &mut finished, |_| true).await?;
@@ -134,8 +142,8 @@ async fn nothing_pending_is_lost(queue: &Queue) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Does what a worker does with the changes at hand: to a page, or to the end if `ends` says so, of the version that was
-/// begun with.
+/// Does what a worker does with these changes. Records progress for the version that was started:
+/// to the end if `ends` says so, else to a page.
 async fn work(
     queue: &Queue,
     type_id: &TypeIdentifier,
@@ -151,14 +159,14 @@ async fn work(
         ensure(
             Rule::Q2,
             version <= change.version,
-            "a change at least as new as what was begun with",
+            "a change at least as new as the one that was started",
             || format!("{change:?}"),
         )?;
         let before = finished.get(&change.scope).copied();
         ensure(
             Rule::Q3,
             Some(change.version) > before,
-            format!("a change beyond {before:?}, which is finished"),
+            format!("a change newer than {before:?}, which is finished"),
             || format!("{change:?}"),
         )?;
         let to = if ends(&change) {
@@ -177,7 +185,8 @@ async fn work(
     Ok(())
 }
 
-/// Whether each pass is marked since `before` if and only if it is pending with that version.
+/// Reports passes that were marked since `before` and are not pending with that version, or the
+/// reverse.
 async fn halves(
     queue: &Queue,
     before: &[u64],
@@ -206,7 +215,7 @@ async fn finish_all(queue: &Queue, type_id: &TypeIdentifier) -> Result<(), Viola
     Ok(queue.record_progress(type_id, &done).await?)
 }
 
-async fn dropped_mark_and_push_is_whole(queue: &Queue) -> Result<(), Violation> {
+async fn dropped_mark_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(20)?;
     let all = serials(&passes);
     for polls in 0..MOST_POLLS {
@@ -216,14 +225,14 @@ async fn dropped_mark_and_push_is_whole(queue: &Queue) -> Result<(), Violation> 
             .map(|state| state.version)
             .collect();
         let done = give_up_after(polls, queue.mark_and_push(&type_id, Changed::Passes(&all))).await;
-        comes_to_rest("a mark_and_push that was dropped", || {
+        comes_to_rest("a dropped mark_and_push", || {
             Box::pin(async { halves(queue, &before, &passes, scope).await })
         })
         .await?;
-        // Again, as its caller would.
+        // The caller would try again.
         queue.mark_and_push(&type_id, Changed::Passes(&all)).await?;
         let every: Vec<_> = passes.iter().map(scope).collect();
-        expect_pending(queue, &type_id, &every, Rule::C12, "after marking again").await?;
+        expect_pending(queue, &type_id, &every, Rule::C12, "after a second mark").await?;
         if done {
             break;
         }
@@ -232,12 +241,12 @@ async fn dropped_mark_and_push_is_whole(queue: &Queue) -> Result<(), Violation> 
     Ok(())
 }
 
-async fn dropped_mark_all_and_push_is_whole(queue: &Queue) -> Result<(), Violation> {
+async fn dropped_mark_all_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(1)?;
     for polls in 0..MOST_POLLS {
         let before = [queue.pass_state(&passes[0]).await?.version];
         let done = give_up_after(polls, queue.mark_and_push(&type_id, Changed::All)).await;
-        comes_to_rest("a mark_and_push of a type that was dropped", || {
+        comes_to_rest("a dropped mark_and_push of a type", || {
             Box::pin(async { halves(queue, &before, &passes, |_| Scope::Type).await })
         })
         .await?;
@@ -247,7 +256,7 @@ async fn dropped_mark_all_and_push_is_whole(queue: &Queue) -> Result<(), Violati
             &type_id,
             [&Scope::Type],
             Rule::C12,
-            "after marking again",
+            "after a second mark",
         )
         .await?;
         if done {
@@ -258,17 +267,17 @@ async fn dropped_mark_all_and_push_is_whole(queue: &Queue) -> Result<(), Violati
     Ok(())
 }
 
-/// What one task did, and so what must be there.
+/// What one task did. It must be there after reopening.
 struct Done {
     type_id: TypeIdentifier,
     passes: Vec<PassId>,
     pending: BTreeMap<Scope, PendingChange>,
     deferred: Vec<Deferred>,
-    /// A type of which nothing is left.
+    /// A type without pending changes and deferred pushes.
     finished: TypeIdentifier,
 }
 
-async fn what_is_pending_survives_reopening(opened: &Opened) -> CaseResult {
+async fn pending_pushes_survive_reopening(opened: &Opened) -> CaseResult {
     let queue = opened.queue()?;
     let mut tasks = JoinSet::new();
     for number in 0..WRITERS {
@@ -376,18 +385,21 @@ impl Done {
         ensure(
             Rule::C6,
             whole,
-            format!("{} pending changes, and {next:?} as the next", before.len()),
+            format!(
+                "{} pending changes, and {next:?} as the time of the next deferred push",
+                before.len()
+            ),
             || format!("{backlog:?}"),
         )?;
         let nothing = backlog_of(queue, finished).await?;
         ensure(
             Rule::C6,
             nothing.is_none(),
-            "no backlog of what was finished",
+            "no backlog for a type without pending changes and deferred pushes",
             || format!("{nothing:?}"),
         )?;
 
-        // And all goes on from there.
+        // New marks continue from there.
         queue
             .mark_and_push(type_id, Changed::Passes(&serials(&passes[..1])))
             .await?;
@@ -401,9 +413,12 @@ impl Done {
         .await?;
         let (old, new) = (&before[&scope(&passes[0])], &after[&scope(&passes[0])]);
         let newer = new.version > old.version && new.progress == old.progress;
-        ensure(Rule::C6, newer, format!("a version beyond {old:?}"), || {
-            format!("{new:?}")
-        })?;
+        ensure(
+            Rule::C6,
+            newer,
+            format!("a version greater than {old:?}"),
+            || format!("{new:?}"),
+        )?;
         finish_all(queue, type_id).await?;
         queue.defer(type_id, &removed(deferred)).await?;
         let nothing = backlog_of(queue, type_id).await?;

@@ -1,4 +1,4 @@
-//! Forgetting devices whose push token went out of use.
+//! Forgets devices whose push token is no longer in use.
 
 use std::{
     slice,
@@ -13,23 +13,29 @@ use passkit_server::{
 use crate::{Rule, Violation, violation::ensure};
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{Device, has_devices, new_passes, new_type},
 };
 
 catalogue! {
-    "store/forget-minds-the-time" Must [C13] store forget_minds_the_time,
-        "Forgets a device as of times before, at and after its last register, and registers it again.",
-        "A phone that came back a minute ago gets no more pushes, or one that is gone is pushed forever.";
-    "store/forget-counts-from-the-last-register" Must [C13] store forget_counts_from_the_last_register,
-        "A device registers again, for a pass it has and for a new one; it is forgotten as of the time before that.",
-        "APNs's late word on an old push token removes a phone that has sent its new one.";
+    "store/forget-respects-the-time" Must [C13] store forget_respects_the_time,
+        "Forgets a device with times before, at and after its last register, and registers it \
+         again.",
+        "A phone that came back a minute ago gets no more pushes, or one that is gone is pushed \
+         forever.";
+    "store/forget-counts-from-the-last-register" Must [C13] store
+        forget_counts_from_the_last_register,
+        "A device registers again, for a pass that it has and for a new one. It is forgotten with \
+         a time before that.",
+        "APNs reports late that an old push token is gone. A phone that already sent its new \
+         token is removed.";
     "store/forget-leaves-others-alone" Must [C13] store forget_leaves_others_alone,
-        "Forgets one of two devices with the same passes, unknown ones, and as of times from before 1970 to 9999.",
-        "One phone that was wiped takes others with it.";
+        "Forgets one of two devices with the same passes, then unknown devices, with times from \
+         before 1970 up to the year 9999.",
+        "Forgetting one phone that was wiped removes others too.";
 }
 
-/// When `device` last registered, as the store's own clock says in the tags it gives.
+/// When `device` last registered, by the store's own clock. The tags show it.
 async fn last_registered(
     store: &dyn RegistrationStore,
     device: &Device,
@@ -57,8 +63,8 @@ async fn forgets(
     )
 }
 
-async fn forget_minds_the_time(store: &dyn RegistrationStore) -> Result<(), Violation> {
-    // The steps of APNs are milliseconds.
+async fn forget_respects_the_time(store: &dyn RegistrationStore) -> Result<(), Violation> {
+    // APNs reports times in milliseconds.
     let step = Duration::from_millis(1);
     let (type_id, passes) = new_passes(2)?;
     for after in [Duration::ZERO, step, Duration::from_secs(3_600)] {
@@ -110,7 +116,7 @@ async fn forget_minds_the_time(store: &dyn RegistrationStore) -> Result<(), Viol
             &device,
             registered + after,
             false,
-            "a device that was forgotten already",
+            "a device that is already forgotten",
         )
         .await?;
         let back = store
@@ -138,7 +144,7 @@ async fn forget_counts_from_the_last_register(
     let (type_id, mut passes) = new_passes(3)?;
     let device = Device::registered_for(store, &passes[..2]).await?;
     let mut last = last_registered(store, &device, &passes[..2]).await?;
-    // The same pass again, then one of another type.
+    // First the same pass, then one of another type.
     passes[2].type_id = new_type()?;
     for pass in [0, 2] {
         let gap = Duration::from_millis(3);
@@ -153,7 +159,7 @@ async fn forget_counts_from_the_last_register(
             &device,
             last,
             false,
-            "a device that registered since",
+            "a device that registered after the time",
         )
         .await?;
         device
@@ -168,7 +174,7 @@ async fn forget_counts_from_the_last_register(
         &device,
         last,
         true,
-        "the time of its last register, an unregister since",
+        "the time of its last register, after an unregister",
     )
     .await?;
     has_devices(store, &passes[2], [], Rule::C13).await
@@ -180,7 +186,7 @@ async fn forget_leaves_others_alone(store: &dyn RegistrationStore) -> Result<(),
         Device::registered_for(store, &passes).await?,
         Device::registered_for(store, &passes).await?,
     );
-    // 2255, 2262 and a bit, 9999: where nanoseconds, and the dates of some databases, end.
+    // The years 2255, 2262 and 9999, where nanoseconds and the dates of some databases end.
     let far = [9_000_000_000, 9_300_000_000, 253_402_300_799]
         .map(|s| UNIX_EPOCH + Duration::from_secs(s));
     let early = [
@@ -200,7 +206,7 @@ async fn forget_leaves_others_alone(store: &dyn RegistrationStore) -> Result<(),
     forgets(store, &one, far[2], true, "a time far in the future").await?;
     two.list(store, &type_id, Some(tag))
         .await?
-        .is_empty(Rule::C13, "to a device after another one went")?;
+        .is_empty(Rule::C13, "for a device after another one was forgotten")?;
     store
         .mark(
             &type_id,

@@ -1,23 +1,24 @@
-//! Whether a call takes longer the more there is, where nothing but its time can tell.
+//! Finds calls whose time grows with the amount of data. Only their time shows it.
 //!
-//! Other processes make any single time worthless. A walk is therefore seen only in sizes that double: the time grows
-//! in step with all of them, and ends far above the time of the same call on next to nothing.
+//! Other processes disturb any single time. So a case measures sizes that double. A call walks the
+//! data if its time grows with each size, and ends far above the time of the same call on almost no
+//! data.
 
 use std::time::Duration;
 
-/// How much longer, at least, than on next to nothing a call that walks takes in the end.
+/// A walk takes at least this much longer than the call on almost no data.
 const LEAST: Duration = Duration::from_millis(1);
-/// How many times as long, at least.
+/// A walk takes at least this many times as long.
 const TIMES: u32 = 4;
-/// By how much a walk grows when its size doubles, give or take what the machine does meanwhile.
+/// The factor by which a walk grows when its size doubles, with room for disturbances.
 const STEP: std::ops::RangeInclusive<f64> = 1.5..=5.0;
 
-/// Whether `time` is so far above `base`, the time on next to nothing, that it may be a walk.
+/// Whether `time` is so far above `base`, the time on almost no data, that it may be a walk.
 pub(super) fn stands_out(base: Duration, time: Duration) -> bool {
     time >= base * TIMES && time - base >= LEAST
 }
 
-/// Whether `times`, of sizes that double, are those of a walk.
+/// Whether `times` of sizes that double show a walk.
 pub(super) fn is_walk(base: Duration, times: &[Duration]) -> bool {
     let above: Vec<f64> = times
         .iter()

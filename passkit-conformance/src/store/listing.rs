@@ -1,4 +1,4 @@
-//! What is listed for a device, one call at a time.
+//! Lists of a device, one call at a time.
 
 use std::{collections::BTreeSet, slice};
 
@@ -10,52 +10,66 @@ use passkit_server::{
 use crate::{Rule, Violation, violation::ensure};
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{Device, new_passes, new_type, pass_of, serial, serials},
     random::Random,
 };
 
 catalogue! {
     "store/no-tag-lists-all" Must [CHANGES_SINCE C7] store no_tag_lists_all,
-        "A device asks without a tag, before and after some of its passes are marked and registered again.",
-        "A phone that lost its tag never learns of some of its passes again.";
+        "A device asks without a tag, before and after some of its passes are marked and \
+         registered again.",
+        "A phone that lost its tag never hears of some of its passes again.";
     "store/list-keeps-devices-apart" Must [CHANGES_SINCE] store list_keeps_devices_apart,
-        "Two devices hold six and five of ten passes, one of them in common; all ten are marked, and both ask.",
-        "A phone is given passes that it does not have, whose serial numbers belong to other people.";
+        "Two devices have six and five of ten passes, one of them in common. All ten are marked, \
+         and both devices ask.",
+        "A phone is given serial numbers that belong to other people.";
     "store/list-keeps-types-apart" Must [CHANGES_SINCE] store list_keeps_types_apart,
-        "A device holds passes of two types, two of them with one serial number; each type is marked and asked for.",
-        "A phone is given passes of another type: it asks for something that does not exist, and takes the service \
-         for broken.";
+        "A device has passes of two types. Two of them have the same serial number. Each type is \
+         marked and asked for.",
+        "A phone is given passes of another type. It asks for something that does not exist, and \
+         reports the service as broken.";
     "store/unknown-device-has-no-changes" Must [CHANGES_SINCE] store unknown_device_has_no_changes,
-        "A device that is unknown, and one that holds passes of another type only, ask with and without a tag.",
-        "A phone whose last pass was just removed gets an error or the passes of others in place of an empty answer.";
+        "An unknown device, and one that has only passes of another type, ask with and without a \
+         tag.",
+        "A phone whose last pass was just removed gets an error, or the passes of others, instead \
+         of an empty answer.";
     "store/marked-pass-is-listed" Must [C1 MARK] store marked_pass_is_listed,
-        "Marks passes alone, in a batch, twice in one, and beside unknown ones; the device asks after each mark, and \
-         after an empty batch.",
-        "An update is lost: the phone shows the old pass, at the gate as well.";
+        "Marks passes one by one, in a batch, twice in one batch, and beside unknown ones. The \
+         device asks after each mark, and after an empty batch.",
+        "An update is lost. The phone shows the old pass, even at the gate.";
     "store/every-mark-counts-however-close" Must [C1 C4] store every_mark_counts_however_close,
-        "200 times, as fast as the store takes it: a mark, then a list. Tags of whole seconds or milliseconds fail.",
+        "Marks a pass and lists, 200 times, as fast as the store allows. Tags of full seconds or \
+         milliseconds fail.",
         "The second of two updates in one second never reaches the phone.";
     "store/asking-again-gives-nothing" Must [C2] store asking_again_gives_nothing,
-        "After registering, marking, marking all and unregistering the device asks, and then again with the tag it got.",
+        "The device asks after it registers, after a mark, after a mark of the type, and after it \
+         unregisters. Each time it asks again with the tag that it got.",
         "With every push the phone fetches passes that did not change, and complains to the log.";
     "store/new-registration-counts" Must [C3] store new_registration_counts,
-        "After a tag was issued the device registers: for passes marked before it and never marked, again for one it \
-         has, and for one that it had given up.",
-        "A change between the download of a pass and its registration never reaches the phone.";
+        "After a tag was issued, the device registers for passes that were marked before, for one \
+         that was never marked, again for one that it has, and for one that it had unregistered.",
+        "If a pass changes between its download and its registration, the change never reaches \
+         the phone.";
     "store/tags-never-go-back" Must [C4] store tags_never_go_back,
-        "60 marks and registrations; after each the device asks with its last tag, its oldest, and none.",
-        "The phone keeps an older tag and is given the same passes again, or misses some.";
+        "Makes 60 marks and registrations. After each, the device asks with its last tag, with \
+         its oldest tag, and with none.",
+        "The phone keeps an older tag. It is given the same passes again, or misses some.";
     "store/tags-outlive-the-passes" Must [C4] store tags_outlive_the_passes,
-        "Six times the only pass of a device is marked and listed, then given up for one never marked, before or after \
-         that is registered; the device asks with its oldest tag, its last, and none, each of them first in turn.",
-        "A phone that exchanged all its passes gets an older tag than it had, and is given the same passes again.";
+        "Six times, the only pass of a device is marked and listed. Then the device replaces it \
+         by a pass that was never marked. It registers for the new pass before or after it \
+         unregisters the old one. It then asks with its oldest tag, its last tag, and none, in a \
+         different order each time.",
+        "A phone that replaced all its passes gets an older tag than it had, and is given the \
+         same passes again.";
     "store/tag-ahead-counts-as-none" Must [C5] store tag_ahead_counts_as_none,
-        "The device asks with tags that are ahead of the store's clocks, in either part, up to the greatest there is.",
-        "After a backup was restored, phones hold tags from the future and hear of no update for as long as it takes \
-         the clock to come there.";
+        "The device asks with tags that are ahead of the store's clocks, in either part, up to \
+         the greatest tag.",
+        "After a backup is restored, phones have tags from the future. They hear of no update \
+         until the clock gets there.";
     "store/old-tags-miss-nothing" Must [C1 C3 C7] store old_tags_miss_nothing,
-        "250 marks and registrations of eight passes; in between the device asks with tags from all along the way.",
+        "Makes 250 marks and registrations of eight passes. In between, the device asks with tags \
+         from all earlier points.",
         "A phone that was off for a while misses updates.";
 }
 
@@ -99,10 +113,10 @@ async fn list_keeps_devices_apart(store: &dyn RegistrationStore) -> Result<(), V
         .await?;
     let listed = one.list(store, &type_id, Some(tag_one)).await?;
     listed.is_within(&passes[..6])?;
-    listed.has(&passes[..6], Rule::C1, "after a mark of all")?;
+    listed.has(&passes[..6], Rule::C1, "after a mark of the type")?;
     let listed = two.list(store, &type_id, Some(tag_two)).await?;
     listed.is_within(&passes[5..])?;
-    listed.has(&passes[5..], Rule::C1, "after a mark of all")
+    listed.has(&passes[5..], Rule::C1, "after a mark of the type")
 }
 
 async fn list_keeps_types_apart(store: &dyn RegistrationStore) -> Result<(), Violation> {
@@ -128,7 +142,8 @@ async fn list_keeps_types_apart(store: &dyn RegistrationStore) -> Result<(), Vio
     let listed = device.list(store, &two, Some(tag_two)).await?;
     listed.is_within(&twos)?;
     listed.has(&twos, Rule::C1, "after a mark")?;
-    // Marks of one type under the tag of the other: over-reporting at most.
+    // The device asks with the tag of the other type. The list may have too many passes, but not
+    // too few.
     store
         .mark(&one, Changed::Passes(slice::from_ref(&ones[0].serial)))
         .await?;
@@ -146,7 +161,7 @@ async fn list_keeps_types_apart(store: &dyn RegistrationStore) -> Result<(), Vio
     device
         .list(store, &new_type()?, None)
         .await?
-        .is_empty(Rule::CHANGES_SINCE, "for a type not registered")
+        .is_empty(Rule::CHANGES_SINCE, "for a type that is not registered")
 }
 
 async fn unknown_device_has_no_changes(store: &dyn RegistrationStore) -> Result<(), Violation> {
@@ -285,7 +300,7 @@ async fn asking_again_gives_nothing(store: &dyn RegistrationStore) -> Result<(),
                 store
                     .mark(&type_id, Changed::Passes(&serials(&passes)))
                     .await?;
-                "a mark that names a pass not registered"
+                "a mark that also names a pass that is not registered"
             }
         };
         let listed = device.list(store, &type_id, since).await?;
@@ -389,7 +404,7 @@ async fn tags_never_go_back(store: &dyn RegistrationStore) -> Result<(), Violati
             ensure(
                 Rule::C4,
                 forward,
-                format!("a tag not before {last}"),
+                format!("a tag that is not before {last}"),
                 || listed.tag.to_string(),
             )?;
             last = listed.tag;
@@ -421,7 +436,7 @@ async fn tags_outlive_the_passes(store: &dyn RegistrationStore) -> Result<(), Vi
             store.register(&device.id, new, &device.push_token).await?;
             store.unregister(&device.id, old).await?;
         }
-        // The first question may bring the store's clocks up, and so hide what the others would show.
+        // The first call may update the store's clocks, and hide what the others would show.
         let mut asked = [Some(oldest), None, Some(last)];
         asked.rotate_left(round / 2);
         for since in asked {
@@ -434,7 +449,7 @@ async fn tags_outlive_the_passes(store: &dyn RegistrationStore) -> Result<(), Vi
             ensure(
                 Rule::C4,
                 forward,
-                format!("a tag not before {last}"),
+                format!("a tag that is not before {last}"),
                 || listed.tag.to_string(),
             )?;
             last = listed.tag;
@@ -447,7 +462,7 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
     const HOUR: u64 = 3_600_000_000;
     let (type_id, passes) = new_passes(3)?;
     let device = Device::registered_for(store, &passes).await?;
-    // First with a type that was never marked.
+    // First, a type that was never marked.
     for marked in [false, true] {
         if marked {
             store
@@ -499,7 +514,7 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
             device
                 .list(store, &type_id, Some(listed.tag))
                 .await?
-                .is_empty(Rule::C2, "when asked again after a tag ahead")?;
+                .is_empty(Rule::C2, "when asked again after a tag that is ahead")?;
         }
         device.list(store, &type_id, Some(ZERO)).await?.has(
             &passes,
@@ -513,10 +528,10 @@ async fn tag_ahead_counts_as_none(store: &dyn RegistrationStore) -> Result<(), V
 async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(8)?;
     let device = Device::new()?;
-    // A fixed start: a failing history is the same in the next run.
+    // The seed is fixed, so that a failing history is the same in the next run.
     let mut random = Random::new(0x2545_f491_4f6c_dd1d);
     let mut registered = BTreeSet::new();
-    // Each tag with the passes that changed, or were registered, since.
+    // Each tag, with the passes that changed or were registered after it.
     let mut tags: Vec<(UpdateTag, BTreeSet<usize>)> = Vec::new();
     for _ in 0..250 {
         let pass = random.below(passes.len());
@@ -532,7 +547,7 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
                 tags.iter_mut().for_each(|(_, since)| since.extend([pass]));
                 continue;
             }
-            // A device that loses its last registration starts anew; that is another history.
+            // A device that loses its last registration starts a new history.
             _ if registered.len() > 1 => {
                 store.unregister(&device.id, &passes[pass]).await?;
                 registered.remove(&pass);
@@ -559,7 +574,7 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
                 .iter()
                 .filter(|pass| registered.contains(pass))
                 .map(|pass| &passes[*pass]);
-            listed.has(due, Rule::C7, "as it changed after the tag")?;
+            listed.has(due, Rule::C7, "because it changed after the tag")?;
             listed.is_within(all.iter().copied())?;
         }
         if let Some((tag, _)) = tags.last() {
@@ -577,7 +592,7 @@ async fn old_tags_miss_nothing(store: &dyn RegistrationStore) -> Result<(), Viol
     if tags.len() < 10 {
         return Err(Violation::new(
             Rule::C1,
-            "a list that names passes now and then",
+            "a list that sometimes names passes",
             "none",
         ));
     }

@@ -14,7 +14,7 @@ use passkit_server::{
 };
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{
         Device, foreign_push_tokens, has_devices, new_passes, new_push_token, new_type, pass_of,
         serials,
@@ -23,29 +23,35 @@ use super::{
 use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
-    "store/register-many-is-as-one-by-one" Must [MAINTENANCE C3 C10] maintenance register_many_is_as_one_by_one,
-        "Registers in bulk: new and known devices and passes, some twice and with two push tokens, then nothing; \
-         asks with a tag from before, and reads the pages.",
-        "Phones that were brought along from another service are not pushed, or miss what changed in the meantime.";
-    "store/register-many-twice-changes-little" Must [MAINTENANCE C10] maintenance register_many_twice_changes_little,
-        "Registers 2,500 registrations in bulk, twice; counts what is new, and what is there.",
-        "An import that was interrupted can't be repeated without doubling registrations.";
+    "store/register-many-equals-single-registers" Must [MAINTENANCE C3 C10] maintenance
+        register_many_equals_single_registers,
+        "Registers in bulk new and known devices and passes, some twice and with two push tokens, \
+         then an empty batch. Asks with an earlier tag, and reads the pages.",
+        "Phones that were imported from another service are not pushed, or miss what changed in \
+         the meantime.";
+    "store/register-many-twice-adds-nothing" Must [MAINTENANCE C10] maintenance
+        register_many_twice_adds_nothing,
+        "Registers the same 2,500 registrations in bulk twice. Counts the new ones, and all that \
+         there are.",
+        "An interrupted import can't be repeated without counting registrations twice.";
     "store/all-registrations-come-back" Must [MAINTENANCE] maintenance all_registrations_come_back,
-        "Reads all registrations in pages of 1, 7, 1,000 and others, from behind cursors that the store never gave too.",
-        "Some phones are left behind when a service moves to another store.";
+        "Reads all registrations in pages of 1, 7, 1,000 and others, also after cursors that the \
+         store never issued.",
+        "Some phones are lost when a service moves to another store.";
     "store/all-registrations-come-back-under-change" Must [MAINTENANCE] maintenance
         all_registrations_come_back_under_change,
-        "Reads all registrations in pages of 10 while devices come, go (the one at the page's end first) and register \
-         again in between.",
-        "A phone is left behind because another one deleted a pass during the move.";
+        "Reads all registrations in pages of 10. In between, some devices register, some \
+         unregister and some register again. The device at the end of the last page is the first \
+         that unregisters.",
+        "A phone is lost because another one deleted a pass during the move.";
     "store/all-published-passes-come-back" Must [MAINTENANCE] maintenance all_published_passes_come_back,
         "Publishes contents and removals of passes of three types, and marks and registers others; reads all published \
          passes in pages of 1, 7, 1,000 and others, from behind cursors that the store never gave too.",
         "When a service moves to another store, it forgets tokens, and copies of passes on phones are refused.";
     "store/stats-count-what-is-there" Must [MAINTENANCE] maintenance stats_count_what_is_there,
-        "Counts devices, passes and registrations of each type after registering, registering again, marking, \
-         unregistering and forgetting.",
-        "The owner reads of more or fewer phones than there are.";
+        "Counts devices, passes and registrations of each type after it registers, registers \
+         again, marks, unregisters and forgets.",
+        "The owner reads that there are more or fewer phones than there really are.";
 }
 
 type Store = Arc<dyn StoreMaintenance>;
@@ -67,12 +73,12 @@ async fn registers(
     ensure(
         Rule::MAINTENANCE,
         created == new,
-        format!("{new} new ones of {} registrations", registrations.len()),
+        format!("{new} new registrations of {}", registrations.len()),
         || created.to_string(),
     )
 }
 
-async fn register_many_is_as_one_by_one(store: &Store) -> Result<(), Violation> {
+async fn register_many_equals_single_registers(store: &Store) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(4)?;
     let other = pass_of(&new_type()?, &passes[0].serial);
     store
@@ -115,7 +121,7 @@ async fn register_many_is_as_one_by_one(store: &Store) -> Result<(), Violation> 
     known
         .list(store, &type_id, Some(listed.tag))
         .await?
-        .is_empty(Rule::C2, "when asked again")?;
+        .is_empty(Rule::C2, "when asked again with the new tag")?;
     known
         .lists_exactly(store, &type_id, &passes[..3], Rule::MAINTENANCE)
         .await?;
@@ -133,7 +139,7 @@ async fn register_many_is_as_one_by_one(store: &Store) -> Result<(), Violation> 
     has_devices(store, &passes[2], [&known], Rule::MAINTENANCE).await?;
     has_devices(store, &other, [&new], Rule::MAINTENANCE).await?;
 
-    // They are registrations like any others.
+    // They are registrations like all others.
     store
         .mark(
             &type_id,
@@ -159,7 +165,7 @@ async fn register_many_is_as_one_by_one(store: &Store) -> Result<(), Violation> 
     has_devices(store, &passes[3], [&new], Rule::MAINTENANCE).await
 }
 
-async fn register_many_twice_changes_little(store: &Store) -> Result<(), Violation> {
+async fn register_many_twice_adds_nothing(store: &Store) -> Result<(), Violation> {
     const MANY: usize = 2_500;
     let (type_id, passes) = new_passes(5)?;
     let mut batch = Vec::new();
@@ -187,7 +193,7 @@ async fn register_many_twice_changes_little(store: &Store) -> Result<(), Violati
 
 type Found = BTreeMap<(DeviceIdentifier, PassId), PushToken>;
 
-/// Reads pages from behind `after` to the end.
+/// Reads the pages after `after` to the end.
 async fn read(
     store: &Store,
     after: Option<PageCursor>,
@@ -198,7 +204,7 @@ async fn read(
     let mut after = after;
     for _ in 0..=(4 * at_most + 1_000) {
         let page = store.registrations(after.as_ref(), limit).await?;
-        // No device of these cases has more than five.
+        // No device of these cases has more than five registrations.
         let about = limit.saturating_mul(2).saturating_add(64);
         ensure(
             Rule::MAINTENANCE,
@@ -218,7 +224,7 @@ async fn read(
     }
     Err(Violation::new(
         Rule::MAINTENANCE,
-        "pages that come to an end",
+        "pages that end",
         "a cursor after every page",
     ))
 }
@@ -285,7 +291,7 @@ async fn all_registrations_come_back_under_change(store: &Store) -> Result<(), V
     for _ in 0..240 {
         devices.push(Device::registered_for(store, &passes[..2]).await?);
     }
-    // A third gives up its passes, a third gets one more, a third is left alone.
+    // A third unregisters, a third registers for one more pass, a third does nothing.
     let (mut going, mut growing, mut throughout) = (Vec::new(), Vec::new(), Vec::new());
     for (n, device) in devices.iter().enumerate() {
         match n % 3 {
@@ -333,7 +339,7 @@ async fn all_registrations_come_back_under_change(store: &Store) -> Result<(), V
     }
     Err(Violation::new(
         Rule::MAINTENANCE,
-        "pages that come to an end under change",
+        "pages that end, although registrations change",
         "2,000 pages",
     ))
 }
@@ -414,7 +420,7 @@ async fn all_published_passes_come_back(store: &Store) -> Result<(), Violation> 
     Ok(())
 }
 
-/// Expects these counts, of an empty store that only this case uses.
+/// Expects these counts from a store that only this case uses.
 async fn counts(
     store: &Store,
     devices: u64,

@@ -1,4 +1,4 @@
-//! Marks of a whole type, and the dates that every mark moves.
+//! Marks of an entire type, and the dates that every mark moves.
 
 use std::{
     slice,
@@ -15,30 +15,39 @@ use passkit_server::{
 use crate::{CaseResult, Rule, Stop, Violation, violation::ensure};
 
 use super::{
-    Opened, catalogue, growth,
+    case::catalogue,
+    growth,
     names::{Device, new_passes, new_type, pass_of, serials},
+    stores::Opened,
 };
 
 catalogue! {
-    "store/mark-all-lists-every-registration-once" Must [C9 C2] store mark_all_lists_every_registration_once,
-        "Marks a whole type three times, with single marks in between; two devices with passes in common ask after each.",
-        "After a change of the design some phones keep the old passes, or fetch all of theirs with every push.";
+    "store/mark-all-lists-every-registration-once" Must [C9 C2] store
+        mark_all_lists_every_registration_once,
+        "Marks an entire type three times, with single marks in between. Two devices that share \
+         passes ask after each mark.",
+        "After a change of the design, some phones keep the old passes, or fetch all of theirs \
+         with every push.";
     "store/mark-all-takes-constant-time" Must [C9] opened mark_all_takes_constant_time,
-        "Marks types of 1,000, 2,000, 4,000 passes and so on, up to 256,000 or for about two seconds, longer if a mark \
-         is suspiciously slow; a device has every eighth pass. Fails if the best times of a mark grow with four sizes in a \
-         row, in two measurements, far above \
-         the time for a single pass. Is skipped if the times are unclear.",
-        "Marking a type with a million passes takes minutes, in which no other mark gets through.";
+        "Marks types of 1,000, 2,000, 4,000 passes and so on, up to 256,000 or for about two \
+         seconds. A mark that is suspiciously slow gets more time. A device has every eighth \
+         pass. The case fails if the best times grow with four sizes in a row, in two \
+         measurements, and end far above the time for a single pass. It is skipped if the times \
+         are unclear.",
+        "Marking a type with a million passes takes minutes, and blocks all other marks.";
     "store/every-mark-moves-the-date" Must [C14] store every_mark_moves_the_date,
-        "24 marks in a row, alone, in a batch and of the whole type, faster than one a second.",
-        "Two versions of a pass share a date: a phone that has the first is answered 304 and keeps it.";
+        "Makes 24 marks in a row: of one pass, of a batch and of the entire type, more than one a \
+         second.",
+        "Two versions of a pass have the same date. A phone that has the first one is answered \
+         304 and keeps it.";
     "store/dates-move-with-marks-only" Must [C14] store dates_move_with_marks_only,
-        "Registers, unregisters, forgets, lists, pages, waits for a second, and marks other passes and types; dates \
-         and versions are read after each.",
+        "Registers, unregisters, forgets, lists, reads pages, waits for a second, and marks other \
+         passes and types. Reads dates and versions after each step.",
         "Phones download passes that did not change.";
     "store/never-marked-passes-share-one-date" Must [C14] store never_marked_passes_share_one_date,
-        "Reads the state of passes and orders that were never marked, registered or not, of known and unknown types.",
-        "Phones download passes that never changed, or are answered 304 for those that did.";
+        "Reads the state of passes and orders that were never marked, registered or not, of known \
+         and unknown types.",
+        "Phones download passes that never changed, or are answered 304 for passes that did.";
 }
 
 async fn mark_all_lists_every_registration_once(
@@ -63,13 +72,13 @@ async fn mark_all_lists_every_registration_once(
             (&two, &mut tag_two, &passes[3..]),
         ] {
             let listed = device.list(store, &type_id, Some(*tag)).await?;
-            listed.has(registered, Rule::C9, "after a mark of all")?;
+            listed.has(registered, Rule::C9, "after a mark of the type")?;
             listed.is_within(registered)?;
             *tag = listed.tag;
             let again = device.list(store, &type_id, Some(*tag)).await?;
-            again.is_empty(Rule::C9, "a second time after one mark of all")?;
+            again.is_empty(Rule::C9, "a second time after one mark of the type")?;
         }
-        // A single mark after it still counts, and nothing else comes back to stay.
+        // A later mark of one pass still counts. The next list is empty again.
         store
             .mark(
                 &type_id,
@@ -77,11 +86,11 @@ async fn mark_all_lists_every_registration_once(
             )
             .await?;
         let listed = one.list(store, &type_id, Some(tag_one)).await?;
-        listed.has(&passes[..1], Rule::C1, "marked after a mark of all")?;
+        listed.has(&passes[..1], Rule::C1, "marked after a mark of the type")?;
         tag_one = listed.tag;
         one.list(store, &type_id, Some(tag_one))
             .await?
-            .is_empty(Rule::C2, "when asked again")?;
+            .is_empty(Rule::C2, "when asked again with the new tag")?;
         let listed = two.list(store, &type_id, Some(tag_two)).await?;
         if !listed.serials.is_empty() {
             tag_two = listed.tag;
@@ -93,9 +102,9 @@ async fn mark_all_lists_every_registration_once(
 async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
     const FIRST: usize = 1_000;
     const SIZES: usize = 9;
-    /// So many sizes in a row must grow. Fewer are never tried, however slow the store.
+    /// This many sizes in a row must grow. At least as many are tried, however slow the store is.
     const GROWING: usize = 4;
-    /// How long it goes on while nothing is suspicious, and how long until a suspicion is certain.
+    /// How long it measures while nothing is suspicious, and how long if something is.
     const BUDGET: Duration = Duration::from_secs(2);
     const LONGEST: Duration = Duration::from_secs(60);
     let store = opened.registrations();
@@ -125,12 +134,12 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
                 Rule::C9,
                 !growth::is_walk(times[0], &times[1..]),
                 format!(
-                    "a mark of {size} passes about as quick as the {:?} of a mark of one",
+                    "a mark of {size} passes about as fast as a mark of one pass, which takes {:?}",
                     times[0]
                 ),
                 || {
                     format!(
-                        "{:?} for the last {GROWING} sizes, each twice the one before",
+                        "{:?} for the last {GROWING} sizes, each double the one before",
                         &times[1..]
                     )
                 },
@@ -147,7 +156,7 @@ async fn mark_all_takes_constant_time(opened: &Opened) -> CaseResult {
     }
 }
 
-/// A new type of so many marked passes. A device has every eighth of them.
+/// A new type with this many marked passes. A device has every eighth of them.
 async fn type_of(
     store: &Arc<dyn RegistrationStore>,
     count: usize,
@@ -163,7 +172,8 @@ async fn type_of(
     Ok(type_id)
 }
 
-/// The best time of a mark of each type. The types take turns, so that what else the machine does slows all of them.
+/// The best time of a mark of each type. The types take turns, so other processes slow all of them
+/// equally.
 async fn best_times(
     store: &Arc<dyn RegistrationStore>,
     types: &[&TypeIdentifier],
@@ -186,7 +196,7 @@ async fn every_mark_moves_the_date(store: &dyn RegistrationStore) -> Result<(), 
     let batch = [serial.clone(), passes[1].serial.clone(), serial.clone()];
     let start = clock::now_micros() / 1_000_000;
     let mut last = store.pass_state(&passes[0]).await?;
-    // The second pass is marked now and then, the third only with the whole type.
+    // The second pass is marked sometimes, the third only with the entire type.
     let mut others = [
         store.pass_state(&passes[1]).await?,
         store.pass_state(&passes[2]).await?,
@@ -207,23 +217,23 @@ async fn every_mark_moves_the_date(store: &dyn RegistrationStore) -> Result<(), 
             _ => {
                 store.mark(&type_id, Changed::All).await?;
                 for (pass, last) in passes[1..].iter().zip(&mut others) {
-                    *last = moved_on(store, pass, *last, "a mark of all").await?;
+                    *last = moved_on(store, pass, *last, "a mark of the type").await?;
                 }
-                "a mark of all"
+                "a mark of the type"
             }
         };
         last = moved_on(store, &passes[0], last, what).await?;
         ensure(
             Rule::C14,
             last.last_modified >= start,
-            "a date not before the mark",
-            || format!("one {} s before it", start - last.last_modified),
+            "a date that is not before the mark",
+            || format!("a date {} s before the mark", start - last.last_modified),
         )?;
     }
     Ok(())
 }
 
-/// Ensures that the state of `pass` is later than `last`, and returns it.
+/// Returns the state of `pass`, which must be later than `last`.
 async fn moved_on(
     store: &dyn RegistrationStore,
     pass: &PassId,
@@ -234,13 +244,13 @@ async fn moved_on(
     ensure(
         Rule::C14,
         state.last_modified > last.last_modified,
-        format!("a date after {} once there was {what}", last.last_modified),
+        format!("a date later than {} after {what}", last.last_modified),
         || state.last_modified.to_string(),
     )?;
     ensure(
         Rule::C14,
         state.version > last.version,
-        format!("a version after {} once there was {what}", last.version),
+        format!("a version greater than {} after {what}", last.version),
         || state.version.to_string(),
     )?;
     Ok(state)
@@ -270,7 +280,7 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
             5 => "a page of devices",
             6 => "a mark of another pass",
             7 => "marks of another type",
-            _ => "a second that passed",
+            _ => "a wait of a second",
         };
         for pass in watched {
             match step {
@@ -287,7 +297,7 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
             }
         }
         match step {
-            // More than once: dates run ahead of the clock, and so out of the second at hand.
+            // Several times, because dates run ahead of the clock and leave the current second.
             6 => {
                 for _ in 0..3 {
                     store
@@ -318,7 +328,7 @@ async fn dates_move_with_marks_only(store: &dyn RegistrationStore) -> Result<(),
             ensure(
                 Rule::C14,
                 now == *before,
-                format!("{before:?} still, after {what}"),
+                format!("unchanged {before:?} after {what}"),
                 || format!("{now:?}"),
             )?;
         }
@@ -334,7 +344,7 @@ async fn never_marked_passes_share_one_date(
     let order_type = format!("order.{}", others[0].type_id.as_str());
     let order = PassId::new(&order_type, "order")?;
     Device::registered_for(store, [&passes[0], &order]).await?;
-    // A marked neighbour lends nobody its date.
+    // A pass does not get the date of a marked neighbour.
     store
         .mark(
             &type_id,
@@ -352,13 +362,13 @@ async fn never_marked_passes_share_one_date(
                     ..first
                 },
             format!(
-                "version 0 and date {} for a pass never marked",
+                "version 0 and date {} for a pass that was never marked",
                 first.last_modified
             ),
             || format!("version {} and date {}", state.version, state.last_modified),
         )?;
     }
-    // A store may have been made by another machine, whose clock is a little ahead.
+    // Another machine may have created the store, and its clock may be a little ahead.
     let soon = clock::now_micros() / 1_000_000 + 60;
     ensure(
         Rule::C14,

@@ -1,4 +1,4 @@
-//! Identifiers that no other check has, and short forms for the calls that most checks make.
+//! Identifiers that no other case has, and short forms of calls that most cases make.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -18,12 +18,12 @@ use tokio::task::JoinSet;
 
 use crate::{Rule, Violation, violation::ensure};
 
-/// 32 hexadecimal digits that no other call of any process gives.
+/// 32 hexadecimal digits that no other call of any process returns.
 pub(crate) fn unique() -> String {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let process = PROCESS.get_or_init(|| RandomState::new().hash_one("process"));
-    // Mixed, so that devices made one after another are not neighbours in the store's order.
+    // The bits are mixed, so that consecutive devices are not neighbours in the store's order.
     let count = COUNT.fetch_add(1, Ordering::Relaxed).wrapping_add(*process);
     let mut mixed = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^= mixed >> 32;
@@ -32,12 +32,12 @@ pub(crate) fn unique() -> String {
     format!("{mixed:016x}{process:016x}")
 }
 
-/// The checks make no identifier that is not well-formed; if one did, that would be their own fault.
+/// The cases make only well-formed identifiers. Anything else would be a fault of the case.
 impl From<InvalidIdentifier> for Violation {
     fn from(error: InvalidIdentifier) -> Self {
         Self::new(
             Rule::ERRORS,
-            "a check that makes well-formed identifiers",
+            "well-formed identifiers from the case itself",
             error.to_string(),
         )
     }
@@ -58,7 +58,8 @@ pub(crate) fn new_push_token() -> Result<PushToken, Violation> {
     Ok(PushToken::new(&format!("{}{}", unique(), unique()))?)
 }
 
-/// Push tokens as other wallets register them: a UUID, tokens of FCM, and all characters up to the greatest length.
+/// Push tokens as other wallets register them: a UUID, tokens of FCM, and all characters in a token
+/// of the greatest length.
 pub(crate) fn foreign_push_tokens() -> Result<Vec<PushToken>, Violation> {
     let every: String = (b'!'..=b'~').map(char::from).collect();
     let id = unique();
@@ -107,7 +108,7 @@ pub(crate) async fn all<T: Send + 'static>(
     tasks.join_all().await.into_iter().collect()
 }
 
-/// A device with its push token, as a check holds it.
+/// A device of a case, with its push token.
 #[derive(Clone)]
 pub(crate) struct Device {
     pub(crate) id: DeviceIdentifier,
@@ -155,7 +156,8 @@ impl Device {
         Ok(device)
     }
 
-    /// Asks what changed. Demands an answer without repetitions, and (C4) a tag that moves when something is listed.
+    /// Asks what changed. Ensures that no pass is repeated, and that the tag differs if a pass is
+    /// listed (C4).
     pub(crate) async fn list(
         &self,
         store: &dyn RegistrationStore,
@@ -166,7 +168,7 @@ impl Device {
         ensure(
             Rule::C4,
             listed.serials.is_empty() || Some(listed.tag) != since,
-            "another tag than the one asked with, beside serial numbers",
+            "a tag that differs from the one in the request, because passes are listed",
             || {
                 format!(
                     "{} serial numbers and the same tag {}",
@@ -178,7 +180,7 @@ impl Device {
         Ok(listed)
     }
 
-    /// The same, whatever the tag.
+    /// The same, without the check of the tag.
     pub(crate) async fn ask(
         &self,
         store: &dyn RegistrationStore,
@@ -202,7 +204,7 @@ impl Device {
         Ok(Listed { serials: set, tag })
     }
 
-    /// Lists without a tag, which must give exactly `passes`; returns the tag.
+    /// Lists without a tag. Ensures that the list is exactly `passes`, and returns the tag.
     pub(crate) async fn lists_exactly<'a>(
         &self,
         store: &dyn RegistrationStore,
@@ -216,7 +218,7 @@ impl Device {
             rule,
             listed.serials == wanted,
             format!(
-                "without a tag exactly the passes registered: {}",
+                "without a tag, exactly the passes that are registered: {}",
                 shown(&wanted)
             ),
             || shown(&listed.serials),
@@ -225,7 +227,7 @@ impl Device {
     }
 }
 
-/// An answer of `updated_since` that was found in order.
+/// A checked answer of `changes_since`.
 pub(crate) struct Listed {
     pub(crate) serials: BTreeSet<SerialNumber>,
     pub(crate) tag: UpdateTag,
@@ -262,7 +264,7 @@ impl Listed {
         )
     }
 
-    /// Ensures that nothing but `passes` is listed: a list holds what is registered on that device.
+    /// Ensures that only `passes` are listed, because only they are registered on the device.
     pub(crate) fn is_within<'a>(
         &self,
         passes: impl IntoIterator<Item = &'a PassId>,
@@ -277,13 +279,13 @@ impl Listed {
         ensure(
             Rule::CHANGES_SINCE,
             foreign.is_empty(),
-            "only passes registered on the device, of the type asked for",
+            "only passes of the requested type that are registered on the device",
             || format!("also {}", shown(&foreign)),
         )
     }
 }
 
-/// A state of a pass, with the start of its digest.
+/// The state of a pass as text, with the start of its digest.
 pub(crate) fn shown_state(state: PassState) -> String {
     let PassState {
         version,
@@ -299,7 +301,7 @@ pub(crate) fn shown_state(state: PassState) -> String {
     format!("version {version}, date {last_modified}, digest {digest}")
 }
 
-/// The first few of a set of serial numbers, cut to a readable length.
+/// The first few serial numbers of a set, cut to a readable length.
 pub(crate) fn shown(serials: &BTreeSet<SerialNumber>) -> String {
     let mut text = format!("{} serial numbers", serials.len());
     for (n, serial) in serials.iter().take(5).enumerate() {
@@ -315,7 +317,7 @@ pub(crate) fn shown(serials: &BTreeSet<SerialNumber>) -> String {
 
 /// All pages of the devices of an audience, read `limit` at a time.
 ///
-/// Ensures that pages are about as long as asked for and come to an end.
+/// Ensures that pages have about the requested length, and that they end.
 pub(crate) async fn devices_of(
     store: &dyn RegistrationStore,
     audience: Audience<'_>,
@@ -335,7 +337,7 @@ pub(crate) async fn devices_after(
 ) -> Result<Vec<RegisteredDevice>, Violation> {
     let mut devices = Vec::new();
     let mut after = after;
-    // Empty pages are allowed, endless ones are not.
+    // Pages may be empty, but must end.
     for _ in 0..=(4 * at_most + 1_000) {
         let page = store.devices(audience, after.as_ref(), limit).await?;
         ensure(
@@ -352,7 +354,7 @@ pub(crate) async fn devices_after(
     }
     Err(Violation::new(
         Rule::C11,
-        format!("pages of {limit} that come to an end"),
+        format!("pages of {limit} that end"),
         "a cursor after every page",
     ))
 }
@@ -367,7 +369,7 @@ pub(crate) async fn has_devices<'a>(
     expect_devices(store, Audience::Pass(pass), devices, 100, rule).await
 }
 
-/// Ensures that pages of `limit` hold exactly `devices`, each with its push token.
+/// Ensures that pages of `limit` have exactly `devices`, each with its push token.
 pub(crate) async fn expect_devices<'a>(
     store: &dyn RegistrationStore,
     audience: Audience<'_>,
@@ -399,7 +401,7 @@ pub(crate) async fn expect_devices<'a>(
         ),
         || format!("{missing} of them missing and {foreign} others"),
     )?;
-    // Letter by letter: a token is stored as it was received.
+    // Compared by character, because a token is stored as it was received.
     let is_other = |one: &&RegisteredDevice| {
         wanted
             .get(&one.device)

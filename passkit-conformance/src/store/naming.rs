@@ -1,4 +1,4 @@
-//! Names that are easily taken for one another: by joined keys, patterns, folding of case, or trimming.
+//! Names that are easily confused: by joined keys, patterns, ignored case, or trimming.
 
 use std::slice;
 
@@ -11,7 +11,7 @@ use passkit_server::{
 use crate::{Rule, Violation, violation::ensure};
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{
         Device, has_devices, new_device, new_passes, new_push_token, new_type, pass_of, serial,
         unique,
@@ -19,24 +19,28 @@ use super::{
 };
 
 catalogue! {
-    "store/serials-of-the-wild" Must [NAMES] store serials_of_the_wild,
-        "Registers, lists, marks, pages and unregisters serial numbers with slashes, spaces, patterns, letters of all \
-         scripts, up to 512 bytes, each as itself and no other.",
-        "A boarding pass whose serial number holds a slash is never updated, or its owner gets the update of another.";
+    "store/unusual-serial-numbers" Must [NAMES] store unusual_serial_numbers,
+        "Registers, lists, marks, pages and unregisters serial numbers with slashes, spaces, \
+         patterns, letters of all scripts, and up to 512 bytes. No serial number may be taken for \
+         another.",
+        "A boarding pass whose serial number contains a slash is never updated, or its owner gets \
+         the update of another pass.";
     "store/types-that-start-alike" Must [NAMES] store types_that_start_alike,
-        "The same for types of which one begins another, or that differ in case, with serial numbers that make the \
-         joined texts equal.",
+        "Does the same for types where one is the start of another, or that differ in case. The \
+         serial numbers make the joined texts equal.",
         "Passes of one type are taken for those of another.";
     "store/devices-that-start-alike" Must [NAMES] store devices_that_start_alike,
-        "Registers and unregisters devices of which one's identifier begins another's, or that differ in case.",
-        "One phone is shown, and unregisters, the passes of another.";
-    "store/orders-and-passes-with-equal-serials" Must [NAMES] store orders_and_passes_with_equal_serials,
-        "Registers, marks and unregisters passes and orders of equal serial numbers, and types that differ in the \
-         first word.",
-        "An order's update is announced as that of a pass, or never.";
+        "Registers and unregisters devices where one identifier is the start of another, or that \
+         differ in case.",
+        "One phone sees and unregisters the passes of another.";
+    "store/orders-and-passes-with-equal-serials" Must [NAMES] store
+        orders_and_passes_with_equal_serials,
+        "Registers, marks and unregisters passes and orders with equal serial numbers, of types \
+         that differ only in the first word.",
+        "The update of an order is announced as that of a pass, or never.";
 }
 
-/// Serial numbers as issuers make them, and as keys and patterns misread them.
+/// Serial numbers as issuers make them, and such as keys and patterns misread.
 fn wild_serials() -> Vec<String> {
     let mut serials: Vec<String> = [
         "A",
@@ -103,7 +107,7 @@ fn wild_serials() -> Vec<String> {
     ]
     .map(String::from)
     .to_vec();
-    // As long as may be, and different in the last byte only.
+    // The greatest length, and different in the last byte only.
     serials.push("x".repeat(512));
     serials.push(format!("{}y", "x".repeat(511)));
     serials.push("x".repeat(511));
@@ -111,7 +115,7 @@ fn wild_serials() -> Vec<String> {
     serials
 }
 
-async fn serials_of_the_wild(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn unusual_serial_numbers(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let type_id = new_type()?;
     let mut passes = Vec::new();
     for text in wild_serials() {
@@ -120,8 +124,8 @@ async fn serials_of_the_wild(store: &dyn RegistrationStore) -> Result<(), Violat
     each_is_itself(store, &passes).await
 }
 
-/// Registers all of `passes`, all different, on one device and each on one of its own, then marks and unregisters
-/// one after another; ensures that nothing ever happens to any of the others.
+/// Registers each of the different `passes` on one device for all and on one of its own. Then marks
+/// and unregisters them one after another. Ensures that this never affects any other pass.
 async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Result<(), Violation> {
     let all = Device::new()?;
     let mut own = Vec::new();
@@ -141,7 +145,7 @@ async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Res
         }
     }
     for (n, pass) in passes.iter().enumerate() {
-        // Marks: only the one pass moves.
+        // A mark changes only this pass.
         let neighbour = &passes[(n + 1) % passes.len()];
         let before = (
             store.pass_state(pass).await?,
@@ -168,10 +172,13 @@ async fn each_is_itself(store: &dyn RegistrationStore, passes: &[PassId]) -> Res
         ensure(
             Rule::NAMES,
             after.0 != before.0 && after.1 == before.1,
-            format!("the mark of {} to move its date and no other", brief(pass)),
+            format!(
+                "a mark of {} that changes its date and no other",
+                brief(pass)
+            ),
             || {
                 format!(
-                    "{before:?} to become {after:?}, the second that of {}",
+                    "{before:?} became {after:?}; the second state is that of {}",
                     brief(neighbour)
                 )
             },
@@ -236,7 +243,7 @@ async fn types_that_start_alike(store: &dyn RegistrationStore) -> Result<(), Vio
     }
     passes.sort();
     passes.dedup();
-    // Shuffled by length, so that short names meet long ones of either kind.
+    // Shuffled by length, so that short names are tried beside long ones of either kind.
     passes.sort_by_key(|pass| {
         (pass.serial.as_str().len() * 7 + pass.type_id.as_str().len() * 3) % 11
     });
@@ -263,7 +270,7 @@ async fn devices_that_start_alike(store: &dyn RegistrationStore) -> Result<(), V
     let mut devices = Vec::new();
     for text in &texts {
         let id = DeviceIdentifier::new(text)?;
-        // Without a letter among its digits an identifier is its own upper case.
+        // An identifier without a letter is equal to its upper case.
         if devices.iter().any(|device: &Device| device.id == id) {
             continue;
         }
@@ -328,14 +335,14 @@ async fn orders_and_passes_with_equal_serials(
         if before != after {
             return Err(Violation::new(
                 Rule::NAMES,
-                format!("{before:?} still, marking the other kind"),
+                format!("unchanged {before:?} after a mark of the other kind"),
                 format!("{after:?}"),
             ));
         }
         device
             .list(store, &other, Some(tag))
             .await?
-            .is_empty(Rule::NAMES, "of the other kind after a mark of all")?;
+            .is_empty(Rule::NAMES, "of the other kind after a mark of the type")?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use passkit_server::{
 };
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{
         Device, devices_after, expect_devices, new_passes, new_push_token, new_type, pass_of,
         serial,
@@ -23,33 +23,41 @@ use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "store/pages-hold-every-device" Must [C11] store pages_hold_every_device,
-        "130 devices register for a pass; it is read in pages of 1, 2, 7 and so on up to the greatest number, and of 0.",
-        "Some phones get no push when the pass changes, or strangers do.";
+        "Registers 130 devices for a pass. Reads them in pages of 1, 2, 7 and so on, of the \
+         greatest number, and of 0.",
+        "Some phones get no push when the pass changes, or phones without the pass get one.";
     "store/pages-of-a-type-hold-every-device" Must [C11] store pages_of_a_type_hold_every_device,
-        "130 devices register for one or several of 40 passes of a type, some for another type too; the type is read in \
-         pages of 1, 2, 7 and so on, some of the devices then unregister, and it is read again.",
-        "When the design of all passes changes, some phones get no push, or strangers do.";
+        "Registers 130 devices for one or more of 40 passes of a type, some of them also for \
+         another type. Reads the type in pages of 1, 2, 7 and so on. Some devices unregister, and \
+         the type is read again.",
+        "When the design of all passes changes, some phones get no push, or phones without a pass \
+         get one.";
     "store/unknown-pass-has-no-devices" Must [C11] store unknown_pass_has_no_devices,
-        "Reads the devices of a pass that was only marked, of one that was unregistered, and of types without passes, with \
-         a cursor of another pass and without.",
+        "Reads the devices of a pass that was only marked, of one that was unregistered, and of \
+         types without passes. Does so without a cursor and with a cursor of another pass.",
         "Pushes go to phones that do not have the pass.";
-    "store/hostile-cursor-reads-from-the-start" Must [C11] store hostile_cursor_reads_from_the_start,
-        "Reads pages of a pass and of a type after cursors that the store never gave: empty, endless, SQL, and what looks \
-         like a position.",
-        "Pushing ends half way after an upgrade of the store, or shows the devices of others.";
-    "store/pages-under-change-miss-nobody" Must [C11] store pages_under_change_miss_nobody,
-        "240 devices are read in pages of 1 and of 10; between two pages devices come, go (the one at the page's end \
-         first) and register again.",
+    "store/hostile-cursor-reads-from-the-start" Must [C11] store
+        hostile_cursor_reads_from_the_start,
+        "Reads pages of a pass and of a type after cursors that the store never issued: empty, \
+         very long, SQL, and texts that look like a position.",
+        "Pushing stops half way after an upgrade of the store, or reaches the devices of others.";
+    "store/pages-under-change-are-complete" Must [C11] store pages_under_change_are_complete,
+        "Reads 240 devices in pages of 1 and of 10. Between two pages, some devices register, \
+         some unregister and some register again. The device at the end of the last page is the \
+         first that unregisters.",
         "A phone gets no push because another one deleted its pass at that moment.";
-    "store/pages-of-a-type-under-change-miss-nobody" Must [C11] store pages_of_a_type_under_change_miss_nobody,
-        "The same for a type of 12 passes, of which each device has one or two.",
-        "When the design of all passes changes, a phone gets no push because another one deleted its pass at that moment.";
+    "store/pages-of-a-type-under-change-are-complete" Must [C11] store
+        pages_of_a_type_under_change_are_complete,
+        "Does the same for a type of 12 passes. Each device has one or two of them.",
+        "When the design of all passes changes, a phone gets no push because another one deleted \
+         its pass at that moment.";
     "store/devices-are-counted" Must [COUNT_DEVICES] store devices_are_counted,
-        "Counts the devices of a pass up to 0, 1, fewer than there are, as many, and more, after each change.",
-        "The owner reads that a pass is on more or fewer phones than it is.";
+        "Counts the devices of a pass after each change. The limit is 0, 1, less than their \
+         number, equal to it, and more.",
+        "The owner reads that a pass is on more or fewer phones than it really is.";
 }
 
-/// The page sizes that all cases try for so many devices.
+/// The page sizes that the cases try for this number of devices.
 fn limits(devices: usize) -> [usize; 10] {
     [
         1,
@@ -100,7 +108,8 @@ async fn pages_of_a_type_hold_every_device(store: &dyn RegistrationStore) -> Res
     ];
     let mut devices = Vec::new();
     for n in 0..DEVICES {
-        // One pass is on many devices, others are on none; some devices have several passes, next to each other or not.
+        // One pass is on many devices, and others are on none. Some devices have several passes,
+        // adjacent or not.
         let first = if n % 3 == 0 { 0 } else { n % 31 };
         let mut registered: Vec<PassId> = match n % 4 {
             0 => vec![passes[first].clone()],
@@ -132,7 +141,7 @@ async fn pages_of_a_type_hold_every_device(store: &dyn RegistrationStore) -> Res
     )
     .await?;
 
-    // A device leaves the type with its last pass of it, and not before.
+    // A device is a device of the type until it unregisters its last pass of the type.
     for pass in &passes {
         store.unregister(&devices[0].id, pass).await?;
     }
@@ -175,7 +184,7 @@ async fn unknown_pass_has_no_devices(store: &dyn RegistrationStore) -> Result<()
         .await?;
     let left = Device::registered_for(store, &passes[2..]).await?;
     store.unregister(&left.id, &passes[2]).await?;
-    // A type that was only marked, and one that a device had.
+    // A type that was only marked, and one that a device unregistered from.
     let (marked, unregistered) = (new_type()?, new_type()?);
     store
         .mark(&marked, Changed::Passes(slice::from_ref(&passes[0].serial)))
@@ -197,7 +206,7 @@ async fn unknown_pass_has_no_devices(store: &dyn RegistrationStore) -> Result<()
             ensure(
                 Rule::C11,
                 found.is_empty(),
-                "no devices of what is on none",
+                "no devices of a pass or type that is on none",
                 || format!("{} devices", found.len()),
             )?;
         }
@@ -235,13 +244,14 @@ async fn hostile_cursor_reads_from_the_start(
                 Rule::C11,
                 missing == 0,
                 format!(
-                    "all devices after the cursor {:?}, which the store never gave",
+                    "all devices after the cursor {:?}, which the store never issued",
                     &text[..text.len().min(40)]
                 ),
                 || format!("{missing} of 20 missing"),
             )?;
         }
-        // These may look like positions to a store: whatever they skip, they must neither fail nor show strangers.
+        // These may look like positions to a store. They may skip devices, but must not fail or
+        // show other devices.
         for text in [
             "0",
             "-1",
@@ -263,14 +273,14 @@ async fn hostile_cursor_reads_from_the_start(
                 .filter(|one| devices.iter().all(|device| device.id != one.device))
                 .count();
             ensure(Rule::C11, foreign == 0, "registered devices only", || {
-                format!("{foreign} others")
+                format!("{foreign} other devices")
             })?;
         }
     }
     Ok(())
 }
 
-async fn pages_under_change_miss_nobody(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn pages_under_change_are_complete(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (_, passes) = new_passes(1)?;
     for limit in [1, 10] {
         under_change(store, Audience::Pass(&passes[0]), &passes, limit).await?;
@@ -278,7 +288,7 @@ async fn pages_under_change_miss_nobody(store: &dyn RegistrationStore) -> Result
     Ok(())
 }
 
-async fn pages_of_a_type_under_change_miss_nobody(
+async fn pages_of_a_type_under_change_are_complete(
     store: &dyn RegistrationStore,
 ) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(12)?;
@@ -288,7 +298,7 @@ async fn pages_of_a_type_under_change_miss_nobody(
     Ok(())
 }
 
-/// Reads an audience, which has these passes, while devices come and go between two pages.
+/// Reads an audience with these passes. Devices register and unregister between two pages.
 async fn under_change(
     store: &dyn RegistrationStore,
     audience: Audience<'_>,
@@ -296,7 +306,7 @@ async fn under_change(
     limit: usize,
 ) -> Result<(), Violation> {
     const DEVICES: usize = 240;
-    // Two neighbours for some, or one that is far from the first.
+    // Some devices have two adjacent passes, others have two that are far apart.
     let of = |n: usize| {
         let (first, second) = (n % passes.len(), (n + 1 + n % 7) % passes.len());
         if n % 5 < 2 && first != second {
@@ -311,7 +321,7 @@ async fn under_change(
             Device::registered_for(store, of(n).into_iter().map(|pass| &passes[pass])).await?,
         );
     }
-    // A third goes, a third registers again, a third is left alone.
+    // A third unregisters, a third registers again, a third does nothing.
     let (mut going, mut renewing): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
     for n in 0..DEVICES {
         match n % 3 {
@@ -340,10 +350,10 @@ async fn under_change(
         ensure(
             Rule::C11,
             pages < 16 * DEVICES,
-            "pages that come to an end under change",
+            "pages that end, although registrations change",
             || format!("{pages} pages"),
         )?;
-        // The end of the page first, if it is one of those that go.
+        // The device at the end of the page goes first, if it is one that unregisters.
         let last = page.items.last().map(|one| &one.device);
         let at_the_end = going.iter().position(|n| Some(&devices[*n].id) == last);
         if let Some(n) = at_the_end

@@ -1,4 +1,4 @@
-//! Everything at once, checked afterwards from what was recorded.
+//! All calls at once. They are recorded, and checked afterwards.
 
 use std::{
     slice,
@@ -17,7 +17,7 @@ use passkit_server::{
 use tokio::task::JoinSet;
 
 use super::{
-    catalogue,
+    case::catalogue,
     history::Recorder,
     names::{Device, all, new_passes, new_push_token, serials},
     random::Random,
@@ -27,10 +27,12 @@ use crate::Violation;
 catalogue! {
     "store/parallel-history-adds-up" Must [C1 C2 C3 C4 C9 C10 C11 C13 C14 P1 P2 CHANGES_SINCE UNREGISTER COUNT_DEVICES] store
         parallel_history_adds_up,
-        "16 tasks mark passes and their type, publish contents, register, unregister, forget devices, rotate push tokens, and \
-         read and count devices of 24 passes, while eight devices poll and fetch; every call is recorded with its begin and \
-         end, and the whole is checked afterwards.",
-        "Under load a phone misses an update, is pushed at an old push token, or is given passes that it no longer has.";
+        "16 tasks mark passes and their type, publish contents, register, unregister, forget \
+         devices, change push tokens, and read and count the devices of 24 passes. Meanwhile \
+         eight devices poll and fetch. Every call is recorded with its begin and end. All calls \
+         are checked afterwards.",
+        "Under load a phone misses an update, is pushed at an old push token, or is given passes \
+         that it no longer has.";
 }
 
 const DEVICES: usize = 8;
@@ -44,7 +46,8 @@ async fn parallel_history_adds_up(store: &Arc<dyn RegistrationStore>) -> Result<
     recorder.history().check()
 }
 
-/// Keeps a store busy until all writers are done, then has every device ask twice more, and reads everything.
+/// Keeps a store busy until all writers are done. Then every device asks twice more, and everything
+/// is read.
 async fn busy(recorder: &Recorder) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(PASSES)?;
     let passes = Arc::new(passes);
@@ -54,7 +57,7 @@ async fn busy(recorder: &Recorder) -> Result<(), Violation> {
     let writing = Arc::new(AtomicUsize::new(WRITERS));
     let mut tasks = JoinSet::new();
     for (number, device) in devices.iter().enumerate() {
-        // The first ones hold passes that nobody else registers or unregisters.
+        // The first devices have passes that no other task registers or unregisters.
         for pass in passes.iter().skip(number).step_by(6) {
             recorder
                 .register(&device.id, pass, &device.push_token)
@@ -127,7 +130,7 @@ async fn poll(
     Ok(())
 }
 
-/// One change, or one look at what others change.
+/// Makes one change, or reads what others change.
 async fn write(
     recorder: &Recorder,
     passes: &[PassId],
@@ -135,7 +138,7 @@ async fn write(
     random: &mut Random,
 ) -> Result<(), Violation> {
     let pass = &passes[random.below(passes.len())];
-    // Half of the devices keep what they have.
+    // Half of the devices never unregister.
     let device = &devices[devices.len() / 2 + random.below(devices.len() / 2)];
     match random.below(24) {
         0..=5 => {
@@ -161,7 +164,7 @@ async fn write(
                 .await?,
         ),
         11..=12 => {
-            // Any device renews its push token, with a pass that it had at the start.
+            // Any device changes its push token, with a pass that it had at the start.
             let at = random.below(devices.len());
             recorder
                 .register(&devices[at].id, &passes[at], &new_push_token()?)
@@ -182,7 +185,7 @@ async fn write(
                 .map(drop)?;
         }
         17..=18 => {
-            // One of a few digests, so that callers meet.
+            // One of a few digests, so that callers publish the same ones.
             let digest = (random.below(8) > 0).then(|| [random.below(3) as u8; 32]);
             let (tokens, serial) = (Vec::new(), pass.serial.clone());
             recorder

@@ -1,143 +1,71 @@
-//! The pushes that are pending for passes and types, until they are sent.
+//! Changes of passes and types that are pending until their pushes are sent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     slice,
-    sync::Arc,
 };
 
 use passkit_server::{
     Changed, PassId,
     identifiers::{SerialNumber, TypeIdentifier},
-    push::{Backlog, PendingChange, Progress, PushQueue, Scope},
-    store::PageCursor,
+    push::{Backlog, PendingChange, Progress, Scope},
 };
 
 use super::{
-    catalogue,
-    deferring::push,
+    case::catalogue,
     names::{Device, new_passes, new_type, pass_of, serial, serials},
+    queue::{Queue, backlog_of, end, expect_pending, page, pending_of, push, scope},
 };
 use crate::{Rule, Violation, violation::ensure};
 
 catalogue! {
     "queue/marked-passes-are-pending" Must [Q1 C1 MARK] queue marked_passes_are_pending,
-        "Marks passes with their pushes: one, several, one twice in a batch, and none; asks with a tag from before, and \
-         reads what is pending.",
+        "Marks passes with their pushes: one, several, one twice in a batch, and none. Asks with \
+         an earlier tag, and reads what is pending.",
         "Phones are not pushed for an update, or are pushed for one that they can't find.";
     "queue/marked-types-are-pending" Must [Q1 C9] queue marked_types_are_pending,
-        "Marks a whole type with its pushes, beside one of its passes; asks with a tag from before, and reads what is \
-         pending.",
+        "Marks an entire type with its pushes, and one of its passes. Asks with an earlier tag, \
+         and reads what is pending.",
         "A new design reaches only the phones that ask for it on their own.";
     "queue/plain-marks-push-nothing" Must [Q1] queue plain_marks_push_nothing,
-        "Marks passes and a type without pushes, one of them pending from before; reads what is pending.",
-        "Phones are pushed for what their owner did not want announced.";
+        "Marks passes and a type without pushes, while one pass is already pending. Reads what is \
+         pending.",
+        "Phones are pushed for a change that its owner did not want to announce.";
     "queue/marked-again-is-one-change" Must [Q2] queue marked_again_is_one_change,
-        "Marks passes and their type with pushes again and again, and reads what is pending each time.",
+        "Repeatedly marks passes and their type with pushes, and reads what is pending each time.",
         "A phone gets a push for each of many changes, or none for the last of them.";
     "queue/progress-is-remembered" Must [Q2] queue progress_is_remembered,
-        "Records progress to pages and on to others, and marks one of the passes again; reads what is pending each time.",
-        "After a restart a million phones are pushed once more from the start, or some of them never.";
+        "Records progress to a page and then to a later one, and marks one of the passes again. \
+         Reads what is pending each time.",
+        "After a restart, a million phones are pushed again from the start, or some of them \
+         never.";
     "queue/finished-changes-are-gone" Must [Q3] queue finished_changes_are_gone,
-        "Records progress to the end, for some by way of a page, and for a type; reads what is pending, and marks one of \
-         the passes again.",
-        "Phones are pushed forever for a change that they have long had.";
+        "Records progress to the end, for some passes after a page, and for a type. Reads what is \
+         pending, and marks one of the passes again.",
+        "Phones are pushed forever for a change that they already have.";
     "queue/old-versions-finish-nothing" Must [Q2] queue old_versions_finish_nothing,
-        "Records progress to the end for changes that were marked again meanwhile, from the start and from a page.",
-        "A phone misses an update that came while the pushes for the one before it went out.";
-    "queue/what-is-not-pending-stays-so" Must [Q3] queue what_is_not_pending_stays_so,
-        "Records progress to a page, and to the end, for what was never pending and for what is finished.",
-        "Pushes go out for no change, and do not stop.";
+        "Records progress to the end for changes that were marked again in the meantime, from the \
+         start and from a page.",
+        "A phone misses an update that came while pushes for the previous one were sent.";
+    "queue/progress-makes-nothing-pending" Must [Q3] queue progress_makes_nothing_pending,
+        "Records progress to a page, and to the end, for passes and types that were never pending \
+         or are finished.",
+        "Pushes are sent without a change, and do not stop.";
     "queue/backlog-sums-up" Must [Q3 Q4] queue backlog_sums_up,
-        "Makes pushes of several types pending, finishes and defers them; reads the backlog after each step.",
-        "A worker never looks at a type whose phones wait, or looks at one without end.";
+        "Makes pushes of several types pending, finishes some and defers some. Reads the backlog \
+         after each step.",
+        "A worker never looks at a type whose phones wait, or looks at one forever.";
     "queue/changes-keep-types-apart" Must [Q2 Q3 NAMES] queue changes_keep_types_apart,
-        "Marks passes with equal and odd serial numbers in types that start alike, and the types too; finishes some.",
+        "Marks passes with equal and odd serial numbers in types that start alike, and the types \
+         too. Finishes some of them.",
         "The change of one pass is taken for that of another, and its phones are not pushed.";
-    "queue/every-change-has-its-turn" Must [Q2] queue every_change_has_its_turn,
-        "Reads ten changes at a time of 170, of which 20 are marked again in each round, and finishes what it read.",
+    "queue/every-change-gets-its-turn" Must [Q2] queue every_change_gets_its_turn,
+        "170 changes are pending. In each round, reads ten of them, marks 20 passes again, and \
+         finishes those that it read.",
         "A few passes that change all the time keep the phones of all others from being pushed.";
 }
 
-pub(super) type Queue = Arc<dyn PushQueue>;
-
-pub(super) fn scope(pass: &PassId) -> Scope {
-    Scope::Pass(pass.serial.clone())
-}
-
-pub(super) fn page(version: u64, next: &str) -> Progress {
-    Progress {
-        version,
-        next: Some(PageCursor::new(next)),
-    }
-}
-
-pub(super) fn end(version: u64) -> Progress {
-    Progress {
-        version,
-        next: None,
-    }
-}
-
-/// All pending changes of a type. Expects each of them once.
-pub(super) async fn pending_of(
-    queue: &Queue,
-    type_id: &TypeIdentifier,
-) -> Result<BTreeMap<Scope, PendingChange>, Violation> {
-    let pending = queue.pending(type_id, 100_000).await?;
-    let count = pending.len();
-    let pending: BTreeMap<_, _> = pending
-        .into_iter()
-        .map(|change| (change.scope.clone(), change))
-        .collect();
-    ensure(Rule::Q2, pending.len() == count, "each change once", || {
-        format!("{} of {count}", pending.len())
-    })?;
-    Ok(pending)
-}
-
-/// Ensures that exactly these changes are pending.
-pub(super) async fn expect_pending<'a>(
-    queue: &Queue,
-    type_id: &TypeIdentifier,
-    wanted: impl IntoIterator<Item = &'a Scope>,
-    rule: Rule,
-    when: &str,
-) -> Result<BTreeMap<Scope, PendingChange>, Violation> {
-    let wanted: Vec<_> = wanted.into_iter().collect();
-    let pending = pending_of(queue, type_id).await?;
-    let missing = wanted
-        .iter()
-        .filter(|one| !pending.contains_key(one))
-        .count();
-    let foreign = pending.keys().filter(|one| !wanted.contains(one)).count();
-    ensure(
-        rule,
-        missing == 0 && foreign == 0,
-        format!("{} pending changes {when}", wanted.len()),
-        || format!("{missing} of them missing and {foreign} others"),
-    )?;
-    Ok(pending)
-}
-
-/// The backlog of the type, if it has one.
-pub(super) async fn backlog_of(
-    queue: &Queue,
-    type_id: &TypeIdentifier,
-) -> Result<Option<Backlog>, Violation> {
-    let mut of_type = queue
-        .backlog()
-        .await?
-        .into_iter()
-        .filter(|backlog| backlog.type_id == *type_id);
-    let first = of_type.next();
-    ensure(Rule::Q3, of_type.next().is_none(), "each type once", || {
-        "one twice".into()
-    })?;
-    Ok(first)
-}
-
-/// Ensures that a change has the version that the pass has from its last mark.
+/// Ensures that a change has the version of the last mark of the pass.
 async fn is_of_the_last_mark(
     queue: &Queue,
     change: &PendingChange,
@@ -153,7 +81,7 @@ async fn is_of_the_last_mark(
     ensure(
         Rule::Q1,
         change.progress.is_none(),
-        "a change that nobody has begun with",
+        "a change without progress",
         || format!("{:?}", change.progress),
     )
 }
@@ -206,7 +134,7 @@ async fn marked_passes_are_pending(queue: &Queue) -> Result<(), Violation> {
         )?;
         tag = listed.tag;
     }
-    // No device is registered for it. It is marked all the same.
+    // No device is registered for it, but it is marked too.
     let unknown = pass_of(&type_id, &serial("unknown")?);
     queue
         .mark_and_push(&type_id, Changed::Passes(slice::from_ref(&unknown.serial)))
@@ -304,7 +232,7 @@ async fn marked_again_is_one_change(queue: &Queue) -> Result<(), Violation> {
             ensure(
                 Rule::Q2,
                 change.version > before,
-                format!("a version beyond {before}"),
+                format!("a version greater than {before}"),
                 || change.version.to_string(),
             )?;
         }
@@ -339,7 +267,7 @@ async fn progress_is_remembered(queue: &Queue) -> Result<(), Violation> {
     let [first, second, all] = [scope(&passes[0]), scope(&passes[1]), Scope::Type];
     let versions = pending_of(queue, &type_id).await?;
     let version = |scope: &Scope| versions.get(scope).map_or(0, |change| change.version);
-    // As the pages of this store end, and as they never do.
+    // A cursor with unusual characters, and a very long one.
     let [near, far] =
         ["device 1/ü\u{fffd} \n\"{}", &"x".repeat(900)].map(|next| page(version(&first), next));
     let of_all = page(version(&all), "device\u{1f3ab}");
@@ -358,7 +286,8 @@ async fn progress_is_remembered(queue: &Queue) -> Result<(), Violation> {
     has_progress(queue, &type_id, &first, Some(&far)).await?;
     queue.record_progress(&type_id, &[]).await?;
 
-    // Marked again, a change keeps its progress, which is known to be about the older version.
+    // A change that is marked again keeps its progress, because the progress names the older
+    // version.
     queue
         .mark_and_push(&type_id, Changed::Passes(&serials(&passes)))
         .await?;
@@ -372,7 +301,7 @@ async fn progress_is_remembered(queue: &Queue) -> Result<(), Violation> {
     ensure(
         Rule::Q2,
         newer,
-        "greater versions of changes that were begun with",
+        "greater versions of changes that have progress",
         || format!("{later:?}"),
     )
 }
@@ -406,7 +335,7 @@ async fn finished_changes_are_gone(queue: &Queue) -> Result<(), Violation> {
     )
     .await?;
 
-    // What comes after that is a change like a first one.
+    // The next mark makes a new change.
     queue
         .mark_and_push(&type_id, Changed::Passes(&serials(&passes[..1])))
         .await?;
@@ -415,7 +344,7 @@ async fn finished_changes_are_gone(queue: &Queue) -> Result<(), Violation> {
         &type_id,
         left.iter().chain([&finished[0]]),
         Rule::Q2,
-        "after one came back",
+        "after one was marked again",
     )
     .await?;
     is_of_the_last_mark(queue, &again[&finished[0]], &passes[0]).await?;
@@ -476,7 +405,7 @@ async fn old_versions_finish_nothing(queue: &Queue) -> Result<(), Violation> {
             || format!("{after:?}"),
         )?;
     }
-    // And the newer ones do.
+    // The newer versions finish the changes.
     let done: Vec<_> = after
         .values()
         .map(|change| (change.scope.clone(), end(change.version)))
@@ -493,7 +422,7 @@ async fn old_versions_finish_nothing(queue: &Queue) -> Result<(), Violation> {
     Ok(())
 }
 
-async fn what_is_not_pending_stays_so(queue: &Queue) -> Result<(), Violation> {
+async fn progress_makes_nothing_pending(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(3)?;
     let never = [
         (scope(&passes[1]), page(7, "x")),
@@ -538,7 +467,7 @@ async fn what_is_not_pending_stays_so(queue: &Queue) -> Result<(), Violation> {
             &type_id,
             [&scope(&passes[0])],
             Rule::Q3,
-            "beside what is not pending",
+            "after progress of a change that is not pending",
         )
         .await?;
     }
@@ -587,9 +516,9 @@ async fn backlog_sums_up(queue: &Queue) -> Result<(), Violation> {
         .await?
         .and_then(|backlog| backlog.since);
     is(&second, Some(1), "after a type was marked").await?;
-    is(&third, None, "while others have a backlog").await?;
+    is(&third, None, "while other types have a backlog").await?;
 
-    // As long as the oldest is pending, nothing that comes later moves the time.
+    // Later marks don't move the time while the oldest change is pending.
     queue
         .mark_and_push(&first, Changed::Passes(&serials(&passes[5..])))
         .await?;
@@ -597,14 +526,14 @@ async fn backlog_sums_up(queue: &Queue) -> Result<(), Violation> {
     let since = is(
         &first,
         Some(21),
-        "after some were marked again, and their type",
+        "after some passes and their type were marked again",
     )
     .await?;
     let since = since.and_then(|backlog| backlog.since);
     ensure(
         Rule::Q3,
         since <= first_since,
-        format!("since {first_since:?}, or before that"),
+        format!("since {first_since:?} or earlier"),
         || format!("{since:?}"),
     )?;
 
@@ -622,12 +551,12 @@ async fn backlog_sums_up(queue: &Queue) -> Result<(), Violation> {
     queue
         .defer(&third, &[(device.id.clone(), Some(push(&device, None)))])
         .await?;
-    is(&third, Some(0), "of a type with deferred pushes only").await?;
+    is(&third, Some(0), "of a type with only deferred pushes").await?;
     queue.record_progress(&first, &done[15..]).await?;
     is(
         &first,
         Some(0),
-        "after all were finished, and one push is deferred",
+        "after all were finished and one push was deferred",
     )
     .await?;
     is(&second, Some(1), "after others were finished").await?;
@@ -682,7 +611,7 @@ async fn changes_keep_types_apart(queue: &Queue) -> Result<(), Violation> {
             other,
             [],
             Rule::NAMES,
-            "of a type that starts as another",
+            "of a type that starts like another",
         )
         .await?;
         queue.mark_and_push(other, Changed::Passes(&odd)).await?;
@@ -699,7 +628,7 @@ async fn changes_keep_types_apart(queue: &Queue) -> Result<(), Violation> {
         &short,
         [],
         Rule::Q3,
-        "after all of the type were finished",
+        "after all changes of the type were finished",
     )
     .await?;
     for other in [&long, &order] {
@@ -716,7 +645,7 @@ async fn changes_keep_types_apart(queue: &Queue) -> Result<(), Violation> {
     Ok(())
 }
 
-async fn every_change_has_its_turn(queue: &Queue) -> Result<(), Violation> {
+async fn every_change_gets_its_turn(queue: &Queue) -> Result<(), Violation> {
     const LIMIT: usize = 10;
     let type_id = new_type()?;
     let named = |count, name: &str| {
@@ -724,7 +653,7 @@ async fn every_change_has_its_turn(queue: &Queue) -> Result<(), Violation> {
             .map(|n| serial(&format!("{name}-{n}")))
             .collect::<Result<Vec<_>, _>>()
     };
-    // Before and behind the others, whatever the order.
+    // Before and after the others in the order of serial numbers.
     let busy = [named(LIMIT, "0")?, named(LIMIT, "z")?].concat();
     let quiet = named(150, "m")?;
     queue
@@ -770,7 +699,7 @@ async fn every_change_has_its_turn(queue: &Queue) -> Result<(), Violation> {
     }
     Err(Violation::new(
         Rule::Q2,
-        "every change within 500 readings of ten",
-        format!("{} of 150 never given", left.len()),
+        "every change within 500 reads of ten",
+        format!("{} of 150 never returned", left.len()),
     ))
 }

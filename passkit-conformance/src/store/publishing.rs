@@ -1,4 +1,4 @@
-//! Contents that are published: when they mark their pass, and what is remembered of them.
+//! Published contents: when they mark their pass, and what the store remembers of them.
 
 use std::{slice, sync::Arc};
 
@@ -10,65 +10,76 @@ use passkit_server::{
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::{
-    Opened,
     cancelling::{MOST_POLLS, comes_to_rest, give_up_after, states},
-    catalogue,
+    case::catalogue,
     names::{Device, all, new_passes, new_type, pass_of, serial, serials, shown_state, unique},
-    pending::{Queue, end, expect_pending, pending_of, scope},
+    queue::{Queue, end, expect_pending, pending_of, scope},
+    stores::Opened,
 };
 use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
     "store/new-content-marks-its-pass" Must [P2] store new_content_marks_its_pass,
-        "Publishes contents of three passes: new ones, the same again, the one before the last again, and mixed in one \
-         call; list, dates and digests are read after each.",
-        "A phone never hears of a new content, or fetches a pass that did not change.";
+        "Publishes contents of three passes: new ones, the same again, an earlier one again, and \
+         a mixture in one call. Reads list, dates and digests after each step.",
+        "A phone never hears of new content, or fetches a pass that did not change.";
     "store/one-content-is-marked-once" Must [P1] store one_content_is_marked_once,
-        "12 callers publish one content at once, eight times; each reads version and date after its call.",
-        "With each instance that notices a change all phones fetch the pass once more.";
+        "12 callers publish one content at once, eight times. Each reads version and date after \
+         its call.",
+        "All phones fetch the pass again for each instance that notices the change.";
     "store/parallel-contents-lose-nothing" Must [P1 P5] store parallel_contents_lose_nothing,
-        "12 callers publish contents of one pass at once, each with a digest and a token of its own, four times; some \
-         publish nothing but a token.",
-        "A token that an owner still has in an old copy of the pass is refused.";
+        "12 callers publish contents of one pass at once, four times. Each has a digest and a \
+         token of its own, or only a token.",
+        "A token in an owner's old copy of the pass is refused.";
     "store/other-marks-keep-the-digest" Must [P4] store other_marks_keep_the_digest,
-        "Publishes a content, marks the pass and its type, registers and unregisters; then publishes the same content, and \
-         another one.",
-        "After a mark of all, an instance that starts marks every pass once more.";
+        "Publishes a content, marks the pass and its type, registers and unregisters. Then \
+         publishes the same content, and another one.",
+        "After a mark of the type, an instance that starts marks every pass again.";
     "store/tokens-are-united" Must [P5] store tokens_are_united,
-        "Publishes tokens one by one, several at once, some again, and more than 16, with equal and with new digests.",
-        "An old copy of a pass can no longer be updated, or a token that was named last is dropped before older ones.";
+        "Publishes tokens one by one, several at once, some again, and more than 16, with equal \
+         and with new digests.",
+        "An old copy of a pass can no longer be updated, or the newest token is dropped before \
+         older ones.";
     "store/removals-keep-what-was-published" Must [P5] store removals_keep_what_was_published,
-        "Removes a pass that was published, and one that was not; then publishes the same content, and others.",
-        "A phone can't unregister a pass that was taken away, or fetches it again when it comes back unchanged.";
+        "Removes a pass that was published, and one that was not. Then publishes the same \
+         content, and others.",
+        "A phone can't unregister a pass that was removed, or fetches it again when it comes back \
+         unchanged.";
     "store/published-answers-in-order" Must [PUBLISHED] store published_answers_in_order,
-        "Asks for passes of two types, published and not, some twice, and for none.",
+        "Asks for passes of two types, published or not, some of them twice, and for none.",
         "The token of one pass opens another one.";
     "store/contents-keep-passes-apart" Must [NAMES P2] store contents_keep_passes_apart,
-        "Publishes contents of passes with odd serial numbers, and equal ones in types that start alike.",
+        "Publishes contents of passes with odd serial numbers, and with equal ones in types that \
+         start alike.",
         "The change of one pass is taken for that of another, and its phones never hear of it.";
-    "store/dropped-publish-is-whole" Must [C12 P3] store dropped_publish_is_whole,
-        "Polls a mark of 20 contents 0, 1, 2, ... times and drops it; digests, tokens, states and list must come to show \
-         all or none.",
+    "store/dropped-publish-is-all-or-nothing" Must [C12 P3] store dropped_publish_is_all_or_nothing,
+        "Polls a mark of 20 contents 0, 1, 2, ... times and drops it. After a while, digests, \
+         tokens, states and list must show all of the contents or none.",
         "A content counts as published, and no phone ever hears of it.";
-    "store/published-contents-survive-reopening" Must [P6] opened published_contents_survive_reopening,
-        "16 tasks publish and remove contents; the data are opened again as they are; digests, tokens and removals must be \
-         as acknowledged, and go on from there.",
-        "After a crash all passes are marked once more, or a change that was acknowledged is not.";
+    "store/published-contents-survive-reopening" Must [P6] opened
+        published_contents_survive_reopening,
+        "16 tasks publish and remove contents. The data are opened again as they are at that \
+         moment. Digests, tokens and removals must be as acknowledged. New calls continue from \
+         there.",
+        "After a crash, all passes are marked again, or a change that was acknowledged is not.";
     "queue/new-contents-are-pending" Must [Q1 P2 P3] queue new_contents_are_pending,
-        "Publishes new and equal contents and removals with their pushes, and without; reads what is pending.",
+        "Publishes new and equal contents and removals, with and without pushes. Reads what is \
+         pending.",
         "Phones are pushed for contents that did not change, or not for those that did.";
     "queue/one-content-is-pending-once" Must [P1 Q1] queue one_content_is_pending_once,
-        "12 callers publish one content with its pushes at once, eight times; each reads version and date after its call.",
-        "With each instance that notices a change all phones are pushed once more.";
-    "queue/dropped-publish-is-whole" Must [C12 P3 Q1] queue dropped_publish_and_push_is_whole,
-        "Polls a mark_and_push of 20 contents 0, 1, 2, ... times and drops it; each pass must come to be published, marked \
-         and pending, or nothing of that.",
+        "12 callers publish one content with its pushes at once, eight times. Each reads version \
+         and date after its call.",
+        "All phones are pushed again for each instance that notices the change.";
+    "queue/dropped-publish-is-all-or-nothing" Must [C12 P3 Q1] queue
+        dropped_publish_and_push_is_all_or_nothing,
+        "Polls a mark_and_push of 20 contents 0, 1, 2, ... times and drops it. After a while, \
+         each pass must be published, marked and pending, or none of these.",
         "A content counts as published, and no phone is ever pushed for it.";
 }
 
 const AT_ONCE: usize = 12;
 
-/// A digest that no other call gives.
+/// A digest that no other call returns.
 fn new_digest() -> ContentDigest {
     let mut digest = [0; 32];
     digest.copy_from_slice(unique().as_bytes());
@@ -122,7 +133,8 @@ async fn published(
     Ok(answer.pop().flatten())
 }
 
-/// Ensures that this is remembered of a pass, and that its state has the same digest.
+/// Ensures that the store remembers this of a pass, and that the state of the pass has the same
+/// digest.
 async fn expect_published(
     store: &dyn RegistrationStore,
     pass: &PassId,
@@ -147,7 +159,7 @@ async fn expect_published(
     )
 }
 
-/// What is remembered, by the first bytes of digests and tokens.
+/// What the store remembers, with only the first bytes of digests and tokens.
 fn shown(published: Option<&Published>) -> String {
     let Some(Published {
         digest,
@@ -162,7 +174,7 @@ fn shown(published: Option<&Published>) -> String {
     format!("digest {digest:?}, tokens {tokens:?}, removed {removed}")
 }
 
-/// Ensures that a pass was marked between two states, or that it was not.
+/// Ensures that a pass was or was not marked between two states.
 fn expect_marked(
     before: PassState,
     after: PassState,
@@ -193,17 +205,17 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
         .await?
         .is_empty(Rule::MARK, "after an empty batch")?;
     let [a, b, c] = [new_digest(), new_digest(), new_digest()];
-    // The digest of each pass in a call, and which of the passes it marks.
+    // The digests of the passes in a call, and the passes that it marks.
     type Step<'a> = (&'a [(usize, ContentDigest)], &'a [usize], &'a str);
     let steps: [Step<'_>; 9] = [
         (&[(0, a)], &[0], "a first content"),
         (&[(0, a)], &[], "an equal content"),
         (&[(0, b)], &[0], "another content"),
-        (&[(0, a)], &[0], "the content before the last"),
+        (&[(0, a)], &[0], "an earlier content"),
         (
             &[(0, a), (1, a), (2, b)],
             &[1, 2],
-            "an equal content and two first ones",
+            "an equal content and two first contents",
         ),
         (&[(2, b), (1, a), (0, a)], &[], "three equal contents"),
         (
@@ -251,7 +263,7 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
             tag = listed.tag;
         }
     }
-    // No device has it, and nobody has marked it.
+    // No device has it, and it was never marked.
     let unknown = pass_of(&type_id, &serial("unknown")?);
     publish(store, &unknown, Some(a), [1]).await?;
     let remembered = Published {
@@ -269,7 +281,7 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
     .await
 }
 
-/// Has 12 callers publish one content, and ensures that no mark comes after the first of them is done.
+/// 12 callers publish one content. Ensures that no mark comes after the first caller is done.
 async fn publish_at_once<F>(
     store: &Arc<dyn RegistrationStore>,
     pass: &PassId,
@@ -299,7 +311,7 @@ where
         Rule::P1,
         others == 0,
         format!(
-            "no mark after a caller was done: {} for all",
+            "no mark after the first caller was done: {} for all",
             shown_state(after)
         ),
         || format!("{others} of {AT_ONCE} callers saw something else"),
@@ -370,7 +382,7 @@ async fn parallel_contents_lose_nothing(
         let mut tasks = JoinSet::new();
         for caller in 0..AT_ONCE as u8 {
             let (store, pass, start) = (store.clone(), pass.clone(), start.clone());
-            // In the second half of the rounds all have the content that is there.
+            // In the second half of the rounds, all publish the current content.
             let digest = if round < 2 { new_digest() } else { first };
             tasks.spawn(async move {
                 start.wait().await;
@@ -440,7 +452,7 @@ async fn other_marks_keep_the_digest(store: &dyn RegistrationStore) -> Result<()
             pass,
             Some(&remembered),
             Rule::P4,
-            &format!("still, after {what}"),
+            &format!("unchanged after {what}"),
         )
         .await?;
         if step < 3 {
@@ -488,7 +500,7 @@ async fn tokens_are_united(store: &dyn RegistrationStore) -> Result<(), Violatio
             &[17],
             &[3, 1, 5, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17],
         ),
-        // Named again it is the newest, and none is dropped for it.
+        // A token that is published again is the newest, and no token is dropped for it.
         (
             &[3],
             &[1, 5, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 3],
@@ -539,7 +551,7 @@ async fn removals_keep_what_was_published(store: &dyn RegistrationStore) -> Resu
         .lists_exactly(store, &type_id, &passes, Rule::CHANGES_SINCE)
         .await?;
     let [a, b] = [new_digest(), new_digest()];
-    // The digest that is published and its tokens; whether it is a mark; what is remembered then.
+    // The published digest and its tokens, whether it marks, and what the store remembers then.
     type Step<'a> = (
         Option<ContentDigest>,
         &'a [u8],
@@ -613,11 +625,11 @@ async fn removals_keep_what_was_published(store: &dyn RegistrationStore) -> Resu
         ensure(
             Rule::P5,
             listed.serials.contains(&passes[0].serial) == (remembered.digest.is_some()),
-            format!("the pass listed as soon as it has a content, and not before ({what})"),
+            format!("the pass to be listed if and only if it has a content ({what})"),
             || format!("{} listed", listed.serials.len()),
         )?;
     }
-    // In one call: a pass that comes back with another content, and one that goes.
+    // In one call, a pass comes back with another content, and another pass is removed.
     publish(store, &passes[1], Some(a), [1]).await?;
     let before = states(store, &passes).await?;
     let both = [
@@ -638,7 +650,7 @@ async fn removals_keep_what_was_published(store: &dyn RegistrationStore) -> Resu
         after[1],
         false,
         Rule::P5,
-        "a removal beside another content",
+        "a removal together with another content",
     )?;
     let remembered = [
         Published {
@@ -680,7 +692,7 @@ async fn published_answers_in_order(store: &dyn RegistrationStore) -> Result<(),
             removed: n == 2,
         });
     }
-    // Known to the store, and never published.
+    // The store knows it, but it was never published.
     store
         .mark(&passes[1].type_id, Changed::Passes(&serials(&passes[1..2])))
         .await?;
@@ -733,7 +745,14 @@ async fn contents_keep_passes_apart(store: &dyn RegistrationStore) -> Result<(),
     }
     let mut remembered = Vec::new();
     for (n, pass) in passes.iter().enumerate() {
-        expect_published(store, pass, None, Rule::NAMES, "before anything was").await?;
+        expect_published(
+            store,
+            pass,
+            None,
+            Rule::NAMES,
+            "before anything was published",
+        )
+        .await?;
         let one = Published {
             digest: Some(new_digest()),
             tokens: tokens([n as u8]),
@@ -745,7 +764,7 @@ async fn contents_keep_passes_apart(store: &dyn RegistrationStore) -> Result<(),
     for (pass, one) in passes.iter().zip(&remembered) {
         expect_published(store, pass, Some(one), Rule::NAMES, "of its own").await?;
     }
-    // A mark of a content is one of this pass.
+    // The content marks this pass alone.
     for (n, pass) in passes.iter().enumerate() {
         let neighbour = &passes[(n + 1) % passes.len()];
         let before = [
@@ -769,7 +788,8 @@ async fn contents_keep_passes_apart(store: &dyn RegistrationStore) -> Result<(),
     Ok(())
 }
 
-/// What a publication that was dropped has left of 20 passes: `None` if it has happened or not, as a whole.
+/// What a dropped publication has left of 20 passes. `None` if it has happened entirely or not at
+/// all.
 async fn halves(
     store: &dyn RegistrationStore,
     passes: &[PassId],
@@ -792,7 +812,7 @@ async fn halves(
         let has_state = after.published == content.digest;
         marked += usize::from(is_marked);
         published += usize::from(has_digest);
-        // The two answers are read one after the other, so that only a state that stays counts.
+        // The two answers are read one after the other, so only a lasting state counts.
         torn += usize::from(
             is_marked != has_digest || has_token != has_digest || has_state != has_digest,
         );
@@ -806,7 +826,7 @@ async fn halves(
     }))
 }
 
-/// Contents of all passes, with a new digest and a new token each.
+/// Contents of all passes, each with a new digest and a new token.
 fn new_contents(passes: &[PassId], number: u8) -> Vec<Content> {
     passes
         .iter()
@@ -814,7 +834,7 @@ fn new_contents(passes: &[PassId], number: u8) -> Vec<Content> {
         .collect()
 }
 
-async fn dropped_publish_is_whole(store: &dyn RegistrationStore) -> Result<(), Violation> {
+async fn dropped_publish_is_all_or_nothing(store: &dyn RegistrationStore) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(20)?;
     let device = Device::registered_for(store, &passes).await?;
     let mut tag = device
@@ -824,15 +844,15 @@ async fn dropped_publish_is_whole(store: &dyn RegistrationStore) -> Result<(), V
         let before = states(store, &passes).await?;
         let contents = new_contents(&passes, polls as u8);
         let done = give_up_after(polls, store.mark(&type_id, Changed::Contents(&contents))).await;
-        comes_to_rest("a publication that was dropped", || {
+        comes_to_rest("a dropped publication", || {
             Box::pin(async { halves(store, &passes, &before, &contents).await })
         })
         .await
         .map_err(|found| found.unless_error_under(Rule::P3))?;
-        // Again, as its caller would: it is marked now, or was before.
+        // The caller would try again. Each pass is marked now, or was before.
         store.mark(&type_id, Changed::Contents(&contents)).await?;
         let listed = device.list(store, &type_id, Some(tag)).await?;
-        listed.has(&passes, Rule::P3, "after publishing again")?;
+        listed.has(&passes, Rule::P3, "after a second publication")?;
         tag = listed.tag;
         if done {
             break;
@@ -841,7 +861,7 @@ async fn dropped_publish_is_whole(store: &dyn RegistrationStore) -> Result<(), V
     Ok(())
 }
 
-async fn dropped_publish_and_push_is_whole(queue: &Queue) -> Result<(), Violation> {
+async fn dropped_publish_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Violation> {
     let (type_id, passes) = new_passes(20)?;
     let every: Vec<_> = passes.iter().map(scope).collect();
     for polls in 0..MOST_POLLS {
@@ -852,7 +872,7 @@ async fn dropped_publish_and_push_is_whole(queue: &Queue) -> Result<(), Violatio
             queue.mark_and_push(&type_id, Changed::Contents(&contents)),
         )
         .await;
-        comes_to_rest("a publication that was dropped", || {
+        comes_to_rest("a dropped publication", || {
             Box::pin(async {
                 if let Some(halves) = halves(queue, &passes, &before, &contents).await? {
                     return Ok(Some(halves));
@@ -865,12 +885,18 @@ async fn dropped_publish_and_push_is_whole(queue: &Queue) -> Result<(), Violatio
         })
         .await
         .map_err(|found| found.unless_error_under(Rule::P3))?;
-        // Again, as its caller would: all are pending now, or were before.
+        // The caller would try again. All are pending now, or were before.
         queue
             .mark_and_push(&type_id, Changed::Contents(&contents))
             .await?;
-        let pending =
-            expect_pending(queue, &type_id, &every, Rule::P3, "after publishing again").await?;
+        let pending = expect_pending(
+            queue,
+            &type_id,
+            &every,
+            Rule::P3,
+            "after a second publication",
+        )
+        .await?;
         let finished: Vec<_> = pending
             .into_values()
             .map(|change| (change.scope, end(change.version)))
@@ -927,7 +953,7 @@ async fn new_contents_are_pending(queue: &Queue) -> Result<(), Violation> {
             || change.version.to_string(),
         )?;
     }
-    // What is there already changes nothing, neither pending nor finished.
+    // Equal contents change nothing, whether the change is pending or finished.
     queue
         .record_progress(&type_id, &[(new[0].clone(), end(pending[&new[0]].version))])
         .await?;
@@ -941,7 +967,7 @@ async fn new_contents_are_pending(queue: &Queue) -> Result<(), Violation> {
     ensure(Rule::Q1, same, "the pending change as it was", || {
         format!("{:?}", after[&new[1]])
     })?;
-    // A pass that comes back, and one that goes while it is pending.
+    // A pass comes back, and another is removed while it is pending.
     let batch = [
         content(&passes[2], Some(b), []),
         content(&passes[3], None, []),
@@ -973,7 +999,7 @@ async fn new_contents_are_pending(queue: &Queue) -> Result<(), Violation> {
     .await
 }
 
-/// What one task did, and so what must be there.
+/// What one task did. It must be there after reopening.
 struct Done {
     passes: Vec<PassId>,
     states: Vec<PassState>,
@@ -1032,7 +1058,7 @@ impl Done {
                 format!("{} as before", shown_state(*state)),
                 || shown_state(now),
             )?;
-            // And all goes on from there.
+            // New publications continue from there.
             publish(store, pass, state.published, [9]).await?;
             expect_marked(
                 now,

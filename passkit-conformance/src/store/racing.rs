@@ -18,25 +18,29 @@ use tokio::{sync::Barrier, task::JoinSet};
 use crate::{Rule, Violation, violation::ensure};
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{Device, all, devices_of, has_devices, new_passes, new_push_token, serials},
 };
 
 catalogue! {
     "store/parallel-registers-create-once" Must [C10] store parallel_registers_create_once,
-        "24 equal registers at once, eight times, of devices that are known and unknown; list and pages are read.",
-        "A phone that repeats its call stands twice in the table: it is pushed twice, and one unregister is not enough.";
+        "Sends 24 equal registers at once, eight times, of known and unknown devices. Reads list \
+         and pages.",
+        "A phone that repeats its call is in the table twice. It is pushed twice, and one \
+         unregister is not enough.";
     "store/parallel-register-and-unregister" Must [C10] store parallel_register_and_unregister,
-        "Registers and unregisters of one registration at once, 40 times: what they answered must add up to what is \
-         left, list and pages must agree, and the push token must be one of those sent.",
-        "A pass that was removed and added again at once is listed and never pushed, or the reverse.";
+        "Registers and unregisters one registration at once, 40 times. The answers must add up to \
+         what is left, list and pages must agree, and the push token must be one of those sent.",
+        "A pass that was removed and added again at once is listed and never pushed, or pushed \
+         and never listed.";
     "store/parallel-marks-move-the-date" Must [C14] store parallel_marks_move_the_date,
-        "16 tasks mark three passes; each reads date and version before and after its mark.",
-        "Two versions of a pass share a date: a phone that has the first is answered 304 and keeps it.";
+        "16 tasks mark three passes. Each reads date and version before and after its mark.",
+        "Two versions of a pass have the same date. A phone that has the first one is answered \
+         304 and keeps it.";
     "store/no-device-goes-stale" Must [C1 C2 C3 C4] store no_device_goes_stale,
-        "16 writers change and mark 200 passes in batches, while six devices poll and register for more of them; when \
-         all is quiet, each device asks twice more.",
-        "A phone ends with an old pass and will never hear of the new one.";
+        "16 writers change and mark 200 passes in batches, while six devices poll and register \
+         for more of them. When the writers are done, each device asks twice more.",
+        "A phone is left with an old pass and will never hear of the new one.";
 }
 
 async fn parallel_registers_create_once(
@@ -86,7 +90,7 @@ async fn parallel_registers_create_once(
         device
             .lists_exactly(store, &type_id, registered, Rule::C10)
             .await?;
-        // One unregister is enough, whatever registered.
+        // One unregister is enough, however many registers there were.
         for pass in registered {
             store.unregister(&device.id, pass).await?;
             has_devices(store, pass, [], Rule::C10).await?;
@@ -103,7 +107,8 @@ async fn parallel_register_and_unregister(
     for round in 0..40_usize {
         let (contested, other) = (&passes[0], &passes[1]);
         let mut device = Device::new()?;
-        // With and without the registration at the start, and with and without another one that keeps the device.
+        // The registration exists at the start, or not. The device has another registration, or
+        // not.
         let there = round % 2 == 1;
         let has_other = round % 4 >= 2;
         if there {
@@ -159,7 +164,7 @@ async fn parallel_register_and_unregister(
         ensure(
             Rule::C10,
             i32::from(there) + changes == i32::from(now),
-            "every Created, and every unregister that found one, to add up to the registration left",
+            "answers of register and unregister that add up to what is left",
             || {
                 format!(
                     "{} at the start, {changes:+} by answers, {} left",
@@ -175,7 +180,7 @@ async fn parallel_register_and_unregister(
             ensure(
                 Rule::C10,
                 one_token && tokens.contains(&one.push_token),
-                "one of the push tokens sent",
+                "one of the push tokens that were sent",
                 || "another, or several".into(),
             )?;
             device.push_token = one.push_token.clone();
@@ -211,7 +216,7 @@ async fn parallel_marks_move_the_date(store: &Arc<dyn RegistrationStore>) -> Res
                 ensure(
                     Rule::C14,
                     after.last_modified > before.last_modified && after.version > before.version,
-                    format!("a date and version later than {before:?} after a mark among others"),
+                    format!("a date and version later than {before:?} after a mark in parallel with others"),
                     || format!("{after:?}"),
                 )?;
             }
@@ -225,7 +230,7 @@ const PASSES: usize = 200;
 const WRITERS: usize = 16;
 const BATCHES: usize = 60;
 
-/// What the check knows of the passes: the number of the newest content of each.
+/// The number of the newest content of each pass.
 struct Content {
     type_id: TypeIdentifier,
     passes: Vec<PassId>,
@@ -241,14 +246,14 @@ impl Content {
             .ok_or_else(|| {
                 Violation::new(
                     Rule::CHANGES_SINCE,
-                    "only passes registered on the device",
-                    "one that never was",
+                    "only passes that are registered on the device",
+                    "one that was never registered",
                 )
             })
     }
 }
 
-/// A device that polls, as it would on pushes: what it holds of each pass, and the tag it keeps.
+/// A device that polls as it would after pushes: the content that it has of each pass, and its tag.
 struct Poller {
     device: Device,
     seen: BTreeMap<SerialNumber, u64>,
@@ -256,7 +261,7 @@ struct Poller {
 }
 
 impl Poller {
-    /// One list and the downloads that follow; says how many passes were listed.
+    /// Makes one list and the downloads that follow. Returns the number of listed passes.
     async fn poll(
         &mut self,
         store: &Arc<dyn RegistrationStore>,
@@ -272,7 +277,7 @@ impl Poller {
             ensure(
                 Rule::C4,
                 forward,
-                format!("a tag not before {last}"),
+                format!("a tag that is not before {last}"),
                 || listed.tag.to_string(),
             )?;
         }
@@ -283,7 +288,7 @@ impl Poller {
         Ok(listed.serials.len())
     }
 
-    /// Downloads a pass, then registers for it: what changes in between must be listed (C3).
+    /// Downloads a pass, then registers for it. A change in between must be listed (C3).
     async fn add(
         &mut self,
         store: &Arc<dyn RegistrationStore>,
@@ -320,7 +325,7 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
             seen: BTreeMap::new(),
             tag: None,
         };
-        // Some hold everything from the start, others add a pass with each poll.
+        // Some have all passes from the start, others add a pass with each poll.
         let registered = if number < 3 { PASSES } else { 5 };
         for pass in &content.passes[..registered] {
             poller.add(store, &content, pass).await?;
@@ -363,7 +368,7 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
         ensure(
             Rule::C1,
             stale.is_empty(),
-            "no device with old content once all is quiet",
+            "no device with old content after all writers are done",
             || {
                 format!(
                     "{} of {} passes old, and no list will name them",
@@ -376,14 +381,15 @@ async fn no_device_goes_stale(store: &Arc<dyn RegistrationStore>) -> Result<(), 
         ensure(
             Rule::C2,
             again == 0,
-            "nothing listed once all is quiet",
+            "nothing listed after all writers are done",
             || format!("{again} passes"),
         )?;
     }
     Ok(())
 }
 
-/// Changes passes and marks them, in batches of one to nine; one writer marks the whole type now and then.
+/// Changes passes and marks them, in batches of one to nine. One writer sometimes marks the entire
+/// type.
 async fn write(
     store: &Arc<dyn RegistrationStore>,
     content: &Content,

@@ -1,8 +1,8 @@
-//! Random numbers that can be had again.
+//! Random numbers that can be repeated.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// Numbers that follow from a seed (splitmix64).
+/// Numbers that depend only on a seed (splitmix64).
 pub(crate) struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! Registering and unregistering, one call at a time.
+//! Registers and unregisters, one call at a time.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use passkit_server::{
 use crate::{Rule, Violation, violation::ensure};
 
 use super::{
-    catalogue,
+    case::catalogue,
     names::{
         Device, expect_devices, foreign_push_tokens, has_devices, new_passes, new_push_token,
         new_type,
@@ -19,31 +19,39 @@ use super::{
 
 catalogue! {
     "store/first-register-creates" Must [C10] store first_register_creates,
-        "Two devices register for passes, each of them three times: the first answer is Created, the others Existing.",
-        "The service answers 201 and 200 by it; counts of what is installed, and whatever is done once for each new \
-         pass on a phone, go wrong.";
-    "store/every-register-stores-the-push-token" Must [C10] store every_register_stores_the_push_token,
-        "A device registers again with another push token, first for a pass that it has, then for a new one; the \
-         pages of all of its passes are read.",
-        "Pushes go to a push token that is no longer in use: the phone never hears of an update again.";
+        "Two devices register for passes, each of them three times. The first answer is Created, \
+         the others are Existing.",
+        "The service answers 201 or 200 by this answer. Counts of installed passes, and whatever \
+         is done once for each new pass on a phone, go wrong.";
+    "store/every-register-stores-the-push-token" Must [C10] store
+        every_register_stores_the_push_token,
+        "A device registers again with another push token, first for a pass that it has, then for \
+         a new one. The pages of all its passes are read.",
+        "Pushes go to a push token that is no longer in use. The phone never hears of an update \
+         again.";
     "store/push-tokens-come-back" Must [C10] store push_tokens_come_back,
-        "Registers UUIDs, tokens of FCM, and all printable characters up to 400 as push tokens, one in place of another; \
-         reads the devices of the pass and of its type.",
-        "A phone with another wallet can't register, or a bad token stops the pushes of all phones.";
+        "Registers UUIDs, tokens of FCM, and all printable characters as push tokens of up to 400 \
+         characters, each replacing another. Reads the devices of the pass and of its type.",
+        "A phone with another wallet can't register, or a bad token stops the pushes of all \
+         phones.";
     "store/devices-may-share-a-push-token" Must [C10] store devices_may_share_a_push_token,
-        "Two device identifiers come with one push token, as those of one phone do; one of them unregisters.",
-        "A phone with passes of two types is pushed for one of them only.";
-    "store/unregister-removes-the-registration" Must [UNREGISTER] store unregister_removes_the_registration,
-        "One of two devices unregisters one of its three passes, again and again, and registers for it again; lists \
-         and pages are read in between.",
-        "A pass that was deleted from the phone is pushed and listed forever, or another pass of the phone, or of \
-         another phone, gets no more updates.";
+        "Two devices register with the same push token, because a phone has a device identifier \
+         for each type. One of them unregisters.",
+        "A phone with passes of two types gets pushes for only one of them.";
+    "store/unregister-removes-the-registration" Must [UNREGISTER] store
+        unregister_removes_the_registration,
+        "One of two devices repeatedly unregisters one of its three passes and registers for it \
+         again. Lists and pages are read in between.",
+        "A pass that was deleted from a phone is pushed and listed forever. Or another pass or \
+         another phone gets no more updates.";
     "store/unregister-removes-the-device-with-its-last-registration" Must [UNREGISTER] store
         unregister_removes_the_device_with_its_last_registration,
-        "A device unregisters all of its passes, of two types, another one all but one; then both are to be forgotten.",
-        "Push tokens of phones that have no pass left pile up, and are kept without a reason.";
-    "store/unregistering-nothing-is-no-error" Must [UNREGISTER] store unregistering_nothing_is_no_error,
-        "Unregisters passes that the device does not have, and devices that do not exist.",
+        "One device unregisters all of its passes, which are of two types. Another device \
+         unregisters all but one. Then the case forgets both devices.",
+        "Push tokens of phones without passes pile up, and are kept without a reason.";
+    "store/unregistering-nothing-is-no-error" Must [UNREGISTER] store
+        unregistering_nothing_is_no_error,
+        "Unregisters passes that the device does not have, and unknown devices.",
         "A phone that unregisters twice gets an error, and tries again forever.";
 }
 
@@ -84,7 +92,7 @@ async fn every_register_stores_the_push_token(
     let mut device = Device::registered_for(store, &passes[..2]).await?;
     let other = Device::registered_for(store, &passes).await?;
     has_devices(store, &passes[0], [&device, &other], Rule::C10).await?;
-    // Again for the first pass, then for a new one.
+    // First again for the first pass, then for a new one.
     for pass in [0, 2] {
         device.push_token = new_push_token()?;
         store
@@ -190,7 +198,7 @@ async fn unregister_removes_the_device_with_its_last_registration(
     store: &dyn RegistrationStore,
 ) -> Result<(), Violation> {
     let later = SystemTime::now() + Duration::from_secs(86_400);
-    // The last registration may be one of another type.
+    // The last registration may be of another type.
     let (_, mut passes) = new_passes(2)?;
     passes[1].type_id = new_type()?;
     let gone = Device::registered_for(store, &passes).await?;

@@ -14,36 +14,39 @@ use passkit_server::{
 use tokio::task::JoinSet;
 
 use super::{
-    Opened, catalogue,
+    case::catalogue,
     names::{Device, all, has_devices, new_passes, new_push_token, new_type, serials},
+    stores::Opened,
 };
 use crate::{CaseResult, Rule, Violation, violation::ensure};
 
 catalogue! {
-    "store/acknowledged-survives-reopening" Must [C6] opened acknowledged_survives_reopening,
-        "16 tasks register, unregister, mark and forget; the data are opened again as they are; registrations, push \
-         tokens, dates and tags must be as acknowledged, and go on from there.",
-        "After a crash phones that registered are not pushed, updates that were announced are lost, or all phones \
+    "store/acknowledged-changes-survive-reopening" Must [C6] opened
+        acknowledged_changes_survive_reopening,
+        "16 tasks register, unregister, mark and forget. The data are opened again as they are at \
+         that moment. Registrations, push tokens, dates and tags must be as acknowledged. New \
+         calls continue from there.",
+        "After a crash, phones that registered are not pushed, updates are lost, or all phones \
          fetch everything again.";
 }
 
 const TASKS: usize = 16;
 
-/// What one task did, and so what must be there.
+/// What one task did. It must be there after reopening.
 struct Done {
     type_id: TypeIdentifier,
     passes: Vec<PassId>,
     states: Vec<PassState>,
-    /// Holds the first three passes.
+    /// Has the first three passes.
     device: Device,
-    /// From before the last mark, which was of the first pass.
+    /// A tag from before the last mark, which was a mark of the first pass.
     tag: UpdateTag,
-    /// From after it.
+    /// A tag from after that mark.
     newest: UpdateTag,
     forgotten: Device,
 }
 
-async fn acknowledged_survives_reopening(opened: &Opened) -> CaseResult {
+async fn acknowledged_changes_survive_reopening(opened: &Opened) -> CaseResult {
     let store = opened.registrations();
     // A type that is never marked has the date of the store's creation.
     let (_, never) = new_passes(1)?;
@@ -61,11 +64,11 @@ async fn acknowledged_survives_reopening(opened: &Opened) -> CaseResult {
     ensure(
         Rule::C6,
         now == created,
-        format!("{created:?} still for a pass never marked"),
+        format!("unchanged {created:?} for a pass that was never marked"),
         || format!("{now:?}"),
     )?;
     for done in &done {
-        // Whatever it is called elsewhere, here it is a loss; an error stays one.
+        // Whatever rule the check names, here it is a loss. An error stays an error.
         done.is_there(reopened)
             .await
             .map_err(|found| found.unless_error_under(Rule::C6))?;
@@ -147,24 +150,24 @@ impl Done {
         forgotten
             .list(store, type_id, None)
             .await?
-            .is_empty(Rule::C6, "to a device that was forgotten")?;
+            .is_empty(Rule::C6, "for a device that was forgotten")?;
         for (pass, state) in passes.iter().zip(states) {
             let now = store.pass_state(pass).await?;
             ensure(
                 Rule::C6,
                 now == *state,
-                format!("{state:?} as before"),
+                format!("unchanged {state:?}"),
                 || format!("{now:?}"),
             )?;
         }
 
-        // The tags of before are honoured: no more than what came after them, and no less.
+        // Earlier tags still work: the list has exactly what came after them.
         let since = device.list(store, type_id, Some(*newest)).await?;
-        since.is_empty(Rule::C6, "for the newest tag from before")?;
+        since.is_empty(Rule::C6, "for the newest earlier tag")?;
         let since = device.list(store, type_id, Some(*tag)).await?;
         since.has(&passes[..1], Rule::C6, "for a tag from before its mark")?;
 
-        // And all goes on from there: clocks, dates and tags.
+        // Clocks, dates and tags continue from there.
         let last = &passes[2];
         store
             .mark(type_id, Changed::Passes(slice::from_ref(&last.serial)))
@@ -174,16 +177,19 @@ impl Done {
         ensure(
             Rule::C6,
             later,
-            format!("a mark to go beyond {:?}", states[2]),
+            format!("a state later than {:?} after a mark", states[2]),
             || format!("{now:?}"),
         )?;
         let since = device.list(store, type_id, Some(*newest)).await?;
-        since.has([last], Rule::C6, "after a mark, for a tag from before")?;
+        since.has([last], Rule::C6, "after a mark, for an earlier tag")?;
         let forward = since.tag.type_version > newest.type_version
             && since.tag.device_version >= newest.device_version;
-        ensure(Rule::C6, forward, format!("a tag after {newest}"), || {
-            since.tag.to_string()
-        })?;
+        ensure(
+            Rule::C6,
+            forward,
+            format!("a tag later than {newest}"),
+            || since.tag.to_string(),
+        )?;
         store
             .register(&device.id, &passes[3], &device.push_token)
             .await?;

@@ -7,14 +7,13 @@ use passkit_server::{
     store::{Coordination, RegistrationStore},
 };
 
-use super::not_opened;
 use crate::Stop;
 
-/// Any error, for a reason in a report.
+/// Any error. A report shows it as a reason.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where the cases get their stores from. A closure that returns an `Arc` of a store, or a [`TestStore`], in a future is
-/// one already.
+/// Opens the stores for the cases. An async closure that returns an `Arc` of a store or a
+/// [`TestStore`] implements it.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -42,18 +41,20 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 #[async_trait]
 pub trait Stores: Send + Sync {
-    /// Where the data of a store are: a folder, an address. `()` if they can't be opened again.
+    /// Where the data of a store are, such as a folder or an address. `()` if they can't be opened
+    /// again.
     ///
-    /// It is dropped at the end of the case, after the store. A temporary folder may remove itself then.
+    /// It is dropped at the end of the case, after the store. A temporary folder may remove itself
+    /// then.
     type Place: Send + Sync + 'static;
 
-    /// A store to test, and where its data are. The cases don't disturb each other: it may be the same store for all of
-    /// them. Those of [`StoreMaintenance`] need an empty one.
+    /// A store to test, and where its data are. It may be the same store for all cases, because
+    /// they don't disturb each other. Only the cases of [`StoreMaintenance`] need an empty store.
     async fn open(&self) -> Result<(TestStore, Self::Place), BoxError>;
 
-    /// Opens the data as they are now, as after the process of the store was killed. What the store has not acknowledged
-    /// may be missing. The first store is still open: copy its files if it locks them. `None` skips the cases that need
-    /// this.
+    /// Opens the data as they are now, as if the process of the store had been killed. Changes that
+    /// the store has not acknowledged may be missing. The first store is still open, so copy its
+    /// files if it locks them. `None` skips the cases that need this.
     async fn reopen(&self, place: &Self::Place) -> Option<Result<TestStore, BoxError>> {
         let _ = place;
         None
@@ -73,7 +74,7 @@ where
     }
 }
 
-/// A store to test, as each of the traits that it implements. Cases of the others are skipped.
+/// A store to test, with the traits that it implements. Cases of other traits are skipped.
 #[derive(Clone)]
 pub struct TestStore {
     registrations: Arc<dyn RegistrationStore>,
@@ -121,7 +122,7 @@ impl TestStore {
         }
     }
 
-    /// The store implements [`PushQueue`] as well, and so [`Coordination`].
+    /// The store implements [`PushQueue`] as well, which includes [`Coordination`].
     #[must_use]
     pub fn with_queue<S: PushQueue + 'static>(self, store: Arc<S>) -> Self {
         Self {
@@ -147,7 +148,7 @@ impl<S: RegistrationStore + ?Sized + 'static> From<Arc<S>> for TestStore {
     }
 }
 
-/// [`Stores`] of any kind. Cases take this one, and so are compiled once.
+/// [`Stores`] of any type, so that the cases are compiled only once.
 #[async_trait]
 pub(super) trait AnyStores: Send + Sync {
     async fn open(self: Arc<Self>) -> Result<Opened, BoxError>;
@@ -217,7 +218,7 @@ impl Opened {
             .ok_or_else(|| lacks("StoreMaintenance", "with_maintenance"))
     }
 
-    /// The data as they are now, opened again. The first store stays open.
+    /// Opens the data as they are now. The first store stays open.
     pub(super) async fn reopen(&self) -> Result<Self, Stop> {
         const LACKING: &str = "Stores::reopen returns None: implement it if the data outlive the process of the store";
         let store = self
@@ -236,4 +237,8 @@ fn lacks(name: &str, method: &str) -> Stop {
     Stop::Skip(format!(
         "the store has no {name}: call TestStore::{method} if it has"
     ))
+}
+
+pub(super) fn not_opened(error: BoxError) -> Stop {
+    Stop::Error(format!("the store can't be opened: {error}"))
 }

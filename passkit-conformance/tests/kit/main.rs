@@ -3,7 +3,6 @@
 // The exemption for tests does not cover their helpers.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-#[cfg(feature = "cli")]
 mod example;
 mod phone;
 mod service;

@@ -15,7 +15,10 @@ use des::{TdesEde2, TdesEde3};
 use rc2::Rc2;
 use ring::{digest, pbkdf2};
 
-use super::{Password, Problem, bounded, kdf};
+use super::{
+    kdf::{self, Password},
+    problem::{Problem, bounded},
+};
 
 const TRIPLE_DES: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.1.3");
 const TRIPLE_DES_TWO_KEYS: ObjectIdentifier =

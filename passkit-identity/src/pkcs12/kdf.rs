@@ -8,6 +8,14 @@ const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2");
 const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
 
+/// A password in the two forms that files use.
+pub(super) struct Password<'a> {
+    /// In UTF-8, for the newer schemes.
+    pub(super) text: &'a str,
+    /// In UTF-16 with a final zero, for the older ones.
+    pub(super) utf16: Vec<u8>,
+}
+
 /// A digest and its HMAC.
 pub(super) fn digest(
     id: ObjectIdentifier,
@@ -58,7 +66,7 @@ pub(super) fn derive(
             derived.truncate(length);
             return derived;
         }
-        // Adds the hash and one to each block of the input, as to a number.
+        // Adds the hash and 1 to each block of the input, as big-endian numbers.
         for part in input.chunks_mut(block) {
             let mut carry = 1;
             let hash = hash

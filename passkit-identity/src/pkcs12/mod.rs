@@ -2,6 +2,7 @@
 
 mod decrypt;
 mod kdf;
+mod problem;
 
 use der::{
     Decode, Encode as _, Sequence,
@@ -9,7 +10,11 @@ use der::{
 };
 use ring::hmac;
 
-use self::decrypt::{Algorithm, decrypt};
+use self::{
+    decrypt::{Algorithm, decrypt},
+    kdf::Password,
+    problem::{Problem, bounded},
+};
 
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.6");
@@ -18,11 +23,8 @@ const ENCRYPTED_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.11
 const CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.12.10.1.3");
 const X509: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.22.1");
 
-/// Says that the derived key is for the MAC of the file.
+/// The purpose of a derived key that is for the MAC of the file.
 const MAC_KEY: u8 = 3;
-
-/// A file that asks for more would block the reader for minutes.
-const MAX_ITERATIONS: u32 = 10_000_000;
 
 /// The contents of a file, in DER.
 #[derive(Default)]
@@ -30,27 +32,6 @@ pub(crate) struct Contents {
     pub(crate) certificates: Vec<Vec<u8>>,
     /// As PKCS #8.
     pub(crate) keys: Vec<Vec<u8>>,
-}
-
-/// Why a file can't be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Problem {
-    #[error("is no PKCS #12, or a damaged one")]
-    NotPkcs12,
-    #[error("is written with open lengths (BER): write it anew with `openssl pkcs12`")]
-    OpenLengths,
-    #[error("its password is another one")]
-    Password,
-    #[error("is protected by {0}, which is not known here: write it anew with `openssl pkcs12`")]
-    Unknown(ObjectIdentifier),
-    #[error("asks for {0} rounds to check a password, which is too much")]
-    Iterations(u32),
-}
-
-impl From<der::Error> for Problem {
-    fn from(_: der::Error) -> Self {
-        Self::NotPkcs12
-    }
 }
 
 #[derive(Sequence)]
@@ -115,15 +96,7 @@ struct DigestInfo<'a> {
     digest: OctetStringRef<'a>,
 }
 
-/// A password in the two forms that files use.
-pub(crate) struct Password<'a> {
-    /// In UTF-8, for the newer schemes.
-    text: &'a str,
-    /// In UTF-16 with an end mark, for the older ones.
-    utf16: Vec<u8>,
-}
-
-/// Reads a file. It may take a second, because its maker wants guessing passwords to be slow.
+/// Reads a file. It may take a second, because the many iterations make guessing passwords slow.
 pub(crate) fn open(file: &[u8], password: &str) -> Result<Contents, Problem> {
     if file.starts_with(&[0x30, 0x80]) {
         return Err(Problem::OpenLengths);
@@ -140,7 +113,7 @@ pub(crate) fn open(file: &[u8], password: &str) -> Result<Contents, Problem> {
             utf16: with_end,
         },
     ) {
-        // Some programs write an empty password as nothing, others as an end mark.
+        // Some programs write an empty password as no bytes, others as a final zero.
         Err(Problem::Password) if password.is_empty() => open_with(
             file,
             &Password {
@@ -178,7 +151,7 @@ fn open_with(file: &[u8], password: &Password<'_>) -> Result<Contents, Problem> 
 fn data<'a>(info: &ContentInfo<'a>) -> Result<&'a [u8], Problem> {
     match info.content_type {
         DATA => Ok(info.content.decode_as::<OctetStringRef<'a>>()?.as_bytes()),
-        // Such as one protected by a public key.
+        // For example, contents protected by a public key.
         other => Err(Problem::Unknown(other)),
     }
 }
@@ -206,7 +179,7 @@ impl Contents {
                         self.certificates.push(certificate.as_bytes().to_vec());
                     }
                 }
-                // Lists of revoked certificates and other secrets.
+                // Revocation lists and other secrets are not needed.
                 _ => {}
             }
         }
@@ -233,13 +206,5 @@ impl Mac<'_> {
             self.digest.digest.as_bytes(),
         )
         .map_err(|_| Problem::Password)
-    }
-}
-
-fn bounded(iterations: u32) -> Result<u32, Problem> {
-    if iterations <= MAX_ITERATIONS {
-        Ok(iterations)
-    } else {
-        Err(Problem::Iterations(iterations))
     }
 }

@@ -64,7 +64,7 @@ fn each_kind_of_key_fits_its_certificate_and_no_other() {
     for (name, algorithm) in kinds {
         make(folder, name, algorithm);
         keys.push((name, format!("{name}.key")));
-        // The older form of the key, with a section of its own in PEM.
+        // The older form of the key, with its own kind of PEM section.
         if name != "ed25519" {
             let older = format!("{name}.older");
             openssl(
@@ -112,7 +112,7 @@ fn each_kind_of_key_fits_its_certificate_and_no_other() {
 }
 
 #[test]
-fn a_key_of_another_kind_is_refused_with_the_kinds_that_can_be_used() {
+fn an_unsupported_key_is_refused_with_a_list_of_supported_kinds() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     for algorithm in [

@@ -1,4 +1,4 @@
-//! Certificates and keys as files contain them: read, checked, refused with a reason.
+//! Reads and checks certificates and keys from files.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,7 +21,7 @@ fn type_id() -> TypeIdentifier {
     TypeIdentifier::new(TYPE).unwrap()
 }
 
-/// In place of Apple's.
+/// Takes the place of Apple's authority.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: String,

@@ -18,7 +18,7 @@ fn write(folder: &Path, issued: &Issued) {
 }
 
 #[test]
-fn each_fault_of_a_certificate_is_one_line_that_names_it() {
+fn each_fault_is_reported_in_one_line() {
     let authority = Authority::new();
     let good = authority.issue(TYPE);
     let other = authority.issue(OTHER_TYPE);
@@ -59,12 +59,15 @@ fn each_fault_of_a_certificate_is_one_line_that_names_it() {
     }
     let garbage = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
     let error = from_pem(garbage, &good.key).unwrap_err();
-    assert!(error.starts_with(&format!("{named}is no PEM: ")), "{error}");
+    assert!(
+        error.starts_with(&format!("{named}is not PEM: ")),
+        "{error}"
+    );
     assert!(!error.contains('\n'));
 }
 
 #[test]
-fn without_a_type_it_is_for_what_the_certificate_of_the_key_is_for() {
+fn without_a_type_the_certificate_of_the_key_decides() {
     let authority = Authority::new();
     let good = authority.issue(TYPE);
     let other = authority.issue(OTHER_TYPE);
@@ -181,7 +184,7 @@ fn a_renewed_file_shows_in_the_stamp_and_can_be_read_again() {
     assert_ne!(reloaded.chain(), identity.chain());
     assert_eq!(reloaded.current_stamp(), reloaded.stamp());
 
-    // It stays an identity for its type.
+    // Reloading never changes the type.
     write(folder.path(), &authority.issue(OTHER_TYPE));
     assert!(identity.reload().is_err());
     std::fs::remove_file(&key).unwrap();

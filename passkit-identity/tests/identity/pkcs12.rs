@@ -1,4 +1,4 @@
-//! Certificates as `openssl pkcs12` writes them, in the schemes that Keychain Access uses (`-legacy`) and in newer ones.
+//! Reads files of `openssl pkcs12`, in the schemes that Keychain Access uses (`-legacy`) and in newer ones.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use crate::{Authority, Issued, OTHER_TYPE, TYPE, type_id};
 
 const PASSWORD: &str = "a pässword";
 
-/// Exports a certificate and its key, with what else is to be in the file, in PEM.
+/// Exports a certificate, its key, and `more` in PEM.
 fn export(folder: &Path, issued: &Issued, more: &str, password: &str, options: &[&str]) -> PathBuf {
     let (pem, file) = (folder.join("in.pem"), folder.join("ticket.p12"));
     std::fs::write(&pem, [more, &issued.certificate, &issued.key].concat()).unwrap();
@@ -43,12 +43,12 @@ fn read(file: &Path, password: &str) -> Result<Identity, String> {
 }
 
 #[test]
-fn each_way_of_writing_it_is_read() {
+fn each_scheme_is_read() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     for options in [
         &[][..],
-        // As Keychain Access does: RC2 with 40 bits, triple DES, SHA-1.
+        // The schemes of Keychain Access: RC2 with 40 bits, triple DES, SHA-1.
         &["-legacy"],
         &["-legacy", "-descert"],
         &[
@@ -110,7 +110,7 @@ fn each_way_of_writing_it_is_read() {
 }
 
 #[test]
-fn each_fault_is_one_line_that_names_file_and_type() {
+fn each_fault_is_one_line_with_file_and_type() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     let good = authority.issue(TYPE);
@@ -125,15 +125,15 @@ fn each_fault_is_one_line_that_names_file_and_type() {
         );
     };
 
-    // Without encryption only the MAC tells, and the other way round.
+    // Without encryption, only the MAC shows a wrong password. Without a MAC, only the decryption does.
     let bare = &["-certpbe", "NONE", "-keypbe", "NONE"];
     for options in [&[][..], &["-legacy"], &["-legacy", "-nomac"], bare] {
         export(folder.path(), &good, "", PASSWORD, options);
-        fails("another", "its password is another one");
-        fails("", "its password is another one");
+        fails("another", "the password is wrong");
+        fails("", "the password is wrong");
     }
     export(folder.path(), &good, "", "", &[]);
-    fails(PASSWORD, "its password is another one");
+    fails(PASSWORD, "the password is wrong");
     export(folder.path(), &expired, "", PASSWORD, &[]);
     fails(PASSWORD, "expired on Mon, 19 May 1997 00:00:00 GMT");
     export(folder.path(), &other, "", PASSWORD, &[]);
@@ -155,13 +155,13 @@ fn each_fault_is_one_line_that_names_file_and_type() {
         PASSWORD,
         &["-legacy", "-keypbe", "PBE-SHA1-RC4-128"],
     );
-    let mend = "which is not known here: write it anew with `openssl pkcs12`";
+    let fix = "write it again with `openssl pkcs12`";
     fails(
         PASSWORD,
-        &format!("is protected by 1.2.840.113549.1.12.1.1, {mend}"),
+        &format!("is protected by the unknown scheme 1.2.840.113549.1.12.1.1: {fix}"),
     );
 
-    // Its own certificate is missing: openssl refuses to export what does not fit, so the two files are of one key each.
+    // A key without its certificate. openssl refuses to export that, so it is joined from two files.
     let halves = [("-nokeys", &good), ("-nocerts", &other)];
     let [certificate, key] = halves.map(|(option, issued)| {
         std::fs::read(export(
@@ -177,13 +177,13 @@ fn each_fault_is_one_line_that_names_file_and_type() {
     fails("", "its private key does not fit the certificate");
 }
 
-/// A file with what two files without a MAC hold, each of which has lengths below 65,536 in two bytes.
+/// Joins the contents of two files without a MAC. Both have lengths of two bytes.
 fn joined(one: &[u8], other: &[u8]) -> Vec<u8> {
     let element = |tag: u8, contents: &[u8]| {
         let [high, low] = u16::try_from(contents.len()).unwrap().to_be_bytes();
         [&[tag, 0x82, high, low], contents].concat()
     };
-    // Behind the version and the type of the content: [0], an octet string and a sequence, all of two bytes of length.
+    // After the version and the content type come [0], an octet string and a sequence, each with a length of two bytes.
     let parts = |file: &[u8]| {
         let at = file
             .windows(2)
@@ -203,10 +203,10 @@ fn joined(one: &[u8], other: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_file_of_another_kind_is_reported_and_does_no_harm() {
+fn a_damaged_or_foreign_file_is_reported_and_never_panics() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
-    // With one round, so that trying thousands of broken ones is quick.
+    // One iteration, so that trying thousands of broken files is quick.
     let options = ["-legacy", "-noiter", "-nomaciter"];
     let file = export(
         folder.path(),
@@ -221,7 +221,7 @@ fn a_file_of_another_kind_is_reported_and_does_no_harm() {
     };
     assert!(from(&good).is_ok());
 
-    let no_pkcs12 = format!("certificate for {TYPE}: is no PKCS #12, or a damaged one");
+    let no_pkcs12 = format!("certificate for {TYPE}: is not a PKCS #12 file, or is damaged");
     for bytes in [
         &b""[..],
         b"-----BEGIN CERTIFICATE-----\n",
@@ -241,9 +241,9 @@ fn a_file_of_another_kind_is_reported_and_does_no_harm() {
     assert!(
         from(&open)
             .unwrap_err()
-            .ends_with("is written with open lengths (BER): write it anew with `openssl pkcs12`")
+            .ends_with("is in BER with indefinite lengths: write it again with `openssl pkcs12`")
     );
-    // Whatever byte is another, no more than a good file or one line comes of it.
+    // Whichever byte changes, the file is read, or the error is one line.
     for at in 0..good.len() {
         let mut bytes = good.clone();
         bytes[at] ^= 0x41;
@@ -257,7 +257,7 @@ fn a_file_of_another_kind_is_reported_and_does_no_harm() {
 }
 
 #[test]
-fn of_several_certificates_that_of_the_key_is_taken() {
+fn the_certificate_of_the_key_is_chosen() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     let (ours, other) = (authority.issue(TYPE), authority.issue(OTHER_TYPE));

@@ -52,7 +52,7 @@ pub trait PushQueue: RegistrationStore + Coordination {
     async fn backlog(&self) -> Result<Vec<Backlog>, StoreError>;
 
     /// Returns about `limit` pending changes of a type at most, the oldest first as far as the
-    /// store knows.
+    /// store knows. A limit of 0 counts as 1.
     async fn pending(
         &self,
         type_id: &TypeIdentifier,

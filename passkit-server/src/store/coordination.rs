@@ -17,9 +17,9 @@ use crate::store::StoreError;
 /// # Contract
 /// * **K1, one owner.** If different owners call [`claim`](Self::claim) for one name in parallel,
 ///   one call returns `true`. The others return `true` only after the claim was released or has
-///   expired. An owner that claims again before that keeps the claim and extends its time. The
-///   store's own clock measures the time. If that is a wall clock and is set forward, two owners
-///   may believe for a moment that they have a claim.
+///   expired. An owner that claims again before that keeps the claim, and its time starts anew, even
+///   if the new time is shorter. The store's own clock measures the time. If that is a wall clock
+///   and is set forward, two owners may believe for a moment that they have a claim.
 /// * **K2, released by its owner alone.** [`release`](Self::release) ends a claim if the owner
 ///   still has it, and does nothing otherwise.
 /// * **K3, notes are compared and set in one step.** If several
@@ -35,10 +35,20 @@ use crate::store::StoreError;
 /// The same errors as [`RegistrationStore`](crate::store::RegistrationStore). After an error the
 /// call may have taken effect. It is always right to repeat a claim or a release. After an error of
 /// `replace_note`, read the note.
+///
+/// # Implementing
+/// If a store repeats failed calls itself, it must not repeat a `replace_note` that may have taken
+/// effect. The second try would return `false`, and no caller would know that it won. Either return
+/// the error, or recognise the repeated call and return the first result.
+///
+/// A store need not remove expired claims. They only must not keep other owners out.
 #[async_trait]
 pub trait Coordination: Send + Sync {
     /// Claims `name` for `owner` for the given time, at most a year. Returns whether `owner` has
     /// the claim.
+    ///
+    /// A claim with a time of 0 expires at once, or after the shortest time that the store can
+    /// measure. The call still returns `true` unless another owner has the claim.
     async fn claim(&self, name: &str, owner: &str, time: Duration) -> Result<bool, StoreError>;
 
     /// Ends the claim early if `owner` has it.
@@ -49,6 +59,9 @@ pub trait Coordination: Send + Sync {
 
     /// If the note equals `expected`, sets it to `new`, or removes it if `new` is `None`. Returns
     /// whether the note equalled `expected`.
+    ///
+    /// `None` as `expected` means that there is no note. If both are `None`, the call changes
+    /// nothing, and returns `true` if there is no note.
     async fn replace_note(
         &self,
         name: &str,

@@ -98,6 +98,11 @@ pub use tag::UpdateTag;
 /// clock. Processes whose wall clocks differ may share a clock, because `max(last + 1, now)` keeps
 /// their order.
 ///
+/// A device's clock must not go back if the device is removed and registers again (C4). A store may
+/// delete the clock of a removed device, because a reading that is taken after the removal is
+/// greater, unless the wall clock was set back. It must not use a reading from before the removal,
+/// for example one that a waiting registration took before it got the lock.
+///
 /// `&T`, `Box<T>` and `Arc<T>` implement the trait where `T` does, so `Arc<dyn RegistrationStore>`
 /// is a store.
 #[async_trait]
@@ -164,6 +169,10 @@ pub trait RegistrationStore: Send + Sync {
 
     /// Returns how many devices are registered for `pass`. A store may stop at `at_most`, and reads
     /// about that many at most.
+    ///
+    /// A store that keeps its index apart from the registrations may also count entries that an
+    /// interrupted call left behind, until its repair removes them. The result is then too high,
+    /// never too low.
     async fn count_devices(&self, pass: &PassId, at_most: u64) -> Result<u64, StoreError>;
 
     /// Removes `device` and its registrations if it last registered at or before `unregistered_at`,

@@ -1,8 +1,8 @@
-//! Callers that wait at the same moment share a statement.
+//! Callers that wait at the same time share a statement.
 //!
-//! A caller asks by itself if fewer than [`Work::AT_ONCE`] statements are under way and nobody waits: handing its question to
-//! a task would take longer than the answer does. Callers that come later wait in the queue. A task asks for all of them with
-//! the next statement, so that one that goes away leaves the others untouched.
+//! If fewer than [`Work::AT_ONCE`] statements are under way and no caller waits, a caller sends its own statement: to hand it
+//! to a task would take longer than the answer. Otherwise it waits in the queue. A task sends the next statement for all
+//! callers in the queue. A call that is dropped therefore does not affect the others.
 
 use std::{
     collections::VecDeque,
@@ -17,22 +17,22 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::connections::{Connections, Statement};
 use crate::error::PostgresError;
 
-/// Questions of one sort, and how to ask many of them with one statement.
+/// A kind of question, and how to ask many of them with one statement.
 pub(crate) trait Work: fmt::Debug + Send + Sync + 'static {
     type Question: fmt::Debug + Send + Sync + 'static;
     type Answer: fmt::Debug + Send + 'static;
 
-    /// How many statements may be under way at once.
+    /// The number of statements that may be under way at once.
     const AT_ONCE: usize;
-    /// The greatest weight of a statement. A question that weighs more goes alone.
+    /// The maximum weight of a statement. A heavier question is asked alone.
     const MAX_WEIGHT: usize;
 
     fn weight(&self, question: &Self::Question) -> usize;
 
-    /// A statement that may be sent twice.
+    /// The statement for these questions. It may be sent twice.
     fn statement(&self, questions: &[Self::Question]) -> Statement;
 
-    /// One answer for each question, in their order, or an error for all.
+    /// One answer for each question, in order, or an error for all.
     fn answers(
         &self,
         rows: &[PgRow],
@@ -146,13 +146,13 @@ impl<W: Work> Shared<W> {
     }
 }
 
-/// Whether the fault may lie in one of the questions that were asked together.
+/// Whether a single question may have caused the error.
 fn may_concern_one(error: &PostgresError) -> bool {
     matches!(error.kind, StoreErrorKind::Other | StoreErrorKind::Corrupt)
 }
 
 impl<W: Work> Queue<W> {
-    /// Takes what goes into the next statement.
+    /// Takes the questions of the next statement.
     fn take(&mut self, work: &W) -> (Vec<W::Question>, Vec<Asker<W::Answer>>) {
         let mut weight = 0;
         let fitting = self.waiting.iter().take_while(|(question, _)| {
@@ -164,10 +164,10 @@ impl<W: Work> Queue<W> {
     }
 }
 
-/// The place of one of the statements under way. However it ends, it goes to those who wait, or else becomes free.
+/// Counts as one of the statements under way. When it is dropped, a task takes its place if callers wait.
 struct UnderWay<W: Work> {
     shared: Arc<Shared<W>>,
-    /// Stays false if the runtime ends before the task runs.
+    /// False if the runtime ended before the task ran.
     started: bool,
 }
 
@@ -191,10 +191,10 @@ impl<W: Work> UnderWay<W> {
             };
             let answers = self.shared.answer(&questions).await;
             for (asker, answer) in askers.into_iter().zip(answers) {
-                // A caller that went away needs no answer.
-                let _gone = asker.send(answer);
+                // The call may have been dropped.
+                let _dropped = asker.send(answer);
             }
-            // Those who were answered may have their next question ready.
+            // Callers that have their answer may ask the next question at once.
             tokio::task::yield_now().await;
         }
     }
@@ -211,10 +211,10 @@ impl<W: Work> Drop for UnderWay<W> {
             drop(runtime.spawn(Self::new(&self.shared).run()));
             return;
         }
-        // In one step with the look at the queue. Otherwise a question could be left in it.
+        // Under the same lock as the check of the queue, or else a question could stay in it.
         queue.under_way -= 1;
         if queue.under_way == 0 {
-            // Somebody waits here only if the runtime has ended: nobody is left to ask, and they get an error.
+            // If callers still wait, the runtime has ended and no task can answer them. They get an error.
             queue.waiting.clear();
         }
     }

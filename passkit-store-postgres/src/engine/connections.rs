@@ -1,9 +1,8 @@
-//! How a statement gets to the database and its rows back: over a connection at hand, within a time, and again if that
-//! helps.
+//! Sends statements with a time limit, and retries them if that may help.
 //!
-//! A pool asks the server whether a connection still works whenever it takes one back, and by default whenever it gives one
-//! out: two round trips for a call that needs one. Connections in use are therefore kept at hand until they have been idle
-//! for [`LINGER`], and a statement that finds its connection dead is sent again over another one.
+//! A pool checks a connection when it takes it back, and by default also when it hands it out. These are two round trips, and
+//! a call needs only one. So the store keeps its connections at hand until they have been idle for [`LINGER`]. If a connection
+//! turns out to be broken, the statement is sent again over another one.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -23,16 +22,16 @@ use tokio::{
 
 use crate::{config::Config, error::PostgresError};
 
-/// How long an idle connection is kept from others who share the pool.
+/// How long the store keeps an idle connection before it returns it to the pool.
 const LINGER: Duration = Duration::from_millis(250);
 
-/// How often a statement is sent again.
+/// How often a statement is sent again at most.
 const RETRIES: u32 = 3;
 
-/// The time of a statement that has no limit.
+/// The limit of a statement without a limit.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What to ask.
+/// A statement with its parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct Statement {
     sql: &'static str,
@@ -43,7 +42,7 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
-    /// A statement that may be sent twice, and has the usual time.
+    /// A statement that may be sent twice, with the usual time limit.
     pub(crate) fn new(sql: &'static str) -> Self {
         let arguments = PgArguments::default();
         Self {
@@ -62,7 +61,7 @@ impl Statement {
         self
     }
 
-    /// A statement that may take any time.
+    /// Removes the time limit.
     pub(crate) fn without_time_limit(self) -> Self {
         Self {
             has_time_limit: false,
@@ -70,7 +69,7 @@ impl Statement {
         }
     }
 
-    /// A statement that is not sent again if it may have happened.
+    /// Forbids to send the statement again if it may have happened.
     pub(crate) fn once(self) -> Self {
         Self {
             may_repeat: false,
@@ -78,7 +77,7 @@ impl Statement {
         }
     }
 
-    /// Sends it over this connection, and ignores its rows.
+    /// Runs the statement over this connection, and ignores its rows.
     pub(crate) async fn execute(self, connection: &mut PgConnection) -> Result<(), PostgresError> {
         if let Some(error) = self.not_sent {
             return Err(error);
@@ -100,9 +99,9 @@ pub(crate) struct Connections {
 
 #[derive(Debug, Default)]
 struct AtHand {
-    /// The one used last is at the end.
+    /// The connection that was used last is at the end.
     idle: Vec<(PoolConnection<Postgres>, Instant)>,
-    /// Whether there is a task that gives idle connections back to the pool.
+    /// Whether a task is running that returns idle connections to the pool.
     tidying: bool,
     runtime: Option<Handle>,
 }
@@ -130,7 +129,7 @@ impl Connections {
         &self.config
     }
 
-    /// The rows of a statement.
+    /// Runs a statement and returns its rows.
     pub(crate) async fn fetch(
         self: &Arc<Self>,
         statement: Statement,
@@ -147,7 +146,7 @@ impl Connections {
         let mut pause = Duration::from_millis(10);
         let mut retries = 0;
         loop {
-            // A connection may die unnoticed. A statement that can't be sent again must not fail because of it.
+            // An idle connection may be broken. A statement that can't be sent again must not fail because of that.
             let try_connection = retries > 0 || !statement.may_repeat;
             let error = match self
                 .try_fetch(&statement, deadline, time, try_connection)
@@ -157,7 +156,7 @@ impl Connections {
                 Err(error) => error,
             };
             if error.connection_lost {
-                // Those at hand may be no better; the pool finds out.
+                // The other connections at hand may be broken too. The pool will check them.
                 self.at_hand().idle.clear();
             }
             retries += 1;
@@ -195,8 +194,8 @@ impl Connections {
             .clone()
             .ask_until(deadline, time, connection, statement.clone(), turn);
         if self.config.transaction_pooler {
-            // In a task of its own, which goes on if the caller goes away: sqlx loses count of a transaction whose beginning
-            // is dropped half way, and the pooler would have one connection less.
+            // In a task, which goes on if the call is dropped. If a `begin` is dropped half way, sqlx leaves the
+            // transaction open, and the pooler has one connection less.
             tokio::spawn(asking)
                 .await
                 .unwrap_or_else(|_| Err(PostgresError::stopped()))
@@ -226,7 +225,7 @@ impl Connections {
         } else {
             connection.close_on_drop();
         }
-        // After the connection is at hand for the next caller.
+        // Only now, so that the next caller finds the connection at hand.
         drop(turn);
         answer
     }
@@ -240,14 +239,14 @@ impl Connections {
         if !self.config.transaction_pooler {
             return query.fetch_all(connection).await;
         }
-        // A statement is prepared and used in two steps, which reach the same server only within a transaction.
+        // Preparing and running a statement reach the same server only within a transaction.
         let mut transaction = connection.begin().await?;
         let rows = query.persistent(false).fetch_all(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(rows)
     }
 
-    /// A connection. It may have died since it was used last, unless it is to be tried first.
+    /// A connection. With `try_first` it is known to work.
     async fn connection(&self, try_first: bool) -> Result<PoolConnection<Postgres>, PostgresError> {
         loop {
             let at_hand = self.at_hand().idle.pop();
@@ -299,7 +298,7 @@ impl Connections {
 }
 
 impl Drop for Connections {
-    /// A connection goes back to its pool in a task, and panics if it can't start one.
+    /// A connection returns to its pool in a task. It panics outside a runtime, so this enters the one that was used.
     fn drop(&mut self) {
         let mut at_hand = self.at_hand();
         let runtime = at_hand.runtime.take();

@@ -1,4 +1,4 @@
-//! Making the tables, and checking that they are those that the statements expect.
+//! Makes the tables, and checks that they are those that the statements need.
 
 use sqlx::{Connection as _, PgConnection, Row as _};
 
@@ -7,7 +7,7 @@ use crate::{
     layout::{self, MIGRATIONS, VERSION},
 };
 
-/// Takes the steps that are missing, all or none.
+/// Runs all migrations that were not run yet, in one transaction.
 pub(crate) async fn migrate(
     connection: &mut PgConnection,
     lock: bool,
@@ -33,7 +33,7 @@ pub(crate) async fn migrate(
     Ok(())
 }
 
-/// Fails unless the schema is the one that the statements are written for.
+/// Fails if the schema is not the one that the statements need.
 pub(crate) async fn check(connection: &mut PgConnection) -> Result<(), PostgresError> {
     let version = version(connection).await?;
     refuse_newer(version)?;
@@ -44,7 +44,8 @@ pub(crate) async fn check(connection: &mut PgConnection) -> Result<(), PostgresE
     }
 }
 
-/// 0 before the first migration. In statements that are not prepared, which pass through any pooler.
+/// The version of the schema, 0 before the first migration. Does not prepare statements, because a pooler may not support
+/// that.
 async fn version(connection: &mut PgConnection) -> Result<i32, PostgresError> {
     let exists = sqlx::raw_sql(layout::HAS_SCHEMA)
         .fetch_one(&mut *connection)

@@ -1,4 +1,4 @@
-//! What is peculiar to this store: callers that share statements, connections kept at hand, and migrating.
+//! What is specific to PostgreSQL: statements that several callers share, connections that stay at hand, and migrations.
 
 pub(crate) mod batch;
 pub(crate) mod connections;

@@ -1,4 +1,4 @@
-//! What the rows of an answer say. A value that this crate never wrote is an error.
+//! Reading the rows of an answer. A value that this crate never writes is an error.
 
 use passkit_server::identifiers::InvalidIdentifier;
 use sqlx::{Decode, Postgres, Row as _, Type, postgres::PgRow};
@@ -12,7 +12,7 @@ pub(crate) fn column<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
     Ok(row.try_get(index)?)
 }
 
-/// The value of a statement that gives one.
+/// The value of an answer that is a single value.
 pub(crate) fn only<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
     rows: &'r [PgRow],
 ) -> Result<T, PostgresError> {
@@ -25,7 +25,7 @@ pub(crate) fn only<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
     }
 }
 
-/// The answers of a statement that gives a row for each of `count` questions.
+/// The answers to `count` questions, a row for each.
 pub(crate) fn row_for_each<T>(
     rows: &[PgRow],
     count: usize,
@@ -45,7 +45,7 @@ pub(crate) fn unsigned(row: &PgRow, index: usize) -> Result<u64, PostgresError> 
     u64::try_from(column::<i64>(row, index)?).map_err(PostgresError::unreadable)
 }
 
-/// A number, version or date as PostgreSQL can hold it. What is greater than all it can hold stays so.
+/// A number, version or date for PostgreSQL. A number that is too large for it becomes its largest.
 pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

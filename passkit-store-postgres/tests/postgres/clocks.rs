@@ -9,8 +9,8 @@ use passkit_store_postgres::PostgresStore;
 
 use crate::support::{device, new_store, pass, registered, token};
 
-/// Holds the row of a device while `register` waits for it, and removes the device after a later registration. Returns the
-/// version that the device had last, and the one that it has now.
+/// Locks the row of a device while `register` waits for it, registers the device once more and removes it. Returns the last
+/// version of the device before that, and its version now.
 async fn remove_while_waiting<F>(
     store: &PostgresStore,
     register: impl FnOnce(PostgresStore) -> F,
@@ -64,9 +64,9 @@ where
     )
 }
 
-/// The registration must be newer than any tag that the device ever had, though its call began before.
+/// The registration must be newer than any tag that the device ever got, although its call began earlier.
 #[tokio::test]
-async fn a_device_that_was_removed_meanwhile_does_not_go_back() {
+async fn the_clock_of_a_device_removed_meanwhile_does_not_go_back() {
     let store = new_store().await;
     let (last, now) = remove_while_waiting(&store, |store| async move {
         store
@@ -79,7 +79,7 @@ async fn a_device_that_was_removed_meanwhile_does_not_go_back() {
 }
 
 #[tokio::test]
-async fn devices_of_a_batch_that_were_removed_meanwhile_do_not_go_back() {
+async fn the_clocks_of_a_batch_of_devices_removed_meanwhile_do_not_go_back() {
     let store = new_store().await;
     let (last, now) = remove_while_waiting(&store, |store| async move {
         let of = |name: &str, pass: PassId| Registration {

@@ -21,13 +21,13 @@ use crate::support::{auth_tokens, content, device, pass, registered, token, type
 const TASKS: usize = 8;
 const PASSES: usize = 12;
 
-/// What was acknowledged to a task.
+/// The changes that a task knows to be acknowledged.
 #[derive(Default)]
 struct Acknowledged {
-    /// By pass; `None` while a call that changes it has not been answered.
+    /// By pass. `None` while a call that changes it has no answer.
     registered: HashMap<usize, Option<bool>>,
     states: HashMap<usize, PassState>,
-    /// The content published last, by pass, and whether that was answered.
+    /// By pass, the content published last, and whether that call was answered.
     contents: HashMap<usize, (Content, bool)>,
     /// The last note that was acknowledged.
     note: Option<String>,
@@ -37,7 +37,7 @@ struct Task {
     store: PostgresStore,
     number: usize,
     known: Arc<Mutex<Acknowledged>>,
-    /// Calls that were acknowledged.
+    /// The number of acknowledged calls.
     done: Arc<AtomicUsize>,
 }
 
@@ -106,11 +106,11 @@ impl Task {
     }
 }
 
-/// `PASSKIT_CRASH_ROUNDS` sets how often.
+/// `PASSKIT_CRASH_ROUNDS` sets how often the test kills.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_killed_server_loses_nothing_it_acknowledged() {
     let rounds = std::env::var("PASSKIT_CRASH_ROUNDS").map_or(3, |text| text.parse().unwrap());
-    // With the default settings: durable.
+    // With the default settings PostgreSQL is durable.
     let server = Server::throwaway(&[]).unwrap();
     let url = server.url(&server.new_database().await.unwrap());
     let store = PostgresStore::connect(&url, Config::new().timeout(Duration::from_secs(10)))
@@ -139,7 +139,7 @@ async fn a_killed_server_loses_nothing_it_acknowledged() {
         while done.load(SeqCst) < 200 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // The time of death, not a wait for anything.
+        // This only chooses the moment of the kill. Nothing waits for it.
         tokio::time::sleep(Duration::from_millis(round * 37 % 150)).await;
         server.kill().unwrap();
         stop.store(true, SeqCst);
@@ -169,7 +169,8 @@ async fn a_killed_server_loses_nothing_it_acknowledged() {
     println!("{rounds} rounds, {total} acknowledged calls");
 }
 
-/// Checks that the store has what it acknowledged to a task, and takes over what it has instead where nothing was.
+/// Checks that the store has everything that it acknowledged to a task. Calls without an answer may or may not have happened,
+/// so it takes their results from the store.
 async fn check(
     store: &PostgresStore,
     round: &str,
@@ -200,7 +201,7 @@ async fn check(
             now.version >= seen.version && now.last_modified >= seen.last_modified,
             "{round}: {pass} went back from {seen:?} to {now:?}"
         );
-        // Nobody sends the pushes: one with the version of the last mark is pending for every pass that was ever marked.
+        // Nobody sends the pushes, so each marked pass is pending with the version of its last mark.
         let pending = pending.get(&Scope::Pass(pass.serial.clone())).copied();
         assert_eq!(
             pending,
@@ -224,7 +225,7 @@ async fn check(
                 "{round}: {pass} is not published as acknowledged"
             );
         }
-        // Digest, token, mark and push come together.
+        // Digest, token, mark and pending push are one step.
         if let Some(digest) = now.published {
             assert_eq!(
                 published.tokens.last(),

@@ -10,13 +10,11 @@ use crate::support::{device, pass, registered, token};
 struct Mounted(std::path::PathBuf);
 
 impl Mounted {
-    /// `None` if this user can't mount one.
+    /// `None` if this user can't mount one. Root can, or the test fails.
     fn new(at: &Path) -> Option<Self> {
         let id = Command::new("id").arg("-u").output().unwrap();
         if id.stdout != b"0\n" || std::env::var_os("PASSKIT_NO_MOUNT").is_some() {
-            eprintln!(
-                "left out: a full disk can be tested only as root, who may mount a small file system"
-            );
+            eprintln!("left out: only root may mount the small file system that this test fills");
             return None;
         }
         let mounted = Command::new("mount")
@@ -26,7 +24,7 @@ impl Mounted {
             .is_ok_and(|mount| mount.status.success());
         assert!(
             mounted,
-            "cannot mount a tmpfs as root; allow it, or set PASSKIT_NO_MOUNT=1"
+            "cannot mount a tmpfs as root; allow it, for example with \"docker run --privileged\", or set PASSKIT_NO_MOUNT=1"
         );
         Some(Self(at.to_owned()))
     }
@@ -39,9 +37,9 @@ impl Drop for Mounted {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_full_disk_is_unavailable_and_no_more() {
+async fn a_full_disk_makes_writes_unavailable_and_has_no_other_effect() {
     let folder = tempfile::tempdir().unwrap();
-    // Open to the user that PostgreSQL runs as.
+    // PostgreSQL may run as another user.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open).unwrap();
     let Some(mounted) = Mounted::new(folder.path()) else {
@@ -86,7 +84,7 @@ async fn a_full_disk_is_unavailable_and_no_more() {
         crate::support::text_of(&error).contains("full"),
         "{error:?}"
     );
-    // It still answers with all that it acknowledged.
+    // Reads still show everything that was acknowledged.
     assert_eq!(registered(&store, &device("d")).await, names[..last]);
 
     run("alter table passkit.registration set tablespace pg_default".into()).await;

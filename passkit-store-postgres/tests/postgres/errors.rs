@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{device, new_database, new_store, pass, serial, token, type_id};
 
-/// The SQLSTATE that the driver's error has.
+/// The SQLSTATE of the driver's error.
 fn sql_state(error: &StoreError) -> Option<String> {
     let mut driver = None;
     let mut next = error.source();
@@ -17,12 +17,12 @@ fn sql_state(error: &StoreError) -> Option<String> {
         driver = driver.or(source.downcast_ref::<sqlx::Error>());
         next = source.source();
     }
-    let driver = driver.unwrap_or_else(|| panic!("no error of the driver behind {error:?}"));
+    let driver = driver.unwrap_or_else(|| panic!("no driver error among the sources of {error:?}"));
     Some(driver.as_database_error()?.code()?.into_owned())
 }
 
 #[tokio::test]
-async fn an_error_has_that_of_the_driver_behind_it() {
+async fn errors_have_the_drivers_error_as_a_source() {
     let store = PostgresStore::connect(&new_database().await, Config::new())
         .await
         .unwrap();
@@ -44,11 +44,11 @@ async fn an_error_has_that_of_the_driver_behind_it() {
     assert_eq!(sql_state(&error), None, "the pool is closed");
 }
 
-/// Every caller of a statement that failed gets the whole chain.
+/// Every caller that shared a failed statement gets the whole chain.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn callers_that_share_an_error_have_that_of_the_driver_too() {
+async fn callers_that_share_an_error_get_the_drivers_error_too() {
     let store = new_store().await;
-    // The first mark waits for this lock, and so the others share the second statement.
+    // The first mark waits for this lock, so the others share the second statement.
     let mut locked = store.pool().begin().await.unwrap();
     mark_in(&mut locked, &type_id(), Changed::All)
         .await
@@ -74,7 +74,7 @@ async fn callers_that_share_an_error_have_that_of_the_driver_too() {
     {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    // Takes its own lock along with it, so that nobody waits any more.
+    // In the transaction with the lock, so that the marks go on only when the table is gone.
     sqlx::raw_sql("alter table passkit.pass rename to gone")
         .execute(&mut *locked)
         .await

@@ -28,7 +28,7 @@ async fn run(connection: &mut PgConnection, sql: String) {
         .unwrap();
 }
 
-/// Registers until it works. Errors before that are of the kind "unavailable".
+/// Registers until it succeeds. Errors before that must be `Unavailable`.
 async fn recovers(store: &PostgresStore) {
     let start = Instant::now();
     while let Err(error) = store.register(&device("again"), &pass("1"), &token()).await {
@@ -47,7 +47,7 @@ async fn a_server_that_is_down_is_reported_at_once() {
         .port();
     let url = format!("postgres://postgres@127.0.0.1:{port}/p");
     let start = Instant::now();
-    // It does not wait for its time to end.
+    // The call does not wait for its timeout.
     let error = PostgresStore::connect(&url, Config::new().timeout(2 * SOON))
         .await
         .unwrap_err();
@@ -100,7 +100,7 @@ async fn a_restart_loses_nothing_and_needs_no_help() {
     recovers(&store).await;
     assert_eq!(registered(&store, &device("d")).await, ["1"]);
 
-    // Restarted while nobody looks: the next call does not even notice.
+    // After a restart while the connections are idle, the next call succeeds.
     server.stop().unwrap();
     server.start().unwrap();
     assert_eq!(
@@ -113,7 +113,7 @@ async fn a_restart_loses_nothing_and_needs_no_help() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn cut_connections_are_not_noticed() {
+async fn calls_survive_broken_connections() {
     let store = new_store().await;
     let mut admin = PgConnection::connect(&SERVER.url("postgres"))
         .await
@@ -147,7 +147,7 @@ async fn cut_connections_are_not_noticed() {
             }
         });
     }
-    // After so many rounds again: a call that is cut off time and again fails, and rightly.
+    /// How many rounds the tasks finish between two cuts. A call may fail if each of its retries is cut, too.
     const BETWEEN: usize = 60;
     let (mut cuts, mut next) = (0, BETWEEN);
     let mut look = tokio::time::interval(Duration::from_millis(2));
@@ -171,7 +171,7 @@ async fn cut_connections_are_not_noticed() {
     assert!(cuts > 0);
 }
 
-/// A call that waits too long fails, the next one does not, and abandoned statements do not pile up at the server.
+/// A call that waits too long fails, the next one succeeds, and statements of failed calls don't pile up at the server.
 #[tokio::test]
 async fn a_call_that_takes_too_long_fails() {
     let url = new_database().await;
@@ -210,8 +210,8 @@ async fn a_call_that_takes_too_long_fails() {
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         }
         assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-        // A call that needs no such lock works once there is a connection for it. A busy machine may take longer to make
-        // one than calls wait here.
+        // A call without that lock succeeds once it has a connection. On a busy machine it may take longer to make one than
+        // the short timeout of this test.
         let start = Instant::now();
         while let Err(error) = store
             .mark(&type_id(), Changed::Passes(&[serial("1")]))
@@ -273,9 +273,9 @@ async fn a_read_only_database_serves_reads() {
     recovers(&store).await;
 }
 
-/// A store whose connections were in use may be dropped outside of any runtime.
+/// A store that was used may be dropped outside a runtime.
 #[test]
-fn a_store_may_be_dropped_anywhere() {
+fn a_store_can_be_dropped_outside_a_runtime() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = runtime.block_on(async {
         let store = new_store().await;

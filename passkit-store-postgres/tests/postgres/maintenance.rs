@@ -19,7 +19,7 @@ fn registration(i: usize) -> Registration {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn registrations_go_in_and_out() {
     let store = new_store().await;
-    // More than one statement takes; the first again at the end, with another push token.
+    // More than fit into one statement. The first comes again at the end, with another push token.
     let mut all: Vec<_> = (0..5_000).map(registration).collect();
     let newer = PushToken::new("beef").unwrap();
     all.push(Registration {
@@ -41,7 +41,7 @@ async fn registrations_go_in_and_out() {
                     one.device.as_str().to_owned(),
                     one.pass.serial.as_str().to_owned(),
                 );
-                assert!(found.insert(name), "twice");
+                assert!(found.insert(name), "a registration occurs twice");
             }
             after = page.next;
             if after.is_none() {

@@ -1,6 +1,6 @@
-//! How statements read their tables, whatever PostgreSQL knows of them.
+//! Statements read little, with any statistics that PostgreSQL has about the tables.
 //!
-//! Rows read and buffers touched are counted, and estimated costs compared: no clock is involved.
+//! The tests count rows and buffers, and check estimated costs. They use no clock.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
 
 use crate::support::{new_database, new_store};
 
-/// 30,000 devices with three passes each, 1,000 passes in all, and one device with 10,000; 30,000 pending and deferred
-/// pushes, half of them of one type, the others of 30 types; 30,000 claims and notes.
+/// 30,000 devices with three of 1,000 passes each, and one device with 10,000 passes. 30,000 pending changes and deferred
+/// pushes, half of them of one type, the others of 30 types. 30,000 claims and notes.
 const FILL: &str = "
 insert into passkit.device select lpad(to_hex(n), 32, '0'), 'c0ffee', n from generate_series(1, 30000) n;
 insert into passkit.registration
@@ -35,7 +35,7 @@ insert into passkit.note select n, 'old' from generate_series(1, 30000) n;
 insert into passkit.clock values ('pass.com.example.ticket', 20000, 0, 0, 20000);
 ";
 
-/// What is there after someone tried everything with one device and one pass type: one device has every registration.
+/// The data after someone tried the service with one device and one pass type: the device has every registration.
 const TRIAL: &str = "
 insert into passkit.device values ('first', 'c0ffee', 1);
 insert into passkit.registration select 'first', 'pass.com.example.trial', n, 1 from generate_series(1, 1000) n;
@@ -47,7 +47,7 @@ select 'pass.com.example.trial', n, 'c0ffee', n, 1, null from generate_series(1,
 insert into passkit.clock values ('pass.com.example.trial', 20000, 0, 0, 20000);
 ";
 
-/// What is there after a first campaign: one pass on every device.
+/// The data after a first campaign: one pass on every device.
 const CAMPAIGN: &str = "
 insert into passkit.device select 'first-' || n, 'c0ffee', 1 from generate_series(1, 1000) n;
 insert into passkit.registration select 'first-' || n, 'pass.com.example.trial', 'coupon', 1 from generate_series(1, 1000) n;
@@ -59,28 +59,28 @@ select 'pass.com.example.trial', 'first-' || n, 'c0ffee', n, 1, null from genera
 insert into passkit.clock values ('pass.com.example.trial', 20000, 0, 0, 20000);
 ";
 
-/// Tables that have few rows in any store, so that reading them whole is as good as any other way.
+/// Tables that have few rows in any store. It is fine to read all of them.
 const SMALL: [&str; 3] = ["clock", "store", "migration"];
 
-/// From here on PostgreSQL compiles a statement.
+/// The cost from which PostgreSQL compiles a statement.
 const JIT_ABOVE_COST: f64 = 100_000.0;
 
-/// What PostgreSQL knows of the full tables.
+/// The statistics that PostgreSQL has about the full tables.
 #[derive(Clone, Copy, Debug)]
 enum Statistics {
-    /// Nothing.
+    /// None.
     Never,
     Current,
-    /// What was true when the tables were empty.
+    /// Those of empty tables.
     OfEmpty,
-    /// What was true of [`TRIAL`].
+    /// Those of [`TRIAL`].
     OfTrial,
-    /// What was true of [`CAMPAIGN`].
+    /// Those of [`CAMPAIGN`].
     OfCampaign,
 }
 
 impl Statistics {
-    /// The statements that fill empty tables and leave it so.
+    /// The statements that fill empty tables and leave these statistics.
     fn fill(self) -> Vec<&'static str> {
         match self {
             Self::Never => vec![FILL],
@@ -92,22 +92,22 @@ impl Statistics {
     }
 }
 
-/// A statement, values for its parameters, and how many rows it may read.
-struct Call {
+/// A statement with values for its parameters, and how many rows it may read.
+struct BoundedCall {
     sql: &'static str,
     values: String,
     rows: i64,
 }
 
-/// What phones, publishers and workers wait for.
-fn calls() -> Vec<Call> {
+/// The calls that phones, publishers and workers wait for.
+fn calls() -> Vec<BoundedCall> {
     let d = "lpad(to_hex(777), 32, '0')";
     let t = "'pass.com.example.ticket'";
     let call = |wanted: &str, values: String, rows| {
         let (_, sql) = STATEMENTS.iter().find(|(name, _)| *name == wanted).unwrap();
-        Call { sql, values, rows }
+        BoundedCall { sql, values, rows }
     };
-    // One digest, a removal, and a new pass; tokens that stay, and one more for the removal.
+    // A new digest, a removal and a new pass. The tokens are known, but for one of the removal.
     let contents = format!(
         r"{t}, array['777', '778', 'x'], array['\x0{{digest}}', null, '\x02']::bytea[],
         array[decode(repeat('01', 32), 'hex'), decode(repeat('02', 32), 'hex'), '']"
@@ -123,7 +123,7 @@ fn calls() -> Vec<Call> {
         call("pass states", format!("array[{t}, 'none'], array['777', '1']"), 10),
         call("published", format!("array[{t}, {t}, 'none'], array['777', 'x', '1']"), 10),
         call("devices of pass", format!("{t}, '777', {d}, 20"), 50),
-        // The one pass of a campaign is rare among those that came later.
+        // The pass of a campaign has few of all devices later.
         call("devices of pass", "'pass.com.example.trial', 'coupon', '', 20".into(), 50),
         call("count devices", "'pass.com.example.trial', 'coupon', 20".into(), 20),
         call("devices of type", format!("{t}, '777', {d}, 20"), 50),
@@ -169,7 +169,7 @@ fn calls() -> Vec<Call> {
     ]
 }
 
-/// On one connection, so that prepared statements and their plans stay. PostgreSQL keeps its hands off the tables.
+/// Empty tables without autovacuum. One connection, so that prepared statements and their plans stay.
 async fn empty_tables() -> PgConnection {
     let store = new_store().await;
     let mut connection = store.pool().acquire().await.unwrap().detach();
@@ -185,7 +185,7 @@ async fn empty_tables() -> PgConnection {
         $$",
     )
     .await;
-    for (number, Call { sql, .. }) in calls().into_iter().enumerate() {
+    for (number, BoundedCall { sql, .. }) in calls().into_iter().enumerate() {
         run(&mut connection, &format!("prepare call_{number} as {sql}")).await;
     }
     connection
@@ -206,8 +206,8 @@ fn execute(number: usize, values: &str) -> String {
     }
 }
 
-/// The plan of a call, run and taken back.
-async fn explain(connection: &mut PgConnection, number: usize, call: &Call) -> Value {
+/// The plan of a call, which is run and rolled back.
+async fn explain(connection: &mut PgConnection, number: usize, call: &BoundedCall) -> Value {
     let sql = format!(
         "explain (analyze, buffers, format json) {}",
         execute(number, &call.values)
@@ -220,8 +220,8 @@ async fn explain(connection: &mut PgConnection, number: usize, call: &Call) -> V
     plans[0]["Plan"].clone()
 }
 
-/// How often this session read each table whole, and how many of its rows it read in any way, inside of functions too.
-/// Those of former transactions may or may not be among them.
+/// How often this session read all of each table, and how many of its rows it read in any way, also inside functions. Reads
+/// of earlier transactions may be included.
 async fn counts(connection: &mut PgConnection) -> BTreeMap<String, (i64, i64)> {
     let counts = sqlx::raw_sql(
         "select relname::text, seq_scan, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)
@@ -240,10 +240,10 @@ fn nodes(plan: &Value) -> Vec<&Value> {
         .collect()
 }
 
-/// Runs every call, and panics if one reads more than it has to or costs so much that it is compiled.
+/// Runs every call. Panics if one reads too much, or is expected to cost so much that it would be compiled.
 async fn assert_plans_are_good(connection: &mut PgConnection, state: &str) {
     for (number, call) in calls().iter().enumerate() {
-        // The first call of a function in a session reads the catalogue too.
+        // The first call of a function in a session also reads the system catalogue.
         run(
             connection,
             &format!("begin; {}; rollback; begin", execute(number, &call.values)),
@@ -293,7 +293,7 @@ async fn assert_plans_are_good(connection: &mut PgConnection, state: &str) {
     }
 }
 
-/// Two sets of plans: for the values at hand, and those that are kept for any values.
+/// Checks plans for the given values, and generic plans.
 async fn assert_any_plans_are_good(statistics: Statistics) {
     let mut connection = empty_tables().await;
     for sql in statistics.fill() {
@@ -330,9 +330,9 @@ async fn with_statistics_of_a_campaign_every_call_reads_little() {
     assert_any_plans_are_good(Statistics::OfCampaign).await;
 }
 
-/// A session keeps its plans until someone analyzes the tables.
+/// A session keeps its plans until the tables are analyzed.
 #[tokio::test]
-async fn plans_of_empty_tables_do_for_full_ones() {
+async fn plans_made_for_empty_tables_are_good_for_full_ones() {
     let mut connection = empty_tables().await;
     run(&mut connection, "set plan_cache_mode = force_generic_plan").await;
     for (number, call) in calls().iter().enumerate() {

@@ -12,7 +12,7 @@ use passkit_test_servers::postgres::{PgBouncer, Server};
 
 use crate::support::{device, pass, text_of, token};
 
-/// Cases that make very many round trips: the direct connection runs them.
+/// Cases with very many round trips. They run without a pooler.
 const LONG: [&str; 6] = [
     "store/parallel-history-adds-up",
     "store/random-sequences-follow-the-model",
@@ -23,10 +23,10 @@ const LONG: [&str; 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn keeps_the_contract_behind_pgbouncer() {
+async fn the_contract_holds_behind_pgbouncer() {
     let server = Server::throwaway(&["fsync=off", "synchronous_commit=off"]).unwrap();
     let database = server.new_database().await.unwrap();
-    // Fewer connections than the store uses, so that they change hands.
+    // Fewer connections than the store uses, so that it must share them.
     let pooler = PgBouncer::start(&server, 3).unwrap();
     let url = pooler.url(&database);
     let store = PostgresStore::connect(&url, Config::new().transaction_pooler(true))
@@ -49,8 +49,8 @@ async fn keeps_the_contract_behind_pgbouncer() {
     assert!(text_of(&error).contains("pooler"), "{error:?}");
 }
 
-/// A call that is dropped while its transaction begins must not leave it open: the pooler has one connection less then, and
-/// after a few of them every call waits.
+/// A call that is dropped while its transaction begins must not leave it open. The pooler would have one connection less, and
+/// after a few such calls every call would wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn dropped_calls_leave_no_transaction_open() {
     let server = Server::throwaway(&["fsync=off", "synchronous_commit=off"]).unwrap();
@@ -96,7 +96,7 @@ async fn dropped_calls_leave_no_transaction_open() {
             );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        // The call needs more polls when the machine is busy, so that one that was not dropped is not yet the end.
+        // On a busy machine a call needs more polls. So one call that ended before the drop is no reason to stop.
         if done && polls > 20 {
             break;
         }

@@ -24,7 +24,7 @@ async fn published(store: &PostgresStore, name: &str) -> Option<Published> {
     published.remove(0)
 }
 
-/// A device hears of exactly what was marked.
+/// A device hears of exactly the passes that were marked.
 #[tokio::test]
 async fn only_new_content_is_marked() {
     let store = new_store().await;
@@ -66,7 +66,7 @@ async fn only_new_content_is_marked() {
     assert_eq!(reported().await, Vec::<String>::new());
     assert_eq!(store.pass_state(&pass("1")).await.unwrap(), before);
 
-    // One as it was, one new, one never seen.
+    // One is unchanged, one has new content, one is new.
     publish(&store, &[of("1", 1), of("2", 2), of("3", 1)]).await;
     assert_eq!(reported().await, ["2", "3"]);
     assert_eq!(store.pass_state(&pass("1")).await.unwrap(), before);
@@ -75,7 +75,7 @@ async fn only_new_content_is_marked() {
         Some([2; 32])
     );
 
-    // Marks of other kinds leave the content, also of a pass that has none.
+    // Other marks leave the digest, also of a pass that has none.
     store
         .mark(
             &type_id,
@@ -105,12 +105,12 @@ async fn only_new_content_is_marked() {
     assert!(store.pass_state(&pass("1")).await.unwrap().last_modified > before.last_modified);
 }
 
-/// What the database keeps is what [`Published::update`] keeps, whatever is published in whatever order.
+/// The database stores what [`Published::update`] computes, for any contents in any order.
 #[tokio::test]
-async fn tokens_digests_and_removals_are_kept_as_the_rules_say() {
+async fn tokens_digests_and_removals_follow_the_rules() {
     let store = new_store().await;
     let mut expected: Vec<Option<Published>> = vec![None; 3];
-    // Contents, removals and tokens known, new, repeated, none and too many, in no order.
+    // Contents, removals, and lists of tokens: known, new, repeated, empty and too long.
     let mut random = 7_u32;
     let mut next = |below: u32| {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -175,7 +175,7 @@ async fn tokens_digests_and_removals_are_kept_as_the_rules_say() {
 }
 
 #[tokio::test]
-async fn a_removal_that_comes_first_marks_nothing_and_does_not_hide_the_next_content() {
+async fn a_removal_of_an_unpublished_pass_marks_nothing_and_does_not_hide_the_next_content() {
     let store = new_store().await;
     let before = store.pass_state(&pass("1")).await.unwrap();
     store
@@ -198,9 +198,9 @@ async fn a_removal_that_comes_first_marks_nothing_and_does_not_hide_the_next_con
     assert_eq!(store.backlog().await.unwrap().len(), 1);
 }
 
-/// The row with the tokens is written only when it changes: what is the same again leaves the version of the row alone.
+/// The row with the tokens is written only when it changes. PostgreSQL's version of the row shows that.
 #[tokio::test]
-async fn tokens_that_stay_are_not_written() {
+async fn unchanged_tokens_are_not_written() {
     let store = new_store().await;
     let row = async || {
         let row =
@@ -251,9 +251,9 @@ async fn published_answers_in_order_for_any_passes() {
     assert_eq!(store.published(&[]).await.unwrap(), []);
 }
 
-/// Exactly what was marked has a pending push, with the version of its mark.
+/// Exactly the marked passes are pending, with the versions of their marks.
 #[tokio::test]
-async fn what_contents_mark_is_pending() {
+async fn passes_marked_by_new_content_are_pending() {
     let store = new_store().await;
     let contents = |second| {
         [
@@ -281,7 +281,7 @@ async fn what_contents_mark_is_pending() {
     assert_eq!(pending, [(Scope::Pass(serial("2")), version)]);
 }
 
-/// More than one statement takes, in a call and in a transaction.
+/// More than fit into one statement, in a call and in a transaction.
 #[tokio::test]
 async fn very_many_contents_and_passes_are_marked() {
     let store = new_store().await;
@@ -352,7 +352,7 @@ async fn very_many_contents_and_passes_are_marked() {
     assert!(published(&store, "4499").await.unwrap().removed);
 }
 
-/// Two instances see each change of a folder at the same time while others mark: each content is marked once.
+/// Several instances publish each change of a folder while others mark. Each content is marked once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn instances_that_publish_the_same_mark_it_once() {
     const NAMES: [&str; 5] = ["1", "2", "3", "4", "5"];
@@ -367,7 +367,7 @@ async fn instances_that_publish_the_same_mark_it_once() {
         for task in 0..6 {
             let store = stores[task % 2].clone();
             publishing.spawn(async move {
-                // In no common order, and each with a token of its own.
+                // Each in another order, and with a token of its own.
                 let mut contents = NAMES.map(|name| content(name, Some(round), &[task as u8]));
                 contents.rotate_left(task);
                 store
@@ -386,7 +386,7 @@ async fn instances_that_publish_the_same_mark_it_once() {
                 None
             });
         }
-        // A second mark would have moved what the first publisher saw.
+        // A second mark would have changed the state that the first publisher read.
         let states: Vec<_> = publishing.join_all().await.into_iter().flatten().collect();
         assert!(
             states.iter().all(|state| *state == states[0]),

@@ -83,9 +83,9 @@ async fn deferred_pushes_are_set_and_removed_in_one_call() {
     assert!(store.backlog().await.unwrap().is_empty());
 }
 
-/// More than one statement takes, by several callers at once.
+/// More than fit into one statement, by several callers at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_may_defer_at_once() {
+async fn many_callers_can_defer_at_once() {
     let store = new_store().await;
     let mut tasks = JoinSet::new();
     for task in 0..4_u32 {
@@ -111,7 +111,7 @@ async fn many_may_defer_at_once() {
 }
 
 #[tokio::test]
-async fn the_backlog_names_each_type_with_its_oldest_and_its_first() {
+async fn the_backlog_has_the_oldest_change_and_the_first_deferred_push_of_each_type() {
     let store = new_store().await;
     let other = TypeIdentifier::new("order.com.example.shop").unwrap();
     store
@@ -197,7 +197,7 @@ async fn progress_counts_for_the_version_that_it_names() {
         next: Some(PageCursor::new("here")),
     };
     assert_eq!(second.progress, Some(progress));
-    // To the end of the older version: the devices are read once more.
+    // The progress reached the end for the older version, so the devices are read again.
     record(first.version, None).await;
     let pending = store.pending(&type_id(), 9).await.unwrap();
     assert_eq!(
@@ -209,7 +209,7 @@ async fn progress_counts_for_the_version_that_it_names() {
     );
     record(second.version, None).await;
     assert!(store.pending(&type_id(), 9).await.unwrap().is_empty());
-    // There is nothing to record it for.
+    // Progress of a pass without a pending change is ignored.
     record(second.version, Some("here")).await;
     record(second.version, None).await;
     assert!(store.backlog().await.unwrap().is_empty());

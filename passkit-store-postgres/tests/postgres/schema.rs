@@ -25,7 +25,7 @@ async fn every_statement_can_be_prepared() {
     }
 }
 
-/// The error of each call.
+/// The errors of all calls.
 async fn errors(store: &PostgresStore) -> Vec<StoreError> {
     let registration = passkit_server::maintenance::Registration {
         device: device("d"),
@@ -106,7 +106,7 @@ async fn errors(store: &PostgresStore) -> Vec<StoreError> {
 }
 
 #[tokio::test]
-async fn before_migrating_every_call_says_how() {
+async fn before_migrations_every_error_says_how_to_migrate() {
     let store = PostgresStore::connect(&new_database().await, Config::new())
         .await
         .unwrap();
@@ -123,7 +123,7 @@ async fn before_migrating_every_call_says_how() {
 }
 
 #[tokio::test]
-async fn many_may_migrate_at_once_and_again() {
+async fn several_processes_can_migrate_at_once_and_again() {
     let url = new_database().await;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..8 {
@@ -150,7 +150,7 @@ async fn many_may_migrate_at_once_and_again() {
 }
 
 #[tokio::test]
-async fn the_files_can_be_run_by_other_tools() {
+async fn other_tools_can_run_the_migrations() {
     let store = PostgresStore::connect(&new_database().await, Config::new())
         .await
         .unwrap();
@@ -234,7 +234,7 @@ async fn missing_rights_are_reported() {
         assert!(text_of(&error).contains("right"), "{error:?}");
     }
 
-    // A schema that was made for the user is enough for it to migrate.
+    // A user who owns the schema can migrate without the right to create schemas.
     run(format!(
         "drop schema passkit cascade; create schema passkit authorization {user}"
     ))

@@ -64,9 +64,9 @@ async fn each_caller_gets_its_own_answer() {
     );
 }
 
-/// A caller that goes away harms nobody.
+/// A call that is dropped affects no other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_dropped_caller_harms_nobody() {
+async fn a_dropped_call_affects_no_other() {
     let store = new_store().await;
     let mut tasks = JoinSet::new();
     for i in 0..CALLERS {
@@ -149,7 +149,7 @@ async fn an_error_reaches_only_the_callers_it_concerns() {
     tasks.join_all().await;
 }
 
-/// Types don't wait for each other.
+/// A mark of one type does not wait for a mark of another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_locked_type_stops_no_other() {
     let store = new_store().await;

@@ -1,14 +1,11 @@
 use std::sync::LazyLock;
 
-use passkit_server::{
-    PassId,
-    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TokenDigest, TypeIdentifier},
-    store::{Content, RegistrationStore},
-};
+use passkit_server::{identifiers::TokenDigest, store::Content};
 use passkit_store_postgres::{Config, PostgresStore};
+pub(crate) use passkit_test_servers::fixtures::{device, pass, registered, serial, token, type_id};
 use passkit_test_servers::postgres::Server;
 
-/// One for all tests: each has a database of its own.
+/// One server for all tests. Each test has its own database.
 pub(crate) static SERVER: LazyLock<Server> = LazyLock::new(|| Server::find().unwrap());
 
 /// The address of a new, empty database.
@@ -16,36 +13,13 @@ pub(crate) async fn new_database() -> String {
     SERVER.url(&SERVER.new_database().await.unwrap())
 }
 
-/// A store on a new database, migrated.
+/// A store over a new database, migrated.
 pub(crate) async fn new_store() -> PostgresStore {
     let store = PostgresStore::connect(&new_database().await, Config::new())
         .await
         .unwrap();
     store.migrate().await.unwrap();
     store
-}
-
-pub(crate) fn type_id() -> TypeIdentifier {
-    TypeIdentifier::new("pass.com.example.ticket").unwrap()
-}
-
-pub(crate) fn serial(text: impl AsRef<str>) -> SerialNumber {
-    SerialNumber::new(text.as_ref()).unwrap()
-}
-
-pub(crate) fn pass(text: impl AsRef<str>) -> PassId {
-    PassId {
-        type_id: type_id(),
-        serial: serial(text),
-    }
-}
-
-pub(crate) fn device(text: impl AsRef<str>) -> DeviceIdentifier {
-    DeviceIdentifier::new(text.as_ref()).unwrap()
-}
-
-pub(crate) fn token() -> PushToken {
-    PushToken::new("c0ffee").unwrap()
 }
 
 pub(crate) fn auth_tokens(bytes: &[u8]) -> Vec<TokenDigest> {
@@ -64,22 +38,7 @@ pub(crate) fn content(name: impl AsRef<str>, digest: Option<u8>, tokens: &[u8]) 
     }
 }
 
-/// The serial numbers registered on a device, sorted.
-pub(crate) async fn registered(
-    store: &dyn RegistrationStore,
-    device: &DeviceIdentifier,
-) -> Vec<String> {
-    let all = store.changes_since(device, &type_id(), None).await.unwrap();
-    let mut registered = all
-        .serials
-        .iter()
-        .map(|s| s.as_str().to_owned())
-        .collect::<Vec<_>>();
-    registered.sort();
-    registered
-}
-
-/// How often PostgreSQL had to end a deadlock in the store's database.
+/// The number of deadlocks that PostgreSQL found in the store's database.
 pub(crate) async fn deadlocks(store: &PostgresStore) -> i64 {
     let count = "select deadlocks from pg_stat_database where datname = current_database()";
     sqlx::query_scalar(count)

@@ -38,7 +38,7 @@ async fn content_and_mark_commit_together_or_not_at_all() {
         mark_in(&mut transaction, &type_id(), Changed::Passes(&[]))
             .await
             .unwrap();
-        // Nobody else sees it yet.
+        // The mark is not visible to others yet.
         let meanwhile = store
             .changes_since(&device("d"), &type_id(), Some(tag))
             .await
@@ -79,7 +79,7 @@ async fn mark_and_pushes_commit_together_or_not_at_all() {
             Changed::Contents(&contents),
             vec![Scope::Pass(serial("1"))],
         ),
-        // The same content once more.
+        // The same content again.
         (true, Changed::Contents(&contents), vec![]),
         (false, Changed::All, vec![]),
         (true, Changed::All, vec![Scope::Type]),
@@ -126,7 +126,7 @@ async fn mark_and_pushes_commit_together_or_not_at_all() {
     }
 }
 
-/// Transactions that mark several types in their order, and the store's own marks of each, all at once.
+/// Transactions mark several types in order, and the store marks each of them at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn marks_of_several_types_never_deadlock() {
     let store = new_store().await;

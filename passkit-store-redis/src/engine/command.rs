@@ -1,4 +1,4 @@
-//! What is asked of the server.
+//! Commands and scripts, with the node that they are for.
 
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -21,11 +21,11 @@ pub(crate) struct Command {
     pub(super) route: Route,
     pub(super) cmd: Cmd,
     script: Option<&'static Script>,
-    /// Where the time stands in the command, if it does.
+    /// The position of the time among the arguments, if the command has it.
     time: Option<usize>,
 }
 
-/// Where a script stands in its command, and its first key.
+/// The positions of a script and of its first key among the arguments.
 const SCRIPT: usize = 1;
 const KEYS: usize = 3;
 
@@ -41,7 +41,7 @@ impl Command {
         }
     }
 
-    /// A command whose key stands behind a second word.
+    /// A command of two words, followed by the key.
     pub(crate) fn keyed(name: &str, second: &str, key: String) -> Self {
         let mut cmd = redis::cmd(name);
         cmd.arg(second).arg(&key);
@@ -57,7 +57,7 @@ impl Command {
         Self::script_on(script, vec![key])
     }
 
-    /// A script that touches several keys, which are in one slot.
+    /// A script that uses several keys of one slot.
     pub(crate) fn script_on(script: &'static Script, keys: impl Into<Vec<String>>) -> Self {
         let mut keys = keys.into();
         let mut cmd = redis::cmd("EVALSHA");
@@ -75,7 +75,7 @@ impl Command {
         Self::timed_at(script, keys, clock::now_micros())
     }
 
-    /// The same with a time that several scripts share, each until it has to be run again.
+    /// The same with a given time, which several scripts can share. A repeated script gets a new time.
     pub(crate) fn timed_at(
         script: &'static Script,
         keys: impl Into<Vec<String>>,
@@ -111,7 +111,7 @@ impl Command {
         self
     }
 
-    /// Puts the script itself in place of its hash; the server then keeps it. Returns whether there was a script.
+    /// Replaces the hash of a script by its text, which the server then keeps. Returns whether it did.
     pub(super) fn spell_out(&mut self) -> bool {
         let Some(script) = self.script.take() else {
             return false;
@@ -121,8 +121,8 @@ impl Command {
         true
     }
 
-    /// Puts in the time as it is now. A server that took over may lack what others saw before, and so must not be given a
-    /// time from before.
+    /// Sets the time to now. A new master may have lost changes with an earlier time, which devices have seen. So it
+    /// must not get that time again.
     pub(super) fn renew(&mut self) {
         if let Some(at) = self.time {
             self.replace(at, clock::now_micros().to_string().as_bytes());
@@ -140,7 +140,7 @@ impl Command {
     }
 }
 
-/// A name that no other call has, so that a script knows when it runs again.
+/// A unique name for a call. A script recognises a repeated call by its name.
 pub(crate) fn name_of_call() -> String {
     format!("{:x}", RandomState::new().hash_one(0))
 }

@@ -1,4 +1,4 @@
-//! Addresses, and connecting to them.
+//! Reads addresses and connects to them.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use redis::{
 use super::{connection::Connection, runner::Runner, tls};
 use crate::{config::Config, error::Error};
 
-/// How many changes wait for replicas at the same time.
+/// How many changes can wait for replicas at the same time.
 const WRITERS: usize = 8;
 
-/// What to connect to: the URLs of the nodes, and what Sentinel calls the master.
+/// The address of a store: the kind of servers, and the URLs of the nodes.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Address {
     mode: Mode,
@@ -61,7 +61,7 @@ impl Address {
             .rsplit_once('@')
             .map_or((String::new(), authority), |(u, h)| (format!("{u}@"), h));
         if hosts.split(',').any(str::is_empty) {
-            return Err(wrong("names no host, or an empty one"));
+            return Err(wrong("has no host, or an empty one"));
         }
         let mut path = path.to_owned();
         let mode = if mode == "cluster" {
@@ -70,7 +70,7 @@ impl Address {
             let (master, database) = path.split_once('/').unwrap_or((&path, ""));
             let master = master.to_owned();
             if master.is_empty() {
-                return Err(wrong("does not say what Sentinel calls the master"));
+                return Err(wrong("lacks the name of the master"));
             }
             path = database.to_owned();
             Mode::Sentinel { master }
@@ -83,7 +83,7 @@ impl Address {
     }
 }
 
-/// Connects.
+/// Connects to the servers. Opens more connections if changes wait for replicas.
 pub(crate) async fn connect(address: &Address, config: &Config) -> Result<Runner, Error> {
     tls::prepare(address.is_tls(), config)?;
     let connection = within(config, address.connection(config)).await?;
@@ -106,12 +106,12 @@ async fn within<T>(
 }
 
 impl Address {
-    /// With the hosts, and with what to do if the set-up of TLS may be why.
+    /// Adds the hosts to an error, and advice if the cause may be the set-up of TLS.
     pub(crate) fn explain(&self, error: Error) -> Error {
         tls::advise(error, self.is_tls()).within(format_args!("Redis at {}", self.hosts()))
     }
 
-    /// The hosts, without what stands before them.
+    /// The hosts, without user and password.
     fn hosts(&self) -> String {
         let hosts = self.nodes.iter().filter_map(|node| {
             let rest = node.split_once("://")?.1;
@@ -133,7 +133,7 @@ impl Address {
     }
 
     async fn connection_inner(&self, config: &Config) -> Result<Connection, RedisError> {
-        // A command may wait for replicas before it answers.
+        // The server may wait for replicas before it answers.
         let response = config.response_timeout
             + if config.min_replicas > 0 {
                 config.replica_timeout
@@ -164,7 +164,7 @@ impl Address {
                     .tcp_settings(tcp(config))
                     .connection_timeout(config.response_timeout)
                     .response_timeout(response)
-                    // Leaves time for another try if the driver is stuck.
+                    // Leaves time for a retry if the driver is stuck.
                     .overall_response_timeout(Some(
                         (response * 3 / 2).min(config.call_timeout * 3 / 4),
                     ))
@@ -208,7 +208,7 @@ impl Address {
     }
 }
 
-/// A connection is given up when the other side takes nothing for that long, because a machine that vanished says nothing.
+/// Ends a connection if the other side acknowledges nothing for [`Config::call_timeout`]. A machine that lost its power sends no error.
 fn tcp(config: &Config) -> TcpSettings {
     let settings = TcpSettings::default().set_nodelay(true);
     #[cfg(target_os = "linux")]

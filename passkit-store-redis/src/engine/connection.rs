@@ -1,4 +1,4 @@
-//! One way to run commands once, on each topology.
+//! Runs commands once, in the same way on a node, behind Sentinels and on a Cluster.
 
 use std::{
     fmt,
@@ -22,8 +22,8 @@ use crate::error::{self, Error};
 
 /// A connection to one node, to the master that Sentinels name, or to a Cluster.
 ///
-/// Cheap to clone; clones share it. Made [from](From) a connection of the driver, or by
-/// [`RedisStore::connect`](crate::RedisStore::connect), whose connection to a Cluster is replaced when it gets stuck.
+/// Cloning is cheap. Clones share the connection. [`RedisStore::connect`](crate::RedisStore::connect) makes one, and so does
+/// `From` a connection of the driver. Only the former is replaced if it is to a Cluster and gets stuck.
 #[derive(Clone)]
 pub struct Connection(Kind);
 
@@ -34,27 +34,29 @@ enum Kind {
     Cluster(Arc<Cluster>),
 }
 
-/// While slots move, or masters change, the driver may wait forever for a lock that is held by a command it no longer
-/// polls. So a connection on which a command timed out is replaced. Commands use the old one until then.
+/// A connection to a Cluster that can be replaced.
+///
+/// While slots move or masters change, the driver may wait forever for a lock of a command that it no longer polls. So a
+/// connection is replaced after a command timed out on it. Commands use the old one until then.
 struct Cluster {
-    /// And how long connecting may take. `None` if the connection was given to us.
+    /// The client, and how long connecting may take. `None` if the user made the connection.
     client: Option<(ClusterClient, Duration)>,
     current: std::sync::Mutex<Current>,
 }
 
 struct Current {
     connection: ClusterConnection,
-    /// Counts the connections. Many calls may time out on one, and only the first has it replaced.
+    /// Counts the connections. If many calls time out on one, only the first call replaces it.
     generation: u64,
     is_replaced: bool,
 }
 
-/// The master that the Sentinels named last. They are asked again after every failure.
+/// The master that the Sentinels named last. They are asked again after each failure.
 struct Sentinel {
     client: SentinelClient,
     config: redis::AsyncConnectionConfig,
     master: Option<MultiplexedConnection>,
-    /// Counts the masters. Many calls may fail with one, and only the first throws it away.
+    /// Counts the masters. If many calls fail with one, only the first call drops it.
     generation: u64,
 }
 
@@ -87,7 +89,7 @@ pub(crate) struct Wait {
     pub(super) timeout: Duration,
 }
 
-/// What a command answered, and how many replicas confirmed it if that was asked.
+/// The answer to a command, and how many replicas confirmed it if the command waited for them.
 pub(super) type Answer = RedisResult<(Value, Option<i64>)>;
 
 impl Connection {
@@ -124,9 +126,9 @@ impl Connection {
         matches!(self.0, Kind::Cluster(_))
     }
 
-    /// Runs each command once. Where there is only one node, they run in their order.
+    /// Runs each command once. On a single node, they run in their order.
     ///
-    /// Boxed because the futures of the driver are too deep for the limits of the compiler.
+    /// The future is boxed because the futures of the driver are nested too deeply for the compiler.
     pub(super) fn try_once<'a>(
         &'a self,
         calls: &'a [&'a Command],
@@ -165,7 +167,7 @@ impl Connection {
                 let answers = spread(answers, calls.len(), wait);
                 if answers
                     .iter()
-                    .any(|answer| answer.as_ref().is_err_and(error::is_passing))
+                    .any(|answer| answer.as_ref().is_err_and(error::is_transient))
                 {
                     lose_master(sentinel, generation).await;
                 }
@@ -190,7 +192,7 @@ impl Connection {
         }
     }
 
-    /// Has the Sentinels asked again who is master, unless they are being asked.
+    /// Makes the next command ask the Sentinels for the master, unless one is asking now.
     pub(super) fn rediscover_master(&self) {
         if let Kind::Sentinel(sentinel) = &self.0
             && let Ok(mut sentinel) = sentinel.try_lock()
@@ -199,7 +201,7 @@ impl Connection {
         }
     }
 
-    /// The same command on every master.
+    /// Runs a command on every master.
     pub(crate) fn on_masters(&self, cmd: Cmd) -> BoxFuture<'_, Result<Vec<Value>, Error>> {
         async move { self.on_masters_inner(cmd).await }.boxed()
     }
@@ -238,7 +240,7 @@ impl Cluster {
         (current.connection.clone(), current.generation)
     }
 
-    /// Makes a new connection while calls go on, unless that was done or is being done.
+    /// Opens a new connection in the background, unless another call has done so or is doing so.
     fn replace(self: &Arc<Self>, generation: u64) {
         let Some((client, time)) = self.client.clone() else {
             return;
@@ -271,7 +273,7 @@ fn pipeline(calls: &[&Command], wait: Option<Wait>) -> Pipeline {
         pipeline.add_command(call.cmd.clone());
     }
     if let Some(Wait { replicas, timeout }) = wait {
-        // 0 would mean forever.
+        // With 0, the server would wait forever.
         pipeline
             .cmd("WAIT")
             .arg(replicas)
@@ -280,7 +282,7 @@ fn pipeline(calls: &[&Command], wait: Option<Wait>) -> Pipeline {
     pipeline
 }
 
-/// The answers to a pipeline, one for each command. They share the count of replicas at its end.
+/// Splits the answers to a pipeline, one for each command. All get the count of replicas at its end.
 fn spread(answers: RedisResult<Vec<Value>>, calls: usize, wait: Option<Wait>) -> Vec<Answer> {
     let mut answers = match answers {
         Ok(answers) => answers,

@@ -1,7 +1,7 @@
-//! How the server is asked, whatever stands behind it: a node, Sentinels or a Cluster.
+//! Runs commands on a node, behind Sentinels or on a Cluster.
 //!
-//! Each file uses those above it: `scripts`, `command`, `connection` (the topologies), `runner` (until it is answered),
-//! `answers`, `pages`, `tls`, `connect` (addresses).
+//! Each file uses only those before it: `scripts`, `command`, `connection` (the kinds of servers), `runner` (retries), `answers`,
+//! `pages`, `tls`, `connect` (addresses).
 
 mod answers;
 mod command;

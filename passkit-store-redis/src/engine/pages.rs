@@ -1,4 +1,4 @@
-//! Long hashes, read page by page.
+//! Reads long hashes page by page.
 
 use super::{
     answers::{one, read},
@@ -7,10 +7,10 @@ use super::{
 };
 use crate::error::Error;
 
-/// The most entries that one command asks for.
+/// The most entries to read with one command.
 const SCAN: usize = 1_000;
 
-/// Where a page of a hash begins: at a cursor of the server's, or, in a hash that comes whole, behind a field.
+/// Where a page of a hash starts: at a cursor of the server, or after a field if the server returns the whole hash.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Place {
     cursor: u64,
@@ -34,7 +34,7 @@ impl std::fmt::Display for Place {
 }
 
 impl Runner {
-    /// About `limit` entries of a hash, from a place on, and the place behind them.
+    /// Reads about `limit` entries of a hash from a place on. Returns the next place, if there is one.
     pub(crate) async fn page<V: redis::FromRedisValue>(
         &self,
         key: String,
@@ -52,7 +52,7 @@ impl Runner {
                 }),
             ));
         }
-        // The server gives a small hash whole, however much was asked for.
+        // The server returns a small hash completely, whatever the count.
         entries.retain(|(field, _)| *field > after);
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         if entries.len() <= limit {
@@ -65,7 +65,7 @@ impl Runner {
         Ok((entries, Some(Place { cursor: 0, after })))
     }
 
-    /// A step through a hash, from a cursor to the next one, which is 0 at the end.
+    /// Reads one step of a hash. Returns the next cursor, which is 0 at the end.
     pub(crate) async fn scan<V: redis::FromRedisValue>(
         &self,
         key: String,

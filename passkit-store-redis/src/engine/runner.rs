@@ -19,22 +19,22 @@ use crate::{
     error::{self, Error},
 };
 
-/// Runs commands until they are answered.
+/// Runs commands, and repeats them until they are answered.
 #[derive(Debug)]
 pub(crate) struct Runner {
     connection: Connection,
-    /// `WAIT` stops everything behind it on its connection. So what waits for replicas has connections of its own, and
-    /// several, so that a few can wait at a time.
+    /// Connections for commands that wait for replicas. `WAIT` blocks everything behind it on its connection, so there are
+    /// several.
     writers: Vec<Connection>,
     next: AtomicUsize,
     wait: Option<Wait>,
-    /// How long a call goes on trying.
+    /// How long a call is retried.
     timeout: Duration,
     /// When the Sentinels were last asked again.
     rediscovered: std::sync::Mutex<Option<Instant>>,
 }
 
-/// The first pause between two tries, and the longest.
+/// The first and the longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
 impl Runner {
@@ -61,8 +61,8 @@ impl Runner {
         }
     }
 
-    /// No replica confirmed a change. Perhaps the master is cut off from all but us, and another has taken over. Perhaps the
-    /// replica is away: so this is asked only once in the time that replicas have.
+    /// Asks the Sentinels again after too few replicas confirmed a change. The master may be cut off from the others, and a
+    /// new one may have taken over. If replicas are just away, asking is useless, so this limits how often.
     fn rediscover_master(&self) {
         let rest = self.wait.map_or(Duration::ZERO, |wait| wait.timeout);
         let mut last = self
@@ -82,20 +82,20 @@ impl Runner {
         &self.connection
     }
 
-    /// Runs commands that only read, where no answer to a device follows from them, or whose loss does no harm. Returns the
-    /// answers in their order.
+    /// Runs commands without waiting for replicas. They only read, or their loss does no harm, and no answer to a device
+    /// depends on them. Returns the answers in their order.
     pub(crate) async fn read(&self, calls: Vec<Command>) -> Result<Vec<Value>, Error> {
         self.run(&self.connection, calls, None).await
     }
 
-    /// Runs commands that write. Returns when the change is as durable as was asked for.
+    /// Runs commands that write. Returns when enough replicas have confirmed the change.
     pub(crate) async fn write(&self, calls: Vec<Command>) -> Result<Vec<Value>, Error> {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.writers.len();
         self.run(&self.writers[next], calls, self.wait).await
     }
 
-    /// Reads fields of a hash, or all of them. Where changes wait for replicas so does this, because what a device was
-    /// told must not be lost. It then writes `field` as it is.
+    /// Reads fields of a hash, or all of them. If changes wait for replicas, this waits too, because a failover must not lose
+    /// anything that a device has seen. To make the replicas confirm, it writes `field` unchanged.
     pub(crate) async fn read_confirmed(
         &self,
         key: String,
@@ -121,7 +121,7 @@ impl Runner {
         Ok(answers.into_iter().next().unwrap_or(Value::Nil))
     }
 
-    /// A time in which each call has ended, by far: what is remembered of it is needed no longer.
+    /// A time after which every call has certainly ended, so that its name can be forgotten.
     pub(crate) fn longest_call(&self) -> Duration {
         self.timeout
             .saturating_mul(10)
@@ -151,7 +151,7 @@ impl Runner {
                 Err(_) => return Err(last),
             };
             let mut still_open = Vec::new();
-            let mut passing = false;
+            let mut transient = false;
             for (at, result) in open.into_iter().zip(results) {
                 match result.and_then(|(value, confirmed)| Ok((value.extract_error()?, confirmed)))
                 {
@@ -164,10 +164,10 @@ impl Runner {
                         }
                         answers[at] = value;
                     }
-                    Err(error) if error::is_passing(&error) => {
+                    Err(error) if error::is_transient(&error) => {
                         let lacks_script = error.kind()
                             == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript);
-                        passing |= !(lacks_script && calls[at].spell_out());
+                        transient |= !(lacks_script && calls[at].spell_out());
                         still_open.push(at);
                         last = error.into();
                     }
@@ -175,7 +175,7 @@ impl Runner {
                 }
             }
             open = still_open;
-            if passing {
+            if transient {
                 if Instant::now() + pause > deadline {
                     return Err(last);
                 }

@@ -1,4 +1,4 @@
-//! The scripts. Each touches the keys that it is given, which are in one slot, and does no harm when it runs twice.
+//! The Lua scripts. Each uses only the keys that it gets, which are in one slot. It may run twice, and then gives the same answer.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ macro_rules! scripts {
             Script { source, hash: redis::Script::new(source).get_hash().to_owned() }
         });)+
 
-        /// All of them, each with its name, for the benches.
+        /// All scripts with their names, for the benches.
         #[doc(hidden)]
         pub const SCRIPTS: &[(&str, &str)] = &[$(($file, include_str!(concat!("scripts/", $file, ".lua")))),+];
     };

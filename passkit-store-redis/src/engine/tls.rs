@@ -1,8 +1,7 @@
-//! What `rediss` URLs need: certificate authorities, and perhaps a certificate of our own. The authorities are those of the
-//! system if no others are given.
+//! Sets up TLS for `rediss` URLs: root certificates, by default those of the system, and a client certificate if there is one.
 #![cfg_attr(
     not(feature = "tls"),
-    allow(unused_variables, reason = "there is nothing to do then")
+    allow(unused_variables, reason = "without TLS there is nothing to set up")
 )]
 
 use std::io;
@@ -20,26 +19,26 @@ use crate::{
     error::{self, Error},
 };
 
-/// Refuses certificates that can't be used.
+/// Checks the certificates.
 #[cfg(feature = "tls")]
 pub(super) fn prepare(is_tls: bool, config: &Config) -> Result<(), Error> {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-    // Another part of the program may have chosen already.
+    // An error means that another part of the program has already chosen the cryptography. That is fine.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
     let (own, roots) = (&config.client_certificate, &config.root_certificates);
     let is_certificate =
         |pem: &Pem| matches!(CertificateDer::pem_slice_iter(&pem.0).next(), Some(Ok(_)));
     let fault = if !is_tls && (own.is_some() || roots.is_some()) {
-        "certificates for Redis are for rediss URLs only"
+        "certificates for Redis need a rediss URL"
     } else if roots.as_ref().is_some_and(|pem| !is_certificate(pem)) {
-        "the root certificates for Redis hold no certificate in PEM"
+        "the root certificates for Redis contain no certificate in PEM"
     } else if own.as_ref().is_some_and(|pem| !is_certificate(pem)) {
-        "the client certificate for Redis holds no certificate in PEM"
+        "the client certificate for Redis contains no certificate in PEM"
     } else if own
         .as_ref()
         .is_some_and(|pem| PrivateKeyDer::from_pem_slice(&pem.0).is_err())
     {
-        "the client certificate for Redis holds no private key; append it, as PEM without a password"
+        "the client certificate for Redis contains no private key; append it in PEM, without a password"
     } else {
         return Ok(());
     };
@@ -51,7 +50,7 @@ pub(super) fn prepare(is_tls: bool, config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// `None` where the driver's defaults will do.
+/// `None` if the defaults of the driver are enough.
 #[cfg(feature = "tls")]
 fn certificates(config: &Config) -> Option<redis::TlsCertificates> {
     let pem = |pem: &Option<Pem>| pem.as_ref().map(|pem| pem.0.clone());
@@ -88,7 +87,7 @@ pub(super) fn for_cluster(builder: ClusterClientBuilder, config: &Config) -> Clu
     builder
 }
 
-/// This builder, unlike the others, is not given the URL.
+/// Turns TLS on, because this builder, unlike the others, does not get the URL.
 pub(super) fn for_sentinel(
     builder: SentinelClientBuilder,
     config: &Config,
@@ -105,26 +104,26 @@ pub(super) fn for_sentinel(
     builder
 }
 
-const ROOT: &str = "it must bear the host's name, and be of an authority that this system trusts, or one that is given: \
-    PASSKIT_REDIS_ROOT, or Config::root_certificates";
-const CERTIFICATE: &str =
-    "show it a client certificate: PASSKIT_REDIS_CERT, or Config::client_certificate";
+const ROOT: &str = "it must be for this host name and from a trusted authority; to trust another one, set PASSKIT_REDIS_ROOT or \
+    Config::root_certificates";
+const CERTIFICATE: &str = "the server requires a client certificate; set PASSKIT_REDIS_CERT or Config::client_certificate";
 
-/// Adds what to do where the first connection fails and the set-up of TLS may be why.
+/// Adds advice to the error of the first connection if the cause may be the set-up of TLS.
 pub(super) fn advise(error: Error, is_tls: bool) -> Error {
     let fix = if let Some(fix) = certificate_fix(&error) {
         fix
     } else if is_tls && is_silent(&error) {
-        "if it speaks no TLS, the URL begins with redis instead of rediss"
+        "if the server does not use TLS, start the URL with redis instead of rediss"
     } else if !is_tls && is_hung_up(&error) {
-        "if it speaks TLS, the URL begins with rediss"
+        "if the server uses TLS, start the URL with rediss"
     } else {
         return error;
     };
     error.advising(fix)
 }
 
-/// What the driver reports when no connection to a Cluster can be made: the text of an error, and nothing else of it.
+/// Whether the text of an error has one of these parts. If no node of a Cluster can be reached, the driver keeps only the
+/// text.
 fn says(error: &Error, parts: &[&str]) -> bool {
     let detail = error
         .driver()

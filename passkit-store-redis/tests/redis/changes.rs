@@ -1,4 +1,4 @@
-//! Contents that several processes publish are marked once.
+//! Published contents: several processes publish them, and each is marked once.
 
 use passkit_server::{
     Changed, PassId,
@@ -12,7 +12,7 @@ use passkit_test_servers::redis::{Cluster, Single};
 use crate::support::{connection, device, mark, pass, prefix, serial, token, type_id};
 
 fn digest(number: u8) -> ContentDigest {
-    // Bytes that a script might take for something else.
+    // Bytes that have a meaning in the layout.
     let mut digest = [0; 32];
     digest[1..6].copy_from_slice(&[number, b'\r', b'\n', 0xff, b'%']);
     digest
@@ -96,7 +96,7 @@ async fn marks_what_is_new(url: &str) {
             .tag;
     }
 
-    // Some as they were, some new, some never published; in more than one script for a bucket.
+    // Some unchanged, some new, some never published, in more than one script for each bucket.
     let all = |new: u8| -> Vec<Content> {
         (0..3_000_u32)
             .map(|i| content(format!("m{i}"), if i % 3 == 0 { new } else { 7 }))
@@ -138,7 +138,7 @@ async fn cluster_marks_what_is_new() {
     marks_what_is_new(&servers.url()).await;
 }
 
-/// What scripts do with tokens is what [`Published::update`] does.
+/// Scripts treat tokens like [`Published::update`].
 #[tokio::test]
 async fn tokens_and_removals_are_kept_as_the_reference_keeps_them() {
     let server = Single::start().unwrap();
@@ -195,9 +195,9 @@ async fn tokens_and_removals_are_kept_as_the_reference_keeps_them() {
     assert_eq!(store.published(&[]).await.unwrap(), []);
 }
 
-/// Dates count the marks: made faster than one a second, each is one above the last.
+/// The dates count the marks, because each of several marks in a second gets a date one above the last.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_two_stores_publish_at_once_is_marked_once() {
+async fn contents_that_two_stores_publish_at_once_are_marked_once() {
     const ROUNDS: u64 = 100;
     let server = Single::start().unwrap();
     let prefix = prefix();
@@ -225,9 +225,9 @@ async fn what_two_stores_publish_at_once_is_marked_once() {
 }
 
 #[tokio::test]
-async fn what_is_no_digest_is_an_error() {
+async fn an_invalid_digest_is_an_error() {
     let server = Single::start().unwrap();
-    // Only so many buckets that the test knows which.
+    // Few buckets, so that the test knows the right one.
     let prefix = prefix();
     let config = Config::new().prefix(prefix.clone()).buckets(1);
     let store = RedisStore::connect(server.url(), config).await.unwrap();

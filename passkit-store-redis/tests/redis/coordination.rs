@@ -11,7 +11,7 @@ use crate::support::{connection, prefix};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Names that would choose the slot of a Cluster, if they reached a hash tag.
+/// Names that would change the slot on a Cluster if they became part of a hash tag.
 const NAMES: [&str; 6] = [
     "pushes:pass.com.example",
     "{",
@@ -58,7 +58,7 @@ async fn cluster_keeps_names_apart() {
     names_are_apart(&servers.url()).await;
 }
 
-/// Each of many callers replaces what it read, again and again: none is lost, none counts twice.
+/// Many callers read and replace a note again and again. No call is lost, and none counts twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_note_counts_every_call_once_while_connections_break() {
     const CALLERS: u64 = 4;
@@ -86,7 +86,7 @@ async fn a_note_counts_every_call_once_while_connections_break() {
             }
         });
     }
-    // Breaks connections whose commands the server has perhaps run, before the answer comes.
+    // Breaks connections before the answer comes. The server may have run their commands.
     let mut c = connection(&server.url()).await;
     while !tasks.is_empty() {
         let kill = redis::cmd("CLIENT")
@@ -109,9 +109,9 @@ async fn a_note_counts_every_call_once_while_connections_break() {
     );
 }
 
-/// The server measures the time, whatever the clock of the caller.
+/// The server measures the time of a claim, not the caller.
 #[tokio::test]
-async fn a_claim_ends_by_itself() {
+async fn a_claim_expires() {
     let server = Single::start().unwrap();
     let store = RedisStore::connect(server.url(), Config::new().prefix(prefix()))
         .await

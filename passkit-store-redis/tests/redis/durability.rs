@@ -1,4 +1,4 @@
-//! What an acknowledged change outlives.
+//! Acknowledged changes survive failures.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ async fn too_few_replicas_are_an_error() {
                 .unwrap_err(),
             mark(&store, &[serial("1")]).await.unwrap_err(),
             store.mark(&type_id(), Changed::All).await.unwrap_err(),
-            // Done by the first attempt, but not confirmed: the second must not call it done either.
+            // The first attempt took effect unconfirmed. The second must not succeed either.
             store.unregister(&me, &one).await.map(drop).unwrap_err(),
         ] {
             assert_eq!(error.kind(), StoreErrorKind::Unavailable);
@@ -52,10 +52,10 @@ async fn too_few_replicas_are_an_error() {
     assert!(devices_of(&store, &one).await.is_empty());
 }
 
-/// A failover may lose what the replicas did not confirm. A device that heard of it, or got a tag from it, would take what
-/// comes after the failover for old.
+/// A failover may lose changes that the replicas did not confirm. A device that saw such a change would take later ones for
+/// old.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_confirmed_is_not_reported() {
+async fn unconfirmed_changes_are_not_reported() {
     let servers = SentinelSet::start().unwrap();
     let config = Config::new().replica_timeout(Duration::from_millis(200));
     let store = RedisStore::connect(&servers.url(), config.clone().min_replicas(2))
@@ -105,7 +105,7 @@ async fn what_is_not_confirmed_is_not_reported() {
 }
 
 #[tokio::test]
-async fn an_append_only_file_outlives_kill() {
+async fn an_append_only_file_survives_a_kill() {
     let server = Node::start(&["--appendonly", "yes", "--appendfsync", "always"]).unwrap();
     let store = RedisStore::connect(&server.url(), Config::new())
         .await
@@ -140,7 +140,7 @@ async fn an_append_only_file_outlives_kill() {
     }
 }
 
-/// A server that hangs costs a bounded time, and nothing of what comes after.
+/// A hanging server blocks calls for a bounded time. Later calls succeed.
 #[tokio::test]
 async fn a_server_that_hangs_is_unavailable_in_bounded_time() {
     let server = Node::start(&[]).unwrap();

@@ -1,4 +1,4 @@
-//! Errors keep what the driver reported.
+//! Errors keep the error of the driver as their source.
 
 use std::error::Error as _;
 
@@ -11,7 +11,7 @@ use passkit_test_servers::redis::{Cluster, Node, Single};
 
 use crate::support::{connection, device, pass, prefix, token, type_id};
 
-/// The error of the driver, found where the docs say it is.
+/// Finds the error of the driver in the place that the documentation names.
 #[track_caller]
 fn driver(error: &StoreError) -> &RedisError {
     let ours: &Error = error
@@ -112,7 +112,7 @@ async fn errors_of_the_connection_are_kept() {
 }
 
 #[tokio::test]
-async fn what_only_the_store_knows_has_no_driver() {
+async fn errors_of_the_store_itself_have_no_driver_error() {
     let error = RedisStore::connect("http://h", Config::new())
         .await
         .map(drop)

@@ -1,4 +1,4 @@
-//! Masters killed one after another, slots moved, and clocks that differ, under load. `PASSKIT_CRASH_ROUNDS` sets how often.
+//! Masters are killed, slots move and clocks differ, under load. `PASSKIT_CRASH_ROUNDS` sets how often.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -47,7 +47,7 @@ pub(crate) fn wait_for_masters<'a>(
     panic!("no new master after a long while");
 }
 
-/// On a busy machine the Sentinels may be changing masters of their own accord.
+/// On a busy machine, the Sentinels may change masters by themselves.
 fn named_master(servers: &SentinelSet) -> &Node {
     for _ in 0..STEPS {
         if let Some(master) = servers.master() {
@@ -78,8 +78,8 @@ async fn cluster_loses_nothing_acknowledged_when_masters_are_killed() {
     .await;
 }
 
-/// All replicas must have a change: Sentinels may choose the one that has less, as what they know of it is some seconds
-/// old.
+/// All replicas must have a change, because Sentinels may choose the replica that has less. Their knowledge of it is some
+/// seconds old.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
     let servers = Arc::new(SentinelSet::start().unwrap());
@@ -100,8 +100,8 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_killed() {
     .await;
 }
 
-/// A master that is cut off from the others, but not from all clients, must neither acknowledge anything nor answer a
-/// device. And nothing is lost when it comes back.
+/// A master that is cut off from the others, but not from all clients, must not acknowledge changes or answer devices.
+/// Nothing is lost when it comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     let (servers, gate) = SentinelSet::start_gated().unwrap();
@@ -149,7 +149,10 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
             );
         }
     }
-    assert!(servers.nodes[0].is_master(), "the old one does not know");
+    assert!(
+        servers.nodes[0].is_master(),
+        "the old master still believes that it is the master"
+    );
     in_time!(store.register(&me, &two, &token()));
     in_time!(mark(&store, &[serial("2")]));
     let state = in_time!(store.pass_state(&two));
@@ -181,7 +184,7 @@ async fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     );
 }
 
-/// A master that hangs, and comes back when another has taken over, must not have acknowledged anything.
+/// A master that hangs, and comes back after another has taken over, must not have acknowledged changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn cluster_loses_nothing_acknowledged_when_a_master_hangs() {
     let servers = Arc::new(Cluster::start_own(&[]).unwrap());
@@ -232,7 +235,7 @@ async fn cluster_loses_nothing_while_slots_move() {
     .await;
 }
 
-/// Hosts whose clocks are ahead by up to three seconds leave some buckets ahead of others.
+/// The clocks of some hosts are ahead by up to three seconds, so some buckets are ahead of others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_when_clocks_differ() {
     let server = Node::start(&[]).unwrap();

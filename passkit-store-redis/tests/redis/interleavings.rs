@@ -1,4 +1,4 @@
-//! Every order in which the steps of a few calls on one device can meet.
+//! Tries every order of the steps of a few concurrent calls for one device.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -25,7 +25,7 @@ enum Call {
 
 use Call::{Forget, Register, Unregister};
 
-/// A call, and how far it came.
+/// A call, and its progress.
 #[derive(Debug)]
 struct Process {
     call: Call,
@@ -37,7 +37,7 @@ struct Process {
     is_done: bool,
 }
 
-/// Steps that a call takes if nothing is refused. What it takes besides comes when all calls took these.
+/// The steps of a call if nothing is refused. Further steps come after all calls took these.
 const STEPS: usize = 3;
 
 /// One device, and the indexes.
@@ -117,7 +117,7 @@ impl World {
         }
     }
 
-    /// What is wrong, if anything.
+    /// The first violation of the invariant, if there is one.
     async fn check(&mut self) -> Result<(), String> {
         let fields = [field("1"), field("2"), field("3"), TYPE.to_owned()];
         let mut pipe = redis::pipe();
@@ -166,14 +166,14 @@ fn process(call: Call) -> Process {
     }
 }
 
-/// Entries that crashed calls left, calls that are over, and calls that meet.
+/// A case: entries that crashed calls left, calls before, and concurrent calls.
 type Scene = (
     &'static [(&'static str, u64)],
     &'static [Call],
     &'static [Call],
 );
 
-/// While a device is registered for something, the entries that lead to it are there, after every step.
+/// After every step, each registration has its index entries.
 #[tokio::test]
 async fn no_order_of_steps_loses_an_index_entry() {
     let server = Single::start().unwrap();
@@ -210,8 +210,8 @@ async fn no_order_of_steps_loses_an_index_entry() {
         ),
     ];
     for (left_behind, before, calls) in scenes {
-        // Of each step, which of the calls that could go on did, and how many could. The next order differs in the last
-        // step that leaves a choice.
+        // For each step: which of the possible calls was chosen, and how many were possible. The next order differs in the
+        // last step that has another choice.
         let mut order: Vec<(usize, usize)> = Vec::new();
         loop {
             number += 1;

@@ -1,5 +1,5 @@
-//! Writers, devices that poll and register, and a worker, while something happens to the servers. Every call and its
-//! answer are recorded, and the conformance kit checks the whole.
+//! Load for the failover tests: writers, devices that poll and register, and a worker. It records every call with its answer,
+//! and the conformance kit checks the record.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -28,15 +28,15 @@ use crate::support::{chain, content, device, pass, serial, token, type_id};
 const PASSES: usize = 60;
 const WRITERS: usize = 16;
 const POLLERS: usize = 100;
-/// Of the pollers, those that also register and unregister all the while.
+/// How many of the polling devices also register and unregister all the time.
 const REGISTRARS: usize = 6;
 
-/// Between two lists of a device: a hundred of them ask a thousand times a second.
+/// The pause between two lists of a device. A hundred devices ask a thousand times a second.
 const BETWEEN_POLLS: Duration = Duration::from_millis(100);
 
 struct Load {
     store: RedisStore,
-    /// The same store. It records all that devices and writers ask of it.
+    /// The same store, recording the calls of devices and writers.
     recorder: Recorder,
     /// Passed when all devices have registered.
     begun: Barrier,
@@ -71,7 +71,7 @@ impl Load {
     }
 }
 
-/// Makes a call again until it succeeds. Every error must say that this is right.
+/// Repeats a call until it succeeds. Every error must be transient.
 macro_rules! until_done {
     ($load:expr, $call:expr) => {{
         let start = Instant::now();
@@ -84,8 +84,8 @@ macro_rules! until_done {
     }};
 }
 
-/// Runs the load on the store until `faults` is over, which returns the servers. The answers must be those of a store that
-/// lost nothing: what was acknowledged holds, no device was left with old content, and each last mark is pending or done.
+/// Runs the load until `faults` ends, which returns the servers. The answers must be those of a store that lost nothing: every
+/// acknowledged change is there, every device has the newest content, and each last mark is pending or done.
 pub(crate) async fn survives<T: Send + 'static>(
     store: RedisStore,
     faults: impl FnOnce() -> T + Send + 'static,
@@ -120,7 +120,7 @@ pub(crate) async fn survives<T: Send + 'static>(
     let tags = devices.join_all().await;
     all_is_pending_or_done(&load, worker.await.unwrap()).await;
 
-    // All is quiet. What is asked now leaves the answers above no way out.
+    // No more faults. These last calls show whether anything was lost.
     for (number, tag) in tags.into_iter().enumerate() {
         let me = device(number.to_string());
         until_done!(load, load.recorder.changes_since(&me, &type_id(), tag));
@@ -164,7 +164,7 @@ pub(crate) async fn survives<T: Send + 'static>(
     );
 }
 
-/// Marks of the others have no pushes.
+/// Only these passes are marked with pushes.
 fn has_pushes(pass: usize) -> bool {
     !pass.is_multiple_of(3)
 }
@@ -203,7 +203,7 @@ async fn write(number: usize, load: &Load) {
     }
 }
 
-/// Polls as a device does, registers and unregisters; returns the last tag.
+/// Polls like a device, and registers and unregisters. Returns the last tag.
 async fn poll(number: usize, load: &Load) -> Option<UpdateTag> {
     let me = device(number.to_string());
     let mut registered: BTreeSet<usize> =
@@ -238,7 +238,7 @@ async fn poll(number: usize, load: &Load) -> Option<UpdateTag> {
     tag
 }
 
-/// Takes pending changes to the end as a worker does. Returns for each the greatest version that it did.
+/// Finishes pending changes like a worker. Returns the greatest version that it finished for each.
 async fn work(load: &Load) -> HashMap<Scope, u64> {
     let mut all_done = HashMap::new();
     let mut round = 0;

@@ -1,11 +1,11 @@
-//! The store on real servers: under load, with masters killed and slots moved, and set up in the wrong way.
+//! Tests the store on real servers: under load, during failovers, and with wrong settings.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "a test that cannot go on should panic"
 )]
 
-/// Makes a call again until it succeeds, for a minute at most: a busy machine may not keep the short times of a store.
+/// Repeats a call until it succeeds, for a minute at most, because a busy machine may exceed the short timeouts of a store.
 macro_rules! in_time {
     ($call:expr) => {{
         let start = std::time::Instant::now();
@@ -71,7 +71,7 @@ mod support {
         PushToken::new("c0ffee").unwrap()
     }
 
-    /// A prefix of its own for each test, on a server that others use as well.
+    /// A new prefix, so that tests can share a server.
     pub(crate) fn prefix() -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let time = passkit_server::store::clock::now_micros();
@@ -145,7 +145,7 @@ mod support {
 
     /// A connection beside the store's.
     pub(crate) async fn connection(url: &str) -> redis::aio::MultiplexedConnection {
-        // A busy machine may not keep the short times of the driver.
+        // A busy machine may exceed the short timeouts of the driver.
         let minute = Some(std::time::Duration::from_secs(60));
         let config = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(minute)

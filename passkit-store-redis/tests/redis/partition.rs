@@ -1,4 +1,4 @@
-//! A master whose wires to the other servers are cut, while clients still reach it: in network namespaces, packet by packet.
+//! A master loses its network to the other servers, while clients still reach it. The tests use network namespaces.
 
 use std::{
     sync::Arc,
@@ -16,10 +16,10 @@ use crate::{
     support::{chain, mark, serial},
 };
 
-/// How long clients have the choice between two masters.
+/// How long clients can reach two masters.
 const BOTH: Duration = Duration::from_secs(1);
 
-/// Runs a test where there is a network for it.
+/// Runs a test if the machine allows network namespaces.
 fn alone(test: &str, body: impl AsyncFnOnce(Network)) {
     if let Some(network) = Network::alone(test).unwrap() {
         let runtime = Builder::new_multi_thread()
@@ -46,7 +46,10 @@ fn cluster_loses_nothing_acknowledged_when_a_master_is_cut_off() {
                 network.cut_off(master).unwrap();
                 wait_for_masters(others(&servers.nodes, master), 3);
                 thread::sleep(BOTH);
-                assert!(master.is_master(), "the old one does not know");
+                assert!(
+                    master.is_master(),
+                    "the old master still believes that it is the master"
+                );
                 network.heal().unwrap();
                 servers.wait_until_whole().unwrap();
                 servers
@@ -56,8 +59,8 @@ fn cluster_loses_nothing_acknowledged_when_a_master_is_cut_off() {
     );
 }
 
-/// All replicas must have a change, since Sentinels may choose the one that has less. So none is acknowledged while the
-/// master is cut off; but a store for which one replica is enough goes on with the new one.
+/// All replicas must have a change, because Sentinels may choose the one that has less. So no change is acknowledged while
+/// the master is cut off. A store for which one replica is enough goes on with the new master.
 #[test]
 fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
     alone(
@@ -70,7 +73,7 @@ fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
             let hasty = RedisStore::connect(&servers.url(), config(1).prefix("hasty:"))
                 .await
                 .unwrap();
-            // More often than it has connections.
+            // More calls than it has connections.
             for _ in 0..20 {
                 in_time!(mark(&hasty, &[serial("1")]));
             }
@@ -99,7 +102,10 @@ fn sentinel_loses_nothing_acknowledged_when_the_master_is_cut_off() {
                     "the new master is used by all after {:?}",
                     elected.elapsed()
                 );
-                assert!(master.is_master(), "the old one does not know");
+                assert!(
+                    master.is_master(),
+                    "the old master still believes that it is the master"
+                );
                 network.heal().unwrap();
                 servers.wait_until_whole().unwrap();
                 servers

@@ -1,4 +1,4 @@
-//! What calls leave that were cut off, dirty buckets that are lost, and long queues.
+//! Interrupted calls, lost dirty buckets, and long queues.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn mark_and_push(store: &RedisStore, serials: &[SerialNumber]) -> Result<(
         .await
 }
 
-/// Says that all devices of these changes were pushed.
+/// Records that all devices of these changes were pushed.
 async fn finish(store: &RedisStore, changes: Vec<PendingChange>) {
     let done = changes.into_iter().map(|change| {
         (
@@ -49,7 +49,7 @@ async fn open(url: &str, prefix: &str) -> RedisStore {
 
 /// The process ended after some buckets were marked.
 #[tokio::test]
-async fn a_mark_of_a_type_that_was_cut_off_is_finished() {
+async fn an_interrupted_mark_of_a_type_is_finished() {
     let server = Single::start().unwrap();
     let prefix = prefix();
     let store = open(server.url(), &prefix).await;
@@ -65,7 +65,7 @@ async fn a_mark_of_a_type_that_was_cut_off_is_finished() {
     };
     let _: () = begun(30).query_async(&mut c).await.unwrap();
     let before = store.pass_state(&pass("2")).await.unwrap();
-    // It may still be under way. Bucket 0 is not dirty: a new process looks into all.
+    // The mark may still be under way. Bucket 0 is not dirty, but a new process reads all buckets.
     let store = open(server.url(), &prefix).await;
     let backlog = store.backlog().await.unwrap();
     assert!(backlog[0].pending == 2 && backlog[0].since.is_some());
@@ -121,7 +121,7 @@ async fn lost_dirty_buckets_are_found_again() {
                 [],
                 "all buckets are looked into only now and then"
             );
-            // A process that starts does.
+            // A new process finds it.
             open(server.url(), &prefix).await.backlog().await.unwrap();
         }
         assert_eq!(store.backlog().await.unwrap()[0].pending, 100);
@@ -129,7 +129,7 @@ async fn lost_dirty_buckets_are_found_again() {
     }
 }
 
-/// Empty buckets are cleared when they have been dirty for long, and then nobody looks into them.
+/// Empty buckets that have been dirty for long are cleared, and no longer read.
 #[tokio::test]
 async fn dirty_buckets_that_are_empty_are_cleared() {
     let server = Single::start().unwrap();
@@ -185,7 +185,7 @@ async fn dirty_buckets_that_are_empty_are_cleared() {
 }
 
 #[tokio::test]
-async fn pushes_of_what_is_published_are_pending_once() {
+async fn pushes_of_published_contents_are_pending_once() {
     let server = Single::start().unwrap();
     let store = open(server.url(), &prefix()).await;
     let contents: Vec<Content> = (0..2_000)
@@ -208,11 +208,11 @@ async fn pushes_of_what_is_published_are_pending_once() {
     }
 }
 
-/// However long the queue, the server is never busy with it for long: no command is about more than a part of it.
+/// Each command reads only a part of a long queue, so no command keeps the server busy for long.
 #[tokio::test]
 async fn long_queues_are_read_in_small_steps() {
     let server = Node::start(&[]).unwrap();
-    // One bucket, so that nothing else divides the queue.
+    // One bucket, so that the buckets don't split the queue.
     let store = RedisStore::connect(&server.url(), Config::new().buckets(1))
         .await
         .unwrap();
@@ -258,7 +258,7 @@ async fn long_queues_are_read_in_small_steps() {
     store.stats().await.unwrap();
 }
 
-/// What a worker or a publisher was told must not be lost with a master.
+/// A failover must not lose what a worker or a publisher has seen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queues_wait_for_replicas() {
     let servers = SentinelSet::start().unwrap();
@@ -285,7 +285,7 @@ async fn queues_wait_for_replicas() {
                 .mark_and_push(&type_id, Changed::All)
                 .await
                 .unwrap_err(),
-            // Done by the first of these, but not confirmed: the second must not call it done either.
+            // The first attempt took effect unconfirmed. The second must not succeed either.
             store
                 .mark_and_push(&type_id, Changed::Contents(&contents))
                 .await
@@ -328,7 +328,7 @@ async fn queues_wait_for_replicas() {
     servers.nodes[2].resume().unwrap();
 }
 
-/// Progress counts in its order, however much of it one call brings.
+/// The items of one call are applied in their order, also if there are many.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn progress_is_recorded_in_its_order() {
     let servers = Cluster::start().unwrap();
@@ -354,11 +354,11 @@ async fn progress_is_recorded_in_its_order() {
         progress.extend((0..600).map(|number| one(page(number))));
         store.record_progress(&type_id(), &progress).await.unwrap();
         let left = store.pending(&type_id(), 10).await.unwrap();
-        assert_eq!(left.len(), 1, "what is done stays so");
+        assert_eq!(left.len(), 1, "a finished change stays finished");
     }
 }
 
-/// The last of each device counts, and tokens may hold what separates values.
+/// The last entry of a device counts. Tokens may contain the separator of the layout.
 #[tokio::test]
 async fn deferred_pushes_are_the_last_of_each_device() {
     let server = Single::start().unwrap();

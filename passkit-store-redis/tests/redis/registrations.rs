@@ -22,10 +22,10 @@ use crate::support::{
     connection, device, devices_of, devices_of_type, pass, prefix, registered, token, type_id,
 };
 
-/// However registers and unregisters of one registration meet, in two processes, what stands in the end stands on both
-/// sides.
+/// Two processes register and unregister the same registration at once. In the end, registration and index entry either both
+/// exist or both don't.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_registration_that_stands_is_found_from_its_pass() {
+async fn an_existing_registration_is_found_from_its_pass() {
     let server = Single::start().unwrap();
     let prefix = prefix();
     let open = || RedisStore::connect(server.url(), Config::new().prefix(prefix.clone()));
@@ -41,7 +41,7 @@ async fn a_registration_that_stands_is_found_from_its_pass() {
                 for _ in 0..(round + caller) % 3 {
                     tokio::task::yield_now().await;
                 }
-                // In some rounds all do the same.
+                // In some rounds, all tasks do the same.
                 if round % 8 == 0 || (round % 8 != 1 && (caller + round / 7) % 2 == 0) {
                     store.register(&me, &one, &token()).await.map(drop)
                 } else {
@@ -65,10 +65,10 @@ async fn a_registration_that_stands_is_found_from_its_pass() {
     assert!((50..=350).contains(&standing), "{standing} of 400 stood");
 }
 
-/// However registers, unregisters and forgetting meet on several passes of a device, in two processes: the device is in the
-/// index of the type while it has one of them.
+/// Two processes register, unregister and forget several passes of a device at once. The device is in the index of the type
+/// while it has one of the passes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_device_is_in_the_index_of_its_type_until_the_last_pass_goes() {
+async fn a_device_is_in_the_index_of_its_type_until_its_last_pass_is_removed() {
     let server = Single::start().unwrap();
     let prefix = prefix();
     let open = || RedisStore::connect(server.url(), Config::new().prefix(prefix.clone()));
@@ -85,7 +85,7 @@ async fn a_device_is_in_the_index_of_its_type_until_the_last_pass_goes() {
                 for _ in 0..(round + caller) % 3 {
                     tokio::task::yield_now().await;
                 }
-                // In some rounds all do the same, to all passes.
+                // In some rounds, all tasks do the same to all passes.
                 let choice = match round % 8 {
                     0 => 0,
                     1 => 6,
@@ -123,7 +123,7 @@ async fn a_device_is_in_the_index_of_its_type_until_the_last_pass_goes() {
     }
     assert!((50..=350).contains(&standing), "{standing} of 400 stood");
 
-    // When all have gone, no entry is left in any index.
+    // With no registration left, no index has an entry.
     for number in 0..5 {
         for serial in ["0", "1", "2"] {
             stores[1]
@@ -156,9 +156,9 @@ async fn entries(url: &str, prefix: &str) -> u64 {
     count
 }
 
-/// A process that ends between the steps of a call leaves an entry at worst, and the next call on it cleans up.
+/// A process that ends in the middle of a call leaves at worst an entry, which the next call removes.
 #[tokio::test]
-async fn entries_that_a_call_left_behind_go_with_the_next() {
+async fn the_next_call_removes_entries_that_an_interrupted_call_left() {
     let server = Single::start().unwrap();
     let prefix = prefix();
     let store = RedisStore::connect(server.url(), Config::new().prefix(prefix.clone()))
@@ -167,7 +167,7 @@ async fn entries_that_a_call_left_behind_go_with_the_next() {
     let (me, one) = (device("d"), pass("1"));
     store.register(&me, &one, &token()).await.unwrap();
     assert_eq!(entries(server.url(), &prefix).await, 2);
-    // As if an unregister had ended after its first step.
+    // As if an unregister had stopped after its first step.
     let mut c = connection(server.url()).await;
     let key = format!("{prefix}d{{d}}");
     for field in [
@@ -199,7 +199,7 @@ async fn types_are_apart(url: &str) {
     let store = RedisStore::connect(url, Config::new().prefix(prefix()))
         .await
         .unwrap();
-    // A push token may hold what separates values elsewhere.
+    // A push token may contain the separator of other values.
     let odd = PushToken::new("cMv:APA91b:{}:{7}/-_,").unwrap();
     let other = passkit_server::PassId::new("pass.com.example.ticket2", "1").unwrap();
     let mut all = Vec::new();
@@ -212,7 +212,7 @@ async fn types_are_apart(url: &str) {
             });
         }
     }
-    // In one call: of different tokens the last one counts.
+    // If one call has several tokens for a device, the last one counts.
     all.push(Registration {
         device: device("d7"),
         push_token: odd.clone(),
@@ -284,7 +284,7 @@ async fn cluster_keeps_types_apart() {
     types_are_apart(&servers.url()).await;
 }
 
-/// Devices that stay are in the pages while others come and go, and while small parts grow large.
+/// A device that stays registered is on the pages, even if others come and go and parts of the index grow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn pages_miss_no_device_that_stays() {
     let server = Single::start().unwrap();
@@ -300,7 +300,7 @@ async fn pages_miss_no_device_that_stays() {
     for task in 0..3_usize {
         let (store, stop, one) = (store.clone(), Arc::clone(&stop), one.clone());
         tasks.spawn(async move {
-            // Enough that some parts change their encoding.
+            // Enough devices to change the encoding of some parts.
             for i in 0.. {
                 if stop.load(SeqCst) {
                     break;

@@ -1,4 +1,4 @@
-//! Each script run twice, as the driver does after a lost connection; and what they refuse.
+//! Runs each script twice, as happens after a lost connection. Also checks what they refuse.
 
 use passkit_server::{
     Changed,
@@ -15,7 +15,7 @@ use crate::support::{
     connection, device, devices_of, mark, pass, prefix, registered, serial, token, type_id,
 };
 
-/// The index entries of a registration that was removed, and of its type if it was the last one.
+/// The numbers of the index entries of a removed registration, and of its type if it was the last one.
 pub(crate) type Removed = Option<(u64, String)>;
 
 macro_rules! script {
@@ -90,7 +90,7 @@ async fn scripts_of_devices_run_twice() {
     let register = script!("register");
     let args = ["200", "aa", "1", "pass.a", "160", "pass.a/1", "150"];
     for _ in 0..2 {
-        // The second run finds its own entry, and says the same.
+        // The second run finds its own entry and gives the same answer.
         assert_eq!(run::<Vec<u64>>(&mut c, &register, key, &args).await, [1]);
         assert_eq!(
             get(&mut c, key, "pass.a").await.unwrap(),
@@ -159,7 +159,7 @@ async fn scripts_of_devices_run_twice() {
         );
     }
 
-    // The last one takes the device with it, but not what a register under way may still meet.
+    // The last registration removes the device, except for the tombstone, which a register under way may need.
     for _ in 0..2 {
         let removed = run::<Removed>(
             &mut c,
@@ -199,7 +199,7 @@ async fn scripts_of_devices_run_twice() {
         .await
         .unwrap();
     assert_eq!(expires, -1);
-    // While the type has a registration, an older entry of it does.
+    // While the type has a registration, an older entry of the type is enough.
     let args = ["400", "cc", "1", "pass.a", "9", "pass.a/5", "303"];
     assert_eq!(run::<Vec<u64>>(&mut c, &register, key, &args).await, [1]);
     assert_eq!(get(&mut c, key, "pass.a").await.unwrap(), "302:2");
@@ -279,7 +279,7 @@ async fn scripts_of_indexes_run_twice() {
         run::<Vec<u64>>(&mut c, &add, key, &["100", "d", "d"]).await,
         [101, 102]
     );
-    // A clock that is behind gives numbers above the old ones all the same.
+    // The new numbers are above the old ones even if the clock is behind.
     assert_eq!(run::<Vec<u64>>(&mut c, &add, key, &["7", "d"]).await, [103]);
     let remove = script!("index_remove");
     for _ in 0..2 {
@@ -295,7 +295,7 @@ async fn scripts_of_buckets_run_twice() {
     let p = prefix();
     let key = p.as_str();
     let keys = &[key, &format!("{p}t")];
-    // Micros of today, which would lose digits in other formats.
+    // Microseconds of today, which would lose digits in other formats.
     let now = "1790000000123456";
     let mark = script!("mark");
     run_on::<u64>(&mut c, &mark, keys, &[now, "1000", "0", "1", "2"]).await;
@@ -461,7 +461,7 @@ async fn scripts_of_pending_changes_run_twice() {
     let record_progress = script!("record_progress");
     let version = "1790000000123457";
     for _ in 0..2 {
-        // To a page; the same of a change that is not there; and to the end.
+        // Progress to a page, the same for a missing change, and progress to the end.
         let to = [
             "1", version, "@7-:\nx", "3", version, "@x", "2", version, "end", "4", version, "end",
         ];
@@ -475,7 +475,7 @@ async fn scripts_of_pending_changes_run_twice() {
             [("1".into(), 1_790_000_000_123_456)]
         );
     }
-    // Changed again, and the older version done: it stays, as one that was changed then.
+    // The older version of a change is finished. The change stays with its newer version.
     run_on::<u64>(
         &mut c,
         &mark,
@@ -503,7 +503,7 @@ async fn scripts_of_pending_changes_run_twice() {
         );
     }
 
-    // A whole type, in place of what says that it is being marked.
+    // A change of a whole type replaces the entry that shows that it is under way.
     let _: () = redis::cmd("ZADD")
         .arg(&by_age)
         .arg(5)
@@ -554,7 +554,7 @@ async fn scripts_of_queues_run_twice() {
     }
     let marked = get(&mut c, key, "3").await.unwrap();
     for _ in 0..2 {
-        // Too new, another, and none.
+        // One is too new, one has another time, one does not exist.
         run::<u64>(&mut c, &clear_dirty, key, &["60000000", "3", &marked]).await;
         run::<u64>(&mut c, &clear_dirty, key, &["0", "3", "5", "4", &marked]).await;
         assert_eq!(hash(&mut c, key).await.len(), 2);
@@ -641,7 +641,7 @@ async fn scripts_of_claims_and_notes_run_twice() {
         1
     );
     assert_eq!(get(&mut c, &note, "v").await.as_deref(), Some(""));
-    // A call that replaced the note, and runs again when another one has too, changes nothing and says the same.
+    // A call runs again after another call replaced the note. It changes nothing and gives the same answer.
     for _ in 0..2 {
         assert_eq!(
             run_on::<u64>(&mut c, &replace, keys, &["one", "", "=x", "60"]).await,
@@ -660,7 +660,7 @@ async fn scripts_of_claims_and_notes_run_twice() {
             0
         );
     }
-    // Calls are forgotten when they are old, and all of them when none comes.
+    // Old calls are forgotten. If no call comes, all of them are.
     let _: () = redis::cmd("ZADD")
         .arg(&calls)
         .arg(5)
@@ -690,7 +690,7 @@ async fn scripts_of_claims_and_notes_run_twice() {
     assert!((1..=60).contains(&expires));
 }
 
-/// A server that restarts, or takes over, knows no scripts.
+/// A server has no scripts after a restart or a failover.
 #[tokio::test]
 async fn scripts_are_sent_again_when_the_server_lost_them() {
     let server = Single::start().unwrap();
@@ -715,7 +715,7 @@ async fn scripts_are_sent_again_when_the_server_lost_them() {
             .query_async(&mut c)
             .await
             .unwrap();
-        // One bucket each: with several in one call, each is sent again.
+        // One bucket each, because every command of a call is sent again.
         let serials: Vec<_> = (0..20).map(|i| serial(i.to_string())).collect();
         mark(&store, &serials).await.unwrap();
         store.mark(&type_id(), Changed::All).await.unwrap();

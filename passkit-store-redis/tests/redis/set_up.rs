@@ -1,4 +1,4 @@
-//! Servers that are not as they must be, and addresses that are wrong: one line each, which says how to fix it.
+//! Wrong settings of servers, and wrong addresses. Each error is one line that says how to fix it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -67,7 +67,7 @@ async fn wrong_passwords_users_and_rights_are_refused() {
             "NoPerm",
         );
     }
-    // What the store needs, and no more: see the README.
+    // The rights that the documentation lists, and no more.
     let _: () = redis::cmd("ACL")
         .arg(&[
             "SETUSER",
@@ -113,7 +113,7 @@ async fn wrong_passwords_users_and_rights_are_refused() {
     store.repair().await.unwrap();
     let wanted = [
         "first-register-creates",
-        "forget-minds-the-time",
+        "forget-respects-the-time",
         "every-mark-moves-the-date",
     ];
     let mut cases = passkit_conformance::store::cases();
@@ -125,7 +125,7 @@ async fn wrong_passwords_users_and_rights_are_refused() {
         .assert_passed();
 }
 
-/// Every call besides those of the cases.
+/// Calls all methods that the cases don't call.
 async fn every_call(store: &RedisStore) -> Result<(), StoreError> {
     let (type_id, device) = (type_id(), device("d"));
     let contents = [
@@ -221,7 +221,7 @@ async fn replicas_and_wrong_databases_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_and_a_node_are_not_taken_for_one_another() {
+async fn a_cluster_is_not_used_as_a_node_or_the_other_way_round() {
     let cluster = Cluster::start_own(&["--maxmemory-policy", "noeviction"]).unwrap();
     let node = cluster.masters().next().unwrap();
     is_one_line(
@@ -256,7 +256,7 @@ async fn a_cluster_and_a_node_are_not_taken_for_one_another() {
 }
 
 #[tokio::test]
-async fn nothing_there_is_unavailable() {
+async fn an_address_without_a_server_is_unavailable() {
     for url in [
         "redis://127.0.0.1:1/",
         "redis+cluster://127.0.0.1:1,127.0.0.1:2",

@@ -1,4 +1,4 @@
-//! The files: opening them, and making what was written outlive a power cut.
+//! The files: opening and syncing them.
 
 use std::{
     collections::HashMap,
@@ -18,22 +18,22 @@ use sled::IVec;
 
 use crate::{
     config::Config,
-    error::Failure,
+    error::SledError,
     layout::{self, StoreRow, TypeRow},
 };
 
-/// Pages above a quarter of a segment would go to files of their own, which the engine never syncs. With segments of
-/// this size none can: an index page holds some 256 keys, and no key is longer than 772 bytes.
+/// The engine writes pages larger than a quarter of a segment to files of their own, which it never syncs. With this size no
+/// page is that large: an index page has about 256 keys of at most 772 bytes.
 const SEGMENT_BYTES: usize = 1 << 20;
 
-/// With next to nothing the engine does not start.
+/// The engine does not start with less.
 const LEAST_CACHE: u64 = 64 << 10;
 
-/// How long to wait for the engine's own lock. Only this process can have it (see [`FolderLock`]): a database that is
-/// being closed keeps it until its last background write is done.
+/// How long to wait for the engine's own lock. Because of [`FolderLock`], only a database that this process is closing can
+/// have it, until its last write in the background is done.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// Keeps every other opener out of the folder for as long as this lives, also while the database in it is reopened.
+/// Locks the folder against others, also while the database in it is opened again.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
     file: File,
@@ -41,10 +41,10 @@ pub(crate) struct FolderLock {
 }
 
 impl FolderLock {
-    pub(crate) fn take(folder: &Path) -> Result<Self, Failure> {
+    pub(crate) fn take(folder: &Path) -> Result<Self, SledError> {
         let shown = folder.display();
         fs::create_dir_all(folder)
-            .map_err(|e| Failure::io(format!("create the folder {shown}"), e))?;
+            .map_err(|e| SledError::io(format!("create the folder {shown}"), e))?;
         let path = folder.join("lock");
         let file = OpenOptions::new()
             .create(true)
@@ -52,37 +52,39 @@ impl FolderLock {
             .read(true)
             .write(true)
             .open(&path)
-            .map_err(|e| Failure::io(format!("open {}", path.display()), e))?;
+            .map_err(|e| SledError::io(format!("open {}", path.display()), e))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { file, path }),
-            Err(TryLockError::WouldBlock) => Err(Failure::new(
+            Err(TryLockError::WouldBlock) => Err(SledError::new(
                 StoreErrorKind::Configuration,
                 format!(
-                    "the store in {shown} is in use by another process; stop that one, or choose another folder"
+                    "the store in {shown} is in use by another process; stop it, or choose another folder"
                 ),
             )),
-            Err(TryLockError::Error(e)) => Err(Failure::io(format!("lock the folder {shown}"), e)),
+            Err(TryLockError::Error(e)) => {
+                Err(SledError::io(format!("lock the folder {shown}"), e))
+            }
         }
     }
 
-    /// Whether a store was made here. Nothing was acknowledged before its making was finished.
-    pub(crate) fn has_store(&self) -> Result<bool, Failure> {
+    /// Whether a store was created here. Nothing is acknowledged before that.
+    pub(crate) fn has_store(&self) -> Result<bool, SledError> {
         self.file
             .metadata()
             .map(|file| file.len() > 0)
             .map_err(|e| self.failure(e))
     }
 
-    /// Records that the store in this folder is made and durable: from now on one that is empty has lost everything.
-    pub(crate) fn record_store(&mut self) -> Result<(), Failure> {
+    /// Records that the store in this folder is durable. If it is empty later, it has lost everything.
+    pub(crate) fn record_store(&mut self) -> Result<(), SledError> {
         self.file
             .write_all(b"passkit-store-sled\n")
             .and_then(|()| self.file.sync_all())
             .map_err(|e| self.failure(e))
     }
 
-    fn failure(&self, error: io::Error) -> Failure {
-        Failure::io(format!("read or write {}", self.path.display()), error)
+    fn failure(&self, error: io::Error) -> SledError {
+        SledError::io(format!("read or write {}", self.path.display()), error)
     }
 }
 
@@ -90,13 +92,13 @@ impl FolderLock {
 #[derive(Debug)]
 pub(crate) struct Database {
     path: PathBuf,
-    /// `None` only while it is being dropped.
+    /// `None` only during the drop.
     engine: Option<sled::Db>,
-    /// The engine's data file, opened once more: the engine itself never syncs it.
+    /// A second handle on the engine's data file, which the engine itself never syncs.
     data_file: File,
 }
 
-/// What is read when a database is opened.
+/// What is read when the database is opened.
 #[derive(Debug)]
 pub(crate) struct Contents {
     pub(crate) created: u64,
@@ -104,19 +106,18 @@ pub(crate) struct Contents {
 }
 
 impl Database {
-    /// Opens the database in a folder that the caller has locked, and makes everything in it durable. A new one is
-    /// made only if `create`.
-    pub(crate) fn open(config: &Config, create: bool) -> Result<(Self, Contents), Failure> {
+    /// Opens the database in a folder that the caller has locked, and makes everything in it durable. Creates it if `create`.
+    pub(crate) fn open(config: &Config, create: bool) -> Result<(Self, Contents), SledError> {
         let path = &config.path;
         catch_unwind(AssertUnwindSafe(|| Self::open_inner(config, create)))
-            .unwrap_or_else(|panic| Err(Failure::panic(path, &*panic)))
+            .unwrap_or_else(|panic| Err(SledError::panic(path, &*panic)))
     }
 
-    fn open_inner(config: &Config, create: bool) -> Result<(Self, Contents), Failure> {
+    fn open_inner(config: &Config, create: bool) -> Result<(Self, Contents), SledError> {
         let path = config.path.clone();
         remove_unfinished_snapshots(&path)?;
         let data_path = path.join("db");
-        let at_data = |e| Failure::io(format!("open {}", data_path.display()), e);
+        let at_data = |e| SledError::io(format!("open {}", data_path.display()), e);
         let data_file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -124,8 +125,8 @@ impl Database {
             .truncate(false)
             .open(&data_path)
             .map_err(at_data)?;
-        // The engine takes what it reads now for durable, and writes that down. What it reads must therefore be on disk,
-        // and come from there: after a failed sync, the page cache may have what the disk does not.
+        // The engine takes everything that it reads now for durable. So the file must be synced, and read from the disk: after
+        // a failed sync the system's page cache may differ from it.
         data_file.sync_all().map_err(at_data)?;
         forget_cached_pages(&data_file);
         wait_for_closing(&data_file, &path)?;
@@ -142,7 +143,7 @@ impl Database {
         Ok((database, contents))
     }
 
-    fn read_contents(&self, create: bool) -> Result<Contents, Failure> {
+    fn read_contents(&self, create: bool) -> Result<Contents, SledError> {
         let engine = self.engine()?;
         let store = match self.get(layout::STORE)? {
             Some(row) => StoreRow::decode(&row)?,
@@ -159,14 +160,14 @@ impl Database {
             None => {
                 let path = self.path.display();
                 return Err(if create {
-                    Failure::new(
+                    SledError::new(
                         StoreErrorKind::Configuration,
                         format!(
-                            "the folder {path} holds another program's database; choose another folder"
+                            "the folder {path} contains a database of another program; choose another folder"
                         ),
                     )
                 } else {
-                    Failure::new(
+                    SledError::new(
                         StoreErrorKind::Corrupt,
                         format!(
                             "the store in {path} has lost its contents; restore the folder from a backup"
@@ -176,10 +177,10 @@ impl Database {
             }
         };
         if store.format != layout::FORMAT {
-            return Err(Failure::new(
+            return Err(SledError::new(
                 StoreErrorKind::Configuration,
                 format!(
-                    "the store in {} has format {}, and this version reads format {}; use the version that wrote it",
+                    "the store in {} has format {}, and this version reads only format {}; use the version that wrote it",
                     self.path.display(),
                     store.format,
                     layout::FORMAT
@@ -195,31 +196,31 @@ impl Database {
                     TypeRow::decode(&value)?,
                 ))
             })
-            .collect::<Result<_, Failure>>()?;
+            .collect::<Result<_, SledError>>()?;
         Ok(Contents {
             created: store.created,
             types,
         })
     }
 
-    fn failure(&self, error: sled::Error) -> Failure {
-        Failure::engine(&self.path, error)
+    fn failure(&self, error: sled::Error) -> SledError {
+        SledError::engine(&self.path, error)
     }
 
-    fn engine(&self) -> Result<&sled::Db, Failure> {
-        self.engine.as_ref().ok_or_else(Failure::closed)
+    fn engine(&self) -> Result<&sled::Db, SledError> {
+        self.engine.as_ref().ok_or_else(SledError::closed)
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<IVec>, Failure> {
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<IVec>, SledError> {
         self.engine()?.get(key).map_err(|e| self.failure(e))
     }
 
-    /// The rows whose keys start with `prefix`, in order, and behind the key `after` if there is one.
+    /// The rows whose keys start with `prefix`, in order, starting after the key `after`.
     pub(crate) fn scan(
         &self,
         prefix: &[u8],
         after: Option<&[u8]>,
-    ) -> Result<impl Iterator<Item = Result<(IVec, IVec), Failure>>, Failure> {
+    ) -> Result<impl Iterator<Item = Result<(IVec, IVec), SledError>>, SledError> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         let start = after.map_or(Included(prefix), Excluded);
         let rows = self.engine()?.range::<&[u8], _>((start, Unbounded));
@@ -232,39 +233,40 @@ impl Database {
             }))
     }
 
-    /// Applies all of the batch or, after a crash, none of it. Durable only after [`sync`](Self::sync).
-    pub(crate) fn apply(&self, batch: sled::Batch) -> Result<(), Failure> {
+    /// Applies a batch. It is atomic, and durable only after [`sync`](Self::sync).
+    pub(crate) fn apply(&self, batch: sled::Batch) -> Result<(), SledError> {
         self.engine()?
             .apply_batch(batch)
             .map_err(|e| self.failure(e))
     }
 
-    /// Makes everything that was applied outlive a power cut.
-    pub(crate) fn sync(&self) -> Result<(), Failure> {
-        // The engine's flush hands the log to the file system (`pwrite`, `sync_file_range`), which outlives this
-        // process. Neither the disk's own cache nor the file's new length is covered by that, hence the second call.
+    /// Makes everything that was applied durable.
+    pub(crate) fn sync(&self) -> Result<(), SledError> {
+        // The engine's flush hands the log to the file system (`pwrite`, `sync_file_range`). It syncs neither the cache of
+        // the disk nor the new length of the file.
         self.engine()?.flush().map_err(|e| self.failure(e))?;
         self.data_file
             .sync_data()
-            .map_err(|e| Failure::io(format!("sync the store in {}", self.path.display()), e))
+            .map_err(|e| SledError::io(format!("sync the store in {}", self.path.display()), e))
     }
 
-    /// Makes the files themselves outlive a power cut. New ones come only with opening: the engine's snapshot of its
-    /// page table, and at the first time all of them.
-    fn sync_names(&self) -> Result<(), Failure> {
+    /// Makes the names of new files durable. The engine creates files only when it is opened.
+    fn sync_names(&self) -> Result<(), SledError> {
         let folder = fs::canonicalize(&self.path)
-            .map_err(|e| Failure::io(format!("find the folder {}", self.path.display()), e))?;
+            .map_err(|e| SledError::io(format!("find the folder {}", self.path.display()), e))?;
         let names = [folder.join("conf"), folder.join("blobs")];
         for path in names.iter().map(PathBuf::as_path).chain(folder.ancestors()) {
             match File::open(path).and_then(|file| file.sync_all()) {
-                // Above the folder of the store it is enough to reach what this user may read.
+                // Folders above that of the store may be closed to this user.
                 Err(e)
                     if e.kind() == io::ErrorKind::PermissionDenied
                         && !path.starts_with(&folder) =>
                 {
                     break;
                 }
-                result => result.map_err(|e| Failure::io(format!("sync {}", path.display()), e))?,
+                result => {
+                    result.map_err(|e| SledError::io(format!("sync {}", path.display()), e))?
+                }
             }
             if !cfg!(unix) {
                 break;
@@ -273,8 +275,8 @@ impl Database {
         Ok(())
     }
 
-    /// How many bytes all files in the folder have.
-    pub(crate) fn bytes_on_disk(&self) -> Result<u64, Failure> {
+    /// The size of all files in the folder.
+    pub(crate) fn bytes_on_disk(&self) -> Result<u64, SledError> {
         fn bytes(folder: &Path) -> io::Result<u64> {
             let mut sum = 0;
             for entry in fs::read_dir(folder)? {
@@ -282,7 +284,7 @@ impl Database {
                 match entry.metadata() {
                     Ok(file) if file.is_dir() => sum += bytes(&entry.path())?,
                     Ok(file) => sum += file.len(),
-                    // The engine puts a new snapshot in the place of the old one now and then.
+                    // The engine replaces its snapshot from time to time.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     Err(e) => return Err(e),
                 }
@@ -290,41 +292,41 @@ impl Database {
             Ok(sum)
         }
         bytes(&self.path)
-            .map_err(|e| Failure::io(format!("read the folder {}", self.path.display()), e))
+            .map_err(|e| SledError::io(format!("read the folder {}", self.path.display()), e))
     }
 
-    /// Whether the engine has met a failed write, after which it refuses everything until it is opened again.
+    /// Whether a write failed. The engine then refuses every call until it is opened again.
     pub(crate) fn has_failed(&self) -> bool {
         self.engine
             .as_ref()
             .is_none_or(|engine| engine.context.global_error().is_err())
     }
 
-    /// Ends a flush that waits for a write which failed. Of the engine's two ways to write, one wakes the waiting threads
-    /// after a failure and the other does not, but every new flush does.
+    /// Ends a flush that waits for a failed write. One of the engine's two ways to write does not wake it, but every new flush
+    /// does.
     pub(crate) fn wake_after_failure(&self) {
         if self.has_failed()
             && let Some(engine) = &self.engine
         {
-            // A failed engine answers at once.
+            // It returns at once, with the error that is known.
             let _known = engine.flush();
         }
     }
 }
 
 impl Drop for Database {
-    /// The engine's own drop panics where it cannot sync.
+    /// The engine panics in its drop if it can't sync.
     fn drop(&mut self) {
         let engine = self.engine.take();
         if catch_unwind(AssertUnwindSafe(|| drop(engine))).is_err() {
-            tracing::error!(path = %self.path.display(), "the storage engine failed while it was closed");
+            tracing::error!(path = %self.path.display(), "the storage engine panicked while it was closed");
         }
     }
 }
 
-/// A crash, or a full disk, in the middle of an earlier opening leaves a snapshot half written; the engine would take
-/// it for the newest and refuse it. It is not needed, as the log has everything.
-fn remove_unfinished_snapshots(path: &Path) -> Result<(), Failure> {
+/// Removes snapshots that a crash or a full disk left half written. The engine would take one for the newest and fail. It is
+/// not needed, because the log has everything.
+fn remove_unfinished_snapshots(path: &Path) -> Result<(), SledError> {
     let read = || -> io::Result<()> {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
@@ -336,24 +338,24 @@ fn remove_unfinished_snapshots(path: &Path) -> Result<(), Failure> {
         }
         Ok(())
     };
-    read().map_err(|e| Failure::io(format!("read the folder {}", path.display()), e))
+    read().map_err(|e| SledError::io(format!("read the folder {}", path.display()), e))
 }
 
-/// Makes the next reads come from the disk.
+/// Makes the system read the file from the disk again.
 fn forget_cached_pages(file: &File) {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
-        tracing::debug!(%error, "pages of the data file stay in memory");
+        tracing::debug!(%error, "the system kept pages of the data file in memory");
     }
     #[cfg(not(target_os = "linux"))]
     let _ = file;
 }
 
-/// Waits until a database that this process had open has let go of the data file.
-fn wait_for_closing(data_file: &File, path: &Path) -> Result<(), Failure> {
-    let at_lock = |e| Failure::io(format!("lock the store in {}", path.display()), e);
+/// Waits until an earlier database of this process has unlocked the data file.
+fn wait_for_closing(data_file: &File, path: &Path) -> Result<(), SledError> {
+    let at_lock = |e| SledError::io(format!("lock the store in {}", path.display()), e);
     let give_up = Instant::now() + CLOSING;
-    // The engine locks the same file, but does not wait for it.
+    // The engine locks the same file, and fails at once if it can't.
     loop {
         match data_file.try_lock() {
             Ok(()) => return data_file.unlock().map_err(at_lock),
@@ -365,14 +367,14 @@ fn wait_for_closing(data_file: &File, path: &Path) -> Result<(), Failure> {
     }
 }
 
-fn open_engine(config: &Config) -> Result<sled::Db, Failure> {
+fn open_engine(config: &Config) -> Result<sled::Db, SledError> {
     let path = &config.path;
     sled::Config::new()
         .path(path)
         .cache_capacity(config.cache_bytes.max(LEAST_CACHE))
         .segment_size(SEGMENT_BYTES)
-        // The writer flushes, before it answers anyone.
+        // The writer flushes before it answers.
         .flush_every_ms(None)
         .open()
-        .map_err(|e| Failure::engine(path, e))
+        .map_err(|e| SledError::engine(path, e))
 }

@@ -1,19 +1,18 @@
-//! What readers may see: only what is durable.
+//! Readers see only what is durable.
 //!
-//! The engine shows a batch to readers as soon as it is applied, which is before it is durable. If that leaked, a
-//! crash could take back what a device has seen: a tag, a date, or that a pass is gone. So before the writer applies
-//! a batch it publishes the previous value of each row ([`State::previous`]). A reader that finds a row there takes that
-//! value in place of what it read. When the batch is durable, the map goes and the new clocks come, in one step.
+//! The engine shows a batch to readers when it is applied, before it is durable. If a reader used that, a crash could take back
+//! a tag or a date that a device has seen. So before the writer applies a batch, it publishes the previous value of each row
+//! ([`State::previous`]). A reader that finds a row there uses that value instead of the one it read. When the batch is
+//! durable, the previous values are removed and the new clocks set in one step.
 //!
-//! **Every row that [`View::get`] or [`View::scan`] returns was durable at some moment of that call.** A reader looks into
-//! the database first and into the map afterwards. A value that is not durable was applied after the map with its row was
-//! published. So the map still has the row, or has gone because the value became durable. A map of a later batch does no
-//! harm either: its values were durable before that batch began.
+//! **Every row that [`View::get`] or [`View::scan`] returns was durable at some moment of that call.** A reader reads the
+//! database first and the previous values afterwards. If it read a value that is not durable, the previous value was published
+//! before. That is still there, or the new value has become durable. Previous values of a later batch are correct too,
+//! because they were durable before that batch started.
 //!
-//! Rows that were read or written lately are kept in [`Memory`], and read from there without waiting for the disk. **A row
-//! in memory is the newest durable one.** A row is kept only if no batch began or ended since it was read or became
-//! durable ([`State::turn`]). When a batch becomes durable, the rows that it changed leave memory in the same step in
-//! which its clocks come.
+//! [`Memory`] keeps rows that were read or written lately, which readers get without waiting for the disk. **A row in memory is
+//! the newest durable one.** A row is added only if no batch started or finished since it was read or became durable
+//! ([`State::turn`]). When a batch becomes durable, its rows are removed from memory in the same step.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,11 +27,11 @@ use super::{
     memory::Memory,
 };
 use crate::{
-    error::Failure,
+    error::SledError,
     layout::{self, TypeRow},
 };
 
-/// What a batch does to a row.
+/// The value of a row before and after a batch.
 #[derive(Debug)]
 pub(super) struct RowChange {
     pub(super) before: Option<IVec>,
@@ -44,15 +43,15 @@ pub(super) type RowChanges = BTreeMap<Vec<u8>, RowChange>;
 
 #[derive(Debug, Default)]
 struct State {
-    /// `None` after a failed write, until it is opened again, and at the end.
+    /// `None` after a failed write, until it is opened again.
     database: Option<Arc<Database>>,
     /// The date of every pass that was never marked.
     created: u64,
     /// The durable clocks.
     types: HashMap<TypeIdentifier, TypeRow>,
-    /// The changes of a batch that may be applied and is not durable.
+    /// The changes of the batch that is being written.
     previous: Arc<RowChanges>,
-    /// A new number each time that a batch began or became durable, or the database was closed or opened.
+    /// Changes each time a batch starts or becomes durable, or the database is closed or opened.
     turn: u64,
 }
 
@@ -65,7 +64,7 @@ impl State {
     }
 }
 
-/// The rows that are durable, for all threads.
+/// The durable rows, shared by all threads.
 #[derive(Debug)]
 pub(crate) struct DurableRows {
     state: RwLock<State>,
@@ -73,7 +72,7 @@ pub(crate) struct DurableRows {
 }
 
 impl DurableRows {
-    /// With at most this many bytes of rows in memory.
+    /// Keeps at most this number of bytes of rows in memory.
     pub(crate) fn new(database: Database, contents: Contents, memory_bytes: u64) -> Self {
         let rows = Self {
             state: RwLock::default(),
@@ -83,7 +82,7 @@ impl DurableRows {
         rows
     }
 
-    /// Nothing panics half way through a change, so what a poisoned lock guards is whole.
+    /// No change is left half done by a panic, so a poisoned lock can be used.
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,8 +115,8 @@ impl DurableRows {
         }
         let turn = state.turn;
         drop(state);
-        // There may be many, so other readers go on meanwhile. These rows are asked for next: a device that registers asks
-        // for its list, and one that hears of a change fetches the pass.
+        // Under a read lock, so that readers go on: there may be many rows. Phones read these rows next, because a device that
+        // registers asks for its list, and one that gets a push fetches the pass.
         let state = self.state();
         for (key, change) in changes
             .iter()
@@ -127,7 +126,7 @@ impl DurableRows {
         }
     }
 
-    /// A write failed: what the database shows in memory is not to be trusted any more.
+    /// A write failed, so the database in memory may differ from the file.
     pub(super) fn closed(&self) {
         let mut state = self.state_mut();
         state.turn += 1;
@@ -137,7 +136,7 @@ impl DurableRows {
         drop(database);
     }
 
-    /// The database was opened, and all that it holds is durable.
+    /// The database was opened, and everything in it is durable.
     pub(super) fn reopened(&self, database: Database, contents: Contents) {
         let mut state = self.state_mut();
         let turn = state.turn + 1;
@@ -155,23 +154,23 @@ impl DurableRows {
         self.state().database.clone()
     }
 
-    /// Keeps a row in memory that was read or became durable in `turn`, if no batch began or ended since.
+    /// Adds a row to memory if no batch started or finished since `turn`, when it was read or became durable.
     fn keep(&self, state: &State, turn: u64, key: &[u8], row: &Option<IVec>) {
         if state.turn == turn {
             self.memory.keep(key, row.clone());
         }
     }
 
-    pub(super) fn view(&self) -> Result<View<'_>, Failure> {
-        let database = self.database().ok_or_else(Failure::closed)?;
+    pub(super) fn view(&self) -> Result<View<'_>, SledError> {
+        let database = self.database().ok_or_else(SledError::closed)?;
         Ok(View {
             rows: self,
             database: Some(database),
         })
     }
 
-    /// A view that never waits for the disk. It may see rows from before and from after the database is opened again: all
-    /// that was shown as durable is there again, so what it reads later is no older.
+    /// A view that never waits for the disk. It may see rows from before and after the database was opened again. That is
+    /// correct, because opening loses nothing durable.
     pub(super) fn view_in_memory(&self) -> View<'_> {
         View {
             rows: self,
@@ -180,24 +179,24 @@ impl DurableRows {
     }
 }
 
-/// The durable rows, for one reader.
+/// The durable rows, as one reader sees them.
 #[derive(Debug)]
 pub(crate) struct View<'r> {
     rows: &'r DurableRows,
-    /// `None` for a view of memory alone.
+    /// `None` if the view is only of memory.
     database: Option<Arc<Database>>,
 }
 
 /// Why a question to a [`View`] has no answer.
 #[derive(Debug)]
 pub(crate) enum Unanswered {
-    /// Nothing failed. The view is one of memory alone, and a row that the answer needs is on disk.
+    /// The view is only of memory, and the answer needs a row that is not there.
     OnDisk,
-    Failed(Failure),
+    Failed(SledError),
 }
 
-impl From<Failure> for Unanswered {
-    fn from(failure: Failure) -> Self {
+impl From<SledError> for Unanswered {
+    fn from(failure: SledError) -> Self {
         Self::Failed(failure)
     }
 }
@@ -206,18 +205,18 @@ impl From<Failure> for Unanswered {
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     pub(crate) rows: Vec<(IVec, IVec)>,
-    /// The key behind which there may be more.
+    /// The key after which there may be more rows.
     pub(crate) more_after: Option<IVec>,
 }
 
 impl View<'_> {
-    /// The state, unless the database is closed, or is no longer the one that this view reads: then that means nothing.
-    fn state(&self) -> Result<RwLockReadGuard<'_, State>, Failure> {
+    /// The state. Fails if the database is closed, or is no longer the one of this view.
+    fn state(&self) -> Result<RwLockReadGuard<'_, State>, SledError> {
         let state = self.rows.state();
         match (&state.database, &self.database) {
             (Some(_), None) => Ok(state),
             (Some(current), Some(own)) if Arc::ptr_eq(current, own) => Ok(state),
-            _ => Err(Failure::closed()),
+            _ => Err(SledError::closed()),
         }
     }
 
@@ -225,7 +224,7 @@ impl View<'_> {
         self.database.as_deref().ok_or(Unanswered::OnDisk)
     }
 
-    pub(crate) fn type_row(&self, type_id: &TypeIdentifier) -> Result<TypeRow, Failure> {
+    pub(crate) fn type_row(&self, type_id: &TypeIdentifier) -> Result<TypeRow, SledError> {
         Ok(self.state()?.type_row(type_id))
     }
 
@@ -245,12 +244,12 @@ impl View<'_> {
         Ok(row)
     }
 
-    /// How many bytes the files of the store have.
+    /// The size of all files of the store.
     pub(crate) fn bytes_on_disk(&self) -> Result<u64, Unanswered> {
         Ok(self.database()?.bytes_on_disk()?)
     }
 
-    /// At most about `limit` of the rows whose keys start with `prefix`, and are behind the key `after`.
+    /// About `limit` rows whose keys start with `prefix`, starting after the key `after`.
     pub(crate) fn scan(
         &self,
         prefix: &[u8],
@@ -269,7 +268,7 @@ impl View<'_> {
     }
 }
 
-/// Puts the previous values of rows in place of what was read, as far as was read.
+/// Replaces rows by their previous values, up to the last row that was read.
 fn put_previous_back(found: &mut Rows, prefix: &[u8], after: Option<&[u8]>, changes: &RowChanges) {
     use std::ops::Bound::{Excluded, Included, Unbounded};
     if changes.is_empty() {
@@ -308,7 +307,7 @@ mod tests {
         IVec::from(text)
     }
 
-    /// Does to the database what the writer does.
+    /// Writes a row like the writer.
     fn write(rows: &DurableRows, before: Option<&str>, after: &str) {
         let change = RowChange {
             before: before.map(ivec),
@@ -343,14 +342,14 @@ mod tests {
         assert_eq!(read(), Some(Some(ivec("one"))));
         assert_eq!(in_memory(), Some(Some(ivec("one"))));
 
-        // A reader read the row before it changed, and wants to keep it afterwards.
+        // A reader has read the row before it changed, and tries to keep it afterwards.
         let turn = rows.state().turn;
         write(&rows, Some("one"), "two");
         rows.keep(&rows.state(), turn, b"key", &Some(ivec("one")));
         assert_eq!(in_memory(), None);
         assert_eq!(read(), Some(Some(ivec("two"))));
 
-        // Until a change is durable, the row before it is the newest durable one.
+        // Until a change is durable, the previous value is the newest durable one.
         let change = RowChange {
             before: Some(ivec("two")),
             after: Some(b"three".to_vec()),
@@ -360,7 +359,7 @@ mod tests {
         rows.durable(HashMap::new());
         assert_eq!(in_memory(), None);
 
-        // Rows that phones ask for are in memory as soon as they are durable, and not before.
+        // Rows that phones read are in memory as soon as they are durable, and not earlier.
         let device = || get(rows.view_in_memory(), b"dkey");
         let mut before = None;
         for after in [Some("one"), Some("two"), None] {

@@ -14,41 +14,41 @@ use super::{
     durable::{DurableRows, RowChange, RowChanges},
 };
 use crate::{
-    error::Failure,
+    error::SledError,
     layout::{self, TypeRow},
 };
 
-/// How many operations share a sync at most.
+/// The maximum number of operations that share a sync.
 pub(super) const OPERATIONS: usize = 512;
 
-/// After how many changed rows a group is made durable. It bounds how long readers wait for a batch to be applied, and how
-/// far the engine's log can run ahead of the last sync. A longer operation is done in steps of about this size.
+/// The number of changed rows at which a group is full. It limits how long readers wait for a batch, and how much of the
+/// engine's log is not synced. A larger operation has steps of about this size.
 pub(crate) const ROWS: usize = 1024;
 
-/// What the writing thread is asked to do.
+/// Work for the writing thread.
 pub(super) trait Operation: Send {
-    /// Does it, or a part that there is room for. Returns whether a part is left.
+    /// Does the work, or as much as the group has room for. Returns whether a part is left.
     fn change(&mut self, group: &mut Group<'_>) -> bool;
 
-    /// Answers the caller: what was done is durable, or failed.
-    fn answer(self: Box<Self>, durable: Result<(), Failure>);
+    /// Answers the caller after the changes became durable, or failed to.
+    fn answer(self: Box<Self>, durable: Result<(), SledError>);
 }
 
-/// An [`Operation`] that calls a function, until that returns something.
-struct Call<T, F> {
+/// An [`Operation`] that calls a function until it returns a result.
+struct FunctionOperation<T, F> {
     function: F,
-    done: Option<Result<T, Failure>>,
-    answer: oneshot::Sender<Result<T, Failure>>,
+    done: Option<Result<T, SledError>>,
+    answer: oneshot::Sender<Result<T, SledError>>,
 }
 
-/// The operation that `function` makes, and where its result comes when it is durable. `None` means that a part is left,
-/// and has the function called again. If it fails, what that call changed is undone.
+/// Makes an operation of a function. The receiver gets the result when it is durable. The function is called again as long
+/// as it returns `None`. If it fails, the changes of its last call are undone.
 pub(super) fn operation<T: Send + 'static>(
-    function: impl FnMut(&mut Group<'_>) -> Result<Option<T>, Failure> + Send + 'static,
-) -> (Box<dyn Operation>, oneshot::Receiver<Result<T, Failure>>) {
+    function: impl FnMut(&mut Group<'_>) -> Result<Option<T>, SledError> + Send + 'static,
+) -> (Box<dyn Operation>, oneshot::Receiver<Result<T, SledError>>) {
     let (answer, answered) = oneshot::channel();
     (
-        Box::new(Call {
+        Box::new(FunctionOperation {
             function,
             done: None,
             answer,
@@ -57,8 +57,8 @@ pub(super) fn operation<T: Send + 'static>(
     )
 }
 
-impl<T: Send, F: FnMut(&mut Group<'_>) -> Result<Option<T>, Failure> + Send> Operation
-    for Call<T, F>
+impl<T: Send, F: FnMut(&mut Group<'_>) -> Result<Option<T>, SledError> + Send> Operation
+    for FunctionOperation<T, F>
 {
     fn change(&mut self, group: &mut Group<'_>) -> bool {
         group.undo.clear();
@@ -69,18 +69,18 @@ impl<T: Send, F: FnMut(&mut Group<'_>) -> Result<Option<T>, Failure> + Send> Ope
         self.done.is_none()
     }
 
-    fn answer(self: Box<Self>, durable: Result<(), Failure>) {
+    fn answer(self: Box<Self>, durable: Result<(), SledError>) {
         let Self { done, answer, .. } = *self;
-        // The caller may have gone.
-        let _gone =
-            answer.send(durable.and_then(|()| done.unwrap_or_else(|| Err(Failure::no_answer()))));
+        // The call may have been dropped.
+        let _dropped =
+            answer.send(durable.and_then(|()| done.unwrap_or_else(|| Err(SledError::no_answer()))));
     }
 }
 
-/// What to put back if an operation fails.
+/// How to undo a change of an operation.
 #[expect(clippy::option_option, reason = "a row may be known not to exist")]
 enum Undo {
-    /// A row as it was in the group; `None` if the group had not changed it.
+    /// The value that the row had in the group. `None` if the group had not changed it.
     Row(Vec<u8>, Option<Option<Vec<u8>>>),
     Type(TypeIdentifier, Option<TypeRow>),
 }
@@ -91,7 +91,7 @@ pub(crate) struct Group<'w> {
     database: &'w Database,
     changes: RowChanges,
     types: HashMap<TypeIdentifier, TypeRow>,
-    /// Of the operation that is being done, the newest last.
+    /// The changes of the current operation, the newest last.
     undo: Vec<Undo>,
     done: Vec<Box<dyn Operation>>,
 }
@@ -112,7 +112,7 @@ impl<'w> Group<'w> {
         self.done.len() >= OPERATIONS || self.changes.len() >= ROWS
     }
 
-    /// Does the operation, or as much of it as there is room for. Returns it if a part is left.
+    /// Does the operation, or as much as there is room for. Returns it if a part is left.
     pub(super) fn add(&mut self, mut operation: Box<dyn Operation>) -> Option<Box<dyn Operation>> {
         if operation.change(self) {
             return Some(operation);
@@ -126,16 +126,16 @@ impl<'w> Group<'w> {
         ROWS.saturating_sub(self.changes.len())
     }
 
-    /// A row as it is after the operations so far.
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<IVec>, Failure> {
+    /// The value of a row after the operations so far.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<IVec>, SledError> {
         match self.changes.get(key) {
             Some(change) => Ok(change.after.as_deref().map(IVec::from)),
             None => self.database.get(key),
         }
     }
 
-    /// All rows under `prefix` as they are after the operations so far.
-    pub(crate) fn scan(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Failure> {
+    /// All rows under `prefix` after the operations so far.
+    pub(crate) fn scan(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, SledError> {
         use std::ops::Bound::{Included, Unbounded};
         let mut rows = BTreeMap::new();
         for row in self.database.scan(prefix, None)? {
@@ -152,7 +152,7 @@ impl<'w> Group<'w> {
         Ok(rows)
     }
 
-    /// Changes a row that was `before`.
+    /// Changes a row. `before` is its value in the database, if the group has not changed it.
     pub(crate) fn put(&mut self, key: Vec<u8>, before: Option<IVec>, after: Option<Vec<u8>>) {
         let (key, last) = match self.changes.entry(key) {
             Entry::Occupied(mut entry) => (
@@ -176,13 +176,13 @@ impl<'w> Group<'w> {
     }
 
     pub(crate) fn put_type(&mut self, type_id: &TypeIdentifier, row: TypeRow) {
-        // Nobody reads this row while the database is open, so its previous value does not matter.
+        // This row is read only when the database is opened, so its previous value does not matter.
         self.put(layout::type_row(type_id), None, Some(row.encode()));
         let last = self.types.insert(type_id.clone(), row);
         self.undo.push(Undo::Type(type_id.clone(), last));
     }
 
-    /// Undoes what the operation has changed so far.
+    /// Undoes the changes of the current operation.
     fn undo(&mut self) {
         while let Some(undo) = self.undo.pop() {
             match undo {
@@ -198,9 +198,9 @@ impl<'w> Group<'w> {
         }
     }
 
-    /// Makes everything durable, and only then shows it and answers.
-    pub(super) fn commit(mut self) -> Result<(), Failure> {
-        // One operation may have undone another.
+    /// Makes the changes durable. Only then readers see them and callers get their answers.
+    pub(super) fn commit(mut self) -> Result<(), SledError> {
+        // One operation may have reversed another.
         self.changes
             .retain(|_, change| change.before.as_deref() != change.after.as_deref());
         let result = if self.changes.is_empty() {
@@ -214,7 +214,7 @@ impl<'w> Group<'w> {
         result
     }
 
-    fn write(&mut self) -> Result<(), Failure> {
+    fn write(&mut self) -> Result<(), SledError> {
         let mut batch = sled::Batch::default();
         for (key, change) in &self.changes {
             match &change.after {
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_operation_that_fails_leaves_no_change_and_the_others_alone() {
+    fn an_operation_that_fails_changes_nothing_and_the_others_succeed() {
         let folder = tempfile::tempdir().unwrap();
         let (database, contents) =
             Database::open(&crate::Config::new(folder.path()), true).unwrap();
@@ -262,7 +262,7 @@ mod tests {
             group.put(b"b".to_vec(), None, row("second"));
             group.put_type(&of, clock(2));
             group.put_type(&TypeIdentifier::new("pass.b").unwrap(), clock(3));
-            Err(Failure::unreadable("row"))
+            Err(SledError::unreadable("row"))
         });
         assert!(group.add(first).is_none() && group.add(second).is_none());
         assert_eq!(group.get(b"a").unwrap().as_deref(), Some(&b"first"[..]));
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_that_is_not_done_comes_back_and_is_answered_once() {
+    fn an_operation_in_steps_is_answered_once() {
         let folder = tempfile::tempdir().unwrap();
         let (database, contents) =
             Database::open(&crate::Config::new(folder.path()), true).unwrap();
@@ -315,7 +315,7 @@ mod tests {
             let mut group = Group::new(&rows, &database);
             operation = group.add(operation).unwrap();
             group.commit().unwrap();
-            assert!(answer.try_recv().is_err(), "an answer to a part");
+            assert!(answer.try_recv().is_err(), "an answer before the last step");
         }
         let mut group = Group::new(&rows, &database);
         assert!(group.add(operation).is_none());

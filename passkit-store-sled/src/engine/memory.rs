@@ -1,6 +1,8 @@
+//! Rows that were read or written lately.
+
 use sled::IVec;
 
-/// Rows that were read or written lately, by key; `None` for a row that does not exist.
+/// Rows by key. `None` for a row that does not exist.
 #[derive(Debug)]
 pub(super) struct Memory(quick_cache::sync::Cache<Box<[u8]>, Option<IVec>, Size>);
 
@@ -9,20 +11,20 @@ struct Size;
 
 impl quick_cache::Weighter<Box<[u8]>, Option<IVec>> for Size {
     fn weight(&self, key: &Box<[u8]>, row: &Option<IVec>) -> u64 {
-        /// About what an entry takes besides its bytes.
+        /// The approximate size of an entry without its bytes.
         const ENTRY: usize = 120;
         (key.len() + row.as_ref().map_or(0, |row| row.len()) + ENTRY) as u64
     }
 }
 
 impl Memory {
-    /// With at most this many bytes of rows.
+    /// Makes room for this number of bytes.
     pub(super) fn new(bytes: u64) -> Self {
         let about = usize::try_from(bytes / 300).unwrap_or(usize::MAX);
         Self(quick_cache::sync::Cache::with_weighter(about, bytes, Size))
     }
 
-    /// The row, unless it is not in memory.
+    /// The row if it is in memory.
     #[expect(clippy::option_option, reason = "a row may be known not to exist")]
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<IVec>> {
         self.0.get(key)

@@ -1,5 +1,7 @@
-//! What is peculiar to this store: one thread that commits changes in groups, readers that see only what is durable, and
-//! rows in memory. It knows rows and the clocks of types, and nothing of registrations or pushes.
+//! What is specific to sled: a thread that commits changes in groups, readers that see only what is durable, and rows in
+//! memory. It handles rows and the clocks of types, and does not know registrations or pushes.
+
+// Each file uses only those before it: database, memory, durable, group, reader, writer.
 
 mod database;
 mod durable;

@@ -11,14 +11,14 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::durable::{DurableRows, Unanswered, View};
-use crate::error::Failure;
+use crate::error::SledError;
 
 type Job = Box<dyn FnOnce(&DurableRows) + Send>;
 
-/// How many questions a thread takes at once: enough to make waking it cheap, and few enough to leave some to the others.
+/// How many questions a thread takes at once. More would leave none for the other threads.
 const AT_ONCE: usize = 16;
 
-/// The threads that read, and what waits for them.
+/// The threads that read, and the questions that wait for them.
 #[derive(Debug)]
 pub(crate) struct Readers {
     rows: Arc<DurableRows>,
@@ -64,9 +64,8 @@ impl Readers {
         Ok(readers)
     }
 
-    /// Asks `question` of the rows in memory. If the answer is not there, has a thread ask the disk, unless the caller has
-    /// gone when its turn comes.
-    pub(crate) async fn ask<T, F>(&self, question: F) -> Result<T, Failure>
+    /// Answers from memory if possible. Otherwise a thread answers from the disk, unless the call has been dropped by then.
+    pub(crate) async fn ask<T, F>(&self, question: F) -> Result<T, SledError>
     where
         T: Send + 'static,
         F: Fn(&View<'_>) -> Result<T, Unanswered> + Send + 'static,
@@ -83,13 +82,13 @@ impl Readers {
                     .view()
                     .map_err(Unanswered::from)
                     .and_then(|view| question(&view));
-                let _gone = answer.send(asked);
+                let _dropped = answer.send(asked);
             }
         }));
         match answered.await {
             Ok(Ok(read)) => Ok(read),
             Ok(Err(Unanswered::Failed(failure))) => Err(failure),
-            Ok(Err(Unanswered::OnDisk)) | Err(_) => Err(Failure::no_answer()),
+            Ok(Err(Unanswered::OnDisk)) | Err(_) => Err(SledError::no_answer()),
         }
     }
 }
@@ -124,8 +123,8 @@ impl Queue {
                     .wait(waiting)
                     .unwrap_or_else(PoisonError::into_inner);
                 waiting.sleeping -= 1;
-                // Under load the callers are about to ask more, and one turn for all costs far less than one each. Without
-                // load this thread gets the processor straight back.
+                // Under load, callers are about to ask more, and it costs less to answer them together. Without load, this
+                // thread goes on at once.
                 drop(waiting);
                 thread::yield_now();
                 waiting = self.lock();
@@ -136,7 +135,7 @@ impl Queue {
             for job in taken.drain(..) {
                 // The caller notices a panic because its answer is dropped.
                 if catch_unwind(AssertUnwindSafe(|| job(rows))).is_err() {
-                    tracing::error!("the storage engine failed in the middle of reading");
+                    tracing::error!("the storage engine panicked while reading");
                 }
             }
         }
@@ -148,7 +147,7 @@ impl Drop for Readers {
         self.queue.lock().closed = true;
         self.queue.something_new.notify_all();
         for thread in self.threads.drain(..) {
-            // The thread catches panics. If one escaped, nobody is left to report it to.
+            // The thread catches panics. There is nobody to report another one to.
             let _ended = thread.join();
         }
     }

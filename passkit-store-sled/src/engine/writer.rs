@@ -1,4 +1,4 @@
-//! Writing: one thread, which makes many changes durable with one sync.
+//! The thread that writes. It makes many changes durable with one sync.
 
 use std::{
     any::Any,
@@ -17,21 +17,21 @@ use super::{
     durable::DurableRows,
     group::{Group, OPERATIONS, Operation, operation},
 };
-use crate::{config::Config, error::Failure};
+use crate::{config::Config, error::SledError};
 
-/// How many operations may wait; the callers of more wait for room.
+/// How many operations may wait. Further callers wait for room.
 const WAITING: usize = 1024;
 
-/// How soon after a failure, or an attempt that failed, the database is opened again.
+/// The pause after a failed write, or a failed attempt to open the database, before it is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a write may have failed before the thread that waits for it is woken.
+/// How often to look for a failed write that a thread still waits for.
 const WATCH: Duration = Duration::from_millis(500);
 
-/// The thread that writes, and the thread that watches over it.
+/// The thread that writes, and the thread that wakes it after a failed write.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    /// `None` only while it is being dropped.
+    /// `None` only during the drop.
     queue: Option<mpsc::Sender<Box<dyn Operation>>>,
     thread: Option<JoinHandle<()>>,
     watch: Option<(std_mpsc::Sender<()>, JoinHandle<()>)>,
@@ -67,25 +67,27 @@ impl Writer {
         })
     }
 
-    /// Has the writing thread call `change`, again and again while it returns `None`, and waits until what it did is
-    /// durable. If the future is dropped before the thread has it, nothing happens; afterwards, all of it does.
+    /// Makes the writing thread call `change` until it returns `Some`, and waits until the changes are durable. If the future is
+    /// dropped before it has handed `change` over, nothing happens. If it is dropped later, the change happens.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
-        change: impl FnMut(&mut Group<'_>) -> Result<Option<T>, Failure> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let queue = self.queue.as_ref().ok_or_else(Failure::no_answer)?;
+        change: impl FnMut(&mut Group<'_>) -> Result<Option<T>, SledError> + Send + 'static,
+    ) -> Result<T, SledError> {
+        let queue = self.queue.as_ref().ok_or_else(SledError::no_answer)?;
         let (operation, answered) = operation(change);
         queue
             .send(operation)
             .await
-            .map_err(|_| Failure::no_answer())?;
-        answered.await.unwrap_or_else(|_| Err(Failure::no_answer()))
+            .map_err(|_| SledError::no_answer())?;
+        answered
+            .await
+            .unwrap_or_else(|_| Err(SledError::no_answer()))
     }
 
-    /// Has the database opened again if it is closed.
+    /// Makes the writing thread open the database if it is closed.
     pub(crate) fn reopen(&self) {
         if let Some(queue) = &self.queue {
-            // An operation that changes nothing does it. If there is no room, others wait and do the same.
+            // An operation without changes is enough. If the queue is full, others have the same effect.
             let (nothing, _) = operation(|_| Ok(Some(())));
             let _full = queue.try_send(nothing);
         }
@@ -93,11 +95,11 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Returns when everything that was handed over is done.
+    /// Finishes all operations that were handed over.
     fn drop(&mut self) {
         drop(self.queue.take());
         if let Some(thread) = self.thread.take() {
-            // The thread catches panics. If one escaped, nobody is left to report it to.
+            // The thread catches panics. There is nobody to report another one to.
             let _ended = thread.join();
         }
         if let Some((end, watch)) = self.watch.take() {
@@ -110,8 +112,8 @@ impl Drop for Writer {
 struct Work {
     rows: Arc<DurableRows>,
     config: Config,
-    /// Since when the database is closed, or cannot be opened, and why.
-    closed: Option<(Instant, Failure)>,
+    /// The last failure, and when it happened.
+    closed: Option<(Instant, SledError)>,
     waiting: VecDeque<Box<dyn Operation>>,
 }
 
@@ -131,9 +133,9 @@ impl Work {
                     self.waiting.push_back(operation);
                 }
             }
-            // A caller that waits notices a panic because its answer is dropped.
+            // After a panic, callers get an error because their answers are dropped.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.group())) {
-                self.close(Failure::panic(
+                self.close(SledError::panic(
                     &self.config.path,
                     &*panic as &(dyn Any + Send),
                 ));
@@ -141,7 +143,7 @@ impl Work {
         }
     }
 
-    /// Does some of what waits, and makes it durable.
+    /// Does some of the waiting operations, and makes them durable.
     fn group(&mut self) {
         let database = match self.database() {
             Ok(database) => database,
@@ -169,9 +171,9 @@ impl Work {
             Err(failure) => {
                 tracing::error!(
                     error = failure.in_full(),
-                    "a write failed; the store opens again when it can"
+                    "a write failed; the store closes and will open again"
                 );
-                // Its first part is lost, so the whole has failed.
+                // Its first part is lost, so all of it has failed.
                 if let Some(operation) = rest {
                     operation.answer(Err(failure.clone()));
                 }
@@ -181,19 +183,19 @@ impl Work {
         }
     }
 
-    fn close(&mut self, failure: Failure) {
+    fn close(&mut self, failure: SledError) {
         self.rows.closed();
         self.closed = Some((Instant::now(), failure));
     }
 
     /// The open database; after a failure, opened again.
-    fn database(&mut self) -> Result<Arc<Database>, Failure> {
+    fn database(&mut self) -> Result<Arc<Database>, SledError> {
         if let Some(database) = self.rows.database() {
             if !database.has_failed() {
                 return Ok(database);
             }
             drop(database);
-            self.close(Failure::closed());
+            self.close(SledError::closed());
         }
         if let Some((since, failure)) = &self.closed
             && since.elapsed() < REOPEN_AFTER
@@ -205,12 +207,12 @@ impl Work {
                 tracing::info!(path = %self.config.path.display(), "the store is open again");
                 self.closed = None;
                 self.rows.reopened(database, contents);
-                self.rows.database().ok_or_else(Failure::closed)
+                self.rows.database().ok_or_else(SledError::closed)
             }
             Err(failure) => {
                 tracing::error!(
                     error = failure.in_full(),
-                    "the store cannot be opened again yet"
+                    "the store could not be opened again"
                 );
                 self.closed = Some((Instant::now(), failure.clone()));
                 Err(failure)

@@ -13,13 +13,13 @@ use passkit_server::{
 use passkit_store_sled::SledStore;
 use tokio::task::JoinSet;
 
-use crate::support::{device, devices, mark, pass, registrations, serial, token, type_id};
+use crate::support::{device, devices, mark, pass, registered, serial, token, type_id};
 
 const PASSES: usize = 200;
 const MARKS: usize = 150;
 
-/// Sixteen writers mark two hundred passes while devices keep asking. In the end every device has the newest version
-/// of every pass, and hears nothing more.
+/// Sixteen writers mark two hundred passes while devices keep asking. In the end every device has the newest version of every
+/// pass, and its list is empty.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_device_ends_with_an_old_pass() {
     let folder = tempfile::tempdir().unwrap();
@@ -47,10 +47,7 @@ async fn no_device_ends_with_an_old_pass() {
                 assert_eq!(unique.len(), changes.serials.len(), "a serial number twice");
                 if !changes.serials.is_empty() {
                     if let Some(asked) = tag {
-                        assert_ne!(
-                            asked, changes.tag,
-                            "serials under the tag that was asked with"
-                        );
+                        assert_ne!(asked, changes.tag, "serials with the tag of the question");
                         assert!(changes.tag.type_version >= asked.type_version);
                         assert!(changes.tag.device_version >= asked.device_version);
                     }
@@ -71,7 +68,7 @@ async fn no_device_ends_with_an_old_pass() {
                     assert!(quiet.serials.is_empty(), "{} again", quiet.serials.len());
                     return (name, step, has, fetched);
                 }
-                // What is in memory is answered at once: without this, four devices would leave the writers no thread.
+                // Answers from memory don't yield, and four devices would leave the writers no thread.
                 tokio::task::yield_now().await;
             }
         });
@@ -105,7 +102,7 @@ async fn no_device_ends_with_an_old_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_parallel_registers_one_creates() {
+async fn one_of_several_parallel_registrations_creates() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(SledStore::open(folder.path()).unwrap());
     for round in 0..30 {
@@ -132,7 +129,7 @@ async fn of_parallel_registers_one_creates() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn pages_miss_no_device_that_stays() {
+async fn pages_do_not_miss_a_device_that_stays() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(SledStore::open(folder.path()).unwrap());
     let staying = (0..300)
@@ -161,7 +158,7 @@ async fn pages_miss_no_device_that_stays() {
                 i += 8;
                 let comes = device(format!("{:04}-comes", i % 300));
                 store.register(&comes, &pass("1"), &token()).await.unwrap();
-                // A device that stays may register again meanwhile.
+                // A device that stays may register again.
                 let stays = device(format!("{:04}-stays", (i * 7) % 300));
                 store.register(&stays, &pass("1"), &token()).await.unwrap();
                 store.unregister(&comes, &pass("1")).await.unwrap();
@@ -198,9 +195,9 @@ async fn pages_miss_no_device_that_stays() {
     tasks.join_all().await;
 }
 
-/// A future that is dropped after it was handed over is done all the same, before the store is closed.
+/// A call that is dropped happens completely or not at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn dropped_calls_happen_wholly_or_not() {
+async fn dropped_calls_happen_completely_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(SledStore::open(folder.path()).unwrap());
     let mut tasks = JoinSet::new();
@@ -221,7 +218,7 @@ async fn dropped_calls_happen_wholly_or_not() {
     let store = SledStore::open(folder.path()).unwrap();
     let mut there = 0;
     for i in 0..400 {
-        let listed = registrations(&store, &device(format!("{i}"))).await;
+        let listed = registered(&store, &device(format!("{i}"))).await;
         let paged = devices(&store, &pass(format!("{i}"))).await;
         assert_eq!(listed.len(), paged.len(), "half a registration");
         there += listed.len();

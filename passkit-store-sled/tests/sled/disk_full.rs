@@ -16,7 +16,7 @@ use passkit_server::store::{RegistrationStore, StoreError, StoreErrorKind};
 use passkit_store_sled::SledStore;
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::support::{device, pass, registrations, token, type_id};
+use crate::support::{device, pass, registered, token, type_id};
 
 const WRITERS: usize = 16;
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -36,12 +36,12 @@ fn run(program: &str, arguments: &[&str]) -> bool {
         .is_ok_and(|ended| ended.status.success())
 }
 
-/// `None` where this user cannot mount; root can, or the test fails.
+/// Mounts a small file system. `None` if this user can't. Root can, or the test fails.
 fn mount(folder: &Path, kind: &str) -> Option<Mounted> {
     let id = Command::new("id").arg("-u").output().unwrap();
     if id.stdout != b"0\n" || std::env::var_os("PASSKIT_NO_MOUNT").is_some() {
         eprintln!(
-            "left out: a full disk ({kind}) can be tested only as root, who may mount a small file system"
+            "left out: only root may mount the small file system ({kind}) that this test fills"
         );
         return None;
     }
@@ -74,7 +74,7 @@ fn mount(folder: &Path, kind: &str) -> Option<Mounted> {
     Some(Mounted(at))
 }
 
-/// Fills what is left, and returns how much that was.
+/// Fills the rest of the file system, and returns how many bytes that took.
 fn fill(path: &Path) -> usize {
     let mut file = File::create(path).unwrap();
     let mut written = 0;
@@ -110,7 +110,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     assert!(waited.await.is_ok(), "no {what}");
 }
 
-/// Whether the full disk is among the sources of the error.
+/// Whether a full disk is among the sources of the error.
 fn says_full(error: &StoreError) -> bool {
     let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
     let mut next = error.source();
@@ -151,7 +151,7 @@ async fn recovers(kind: &str) {
         writers.spawn(async move {
             let mut number = 0;
             while !stop.load(SeqCst) {
-                // Few devices, so that the store stays small enough for its disk.
+                // Few devices, so that the store fits on its disk.
                 number += 1;
                 let device = device(format!("{writer}-{}", number / 30));
                 let name = format!("{}", number % 30);
@@ -166,7 +166,7 @@ async fn recovers(kind: &str) {
                             .or_default()
                             .push(format!("{} {name}", device.as_str()));
                         successes[writer].fetch_add(1, SeqCst);
-                        // Not the whole disk within a moment.
+                        // So that the disk is not full at once.
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                     Err(error) => {
@@ -204,7 +204,7 @@ async fn recovers(kind: &str) {
         if let Err(error) = asked.expect("a read hangs") {
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         }
-        // Long enough for the store to try to open again, and fail.
+        // So many failures that the store has tried to open again.
         let failed = counts(&failures)
             .iter()
             .map(|n| n + 150)
@@ -233,7 +233,7 @@ async fn recovers(kind: &str) {
         let all = acknowledged.lock().unwrap().clone();
         for line in all.values().flatten() {
             let (name, serial) = line.split_once(' ').unwrap();
-            let found = registrations(store, &device(name)).await;
+            let found = registered(store, &device(name)).await;
             assert!(
                 found.iter().any(|found| found == serial),
                 "{kind}: {line} was acknowledged and is lost"

@@ -7,10 +7,10 @@ use passkit_server::{
 };
 use passkit_store_sled::SledStore;
 
-use crate::support::{device, pass, registrations, token, type_id};
+use crate::support::{device, pass, registered, token, type_id};
 
 fn registration(n: usize) -> Registration {
-    // Three passes a device.
+    // Three passes on each device.
     Registration {
         device: device(format!(
             "{:032x}",
@@ -21,9 +21,9 @@ fn registration(n: usize) -> Registration {
     }
 }
 
-/// `PASSKIT_IMPORT=1000000` registers that many, and prints how long it took.
+/// `PASSKIT_IMPORT` sets the number of registrations. The test prints how long they took.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_comes_back_and_is_counted() {
+async fn an_import_can_be_exported_and_counted() {
     let many =
         std::env::var("PASSKIT_IMPORT").map_or(20_000, |text| text.parse::<usize>().unwrap());
     let folder = tempfile::tempdir().unwrap();
@@ -69,10 +69,10 @@ async fn an_import_comes_back_and_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_with_many_passes_comes_back_whole() {
+async fn a_device_with_many_passes_is_exported_completely() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
-    // More than fit into the device's row, and more than become durable together.
+    // More than fit into the device's row, and more than fit into one step.
     let push_token = PushToken::new("c1").unwrap();
     let all = (0..1_500).map(|n| Registration {
         device: device("many"),
@@ -85,16 +85,16 @@ async fn a_device_with_many_passes_comes_back_whole() {
         ..all[0].clone()
     });
     assert_eq!(store.register_many(&all).await.unwrap(), 1_501);
-    assert_eq!(registrations(&store, &device("many")).await.len(), 1_500);
+    assert_eq!(registered(&store, &device("many")).await.len(), 1_500);
     let first = store.registrations(None, 10).await.unwrap();
     let second = store.registrations(first.next.as_ref(), 10).await.unwrap();
     assert!(second.next.is_none());
     let mut found = [first.items, second.items].concat();
     found.sort_by(|a, b| (&a.device, &a.pass).cmp(&(&b.device, &b.pass)));
     assert_eq!(found, all);
-    // A restart keeps what an import made.
+    // An import is durable.
     drop(store);
     let store = SledStore::open(folder.path()).unwrap();
-    assert_eq!(registrations(&store, &device("many")).await.len(), 1_500);
+    assert_eq!(registered(&store, &device("many")).await.len(), 1_500);
     assert!(store.unregister(&device("z"), &pass("0000")).await.unwrap());
 }

@@ -7,27 +7,27 @@ use passkit_server::{
 use passkit_store_sled::{Config, SledStore};
 
 use crate::support::{
-    content, device, devices, mark, pass, publish, registrations, serial, token, type_id,
+    content, device, devices, mark, pass, publish, registered, serial, token, type_id,
 };
 
-fn said(error: &StoreError) -> String {
-    let said = error.source().unwrap().to_string();
-    assert!(!said.contains('\n'), "{said}");
-    said
+fn text_of(error: &StoreError) -> String {
+    let text = error.source().unwrap().to_string();
+    assert!(!text.contains('\n'), "{text}");
+    text
 }
 
 #[tokio::test]
-async fn a_second_opener_gets_an_error_that_says_what_to_do() {
+async fn a_folder_in_use_is_refused_with_an_error_that_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
     let error = SledStore::open(folder.path()).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
-    let said = said(&error);
+    let text = text_of(&error);
     assert!(
-        said.contains(folder.path().to_str().unwrap()) && said.contains("another process"),
-        "{said}"
+        text.contains(folder.path().to_str().unwrap()) && text.contains("another process"),
+        "{text}"
     );
-    // The first one is none the worse.
+    // The first store still works.
     store
         .register(&device("d"), &pass("1"), &token())
         .await
@@ -35,19 +35,22 @@ async fn a_second_opener_gets_an_error_that_says_what_to_do() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_named() {
+fn the_error_names_a_folder_that_cannot_be_created() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "x").unwrap();
     for path in [file.clone(), file.join("below")] {
         let error = SledStore::open(&path).unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Configuration);
-        assert!(said(&error).contains(path.to_str().unwrap()), "{error:?}");
+        assert!(
+            text_of(&error).contains(path.to_str().unwrap()),
+            "{error:?}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_keeps_everything_however_much_is_in_memory() {
+async fn a_restart_keeps_everything_with_any_cache_size() {
     for cache_bytes in [1 << 20, 0, u64::MAX] {
         let folder = tempfile::tempdir().unwrap();
         restart_keeps_everything(&Config::new(folder.path()).cache_bytes(cache_bytes)).await;
@@ -58,7 +61,7 @@ async fn restart_keeps_everything(config: &Config) {
     let many = (0..40).map(|i| format!("{i:02}")).collect::<Vec<_>>();
     let mut answers = Vec::new();
     for round in 0..3 {
-        // Again at once, in the same process: dropping it has let go of the folder.
+        // Dropping the store has unlocked the folder, so it can be opened again at once.
         let store = SledStore::open_with(config).unwrap();
         if round == 0 {
             for name in &many {
@@ -89,8 +92,8 @@ async fn restart_keeps_everything(config: &Config) {
                     .unwrap()
             );
         }
-        assert_eq!(registrations(&store, &device("many")).await, many[..39]);
-        assert_eq!(registrations(&store, &device("few")).await, ["07"]);
+        assert_eq!(registered(&store, &device("many")).await, many[..39]);
+        assert_eq!(registered(&store, &device("few")).await, ["07"]);
         let tag = store
             .changes_since(&device("many"), &type_id(), None)
             .await
@@ -127,7 +130,7 @@ async fn restart_keeps_everything(config: &Config) {
 }
 
 #[tokio::test]
-async fn a_tag_of_another_time_counts_as_none() {
+async fn a_tag_ahead_of_the_clocks_counts_as_none() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
     store
@@ -167,13 +170,13 @@ fn another_programs_database_is_left_alone() {
     drop(other);
     let error = SledStore::open(folder.path()).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
-    assert!(said(&error).contains("another program"), "{error:?}");
+    assert!(text_of(&error).contains("another program"), "{error:?}");
     assert_eq!(open().iter().count(), 1);
 }
 
-/// The engine refuses another size of segments than that of the file.
+/// The engine refuses a file with another segment size.
 #[test]
-fn the_error_of_the_engine_is_at_the_end_of_the_chain() {
+fn errors_have_the_engines_error_as_a_source() {
     let folder = tempfile::tempdir().unwrap();
     drop(
         sled::Config::new()
@@ -184,7 +187,7 @@ fn the_error_of_the_engine_is_at_the_end_of_the_chain() {
     );
     let error = SledStore::open(folder.path()).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
-    let text = said(&error);
+    let text = text_of(&error);
     let cause = error.source().unwrap().source().unwrap();
     assert!(
         matches!(cause.downcast_ref(), Some(sled::Error::Unsupported(_))),
@@ -194,7 +197,7 @@ fn the_error_of_the_engine_is_at_the_end_of_the_chain() {
 }
 
 #[test]
-fn a_newer_format_is_named() {
+fn the_error_names_a_newer_format() {
     let folder = tempfile::tempdir().unwrap();
     drop(SledStore::open(folder.path()).unwrap());
     let engine = sled::Config::new()
@@ -206,11 +209,11 @@ fn a_newer_format_is_named() {
     drop(engine);
     let error = SledStore::open(folder.path()).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
-    assert!(said(&error).contains("format 9"), "{error:?}");
+    assert!(text_of(&error).contains("format 9"), "{error:?}");
 }
 
 #[tokio::test]
-async fn an_unreadable_row_is_an_error_of_its_own() {
+async fn an_unreadable_row_affects_no_other_call() {
     let folder = tempfile::tempdir().unwrap();
     drop(SledStore::open(folder.path()).unwrap());
     let engine = sled::Config::new()
@@ -226,7 +229,7 @@ async fn an_unreadable_row_is_an_error_of_its_own() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-    assert!(!said(&error).contains("broken"), "{error:?}");
+    assert!(!text_of(&error).contains("broken"), "{error:?}");
     let error = store
         .changes_since(&device("broken"), &type_id(), None)
         .await
@@ -239,7 +242,7 @@ async fn an_unreadable_row_is_an_error_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_snapshot_cut_short_does_no_harm() {
+async fn an_unfinished_snapshot_is_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
     store
@@ -253,10 +256,10 @@ async fn a_snapshot_cut_short_does_no_harm() {
     )
     .unwrap();
     let store = SledStore::open(folder.path()).unwrap();
-    assert_eq!(registrations(&store, &device("d")).await, ["1"]);
+    assert_eq!(registered(&store, &device("d")).await, ["1"]);
 }
 
-/// Whatever becomes of the data file, opening it ends, and never in a new and empty store.
+/// With any damage to the data file, opening returns an error, and never a new, empty store.
 #[test]
 fn damaged_files_are_errors() {
     type Damage = fn(&mut Vec<u8>);
@@ -288,7 +291,7 @@ fn damaged_files_are_errors() {
             let error = SledStore::open(folder.path()).expect_err(name);
             assert!(!error.is_transient(), "{name}: {error:?}");
             assert!(
-                said(&error).contains(folder.path().to_str().unwrap()),
+                text_of(&error).contains(folder.path().to_str().unwrap()),
                 "{name}: {error:?}"
             );
         }

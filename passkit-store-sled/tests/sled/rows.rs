@@ -9,10 +9,10 @@ use passkit_server::{
 use passkit_store_sled::SledStore;
 
 use crate::support::{
-    content, device, devices, mark, pass, publish, registrations, serial, token, type_id,
+    content, device, devices, mark, pass, publish, registered, serial, token, type_id,
 };
 
-/// A device's registrations move to rows of their own when they are many. No caller may notice.
+/// Many registrations of a device move to rows of their own. Callers must not see a difference.
 #[tokio::test(flavor = "multi_thread")]
 async fn few_and_many_registrations_behave_alike() {
     let folder = tempfile::tempdir().unwrap();
@@ -32,7 +32,7 @@ async fn few_and_many_registrations_behave_alike() {
                 .unwrap(),
             Registered::Existing
         );
-        assert_eq!(registrations(&store, &phone).await, names[..=i]);
+        assert_eq!(registered(&store, &phone).await, names[..=i]);
         let new = store.changes_since(&phone, &type_id(), tag).await.unwrap();
         let expected = if i == 0 { 1 } else { 2 };
         assert_eq!(new.serials.len(), expected, "{:?}", new.serials);
@@ -47,7 +47,7 @@ async fn few_and_many_registrations_behave_alike() {
     for (i, name) in names.iter().enumerate() {
         assert!(store.unregister(&phone, &pass(name)).await.unwrap());
         assert!(!store.unregister(&phone, &pass(name)).await.unwrap());
-        assert_eq!(registrations(&store, &phone).await, names[i + 1..]);
+        assert_eq!(registered(&store, &phone).await, names[i + 1..]);
         assert!(devices(&store, &pass(name)).await.is_empty());
     }
     assert_eq!(
@@ -63,7 +63,7 @@ async fn few_and_many_registrations_behave_alike() {
     let gone = store.changes_since(&phone, &type_id(), None).await.unwrap();
     assert_eq!(
         gone.tag.device_version, 0,
-        "the device goes with its last registration"
+        "the device is removed with its last registration"
     );
 
     for count in [3, 60] {
@@ -88,14 +88,14 @@ async fn few_and_many_registrations_behave_alike() {
                 .await
                 .unwrap()
         );
-        assert!(registrations(&store, &phone).await.is_empty());
+        assert!(registered(&store, &phone).await.is_empty());
         for name in &names[..count] {
             assert!(devices(&store, &pass(name)).await.is_empty());
         }
     }
     drop(store);
 
-    // What the store and its clocks take, and nothing else.
+    // Only rows of the store and its clocks are left.
     let engine = sled::Config::new()
         .path(folder.path())
         .segment_size(1 << 20)
@@ -110,7 +110,7 @@ async fn few_and_many_registrations_behave_alike() {
     assert_eq!(left, 0, "rows of a device that is gone");
 }
 
-/// Pages over a quarter of a segment would go to files that the engine never syncs.
+/// The engine writes pages larger than a quarter of a segment to other files, which it never syncs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_longest_identifiers_fit_into_the_log() {
     let folder = tempfile::tempdir().unwrap();
@@ -126,7 +126,7 @@ async fn the_longest_identifiers_fit_into_the_log() {
         );
         tasks.spawn(async move {
             for i in 0..60_usize {
-                // Different from the first character, or alike to the last.
+                // Half of the serial numbers differ only in the last characters, the others in the first.
                 let device = DeviceIdentifier::new(&format!("{:0>128}", task * 60 + i)).unwrap();
                 let number = (task * 60 + i) % 977;
                 let text = if i % 2 == 0 {
@@ -150,7 +150,7 @@ async fn the_longest_identifiers_fit_into_the_log() {
 }
 
 #[tokio::test]
-async fn what_changes_nothing_costs_no_write() {
+async fn calls_that_change_nothing_write_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
     store
@@ -181,7 +181,7 @@ async fn what_changes_nothing_costs_no_write() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_mark_is_whole_and_every_date_moves() {
+async fn a_long_mark_changes_every_version_and_date() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
     let serials = (0..5_000)
@@ -202,7 +202,7 @@ async fn a_long_mark_is_whole_and_every_date_moves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_publication_marks_and_pushes_what_is_new_and_no_more() {
+async fn a_long_publication_marks_exactly_the_new_contents() {
     const PASSES: usize = 3_000;
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();
@@ -262,7 +262,7 @@ async fn a_long_publication_marks_and_pushes_what_is_new_and_no_more() {
     }
 }
 
-/// A content that stands twice in one call counts as two calls would.
+/// A content that occurs twice in a call has the same effect as two calls.
 #[tokio::test]
 async fn a_content_that_occurs_twice_keeps_all_tokens() {
     let folder = tempfile::tempdir().unwrap();

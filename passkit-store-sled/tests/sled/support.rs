@@ -1,48 +1,9 @@
-use std::{io::Write as _, path::PathBuf, process::Command};
-
 use passkit_server::{
     Changed, PassId,
-    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TokenDigest, TypeIdentifier},
+    identifiers::{SerialNumber, TokenDigest},
     store::{Audience, Content, RegisteredDevice, RegistrationStore},
 };
-
-pub(crate) fn type_id() -> TypeIdentifier {
-    TypeIdentifier::new("pass.com.example.ticket").unwrap()
-}
-
-pub(crate) fn serial(text: impl AsRef<str>) -> SerialNumber {
-    SerialNumber::new(text.as_ref()).unwrap()
-}
-
-pub(crate) fn pass(text: impl AsRef<str>) -> PassId {
-    PassId {
-        type_id: type_id(),
-        serial: serial(text),
-    }
-}
-
-pub(crate) fn device(text: impl AsRef<str>) -> DeviceIdentifier {
-    DeviceIdentifier::new(text.as_ref()).unwrap()
-}
-
-pub(crate) fn token() -> PushToken {
-    PushToken::new("c0ffee").unwrap()
-}
-
-/// The serial numbers registered on a device, sorted.
-pub(crate) async fn registrations(
-    store: &dyn RegistrationStore,
-    device: &DeviceIdentifier,
-) -> Vec<String> {
-    let all = store.changes_since(device, &type_id(), None).await.unwrap();
-    let mut serials = all
-        .serials
-        .iter()
-        .map(|s| s.as_str().to_owned())
-        .collect::<Vec<_>>();
-    serials.sort();
-    serials
-}
+pub(crate) use passkit_test_servers::fixtures::{device, pass, registered, serial, token, type_id};
 
 /// The devices registered for a pass, on one page.
 pub(crate) async fn devices(store: &dyn RegistrationStore, pass: &PassId) -> Vec<RegisteredDevice> {
@@ -54,7 +15,7 @@ pub(crate) async fn devices(store: &dyn RegistrationStore, pass: &PassId) -> Vec
     page.items
 }
 
-/// What is published of a pass: a digest and a token of this byte, or that it is no longer offered.
+/// A content whose digest and token repeat this byte, or a removal.
 pub(crate) fn content(name: &str, digest: Option<u8>) -> Content {
     let digest = digest.map(|byte| [byte; 32]);
     Content {
@@ -76,25 +37,4 @@ pub(crate) async fn mark(store: &dyn RegistrationStore, serials: &[SerialNumber]
         .mark(&type_id(), Changed::Passes(serials))
         .await
         .unwrap();
-}
-
-/// A line to the parent process, at once and whole.
-pub(crate) fn tell(line: &str) {
-    let mut out = std::io::stdout().lock();
-    out.write_all(format!("{line}\n").as_bytes()).unwrap();
-    out.flush().unwrap();
-}
-
-/// Where a child process finds its store; `None` in the parent.
-pub(crate) fn child_folder() -> Option<PathBuf> {
-    std::env::var_os("PASSKIT_SLED_CHILD").map(PathBuf::from)
-}
-
-/// This program again, to run one test of its own as a child.
-pub(crate) fn child(test: &str, folder: &std::path::Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env("PASSKIT_SLED_CHILD", folder);
-    command
 }

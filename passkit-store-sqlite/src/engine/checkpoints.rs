@@ -12,32 +12,31 @@ use rusqlite::Connection;
 
 use crate::error::SqliteError;
 
-/// How often the log is looked at, in commits.
+/// After how many commits the writer checks the log.
 const COMMITS_PER_LOOK: u32 = 16;
 
-/// How many pages of the log that are not in the database yet are worth a checkpoint.
+/// How many pages of the log that are not in the database yet make a checkpoint worthwhile.
 const WORTH: i64 = 2_048;
 
-/// The size of the log, in pages, at which it has to start over from its beginning.
+/// The size of the log, in pages, at which it must start over.
 const LARGE: i64 = 16_384;
 
-/// How long the log's start waits for readers, which keeps writers out.
+/// How long starting over waits for readers. No one can write meanwhile.
 const READERS_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Keeps SQLite's log of changes small: moves its pages into the database, so that it can start over.
+/// Keeps SQLite's log small. It copies the pages of the log into the database, so that the log can start over.
 ///
-/// A thread moves them while the writer goes on. A commit that did it would wait for a whole checkpoint, which takes seconds
-/// on a slow disk. Only under load, when there is never a moment in which all pages are moved and nobody reads from the log,
-/// the writer waits for one.
+/// A thread copies them while the writer goes on, because a checkpoint takes seconds on a slow disk. The log can start over
+/// when all pages are copied and no reader uses it. If load prevents that, the writer waits for it.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     path: Arc<Path>,
     connection: Arc<Mutex<Connection>>,
     wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// Since the log was last looked at.
+    /// The commits since the last check of the log.
     commits: u32,
-    /// The size of the log at which it has to start over.
+    /// The size of the log at which it must start over.
     large: i64,
 }
 
@@ -45,7 +44,7 @@ pub(super) struct Checkpoints {
 #[derive(Clone, Copy, Debug)]
 struct Log {
     pages: i64,
-    /// Those of them that are in the database as well.
+    /// How many of them are already in the database.
     moved: i64,
 }
 
@@ -76,7 +75,7 @@ impl Checkpoints {
         })
     }
 
-    /// Looks at the log now and then. `writing` is the connection of the writer, between two transactions.
+    /// Checks the log now and then. `writing` is the connection of the writer, between two transactions.
     pub(super) fn after_commit(&mut self, writing: &Connection) {
         self.commits += 1;
         if self.commits < COMMITS_PER_LOOK {
@@ -87,9 +86,9 @@ impl Checkpoints {
             return;
         };
         if log.pages >= self.large {
-            // After the thread, if that is at work: there can be only one checkpoint at a time.
+            // Waits for the thread, because only one checkpoint can run at a time.
             let restarted = report(&self.path, checkpoint(&lock(&self.connection), "restart"));
-            // A backup may read for long. Its end is waited for again when the log has grown by as much.
+            // A backup may read for a long time. The next attempt comes when the log has grown by the same size again.
             self.large = if restarted.is_some() {
                 LARGE
             } else {
@@ -116,7 +115,7 @@ fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a checkpoint of a kind that SQLite knows. Returns the log after it; `None` if others kept it from its end.
+/// Runs a checkpoint of one of SQLite's kinds. Returns the state of the log. `None` if other connections prevented it.
 fn checkpoint(connection: &Connection, kind: &str) -> rusqlite::Result<Option<Log>> {
     connection
         .prepare_cached(&format!("pragma wal_checkpoint({kind})"))?
@@ -130,10 +129,10 @@ fn checkpoint(connection: &Connection, kind: &str) -> rusqlite::Result<Option<Lo
         })
 }
 
-/// A checkpoint that failed has lost nothing: the next one does its work.
+/// Logs a failed checkpoint. Nothing is lost, because the next one does the work.
 fn report(path: &Path, checkpoint: rusqlite::Result<Option<Log>>) -> Option<Log> {
     checkpoint.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the log of {} could not be moved into it", path.display());
+        tracing::warn!(%error, "can't copy the log of {} into the database", path.display());
         None
     })
 }

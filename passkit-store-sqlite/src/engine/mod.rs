@@ -12,22 +12,22 @@ use rusqlite::{Connection, OpenFlags};
 use self::{checkpoints::Checkpoints, readers::Readers, writer::Writer};
 use crate::{config::Config, error::SqliteError};
 
-/// Threads that read much at a time: pages of devices, counts, backups. The quick reads don't wait for them.
+/// The number of threads for long reads: pages of devices, counts, backups. Quick reads don't wait for them.
 const SCANNERS: usize = 2;
 
-/// How many quick reads share a snapshot. The other threads get the rest.
+/// How many quick reads may share a snapshot. Other threads take the rest.
 const READ_GROUP: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Engine {
-    // They end in this order: the connection that closes last tidies up, and that is the writer's.
+    // They are dropped in this order. The connection that closes last removes the log, so it must be the writer's.
     readers: Readers,
     scanners: Readers,
     writer: Writer,
 }
 
 impl Engine {
-    /// Starts the threads at the database in `path`, where a store is. `writing` is the connection of the writer.
+    /// Starts the threads for the store in `path`. `writing` is the connection of the writer.
     pub(crate) fn start(
         path: &Path,
         config: &Config,
@@ -63,7 +63,7 @@ impl Engine {
         })
     }
 
-    /// Asks something that takes microseconds.
+    /// Runs a read that takes microseconds.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -71,7 +71,7 @@ impl Engine {
         Ok(self.readers.ask(question).await?)
     }
 
-    /// Asks something that takes longer.
+    /// Runs a read that takes longer.
     pub(crate) async fn scan<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -79,7 +79,7 @@ impl Engine {
         Ok(self.scanners.ask(question).await?)
     }
 
-    /// Makes a change. Returns when it is durable. The change may be run more than once; all runs but the last are undone.
+    /// Makes a change. Returns when it is durable. The change may run more than once. Every run but the last is rolled back.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         change: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -88,14 +88,14 @@ impl Engine {
     }
 }
 
-/// A connection to the database in `path`, which exists.
+/// Connects to the existing database in `path`.
 pub(crate) fn connect(path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
     connect_with(OpenFlags::SQLITE_OPEN_READ_WRITE, path, lock_timeout)
 }
 
-/// A connection to a new database that nobody else can read, because it will hold secrets.
+/// Makes a new database that only this user can read, because it will contain secrets. Connects to it.
 ///
-/// SQLite makes the file: closing it here would give up the locks that this process has on it.
+/// SQLite makes the file. If this code opened and closed it, this process would lose its locks on it.
 pub(crate) fn create(path: &Path, lock_timeout: Duration) -> Result<Connection, SqliteError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = connect_with(flags, path, lock_timeout)?;
@@ -113,7 +113,7 @@ fn connect_with(
     let failed = |error| SqliteError::sqlite(path, error);
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(failed)?;
-    // SQLite falls back to reading without a word.
+    // Without the right to write, SQLite silently opens the file for reading.
     if connection.is_readonly("main").map_err(failed)? {
         let text = "can't be written to; give this user the right to write it and its folder";
         return Err(SqliteError::configuration(format!(
@@ -128,13 +128,13 @@ fn connect_with(
 fn set_up(connection: &Connection, lock_timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(lock_timeout)?;
     connection.set_prepared_statement_cache_capacity(64);
-    // A commit is durable when it returns, also on macOS.
+    // Makes a commit durable when it returns, also on macOS.
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
-    // A log that grew while a backup read it shrinks again when it starts over.
+    // Shrinks a log that grew during a backup when it starts over.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    // A file that was tampered with runs no functions, and its damage is found early.
+    // Stops a manipulated file from running functions, and finds damage early.
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)
 }

@@ -13,7 +13,7 @@ use crate::error::SqliteError;
 
 type Question = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Threads that read, each over a connection of its own.
+/// Threads that read, each over its own connection.
 #[derive(Debug)]
 pub(super) struct Readers {
     path: Arc<Path>,
@@ -21,7 +21,7 @@ pub(super) struct Readers {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// The questions that no thread has taken yet.
+/// The reads that no thread has started yet.
 #[derive(Debug, Default)]
 struct Waiting {
     queue: Mutex<Queue>,
@@ -47,7 +47,7 @@ impl Waiting {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for questions and takes a fair share of them. Returns `false` when there will be no more.
+    /// Waits for reads and takes a fair share of them. Returns `false` when there will be no more.
     fn take(&self, group: &mut Vec<Question>, threads: usize, at_most: usize) -> bool {
         let queue = self.queue();
         let is_idle = |queue: &mut Queue| queue.questions.is_empty() && !queue.is_closed;
@@ -62,7 +62,7 @@ impl Waiting {
 }
 
 impl Readers {
-    /// A thread answers up to `group` questions over one snapshot.
+    /// A thread runs up to `group` reads over one snapshot.
     pub(super) fn start(
         path: &Path,
         connections: Vec<Connection>,
@@ -108,7 +108,7 @@ impl Readers {
 }
 
 impl Drop for Readers {
-    /// Finishes what was asked.
+    /// Finishes the waiting reads.
     fn drop(&mut self) {
         self.waiting.queue().is_closed = true;
         self.waiting.changed.notify_all();
@@ -118,8 +118,7 @@ impl Drop for Readers {
     }
 }
 
-/// Several questions share a read transaction: its snapshot begins after all of them were asked, and its locks are taken
-/// once.
+/// Several reads share one transaction, which takes its locks once. Its snapshot starts after all of them were requested.
 fn answer(connection: &Connection, questions: &mut Vec<Question>) {
     let run = |sql| {
         connection
@@ -127,7 +126,7 @@ fn answer(connection: &Connection, questions: &mut Vec<Question>) {
             .and_then(|mut statement| statement.execute([]))
     };
     if questions.len() > 1 {
-        // If this fails, each statement has a snapshot of its own, or reports what is wrong.
+        // If this fails, each statement has its own snapshot, or reports the error.
         let _reported_by_statements = run("begin");
     }
     for question in questions.drain(..) {

@@ -15,28 +15,28 @@ use tokio::sync::oneshot;
 use super::checkpoints::Checkpoints;
 use crate::error::{SqliteError, is_busy};
 
-/// How many changes commit together at most.
+/// The most changes in one commit.
 const GROUP: usize = 512;
 
-/// How long to sleep before asking again for a lock that another program has. Short, because a busy program leaves the
-/// lock free for moments only.
+/// The pause before trying again to get a lock that another program has. It is short, because a busy program leaves the lock
+/// free only for moments.
 const POLL: Duration = Duration::from_millis(1);
 
-/// The thread that writes. All changes that wait at the same time share one transaction, and so one sync of the disk.
+/// The thread that writes. All waiting changes share one transaction, and therefore one sync of the disk.
 #[derive(Debug)]
 pub(super) struct Writer {
     changes: Option<Sender<Box<dyn Change>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A call that writes.
+/// A waiting change.
 trait Change: Send {
     /// When the call began.
     fn asked(&self) -> Instant;
-    /// Whether the caller is gone.
+    /// Whether the caller has dropped its future.
     fn is_dropped(&self) -> bool;
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
-    /// Answers with the result of the last run, or why it did not commit.
+    /// Sends the result of the last run, or the error, to the caller.
     fn answer(self: Box<Self>, committed: Result<(), SqliteError>);
 }
 
@@ -75,7 +75,7 @@ impl Writer {
         connection: Connection,
         checkpoints: Checkpoints,
     ) -> Result<Self, SqliteError> {
-        // The commits themselves move nothing from the log into the database.
+        // Commits must not run checkpoints by themselves.
         let set = connection.pragma_update(None, "wal_autocheckpoint", 0);
         set.map_err(|error| SqliteError::sqlite(path, error))?;
         let (sender, receiver) = mpsc::channel();
@@ -116,7 +116,7 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Finishes what was asked.
+    /// Finishes the waiting changes.
     fn drop(&mut self) {
         self.changes = None;
         if let Some(thread) = self.thread.take() {
@@ -127,10 +127,10 @@ impl Drop for Writer {
 
 struct AtWork {
     path: Arc<Path>,
-    /// Which file the database is.
+    /// The identity of the file.
     file: Option<(u64, u64)>,
     lock_timeout: Duration,
-    // It ends before the connection of the writer, which closes last and tidies up.
+    // Dropped before the connection of the writer, which must close last.
     checkpoints: Checkpoints,
     connection: Connection,
 }
@@ -151,7 +151,7 @@ impl AtWork {
         }
     }
 
-    /// Commits a group and answers it. Returns those that still have time to wait for a lock.
+    /// Commits a group and answers its callers. Returns the changes that may still wait for a lock.
     fn work_on(&mut self, mut group: Vec<Box<dyn Change>>) -> Vec<Box<dyn Change>> {
         let Some(oldest) = group.iter().map(|change| change.asked()).min() else {
             return group;
@@ -180,7 +180,7 @@ impl AtWork {
             return rest;
         }
         let mut committed = self.commit(&mut group);
-        // A change that can't be made must not keep the others from it. A disk that fails, fails for all.
+        // One faulty change must not stop the others, so each runs alone. A disk error affects all of them.
         if let Err(error) = &committed
             && group.len() > 1
             && !error.is_transient()
@@ -199,7 +199,7 @@ impl AtWork {
         Vec::new()
     }
 
-    /// Takes the lock for writing, of which a database has one. No statement of the transaction has to wait after that.
+    /// Takes the only write lock of the database. After that, no statement of the transaction waits.
     fn begin(&self, deadline: Instant) -> rusqlite::Result<()> {
         loop {
             match execute(&self.connection, "begin immediate") {
@@ -209,13 +209,13 @@ impl AtWork {
         }
     }
 
-    /// Commits all of the group, or none.
+    /// Commits the whole group or nothing.
     fn commit(&mut self, group: &mut [Box<dyn Change>]) -> Result<(), SqliteError> {
         let run = group
             .iter_mut()
             .try_for_each(|change| change.run(&self.connection));
         let committed = run.and_then(|()| execute(&self.connection, "commit"));
-        // Some errors have ended the transaction already.
+        // After some errors, the transaction has already ended.
         if committed.is_err() && !self.connection.is_autocommit() {
             execute(&self.connection, "rollback").map_err(|error| self.failed(error))?;
         }
@@ -227,7 +227,7 @@ impl AtWork {
     }
 }
 
-/// What tells one file from another. SQLite would go on writing to a file that nobody finds any more.
+/// Identifies a file, to notice that it was replaced. SQLite would go on writing to the old, invisible file.
 fn file_id(path: &Path) -> Option<(u64, u64)> {
     #[cfg(unix)]
     {

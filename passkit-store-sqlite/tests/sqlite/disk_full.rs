@@ -31,7 +31,7 @@ fn run(program: &str, arguments: &[&str]) -> bool {
         .is_ok_and(|ended| ended.status.success())
 }
 
-/// A file system of 24 MiB. `None` where this user cannot mount; root can, or the test fails.
+/// Mounts a file system of 24 MiB. `None` if this user can't mount. If root can't, the test fails.
 fn mount(folder: &Path) -> Option<Mounted> {
     let id = Command::new("id").arg("-u").output().unwrap();
     if id.stdout != b"0\n" || std::env::var_os("PASSKIT_NO_MOUNT").is_some() {
@@ -57,7 +57,7 @@ fn mount(folder: &Path) -> Option<Mounted> {
     Some(Mounted(at))
 }
 
-/// Fills what is left.
+/// Fills the rest of the disk.
 fn fill(path: &Path) {
     let mut file = File::create(path).unwrap();
     for size in [1 << 16, 1 << 10, 1] {

@@ -9,8 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{device, pass, serial, token, type_id};
 
-/// How many commits are in the log of changes. Another process reads it: to close the file here would give up the locks
-/// that SQLite has on it.
+/// Counts the commits in the log. Another process reads it, because closing the file here would release SQLite's locks on it.
 fn commits(path: &std::path::Path) -> usize {
     let read = Command::new("cat")
         .arg(format!("{}-wal", path.display()))
@@ -54,7 +53,7 @@ async fn calls_that_wait_share_a_commit() {
             }
         });
     }
-    // Some may be asked after the lock is free, and then commit on their own.
+    // Some calls may start after the lock is free, and then commit alone.
     tokio::time::sleep(Duration::from_millis(200)).await;
     stranger.execute_batch("rollback").unwrap();
     for result in calls.join_all().await {
@@ -65,7 +64,7 @@ async fn calls_that_wait_share_a_commit() {
     assert_eq!(store.count_devices(&pass("1"), 999).await.unwrap(), 100);
 }
 
-/// Triggers of somebody else make one change fail, with and without the whole transaction.
+/// Foreign triggers make one change fail, with and without rolling back the transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_fails_takes_no_other_with_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -98,7 +97,7 @@ async fn a_change_that_fails_takes_no_other_with_it() {
             });
         }
     }
-    // So that they form a group. They must fail and succeed alike if they don't.
+    // The lock makes them form a group. The result must be the same if they don't.
     tokio::time::sleep(Duration::from_millis(200)).await;
     stranger.execute_batch("rollback").unwrap();
     for result in failing.join_all().await {

@@ -17,8 +17,8 @@ use crate::support::{device, pass, serial, token, type_id};
 
 const PASSES: usize = 20_000;
 
-/// Marks so many passes that each mark writes a good part of the database anew, while readers are at work all the time.
-/// Without a restart the log would be some 400 MiB in the end.
+/// Each mark writes a large part of the database again, while readers are active all the time. Without starting over, the
+/// log would grow to about 400 MiB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_log_stays_small_under_load() {
     let folder = tempfile::tempdir().unwrap();
@@ -64,7 +64,7 @@ async fn the_log_stays_small_under_load() {
     assert!(largest < 150, "the log has grown to {largest} MiB");
 }
 
-/// A long read keeps the log from starting over. It goes on growing then, and writing goes on.
+/// A long read keeps the log from starting over. The log grows, and writing goes on.
 #[tokio::test]
 async fn a_long_read_stops_no_writer() {
     let folder = tempfile::tempdir().unwrap();

@@ -18,78 +18,13 @@ mod transactions;
 mod views;
 
 mod support {
-    use std::{
-        error::Error,
-        io::Write as _,
-        path::{Path, PathBuf},
-        process::Command,
-    };
+    use std::error::Error;
 
-    use passkit_server::{
-        PassId,
-        identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
-        store::{RegistrationStore, StoreError},
-    };
+    use passkit_server::store::StoreError;
     use passkit_store_sqlite::rusqlite;
-
-    pub(crate) fn type_id() -> TypeIdentifier {
-        TypeIdentifier::new("pass.com.example.ticket").unwrap()
-    }
-
-    pub(crate) fn serial(text: impl AsRef<str>) -> SerialNumber {
-        SerialNumber::new(text.as_ref()).unwrap()
-    }
-
-    pub(crate) fn pass(text: impl AsRef<str>) -> PassId {
-        PassId {
-            type_id: type_id(),
-            serial: serial(text),
-        }
-    }
-
-    pub(crate) fn device(text: impl AsRef<str>) -> DeviceIdentifier {
-        DeviceIdentifier::new(text.as_ref()).unwrap()
-    }
-
-    pub(crate) fn token() -> PushToken {
-        PushToken::new("c0ffee").unwrap()
-    }
-
-    /// The serial numbers registered on a device, sorted.
-    pub(crate) async fn registered(
-        store: &dyn RegistrationStore,
-        device: &DeviceIdentifier,
-    ) -> Vec<String> {
-        let all = store.changes_since(device, &type_id(), None).await.unwrap();
-        let mut serials = all
-            .serials
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>();
-        serials.sort();
-        serials
-    }
-
-    /// A line to the parent process, at once and whole.
-    pub(crate) fn report(line: &str) {
-        let mut out = std::io::stdout().lock();
-        out.write_all(format!("{line}\n").as_bytes()).unwrap();
-        out.flush().unwrap();
-    }
-
-    /// Where a child process finds its store; `None` in the parent.
-    pub(crate) fn child_path() -> Option<PathBuf> {
-        std::env::var_os("PASSKIT_SQLITE_CHILD").map(PathBuf::from)
-    }
-
-    /// This program again, to run one test of its own as a child.
-    pub(crate) fn child(test: &str, path: &Path) -> Command {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args([test, "--exact", "--nocapture", "--test-threads=1"])
-            .env("PASSKIT_SQLITE_CHILD", path);
-        command
-    }
+    pub(crate) use passkit_test_servers::fixtures::{
+        device, pass, registered, serial, token, type_id,
+    };
 
     /// The code of the driver's error in the chain.
     pub(crate) fn sqlite_code(error: &StoreError) -> rusqlite::ErrorCode {

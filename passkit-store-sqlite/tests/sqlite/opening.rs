@@ -72,7 +72,7 @@ fn a_missing_file_is_not_made() {
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
     let error = SqliteStore::create(folder.path()).unwrap_err();
     assert!(
-        self::text(&error).ends_with(" is a folder; name a file"),
+        self::text(&error).ends_with(" is a folder; use the path of a file"),
         "{error:?}"
     );
 }
@@ -102,7 +102,7 @@ fn other_files_are_refused_and_left_alone() {
     ] {
         assert_eq!(error.kind(), StoreErrorKind::Corrupt);
         assert!(
-            text(&error).ends_with("it is no SQLite database; name another file"),
+            text(&error).ends_with("it is not an SQLite database; use another file"),
             "{error:?}"
         );
         assert_eq!(
@@ -122,20 +122,20 @@ fn other_files_are_refused_and_left_alone() {
     let error = SqliteStore::open(&path).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
     assert!(
-        text(&error).ends_with("holds no store; check the path, or create the store first"),
+        text(&error).ends_with("contains no store; check the path, or create the store first"),
         "{error:?}"
     );
     let error = SqliteStore::create(&path).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Configuration);
     assert!(
-        text(&error).ends_with("holds a database of another program; name another file"),
+        text(&error).ends_with("contains a database of another program; use another file"),
         "{error:?}"
     );
     assert_eq!(fs::read(&path).unwrap(), before);
 
     fs::write(&path, "").unwrap();
     let error = SqliteStore::open(&path).unwrap_err();
-    assert!(text(&error).contains("holds no store"), "{error:?}");
+    assert!(text(&error).contains("contains no store"), "{error:?}");
     drop(SqliteStore::create(&path).unwrap());
 }
 
@@ -168,7 +168,7 @@ async fn damage_is_reported_and_not_served() {
     }
     drop(store);
     let mut bytes = fs::read(&path).unwrap();
-    // All pages but the first, which has the schema.
+    // All pages except the first, which has the schema.
     bytes[4096..].fill(0x5a);
     fs::write(&path, bytes).unwrap();
     let error = match SqliteStore::open(&path) {

@@ -15,11 +15,10 @@ use passkit_store_sqlite::{
     Config, SqliteStore,
     rusqlite::{Connection, ErrorCode},
 };
+use passkit_test_servers::child::{self, report};
 use tokio::task::JoinSet;
 
-use crate::support::{
-    child, child_path, device, pass, registered, report, serial, sqlite_code, text, token, type_id,
-};
+use crate::support::{device, pass, registered, serial, sqlite_code, text, token, type_id};
 
 const PROCESSES: usize = 3;
 const TASKS: usize = 8;
@@ -29,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Registers, marks one pass that all share, and counts in a note that all share.
 #[test]
 fn the_child() {
-    let Some(path) = child_path() else { return };
+    let Some(path) = child::path() else { return };
     let name = std::env::var("PASSKIT_SQLITE_NAME").unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -73,7 +72,7 @@ fn the_child() {
 
 #[test]
 fn processes_share_a_file_and_lose_nothing() {
-    if child_path().is_some() {
+    if child::path().is_some() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -87,7 +86,7 @@ fn processes_share_a_file_and_lose_nothing() {
     let first = runtime.block_on(store.pass_state(&pass("shared"))).unwrap();
     let mut children: Vec<Child> = (0..PROCESSES)
         .map(|name| {
-            let mut child = child("sharing::the_child", &path);
+            let mut child = child::command("sharing::the_child", &path);
             child
                 .env("PASSKIT_SQLITE_NAME", format!("p{name}"))
                 .stdout(Stdio::null())
@@ -152,7 +151,7 @@ fn processes_share_a_file_and_lose_nothing() {
 /// Claims, says so, and stays until it is killed.
 #[test]
 fn the_child_that_claims() {
-    let Some(path) = child_path() else { return };
+    let Some(path) = child::path() else { return };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = SqliteStore::open(path).unwrap();
@@ -175,13 +174,13 @@ fn the_child_that_claims() {
 
 #[test]
 fn a_claim_holds_in_other_processes_and_outlives_its_own_for_its_time() {
-    if child_path().is_some() {
+    if child::path().is_some() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("passkit.db");
     let store = SqliteStore::create(&path).unwrap();
-    let mut child = child("sharing::the_child_that_claims", &path)
+    let mut child = child::command("sharing::the_child_that_claims", &path)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

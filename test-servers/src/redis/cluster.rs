@@ -1,23 +1,27 @@
 use std::{env, io};
 
-use super::{Network, Node, PATIENCE, addresses, wait_until};
+use super::{
+    network::Network,
+    node::{Node, addresses},
+};
+use crate::wait::{TIME_LIMIT, for_condition};
 
-/// A Cluster: one that runs already, or one of our own with three masters and three replicas.
+/// A Cluster: a running one, or a new one with three masters and three replicas.
 #[derive(Debug)]
 pub struct Cluster {
     scheme: &'static str,
     addresses: String,
-    /// Its nodes, if they are our own.
+    /// The nodes, if they were started here.
     pub nodes: Vec<Node>,
 }
 
 const SLOTS: u16 = 16_384;
 
 impl Cluster {
-    /// The one that `PASSKIT_TEST_REDIS_CLUSTER_URLS` names (`host:port,...`); else one of our own.
+    /// The Cluster at `PASSKIT_TEST_REDIS_CLUSTER_URLS` (`host:port,...`), or else a new one.
     ///
     /// # Errors
-    /// If there is none of these.
+    /// If there is neither.
     pub fn start() -> io::Result<Self> {
         match env::var("PASSKIT_TEST_REDIS_CLUSTER_URLS") {
             Ok(addresses) => Ok(Self {
@@ -29,7 +33,7 @@ impl Cluster {
         }
     }
 
-    /// One of our own, in which a master is taken for dead after a second, with these options on each node.
+    /// Starts a new Cluster with these options on each node. It takes a master for dead after a second.
     ///
     /// # Errors
     /// If there is no `redis-server`, or it does not start.
@@ -37,7 +41,7 @@ impl Cluster {
         Self::make(None, options)
     }
 
-    /// The same, each node on a host of its own.
+    /// Starts a new Cluster with each node on a host of its own.
     ///
     /// # Errors
     /// If there is no `redis-server`, or it does not start.
@@ -59,10 +63,12 @@ impl Cluster {
             node.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(i + 1).to_string()])?;
             node.ask(&["CLUSTER", "MEET", &host, &port])?;
         }
-        let known = |node: &Node| node.told(&["CLUSTER", "INFO"], "cluster_known_nodes");
-        wait_until("all nodes know each other", PATIENCE, || {
-            nodes.iter().all(|node| known(node).as_deref() == Some("6"))
-        })?;
+        let known = |node: &Node| node.info(&["CLUSTER", "INFO"], "cluster_known_nodes");
+        for_condition(
+            "all nodes of the Cluster know each other",
+            TIME_LIMIT,
+            || nodes.iter().all(|node| known(node).as_deref() == Some("6")),
+        )?;
         for (i, node) in nodes[..3].iter().enumerate() {
             let start = SLOTS / 3 * i as u16;
             let end = if i == 2 { SLOTS } else { start + SLOTS / 3 };
@@ -72,7 +78,7 @@ impl Cluster {
                 .chain(slots.iter().map(String::as_str));
             node.ask(&words.collect::<Vec<_>>())?;
             let id = node.ask(&["CLUSTER", "MYID"])?;
-            wait_until("a replica takes its master", PATIENCE, || {
+            for_condition("a replica accepts its master", TIME_LIMIT, || {
                 nodes[i + 3]
                     .ask(&["CLUSTER", "REPLICATE", &id])
                     .is_ok_and(|answer| answer == "OK")
@@ -87,7 +93,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Its address, as `redis+cluster://host:port,...`, or `rediss+cluster://`.
+    /// The address, `redis+cluster://host:port,...`, or `rediss+cluster://` with TLS.
     #[must_use]
     pub fn url(&self) -> String {
         format!("{}+cluster://{}", self.scheme, self.addresses)
@@ -98,17 +104,17 @@ impl Cluster {
         self.nodes.iter().filter(|node| node.is_master())
     }
 
-    /// Waits until all slots are served, and each of three masters has a replica.
+    /// Waits until all slots are served, and each of the three masters has a replica.
     ///
     /// # Errors
     /// If that takes too long.
     pub fn wait_until_whole(&self) -> io::Result<()> {
-        wait_until(
-            "a Cluster of three masters and three replicas",
-            PATIENCE,
+        for_condition(
+            "the Cluster has three masters with a replica each",
+            TIME_LIMIT,
             || {
                 let is_well = |node: &Node| {
-                    node.told(&["CLUSTER", "INFO"], "cluster_state").as_deref() == Some("ok")
+                    node.info(&["CLUSTER", "INFO"], "cluster_state").as_deref() == Some("ok")
                         && node
                             .ask(&["CLUSTER", "NODES"])
                             .is_ok_and(|nodes| !nodes.contains("fail"))
@@ -116,7 +122,7 @@ impl Cluster {
                 self.nodes.iter().all(is_well)
                     && self.nodes.iter().filter(|node| node.is_linked()).count() == 3
                     && self.masters().all(|node| {
-                        node.told(&["INFO", "replication"], "connected_slaves")
+                        node.info(&["INFO", "replication"], "connected_slaves")
                             .as_deref()
                             == Some("1")
                     })
@@ -124,7 +130,7 @@ impl Cluster {
         )
     }
 
-    /// Moves a slot, key by key, to another master.
+    /// Moves a slot to another master, key by key.
     ///
     /// # Errors
     /// If a node does not answer, or refuses.
@@ -134,26 +140,28 @@ impl Cluster {
             from.ask(&["CLUSTER", "MYID"])?,
             to.ask(&["CLUSTER", "MYID"])?,
         );
-        let told = |node: &Node, words: &[&str]| match node.ask(words)? {
+        let ask = |node: &Node, words: &[&str]| match node.ask(words)? {
             answer if answer.starts_with('-') => Err(io::Error::other(answer)),
             answer => Ok(answer),
         };
-        told(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id])?;
-        told(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id])?;
+        ask(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id])?;
+        ask(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id])?;
         let (host, port) = (to.host.address.to_string(), to.port.to_string());
         loop {
-            let keys = told(from, &["CLUSTER", "GETKEYSINSLOT", &slot, "10"])?;
+            let keys = ask(from, &["CLUSTER", "GETKEYSINSLOT", &slot, "10"])?;
             if keys.is_empty() {
                 break;
             }
             for key in keys.lines() {
-                // The Cluster of a busy machine may be down for a moment.
+                // On a busy machine the Cluster may be down for a moment.
                 let migrate = ["MIGRATE", &host, &port, key, "0", "5000"];
-                wait_until("a key moves", PATIENCE, || told(from, &migrate).is_ok())?;
+                for_condition("a key moves to another master", TIME_LIMIT, || {
+                    ask(from, &migrate).is_ok()
+                })?;
             }
         }
         for node in [to, from] {
-            told(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id])?;
+            ask(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id])?;
         }
         Ok(())
     }

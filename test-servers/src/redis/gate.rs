@@ -5,9 +5,9 @@ use std::{
     thread,
 };
 
-use super::lock;
+use crate::wait::lock;
 
-/// A way to a server that can be shut. Connections then stay, and what is sent waits, as where a cable was cut.
+/// A proxy for a server that can stop all traffic. Connections then stay open and data waits, as if a cable were cut.
 #[derive(Debug)]
 pub struct Gate {
     pub(super) port: u16,
@@ -38,12 +38,12 @@ impl Gate {
         Ok(gate)
     }
 
-    /// Lets nothing through until it is opened.
+    /// Stops all traffic until [`open`](Self::open).
     pub fn shut(&self) {
         *lock(&self.is_open.0) = false;
     }
 
-    /// Lets everything through, what was sent meanwhile first.
+    /// Lets everything through, starting with the data that waited.
     pub fn open(&self) {
         *lock(&self.is_open.0) = true;
         self.is_open.1.notify_all();
@@ -51,7 +51,7 @@ impl Gate {
 }
 
 impl Drop for Gate {
-    /// Or its threads would wait for ever.
+    /// Its threads would otherwise wait forever.
     fn drop(&mut self) {
         self.open();
     }

@@ -6,42 +6,42 @@ use std::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use super::Node;
 use crate::process;
 
-/// Hosts that reach one another over wires that can be cut: network namespaces, each with a wire to this process's, which
-/// is the router between them and the host of the clients.
+/// Hosts whose connections to each other can be cut. Each host is a network namespace with a wire to the namespace of this
+/// process, which routes between them and is where the clients run.
 ///
-/// Exists only within [`alone`](Self::alone), and with all that runs in it ends with the process.
+/// A network comes from [`alone`](Self::alone). It ends with the process, and so does everything that runs in it.
 #[derive(Debug)]
 pub struct Network {
     hosts: AtomicU8,
 }
 
-/// Where a node runs: here, or in a namespace of this name.
+/// Where a node runs: in a namespace with this name, or in that of this process.
 #[derive(Debug)]
 pub(super) struct Host {
     namespace: Option<String>,
     pub(super) address: Ipv4Addr,
 }
 
-/// Set in the process that runs a test alone.
+/// Set in the child process that runs one test alone.
 const INSIDE: &str = "PASSKIT_TEST_INSIDE_NAMESPACES";
 
 impl Network {
-    /// Within the test of this name: runs that test, and no other, once more in a process that has namespaces of its own
-    /// for network and mounts. In that process, where this is called again, it gives the network; in this one `None`
-    /// when the other has ended well. `None` as well for users who may not make namespaces, which one line says; root
-    /// may, or the test fails.
+    /// Runs a test once more, in a child process with its own namespaces for network and mounts. The test calls this with
+    /// its own name.
+    ///
+    /// In the child process it returns the network. In this process it returns `None` after the child has succeeded. It also
+    /// returns `None`, and prints a line, if the user is not root or `PASSKIT_NO_NAMESPACES` is set.
     ///
     /// # Panics
-    /// If the test failed.
+    /// If the child failed.
     ///
     /// # Errors
-    /// If the namespaces can't be made.
+    /// If root can't make namespaces.
     pub fn alone(test: &str) -> io::Result<Option<Self>> {
         if env::var_os(INSIDE).is_some() {
-            // What `ip netns` keeps in files is so gone with the process.
+            // `ip netns` keeps files in /run. With a mount of its own they end with the process.
             run("mount", &["-t", "tmpfs", "tmpfs", "/run"])?;
             ip("link set lo up")?;
             fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
@@ -55,7 +55,7 @@ impl Network {
             .all(|program| process::find(program, []).is_some());
         if !is_root || !has_programs || env::var_os("PASSKIT_NO_NAMESPACES").is_some() {
             eprintln!(
-                "left out: a network can be cut only as root, with ip (Debian: apt-get install iproute2)"
+                "left out: only root can cut a network, with ip (Debian: apt-get install iproute2)"
             );
             return Ok(None);
         }
@@ -65,7 +65,7 @@ impl Network {
             ))
         })?;
         let mut inside = Command::new("timeout");
-        // Its servers end with it.
+        // The servers in it end with it.
         inside
             .args(["-s", "KILL", "900", "unshare", "-n", "-m"])
             .arg(env::current_exe()?);
@@ -89,7 +89,7 @@ impl Network {
         Ok(None)
     }
 
-    /// Another host.
+    /// Adds a host.
     pub(super) fn join(&self) -> io::Result<Host> {
         let number = self.hosts.fetch_add(1, Ordering::Relaxed);
         let (name, wire) = (format!("host{number}"), format!("wire{number}"));
@@ -113,13 +113,9 @@ impl Network {
         })
     }
 
-    /// Drops whatever a node sends to other hosts, and they to it; the clients, in this process, still reach it.
-    ///
-    /// # Errors
-    /// If there is no such node.
-    pub fn cut_off(&self, node: &Node) -> io::Result<()> {
-        let (address, number) = (node.host.address, node.host.address.octets()[2]);
-        // What comes from the clients goes on before the others' is dropped.
+    pub(super) fn cut_off_host(&self, host: &Host) -> io::Result<()> {
+        let (address, number) = (host.address, host.address.octets()[2]);
+        // The rule for the clients, in this process, comes before those that drop everything else.
         ip(&format!(
             "rule add pref 100 iif lo to {address} lookup main"
         ))?;
@@ -127,10 +123,10 @@ impl Network {
         ip(&format!("rule add pref 101 iif wire{number} blackhole"))
     }
 
-    /// Lets everything through again.
+    /// Ends what [`cut_off`](Self::cut_off) did.
     ///
     /// # Errors
-    /// If nothing was cut off.
+    /// If no host is cut off.
     pub fn heal(&self) -> io::Result<()> {
         for pref in ["100", "101", "101"] {
             ip(&format!("rule del pref {pref}"))?;
@@ -140,7 +136,7 @@ impl Network {
 }
 
 impl Host {
-    /// The loopback interface.
+    /// The loopback interface of this process.
     pub(super) fn local() -> Self {
         Self {
             namespace: None,
@@ -148,7 +144,7 @@ impl Host {
         }
     }
 
-    /// What to start so that the program runs there, in the same process.
+    /// The program and the arguments that run a program on this host.
     pub(super) fn run(&self, program: PathBuf, args: &[String]) -> (PathBuf, Vec<String>) {
         let Some(namespace) = &self.namespace else {
             return (program, args.to_vec());

@@ -9,29 +9,28 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{
-    PATIENCE, lock,
-    network::{Host, Network},
-    wait_until,
+use super::network::{Host, Network};
+use crate::{
+    process::{self, Process, free_port},
+    wait::{TIME_LIMIT, for_condition, lock},
 };
-use crate::process::{self, Process, free_port};
 
-/// How long reading a data file may take.
+/// How long a server may take to read its data file.
 const LOADING: Duration = Duration::from_secs(300);
 
-/// A `redis-server`, or a Sentinel, of our own, on the loopback interface or a host of a [`Network`]. Ends when dropped.
+/// A `redis-server` or Sentinel on the loopback interface or a host of a [`Network`]. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Node {
     pub(super) args: Vec<String>,
     pub(super) folder: TempDir,
     pub(super) host: Host,
-    /// Where it speaks without TLS.
+    /// The port without TLS.
     pub(super) port: u16,
     tls_port: Option<u16>,
     process: Mutex<Option<Process>>,
 }
 
-/// The server that `PASSKIT_TEST_REDIS_SERVER` names, or else the first on the `PATH`.
+/// The program that `PASSKIT_TEST_REDIS_SERVER` names, or else the first on the `PATH`.
 fn program() -> io::Result<PathBuf> {
     if let Some(named) = env::var_os("PASSKIT_TEST_REDIS_SERVER") {
         return Ok(named.into());
@@ -48,8 +47,7 @@ fn program() -> io::Result<PathBuf> {
 }
 
 impl Node {
-    /// Starts one with these options beside its own, as on the command line of `redis-server`, and waits until it
-    /// answers.
+    /// Starts a server with these options of the command line of `redis-server`, and waits until it answers.
     ///
     /// # Errors
     /// If there is no such program, or it does not start.
@@ -57,9 +55,9 @@ impl Node {
         Self::start_in(None, options)
     }
 
-    /// As [`start`](Self::start), on a host of its own where there is a network.
+    /// Like [`start`](Self::start), on a host of its own if there is a network.
     pub(super) fn start_in(network: Option<&Network>, options: &[&str]) -> io::Result<Self> {
-        // Another process may take the port in between.
+        // Another process may have taken the port.
         for _ in 0..4 {
             let node = Self::prepare(network, options)?;
             if node.restart().is_ok() {
@@ -71,10 +69,10 @@ impl Node {
         Ok(node)
     }
 
-    /// As [`start`](Self::start), with the data of this folder, which it leaves there when it was told to `SAVE`.
+    /// Like [`start`](Self::start), with the data in this folder. `SAVE` writes new data there.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// The same errors as [`start`](Self::start).
     pub fn kept(folder: &Path, options: &[&str]) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let folder = folder.canonicalize()?;
@@ -82,7 +80,7 @@ impl Node {
             "--dir",
             folder
                 .to_str()
-                .ok_or_else(|| io::Error::other("a folder that is no text"))?,
+                .ok_or_else(|| io::Error::other("the path of the folder is not UTF-8"))?,
         ];
         all.extend(options);
         let node = Self::prepare(None, &all)?;
@@ -90,7 +88,7 @@ impl Node {
         Ok(node)
     }
 
-    /// One that can be started. Options for TLS give it a port of its own for that.
+    /// Prepares a server that [`restart`](Self::restart) starts. With options for TLS it has another port for that.
     pub(super) fn prepare(network: Option<&Network>, options: &[&str]) -> io::Result<Self> {
         let host = network.map_or_else(|| Ok(Host::local()), Network::join)?;
         let port = free_port()?;
@@ -123,26 +121,26 @@ impl Node {
         })
     }
 
-    /// Starts it again, with the files that it left.
+    /// Starts the server again, with the files that it left.
     ///
     /// # Errors
     /// If it does not answer.
     pub fn restart(&self) -> io::Result<()> {
-        self.restart_within(PATIENCE)
+        self.restart_within(TIME_LIMIT)
     }
 
-    fn restart_within(&self, patience: Duration) -> io::Result<()> {
+    fn restart_within(&self, limit: Duration) -> io::Result<()> {
         let (program, args) = self.host.run(program()?, &self.args);
         let process = Process::start(&program, &args, self.folder.path())?;
         let is_up = || {
             self.ask(&["PING"])
                 .is_ok_and(|answer| !answer.starts_with("-LOADING"))
         };
-        // One that found its port taken has ended.
+        // It ends at once if its port is taken.
         let is_decided = || is_up() || process.has_ended();
-        wait_until(
+        for_condition(
             &format!("redis-server on port {} answers", self.port),
-            patience,
+            limit,
             is_decided,
         )?;
         let has_ended = process.has_ended();
@@ -156,7 +154,7 @@ impl Node {
         Ok(())
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the server.
     ///
     /// # Errors
     /// If there is no `kill`.
@@ -167,7 +165,7 @@ impl Node {
         Ok(())
     }
 
-    /// Stops it in its tracks, connections and all, until [`resume`](Self::resume).
+    /// Suspends the server until [`resume`](Self::resume). Its connections stay open.
     ///
     /// # Errors
     /// If there is no `kill`.
@@ -175,7 +173,7 @@ impl Node {
         self.signal("STOP")
     }
 
-    /// Lets it go on.
+    /// Lets a suspended server go on.
     ///
     /// # Errors
     /// If there is no `kill`.
@@ -189,13 +187,13 @@ impl Node {
             .map_or(Ok(()), |process| process.signal(name))
     }
 
-    /// The port it is reached at, with TLS if it speaks that.
+    /// The port: that for TLS if there is one.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.tls_port.unwrap_or(self.port)
     }
 
-    /// Its address, as `redis://host:port/`, or `rediss://` if it speaks TLS.
+    /// The address, `redis://host:port/`, or `rediss://` with TLS.
     #[must_use]
     pub fn url(&self) -> String {
         format!("{}://{}/", self.scheme(), self.address())
@@ -213,11 +211,11 @@ impl Node {
         format!("{}:{}", self.host.address, self.port())
     }
 
-    /// Sends one command over a new connection and returns the answer: errors with their `-`, of arrays the elements,
-    /// a line for each.
+    /// Sends a command over a new connection and returns the answer. An error starts with `-`. An array has a line for each
+    /// element.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// If the server does not answer.
     pub fn ask(&self, words: &[&str]) -> io::Result<String> {
         let address = SocketAddr::from((self.host.address, self.port));
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
@@ -231,7 +229,7 @@ impl Node {
     }
 
     /// The value of a line `name:value` in the answer to a command.
-    pub(super) fn told(&self, words: &[&str], name: &str) -> Option<String> {
+    pub(super) fn info(&self, words: &[&str], name: &str) -> Option<String> {
         let answer = self.ask(words).ok()?;
         let value = answer
             .lines()
@@ -239,16 +237,35 @@ impl Node {
         Some(value.to_owned())
     }
 
-    /// Whether it is a master.
+    /// Whether the server is a master.
     #[must_use]
     pub fn is_master(&self) -> bool {
-        self.told(&["INFO", "replication"], "role").as_deref() == Some("master")
+        self.info(&["INFO", "replication"], "role").as_deref() == Some("master")
     }
 
     pub(super) fn is_linked(&self) -> bool {
-        self.told(&["INFO", "replication"], "master_link_status")
+        self.info(&["INFO", "replication"], "master_link_status")
             .as_deref()
             == Some("up")
+    }
+}
+
+/// The addresses of several nodes, as a list with commas.
+pub(super) fn addresses(nodes: &[Node]) -> String {
+    nodes
+        .iter()
+        .map(Node::address)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+impl Network {
+    /// Drops everything that a node and other hosts send to each other. The clients, in this process, still reach it.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn cut_off(&self, node: &Node) -> io::Result<()> {
+        self.cut_off_host(&node.host)
     }
 }
 

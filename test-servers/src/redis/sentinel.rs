@@ -1,21 +1,26 @@
 use std::{io, time::Duration};
 
-use super::{Gate, Network, Node, PATIENCE, addresses, wait_until};
+use super::{
+    gate::Gate,
+    network::Network,
+    node::{Node, addresses},
+};
+use crate::wait::{TIME_LIMIT, for_condition};
 
-/// A Sentinel that found no time for two seconds does nothing for thirty (`TILT`).
-const SENTINELS_PATIENCE: Duration = Duration::from_secs(90);
+/// A Sentinel that gets no processor time for two seconds does nothing for thirty (`TILT`).
+const SENTINEL_TIME_LIMIT: Duration = Duration::from_secs(90);
 
-/// A master with two replicas, and three Sentinels that call it `main`.
+/// A master with two replicas, and three Sentinels that know it as `main`.
 #[derive(Debug)]
 pub struct SentinelSet {
-    /// The master at the start, and its replicas.
+    /// The node that was the master at the start, and its two replicas.
     pub nodes: Vec<Node>,
     /// The Sentinels.
     pub sentinels: Vec<Node>,
 }
 
 impl SentinelSet {
-    /// Starts one in which a master is taken for dead after a second.
+    /// Starts a set that takes a master for dead after a second.
     ///
     /// # Errors
     /// If there is no `redis-server`, or it does not start.
@@ -23,7 +28,7 @@ impl SentinelSet {
         Self::start_own(&[])
     }
 
-    /// The same, with these options on each node and Sentinel.
+    /// Starts a set with these options on each node and Sentinel.
     ///
     /// # Errors
     /// If there is no `redis-server`, or it does not start.
@@ -33,7 +38,7 @@ impl SentinelSet {
         Self::follow(None, options, master, port)
     }
 
-    /// The same, each on a host of its own.
+    /// Starts a set with each node and Sentinel on a host of its own.
     ///
     /// # Errors
     /// If there is no `redis-server`, or it does not start.
@@ -43,7 +48,7 @@ impl SentinelSet {
         Self::follow(Some(network), &[], master, port)
     }
 
-    /// The same, but replicas and Sentinels reach the master through a gate.
+    /// Starts a set whose replicas and Sentinels reach the master through a gate.
     ///
     /// # Errors
     /// If there is no `redis-server`, or it does not start.
@@ -53,7 +58,7 @@ impl SentinelSet {
         Ok((Self::follow(None, &[], master, gate.port)?, gate))
     }
 
-    /// With a master that the others find on this port.
+    /// Adds replicas and Sentinels, which find the master on this port.
     fn follow(
         network: Option<&Network>,
         options: &[&str],
@@ -66,7 +71,7 @@ impl SentinelSet {
             let replica = [options, &["--replicaof", &host, &port]].concat();
             nodes.push(Node::start_in(network, &replica)?);
         }
-        wait_until("replicas in step", PATIENCE, || {
+        for_condition("the replicas follow the master", TIME_LIMIT, || {
             nodes[1..].iter().all(Node::is_linked)
         })?;
         let mut sentinels = Vec::new();
@@ -85,20 +90,20 @@ impl SentinelSet {
             sentinel.restart()?;
             sentinels.push(sentinel);
         }
-        wait_until(
-            "Sentinels know each other and the replicas",
-            PATIENCE,
+        for_condition(
+            "the Sentinels know each other and the replicas",
+            TIME_LIMIT,
             || {
                 sentinels.iter().all(|sentinel| {
-                    let told = sentinel.ask(&["INFO", "sentinel"]).unwrap_or_default();
-                    told.contains("slaves=2") && told.contains("sentinels=3")
+                    let info = sentinel.ask(&["INFO", "sentinel"]).unwrap_or_default();
+                    info.contains("slaves=2") && info.contains("sentinels=3")
                 })
             },
         )?;
         Ok(Self { nodes, sentinels })
     }
 
-    /// Its address, as `redis+sentinel://host:port,.../main`, or `rediss+sentinel://`.
+    /// The address, `redis+sentinel://host:port,.../main`, or `rediss+sentinel://` with TLS.
     #[must_use]
     pub fn url(&self) -> String {
         format!(
@@ -108,7 +113,7 @@ impl SentinelSet {
         )
     }
 
-    /// The node that the Sentinels name.
+    /// The node that the Sentinels name as the master.
     #[must_use]
     pub fn master(&self) -> Option<&Node> {
         self.sentinels.iter().find_map(|sentinel| {
@@ -122,18 +127,22 @@ impl SentinelSet {
         })
     }
 
-    /// Waits until there is a master and the two others follow it.
+    /// Waits until there is a master and the two other nodes follow it.
     ///
     /// # Errors
     /// If that takes too long.
     pub fn wait_until_whole(&self) -> io::Result<()> {
-        wait_until("a master with two replicas", SENTINELS_PATIENCE, || {
-            self.master().is_some_and(|master| {
-                master
-                    .told(&["INFO", "replication"], "connected_slaves")
-                    .as_deref()
-                    == Some("2")
-            }) && self.nodes.iter().filter(|node| node.is_linked()).count() == 2
-        })
+        for_condition(
+            "there is a master with two replicas",
+            SENTINEL_TIME_LIMIT,
+            || {
+                self.master().is_some_and(|master| {
+                    master
+                        .info(&["INFO", "replication"], "connected_slaves")
+                        .as_deref()
+                        == Some("2")
+                }) && self.nodes.iter().filter(|node| node.is_linked()).count() == 2
+            },
+        )
     }
 }

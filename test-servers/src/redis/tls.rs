@@ -2,7 +2,7 @@ use std::{fs, io, path::PathBuf, process::Command};
 
 use tempfile::TempDir;
 
-/// A certificate authority of our own, in files, with certificates for a server on 127.0.0.1 and for a client.
+/// A certificate authority in files, with a certificate for a server on 127.0.0.1 and one for a client.
 #[derive(Debug)]
 pub struct Tls {
     folder: TempDir,
@@ -25,7 +25,7 @@ impl Tls {
     /// Makes the certificates.
     ///
     /// # Errors
-    /// If there is no `openssl`.
+    /// If `openssl` is not installed.
     pub fn make() -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let at = folder.path().display();
@@ -64,13 +64,13 @@ impl Tls {
         )))
     }
 
-    /// A file: `ca.crt`, `client.crt`, `client.key`, or both of these as `client.pem`.
+    /// The path of `ca.crt`, `client.crt` or `client.key`, or of `client.pem`, which is the last two in one file.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// What makes nodes speak TLS with clients and with one another, and ask clients for a certificate or not.
+    /// Options that make nodes use TLS with clients and with each other, and ask clients for a certificate or not.
     #[must_use]
     pub fn options(&self, asks_clients: bool) -> Vec<&str> {
         let all = self.options.split_whitespace();

@@ -38,7 +38,7 @@ pub(super) enum Visit {
     AddedAgain,
 }
 
-/// The visits of every phone, in a loop. Each phone starts at another place.
+/// The visits of every phone, in a loop. Each phone starts at a different visit.
 const MIX: [Visit; 20] = {
     use Visit::{AddedAgain, Changed, NewToken, Quiet, Unchanged};
     [

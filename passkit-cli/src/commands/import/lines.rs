@@ -13,7 +13,7 @@ use crate::failure::Failure;
 /// The longest line. Identifiers have their own, shorter limits.
 const LONGEST: usize = 16 * 1024;
 
-/// Names of the columns in the files of issuers, without case, blanks and punctuation.
+/// Names that issuers use for the columns, in lower case, without spaces and punctuation.
 const NAMES: [&[&str]; 4] = [
     &[
         "device",

@@ -1,10 +1,13 @@
-//! Whether versions and dates followed the marks.
+//! Checks whether versions and dates followed the marks.
 
 use std::collections::HashMap;
 
 use passkit_server::{PassId, PassState};
 
-use super::{Event, History, marks::Marks};
+use super::{
+    marks::Marks,
+    record::{Event, History},
+};
 use crate::{Rule, Violation, store::names::shown_state, violation::ensure};
 
 struct Read {
@@ -84,7 +87,7 @@ fn follows(before: &Read, now: &Read, pass: &PassId, marks: &Marks<'_>) -> Resul
         ensure(
             Rule::C14,
             is == was,
-            format!("{} still, as nothing was marked", shown_state(was)),
+            format!("unchanged {}, because nothing was marked", shown_state(was)),
             || shown_state(is),
         )
     }

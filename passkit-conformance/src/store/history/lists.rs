@@ -1,4 +1,4 @@
-//! Whether devices were given what they had to be given.
+//! Checks whether lists had what they must have.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,8 +11,8 @@ use passkit_server::{
 };
 
 use super::{
-    Event, History,
     marks::{Marks, MarksOfType},
+    record::{Event, History},
     registrations::Registrations,
 };
 use crate::{Rule, Violation, violation::ensure};
@@ -22,7 +22,7 @@ struct Answered<'h> {
     begin: u64,
     end: u64,
     tag: UpdateTag,
-    /// By pass, when a list last named it, on the way to this answer.
+    /// When a list last named each pass, in the answers that led to this one.
     last: Rc<HashMap<&'h SerialNumber, u64>>,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn check(
     marks: &Marks<'_>,
 ) -> Result<(), Violation> {
     let mut answered: HashMap<_, Vec<Answered<'_>>> = HashMap::new();
-    // In the order of their begins: an answer was there before its tag was asked with.
+    // In the order in which they began, because an answer comes before the call with its tag.
     let mut lists: Vec<_> = history.calls.iter().collect();
     lists.sort_by_key(|call| call.begin);
     for call in lists {
@@ -70,7 +70,7 @@ pub(super) fn check(
 }
 
 impl<'h> Asked<'h> {
-    /// Checks the answer against what happened `before`, and returns what the device knows by it.
+    /// Checks the answer against what happened `before`, and returns what the device knows from it.
     fn check(
         &self,
         answer: &'h Changes,
@@ -95,7 +95,7 @@ impl<'h> Asked<'h> {
             self.forward(answer.tag, before)?;
         }
 
-        // The answers that gave this tag; the device had one of them.
+        // The answers with this tag. The device had one of them.
         let given = |answered: &&Answered<'_>| {
             Some(answered.tag) == self.since && answered.end < self.begin
         };
@@ -142,10 +142,10 @@ impl<'h> Asked<'h> {
                 Rule::CHANGES_SINCE,
                 here,
                 "only passes that are registered on the device",
-                || format!("{serial:?}, which was not registered all the while"),
+                || format!("{serial:?}, which was not registered at any time during the call"),
             )?;
         }
-        // Asked with a tag that this device was never given, anything goes.
+        // If the device was never given this tag, any answer is right.
         if self.since.is_some() && known.is_none() {
             return Ok(self.answered(answer, last));
         }
@@ -154,7 +154,7 @@ impl<'h> Asked<'h> {
             let causes = [
                 (changes.last_register(self.begin), Rule::C3, "registered"),
                 (marks.newest_of(serial, self.begin), Rule::C1, "marked"),
-                (whole, Rule::C9, "marked with its whole type"),
+                (whole, Rule::C9, "marked with its entire type"),
             ];
             let named = last.get(serial).copied();
             let missed = causes.into_iter().find(|(cause, ..)| *cause > named);
@@ -167,12 +167,12 @@ impl<'h> Asked<'h> {
                     rule,
                     format!("{serial:?} listed: it was {what} before this list began"),
                     format!(
-                        "no list since names it, up to one asked with {:?}",
+                        "no later list names it, up to the one with tag {:?}",
                         self.since
                     ),
                 ),
                 _ => {
-                    let expected = "all passes registered on the device, asked without a tag";
+                    let expected = "all passes registered on the device in a list without a tag";
                     Violation::new(Rule::CHANGES_SINCE, expected, format!("no {serial:?}"))
                 }
             });
@@ -180,7 +180,8 @@ impl<'h> Asked<'h> {
         Ok(self.answered(answer, last))
     }
 
-    /// What the device knows by an answer with serial numbers; one without tells it nothing.
+    /// What the device knows from an answer with serial numbers. An answer without any adds
+    /// nothing.
     fn answered(
         &self,
         answer: &Changes,
@@ -210,7 +211,7 @@ impl<'h> Asked<'h> {
             ensure(
                 Rule::C4,
                 forward,
-                format!("a tag not before {last}"),
+                format!("a tag that is not before {last}"),
                 || tag.to_string(),
             )?;
         }

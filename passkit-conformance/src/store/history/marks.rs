@@ -8,7 +8,7 @@ use passkit_server::{
     store::ContentDigest,
 };
 
-use super::{Event, History, Marked, Newest, Span};
+use super::record::{Event, History, Marked, Newest, Span};
 
 /// All marks of a history.
 pub(super) struct Marks<'h> {
@@ -19,11 +19,11 @@ pub(super) struct Marks<'h> {
 /// The marks of a type.
 #[derive(Default)]
 pub(super) struct MarksOfType<'h> {
-    /// Of the whole type.
+    /// Marks of the entire type.
     whole: Vec<Span>,
-    /// Of single passes: these were made.
+    /// Marks of single passes that were made for certain.
     certain: HashMap<&'h SerialNumber, Vec<Span>>,
-    /// These were made, or not: the content may have been there already.
+    /// Marks that may have been made. The content may have been published before.
     possible: HashMap<&'h SerialNumber, Vec<Span>>,
     newest: HashMap<&'h SerialNumber, Newest>,
     pub(super) newest_whole: Newest,
@@ -64,7 +64,8 @@ impl<'h> Marks<'h> {
                 }
             }
         }
-        // When the first of the calls that name a digest has ended, one of them has marked the pass.
+        // Once the first call with a digest has ended, one of the calls with it has marked the
+        // pass.
         for ((type_id, serial, _), calls) in contents {
             let first = Span {
                 begin: calls.iter().map(|call| call.begin).min().unwrap_or(0),
@@ -95,7 +96,7 @@ impl<'h> Marks<'h> {
         self.types.get(type_id).unwrap_or(&self.none)
     }
 
-    /// The marks of a pass that were made, those of its type included.
+    /// The marks of a pass that were made, including those of its type.
     pub(super) fn certain(&self, pass: &PassId) -> impl Iterator<Item = Span> {
         let of_type = self.of_type(&pass.type_id);
         of_type
@@ -114,18 +115,18 @@ impl<'h> Marks<'h> {
 }
 
 impl<'h> MarksOfType<'h> {
-    /// All that were made or may have been.
+    /// All marks that were made or may have been.
     pub(super) fn all(&self) -> impl Iterator<Item = Span> {
         let single = self.certain.values().chain(self.possible.values());
         single.flatten().chain(&self.whole).copied()
     }
 
-    /// When the last mark of a single pass began, of those that were made before `time`.
+    /// When the last mark of a single pass before `time` began.
     pub(super) fn newest_of(&self, serial: &SerialNumber, time: u64) -> Option<u64> {
         self.newest.get(serial)?.before(time)
     }
 
-    /// Those of a single pass that were made.
+    /// The marks of a single pass that were made.
     fn certain_of(&self, serial: &SerialNumber) -> &[Span] {
         self.certain.get(serial).map_or(&[], Vec::as_slice)
     }

@@ -1,9 +1,10 @@
-//! What was asked of a store and what it answered, with begin and end of each call, and whether a store that keeps
-//! the contract could have answered so.
+//! Records the calls to a store and its answers, with the begin and end of each call. Checks
+//! whether a store that keeps the contract could have given these answers.
 //!
-//! A [`Recorder`] is a store that writes down what another one is asked; [`History::check`] checks the whole
-//! afterwards. A test of a crash or a failover wraps its store in one, breaks it while tasks are at work, goes on
-//! [over](Recorder::over) the store that comes up again, and checks what both have answered:
+//! A [`Recorder`] wraps a store and records its calls. [`History::check`] checks them afterwards. A
+//! test of a crash or a failover wraps its store in a recorder and breaks the store while tasks use
+//! it. It continues with [`Recorder::over`] on the store that comes up again, and checks all
+//! answers:
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -15,7 +16,7 @@
 //! # let (before, after) = (MemoryStore::new(), MemoryStore::new());
 //! let recorder = Recorder::new(Arc::new(before));
 //! recorder.register(&device, &pass, &token).await?;
-//! let recorder = recorder.over(Arc::new(after)); // Which has forgotten everything.
+//! let recorder = recorder.over(Arc::new(after)); // It has lost everything.
 //! recorder.changes_since(&device, &pass.type_id, None).await?;
 //! let violation = recorder.history().check().unwrap_err();
 //! assert_eq!(violation.rule().id(), "changes_since");
@@ -25,134 +26,33 @@
 mod dates;
 mod lists;
 mod marks;
+mod record;
 mod recorder;
 mod registrations;
 
-use std::time::SystemTime;
-
-use passkit_server::{
-    Changed, PassId, PassState,
-    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
-    store::{Changes, Content, Page, Registered, RegisteredDevice, UpdateTag},
+pub use self::{
+    record::{Event, History, Marked, RecordedCall},
+    recorder::Recorder,
 };
-
-pub use self::recorder::Recorder;
 use crate::Violation;
-
-/// All calls on a store, from a time on when none of the devices in them was registered.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    /// The calls, in the order of their begins.
-    pub calls: Vec<Call>,
-}
-
-/// A call on a store.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// When it began. Only the order of times counts: a call whose end is less than the begin of another was over
-    /// before that began.
-    pub begin: u64,
-    /// When it was answered. A call that failed or was given up has no end: it may happen at any time, or never.
-    pub end: Option<u64>,
-    /// What was asked, and answered if it was.
-    pub event: Event,
-}
-
-/// What a call asked for. Without an `answer` it failed or was given up.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the names are those of the trait's arguments")]
-pub enum Event {
-    /// `register`
-    Register {
-        device: DeviceIdentifier,
-        pass: PassId,
-        push_token: PushToken,
-        answer: Option<Registered>,
-    },
-    /// `unregister`
-    Unregister {
-        device: DeviceIdentifier,
-        pass: PassId,
-        answer: Option<bool>,
-    },
-    /// `forget_device`
-    Forget {
-        device: DeviceIdentifier,
-        unregistered_at: SystemTime,
-        answer: Option<bool>,
-    },
-    /// `mark`, or `mark_and_push`
-    Mark {
-        type_id: TypeIdentifier,
-        changed: Marked,
-    },
-    /// `changes_since`
-    List {
-        device: DeviceIdentifier,
-        type_id: TypeIdentifier,
-        since: Option<UpdateTag>,
-        answer: Option<Changes>,
-    },
-    /// `pass_state`
-    State {
-        pass: PassId,
-        answer: Option<PassState>,
-    },
-    /// `devices` of a pass; `from_start` if it had no cursor
-    Devices {
-        pass: PassId,
-        from_start: bool,
-        answer: Option<Page<RegisteredDevice>>,
-    },
-    /// `devices` of a type; `from_start` if it had no cursor
-    DevicesOfType {
-        type_id: TypeIdentifier,
-        from_start: bool,
-        answer: Option<Page<RegisteredDevice>>,
-    },
-    /// `count_devices`
-    Count {
-        pass: PassId,
-        at_most: u64,
-        answer: Option<u64>,
-    },
-}
-
-/// What a call marked: a [`Changed`] that owns its parts.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the names are those of `Changed`")]
-pub enum Marked {
-    Passes(Vec<SerialNumber>),
-    Contents(Vec<Content>),
-    All,
-}
-
-impl From<Changed<'_>> for Marked {
-    fn from(changed: Changed<'_>) -> Self {
-        match changed {
-            Changed::Passes(serials) => Self::Passes(serials.to_vec()),
-            Changed::Contents(contents) => Self::Contents(contents.to_vec()),
-            Changed::All => Self::All,
-        }
-    }
-}
 
 impl History {
     /// Whether a store that keeps the contract could have given these answers.
     ///
-    /// * The answers of `register` and `unregister` add up, for each registration, in some order that the times allow
-    ///   (C10).
-    /// * A device that asks with the tags it was given is given every mark and every registration after it began,
-    ///   and of nothing when nothing happened (C1, C2, C3, C9); its tags never go back (C4).
-    /// * Lists, pages and counts hold what must be registered and not what can't be, with a push token that may be the
-    ///   last.
-    /// * A device is forgotten if it is registered and the time is far in the future, and is not if the time is long past
-    ///   (C13). Times closer than a day are left open.
-    /// * Versions and dates go forward together with each mark, and never otherwise (C14). A content marks its pass if it is
-    ///   the first with this digest, and may mark it if not (P1, P2).
+    /// * The answers of `register` and `unregister` add up, for each registration, in some order
+    ///   that the times allow (C10).
+    /// * A device that asks with its tags is told every mark and every registration, and nothing if
+    ///   nothing happened (C1, C2, C3, C9). Its tags never go back (C4).
+    /// * Lists, pages and counts have what must be registered, and nothing that can't be. The push
+    ///   token is one that may be the last.
+    /// * A registered device is forgotten if the time is far in the future, and is kept if the time
+    ///   is long past (C13). Times closer than a day are not checked.
+    /// * Versions and dates go forward together with each mark, and never otherwise (C14). A
+    ///   content marks its pass if it is the first with this digest. A later content may mark it or
+    ///   not (P1, P2).
     ///
-    /// Of calls that overlap any order is allowed, so a history that passes may still hide a fault; one that fails
-    /// does not come from a store that keeps the contract.
+    /// Calls that overlap may have happened in any order. A history that passes may therefore still
+    /// hide a fault. A history that fails proves that the store breaks the contract.
     ///
     /// # Errors
     /// The first violation.
@@ -167,62 +67,15 @@ impl History {
     }
 }
 
-/// When something happened: its end is open if it was never answered.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    begin: u64,
-    end: Option<u64>,
-}
-
-impl Span {
-    fn over_before(self, time: u64) -> bool {
-        self.end.is_some_and(|end| end < time)
-    }
-
-    /// Whether it may have happened between the two times.
-    fn touches(self, begin: u64, end: u64) -> bool {
-        self.begin < end && !self.over_before(begin)
-    }
-}
-
-/// Spans by their ends, each with the latest begin of those up to it.
-#[derive(Debug, Default)]
-struct Newest(Vec<(u64, u64)>);
-
-impl Newest {
-    fn of(spans: impl IntoIterator<Item = Span>) -> Self {
-        let ends = spans
-            .into_iter()
-            .filter_map(|span| Some((span.end?, span.begin)));
-        let mut ends: Vec<_> = ends.collect();
-        ends.sort_unstable();
-        let mut latest = 0;
-        for (_, begin) in &mut ends {
-            latest = latest.max(*begin);
-            *begin = latest;
-        }
-        Self(ends)
-    }
-
-    /// The latest begin of the spans that were over before `time`.
-    fn before(&self, time: u64) -> Option<u64> {
-        let over = self.0.partition_point(|(end, _)| *end < time);
-        self.0[..over].last().map(|(_, begin)| *begin)
-    }
-}
-
-impl Call {
-    fn span(&self) -> Span {
-        Span {
-            begin: self.begin,
-            end: self.end,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
+
+    use passkit_server::{
+        PassId, PassState,
+        identifiers::{DeviceIdentifier, PushToken},
+        store::{Changes, Content, Page, Registered, RegisteredDevice, UpdateTag},
+    };
 
     use super::*;
 
@@ -286,7 +139,7 @@ mod tests {
         }
     }
 
-    /// A list asked with one tag, and what it answered with another.
+    /// A list with one tag, and its answer with another tag.
     fn list(since: Option<u64>, listed: bool, with: u64) -> Event {
         let serials = if listed {
             vec![pass().serial]
@@ -323,7 +176,7 @@ mod tests {
     fn broken(calls: impl IntoIterator<Item = (u64, Option<u64>, Event)>) -> Option<&'static str> {
         let calls = calls
             .into_iter()
-            .map(|(begin, end, event)| Call { begin, end, event })
+            .map(|(begin, end, event)| RecordedCall { begin, end, event })
             .collect();
         History { calls }
             .check()
@@ -342,19 +195,6 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_the_spans_that_are_over_is_found() {
-        let span = |begin, end| Span { begin, end };
-        let newest = Newest::of([
-            span(3, Some(9)),
-            span(0, Some(2)),
-            span(1, Some(6)),
-            span(4, None),
-        ]);
-        let found = [2, 3, 6, 7, 9, 10].map(|time| newest.before(time));
-        assert_eq!(found, [None, Some(0), Some(0), Some(1), Some(1), Some(3)]);
-    }
-
-    #[test]
     fn answers_about_one_registration_add_up() {
         use Registered::{Created, Existing};
         assert_eq!(
@@ -369,7 +209,7 @@ mod tests {
         assert_eq!(in_turn([register(Created), register(Created)]), Some("C10"));
         assert_eq!(in_turn([register(Existing)]), Some("C10"));
         assert_eq!(in_turn([register(Created), unregister(false)]), Some("C10"));
-        // At once, in either order; what was never answered explains either.
+        // Two calls at once may come in either order. A call without an answer explains both.
         let both = |second| {
             broken([
                 (0, Some(2), register(Created)),
@@ -387,7 +227,7 @@ mod tests {
             ])
         };
         assert_eq!((unanswered(Created), unanswered(Existing)), (None, None));
-        // A call that changes nothing when it could happen first may still change something later, or not.
+        // A call that would change nothing if it came first may still change something later.
         let far = SystemTime::now() + std::time::Duration::from_secs(9 * 86_400);
         let forget = Event::Forget {
             device: device(),
@@ -484,7 +324,7 @@ mod tests {
             Some("changes_since")
         );
         assert_eq!(in_turn([list(None, true, 2)]), Some("changes_since"));
-        // A list beside the mark may name the pass for it, or not.
+        // A list that overlaps the mark may name the pass or not.
         for listed in [false, true] {
             let since = if listed { 2 } else { 1 };
             let beside = broken([
@@ -508,7 +348,7 @@ mod tests {
         assert_eq!(in_turn([state(8, 5), state(9, 6)]), Some("C14"));
         assert_eq!(in_turn([state(8, 5), mark(), state(9, 5)]), Some("C14"));
         assert_eq!(in_turn([state(8, 5), mark(), state(7, 4)]), Some("C14"));
-        // Torn: the new version beside the old date.
+        // The new version with the old date.
         let torn = [
             (0, Some(1), state(8, 5)),
             (2, Some(9), mark()),
@@ -605,7 +445,8 @@ mod tests {
             in_turn([created(), forget(9, true), register(Registered::Existing)]),
             Some("C10")
         );
-        // One that is under way all the time may come between two registers, though nothing was registered when it began.
+        // A call that lasts all the time may come between two registers, although nothing was
+        // registered when it began.
         let other = Event::Register {
             device: device(),
             pass: PassId::new("pass.a", "2").unwrap(),
@@ -620,14 +461,16 @@ mod tests {
             (7, Some(8), created()),
         ];
         assert_eq!(broken(between), None);
-        // Begun before the first register, and made after it: it is no proof that it did nothing when it began.
+        // It began before the first register and took effect after it. So its answer does not show
+        // the state at its begin.
         let late = [
             (0, Some(5), forget(9, true)),
             (1, Some(2), created()),
             (3, Some(4), created()),
         ];
         assert_eq!(broken(late), None);
-        // The second of two at once, neither of which is idle.
+        // Two overlapping calls both changed something. The last register may find a registration
+        // or not.
         let two = |last| {
             broken([
                 (0, Some(1), created()),
@@ -641,7 +484,7 @@ mod tests {
             (two(Registered::Created), two(Registered::Existing)),
             (None, None)
         );
-        // Close to now, and beside a register, both answers are possible.
+        // Close to now, or overlapping with a register, both answers are possible.
         assert_eq!(
             in_turn([created(), forget(0, false), unregister(true)]),
             None
@@ -667,7 +510,7 @@ mod tests {
             then(&[publish(Some(1)), list(Some(1), false, 1)]),
             Some("C1")
         );
-        // A removal is no mark; a digest that was there before may be one.
+        // A removal is no mark. A digest that was published before may be one.
         assert_eq!(then(&[publish(None), list(Some(1), false, 1)]), None);
         assert_eq!(then(&[publish(None), list(Some(1), true, 2)]), Some("C2"));
         for listed in [false, true] {
@@ -688,7 +531,7 @@ mod tests {
             Some("C14")
         );
         assert_eq!(in_turn([state(0, 5), mark_all(), state(1, 6)]), None);
-        // At once: one of the two marked it, at some time between the first begin and the first end.
+        // Two at once: one of them marked the pass, between the first begin and the first end.
         let both = |at, until, event| {
             broken([
                 (0, Some(1), state(0, 5)),

@@ -13,9 +13,9 @@ use passkit_server::{
     },
 };
 
-use super::{Call, Event, History};
+use super::record::{Event, History, RecordedCall};
 
-/// A store that writes down what another one is asked, and what it answers.
+/// A store that records the calls to another one and its answers.
 #[derive(Clone)]
 pub struct Recorder {
     store: Arc<dyn RegistrationStore>,
@@ -25,11 +25,11 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Log {
     time: u64,
-    calls: Vec<Call>,
+    calls: Vec<RecordedCall>,
 }
 
 impl Recorder {
-    /// Records from now on.
+    /// Records the calls to `store`.
     #[must_use]
     pub fn new(store: Arc<dyn RegistrationStore>) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl Recorder {
         }
     }
 
-    /// Goes on with the same history over another store: the same data, opened again.
+    /// Continues the same history with another store, which has the same data and was opened again.
     #[must_use]
     pub fn over(&self, store: Arc<dyn RegistrationStore>) -> Self {
         Self {
@@ -55,7 +55,8 @@ impl Recorder {
         }
     }
 
-    /// Notes a mark that is made by another method: with its pushes, or in a transaction of the caller's.
+    /// Records a mark that another method makes, such as a mark with pushes or in the caller's
+    /// transaction.
     ///
     /// # Errors
     /// Those of `marking`.
@@ -76,12 +77,12 @@ impl Recorder {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the begin of a call, before it is made.
+    /// Records the begin of a call, before it is made.
     fn begin(&self, event: Event) -> usize {
         let mut log = self.log();
         log.time += 1;
         let begin = log.time;
-        log.calls.push(Call {
+        log.calls.push(RecordedCall {
             begin,
             end: None,
             event,
@@ -89,7 +90,7 @@ impl Recorder {
         log.calls.len() - 1
     }
 
-    /// Notes the end of a call, if it was answered.
+    /// Records the end of a call, if it was answered.
     fn end<T>(
         &self,
         at: usize,
@@ -192,7 +193,7 @@ impl RegistrationStore for Recorder {
             .await
     }
 
-    /// Is not recorded.
+    /// This call is not recorded.
     async fn published(&self, passes: &[PassId]) -> Result<Vec<Option<Published>>, StoreError> {
         self.store.published(passes).await
     }

@@ -1,4 +1,4 @@
-//! Who was registered for what, as far as the answers tell.
+//! Which devices were registered for which passes, as far as the answers show.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -11,10 +11,10 @@ use passkit_server::{
     store::{Page, Registered, RegisteredDevice},
 };
 
-use super::{Event, History, Span};
+use super::record::{Event, History, Span};
 use crate::{Rule, Violation, violation::ensure};
 
-/// By device and pass, what was done to the registration; by device, the push tokens that were sent.
+/// What was done to each registration, and the push tokens that each device sent.
 pub(super) struct Registrations<'h> {
     changes: BTreeMap<&'h DeviceIdentifier, BTreeMap<&'h PassId, Changes>>,
     tokens: HashMap<&'h DeviceIdentifier, Vec<(Span, &'h PushToken)>>,
@@ -85,7 +85,7 @@ impl<'h> Registrations<'h> {
         all
     }
 
-    /// What a device was ever registered for.
+    /// The passes that a device was ever registered for.
     pub(super) fn of_device(
         &self,
         device: &DeviceIdentifier,
@@ -128,7 +128,8 @@ impl<'h> Registrations<'h> {
         Ok(())
     }
 
-    /// Whether pages and counts hold who must be there, not who can't be, and no outdated push token.
+    /// Checks that pages and counts have the devices that must be there, none that can't be, and no
+    /// outdated push token.
     pub(super) fn pages(&self, history: &History) -> Result<(), Violation> {
         for call in &history.calls {
             let (begin, end) = (call.begin, call.end.unwrap_or(u64::MAX));
@@ -203,12 +204,12 @@ impl<'h> Registrations<'h> {
                 Rule::UNREGISTER,
                 may_be_there,
                 "no device in the pages of what it is not registered for",
-                || format!("one that was not registered for {what} all the while"),
+                || format!("one that was not registered for {what} at any time during the call"),
             )?;
             ensure(
                 Rule::C10,
                 self.may_be_the_token(&one.device, &one.push_token, begin, end),
-                "the push token of the last register, or of one under way",
+                "the push token of the last register, or of an unfinished one",
                 || "one that was replaced before, or never sent".into(),
             )?;
         }
@@ -229,7 +230,7 @@ impl<'h> Registrations<'h> {
         Ok(())
     }
 
-    /// Whether devices were forgotten that had to be, and none that could not be.
+    /// Checks that devices were forgotten that had to be, and none that could not be.
     pub(super) fn forgets(&self, history: &History) -> Result<(), Violation> {
         const DAY: Duration = Duration::from_secs(86_400);
         let now = SystemTime::now();
@@ -255,7 +256,7 @@ impl<'h> Registrations<'h> {
                 ensure(
                     Rule::C13,
                     may_be_there > 0 && *unregistered_at + DAY > now,
-                    "false for a device that is not registered, or registered since",
+                    "false for a device that is not registered, or that registered after the time",
                     || "true".into(),
                 )?;
             } else if *unregistered_at > now + DAY {
@@ -289,7 +290,8 @@ impl<'h> Registrations<'h> {
         sent.iter()
             .filter(|(span, one)| *one == token && span.begin < end)
             .any(|(span, _)| {
-                // Not if another register came after this one, and was over before the reading began.
+                // Not this token if another register came later and was over before the page was
+                // read.
                 !sent
                     .iter()
                     .any(|(later, _)| later.over_before(begin) && span.over_before(later.begin))
@@ -312,7 +314,8 @@ impl Changes {
             .map(|(span, _)| *span)
     }
 
-    /// Whether the registration was there from `begin` to `end`, whatever the order of overlapping calls.
+    /// Whether the registration was there from `begin` to `end`, whatever the order of overlapping
+    /// calls.
     pub(super) fn surely_present(&self, begin: u64, end: u64) -> bool {
         self.registers()
             .filter(|made| made.over_before(begin))
@@ -341,9 +344,9 @@ impl Changes {
 
     /// Whether some order of the calls that their times allow explains all answers.
     ///
-    /// Goes through the ends of calls, and keeps each state that the registration may be in.
+    /// Goes through the calls by their ends, and keeps all states that the registration may be in.
     fn add_up(&self) -> bool {
-        /// Beyond this the order is too open to be followed.
+        /// With more states than this, the calls are not checked.
         const MOST: usize = 20_000;
         let mut points: Vec<(u64, bool, usize)> = Vec::new();
         for (n, (span, _)) in self.0.iter().enumerate() {
@@ -365,7 +368,7 @@ impl Changes {
                     self.0[**one].1.after(state.registered) == Some(state.registered)
                 };
                 state.idle.extend(open.iter().filter(changes_nothing));
-                // Of calls with one effect the one that ends first is as good as any.
+                // Among calls with the same effect, it is enough to try the one that ends first.
                 let mut first: Vec<(Change, (u64, usize))> = Vec::new();
                 for one in open.difference(&state.done) {
                     let (span, change) = self.0[*one];
@@ -410,19 +413,19 @@ impl Changes {
     }
 }
 
-/// What a registration may be, with the calls under way that brought it there.
+/// A possible state of a registration, with the unfinished calls that led to it.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 struct State {
     registered: bool,
     /// These have changed it.
     done: BTreeSet<usize>,
-    /// These may have happened at a time when they changed nothing. Whether one did shows at its end: until then it may
-    /// change something after all.
+    /// These may have happened when they changed nothing. The end of a call shows whether it did.
+    /// Until then it may still change something.
     idle: BTreeSet<usize>,
 }
 
 impl Change {
-    /// Whether the registration is there after this, if the answer fits.
+    /// Whether the registration exists after this call, if the answer fits.
     fn after(self, registered: bool) -> Option<bool> {
         match self {
             Self::Register(Some(Registered::Created)) if registered => None,

@@ -1,6 +1,6 @@
-//! Random sequences of calls, beside a small model of what the answers may be.
+//! Random sequences of calls, compared with a small model of the allowed answers.
 //!
-//! A sequence that fails is made smaller, call by call, and reported as numbered steps.
+//! A failing sequence is made smaller, call by call, and reported as numbered steps.
 
 mod operation;
 mod reference;
@@ -13,23 +13,25 @@ use std::{
 use passkit_server::store::RegistrationStore;
 
 use self::{operation::Operation, reference::Reference};
-use super::{catalogue, random::Random};
+use super::{case::catalogue, random::Random};
 use crate::{Rule, Violation};
 
 catalogue! {
     "store/random-sequences-follow-the-model" Must [C1 C2 C3 C4 C5 C7 C9 C10 C11 C13 C14 P2 P4 P5] store
         random_sequences_follow_the_model,
-        "Up to 200 random sequences of some 40 calls over three devices and five passes of two types, for three \
-         seconds at most; each answer is checked against a model. PASSKIT_CONFORMANCE_SEED=n repeats a run.",
-        "Whatever the steps show: an update that is lost, or one that is listed forever.";
+        "Runs up to 200 random sequences of some 40 calls over three devices and five passes of \
+         two types, for at most three seconds. Each answer is checked against a model. \
+         PASSKIT_CONFORMANCE_SEED=n repeats a run.",
+        "It depends on the steps that the report shows: an update is lost, or a pass is listed \
+         forever.";
 }
 
 const SEQUENCES: u64 = 200;
 const BUDGET: Duration = Duration::from_secs(3);
-/// How long a failing sequence is made smaller.
+/// The time limit for making a failing sequence smaller.
 const SHRINKING: Duration = Duration::from_secs(5);
 
-/// What a run starts from; set it to the number in a report to run the same sequences again.
+/// The seed of a run. Set it to the number in a report to run the same sequences again.
 const SEED: &str = "PASSKIT_CONFORMANCE_SEED";
 
 async fn random_sequences_follow_the_model(
@@ -44,7 +46,7 @@ async fn random_sequences_follow_the_model(
                 format!("{text:?} in the environment"),
             )
         })?,
-        // Short, as people copy it.
+        // Short, because people copy it.
         Err(_) => Random::from_time() % 1_000_000_000,
     };
     for seed in first..first.saturating_add(SEQUENCES) {
@@ -60,7 +62,8 @@ async fn random_sequences_follow_the_model(
     Ok(())
 }
 
-/// Runs a sequence under identifiers of its own. A violation comes with the number of steps that led to it.
+/// Runs a sequence with new identifiers. Returns a violation with the number of steps that led to
+/// it.
 async fn run(
     store: &Arc<dyn RegistrationStore>,
     sequence: &[Operation],
@@ -75,7 +78,7 @@ async fn run(
     Ok(())
 }
 
-/// Leaves out more and more of a failing sequence, large pieces first, as long as it breaks the same rule.
+/// Removes pieces of a failing sequence, large ones first, as long as it breaks the same rule.
 async fn shrink(
     store: &Arc<dyn RegistrationStore>,
     failing: &[Operation],
@@ -107,7 +110,7 @@ async fn shrink(
     }
 }
 
-/// The violation with the steps that lead to it.
+/// The violation, with the steps that lead to it.
 fn with_steps(steps: &[Operation], violation: &Violation, seed: u64) -> Violation {
     let mut actual = format!("{}; the steps are", violation.actual());
     for (n, step) in steps.iter().enumerate() {

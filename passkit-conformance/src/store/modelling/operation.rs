@@ -1,17 +1,17 @@
-//! The calls of a sequence, by the numbers of their devices and passes.
+//! The calls of a sequence, with numbers for devices and passes.
 
 use std::fmt;
 
 use crate::store::random::Random;
 
 pub(super) const DEVICES: usize = 3;
-/// The passes by type and serial number: both types have a pass `1`.
+/// The passes, by type and serial number. Both types have a pass `1`.
 pub(super) const PASSES: [(usize, &str); 5] = [(0, "1"), (0, "2"), (0, "A/3"), (1, "1"), (1, "4")];
 pub(super) const TYPES: usize = 2;
 
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
-    /// With the push token that it has, or a new one.
+    /// With the device's push token or a new one.
     Register {
         device: usize,
         pass: usize,
@@ -21,7 +21,7 @@ pub(super) enum Operation {
         device: usize,
         pass: usize,
     },
-    /// Passes of one type; a pass may stand twice.
+    /// Passes of one type. A pass may occur twice.
     Mark {
         type_id: usize,
         passes: Vec<usize>,
@@ -63,7 +63,8 @@ pub(super) enum Operation {
     },
 }
 
-/// A content by the numbers of its pass, its digest and its tokens. Without a digest it is a removal.
+/// A content, with numbers for its pass, its digest and its tokens. Without a digest it is a
+/// removal.
 #[derive(Clone, Debug)]
 pub(super) struct Publication {
     pub(super) pass: usize,
@@ -75,16 +76,16 @@ pub(super) struct Publication {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Since {
     None,
-    /// That of its last answer with serial numbers.
+    /// The tag of its last answer with serial numbers.
     Last,
-    /// One from before that, so many answers back.
+    /// An earlier tag, this many answers back.
     Older(usize),
-    /// The last one of another device.
+    /// The last tag of another device.
     Foreign,
     Ahead,
 }
 
-/// A time beside the last register of a device.
+/// A time before, at or after the last register of a device.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Time {
     Before,
@@ -92,7 +93,7 @@ pub(super) enum Time {
     After,
 }
 
-/// Some 30 random calls, and then a look at everything.
+/// Some 30 random calls, and then calls that read everything.
 pub(super) fn sequence(random: &mut Random) -> Vec<Operation> {
     let length = 15 + random.below(30);
     let mut all: Vec<_> = (0..length).map(|_| one(random)).collect();

@@ -1,4 +1,5 @@
-//! What is registered, what changed since each tag, and so what each answer may be.
+//! A model of what is registered and what changed since each tag. It says which answers are
+//! allowed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,22 +25,22 @@ use crate::{
 pub(super) struct Reference {
     devices: Vec<Device>,
     passes: Vec<PassId>,
-    /// By device, the passes.
+    /// The passes of each device.
     registered: Vec<BTreeSet<usize>>,
-    /// By device and type, the answers that had serial numbers.
+    /// The answers with serial numbers, by device and type.
     answers: BTreeMap<(usize, usize), Vec<Answered>>,
     /// By pass.
     states: Vec<Seen>,
-    /// By pass, what has to be remembered.
+    /// What must be remembered, by pass.
     published: Vec<Option<Published>>,
 }
 
 /// A tag, and what happened since it was issued.
 struct Answered {
     tag: UpdateTag,
-    /// What the next answer must have, and under which rule.
+    /// What the next answer must list, and by which rule.
     due: BTreeMap<usize, Rule>,
-    /// Nothing was marked in the type, and nothing registered on the device.
+    /// No pass of the type was marked, and the device did not register.
     quiet: bool,
 }
 
@@ -51,7 +52,7 @@ struct Seen {
 }
 
 impl Reference {
-    /// Nothing is registered, under identifiers of its own.
+    /// An empty model with new identifiers.
     pub(super) fn new() -> Result<Self, Violation> {
         let types = (0..TYPES)
             .map(|_| new_type())
@@ -73,7 +74,7 @@ impl Reference {
         })
     }
 
-    /// Makes a call, checks its answer against the model, and lets the model follow.
+    /// Makes a call, checks its answer against the model, and updates the model.
     pub(super) async fn step(
         &mut self,
         store: &dyn RegistrationStore,
@@ -168,7 +169,7 @@ impl Reference {
             Operation::Published { pass } => {
                 let found = store.published(slice::from_ref(&self.passes[pass])).await?;
                 let wanted = &self.published[pass];
-                // The numbers that digests and tokens consist of.
+                // The numbers in digests and tokens.
                 let shown = |one: &Published| {
                     let tokens: Vec<_> =
                         one.tokens.iter().map(|token| token.as_bytes()[0]).collect();
@@ -352,7 +353,7 @@ impl Reference {
             let rule = match (known, since) {
                 (Some(answered), _) => answered.due.get(pass).copied(),
                 (None, Since::Ahead) => Some(Rule::C5),
-                // What another device's tag covers is open.
+                // It is not defined what the tag of another device covers.
                 (None, Since::Foreign) if tag.is_some() => None,
                 (None, _) => Some(Rule::CHANGES_SINCE),
             };
@@ -361,7 +362,7 @@ impl Reference {
             }
         }
         if known.is_some_and(|answered| answered.quiet) {
-            listed.is_empty(Rule::C2, "when nothing happened since the tag was issued")?;
+            listed.is_empty(Rule::C2, "when nothing happened after the tag was issued")?;
         }
         if listed.serials.is_empty() {
             return Ok(());
@@ -372,7 +373,7 @@ impl Reference {
             ensure(
                 Rule::C4,
                 forward,
-                format!("a tag not before {last}"),
+                format!("a tag that is not before {last}"),
                 || listed.tag.to_string(),
             )?;
         }
@@ -445,7 +446,7 @@ impl Reference {
         device: usize,
         time: Time,
     ) -> Result<(), Violation> {
-        // Any type will do: the tag holds the device's clock.
+        // Any type will do, because each tag contains the device's clock.
         let Some(pass) = self.registered[device].first() else {
             let later = UNIX_EPOCH
                 + Duration::from_micros(clock::now_micros())

@@ -337,7 +337,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "lists check credentials that they do not need",
         rule: Rule::LIST_12,
-        caught_by: &["list/minds-no-authorization"],
+        caught_by: &["list/ignores-authorization"],
         wrong: |sound| {
             altered(sound, |asked, answer| {
                 if is_list(asked) && asked.headers().contains_key(header::AUTHORIZATION) {

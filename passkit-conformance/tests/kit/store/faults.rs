@@ -1,10 +1,10 @@
-//! Which store is wrong in which way, and what finds it.
+//! The faults of the faulty stores, and the cases that find them.
 
 use passkit_conformance::Rule;
 
 use super::faulty::Fault;
 
-/// Each fault with the checks that must find it, and the rule that they must name.
+/// Each fault, the rule that the cases must name, and the cases that must find it.
 pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::TagsOfWholeSeconds,
@@ -46,7 +46,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::RegisterInTwoSteps,
         Rule::C12,
-        &["dropped-register-is-whole"],
+        &["dropped-register-is-all-or-nothing"],
     ),
     (
         Fault::ListIgnoresType,
@@ -156,7 +156,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::BatchMarkedOneByOne,
         Rule::C12,
-        &["dropped-mark-is-whole"],
+        &["dropped-mark-is-all-or-nothing"],
     ),
     (
         Fault::DateIsNow,
@@ -192,33 +192,33 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
         Fault::ForgetIgnoresTime,
         Rule::C13,
         &[
-            "forget-minds-the-time",
+            "forget-respects-the-time",
             "forget-counts-from-the-last-register",
         ],
     ),
     (
         Fault::ForgetNeedsLaterTime,
         Rule::C13,
-        &["forget-minds-the-time"],
+        &["forget-respects-the-time"],
     ),
     (
         Fault::ForgetLeavesRegistrations,
         Rule::C13,
-        &["forget-minds-the-time"],
+        &["forget-respects-the-time"],
     ),
     (
         Fault::PagesSkip,
         Rule::C11,
         &[
             "pages-hold-every-device",
-            "pages-under-change-miss-nobody",
+            "pages-under-change-are-complete",
             "one-pass-on-many-devices",
         ],
     ),
     (
         Fault::PagesByOffset,
         Rule::C11,
-        &["pages-under-change-miss-nobody"],
+        &["pages-under-change-are-complete"],
     ),
     (
         Fault::PageLimitIgnored,
@@ -230,7 +230,11 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
         Rule::ERRORS,
         &["hostile-cursor-reads-from-the-start"],
     ),
-    (Fault::SerialsFolded, Rule::NAMES, &["serials-of-the-wild"]),
+    (
+        Fault::SerialsFolded,
+        Rule::NAMES,
+        &["unusual-serial-numbers"],
+    ),
     (Fault::TypesFolded, Rule::NAMES, &["types-that-start-alike"]),
     (
         Fault::DevicesFolded,
@@ -265,7 +269,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::ForgetOneByOne,
         Rule::C12,
-        &["dropped-forget-is-whole"],
+        &["dropped-forget-is-all-or-nothing"],
     ),
     (
         Fault::ForgetOneByOne,
@@ -275,7 +279,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::UnregisterInTwoSteps,
         Rule::C12,
-        &["dropped-unregister-is-whole"],
+        &["dropped-unregister-is-all-or-nothing"],
     ),
     (
         Fault::UnregisterOfAnother,
@@ -285,7 +289,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::MarkAllOneByOne,
         Rule::C12,
-        &["dropped-mark-all-is-whole"],
+        &["dropped-mark-all-is-all-or-nothing"],
     ),
     (
         Fault::ListsAtMostAThousand,
@@ -300,17 +304,17 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::ManyKeepsTheFirstToken,
         Rule::C10,
-        &["register-many-is-as-one-by-one"],
+        &["register-many-equals-single-registers"],
     ),
     (
         Fault::ManyCountsAll,
         Rule::MAINTENANCE,
-        &["register-many-twice-changes-little"],
+        &["register-many-twice-adds-nothing"],
     ),
     (
         Fault::ManySkipsExisting,
         Rule::MAINTENANCE,
-        &["register-many-is-as-one-by-one"],
+        &["register-many-equals-single-registers"],
     ),
     (
         Fault::RegistrationPagesSkip,
@@ -348,17 +352,17 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::LosesARegistration,
         Rule::C6,
-        &["acknowledged-survives-reopening"],
+        &["acknowledged-changes-survive-reopening"],
     ),
     (
         Fault::OpensEmpty,
         Rule::C6,
-        &["acknowledged-survives-reopening"],
+        &["acknowledged-changes-survive-reopening"],
     ),
     (
         Fault::ClocksStartAnew,
         Rule::C6,
-        &["acknowledged-survives-reopening"],
+        &["acknowledged-changes-survive-reopening"],
     ),
     (
         Fault::PushesNothing,
@@ -392,8 +396,8 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
         Fault::MarksThenPushes,
         Rule::C12,
         &[
-            "queue/dropped-mark-and-push-is-whole",
-            "queue/dropped-mark-all-and-push-is-whole",
+            "queue/dropped-mark-and-push-is-all-or-nothing",
+            "queue/dropped-mark-all-and-push-is-all-or-nothing",
         ],
     ),
     (
@@ -440,7 +444,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::ProgressMakesPending,
         Rule::Q3,
-        &["queue/what-is-not-pending-stays-so"],
+        &["queue/progress-makes-nothing-pending"],
     ),
     (
         Fault::BacklogNamesFinishedTypes,
@@ -465,12 +469,12 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::PendingLimitIgnored,
         Rule::Q2,
-        &["queue/every-change-has-its-turn"],
+        &["queue/every-change-gets-its-turn"],
     ),
     (
         Fault::PendingByName,
         Rule::Q2,
-        &["queue/every-change-has-its-turn"],
+        &["queue/every-change-gets-its-turn"],
     ),
     (
         Fault::ClaimChecksFirst,
@@ -576,13 +580,13 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
         Rule::Q4,
         &[
             "queue/deferred-pushes-come-back",
-            "queue/the-last-of-two-counts",
+            "queue/last-entry-for-a-device-counts",
         ],
     ),
     (
         Fault::DeferredRemovedFirst,
         Rule::Q4,
-        &["queue/the-last-of-two-counts"],
+        &["queue/last-entry-for-a-device-counts"],
     ),
     (
         Fault::DeferredPagesSkip,
@@ -602,30 +606,30 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::ReopeningForgetsPending,
         Rule::C6,
-        &["queue/what-is-pending-survives-reopening"],
+        &["queue/pending-pushes-survive-reopening"],
     ),
     (
         Fault::ReopeningForgetsProgress,
         Rule::C6,
-        &["queue/what-is-pending-survives-reopening"],
+        &["queue/pending-pushes-survive-reopening"],
     ),
     (
         Fault::ReopeningForgetsDeferred,
         Rule::C6,
-        &["queue/what-is-pending-survives-reopening"],
+        &["queue/pending-pushes-survive-reopening"],
     ),
     (
         Fault::TypePagesSkip,
         Rule::C11,
         &[
             "pages-of-a-type-hold-every-device",
-            "pages-of-a-type-under-change-miss-nobody",
+            "pages-of-a-type-under-change-are-complete",
         ],
     ),
     (
         Fault::TypePagesByOffset,
         Rule::C11,
-        &["pages-of-a-type-under-change-miss-nobody"],
+        &["pages-of-a-type-under-change-are-complete"],
     ),
     (
         Fault::TypePagesByPrefix,
@@ -686,7 +690,7 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
         Rule::MAINTENANCE,
         &[
             "all-registrations-come-back",
-            "register-many-twice-changes-little",
+            "register-many-twice-adds-nothing",
         ],
     ),
     (
@@ -741,17 +745,20 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
     (
         Fault::PublishMarksFirst,
         Rule::P3,
-        &["dropped-publish-is-whole"],
+        &["dropped-publish-is-all-or-nothing"],
     ),
     (
         Fault::PublishRemembersFirst,
         Rule::P3,
-        &["dropped-publish-is-whole", "queue/dropped-publish-is-whole"],
+        &[
+            "dropped-publish-is-all-or-nothing",
+            "queue/dropped-publish-is-all-or-nothing",
+        ],
     ),
     (
         Fault::PublishPushesLater,
         Rule::P3,
-        &["queue/dropped-publish-is-whole"],
+        &["queue/dropped-publish-is-all-or-nothing"],
     ),
     (
         Fault::MarksForgetTheDigest,

@@ -1,4 +1,4 @@
-//! Where the cases get memory stores from.
+//! Memory stores for the cases.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use passkit_conformance::store::{BoxError, Stores, TestStore};
 use passkit_server::store::MemoryStore;
 
-/// A new store for each case. It is opened again as it is, like one that loses nothing.
+/// A new store for each case. Reopening returns the same store, as if nothing were lost.
 pub(crate) struct Memory;
 
 #[async_trait]

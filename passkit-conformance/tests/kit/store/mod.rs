@@ -1,4 +1,5 @@
-//! The store checks: the reference store passes them all, and each of many wrong stores fails the right ones.
+//! The cases of a store. The reference store passes them all. Each of many faulty stores fails the
+//! right ones.
 
 mod faults;
 pub(crate) mod faulty;
@@ -17,16 +18,16 @@ use passkit_server::store::MemoryStore;
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reference_store_keeps_the_contract() {
+async fn the_reference_store_passes_all() {
     let report = run_all(Memory).await;
     println!("{report}");
     report.assert_passed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_checks_may_share_one_store() {
+async fn all_cases_may_share_one_store() {
     let store = Arc::new(MemoryStore::new());
-    // All but those of StoreMaintenance, which need an empty one.
+    // Without the cases of StoreMaintenance, because they need an empty store.
     let store = TestStore::new(store.clone()).with_queue(store);
     run_all(move || std::future::ready(store.clone()))
         .await
@@ -37,14 +38,14 @@ async fn all_checks_may_share_one_store() {
 async fn every_fault_is_found_and_named() {
     let all = cases();
     let mut missed = Vec::new();
-    // A call that was dropped has half a minute to happen as a whole, so these wait together.
+    // A dropped call has half a minute to finish, so these cases run at the same time.
     let mut dropped = JoinSet::new();
     for (fault, rule, ids) in FAULTS {
         let checks: Vec<_> = all
             .iter()
             .filter(|one| ids.contains(&one.case.id.trim_start_matches("store/")))
             .collect();
-        assert_eq!(checks.len(), ids.len(), "{fault:?} names an unknown check");
+        assert_eq!(checks.len(), ids.len(), "{fault:?} names an unknown case");
         for one in checks {
             if one.case.id.contains("/dropped-") {
                 dropped.spawn(try_often(*one, *fault, *rule));
@@ -57,7 +58,7 @@ async fn every_fault_is_found_and_named() {
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
-/// Races and random sequences may miss once on a busy machine.
+/// Races and random sequences may miss a fault in one run on a busy machine.
 async fn try_often(one: StoreCase, fault: Fault, rule: Rule) -> Result<(), String> {
     let mut found = Err(String::new());
     for _ in 0..5 {
@@ -72,7 +73,7 @@ async fn try_often(one: StoreCase, fault: Fault, rule: Rule) -> Result<(), Strin
 async fn try_fault(one: &StoreCase, fault: Fault, rule: Rule) -> Result<(), String> {
     let id = one.case.id;
     match one.run(&Arc::new(FaultyStores(fault))).await.outcome {
-        // A random sequence names the rule that it happens to meet first.
+        // A random sequence names the first rule that it finds broken.
         Outcome::Fail(violation)
             if violation.rule() == rule || id == "store/random-sequences-follow-the-model" =>
         {
@@ -84,17 +85,17 @@ async fn try_fault(one: &StoreCase, fault: Fault, rule: Rule) -> Result<(), Stri
     }
 }
 
-/// The wrapper itself is no fault.
+/// The wrapper itself adds no fault.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_faulty_store_without_fault_is_right() {
+async fn the_wrapper_without_a_fault_passes() {
     let all = cases();
     let checks = all
         .iter()
-        .filter(|one| one.case.id != "store/dropped-mark-is-whole");
+        .filter(|one| one.case.id != "store/dropped-mark-is-all-or-nothing");
     run(checks, FaultyStores(Fault::None)).await.assert_passed();
 }
 
-/// No case is without a store that it catches.
+/// Every case has a store that it catches.
 #[test]
 fn every_case_has_caught_something() {
     let caught: BTreeSet<_> = FAULTS.iter().flat_map(|(_, _, ids)| *ids).collect();
@@ -106,7 +107,7 @@ fn every_case_has_caught_something() {
     assert!(idle.is_empty(), "never seen to fail: {idle:?}");
 }
 
-/// No rule of a store is without a store that breaks it.
+/// Every rule of a store has a store that breaks it.
 #[test]
 fn every_rule_was_seen_broken() {
     let of_stores = Rule::ALL

@@ -1,5 +1,5 @@
--- KEYS[1] a hash. ARGV: a field, then the fields to read, or none to read all. Returns what HMGET or HGETALL does. Writes the
--- first field as it is, so that the replicas are asked to confirm what is returned.
+-- KEYS[1] a hash. ARGV: a field, then the fields to read, or none to read all.
+-- Returns the result of HMGET or HGETALL. Writes the first field unchanged, so that the replicas must confirm the result.
 local value = redis.call('HGET', KEYS[1], ARGV[1])
 if value then redis.call('HSET', KEYS[1], ARGV[1], value) end
 if #ARGV == 1 then return redis.call('HGETALL', KEYS[1]) end

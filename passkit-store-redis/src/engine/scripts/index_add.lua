@@ -1,5 +1,5 @@
--- KEYS[1] part of an index. ARGV: now, devices. Gives the entry of each device a new number, above the one it had, and
--- returns the numbers.
+-- KEYS[1] part of an index. ARGV: now, devices.
+-- Gives the entry of each device a new number, above its old one. Returns the numbers.
 local numbers = {}
 for i = 2, #ARGV do
     local last = tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or 0)

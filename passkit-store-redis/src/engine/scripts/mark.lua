@@ -1,13 +1,14 @@
--- KEYS: bucket, published passes, and to make pushes pending as well: pending changes, the same by age.
--- ARGV: now, the store's creation, how many tokens are kept. Then, if that is 0, the serial numbers to mark; otherwise of each
--- pass its serial number, the digest of its content, or "" if it is no longer offered, and its tokens in one text.
--- Of contents it marks those whose digest is not the one published last. Returns how many passes it marked.
+-- KEYS: bucket, published passes, and with pushes also: pending changes, the same by age.
+-- ARGV: now, the time of the store's creation, how many tokens to keep. If that is 0, the serial numbers to mark follow.
+-- Otherwise three values follow for each pass: its serial number, the digest of its content, or "" if the pass is removed,
+-- and its tokens in one text. Such a pass is marked if its digest is not the one published last.
+-- Returns how many passes it marked.
 local now, kept = tonumber(ARGV[1]), tonumber(ARGV[3])
 local head = redis.call('HMGET', KEYS[1], '\tc', '\td', '\tl')
 local version = string.format('%.0f', math.max(tonumber(head[1] or 0) + 1, now))
 local floor, latest = math.max(tonumber(head[2] or 0), tonumber(ARGV[2])), tonumber(head[3] or 0)
 
--- Each token once, those named last at the end.
+-- Keeps each token once, the newest at the end.
 local function unite(tokens)
     local seen, united = {}, {}
     for at = #tokens - 31, 1, -32 do
@@ -49,7 +50,7 @@ end
 if marked > 0 then
     redis.call('HSET', KEYS[1], '\tc', version, '\tl', string.format('%.0f', latest))
 elseif published then
-    -- Another run may have published this without being confirmed by the replicas. A write makes them confirm.
+    -- An earlier run may have published this unconfirmed. A write makes the replicas confirm.
     redis.call('HSET', KEYS[2], ARGV[#ARGV - 2], published)
 end
 return marked

@@ -1,6 +1,7 @@
--- KEYS: bucket, and to make pushes for the whole type pending as well: pending changes, the same by age.
--- ARGV: now, the store's creation, and with pushes: the least version, and the entry that said that this is under way.
--- Returns the version.
+-- KEYS: bucket, and with pushes for the whole type also: pending changes, the same by age.
+-- ARGV: now, the time of the store's creation, and with pushes also: the lowest allowed version, and the entry that records
+-- that this change is under way.
+-- Marks all passes of the bucket. Returns the version.
 local now = tonumber(ARGV[1])
 local head = redis.call('HMGET', KEYS[1], '\tc', '\td', '\tl')
 local clock = string.format('%.0f', math.max(tonumber(head[1] or 0) + 1, now, tonumber(ARGV[3] or 0)))

@@ -1,5 +1,6 @@
--- KEYS: bucket, pending changes, the same by age. ARGV: of each change its field, the version whose devices were read, and
--- "end", or "@" and the cursor of a page. At the end a change of a newer version stays, as one that was made then.
+-- KEYS: bucket, pending changes, the same by age. ARGV for each change: its field, the version whose devices were read, and
+-- "end", or "@" and a cursor.
+-- Records the progress. At the end, the change is removed. If it has a newer version, it stays, without progress.
 for i = 1, #ARGV, 3 do
     local field, version, to = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local newest = string.match(redis.call('HGET', KEYS[2], field) or '', '^%d+')
@@ -13,7 +14,7 @@ for i = 1, #ARGV, 3 do
         redis.call('ZADD', KEYS[3], newest, field)
     end
 end
--- Another run may have removed them without being confirmed by the replicas. A write makes them confirm.
+-- An earlier run may have removed them unconfirmed. A write makes the replicas confirm.
 local clock = redis.call('HGET', KEYS[1], '\tc')
 if clock then redis.call('HSET', KEYS[1], '\tc', clock) end
 return 1

@@ -1,7 +1,8 @@
--- KEYS[1] claim. ARGV: owner. Ends the claim if it is this owner's.
+-- KEYS[1] claim. ARGV: owner.
+-- Ends the claim if this owner has it.
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return 0 end
--- Another run may have ended it without being confirmed by the replicas. A write makes them confirm.
+-- An earlier run may have ended it unconfirmed. A write makes the replicas confirm.
 if not owner then redis.call('SET', KEYS[1], ARGV[1], 'PX', 1) end
 redis.call('UNLINK', KEYS[1])
 return 1

@@ -1,12 +1,13 @@
--- KEYS: note, the calls that replaced it lately. ARGV: name of the call, the expected note and the new one, each behind "=" or
--- "" for none, and for how many seconds the call is remembered. Returns 1 if the note was the expected one, or 0.
--- A script that runs twice finds its own call, and gives the same answer twice, whatever others did to the note in between.
+-- KEYS: note, the calls that recently replaced it. ARGV: name of the call; the expected note and the new one, each after "=",
+-- or "" for none; for how many seconds to remember the call.
+-- Replaces the note if it is the expected one. Returns 1 if it was, or 0. A script that runs twice finds its own call and gives
+-- the same answer, even if another call replaced the note in between.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local is_done = redis.call('ZSCORE', KEYS[2], ARGV[1])
 local note = redis.call('HGET', KEYS[1], 'v')
 if not is_done and (note and '=' .. note or '') ~= ARGV[2] then
-    -- What is returned rests on the note. A write makes the replicas confirm it.
+    -- The answer depends on the note. A write makes the replicas confirm the note.
     if note then redis.call('HSET', KEYS[1], 'v', note) else redis.call('EXPIRE', KEYS[2], ARGV[4]) end
     return 0
 end

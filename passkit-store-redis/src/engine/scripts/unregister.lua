@@ -1,10 +1,10 @@
--- KEYS[1] device. ARGV: field, type, seconds, name of the call. Returns the number of the index entry of the registration it
--- removed, and that of the type if it was the device's last one of the type, or else ""; nothing if there was no registration.
--- The call that removed something last is remembered in "u", with the numbers, so that a script that runs twice gives the
--- same answer twice.
+-- KEYS[1] device. ARGV: field, type, seconds, name of the call.
+-- Removes a registration. Returns the number of its index entry, and the number of the type's index entry if it was the last
+-- registration of the type, or else "". Returns nothing if there was no registration.
+-- "u" remembers the call that removed something last, with the numbers, so that a script that runs twice gives the same answer.
 local previous = redis.call('HGET', KEYS[1], ARGV[1])
 if not previous then
-    -- An earlier run may have removed it without being confirmed by the replicas. A write makes them confirm.
+    -- An earlier run may have removed it unconfirmed. A write makes the replicas confirm.
     local tombstone = redis.call('HGET', KEYS[1], 'x')
     if tombstone then redis.call('HSET', KEYS[1], 'x', tombstone) end
     local call, number, of_type = string.match(redis.call('HGET', KEYS[1], 'u') or '', '^(.*):(%d+):(%d*)$')
@@ -24,8 +24,8 @@ end
 number = string.format('%.0f', number)
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], 'x', string.format('%.0f', tombstone), 'u', ARGV[4] .. ':' .. number .. ':' .. of_type)
--- Push token, clock, tombstone and the call alone: the device has nothing left. What a register under way has to find stays a
--- while.
+-- Only push token, clock, tombstone and call are left, so the device has no registration. The tombstone stays for a while,
+-- because a register that is under way must find it.
 if redis.call('HLEN', KEYS[1]) == 4 then
     redis.call('HDEL', KEYS[1], 't')
     redis.call('EXPIRE', KEYS[1], ARGV[3])

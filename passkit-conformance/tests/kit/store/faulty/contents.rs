@@ -9,7 +9,7 @@ use tokio::task::yield_now;
 use super::{Fault, Faulty};
 
 impl Faulty {
-    /// Whether contents are kept beside the inner store, which then knows marks only.
+    /// Whether contents are kept outside the inner store, which then has only marks.
     pub(super) fn keeps_contents(&self) -> bool {
         matches!(
             self.fault,
@@ -122,7 +122,7 @@ impl Faulty {
         }
     }
 
-    /// A push that comes after the mark has to mark once more.
+    /// A push that is recorded after the mark must mark again.
     async fn push_again(
         &self,
         type_id: &TypeIdentifier,
@@ -141,7 +141,7 @@ impl Faulty {
         }
     }
 
-    /// What the store remembers after a content, and whether it marks the pass.
+    /// What the store remembers after a content, and whether the content marks the pass.
     fn update(
         &self,
         before: Option<&Published>,

@@ -96,7 +96,7 @@ impl Faulty {
         }
     }
 
-    /// Whatever the note is.
+    /// Replaces a note without comparing it.
     async fn set_note(&self, name: &str, new: Option<&str>) -> Result<bool, StoreError> {
         loop {
             let before = self.inner.note(name).await?;

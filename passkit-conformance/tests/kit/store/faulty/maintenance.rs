@@ -132,7 +132,7 @@ impl Faulty {
     }
 }
 
-/// Gives out stores that are wrong in this way.
+/// Opens stores with this fault.
 pub(crate) struct FaultyStores(pub(crate) Fault);
 
 #[async_trait]
@@ -182,7 +182,7 @@ impl Stores for FaultyStores {
                 });
                 TestStore::with_all(store.clone())
             }
-            // As it is: nothing is lost.
+            // The same store, because nothing is lost.
             _ => TestStore::with_all(store.clone()),
         }))
     }

@@ -1,4 +1,4 @@
-//! Stores that are wrong in one way each.
+//! Stores with one fault each.
 
 mod contents;
 mod coordination;
@@ -255,7 +255,7 @@ impl Faulty {
         }
     }
 
-    /// What the device may be registered for.
+    /// The passes that a device may be registered for.
     fn passes(&self) -> BTreeSet<PassId> {
         self.memory(|memory| memory.passes.clone())
     }
@@ -269,7 +269,8 @@ impl Faulty {
         all.serials.contains(&pass.serial)
     }
 
-    /// The answer of a store that decides by `changed(version, tag)` whether a pass changed; registrations are right.
+    /// The answer of a store that uses `changed(version, tag)` to decide whether a pass changed.
+    /// Its registrations are right.
     async fn list_by(
         &self,
         device: &DeviceIdentifier,

@@ -209,7 +209,7 @@ impl RegistrationStore for Faulty {
                     type_version,
                     ..right.tag
                 };
-                // Nothing is ahead of "now", and the inner store must not find it so.
+                // No tag counts as ahead of "now", so the inner store must not see it as ahead.
                 let latest = self.inner.changes_since(device, type_id, None).await?.tag;
                 let since = since.map(|since| UpdateTag {
                     type_version: since.type_version.min(latest.type_version),
@@ -449,7 +449,7 @@ impl RegistrationStore for Faulty {
                     .forget_device(device, SystemTime::now() + Duration::from_secs(3_600))
                     .await
             }
-            // As nanoseconds in 64 bits.
+            // Time as nanoseconds in 64 bits.
             Fault::ForgetTimeOverflows
                 if clock::micros(unregistered_at) > 9_223_372_036_854_775 =>
             {
@@ -471,7 +471,7 @@ impl RegistrationStore for Faulty {
                     .await
             }
             Fault::ForgetLeavesRegistrations => {
-                // The device is found and its time is right, but its rows stay.
+                // The device is found and the time fits, but its rows are kept.
                 let types = self.memory(|memory| memory.types.clone());
                 let mut version = 0;
                 for type_id in types {
@@ -667,7 +667,7 @@ impl Faulty {
                 after,
                 limit,
             )),
-            // In the order of passes and devices, but the cursor has the device only.
+            // The order is by pass and device, but the cursor has only the device.
             Fault::TypeCursorForgetsThePass => {
                 let mut items = right(None, usize::MAX).await?.items;
                 items.retain(|one| after.is_none_or(|after| one.device.as_str() > after.as_str()));
@@ -725,7 +725,7 @@ impl Faulty {
         }
     }
 
-    /// The push token as a store keeps it that alters it.
+    /// The push token as a faulty store alters it.
     pub(super) fn token_kept(&self, token: &PushToken) -> PushToken {
         let text = token.as_str();
         match self.fault {
@@ -736,7 +736,7 @@ impl Faulty {
     }
 }
 
-/// A page of a list that is read anew each time.
+/// A page of a list that is read again for each page.
 fn by_offset<T>(all: Vec<T>, after: Option<&PageCursor>, limit: usize) -> Page<T> {
     let start = after
         .and_then(|cursor| cursor.as_str().parse().ok())

@@ -1,0 +1,13 @@
+//! The result of a case.
+
+/// Medians, in microseconds for a call.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) case: String,
+    pub(crate) subject: String,
+    pub(crate) size: usize,
+    pub(crate) floor: f64,
+    pub(crate) own: f64,
+    /// The median of the ratios of the turns.
+    pub(crate) ratio: f64,
+}

@@ -1,0 +1,155 @@
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::SystemTime,
+};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    answer::{Answer, Script},
+    check::KnownTokens,
+    connection,
+    issuer::{self, IssueError, Issued, Issuer},
+    provider_token::{IssuedTokenKey, TokenKeys},
+    shared::{Options, Received, Shared},
+};
+use crate::lock::lock;
+
+/// A push service on 127.0.0.1. It stops when it is dropped.
+#[derive(Debug)]
+pub struct LocalApns {
+    shared: Arc<Shared>,
+    port: u16,
+    accepting: JoinHandle<()>,
+}
+
+impl LocalApns {
+    /// Starts a service on a free port. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// If there is no free port, or certificates can't be made.
+    pub async fn start(options: Options) -> Result<Self, IssueError> {
+        let issuer = Issuer::new()?;
+        let tls = TlsAcceptor::from(Arc::new(issuer.server_config(options.provider_tokens)?));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let port = listener.local_addr()?.port();
+        let shared = Arc::new(Shared {
+            options,
+            issuer,
+            token_keys: TokenKeys::default(),
+            script: Script::default(),
+            known: KnownTokens::default(),
+            received: Mutex::default(),
+            violations: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        });
+        let accepting = tokio::spawn(connection::accept(listener, tls, Arc::clone(&shared)));
+        Ok(Self {
+            shared,
+            port,
+            accepting,
+        })
+    }
+
+    /// The host: always `127.0.0.1`.
+    #[must_use]
+    pub fn host(&self) -> &'static str {
+        "127.0.0.1"
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The certificate, in PEM, of the authority that signed the certificates of the service and of its clients.
+    #[must_use]
+    pub fn root_pem(&self) -> &str {
+        self.shared.issuer.root_pem()
+    }
+
+    /// Issues a client certificate for pushes of `topic`, valid from yesterday for a year.
+    ///
+    /// # Errors
+    /// If the topic can't be part of a certificate.
+    pub fn issue(&self, topic: &str) -> Result<Issued, IssueError> {
+        let now = SystemTime::now();
+        self.issue_for(topic, now - issuer::DAY, now + 365 * issuer::DAY)
+    }
+
+    /// Issues a client certificate for pushes of `topic`, valid between two times. Both may lie in the past.
+    ///
+    /// # Errors
+    /// If the topic can't be part of a certificate.
+    pub fn issue_for(
+        &self,
+        topic: &str,
+        not_before: SystemTime,
+        not_after: SystemTime,
+    ) -> Result<Issued, IssueError> {
+        self.shared.issuer.issue(topic, not_before, not_after)
+    }
+
+    /// Issues a key for provider tokens of all topics.
+    ///
+    /// # Errors
+    /// If the system has no random numbers.
+    pub fn issue_token_key(&self) -> Result<IssuedTokenKey, IssueError> {
+        self.shared.token_keys.issue()
+    }
+
+    /// Adds a known device token. Once there is one, a push to an unknown token gets
+    /// `BadDeviceToken`. If a token differs from a known one only in upper and lower case, that is a
+    /// violation.
+    pub fn know(&self, token: &str) {
+        self.shared.known.add(token);
+    }
+
+    /// Gives this answer to all further pushes to the token.
+    pub fn answer_token(&self, token: &str, answer: Answer) {
+        self.shared.script.token(token, answer);
+    }
+
+    /// Gives this answer to that many pushes, whatever their token. Further calls are for the pushes
+    /// after those.
+    pub fn answer_next(&self, pushes: usize, answer: Answer) {
+        self.shared.script.next(pushes, answer);
+    }
+
+    /// Removes all answers that were set. Pushes without a fault are accepted again.
+    pub fn answer_normally(&self) {
+        self.shared.script.clear();
+    }
+
+    /// All pushes that were received, valid or not, in the order of their times.
+    #[must_use]
+    pub fn pushes(&self) -> Vec<Received> {
+        let lists = lock(&self.shared.received).clone();
+        let mut all: Vec<_> = lists.iter().flat_map(|list| lock(list).clone()).collect();
+        all.sort_by_key(|push| push.at);
+        all
+    }
+
+    /// What was wrong with requests, one line each. No line contains a token.
+    #[must_use]
+    pub fn violations(&self) -> Vec<String> {
+        lock(&self.shared.violations).clone()
+    }
+
+    /// How many connections completed their TLS handshake.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for LocalApns {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}

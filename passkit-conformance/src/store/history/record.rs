@@ -1,0 +1,177 @@
+use std::time::SystemTime;
+
+use passkit_server::{
+    Changed, PassId, PassState,
+    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    store::{Changes, Content, Page, Registered, RegisteredDevice, UpdateTag},
+};
+
+/// All calls to a store. When it begins, none of the devices in it is registered.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The calls, in the order in which they began.
+    pub calls: Vec<RecordedCall>,
+}
+
+/// A call to a store.
+#[derive(Clone, Debug)]
+pub struct RecordedCall {
+    /// When it began. Only the order of times counts. A call that ends at a lower number than
+    /// another begins was over before the other began.
+    pub begin: u64,
+    /// When it was answered. A call that failed or was dropped has no end. It may take effect at
+    /// any later time, or never.
+    pub end: Option<u64>,
+    /// The call, with its answer if there was one.
+    pub event: Event,
+}
+
+/// What a call asked for. Without an `answer` it failed or was dropped.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the names are those of the trait's arguments")]
+pub enum Event {
+    /// `register`
+    Register {
+        device: DeviceIdentifier,
+        pass: PassId,
+        push_token: PushToken,
+        answer: Option<Registered>,
+    },
+    /// `unregister`
+    Unregister {
+        device: DeviceIdentifier,
+        pass: PassId,
+        answer: Option<bool>,
+    },
+    /// `forget_device`
+    Forget {
+        device: DeviceIdentifier,
+        unregistered_at: SystemTime,
+        answer: Option<bool>,
+    },
+    /// `mark`, or `mark_and_push`
+    Mark {
+        type_id: TypeIdentifier,
+        changed: Marked,
+    },
+    /// `changes_since`
+    List {
+        device: DeviceIdentifier,
+        type_id: TypeIdentifier,
+        since: Option<UpdateTag>,
+        answer: Option<Changes>,
+    },
+    /// `pass_state`
+    State {
+        pass: PassId,
+        answer: Option<PassState>,
+    },
+    /// `devices` of a pass; `from_start` if it had no cursor
+    Devices {
+        pass: PassId,
+        from_start: bool,
+        answer: Option<Page<RegisteredDevice>>,
+    },
+    /// `devices` of a type; `from_start` if it had no cursor
+    DevicesOfType {
+        type_id: TypeIdentifier,
+        from_start: bool,
+        answer: Option<Page<RegisteredDevice>>,
+    },
+    /// `count_devices`
+    Count {
+        pass: PassId,
+        at_most: u64,
+        answer: Option<u64>,
+    },
+}
+
+/// What a call marked: a [`Changed`] that owns its parts.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the names are those of `Changed`")]
+pub enum Marked {
+    Passes(Vec<SerialNumber>),
+    Contents(Vec<Content>),
+    All,
+}
+
+impl From<Changed<'_>> for Marked {
+    fn from(changed: Changed<'_>) -> Self {
+        match changed {
+            Changed::Passes(serials) => Self::Passes(serials.to_vec()),
+            Changed::Contents(contents) => Self::Contents(contents.to_vec()),
+            Changed::All => Self::All,
+        }
+    }
+}
+
+/// When something happened. Without an end if it was never answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) begin: u64,
+    pub(super) end: Option<u64>,
+}
+
+impl Span {
+    pub(super) fn over_before(self, time: u64) -> bool {
+        self.end.is_some_and(|end| end < time)
+    }
+
+    /// Whether it may have happened between the two times.
+    pub(super) fn touches(self, begin: u64, end: u64) -> bool {
+        self.begin < end && !self.over_before(begin)
+    }
+}
+
+/// Spans in the order of their ends. Each has the latest begin of the spans up to it.
+#[derive(Debug, Default)]
+pub(super) struct Newest(Vec<(u64, u64)>);
+
+impl Newest {
+    pub(super) fn of(spans: impl IntoIterator<Item = Span>) -> Self {
+        let ends = spans
+            .into_iter()
+            .filter_map(|span| Some((span.end?, span.begin)));
+        let mut ends: Vec<_> = ends.collect();
+        ends.sort_unstable();
+        let mut latest = 0;
+        for (_, begin) in &mut ends {
+            latest = latest.max(*begin);
+            *begin = latest;
+        }
+        Self(ends)
+    }
+
+    /// The latest begin of the spans that were over before `time`.
+    pub(super) fn before(&self, time: u64) -> Option<u64> {
+        let over = self.0.partition_point(|(end, _)| *end < time);
+        self.0[..over].last().map(|(_, begin)| *begin)
+    }
+}
+
+impl RecordedCall {
+    pub(super) fn span(&self) -> Span {
+        Span {
+            begin: self.begin,
+            end: self.end,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_of_the_spans_that_are_over_is_found() {
+        let span = |begin, end| Span { begin, end };
+        let newest = Newest::of([
+            span(3, Some(9)),
+            span(0, Some(2)),
+            span(1, Some(6)),
+            span(4, None),
+        ]);
+        let found = [2, 3, 6, 7, 9, 10].map(|time| newest.before(time));
+        assert_eq!(found, [None, Some(0), Some(0), Some(1), Some(1), Some(3)]);
+    }
+}

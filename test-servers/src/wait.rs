@@ -1,0 +1,44 @@
+//! Waiting for a condition.
+
+use std::{
+    error::Error,
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A result, or an error that says in one line what is wrong.
+pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// How long a server may take to start, to stop, or to do what it is asked.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until the condition holds. Returns false if it takes too long.
+pub(crate) fn until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !condition() {
+        if start.elapsed() > limit {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// The same, with an error that names the condition.
+pub(crate) fn for_condition(
+    name: &str,
+    limit: Duration,
+    condition: impl FnMut() -> bool,
+) -> io::Result<()> {
+    if until(limit, condition) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("not so after {limit:?}: {name}")))
+}
+
+/// A panic of another thread leaves nothing half done here, so a poisoned lock is as good as any.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
