@@ -51,6 +51,9 @@ enum Command {
     Stats(commands::stats::Stats),
     Import(commands::import::Import),
     Export(commands::export::Export),
+    Copy(commands::copy::Copy),
+    Backup(commands::backup::Backup),
+    Restored(commands::restored::Restored),
     Repair(commands::repair::Repair),
 }
 
@@ -84,6 +87,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Stats(stats) => runtime.block_on(stats.run()),
         Command::Import(import) => runtime.block_on(import.run()),
         Command::Export(export) => runtime.block_on(export.run()),
+        Command::Copy(copy) => runtime.block_on(copy.run()),
+        Command::Backup(backup) => runtime.block_on(backup.run()),
+        Command::Restored(restored) => runtime.block_on(restored.run()),
         Command::Repair(repair) => runtime.block_on(repair.run()),
     };
     // Blocking work that is left, such as the first search of the folders, ends with the process.

@@ -1,18 +1,31 @@
 //! The stores that `--store` can name.
 
-use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
 
-use passkit_server::{maintenance::StoreMaintenance, metrics::Measured, push::PushQueue};
+use passkit_server::{
+    maintenance::StoreMaintenance,
+    metrics::Measured,
+    push::PushQueue,
+    store::{StoreError, StoreErrorKind},
+};
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_store_redis::{RedisStore, Repaired};
 use passkit_store_sled::SledStore;
+use passkit_store_sqlite::SqliteStore;
 
 use crate::failure::Failure;
 
 /// A store, as written on the command line. Neither `Display` nor `Debug` shows a password.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum StoreUrl {
-    /// `sled:PATH`
+    /// `sqlite:FILE`
+    Sqlite(PathBuf),
+    /// `sled:FOLDER`
     Sled(PathBuf),
     /// `postgres://…`
     Postgres(String),
@@ -43,7 +56,10 @@ impl OpenStore {
     }
 }
 
-const FORMS: &str = "sled:FOLDER, as in sled:./passkit-data, postgres://USER:PASSWORD@HOST/DATABASE, \
+/// The store of every command, unless another one is named.
+pub(crate) const DEFAULT: &str = "sqlite:./passkit.db";
+
+const FORMS: &str = "sqlite:FILE, as in sqlite:./passkit.db, sled:FOLDER, postgres://USER:PASSWORD@HOST/DATABASE, \
                      redis://HOST:PORT, redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT/MASTER";
 
 impl FromStr for StoreUrl {
@@ -52,6 +68,10 @@ impl FromStr for StoreUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once(':').unwrap_or_default();
         match scheme {
+            "sqlite" if rest.is_empty() => {
+                Err("sqlite: needs a file, as in sqlite:./passkit.db".into())
+            }
+            "sqlite" => Ok(Self::Sqlite(rest.into())),
             "sled" if rest.is_empty() => {
                 Err("sled: needs a folder, as in sled:./passkit-data".into())
             }
@@ -67,6 +87,7 @@ impl FromStr for StoreUrl {
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             Self::Sled(path) => write!(f, "sled:{}", path.display()),
             Self::Postgres(url) | Self::Redis(url) => f.write_str(&without_password(url)),
         }
@@ -114,34 +135,52 @@ impl fmt::Debug for StoreUrl {
 }
 
 impl StoreUrl {
-    /// Opens the store.
+    /// Opens a store that exists.
     pub(crate) async fn open(&self) -> Result<OpenStore, Failure> {
-        let cannot =
-            |error: &dyn std::error::Error| Failure::from_error("can't open the store", error);
-        match self.clone() {
+        self.check_there()?;
+        self.open_with(false).await
+    }
+
+    /// Fails if the store should be a file or a folder and is not there.
+    fn check_there(&self) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(path) | Self::Sled(path) if !path.exists() => Err(Failure::new(format!(
+                "there is no store {self}; name the one that `passkit serve` uses, with --store, or make one with \
+                 `passkit serve` or `passkit import`"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the store. Makes it first if it is a file or a folder that does not exist.
+    pub(crate) async fn open_or_create(&self) -> Result<OpenStore, Failure> {
+        self.open_with(true).await
+    }
+
+    async fn open_with(&self, create: bool) -> Result<OpenStore, Failure> {
+        match self {
+            Self::Sqlite(path) => Ok(OpenStore::new(open_sqlite(path, create).await?, true)),
             Self::Sled(path) => {
-                let opened = tokio::task::spawn_blocking(move || SledStore::open(path)).await;
-                let store = opened
-                    .map_err(|error| cannot(&error))?
-                    .map_err(|error| cannot(&error))?;
+                let path = path.clone();
+                let store = blocking(move || SledStore::open(path)).await?;
                 Ok(OpenStore::new(store, false))
             }
             Self::Postgres(url) => {
-                let store = self.connect(&url).await?;
+                let store = self.connect(url).await?;
                 store
                     .check()
                     .await
                     .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))?;
                 Ok(OpenStore::new(store, true))
             }
-            Self::Redis(url) => Ok(OpenStore::new(self.connect_redis(&url).await?, true)),
+            Self::Redis(url) => Ok(OpenStore::new(self.connect_redis(url).await?, true)),
         }
     }
 
     /// Makes or updates the tables of the store. Returns `false` if it needs none.
     pub(crate) async fn migrate(&self) -> Result<bool, Failure> {
         match self {
-            Self::Sled(_) | Self::Redis(_) => Ok(false),
+            Self::Sqlite(_) | Self::Sled(_) | Self::Redis(_) => Ok(false),
             Self::Postgres(url) => {
                 let migrated = self.connect(url).await?.migrate().await;
                 migrated.map_err(|error| {
@@ -155,7 +194,7 @@ impl StoreUrl {
     /// Repairs the index of the store. `None` if the store has no index to repair.
     pub(crate) async fn repair(&self) -> Result<Option<Repaired>, Failure> {
         match self {
-            Self::Sled(_) | Self::Postgres(_) => Ok(None),
+            Self::Sqlite(_) | Self::Sled(_) | Self::Postgres(_) => Ok(None),
             Self::Redis(url) => {
                 let repaired = self.connect_redis(url).await?.repair().await;
                 repaired
@@ -202,8 +241,106 @@ impl StoreUrl {
     pub(crate) fn companion_folder(&self) -> Option<PathBuf> {
         match self {
             Self::Sled(path) => Some(path.join("folder")),
-            Self::Postgres(_) | Self::Redis(_) => None,
+            Self::Sqlite(_) | Self::Postgres(_) | Self::Redis(_) => None,
         }
+    }
+
+    /// Whether both name one place. Two URLs of one database may differ.
+    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sqlite(one), Self::Sqlite(other)) | (Self::Sled(one), Self::Sled(other)) => {
+                one == other || identity(one).is_some_and(|one| Some(one) == identity(other))
+            }
+            _ => self == other,
+        }
+    }
+
+    /// Copies the store into a new file while it is in use.
+    pub(crate) async fn back_up(&self, to: &Path) -> Result<(), Failure> {
+        let how = match self {
+            Self::Sqlite(path) => {
+                self.check_there()?;
+                let copied = open_sqlite(path, false).await?.backup(to).await;
+                return copied
+                    .map_err(|error| Failure::from_error("can't make the backup", &error));
+            }
+            Self::Sled(path) => format!("stop the service, and copy the folder {}", path.display()),
+            Self::Postgres(_) => "use pg_dump, or the backups of your database server".into(),
+            Self::Redis(_) => {
+                "copy the files of the server, which its command BGSAVE or BGREWRITEAOF writes"
+                    .into()
+            }
+        };
+        Err(Failure::new(format!(
+            "this command backs up sqlite: stores only; for {self}, {how}"
+        )))
+    }
+}
+
+/// The note that names the state of a store. `passkit restored` changes it.
+const EDITION: &str = "passkit-edition";
+
+/// The name of the store's state, which is new in every new store.
+pub(crate) async fn edition(store: &dyn Store) -> Result<String, StoreError> {
+    loop {
+        if let Some(edition) = store.note(EDITION).await? {
+            return Ok(edition);
+        }
+        store
+            .replace_note(EDITION, None, Some(&random_text()?))
+            .await?;
+    }
+}
+
+/// Gives the store's state a new name.
+pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
+    loop {
+        let before = store.note(EDITION).await?;
+        let new = random_text()?;
+        if store
+            .replace_note(EDITION, before.as_deref(), Some(&new))
+            .await?
+        {
+            return Ok(());
+        }
+    }
+}
+
+/// A text that nobody else has.
+pub(crate) fn random_text() -> Result<String, StoreError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::new(StoreErrorKind::Other, error))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+async fn open_sqlite(path: &Path, create: bool) -> Result<SqliteStore, Failure> {
+    let config = passkit_store_sqlite::Config::new(path).create(create);
+    blocking(move || SqliteStore::open_with(&config)).await
+}
+
+/// Opens a store on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    open: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Failure> {
+    let cannot = |error: &dyn std::error::Error| Failure::from_error("can't open the store", error);
+    tokio::task::spawn_blocking(open)
+        .await
+        .map_err(|error| cannot(&error))?
+        .map_err(|error| cannot(&error))
+}
+
+/// What tells a file or folder apart from all others, whatever its path.
+fn identity(path: &Path) -> Option<impl PartialEq> {
+    let metadata = std::fs::metadata(path).ok()?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        Some((metadata.dev(), metadata.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        drop(metadata);
+        path.canonicalize().ok()
     }
 }
 
@@ -223,6 +360,7 @@ mod tests {
     #[test]
     fn store_urls_are_read_or_explained() {
         assert_eq!("sled:./a b".parse(), Ok(StoreUrl::Sled("./a b".into())));
+        assert_eq!(DEFAULT.parse(), Ok(StoreUrl::Sqlite("./passkit.db".into())));
         for url in [
             "postgresql://h/d",
             "redis://h",
@@ -235,12 +373,12 @@ mod tests {
                 "{url}"
             );
         }
-        for wrong in ["sled:", "", "mysql://localhost", "./passkit-data"] {
+        for wrong in ["sqlite:", "", "mysql://localhost", "./passkit-data"] {
             assert!(
                 wrong
                     .parse::<StoreUrl>()
                     .unwrap_err()
-                    .contains("sled:./passkit-data"),
+                    .contains("sqlite:./passkit.db"),
                 "{wrong}"
             );
         }

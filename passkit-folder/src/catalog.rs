@@ -1,48 +1,97 @@
-//! The file beside the store that remembers what is served: a copy of each archive, and what is
+//! The database beside the store that remembers what is served: a copy of each archive, and what is
 //! known about it.
 
 use std::{
-    fs,
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use passkit_server::{PassId, SourceError, identifiers::TokenDigest};
-use redb::{
-    Database, Durability, OwnedAccessGuard, ReadableDatabase, ReadableTable, TableDefinition,
-};
+use passkit_server::{PassId, identifiers::TokenDigest};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
+use sha2::{Digest as _, Sha256};
 
 use crate::{FolderError, files::Stamp, listed::Listed, readers::Readers};
 
-/// Type and serial number.
-type Key = (&'static str, &'static str);
-/// Path, stamp, content, tokens (32 bytes each), withdrawn, unmarked, misdated.
-type Value = (
-    &'static str,
-    [u64; 6],
-    [u8; 32],
-    &'static [u8],
-    bool,
-    bool,
-    bool,
-);
+/// `stamp` is six numbers of 8 bytes, `tokens` are 32 bytes each, and `digest` is that of the archive as it was written.
+const SCHEMA: &str = "
+create table if not exists pass (
+    type text not null,
+    serial text not null,
+    path text not null,
+    stamp blob not null,
+    content blob not null,
+    tokens blob not null,
+    withdrawn integer not null,
+    unmarked integer not null,
+    misdated integer not null,
+    primary key (type, serial)
+) strict, without rowid;
+create table if not exists archive (
+    type text not null,
+    serial text not null,
+    digest blob not null,
+    bytes blob not null,
+    primary key (type, serial)
+) strict;
+create table if not exists setting (
+    name text not null primary key,
+    value text not null
+) strict, without rowid;";
 
-const PASSES: TableDefinition<'_, Key, Value> = TableDefinition::new("passes");
-const ARCHIVES: TableDefinition<'_, Key, &[u8]> = TableDefinition::new("archives");
-/// The sizes of the archives.
-const LENGTHS: TableDefinition<'_, Key, u64> = TableDefinition::new("lengths");
-const SETTINGS: TableDefinition<'_, &str, bool> = TableDefinition::new("settings");
 const ALLOW_UNSIGNED: &str = "allow-unsigned";
+const EDITION: &str = "edition";
 
-/// Bytes of archives and rows kept in memory.
-const CACHE: usize = 8 * 1024 * 1024;
+/// Kilobytes of pages in memory, for writing and for each thread that reads.
+const WRITER_CACHE: i64 = 4 * 1024;
+const READER_CACHE: i64 = 512;
+/// The most connections that are kept open for reading.
+const READERS: usize = 8;
+
+const DATABASE: &str = "catalog.db";
+/// A file of this name means that the database can't be repaired.
+const DAMAGED: &str = "damaged";
+
+/// Why the catalog can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CatalogError {
+    #[error("another process uses it")]
+    InUse,
+    /// A copy is not what was written.
+    #[error("the copy of the archive is damaged")]
+    Damaged,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Database(#[from] rusqlite::Error),
+    #[error("reading the copy ended early")]
+    Stopped(#[from] tokio::task::JoinError),
+}
+
+impl CatalogError {
+    fn is_damage(&self) -> bool {
+        let code = match self {
+            Self::Database(error) => error.sqlite_error_code(),
+            _ => None,
+        };
+        matches!(self, Self::Damaged)
+            || matches!(
+                code,
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            )
+    }
+}
 
 pub(crate) struct Catalog {
-    path: PathBuf,
-    /// `None` after a failure, until it can be opened again.
-    database: RwLock<Option<Database>>,
-    readers: Readers,
+    folder: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+    being_sent: Readers,
+    /// Holds the lock that keeps other processes away.
+    _lock: File,
 }
 
 /// A pass in the catalog.
@@ -80,7 +129,7 @@ impl Catalog {
             let path = PathBuf::from(path);
             match Self::open(&path) {
                 Ok(catalog) => return Ok((catalog, path)),
-                Err(redb::Error::DatabaseAlreadyOpen) if number < last => number += 1,
+                Err(CatalogError::InUse) if number < last => number += 1,
                 Err(error) => {
                     return Err(FolderError::Copies {
                         path,
@@ -91,220 +140,317 @@ impl Catalog {
         }
     }
 
-    /// Opens the catalog in `folder`, or makes it.
-    fn open(folder: &Path) -> Result<Self, redb::Error> {
-        fs::create_dir_all(folder).map_err(redb::Error::Io)?;
-        let path = folder.join("catalog.redb");
-        let database = open_database(&path)?;
-        // So that readers always find the tables.
-        let write = database.begin_write()?;
-        write.open_table(PASSES)?;
-        write.open_table(ARCHIVES)?;
-        write.open_table(LENGTHS)?;
-        write.open_table(SETTINGS)?;
-        write.commit()?;
+    /// Opens the catalog in `folder`, or makes it. A damaged one is put aside, because everything in it can be made anew
+    /// from the files.
+    fn open(folder: &Path) -> Result<Self, CatalogError> {
+        create_folder(folder)?;
+        let lock = private().open(folder.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(CatalogError::InUse),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let mark = folder.join(DAMAGED);
+        let opened = if mark.exists() {
+            Err(CatalogError::Damaged)
+        } else {
+            open_database(folder)
+        };
+        let writer = match opened {
+            Err(error) if error.is_damage() => {
+                tracing::error!(
+                    "{}: the copies are damaged, and are made anew from the files",
+                    folder.display()
+                );
+                put_aside(folder)?;
+                open_database(folder)?
+            }
+            opened => opened?,
+        };
         Ok(Self {
-            path,
-            database: RwLock::new(Some(database)),
-            readers: Readers::default(),
+            folder: folder.to_owned(),
+            writer: Mutex::new(writer),
+            readers: Mutex::default(),
+            being_sent: Readers::default(),
+            _lock: lock,
         })
     }
 
     /// Shows every row, type by type.
-    pub(crate) fn rows(&self, mut show: impl FnMut(Row)) -> Result<(), redb::Error> {
-        for row in self.read()?.open_table(PASSES)?.iter()? {
-            let (key, value) = row?;
-            if let Some(row) = to_row(key.value(), value.value()) {
-                show(row);
+    pub(crate) fn rows(&self, mut show: impl FnMut(Row)) -> Result<(), CatalogError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare(
+                "select type, serial, path, stamp, content, tokens, withdrawn, unmarked, misdated from pass \
+                 order by type, serial",
+            )?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                if let Some(row) = to_row(row)? {
+                    show(row);
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Whether unsigned archives were allowed when the catalog was filled.
-    pub(crate) fn allowed_unsigned(&self) -> Result<bool, redb::Error> {
-        let setting = self.read()?.open_table(SETTINGS)?.get(ALLOW_UNSIGNED)?;
-        Ok(setting.is_some_and(|value| value.value()))
+    pub(crate) fn allowed_unsigned(&self) -> Result<bool, CatalogError> {
+        Ok(self
+            .setting(ALLOW_UNSIGNED)?
+            .is_some_and(|value| value == "1"))
+    }
+
+    /// The edition of the store that has everything in the catalog.
+    pub(crate) fn edition(&self) -> Result<Option<String>, CatalogError> {
+        self.setting(EDITION)
+    }
+
+    fn setting(&self, name: &str) -> Result<Option<String>, CatalogError> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("select value from setting where name = ?1")?;
+            Ok(statement.query_row([name], |row| row.get(0)).optional()?)
+        })
     }
 
     /// Writes rows and archives in one commit, on disk when this returns.
     pub(crate) fn put<'a>(
         &self,
         rows: impl IntoIterator<Item = (&'a Row, Copy)>,
-    ) -> Result<(), redb::Error> {
+    ) -> Result<(), CatalogError> {
         let mut replaced = Vec::new();
-        let written = self.write(Durability::Immediate, |write| {
-            let mut passes = write.open_table(PASSES)?;
-            let mut archives = write.open_table(ARCHIVES)?;
-            let mut lengths = write.open_table(LENGTHS)?;
+        let written = self.write(true, |transaction| {
+            let mut put_archive = transaction.prepare_cached(
+                "insert or replace into archive (type, serial, digest, bytes) values (?1, ?2, ?3, ?4)",
+            )?;
+            let mut remove_archive = transaction
+                .prepare_cached("delete from archive where type = ?1 and serial = ?2")?;
             for (row, copy) in rows {
-                let key = (row.pass.type_id.as_str(), row.pass.serial.as_str());
+                let (type_id, serial) = (row.pass.type_id.as_str(), row.pass.serial.as_str());
                 if !matches!(copy, Copy::Keep) {
                     replaced.push(row.pass.clone());
                 }
                 match copy {
                     Copy::Put(bytes) => {
-                        archives.insert(key, &bytes[..])?;
-                        lengths.insert(key, bytes.len() as u64)?;
+                        let digest = &Sha256::digest(&bytes)[..];
+                        put_archive.execute(params![type_id, serial, digest, &bytes[..]])?;
                     }
                     Copy::Keep => {}
                     Copy::Remove => {
-                        archives.remove(key)?;
-                        lengths.remove(key)?;
+                        remove_archive.execute([type_id, serial])?;
                     }
                 }
-                insert(&mut passes, row)?;
+                put_row(transaction, row)?;
             }
             Ok(())
         });
-        self.readers.forget(&replaced);
+        self.being_sent.forget(&replaced);
         written
     }
 
     /// Remembers that the store has the last change of `passes`. It is on disk with the next
     /// commit. After a crash before that, the passes are marked again.
-    pub(crate) fn set_marked(&self, passes: &[PassId]) -> Result<(), redb::Error> {
-        self.write(Durability::None, |write| {
-            update(write, passes, Listed::set_marked)
-        })
-    }
-
-    /// Remembers that phones may have a copy of `pass` under the date of other content. On disk when this returns.
-    pub(crate) fn set_misdated(&self, pass: &PassId) -> Result<(), redb::Error> {
-        self.write(Durability::Immediate, |write| {
-            update(write, std::slice::from_ref(pass), |listed| {
-                listed.misdated = true
-            })
-        })
-    }
-
-    /// Remembers by which rules everything in the catalog was checked.
-    pub(crate) fn remember_rules(&self, allow_unsigned: bool) -> Result<(), redb::Error> {
-        self.write(Durability::Immediate, |write| {
-            write
-                .open_table(SETTINGS)?
-                .insert(ALLOW_UNSIGNED, allow_unsigned)?;
+    pub(crate) fn set_marked(&self, passes: &[PassId]) -> Result<(), CatalogError> {
+        self.write(false, |transaction| {
+            // As `Listed::set_marked` does.
+            let mut statement = transaction.prepare_cached(
+                "update pass set unmarked = 0, misdated = misdated and withdrawn where type = ?1 and serial = ?2",
+            )?;
+            for pass in passes {
+                statement.execute([pass.type_id.as_str(), pass.serial.as_str()])?;
+            }
             Ok(())
         })
     }
 
-    /// The archive of a pass, shared with the cache.
-    pub(crate) fn archive(&self, pass: &PassId) -> Result<Option<Bytes>, redb::Error> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let read = database
-            .as_ref()
-            .ok_or(redb::Error::PreviousIo)?
-            .begin_read()?;
-        let archive = read
-            .open_table(ARCHIVES)?
-            .get_owned((pass.type_id.as_str(), pass.serial.as_str()))?;
-        Ok(archive.map(|archive| Bytes::from_owner(Owned(archive))))
+    /// Remembers that phones may have a copy of `pass` under the date of other content. On disk when this returns.
+    pub(crate) fn set_misdated(&self, pass: &PassId) -> Result<(), CatalogError> {
+        self.write(true, |transaction| {
+            transaction.execute(
+                "update pass set misdated = 1 where type = ?1 and serial = ?2",
+                [pass.type_id.as_str(), pass.serial.as_str()],
+            )?;
+            Ok(())
+        })
     }
 
-    /// The archive of a pass, shared with all who read it now. It holds no read transaction, so a
-    /// slow reader does not make the file grow.
+    /// Remembers by which rules everything in the catalog was checked.
+    pub(crate) fn remember_rules(&self, allow_unsigned: bool) -> Result<(), CatalogError> {
+        let value = if allow_unsigned { "1" } else { "0" };
+        self.write(true, |transaction| set(transaction, ALLOW_UNSIGNED, value))
+    }
+
+    /// Remembers that everything in the catalog has to be published to this edition of the store.
+    pub(crate) fn begin_edition(&self, edition: &str) -> Result<(), CatalogError> {
+        self.write(true, |transaction| {
+            transaction.execute("update pass set unmarked = 1", [])?;
+            set(transaction, EDITION, edition)
+        })
+    }
+
+    /// The archive of a pass, read from disk.
+    ///
+    /// [`CatalogError::Damaged`] if it is not what was written.
+    pub(crate) fn archive(&self, pass: &PassId) -> Result<Option<Bytes>, CatalogError> {
+        let read = self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "select digest, bytes from archive where type = ?1 and serial = ?2",
+            )?;
+            let copy = statement
+                .query_row([pass.type_id.as_str(), pass.serial.as_str()], |row| {
+                    Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
+                })
+                .optional()?;
+            let Some((digest, bytes)) = copy else {
+                return Ok(None);
+            };
+            if Sha256::digest(&bytes)[..] != digest {
+                return Err(CatalogError::Damaged);
+            }
+            Ok(Some(Bytes::from(bytes)))
+        });
+        match read {
+            Err(error) if error.is_damage() => Err(CatalogError::Damaged),
+            read => read,
+        }
+    }
+
+    /// The archive of a pass, shared with all who read it now.
     pub(crate) async fn shared_archive(
         self: &Arc<Self>,
         pass: &PassId,
-    ) -> Result<Option<Bytes>, SourceError> {
+    ) -> Result<Option<Bytes>, CatalogError> {
         let read = async || {
             let (catalog, pass) = (self.clone(), pass.clone());
-            let archive = tokio::task::spawn_blocking(move || {
-                let archive = catalog.archive(&pass)?;
-                Ok::<_, redb::Error>(archive.map(|archive| archive.to_vec()))
-            });
-            Ok::<_, SourceError>(archive.await??)
+            tokio::task::spawn_blocking(move || catalog.archive(&pass)).await?
         };
-        self.readers.get(pass, read).await
+        self.being_sent.get(pass, read).await
     }
 
-    /// The size of the archive of a pass.
-    pub(crate) fn archive_length(&self, pass: &PassId) -> Result<Option<u64>, redb::Error> {
-        let key = (pass.type_id.as_str(), pass.serial.as_str());
-        let length = self.read()?.open_table(LENGTHS)?.get(key)?;
-        match length {
-            Some(length) => Ok(Some(length.value())),
-            // Copies that were made before lengths were kept.
-            None => Ok(self.archive(pass)?.map(|archive| archive.len() as u64)),
-        }
+    /// The number of bytes of the archive of a pass.
+    pub(crate) fn archive_length(&self, pass: &PassId) -> Result<Option<u64>, CatalogError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "select length(bytes) from archive where type = ?1 and serial = ?2",
+            )?;
+            let length = statement
+                .query_row([pass.type_id.as_str(), pass.serial.as_str()], |row| {
+                    row.get::<_, i64>(0)
+                })
+                .optional()?;
+            Ok(length.and_then(|length| u64::try_from(length).ok()))
+        })
     }
 
-    fn read(&self) -> Result<redb::ReadTransaction, redb::Error> {
-        if let Some(database) = &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(database.begin_read()?);
+    fn read<T>(
+        &self,
+        question: impl FnOnce(&Connection) -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
+        let idle = lock(&self.readers).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => connect(&self.folder, READER_CACHE)?,
+        };
+        let answer = question(&connection);
+        let mut readers = lock(&self.readers);
+        if readers.len() < READERS {
+            readers.push(connection);
         }
-        self.reopen()?;
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(database
-            .as_ref()
-            .ok_or(redb::Error::PreviousIo)?
-            .begin_read()?)
+        answer
     }
 
     fn write(
         &self,
-        durability: Durability,
-        change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
-    ) -> Result<(), redb::Error> {
-        self.reopen()?;
-        let written = {
-            let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-            database
-                .as_ref()
-                .ok_or(redb::Error::PreviousIo)
-                .and_then(|database| {
-                    let mut write = database.begin_write()?;
-                    write.set_durability(durability)?;
-                    change(&write)?;
-                    Ok(write.commit()?)
-                })
-        };
-        if written.is_err() {
-            // After a failed write, as on a full disk, the handle no longer works. The next write
-            // opens a new one.
-            *self
-                .database
-                .write()
-                .unwrap_or_else(PoisonError::into_inner) = None;
-            let _ = self.reopen();
+        durable: bool,
+        change: impl FnOnce(&Transaction<'_>) -> Result<(), CatalogError>,
+    ) -> Result<(), CatalogError> {
+        let mut connection = lock(&self.writer);
+        let synchronous = if durable { "full" } else { "normal" };
+        connection.pragma_update(None, "synchronous", synchronous)?;
+        let written = connection
+            .transaction()
+            .map_err(CatalogError::from)
+            .and_then(|transaction| {
+                change(&transaction)?;
+                Ok(transaction.commit()?)
+            });
+        if written.as_ref().is_err_and(CatalogError::is_damage) {
+            // Without this file, the next start finds the damage at the same place.
+            private().open(self.folder.join(DAMAGED))?;
+            tracing::error!(
+                "{}: the copies are damaged; start the service again, which makes them anew",
+                self.folder.display()
+            );
         }
         written
     }
+}
 
-    fn reopen(&self) -> Result<(), redb::Error> {
-        let mut database = self
-            .database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if database.is_none() {
-            *database = Some(open_database(&self.path)?);
-        }
-        Ok(())
+/// No change is half made when a thread panics: its transaction is rolled back.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes a folder that nobody but its owner can open.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// Makes files that nobody but their owner can read.
+fn private() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+fn open_database(folder: &Path) -> Result<Connection, CatalogError> {
+    // SQLite gives its other files the permissions of this one.
+    private().open(folder.join(DATABASE))?;
+    let connection = connect(folder, WRITER_CACHE)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.execute_batch(SCHEMA)?;
+    // Reads all rows, to find damage before it is in the way.
+    connection.query_row("select count(*) from pass", [], |_| Ok(()))?;
+    Ok(connection)
+}
+
+fn connect(folder: &Path, cache: i64) -> Result<Connection, CatalogError> {
+    let flags =
+        rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(folder.join(DATABASE), flags)?;
+    // A connection that closes may have the database locked for a moment.
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "cache_size", -cache)?;
+    Ok(connection)
+}
+
+fn put_aside(folder: &Path) -> io::Result<()> {
+    let database = folder.join(DATABASE);
+    if database.exists() {
+        fs::rename(&database, folder.join("catalog.db.damaged"))?;
     }
-}
-
-fn open_database(path: &Path) -> Result<Database, redb::Error> {
-    Ok(Database::builder().set_cache_size(CACHE).create(path)?)
-}
-
-fn update(
-    write: &redb::WriteTransaction,
-    passes: &[PassId],
-    change: impl Fn(&mut Listed),
-) -> Result<(), redb::Error> {
-    let mut table = write.open_table(PASSES)?;
-    for pass in passes {
-        let key = (pass.type_id.as_str(), pass.serial.as_str());
-        let row = table.get(key)?.and_then(|value| to_row(key, value.value()));
-        if let Some(mut row) = row {
-            change(&mut row.listed);
-            insert(&mut table, &row)?;
+    for name in ["catalog.db-wal", "catalog.db-shm", DAMAGED] {
+        match fs::remove_file(folder.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
     }
     Ok(())
 }
 
-fn insert(table: &mut redb::Table<'_, Key, Value>, row: &Row) -> Result<(), redb::Error> {
+fn set(transaction: &Transaction<'_>, name: &str, value: &str) -> Result<(), CatalogError> {
+    let text = "insert or replace into setting (name, value) values (?1, ?2)";
+    transaction.execute(text, [name, value])?;
+    Ok(())
+}
+
+fn put_row(transaction: &Transaction<'_>, row: &Row) -> Result<(), CatalogError> {
     let Row {
         pass,
         listed,
@@ -319,58 +465,55 @@ fn insert(table: &mut redb::Table<'_, Key, Value>, row: &Row) -> Result<(), redb
         withdrawn,
     } = listed;
     let tokens: Vec<u8> = tokens.iter().flat_map(|token| *token.as_bytes()).collect();
-    let value = (
-        &**path,
-        stamp.0,
-        *content,
-        &tokens[..],
-        *withdrawn,
-        *unmarked,
-        *misdated,
-    );
-    table.insert((pass.type_id.as_str(), pass.serial.as_str()), value)?;
+    let stamp: Vec<u8> = stamp
+        .0
+        .iter()
+        .flat_map(|number| number.to_be_bytes())
+        .collect();
+    transaction
+        .prepare_cached(
+            "insert or replace into pass (type, serial, path, stamp, content, tokens, withdrawn, unmarked, misdated) \
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            pass.type_id.as_str(),
+            pass.serial.as_str(),
+            &**path,
+            stamp,
+            content,
+            tokens,
+            withdrawn,
+            unmarked,
+            misdated
+        ])?;
     Ok(())
 }
 
-/// `None` if the key is no pass by today's rules. Such a row is ignored.
-fn to_row(
-    (type_id, serial): (&str, &str),
-    (path, stamp, content, tokens, withdrawn, unmarked, misdated): (
-        &str,
-        [u64; 6],
-        [u8; 32],
-        &[u8],
-        bool,
-        bool,
-        bool,
-    ),
-) -> Option<Row> {
-    let tokens = tokens
-        .as_chunks()
-        .0
-        .iter()
-        .map(|token| TokenDigest::from_bytes(*token))
-        .collect();
-    let pass = PassId::new(type_id, serial).ok()?;
-    let listed = Listed {
-        tokens,
-        content,
-        unmarked,
-        misdated,
-        path: path.into(),
-        withdrawn,
+/// `None` if it is no pass by today's rules. Such a row is ignored.
+fn to_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Row>> {
+    let Ok(pass) = PassId::new(row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?) else {
+        return Ok(None);
     };
-    Some(Row {
+    let mut stamp = [0; 6];
+    let numbers = row.get_ref(3)?.as_blob()?.as_chunks().0;
+    for (number, bytes) in stamp.iter_mut().zip(numbers) {
+        *number = u64::from_be_bytes(*bytes);
+    }
+    let tokens = row.get_ref(5)?.as_blob()?.as_chunks().0;
+    let listed = Listed {
+        tokens: tokens
+            .iter()
+            .map(|token| TokenDigest::from_bytes(*token))
+            .collect(),
+        content: row.get(4)?,
+        withdrawn: row.get(6)?,
+        unmarked: row.get(7)?,
+        misdated: row.get(8)?,
+        path: row.get_ref(2)?.as_str()?.into(),
+    };
+    Ok(Some(Row {
         pass,
         listed,
         stamp: Stamp(stamp),
-    })
-}
-
-struct Owned(OwnedAccessGuard<&'static [u8]>);
-
-impl AsRef<[u8]> for Owned {
-    fn as_ref(&self) -> &[u8] {
-        self.0.value()
-    }
+    }))
 }

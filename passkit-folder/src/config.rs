@@ -20,6 +20,9 @@ pub struct Config {
     /// What happens if another process uses the folder for the copies: an error, or, if this is `true`, the name of the
     /// folder gets `-2` at its end, then `-3`, and so on up to `-64`.
     pub next_free: bool,
+    /// The name of the state of the store. If it is not the name that it had at the last start, everything is published
+    /// again: the store was restored from a backup, or is another one. Content that the store knows marks nothing.
+    pub edition: Option<String>,
     /// Whether development archives are served: without a signature, and with a `webServiceURL` of `http://`.
     pub allow_unsigned: bool,
 }
@@ -32,6 +35,7 @@ impl Config {
             roots: Vec::new(),
             copies: copies.into(),
             next_free: false,
+            edition: None,
             allow_unsigned: false,
         }
     }
@@ -54,6 +58,13 @@ impl Config {
     #[must_use]
     pub fn next_free(mut self, next_free: bool) -> Self {
         self.next_free = next_free;
+        self
+    }
+
+    /// Publishes everything again if the store had another name at the last start.
+    #[must_use]
+    pub fn edition(mut self, edition: impl Into<String>) -> Self {
+        self.edition = Some(edition.into());
         self
     }
 

@@ -14,7 +14,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     Config, FolderError,
-    catalog::Catalog,
+    catalog::{Catalog, CatalogError},
     files,
     listed::Listed,
     publish::Publishing,
@@ -88,6 +88,7 @@ impl Folder {
             publisher.clone(),
             runtime,
             config.allow_unsigned,
+            config.edition.as_deref(),
         )
         .and_then(|publishing| Watcher::new(publishing, roots).start())
         .map_err(|error| FolderError::Copies {
@@ -158,7 +159,7 @@ impl Folder {
         // After the watcher has ended there is no reply, and the copy is served.
         self.0.watching.send(Event::ReadAgain {
             pass: pass.clone(),
-            content,
+            content: Some(content),
             reply,
         });
         if matches!(tokio::time::timeout(READ_AGAIN, done).await, Ok(Ok(()))) {
@@ -174,6 +175,21 @@ impl Folder {
             );
         }
         Ok(())
+    }
+}
+
+impl Folder {
+    /// Returns when the watcher has read the file of a pass again, or takes too long.
+    async fn copy_again(&self, pass: &PassId) {
+        tracing::warn!("{pass}: its copy is damaged, and is made anew from the file");
+        let (reply, done) = oneshot::channel();
+        self.0.watching.send(Event::ReadAgain {
+            pass: pass.clone(),
+            content: None,
+            reply,
+        });
+        // If the copy could not be made, reading it fails again.
+        let _ = tokio::time::timeout(READ_AGAIN, done).await;
     }
 }
 
@@ -206,7 +222,14 @@ impl PassSource for Folder {
         state: &PassState,
     ) -> Result<Option<ArchiveBody>, SourceError> {
         self.agree(pass, state).await?;
-        let bytes = self.0.shared.catalog.shared_archive(pass).await?;
+        let shared = &self.0.shared;
+        let bytes = match shared.catalog.shared_archive(pass).await {
+            Err(CatalogError::Damaged) => {
+                self.copy_again(pass).await;
+                shared.catalog.shared_archive(pass).await
+            }
+            read => read,
+        }?;
         Ok(bytes.map(ArchiveBody::from))
     }
 

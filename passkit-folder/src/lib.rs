@@ -48,7 +48,7 @@
 //! 4. copies: the change is marked.
 //!
 //! Requests are answered from the copies alone. They are in a file of their own beside the store. Its cache takes 8 MiB of
-//! memory.
+//! memory. A copy that is not what was written is never served: it is made anew from the file.
 //!
 //! # Several instances
 //! Several processes may serve the same folder over one store, each with copies of its own. The store knows the digest of the

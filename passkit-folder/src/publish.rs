@@ -20,7 +20,7 @@ use passkit_server::{
 use tokio::runtime::Handle;
 
 use crate::{
-    catalog::{Copy, Row},
+    catalog::{CatalogError, Copy, Row},
     check::{Checked, check_all, summary},
     files::Stamp,
     listed::Listed,
@@ -62,7 +62,8 @@ impl Publishing {
         publisher: Arc<Publisher>,
         runtime: Handle,
         allow_unsigned: bool,
-    ) -> Result<Self, redb::Error> {
+        edition: Option<&str>,
+    ) -> Result<Self, CatalogError> {
         let mut publishing = Self {
             shared,
             publisher,
@@ -85,6 +86,11 @@ impl Publishing {
         }
         if allowed_unsigned != allow_unsigned {
             shared.catalog.remember_rules(allow_unsigned)?;
+        }
+        if let Some(edition) = edition
+            && shared.catalog.edition()?.as_deref() != Some(edition)
+        {
+            publishing.publish_all_again(edition)?;
         }
         Ok(publishing)
     }
@@ -115,7 +121,7 @@ impl Publishing {
     }
 
     /// Withdraws passes that only more lenient rules than today's allow.
-    fn withdraw_unsigned(&mut self) -> Result<(), redb::Error> {
+    fn withdraw_unsigned(&mut self) -> Result<(), CatalogError> {
         let served: Vec<(PassId, Arc<str>)> = self.shared.read(|passes| {
             let served = passes.iter().filter(|(_, listed)| !listed.withdrawn);
             served
@@ -128,7 +134,11 @@ impl Publishing {
         );
         let mut refused = Vec::new();
         for (pass, path) in served {
-            let copy = self.shared.catalog.archive(&pass)?;
+            let copy = match self.shared.catalog.archive(&pass) {
+                // The file is read again instead.
+                Err(CatalogError::Damaged) => None,
+                copy => copy?,
+            };
             let is_signed = |copy: Bytes| {
                 let archive = Report::of(&copy, self.rules).archive;
                 archive.is_some_and(|archive| archive.signed)
@@ -139,6 +149,19 @@ impl Publishing {
         }
         // No file is a rival yet.
         self.withdraw(&refused).map(drop)
+    }
+
+    /// Every pass counts as changed since the store has it. Content that the store knows marks nothing.
+    fn publish_all_again(&mut self, edition: &str) -> Result<(), CatalogError> {
+        self.shared.catalog.begin_edition(edition)?;
+        let unmarked = &mut self.unmarked;
+        self.shared.write(|passes| {
+            for (pass, listed) in passes {
+                listed.unmarked = true;
+                unmarked.insert(pass.clone());
+            }
+        });
+        Ok(())
     }
 
     /// The same pass. All passes of a type share the type's memory.
@@ -204,7 +227,7 @@ impl Publishing {
     pub(crate) fn publish(
         &mut self,
         group: &[(PathBuf, Stamp)],
-    ) -> Result<Vec<PathBuf>, redb::Error> {
+    ) -> Result<Vec<PathBuf>, CatalogError> {
         let mut checked = check_all(group, self.rules);
         for ((path, _), checked) in group.iter().zip(&mut checked) {
             if let Checked::Read {
@@ -296,11 +319,14 @@ impl Publishing {
         path: &Path,
         archive: &Archive,
         findings: &Findings,
-    ) -> Result<Option<String>, redb::Error> {
+    ) -> Result<Option<String>, CatalogError> {
         let name = OneLine::path(path);
         let refused = findings.worst() >= Some(Level::Refused);
         if refused {
-            let served = self.shared.catalog.archive(&archive.id)?;
+            let served = match self.shared.catalog.archive(&archive.id) {
+                Err(CatalogError::Damaged) => None,
+                copy => copy?,
+            };
             let before = served.map(|copy| Report::of(&copy, self.rules).findings);
             if before.is_none_or(|before| findings.has_new(Level::Refused, &before)) {
                 return Ok(Some(summary(findings)));
@@ -328,7 +354,7 @@ impl Publishing {
     }
 
     /// Writes rows to the catalog, and then shows them to requests.
-    fn commit(&mut self, mut rows: Vec<(Row, Copy)>) -> Result<(), redb::Error> {
+    fn commit(&mut self, mut rows: Vec<(Row, Copy)>) -> Result<(), CatalogError> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -366,7 +392,7 @@ impl Publishing {
         stamp: Stamp,
         archive: &Archive,
         bytes: Bytes,
-    ) -> Result<Option<(Row, Copy)>, redb::Error> {
+    ) -> Result<Option<(Row, Copy)>, CatalogError> {
         let before = self.shared.read(|passes| passes.get(&archive.id).cloned());
         let known = before.as_ref().map_or(&[][..], |listed| &listed.tokens);
         // An update may take the web service away. Phones ask for it with the token before.
@@ -383,9 +409,10 @@ impl Publishing {
             path: path.into(),
             withdrawn: false,
         };
-        let copy = match self.shared.catalog.archive(&archive.id)? {
-            Some(copy) if copy == bytes => Copy::Keep,
-            _ => Copy::Put(bytes),
+        let copy = match self.shared.catalog.archive(&archive.id) {
+            Ok(Some(copy)) if copy == bytes => Copy::Keep,
+            Ok(_) | Err(CatalogError::Damaged) => Copy::Put(bytes),
+            Err(error) => return Err(error),
         };
         let is_known = before.as_ref() == Some(&listed) && !self.is_news(Path::new(path), stamp);
         if is_known && matches!(copy, Copy::Keep) {
@@ -402,7 +429,7 @@ impl Publishing {
     }
 
     /// Withdraws the passes of files that are gone. Returns what [`publish`](Self::publish) does.
-    pub(crate) fn withdraw(&mut self, gone: &[PathBuf]) -> Result<Vec<PathBuf>, redb::Error> {
+    pub(crate) fn withdraw(&mut self, gone: &[PathBuf]) -> Result<Vec<PathBuf>, CatalogError> {
         let rows: Vec<(Row, Copy)> = gone
             .iter()
             .filter_map(|path| self.withdrawn(path))

@@ -13,7 +13,7 @@ const PRUNED_FROM: usize = 1_024;
 
 /// The copy of a pass that somebody reads. It is locked while the copy is read from disk, so that
 /// only one of many readers does it.
-type Slot = tokio::sync::Mutex<Weak<Vec<u8>>>;
+type Slot = tokio::sync::Mutex<Weak<Bytes>>;
 
 #[derive(Default)]
 pub(crate) struct Readers(Mutex<Slots>);
@@ -24,7 +24,7 @@ struct Slots {
     prune_at: usize,
 }
 
-struct Shared(Arc<Vec<u8>>);
+struct Shared(Arc<Bytes>);
 
 impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
@@ -37,7 +37,7 @@ impl Readers {
     pub(crate) async fn get<E>(
         &self,
         pass: &PassId,
-        read: impl AsyncFnOnce() -> Result<Option<Vec<u8>>, E>,
+        read: impl AsyncFnOnce() -> Result<Option<Bytes>, E>,
     ) -> Result<Option<Bytes>, E> {
         // Before the copy is read: if it is replaced meanwhile, later readers have another slot.
         let slot = self.slot(pass);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     async fn read(readers: &Readers, serial: &str, content: u8) -> Bytes {
-        let read = async || Ok::<_, std::io::Error>(Some(vec![content]));
+        let read = async || Ok::<_, std::io::Error>(Some(Bytes::from(vec![content])));
         readers.get(&pass(serial), read).await.unwrap().unwrap()
     }
 
@@ -111,7 +111,7 @@ mod tests {
         let readers = Readers::default();
         let slow = async || {
             readers.forget(&[pass("A")]);
-            Ok::<_, std::io::Error>(Some(vec![1]))
+            Ok::<_, std::io::Error>(Some(Bytes::from_static(&[1])))
         };
         let old = readers.get(&pass("A"), slow).await.unwrap().unwrap();
         assert_eq!(

@@ -17,6 +17,7 @@ use passkit_server::{OneLine, PassId, chain::Chain, identifiers::Kind, store::Co
 use tokio::sync::oneshot;
 
 use crate::{
+    catalog::CatalogError,
     files::{self, Found, Stamp},
     publish::Publishing,
 };
@@ -36,10 +37,10 @@ const EVENTS_AT_ONCE: usize = 1000;
 
 pub(crate) enum Event {
     Changed(notify::Result<notify::Event>),
-    /// The store has other content of this pass than the copy. Read the file again, then answer.
+    /// Read the file of this pass again, then answer. `content` is that of the copy, if the store has other content.
     ReadAgain {
         pass: PassId,
-        content: ContentDigest,
+        content: Option<ContentDigest>,
         reply: oneshot::Sender<()>,
     },
     /// Look at the stop flag.
@@ -64,7 +65,7 @@ pub(crate) struct Watcher {
 /// A request that waits until a file has been read again.
 struct Comparison {
     pass: PassId,
-    content: ContentDigest,
+    content: Option<ContentDigest>,
     path: PathBuf,
     reply: oneshot::Sender<()>,
 }
@@ -115,7 +116,7 @@ impl Watcher {
     }
 
     /// Looks at everything once, then goes on in a thread of its own.
-    pub(crate) fn start(mut self) -> Result<Watching, redb::Error> {
+    pub(crate) fn start(mut self) -> Result<Watching, CatalogError> {
         let (sender, events) = mpsc::channel();
         // Watch first, so that a change during the first search is noticed.
         let notifier = self.notifier(sender.clone());
@@ -133,7 +134,7 @@ impl Watcher {
         let thread = std::thread::Builder::new()
             .name("folder".into())
             .spawn(move || self.run(&events, &sender, notifier))
-            .map_err(redb::Error::Io)?;
+            .map_err(CatalogError::Io)?;
         Ok(Watching {
             stop,
             wake,
@@ -299,7 +300,12 @@ impl Watcher {
     }
 
     /// Has a file read again, even if it looks the same.
-    fn read_again(&mut self, pass: PassId, content: ContentDigest, reply: oneshot::Sender<()>) {
+    fn read_again(
+        &mut self,
+        pass: PassId,
+        content: Option<ContentDigest>,
+        reply: oneshot::Sender<()>,
+    ) {
         // If there is no file, the request is answered at the next turn.
         let path = self
             .publishing
@@ -381,14 +387,14 @@ impl Watcher {
         }
     }
 
-    fn withdraw_missing(&mut self, found: &Found) -> Result<(), redb::Error> {
+    fn withdraw_missing(&mut self, found: &Found) -> Result<(), CatalogError> {
         let missing = self.missing(found);
         self.withdraw(&missing)
     }
 
     /// Does what is due: publishes stable files, answers comparisons, and withdraws passes whose
     /// file is gone.
-    fn act(&mut self) -> Result<(), redb::Error> {
+    fn act(&mut self) -> Result<(), CatalogError> {
         let now = Instant::now();
         let mut stable = std::mem::take(&mut self.again);
         for (path, (stamp, since)) in std::mem::take(&mut self.changing) {
@@ -411,7 +417,9 @@ impl Watcher {
             .comparing
             .extract_if(.., |one| !self.changing.contains_key(&one.path))
         {
-            self.publishing.compare(&pass, content);
+            if let Some(content) = content {
+                self.publishing.compare(&pass, content);
+            }
             // The request may have given up.
             let _ = reply.send(());
         }
@@ -434,7 +442,7 @@ impl Watcher {
     }
 
     /// Reads and checks files, and publishes those that are good, group by group.
-    fn publish(&mut self, files: Vec<(PathBuf, Stamp)>) -> Result<(), redb::Error> {
+    fn publish(&mut self, files: Vec<(PathBuf, Stamp)>) -> Result<(), CatalogError> {
         let total = files
             .iter()
             .filter(|(path, stamp)| self.publishing.is_news(path, *stamp))
@@ -475,7 +483,7 @@ impl Watcher {
     }
 
     /// Withdraws the passes of files that are gone.
-    fn withdraw(&mut self, gone: &[PathBuf]) -> Result<(), redb::Error> {
+    fn withdraw(&mut self, gone: &[PathBuf]) -> Result<(), CatalogError> {
         if gone.is_empty() {
             return Ok(());
         }

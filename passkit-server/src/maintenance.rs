@@ -33,6 +33,17 @@ pub trait StoreMaintenance: RegistrationStore {
         limit: usize,
     ) -> Result<Page<Registration>, StoreError>;
 
+    /// Returns a page of the passes that were ever published, with the same rules as
+    /// [`registrations`](Self::registrations). [`published`](RegistrationStore::published) returns
+    /// what is kept of each.
+    ///
+    /// A page may be longer than `limit` if the store keeps that many together.
+    async fn published_passes(
+        &self,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<PassId>, StoreError>;
+
     /// Counts devices, passes and registrations. It may take as long as reading everything.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
 }

@@ -291,6 +291,14 @@ impl<S: StoreMaintenance> StoreMaintenance for Measured<S> {
         store_call("registrations", self.0.registrations(after, limit)).await
     }
 
+    async fn published_passes(
+        &self,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<PassId>, StoreError> {
+        store_call("published_passes", self.0.published_passes(after, limit)).await
+    }
+
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         store_call("stats", self.0.stats()).await
     }

@@ -338,6 +338,18 @@ begin
 end
 $$;
 
+create function passkit.published_passes(after_type text, after_serial text, most bigint)
+returns table (pass_type text, serial text) language plpgsql stable
+set enable_sort = off set jit = off as $$
+#variable_conflict use_column
+begin
+    return query
+    select p.pass_type, p.serial from passkit.published p
+    where (p.pass_type, p.serial) > (after_type, after_serial)
+    order by p.pass_type, p.serial limit most;
+end
+$$;
+
 -- Marks these passes, and makes their pushes pending if "push". Stores digests[n] for serials[n], unless it is null.
 create function passkit.mark(marked_type text, serials text[], digests bytea[], push boolean)
 returns void language plpgsql volatile as $$

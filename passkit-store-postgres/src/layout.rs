@@ -212,6 +212,10 @@ pub(crate) const REPLACE_NOTE: &str = "select passkit.replace_note($1, $2, $3)";
 /// Last device, type and serial number or empty texts, limit → device, push token, type, serial number.
 pub(crate) const REGISTRATIONS: &str = "select r.device_id, r.push_token, r.pass_type, r.serial from passkit.registrations($1, $2, $3, $4) r";
 
+/// Type and serial number to start after or empty texts, limit; gives passes that were ever published.
+pub(crate) const PUBLISHED_PASSES: &str =
+    "select p.pass_type, p.serial from passkit.published_passes($1, $2, $3) p";
+
 /// → number of devices, bytes of all tables.
 pub(crate) const SIZES: &str = "\
 select (select count(*) from passkit.device),
@@ -255,6 +259,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("note", NOTE),
     ("replace note", REPLACE_NOTE),
     ("registrations", REGISTRATIONS),
+    ("published passes", PUBLISHED_PASSES),
     ("sizes", SIZES),
     ("count registrations", COUNT_REGISTRATIONS),
 ];

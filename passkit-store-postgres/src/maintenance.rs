@@ -64,6 +64,23 @@ impl StoreMaintenance for PostgresStore {
         }))
     }
 
+    async fn published_passes(
+        &self,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<PassId>, StoreError> {
+        let (type_id, serial) = after.and_then(pass_position).unwrap_or_default();
+        let statement = Statement::new(layout::PUBLISHED_PASSES)
+            .bind(type_id)
+            .bind(serial)
+            .bind(limit_of(limit));
+        let rows = self.connections().fetch(statement).await?;
+        let passes = rows.iter().map(pass).collect::<Result<_, _>>()?;
+        Ok(Page::up_to(limit, passes, |last: &PassId| {
+            PageCursor::new(format!("{}{SEPARATOR}{}", last.type_id, last.serial))
+        }))
+    }
+
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         let sizes = self
             .connections()
@@ -110,6 +127,17 @@ fn registration(row: &PgRow) -> Result<Registration, PostgresError> {
         push_token: identifier(column(row, 1)?, PushToken::new)?,
         pass: identifier(column(row, 2)?, |type_id| PassId::new(type_id, serial))?,
     })
+}
+
+fn pass(row: &PgRow) -> Result<PassId, PostgresError> {
+    let serial = column(row, 1)?;
+    identifier(column(row, 0)?, |type_id| PassId::new(type_id, serial))
+}
+
+fn pass_position(cursor: &PageCursor) -> Option<(&str, &str)> {
+    // A NUL is the one character that PostgreSQL does not take.
+    let position = cursor.as_str().split_once(SEPARATOR)?;
+    (!cursor.as_str().contains('\0')).then_some(position)
 }
 
 fn type_stats(row: &PgRow) -> Result<TypeStats, PostgresError> {

@@ -100,6 +100,12 @@ impl Keys {
         self.in_bucket('t', type_id, bucket)
     }
 
+    /// The type of a key that [`published`](Self::published) made.
+    pub(crate) fn read_published(&self, key: &str) -> Option<TypeIdentifier> {
+        let (type_id, _) = self.tag(key, "t{")?.split_once(':')?;
+        TypeIdentifier::new(type_id).ok()
+    }
+
     pub(crate) fn pending(&self, type_id: &TypeIdentifier, bucket: u64) -> String {
         self.in_bucket('o', type_id, bucket)
     }

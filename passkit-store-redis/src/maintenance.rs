@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use passkit_server::{
     PassId,
-    identifiers::{DeviceIdentifier, PushToken},
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
     store::{Audience, Page, PageCursor, StoreError, clock},
 };
@@ -106,6 +106,34 @@ impl StoreMaintenance for RedisStore {
         {
             let (found, then) = shared.keys_from(position).await?;
             page.items.extend(shared.read_devices(&found).await?);
+            next = then;
+        }
+        page.next = next.map(|position| PageCursor::new(position.to_string()));
+        Ok(page)
+    }
+
+    /// A page has all passes of its last bucket.
+    async fn published_passes(
+        &self,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<PassId>, StoreError> {
+        let shared = self.shared();
+        let start = after
+            .and_then(|cursor| Position::read(cursor.as_str()))
+            .unwrap_or_default();
+        let mut page = Page::default();
+        let mut next = Some(start);
+        while page.items.len() < limit.max(1)
+            && let Some(position) = next
+        {
+            let (found, then) = shared.keys_from(position).await?;
+            for key in found {
+                if let Some(type_id) = shared.keys.read_published(&key) {
+                    page.items
+                        .extend(shared.passes_of_bucket(key, &type_id).await?);
+                }
+            }
             next = then;
         }
         page.next = next.map(|position| PageCursor::new(position.to_string()));
@@ -268,6 +296,29 @@ impl Shared {
             }
         }
         Ok(registrations)
+    }
+
+    /// The published passes of a bucket, from its key.
+    async fn passes_of_bucket(
+        &self,
+        key: String,
+        type_id: &TypeIdentifier,
+    ) -> Result<Vec<PassId>, Error> {
+        let (mut passes, mut cursor) = (Vec::new(), 0);
+        loop {
+            let (next, found) = self
+                .runner
+                .scan::<Vec<u8>>(key.clone(), cursor, STEP, "published content")
+                .await?;
+            for (serial, _) in found {
+                let pass = PassId::new(type_id.as_str(), &serial);
+                passes.push(pass.map_err(|_| Error::unreadable("published content"))?);
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(passes);
+            }
+        }
     }
 
     async fn storage(&self, keys: &[String]) -> Result<u64, Error> {

@@ -46,6 +46,9 @@ pub(crate) const DEVICES: &[u8] = b"d";
 /// The prefix of all registrations by pass. See [`read_registration`].
 pub(crate) const DEVICES_OF: &[u8] = b"p";
 
+/// What the keys of all that was published start with; see [`read_pass`].
+pub(crate) const PUBLISHED: &[u8] = b"c";
+
 /// The prefix of all counts of pending changes and deferred pushes. A type follows.
 pub(crate) const QUEUES: &[u8] = b"q";
 

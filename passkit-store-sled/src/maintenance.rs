@@ -59,6 +59,20 @@ impl StoreMaintenance for SledStore {
             .await
     }
 
+    async fn published_passes(
+        &self,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<PassId>, StoreError> {
+        let after = after.and_then(|cursor| {
+            let (type_id, serial) = cursor.as_str().split_once('\n')?;
+            let pass = PassId::new(type_id, serial).ok()?;
+            Some(layout::published(&pass.type_id, &pass.serial))
+        });
+        self.read(move |view| published_passes(view, after.as_deref(), limit.max(1)))
+            .await
+    }
+
     /// Reads all registrations, and the sizes of the files.
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         let devices = self.count(layout::DEVICES.to_vec(), u64::MAX).await?;
@@ -145,6 +159,22 @@ fn page(
         items,
         next: next.map(|device| PageCursor::new(device.as_str())),
     })
+}
+
+fn published_passes(
+    view: &View<'_>,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Page<PassId>, Unanswered> {
+    let rows = view.scan(layout::PUBLISHED, after, limit.min(AT_ONCE))?;
+    let passes = rows
+        .rows
+        .iter()
+        .map(|(key, _)| Ok(layout::read_pass(&key[layout::PUBLISHED.len()..])?));
+    let items = passes.collect::<Result<Vec<_>, Unanswered>>()?;
+    let last = rows.more_after.and(items.last());
+    let next = last.map(|last| PageCursor::new(format!("{}\n{}", last.type_id, last.serial)));
+    Ok(Page { items, next })
 }
 
 /// Some passes, ordered by key, each with the number of its registrations that were read.

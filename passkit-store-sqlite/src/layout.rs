@@ -345,6 +345,10 @@ from passkit_registration r
 where (r.device, r.type, r.serial) > (?1, ?2, ?3)
 order by r.device, r.type, r.serial limit ?4";
 
+/// Type and serial to start behind or empty texts, limit; gives passes that were ever published.
+pub(crate) const PUBLISHED_PASSES: &str = "\
+select type, serial from passkit_published where (type, serial) > (?1, ?2) order by type, serial limit ?3";
+
 /// Returns how many devices there are, and how many bytes the database takes.
 pub(crate) const STORE_STATS: &str = "\
 select (select count(*) from passkit_device), page_count * page_size from pragma_page_count, pragma_page_size";

@@ -30,6 +30,9 @@
 //! that change is rolled back. Other threads read, each over its own connection. Quick reads that wait at the same time share a
 //! snapshot. Long reads, such as pages of devices and backups, have threads of their own.
 //!
+//! A third kind of thread moves the log into the file while the writer goes on. The log takes some 64 MiB at most, and more
+//! only while somebody reads one snapshot for long, as a backup does.
+//!
 //! # Your own tables
 //! If your tables are in the same file, [`mark_in`] and [`mark_and_push_in`] mark passes in your own transaction. The content
 //! and its mark then commit together:
@@ -83,3 +86,7 @@ pub use store::{SqliteStore, create_in};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/writing-a-store.md")]
+struct WritingAStore;

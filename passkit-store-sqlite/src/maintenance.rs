@@ -40,6 +40,17 @@ impl StoreMaintenance for SqliteStore {
             .await
     }
 
+    async fn published_passes(
+        &self,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<PassId>, StoreError> {
+        let after = after.cloned();
+        self.engine
+            .scan(move |connection| published_passes(connection, after.as_ref(), limit))
+            .await
+    }
+
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         self.engine.scan(stats).await
     }
@@ -98,11 +109,35 @@ fn registrations(
 
 fn position(cursor: &PageCursor) -> Option<(DeviceIdentifier, PassId)> {
     let (device, pass) = cursor.as_str().split_once('\n')?;
-    let (type_id, serial) = pass.split_once('\n')?;
-    Some((
-        DeviceIdentifier::new(device).ok()?,
-        PassId::new(type_id, serial).ok()?,
-    ))
+    Some((DeviceIdentifier::new(device).ok()?, pass_position(pass)?))
+}
+
+fn published_passes(
+    connection: &Connection,
+    after: Option<&PageCursor>,
+    limit: usize,
+) -> rusqlite::Result<Page<PassId>> {
+    let after = after.and_then(|cursor| pass_position(cursor.as_str()));
+    let (type_id, serial) = after.as_ref().map_or(("", ""), |pass| {
+        (pass.type_id.as_str(), pass.serial.as_str())
+    });
+    let passes = connection
+        .prepare_cached(layout::PUBLISHED_PASSES)?
+        .query_map(params![type_id, serial, rows(limit)], |row| {
+            Ok(PassId {
+                type_id: identifier(row, 0)?,
+                serial: identifier(row, 1)?,
+            })
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(Page::up_to(limit, passes, |last| {
+        PageCursor::new(format!("{}\n{}", last.type_id, last.serial))
+    }))
+}
+
+fn pass_position(text: &str) -> Option<PassId> {
+    let (type_id, serial) = text.split_once('\n')?;
+    PassId::new(type_id, serial).ok()
 }
 
 fn stats(connection: &Connection) -> rusqlite::Result<StoreStats> {

@@ -67,7 +67,7 @@ impl Demo {
         let mut pushes = LocalPushes::start(folder.path()).await?;
         let serve = Serve {
             listen: self.listen,
-            store: StoreUrl::Sled(folder.path().join("store")),
+            store: StoreUrl::Sqlite(folder.path().join("passkit.db")),
             copies: folder.path().join("copies"),
             passes: Some(passes),
             orders: Some(orders),

@@ -10,7 +10,10 @@ use clap::Args;
 use passkit_server::maintenance::Registration;
 
 use super::progress::Progress;
-use crate::{failure::Failure, store::StoreUrl};
+use crate::{
+    failure::Failure,
+    store::{self, StoreUrl},
+};
 
 /// About how many registrations a page has.
 const PAGE: usize = 5_000;
@@ -22,7 +25,7 @@ const PAGE: usize = 5_000;
 #[derive(Args)]
 pub(crate) struct Export {
     /// The store to read.
-    #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
     store: StoreUrl,
 
     /// The file to write. Without it, standard output.

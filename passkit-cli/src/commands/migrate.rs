@@ -2,7 +2,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::{failure::Failure, store::StoreUrl};
+use crate::{
+    failure::Failure,
+    store::{self, StoreUrl},
+};
 
 /// Makes the tables of a PostgreSQL store, or updates them.
 ///
@@ -10,7 +13,7 @@ use crate::{failure::Failure, store::StoreUrl};
 #[derive(Args)]
 pub(crate) struct Migrate {
     /// The store.
-    #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
     store: StoreUrl,
 }
 

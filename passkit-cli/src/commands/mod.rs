@@ -1,8 +1,11 @@
 //! One file per command.
 
+mod all_types;
+pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod conformance;
+pub(crate) mod copy;
 pub(crate) mod demo;
 pub(crate) mod device;
 pub(crate) mod export;
@@ -11,5 +14,6 @@ pub(crate) mod migrate;
 mod progress;
 pub(crate) mod push;
 pub(crate) mod repair;
+pub(crate) mod restored;
 pub(crate) mod serve;
 pub(crate) mod stats;

@@ -7,9 +7,15 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use passkit_server::store::StoreError;
+
+use crate::failure::Chain;
 
 /// How often a line is written if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// How often a call is made while the store is unavailable.
+const TRIES: u32 = 10;
 
 pub(super) struct Progress {
     bar: ProgressBar,
@@ -62,6 +68,24 @@ impl Progress {
     /// Writes a line above the bar.
     pub(super) fn say(&self, line: &str) {
         self.bar.suspend(|| eprintln!("passkit: {line}"));
+    }
+
+    /// Makes a call of a store, and repeats it while the store is unavailable.
+    pub(super) async fn patiently<T>(
+        &self,
+        call: impl AsyncFn() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut tries = 1;
+        loop {
+            match call().await {
+                Err(error) if error.is_transient() && tries < TRIES => {
+                    self.say(&format!("will try again: {}", Chain(&error)));
+                    tokio::time::sleep(Duration::from_millis(200) * tries).await;
+                    tries += 1;
+                }
+                result => return result,
+            }
+        }
     }
 
     pub(super) fn finish(&self) {

@@ -13,7 +13,7 @@ use crate::{
     apns::{self, ApnsOptions},
     failure::Failure,
     server,
-    store::{Store, StoreUrl},
+    store::{self, Store, StoreUrl},
 };
 
 /// How often to check whether anything is left.
@@ -28,8 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// can't reach, are no failure.
 #[derive(Args)]
 pub(crate) struct Push {
-    /// The store in which the phones are registered. A sled: store must not be in use; see --admin-token of serve.
-    #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
+    /// The store in which the phones are registered. A sled: store must not be in use.
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
     store: StoreUrl,
 
     #[command(flatten)]

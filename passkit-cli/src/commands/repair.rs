@@ -2,7 +2,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::{failure::Failure, store::StoreUrl};
+use crate::{
+    failure::Failure,
+    store::{self, StoreUrl},
+};
 
 /// Repairs the index of a Redis store, which names the devices of each pass.
 ///
@@ -11,7 +14,7 @@ use crate::{failure::Failure, store::StoreUrl};
 #[derive(Args)]
 pub(crate) struct Repair {
     /// The store.
-    #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
     store: StoreUrl,
 }
 

@@ -29,7 +29,7 @@ use crate::{
     log_lines::LogLines,
     metrics::Metrics,
     server::{self, Limits},
-    store::{Store, StoreUrl},
+    store::{self, Store, StoreUrl},
 };
 
 /// Serves the passes and orders in folders to phones, and notices when they change.
@@ -50,11 +50,11 @@ pub(crate) struct Serve {
     )]
     pub(crate) listen: SocketAddr,
 
-    /// Where registrations are stored: sled:FOLDER for one instance, or a database for any number of them.
+    /// Where registrations are stored: sqlite:FILE for this machine, or a database for any number of machines.
     #[arg(
         long,
         env = "PASSKIT_STORE",
-        default_value = "sled:./passkit-data",
+        default_value = store::DEFAULT,
         value_name = "URL"
     )]
     pub(crate) store: StoreUrl,
@@ -207,7 +207,11 @@ impl Serve {
             }
             None => None,
         };
-        let store = self.store.open().await?;
+        let store = self.store.open_or_create().await?;
+        let edition = store::edition(&*store.store)
+            .await
+            .map_err(|error| Failure::from_error("can't use the store", &error))?;
+        config = config.edition(edition);
         let has_certificates = apns.is_some();
         let publisher = apns::publisher(&store, apns);
         let store = store.store;

@@ -3,13 +3,16 @@ use std::process::ExitCode;
 use clap::Args;
 use passkit_server::maintenance::StoreStats;
 
-use crate::{failure::Failure, store::StoreUrl};
+use crate::{
+    failure::Failure,
+    store::{self, StoreUrl},
+};
 
 /// Counts the devices, registrations and passes of each type in a store, and shows how much room they take.
 #[derive(Args)]
 pub(crate) struct Stats {
     /// The store to count in.
-    #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
     store: StoreUrl,
 
     /// Print JSON.

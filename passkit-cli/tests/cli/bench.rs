@@ -73,7 +73,7 @@ fn with_folders(mut command: Command, service: &Service) -> Command {
 
 /// How many registrations the store of a service has. The service must not be running.
 pub(crate) fn registrations(service: &Service) -> Value {
-    let store = format!("sled:{}", service.store().display());
+    let store = service.store_url().to_owned();
     let (code, stdout, stderr) = run(passkit().args(["stats", "--json", "--store", &store]));
     assert_eq!(code, Some(0), "{stderr}");
     serde_json::from_str::<Value>(&stdout).unwrap()["registrations"].clone()

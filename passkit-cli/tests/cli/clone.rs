@@ -34,7 +34,7 @@ fn a_clone_in_which_the_program_ran_still_builds() {
     }
 
     serve(clone, &[]);
-    assert!(clone.join("passkit-data").is_dir());
+    assert!(clone.join("passkit.db").is_file());
     serve(clone, &["--store", &postgres::migrated()]);
     assert!(clone.join("passkit-copies").is_dir());
 

@@ -36,7 +36,6 @@ impl Drop for SmallDisk<'_> {
 fn registrations_answer_503_while_the_disk_is_full_and_go_on_when_there_is_room() {
     let mut service = Service::new();
     let store = service.store();
-    fs::create_dir(&store).unwrap();
     let Some(_disk) = SmallDisk::mount(&store) else {
         return;
     };

@@ -400,6 +400,7 @@ fn unsigned_passes_are_served_only_while_they_are_allowed() {
 
     // The same folders, with strict rules now.
     let mut strict = Service::new();
+    strict.set_store(lenient.store_url());
     strict.folder = lenient.folder;
     strict.start();
     eventually("the refusal is logged", || {
@@ -542,10 +543,11 @@ fn unsigned_passes_of_an_interrupted_start_lose_their_leave_too() {
     }
     // Killed during the start, or after it.
     lenient.kill_when(|service| {
-        fs::metadata(service.store().join("folder/catalog.redb"))
+        fs::metadata(service.folder.path().join("copies/catalog.db-wal"))
             .is_ok_and(|file| file.len() > 300_000)
     });
     let mut strict = Service::new();
+    strict.set_store(lenient.store_url());
     std::mem::swap(&mut strict.folder, &mut lenient.folder);
     strict.start();
     for number in 0..300 {

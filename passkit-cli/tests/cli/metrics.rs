@@ -93,7 +93,9 @@ fn calls_are_counted_and_what_devices_send_is_no_label() {
 #[test]
 fn every_call_of_the_store_is_counted() {
     let local = Local::start();
-    let mut service = Service::with_arguments(&push::METRICS).given(&local.arguments());
+    let mut service = Service::alone()
+        .given(&push::METRICS)
+        .given(&local.arguments());
     let file = service.passes().join("a.pkpass");
     fs::write(&file, pass(push::TYPE, "A-1", "one")).unwrap();
     fs::write(service.passes().join("b.pkpass"), pass(TYPE, "B-1", "one")).unwrap();

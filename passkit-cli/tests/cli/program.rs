@@ -74,8 +74,16 @@ impl Service {
 
     pub(crate) fn with_arguments(arguments: &[&str]) -> Self {
         let mut service = Self::over("");
-        service.store = format!("sled:{}", service.store().display());
+        service.store = format!("sqlite:{}", service.store().join("passkit.db").display());
+        std::fs::create_dir(service.store()).unwrap();
         service.arguments = arguments.iter().map(ToString::to_string).collect();
+        service
+    }
+
+    /// A service whose store nobody else can use at the same time.
+    pub(crate) fn alone() -> Self {
+        let mut service = Self::new();
+        service.store = format!("sled:{}", service.store().display());
         service
     }
 
@@ -151,8 +159,14 @@ impl Service {
         self.folder.path().join("orders")
     }
 
+    /// The folder of the store.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
+    }
+
+    /// The argument of `--store`.
+    pub(crate) fn store_url(&self) -> &str {
+        &self.store
     }
 
     /// The command that serves these folders on a free port.

@@ -136,7 +136,7 @@ fn pending(service: &Service) -> Option<f64> {
 #[test]
 fn a_changed_file_is_pushed_listed_and_fetched() {
     let local = Local::start();
-    let mut service = Service::new().given(&local.arguments()).given(&METRICS);
+    let mut service = Service::alone().given(&local.arguments()).given(&METRICS);
     let (file, other) = (
         service.passes().join("a.pkpass"),
         service.passes().join("b.pkpass"),
@@ -324,7 +324,7 @@ fn publish(address: &str, token: &str, body: &str) -> (u16, Value) {
 #[test]
 fn another_program_publishes() {
     let local = Local::start();
-    let mut service = Service::new()
+    let mut service = Service::alone()
         .given(&local.arguments())
         .given(&["--admin-token", ADMIN])
         .given(&METRICS);
@@ -408,7 +408,7 @@ fn another_program_publishes() {
 #[test]
 fn publishing_without_a_certificate_marks_passes() {
     let mut service =
-        Service::with_arguments(&["--admin-token", ADMIN, "--admin-listen", "127.0.0.1:0"]);
+        Service::alone().given(&["--admin-token", ADMIN, "--admin-listen", "127.0.0.1:0"]);
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A-1", "one")).unwrap();
     service.start();
     register(&service, "D-1", &token(1), "A-1");

@@ -17,7 +17,7 @@ fn refused(command: &mut std::process::Command, mention: &[&str]) {
 
 #[test]
 fn a_store_in_use_by_another_process() {
-    let mut service = Service::new();
+    let mut service = Service::alone();
     service.start();
     refused(
         &mut service.command(),
@@ -41,7 +41,7 @@ fn a_port_that_is_taken() {
 #[test]
 fn folders_that_cannot_be_read() {
     let service = Service::new();
-    let store = format!("sled:{}", service.store().display());
+    let store = service.store_url().to_owned();
     let file = service.folder.path().join("file");
     fs::write(&file, "").unwrap();
     for folder in [&file, &service.folder.path().join("nowhere")] {
@@ -83,10 +83,10 @@ fn nothing_to_serve() {
 
 #[test]
 fn a_store_url_of_unknown_kind() {
-    for url in ["mysql://localhost/passes", "./passkit-data", "sled:"] {
+    for url in ["mysql://localhost/passes", "./passkit.db", "sqlite:"] {
         refused(
             passkit().args(["serve", "--passes", ".", "--store", url]),
-            &["sled:./passkit-data"],
+            &["sqlite:./passkit.db"],
         );
     }
     let mut secret = passkit();

@@ -1,12 +1,16 @@
 //! Registrations in bulk, and counting them.
 
-use std::{collections::BTreeMap, slice, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    slice,
+    sync::Arc,
+};
 
 use passkit_server::{
     Changed, PassId,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     maintenance::{Registration, StoreMaintenance, StoreStats, TypeStats},
-    store::{PageCursor, Registered},
+    store::{Content, PageCursor, Registered},
 };
 
 use super::{
@@ -40,6 +44,10 @@ catalogue! {
          unregister and some register again. The device at the end of the last page is the first \
          that unregisters.",
         "A phone is lost because another one deleted a pass during the move.";
+    "store/all-published-passes-come-back" Must [MAINTENANCE] maintenance all_published_passes_come_back,
+        "Publishes contents and removals of passes of three types, and marks and registers others; reads all published \
+         passes in pages of 1, 7, 1,000 and others, from behind cursors that the store never gave too.",
+        "When a service moves to another store, it forgets tokens, and copies of passes on phones are refused.";
     "store/stats-count-what-is-there" Must [MAINTENANCE] maintenance stats_count_what_is_there,
         "Counts devices, passes and registrations of each type after it registers, registers \
          again, marks, unregisters and forgets.",
@@ -334,6 +342,82 @@ async fn all_registrations_come_back_under_change(store: &Store) -> Result<(), V
         "pages that end, although registrations change",
         "2,000 pages",
     ))
+}
+
+/// Reads all pages of published passes from behind `after`.
+async fn read_published(
+    store: &Store,
+    after: Option<PageCursor>,
+    limit: usize,
+) -> Result<BTreeSet<PassId>, Violation> {
+    let mut found = BTreeSet::new();
+    let mut after = after;
+    for _ in 0..2_000 {
+        let page = store.published_passes(after.as_ref(), limit).await?;
+        found.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            return Ok(found);
+        }
+    }
+    Err(Violation::new(
+        Rule::MAINTENANCE,
+        "pages of published passes that come to an end",
+        "2,000 pages",
+    ))
+}
+
+async fn all_published_passes_come_back(store: &Store) -> Result<(), Violation> {
+    let (first, others) = (new_passes(60)?, new_passes(4)?);
+    let third = PassId::new("order.conformance", "A/1 \u{fc}")?;
+    let content = |pass: &PassId, digest| Content {
+        serial: pass.serial.clone(),
+        digest,
+        tokens: Vec::new(),
+    };
+    let mut published = BTreeSet::new();
+    for (type_id, passes, digest) in [
+        (&first.0, &first.1[..50], Some([1; 32])),
+        (&others.0, &others.1[..2], None),
+        (&third.type_id, slice::from_ref(&third), Some([2; 32])),
+    ] {
+        let contents: Vec<Content> = passes.iter().map(|pass| content(pass, digest)).collect();
+        store.mark(type_id, Changed::Contents(&contents)).await?;
+        published.extend(passes.iter().cloned());
+    }
+    // These are known, but were never published.
+    store
+        .mark(&first.0, Changed::Passes(&serials(&first.1[45..])))
+        .await?;
+    store.mark(&others.0, Changed::All).await?;
+    Device::registered_for(store, &others.1).await?;
+
+    let text = |passes: usize| format!("{passes} published passes");
+    for limit in [1, 2, 7, 64, 1_000, 0, usize::MAX] {
+        let found = read_published(store, None, limit).await?;
+        ensure(
+            Rule::MAINTENANCE,
+            found == published,
+            format!("{} in pages of {limit}", text(published.len())),
+            || {
+                let wrong = found.symmetric_difference(&published).count();
+                format!(
+                    "{}, of which {wrong} are missing or wrong",
+                    text(found.len())
+                )
+            },
+        )?;
+    }
+    for cursor in ["", "no such page!", "\0", "\u{fffd}ü\u{1f3ab}"] {
+        let found = read_published(store, Some(PageCursor::new(cursor)), 50).await?;
+        ensure(
+            Rule::MAINTENANCE,
+            found == published,
+            format!("{} from behind a foreign cursor", text(published.len())),
+            || text(found.len()),
+        )?;
+    }
+    Ok(())
 }
 
 /// Expects these counts from a store that only this case uses.

@@ -277,10 +277,11 @@ async fn new_content_marks_its_pass(store: &dyn RegistrationStore) -> Result<(),
             "one of two contents in the state",
             || "another one".into(),
         )?;
-        device
-            .list(store, &type_id, Some(tag))
-            .await?
-            .has([pass], Rule::P2, "after two contents of one pass")?;
+        device.list(store, &type_id, Some(tag)).await?.has(
+            [pass],
+            Rule::P2,
+            "after two contents of one pass",
+        )?;
     }
     // No device has it, and it was never marked.
     let unknown = pass_of(&type_id, &serial("unknown")?);

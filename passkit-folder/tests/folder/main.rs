@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+mod copies;
 mod instances;
 mod levels;
 mod opening;

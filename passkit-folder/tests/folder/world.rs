@@ -57,7 +57,7 @@ pub(crate) fn changed(change: serde_json::Value) -> ArchiveBuilder {
 /// A store, and the disks of the instances over it.
 pub(crate) struct World {
     pub(crate) store: Arc<MemoryStore>,
-    disk: tempfile::TempDir,
+    pub(crate) disk: tempfile::TempDir,
 }
 
 impl World {

@@ -86,8 +86,8 @@ async fn a_change_that_fails_takes_no_other_with_it() {
     let (mut failing, mut others) = (JoinSet::new(), JoinSet::new());
     for i in 0..60 {
         let store = Arc::clone(&store);
-        if i % 10 == 0 {
-            let name = if i % 20 == 0 { "abort" } else { "rollback" };
+        if i % 10 == 5 {
+            let name = if i % 20 == 5 { "abort" } else { "rollback" };
             failing.spawn(async move { store.replace_note(name, None, Some("a")).await });
         } else {
             others.spawn(async move {

@@ -6,7 +6,6 @@ use std::{
     io::{BufWriter, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use clap::Args;
@@ -15,20 +14,17 @@ use passkit_server::{
     PassId,
     identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
     maintenance::Registration,
-    store::StoreError,
 };
 use place::Place;
 
 use super::progress::Progress;
 use crate::{
-    failure::{Chain, Failure},
-    store::{Store, StoreUrl},
+    failure::Failure,
+    store::{self, StoreUrl},
 };
 
 /// How many registrations are stored at a time.
 const GROUP: usize = 5_000;
-/// How often to try while the store is unavailable.
-const TRIES: u32 = 10;
 
 /// Imports registrations from a CSV file into a store.
 ///
@@ -47,7 +43,7 @@ pub(crate) struct Import {
     from: PathBuf,
 
     /// The store to fill.
-    #[arg(long, env = "PASSKIT_STORE", value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
     store: StoreUrl,
 
     /// Copies the lines that are left out to this file.
@@ -66,7 +62,7 @@ impl Import {
             .as_deref()
             .map(|path| Rejects::open(path, reached.lines > 0));
         let mut rejects = rejects.transpose()?;
-        let store = self.store.open().await?.store;
+        let store = self.store.open_or_create().await?.store;
         if let Some(mut file) = file
             && reached.lines > 0
         {
@@ -103,7 +99,8 @@ impl Import {
                 break;
             }
             let registrations = group.len() as u64;
-            reached.created += register(&*store, &group, &progress)
+            reached.created += progress
+                .patiently(async || store.register_many(&group).await)
                 .await
                 .map_err(|error| {
                     let stopped = format!(
@@ -137,25 +134,6 @@ impl Import {
         } else {
             ExitCode::FAILURE
         })
-    }
-}
-
-/// Stores a group. Waits a while for a store that is unavailable.
-async fn register(
-    store: &dyn Store,
-    group: &[Registration],
-    progress: &Progress,
-) -> Result<u64, StoreError> {
-    let mut tries = 1;
-    loop {
-        match store.register_many(group).await {
-            Err(error) if error.is_transient() && tries < TRIES => {
-                progress.say(&format!("will try again: {}", Chain(&error)));
-                tokio::time::sleep(Duration::from_millis(200) * tries).await;
-                tries += 1;
-            }
-            result => return result,
-        }
     }
 }
 

@@ -330,6 +330,16 @@ pub(super) const FAULTS: &[(Fault, Rule, &[&str])] = &[
         &["all-registrations-come-back-under-change"],
     ),
     (
+        Fault::PublishedPagesSkip,
+        Rule::MAINTENANCE,
+        &["all-published-passes-come-back"],
+    ),
+    (
+        Fault::PublishedPassesLackRemoved,
+        Rule::MAINTENANCE,
+        &["all-published-passes-come-back"],
+    ),
+    (
         Fault::StatsCountGoneDevices,
         Rule::MAINTENANCE,
         &["stats-count-what-is-there"],

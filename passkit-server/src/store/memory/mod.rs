@@ -507,6 +507,12 @@ fn device_position(cursor: &PageCursor) -> Option<DeviceIdentifier> {
     DeviceIdentifier::new(cursor.as_str()).ok()
 }
 
+/// Reads the cursor of a page of published passes.
+fn pass_position(cursor: &PageCursor) -> Option<PassId> {
+    let (type_id, serial) = cursor.as_str().split_once('\n')?;
+    PassId::new(type_id, serial).ok()
+}
+
 /// Reads the cursor of a page of a type's registrations.
 fn registration_position(cursor: &PageCursor) -> Option<(SerialNumber, DeviceIdentifier)> {
     let (serial, device) = cursor.as_str().split_once('\n')?;
@@ -558,6 +564,32 @@ impl StoreMaintenance for MemoryStore {
             }
         }
         Ok(page)
+    }
+
+    async fn published_passes(
+        &self,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<PassId>, StoreError> {
+        let after = after.and_then(pass_position);
+        let tables = self.tables();
+        let mut passes: Vec<PassId> = Vec::new();
+        for (type_id, row) in &tables.types {
+            let published = row
+                .passes
+                .iter()
+                .filter(|(_, pass)| pass.published.is_some());
+            passes.extend(published.map(|(serial, _)| PassId {
+                type_id: type_id.clone(),
+                serial: serial.clone(),
+            }));
+        }
+        passes.retain(|pass| after.as_ref().is_none_or(|after| pass > after));
+        passes.sort_unstable();
+        passes.truncate(limit.max(1));
+        Ok(Page::up_to(limit, passes, |last| {
+            PageCursor::new(format!("{}\n{}", last.type_id, last.serial))
+        }))
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use passkit_conformance::store::{BoxError, Stores, TestStore};
 use passkit_server::{
+    PassId,
     maintenance::{Registration, StoreMaintenance, StoreStats},
     store::{MemoryStore, Page, PageCursor, Registered, RegistrationStore, StoreError},
 };
@@ -73,6 +74,26 @@ impl StoreMaintenance for Faulty {
                 Ok(page)
             }
         }
+    }
+
+    async fn published_passes(
+        &self,
+        after: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Page<PassId>, StoreError> {
+        let mut page = self.inner.published_passes(after, limit).await?;
+        match self.fault {
+            Fault::PublishedPagesSkip if page.next.is_some() => drop(page.items.pop()),
+            Fault::PublishedPassesLackRemoved => {
+                let published = self.inner.published(&page.items).await?;
+                let mut removed = published
+                    .iter()
+                    .map(|one| one.as_ref().is_some_and(|one| one.removed));
+                page.items.retain(|_| removed.next() == Some(false));
+            }
+            _ => {}
+        }
+        Ok(page)
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {

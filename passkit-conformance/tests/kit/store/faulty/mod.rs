@@ -83,6 +83,8 @@ pub(crate) enum Fault {
     ManySkipsExisting,
     RegistrationPagesSkip,
     RegistrationPagesByOffset,
+    PublishedPagesSkip,
+    PublishedPassesLackRemoved,
     StatsCountGoneDevices,
     StatsCountMarks,
     LosesARegistration,

@@ -1,0 +1,31 @@
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use crate::{
+    failure::Failure,
+    store::{self, StoreUrl},
+};
+
+/// Copies a sqlite: store into a new file, while it is in use.
+///
+/// The copy is the store as it is at one moment, and can be used like it. It contains push tokens and device identifiers,
+/// which are secrets. After a copy was put in the place of the store, run `passkit restored`.
+#[derive(Args)]
+pub(crate) struct Backup {
+    /// The file to make. It must not exist.
+    #[arg(value_name = "FILE")]
+    to: PathBuf,
+
+    /// The store to copy.
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    store: StoreUrl,
+}
+
+impl Backup {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        self.store.back_up(&self.to).await?;
+        say!("{} copied to {}", self.store, self.to.display());
+        Ok(ExitCode::SUCCESS)
+    }
+}

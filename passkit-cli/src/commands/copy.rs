@@ -1,0 +1,200 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+};
+
+use clap::Args;
+use passkit_server::{
+    Changed, PassId,
+    identifiers::{DeviceIdentifier, TypeIdentifier},
+    store::{Content, Published, StoreError},
+};
+
+use super::{all_types, progress::Progress};
+use crate::{
+    failure::Failure,
+    store::{Store, StoreUrl, random_text},
+};
+
+/// How many registrations are copied at a time.
+const GROUP: usize = 5_000;
+
+/// By this note it is seen whether two addresses lead to one store.
+const PROBE: &str = "passkit-copy";
+
+/// Copies a store into another one: registrations, and which contents and tokens were published.
+///
+/// Stop everything that writes to the old store first. At the end all passes count as changed once in the new store, so
+/// that no phone misses a change; pushes that the old store still had to send are sent with that. If the
+/// copy is interrupted, run it again. Serve the new store only when the copy is complete, because it replaces the push tokens
+/// of the phones. The old store stays as it is.
+#[derive(Args)]
+pub(crate) struct Copy {
+    /// The store to copy.
+    #[arg(long, value_name = "URL")]
+    from: StoreUrl,
+
+    /// The store to fill.
+    #[arg(long, value_name = "URL")]
+    to: StoreUrl,
+}
+
+/// What was copied.
+#[derive(Default)]
+struct Copied {
+    registrations: u64,
+    published: u64,
+    /// Each type with one of its devices.
+    devices: BTreeMap<TypeIdentifier, DeviceIdentifier>,
+    types: BTreeSet<TypeIdentifier>,
+}
+
+impl Copy {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        let same = || Failure::new("--from and --to are the same store; nothing was copied");
+        if self.from.is_same_place(&self.to) {
+            return Err(same());
+        }
+        let from = self.from.open().await?.store;
+        let to = self.to.open_or_create().await?.store;
+        let progress = Progress::new("registrations", None);
+        let failed = |error| Failure::from_error("the copy is not complete; run it again", &error);
+        if is_same_store(&*from, &*to).await.map_err(failed)? {
+            return Err(same());
+        }
+        let mut copied = Copied::default();
+        copied.copy(&*from, &*to, &progress).await.map_err(failed)?;
+        let late = ahead(&*from, &*to, &copied.devices).await.map_err(failed)?;
+        progress.finish();
+        if let Some(micros) = late {
+            return Err(Failure::new(format!(
+                "the clock of {} is ahead; copy it again in {} s",
+                self.from,
+                micros / 1_000_000 + 1
+            )));
+        }
+        say!(
+            "{} registrations and {} published passes copied; {} types marked",
+            copied.registrations,
+            copied.published,
+            copied.types.len()
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Writes a note to one store, and looks for it in the other.
+async fn is_same_store(from: &dyn Store, to: &dyn Store) -> Result<bool, StoreError> {
+    let probe = random_text()?;
+    loop {
+        let left = to.note(PROBE).await?;
+        if to
+            .replace_note(PROBE, left.as_deref(), Some(&probe))
+            .await?
+        {
+            break;
+        }
+    }
+    let is_same = from.note(PROBE).await?.as_ref() == Some(&probe);
+    to.replace_note(PROBE, Some(&probe), None).await?;
+    Ok(is_same)
+}
+
+impl Copied {
+    async fn copy(
+        &mut self,
+        from: &dyn Store,
+        to: &dyn Store,
+        progress: &Progress,
+    ) -> Result<(), StoreError> {
+        all_types::published_passes(from, progress, async |passes| {
+            self.copy_published(from, to, progress, &passes).await
+        })
+        .await?;
+        let mut after = None;
+        loop {
+            let page = progress
+                .patiently(async || from.registrations(after.as_ref(), GROUP).await)
+                .await?;
+            progress
+                .patiently(async || to.register_many(&page.items).await)
+                .await?;
+            self.registrations += page.items.len() as u64;
+            progress.set(self.registrations, 0);
+            for one in page.items {
+                if !self.devices.contains_key(&one.pass.type_id) {
+                    self.types.insert(one.pass.type_id.clone());
+                    self.devices.insert(one.pass.type_id, one.device);
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        all_types::mark(to, &self.types, progress).await
+    }
+
+    async fn copy_published(
+        &mut self,
+        from: &dyn Store,
+        to: &dyn Store,
+        progress: &Progress,
+        passes: &[PassId],
+    ) -> Result<(), StoreError> {
+        let contents = progress
+            .patiently(async || from.published(passes).await)
+            .await?;
+        let mut of_types: BTreeMap<&TypeIdentifier, [Vec<Content>; 2]> = BTreeMap::new();
+        for (pass, published) in passes.iter().zip(contents) {
+            let Some(Published {
+                digest,
+                tokens,
+                removed,
+            }) = published
+            else {
+                continue;
+            };
+            let [first, then] = of_types.entry(&pass.type_id).or_default();
+            let content = |digest| Content {
+                serial: pass.serial.clone(),
+                digest,
+                tokens: tokens.clone(),
+            };
+            if digest.is_some() {
+                first.push(content(digest));
+            }
+            if removed {
+                // The digest stays when a pass is removed.
+                then.push(content(None));
+            }
+            self.published += 1;
+        }
+        for (type_id, steps) in of_types {
+            for contents in steps {
+                progress
+                    .patiently(async || to.mark(type_id, Changed::Contents(&contents)).await)
+                    .await?;
+            }
+            self.types.insert(type_id.clone());
+        }
+        Ok(())
+    }
+}
+
+/// How many microseconds the old store's clocks are ahead of the new one's, if they are. Phones have tags of the old ones.
+async fn ahead(
+    from: &dyn Store,
+    to: &dyn Store,
+    devices: &BTreeMap<TypeIdentifier, DeviceIdentifier>,
+) -> Result<Option<u64>, StoreError> {
+    let mut most = None;
+    for (type_id, device) in devices {
+        let old = from.changes_since(device, type_id, None).await?.tag;
+        let new = to.changes_since(device, type_id, None).await?.tag;
+        if old.type_version >= new.type_version {
+            most = most.max(Some(old.type_version - new.type_version));
+        }
+    }
+    Ok(most)
+}

@@ -1,0 +1,63 @@
+use std::{collections::BTreeSet, process::ExitCode};
+
+use clap::Args;
+use passkit_server::{identifiers::TypeIdentifier, store::StoreError};
+
+use super::{all_types, progress::Progress};
+use crate::{
+    failure::Failure,
+    store::{self, Store, StoreUrl, renew_edition},
+};
+
+/// Makes up for what a restored backup of the store lacks.
+///
+/// Run it after a backup was put in the place of the store, before the service starts again. Every pass counts as
+/// changed, once: phones get a push, and fetch whatever they missed. Every instance of `passkit serve` publishes all
+/// its files again when it starts, which brings back tokens and removals; unchanged content is not marked again. It is safe
+/// to run it twice.
+#[derive(Args)]
+pub(crate) struct Restored {
+    /// The store that was restored.
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    store: StoreUrl,
+
+    /// Types that the backup may not have yet, because their first pass came later.
+    #[arg(value_name = "TYPE")]
+    types: Vec<TypeIdentifier>,
+}
+
+impl Restored {
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        let store = self.store.open().await?.store;
+        let progress = Progress::new("types", None);
+        let types = restore(&*store, self.types, &progress)
+            .await
+            .map_err(|error| {
+                Failure::from_error("can't mark the passes; run this again", &error)
+            })?;
+        progress.finish();
+        say!("{} types marked", types.len());
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn restore(
+    store: &dyn Store,
+    named: Vec<TypeIdentifier>,
+    progress: &Progress,
+) -> Result<BTreeSet<TypeIdentifier>, StoreError> {
+    // Before the marks, so that no instance that starts meanwhile misses it.
+    progress
+        .patiently(async || renew_edition(store).await)
+        .await?;
+    let mut types = BTreeSet::from_iter(named);
+    let stats = progress.patiently(async || store.stats().await).await?;
+    types.extend(stats.types.into_iter().map(|one| one.type_id));
+    all_types::published_passes(store, progress, async |passes| {
+        types.extend(passes.into_iter().map(|pass| pass.type_id));
+        Ok(())
+    })
+    .await?;
+    all_types::mark(store, &types, progress).await?;
+    Ok(types)
+}
