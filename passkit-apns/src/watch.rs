@@ -167,6 +167,15 @@ impl Watched {
 }
 
 fn warn_of_expiry(identity: &Identity, seen: &mut Seen) {
+    let early = identity.not_before() > SystemTime::now();
+    if early && seen.warned.is_none_or(|warned| warned.elapsed() >= DAY) {
+        seen.warned = Some(Instant::now());
+        let date = httpdate::fmt_http_date(identity.not_before());
+        tracing::warn!(
+            topic = %identity.type_id(),
+            "the certificate for pushes is not valid before {date}, or the clock of this machine is wrong"
+        );
+    }
     let soon = identity.not_after() <= SystemTime::now() + WARN_BEFORE;
     if soon && seen.warned.is_none_or(|warned| warned.elapsed() >= DAY) {
         seen.warned = Some(Instant::now());

@@ -5,8 +5,8 @@ use std::{
     convert::Infallible,
     pin::Pin,
     str::FromStr,
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -32,6 +32,8 @@ use crate::failure::{Chain, Failure};
 pub(crate) const PATH: &str = "/admin/v1/publish";
 const BODY_LIMIT: usize = 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request with a wrong token waits for its answer.
+const WRONG_TOKEN_PAUSE: Duration = Duration::from_secs(1);
 /// The most passes of a request.
 const PASSES_LIMIT: usize = 10_000;
 
@@ -72,6 +74,23 @@ pub(crate) type Answering =
 pub(crate) struct Admin {
     pub(crate) token: AdminToken,
     pub(crate) publisher: Arc<Publisher>,
+    pub(crate) wrong_tokens: Arc<WrongTokens>,
+}
+
+/// Counts requests with a wrong token, and logs them once a minute at most.
+#[derive(Debug, Default)]
+pub(crate) struct WrongTokens(Mutex<(u64, Option<Instant>)>);
+
+impl WrongTokens {
+    fn record(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, logged) = &mut *state;
+        *count += 1;
+        if logged.is_none_or(|logged| logged.elapsed() >= Duration::from_secs(60)) {
+            tracing::warn!(count, "requests with a wrong token for {PATH}");
+            (*count, *logged) = (0, Some(Instant::now()));
+        }
+    }
 }
 
 /// The result of a request.
@@ -133,6 +152,9 @@ impl Admin {
 
     async fn publish(&self, request: Request<Incoming>) -> Result<Done, Refusal> {
         if !self.is_authorized(&request) {
+            self.wrong_tokens.record();
+            // Whoever tries tokens is slow at it.
+            tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
             return Err(Refusal::Unauthorized);
         }
         if request.method() != Method::POST {

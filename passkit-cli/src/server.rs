@@ -177,24 +177,26 @@ where
     });
     let mut connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut is_stopping = false;
-    loop {
+    let ended = loop {
         tokio::select! {
-            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
-                ended?;
-                break;
-            }
+            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
             _ = stopped.changed(), if !is_stopping => {
                 is_stopping = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
         }
-    }
+    };
+    let is_refused = match &ended {
+        Ok(()) => refused.load(Ordering::Relaxed),
+        // The head was refused with 400 or 431.
+        Err(error) => error.is_parse(),
+    };
     let mut stream = connection.into_parts().io.into_inner();
     // The client may be gone.
-    if stream.shutdown().await.is_ok() && refused.load(Ordering::Relaxed) && !is_stopping {
+    if stream.shutdown().await.is_ok() && is_refused && !is_stopping {
         linger(stream).await;
     }
-    Ok(())
+    ended
 }
 
 /// Reads what a refused client still sends. If the connection were closed meanwhile, the client

@@ -237,6 +237,7 @@ impl Serve {
         let admin = self.admin_token.clone().map(|token| Admin {
             token,
             publisher: publisher.clone(),
+            wrong_tokens: Arc::default(),
         });
         Ok(Ready {
             listener,

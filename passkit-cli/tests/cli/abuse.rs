@@ -256,3 +256,18 @@ fn a_client_that_sends_too_much_gets_its_answer() {
         assert_eq!(service.send("POST", "/elsewhere", &[], &body).status, 404);
     }
 }
+
+#[test]
+fn wrong_admin_tokens_leave_one_line() {
+    let mut service = Service::with_arguments(&["--admin-token", "the-right-token-1234"]);
+    fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
+    service.start();
+    for token in ["wrong", "the-right-token-1235"] {
+        let headers = [("Authorization", &*format!("Bearer {token}"))];
+        let answer = service.send("POST", "/admin/v1/publish", &headers, b"{}");
+        assert_eq!(answer.status, 401);
+    }
+    let said = service.said();
+    assert_eq!(said.matches("wrong token").count(), 1, "{said}");
+    assert!(!said.contains("the-right-token"), "{said}");
+}

@@ -21,7 +21,7 @@ use passkit_server::{
     ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError,
     WalletService, async_trait,
     identifiers::{PushToken, SerialNumber, TypeIdentifier},
-    push::{DeferredPush, Publisher, PushConfig, PushQueue, PushReport, Stopped},
+    push::{DeferredPush, Publisher, PushConfig, PushQueue, PushReport},
     store::{Audience, RegisteredDevice, clock},
 };
 use passkit_store_postgres::{Config as PostgresConfig, PostgresStore};
@@ -408,11 +408,8 @@ async fn storm(world: &World) {
     publish(&publisher, &["storm"]).await;
     let report = publisher.push_pending().await.unwrap();
     assert_eq!(report.forgotten, 0, "{report}");
-    assert_eq!(
-        report.stopped,
-        Some(Stopped::Refused("BadDeviceToken".into())),
-        "{report}"
-    );
+    // The certificate has delivered before, so a stranger may have registered these tokens.
+    assert_eq!(report.stopped, None, "{report}");
     assert_eq!(
         devices(&*world.store, &World::pass("storm")).await.len(),
         12

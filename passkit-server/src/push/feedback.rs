@@ -37,6 +37,8 @@ pub(super) struct Actions {
     /// Deferred pushes to set or to remove.
     pub(super) defer: Vec<(DeviceIdentifier, Option<DeferredPush>)>,
     pub(super) unreachable: Vec<(TokenKey, Delivery)>,
+    /// Why the last of them got no answer.
+    pub(super) unreachable_because: String,
     /// The tokens without an answer.
     pub(super) open: HashSet<TokenKey>,
     /// The tokens that were called bad.
@@ -111,6 +113,8 @@ impl Feedback {
                 None
             }
             PushOutcome::Gone(since) => {
+                // A date in the future would remove a device that registers until then.
+                let since = since.min(SystemTime::now());
                 pushed.gone = Some(since);
                 self.end_deferral(&delivery, actions);
                 actions
@@ -151,7 +155,8 @@ impl Feedback {
                 (self.unavailable >= OUTAGE).then_some(Stop::Outage(reason))
             }
             PushOutcome::Misconfigured(reason) => return Some(Stop::Misconfigured(reason)),
-            PushOutcome::Unreachable(_) => {
+            PushOutcome::Unreachable(reason) => {
+                actions.unreachable_because = reason;
                 actions.unreachable.push((key, delivery));
                 return None;
             }

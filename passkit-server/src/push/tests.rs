@@ -957,3 +957,28 @@ async fn bad_tokens_fill_the_deferred_pushes_up_to_a_bound() {
         (100_000, 100_000)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_gone_in_the_future_does_not_remove_a_later_registration() {
+    let f = fixture();
+    f.register("d1", "1", "aa").await;
+    let later = SystemTime::now() + Duration::from_secs(86_400);
+    f.sender.answer("aa", [PushOutcome::Gone(later)]);
+    f.store.set_registered_at(
+        &device("d1"),
+        SystemTime::now() + Duration::from_secs(3_600),
+    );
+    assert_eq!(f.change(&["1"]).await.forgotten, 0);
+    assert!(f.is_registered("d1", "1").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_says_why_the_push_service_cannot_be_reached() {
+    let f = fixture();
+    f.register("d1", "1", "aa").await;
+    let reason = "localhost:443: invalid peer certificate: UnknownIssuer";
+    f.sender
+        .answer("aa", [PushOutcome::Unreachable(reason.into())]);
+    let report = f.change(&["1"]).await;
+    assert_eq!(report.stopped, Some(Stopped::Refused(reason.into())));
+}

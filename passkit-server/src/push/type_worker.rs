@@ -528,7 +528,10 @@ impl TypeWorker {
             let Some((key, delivery, at, outcome)) = next else {
                 break;
             };
-            answered |= !matches!(outcome, PushOutcome::Unreachable(_));
+            answered |= !matches!(
+                outcome,
+                PushOutcome::Unreachable(_) | PushOutcome::Unsupported
+            );
             stop = self
                 .feedback
                 .take(key, delivery, at, outcome, actions, report);
@@ -538,7 +541,9 @@ impl TypeWorker {
         }
         drop(answers);
         if !answered && stop.is_none() && !actions.unreachable.is_empty() {
-            return Ok(Some(Stop::Unreachable("no answer".to_owned())));
+            return Ok(Some(Stop::Unreachable(std::mem::take(
+                &mut actions.unreachable_because,
+            ))));
         }
         // The service answered other pushes, so only these pushes are at fault.
         if stop.is_none() {
