@@ -260,7 +260,7 @@ fn no_error_repeats_a_part_of_the_file() {
         issued.key.replace('A', "!").into_bytes(),
         issued.key.replace("-----", "").into_bytes(),
         issued.key.replace('\n', "\\").into_bytes(),
-        issued.key[..issued.key.len() / 2].as_bytes().to_vec(),
+        issued.key.as_bytes()[..issued.key.len() / 2].to_vec(),
         [issued.key.as_bytes(), &[0xff, 0xfe, 0]].concat(),
     ];
     texts.extend(bent(&issued.key).into_iter().map(|(_, text)| text));

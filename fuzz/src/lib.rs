@@ -1,0 +1,135 @@
+//! What is fuzzed, as functions of bytes. `fuzz_targets` gives them to libFuzzer, and `tests/replay.rs`
+//! gives them their corpora.
+//!
+//! None may panic. What else must hold is asserted.
+
+use std::io::Write as _;
+
+use http_body_util::{BodyExt as _, Empty};
+use passkit_archive::{Archive, ArchiveBuilder, Bundle, Level, Report, Rules, placeholder_icon};
+use passkit_conformance::service::TargetFile;
+use passkit_identity::{Identity, pem};
+use passkit_server::{
+    ArchiveBody, AuthToken, Credentials, PassId, PassSource, PassState, SourceError, WalletService,
+    async_trait,
+    identifiers::Kind,
+    store::{MemoryStore, UpdateTag},
+};
+use tower_service::Service as _;
+
+/// Any bytes as an archive, a bundle, and the passes in it.
+pub fn archive(input: &[u8]) {
+    report(input);
+    if let Some(mut bundle) = Bundle::open(input) {
+        bundle.passes().take(3).for_each(|(_, pass)| report(&pass));
+    }
+}
+
+fn report(input: &[u8]) {
+    for rules in [Rules::strict(), Rules::development()] {
+        let Report {
+            archive, findings, ..
+        } = Report::of(input, rules);
+        let refused = findings.worst() == Some(Level::Refused);
+        assert!(
+            archive.is_some() || refused,
+            "what can't be read has a finding"
+        );
+        assert_eq!(Archive::check(input, rules).is_err(), refused);
+        let shown = findings.to_string();
+        assert_eq!(
+            shown.lines().count(),
+            findings.len(),
+            "each finding is a line"
+        );
+        assert!(!shown.contains(|c: char| c.is_control() && c != '\n'));
+    }
+}
+
+/// Any bytes as the `pass.json` of an archive.
+pub fn json(input: &[u8]) {
+    for kind in Kind::ALL {
+        let builder = ArchiveBuilder::new(kind, input).file("icon.png", placeholder_icon(1));
+        report(&builder.build_unsigned().expect("a small archive"));
+    }
+}
+
+/// Any bytes as the signature of an archive.
+pub fn cms(input: &[u8]) {
+    let builder = ArchiveBuilder::new(Kind::Pass, "{}").file("signature", input);
+    report(&builder.build_unsigned().expect("a small archive"));
+}
+
+/// Any bytes as certificate and key.
+pub fn pem(input: &[u8]) {
+    let errors = [
+        pem::certificates(input).err(),
+        pem::private_key(input).err(),
+    ];
+    for error in errors.into_iter().flatten() {
+        assert!(error.to_string().len() < 200, "no error repeats the input");
+    }
+    let _ = Identity::from_pem(None, input, input);
+}
+
+/// Any bytes as PKCS #12.
+pub fn pkcs12(input: &[u8]) {
+    let _ = Identity::from_pkcs12(None, input, "password");
+}
+
+struct Nothing;
+
+#[async_trait]
+impl PassSource for Nothing {
+    async fn credentials(&self, _: &PassId) -> Result<Option<Credentials>, SourceError> {
+        let token = AuthToken::new("0123456789abcdef").ok();
+        Ok(token.map(|token| Credentials::from(&token)))
+    }
+
+    async fn archive(&self, _: &PassId, _: &PassState) -> Result<Option<ArchiveBody>, SourceError> {
+        Ok(None)
+    }
+}
+
+/// Any text as the path and query of a request.
+pub fn routes(input: &[u8]) {
+    let Ok(uri) = http::Uri::try_from(input) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        for method in [http::Method::GET, http::Method::POST, http::Method::DELETE] {
+            let request = http::Request::builder()
+                .method(method)
+                .uri(uri.clone())
+                .header("authorization", "ApplePass 0123456789abcdef")
+                .body(Empty::<&[u8]>::new())
+                .expect("a request");
+            let mut service = WalletService::new(MemoryStore::new(), Nothing);
+            let answer = service.call(request).await.expect("an answer");
+            let status = answer.status().as_u16();
+            assert!(status < 500, "{status} for {uri}");
+            let _ = answer.into_body().collect().await;
+        }
+    });
+}
+
+/// Any text as the tag of a list.
+pub fn tags(input: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(input)
+        && let Some(tag) = UpdateTag::parse(text)
+    {
+        let again = UpdateTag::parse(&tag.to_string());
+        assert_eq!(again.as_ref(), Some(&tag), "a tag is read as it is written");
+    }
+}
+
+/// Any text as a target file of the conformance kit.
+pub fn target_file(input: &[u8]) {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(input).expect("a file");
+    let _ = TargetFile::load(file.path());
+}
