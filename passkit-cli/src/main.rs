@@ -16,6 +16,7 @@ mod commands;
 mod failure;
 mod local_pushes;
 mod metrics;
+mod output;
 mod server;
 mod store;
 
