@@ -17,6 +17,7 @@ mod failure;
 mod local_pushes;
 mod log_lines;
 mod metrics;
+mod output;
 mod server;
 mod store;
 

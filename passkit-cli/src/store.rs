@@ -236,6 +236,29 @@ impl StoreUrl {
             .map_err(|error| Failure::from_error(format!("can't connect to {self}"), &error))
     }
 
+    /// The files and folders that the store consists of or that opening it reads, as far as they
+    /// are on this machine. No command may overwrite them.
+    pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Failure> {
+        match self {
+            Self::Sqlite(path) => Ok(["", "-wal", "-shm", "-journal"]
+                .map(|end| {
+                    let mut name = path.clone().into_os_string();
+                    name.push(end);
+                    PathBuf::from(name)
+                })
+                .into()),
+            Self::Sled(path) => Ok(vec![path.clone()]),
+            Self::Postgres(_) => Ok(Vec::new()),
+            Self::Redis(_) => {
+                let named = [
+                    setting("PASSKIT_REDIS_CERT")?,
+                    setting("PASSKIT_REDIS_ROOT")?,
+                ];
+                Ok(named.into_iter().flatten().map(PathBuf::from).collect())
+            }
+        }
+    }
+
     /// The folder for the copies of `serve` if the store is a folder. It is on the same disk and
     /// under the same lock.
     pub(crate) fn companion_folder(&self) -> Option<PathBuf> {

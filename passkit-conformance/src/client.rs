@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Request;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client as HyperClient, connect::HttpConnector},
@@ -203,24 +203,26 @@ impl Client {
                 answer.map(any_body)
             }
         };
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, self.limits.response_bytes)
-            .collect()
-            .await
-            .map_err(|error| {
-                SendError::NoAnswer(if error.is::<LengthLimitError>() {
-                    format!(
-                        "the answer is longer than {} bytes",
-                        self.limits.response_bytes
-                    )
-                } else {
-                    format!("the answer broke off: {error}")
-                })
-            })?;
+        let (head, mut body) = answer.into_parts();
+        let limit = self.limits.response_bytes;
+        // Copied, because chunks of one byte that are kept take many times their length.
+        let mut read = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame
+                .map_err(|error| SendError::NoAnswer(format!("the answer broke off: {error}")))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if data.len() > limit - read.len() {
+                let long = format!("the answer is longer than {limit} bytes");
+                return Err(SendError::NoAnswer(long));
+            }
+            read.extend_from_slice(&data);
+        }
         Ok(Response {
             status: head.status,
             headers: head.headers,
-            body: body.to_bytes(),
+            body: read.freeze(),
         })
     }
 }

@@ -1,8 +1,19 @@
 //! The shape of answers, whatever they are about.
 
+use std::{
+    collections::HashSet,
+    fmt::{self, Display, Write as _},
+};
+
 use http::{HeaderMap, header};
 use passkit_server::identifiers::{Kind, SerialNumber};
-use serde_json::Value;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+
+/// How many of the names or faults in an answer are shown. A service may send any number.
+pub(crate) const SHOWN: usize = 10;
 
 /// A list answer that could be read.
 #[derive(Clone, Debug)]
@@ -12,49 +23,130 @@ pub struct ListAnswer {
     pub serials: Vec<SerialNumber>,
     /// The new update tag, if there is one.
     pub tag: Option<String>,
-    /// Oddities that a phone tolerates.
+    /// Oddities that a phone tolerates: the first ten, then one line that counts the others.
     pub remarks: Vec<String>,
 }
 
 impl ListAnswer {
     /// `None` if the body is not what phones read: an object with a list of strings, and a string
-    /// for the tag.
+    /// for the tag. Time and memory grow linearly with the body.
     #[must_use]
     pub fn read(kind: Kind, body: &[u8]) -> Option<Self> {
-        let Ok(Value::Object(mut body)) = serde_json::from_slice(body) else {
-            return None;
-        };
-        let Some(Value::Array(listed)) = body.remove(kind.serials_key()) else {
-            return None;
-        };
-        let tag = match body.remove(kind.tag_key()) {
-            Some(Value::String(tag)) => Some(tag),
-            Some(_) => return None,
-            None => None,
-        };
-        let mut serials = Vec::new();
-        let mut remarks = Vec::new();
-        if listed.is_empty() {
-            remarks.push("the list names nothing; that is said with status 204".to_owned());
-        }
-        for text in listed {
-            let Value::String(text) = text else {
-                return None;
-            };
-            match SerialNumber::new(&text) {
-                Ok(serial) if serials.contains(&serial) => {
-                    remarks.push(format!("the list names '{serial}' more than once"));
-                }
-                Ok(serial) => serials.push(serial),
-                Err(error) => remarks.push(format!("the list names something odd: {error}")),
-            }
-        }
+        // The reader below does not check the encoding of what it skips.
+        let body = std::str::from_utf8(body).ok()?;
+        let mut reader = serde_json::Deserializer::from_str(body);
+        let read = reader.deserialize_map(AnswerVisitor(kind)).ok()?;
+        reader.end().ok()?;
+        let (Listed { serials, remarks }, tag) = read;
         Some(Self {
             serials,
             tag,
             remarks,
         })
     }
+}
+
+/// Reads an answer without a tree of its values, which would take many times the memory of the body.
+struct AnswerVisitor(Kind);
+
+impl<'de> Visitor<'de> for AnswerVisitor {
+    type Value = (Listed, Option<String>);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object with {}", self.0.serials_key())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut listed, mut tag) = (None, None);
+        while let Some(key) = map.next_key::<String>()? {
+            if key == self.0.serials_key() {
+                listed = Some(map.next_value()?);
+            } else if key == self.0.tag_key() {
+                tag = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        let listed = listed.ok_or_else(|| serde::de::Error::missing_field("the list"))?;
+        Ok((listed, tag))
+    }
+}
+
+/// The serial numbers of an answer.
+struct Listed {
+    serials: Vec<SerialNumber>,
+    remarks: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(ListedVisitor)
+    }
+}
+
+struct ListedVisitor;
+
+impl<'de> Visitor<'de> for ListedVisitor {
+    type Value = Listed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of strings")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Listed, A::Error> {
+        let (mut serials, mut seen) = (Vec::new(), HashSet::new());
+        let (mut remarks, mut left_out, mut is_empty) = (Vec::new(), 0_usize, true);
+        while let Some(text) = list.next_element::<String>()? {
+            is_empty = false;
+            let remark = match SerialNumber::new(&text) {
+                Ok(serial) if seen.contains(&serial) => {
+                    format!("the list names '{serial}' more than once")
+                }
+                Ok(serial) => {
+                    seen.insert(serial.clone());
+                    serials.push(serial);
+                    continue;
+                }
+                Err(error) => format!("the list names something odd: {error}"),
+            };
+            if remarks.len() < SHOWN {
+                remarks.push(remark);
+            } else {
+                left_out += 1;
+            }
+        }
+        if is_empty {
+            remarks.push("the list names nothing; that is said with status 204".to_owned());
+        }
+        if left_out > 0 {
+            remarks.push(format!("the list has {left_out} more such faults"));
+        }
+        Ok(Listed { serials, remarks })
+    }
+}
+
+/// The first names of a list, and how many others there are.
+pub(crate) fn first_few<T: Display>(names: &[T]) -> String {
+    let mut shown = String::new();
+    for (index, name) in names.iter().take(SHOWN).enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        // Writing to a string can't fail.
+        let _ = write!(shown, "{comma}{name}");
+    }
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// A text of at most 2,000 characters, because a service may put any length into a tag or a header.
+pub(crate) fn shortened(mut text: String) -> String {
+    const LONGEST: usize = 2_000;
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// A remark if the answer has none of the media types `expected`.
@@ -113,6 +205,7 @@ mod tests {
             r#"{"serialNumbers":[1],"lastUpdated":"1"}"#,
             r#"{"serialNumbers":"A","lastUpdated":"1"}"#,
             r#"{"orderIdentifiers":["A"],"lastModified":"1"}"#,
+            r#"{"serialNumbers":["A"],"lastUpdated":"1"} x"#,
         ] {
             assert!(read(malformed).is_none(), "{malformed}");
         }
@@ -132,6 +225,42 @@ mod tests {
         assert_eq!(
             ListAnswer::read(Kind::Order, order).unwrap().serials.len(),
             1
+        );
+    }
+
+    #[test]
+    fn a_long_list_is_read_in_linear_time_and_its_faults_are_counted() {
+        let body = |names: &mut dyn Iterator<Item = String>| {
+            let names: Vec<String> = names.collect();
+            serde_json::json!({"lastUpdated": "1", "serialNumbers": names}).to_string()
+        };
+        let read = |body: String| ListAnswer::read(Kind::Pass, body.as_bytes()).unwrap();
+        let long = read(body(&mut (0..500_000).map(|n| format!("S{n}"))));
+        assert_eq!((long.serials.len(), long.remarks.len()), (500_000, 0));
+        assert_eq!(long.serials[499_999].as_str(), "S499999");
+        for faults in [SHOWN, SHOWN + 1, 500_000] {
+            let names = &mut (0..=faults).map(|_| "A".to_owned());
+            let twice = read(body(names));
+            assert_eq!(twice.serials.len(), 1);
+            assert_eq!(twice.remarks.len(), faults.min(SHOWN + 1));
+        }
+        let odd = read(body(&mut (0..500_000).map(|_| String::new())));
+        assert_eq!((odd.serials.len(), odd.remarks.len()), (0, SHOWN + 1));
+        assert_eq!(odd.remarks[SHOWN], "the list has 499990 more such faults");
+    }
+
+    #[test]
+    fn long_texts_are_shown_by_their_beginning() {
+        assert_eq!(first_few::<u8>(&[]), "");
+        assert_eq!(first_few(&[1, 2]), "1, 2");
+        assert_eq!(
+            first_few(&(0..12).collect::<Vec<_>>()),
+            "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+        );
+        assert_eq!(shortened("ü".repeat(2_000)), "ü".repeat(2_000));
+        assert_eq!(
+            shortened("ü".repeat(2_001)),
+            format!("{}…", "ü".repeat(2_000))
         );
     }
 

@@ -1,7 +1,6 @@
 use std::{
     borrow::Cow,
-    fs::File,
-    io::{self, BufWriter, Write},
+    io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
 };
@@ -12,6 +11,7 @@ use passkit_server::maintenance::Registration;
 use super::progress::Progress;
 use crate::{
     failure::Failure,
+    output::Output,
     store::{self, StoreUrl},
 };
 
@@ -28,30 +28,24 @@ pub(crate) struct Export {
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
     store: StoreUrl,
 
-    /// The file to write. Without it, standard output.
+    /// The file to write. It appears when it is complete. Without it, standard output.
     #[arg(long, value_name = "FILE.csv")]
     to: Option<PathBuf>,
 }
 
 impl Export {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let store = self.store.open().await?.store;
-        let shown = self
-            .to
-            .as_ref()
-            .map_or("standard output".into(), |path| path.display().to_string());
-        let cannot_write = |error: io::Error| Failure::new(format!("can't write {shown}: {error}"));
-        // The file gets its name when it is complete.
-        let part = self.to.as_ref().map(|path| {
-            let mut name = path.clone().into_os_string();
-            name.push(".part");
-            PathBuf::from(name)
-        });
-        let mut out: Box<dyn Write + Send> = match &part {
-            Some(part) => Box::new(BufWriter::new(create_private(part).map_err(cannot_write)?)),
-            None => Box::new(BufWriter::new(io::stdout())),
+        let files = self.store.files()?;
+        let to = self.to.as_deref();
+        let mut out = to.map(|path| Output::create(path, &files)).transpose()?;
+        let mut write = |text: &str| match &mut out {
+            Some(out) => out.write(text.as_bytes()),
+            None => io::stdout()
+                .write_all(text.as_bytes())
+                .map_err(|error| Failure::new(format!("can't write standard output: {error}"))),
         };
-        writeln!(out, "device,push_token,type,serial").map_err(cannot_write)?;
+        let store = self.store.open().await?.store;
+        write("device,push_token,type,serial\n")?;
         let progress = Progress::new("registrations", None);
         let (mut count, mut after) = (0_u64, None);
         loop {
@@ -59,9 +53,8 @@ impl Export {
                 .registrations(after.as_ref(), PAGE)
                 .await
                 .map_err(|error| Failure::from_error("can't read the store", &error))?;
-            for registration in &page.items {
-                write_line(&mut out, registration).map_err(cannot_write)?;
-            }
+            let lines: String = page.items.iter().map(line).collect();
+            write(&lines)?;
             count += page.items.len() as u64;
             progress.set(count, 0);
             after = page.next;
@@ -69,30 +62,16 @@ impl Export {
                 break;
             }
         }
-        out.flush().map_err(cannot_write)?;
-        drop(out);
         progress.finish();
-        if let (Some(part), Some(path)) = (part, &self.to) {
-            File::open(&part)
-                .and_then(|file| file.sync_all())
-                .and_then(|()| std::fs::rename(&part, path))
-                .map_err(cannot_write)?;
-            say!("{count} registrations written to {shown}");
+        if let (Some(out), Some(path)) = (out, to) {
+            out.finish()?;
+            say!("{count} registrations written to {}", path.display());
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Creates a file that only its owner can read.
-fn create_private(path: &std::path::Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
-fn write_line(out: &mut dyn Write, registration: &Registration) -> io::Result<()> {
+fn line(registration: &Registration) -> String {
     let Registration {
         device,
         push_token,
@@ -100,9 +79,8 @@ fn write_line(out: &mut dyn Write, registration: &Registration) -> io::Result<()
     } = registration;
     let [push_token, serial] = [push_token.as_str(), pass.serial.as_str()].map(field);
     // The other two contain letters, digits and "-._~" only.
-    writeln!(
-        out,
-        "{},{push_token},{},{serial}",
+    format!(
+        "{},{push_token},{},{serial}\n",
         device.as_str(),
         pass.type_id
     )

@@ -1,9 +1,12 @@
 //! Import and export of registrations.
 
 use std::{
+    collections::HashSet,
     fmt::Write as _,
     fs,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use crate::program::{passkit, run};
@@ -132,42 +135,172 @@ fn bad_lines_are_named_and_left_out() {
     assert_eq!(export(&store).lines().count(), 3);
 }
 
+/// The good and the bad lines of the file of [`interrupted`].
+pub(crate) const GOOD: usize = 20_000;
+const BAD: usize = 5_000;
+
+/// Begins an import and kills it after 10,000 lines. Returns its file.
+pub(crate) fn interrupted(store: &str, folder: &Path) -> PathBuf {
+    let file = registrations(folder.join("stopped.csv"), GOOD);
+    let text = fs::read_to_string(&file).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.splice(
+        10_000..10_000,
+        std::iter::repeat_n("d,no token,pass.a,1", BAD),
+    );
+    fs::write(&file, lines.join("\n")).unwrap();
+    let rejects = folder.join("rejects.csv");
+    let _ = fs::remove_file(&rejects);
+    let mut child = passkit()
+        .args(["import", "--store", store, "--from"])
+        .arg(&file)
+        .arg("--rejects")
+        .arg(&rejects)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The messages about the bad lines fill the pipe, because nobody reads it any more. So the
+    // import waits to be killed.
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = said.next().unwrap().unwrap();
+    assert!(first.contains("stopped.csv:10001: "), "{first}");
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().code(), None);
+    assert!(!rejects.exists());
+    file
+}
+
+/// Imports the file of [`interrupted`] and checks that every row is in the store. Returns what the
+/// import wrote to stderr.
+pub(crate) fn import_all(store: &str, file: &Path) -> String {
+    let rejects = file.with_file_name("rejects.csv");
+    let (code, out, said) = import(store, file, &["--rejects", rejects.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{said}");
+    let counts = format!("{GOOD} registrations imported, {GOOD} of them new; {BAD} lines left out");
+    assert!(out.starts_with(&counts), "{out}");
+    assert_eq!(fs::read_to_string(rejects).unwrap().lines().count(), BAD);
+    let exported = export(store);
+    let stored: HashSet<&str> = exported.lines().collect();
+    let text = fs::read_to_string(file).unwrap();
+    let lost = text
+        .lines()
+        .find(|line| !line.contains("no token") && !stored.contains(line));
+    assert_eq!(lost, None);
+    said
+}
+
 #[test]
-fn an_import_goes_on_where_it_stopped() {
+fn an_import_goes_on_in_the_store_that_has_the_rows() {
     let folder = tempfile::tempdir().unwrap();
-    let place = folder.path().join("a.csv.passkit-import");
-    let mut count = 30_000;
-    // Grows until there are too many for an import to end before it is killed.
-    let (one, file) = loop {
-        count *= 2;
-        let one = store(folder.path(), &format!("one-{count}"));
-        let file = registrations(folder.path().join("a.csv"), count);
-        let mut child = passkit()
-            .args(["import", "--store", &one, "--from"])
-            .arg(&file)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        while !place.exists() && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        if place.exists() {
-            break (one, file);
-        }
-        assert!(count < 4_000_000, "every import was too fast to be stopped");
-    };
-    let (code, out, said) = import(&one, &file, &[]);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("continues after line "), "{said}");
+    let (one, two) = (store(folder.path(), "one"), store(folder.path(), "two"));
+    let file = interrupted(&one, folder.path());
+    let said = import_all(&two, &file);
+    assert!(said.starts_with("passkit: "), "{said}");
+    assert!(!said.contains("continues"), "{said}");
+    // A copy has the same rows, whatever its name.
+    let moved = folder.path().join("moved.csv");
+    fs::rename(&file, &moved).unwrap();
+    let said = import_all(&one, &moved);
+    assert!(said.contains("continues after line 10000,"), "{said}");
+    // An import that is done left no note.
+    let (_, out, said) = import(&one, &moved, &[]);
     assert!(
-        out.starts_with(&format!("{count} registrations imported")),
+        out.starts_with(&format!("{GOOD} registrations imported, 0 of them new")),
         "{out}"
     );
-    assert!(!place.exists());
-    assert_eq!(export(&one).lines().count(), count + 1);
+    assert!(!said.contains("continues"));
+}
+
+#[test]
+fn an_emptied_store_is_filled_from_the_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = store(folder.path(), "one");
+    let file = interrupted(&one, folder.path());
+    fs::remove_dir_all(folder.path().join("one")).unwrap();
+    assert!(!import_all(&one, &file).contains("continues"));
+}
+
+#[test]
+fn a_changed_file_is_imported_from_the_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = store(folder.path(), "one");
+    let file = interrupted(&one, folder.path());
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen("M-00000000", "N-00000000", 1)).unwrap();
+    let (code, out, said) = import(&one, &file, &[]);
+    assert_eq!(code, Some(1));
+    assert!(!said.contains("continues"), "{said}");
+    let counts = format!("{GOOD} registrations imported, 10001 of them new");
+    assert!(out.starts_with(&counts), "{out}");
+    assert!(export(&one).contains(",N-00000000\n"));
+}
+
+#[test]
+fn a_serial_number_with_blanks_around_it_is_kept_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = store(folder.path(), "one");
+    let file = folder.path().join("a.csv");
+    let mut text = "d,c0ffee,pass.a,1\nd,c0ffee,pass.a, 1\nd,c0ffee,pass.a,\"1 \"\n".to_owned();
+    fs::write(&file, &text).unwrap();
+    let (code, _, said) = import(&one, &file, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(
+        said,
+        "passkit: 2 serial numbers begin or end with blanks, which were kept: lines 2, 3\n"
+    );
+    assert_eq!(export(&one).lines().count(), 4);
+    for number in 0..10 {
+        writeln!(text, "d,c0ffee,pass.a,{number} ").unwrap();
+    }
+    fs::write(&file, &text).unwrap();
+    let (_, _, said) = import(&one, &file, &[]);
+    assert!(
+        said.ends_with(": lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more\n"),
+        "{said}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn no_output_overwrites_an_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let one = store(folder.path(), "one");
+    let file = registrations(at("a.csv"), 10);
+    let before = fs::read(&file).unwrap();
+    fs::hard_link(&file, at("hard.csv")).unwrap();
+    std::os::unix::fs::symlink(&file, at("soft.csv")).unwrap();
+    for rejects in ["a.csv", "hard.csv", "soft.csv", "one", "one/rejects.csv"] {
+        let (code, _, said) = import(&one, &file, &["--rejects", at(rejects).to_str().unwrap()]);
+        assert_eq!(code, Some(2), "{rejects}");
+        assert!(
+            said.contains("it would overwrite") && said.lines().count() == 1,
+            "{said}"
+        );
+        let (code, _, said) = run(passkit()
+            .args(["import", "--store", &one, "--from", "-", "--rejects"])
+            .arg(at(rejects))
+            .stdin(fs::File::open(&file).unwrap()));
+        assert_eq!(code, Some(2), "{rejects}");
+        assert!(said.contains("it would overwrite"), "{said}");
+        assert_eq!(fs::read(&file).unwrap(), before);
+        assert!(!at("one").exists(), "refused before anything was opened");
+    }
+    assert_eq!(import(&one, &file, &[]).0, Some(0));
+    let of_store = fs::read_dir(at("one"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    std::os::unix::fs::symlink(&of_store, at("way.csv")).unwrap();
+    for to in [at("one"), of_store, at("one/new.csv"), at("way.csv")] {
+        let (code, _, said) = run(passkit().args(["export", "--store", &one, "--to"]).arg(&to));
+        assert_eq!(code, Some(2), "{}", to.display());
+        assert!(said.contains("it would overwrite"), "{said}");
+    }
+    assert_eq!(export(&one).lines().count(), 11);
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! The program over PostgreSQL.
 
-use std::{fs, sync::OnceLock};
+use std::{fs, process::Command, sync::OnceLock};
 
-use passkit_test_servers::postgres::Server;
+use passkit_test_servers::postgres::{Server, program};
 
 use crate::{
     archives::{pass, replace},
     instances,
-    moving::registrations,
+    moving::{import_all, interrupted, registrations},
     program::{Service, eventually, passkit, run},
 };
 
@@ -156,4 +156,25 @@ fn registrations_are_imported_and_counted() {
         exported.join("\n"),
         fs::read_to_string(&file).unwrap().trim_end()
     );
+}
+
+#[test]
+fn an_import_goes_on_unless_the_tables_were_emptied() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = migrated();
+    let file = interrupted(&url, folder.path());
+    let said = import_all(&url, &file);
+    assert!(said.contains("continues after line 10000,"), "{said}");
+
+    let url = migrated();
+    interrupted(&url, folder.path());
+    // The notes stay.
+    let truncated = Command::new(program("psql").unwrap())
+        .args(["--no-psqlrc", "--quiet", "--dbname", &url, "--command"])
+        .arg("truncate passkit.registration, passkit.device cascade")
+        .output()
+        .unwrap();
+    assert!(truncated.status.success(), "{truncated:?}");
+    let said = import_all(&url, &file);
+    assert!(said.contains("starts from the beginning"), "{said}");
 }

@@ -7,7 +7,7 @@ use passkit_test_servers::redis::{Cluster, Node, SentinelSet, Single};
 use crate::{
     archives::{pass, token_of},
     instances,
-    moving::registrations,
+    moving::{import_all, interrupted, registrations},
     program::{Service, eventually, passkit, run},
 };
 
@@ -142,4 +142,18 @@ fn a_failed_start_is_one_line() {
             "{mention}: {said}"
         );
     }
+}
+
+#[test]
+fn an_import_goes_on_unless_the_server_was_emptied() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(&[]).unwrap();
+    let file = interrupted(&node.url(), folder.path());
+    let said = import_all(&node.url(), &file);
+    assert!(said.contains("continues after line 10000,"), "{said}");
+    assert_eq!(node.ask(&["FLUSHDB"]).unwrap(), "OK");
+    interrupted(&node.url(), folder.path());
+    assert_eq!(node.ask(&["FLUSHDB"]).unwrap(), "OK");
+    let said = import_all(&node.url(), &file);
+    assert!(!said.contains("continues"), "{said}");
 }

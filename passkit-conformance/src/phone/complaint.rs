@@ -8,6 +8,8 @@ use passkit_server::{
     identifiers::{DeviceIdentifier, TypeIdentifier},
 };
 
+use crate::wire::shortened;
+
 /// Something that the web service did wrong, or that stopped the phone from reaching it.
 ///
 /// `Display` gives the text without the device identifier.
@@ -57,9 +59,9 @@ impl Task<'_> {
         Complaint {
             url: url.to_owned(),
             pass: pass.cloned(),
-            text: printable(&text("<device>")),
+            text: printable(text("<device>")),
             is_logged,
-            log_text: text(device),
+            log_text: shortened(text(device)),
         }
     }
 
@@ -105,14 +107,15 @@ pub(super) fn service_error(
     Complaint {
         url: url.to_owned(),
         pass: pass.cloned(),
-        text: printable(&text),
-        log_text: text,
+        text: printable(text.clone()),
+        log_text: shortened(text),
         is_logged,
     }
 }
 
-/// A text that a terminal shows as one line, because a service may put anything into a tag.
-fn printable(text: &str) -> String {
+/// A short text that a terminal shows as one line, because a service may put anything into a tag.
+fn printable(text: String) -> String {
+    let text = shortened(text);
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use http::header;
 use passkit_server::{PassId, identifiers::TypeIdentifier};
 
@@ -23,26 +25,27 @@ impl Phone {
         type_id: &TypeIdentifier,
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
-        let is_pending = |held: &&HeldPass| held.fetch_pending && held.url == url;
-        let mut pending: Vec<PassId> = self
-            .state
-            .passes
-            .iter()
-            .filter(is_pending)
-            .map(HeldPass::id)
-            .collect();
-        pending.retain(|pass| pass.type_id == *type_id);
-        pending.sort_by_key(|pass| {
-            outcome
-                .listed
-                .iter()
-                .position(|one| one == pass)
-                .unwrap_or(usize::MAX)
-        });
-        for pass in pending {
+        for pass in self.pending(url, type_id, &outcome.listed) {
             self.fetch(service, &pass, true, outcome).await?;
         }
         Ok(())
+    }
+
+    /// The pending passes of a type: those in `listed` in that order, then the others.
+    pub(super) fn pending(
+        &self,
+        url: &str,
+        type_id: &TypeIdentifier,
+        listed: &[PassId],
+    ) -> Vec<PassId> {
+        // The list comes from the service and may be long.
+        let places: HashMap<&PassId, usize> = listed.iter().zip(0..).collect();
+        let is_pending =
+            |held: &&HeldPass| held.fetch_pending && held.url == url && held.type_id == *type_id;
+        let held = self.state.passes.iter().filter(is_pending);
+        let mut pending: Vec<PassId> = held.map(HeldPass::id).collect();
+        pending.sort_by_key(|pass| places.get(pass).copied().unwrap_or(usize::MAX));
+        pending
     }
 
     /// Fetches a pass. With `conditional`, the request carries the date of the last fetch.

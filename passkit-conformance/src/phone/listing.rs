@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use passkit_server::{
     PassId,
     identifiers::{SerialNumber, TypeIdentifier},
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::{
     service_url::ServiceUrl,
-    wire::{ListAnswer, media_type_remark},
+    wire::{ListAnswer, SHOWN, media_type_remark},
 };
 
 impl Phone {
@@ -86,25 +88,130 @@ impl Phone {
         if let Some(tag) = answer.tag {
             self.state.service(url, type_id)?.tag = Some(tag);
         }
-        for serial in &answer.serials {
+        self.mark_listed(url, type_id, &answer.serials, outcome);
+        Ok(Some(answer.serials))
+    }
+
+    /// Marks each listed pass as to be fetched, and complains about those that the phone does not
+    /// have. The list comes from the service and may be long, so it is gone through once.
+    fn mark_listed(
+        &mut self,
+        url: &str,
+        type_id: &TypeIdentifier,
+        serials: &[SerialNumber],
+        outcome: &mut Outcome,
+    ) {
+        let places: HashMap<&SerialNumber, usize> = serials.iter().zip(0..).collect();
+        let mut is_held = vec![false; serials.len()];
+        for held in &mut self.state.passes {
+            if held.url == url
+                && held.type_id == *type_id
+                && let Some(place) = places.get(&held.serial)
+            {
+                held.fetch_pending = true;
+                is_held[*place] = true;
+            }
+        }
+        let mut unknown = 0_usize;
+        for (serial, is_held) in serials.iter().zip(is_held) {
             let pass = PassId {
                 type_id: type_id.clone(),
                 serial: serial.clone(),
             };
-            match self.state.find_mut(&pass).filter(|held| held.url == url) {
-                Some(held) => {
-                    held.fetch_pending = true;
-                    outcome.listed.push(pass);
-                }
-                None => {
-                    let text =
-                        format!("Update requested for unregistered serial number '{serial}'");
-                    outcome
-                        .complaints
-                        .push(service_error(url, type_id, Some(&pass), &text, false));
-                }
+            if is_held {
+                outcome.listed.push(pass);
+                continue;
+            }
+            unknown += 1;
+            if unknown <= SHOWN {
+                let text = format!("Update requested for unregistered serial number '{serial}'");
+                outcome
+                    .complaints
+                    .push(service_error(url, type_id, Some(&pass), &text, false));
             }
         }
-        Ok(Some(answer.serials))
+        if unknown > SHOWN {
+            let text = format!(
+                "Update requested for {} more unregistered serial numbers",
+                unknown - SHOWN
+            );
+            outcome
+                .complaints
+                .push(service_error(url, type_id, None, &text, false));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        future::{Ready, ready},
+        task::{Context, Poll},
+    };
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use passkit_server::AuthToken;
+    use tower_service::Service;
+
+    use super::*;
+    use crate::{
+        Client, Limits,
+        phone::{HeldPass, State},
+    };
+
+    /// Gives the same answer to each request.
+    #[derive(Clone)]
+    struct Same(Bytes);
+
+    impl Service<Request<Full<Bytes>>> for Same {
+        type Response = Response<Full<Bytes>>;
+        type Error = Infallible;
+        type Future = Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+            ready(Ok(Response::new(Full::new(self.0.clone()))))
+        }
+    }
+
+    /// Work that is not linear would not end while anyone waits for it.
+    #[tokio::test]
+    async fn a_list_of_half_a_million_serial_numbers_costs_linear_work() {
+        const LISTED: usize = 500_000;
+        let url = "https://example.invalid/";
+        let type_id = TypeIdentifier::new("pass.com.example.many").unwrap();
+        let token = AuthToken::new("0123456789abcdef").unwrap();
+        let pass = |n: usize| PassId::new(type_id.as_str(), &format!("S{n}")).unwrap();
+        let mut state = State::new().unwrap();
+        // Every other pass, the last one first.
+        for n in (0..LISTED).rev().step_by(2) {
+            let digest = String::new();
+            let held = HeldPass::new(pass(n), token.clone(), url.into(), digest);
+            state.passes.push(held);
+        }
+        let serials: Vec<String> = (0..LISTED).map(|n| format!("S{n}")).collect();
+        let body = serde_json::json!({"serialNumbers": serials, "lastUpdated": "1"}).to_string();
+        let client = Client::in_process(Same(body.into()), Limits::default());
+        let mut phone = Phone::new(state, client);
+        let mut outcome = Outcome::default();
+        let service = ServiceUrl::new(url).unwrap();
+        let listed = phone.list_changes(&service, url, &type_id, &mut outcome);
+        assert_eq!(listed.await.unwrap().unwrap().len(), LISTED);
+        assert_eq!(outcome.listed.len(), LISTED / 2);
+        assert_eq!(
+            phone.pending(url, &type_id, &outcome.listed),
+            outcome.listed
+        );
+        assert_eq!(outcome.listed[0], pass(1));
+        let texts: Vec<&str> = outcome.complaints.iter().map(|one| &*one.text).collect();
+        // The answer has no content-type.
+        assert_eq!(texts.len(), 1 + SHOWN + 1, "{texts:?}");
+        assert!(texts[SHOWN + 1].ends_with("for 249990 more unregistered serial numbers"));
     }
 }

@@ -43,9 +43,9 @@ pub struct Service {
 #[serde(rename_all = "camelCase")]
 pub struct HeldPass {
     #[serde(with = "text")]
-    type_id: TypeIdentifier,
+    pub(super) type_id: TypeIdentifier,
     #[serde(with = "text")]
-    serial: SerialNumber,
+    pub(super) serial: SerialNumber,
     #[serde(with = "text")]
     pub(super) auth_token: AuthToken,
     pub(super) url: String,

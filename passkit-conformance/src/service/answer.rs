@@ -5,7 +5,7 @@ use crate::{
     CaseResult, Rule, Stop, Violation,
     message::Response,
     secrets::Secrets,
-    wire::{ListAnswer, is_imf_fixdate, media_type_remark},
+    wire::{ListAnswer, is_imf_fixdate, media_type_remark, shortened},
 };
 
 /// An answer of the service, with the checks that apply to any answer.
@@ -58,7 +58,7 @@ impl Answer {
         &self.response.body
     }
 
-    /// A violation of `rule`. Secrets are removed from what happened.
+    /// A violation of `rule`. Secrets are removed from what happened, and long texts are cut.
     pub(crate) fn violation(
         &self,
         rule: Rule,
@@ -69,7 +69,9 @@ impl Answer {
             (expected, "") => expected,
             (expected, about) => format!("{expected} in answer to {about}"),
         };
-        Violation::new(rule, expected, self.secrets.hide(actual.as_ref())).into()
+        // Hidden first, because a cut secret would not be found.
+        let actual = shortened(self.secrets.hide(actual.as_ref()));
+        Violation::new(rule, shortened(expected), actual).into()
     }
 
     /// Expects a status. Whatever the rule, a redirect breaks [`Rule::HTTP_5`]. A body with 204 or

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     CaseResult, Rule, Stop, random_hex,
     service_url::{encoded, encoded_where_needed},
-    wire::ListAnswer,
+    wire::{ListAnswer, first_few},
 };
 
 catalogue! {
@@ -138,7 +138,7 @@ pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Resul
         .map(|one| one.pass.serial.as_str())
         .collect();
     expected.sort_unstable();
-    let wanted = format!("status 200 and a list of exactly {}", expected.join(", "));
+    let wanted = format!("status 200 and a list of exactly {}", first_few(&expected));
     if answer.status() == 204 {
         return Err(answer.violation(rule, wanted, "status 204"));
     }
@@ -150,7 +150,7 @@ pub(super) fn names(answer: &Answer, expected: &[&Subject], rule: Rule) -> Resul
         .map(|serial| serial.as_str())
         .collect();
     if found != expected {
-        return Err(answer.violation(rule, wanted, format!("a list of {}", found.join(", "))));
+        return Err(answer.violation(rule, wanted, format!("a list of {}", first_few(&found))));
     }
     Ok(listed.tag)
 }

@@ -136,8 +136,14 @@ impl Poller {
             serials = listed.serials;
         }
         let now = Instant::now();
-        for serial in &serials {
-            self.listed.insert(serial.clone(), now);
+        // Nothing is kept of other serial numbers, because a service may name any number.
+        for pass in &race.passes {
+            if serials
+                .binary_search_by(|one| one.as_str().cmp(pass.pass.serial.as_str()))
+                .is_ok()
+            {
+                self.listed.insert(pass.pass.serial.clone(), now);
+            }
         }
         if let Some((lost, _)) = done.iter().find(|(serial, start)| {
             self.listed

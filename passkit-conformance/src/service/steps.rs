@@ -7,7 +7,10 @@ use super::{
     session::{Device, Session},
     target::Subject,
 };
-use crate::{CaseResult, Rule, Stop, wire::ListAnswer};
+use crate::{
+    CaseResult, Rule, Stop,
+    wire::{ListAnswer, first_few},
+};
 
 impl Session {
     /// Registers as a precondition. Other cases check whether the registration is new.
@@ -56,7 +59,7 @@ impl Session {
         }
         let said = |serials: &[String]| match serials {
             [] => "a list that names nothing".to_owned(),
-            some => format!("a list that names {}", some.join(", ")),
+            some => format!("a list that names {}", first_few(some)),
         };
         Err(answer.violation(rule, said(&wanted), said(&named)))
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
@@ -48,7 +48,7 @@ pub(super) struct Lines {
     pub(super) number: u64,
     /// How many bytes were read.
     pub(super) bytes: u64,
-    /// How long the file is; `None` for standard input.
+    /// How long the file is; `None` if it is no regular file.
     pub(super) length: Option<u64>,
 }
 
@@ -59,29 +59,18 @@ pub(super) type Record = [String; 4];
 pub(super) type Line = (u64, Result<Record, String>);
 
 impl Lines {
-    pub(super) fn open(path: &Path) -> Result<(Self, Option<File>), Failure> {
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         let cannot =
             |error: io::Error| Failure::new(format!("can't read {}: {error}", path.display()));
-        let is_standard_input = path == Path::new("-");
-        let file = if is_standard_input {
-            None
+        let (reader, length): (Box<dyn BufRead + Send>, _) = if path == Path::new("-") {
+            (Box::new(BufReader::new(io::stdin())), None)
         } else {
-            Some(File::open(path).map_err(cannot)?)
+            let file = File::open(path).map_err(cannot)?;
+            let found = file.metadata().map_err(cannot)?;
+            let length = found.is_file().then_some(found.len());
+            (Box::new(BufReader::with_capacity(1 << 18, file)), length)
         };
-        let length = file
-            .as_ref()
-            .map(File::metadata)
-            .transpose()
-            .map_err(cannot)?
-            .map(|data| data.len());
-        let reader: Box<dyn BufRead + Send> = match &file {
-            Some(file) => Box::new(BufReader::with_capacity(
-                1 << 18,
-                file.try_clone().map_err(cannot)?,
-            )),
-            None => Box::new(BufReader::new(io::stdin())),
-        };
-        let lines = Self {
+        Ok(Self {
             path: path.to_owned(),
             reader,
             parser: csv_core::Reader::new(),
@@ -92,8 +81,7 @@ impl Lines {
             number: 0,
             bytes: 0,
             length,
-        };
-        Ok((lines, file))
+        })
     }
 
     /// The next line that is not empty: its number, and its fields in the order of the columns or
@@ -156,14 +144,6 @@ impl Lines {
     /// The last line that was read, unchanged.
     pub(super) fn raw(&self) -> &[u8] {
         &self.line
-    }
-
-    /// Skips the first `lines`, which are `bytes` long.
-    pub(super) fn skip_to(&mut self, file: &mut File, lines: u64, bytes: u64) -> io::Result<()> {
-        file.seek(SeekFrom::Start(bytes))?;
-        self.reader = Box::new(BufReader::with_capacity(1 << 18, file.try_clone()?));
-        (self.number, self.bytes) = (lines, bytes);
-        Ok(())
     }
 
     /// Reads a line. Returns whether it was read completely; `None` at the end.
@@ -264,7 +244,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");
         std::fs::write(&path, text).unwrap();
-        let (mut lines, _) = Lines::open(&path).unwrap();
+        let mut lines = Lines::open(&path).unwrap();
         std::iter::from_fn(|| lines.next().unwrap()).collect()
     }
 

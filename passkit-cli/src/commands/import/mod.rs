@@ -2,8 +2,6 @@ mod lines;
 mod place;
 
 use std::{
-    fs::File,
-    io::{BufWriter, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -15,16 +13,21 @@ use passkit_server::{
     identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
     maintenance::Registration,
 };
-use place::Place;
+use place::{Place, Reached};
 
 use super::progress::Progress;
 use crate::{
     failure::Failure,
-    store::{self, StoreUrl},
+    output::Output,
+    store::{self, Store, StoreUrl},
 };
 
 /// How many registrations are stored at a time.
 const GROUP: usize = 5_000;
+/// About how many lines are looked up in the store before it is believed that they are there.
+const SAMPLE: u64 = 100;
+/// How many lines a warning names.
+const NAMED: usize = 10;
 
 /// Imports registrations from a CSV file into a store.
 ///
@@ -33,7 +36,7 @@ const GROUP: usize = 5_000;
 /// push token of its last line. The store may be in use meanwhile.
 ///
 /// A bad line is reported by its number and left out. After the import was stopped, the same command continues where it
-/// was, as noted in FILE.csv.passkit-import. Remove that file to start again.
+/// was. The store itself keeps the progress, so another or an emptied store is filled from the beginning.
 ///
 /// Exit code: 0 all lines are in the store, 1 some were left out, 2 it could not be done.
 #[derive(Args)]
@@ -46,7 +49,7 @@ pub(crate) struct Import {
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
     store: StoreUrl,
 
-    /// Copies the lines that are left out to this file.
+    /// Copies the lines that are left out to this file. It appears when the import is done.
     #[arg(long, value_name = "FILE.csv")]
     rejects: Option<PathBuf>,
 }
@@ -54,43 +57,77 @@ pub(crate) struct Import {
 impl Import {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let from = self.from.display();
-        let (mut lines, file) = Lines::open(&self.from)?;
-        let mut place = Place::find(&self.from, self.store.to_string());
-        let mut reached = place.reached;
-        let rejects = self
-            .rejects
-            .as_deref()
-            .map(|path| Rejects::open(path, reached.lines > 0));
-        let mut rejects = rejects.transpose()?;
-        let store = self.store.open_or_create().await?.store;
-        if let Some(mut file) = file
-            && reached.lines > 0
-        {
-            // Read the first line, because it may name the columns.
-            lines.next()?;
-            lines
-                .skip_to(&mut file, reached.lines, reached.bytes)
-                .map_err(|error| Failure::new(format!("can't read {from}: {error}")))?;
-            eprintln!(
-                "passkit: continues after line {}, where the last import stopped",
-                reached.lines
-            );
-        }
+        let mut inputs = self.store.files()?;
+        let is_standard_input = self.from == Path::new("-");
+        inputs.push(if is_standard_input {
+            "/dev/stdin".into()
+        } else {
+            self.from.clone()
+        });
+        let mut lines = Lines::open(&self.from)?;
+        let rejects = self.rejects.as_deref();
+        let mut rejects = rejects
+            .map(|path| Output::create(path, &inputs))
+            .transpose()?;
+        let note_name = if is_standard_input {
+            None
+        } else {
+            place::note_name(&self.from)
+                .map_err(|error| Failure::new(format!("can't read {from}: {error}")))?
+        };
         let progress = Progress::new("lines", lines.length);
+        let store = self.store.open_or_create().await?.store;
+        let mut place = Place::find(&*store, note_name)
+            .await
+            .map_err(|error| Failure::from_error("can't read the store", &error))?;
+        if place.reached.lines > 0 {
+            match missing(&*store, &self.from, place.reached.lines, &progress).await? {
+                None => progress.say(&format!(
+                    "continues after line {}, where the last import stopped",
+                    place.reached.lines
+                )),
+                Some(line) => {
+                    progress.say(&format!(
+                        "starts from the beginning, because the store no longer has line {line}"
+                    ));
+                    place.reached = Reached::default();
+                }
+            }
+        }
+        // The lines that the store has are read again, for the rejects and for the counts.
+        let stored = place.reached.lines;
+        let mut reached = place.reached;
+        let (mut registrations, mut left_out) = (0_u64, 0_u64);
+        let mut blanks = Blanks::default();
         loop {
             let mut group = Vec::with_capacity(GROUP);
             while group.len() < GROUP
                 && let Some((number, record)) = lines.next()?
             {
+                if let Ok([.., serial]) = &record
+                    && serial.trim() != serial
+                {
+                    blanks.add(number);
+                }
                 match record
                     .and_then(|record| to_registration(&record).map_err(|error| error.to_string()))
                 {
-                    Ok(registration) => group.push(registration),
+                    Ok(registration) => {
+                        registrations += 1;
+                        if number > stored {
+                            group.push(registration);
+                        }
+                    }
                     Err(problem) => {
-                        progress.say(&format!("{from}:{number}: {problem}; left out"));
-                        reached.left_out += 1;
+                        left_out += 1;
+                        if number > stored {
+                            progress.say(&format!("{from}:{number}: {problem}; left out"));
+                        }
                         if let Some(rejects) = &mut rejects {
-                            rejects.add(lines.raw())?;
+                            rejects.write(lines.raw())?;
+                            if !lines.raw().ends_with(b"\n") {
+                                rejects.write(b"\n")?;
+                            }
                         }
                     }
                 }
@@ -98,42 +135,106 @@ impl Import {
             if group.is_empty() {
                 break;
             }
-            let registrations = group.len() as u64;
-            reached.created += progress
-                .patiently(async || store.register_many(&group).await)
-                .await
-                .map_err(|error| {
-                    let stopped = format!(
-                        "stopped after line {}; the same command continues there",
-                        place.reached.lines
-                    );
-                    Failure::from_error(stopped, &error)
-                })?;
-            reached.registrations += registrations;
-            (reached.lines, reached.bytes) = (lines.number, lines.bytes);
-            if let Some(rejects) = &mut rejects {
-                rejects.finish()?; // the next import continues after them
-            }
-            place.reached = reached;
-            place.remember();
+            let register = async || store.register_many(&group).await;
+            reached.created += progress.patiently(register).await.map_err(|error| {
+                let stopped = match place.reached.lines {
+                    0 => "stopped; the same command starts from the beginning".to_owned(),
+                    line => {
+                        format!("stopped after line {line}; the same command continues there")
+                    }
+                };
+                Failure::from_error(stopped, &error)
+            })?;
+            reached.lines = lines.number;
+            place.remember(reached).await;
             progress.set(lines.number, lines.bytes);
         }
-        if let Some(rejects) = &mut rejects {
+        if let Some(rejects) = rejects {
             rejects.finish()?;
         }
         progress.finish();
-        place.forget();
+        place.forget().await;
+        blanks.warn();
         say!(
-            "{} registrations imported, {} of them new; {} lines left out",
-            reached.registrations,
-            reached.created,
-            reached.left_out
+            "{registrations} registrations imported, {} of them new; {left_out} lines left out",
+            reached.created
         );
-        Ok(if reached.left_out == 0 {
+        Ok(if left_out == 0 {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         })
+    }
+}
+
+/// Looks up some of the first `lines` in the store. Returns the number of one that is not there.
+///
+/// A store may keep its notes when its rows are deleted, such as PostgreSQL after a `truncate`.
+async fn missing(
+    store: &dyn Store,
+    path: &Path,
+    lines: u64,
+    progress: &Progress,
+) -> Result<Option<u64>, Failure> {
+    let mut input = Lines::open(path)?;
+    let step = lines.div_ceil(SAMPLE);
+    let (mut next, mut last) = (step, None);
+    while let Some((number, record)) = input.next()? {
+        if number > lines {
+            break;
+        }
+        if let Ok(record) = record
+            && let Ok(registration) = to_registration(&record)
+        {
+            last = Some((number, registration));
+        }
+        // The nearest good line before each step.
+        if (number >= next || number == lines)
+            && let Some((number, Registration { device, pass, .. })) = last.take()
+        {
+            next = number + step;
+            let list = async || store.changes_since(&device, &pass.type_id, None).await;
+            let listed = progress
+                .patiently(list)
+                .await
+                .map_err(|error| Failure::from_error("can't read the store", &error))?;
+            if !listed.serials.contains(&pass.serial) {
+                return Ok(Some(number));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The lines whose serial number begins or ends with blanks.
+#[derive(Default)]
+struct Blanks {
+    count: usize,
+    first: Vec<String>,
+}
+
+impl Blanks {
+    fn add(&mut self, number: u64) {
+        self.count += 1;
+        if self.first.len() < NAMED {
+            self.first.push(number.to_string());
+        }
+    }
+
+    /// They are kept, because a pass may have such a serial number. More often, they are a fault of
+    /// the file.
+    fn warn(&self) {
+        let Self { count, first } = self;
+        if *count > 0 {
+            let more = match count - first.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            eprintln!(
+                "passkit: {count} serial numbers begin or end with blanks, which were kept: lines {}{more}",
+                first.join(", ")
+            );
+        }
     }
 }
 
@@ -148,43 +249,4 @@ fn to_registration(
             serial: SerialNumber::new(serial)?,
         },
     })
-}
-
-/// The file of lines that are left out.
-struct Rejects {
-    path: PathBuf,
-    file: BufWriter<File>,
-}
-
-impl Rejects {
-    fn open(path: &Path, goes_on: bool) -> Result<Self, Failure> {
-        let mut options = File::options();
-        let file = options
-            .create(true)
-            .write(true)
-            .append(goes_on)
-            .truncate(!goes_on)
-            .open(path)
-            .map_err(|error| Failure::new(format!("can't write {}: {error}", path.display())))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file: BufWriter::new(file),
-        })
-    }
-
-    fn add(&mut self, line: &[u8]) -> Result<(), Failure> {
-        let end: &[u8] = if line.ends_with(b"\n") { b"" } else { b"\n" };
-        let written = self
-            .file
-            .write_all(line)
-            .and_then(|()| self.file.write_all(end));
-        written
-            .map_err(|error| Failure::new(format!("can't write {}: {error}", self.path.display())))
-    }
-
-    fn finish(&mut self) -> Result<(), Failure> {
-        self.file
-            .flush()
-            .map_err(|error| Failure::new(format!("can't write {}: {error}", self.path.display())))
-    }
 }

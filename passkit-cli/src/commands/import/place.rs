@@ -1,99 +1,94 @@
-//! The progress of an import, in a file beside the one being read.
+//! The progress of an import, as a note in the store that is filled.
+//!
+//! The note is named after the SHA-256 of the file. A moved copy continues, and a changed file
+//! starts from the beginning. The digest costs one more pass over the file, which takes little of
+//! the time that a store needs for its rows.
 
 use std::{
-    ffi::OsString,
-    fs,
-    path::{Path, PathBuf},
-    time::UNIX_EPOCH,
+    fs::File,
+    io::{self, Read},
+    path::Path,
 };
 
+use passkit_server::store::StoreError;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::store::Store;
 
 /// The progress of an import.
-pub(super) struct Place {
-    /// `None` for standard input.
-    file: Option<PathBuf>,
-    source: Source,
-    /// Everything up to here is in the store.
+pub(super) struct Place<'a> {
+    store: &'a dyn Store,
+    /// The name of the note; `None` for input that can be read only once.
+    name: Option<String>,
     pub(super) reached: Reached,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Reached {
+    /// Everything up to this line is in the store.
     pub(super) lines: u64,
-    pub(super) bytes: u64,
-    #[serde(default)]
-    pub(super) registrations: u64,
+    /// How many registrations were new.
     pub(super) created: u64,
-    pub(super) left_out: u64,
 }
 
-/// What is imported, and where to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Source {
-    store: String,
-    length: u64,
-    modified: u64,
+/// The name of the note about a file; `None` if it is no regular file.
+pub(super) fn note_name(path: &Path) -> io::Result<Option<String>> {
+    if !std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
+        return Ok(None);
+    }
+    let (mut file, mut digest) = (File::open(path)?, Sha256::new());
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Some(format!("import sha256:{:x}", digest.finalize()))),
+            read => digest.update(&buffer[..read]),
+        }
+    }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Note {
-    source: Source,
-    reached: Reached,
-}
-
-impl Place {
-    /// Where the last import of exactly this file into this store stopped, or the start.
-    pub(super) fn find(path: &Path, store: String) -> Self {
-        let Ok(metadata) = fs::metadata(path) else {
-            return Self {
-                file: None,
-                source: Source::default(),
-                reached: Reached::default(),
-            };
+impl<'a> Place<'a> {
+    /// Where the last import of this file into this store stopped, or the start.
+    pub(super) async fn find(
+        store: &'a dyn Store,
+        name: Option<String>,
+    ) -> Result<Self, StoreError> {
+        let note = match &name {
+            Some(name) => store.note(name).await?,
+            None => None,
         };
-        let modified = metadata
-            .modified()
-            .ok()
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let source = Source {
-            store,
-            length: metadata.len(),
-            modified: modified.map_or(0, |since| since.as_micros() as u64),
-        };
-        let mut name = OsString::from(path);
-        name.push(".passkit-import");
-        let file = PathBuf::from(name);
-        let note = fs::read(&file)
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Note>(&text).ok());
         let reached = note
-            .filter(|note| note.source == source)
-            .map_or_else(Reached::default, |note| note.reached);
-        Self {
-            file: Some(file),
-            source,
+            .and_then(|note| serde_json::from_str(&note).ok())
+            .unwrap_or_default();
+        Ok(Self {
+            store,
+            name,
             reached,
+        })
+    }
+
+    /// Notes the progress. If that fails, the next import begins earlier, which is slower but not
+    /// wrong. If two imports of one file run at once, the notes of both are true.
+    pub(super) async fn remember(&mut self, reached: Reached) {
+        if let Ok(note) = serde_json::to_string(&reached)
+            && self.replace(Some(&note)).await == Ok(true)
+        {
+            self.reached = reached;
         }
     }
 
-    /// Saves the progress. If that fails, the next import begins at the start, which is slower but
-    /// not wrong.
-    pub(super) fn remember(&self) {
-        let Some(file) = &self.file else { return };
-        let note = Note {
-            source: self.source.clone(),
-            reached: self.reached,
+    /// Removes the note, because the import is done.
+    pub(super) async fn forget(&self) {
+        // A note that stays is checked against the store before it is used.
+        let _ = self.replace(None).await;
+    }
+
+    async fn replace(&self, new: Option<&str>) -> Result<bool, ()> {
+        let Some(name) = &self.name else {
+            return Ok(false);
         };
-        if let Ok(text) = serde_json::to_vec(&note) {
-            let _ = fs::write(file, text);
-        }
-    }
-
-    /// Deletes the progress, because the import is done.
-    pub(super) fn forget(&self) {
-        if let Some(file) = &self.file {
-            let _ = fs::remove_file(file);
-        }
+        let old = self.store.note(name).await.map_err(drop)?;
+        let replaced = self.store.replace_note(name, old.as_deref(), new).await;
+        replaced.map_err(drop)
     }
 }

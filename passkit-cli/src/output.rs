@@ -1,0 +1,175 @@
+//! Files that the program writes. Each gets its name when it is complete.
+
+use std::{
+    fs,
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use tempfile::NamedTempFile;
+
+use crate::failure::Failure;
+
+/// A file that only its owner can read. It is written beside its place, and removed if it is never
+/// finished.
+pub(crate) struct Output {
+    path: PathBuf,
+    file: BufWriter<NamedTempFile>,
+}
+
+impl Output {
+    /// Begins a file. Refuses a path that leads to one of `inputs` or into it.
+    pub(crate) fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self, Failure> {
+        if let Some(input) = inputs.iter().find(|input| leads_into(path, input)) {
+            return Err(Failure::new(format!(
+                "can't write {}: it would overwrite {}, which is read; name another file",
+                path.display(),
+                input.display()
+            )));
+        }
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(Failure::new(format!(
+                "can't write {}: it is not a file; name another one",
+                path.display()
+            )));
+        }
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".");
+        let file = tempfile::Builder::new()
+            .prefix(&name)
+            .tempfile_in(folder(path))
+            .map_err(|error| cannot_write(path, &error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufWriter::new(file),
+        })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let written = self.file.write_all(bytes);
+        written.map_err(|error| cannot_write(&self.path, &error))
+    }
+
+    /// Gives the file its name, in place of an older one.
+    pub(crate) fn finish(self) -> Result<(), Failure> {
+        let Self { path, file } = self;
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error);
+        file.and_then(|file| {
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)
+        })
+        .map(drop)
+        .map_err(|error| cannot_write(&path, &error))
+    }
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(format!("can't write {}: {error}", path.display()))
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Whether a file at `path` would be the file or folder `input`, or lie in that folder. Links are
+/// followed.
+fn leads_into(path: &Path, input: &Path) -> bool {
+    is_same(path, input) || place(path).starts_with(place(input))
+}
+
+/// The path without links. The file need not exist, but its folder must.
+fn place(path: &Path) -> PathBuf {
+    let in_folder = || {
+        let folder = folder(path).canonicalize()?;
+        Ok::<_, io::Error>(folder.join(path.file_name().unwrap_or_default()))
+    };
+    path.canonicalize()
+        .or_else(|_| in_folder())
+        .unwrap_or_else(|_| path.to_owned())
+}
+
+/// Whether two paths have the same inode, as hard links do.
+#[cfg(unix)]
+fn is_same(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    matches!((inode(one), inode(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+#[cfg(not(unix))]
+fn is_same(one: &Path, other: &Path) -> bool {
+    place(one) == place(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_when_it_is_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        fs::write(&path, "old").unwrap();
+        let mut output = Output::create(&path, &[]).unwrap();
+        output.write(b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        drop(output);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let mut output = Output::create(&path, &[]).unwrap();
+        output.write(b"new").unwrap();
+        output.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        #[cfg(unix)]
+        {
+            let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap());
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_input_is_no_output_whatever_leads_to_it() {
+        use std::os::unix::fs::symlink;
+        let temporary = tempfile::tempdir().unwrap();
+        let at = |name: &str| temporary.path().join(name);
+        fs::write(at("a.csv"), "a").unwrap();
+        fs::write(at("other.csv"), "b").unwrap();
+        fs::hard_link(at("a.csv"), at("hard.csv")).unwrap();
+        symlink("a.csv", at("soft.csv")).unwrap();
+        fs::create_dir(at("store")).unwrap();
+        fs::write(at("store/db"), "c").unwrap();
+        symlink("store", at("way")).unwrap();
+        symlink("store/new", at("dangling")).unwrap();
+        let inputs = [at("a.csv"), at("store"), at("not-made-yet")];
+        for refused in [
+            "a.csv",
+            "hard.csv",
+            "soft.csv",
+            "./a.csv",
+            "store",
+            "store/db",
+            "store/new.csv",
+            "way/new.csv",
+            "not-made-yet",
+        ] {
+            let error = Output::create(&at(refused), &inputs).err();
+            let said = error.map_or_else(String::new, |error| error.to_string());
+            assert!(said.contains("name another"), "{refused}: {said}");
+        }
+        for allowed in ["other.csv", "new.csv"] {
+            assert!(Output::create(&at(allowed), &inputs).is_ok(), "{allowed}");
+        }
+        // The link is replaced, and not followed.
+        Output::create(&at("dangling"), &inputs)
+            .unwrap()
+            .finish()
+            .unwrap();
+        assert!(!at("store/new").exists());
+        assert!(Output::create(temporary.path(), &[]).is_err());
+    }
+}
