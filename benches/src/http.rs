@@ -1,6 +1,9 @@
 //! The service with passes in memory, and the requests to it.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{body::Body, http::Request};
 use bytes::Bytes;
@@ -100,10 +103,11 @@ impl Case {
             _ => request.header("authorization", format!("ApplePass {TOKEN}")),
         };
         let request = match self {
-            // Later than any mark.
-            Self::PassUnchanged => {
-                request.header("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT")
-            }
+            // Not earlier than any mark.
+            Self::PassUnchanged => request.header(
+                "if-modified-since",
+                httpdate::fmt_http_date(SystemTime::now()),
+            ),
             _ => request,
         };
         let body = match self {
@@ -189,6 +193,8 @@ pub async fn load<S: StoreMaintenance>(store: &S, registrations: usize) -> Strin
         .mark(&data::type_id(), Changed::Contents(&contents))
         .await
         .expect("published");
+    // A pass that was just created may have a date of the next second.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     tag(store).await
 }
 

@@ -16,10 +16,11 @@ use std::{
     env, fs,
     process::{Command, ExitCode},
     sync::Arc,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderValue, Request};
 use http_body_util::Full;
 use passkit_server::{
     ArchiveBody, AuthToken, Changed, Credentials, PassId, PassSource, PassState, SourceError,
@@ -59,14 +60,20 @@ const TOKEN: &str = "a-token-of-the-bench";
 struct Path {
     name: &'static str,
     status: u16,
-    request: fn(tag: &str, device: usize) -> Request<Full<Bytes>>,
+    request: fn(known: &Known, device: usize) -> Request<Full<Bytes>>,
+}
+
+/// What a device has from earlier answers.
+struct Known {
+    tag: String,
+    last_modified: HeaderValue,
 }
 
 const PATHS: [Path; 5] = [
     Path {
         name: "list 204",
         status: 204,
-        request: |tag, _| get(format!("{}?passesUpdatedSince={tag}", list(0))),
+        request: |known, _| get(format!("{}?passesUpdatedSince={}", list(0), known.tag)),
     },
     Path {
         name: "list 200",
@@ -76,10 +83,10 @@ const PATHS: [Path; 5] = [
     Path {
         name: "pass 304",
         status: 304,
-        request: |_, device| {
+        request: |known, device| {
             let mut request = get(pass(device));
-            let future = http::HeaderValue::from_static("Fri, 01 Jan 2100 00:00:00 GMT");
-            request.headers_mut().insert("if-modified-since", future);
+            let date = known.last_modified.clone();
+            request.headers_mut().insert("if-modified-since", date);
             request
         },
     },
@@ -136,8 +143,8 @@ impl PassSource for Passes {
     }
 }
 
-/// Makes the service over a store with registrations. Returns the tag of the first device too.
-async fn service() -> (WalletService<Arc<MemoryStore>, Passes>, String) {
+/// Makes the service over a store with registrations. All passes have the same date.
+async fn service() -> (WalletService<Arc<MemoryStore>, Passes>, Known) {
     let store = Arc::new(MemoryStore::new());
     let device =
         |number: usize| DeviceIdentifier::new(&format!("{number:032x}")).expect("a device");
@@ -163,10 +170,16 @@ async fn service() -> (WalletService<Arc<MemoryStore>, Passes>, String) {
         .changes_since(&device(0), type_id, None)
         .await
         .expect("an answer");
+    let state = store.pass_state(&passes[0]).await.expect("a state");
+    let date = UNIX_EPOCH + Duration::from_secs(state.last_modified);
+    let known = Known {
+        tag: changes.tag.to_string(),
+        last_modified: httpdate::fmt_http_date(date).parse().expect("a date"),
+    };
     let token = AuthToken::new(TOKEN).expect("a token").digest();
     (
         WalletService::new(store, Passes(token, Bytes::from_static(&[b'p'; 1_000]))),
-        changes.tag.to_string(),
+        known,
     )
 }
 
@@ -255,12 +268,12 @@ fn allocated(path: Path, rounds: &[usize], sent: usize) -> Vec<(usize, isize)> {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let (mut service, tag) = service().await;
+        let (mut service, known) = service().await;
         let mut counts = Vec::with_capacity(rounds.len());
         let mut all = 0;
         for requests in rounds {
             for number in 0..*requests {
-                let request = (path.request)(&tag, number % DEVICES);
+                let request = (path.request)(&known, number % DEVICES);
                 let before = allocations();
                 if number < sent {
                     let Ok(answer) = service.call(request).await;

@@ -6,7 +6,7 @@ use crate::{
     PassId, PassSource,
     identifiers::{Kind, TokenDigest, TypeIdentifier},
     refusal::Refusal,
-    route::{MalformedEscape, SerialCandidates, decode, serial_candidates},
+    route::{MalformedEscape, decode, serial_candidates},
     store::RegistrationStore,
 };
 
@@ -35,14 +35,11 @@ pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
     access: Access,
 ) -> Result<PassId, Refusal> {
     let type_id = TypeIdentifier::new(&decode(type_id)?);
-    let SerialCandidates {
-        serials,
-        is_malformed,
-    } = serial_candidates(serial);
+    let serials = serial_candidates(serial);
     let kind = kind
         .or(type_id.as_ref().ok().map(TypeIdentifier::kind))
         .unwrap_or(Kind::Pass);
-    let unauthorized = if is_malformed {
+    let unauthorized = if serials.is_malformed {
         MalformedEscape.into()
     } else {
         Refusal::Unauthorized(kind)
@@ -56,7 +53,7 @@ pub(crate) async fn authorize<S: RegistrationStore, P: PassSource>(
     };
     let token = TokenDigest::of(token);
     let mut candidates = Vec::new();
-    for serial in serials {
+    for serial in serials.serials() {
         let pass = PassId {
             type_id: type_id.clone(),
             serial,

@@ -101,12 +101,17 @@ pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, MalformedEscape> {
 }
 
 /// The serial numbers that the raw end of a path may mean.
-#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SerialCandidates {
-    /// The likeliest first.
-    pub(crate) serials: Vec<SerialNumber>,
+    /// The likeliest first. An array, because it needs no allocation of its own.
+    serials: [Option<SerialNumber>; 5],
     /// The text has a malformed escape. It is meant as it stands, or it is an error.
     pub(crate) is_malformed: bool,
+}
+
+impl SerialCandidates {
+    pub(crate) fn serials(self) -> impl Iterator<Item = SerialNumber> {
+        self.serials.into_iter().flatten()
+    }
 }
 
 /// Returns the serial numbers that the raw end of a path may mean.
@@ -119,29 +124,28 @@ pub(crate) fn serial_candidates(raw: &str) -> SerialCandidates {
     let has_slash = trimmed.len() < raw.len();
     let once = decode(trimmed);
     let is_malformed = once.is_err();
-    let mut serials = Vec::new();
-    let mut add = |text: &str| {
-        if let Ok(serial) = SerialNumber::new(text)
-            && !serials.contains(&serial)
-        {
-            serials.push(serial);
-        }
-    };
+    let valid = |text: &str| SerialNumber::new(text).ok();
+    let mut serials = [None, None, None, None, None];
     if let Ok(once) = once {
-        add(&once);
+        serials[0] = valid(&once);
         if has_slash {
-            add(&format!("{once}/"));
+            serials[1] = valid(&format!("{once}/"));
         }
         if once.contains('%')
             && let Ok(twice) = decode(&once)
         {
-            add(&twice);
+            serials[2] = valid(&twice);
         }
     }
     if trimmed.contains('%') {
-        add(trimmed);
+        serials[3] = valid(trimmed);
         if has_slash {
-            add(raw);
+            serials[4] = valid(raw);
+        }
+    }
+    for i in 1..serials.len() {
+        if serials[..i].contains(&serials[i]) {
+            serials[i] = None;
         }
     }
     SerialCandidates {
@@ -225,11 +229,12 @@ mod tests {
     #[test]
     fn serials_are_read_every_way_a_client_may_have_meant() {
         let read = |raw| {
-            let SerialCandidates {
-                serials,
-                is_malformed,
-            } = serial_candidates(raw);
-            let serials: Vec<_> = serials.iter().map(ToString::to_string).collect();
+            let candidates = serial_candidates(raw);
+            let is_malformed = candidates.is_malformed;
+            let serials: Vec<_> = candidates
+                .serials()
+                .map(|serial| serial.to_string())
+                .collect();
             (serials.join(" "), is_malformed)
         };
         for (raw, serials) in [

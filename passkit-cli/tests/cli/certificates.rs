@@ -61,7 +61,7 @@ fn a_bad_certificate_is_reported_in_one_line() {
     );
     let passes = tempfile::tempdir().unwrap();
     for (arguments, mentions) in [
-        (one(&p12), ["ticket.p12", "password", "another"]),
+        (one(&p12), ["ticket.p12", "password", "wrong"]),
         (with_key, ["ticket.p12", "PKCS #12", "contains the key"]),
         (with_password, [TYPE, ".p12", "don't name a password"]),
         (

@@ -57,11 +57,11 @@ fn a_clone_in_which_the_program_ran_still_builds() {
         .unwrap()
         .map(|entry| entry.unwrap().path());
     let crates = entries
-        .filter(|path| path.join("Cargo.toml").is_file())
+        .filter(|path| path.join("Cargo.toml").is_file() && !path.ends_with("fuzz"))
         .count();
     assert_eq!(
         members, crates,
-        "Cargo.toml names every crate of the workspace"
+        "Cargo.toml names every crate but the one for fuzzing"
     );
 }
 
