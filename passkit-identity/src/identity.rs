@@ -173,10 +173,10 @@ impl Identity {
     /// # Errors
     /// Same errors as the function that made the identity.
     pub fn reload(&self) -> Result<Self, IdentityError> {
-        match &self.source {
-            Source::Memory => Ok(self.clone()),
-            source => Self::from_source(Some(&self.type_id), source.clone()),
+        if matches!(self.source, Source::Memory) {
+            return Ok(self.clone());
         }
+        Self::from_source(Some(&self.type_id), self.source.clone())
     }
 
     fn from_source(
