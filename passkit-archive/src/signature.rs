@@ -13,7 +13,7 @@ use ring::signature::UnparsedPublicKey;
 use crate::{
     algorithms::{Digest, verification_algorithm},
     asn1::{
-        AlgorithmIdentifier, Attribute, ContentInfo, PublicKeyInfo, SignedData, SignerInfo,
+        AlgorithmIdentifier, Attribute, ContentInfo, SignedData, SignerInfo,
         elements, oid, time, wrap,
     },
     ber::{self, BerError},

@@ -21,8 +21,8 @@ use super::{
     case::catalogue,
     names::{Device, all, new_passes, new_type, pass_of, serial, serials},
     queue::{
-        Deferred, Queue, at, backlog_of, deferred, end, expect_deferred, expect_pending, page,
-        pending_of, removed, scope,
+        Deferred, Queue, at, backlog_of, deferred, end, expect_deferred, expect_pending,
+        finish_all, page, pending_of, removed, scope,
     },
     random::Random,
     stores::Opened,
@@ -204,15 +204,6 @@ async fn halves(
     Ok((pending_only + marked_only > 0).then(|| {
         format!("{marked_only} marked and not pending, {pending_only} pending and not marked")
     }))
-}
-
-async fn finish_all(queue: &Queue, type_id: &TypeIdentifier) -> Result<(), Violation> {
-    let pending = pending_of(queue, type_id).await?;
-    let done: Vec<_> = pending
-        .into_values()
-        .map(|change| (change.scope, end(change.version)))
-        .collect();
-    Ok(queue.record_progress(type_id, &done).await?)
 }
 
 async fn dropped_mark_and_push_is_all_or_nothing(queue: &Queue) -> Result<(), Violation> {

@@ -209,3 +209,13 @@ pub(super) async fn expect_deferred<'a>(
     }
     Ok(())
 }
+
+/// Says of all pending changes of the type that their pushes were sent.
+pub(super) async fn finish_all(queue: &Queue, type_id: &TypeIdentifier) -> Result<(), Violation> {
+    let pending = pending_of(queue, type_id).await?;
+    let done: Vec<_> = pending
+        .into_values()
+        .map(|change| (change.scope, end(change.version)))
+        .collect();
+    Ok(queue.record_progress(type_id, &done).await?)
+}
