@@ -1,4 +1,4 @@
-//! Sets up TLS for `rediss` URLs: root certificates, by default those of the system, and a client certificate if there is one.
+//! Sets up TLS for `rediss` URLs: root certificates (by default the system's), and a client certificate if there is one.
 #![cfg_attr(
     not(feature = "tls"),
     allow(unused_variables, reason = "without TLS there is nothing to set up")
