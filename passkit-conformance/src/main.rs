@@ -1,4 +1,4 @@
-//! `passkit-conformance`: tests a Wallet web service at a URL.
+//! The program `passkit-conformance`, which tests a Wallet web service at a URL.
 
 use std::process::ExitCode;
 
@@ -30,7 +30,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// Help and version print at once and end the program. An error is printed without the usage.
+/// Turns an error into one line without the usage. For help and version, prints the text and ends
+/// the program.
 fn one_line(error: &clap::Error) -> String {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         error.exit();
