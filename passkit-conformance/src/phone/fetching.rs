@@ -165,8 +165,7 @@ impl Phone {
             Some(date) if !is_imf_fixdate(date) => {
                 complain(
                     &format!(
-                        "the last-modified header ({date}) does not have the date format of \
-                     HTTP"
+                        "the last-modified header ({date}) is not a date in the format of HTTP"
                     ),
                     false,
                 );

@@ -158,7 +158,7 @@ impl Phone {
     ///
     /// # Errors
     ///
-    /// If the system has no random numbers.
+    /// Fails if the system has no random numbers.
     pub async fn sync(&mut self) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
         for held in self.state.passes.clone() {

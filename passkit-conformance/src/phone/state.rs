@@ -247,7 +247,7 @@ impl HeldPass {
         self.last_modified.as_deref()
     }
 
-    /// Whether the service accepted the registration.
+    /// Returns whether the service accepted the registration.
     #[must_use]
     pub fn is_registered(&self) -> bool {
         self.registered
@@ -259,7 +259,7 @@ impl HeldPass {
         &self.digest
     }
 
-    /// Whether the phone still has to fetch a change.
+    /// Returns whether the phone still has to fetch a change.
     #[must_use]
     pub fn is_fetch_pending(&self) -> bool {
         self.fetch_pending
