@@ -1,4 +1,4 @@
-//! The program: its arguments, its output and its exit codes. Both `passkit-conformance` and
+//! The command line of the program: its arguments, output and exit codes. `passkit-conformance` and
 //! `passkit conformance` use it.
 
 use std::{
@@ -59,7 +59,7 @@ pub struct Run {
     #[arg(long)]
     list: bool,
 
-    /// Write a report in the XML of JUnit.
+    /// Write a report as JUnit XML.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 
@@ -197,7 +197,7 @@ fn chosen<'a>(
         wanted.extend(named.iter().filter(of_level).map(|one| one.case.id));
         if !named.iter().any(|one| wanted.contains(one.case.id)) {
             return Err(format!(
-                "the cases of {id:?} are all below the level {level}: give a --level"
+                "all cases of {id:?} are below the level {level}: give a lower --level"
             ));
         }
     }

@@ -35,9 +35,9 @@
 //!
 //! Choose cases by id (`list/`, `get/*-304`) and by `--level`: `must` (phones rely on it), `should`
 //! (the default, which includes `must`) or `advisory` (good practice). `--list` shows the cases.
-//! `--junit`, `--json` and `--html` write reports. `--timeout` limits each answer. The exit code is
-//! 0 if all cases passed or were skipped, 1 if one failed, and 2 if the service could not be
-//! tested.
+//! `--junit`, `--json` and `--html` write reports. `--timeout` limits the time for each answer. The
+//! exit code is 0 if all cases passed or were skipped, 1 if one failed, and 2 if the service could
+//! not be tested.
 //!
 //! A failure looks like this:
 //!

@@ -75,7 +75,7 @@ pub enum NoAnswer {
     #[error("the connection was closed")]
     Closed,
     /// The answer is not HTTP/1.1.
-    #[error("the answer is no HTTP/1.1")]
+    #[error("the answer is not HTTP/1.1")]
     Malformed,
     /// The body is longer than the limit.
     #[error("the answer is too long")]

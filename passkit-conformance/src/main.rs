@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, error::ErrorKind};
 use passkit_conformance::cli::Command;
 
-/// Tests Apple Wallet web services, whatever language they are written in.
+/// Tests Apple Wallet web services in any language.
 #[derive(Parser)]
 #[command(name = "passkit-conformance", version, max_term_width = 110)]
 struct Arguments {

@@ -132,11 +132,11 @@ rules! {
     HTTP_5 "HTTP-5" "no answer is a redirect: the phone would drop its token, or turn a POST into a GET";
     HTTP_7 "HTTP-7" "lists are application/json, passes application/vnd.apple.pkpass";
     HTTP_8 "HTTP-8" "204 and 304 have no body";
-    HTTP_9 "HTTP-9" "a JSON body is read whatever its Content-Type";
+    HTTP_9 "HTTP-9" "a JSON body is accepted with any Content-Type";
     HTTP_10 "HTTP-10" "HEAD of a pass gets the same answer as GET, without the body";
     HTTP_11 "HTTP-11" "a wrong method on a known path is answered 405 with an Allow header, and an unknown path 404";
     HTTP_12 "HTTP-12" "a 401 never asks for Basic, Digest, Bearer or Negotiate";
-    HTTP_13 "HTTP-13" "a body far beyond what phones send is answered 413";
+    HTTP_13 "HTTP-13" "a body that is much longer than phones send is answered 413";
     AUTH_3 "AUTH-3" "a missing Authorization header, another scheme or an empty token is answered 401";
     AUTH_4 "AUTH-4" "an unknown pass and a wrong token get the same answer: 401 with the same body";
 }
@@ -181,7 +181,7 @@ rules! {
     ARCHIVE "archive" "the served pass is a signed archive that phones accept";
 }
 "Apple, Log a Message" {
-    LOG_1 "LOG-1" "a log message is answered 200, nothing else";
+    LOG_1 "LOG-1" "a log message is answered 200, and with no other status";
     LOG_2 "LOG-2" "a malformed log body is answered 200 too";
     LOG_3 "LOG-3" "a bare array and an object with a description are accepted as log messages too";
     LOG_4 "LOG-4" "the log needs no credentials";

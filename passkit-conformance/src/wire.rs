@@ -19,7 +19,7 @@ pub(crate) const SHOWN: usize = 10;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListAnswer {
-    /// What changed, in the order of the answer.
+    /// The listed serial numbers, in the order of the answer.
     pub serials: Vec<SerialNumber>,
     /// The new update tag, if there is one.
     pub tag: Option<String>,

@@ -21,13 +21,13 @@ pub enum Error {
     ServiceUrl {
         /// The URL.
         url: String,
-        /// What is wrong with it.
+        /// What is wrong with the URL.
         problem: &'static str,
     },
     /// The pass is not on the phone.
     #[error("the phone does not hold {0}")]
     NotHeld(PassId),
-    /// The system has no random numbers.
+    /// The system can't provide random numbers.
     #[error("no random numbers from the system")]
     Random(#[source] getrandom::Error),
     /// The state file cannot be read or written.
@@ -37,7 +37,7 @@ pub enum Error {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
     /// The state file was not written by this phone.
@@ -45,7 +45,7 @@ pub enum Error {
     StateFormat {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: serde_json::Error,
     },
 }

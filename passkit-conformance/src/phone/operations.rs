@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Client, Exchange, message::Response, secrets::Secrets, service_url::ServiceUrl};
 
-/// A phone; see [the module](super).
+/// A virtual phone. See [the module](super).
 pub struct Phone {
     pub(super) state: State,
     pub(super) rules: Rules,
@@ -371,7 +371,7 @@ pub(super) struct PhoneRequest<'a> {
     pub(super) url: String,
     pub(super) auth: Option<(Kind, &'a AuthToken)>,
     pub(super) if_modified_since: Option<&'a str>,
-    /// JSON.
+    /// The body, as JSON.
     pub(super) body: Option<String>,
     pub(super) secrets: Secrets,
 }

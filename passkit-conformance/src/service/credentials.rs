@@ -221,7 +221,7 @@ async fn wrong_scheme_is_401(session: &Session) -> CaseResult {
     ];
     keys.extend(others.map(|other| {
         (
-            "the token under the other kind's scheme",
+            "the token with the scheme of the other kind",
             Auth::Raw(format!("{other} {token}")),
         )
     }));

@@ -31,7 +31,7 @@ catalogue! {
         "A proxy or client that relies on the content-type treats the list as a file.";
     "list/values-are-strings" Pass Must [LIST_4] values_are_strings,
         "A registered device asks what changed, and reads the answer as a phone does.",
-        "The phone drops the entire answer as malformed, and asks again until it gives up: no update arrives.";
+        "The phone drops the entire answer as malformed, and asks again until it gives up. No update arrives.";
     "list/only-what-was-registered" Pass Must [LIST_3] only_what_was_registered,
         "A device registers for two of three passes of a type, and asks what changed.",
         "The list names passes that the phone does not have. Some may belong to other people.";
@@ -39,7 +39,8 @@ catalogue! {
         "Two devices register for one pass each. Both ask what changed.",
         "The list of a phone names somebody else's passes.";
     "list/keeps-types-apart" Pass Must [LIST_3] keeps_types_apart,
-        "A device registers for a pass of one type and asks for another type, then registers there too.",
+        "A device registers for a pass of one type, and asks for the list of another type. Then it registers for a \
+        pass of that type too.",
         "The phone asks once for each type. The answer names serial numbers that it does not have in that type.";
     "list/tag-lists-only-newer" Pass Must [LIST_2] tag_lists_only_newer,
         "A device with two passes keeps the tag of its list. One pass changes, and the device asks with the tag.",
@@ -70,7 +71,7 @@ catalogue! {
         "A phone whose registrations are gone treats the answer as an error. It asks again, and reports the error to \
         the log.";
     "list/unknown-type-is-204" Pass Should [LIST_8] unknown_type_is_204,
-        "A registered device asks for a type that the service does not have.",
+        "A registered device asks for the list of a type that the service does not have.",
         "A phone with a pass of an abandoned type asks again and again, and reports an error to the log.";
     "list/unreadable-tag-is-no-error" Pass Must [LIST_9] unreadable_tag_is_no_error,
         "A registered device asks with tags that the service never issued: words, dates, huge numbers, broken escapes.",
@@ -84,7 +85,7 @@ catalogue! {
         "A registered device asks with texts that cannot be a tag of the service.",
         "A phone whose tag is from other software, or from before a move, never learns what it missed.";
     "list/tag-of-another-type-is-no-error" Pass Must [LIST_9] tag_of_another_type_is_no_error,
-        "A device with passes of two types asks for one of them with the tag of the other.",
+        "A device with passes of two types asks for the list of one type with the tag of the other.",
         "A phone that sends such a tag gets an error instead of a new tag, so it sends the same tag forever.";
     "list/tag-ahead-lists-all" Pass Advisory [LIST_9] tag_ahead_lists_all,
         "A registered device asks with a number far beyond any that the service can have issued.",

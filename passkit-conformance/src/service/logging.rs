@@ -90,7 +90,7 @@ async fn malformed_is_200(session: &Session) -> CaseResult {
         ("an empty body", b""),
         ("the body 'not json'", b"not json"),
         ("a body that is cut off", br#"{"logs":["A test"#),
-        ("a body that is no text", b"\xff\xfe\x00\x01"),
+        ("a body that is not text", b"\xff\xfe\x00\x01"),
         ("the body {}", b"{}"),
         ("the body null", b"null"),
         (r#"the body {"logs":1}"#, br#"{"logs":1}"#),

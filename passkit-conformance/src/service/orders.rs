@@ -25,13 +25,13 @@ catalogue! {
         "After a payment, the phone fetches the order before it registers. The fetch fails, and the order never \
         appears.";
     "orders/has-media-type" Order Must [ORD_4] has_media_type,
-        "An order is fetched. Its content-type must be one of the two in use.",
+        "An order is fetched. Its content-type must be one of the two media types in use.",
         "A browser or a mail program does not recognise the answer as an order.";
     "orders/has-apples-media-type" Order Advisory [ORD_4] has_apples_media_type,
         "An order is fetched. Its content-type must be the one that Apple documents.",
         "Programs that know only the documented type do not open the order.";
     "orders/lists-go-by-type" Order Must [LIST_3 ORD_2] lists_go_by_type,
-        "A device registers for a pass and for an order, and asks for the type of each without a tag.",
+        "A device registers for a pass and for an order, and asks for the list of each type without a tag.",
         "The phone drops an answer that has the wrong key names, and gets no updates.";
 }
 

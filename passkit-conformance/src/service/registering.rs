@@ -71,7 +71,7 @@ catalogue! {
         "A new device registers for an order.",
         "The phone treats any answer but 200 and 201 as a failure, and tries again and again.";
     "orders/register-known-is-200" Order Must [ORD_1 REG_1] known_pass_is_200,
-        "A device registers for one order three times with the same push token, and lists.",
+        "A device registers for one order three times with the same push token, and asks for its list.",
         "A phone that registers again because it got no answer is counted twice, or gets an error.";
 }
 

@@ -62,7 +62,7 @@ impl TargetFile {
         let text =
             std::fs::read_to_string(path).map_err(|error| format!("can't read {name}: {error}"))?;
         let folder = std::path::absolute(path)
-            .map_err(|error| format!("can't tell the folder of {name}: {error}"))?
+            .map_err(|error| format!("can't find the folder of {name}: {error}"))?
             .parent()
             .map(Path::to_owned)
             .unwrap_or_default();

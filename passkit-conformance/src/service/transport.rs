@@ -33,7 +33,7 @@ catalogue! {
         "Log messages of 1 MiB. The service may also hang up.",
         "Anyone can fill the service's memory and disk.";
     "http/long-path-or-header-is-refused" Pass Advisory [HTTP_2] long_path_or_header_is_refused,
-        "A path of 30,000 characters, and an Authorization of 60,000. The service may also hang up.",
+        "A path of 30,000 characters, and an Authorization header of 60,000. The service may also hang up.",
         "Anyone can make the service fail, or block it.";
 }
 
@@ -78,7 +78,7 @@ async fn any_user_agent(session: &Session) -> CaseResult {
 async fn header_names_in_any_case(session: &Session) -> CaseResult {
     if !session.is_network() {
         return Err(Stop::Skip(
-            "header names have no case within a process".into(),
+            "a service in this process can't see the case of header names".into(),
         ));
     }
     let one = session.one()?;

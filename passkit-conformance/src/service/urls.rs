@@ -22,7 +22,7 @@ catalogue! {
     "url/encoded-characters-are-decoded" Pass Should [URL_7] encoded_characters_are_decoded,
         "Register and fetch with device identifier, type and serial number completely percent-encoded. Ask for the \
         list as usual.",
-        "The service does not recognise clients that encode more than they need.";
+        "Clients that encode more characters than necessary are refused.";
     "url/undecodable-escapes-are-refused" Pass Should [URL_7] undecodable_escapes_are_refused,
         "Passes are fetched with the right token, but with serial numbers whose escapes are malformed, are not UTF-8, \
         or mean a NUL.",
@@ -291,7 +291,7 @@ fn with_serial(
     found.ok_or_else(|| {
         let reason = "add one to the target file if the service issues such passes";
         Stop::Skip(format!(
-            "needs a pass whose serial number holds {what}: {reason}"
+            "needs a pass whose serial number contains {what}: {reason}"
         ))
     })
 }

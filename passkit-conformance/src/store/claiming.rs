@@ -425,12 +425,9 @@ async fn names_are_kept_apart(store: &Store) -> Result<(), Violation> {
             .await
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;
         let given = store.claim(name, name, LONG).await?;
-        ensure(
-            Rule::NAMES,
-            given,
-            "a claim of its own for each name",
-            || "none".into(),
-        )?;
+        ensure(Rule::NAMES, given, "a separate claim for each name", || {
+            "none".into()
+        })?;
         replaces(store, name, None, Some(name), true)
             .await
             .map_err(|found| found.unless_error_under(Rule::NAMES))?;

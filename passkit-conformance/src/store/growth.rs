@@ -65,7 +65,7 @@ mod tests {
         );
         assert!(
             !walk(2, [16_000, 8_000, 4_000, 2_000]),
-            "a machine that gets free"
+            "a machine that becomes less busy"
         );
         assert!(
             !walk(2_000, [2_000, 4_000, 8_000, 16_000]),

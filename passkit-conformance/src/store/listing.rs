@@ -285,7 +285,7 @@ async fn asking_again_gives_nothing(store: &dyn RegistrationStore) -> Result<(),
             }
             2 => {
                 store.mark(&type_id, Changed::All).await?;
-                "a mark of all"
+                "a mark of the type"
             }
             3 => {
                 store

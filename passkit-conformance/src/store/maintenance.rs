@@ -188,7 +188,13 @@ async fn register_many_twice_adds_nothing(store: &Store) -> Result<(), Violation
             passes: 5,
             registrations: MANY as u64,
         };
-        counts(store, MANY as u64 / 5, &[type_stats], "a register in bulk").await?;
+        counts(
+            store,
+            MANY as u64 / 5,
+            &[type_stats],
+            "a registration in bulk",
+        )
+        .await?;
     }
     Ok(())
 }
