@@ -66,10 +66,10 @@ catalogue! {
         "Phones don't need the date in a 304. But caches on the way can't keep their copy up to date without it.";
     "get/head-is-like-get" Pass Must [HTTP_10] head_is_like_get,
         "A HEAD request for a pass with its token. Status, content-type and date must be the same as with GET.",
-        "A phone or proxy that sends HEAD first concludes that the pass is gone.";
+        "If a phone or proxy sends HEAD first, it concludes that the pass is gone.";
     "get/head-is-conditional" Pass Must [HTTP_10] head_is_conditional,
         "A HEAD request for a pass with its date, and one without a token.",
-        "A phone or proxy that sends HEAD loads an unchanged pass again, or a stranger learns about the pass.";
+        "If a phone or proxy sends HEAD first, it loads an unchanged pass again. Or a stranger learns about the pass.";
     "get/is-not-compressed" Pass Should [GET_11] is_not_compressed,
         "A pass is fetched with an Accept-Encoding that allows compression.",
         "A client that does not decompress the answer saves a file that no wallet opens. An archive does not get \

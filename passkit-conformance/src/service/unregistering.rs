@@ -9,7 +9,7 @@ catalogue! {
         "The phone keeps trying to unregister a pass that its owner deleted, or gets pushes for it forever.";
     "unregister/again-is-200" Pass Must [UNR_2] again_is_200,
         "A device registers, and unregisters twice.",
-        "A phone that repeats the request because it got no answer gets an error, and repeats it again.";
+        "If a phone gets no answer and repeats the request, it gets an error, and repeats the request again.";
     "unregister/never-registered-is-200" Pass Must [UNR_2] never_registered_is_200,
         "A new device unregisters a pass that it never registered.",
         "Phones do this for passes added with automatic updates off. They try again and again, and fill the log.";
@@ -32,7 +32,7 @@ catalogue! {
         "The phone keeps trying to unregister an order that its owner removed, or gets pushes for it forever.";
     "orders/unregister-again-is-200" Order Must [ORD_1 UNR_2] again_is_200,
         "A device registers for an order, and unregisters twice.",
-        "A phone that repeats the request because it got no answer gets an error, and repeats it again.";
+        "If a phone gets no answer and repeats the request, it gets an error, and repeats the request again.";
 }
 
 async fn known_pass_is_200(session: &Session) -> CaseResult {

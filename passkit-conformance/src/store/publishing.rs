@@ -35,7 +35,7 @@ catalogue! {
     "store/other-marks-keep-the-digest" Must [P4] store other_marks_keep_the_digest,
         "Publishes content, marks the pass and its type, registers and unregisters. Then publishes \
          the same content, and other content.",
-        "After a mark of the type, the next instance that starts marks every pass again.";
+        "After a mark of the type, every starting instance marks all passes again.";
     "store/tokens-are-united" Must [P5] store tokens_are_united,
         "Publishes authentication tokens one by one, several at once, some again, and more than \
          16, with the same digest and with new digests.",

@@ -21,7 +21,7 @@ catalogue! {
     "store/first-register-creates" Must [C10] store first_register_creates,
         "Two devices register for passes, three times for each pass. The first answer must be \
          Created, the others Existing.",
-        "The service answers 201 or 200 wrongly. Counts of installed passes are wrong, and so is \
+        "The service confuses 201 and 200. Counts of installed passes are wrong, and so is \
          anything that happens once for each new pass on a phone.";
     "store/every-register-stores-the-push-token" Must [C10] store
         every_register_stores_the_push_token,
