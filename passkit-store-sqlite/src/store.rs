@@ -51,8 +51,8 @@ impl SqliteStore {
         Self::open_with(&Config::new(path))
     }
 
-    /// Opens the store in this file. If there is no file, or an empty one, it makes the store first. Only the user who runs this
-    /// can read and write a new file.
+    /// Opens the store in this file. If there is no file, or an empty one, it makes the store first. Then only the user who runs
+    /// this can read and write the file.
     ///
     /// # Errors
     /// Same errors as [`open`](Self::open). A file with other tables is an error too. [`create_in`] adds a store to such a file.
@@ -78,10 +78,12 @@ impl SqliteStore {
         }
         let path = find(&config.path, config.create)?;
         network::refuse(&path)?;
-        let connection = if path.exists() {
-            engine::connect(&path, config.lock_timeout)?
-        } else {
+        // A process that was killed while it made the file may have left it empty, and readable for everybody.
+        let is_new = fs::metadata(&path).map_or(true, |found| found.len() == 0);
+        let connection = if is_new && config.create {
             engine::create(&path, config.lock_timeout)?
+        } else {
+            engine::connect(&path, config.lock_timeout)?
         };
         prepare(&path, config, &connection)?;
         // The writer waits for the lock by itself.
@@ -99,7 +101,8 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the file exists or can't be
-    /// made. After an error, there is no file.
+    /// made, or if SQLite would take it for a part of another database. After an error, there is no file. If the process is
+    /// killed, a file with the ending `.partial` is left.
     pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<(), StoreError> {
         let (path, lock_timeout) = (path.into(), self.lock_timeout);
         let copied = self
