@@ -6,6 +6,8 @@ use std::path::PathBuf;
 pub struct Config {
     /// The folder of the store. It is created if it does not exist, and must contain nothing else.
     pub path: PathBuf,
+    /// Whether to create the store if there is none.
+    pub create: bool,
     /// Size of the page cache in bytes, measured on disk. Memory use is several times higher.
     ///
     /// The store uses three quarters of this size in addition, for rows that were read or written lately. It reads these
@@ -14,13 +16,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// A store in this folder, with a page cache of 64 MiB and 48 MiB for rows.
+    /// A store in this folder, with a page cache of 64 MiB and 48 MiB for rows. It is created if there is none.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            create: true,
             cache_bytes: 64 << 20,
         }
+    }
+
+    /// Sets [`create`](Self::create).
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
     }
 
     /// Sets [`cache_bytes`](Self::cache_bytes).
