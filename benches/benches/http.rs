@@ -1,5 +1,5 @@
 //! The service compared with a bare axum handler that gives the same answer: called in this process, and over the loopback
-//! interface with 64 connections, each side in a process of its own. An archive of 1 MB is compared with a static file.
+//! interface with 64 connections, each side in a process of its own, over memory, sled and SQLite. An archive of 1 MB is compared with a static file.
 //!
 //! The service over a PostgreSQL without statistics is compared with the same data, analyzed. Over each durable store, a fetch
 //! of 20 KB is compared with the 304 of the same process, and with the same fetch over sled.
@@ -59,7 +59,7 @@ fn main() {
         bench.compare("in process", case.name(), 1, || in_process(case));
     }
     let folder = tempfile::tempdir().expect("a folder");
-    for store in ["memory", "sled"] {
+    for store in ["memory", "sled", "sqlite"] {
         for case in Case::ALL {
             // The store has little part in an archive, so one store is enough.
             if store == "memory" || !matches!(case, Case::PassSmall | Case::PassLarge) {
