@@ -7,7 +7,7 @@ use std::{
 
 use passkit_server::{
     Changed, PassId, PassState, async_trait,
-    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     store::{
         Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice,
         RegistrationStore, StoreError, UpdateTag, clock,
