@@ -6,7 +6,9 @@ use std::path::PathBuf;
 pub struct Config {
     /// The folder of the store. It is created if it does not exist, and must contain nothing else.
     pub path: PathBuf,
-    /// The size of the page cache in bytes, measured on disk. Memory use is several times higher.
+    /// Whether to create the store if there is none.
+    pub create: bool,
+    /// Size of the page cache in bytes, measured on disk. Memory use is several times higher.
     ///
     /// In addition, the store uses three quarters of this size for rows that were recently read or written. It reads these
     /// rows without waiting for the disk. The rows of a registration have about 300 bytes.
@@ -14,13 +16,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// The configuration of a store in this folder, with 64 MiB for pages and 48 MiB for rows.
+    /// A store in this folder, with a page cache of 64 MiB and 48 MiB for rows. It is created if there is none.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            create: true,
             cache_bytes: 64 << 20,
         }
+    }
+
+    /// Sets [`create`](Self::create).
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
     }
 
     /// Sets [`cache_bytes`](Self::cache_bytes).

@@ -7,7 +7,7 @@ use std::{
 
 use passkit_server::{
     Changed, PassId, PassState, async_trait,
-    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     store::{
         Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice,
         RegistrationStore, StoreError, UpdateTag, clock,
@@ -51,8 +51,8 @@ impl SqliteStore {
         Self::open_with(&Config::new(path))
     }
 
-    /// Opens the store in this file. If there is no file, or an empty one, the call makes the store first. Only the current
-    /// user can read and write a new file.
+    /// Opens the store in this file. If there is no file, or an empty one, it makes the store first. Then only the user who runs
+    /// this can read and write the file.
     ///
     /// # Errors
     /// Same errors as [`open`](Self::open). It is also an error if the file has other tables. [`create_in`] adds a store to
@@ -79,10 +79,12 @@ impl SqliteStore {
         }
         let path = find(&config.path, config.create)?;
         network::refuse(&path)?;
-        let connection = if path.exists() {
-            engine::connect(&path, config.lock_timeout)?
-        } else {
+        // A process that was killed while it made the file may have left it empty, and readable for everybody.
+        let is_new = fs::metadata(&path).map_or(true, |found| found.len() == 0);
+        let connection = if is_new && config.create {
             engine::create(&path, config.lock_timeout)?
+        } else {
+            engine::connect(&path, config.lock_timeout)?
         };
         prepare(&path, config, &connection)?;
         // The writer waits for the lock by itself.
@@ -100,7 +102,8 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the file exists or can't be
-    /// made. After an error, no new file is left.
+    /// made, or if SQLite would take it for a part of another database. After an error, there is no file. If the process is
+    /// killed, a file with the ending `.partial` is left.
     pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<(), StoreError> {
         let (path, lock_timeout) = (path.into(), self.lock_timeout);
         let copied = self

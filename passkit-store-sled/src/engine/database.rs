@@ -41,11 +41,27 @@ pub(crate) struct FolderLock {
 }
 
 impl FolderLock {
+    const NAME: &str = "lock";
+
+    /// Fails if no store was created in the folder. Creates nothing.
+    pub(crate) fn require(folder: &Path) -> Result<(), SledError> {
+        if fs::metadata(folder.join(Self::NAME)).is_ok_and(|file| file.len() > 0) {
+            return Ok(());
+        }
+        Err(SledError::new(
+            StoreErrorKind::Configuration,
+            format!(
+                "there is no store in {}; check the path, or create it first",
+                folder.display()
+            ),
+        ))
+    }
+
     pub(crate) fn take(folder: &Path) -> Result<Self, SledError> {
         let shown = folder.display();
         fs::create_dir_all(folder)
             .map_err(|e| SledError::io(format!("create the folder {shown}"), e))?;
-        let path = folder.join("lock");
+        let path = folder.join(Self::NAME);
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
