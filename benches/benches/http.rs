@@ -1,5 +1,6 @@
-//! The service compared with a bare axum handler that gives the same answer: called in this process, and over the loopback
-//! interface with 64 connections, each side in a process of its own, over memory, sled and SQLite. An archive of 1 MB is compared with a static file.
+//! Compares the service with a bare axum handler that gives the same answer. Both are called in this process, and over the
+//! loopback interface with 64 connections, each side in its own process. The stores are memory, sled and SQLite. An archive of
+//! 1 MB is compared with a static file.
 //!
 //! A service over a PostgreSQL without statistics is compared with one over the same data, analyzed. For each durable store,
 //! a fetch of 20 KB is compared with a 304 of the same process, and with the same fetch over sled.

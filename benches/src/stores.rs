@@ -110,7 +110,7 @@ impl Servers {
         }
     }
 
-    /// The stores that are available.
+    /// Returns the stores that are available.
     #[must_use]
     pub fn stores(&self) -> Vec<&'static str> {
         let has = |name: &&str| match *name {

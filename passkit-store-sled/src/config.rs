@@ -8,7 +8,7 @@ pub struct Config {
     pub path: PathBuf,
     /// Whether to create the store if there is none.
     pub create: bool,
-    /// Size of the page cache in bytes, measured on disk. Memory use is several times higher.
+    /// The size of the page cache in bytes, measured on disk. Memory use is several times higher.
     ///
     /// In addition, the store uses three quarters of this size for rows that were recently read or written. It reads these
     /// rows without waiting for the disk. The rows of a registration have about 300 bytes.
@@ -16,7 +16,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// A store in this folder, with a page cache of 64 MiB and 48 MiB for rows. It is created if there is none.
+    /// The configuration of a store in this folder, with 64 MiB for pages and 48 MiB for rows. If there is no store, opening
+    /// creates it.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {

@@ -60,11 +60,11 @@ impl SledStore {
         Self::open_with(&Config::new(path))
     }
 
-    /// Opens a store with this configuration. Blocks like [`open`](Self::open).
+    /// Opens a store with this configuration. The call blocks like [`open`](Self::open).
     ///
     /// # Errors
     /// The same errors as [`open`](Self::open), and [`Configuration`](StoreErrorKind::Configuration) if there is no store and
-    /// `config` does not allow to create it.
+    /// [`Config::create`] is false.
     pub fn open_with(config: &Config) -> Result<Self, StoreError> {
         if !config.create {
             FolderLock::require(&config.path)?;

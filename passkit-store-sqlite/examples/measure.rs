@@ -1,8 +1,8 @@
 //! Measures the store and the bare statements, over connections with the same settings:
 //! `cargo run --release -p passkit-store-sqlite --example measure -- [FOLDER [REGISTRATIONS...]]`
 //!
-//! With a single caller, the bare statement also runs on another thread, so that both pay for the change of threads. With several
-//! numbers of registrations, the growth is shown too.
+//! With a single caller, the bare statement also runs on another thread, so that both times include the switch of threads.
+//! With several numbers of registrations, the table also shows the growth.
 #![allow(
     clippy::unwrap_used,
     reason = "a measurement that cannot go on should panic"

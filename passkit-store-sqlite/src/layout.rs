@@ -370,7 +370,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("changes since", CHANGES_SINCE),
 ];
 
-/// A column as an identifier.
+/// Reads a column as an identifier.
 pub(crate) fn identifier<T: FromStr<Err = InvalidIdentifier>>(
     row: &Row<'_>,
     column: usize,

@@ -51,8 +51,8 @@ impl SqliteStore {
         Self::open_with(&Config::new(path))
     }
 
-    /// Opens the store in this file. If there is no file, or an empty one, it makes the store first. Then only the user who runs
-    /// this can read and write the file.
+    /// Opens the store in this file. If there is no file, or an empty one, the call makes the store first. Only the current
+    /// user can read and write a new file.
     ///
     /// # Errors
     /// Same errors as [`open`](Self::open). It is also an error if the file has other tables. [`create_in`] adds a store to
