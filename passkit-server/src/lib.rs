@@ -141,6 +141,8 @@ pub mod maintenance;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod one_line;
+#[doc(hidden)]
+pub mod private_files;
 pub mod push;
 mod refusal;
 mod request_body;

@@ -1,10 +1,12 @@
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
+use passkit_server::private_files;
 use rusqlite::{
     Connection,
     backup::{Backup, StepResult},
@@ -24,8 +26,9 @@ pub(crate) fn back_up(
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
-    if fs::symlink_metadata(&partial).is_ok() {
-        return Err(exists(&partial));
+    match private_files::create_empty(&partial) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&partial)),
+        made => made.map_err(|error| SqliteError::io("create", &partial, error))?,
     }
     let copied = copy(from, &partial, lock_timeout).and_then(|()| keep(&partial, to));
     if copied.is_err() {
@@ -42,7 +45,7 @@ fn exists(path: &Path) -> SqliteError {
 }
 
 fn copy(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), SqliteError> {
-    let mut target = engine::create(to, lock_timeout)?;
+    let mut target = engine::connect(to, lock_timeout)?;
     let source_path = PathBuf::from(from.path().unwrap_or_default());
     let failed = |error| SqliteError::sqlite(&source_path, error);
     let backup = Backup::new(from, &mut target).map_err(failed)?;
@@ -67,7 +70,7 @@ fn copy(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), Sqli
 fn keep(partial: &Path, path: &Path) -> Result<(), SqliteError> {
     let keep = || {
         File::open(partial)?.sync_all()?;
-        fs::rename(partial, path)?;
+        private_files::give_name(partial, path)?;
         // Syncing the folder makes the name durable.
         let folder = path
             .parent()

@@ -8,6 +8,7 @@ use std::{
 use passkit_server::{
     Changed, PassId, PassState, async_trait,
     identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    private_files,
     store::{
         Audience, Changes, Content, Page, PageCursor, Published, Registered, RegisteredDevice,
         RegistrationStore, StoreError, UpdateTag, clock,
@@ -81,11 +82,12 @@ impl SqliteStore {
         }
         let path = find(&config.path, config.create)?;
         network::refuse(&path)?;
-        let connection = if path.exists() {
-            engine::connect(&path, config.lock_timeout)?
+        if path.exists() {
+            private_files::warn_of_readers(&path);
         } else {
-            engine::create(&path, config.lock_timeout)?
-        };
+            create_file(&path)?;
+        }
+        let connection = engine::connect(&path, config.lock_timeout)?;
         prepare(&path, config, &connection)?;
         // The writer waits for the lock by itself.
         connection
@@ -144,6 +146,16 @@ fn find(path: &Path, create: bool) -> Result<PathBuf, SqliteError> {
                 .join(name))
         }
         _ => path.canonicalize().map_err(failed),
+    }
+}
+
+/// Makes an empty file, unless another process makes it at the same time.
+fn create_file(path: &Path) -> Result<(), SqliteError> {
+    match private_files::create_empty(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(SqliteError::io("create", path, error))
+        }
+        _ => Ok(()),
     }
 }
 
