@@ -1,7 +1,7 @@
 use std::{error::Error, fmt};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-pub(crate) use passkit_server::chain::Chain;
+pub(crate) use passkit_server::text::Chain;
 
 /// Why the program could not do its work: one line with what, where, and how to fix it. Exit code 2.
 #[derive(Debug)]

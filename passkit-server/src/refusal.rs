@@ -6,8 +6,8 @@ use http::{
 };
 
 use crate::{
-    PassId, SourceError, body::ResponseBody, chain::Chain, identifiers::Kind, response,
-    route::MalformedEscape, store::StoreError,
+    PassId, SourceError, body::ResponseBody, identifiers::Kind, response, route::MalformedEscape,
+    store::StoreError, text::Chain,
 };
 
 /// Seconds after which a device may try again if the store or the source is unavailable.

@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt};
 /// cut off.
 ///
 /// ```
-/// use passkit_server::OneLine;
+/// use passkit_server::text::OneLine;
 ///
 /// assert_eq!(OneLine::of("a\nb\u{1b}[2J").to_string(), r"a\nb\u{1b}[2J");
 /// ```
