@@ -1,6 +1,6 @@
 use std::{error::Error, fmt};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use passkit_server::store::StoreError;
 pub(crate) use passkit_server::text::Chain;
 
@@ -31,42 +31,50 @@ impl Failure {
 
 /// Prints help and version, and ends the program. An error is shown without the usage.
 impl From<clap::Error> for Failure {
-    fn from(error: clap::Error) -> Self {
+    fn from(mut error: clap::Error) -> Self {
         if !error.use_stderr()
             || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
         {
             error.exit();
         }
+        hide_secrets(&mut error);
         let text = error.to_string();
         let usage = text
             .find("\n\nUsage:")
             .or_else(|| text.find("\n\nFor more"))
             .unwrap_or(text.len());
         let message = &text[..usage];
-        let words: Vec<String> = message
+        let words: Vec<&str> = message
             .trim_start_matches("error: ")
             .split_whitespace()
-            .map(without_secrets)
             .collect();
         Self::new(words.join(" "))
     }
 }
 
-/// A word that may be the mistyped URL of a store: without user, password and query.
-fn without_secrets(word: &str) -> String {
-    match word.split_once("://") {
-        Some((scheme, rest)) if rest.contains(['@', '?']) => {
-            let end = word.trim_start_matches(|c| c != '\'').len().min(1);
-            let host = rest.rsplit('@').next().unwrap_or_default();
-            let host = host
-                .split('?')
-                .next()
-                .unwrap_or_default()
-                .trim_end_matches('\'');
-            format!("{scheme}://{host}{}", &"'"[..end])
+/// Removes what may be the URL of a store, or a part of one that has blanks.
+fn hide_secrets(error: &mut clap::Error) {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let is_option = |text: &str| {
+        let is_plain = |c: char| c.is_ascii_lowercase() || c == '-';
+        text.starts_with('-') && text.chars().all(is_plain)
+    };
+    let is_url = text(ContextKind::InvalidArg).ends_with("<URL>")
+        || text(ContextKind::InvalidValue).contains(['@', '/']);
+    let hidden = match error.kind() {
+        ErrorKind::UnknownArgument if !is_option(text(ContextKind::InvalidArg)) => {
+            ContextKind::InvalidArg
         }
-        _ => word.to_owned(),
-    }
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
+        _ if is_url => ContextKind::InvalidValue,
+        _ => return,
+    };
+    error.insert(hidden, ContextValue::String("…".into()));
+    // They may repeat the text.
+    error.remove(ContextKind::Suggested);
 }
 
 impl fmt::Display for Failure {

@@ -1,13 +1,11 @@
 //! A push service on this machine in place of APNs.
 
-use std::{
-    fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use passkit_apns::local::{LocalApns, Options};
 use tokio::sync::mpsc;
 
-use crate::{apns::ApnsOptions, failure::Failure};
+use crate::{apns::ApnsOptions, failure::Failure, output::Output};
 
 /// Runs until it is dropped.
 pub(crate) struct LocalPushes {
@@ -51,19 +49,10 @@ impl LocalPushes {
             (&key_file, &key.key),
             (&root, apns.root_pem()),
         ] {
-            let mut options = OpenOptions::new();
             // One of them is a key.
-            let opened = options
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(file);
-            opened
-                .and_then(|mut file| file.write_all(content.as_bytes()))
-                .map_err(|error| {
-                    Failure::new(format!("can't write {}: {error}", file.display()))
-                })?;
+            let mut output = Output::create(file, &[])?;
+            output.write(content.as_bytes())?;
+            output.finish()?;
         }
         let arguments = format!(
             "--apns-config {} --apns-endpoint {}:{} --apns-root {}",

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
@@ -62,6 +63,17 @@ impl Output {
         .map(drop)
         .map_err(|error| cannot_write(&path, &error))
     }
+}
+
+/// Reads a path from the command line. Refuses a URL, which may be that of a store and contain a password.
+pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        if path.to_string_lossy().contains("://") {
+            Err("this is a URL, and not the path of a file")
+        } else {
+            Ok(path)
+        }
+    })
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> Failure {

@@ -1,9 +1,7 @@
 //! The stores that `--store` can name.
 
 use std::{
-    fmt,
     path::{Path, PathBuf},
-    str::FromStr,
     sync::Arc,
 };
 
@@ -18,20 +16,8 @@ use passkit_store_redis::{RedisStore, Repaired};
 use passkit_store_sled::SledStore;
 use passkit_store_sqlite::SqliteStore;
 
-use crate::failure::Failure;
-
-/// A store, as written on the command line. Neither `Display` nor `Debug` shows a password.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum StoreUrl {
-    /// `sqlite:FILE`
-    Sqlite(PathBuf),
-    /// `sled:FOLDER`
-    Sled(PathBuf),
-    /// `postgres://…`
-    Postgres(String),
-    /// `redis://…` and its relatives.
-    Redis(String),
-}
+use crate::failure::{Chain, Failure};
+pub(crate) use crate::store_url::StoreUrl;
 
 /// What the program needs of a store.
 pub(crate) trait Store: PushQueue + StoreMaintenance {}
@@ -59,41 +45,6 @@ impl OpenStore {
 /// The store of every command, unless another one is named.
 pub(crate) const DEFAULT: &str = "sqlite:./passkit.db";
 
-const FORMS: &str = "sqlite:FILE, as in sqlite:./passkit.db, sled:FOLDER, postgres://USER:PASSWORD@HOST/DATABASE, \
-                     redis://HOST:PORT, redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT/MASTER";
-
-impl FromStr for StoreUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (scheme, rest) = text.split_once(':').unwrap_or_default();
-        match scheme {
-            "sqlite" if rest.is_empty() => {
-                Err("sqlite: needs a file, as in sqlite:./passkit.db".into())
-            }
-            "sqlite" => Ok(Self::Sqlite(rest.into())),
-            "sled" if rest.is_empty() => {
-                Err("sled: needs a folder, as in sled:./passkit-data".into())
-            }
-            "sled" => Ok(Self::Sled(rest.into())),
-            "postgres" | "postgresql" => Ok(Self::Postgres(text.into())),
-            "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
-            | "rediss+sentinel" => Ok(Self::Redis(text.into())),
-            _ => Err(format!("this program knows no such store; write {FORMS}")),
-        }
-    }
-}
-
-impl fmt::Display for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            Self::Sled(path) => write!(f, "sled:{}", path.display()),
-            Self::Postgres(url) | Self::Redis(url) => f.write_str(&without_password(url)),
-        }
-    }
-}
-
 /// A setting of a store in the environment. Few need these, so they are not options of every command.
 fn setting(name: &str) -> Result<Option<String>, Failure> {
     match std::env::var(name) {
@@ -112,26 +63,6 @@ fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
     let read = std::fs::read(&path);
     read.map(Some)
         .map_err(|error| Failure::from_error(format!("{name}={path}"), &error))
-}
-
-/// A URL without the password of its authority, and without its query, which may contain one.
-fn without_password(url: &str) -> String {
-    let url = url.split('?').next().unwrap_or_default();
-    let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    match authority.rsplit_once('@') {
-        Some((user, hosts)) => {
-            let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}@{hosts}{path}")
-        }
-        None => format!("{scheme}://{rest}"),
-    }
-}
-
-impl fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
 }
 
 impl StoreUrl {
@@ -170,7 +101,7 @@ impl StoreUrl {
                 store
                     .check()
                     .await
-                    .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))?;
+                    .map_err(|error| self.cannot("use", &error))?;
                 Ok(OpenStore::new(store, true))
             }
             Self::Redis(url) => Ok(OpenStore::new(self.connect_redis(url).await?, true)),
@@ -183,9 +114,7 @@ impl StoreUrl {
             Self::Sqlite(_) | Self::Sled(_) | Self::Redis(_) => Ok(false),
             Self::Postgres(url) => {
                 let migrated = self.connect(url).await?.migrate().await;
-                migrated.map_err(|error| {
-                    Failure::from_error(format!("can't migrate {self}"), &error)
-                })?;
+                migrated.map_err(|error| self.cannot("migrate", &error))?;
                 Ok(true)
             }
         }
@@ -199,9 +128,14 @@ impl StoreUrl {
                 let repaired = self.connect_redis(url).await?.repair().await;
                 repaired
                     .map(Some)
-                    .map_err(|error| Failure::from_error(format!("can't repair {self}"), &error))
+                    .map_err(|error| self.cannot("repair", &error))
             }
         }
+    }
+
+    fn cannot(&self, what: &str, error: &StoreError) -> Failure {
+        let why = self.hide_login(&Chain(error).to_string());
+        Failure::new(format!("can't {what} {self}: {why}"))
     }
 
     async fn connect_redis(&self, url: &str) -> Result<RedisStore, Failure> {
@@ -225,7 +159,7 @@ impl StoreUrl {
         }
         RedisStore::connect(url, config)
             .await
-            .map_err(|error| Failure::from_error(format!("can't use {self}"), &error))
+            .map_err(|error| self.cannot("use", &error))
     }
 
     async fn connect(&self, url: &str) -> Result<PostgresStore, Failure> {
@@ -233,7 +167,7 @@ impl StoreUrl {
             .is_some_and(|value| value != "0" && value != "false");
         PostgresStore::connect(url, Config::new().transaction_pooler(pooler))
             .await
-            .map_err(|error| Failure::from_error(format!("can't connect to {self}"), &error))
+            .map_err(|error| self.cannot("connect to", &error))
     }
 
     /// The files and folders that the store consists of or that opening it reads, as far as they
@@ -426,46 +360,5 @@ fn identity(path: &Path) -> Option<impl PartialEq> {
     {
         drop(metadata);
         path.canonicalize().ok()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_are_not_shown() {
-        assert_eq!(
-            without_password("postgres://u:secret@h:5432/d?password=secret"),
-            "postgres://u@h:5432/d"
-        );
-        assert_eq!(without_password("postgres://h/d"), "postgres://h/d");
-    }
-
-    #[test]
-    fn store_urls_are_read_or_explained() {
-        assert_eq!("sled:./a b".parse(), Ok(StoreUrl::Sled("./a b".into())));
-        assert_eq!(DEFAULT.parse(), Ok(StoreUrl::Sqlite("./passkit.db".into())));
-        for url in [
-            "postgresql://h/d",
-            "redis://h",
-            "redis+cluster://h:1,h:2",
-            "rediss+sentinel://h:1/m",
-        ] {
-            assert!(
-                url.parse::<StoreUrl>()
-                    .is_ok_and(|store| store.to_string() == url),
-                "{url}"
-            );
-        }
-        for wrong in ["sqlite:", "", "mysql://localhost", "./passkit-data"] {
-            assert!(
-                wrong
-                    .parse::<StoreUrl>()
-                    .unwrap_err()
-                    .contains("sqlite:./passkit.db"),
-                "{wrong}"
-            );
-        }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use passkit_server::{PassId, identifiers::TokenDigest};
+use passkit_server::{PassId, identifiers::TokenDigest, private_files};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
 use sha2::{Digest as _, Sha256};
 
@@ -143,8 +143,8 @@ impl Catalog {
     /// Opens the catalog in `folder`, or makes it. A damaged one is put aside, because everything in it can be made anew
     /// from the files.
     fn open(folder: &Path) -> Result<Self, CatalogError> {
-        create_folder(folder)?;
-        let lock = private().open(folder.join("lock"))?;
+        private_files::create_folder(folder)?;
+        let lock = private_files::open(&folder.join("lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(CatalogError::InUse),
@@ -376,7 +376,7 @@ impl Catalog {
             });
         if written.as_ref().is_err_and(CatalogError::is_damage) {
             // Without this file, the next start finds the damage at the same place.
-            private().open(self.folder.join(DAMAGED))?;
+            private_files::open(&self.folder.join(DAMAGED))?;
             tracing::error!(
                 "{}: the copies are damaged; start the service again, which makes them anew",
                 self.folder.display()
@@ -391,27 +391,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes a folder that nobody but its owner can open.
-fn create_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
-}
-
-/// Makes files that nobody but their owner can read.
-fn private() -> fs::OpenOptions {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
 fn open_database(folder: &Path) -> Result<Connection, CatalogError> {
     // SQLite gives its other files the permissions of this one.
-    private().open(folder.join(DATABASE))?;
+    private_files::open(&folder.join(DATABASE))?;
     let connection = connect(folder, WRITER_CACHE)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.execute_batch(SCHEMA)?;

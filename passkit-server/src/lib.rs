@@ -138,6 +138,8 @@ mod kind;
 pub mod maintenance;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[doc(hidden)]
+pub mod private_files;
 pub mod push;
 mod refusal;
 mod request_body;

@@ -1,10 +1,12 @@
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
+use passkit_server::private_files;
 use rusqlite::{
     Connection, ErrorCode,
     backup::{Backup, StepResult},
@@ -33,6 +35,10 @@ pub(crate) fn back_up(
         }
     }
     refuse_part(to)?;
+    match private_files::create_empty(&partial) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&partial)),
+        made => made.map_err(|error| SqliteError::io("create", &partial, error))?,
+    }
     let copied = copy(from, &partial, lock_timeout).and_then(|()| keep(&partial, to));
     if copied.is_err() {
         let _reported_below = fs::remove_file(&partial);
@@ -50,10 +56,14 @@ fn refuse_existing(path: &Path) -> Result<(), SqliteError> {
     if fs::symlink_metadata(path).is_err() {
         return Ok(());
     }
-    Err(SqliteError::configuration(format!(
+    Err(exists(path))
+}
+
+fn exists(path: &Path) -> SqliteError {
+    SqliteError::configuration(format!(
         "{} exists; remove it or name another file",
         path.display()
-    )))
+    ))
 }
 
 /// Refuses a name that makes the copy a part of another database. SQLite would apply it to that database, or delete it.
@@ -71,7 +81,7 @@ fn refuse_part(path: &Path) -> Result<(), SqliteError> {
 }
 
 fn copy(from: &Connection, to: &Path, lock_timeout: Duration) -> Result<(), SqliteError> {
-    let mut target = engine::create(to, lock_timeout)?;
+    let mut target = engine::connect(to, lock_timeout)?;
     let source = PathBuf::from(from.path().unwrap_or_default());
     let failed = |error| SqliteError::sqlite(if is_of_copy(&error) { to } else { &source }, error);
     let backup = Backup::new(from, &mut target).map_err(failed)?;
@@ -107,7 +117,7 @@ fn is_of_copy(error: &rusqlite::Error) -> bool {
 fn keep(partial: &Path, path: &Path) -> Result<(), SqliteError> {
     let keep = || {
         File::open(partial)?.sync_all()?;
-        fs::rename(partial, path)?;
+        private_files::give_name(partial, path)?;
         // Syncing the folder makes the name durable.
         let folder = path
             .parent()

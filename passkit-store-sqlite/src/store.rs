@@ -8,6 +8,7 @@ use std::{
 use passkit_server::{
     Changed, PassId, PassState, async_trait,
     identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
+    private_files,
     store::{
         Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice,
         RegistrationStore, StoreError, UpdateTag, clock,
@@ -79,13 +80,13 @@ impl SqliteStore {
         }
         let path = find(&config.path, config.create)?;
         network::refuse(&path)?;
-        // A process that was killed while it made the file may have left it empty, and readable for everybody.
-        let is_new = fs::metadata(&path).map_or(true, |found| found.len() == 0);
-        let connection = if is_new && config.create {
-            engine::create(&path, config.lock_timeout)?
-        } else {
-            engine::connect(&path, config.lock_timeout)?
-        };
+        let found = fs::metadata(&path).ok();
+        match found.map(|found| found.len()) {
+            None => create_file(&path)?,
+            Some(0) if config.create => protect(&path)?,
+            Some(_) => private_files::warn_of_readers(&path),
+        }
+        let connection = engine::connect(&path, config.lock_timeout)?;
         prepare(&path, config, &connection)?;
         // The writer waits for the lock by itself.
         connection
@@ -146,6 +147,24 @@ fn find(path: &Path, create: bool) -> Result<PathBuf, SqliteError> {
         }
         _ => path.canonicalize().map_err(failed),
     }
+}
+
+/// Makes an empty file, unless another process makes it at the same time.
+fn create_file(path: &Path) -> Result<(), SqliteError> {
+    match private_files::create_empty(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(SqliteError::io("create", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes the rights of other users on an empty file that becomes a store.
+fn protect(path: &Path) -> Result<(), SqliteError> {
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .map_err(|error| SqliteError::io("protect", path, error))?;
+    Ok(())
 }
 
 /// Checks that the database contains a store of this version. Makes the store if it is new and `config` allows it.

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::{
     failure::Failure,
+    output,
     store::{self, StoreUrl},
 };
 
@@ -14,11 +15,11 @@ use crate::{
 #[derive(Args)]
 pub(crate) struct Backup {
     /// The file to make. It must not exist.
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_parser = output::path())]
     to: PathBuf,
 
     /// The store to copy.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 }
 

@@ -28,11 +28,21 @@ const GROUP: usize = 5_000;
 #[derive(Args)]
 pub(crate) struct Copy {
     /// The store to copy.
-    #[arg(long, value_name = "URL")]
+    #[arg(
+        long,
+        env = "PASSKIT_COPY_FROM",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     from: StoreUrl,
 
     /// The store to fill.
-    #[arg(long, value_name = "URL")]
+    #[arg(
+        long,
+        env = "PASSKIT_COPY_TO",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     to: StoreUrl,
 }
 

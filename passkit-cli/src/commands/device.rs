@@ -10,7 +10,7 @@ use passkit_conformance::{
     Client,
     phone::{Outcome, Phone, State},
 };
-use passkit_server::PassId;
+use passkit_server::{PassId, private_files};
 
 use super::check::read_archive;
 use crate::{
@@ -118,7 +118,8 @@ impl Device {
     fn turn(&self) -> Result<File, Failure> {
         let mut path = self.state.clone().into_os_string();
         path.push(".lock");
-        let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        let locked =
+            private_files::open(Path::new(&path)).and_then(|file| file.lock().map(|()| file));
         locked.map_err(|error| {
             Failure::new(format!(
                 "can't lock {}: {error}",
@@ -146,7 +147,11 @@ impl Device {
     async fn listen(&self) -> Result<ExitCode, Failure> {
         let mut stop = std::pin::pin!(server::stop_signal());
         let folder = self.state.with_extension("push");
-        std::fs::create_dir_all(&folder)
+        if folder.is_symlink() {
+            let folder = folder.display();
+            return Err(Failure::new(format!("{folder} is a link; remove it")));
+        }
+        private_files::create_folder(&folder)
             .map_err(|error| Failure::new(format!("can't make {}: {error}", folder.display())))?;
         let mut pushes = LocalPushes::start(&folder).await?;
         say!(

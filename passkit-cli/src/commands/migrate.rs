@@ -13,7 +13,7 @@ use crate::{
 #[derive(Args)]
 pub(crate) struct Migrate {
     /// The store.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 }
 

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Args)]
 pub(crate) struct Repair {
     /// The store.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 }
 

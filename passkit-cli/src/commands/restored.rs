@@ -18,7 +18,7 @@ use crate::{
 #[derive(Args)]
 pub(crate) struct Restored {
     /// The store that was restored.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
     /// Types that the backup may not have yet, because their first pass came later.

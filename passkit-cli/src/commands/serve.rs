@@ -55,7 +55,8 @@ pub(crate) struct Serve {
         long,
         env = "PASSKIT_STORE",
         default_value = store::DEFAULT,
-        value_name = "URL"
+        value_name = "URL",
+        hide_env_values = true
     )]
     pub(crate) store: StoreUrl,
 
@@ -113,7 +114,7 @@ pub(crate) struct Serve {
     pub(crate) apns: ApnsOptions,
 
     /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`: another program publishes changes of passes with
-    /// it. At least 16 characters. Better set in the environment.
+    /// it. At least 16 characters. Better set in the environment, or in the file that PASSKIT_ADMIN_TOKEN_FILE names.
     #[arg(
         long,
         env = "PASSKIT_ADMIN_TOKEN",
@@ -123,12 +124,7 @@ pub(crate) struct Serve {
     pub(crate) admin_token: Option<AdminToken>,
 
     /// Where to accept it, instead of at the address for phones.
-    #[arg(
-        long,
-        env = "PASSKIT_ADMIN_LISTEN",
-        value_name = "ADDRESS:PORT",
-        requires = "admin_token"
-    )]
+    #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,
 
     /// Where to serve /metrics for Prometheus. Keep it from the public.
@@ -199,6 +195,9 @@ impl Serve {
             Some(address) => Some(Metrics::bind(address).await?),
             None => None,
         };
+        if self.admin_listen.is_some() && self.admin_token.is_none() {
+            return Err(Failure::new("--admin-listen needs --admin-token"));
+        }
         let admin_listener = match self.admin_listen {
             Some(address) => {
                 let (listener, address) = server::bind(address, "--admin-listen").await?;

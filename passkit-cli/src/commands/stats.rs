@@ -12,7 +12,7 @@ use crate::{
 #[derive(Args)]
 pub(crate) struct Stats {
     /// The store to count in.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
     /// Print JSON.

@@ -5,8 +5,10 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
+
+use passkit_apns::local::Answer;
 
 use crate::{
     archives::{pass, replace, signed},
@@ -258,16 +260,52 @@ fn a_client_that_sends_too_much_gets_its_answer() {
 }
 
 #[test]
-fn wrong_admin_tokens_leave_one_line() {
+fn wrong_admin_tokens_leave_one_line_and_are_slow() {
     let mut service = Service::with_arguments(&["--admin-token", "the-right-token-1234"]);
     fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
     service.start();
     for token in ["wrong", "the-right-token-1235"] {
         let headers = [("Authorization", &*format!("Bearer {token}"))];
+        let start = Instant::now();
         let answer = service.send("POST", "/admin/v1/publish", &headers, b"{}");
         assert_eq!(answer.status, 401);
+        assert!(
+            start.elapsed() >= Duration::from_secs(1),
+            "it is slowed down"
+        );
     }
     let said = service.said();
     assert_eq!(said.matches("wrong token").count(), 1, "{said}");
     assert!(!said.contains("the-right-token"), "{said}");
+}
+
+#[test]
+fn rejected_pushes_are_counted_in_a_few_lines() {
+    const DEVICES: usize = 2_000;
+    let local = Local::start();
+    let mut service = Service::new().given(&local.arguments()).given(&METRICS);
+    change(&service, 0, "one");
+    service.start();
+    quiet(&service);
+    for number in 0..DEVICES {
+        register(&service, &format!("device-{number}"), &token(number), "0");
+    }
+    local
+        .apns
+        .answer_next(DEVICES, Answer::refuse(400, "PayloadEmpty"));
+    change(&service, 0, "two");
+    let counts = || -> Vec<usize> {
+        let said = service.said();
+        let lines = said.lines().filter(|line| line.contains("rejects pushes"));
+        lines
+            .map(|line| {
+                let (_, count) = line.split_once("count=").unwrap();
+                count.split_whitespace().next().unwrap().parse().unwrap()
+            })
+            .collect()
+    };
+    eventually("all are counted", || {
+        counts().iter().sum::<usize>() == DEVICES
+    });
+    assert!(counts().len() < 10, "{:?}", counts());
 }

@@ -170,3 +170,59 @@ fn a_certificate_exported_by_keychain_access_is_accepted() {
     }
     local.no_violation();
 }
+
+/// A service that can send no push, and what its log says when a pass changes.
+fn reason_in_the_log(arguments: &[String], expected: &str) {
+    let mut service = Service::new().given(arguments);
+    let file = service.passes().join("a.pkpass");
+    fs::write(&file, pass(TYPE, "A-1", "one")).unwrap();
+    service.start();
+    register(&service, "D-1", &token(1), "A-1");
+    replace(&file, &pass(TYPE, "A-1", "two"));
+    eventually(expected, || {
+        service
+            .said()
+            .lines()
+            .any(|line| line.contains("can't be reached") && line.contains(expected))
+    });
+}
+
+#[test]
+fn the_log_tells_why_the_push_service_cannot_be_reached() {
+    let local = Local::start();
+    let certificate = local.certificate(TYPE);
+    let given = local.arguments_with(&certificate, local.apns.port());
+    let with = |option: &str, value: &str| {
+        let mut given = given.clone();
+        let at = given.iter().position(|word| word == option).unwrap();
+        given[at + 1] = value.to_owned();
+        given
+    };
+    let other = Local::start();
+    let root = other.file("root.pem", other.apns.root_pem());
+    reason_in_the_log(
+        &with("--apns-root", root.to_str().unwrap()),
+        "UnknownIssuer",
+    );
+    // Leads to this machine, and the certificate of the service has another name.
+    let elsewhere = format!("0.0.0.0:{}", local.apns.port());
+    reason_in_the_log(&with("--apns-endpoint", &elsewhere), "not valid for name");
+    reason_in_the_log(&with("--apns-endpoint", "127.0.0.1:1"), "refused");
+    reason_in_the_log(&with("--apns-endpoint", "nowhere.invalid:443"), "lookup");
+}
+
+#[test]
+fn a_certificate_that_is_not_valid_yet_is_a_warning() {
+    let local = Local::start();
+    let now = SystemTime::now();
+    let early = local
+        .apns
+        .issue_for(TYPE, now + 2 * DAY, now + 90 * DAY)
+        .unwrap();
+    let file = local.file("early.pem", &(early.certificate + &early.key));
+    let mut service = Service::new().given(&local.arguments_with(&file, local.apns.port()));
+    fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A-1", "one")).unwrap();
+    service.start();
+    let said = service.said();
+    assert!(said.contains("is not valid before"), "{said}");
+}

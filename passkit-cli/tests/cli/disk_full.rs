@@ -89,6 +89,10 @@ fn registrations_answer_503_while_the_disk_is_full_and_go_on_when_there_is_room(
         }
     }
     assert!(refused >= 20, "the disk never was full");
+    let (listed, tag) = service.list("first", TYPE, None).unwrap();
+    assert_eq!(listed, ["A"], "reading goes on");
+    assert!(service.list("first", TYPE, Some(&tag)).is_none());
+    assert_eq!(service.get(TYPE, "A", None).status, 200);
 
     fs::remove_file(&ballast).unwrap();
     eventually("it goes on by itself", || {

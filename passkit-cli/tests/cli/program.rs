@@ -22,6 +22,12 @@ pub(crate) fn passkit() -> Command {
     command
 }
 
+/// Makes a folder as the program makes it. Another one would be a warning.
+fn private_folder(path: &std::path::Path) {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().mode(0o700).create(path).unwrap();
+}
+
 /// The folders of a service, and its process while it runs.
 pub(crate) struct Service {
     pub(crate) folder: Arc<tempfile::TempDir>,
@@ -29,6 +35,8 @@ pub(crate) struct Service {
     arguments: Vec<String>,
     /// PASSKIT_LOG.
     log: Option<&'static str>,
+    /// Another variable of the environment.
+    variable: Option<(&'static str, String)>,
     running: Option<Running>,
 }
 
@@ -75,7 +83,7 @@ impl Service {
     pub(crate) fn with_arguments(arguments: &[&str]) -> Self {
         let mut service = Self::over("");
         service.store = format!("sqlite:{}", service.store().join("passkit.db").display());
-        std::fs::create_dir(service.store()).unwrap();
+        private_folder(&service.store());
         service.arguments = arguments.iter().map(ToString::to_string).collect();
         service
     }
@@ -98,6 +106,7 @@ impl Service {
             store: store.to_owned(),
             arguments: Vec::new(),
             log: None,
+            variable: None,
             running: None,
         }
     }
@@ -109,6 +118,7 @@ impl Service {
             store,
             arguments,
             log,
+            variable,
             ..
         } = self;
         let (folder, store, arguments) = (folder.clone(), store.clone(), arguments.clone());
@@ -117,6 +127,7 @@ impl Service {
             store,
             arguments,
             log: *log,
+            variable: variable.clone(),
             running: None,
         }
     }
@@ -132,6 +143,11 @@ impl Service {
     pub(crate) fn logging(mut self, level: &'static str) -> Self {
         self.log = Some(level);
         self
+    }
+
+    /// Sets a variable of the environment from the next start on.
+    pub(crate) fn set_variable(&mut self, name: &'static str, value: &str) {
+        self.variable = Some((name, value.to_owned()));
     }
 
     /// Another instance over the same store, with an empty disk and empty folders of its own.
@@ -183,7 +199,8 @@ impl Service {
             .arg("--orders")
             .arg(self.orders())
             .args(&self.arguments)
-            .envs(self.log.map(|level| ("PASSKIT_LOG", level)));
+            .envs(self.log.map(|level| ("PASSKIT_LOG", level)))
+            .envs(self.variable.clone());
         command
     }
 

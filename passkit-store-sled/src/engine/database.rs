@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Write as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -12,6 +12,7 @@ use std::{
 
 use passkit_server::{
     identifiers::TypeIdentifier,
+    private_files,
     store::{StoreErrorKind, clock},
 };
 use sled::IVec;
@@ -59,15 +60,10 @@ impl FolderLock {
 
     pub(crate) fn take(folder: &Path) -> Result<Self, SledError> {
         let shown = folder.display();
-        fs::create_dir_all(folder)
+        private_files::create_folder(folder)
             .map_err(|e| SledError::io(format!("create the folder {shown}"), e))?;
         let path = folder.join(Self::NAME);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
+        let file = private_files::open(&path)
             .map_err(|e| SledError::io(format!("open {}", path.display()), e))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { file, path }),
@@ -136,13 +132,12 @@ impl Database {
         remove_unfinished_snapshots(&path)?;
         let data_path = path.join("db");
         let at_data = |e| SledError::io(format!("open {}", data_path.display()), e);
-        let data_file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(create)
-            .truncate(false)
-            .open(&data_path)
-            .map_err(at_data)?;
+        let data_file = if create {
+            private_files::open(&data_path)
+        } else {
+            File::options().read(true).write(true).open(&data_path)
+        };
+        let data_file = data_file.map_err(at_data)?;
         // The engine treats everything that it reads now as durable. So the file is synced first, and its pages are read from
         // the disk, because the system's page cache may differ from the disk after a failed sync.
         data_file.sync_all().map_err(at_data)?;

@@ -1,24 +1,22 @@
-mod lines;
 mod place;
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::Args;
-use lines::{Lines, Record};
-use passkit_server::{
-    PassId,
-    identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
-    maintenance::Registration,
-};
+use passkit_server::maintenance::Registration;
 use place::{Place, Reached};
 
-use super::progress::Progress;
+use super::{
+    csv::{Lines, to_registration},
+    progress::Progress,
+};
 use crate::{
     failure::Failure,
-    output::Output,
+    output::{self, Output},
     store::{self, Store, StoreUrl},
 };
 
@@ -42,15 +40,15 @@ const NAMED: usize = 10;
 #[derive(Args)]
 pub(crate) struct Import {
     /// The CSV file; - reads standard input.
-    #[arg(long, value_name = "FILE.csv")]
+    #[arg(long, value_name = "FILE.csv", value_parser = output::path())]
     from: PathBuf,
 
     /// The store to fill.
-    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
+    #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
     /// Copies the lines that are left out to this file. It appears when the import is done.
-    #[arg(long, value_name = "FILE.csv")]
+    #[arg(long, value_name = "FILE.csv", value_parser = output::path())]
     rejects: Option<PathBuf>,
 }
 
@@ -64,7 +62,8 @@ impl Import {
         } else {
             self.from.clone()
         });
-        let mut lines = Lines::open(&self.from)?;
+        let cannot_read = |error| cannot_read(&self.from, &error);
+        let mut lines = Lines::open(&self.from).map_err(cannot_read)?;
         let rejects = self.rejects.as_deref();
         let mut rejects = rejects
             .map(|path| Output::create(path, &inputs))
@@ -72,8 +71,7 @@ impl Import {
         let note_name = if is_standard_input {
             None
         } else {
-            place::note_name(&self.from)
-                .map_err(|error| Failure::new(format!("can't read {from}: {error}")))?
+            place::note_name(&self.from).map_err(cannot_read)?
         };
         let progress = Progress::new("lines", lines.length);
         let store = self.store.open_or_create().await?.store;
@@ -102,7 +100,7 @@ impl Import {
         loop {
             let mut group = Vec::with_capacity(GROUP);
             while group.len() < GROUP
-                && let Some((number, record)) = lines.next()?
+                && let Some((number, record)) = lines.next().map_err(cannot_read)?
             {
                 if let Ok([.., serial]) = &record
                     && serial.trim() != serial
@@ -167,6 +165,10 @@ impl Import {
     }
 }
 
+fn cannot_read(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(format!("can't read {}: {error}", path.display()))
+}
+
 /// Looks up some of the first `lines` in the store. Returns the number of one that is not there.
 ///
 /// A store may keep its notes when its rows are deleted, such as PostgreSQL after a `truncate`.
@@ -176,10 +178,11 @@ async fn missing(
     lines: u64,
     progress: &Progress,
 ) -> Result<Option<u64>, Failure> {
-    let mut input = Lines::open(path)?;
+    let cannot_read = |error| cannot_read(path, &error);
+    let mut input = Lines::open(path).map_err(cannot_read)?;
     let step = lines.div_ceil(SAMPLE);
     let (mut next, mut last) = (step, None);
-    while let Some((number, record)) = input.next()? {
+    while let Some((number, record)) = input.next().map_err(cannot_read)? {
         if number > lines {
             break;
         }
@@ -236,17 +239,4 @@ impl Blanks {
             );
         }
     }
-}
-
-fn to_registration(
-    [device, push_token, type_id, serial]: &Record,
-) -> Result<Registration, InvalidIdentifier> {
-    Ok(Registration {
-        device: DeviceIdentifier::new(device)?,
-        push_token: PushToken::new(push_token)?,
-        pass: PassId {
-            type_id: TypeIdentifier::new(type_id)?,
-            serial: SerialNumber::new(serial)?,
-        },
-    })
 }

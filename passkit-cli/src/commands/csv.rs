@@ -1,14 +1,23 @@
-//! Reads a CSV file line by line. A quote that is never closed spoils only its own line.
+//! Registrations as CSV, line by line. A quote that is never closed spoils only its own line.
+//!
+//! This file uses nothing else of the program, so that the package `fuzz` can include it.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use csv_core::ReadRecordResult;
+use passkit_server::{
+    PassId,
+    identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    maintenance::Registration,
+};
 
-use crate::failure::Failure;
+/// The first line of a written file.
+pub(crate) const NAMES_LINE: &str = "device,push_token,type,serial\n";
 
 /// The longest line. Identifiers have their own, shorter limits.
 const LONGEST: usize = 16 * 1024;
@@ -33,46 +42,45 @@ const NAMES: [&[&str]; 4] = [
     &["serial", "serialnumber", "orderidentifier"],
 ];
 
-pub(super) struct Lines {
-    path: PathBuf,
+pub(crate) struct Lines {
     reader: Box<dyn BufRead + Send>,
     parser: csv_core::Reader,
     line: Vec<u8>,
     /// The position of each column in a line.
     order: [usize; 4],
     /// Whether the first line names the columns.
-    pub(super) named: bool,
+    pub(crate) named: bool,
     /// How many fields a line may have.
     columns: usize,
     /// How many lines were read.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// How many bytes were read.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// How long the file is; `None` if it is no regular file.
-    pub(super) length: Option<u64>,
+    pub(crate) length: Option<u64>,
 }
 
 /// Device, push token, type, serial number.
-pub(super) type Record = [String; 4];
+pub(crate) type Record = [String; 4];
 
 /// A line's number, and what it holds or what is wrong with it.
-pub(super) type Line = (u64, Result<Record, String>);
+pub(crate) type Line = (u64, Result<Record, String>);
 
 impl Lines {
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        let cannot =
-            |error: io::Error| Failure::new(format!("can't read {}: {error}", path.display()));
-        let (reader, length): (Box<dyn BufRead + Send>, _) = if path == Path::new("-") {
-            (Box::new(BufReader::new(io::stdin())), None)
-        } else {
-            let file = File::open(path).map_err(cannot)?;
-            let found = file.metadata().map_err(cannot)?;
-            let length = found.is_file().then_some(found.len());
-            (Box::new(BufReader::with_capacity(1 << 18, file)), length)
-        };
-        Ok(Self {
-            path: path.to_owned(),
-            reader,
+    /// Reads a file, or standard input if the path is `-`.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self::new(BufReader::new(io::stdin()), None));
+        }
+        let file = File::open(path)?;
+        let found = file.metadata()?;
+        let length = found.is_file().then_some(found.len());
+        Ok(Self::new(BufReader::with_capacity(1 << 18, file), length))
+    }
+
+    pub(crate) fn new(reader: impl BufRead + Send + 'static, length: Option<u64>) -> Self {
+        Self {
+            reader: Box::new(reader),
             parser: csv_core::Reader::new(),
             line: Vec::new(),
             order: [0, 1, 2, 3],
@@ -81,17 +89,14 @@ impl Lines {
             number: 0,
             bytes: 0,
             length,
-        })
+        }
     }
 
     /// The next line that is not empty: its number, and its fields in the order of the columns or
     /// what is wrong.
-    pub(super) fn next(&mut self) -> Result<Option<Line>, Failure> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
-            let complete = self.read_line().map_err(|error| {
-                Failure::new(format!("can't read {}: {error}", self.path.display()))
-            })?;
-            let Some(complete) = complete else {
+            let Some(complete) = self.read_line()? else {
                 return Ok(None);
             };
             self.number += 1;
@@ -142,7 +147,7 @@ impl Lines {
     }
 
     /// The last line that was read, unchanged.
-    pub(super) fn raw(&self) -> &[u8] {
+    pub(crate) fn raw(&self) -> &[u8] {
         &self.line
     }
 
@@ -234,6 +239,43 @@ fn named_columns(fields: &[String]) -> Option<[usize; 4]> {
             .position(|field| names.contains(&field.as_str()))?;
     }
     Some(order)
+}
+
+pub(crate) fn to_registration(
+    [device, push_token, type_id, serial]: &Record,
+) -> Result<Registration, InvalidIdentifier> {
+    Ok(Registration {
+        device: DeviceIdentifier::new(device)?,
+        push_token: PushToken::new(push_token)?,
+        pass: PassId {
+            type_id: TypeIdentifier::new(type_id)?,
+            serial: SerialNumber::new(serial)?,
+        },
+    })
+}
+
+/// The line of a file that [`Lines`] reads.
+pub(crate) fn line(registration: &Registration) -> String {
+    let Registration {
+        device,
+        push_token,
+        pass,
+    } = registration;
+    let [push_token, serial] = [push_token.as_str(), pass.serial.as_str()].map(field);
+    // The other two contain letters, digits and "-._~" only.
+    format!(
+        "{},{push_token},{},{serial}\n",
+        device.as_str(),
+        pass.type_id
+    )
+}
+
+/// A field of a line, in quotes if it needs them.
+fn field(text: &str) -> Cow<'_, str> {
+    if text.trim() == text && !text.contains([',', '"', '\r', '\n']) {
+        return text.into();
+    }
+    format!("\"{}\"", text.replace('"', "\"\"")).into()
 }
 
 #[cfg(test)]
