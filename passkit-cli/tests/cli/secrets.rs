@@ -339,7 +339,8 @@ fn no_document_has_a_password_on_a_command_line() {
                     .split_whitespace()
                     .any(|word| word.contains("://") && word.contains('@'));
             assert!(
-                !(is_command && has_secret) && !(line.contains("curl ") && line.contains("Bearer ")),
+                !(is_command && has_secret)
+                    && !(line.contains("curl ") && line.contains("Bearer ")),
                 "{}: {line}",
                 document.display()
             );
