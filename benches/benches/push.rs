@@ -1,5 +1,5 @@
-//! From the commit of a change to the push service, over TLS: the time of a single push, and for a pass on a million devices
-//! the time of the first push, pushes a second and memory.
+//! Measures the way from the commit of a change to the push service, over TLS. For a single push, it measures the time. For a
+//! pass on a million devices, it measures the time of the first push, the pushes a second and the memory.
 
 #![allow(clippy::expect_used)]
 
@@ -28,6 +28,7 @@ use passkit_server::{
     store::MemoryStore,
 };
 use passkit_store_sled::SledStore;
+use passkit_store_sqlite::SqliteStore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 const SINGLE: usize = 300;
@@ -39,9 +40,14 @@ fn main() {
     let devices = data::sizes().into_iter().max().unwrap_or(0).min(1_000_000);
     runtime().block_on(async {
         let folder = tempfile::tempdir().expect("a folder");
-        let sled = SledStore::open(folder.path()).expect("a store");
+        let sled = SledStore::open(folder.path().join("sled")).expect("a store");
+        let sqlite = SqliteStore::create(folder.path().join("passkit.db")).expect("a store");
         let memory: Arc<dyn PushQueue> = Arc::new(MemoryStore::new());
-        for (store, queue) in [("memory", memory), ("sled", Arc::new(sled))] {
+        for (store, queue) in [
+            ("memory", memory),
+            ("sled", Arc::new(sled)),
+            ("sqlite", Arc::new(sqlite)),
+        ] {
             bench.note(
                 format!("{store}, a single change, ms from its commit, median"),
                 single(queue).await,
@@ -69,12 +75,12 @@ fn main() {
     bench.finish();
 }
 
-/// A push token for each device, because devices with equal tokens share a push.
+/// Returns a push token for each device, because devices with equal tokens share a push.
 fn token(index: usize) -> PushToken {
     PushToken::new(&format!("{index:064x}")).expect("a push token")
 }
 
-/// A publisher with a push service of its own. The receiver gets the time of each push, or only of the first.
+/// Starts a publisher with its own push service. The receiver gets the time of each push, or only of the first one.
 async fn publisher(
     queue: Arc<dyn PushQueue>,
     only_first: bool,

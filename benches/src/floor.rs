@@ -1,5 +1,5 @@
-//! The floor of a list: the same rows over the bare driver, written for this one question. It checks nothing and does not
-//! retry.
+//! The floor of a list reads the same rows over the bare driver. It is written for this one question, checks nothing and does
+//! not retry.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,14 +18,16 @@ use passkit_store_redis::redis::{
     self, Value, aio::ConnectionManager, cluster_async::ClusterConnection, from_redis_value,
 };
 
-use crate::data::TYPE;
+use crate::{data::TYPE, sqlite::Threads};
 
 /// The bare driver of a store.
 pub enum Floor {
     /// Maps behind a lock.
     Memory(Mutex<Maps>),
-    /// A database of its own, with a row for each registration. The second handle on its data file is for syncing.
+    /// A separate database, with a row for each registration. The second handle on its data file is for syncing.
     Sled(sled::Db, Arc<File>),
+    /// Threads with connections to the store's database.
+    Sqlite(Threads),
     /// Connections to the store's database.
     Postgres(Connections),
     /// A connection to the store's server, and the prefix of the store's keys.
@@ -84,7 +86,7 @@ impl Connections {
     /// Makes eight connections, as many as the store has.
     ///
     /// # Errors
-    /// If the server can't be reached.
+    /// Fails if the server can't be reached.
     pub async fn new(url: &str) -> sqlx::Result<Self> {
         let mut connections = Vec::new();
         for _ in 0..8 {
@@ -93,7 +95,7 @@ impl Connections {
         Ok(Self(connections))
     }
 
-    /// A free connection. A single caller always gets the first.
+    /// Returns a free connection. A single caller always gets the first one.
     pub async fn any(&self, number: usize) -> tokio::sync::MutexGuard<'_, PgConnection> {
         match self
             .0
@@ -116,7 +118,7 @@ pub struct Maps {
 }
 
 impl Floor {
-    /// Whether it has data of its own, which must be loaded.
+    /// Returns whether the floor has data of its own, which must be loaded.
     fn has_own_rows(&self) -> bool {
         matches!(self, Self::Memory(_) | Self::Sled(..))
     }
@@ -168,7 +170,7 @@ impl Floor {
                     let by_pass = format!("{}\0{}", key_of(pass.serial.as_str()), device.as_str());
                     batch.insert(by_pass.into_bytes(), &[]);
                 }
-                Self::Postgres(_) | Self::Redis(..) => return,
+                Self::Sqlite(_) | Self::Postgres(_) | Self::Redis(..) => return,
             }
         }
         if let Self::Sled(engine, _) = self {
@@ -194,11 +196,11 @@ impl Floor {
                 }
                 engine.apply_batch(batch).expect("written");
             }
-            Self::Postgres(_) | Self::Redis(..) => {}
+            Self::Sqlite(_) | Self::Postgres(_) | Self::Redis(..) => {}
         }
     }
 
-    /// What changed for the device. `number` is the number of the call.
+    /// Reads what changed for the device. `number` is the number of the call.
     pub async fn changes_since(
         &self,
         number: usize,
@@ -235,6 +237,7 @@ impl Floor {
                 }
                 changed
             }
+            Self::Sqlite(threads) => threads.changes_since(number, device, since).await,
             Self::Postgres(connections) => {
                 let (_, statement) = *passkit_store_postgres::STATEMENTS
                     .iter()
@@ -264,7 +267,7 @@ pub(crate) fn key_of(serial: &str) -> String {
     format!("p{TYPE}\0{serial}")
 }
 
-/// Sends a command for the device, and one for each bucket with passes of it.
+/// Sends a command for the device, and one for each bucket that has passes of the device.
 async fn of_redis(
     driver: &Driver,
     prefix: &str,
@@ -315,7 +318,7 @@ async fn of_redis(
     changed
 }
 
-/// The bucket that the store chooses: FNV-1a modulo 64.
+/// Returns the bucket that the store chooses: FNV-1a modulo 64.
 pub(crate) fn bucket(serial: &str) -> u64 {
     serial
         .bytes()

@@ -1,4 +1,4 @@
-//! What the benches share: the data, the stores with a floor for each, and measuring the two in turns.
+//! What the benches share: the data, the stores with a floor for each, and code that measures both in turns.
 //!
 //! The example in the project's README is compiled here, because this crate is not published.
 
@@ -10,13 +10,15 @@
 // Only the benches use it.
 #![allow(missing_debug_implementations)]
 
-// Each file uses only those before it: data, memory, results, plot, turns, http, statistics, floor, writes, stores.
+// Each file uses only those before it: data, memory, results, plot, turns, http, statistics, sqlite,
+// floor, writes, stores.
 pub mod data;
 pub mod floor;
 pub mod http;
 pub mod memory;
 mod plot;
 mod results;
+pub mod sqlite;
 pub mod statistics;
 pub mod stores;
 pub mod turns;

@@ -1,5 +1,5 @@
-//! The floor of a write: the same scripts and functions over the bare driver, durable if the store's are. Also the floor of a
-//! page of the devices of a pass.
+//! The floor of a write runs the same scripts and functions over the bare driver. Its writes are durable if the store's are.
+//! This module also has the floor of a page of the devices of a pass.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ static INDEX_ADD: LazyLock<Script> = LazyLock::new(|| script("index_add"));
 static REGISTER: LazyLock<Script> = LazyLock::new(|| script("register"));
 static MARK: LazyLock<Script> = LazyLock::new(|| script("mark"));
 
-/// The store's script of this name.
+/// Returns the store's script of this name.
 fn script(name: &str) -> Script {
     let (_, source) = SCRIPTS
         .iter()
@@ -80,6 +80,7 @@ impl Floor {
                 engine.apply_batch(batch).expect("written");
                 self.sync().await;
             }
+            Self::Sqlite(threads) => threads.register(device, pass).await,
             Self::Postgres(connections) => {
                 sqlx::query("select passkit.register($1, $2, $3, $4)")
                     .bind(device.as_str())
@@ -90,7 +91,7 @@ impl Floor {
                     .await
                     .expect("registered");
             }
-            // Under other keys than the store's, because the data would not be complete for the store.
+            // The keys differ from the store's, because these data would not be complete for the store.
             Self::Redis(driver, _) => {
                 let now = now.to_string();
                 let of_pass = format!("floor:p{{{TYPE}:{}}}", pass.serial);
@@ -123,6 +124,7 @@ impl Floor {
                 self.mark(serials, now);
                 self.sync().await;
             }
+            Self::Sqlite(threads) => threads.mark(serials).await,
             Self::Postgres(connections) => {
                 let serials: Vec<_> = serials
                     .iter()
@@ -165,12 +167,12 @@ impl Floor {
     }
 }
 
-/// Reads the pages of the devices of a pass, over and over.
+/// Reads the pages of the devices of a pass again and again.
 #[derive(Clone)]
 pub struct Pages {
     floor: Arc<Floor>,
     pass: PassId,
-    /// Where the next page starts: after this device, or for Redis in this part at this cursor.
+    /// Where the next page starts: after this device, or for Redis at this cursor of this part of the index.
     place: Arc<Mutex<(String, u64, u64)>>,
 }
 
@@ -185,7 +187,7 @@ impl Pages {
         }
     }
 
-    /// The push tokens of the next page of about `limit` devices.
+    /// Returns the push tokens of the next page of about `limit` devices.
     pub async fn next(&self, limit: usize) -> Vec<String> {
         let (after, part, cursor) = self.place.lock().expect("unpoisoned").clone();
         let (tokens, place) = match &*self.floor {
@@ -230,6 +232,13 @@ impl Pages {
                     last
                 };
                 (tokens, (last, 0, 0))
+            }
+            Floor::Sqlite(threads) => {
+                let page = threads.devices(&self.pass, after, limit).await;
+                let last = page.last().filter(|_| page.len() == limit);
+                let last = last.map(|(device, _)| device.clone()).unwrap_or_default();
+                let tokens = page.into_iter().map(|(_, token)| token);
+                (tokens.collect(), (last, 0, 0))
             }
             Floor::Postgres(connections) => {
                 let (_, statement) = *passkit_store_postgres::STATEMENTS

@@ -1,6 +1,7 @@
 use std::{error::Error, fmt};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use passkit_server::store::StoreError;
 pub(crate) use passkit_server::text::Chain;
 
 /// Why the program could not do its work: one line with what, where, and how to fix it. Exit code 2.
@@ -15,6 +16,16 @@ impl Failure {
     /// `what: error: its source: …`
     pub(crate) fn from_error(what: impl fmt::Display, error: &dyn Error) -> Self {
         Self::new(format!("{what}: {}", Chain(error)))
+    }
+
+    /// A command stopped in the middle. Running it again helps if the error is transient.
+    pub(crate) fn incomplete(what: &str, error: &StoreError) -> Self {
+        let advice = if error.is_transient() {
+            "; run this again"
+        } else {
+            ""
+        };
+        Self::from_error(format_args!("{what}{advice}"), error)
     }
 }
 

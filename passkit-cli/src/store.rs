@@ -92,8 +92,8 @@ impl StoreUrl {
         match self {
             Self::Sqlite(path) => Ok(OpenStore::new(open_sqlite(path, create).await?, true)),
             Self::Sled(path) => {
-                let path = path.clone();
-                let store = blocking(move || SledStore::open(path)).await?;
+                let config = passkit_store_sled::Config::new(path).create(create);
+                let store = blocking(move || SledStore::open_with(&config)).await?;
                 Ok(OpenStore::new(store, false))
             }
             Self::Postgres(url) => {
@@ -263,8 +263,70 @@ pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
     }
 }
 
+/// The note that a store has until `passkit copy` or `passkit restored` is done with it: the name of the command, and a text
+/// that nobody else has.
+const UNFINISHED: &str = "passkit-unfinished";
+
+/// A change to a store that must not be served before it is complete.
+pub(crate) struct Unfinished {
+    note: String,
+    before: Option<String>,
+}
+
+impl Unfinished {
+    /// Writes the note, in place of one that an interrupted command left.
+    pub(crate) async fn begin(store: &dyn Store, command: &str) -> Result<Self, StoreError> {
+        let note = format!("{command} {}", random_text()?);
+        loop {
+            let before = store.note(UNFINISHED).await?;
+            if store
+                .replace_note(UNFINISHED, before.as_deref(), Some(&note))
+                .await?
+            {
+                return Ok(Self { note, before });
+            }
+        }
+    }
+
+    /// Whether the note is in this store, so that it is the same store.
+    pub(crate) async fn is_in(&self, store: &dyn Store) -> Result<bool, StoreError> {
+        Ok(store.note(UNFINISHED).await?.as_ref() == Some(&self.note))
+    }
+
+    /// Puts the note of before back, because nothing was changed.
+    pub(crate) async fn undo(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let before = self.before.as_deref();
+        store
+            .replace_note(UNFINISHED, Some(&self.note), before)
+            .await
+            .map(drop)
+    }
+
+    /// Removes the note, unless another command has begun meanwhile.
+    pub(crate) async fn finish(&self, store: &dyn Store) -> Result<(), StoreError> {
+        store
+            .replace_note(UNFINISHED, Some(&self.note), None)
+            .await
+            .map(drop)
+    }
+}
+
+/// Fails if a command that fills or marks the store was interrupted.
+pub(crate) async fn check_finished(store: &dyn Store, url: &StoreUrl) -> Result<(), Failure> {
+    let note = store
+        .note(UNFINISHED)
+        .await
+        .map_err(|error| Failure::from_error(format!("can't use {url}"), &error))?;
+    let Some(note) = note else { return Ok(()) };
+    let command = note.split(' ').next().unwrap_or_default();
+    Err(Failure::new(format!(
+        "{url} is not complete, because `passkit {command}` was interrupted or still runs; run it again (or, to serve what \
+         is there, `passkit restored`)"
+    )))
+}
+
 /// A text that nobody else has.
-pub(crate) fn random_text() -> Result<String, StoreError> {
+fn random_text() -> Result<String, StoreError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| StoreError::new(StoreErrorKind::Other, error))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

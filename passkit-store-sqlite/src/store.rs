@@ -7,7 +7,7 @@ use std::{
 
 use passkit_server::{
     Changed, PassId, PassState, async_trait,
-    identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
+    identifiers::{DeviceIdentifier, PushToken, TypeIdentifier},
     private_files,
     store::{
         Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice,
@@ -25,7 +25,7 @@ use crate::{
     layout, network, registrations,
 };
 
-/// The first SQLite that never damages a database to which several connections write.
+/// Older versions of SQLite can damage a database that several connections write to.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// A store in one SQLite file, for any number of processes of one machine.
@@ -42,7 +42,7 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store in this file. It blocks, and takes longer after a crash.
+    /// Opens the store in this file. The call blocks its thread, and takes longer after a crash.
     ///
     /// # Errors
     /// * [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if there is no file or no store in it, or if the file
@@ -52,11 +52,12 @@ impl SqliteStore {
         Self::open_with(&Config::new(path))
     }
 
-    /// Opens the store in this file. If there is no file, or an empty one, it makes the store first. Only the user who runs this
-    /// can read and write a new file.
+    /// Opens the store in this file. If there is no file, or an empty one, the call makes the store first. Only the current
+    /// user can read and write a new file.
     ///
     /// # Errors
-    /// Same errors as [`open`](Self::open). A file with other tables is an error too. [`create_in`] adds a store to such a file.
+    /// Same errors as [`open`](Self::open). It is also an error if the file has other tables. [`create_in`] adds a store to
+    /// such a file.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_with(&Config::new(path).create(true))
     }
@@ -79,10 +80,11 @@ impl SqliteStore {
         }
         let path = find(&config.path, config.create)?;
         network::refuse(&path)?;
-        if path.exists() {
-            private_files::warn_of_readers(&path);
-        } else {
-            create_file(&path)?;
+        let found = fs::metadata(&path).ok();
+        match found.map(|found| found.len()) {
+            None => create_file(&path)?,
+            Some(0) if config.create => protect(&path)?,
+            Some(_) => private_files::warn_of_readers(&path),
         }
         let connection = engine::connect(&path, config.lock_timeout)?;
         prepare(&path, config, &connection)?;
@@ -96,12 +98,13 @@ impl SqliteStore {
         })
     }
 
-    /// Copies the database into a new file, while it is in use. The copy shows one moment, is a store like any other, and is
-    /// durable when this returns.
+    /// Copies the database into a new file while the store is in use. The copy has the state of one moment, and can be opened
+    /// as a store. It is durable when this returns.
     ///
     /// # Errors
     /// [`Configuration`](passkit_server::store::StoreErrorKind::Configuration) if the file exists or can't be
-    /// made. After an error, there is no file.
+    /// made, or if SQLite would take it for a part of another database. After an error, there is no file. If the process is
+    /// killed, a file with the ending `.partial` is left.
     pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<(), StoreError> {
         let (path, lock_timeout) = (path.into(), self.lock_timeout);
         let copied = self
@@ -114,7 +117,7 @@ impl SqliteStore {
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
 
-/// Resolves the path of the database, without links. The result is never a URL, which SQLite would accept too.
+/// Resolves symbolic links in the path of the database. The result is absolute, so SQLite can't mistake it for a URL.
 fn find(path: &Path, create: bool) -> Result<PathBuf, SqliteError> {
     let failed = |error| SqliteError::io("open", path, error);
     match fs::metadata(path) {
@@ -156,6 +159,14 @@ fn create_file(path: &Path) -> Result<(), SqliteError> {
     }
 }
 
+/// Takes the rights of other users on an empty file that becomes a store.
+fn protect(path: &Path) -> Result<(), SqliteError> {
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .map_err(|error| SqliteError::io("protect", path, error))?;
+    Ok(())
+}
+
 /// Checks that the database contains a store of this version. Makes the store if it is new and `config` allows it.
 fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), SqliteError> {
     let failed = |error| SqliteError::sqlite(path, error);
@@ -167,7 +178,7 @@ fn prepare(path: &Path, config: &Config, connection: &Connection) -> Result<(), 
     };
     let deadline = Instant::now() + config.lock_timeout;
     let has_store = |connection: &Connection| {
-        // The first access to the file. Other processes may be opening it, or recovering it after a crash.
+        // This is the first access to the file. Other processes may be opening it, or recovering it after a crash.
         wait(deadline, || {
             connection.query_row(layout::HAS_STORE, [], |row| row.get::<_, bool>(0))
         })
@@ -224,7 +235,7 @@ fn wait<T>(
     }
 }
 
-/// The number of tables and views, and how many of them have names that a store needs.
+/// Returns the number of tables and views, and how many of them have names that a store needs.
 fn tables(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
     connection.query_row(layout::TABLES, [], |row| Ok((row.get(0)?, row.get(1)?)))
 }

@@ -13,21 +13,18 @@ use passkit_server::{
 use super::{all_types, progress::Progress};
 use crate::{
     failure::Failure,
-    store::{Store, StoreUrl, random_text},
+    store::{Store, StoreUrl, Unfinished, check_finished},
 };
 
 /// How many registrations are copied at a time.
 const GROUP: usize = 5_000;
 
-/// By this note it is seen whether two addresses lead to one store.
-const PROBE: &str = "passkit-copy";
-
 /// Copies a store into another one: registrations, and which contents and tokens were published.
 ///
 /// Stop everything that writes to the old store first. At the end all passes count as changed once in the new store, so
 /// that no phone misses a change; pushes that the old store still had to send are sent with that. If the
-/// copy is interrupted, run it again. Serve the new store only when the copy is complete, because it replaces the push tokens
-/// of the phones. The old store stays as it is.
+/// copy is interrupted, run it again. Until it is complete, `passkit serve` refuses the new store. The old store stays as it
+/// is.
 #[derive(Args)]
 pub(crate) struct Copy {
     /// The store to copy.
@@ -66,10 +63,13 @@ impl Copy {
             return Err(same());
         }
         let from = self.from.open().await?.store;
+        check_finished(&*from, &self.from).await?;
         let to = self.to.open_or_create().await?.store;
         let progress = Progress::new("registrations", None);
-        let failed = |error| Failure::from_error("the copy is not complete; run it again", &error);
-        if is_same_store(&*from, &*to).await.map_err(failed)? {
+        let failed = |error| Failure::incomplete("the copy is not complete", &error);
+        let unfinished = Unfinished::begin(&*to, "copy").await.map_err(failed)?;
+        if unfinished.is_in(&*from).await.map_err(failed)? {
+            unfinished.undo(&*to).await.map_err(failed)?;
             return Err(same());
         }
         let mut copied = Copied::default();
@@ -83,6 +83,7 @@ impl Copy {
                 micros / 1_000_000 + 1
             )));
         }
+        unfinished.finish(&*to).await.map_err(failed)?;
         say!(
             "{} registrations and {} published passes copied; {} types marked",
             copied.registrations,
@@ -91,23 +92,6 @@ impl Copy {
         );
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Writes a note to one store, and looks for it in the other.
-async fn is_same_store(from: &dyn Store, to: &dyn Store) -> Result<bool, StoreError> {
-    let probe = random_text()?;
-    loop {
-        let left = to.note(PROBE).await?;
-        if to
-            .replace_note(PROBE, left.as_deref(), Some(&probe))
-            .await?
-        {
-            break;
-        }
-    }
-    let is_same = from.note(PROBE).await?.as_ref() == Some(&probe);
-    to.replace_note(PROBE, Some(&probe), None).await?;
-    Ok(is_same)
 }
 
 impl Copied {

@@ -207,6 +207,7 @@ impl Serve {
             None => None,
         };
         let store = self.store.open_or_create().await?;
+        store::check_finished(&*store.store, &self.store).await?;
         let edition = store::edition(&*store.store)
             .await
             .map_err(|error| Failure::from_error("can't use the store", &error))?;

@@ -9,11 +9,12 @@ use crate::{
 
 const TYPE: &str = "pass.com.example.full";
 
-struct SmallDisk<'a>(&'a Path);
+/// A mounted file system of 12 MiB.
+pub(crate) struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
     /// `None` without root.
-    fn mount(path: &'a Path) -> Option<Self> {
+    pub(crate) fn mount(path: &'a Path) -> Option<Self> {
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"])
             .arg(path)
@@ -23,6 +24,15 @@ impl<'a> SmallDisk<'a> {
             eprintln!("left out: filling a disk needs root, to mount a small one: {mount:?}");
         }
         mounted.then_some(Self(path))
+    }
+
+    /// Makes room.
+    pub(crate) fn grow(&self) {
+        let mount = Command::new("mount")
+            .args(["-o", "remount,size=200m"])
+            .arg(self.0)
+            .status();
+        assert!(mount.unwrap().success());
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod abuse;
 mod archives;
+mod backing_up;
 mod bench;
 mod certificates;
 mod check;

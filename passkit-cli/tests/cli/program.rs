@@ -232,6 +232,26 @@ impl Service {
         });
     }
 
+    /// What it says if it refuses to start. `None` if it starts. It does not go on running.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let mut process = self
+            .command()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let started = !line.is_empty();
+        if started {
+            process.kill().unwrap();
+        }
+        let output = process.wait_with_output().unwrap();
+        (!started).then(|| String::from_utf8(output.stderr).unwrap())
+    }
+
     /// Starts it, does not wait for it to listen, and kills it when the condition becomes true.
     pub(crate) fn kill_when(&mut self, mut condition: impl FnMut(&Self) -> bool) {
         let mut process = self

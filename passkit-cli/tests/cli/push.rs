@@ -23,6 +23,7 @@ use crate::{
     moving::registrations,
     postgres,
     program::{self, Service, authorization, eventually, passkit, registration, run},
+    sqlite,
 };
 
 pub(crate) const TYPE: &str = "pass.com.example.pushed";
@@ -222,6 +223,12 @@ fn pushes_wait_for_a_push_service_that_is_away() {
         local.pushed(SystemTime::UNIX_EPOCH).contains_key(&token(1))
     });
     local.no_violation();
+}
+
+#[test]
+fn instances_over_sqlite_share_one_queue() {
+    let folder = tempfile::tempdir().unwrap();
+    instances_share_one_queue(&sqlite::url(folder.path(), "passkit.db"));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::{
     archives::{pass, replace, token_of},
+    copying::interrupted,
     program::{Service, authorization, eventually, passkit, registration, run, send},
     push::{Local, TYPE, token},
 };
@@ -150,4 +151,29 @@ fn phones_get_everything_after_a_backup_was_restored() {
         [401, 401, 200]
     );
     local.no_violation();
+}
+
+#[test]
+fn a_restored_that_was_killed_is_made_complete_by_another_run() {
+    let mut service = Service::new();
+    fs::write(service.passes().join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
+    service.start();
+    assert_eq!(service.register("D", TYPE, "A"), 201);
+    let (_, tag) = service.list("D", TYPE, None).unwrap();
+    let answer = service.get(TYPE, "A", None);
+    let date = answer.header("last-modified").unwrap();
+    service.stop("TERM");
+    let store = service.store_url().to_owned();
+    let restored = || {
+        let mut command = passkit();
+        command.args(["restored", "--store", &store]);
+        command
+    };
+    interrupted("restored", &store, restored);
+    let (code, out, said) = run(&mut restored());
+    assert_eq!((code, &*out), (Some(0), "1 types marked\n"), "{said}");
+    service.start();
+    let (serials, _) = service.list("D", TYPE, Some(&tag)).unwrap();
+    assert_eq!(serials, ["A"]);
+    assert_eq!(service.get(TYPE, "A", Some(date)).status, 200);
 }

@@ -35,6 +35,21 @@ async fn a_folder_in_use_is_refused_with_an_error_that_says_what_to_do() {
 }
 
 #[test]
+fn a_store_is_created_only_if_that_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    for path in [folder.path(), &missing] {
+        let error = SledStore::open_with(&Config::new(path).create(false)).unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Configuration);
+        let expected = format!("there is no store in {}", path.display());
+        assert!(text_of(&error).starts_with(&expected), "{error:?}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+    drop(SledStore::open(&missing).unwrap());
+    SledStore::open_with(&Config::new(&missing).create(false)).unwrap();
+}
+
+#[test]
 fn the_error_names_a_folder_that_cannot_be_created() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
@@ -259,7 +274,7 @@ async fn an_unfinished_snapshot_is_ignored() {
     assert_eq!(registered(&store, &device("d")).await, ["1"]);
 }
 
-/// With any damage to the data file, opening returns an error, and never a new, empty store.
+/// If the data file is damaged, opening returns an error. It never makes a new, empty store.
 #[test]
 fn damaged_files_are_errors() {
     type Damage = fn(&mut Vec<u8>);

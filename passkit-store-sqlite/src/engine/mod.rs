@@ -23,7 +23,7 @@ pub(crate) const POLL: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub(crate) struct Engine {
-    // They are dropped in this order. The connection that closes last removes the log, so it must be the writer's.
+    // The fields are dropped in this order. The connection that closes last removes the log, so it must be the writer's.
     readers: Readers,
     scanners: Readers,
     writer: Writer,
@@ -96,7 +96,7 @@ pub(crate) fn connect(path: &Path, lock_timeout: Duration) -> Result<Connection,
     let failed = |error| SqliteError::sqlite(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    // Without the right to write, SQLite silently opens the file for reading.
+    // If this user may not write the file, SQLite opens it for reading without an error.
     if connection.is_readonly("main").map_err(failed)? {
         let text = "can't be written to; give this user the right to write it and its folder";
         return Err(SqliteError::configuration(format!(
@@ -111,13 +111,13 @@ pub(crate) fn connect(path: &Path, lock_timeout: Duration) -> Result<Connection,
 fn set_up(connection: &Connection, lock_timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(lock_timeout)?;
     connection.set_prepared_statement_cache_capacity(64);
-    // Makes a commit durable when it returns, also on macOS.
+    // With these settings, a commit is durable when it returns, also on macOS.
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
-    // Shrinks a log that grew during a backup when it starts over.
+    // A log that grew during a backup shrinks to this size when it starts over.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    // Stops a manipulated file from running functions, and finds damage early.
+    // These settings stop a manipulated file from running functions, and find damage early.
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)
 }
