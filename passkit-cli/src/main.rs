@@ -124,6 +124,6 @@ fn prepare(command: &Command) {
             | Command::Restored(_)
             | Command::Repair(_)
     ) {
-        commands::serve::start_logging(tracing::Level::WARN);
+        commands::serve::start_warning_of_readers();
     }
 }

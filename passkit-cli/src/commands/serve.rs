@@ -322,6 +322,16 @@ pub(crate) fn start_logging(level: tracing::Level) {
     let wanted = Targets::new()
         .with_default(level.min(LevelFilter::INFO))
         .with_target("passkit", level);
+    write_log(wanted);
+}
+
+/// Logs only that others have rights on the files of a store. For commands that write no log otherwise.
+pub(crate) fn start_warning_of_readers() {
+    let module = "passkit_server::private_files";
+    write_log(Targets::new().with_target(module, LevelFilter::WARN));
+}
+
+fn write_log(wanted: Targets) {
     let lines = fmt::layer()
         .with_span_events(FmtSpan::CLOSE)
         .with_target(false)
