@@ -3,7 +3,8 @@ use std::{error::Error, fmt};
 use clap::error::ErrorKind;
 pub(crate) use passkit_server::text::Chain;
 
-/// Why the program could not do its work: one line with what, where, and how to fix it. Exit code 2.
+/// The reason why the program could not do its work: one line that says what, where, and how to fix
+/// it. The exit code is 2.
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 
@@ -12,13 +13,13 @@ impl Failure {
         Self(line.into().replace('\n', " "))
     }
 
-    /// `what: error: its source: …`
+    /// Makes the text `what: error: its source: …`.
     pub(crate) fn from_error(what: impl fmt::Display, error: &dyn Error) -> Self {
         Self::new(format!("{what}: {}", Chain(error)))
     }
 }
 
-/// Prints help and version, and ends the program. An error is shown without the usage.
+/// Prints help or the version and ends the program. Any other error is shown without the usage.
 impl From<clap::Error> for Failure {
     fn from(error: clap::Error) -> Self {
         if !error.use_stderr()
@@ -41,7 +42,7 @@ impl From<clap::Error> for Failure {
     }
 }
 
-/// A word that may be the mistyped URL of a store: without user, password and query.
+/// Returns a word that may be a mistyped URL of a store, without user, password and query.
 fn without_secrets(word: &str) -> String {
     match word.split_once("://") {
         Some((scheme, rest)) if rest.contains(['@', '?']) => {

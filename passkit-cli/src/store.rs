@@ -33,7 +33,7 @@ pub(crate) enum StoreUrl {
     Redis(String),
 }
 
-/// What the program needs of a store.
+/// Everything that the program needs from a store.
 pub(crate) trait Store: PushQueue + StoreMaintenance {}
 
 impl<T: PushQueue + StoreMaintenance> Store for T {}
@@ -47,7 +47,7 @@ pub(crate) struct OpenStore {
 }
 
 impl OpenStore {
-    /// Every call of the program is counted for `--metrics`.
+    /// Wraps the store, so that `--metrics` counts every call of the program.
     fn new(store: impl Store + 'static, shared: bool) -> Self {
         Self {
             store: Arc::new(Measured::new(store)),
@@ -56,7 +56,7 @@ impl OpenStore {
     }
 }
 
-/// The store of every command, unless another one is named.
+/// The store of every command, unless the user names another one.
 pub(crate) const DEFAULT: &str = "sqlite:./passkit.db";
 
 const FORMS: &str = "sqlite:FILE, as in sqlite:./passkit.db, sled:FOLDER, postgres://USER:PASSWORD@HOST/DATABASE, \
@@ -94,7 +94,7 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-/// A setting of a store in the environment. Few need these, so they are not options of every command.
+/// Reads a setting of a store from the environment. Few users need these, so they are not options.
 fn setting(name: &str) -> Result<Option<String>, Failure> {
     match std::env::var(name) {
         Ok(value) if value.is_empty() => Ok(None),
@@ -104,7 +104,7 @@ fn setting(name: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// The content of a file that the environment names.
+/// Reads the file that the environment names.
 fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
     let Some(path) = setting(name)? else {
         return Ok(None);
@@ -114,7 +114,8 @@ fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
         .map_err(|error| Failure::from_error(format!("{name}={path}"), &error))
 }
 
-/// A URL without the password of its authority, and without its query, which may contain one.
+/// Returns a URL without the password of its authority, and without its query, which may contain
+/// one.
 fn without_password(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
     let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
@@ -141,7 +142,7 @@ impl StoreUrl {
         self.open_with(false).await
     }
 
-    /// Fails if the store should be a file or a folder and is not there.
+    /// Fails if the store should be a file or a folder and does not exist.
     fn check_there(&self) -> Result<(), Failure> {
         match self {
             Self::Sqlite(path) | Self::Sled(path) if !path.exists() => Err(Failure::new(format!(
@@ -152,7 +153,7 @@ impl StoreUrl {
         }
     }
 
-    /// Opens the store. Makes it first if it is a file or a folder that does not exist.
+    /// Opens the store. If it is a file or a folder that does not exist, makes it first.
     pub(crate) async fn open_or_create(&self) -> Result<OpenStore, Failure> {
         self.open_with(true).await
     }
@@ -191,7 +192,7 @@ impl StoreUrl {
         }
     }
 
-    /// Repairs the index of the store. `None` if the store has no index to repair.
+    /// Repairs the index of the store. Returns `None` if the store has no such index.
     pub(crate) async fn repair(&self) -> Result<Option<Repaired>, Failure> {
         match self {
             Self::Sqlite(_) | Self::Sled(_) | Self::Postgres(_) => Ok(None),
@@ -236,8 +237,8 @@ impl StoreUrl {
             .map_err(|error| Failure::from_error(format!("can't connect to {self}"), &error))
     }
 
-    /// The files and folders that the store consists of or that opening it reads, as far as they
-    /// are on this machine. No command may overwrite them.
+    /// Returns the files and folders on this machine that the store consists of, and those that
+    /// opening it reads. No command may overwrite them.
     pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Failure> {
         match self {
             Self::Sqlite(path) => Ok(["", "-wal", "-shm", "-journal"]
@@ -259,8 +260,8 @@ impl StoreUrl {
         }
     }
 
-    /// The folder for the copies of `serve` if the store is a folder. It is on the same disk and
-    /// under the same lock.
+    /// Returns the folder for the copies of `serve` if the store is a folder. It is on the same
+    /// disk and under the same lock.
     pub(crate) fn companion_folder(&self) -> Option<PathBuf> {
         match self {
             Self::Sled(path) => Some(path.join("folder")),
@@ -268,7 +269,7 @@ impl StoreUrl {
         }
     }
 
-    /// Whether both name one place. Two URLs of one database may differ.
+    /// Returns whether both name the same place. Two URLs of one database may differ.
     pub(crate) fn is_same_place(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Sqlite(one), Self::Sqlite(other)) | (Self::Sled(one), Self::Sled(other)) => {
@@ -300,10 +301,10 @@ impl StoreUrl {
     }
 }
 
-/// The note that names the state of a store. `passkit restored` changes it.
+/// The note with the edition, which names the state of a store. `passkit restored` changes it.
 const EDITION: &str = "passkit-edition";
 
-/// The name of the store's state, which is new in every new store.
+/// Returns the edition of the store. Every new store has a new one.
 pub(crate) async fn edition(store: &dyn Store) -> Result<String, StoreError> {
     loop {
         if let Some(edition) = store.note(EDITION).await? {
@@ -315,7 +316,7 @@ pub(crate) async fn edition(store: &dyn Store) -> Result<String, StoreError> {
     }
 }
 
-/// Gives the store's state a new name.
+/// Gives the store a new edition.
 pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
     loop {
         let before = store.note(EDITION).await?;
@@ -329,7 +330,7 @@ pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
     }
 }
 
-/// A text that nobody else has.
+/// Returns a random text that occurs nowhere else.
 pub(crate) fn random_text() -> Result<String, StoreError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| StoreError::new(StoreErrorKind::Other, error))?;
@@ -352,7 +353,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| cannot(&error))
 }
 
-/// What tells a file or folder apart from all others, whatever its path.
+/// Returns an identity that no other file or folder has. It is the same for every path of the file.
 fn identity(path: &Path) -> Option<impl PartialEq> {
     let metadata = std::fs::metadata(path).ok()?;
     #[cfg(unix)]

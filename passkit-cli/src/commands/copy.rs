@@ -19,15 +19,16 @@ use crate::{
 /// How many registrations are copied at a time.
 const GROUP: usize = 5_000;
 
-/// By this note it is seen whether two addresses lead to one store.
+/// The name of the note that shows whether two URLs lead to the same store.
 const PROBE: &str = "passkit-copy";
 
 /// Copies a store into another one: registrations, and which contents and tokens were published.
 ///
-/// Stop everything that writes to the old store first. At the end all passes count as changed once in the new store, so
-/// that no phone misses a change; pushes that the old store still had to send are sent with that. If the
-/// copy is interrupted, run it again. Serve the new store only when the copy is complete, because it replaces the push tokens
-/// of the phones. The old store stays as it is.
+/// Stop everything that writes to the old store first. At the end all passes count as changed once
+/// in the new store, so that no phone misses a change. This also replaces the pushes that the old
+/// store had not sent yet. If the copy is interrupted, run it again. Serve the new store only when
+/// the copy is complete, because the copy replaces the push tokens of the phones. The old store
+/// stays as it is.
 #[derive(Args)]
 pub(crate) struct Copy {
     /// The store to copy.
@@ -39,12 +40,12 @@ pub(crate) struct Copy {
     to: StoreUrl,
 }
 
-/// What was copied.
+/// What was copied so far.
 #[derive(Default)]
 struct Copied {
     registrations: u64,
     published: u64,
-    /// Each type with one of its devices.
+    /// A device of each type.
     devices: BTreeMap<TypeIdentifier, DeviceIdentifier>,
     types: BTreeSet<TypeIdentifier>,
 }
@@ -83,7 +84,8 @@ impl Copy {
     }
 }
 
-/// Writes a note to one store, and looks for it in the other.
+/// Writes a note to one store, and looks for it in the other. Returns whether both are the same
+/// store.
 async fn is_same_store(from: &dyn Store, to: &dyn Store) -> Result<bool, StoreError> {
     let probe = random_text()?;
     loop {
@@ -165,7 +167,7 @@ impl Copied {
                 first.push(content(digest));
             }
             if removed {
-                // The digest stays when a pass is removed.
+                // A removed pass keeps its digest.
                 then.push(content(None));
             }
             self.published += 1;
@@ -182,7 +184,8 @@ impl Copied {
     }
 }
 
-/// How many microseconds the old store's clocks are ahead of the new one's, if they are. Phones have tags of the old ones.
+/// Returns how many microseconds the clocks of the old store are ahead of those of the new store,
+/// if they are. Phones have tags with readings of the old clocks.
 async fn ahead(
     from: &dyn Store,
     to: &dyn Store,

@@ -20,15 +20,15 @@ const PAGE: usize = 5_000;
 
 /// Writes all registrations of a store as a CSV file that `passkit import` reads.
 ///
-/// The store may be in use meanwhile: every registration that exists throughout is in the file. The file contains push
-/// tokens and device identifiers, which are secrets.
+/// The store may be in use meanwhile. Every registration that exists the whole time is in the file.
+/// The file contains push tokens and device identifiers, which are secrets.
 #[derive(Args)]
 pub(crate) struct Export {
     /// The store to read.
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
     store: StoreUrl,
 
-    /// The file to write. It appears when it is complete. Without it, standard output.
+    /// The file to write. It appears when it is complete. Default: standard output.
     #[arg(long, value_name = "FILE.csv")]
     to: Option<PathBuf>,
 }
@@ -78,7 +78,7 @@ fn line(registration: &Registration) -> String {
         pass,
     } = registration;
     let [push_token, serial] = [push_token.as_str(), pass.serial.as_str()].map(field);
-    // The other two contain letters, digits and "-._~" only.
+    // The other two fields contain only letters, digits and "-._~".
     format!(
         "{},{push_token},{},{serial}\n",
         device.as_str(),
@@ -86,7 +86,7 @@ fn line(registration: &Registration) -> String {
     )
 }
 
-/// A field of a line, in quotes if it needs them.
+/// Returns a field of a line, in quotes if it needs them.
 fn field(text: &str) -> Cow<'_, str> {
     if text.trim() == text && !text.contains([',', '"', '\r', '\n']) {
         return text.into();

@@ -11,17 +11,17 @@ use crate::{
 
 /// Makes up for what a restored backup of the store lacks.
 ///
-/// Run it after a backup was put in the place of the store, before the service starts again. Every pass counts as
-/// changed, once: phones get a push, and fetch whatever they missed. Every instance of `passkit serve` publishes all
-/// its files again when it starts, which brings back tokens and removals; unchanged content is not marked again. It is safe
-/// to run it twice.
+/// Run this after a backup has replaced the store, before the service starts again. Every pass
+/// counts as changed, once: phones get a push, and fetch every change that they missed. When an
+/// instance of `passkit serve` starts, it publishes all its files again. This brings back tokens
+/// and removals. Unchanged content is not marked again. It is safe to run this twice.
 #[derive(Args)]
 pub(crate) struct Restored {
     /// The store that was restored.
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL")]
     store: StoreUrl,
 
-    /// Types that the backup may not have yet, because their first pass came later.
+    /// Types that the backup may lack, because their first pass was published after it.
     #[arg(value_name = "TYPE")]
     types: Vec<TypeIdentifier>,
 }
@@ -46,7 +46,8 @@ async fn restore(
     named: Vec<TypeIdentifier>,
     progress: &Progress,
 ) -> Result<BTreeSet<TypeIdentifier>, StoreError> {
-    // Before the marks, so that no instance that starts meanwhile misses it.
+    // The edition is renewed before the marks, so that an instance that starts meanwhile sees the
+    // new one.
     progress
         .patiently(async || renew_edition(store).await)
         .await?;

@@ -12,7 +12,7 @@ const TYPE: &str = "pass.com.example.full";
 struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
-    /// `None` without root.
+    /// Returns `None` without root.
     fn mount(path: &'a Path) -> Option<Self> {
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"])
