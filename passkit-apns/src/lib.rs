@@ -17,7 +17,7 @@
 //! let sender = ApnsSender::new(Config::new().identity(identity))?;
 //!
 //! match sender.push(&ticket, &PushToken::new("c0ffee")?).await {
-//!     PushOutcome::Sent => println!("APNs accepted the push, but may not have delivered it yet"),
+//!     PushOutcome::Sent => println!("APNs accepted the push, but the phone may not have it yet"),
 //!     PushOutcome::Gone(since) => println!("the token is out of use since {since:?}"),
 //!     other => println!("{other:?}"),
 //! }

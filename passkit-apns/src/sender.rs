@@ -51,7 +51,7 @@ impl ApnsSender {
         }
         if config.expiration.as_secs() == 0 {
             return Err(ApnsError::new(
-                "the expiration must not be 0: phones that are off would never hear of a change",
+                "the expiration must not be 0: phones that are off would never learn of a change",
             ));
         }
         if config.connections == 0 {

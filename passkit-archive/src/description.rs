@@ -144,7 +144,7 @@ fn styles<'a>(json: &'a Map<String, Value>, walk: &mut Walk<'a, '_>) {
             Some((style, _)) => walk.within(Step::Key(style), |walk| {
                 walk.report(
                     &rules::STYLE_UNKNOWN,
-                    "is a style that this program does not know; give older phones another one beside it",
+                    "is a style that this program does not know; add another one for older phones",
                 );
             }),
             None => {
@@ -250,14 +250,14 @@ fn updates<'a>(
         (true, false) => walk.within(Step::Key(URL), |walk| {
             walk.report(
                 &rules::TOKEN,
-                format_args!("has no {TOKEN} beside it; add one of 16 characters or more"),
+                format_args!("needs {TOKEN} too; add one of 16 characters or more"),
             );
         }),
         (false, true) => walk.within(Step::Key(TOKEN), |walk| {
             walk.report(
                 &rules::NO_URL,
                 format_args!(
-                    "has no {URL} beside it; add one, because phones need both to update this"
+                    "needs {URL} too; add it, because phones need both to update this"
                 ),
             );
         }),

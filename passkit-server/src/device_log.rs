@@ -104,27 +104,27 @@ impl DeviceReport<'_> {
     pub fn meaning(&self) -> &'static str {
         match self {
             Self::AuthenticationFailure => {
-                "answered 401: the pass on the phone holds a token the source doesn't accept"
+                "answered 401: the source doesn't accept the token of the pass on the phone"
             }
             Self::UnexpectedStatus(_) => "answered with a status that phones don't understand here",
             Self::MalformedResponse => "the list answer was not of the documented form",
             Self::InvalidPass => {
                 "the archive is not a validly signed pass; check it with its manifest and certificate"
             }
-            Self::WrongPass => "the archive is of another pass than was asked for",
+            Self::WrongPass => "the archive has another pass than the requested one",
             Self::TagUnchanged => {
-                "the list answer named passes but carried the tag the phone had sent"
+                "the list answer named passes, but had the tag that the phone had sent"
             }
-            Self::TagMissing => "the list answer named passes but carried no tag",
-            Self::SpuriousPush => "pushed without a change, or before the change was marked",
-            Self::PassUnchanged => "a pass was marked as changed whose archive is the same",
+            Self::TagMissing => "the list answer named passes, but had no tag",
+            Self::SpuriousPush => "a push came without a change, or before the change was marked",
+            Self::PassUnchanged => "a pass was marked as changed, but its archive is the same",
             Self::ConditionIgnored => {
                 "the same version of the pass was sent again: builds of it must be identical"
             }
             Self::LastModifiedMissing => "the pass was sent without Last-Modified",
             Self::NotRegistered => "a pass was listed that the phone no longer has",
             Self::PersonalizationUnchanged => "the pass was the same after its personalization",
-            Self::Other(_) => "a message of no known form",
+            Self::Other(_) => "a message of unknown form",
         }
     }
 }

@@ -207,7 +207,7 @@ async fn settings_that_cannot_work_are_refused() {
     );
     assert_eq!(
         text(with().expiration(Duration::ZERO)),
-        "the expiration must not be 0: phones that are off would never hear of a change"
+        "the expiration must not be 0: phones that are off would never learn of a change"
     );
     assert_eq!(
         text(with().connections(0)),

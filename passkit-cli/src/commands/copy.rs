@@ -22,7 +22,7 @@ const GROUP: usize = 5_000;
 /// The name of the note that shows whether two URLs lead to the same store.
 const PROBE: &str = "passkit-copy";
 
-/// Copies a store into another one: registrations, and which contents and tokens were published.
+/// Copies a store into another one: registrations, and the digests and tokens of published passes.
 ///
 /// Stop everything that writes to the old store first. At the end all passes count as changed once
 /// in the new store, so that no phone misses a change. This also replaces the pushes that the old

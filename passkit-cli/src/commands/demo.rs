@@ -88,7 +88,7 @@ impl Demo {
         };
         let url = format!("http://{}", ready.address);
         say!(
-            "\n2. The service, over that folder and a store beside it, and a push service in place of APNs"
+            "\n2. The service, over that folder and a new store, and a push service in place of APNs"
         );
         say!("listening on {url}");
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
