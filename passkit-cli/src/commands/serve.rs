@@ -162,7 +162,7 @@ pub(crate) struct Ready {
 impl Serve {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         start_logging(tracing::Level::INFO);
-        // Signals are caught before anything slow, so that none is missed.
+        // Signals are caught before any slow work, so that none is missed.
         let stop = server::stop_signal();
         let mut stop = std::pin::pin!(stop);
         let ready = tokio::select! {
