@@ -19,7 +19,7 @@ use passkit_store_sqlite::SqliteStore;
 use crate::failure::{Chain, Failure};
 pub(crate) use crate::store_url::StoreUrl;
 
-/// What the program needs of a store.
+/// Everything that the program needs from a store.
 pub(crate) trait Store: PushQueue + StoreMaintenance {}
 
 impl<T: PushQueue + StoreMaintenance> Store for T {}
@@ -33,7 +33,7 @@ pub(crate) struct OpenStore {
 }
 
 impl OpenStore {
-    /// Every call of the program is counted for `--metrics`.
+    /// Wraps the store, so that `--metrics` counts every call of the program.
     fn new(store: impl Store + 'static, shared: bool) -> Self {
         Self {
             store: Arc::new(Measured::new(store)),
@@ -42,7 +42,7 @@ impl OpenStore {
     }
 }
 
-/// The store of every command, unless another one is named.
+/// The store of every command, unless the user names another one.
 pub(crate) const DEFAULT: &str = "sqlite:./passkit.db";
 
 /// A setting of a store in the environment. Few need these, so they are not options of every command.
@@ -55,7 +55,7 @@ fn setting(name: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// The content of a file that the environment names.
+/// Reads the file that the environment names.
 fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
     let Some(path) = setting(name)? else {
         return Ok(None);
@@ -72,7 +72,7 @@ impl StoreUrl {
         self.open_with(false).await
     }
 
-    /// Fails if the store should be a file or a folder and is not there.
+    /// Fails if the store should be a file or a folder and does not exist.
     fn check_there(&self) -> Result<(), Failure> {
         match self {
             Self::Sqlite(path) | Self::Sled(path) if !path.exists() => Err(Failure::new(format!(
@@ -83,7 +83,7 @@ impl StoreUrl {
         }
     }
 
-    /// Opens the store. Makes it first if it is a file or a folder that does not exist.
+    /// Opens the store. If it is a file or a folder that does not exist, makes it first.
     pub(crate) async fn open_or_create(&self) -> Result<OpenStore, Failure> {
         self.open_with(true).await
     }
@@ -120,7 +120,7 @@ impl StoreUrl {
         }
     }
 
-    /// Repairs the index of the store. `None` if the store has no index to repair.
+    /// Repairs the index of the store. Returns `None` if the store has no such index.
     pub(crate) async fn repair(&self) -> Result<Option<Repaired>, Failure> {
         match self {
             Self::Sqlite(_) | Self::Sled(_) | Self::Postgres(_) => Ok(None),
@@ -170,8 +170,8 @@ impl StoreUrl {
             .map_err(|error| self.cannot("connect to", &error))
     }
 
-    /// The files and folders that the store consists of or that opening it reads, as far as they
-    /// are on this machine. No command may overwrite them.
+    /// Returns the files and folders on this machine that the store consists of, and those that
+    /// opening it reads. No command may overwrite them.
     pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Failure> {
         match self {
             Self::Sqlite(path) => Ok(["", "-wal", "-shm", "-journal"]
@@ -193,8 +193,8 @@ impl StoreUrl {
         }
     }
 
-    /// The folder for the copies of `serve` if the store is a folder. It is on the same disk and
-    /// under the same lock.
+    /// Returns the folder for the copies of `serve` if the store is a folder. It is on the same
+    /// disk and under the same lock.
     pub(crate) fn companion_folder(&self) -> Option<PathBuf> {
         match self {
             Self::Sled(path) => Some(path.join("folder")),
@@ -202,7 +202,7 @@ impl StoreUrl {
         }
     }
 
-    /// Whether both name one place. Two URLs of one database may differ.
+    /// Returns whether both name the same place. Two URLs of one database may differ.
     pub(crate) fn is_same_place(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Sqlite(one), Self::Sqlite(other)) | (Self::Sled(one), Self::Sled(other)) => {
@@ -234,10 +234,10 @@ impl StoreUrl {
     }
 }
 
-/// The note that names the state of a store. `passkit restored` changes it.
+/// The note with the edition, which names the state of a store. `passkit restored` changes it.
 const EDITION: &str = "passkit-edition";
 
-/// The name of the store's state, which is new in every new store.
+/// Returns the edition of the store. Every new store has a new one.
 pub(crate) async fn edition(store: &dyn Store) -> Result<String, StoreError> {
     loop {
         if let Some(edition) = store.note(EDITION).await? {
@@ -249,7 +249,7 @@ pub(crate) async fn edition(store: &dyn Store) -> Result<String, StoreError> {
     }
 }
 
-/// Gives the store's state a new name.
+/// Gives the store a new edition.
 pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
     loop {
         let before = store.note(EDITION).await?;
@@ -348,7 +348,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| cannot(&error))
 }
 
-/// What tells a file or folder apart from all others, whatever its path.
+/// Returns an identity that no other file or folder has. It is the same for every path of the file.
 fn identity(path: &Path) -> Option<impl PartialEq> {
     let metadata = std::fs::metadata(path).ok()?;
     #[cfg(unix)]

@@ -46,12 +46,12 @@ pub(crate) struct Copy {
     to: StoreUrl,
 }
 
-/// What was copied.
+/// What was copied so far.
 #[derive(Default)]
 struct Copied {
     registrations: u64,
     published: u64,
-    /// Each type with one of its devices.
+    /// A device of each type.
     devices: BTreeMap<TypeIdentifier, DeviceIdentifier>,
     types: BTreeSet<TypeIdentifier>,
 }
@@ -159,7 +159,7 @@ impl Copied {
                 first.push(content(digest));
             }
             if removed {
-                // The digest stays when a pass is removed.
+                // A removed pass keeps its digest.
                 then.push(content(None));
             }
             self.published += 1;
@@ -176,7 +176,8 @@ impl Copied {
     }
 }
 
-/// How many microseconds the old store's clocks are ahead of the new one's, if they are. Phones have tags of the old ones.
+/// Returns how many microseconds the clocks of the old store are ahead of those of the new store,
+/// if they are. Phones have tags with readings of the old clocks.
 async fn ahead(
     from: &dyn Store,
     to: &dyn Store,

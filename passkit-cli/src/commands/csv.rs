@@ -19,7 +19,7 @@ use passkit_server::{
 /// The first line of a written file.
 pub(crate) const NAMES_LINE: &str = "device,push_token,type,serial\n";
 
-/// The longest line. Identifiers have their own, shorter limits.
+/// The longest line in bytes. Identifiers have their own, shorter limits.
 const LONGEST: usize = 16 * 1024;
 
 /// Names that issuers use for the columns, in lower case, without spaces and punctuation.
@@ -127,8 +127,7 @@ impl Lines {
             };
             let record = fields.and_then(|mut fields| {
                 let count = fields.len();
-                // One field more is allowed, because it may be a serial number with an unquoted
-                // comma.
+                // One more field is allowed, because a serial number may have an unquoted comma.
                 if count < wanted || count > self.columns {
                     return Err(format!("{count} fields instead of {}", self.columns));
                 }
@@ -151,7 +150,7 @@ impl Lines {
         &self.line
     }
 
-    /// Reads a line. Returns whether it was read completely; `None` at the end.
+    /// Reads a line. Returns whether the whole line fits. Returns `None` at the end.
     fn read_line(&mut self) -> io::Result<Option<bool>> {
         self.line.clear();
         let read = self
@@ -207,7 +206,7 @@ impl Lines {
     }
 }
 
-/// Reads to the end of a line, and returns how many bytes that was.
+/// Reads to the end of a line. Returns how many bytes that was.
 fn skip_line(reader: &mut dyn BufRead) -> io::Result<u64> {
     let mut skipped = 0;
     loop {
@@ -222,7 +221,7 @@ fn skip_line(reader: &mut dyn BufRead) -> io::Result<u64> {
     }
 }
 
-/// The position of each column, if these fields are names of columns.
+/// Returns the position of each column, if these fields are names of columns.
 fn named_columns(fields: &[String]) -> Option<[usize; 4]> {
     let plain = |field: &String| -> String {
         field

@@ -21,8 +21,8 @@ const PAGE: usize = 5_000;
 
 /// Writes all registrations of a store as a CSV file that `passkit import` reads.
 ///
-/// The store may be in use meanwhile: every registration that exists throughout is in the file. The file contains push
-/// tokens and device identifiers, which are secrets.
+/// The store may be in use meanwhile. Every registration that exists the whole time is in the file.
+/// The file contains push tokens and device identifiers, which are secrets.
 #[derive(Args)]
 pub(crate) struct Export {
     /// The store to read.

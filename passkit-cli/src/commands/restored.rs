@@ -21,7 +21,7 @@ pub(crate) struct Restored {
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
-    /// Types that the backup may not have yet, because their first pass came later.
+    /// Types that the backup may lack, because their first pass was published after it.
     #[arg(value_name = "TYPE")]
     types: Vec<TypeIdentifier>,
 }
