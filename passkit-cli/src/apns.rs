@@ -37,8 +37,8 @@ pub(crate) struct ApnsOptions {
     )]
     pub(crate) key: Option<PathBuf>,
 
-    /// The password of .p12 files. Files in --apns-config may have one of their own. Better set in the environment, or in
-    /// the file that PASSKIT_APNS_PASSWORD_FILE names.
+    /// The password of .p12 files. Files in --apns-config may have their own. Better set in the environment, or
+    /// in the file that PASSKIT_APNS_PASSWORD_FILE names.
     #[arg(
         long = "apns-password",
         env = "PASSKIT_APNS_PASSWORD",

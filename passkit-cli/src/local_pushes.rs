@@ -49,7 +49,7 @@ impl LocalPushes {
             (&key_file, &key.key),
             (&root, apns.root_pem()),
         ] {
-            // One of them is a key.
+            // One of the files is a key.
             let mut output = Output::create(file, &[])?;
             output.write(content.as_bytes())?;
             output.finish()?;

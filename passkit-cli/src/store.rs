@@ -45,7 +45,7 @@ impl OpenStore {
 /// The store of every command, unless the user names another one.
 pub(crate) const DEFAULT: &str = "sqlite:./passkit.db";
 
-/// A setting of a store in the environment. Few need these, so they are not options of every command.
+/// Reads a setting of a store from the environment. Few users need these, so they are not options.
 fn setting(name: &str) -> Result<Option<String>, Failure> {
     match std::env::var(name) {
         Ok(value) if value.is_empty() => Ok(None),
@@ -263,8 +263,8 @@ pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
     }
 }
 
-/// The note that a store has until `passkit copy` or `passkit restored` is done with it: the name of the command, and a text
-/// that nobody else has.
+/// The note that a store has until `passkit copy` or `passkit restored` has completed: the name of the command, and a
+/// random text.
 const UNFINISHED: &str = "passkit-unfinished";
 
 /// A change to a store that must not be served before it is complete.
@@ -274,7 +274,7 @@ pub(crate) struct Unfinished {
 }
 
 impl Unfinished {
-    /// Writes the note, in place of one that an interrupted command left.
+    /// Writes the note. It replaces a note of an interrupted command.
     pub(crate) async fn begin(store: &dyn Store, command: &str) -> Result<Self, StoreError> {
         let note = format!("{command} {}", random_text()?);
         loop {
@@ -288,12 +288,12 @@ impl Unfinished {
         }
     }
 
-    /// Whether the note is in this store, so that it is the same store.
+    /// Returns whether this store has the note. Then both are the same store.
     pub(crate) async fn is_in(&self, store: &dyn Store) -> Result<bool, StoreError> {
         Ok(store.note(UNFINISHED).await?.as_ref() == Some(&self.note))
     }
 
-    /// Puts the note of before back, because nothing was changed.
+    /// Puts the earlier note back, because nothing was changed.
     pub(crate) async fn undo(&self, store: &dyn Store) -> Result<(), StoreError> {
         let before = self.before.as_deref();
         store
@@ -325,7 +325,7 @@ pub(crate) async fn check_finished(store: &dyn Store, url: &StoreUrl) -> Result<
     )))
 }
 
-/// A text that nobody else has.
+/// Returns a random text that occurs nowhere else.
 fn random_text() -> Result<String, StoreError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| StoreError::new(StoreErrorKind::Other, error))?;

@@ -379,7 +379,8 @@ impl Catalog {
                 Ok(transaction.commit()?)
             });
         if written.as_ref().is_err_and(CatalogError::is_damage) {
-            // Without this file, the next start finds the damage at the same place.
+            // If this file exists, the next start makes the copies anew. Without it, the start
+            // would open the damaged database again.
             private_files::open(&self.folder.join(DAMAGED))?;
             tracing::error!(
                 "{}: the copies are damaged; start the service again, which makes them anew",
@@ -396,7 +397,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn open_database(folder: &Path) -> Result<Connection, CatalogError> {
-    // SQLite gives its other files the permissions of this one.
+    // SQLite gives its other files the same permissions as this one.
     private_files::open(&folder.join(DATABASE))?;
     let connection = connect(folder, WRITER_CACHE)?;
     connection.pragma_update(None, "journal_mode", "wal")?;

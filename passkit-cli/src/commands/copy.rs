@@ -19,12 +19,11 @@ use crate::{
 /// How many registrations are copied at a time.
 const GROUP: usize = 5_000;
 
-/// Copies a store into another one: registrations, and which contents and tokens were published.
+/// Copies a store into another one: registrations, and the digests and tokens of published passes.
 ///
 /// Stop everything that writes to the old store first. At the end all passes count as changed once in the new store, so
-/// that no phone misses a change; pushes that the old store still had to send are sent with that. If the
-/// copy is interrupted, run it again. Until it is complete, `passkit serve` refuses the new store. The old store stays as it
-/// is.
+/// that no phone misses a change. This also replaces the pushes that the old store had not sent yet. If the copy is
+/// interrupted, run it again. Until it is complete, `passkit serve` refuses the new store. The old store stays as it is.
 #[derive(Args)]
 pub(crate) struct Copy {
     /// The store to copy.

@@ -1,4 +1,4 @@
-//! Registrations as CSV, line by line. A quote that is never closed spoils only its own line.
+//! Reads and writes registrations as CSV, line by line. A quote that is never closed makes only its own line bad.
 //!
 //! This file uses nothing else of the program, so that the package `fuzz` can include it.
 
@@ -56,14 +56,14 @@ pub(crate) struct Lines {
     pub(crate) number: u64,
     /// How many bytes were read.
     pub(crate) bytes: u64,
-    /// How long the file is; `None` if it is no regular file.
+    /// The length of the file in bytes. `None` if it is not a regular file.
     pub(crate) length: Option<u64>,
 }
 
 /// Device, push token, type, serial number.
 pub(crate) type Record = [String; 4];
 
-/// A line's number, and what it holds or what is wrong with it.
+/// The number of a line, and its fields or its problem.
 pub(crate) type Line = (u64, Result<Record, String>);
 
 impl Lines {
@@ -92,8 +92,8 @@ impl Lines {
         }
     }
 
-    /// The next line that is not empty: its number, and its fields in the order of the columns or
-    /// what is wrong.
+    /// Returns the next line that is not empty: its number, and its fields in the order of the
+    /// columns, or its problem.
     pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             let Some(complete) = self.read_line()? else {
@@ -145,7 +145,7 @@ impl Lines {
         }
     }
 
-    /// The last line that was read, unchanged.
+    /// Returns the last line that was read, unchanged.
     pub(crate) fn raw(&self) -> &[u8] {
         &self.line
     }

@@ -29,7 +29,7 @@ pub(crate) struct Export {
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
-    /// The file to write. It appears when it is complete. Without it, standard output.
+    /// The file to write. It appears when it is complete. Default: standard output.
     #[arg(long, value_name = "FILE.csv", value_parser = output::path())]
     to: Option<PathBuf>,
 }

@@ -116,7 +116,7 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) apns: ApnsOptions,
 
-    /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`: another program publishes changes of passes with
+    /// Accept POST /admin/v1/publish with `Authorization: Bearer TOKEN`. Another program publishes changes of passes with
     /// it. At least 16 characters. Better set in the environment, or in the file that PASSKIT_ADMIN_TOKEN_FILE names.
     #[arg(
         long,
@@ -126,7 +126,7 @@ pub(crate) struct Serve {
     )]
     pub(crate) admin_token: Option<AdminToken>,
 
-    /// Where to accept it, instead of at the address for phones.
+    /// Where to accept these calls, instead of at the address for phones.
     #[arg(long, env = "PASSKIT_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) admin_listen: Option<SocketAddr>,
 

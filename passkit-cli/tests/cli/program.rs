@@ -150,7 +150,8 @@ impl Service {
         self.variable = Some((name, value.to_owned()));
     }
 
-    /// Another instance over the same store, with an empty disk and empty folders of its own.
+    /// Makes another instance over the same store. It has an empty disk and empty folders of its
+    /// own.
     pub(crate) fn newcomer(&self) -> Self {
         Self::over(&self.store).given(&self.arguments)
     }
@@ -232,7 +233,7 @@ impl Service {
         });
     }
 
-    /// What it says if it refuses to start. `None` if it starts. It does not go on running.
+    /// Returns what the service says if it refuses to start. If it starts, it is killed, and this returns `None`.
     pub(crate) fn refusal(&self) -> Option<String> {
         let mut process = self
             .command()
@@ -252,7 +253,8 @@ impl Service {
         (!started).then(|| String::from_utf8(output.stderr).unwrap())
     }
 
-    /// Starts it, does not wait for it to listen, and kills it when the condition becomes true.
+    /// Starts the service, and kills it when the condition becomes true. Does not wait until it
+    /// listens.
     pub(crate) fn kill_when(&mut self, mut condition: impl FnMut(&Self) -> bool) {
         let mut process = self
             .command()

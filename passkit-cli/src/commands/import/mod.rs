@@ -49,7 +49,7 @@ pub(crate) struct Import {
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
-    /// Copies the lines that are left out to this file. It appears when the import is done.
+    /// A file for copies of the skipped lines. It appears when the import is done.
     #[arg(long, value_name = "FILE.csv", value_parser = output::path())]
     rejects: Option<PathBuf>,
 }
@@ -171,7 +171,8 @@ fn cannot_read(path: &Path, error: &io::Error) -> Failure {
     Failure::new(format!("can't read {}: {error}", path.display()))
 }
 
-/// Looks up some of the first `lines` in the store. Returns the number of one that is not there.
+/// Looks up some of the first `lines` lines in the store. Returns the number of a line that the
+/// store lacks.
 ///
 /// A store may keep its notes when its rows are deleted, for example PostgreSQL after a `truncate`.
 async fn missing(
