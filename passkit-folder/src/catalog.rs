@@ -265,7 +265,7 @@ impl Catalog {
         })
     }
 
-    /// Remembers that phones may have a copy of `pass` under the date of other content. This is on
+    /// Remembers that phones may have a copy of `pass` with the `Last-Modified` of other content. This is on
     /// disk when the call returns.
     pub(crate) fn set_misdated(&self, pass: &PassId) -> Result<(), CatalogError> {
         self.write(true, |transaction| {

@@ -65,9 +65,10 @@
 //! again: at once the first time, and later after pauses that grow from a minute to an hour. No
 //! request is answered 503 because of it.
 //!
-//! A phone that fetches such a copy gets it under the date of the other content. When the other
-//! content is served later, the phone would believe that nothing changed. So the pass is *misdated*
-//! until it is marked again. Its next change is marked even if the store knows the new content.
+//! A phone that fetches this copy gets it with the `Last-Modified` of the published content. If the
+//! published content were served later, the phone would get a 304 and keep the copy. So the pass is
+//! *misdated* until it is marked again. Its next change is marked even if the store knows the new
+//! content.
 
 mod catalog;
 mod check;

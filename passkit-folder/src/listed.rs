@@ -12,7 +12,8 @@ pub(crate) struct Listed {
     pub(crate) content: ContentDigest,
     /// Whether the store lacks the last change.
     pub(crate) unmarked: bool,
-    /// Whether phones may have a copy of this pass under the date of other content.
+    /// Whether phones may have fetched this content with the `Last-Modified` of other content. The
+    /// section "Several instances" of the crate docs says how.
     pub(crate) misdated: bool,
     /// The file that the pass was last read from.
     pub(crate) path: Arc<str>,

@@ -315,8 +315,8 @@ async fn answer_publish(
     Ok(answer)
 }
 
-/// Logs to stderr, down to `level` unless PASSKIT_LOG names another one. At `debug`, each step from
-/// a change to a phone that has it is logged. Libraries log at `info` at most.
+/// Logs to stderr, down to `level` unless PASSKIT_LOG names another one. At `debug`, the log
+/// shows the way of each change to a phone. Libraries log at `info` at most.
 pub(crate) fn start_logging(level: tracing::Level) {
     let wanted = std::env::var("PASSKIT_LOG")
         .ok()
