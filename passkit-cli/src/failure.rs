@@ -4,7 +4,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use passkit_server::store::StoreError;
 pub(crate) use passkit_server::text::Chain;
 
-/// Why the program could not do its work: one line with what, where, and how to fix it. Exit code 2.
+/// The reason why the program could not do its work: one line that says what, where, and how to fix
+/// it. The exit code is 2.
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 
@@ -13,7 +14,7 @@ impl Failure {
         Self(line.into().replace('\n', " "))
     }
 
-    /// `what: error: its source: …`
+    /// Makes the text `what: error: its source: …`.
     pub(crate) fn from_error(what: impl fmt::Display, error: &dyn Error) -> Self {
         Self::new(format!("{what}: {}", Chain(error)))
     }
@@ -29,7 +30,7 @@ impl Failure {
     }
 }
 
-/// Prints help and version, and ends the program. An error is shown without the usage.
+/// Prints help or the version and ends the program. Any other error is shown without the usage.
 impl From<clap::Error> for Failure {
     fn from(mut error: clap::Error) -> Self {
         if !error.use_stderr()

@@ -1,7 +1,6 @@
-//! The `passkit` program: an Apple Wallet update service and its tools, for people who write no
-//! Rust.
+//! The `passkit` program: an Apple Wallet web service and its tools, for people who write no Rust.
 
-/// Like `println!`, but without an error if the reader is gone, as in `passkit device list | head
+/// Prints like `println!`. It is no error if the reader is gone, as in `passkit device list | head
 /// -1`.
 macro_rules! say {
     ($($text:tt)*) => {{
@@ -100,7 +99,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Restored(restored) => runtime.block_on(restored.run()),
         Command::Repair(repair) => runtime.block_on(repair.run()),
     };
-    // Blocking work that is left, such as the first search of the folders, ends with the process.
+    // Blocking work that is still running, such as the first search of the folders, ends with the
+    // process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     code
 }

@@ -19,7 +19,7 @@ use passkit_store_sqlite::SqliteStore;
 use crate::failure::{Chain, Failure};
 pub(crate) use crate::store_url::StoreUrl;
 
-/// What the program needs of a store.
+/// Everything that the program needs from a store.
 pub(crate) trait Store: PushQueue + StoreMaintenance {}
 
 impl<T: PushQueue + StoreMaintenance> Store for T {}
@@ -33,7 +33,7 @@ pub(crate) struct OpenStore {
 }
 
 impl OpenStore {
-    /// Every call of the program is counted for `--metrics`.
+    /// Wraps the store, so that `--metrics` counts every call of the program.
     fn new(store: impl Store + 'static, shared: bool) -> Self {
         Self {
             store: Arc::new(Measured::new(store)),
@@ -42,10 +42,10 @@ impl OpenStore {
     }
 }
 
-/// The store of every command, unless another one is named.
+/// The store of every command, unless the user names another one.
 pub(crate) const DEFAULT: &str = "sqlite:./passkit.db";
 
-/// A setting of a store in the environment. Few need these, so they are not options of every command.
+/// Reads a setting of a store from the environment. Few users need these, so they are not options.
 fn setting(name: &str) -> Result<Option<String>, Failure> {
     match std::env::var(name) {
         Ok(value) if value.is_empty() => Ok(None),
@@ -55,7 +55,7 @@ fn setting(name: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// The content of a file that the environment names.
+/// Reads the file that the environment names.
 fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
     let Some(path) = setting(name)? else {
         return Ok(None);
@@ -72,7 +72,7 @@ impl StoreUrl {
         self.open_with(false).await
     }
 
-    /// Fails if the store should be a file or a folder and is not there.
+    /// Fails if the store should be a file or a folder and does not exist.
     fn check_there(&self) -> Result<(), Failure> {
         match self {
             Self::Sqlite(path) | Self::Sled(path) if !path.exists() => Err(Failure::new(format!(
@@ -83,7 +83,7 @@ impl StoreUrl {
         }
     }
 
-    /// Opens the store. Makes it first if it is a file or a folder that does not exist.
+    /// Opens the store. If it is a file or a folder that does not exist, makes it first.
     pub(crate) async fn open_or_create(&self) -> Result<OpenStore, Failure> {
         self.open_with(true).await
     }
@@ -120,7 +120,7 @@ impl StoreUrl {
         }
     }
 
-    /// Repairs the index of the store. `None` if the store has no index to repair.
+    /// Repairs the index of the store. Returns `None` if the store has no such index.
     pub(crate) async fn repair(&self) -> Result<Option<Repaired>, Failure> {
         match self {
             Self::Sqlite(_) | Self::Sled(_) | Self::Postgres(_) => Ok(None),
@@ -170,8 +170,8 @@ impl StoreUrl {
             .map_err(|error| self.cannot("connect to", &error))
     }
 
-    /// The files and folders that the store consists of or that opening it reads, as far as they
-    /// are on this machine. No command may overwrite them.
+    /// Returns the files and folders on this machine that the store consists of, and those that
+    /// opening it reads. No command may overwrite them.
     pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Failure> {
         match self {
             Self::Sqlite(path) => Ok(["", "-wal", "-shm", "-journal"]
@@ -193,8 +193,8 @@ impl StoreUrl {
         }
     }
 
-    /// The folder for the copies of `serve` if the store is a folder. It is on the same disk and
-    /// under the same lock.
+    /// Returns the folder for the copies of `serve` if the store is a folder. It is on the same
+    /// disk and under the same lock.
     pub(crate) fn companion_folder(&self) -> Option<PathBuf> {
         match self {
             Self::Sled(path) => Some(path.join("folder")),
@@ -202,7 +202,7 @@ impl StoreUrl {
         }
     }
 
-    /// Whether both name one place. Two URLs of one database may differ.
+    /// Returns whether both name the same place. Two URLs of one database may differ.
     pub(crate) fn is_same_place(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Sqlite(one), Self::Sqlite(other)) | (Self::Sled(one), Self::Sled(other)) => {
@@ -234,10 +234,10 @@ impl StoreUrl {
     }
 }
 
-/// The note that names the state of a store. `passkit restored` changes it.
+/// The note with the edition, which names the state of a store. `passkit restored` changes it.
 const EDITION: &str = "passkit-edition";
 
-/// The name of the store's state, which is new in every new store.
+/// Returns the edition of the store. Every new store has a new one.
 pub(crate) async fn edition(store: &dyn Store) -> Result<String, StoreError> {
     loop {
         if let Some(edition) = store.note(EDITION).await? {
@@ -249,7 +249,7 @@ pub(crate) async fn edition(store: &dyn Store) -> Result<String, StoreError> {
     }
 }
 
-/// Gives the store's state a new name.
+/// Gives the store a new edition.
 pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
     loop {
         let before = store.note(EDITION).await?;
@@ -263,8 +263,8 @@ pub(crate) async fn renew_edition(store: &dyn Store) -> Result<(), StoreError> {
     }
 }
 
-/// The note that a store has until `passkit copy` or `passkit restored` is done with it: the name of the command, and a text
-/// that nobody else has.
+/// The note that a store has until `passkit copy` or `passkit restored` has completed: the name of the command, and a
+/// random text.
 const UNFINISHED: &str = "passkit-unfinished";
 
 /// A change to a store that must not be served before it is complete.
@@ -274,7 +274,7 @@ pub(crate) struct Unfinished {
 }
 
 impl Unfinished {
-    /// Writes the note, in place of one that an interrupted command left.
+    /// Writes the note. It replaces a note of an interrupted command.
     pub(crate) async fn begin(store: &dyn Store, command: &str) -> Result<Self, StoreError> {
         let note = format!("{command} {}", random_text()?);
         loop {
@@ -288,12 +288,12 @@ impl Unfinished {
         }
     }
 
-    /// Whether the note is in this store, so that it is the same store.
+    /// Returns whether this store has the note. Then both are the same store.
     pub(crate) async fn is_in(&self, store: &dyn Store) -> Result<bool, StoreError> {
         Ok(store.note(UNFINISHED).await?.as_ref() == Some(&self.note))
     }
 
-    /// Puts the note of before back, because nothing was changed.
+    /// Puts the earlier note back, because nothing was changed.
     pub(crate) async fn undo(&self, store: &dyn Store) -> Result<(), StoreError> {
         let before = self.before.as_deref();
         store
@@ -325,7 +325,7 @@ pub(crate) async fn check_finished(store: &dyn Store, url: &StoreUrl) -> Result<
     )))
 }
 
-/// A text that nobody else has.
+/// Returns a random text that occurs nowhere else.
 fn random_text() -> Result<String, StoreError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| StoreError::new(StoreErrorKind::Other, error))?;
@@ -348,7 +348,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| cannot(&error))
 }
 
-/// What tells a file or folder apart from all others, whatever its path.
+/// Returns an identity that no other file or folder has. It is the same for every path of the file.
 fn identity(path: &Path) -> Option<impl PartialEq> {
     let metadata = std::fs::metadata(path).ok()?;
     #[cfg(unix)]

@@ -1,5 +1,5 @@
-//! The database beside the store that remembers what is served: a copy of each archive, and what is
-//! known about it.
+//! The database with the copies of the archives. It remembers what is served: a copy of each
+//! archive, and what is known about the pass.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -16,7 +16,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{FolderError, files::Stamp, listed::Listed, readers::Readers};
 
-/// `stamp` is six numbers of 8 bytes, `tokens` are 32 bytes each, and `digest` is that of the archive as it was written.
+/// `stamp` is six numbers of 8 bytes, `tokens` are 32 bytes each, and `digest` is the SHA-256 of
+/// the archive as it was written.
 const SCHEMA: &str = "
 create table if not exists pass (
     type text not null,
@@ -45,10 +46,10 @@ create table if not exists setting (
 const ALLOW_UNSIGNED: &str = "allow-unsigned";
 const EDITION: &str = "edition";
 
-/// Kilobytes of pages in memory, for writing and for each thread that reads.
+/// The size of the page caches in KiB: for writing, and for each connection that reads.
 const WRITER_CACHE: i64 = 4 * 1024;
 const READER_CACHE: i64 = 512;
-/// The most connections that are kept open for reading.
+/// How many connections are kept open for reading at most.
 const READERS: usize = 8;
 
 const DATABASE: &str = "catalog.db";
@@ -60,7 +61,7 @@ const DAMAGED: &str = "damaged";
 pub(crate) enum CatalogError {
     #[error("another process uses it")]
     InUse,
-    /// A copy is not what was written.
+    /// A copy differs from what was written.
     #[error("the copy of the archive is damaged")]
     Damaged,
     #[error(transparent)]
@@ -102,19 +103,19 @@ pub(crate) struct Row {
     pub(crate) stamp: Stamp,
 }
 
-/// What happens to the archive of a pass whose row is written.
+/// What to do with the archive of a pass when its row is written.
 pub(crate) enum Copy {
     Put(Bytes),
     Keep,
     Remove,
 }
 
-/// The most processes that keep catalogs in folders beside each other.
+/// How many processes can keep their catalogs in numbered folders next to each other.
 const NEIGHBOURS: u32 = 64;
 
 impl Catalog {
-    /// Opens the catalog in `folder`, or makes it. If another process uses it and `next_free` is set, takes the next
-    /// folder with a number at its end. Returns the folder that was taken too.
+    /// Opens the catalog in `folder`, or makes it. If another process uses it and `next_free` is
+    /// set, tries the same name with a number at its end. Also returns the folder that it opened.
     pub(crate) fn open_free(
         folder: &Path,
         next_free: bool,
@@ -140,8 +141,8 @@ impl Catalog {
         }
     }
 
-    /// Opens the catalog in `folder`, or makes it. A damaged one is put aside, because everything in it can be made anew
-    /// from the files.
+    /// Opens the catalog in `folder`, or makes it. A damaged database is renamed, because
+    /// everything in it can be made anew from the files.
     fn open(folder: &Path) -> Result<Self, CatalogError> {
         private_files::create_folder(folder)?;
         let lock = private_files::open(&folder.join("lock"))?;
@@ -193,14 +194,14 @@ impl Catalog {
         })
     }
 
-    /// Whether unsigned archives were allowed when the catalog was filled.
+    /// Returns whether unsigned archives were allowed when the catalog was filled.
     pub(crate) fn allowed_unsigned(&self) -> Result<bool, CatalogError> {
         Ok(self
             .setting(ALLOW_UNSIGNED)?
             .is_some_and(|value| value == "1"))
     }
 
-    /// The edition of the store that has everything in the catalog.
+    /// Returns the edition of the store that everything in the catalog was published to.
     pub(crate) fn edition(&self) -> Result<Option<String>, CatalogError> {
         self.setting(EDITION)
     }
@@ -213,7 +214,7 @@ impl Catalog {
         })
     }
 
-    /// Writes rows and archives in one commit, on disk when this returns.
+    /// Writes rows and archives in one commit. It is on disk when this returns.
     pub(crate) fn put<'a>(
         &self,
         rows: impl IntoIterator<Item = (&'a Row, Copy)>,
@@ -248,11 +249,12 @@ impl Catalog {
         written
     }
 
-    /// Remembers that the store has the last change of `passes`. It is on disk with the next
-    /// commit. After a crash before that, the passes are marked again.
+    /// Remembers that the store has the last change of `passes`. The commit is not synced. It
+    /// becomes durable with the next synced commit. After a crash before that, the passes are
+    /// published again.
     pub(crate) fn set_marked(&self, passes: &[PassId]) -> Result<(), CatalogError> {
         self.write(false, |transaction| {
-            // As `Listed::set_marked` does.
+            // Does the same as `Listed::set_marked`.
             let mut statement = transaction.prepare_cached(
                 "update pass set unmarked = 0, misdated = misdated and withdrawn where type = ?1 and serial = ?2",
             )?;
@@ -263,7 +265,8 @@ impl Catalog {
         })
     }
 
-    /// Remembers that phones may have a copy of `pass` under the date of other content. On disk when this returns.
+    /// Remembers that phones may have a copy of `pass` under the date of other content. This is on
+    /// disk when the call returns.
     pub(crate) fn set_misdated(&self, pass: &PassId) -> Result<(), CatalogError> {
         self.write(true, |transaction| {
             transaction.execute(
@@ -274,13 +277,14 @@ impl Catalog {
         })
     }
 
-    /// Remembers by which rules everything in the catalog was checked.
+    /// Remembers with which rules everything in the catalog was checked.
     pub(crate) fn remember_rules(&self, allow_unsigned: bool) -> Result<(), CatalogError> {
         let value = if allow_unsigned { "1" } else { "0" };
         self.write(true, |transaction| set(transaction, ALLOW_UNSIGNED, value))
     }
 
-    /// Remembers that everything in the catalog has to be published to this edition of the store.
+    /// Remembers the edition of the store, and that everything in the catalog has to be published
+    /// to it.
     pub(crate) fn begin_edition(&self, edition: &str) -> Result<(), CatalogError> {
         self.write(true, |transaction| {
             transaction.execute("update pass set unmarked = 1", [])?;
@@ -288,9 +292,9 @@ impl Catalog {
         })
     }
 
-    /// The archive of a pass, read from disk.
+    /// Reads the archive of a pass from disk.
     ///
-    /// [`CatalogError::Damaged`] if it is not what was written.
+    /// Fails with [`CatalogError::Damaged`] if the archive differs from what was written.
     pub(crate) fn archive(&self, pass: &PassId) -> Result<Option<Bytes>, CatalogError> {
         let read = self.read(|connection| {
             let mut statement = connection.prepare_cached(
@@ -315,7 +319,7 @@ impl Catalog {
         }
     }
 
-    /// The archive of a pass, shared with all who read it now.
+    /// Returns the archive of a pass. All who read it now share one copy.
     pub(crate) async fn shared_archive(
         self: &Arc<Self>,
         pass: &PassId,
@@ -327,7 +331,7 @@ impl Catalog {
         self.being_sent.get(pass, read).await
     }
 
-    /// The number of bytes of the archive of a pass.
+    /// Returns the size in bytes of the archive of a pass.
     pub(crate) fn archive_length(&self, pass: &PassId) -> Result<Option<u64>, CatalogError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
@@ -375,7 +379,8 @@ impl Catalog {
                 Ok(transaction.commit()?)
             });
         if written.as_ref().is_err_and(CatalogError::is_damage) {
-            // Without this file, the next start finds the damage at the same place.
+            // If this file exists, the next start makes the copies anew. Without it, the start
+            // would open the damaged database again.
             private_files::open(&self.folder.join(DAMAGED))?;
             tracing::error!(
                 "{}: the copies are damaged; start the service again, which makes them anew",
@@ -386,18 +391,18 @@ impl Catalog {
     }
 }
 
-/// No change is half made when a thread panics: its transaction is rolled back.
+/// A poisoned lock can be used: if a thread panics, SQLite rolls back its transaction.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn open_database(folder: &Path) -> Result<Connection, CatalogError> {
-    // SQLite gives its other files the permissions of this one.
+    // SQLite gives its other files the same permissions as this one.
     private_files::open(&folder.join(DATABASE))?;
     let connection = connect(folder, WRITER_CACHE)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.execute_batch(SCHEMA)?;
-    // Reads all rows, to find damage before it is in the way.
+    // Reads all rows, so that damage is found at the start.
     connection.query_row("select count(*) from pass", [], |_| Ok(()))?;
     Ok(connection)
 }
@@ -406,7 +411,7 @@ fn connect(folder: &Path, cache: i64) -> Result<Connection, CatalogError> {
     let flags =
         rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(folder.join(DATABASE), flags)?;
-    // A connection that closes may have the database locked for a moment.
+    // A connection that closes may lock the database for a moment.
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "cache_size", -cache)?;
     Ok(connection)
@@ -471,7 +476,7 @@ fn put_row(transaction: &Transaction<'_>, row: &Row) -> Result<(), CatalogError>
     Ok(())
 }
 
-/// `None` if it is no pass by today's rules. Such a row is ignored.
+/// Returns `None` if the row names no pass that is valid by today's rules. Such a row is ignored.
 fn to_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Row>> {
     let Ok(pass) = PassId::new(row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?) else {
         return Ok(None);

@@ -19,12 +19,11 @@ use crate::{
 /// How many registrations are copied at a time.
 const GROUP: usize = 5_000;
 
-/// Copies a store into another one: registrations, and which contents and tokens were published.
+/// Copies a store into another one: registrations, and the digests and tokens of published passes.
 ///
 /// Stop everything that writes to the old store first. At the end all passes count as changed once in the new store, so
-/// that no phone misses a change; pushes that the old store still had to send are sent with that. If the
-/// copy is interrupted, run it again. Until it is complete, `passkit serve` refuses the new store. The old store stays as it
-/// is.
+/// that no phone misses a change. This also replaces the pushes that the old store had not sent yet. If the copy is
+/// interrupted, run it again. Until it is complete, `passkit serve` refuses the new store. The old store stays as it is.
 #[derive(Args)]
 pub(crate) struct Copy {
     /// The store to copy.
@@ -46,12 +45,12 @@ pub(crate) struct Copy {
     to: StoreUrl,
 }
 
-/// What was copied.
+/// What was copied so far.
 #[derive(Default)]
 struct Copied {
     registrations: u64,
     published: u64,
-    /// Each type with one of its devices.
+    /// A device of each type.
     devices: BTreeMap<TypeIdentifier, DeviceIdentifier>,
     types: BTreeSet<TypeIdentifier>,
 }
@@ -159,7 +158,7 @@ impl Copied {
                 first.push(content(digest));
             }
             if removed {
-                // The digest stays when a pass is removed.
+                // A removed pass keeps its digest.
                 then.push(content(None));
             }
             self.published += 1;
@@ -176,7 +175,8 @@ impl Copied {
     }
 }
 
-/// How many microseconds the old store's clocks are ahead of the new one's, if they are. Phones have tags of the old ones.
+/// Returns how many microseconds the clocks of the old store are ahead of those of the new store,
+/// if they are. Phones have tags with readings of the old clocks.
 async fn ahead(
     from: &dyn Store,
     to: &dyn Store,

@@ -1,4 +1,4 @@
-//! Registrations as CSV, line by line. A quote that is never closed spoils only its own line.
+//! Reads and writes registrations as CSV, line by line. A quote that is never closed makes only its own line bad.
 //!
 //! This file uses nothing else of the program, so that the package `fuzz` can include it.
 
@@ -19,7 +19,7 @@ use passkit_server::{
 /// The first line of a written file.
 pub(crate) const NAMES_LINE: &str = "device,push_token,type,serial\n";
 
-/// The longest line. Identifiers have their own, shorter limits.
+/// The longest line in bytes. Identifiers have their own, shorter limits.
 const LONGEST: usize = 16 * 1024;
 
 /// Names that issuers use for the columns, in lower case, without spaces and punctuation.
@@ -56,14 +56,14 @@ pub(crate) struct Lines {
     pub(crate) number: u64,
     /// How many bytes were read.
     pub(crate) bytes: u64,
-    /// How long the file is; `None` if it is no regular file.
+    /// The length of the file in bytes. `None` if it is not a regular file.
     pub(crate) length: Option<u64>,
 }
 
 /// Device, push token, type, serial number.
 pub(crate) type Record = [String; 4];
 
-/// A line's number, and what it holds or what is wrong with it.
+/// The number of a line, and its fields or its problem.
 pub(crate) type Line = (u64, Result<Record, String>);
 
 impl Lines {
@@ -92,8 +92,8 @@ impl Lines {
         }
     }
 
-    /// The next line that is not empty: its number, and its fields in the order of the columns or
-    /// what is wrong.
+    /// Returns the next line that is not empty: its number, and its fields in the order of the
+    /// columns, or its problem.
     pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             let Some(complete) = self.read_line()? else {
@@ -127,8 +127,7 @@ impl Lines {
             };
             let record = fields.and_then(|mut fields| {
                 let count = fields.len();
-                // One field more is allowed, because it may be a serial number with an unquoted
-                // comma.
+                // One more field is allowed, because a serial number may have an unquoted comma.
                 if count < wanted || count > self.columns {
                     return Err(format!("{count} fields instead of {}", self.columns));
                 }
@@ -146,12 +145,12 @@ impl Lines {
         }
     }
 
-    /// The last line that was read, unchanged.
+    /// Returns the last line that was read, unchanged.
     pub(crate) fn raw(&self) -> &[u8] {
         &self.line
     }
 
-    /// Reads a line. Returns whether it was read completely; `None` at the end.
+    /// Reads a line. Returns whether the whole line fits. Returns `None` at the end.
     fn read_line(&mut self) -> io::Result<Option<bool>> {
         self.line.clear();
         let read = self
@@ -207,7 +206,7 @@ impl Lines {
     }
 }
 
-/// Reads to the end of a line, and returns how many bytes that was.
+/// Reads to the end of a line. Returns how many bytes that was.
 fn skip_line(reader: &mut dyn BufRead) -> io::Result<u64> {
     let mut skipped = 0;
     loop {
@@ -222,7 +221,7 @@ fn skip_line(reader: &mut dyn BufRead) -> io::Result<u64> {
     }
 }
 
-/// The position of each column, if these fields are names of columns.
+/// Returns the position of each column, if these fields are names of columns.
 fn named_columns(fields: &[String]) -> Option<[usize; 4]> {
     let plain = |field: &String| -> String {
         field

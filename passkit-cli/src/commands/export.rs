@@ -21,15 +21,15 @@ const PAGE: usize = 5_000;
 
 /// Writes all registrations of a store as a CSV file that `passkit import` reads.
 ///
-/// The store may be in use meanwhile: every registration that exists throughout is in the file. The file contains push
-/// tokens and device identifiers, which are secrets.
+/// The store may be in use meanwhile. Every registration that exists the whole time is in the file.
+/// The file contains push tokens and device identifiers, which are secrets.
 #[derive(Args)]
 pub(crate) struct Export {
     /// The store to read.
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
-    /// The file to write. It appears when it is complete. Without it, standard output.
+    /// The file to write. It appears when it is complete. Default: standard output.
     #[arg(long, value_name = "FILE.csv", value_parser = output::path())]
     to: Option<PathBuf>,
 }

@@ -9,7 +9,8 @@ use crate::{
 
 /// Makes the tables of a PostgreSQL store, or updates them.
 ///
-/// Run it once before the first use, and after an update that says so. The service may run meanwhile.
+/// Run this once before the first use, and after an update that requires it. The service may run
+/// meanwhile.
 #[derive(Args)]
 pub(crate) struct Migrate {
     /// The store.

@@ -11,17 +11,18 @@ use crate::{
 
 /// Makes up for what a restored backup of the store lacks.
 ///
-/// Run it after a backup was put in the place of the store, before the service starts again. Every pass counts as
-/// changed, once: phones get a push, and fetch whatever they missed. Every instance of `passkit serve` publishes all
-/// its files again when it starts, which brings back tokens and removals; unchanged content is not marked again. It is safe
-/// to run it twice. If it is interrupted, `passkit serve` refuses the store until it is run again.
+/// Run this after a backup has replaced the store, before the service starts again. Every pass
+/// counts as changed, once: phones get a push, and fetch every change that they missed. When an
+/// instance of `passkit serve` starts, it publishes all its files again. This brings back tokens
+/// and removals. Unchanged content is not marked again. It is safe to run this twice. If this is
+/// interrupted, `passkit serve` refuses the store until it is run again.
 #[derive(Args)]
 pub(crate) struct Restored {
     /// The store that was restored.
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
-    /// Types that the backup may not have yet, because their first pass came later.
+    /// Types that the backup may lack, because their first pass was published after it.
     #[arg(value_name = "TYPE")]
     types: Vec<TypeIdentifier>,
 }

@@ -8,7 +8,8 @@ use crate::{
     store::{self, StoreUrl},
 };
 
-/// Counts the devices, registrations and passes of each type in a store, and shows how much room they take.
+/// Counts the devices, registrations and passes of each type in a store, and shows the size of the
+/// store.
 #[derive(Args)]
 pub(crate) struct Stats {
     /// The store to count in.

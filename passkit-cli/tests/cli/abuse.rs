@@ -1,5 +1,5 @@
-//! What one stranger can do to all others: the holder of one pass, or somebody without any.
-//! Pushes and bytes are counted, and memory is read from the process.
+//! What one stranger can do to all others. The stranger has one pass, or none. Pushes and bytes are
+//! counted, and memory is read from the process.
 
 use std::{
     fs,
@@ -16,11 +16,12 @@ use crate::{
     push::{Local, METRICS, TYPE, quiet, register, token},
 };
 
-/// More bad tokens than what once stopped a type.
+/// This is more than the number of bad tokens that once stopped a type.
 const STRANGERS: usize = 300;
 const HONEST: usize = 20;
 
-/// A service with the pass of a stranger and those of others, and bad tokens on the first.
+/// Makes a service with the pass of a stranger and the passes of others. Bad tokens are registered
+/// for the pass of the stranger.
 fn with_stranger(local: &Local) -> Service {
     let mut service = Service::new().given(&local.arguments()).given(&METRICS);
     for serial in 0..=HONEST {
@@ -58,12 +59,12 @@ fn all_are_pushed(local: &Local, since: SystemTime) {
 fn bad_tokens_of_a_stranger_do_not_stop_the_pushes_of_others() {
     let local = Local::start();
     let mut service = with_stranger(&local);
-    // One push is delivered, so the certificate is right.
+    // One push is accepted, so the certificate is right.
     register(&service, "first", &token(0), "0");
     change(&service, 0, "two");
     eventually("the first is pushed", || local.apns.pushes().len() == 1);
     for version in ["two", "three"] {
-        // Right after a start, nothing is known but what the store has.
+        // Right after a start, the service knows only what the store has.
         service.stop("TERM");
         service.start();
         let start = SystemTime::now();
@@ -114,7 +115,7 @@ fn a_pass_takes_no_more_devices_than_allowed() {
     );
 }
 
-/// The resident memory of the process, in bytes.
+/// Returns the resident memory of the process, in bytes.
 fn resident(service: &Service) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", service.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
@@ -122,7 +123,7 @@ fn resident(service: &Service) -> u64 {
     kilobytes.parse::<u64>().unwrap() * 1024
 }
 
-/// Bytes that no compression makes smaller.
+/// Returns bytes that no compression makes smaller.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
@@ -183,7 +184,7 @@ fn slow_clients_hold_little_memory_and_it_is_given_back() {
             let mut log = TcpStream::connect(service.address()).unwrap();
             log.write_all(b"POST /v1/log HTTP/1.1\r\nHost: test\r\nContent-Length: 262144\r\n\r\n")
                 .unwrap();
-            // Once it is refused, it need not be read to its end.
+            // When the service has refused the log, it need not read it to its end.
             let _ = log.write_all(&body);
             log
         })
@@ -219,7 +220,7 @@ fn a_client_address_gets_its_share_of_connections_and_no_more() {
     service.start();
     let mut held: Vec<_> = (0..2)
         .map(|_| {
-            // Answered, so that it is counted.
+            // The request is answered, so the connection is counted.
             let mut stream = TcpStream::connect(service.address()).unwrap();
             stream
                 .write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")

@@ -1,4 +1,4 @@
-//! Certificates for pushes: which are accepted, and the errors for the others.
+//! Certificates for pushes: which ones are accepted, and the errors for the others.
 
 use std::{
     fs,
@@ -110,7 +110,7 @@ fn a_bad_certificate_is_reported_in_one_line() {
 
 const P12_PASSWORD: &str = "a p12 password";
 
-/// A certificate with its key, in the form that Keychain Access exports.
+/// Writes a certificate with its key, in the form that Keychain Access exports.
 fn p12(local: &Local, name: &str, type_id: &str) -> PathBuf {
     let pem = local.certificate(type_id);
     let file = local.folder.path().join(format!("{name}.p12"));

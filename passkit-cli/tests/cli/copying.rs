@@ -89,7 +89,8 @@ fn export(store: &str) -> Vec<String> {
     lines
 }
 
-/// A change that no phone has fetched, an earlier token and a removal reach the phones of the other store.
+/// A change that no phone has fetched, an earlier token and a removal take effect in the other
+/// store.
 fn moves(from: &str, to: &str) {
     moves_after(from, to, || ());
 }
@@ -120,7 +121,7 @@ fn moves_after(from: &str, to: &str, prepare: impl FnOnce()) {
             && old.statuses("E", TYPE, "renewed", SECOND)[0] != 401
             && old.get(TYPE, "removed", None).status == 401
     });
-    // A start publishes whatever the end before it left.
+    // A start publishes the changes that the last run left.
     old.stop("TERM");
     old.start();
     old.stop("TERM");
@@ -189,7 +190,7 @@ fn a_copy_that_was_killed_often_moves_everything() {
 fn a_copy_that_was_killed_is_made_complete_by_another_run() {
     let folder = tempfile::tempdir().unwrap();
     let mut size = 30_000;
-    // Grows until there are too many for a copy to end before it is killed.
+    // The number grows until copying takes longer than the time until the kill.
     let (from, to) = loop {
         size *= 2;
         let from = url(folder.path(), &format!("from-{size}.db"));

@@ -13,7 +13,7 @@ const TYPE: &str = "pass.com.example.full";
 pub(crate) struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
-    /// `None` without root.
+    /// Returns `None` without root.
     pub(crate) fn mount(path: &'a Path) -> Option<Self> {
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"])

@@ -1,4 +1,4 @@
-//! The program as its users meet it. The tests start it as a process, use it over HTTP, signal it
+//! Tests of the program from outside. They start it as a process, use it over HTTP, send it signals
 //! and kill it.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]

@@ -33,7 +33,7 @@ pub(crate) struct Service {
     pub(crate) folder: Arc<tempfile::TempDir>,
     store: String,
     arguments: Vec<String>,
-    /// PASSKIT_LOG.
+    /// The value of PASSKIT_LOG.
     log: Option<&'static str>,
     /// Another variable of the environment.
     variable: Option<(&'static str, String)>,
@@ -53,7 +53,7 @@ impl Drop for Running {
     }
 }
 
-/// A complete answer.
+/// An answer with its complete body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -75,7 +75,7 @@ impl Answer {
 }
 
 impl Service {
-    /// A service with empty folders. It is not running yet.
+    /// Makes a service with empty folders. It is not running yet.
     pub(crate) fn new() -> Self {
         Self::with_arguments(&[])
     }
@@ -88,14 +88,14 @@ impl Service {
         service
     }
 
-    /// A service whose store nobody else can use at the same time.
+    /// Makes a service whose store no other process can use at the same time.
     pub(crate) fn alone() -> Self {
         let mut service = Self::new();
         service.store = format!("sled:{}", service.store().display());
         service
     }
 
-    /// A service with empty folders and this store.
+    /// Makes a service with empty folders and this store.
     pub(crate) fn over(store: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["passes", "orders"] {
@@ -111,7 +111,7 @@ impl Service {
         }
     }
 
-    /// Another instance over the same folders and the same store.
+    /// Makes another instance over the same folders and the same store.
     pub(crate) fn sibling(&self) -> Self {
         let Self {
             folder,
@@ -150,7 +150,8 @@ impl Service {
         self.variable = Some((name, value.to_owned()));
     }
 
-    /// Another instance over the same store, with an empty disk and empty folders of its own.
+    /// Makes another instance over the same store. It has an empty disk and empty folders of its
+    /// own.
     pub(crate) fn newcomer(&self) -> Self {
         Self::over(&self.store).given(&self.arguments)
     }
@@ -160,7 +161,7 @@ impl Service {
         self.store = store.to_owned();
     }
 
-    /// Like [`sibling`](Self::sibling), but with these arguments only.
+    /// Makes another instance like [`sibling`](Self::sibling), but with these arguments only.
     pub(crate) fn sibling_with(&self, arguments: &[impl ToString]) -> Self {
         let mut sibling = self.sibling();
         sibling.arguments.clear();
@@ -175,17 +176,17 @@ impl Service {
         self.folder.path().join("orders")
     }
 
-    /// The folder of the store.
+    /// Returns the folder of the store.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
-    /// The argument of `--store`.
+    /// Returns the argument of `--store`.
     pub(crate) fn store_url(&self) -> &str {
         &self.store
     }
 
-    /// The command that serves these folders on a free port.
+    /// Returns the command that serves these folders on a free port.
     pub(crate) fn command(&self) -> Command {
         let mut command = passkit();
         command
@@ -204,7 +205,7 @@ impl Service {
         command
     }
 
-    /// Starts it and waits until it prints that it listens.
+    /// Starts the service and waits until it prints that it listens.
     pub(crate) fn start(&mut self) {
         let mut process = self
             .command()
@@ -232,7 +233,7 @@ impl Service {
         });
     }
 
-    /// What it says if it refuses to start. `None` if it starts. It does not go on running.
+    /// Returns what the service says if it refuses to start. If it starts, it is killed, and this returns `None`.
     pub(crate) fn refusal(&self) -> Option<String> {
         let mut process = self
             .command()
@@ -252,7 +253,8 @@ impl Service {
         (!started).then(|| String::from_utf8(output.stderr).unwrap())
     }
 
-    /// Starts it, does not wait for it to listen, and kills it when the condition becomes true.
+    /// Starts the service, and kills it when the condition becomes true. Does not wait until it
+    /// listens.
     pub(crate) fn kill_when(&mut self, mut condition: impl FnMut(&Self) -> bool) {
         let mut process = self
             .command()
@@ -278,7 +280,7 @@ impl Service {
         format!("http://{}", self.address())
     }
 
-    /// Its stderr so far.
+    /// Returns its stderr so far.
     pub(crate) fn said(&self) -> String {
         self.running.as_ref().unwrap().said.lock().unwrap().clone()
     }
@@ -291,7 +293,7 @@ impl Service {
         self.running.as_ref().unwrap().process.id()
     }
 
-    /// Sends a signal by name, and waits for the end.
+    /// Sends a signal by name, and waits until the process ends.
     pub(crate) fn stop(&mut self, signal: &str) -> ExitStatus {
         let mut running = self.running.take().unwrap();
         let id = running.process.id().to_string();
@@ -317,7 +319,7 @@ impl Service {
         })
     }
 
-    /// The statuses of register, get and unregister with this token.
+    /// Returns the statuses of register, get and unregister with this token.
     pub(crate) fn statuses(
         &self,
         device: &str,
@@ -366,7 +368,8 @@ impl Service {
         .status
     }
 
-    /// The serials that changed since the tag, and the new tag; `None` for 204.
+    /// Returns the serial numbers that changed since the tag, and the new tag. Returns `None` for
+    /// 204.
     pub(crate) fn list(
         &self,
         device: &str,

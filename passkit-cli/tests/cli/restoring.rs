@@ -1,4 +1,4 @@
-//! From a backup back to a service whose phones have everything.
+//! From a backup back to a service whose phones have every change.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::{
     push::{Local, TYPE, token},
 };
 
-/// Puts a file in the place of the database, as an operator would.
+/// Replaces the database by a file, as an operator would.
 fn put_back(backup: &Path, database: &Path) {
     for suffix in ["-wal", "-shm"] {
         let _ = fs::remove_file(format!("{}{suffix}", database.display()));
@@ -28,7 +28,7 @@ fn put_back(backup: &Path, database: &Path) {
     fs::copy(backup, database).unwrap();
 }
 
-/// The phones of the backup, from an export of it: each with its push token.
+/// Returns the phones of a backup, from an export of it, each with its push token.
 fn phones_in(store: &str) -> BTreeMap<String, String> {
     let (code, out, said) = run(passkit().args(["export", "--store", store]));
     assert_eq!(code, Some(0), "{said}");
@@ -49,7 +49,7 @@ fn phones_get_everything_after_a_backup_was_restored() {
     fs::write(&removed, pass(TYPE, "removed", "one")).unwrap();
     service.start();
 
-    // Phones register while the backup is made. Each asks what changed, and so has a tag.
+    // Phones register while the backup is made. Each asks what changed, so it has a tag.
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged: Arc<Mutex<Vec<usize>>> = Arc::default();
     let clients: Vec<_> = (0..4)
@@ -90,7 +90,7 @@ fn phones_get_everything_after_a_backup_was_restored() {
         client.join().unwrap();
     }
 
-    // What the backup does not have: a change, which the phones fetched, and a removal.
+    // The backup lacks a change, which the phones fetched, and a removal.
     let two = pass(TYPE, "A", "two");
     let (_, tag) = service.list("D-0", TYPE, None).unwrap();
     replace(&file, &two);
@@ -111,7 +111,7 @@ fn phones_get_everything_after_a_backup_was_restored() {
     let answer = service.get(TYPE, "A", None);
     let date = answer.header("last-modified").unwrap().to_owned();
     service.kill();
-    // One more change, while nothing runs.
+    // One more change happens while no service runs.
     let three = pass(TYPE, "A", "three");
     replace(&file, &three);
 
@@ -142,7 +142,7 @@ fn phones_get_everything_after_a_backup_was_restored() {
     let answer = service.get(TYPE, "A", Some(&date));
     assert_eq!(answer.status, 200);
     assert!(answer.body == three);
-    // Another instance knows the removal too, which the backup did not have.
+    // Another instance also learns of the removal, which the backup lacks.
     let mut newcomer = service.newcomer();
     fs::write(newcomer.passes().join("a.pkpass"), &three).unwrap();
     newcomer.start();

@@ -20,7 +20,7 @@ use crate::{
     push::{Local, TYPE},
 };
 
-/// The address of a store in a file of this folder.
+/// Returns the URL of a store in a file of this folder.
 pub(crate) fn url(folder: &std::path::Path, name: &str) -> String {
     format!("sqlite:{}", folder.join(name).display())
 }
@@ -156,7 +156,7 @@ fn all_commands_work_beside_two_services() {
     let store = one.store_url().to_owned();
     let file = registrations(one.folder.path().join("a.csv"), 15_000);
 
-    // Phones register all the time, with both services.
+    // Phones register the whole time, with both services.
     let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(0)));
     let clients: Vec<_> = [one.address(), two.address()]
         .into_iter()
@@ -224,7 +224,7 @@ fn a_backup_of_another_store_is_described() {
     assert!(!to.exists());
 }
 
-/// Every kind of store, empty, and what has to live as long as it.
+/// Returns every kind of store, empty, with a value that must live as long as the store.
 pub(crate) fn every_store() -> Vec<(String, Box<dyn Send>)> {
     let (sled, sqlite) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let redis = Single::start().unwrap();

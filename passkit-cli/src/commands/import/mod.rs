@@ -22,21 +22,23 @@ use crate::{
 
 /// How many registrations are stored at a time.
 const GROUP: usize = 5_000;
-/// About how many lines are looked up in the store before it is believed that they are there.
+/// About how many lines are looked up in the store before the note about the progress is believed.
 const SAMPLE: u64 = 100;
 /// How many lines a warning names.
 const NAMED: usize = 10;
 
 /// Imports registrations from a CSV file into a store.
 ///
-/// Four columns: device identifier, push token, type identifier, serial number. They are in this order, or in any order
-/// with a first line that names them (device, push_token, type, serial). Existing registrations stay. Every device gets the
-/// push token of its last line. The store may be in use meanwhile.
+/// The file has four columns: device identifier, push token, type identifier, serial number. They
+/// are in this order, or in any order with a first line that names them (device, push_token, type,
+/// serial). Existing registrations stay. Every device gets the push token of its last line. The
+/// store may be in use meanwhile.
 ///
-/// A bad line is reported by its number and left out. After the import was stopped, the same command continues where it
-/// was. The store itself keeps the progress, so another or an emptied store is filled from the beginning.
+/// A bad line is reported by its number and skipped. If the import was stopped, the same command
+/// continues it. The progress is kept in the store itself, so another store, or an emptied one, is
+/// filled from the beginning.
 ///
-/// Exit code: 0 all lines are in the store, 1 some were left out, 2 it could not be done.
+/// Exit code: 0 all lines are in the store, 1 some were skipped, 2 it could not be done.
 #[derive(Args)]
 pub(crate) struct Import {
     /// The CSV file; - reads standard input.
@@ -47,7 +49,7 @@ pub(crate) struct Import {
     #[arg(long, env = "PASSKIT_STORE", default_value = store::DEFAULT, value_name = "URL", hide_env_values = true)]
     store: StoreUrl,
 
-    /// Copies the lines that are left out to this file. It appears when the import is done.
+    /// A file for copies of the skipped lines. It appears when the import is done.
     #[arg(long, value_name = "FILE.csv", value_parser = output::path())]
     rejects: Option<PathBuf>,
 }
@@ -92,7 +94,7 @@ impl Import {
                 }
             }
         }
-        // The lines that the store has are read again, for the rejects and for the counts.
+        // The lines that the store already has are read again, for the rejects and for the counts.
         let stored = place.reached.lines;
         let mut reached = place.reached;
         let (mut registrations, mut left_out) = (0_u64, 0_u64);
@@ -169,9 +171,10 @@ fn cannot_read(path: &Path, error: &io::Error) -> Failure {
     Failure::new(format!("can't read {}: {error}", path.display()))
 }
 
-/// Looks up some of the first `lines` in the store. Returns the number of one that is not there.
+/// Looks up some of the first `lines` lines in the store. Returns the number of a line that the
+/// store lacks.
 ///
-/// A store may keep its notes when its rows are deleted, such as PostgreSQL after a `truncate`.
+/// A store may keep its notes when its rows are deleted, for example PostgreSQL after a `truncate`.
 async fn missing(
     store: &dyn Store,
     path: &Path,
@@ -191,7 +194,7 @@ async fn missing(
         {
             last = Some((number, registration));
         }
-        // The nearest good line before each step.
+        // The nearest good line before each step is looked up.
         if (number >= next || number == lines)
             && let Some((number, Registration { device, pass, .. })) = last.take()
         {
@@ -224,8 +227,8 @@ impl Blanks {
         }
     }
 
-    /// They are kept, because a pass may have such a serial number. More often, they are a fault of
-    /// the file.
+    /// Names these lines. The blanks are kept, because a pass may have such a serial number. More
+    /// often, they are a fault of the file.
     fn warn(&self) {
         let Self { count, first } = self;
         if *count > 0 {
