@@ -43,6 +43,10 @@ impl ServiceUrl {
     ///
     /// Fails if the URL can't be used. The text continues a sentence that begins with the URL.
     pub fn new(url: &str) -> Result<Self, &'static str> {
+        // Of a mistyped URL, any part may be a password.
+        if url.contains('@') {
+            return Err("has a user name in it; in a path, write %40 for @");
+        }
         if url.contains('#') || url.contains('?') {
             return Err("has a query or a fragment; the path is appended to it");
         }
@@ -50,11 +54,19 @@ impl ServiceUrl {
         if !matches!(uri.scheme_str(), Some("https" | "http")) {
             return Err("starts with neither https:// nor http://");
         }
-        let authority = uri.authority().ok_or("names no host")?;
-        if authority.as_str().contains('@') {
-            return Err("has a user name in it");
-        }
+        uri.authority().ok_or("names no host")?;
         Ok(Self(url.trim_end_matches('/').to_owned()))
+    }
+
+    /// Returns a URL that can't be used in quotes, for a message. One with an `@` is not shown, because it may have a
+    /// password before it.
+    #[must_use]
+    pub fn quoted(url: &str) -> String {
+        if url.contains('@') {
+            "\"…\"".into()
+        } else {
+            format!("{url:?}")
+        }
     }
 
     /// Returns a made-up URL for a service in this process.

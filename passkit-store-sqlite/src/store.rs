@@ -84,10 +84,11 @@ impl SqliteStore {
         match found.map(|found| found.len()) {
             None => create_file(&path)?,
             Some(0) if config.create => protect(&path)?,
-            Some(_) => private_files::warn_of_readers(&path),
+            Some(_) => {}
         }
         let connection = engine::connect(&path, config.lock_timeout)?;
         prepare(&path, config, &connection)?;
+        private_files::warn_of_readers(&path);
         // The writer waits for the lock by itself.
         connection
             .busy_timeout(Duration::ZERO)

@@ -308,6 +308,8 @@ fn a_source_that_cannot_be_read_is_named() {
     let mut bytes = fs::read(at("good.db")).unwrap();
     let half = bytes.len() / 2;
     bytes[half..].fill(0x5a);
+    // A copy, so that only its owner can open it too.
+    fs::copy(at("good.db"), at("damaged.db")).unwrap();
     fs::write(at("damaged.db"), bytes).unwrap();
     let (code, out, said) = run(&mut copy(&sqlite("damaged.db"), &to));
     assert_eq!((code, &*out), (Some(2), ""), "{said}");

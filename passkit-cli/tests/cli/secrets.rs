@@ -177,6 +177,33 @@ fn a_url_at_a_wrong_place_is_not_shown() {
     }
 }
 
+#[test]
+fn the_login_of_a_web_service_is_not_shown() {
+    let folder = folder();
+    let folder = folder.path();
+    fs::write(folder.join("a.pkpass"), pass(TYPE, "A", "one")).unwrap();
+    let target = format!(
+        "change = \"true\"\n[[passes]]\ntype = \"{TYPE}\"\nserial = \"A\"\ntoken = \"0123456789abcdef\"\n"
+    );
+    fs::write(folder.join("target.toml"), target).unwrap();
+    for url in [
+        "http://frobozz:xyzzyplugh@127.0.0.1:1/",
+        "http://frobozz:xyzzy/plugh@127.0.0.1:1/",
+        "http://frobozz:xyzzy?plugh@127.0.0.1:1/",
+        "http:frobozz:xyzzyplugh@127.0.0.1:1/",
+        "frobozz:xyzzyplugh@127.0.0.1:1",
+    ] {
+        for command in [
+            &["bench", "--passes", ".", "--url"][..],
+            &["conformance", "run", "--target", "target.toml", "--url"],
+            &["device", "add", "a.pkpass", "--url"],
+        ] {
+            let what = format!("{command:?} {url}");
+            shows_nothing(passkit().args(command).arg(url).current_dir(folder), &what);
+        }
+    }
+}
+
 /// Somebody forgot the user, so the password is taken for one.
 #[test]
 fn what_a_server_repeats_is_not_shown() {

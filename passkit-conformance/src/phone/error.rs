@@ -17,9 +17,9 @@ pub enum Error {
     #[error("the pass has no web service, so phones never update it")]
     NoWebService,
     /// The web service URL cannot be used.
-    #[error("the web service url {url:?} {problem}")]
+    #[error("the web service url {url} {problem}")]
     ServiceUrl {
-        /// The URL.
+        /// The URL in quotes.
         url: String,
         /// What is wrong with the URL.
         problem: &'static str,
@@ -52,7 +52,7 @@ pub enum Error {
 
 pub(super) fn service_url(url: &str) -> Result<ServiceUrl, Error> {
     ServiceUrl::new(url).map_err(|problem| Error::ServiceUrl {
-        url: url.to_owned(),
+        url: ServiceUrl::quoted(url),
         problem,
     })
 }

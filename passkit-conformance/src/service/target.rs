@@ -66,7 +66,8 @@ impl Target {
     /// # Errors
     /// Fails if the URL can't be used.
     pub fn at(url: &str, limits: Limits) -> Result<Self, String> {
-        let url = ServiceUrl::new(url).map_err(|problem| format!("the url {url:?} {problem}"))?;
+        let url = ServiceUrl::new(url)
+            .map_err(|problem| format!("the url {} {problem}", ServiceUrl::quoted(url)))?;
         Ok(Self::new(Client::new(limits), url))
     }
 

@@ -15,7 +15,10 @@ impl Address {
     /// Finds the addresses of a service. Refuses one that is not on this machine, unless `is_owned`
     /// is set.
     pub(super) async fn find(url: &str, is_owned: bool) -> Result<Self, Failure> {
-        let wrong = |problem: &str| Failure::new(format!("--url: the url {url:?} {problem}"));
+        let wrong = |problem: &str| {
+            let url = ServiceUrl::quoted(url);
+            Failure::new(format!("--url: the url {url} {problem}"))
+        };
         let service = ServiceUrl::new(url).map_err(wrong)?;
         let uri: Uri = service
             .as_str()

@@ -148,8 +148,8 @@ impl Bench {
         let mut limits = Limits::default();
         limits.time = self.timeout;
         let connection = Connection::new(&service.url, service.addresses.clone(), limits);
-        let mut connection = connection
-            .map_err(|problem| Failure::new(format!("--url: the url {:?} {problem}", self.url)))?;
+        let mut connection =
+            connection.map_err(|problem| Failure::new(format!("--url: the url {problem}")))?;
         connection.connect().await.map_err(|reason| {
             let hint = match reason {
                 NoAnswer::Refused => "; is the service running?",
