@@ -1,6 +1,7 @@
 use std::{error::Error, fmt};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use passkit_server::OneLine;
 pub(crate) use passkit_server::chain::Chain;
 
 /// Why the program could not do its work: one line with what, where, and how to fix it. Exit code 2.
@@ -26,35 +27,34 @@ impl From<clap::Error> for Failure {
         {
             error.exit();
         }
-        let text = error.to_string();
+        let mut text = error.to_string();
+        for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg] {
+            if let Some(ContextValue::String(value)) = error.get(kind) {
+                text = text.replace(value, &without_secrets(value));
+            }
+        }
         let usage = text
             .find("\n\nUsage:")
             .or_else(|| text.find("\n\nFor more"))
             .unwrap_or(text.len());
         let message = &text[..usage];
-        let words: Vec<String> = message
+        let words: Vec<&str> = message
             .trim_start_matches("error: ")
             .split_whitespace()
-            .map(without_secrets)
             .collect();
         Self::new(words.join(" "))
     }
 }
 
-/// A word that may be the mistyped URL of a store: without user, password and query.
-fn without_secrets(word: &str) -> String {
-    match word.split_once("://") {
-        Some((scheme, rest)) if rest.contains(['@', '?']) => {
-            let end = word.trim_start_matches(|c| c != '\'').len().min(1);
-            let host = rest.rsplit('@').next().unwrap_or_default();
-            let host = host
-                .split('?')
-                .next()
-                .unwrap_or_default()
-                .trim_end_matches('\'');
-            format!("{scheme}://{host}{}", &"'"[..end])
-        }
-        _ => word.to_owned(),
+/// A value from the command line or the environment, which may be the mistyped URL of a store, or a key in place of the
+/// name of a file.
+fn without_secrets(value: &str) -> String {
+    if passkit_identity::pem::is_text(value) {
+        "(PEM)".into()
+    } else if value.contains("://") || value.contains('@') {
+        OneLine::url(value).to_string()
+    } else {
+        value.into()
     }
 }
 

@@ -7,7 +7,9 @@ use std::{
     sync::Arc,
 };
 
+use passkit_identity::pem;
 use passkit_server::{
+    OneLine,
     maintenance::StoreMaintenance,
     metrics::Measured,
     push::PushQueue,
@@ -89,7 +91,7 @@ impl fmt::Display for StoreUrl {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             Self::Sled(path) => write!(f, "sled:{}", path.display()),
-            Self::Postgres(url) | Self::Redis(url) => f.write_str(&without_password(url)),
+            Self::Postgres(url) | Self::Redis(url) => OneLine::url(url).fmt(f),
         }
     }
 }
@@ -109,23 +111,10 @@ fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
     let Some(path) = setting(name)? else {
         return Ok(None);
     };
-    let read = std::fs::read(&path);
+    let read = pem::read_file(path.as_ref());
+    let shown = pem::shown(path.as_ref());
     read.map(Some)
-        .map_err(|error| Failure::from_error(format!("{name}={path}"), &error))
-}
-
-/// A URL without the password of its authority, and without its query, which may contain one.
-fn without_password(url: &str) -> String {
-    let url = url.split('?').next().unwrap_or_default();
-    let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    match authority.rsplit_once('@') {
-        Some((user, hosts)) => {
-            let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}@{hosts}{path}")
-        }
-        None => format!("{scheme}://{rest}"),
-    }
+        .map_err(|error| Failure::from_error(format!("{name}={shown}"), &error))
 }
 
 impl fmt::Debug for StoreUrl {
@@ -373,11 +362,12 @@ mod tests {
 
     #[test]
     fn passwords_are_not_shown() {
+        let url = "postgres://u:se/c?r#et@h:5432/d?password=secret";
+        let store: StoreUrl = url.parse().unwrap();
         assert_eq!(
-            without_password("postgres://u:secret@h:5432/d?password=secret"),
-            "postgres://u@h:5432/d"
+            format!("{store} {store:?}"),
+            "postgres://h:5432/d postgres://h:5432/d"
         );
-        assert_eq!(without_password("postgres://h/d"), "postgres://h/d");
     }
 
     #[test]

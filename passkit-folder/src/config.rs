@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use passkit_server::identifiers::Kind;
+use passkit_server::{identifiers::Kind, service::Prefix};
 
 /// Which folders a [`Folder`](crate::Folder) serves, and by which rules.
 ///
@@ -25,6 +25,9 @@ pub struct Config {
     pub edition: Option<String>,
     /// Whether development archives are served: without a signature, and with a `webServiceURL` of `http://`.
     pub allow_unsigned: bool,
+    /// The path below which the service answers, beside the root. If it is set, a warning names each other path that a
+    /// `webServiceURL` has.
+    pub prefix: Option<Prefix>,
 }
 
 impl Config {
@@ -37,6 +40,7 @@ impl Config {
             next_free: false,
             edition: None,
             allow_unsigned: false,
+            prefix: None,
         }
     }
 
@@ -72,6 +76,13 @@ impl Config {
     #[must_use]
     pub fn allow_unsigned(mut self, allow: bool) -> Self {
         self.allow_unsigned = allow;
+        self
+    }
+
+    /// Warns of passes that point to another path than the service answers at.
+    #[must_use]
+    pub fn prefix(mut self, prefix: Prefix) -> Self {
+        self.prefix = Some(prefix);
         self
     }
 }

@@ -34,6 +34,8 @@
 //! * If two files hold one pass, the one that was there first is served, and a warning names both.
 //! * A pass has changed when its content has, whatever the time stamp of the file and the signature.
 //! * When a file is removed, its pass is withdrawn. Phones can still unregister it.
+//! * While a folder itself is gone, or an empty one is in its place, everything that was served from it stays. Only files that
+//!   are removed from a folder withdraw passes.
 //! * The last 16 tokens of a pass keep working, because a copy on a phone has the token that it came with.
 //!
 //! # How a change is noticed

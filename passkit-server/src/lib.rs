@@ -141,8 +141,10 @@ pub mod maintenance;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod one_line;
+mod prefix;
 pub mod push;
 mod refusal;
+mod refused;
 mod request_body;
 mod response;
 mod route;

@@ -1,7 +1,7 @@
 use std::{io, path::PathBuf};
 
 use passkit_archive::Findings;
-use passkit_server::PassId;
+use passkit_server::{OneLine, PassId};
 
 use crate::service_url::ServiceUrl;
 
@@ -17,7 +17,7 @@ pub enum Error {
     #[error("the pass has no web service, so phones never update it")]
     NoWebService,
     /// The web service URL cannot be used.
-    #[error("the web service url {url:?} {problem}")]
+    #[error("the web service url {} {problem}", OneLine::url(url))]
     ServiceUrl {
         /// The URL.
         url: String,
@@ -41,12 +41,13 @@ pub enum Error {
         source: io::Error,
     },
     /// The state file was not written by this phone.
-    #[error("the phone's state in {} is not readable: {source}", .path.display())]
+    // The error of the parser may repeat a token.
+    #[error("the phone's state in {} is not readable: line {line} is not what a phone writes", .path.display())]
     StateFormat {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
+        /// The line, counted from 1.
+        line: usize,
     },
 }
 

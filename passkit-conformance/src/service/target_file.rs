@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use passkit_server::{AuthToken, PassId, identifiers::Kind};
+use passkit_server::{AuthToken, OneLine, PassId, identifiers::Kind};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -171,7 +171,7 @@ fn changing(
         )),
         (None, Some((at, url))) => {
             Some(Changing::Url(ChangeUrl::new(url).map_err(|problem| {
-                (at, format!("{url_key}: {url:?} {problem}"))
+                (at, format!("{url_key}: {} {problem}", OneLine::url(url)))
             })?))
         }
         (None, None) => None,

@@ -2,6 +2,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use http::Uri;
 use passkit_conformance::load::ServiceUrl;
+use passkit_server::OneLine;
 
 use crate::failure::Failure;
 
@@ -14,7 +15,8 @@ pub(super) struct Address {
 impl Address {
     /// Refuses a service that is not on this machine, unless the user says that it is theirs.
     pub(super) async fn find(url: &str, is_owned: bool) -> Result<Self, Failure> {
-        let wrong = |problem: &str| Failure::new(format!("--url: the url {url:?} {problem}"));
+        let wrong =
+            |problem: &str| Failure::new(format!("--url: the url {} {problem}", OneLine::url(url)));
         let service = ServiceUrl::new(url).map_err(wrong)?;
         let uri: Uri = service
             .as_str()

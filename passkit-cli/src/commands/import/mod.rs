@@ -1,7 +1,9 @@
 mod lines;
 mod place;
+mod tokens;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -9,11 +11,13 @@ use std::{
 use clap::Args;
 use lines::{Lines, Record};
 use passkit_server::{
-    PassId,
+    AuthToken, OneLine, PassId,
     identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
     maintenance::Registration,
+    store::Published,
 };
 use place::{Place, Reached};
+use tokens::Tokens;
 
 use super::progress::Progress;
 use crate::{
@@ -34,6 +38,9 @@ const NAMED: usize = 10;
 /// Four columns: device identifier, push token, type identifier, serial number. They are in this order, or in any order
 /// with a first line that names them (device, push_token, type, serial). Existing registrations stay. Every device gets the
 /// push token of its last line. The store may be in use meanwhile.
+///
+/// If the first line names a column authentication_token, its tokens open the passes too. These are the tokens that phones
+/// have from another service, where this service gives the passes new ones.
 ///
 /// A bad line is reported by its number and left out. After the import was stopped, the same command continues where it
 /// was. The store itself keeps the progress, so another or an emptied store is filled from the beginning.
@@ -99,22 +106,24 @@ impl Import {
         let mut reached = place.reached;
         let (mut registrations, mut left_out) = (0_u64, 0_u64);
         let mut blanks = Blanks::default();
+        let mut crowded: BTreeSet<PassId> = BTreeSet::new();
         loop {
             let mut group = Vec::with_capacity(GROUP);
+            let mut tokens = Tokens::default();
             while group.len() < GROUP
                 && let Some((number, record)) = lines.next()?
             {
-                if let Ok([.., serial]) = &record
-                    && serial.trim() != serial
-                {
-                    blanks.add(number);
-                }
-                match record
-                    .and_then(|record| to_registration(&record).map_err(|error| error.to_string()))
-                {
-                    Ok(registration) => {
+                match record.and_then(|record| read(&record).map_err(|error| error.to_string())) {
+                    Ok((registration, token)) => {
                         registrations += 1;
+                        let serial = registration.pass.serial.as_str();
+                        if serial.trim_matches(is_blank) != serial {
+                            blanks.add(number);
+                        }
                         if number > stored {
+                            if let Some(token) = token {
+                                tokens.add(&registration.pass, token.digest());
+                            }
                             group.push(registration);
                         }
                     }
@@ -135,16 +144,20 @@ impl Import {
             if group.is_empty() {
                 break;
             }
-            let register = async || store.register_many(&group).await;
-            reached.created += progress.patiently(register).await.map_err(|error| {
-                let stopped = match place.reached.lines {
+            let before = place.reached.lines;
+            let stopped = |error| {
+                let stopped = match before {
                     0 => "stopped; the same command starts from the beginning".to_owned(),
                     line => {
                         format!("stopped after line {line}; the same command continues there")
                     }
                 };
                 Failure::from_error(stopped, &error)
-            })?;
+            };
+            let register = async || store.register_many(&group).await;
+            reached.created += progress.patiently(register).await.map_err(stopped)?;
+            let keep = async || tokens.store(&*store).await;
+            crowded.extend(progress.patiently(keep).await.map_err(stopped)?);
             reached.lines = lines.number;
             place.remember(reached).await;
             progress.set(lines.number, lines.bytes);
@@ -155,6 +168,7 @@ impl Import {
         progress.finish();
         place.forget().await;
         blanks.warn();
+        warn_of_crowded(&crowded);
         say!(
             "{registrations} registrations imported, {} of them new; {left_out} lines left out",
             reached.created
@@ -184,7 +198,7 @@ async fn missing(
             break;
         }
         if let Ok(record) = record
-            && let Ok(registration) = to_registration(&record)
+            && let Ok((registration, _)) = read(&record)
         {
             last = Some((number, registration));
         }
@@ -230,23 +244,56 @@ impl Blanks {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
+            let (numbers, lines) = match count {
+                1 => ("1 serial number begins or ends", "line"),
+                _ => (&*format!("{count} serial numbers begin or end"), "lines"),
+            };
             eprintln!(
-                "passkit: {count} serial numbers begin or end with blanks, which were kept: lines {}{more}",
+                "passkit: {numbers} with blanks, which were kept: {lines} {}{more}. If the passes have no such serial \
+                 numbers, these phones hear of no update: remove the blanks, and import the file again",
                 first.join(", ")
             );
         }
     }
 }
 
-fn to_registration(
-    [device, push_token, type_id, serial]: &Record,
-) -> Result<Registration, InvalidIdentifier> {
-    Ok(Registration {
-        device: DeviceIdentifier::new(device)?,
-        push_token: PushToken::new(push_token)?,
+/// White space, and what editors and spreadsheets show as nothing.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace()
+        || matches!(
+            c,
+            '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}'
+        )
+}
+
+/// Names the passes of which some tokens were dropped.
+fn warn_of_crowded(crowded: &BTreeSet<PassId>) {
+    if crowded.is_empty() {
+        return;
+    }
+    let named: Vec<String> = crowded.iter().take(NAMED).map(PassId::to_string).collect();
+    let more = match crowded.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    eprintln!(
+        "passkit: {} passes have more than {} tokens, and the last ones were kept: {}{more}",
+        crowded.len(),
+        Published::MAX_TOKENS,
+        OneLine::of(&named.join(", "))
+    );
+}
+
+/// The registration of a line, and the token that the phone has.
+fn read(record: &Record) -> Result<(Registration, Option<AuthToken>), InvalidIdentifier> {
+    let registration = Registration {
+        device: DeviceIdentifier::new(&record.device)?,
+        push_token: PushToken::new(&record.push_token)?,
         pass: PassId {
-            type_id: TypeIdentifier::new(type_id)?,
-            serial: SerialNumber::new(serial)?,
+            type_id: TypeIdentifier::new(&record.type_id)?,
+            serial: SerialNumber::new(&record.serial)?,
         },
-    })
+    };
+    let token = record.token.as_deref().map(AuthToken::new).transpose()?;
+    Ok((registration, token))
 }
