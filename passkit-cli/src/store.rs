@@ -113,7 +113,7 @@ fn file(name: &str) -> Result<Option<Vec<u8>>, Failure> {
     };
     let read = pem::read_file(path.as_ref());
     let shown = pem::shown(path.as_ref());
-    read.map(Some)
+    read.map(|text| Some(pem::tidy(&text)))
         .map_err(|error| Failure::from_error(format!("{name}={shown}"), &error))
 }
 

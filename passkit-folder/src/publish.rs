@@ -88,14 +88,11 @@ impl Prefixes {
         let text = OneLine::of(&text);
         tracing::warn!(
             "{pass}: its webServiceURL has the path {text}, but the service answers below {served}. Unless a proxy \
-             removes that path, phones get 404: set the prefix ({PREFIX_OPTION} {text}). Other passes with this path \
+             removes that path, phones get 404: set the prefix (`passkit serve --prefix {text}`). Other passes with this path \
              are not named"
         );
     }
 }
-
-/// The option of the program that sets [`Config::prefix`].
-const PREFIX_OPTION: &str = "`passkit serve --prefix`";
 
 /// A file as it was when it was read last.
 struct Seen {

@@ -378,7 +378,7 @@ impl Watcher {
     /// Records whether a root is there. If it is not, its content counts as unreadable.
     ///
     /// An empty folder where another one had archives counts as absent too: that is what a mount point looks like when
-    /// nothing is mounted.
+    /// nothing is mounted. An absent root is there again when it has an archive.
     fn look_at_root(&mut self, root: PathBuf, found: &mut Found) {
         let is_empty = !found.files.iter().any(|(path, _)| path.starts_with(&root));
         let now = files::identity(&root);
@@ -388,8 +388,8 @@ impl Watcher {
             .iter()
             .find(|(path, _)| *path == root)
             .map(|(_, error)| error.to_string());
-        if error.is_none() && is_empty && is_replaced {
-            let reason = "another folder without archives is in its place";
+        if error.is_none() && is_empty && (is_replaced || self.absent.contains(&root)) {
+            let reason = "an empty folder is in its place";
             found
                 .unreadable
                 .push((root.clone(), io::Error::other(reason)));
@@ -419,7 +419,7 @@ impl Watcher {
     fn has_root(&self, path: &Path) -> bool {
         self.roots
             .iter()
-            .filter(|(_, root)| path.starts_with(root))
+            .filter(|(_, root)| path.starts_with(root) && !self.absent.contains(root))
             .any(|(_, root)| {
                 let is_home = |home: &Identity| Some(*home) == files::identity(root);
                 root.is_dir() && self.homes.get(root).is_none_or(is_home)

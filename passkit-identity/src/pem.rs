@@ -121,6 +121,29 @@ pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Returns PEM with line ends where other programs need them. A text with damaged sections, or with headers in a section,
+/// is returned as it is.
+#[must_use]
+pub fn tidy(text: &[u8]) -> Vec<u8> {
+    let Ok(sections) = sections(text) else {
+        return text.to_vec();
+    };
+    if sections.is_empty() || sections.iter().any(|section| section.body.contains(':')) {
+        return text.to_vec();
+    }
+    let mut tidy = String::new();
+    for Section { label, body } in sections {
+        tidy.push_str(&format!("-----BEGIN {label}-----\n"));
+        let characters: Vec<char> = body.chars().filter(|c| !c.is_whitespace()).collect();
+        for line in characters.chunks(64) {
+            tidy.extend(line);
+            tidy.push('\n');
+        }
+        tidy.push_str(&format!("-----END {label}-----\n"));
+    }
+    tidy.into_bytes()
+}
+
 /// Returns whether a text is PEM itself, instead of the name of a file with PEM.
 #[must_use]
 pub fn is_text(text: &str) -> bool {
@@ -128,6 +151,7 @@ pub fn is_text(text: &str) -> bool {
 }
 
 /// Shows a path in a message. If it is PEM itself, which may be a key, it is not shown.
+#[must_use]
 pub fn shown(path: &Path) -> impl fmt::Display {
     struct Shown<'a>(&'a Path);
 
@@ -262,6 +286,37 @@ mod tests {
         assert_eq!(decoded("Zm9vYmE"), Some(b"fooba".to_vec()));
         for wrong in ["", "Z", "Zm9v!", "Zg=x", "Zh==", "===="] {
             assert_eq!(decoded(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn bent_pem_is_tidied() {
+        let line = "A".repeat(64);
+        let good = format!(
+            "-----BEGIN CERTIFICATE-----\n{line}\nBBBB\n-----END CERTIFICATE-----\n\
+             -----BEGIN PRIVATE KEY-----\nCCCC\n-----END PRIVATE KEY-----\n"
+        );
+        for bent in [
+            good.clone(),
+            good.replace('\n', "\\n"),
+            good.replace('\n', " "),
+            good.replace('\n', "\r"),
+            good.replace('\n', "\r\n"),
+            format!("\u{feff}{good}"),
+        ] {
+            assert_eq!(
+                String::from_utf8(tidy(bent.as_bytes())).unwrap(),
+                good,
+                "{bent}"
+            );
+        }
+        for other in [
+            "",
+            "nothing",
+            "-----BEGIN A-----\nAAAA",
+            "-----BEGIN A-----\nB: C\n\nAA\n-----END A-----\n",
+        ] {
+            assert_eq!(tidy(other.as_bytes()), other.as_bytes());
         }
     }
 

@@ -611,8 +611,6 @@ fn everything_stays_while_the_folder_is_gone() {
         assert_eq!(service.get(TYPE, "B", None).status, 200);
         assert_eq!(service.register("d1", TYPE, "A") / 100, 2);
     };
-    let mut gone = 0;
-    let mut back = 0;
     type Act = fn(&Path, &Path);
     let ways: [(Act, Act); 4] = [
         // Renamed away.
@@ -652,9 +650,8 @@ fn everything_stays_while_the_folder_is_gone() {
             },
         ),
     ];
-    for (vanish, return_) in ways {
+    for (gone, (vanish, return_)) in (1..).zip(ways) {
         vanish(&passes, &aside);
-        gone += 1;
         eventually("it is noticed", || {
             lines_about(&service, "is not there") == gone
         });
@@ -672,9 +669,8 @@ fn everything_stays_while_the_folder_is_gone() {
         }
         is_served(&service);
         return_(&passes, &aside);
-        back += 1;
         eventually("its return is noticed", || {
-            lines_about(&service, "is there again") == back
+            lines_about(&service, "is there again") == gone
         });
         is_served(&service);
         assert_eq!(lines_about(&service, "is not there"), gone);
@@ -728,6 +724,33 @@ fn what_was_removed_while_the_folder_was_gone_is_withdrawn_when_it_is_back() {
     });
     eventually("the removal counts", || {
         service.get(TYPE, "A", None).status == 401
+    });
+
+    // It comes back without archives, as a mounted disk that is filled later.
+    fs::rename(&passes, &aside).unwrap();
+    eventually("it is noticed", || {
+        lines_about(&service, "is not there") == 2
+    });
+    fs::remove_file(aside.join("B.pkpass")).unwrap();
+    fs::rename(&aside, &passes).unwrap();
+    let other = service.orders().join("o.order");
+    for version in ["one", "two", "three"] {
+        let order = order(ORDERS, "O", version);
+        replace(&other, &order);
+        eventually("another folder is searched", || {
+            service.get(ORDERS, "O", None).body == order
+        });
+    }
+    assert_eq!(service.get(TYPE, "B", None).body, two);
+    fs::write(passes.join("C.pkpass"), pass(TYPE, "C", "one")).unwrap();
+    eventually("it counts as back", || {
+        lines_about(&service, "is there again") == 2
+    });
+    eventually("the removal counts", || {
+        service.get(TYPE, "B", None).status == 401
+    });
+    eventually("the new one is served", || {
+        service.get(TYPE, "C", None).status == 200
     });
 }
 

@@ -17,7 +17,7 @@ pub enum Error {
     #[error("the pass has no web service, so phones never update it")]
     NoWebService,
     /// The web service URL cannot be used.
-    #[error("the web service url {} {problem}", OneLine::url(url))]
+    #[error("the web service url \"{}\" {problem}", OneLine::url(url))]
     ServiceUrl {
         /// The URL.
         url: String,

@@ -77,7 +77,7 @@ impl Target {
     /// What is wrong with the URL.
     pub fn at(url: &str, limits: Limits) -> Result<Self, String> {
         let url = ServiceUrl::new(url)
-            .map_err(|problem| format!("the url {} {problem}", OneLine::url(url)))?;
+            .map_err(|problem| format!("the url \"{}\" {problem}", OneLine::url(url)))?;
         Ok(Self::new(Client::new(limits), url))
     }
 

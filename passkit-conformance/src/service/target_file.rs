@@ -169,11 +169,12 @@ fn changing(
             ChangeCommand::new(command, folder)
                 .map_err(|problem| (at, format!("{command_key}: {problem}")))?,
         )),
-        (None, Some((at, url))) => {
-            Some(Changing::Url(ChangeUrl::new(url).map_err(|problem| {
-                (at, format!("{url_key}: {} {problem}", OneLine::url(url)))
-            })?))
-        }
+        (None, Some((at, url))) => Some(Changing::Url(ChangeUrl::new(url).map_err(|problem| {
+            (
+                at,
+                format!("{url_key}: \"{}\" {problem}", OneLine::url(url)),
+            )
+        })?)),
         (None, None) => None,
     })
 }

@@ -15,8 +15,12 @@ pub(super) struct Address {
 impl Address {
     /// Refuses a service that is not on this machine, unless the user says that it is theirs.
     pub(super) async fn find(url: &str, is_owned: bool) -> Result<Self, Failure> {
-        let wrong =
-            |problem: &str| Failure::new(format!("--url: the url {} {problem}", OneLine::url(url)));
+        let wrong = |problem: &str| {
+            Failure::new(format!(
+                "--url: the url \"{}\" {problem}",
+                OneLine::url(url)
+            ))
+        };
         let service = ServiceUrl::new(url).map_err(wrong)?;
         let uri: Uri = service
             .as_str()

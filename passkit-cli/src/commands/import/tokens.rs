@@ -111,7 +111,10 @@ mod tests {
             tokens: vec![token(number)],
         };
         store
-            .mark(&pass.type_id, Changed::Contents(&[content]))
+            .mark(
+                &pass.type_id,
+                Changed::Contents(std::slice::from_ref(&content)),
+            )
             .await
             .unwrap();
     }
@@ -156,7 +159,7 @@ mod tests {
         publish(&store, &pass, Some(1), 90).await;
         for _ in 0..2 {
             let crowded = tokens(&pass, 0..20).store(&store).await.unwrap();
-            assert_eq!(crowded.into_iter().collect::<Vec<_>>(), [pass.clone()]);
+            assert!(crowded.len() == 1 && crowded.contains(&pass));
             let kept = published(&store, &pass).await;
             assert_eq!(kept.tokens.len(), Published::MAX_TOKENS);
             assert_eq!(kept.tokens.last(), Some(&token(90)));
