@@ -11,7 +11,7 @@ use crate::{
     endpoint::Endpoint,
     pool::{Credentials, NoAnswer, Pool},
     request::Requests,
-    watch::Watched,
+    watch::{Watched, hex},
 };
 
 /// Sends pushes through APNs.
@@ -137,8 +137,4 @@ impl PushSender for ApnsSender {
             return outcome;
         }
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -42,7 +42,11 @@ struct Current {
 fn fingerprint(identity: &Identity) -> String {
     let certificate = identity.chain().first().map_or(&[][..], |first| first);
     let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
-    crate::sender::hex(&digest.as_ref()[..16])
+    hex(&digest.as_ref()[..16])
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 struct Seen {

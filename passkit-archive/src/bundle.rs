@@ -1,6 +1,9 @@
 use std::io::Read as _;
 
-use crate::contents::{self, MAX_ARCHIVE_BYTES, Zip};
+use crate::{
+    contents::{self, MAX_ARCHIVE_BYTES, Zip},
+    layout::is_pass,
+};
 
 /// The largest bundle that is read: 150 MiB, as Safari does.
 pub const MAX_BUNDLE_BYTES: usize = 150 << 20;
@@ -48,13 +51,4 @@ impl<'a> Bundle<'a> {
             Some((name, bytes))
         })
     }
-}
-
-/// Returns whether a file in an archive is a pass itself, and no litter of macOS.
-pub(crate) fn is_pass(name: &str) -> bool {
-    let file = name.rsplit('/').next().unwrap_or_default();
-    !file.starts_with('.')
-        && file
-            .rsplit_once('.')
-            .is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("pkpass"))
 }

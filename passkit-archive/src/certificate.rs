@@ -9,11 +9,11 @@ use der::{
 use ring::signature::UnparsedPublicKey;
 
 use crate::{
+    algorithms::{Digest, verification_algorithm},
     asn1::{
         Extension, IssuerAndSerial, NameAttribute, SignedCertificate, context_tag, elements, oid,
         time,
     },
-    signature::{Digest, verification_algorithm},
 };
 
 /// A certificate, read so strictly that OpenSSL reads it too.

@@ -12,15 +12,12 @@ use crate::{
     directory::{self, Directory, Fault},
     finding::Finding,
     foreign,
-    layout::{Digests, Layout, MANIFEST, SIGNATURE, sha256},
+    layout::{self, Digests, Layout, MANIFEST, SIGNATURE, sha256},
     rules::{self, Rule},
 };
 
 /// The largest archive that is read: 15 MiB. Wallet loads passes up to about this size.
 pub const MAX_ARCHIVE_BYTES: usize = 15 << 20;
-
-/// The most entries of an archive, with directories.
-pub const MAX_ENTRIES: usize = 1_000;
 
 /// The most that all files of an archive may have together when unpacked: 64 MiB.
 pub const MAX_UNPACKED_BYTES: usize = 64 << 20;
@@ -306,7 +303,7 @@ fn kind(names: &[&[u8]]) -> Result<Kind, Finding> {
             let mut texts = names
                 .iter()
                 .filter_map(|name| std::str::from_utf8(name).ok());
-            if texts.clone().any(crate::bundle::is_pass) {
+            if texts.clone().any(layout::is_pass) {
                 return Err(Finding::of_archive(
                     &rules::BUNDLE,
                     "is a bundle of passes (.pkpasses); unzip it, and use the passes in it one by one",

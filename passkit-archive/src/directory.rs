@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::contents::MAX_ENTRIES;
+/// The most entries of an archive, with directories.
+pub const MAX_ENTRIES: usize = 1_000;
 
 const LOCAL_HEADER: [u8; 4] = *b"PK\x03\x04";
 const DIRECTORY_HEADER: [u8; 4] = *b"PK\x01\x02";

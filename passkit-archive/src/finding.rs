@@ -1,6 +1,6 @@
 use std::{fmt, ops::Deref};
 
-use passkit_server::OneLine;
+use passkit_server::text::OneLine;
 
 use crate::rules::{self, Level, Rule};
 

@@ -125,3 +125,12 @@ fn hex(bytes: &[u8]) -> String {
         .flat_map(|&byte| [digit(byte >> 4), digit(byte & 15)])
         .collect()
 }
+
+/// Returns whether a file in an archive is a pass itself, and no litter of macOS.
+pub(crate) fn is_pass(name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or_default();
+    !file.starts_with('.')
+        && file
+            .rsplit_once('.')
+            .is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("pkpass"))
+}

@@ -43,6 +43,7 @@
 //!
 //! Whether the certificates really lead to Apple's root, and revocation, are left to phones.
 
+mod algorithms;
 mod archive;
 mod asn1;
 mod ber;
@@ -70,9 +71,8 @@ mod web_service;
 pub use archive::{Archive, Report, Rules};
 pub use builder::{ArchiveBuilder, BuildError};
 pub use bundle::{Bundle, MAX_BUNDLE_BYTES};
-pub use contents::{
-    MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_JSON_BYTES, MAX_SIGNATURE_BYTES, MAX_UNPACKED_BYTES,
-};
+pub use contents::{MAX_ARCHIVE_BYTES, MAX_JSON_BYTES, MAX_SIGNATURE_BYTES, MAX_UNPACKED_BYTES};
+pub use directory::MAX_ENTRIES;
 pub use finding::{Finding, Findings, Position};
 pub use icon::placeholder_icon;
 pub use json::{MAX_JSON_DEPTH, MAX_JSON_VALUES};

@@ -1,8 +1,8 @@
 use std::{error::Error, fmt};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use passkit_server::OneLine;
-pub(crate) use passkit_server::chain::Chain;
+pub(crate) use passkit_server::text::Chain;
+use passkit_server::text::OneLine;
 
 /// Why the program could not do its work: one line with what, where, and how to fix it. Exit code 2.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write};
 
-use passkit_server::OneLine;
+use passkit_server::text::OneLine;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Writes each event to stderr, with control characters escaped.

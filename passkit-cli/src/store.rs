@@ -9,11 +9,11 @@ use std::{
 
 use passkit_identity::pem;
 use passkit_server::{
-    OneLine,
     maintenance::StoreMaintenance,
     metrics::Measured,
     push::PushQueue,
     store::{StoreError, StoreErrorKind},
+    text::OneLine,
 };
 use passkit_store_postgres::{Config, PostgresStore};
 use passkit_store_redis::{RedisStore, Repaired};

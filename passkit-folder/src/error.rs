@@ -1,6 +1,6 @@
 use std::{error::Error, io, path::PathBuf};
 
-use passkit_server::OneLine;
+use passkit_server::text::OneLine;
 
 /// Why a [`Folder`](crate::Folder) could not be opened. The cause, if there is one, is the `source()`.
 #[derive(Debug, thiserror::Error)]

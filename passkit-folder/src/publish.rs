@@ -11,12 +11,12 @@ use std::{
 use bytes::Bytes;
 use passkit_archive::{Archive, Findings, Level, Report, Rules};
 use passkit_server::{
-    AuthToken, Changed, OneLine, PassId,
-    chain::Chain,
+    AuthToken, Changed, PassId,
     identifiers::{SerialNumber, TypeIdentifier},
     push::Publisher,
     service::Prefix,
     store::{Content, ContentDigest, StoreError, unite_tokens},
+    text::{Chain, OneLine},
 };
 use tokio::runtime::Handle;
 

@@ -14,7 +14,12 @@ use std::{
 };
 
 use notify::{EventKind, RecursiveMode, Watcher as _, event::ModifyKind};
-use passkit_server::{OneLine, PassId, chain::Chain, identifiers::Kind, store::ContentDigest};
+use passkit_server::{
+    PassId,
+    identifiers::Kind,
+    store::ContentDigest,
+    text::{Chain, OneLine},
+};
 use tokio::sync::oneshot;
 
 use crate::{

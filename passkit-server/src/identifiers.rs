@@ -7,8 +7,8 @@ use std::{fmt, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
-use crate::OneLine;
 pub use crate::kind::Kind;
+use crate::text::OneLine;
 
 /// The reason why a text is not a valid identifier. It does not contain the text, which may be a
 /// secret.

@@ -129,8 +129,6 @@
 
 mod authorization;
 mod body;
-#[doc(hidden)]
-pub mod chain;
 mod conditional;
 mod device_limit;
 pub mod device_log;
@@ -140,7 +138,6 @@ mod kind;
 pub mod maintenance;
 #[cfg(feature = "metrics")]
 pub mod metrics;
-mod one_line;
 mod prefix;
 pub mod push;
 mod refusal;
@@ -151,11 +148,12 @@ mod route;
 pub mod service;
 pub mod source;
 pub mod store;
+#[doc(hidden)]
+pub mod text;
 mod traced;
 
 pub use async_trait::async_trait;
 pub use identifiers::{AuthToken, PassId};
-pub use one_line::OneLine;
 pub use service::WalletService;
 pub use source::{ArchiveBody, Credentials, PassSource, SourceError};
 pub use store::{Changed, PassState};

@@ -8,11 +8,11 @@ use http::{
 use crate::{
     PassId, SourceError,
     body::ResponseBody,
-    chain::Chain,
     identifiers::Kind,
     response,
     route::{MalformedEscape, Route},
     store::StoreError,
+    text::Chain,
 };
 
 /// Seconds after which a device may try again if the store or the source is unavailable.

@@ -10,7 +10,7 @@ use std::{
 use http::Method;
 use tokio::runtime::Handle;
 
-use crate::{OneLine, refusal::Refusal};
+use crate::{refusal::Refusal, text::OneLine};
 
 /// How long refused requests are counted until a summary is logged.
 const PERIOD: Duration = Duration::from_secs(60);

@@ -10,7 +10,10 @@ use rusqlite::{
     backup::{Backup, StepResult},
 };
 
-use crate::{engine, error::SqliteError, store::POLL};
+use crate::{
+    engine::{self, POLL},
+    error::SqliteError,
+};
 
 /// Copies the current state of the database. The copy gets its name only when it is complete and durable.
 pub(crate) fn back_up(

@@ -1,6 +1,6 @@
 use passkit_server::{
     Changed, PassId, PassState,
-    identifiers::{DeviceIdentifier, TokenDigest, TypeIdentifier},
+    identifiers::{DeviceIdentifier, SerialNumber, TokenDigest, TypeIdentifier},
     push::Scope,
     store::{Changes, Content, ContentDigest, Published, StoreError, UpdateTag, clock},
 };
@@ -9,7 +9,6 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params, typ
 use crate::{
     error::SqliteError,
     layout::{self, identifier, integer, number},
-    queue,
 };
 
 /// Marks passes like [`mark`](passkit_server::store::RegistrationStore::mark), in a transaction of your own, so that the content
@@ -29,22 +28,35 @@ pub fn mark_in(
     marked.map_err(|error| failed_in(transaction, error))
 }
 
-/// Marks passes like [`mark_in`], and makes their pushes pending. Call [`Publisher::wake`](passkit_server::push::Publisher::wake)
-/// after the commit.
-///
-/// # Errors
-/// Same errors as [`mark_in`].
-pub fn mark_and_push_in(
-    transaction: &Transaction<'_>,
-    type_id: &TypeIdentifier,
-    changed: Changed<'_>,
-) -> Result<(), StoreError> {
-    let marked = queue::mark_and_push(transaction, type_id, changed);
-    marked.map_err(|error| failed_in(transaction, error))
+pub(crate) fn failed_in(transaction: &Transaction<'_>, error: rusqlite::Error) -> StoreError {
+    SqliteError::sqlite(transaction.path().unwrap_or_default().as_ref(), error).into()
 }
 
-fn failed_in(transaction: &Transaction<'_>, error: rusqlite::Error) -> StoreError {
-    SqliteError::sqlite(transaction.path().unwrap_or_default().as_ref(), error).into()
+/// A [`Changed`] that can go to another thread.
+pub(crate) enum OwnedChange {
+    Passes(Vec<SerialNumber>),
+    Contents(Vec<Content>),
+    All,
+}
+
+impl OwnedChange {
+    /// `None` if nothing changed.
+    pub(crate) fn new(changed: Changed<'_>) -> Option<Self> {
+        match changed {
+            Changed::Passes([]) | Changed::Contents([]) => None,
+            Changed::Passes(serials) => Some(Self::Passes(serials.to_vec())),
+            Changed::Contents(contents) => Some(Self::Contents(contents.to_vec())),
+            Changed::All => Some(Self::All),
+        }
+    }
+
+    pub(crate) fn borrowed(&self) -> Changed<'_> {
+        match self {
+            Self::Passes(serials) => Changed::Passes(serials),
+            Self::Contents(contents) => Changed::Contents(contents),
+            Self::All => Changed::All,
+        }
+    }
 }
 
 /// Marks the changed passes. Returns their new version, and what was marked.

@@ -77,8 +77,9 @@ mod queue;
 mod registrations;
 mod store;
 
-pub use changes::{mark_and_push_in, mark_in};
+pub use changes::mark_in;
 pub use config::Config;
+pub use queue::mark_and_push_in;
 pub use rusqlite;
 pub use store::{SqliteStore, create_in};
 

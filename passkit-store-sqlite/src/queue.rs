@@ -6,13 +6,13 @@ use passkit_server::{
     push::{Backlog, DeferredPush, PendingChange, Progress, PushQueue, Scope},
     store::{Page, PageCursor, StoreError, clock},
 };
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Transaction, params};
 
 use crate::{
-    SqliteStore, changes,
+    SqliteStore,
+    changes::{self, OwnedChange},
     layout::{self, identifier, integer, number, optional_number, rows},
     registrations::device_position,
-    store::OwnedChange,
 };
 
 #[async_trait]
@@ -81,7 +81,21 @@ impl PushQueue for SqliteStore {
     }
 }
 
-pub(crate) fn mark_and_push(
+/// Marks passes like [`mark_in`](crate::mark_in), and makes their pushes pending. Call [`Publisher::wake`](passkit_server::push::Publisher::wake)
+/// after the commit.
+///
+/// # Errors
+/// Same errors as [`mark_in`](crate::mark_in).
+pub fn mark_and_push_in(
+    transaction: &Transaction<'_>,
+    type_id: &TypeIdentifier,
+    changed: Changed<'_>,
+) -> Result<(), StoreError> {
+    let marked = mark_and_push(transaction, type_id, changed);
+    marked.map_err(|error| changes::failed_in(transaction, error))
+}
+
+fn mark_and_push(
     connection: &Connection,
     type_id: &TypeIdentifier,
     changed: Changed<'_>,

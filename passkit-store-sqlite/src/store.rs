@@ -9,7 +9,7 @@ use passkit_server::{
     Changed, PassId, PassState, async_trait,
     identifiers::{DeviceIdentifier, PushToken, SerialNumber, TypeIdentifier},
     store::{
-        Audience, Changes, Content, Page, PageCursor, Published, Registered, RegisteredDevice,
+        Audience, Changes, Page, PageCursor, Published, Registered, RegisteredDevice,
         RegistrationStore, StoreError, UpdateTag, clock,
     },
 };
@@ -17,18 +17,15 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::{
     backup::back_up,
-    changes,
+    changes::{self, OwnedChange},
     config::Config,
-    engine::{self, Engine},
+    engine::{self, Engine, POLL},
     error::{SqliteError, is_busy},
     layout, network, registrations,
 };
 
 /// The first SQLite that never damages a database to which several connections write.
 const OLDEST_SQLITE: i32 = 3_051_003;
-
-/// The pause before trying again to get a lock that another program has.
-pub(crate) const POLL: Duration = Duration::from_millis(5);
 
 /// A store in one SQLite file, for any number of processes of one machine.
 ///
@@ -243,33 +240,6 @@ pub fn create_in(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     }
     make_store(transaction).map_err(failed)?;
     Ok(())
-}
-
-/// A [`Changed`] that can go to another thread.
-pub(crate) enum OwnedChange {
-    Passes(Vec<SerialNumber>),
-    Contents(Vec<Content>),
-    All,
-}
-
-impl OwnedChange {
-    /// `None` if nothing changed.
-    pub(crate) fn new(changed: Changed<'_>) -> Option<Self> {
-        match changed {
-            Changed::Passes([]) | Changed::Contents([]) => None,
-            Changed::Passes(serials) => Some(Self::Passes(serials.to_vec())),
-            Changed::Contents(contents) => Some(Self::Contents(contents.to_vec())),
-            Changed::All => Some(Self::All),
-        }
-    }
-
-    pub(crate) fn borrowed(&self) -> Changed<'_> {
-        match self {
-            Self::Passes(serials) => Changed::Passes(serials),
-            Self::Contents(contents) => Changed::Contents(contents),
-            Self::All => Changed::All,
-        }
-    }
 }
 
 #[async_trait]

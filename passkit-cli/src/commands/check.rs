@@ -2,7 +2,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use passkit_archive::{Bundle, Level, MAX_ARCHIVE_BYTES, MAX_BUNDLE_BYTES, Report, Rules};
-use passkit_server::{OneLine, identifiers::Kind};
+use passkit_server::{identifiers::Kind, text::OneLine};
 
 use crate::failure::Failure;
 

@@ -1,7 +1,7 @@
 use std::{io, path::PathBuf};
 
 use passkit_archive::Findings;
-use passkit_server::{OneLine, PassId};
+use passkit_server::{PassId, text::OneLine};
 
 use crate::service_url::ServiceUrl;
 

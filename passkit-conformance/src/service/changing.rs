@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
-use passkit_server::{OneLine, PassId};
+use passkit_server::{PassId, text::OneLine};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},

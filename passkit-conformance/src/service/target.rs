@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use passkit_server::{AuthToken, OneLine, PassId};
+use passkit_server::{AuthToken, PassId, text::OneLine};
 use tower_service::Service;
 
 use crate::{Client, Limits, service_url::ServiceUrl};

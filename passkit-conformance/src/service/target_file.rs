@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use passkit_server::{AuthToken, OneLine, PassId, identifiers::Kind};
+use passkit_server::{AuthToken, PassId, identifiers::Kind, text::OneLine};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},

@@ -21,9 +21,9 @@ use super::{
 };
 use crate::{
     Changed,
-    chain::Chain,
     identifiers::TypeIdentifier,
     store::{RegistrationStore, StoreError},
+    text::Chain,
     traced,
 };
 

@@ -18,6 +18,9 @@ const SCANNERS: usize = 2;
 /// How many quick reads may share a snapshot. Other threads take the rest.
 const READ_GROUP: usize = 16;
 
+/// The pause before trying again to get a lock that another program has.
+pub(crate) const POLL: Duration = Duration::from_millis(5);
+
 #[derive(Debug)]
 pub(crate) struct Engine {
     // They are dropped in this order. The connection that closes last removes the log, so it must be the writer's.

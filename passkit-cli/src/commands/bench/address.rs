@@ -2,7 +2,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use http::Uri;
 use passkit_conformance::load::ServiceUrl;
-use passkit_server::OneLine;
+use passkit_server::text::OneLine;
 
 use crate::failure::Failure;
 

@@ -8,8 +8,9 @@ use clap::Args;
 use http::HeaderValue;
 use passkit_conformance::service::TargetFile;
 use passkit_server::{
-    AuthToken, OneLine, PassId,
+    AuthToken, PassId,
     identifiers::{Kind, TypeIdentifier},
+    text::OneLine,
 };
 
 use crate::failure::Failure;

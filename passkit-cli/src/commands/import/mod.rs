@@ -11,10 +11,11 @@ use std::{
 use clap::Args;
 use lines::{Lines, Record};
 use passkit_server::{
-    AuthToken, OneLine, PassId,
+    AuthToken, PassId,
     identifiers::{DeviceIdentifier, InvalidIdentifier, PushToken, SerialNumber, TypeIdentifier},
     maintenance::Registration,
     store::Published,
+    text::OneLine,
 };
 use place::{Place, Reached};
 use tokens::Tokens;

@@ -1,5 +1,3 @@
-//! Not part of the public API. The crates of this project share it.
-
 use std::{error::Error, fmt};
 
 /// Shows an error and its sources on one line. Some drivers repeat the text of a source in that of the error. It is then

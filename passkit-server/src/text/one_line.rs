@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt};
 /// cut off.
 ///
 /// ```
-/// use passkit_server::OneLine;
+/// use passkit_server::text::OneLine;
 ///
 /// assert_eq!(OneLine::of("a\nb\u{1b}[2J").to_string(), r"a\nb\u{1b}[2J");
 /// ```
@@ -40,7 +40,7 @@ impl<'a> OneLine<'a> {
     /// Takes a URL, which may be mistyped. Leaves out what may be a secret: everything up to the last `@`, and the query.
     ///
     /// ```
-    /// use passkit_server::OneLine;
+    /// use passkit_server::text::OneLine;
     ///
     /// let url = OneLine::url("postgres://me:secret@host/database?password=secret");
     /// assert_eq!(url.to_string(), "postgres://host/database");
